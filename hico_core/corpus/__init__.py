@@ -1,0 +1,1 @@
+"""Videos on disk -> clips and their index. No torch in here."""

@@ -1,0 +1,147 @@
+"""Which moments of a video a training sample is made of. Pure functions: no file, no global state.
+
+Times are in seconds from the video's first frame, frames are counted in presentation order from 0.
+"""
+
+import bisect
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+
+def clip_span_seconds(*, num_frames: int, frame_stride: int, target_fps: float) -> float:
+    """Time that a clip covers, from its first frame to the end of the last frame's slot.
+
+    num_frames 4, frame_stride 2:  f.f.f.f.  ->  8 slots  ->  8 / target_fps
+    """
+    return num_frames * frame_stride / target_fps
+
+
+def clip_windows(
+    *,
+    duration_seconds: float,
+    span_seconds: float,
+    num_clips: int,
+    max_distance_seconds: float | None,
+    topical: bool,
+    rng: random.Random,
+) -> list[tuple[float, float]]:
+    """Draw the (start, end) of each clip of one video (HiCo, section 3; authors' order of draws).
+
+    The first centre is uniform over the video, a whole span away from both ends. Each further centre is
+    uniform within `max_distance_seconds` of the one before it, or over the whole video where that is None.
+    With `topical`, the last clip is far: drawn once more over the whole video, its first draw thrown away.
+
+        0   span                      duration - span   duration
+        |----|............................|----|
+                 c1 c2 (near)       c3 (topical, anywhere)
+
+    An interval whose end lies before its start collapses to its start, so videos shorter than two spans give
+    the same clip every time. Windows are cut to [0, duration].
+
+    Returns:
+        `num_clips` windows in seconds, in the order in which they were drawn.
+
+    """
+    earliest, latest = span_seconds, duration_seconds - span_seconds
+
+    def draw(low: float, high: float) -> float:
+        return rng.uniform(low, max(low, high))
+
+    centres = [draw(earliest, latest)]
+    for _ in range(num_clips - 1):
+        if max_distance_seconds is None:
+            centres.append(draw(earliest, latest))
+        else:
+            near = centres[-1]
+            centres.append(
+                draw(max(near - max_distance_seconds, earliest), min(near + max_distance_seconds, latest))
+            )
+    if topical:
+        centres[-1] = draw(earliest, latest)
+    half = span_seconds / 2
+    return [(max(c - half, 0.0), min(c + half, duration_seconds)) for c in centres]
+
+
+def _spread(start: float, end: float, num_frames: int, last: int) -> list[int]:
+    """`num_frames` equally spaced positions, the end included, truncated and cut to [0, last].
+
+    In float32, as in the authors' code: on rare ties float64 gives the neighbouring frame.
+    """
+    positions = torch.linspace(start, end, num_frames).clamp(0, last)
+    return [int(p) for p in positions]
+
+
+def frame_indices(
+    *, start_seconds: float, end_seconds: float, fps: float, total_frames: int, num_frames: int
+) -> list[int]:
+    """Frames of a clip that covers [start, end] of a video with a constant frame rate.
+
+    Start and end are first truncated to frames. The step includes the end frame, so 16 frames of a window of
+    64 lie 64/15 apart, not 4: that is what the authors' published models were trained on.
+    """
+    first = int(start_seconds * fps)
+    end = min(int(end_seconds * fps), total_frames)
+    return _spread(first, end, num_frames, min(end, total_frames) - 1)
+
+
+def view_indices(
+    *, total_frames: int, fps: float, view: int, num_views: int, num_frames: int, stride: int, target_fps: float
+) -> list[int]:
+    """Frames of test view `view` of `num_views` of a video with a constant frame rate.
+
+    View k starts k/num_views into the range in which a clip can start, so the last view does not reach the
+    end (authors' semantics); a single view is the middle one. Short videos repeat their last frame.
+    """
+    clip_frames = num_frames * stride * fps / target_fps
+    free = max(total_frames - clip_frames, 0)
+    start = free / 2 if num_views == 1 else free * view / num_views
+    return _spread(start, start + clip_frames - 1, num_frames, total_frames - 1)
+
+
+def frames_shown_at(frame_seconds: Sequence[float], moments: Sequence[float]) -> list[int]:
+    """The frame that a player shows at each moment: the last one whose time has come.
+
+    frame_seconds 0.0 0.1 2.0, moments 0.05 1.0 2.5  ->  0 1 2
+    """
+    return [max(bisect.bisect_right(frame_seconds, moment) - 1, 0) for moment in moments]
+
+
+def video_order(*, num_videos: int, epoch: int, num_epochs: int, seed: int) -> list[int]:
+    """The videos of `num_epochs` epochs from `epoch` on, in training order, each epoch shuffled by itself."""
+    order: list[int] = []
+    for e in range(epoch, epoch + num_epochs):
+        generator = torch.Generator().manual_seed(seed + e)
+        order += torch.randperm(num_videos, generator=generator).tolist()
+    return order
+
+
+def batches_without_repeats(order: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Cut an order of videos into full batches; a video that is already in its batch waits for the next one.
+
+    Where two epochs meet, one video could stand twice in a batch and be taken for two different videos. What
+    does not fill a batch at the end is dropped.
+
+    order 1 2 3 | 3 1 2, batch size 2  ->  [1 2] [3 1] [3 2]
+    """
+    batches: list[list[int]] = []
+    batch: list[int] = []
+    waiting: list[int] = []
+    for video in order:
+        if video in batch:
+            waiting.append(video)
+            continue
+        batch.append(video)
+        if len(batch) == batch_size:
+            batches.append(batch)
+            batch = list(dict.fromkeys(waiting))
+            for moved in batch:
+                waiting.remove(moved)
+    return batches
+
+
+def item_seed(*, seed: int, epoch: int, position: int) -> int:
+    """A seed for one item of an epoch that no other (seed, epoch, position) shares."""
+    return int(np.random.SeedSequence([seed, epoch, position]).generate_state(1, np.uint64)[0])

@@ -1,0 +1,1 @@
+"""Clips -> embeddings -> loss. Tensors in, tensors out: no files, no process group."""

@@ -1,0 +1,54 @@
+"""The two heads of HiCo: a projection for visual consistency, a pair classifier for topical consistency.
+
+Shape letters: N clips, F feature width, D embedding width, M width of the pair classifier.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hico_core.model.s3dg import FEATURE_DIM
+
+_HEAD_BN_EPS = 1e-3
+
+
+class ProjectionHead(nn.Module):
+    """Three-layer MLP with batch norm after the first two layers; its output lies on the unit sphere."""
+
+    def __init__(self, in_dim: int = FEATURE_DIM, hidden_dim: int = 1024, out_dim: int = 128) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(in_dim, hidden_dim)
+        self.bn1 = nn.BatchNorm1d(hidden_dim, eps=_HEAD_BN_EPS)
+        self.linear2 = nn.Linear(hidden_dim, hidden_dim)
+        self.bn2 = nn.BatchNorm1d(hidden_dim, eps=_HEAD_BN_EPS)
+        self.linear3 = nn.Linear(hidden_dim, out_dim)
+
+    def forward(self, features_NF: Tensor) -> Tensor:
+        """(N, F) -> (N, D) of L2 norm 1."""
+        x = self.bn1(self.linear1(features_NF)).relu()
+        x = self.bn2(self.linear2(x)).relu()
+        return F.normalize(self.linear3(x), dim=1)
+
+
+class TopicHead(nn.Module):
+    """Do two clips come from one video? A score for every ordered pair of clips, in both orders."""
+
+    def __init__(self, in_dim: int = FEATURE_DIM, hidden_dim: int = 1024, out_dim: int = 128) -> None:
+        super().__init__()
+        self.projection = ProjectionHead(in_dim, hidden_dim, out_dim)
+        self.pair = nn.Linear(2 * out_dim, 2 * out_dim)
+        self.score = nn.Linear(2 * out_dim, 1)
+
+    def forward(self, features_NF: Tensor) -> Tensor:
+        """(N, F) -> (N, N, 2) raw scores: [i, j, 0] has clip i first, [i, j, 1] has clip j first.
+
+        The first layer of the classifier sees the pair [u_i; u_j]. It is linear, so it is computed once
+        for each clip in each place and added, instead of once for each of the N * N pairs.
+        """
+        u_ND = self.projection(features_NF)
+        first_MD, second_MD = self.pair.weight.chunk(2, dim=1)
+        first_NM = F.linear(u_ND, first_MD, self.pair.bias)
+        second_NM = F.linear(u_ND, second_MD)
+        hidden_NNM = (first_NM[:, None, :] + second_NM[None, :, :]).relu()
+        score_NN = self.score(hidden_NNM).squeeze(-1)
+        return torch.stack([score_NN, score_NN.T], dim=-1)

@@ -1,0 +1,46 @@
+"""The HiCo model: one encoder, a visual head and a topical head."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from hico_core.model.heads import ProjectionHead, TopicHead
+from hico_core.model.s3dg import S3DG
+
+
+class Outputs(NamedTuple):
+    """What the losses need. N = videos * clips per video, the clips of one video side by side."""
+
+    embeddings: Tensor  # (N, 128) unit vectors
+    topic_logits: Tensor | None  # (N, N, 2); None where the model has no topical head
+
+
+class HicoModel(nn.Module):
+    """Encoder and heads; without arguments, the model of the paper.
+
+    Args:
+        backbone: (N, 3, T, H, W) -> feature maps (N, F, T', H', W').
+        visual_head: (N, F) -> (N, D) unit vectors.
+        topic_head: (N, F) -> (N, N, 2).
+        topical: False leaves the topical head out (the SimCLR baseline, or visual consistency alone).
+
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module | None = None,
+        visual_head: nn.Module | None = None,
+        topic_head: nn.Module | None = None,
+        *,
+        topical: bool = True,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone or S3DG()
+        self.visual_head = visual_head or ProjectionHead()
+        self.topic_head = (topic_head or TopicHead()) if topical else None
+
+    def forward(self, clips: Tensor) -> Outputs:
+        """(B, K, 3, T, H, W): K clips of each of B videos."""
+        features_NF = self.backbone(clips.flatten(0, 1)).mean(dim=(2, 3, 4))
+        topic_logits = self.topic_head(features_NF) if self.topic_head is not None else None
+        return Outputs(self.visual_head(features_NF), topic_logits)

@@ -1,0 +1,162 @@
+"""The losses of HiCo (Qing et al., CVPR 2022) and of its SimCLR baseline.
+
+Shape letters: B videos, K clips per video, N = B * K clips in video-major order (row b * K + k is clip k of
+video b), D embedding width. `embeddings` are unit vectors; a caller with several processes gathers those of
+all processes first, so no function here needs a process group.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hico_core.errors import UsageError
+
+# Keeps log() finite where the classifier is certain; part of the authors' loss, so not a setting.
+_LOG_EPS = 1e-5
+
+
+class HicoLoss(NamedTuple):
+    """The two parts as they are (detached, for the log) and the weighted sum that is differentiated."""
+
+    total: Tensor
+    visual: Tensor
+    topical: Tensor
+
+
+def _exp_similarities(embeddings_ND: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+    """exp(similarity / temperature) of all pairs, each (N, N): as it stands, and for use as a positive.
+
+    A positive's similarity is cut at 1: beyond it, reached only through rounding, there is nothing to learn.
+    """
+    similarity_NN = embeddings_ND @ embeddings_ND.T
+    return (similarity_NN / temperature).exp(), (similarity_NN.clamp(-1, 1) / temperature).exp()
+
+
+def _same_video(num_clips: int, clips_per_video: int, device: torch.device) -> Tensor:
+    """(N, N) mask, True where row and column are clips of one video (the diagonal included).
+
+    2 videos of 2 clips:   1 1 . .
+                           1 1 . .
+                           . . 1 1
+                           . . 1 1
+    """
+    if num_clips % clips_per_video:
+        raise ValueError(f"{num_clips} clips are not a multiple of {clips_per_video} clips per video")
+    video_N = torch.arange(num_clips, device=device) // clips_per_video
+    return video_N[:, None] == video_N[None, :]
+
+
+def info_nce(embeddings: Tensor, *, clips_per_video: int, temperature: float) -> Tensor:
+    """SimCLR's loss: each clip should be closer to its video's other clips than to all other videos' clips.
+
+    For anchor i and each other clip p of its video, -log(P / (P + S)): P = exp(sim(i, p) / t), S the sum of
+    exp(sim(i, n) / t) over the clips n of the other videos. Averaged over p, then over all N anchors.
+
+    Args:
+        embeddings: (N, D) unit vectors, video-major.
+        clips_per_video: K, at least 2.
+        temperature: t > 0.
+
+    Returns:
+        A scalar.
+
+    """
+    raw_NN, positive_NN = _exp_similarities(embeddings, temperature=temperature)
+    same_NN = _same_video(len(embeddings), clips_per_video, embeddings.device)
+    negatives_N1 = raw_NN.masked_fill(same_NN, 0).sum(dim=1, keepdim=True)
+    loss_NN = -(positive_NN / (positive_NN + negatives_N1)).log()
+    others_NN = same_NN.clone().fill_diagonal_(False)
+    return loss_NN[others_NN].mean()
+
+
+def visual_loss(embeddings: Tensor, *, clips_per_video: int, temperature: float) -> Tensor:
+    """HiCo's visual consistency: the first two clips of a video, which lie near each other, should agree.
+
+    Anchors are clips 0 and 1 of every video, each the other's only positive. Negatives are all clips of all
+    other videos; a video's own third clip is neither.
+
+    Args:
+        embeddings: (N, D) unit vectors, video-major.
+        clips_per_video: K, at least 2.
+        temperature: t > 0.
+
+    Returns:
+        A scalar, the mean over the 2 * B anchors.
+
+    """
+    raw_NN, positive_NN = _exp_similarities(embeddings, temperature=temperature)
+    same_NN = _same_video(len(embeddings), clips_per_video, embeddings.device)
+    negatives_N = raw_NN.masked_fill(same_NN, 0).sum(dim=1)
+    first_B = torch.arange(0, len(embeddings), clips_per_video, device=embeddings.device)
+    anchor_A = torch.cat([first_B, first_B + 1])
+    partner_A = torch.cat([first_B + 1, first_B])
+    positive_A = positive_NN[anchor_A, partner_A]
+    return -(positive_A / (positive_A + negatives_N[anchor_A])).log().mean()
+
+
+def topical_loss(topic_logits: Tensor, *, clips_per_video: int, gamma: float = 0.5) -> Tensor:
+    """HiCo's topical consistency: tell pairs of clips of one video from pairs of different videos.
+
+    Focal-weighted binary cross entropy with q = sigmoid(score):
+    -mean((1 - q)^gamma log(q + eps)) over pairs of one video (a clip with itself left out), plus
+    -mean(q^gamma log(1 - q + eps)) over pairs of different videos. The two means weigh the same,
+    though there are far more negative pairs.
+
+    Args:
+        topic_logits: (N, N, 2) raw scores of both orders of each pair.
+        clips_per_video: K, at least 2.
+        gamma: 0 is plain cross entropy; larger values weaken the pairs that are already right.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        UsageError: the clips are all of one video, so there is no negative pair.
+
+    """
+    N = len(topic_logits)
+    if clips_per_video >= N:
+        raise UsageError(
+            "the topical loss compares videos of one process, so each process needs at least 2: "
+            "raise --batch-size or set loss.topical_weight=0"
+        )
+    same_NN = _same_video(N, clips_per_video, topic_logits.device)
+    positive_NN = same_NN.clone().fill_diagonal_(False)
+    q_NN2 = topic_logits.sigmoid()
+    q_pos = q_NN2[positive_NN]
+    q_neg = q_NN2[~same_NN]
+    positive_term = ((1 - q_pos) ** gamma * (q_pos + _LOG_EPS).log()).mean()
+    negative_term = (q_neg**gamma * (1 - q_neg + _LOG_EPS).log()).mean()
+    return -positive_term - negative_term
+
+
+def hico_loss(
+    embeddings: Tensor,
+    topic_logits: Tensor,
+    *,
+    clips_per_video: int,
+    temperature: float = 0.1,
+    gamma: float = 0.5,
+    visual_weight: float = 1.0,
+    topical_weight: float = 1.0,
+    world_size: int = 1,
+) -> HicoLoss:
+    """Visual plus topical consistency.
+
+    Args:
+        embeddings: (N, D) unit vectors of all processes, video-major.
+        topic_logits: (M, M, 2) scores of this process's clips; M = N with one process.
+        clips_per_video: K.
+        temperature: of the visual term.
+        gamma: of the topical term.
+        visual_weight: factor of the visual term in the total.
+        topical_weight: factor of the topical term in the total.
+        world_size: number of processes. Every process computes the whole visual term but has a gradient only
+            through its own rows, and gradients are averaged afterwards: the factor undoes the average.
+
+    """
+    visual = visual_loss(embeddings, clips_per_video=clips_per_video, temperature=temperature)
+    topical = topical_loss(topic_logits, clips_per_video=clips_per_video, gamma=gamma)
+    total = visual_weight * world_size * visual + topical_weight * topical
+    return HicoLoss(total, visual.detach(), topical.detach())

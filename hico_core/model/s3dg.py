@@ -1,0 +1,169 @@
+"""S3D-G, the video encoder of HiCo (Xie et al., ECCV 2018: separable 3D Inception with feature gating).
+
+Shape letters: N clips, C channels, T frames, H height, W width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+# Channels of one Inception block: (1x1), (1x1 -> 3x3x3), (1x1 -> 3x3x3), (pool -> 1x1).
+# The block's output has b0 + b1_out + b2_out + b3 channels.
+_BLOCKS = {
+    #            in,   b0, b1_in, b1_out, b2_in, b2_out, b3
+    "Mixed_3b": (192, 64, 96, 128, 16, 32, 32),
+    "Mixed_3c": (256, 128, 128, 192, 32, 96, 64),
+    "Mixed_4b": (480, 192, 96, 208, 16, 48, 64),
+    "Mixed_4c": (512, 160, 112, 224, 24, 64, 64),
+    "Mixed_4d": (512, 128, 128, 256, 24, 64, 64),
+    "Mixed_4e": (512, 112, 144, 288, 32, 64, 64),
+    "Mixed_4f": (528, 256, 160, 320, 32, 128, 128),
+    "Mixed_5b": (832, 256, 160, 320, 32, 128, 128),
+    "Mixed_5c": (832, 384, 192, 384, 48, 128, 128),
+}
+
+FEATURE_DIM = 1024
+
+# The authors' 1x1x1 units keep PyTorch's epsilon whatever the configuration says; their published
+# weights were trained with this mixture, so it is part of the model.
+_POINTWISE_BN_EPS = 1e-5
+
+
+class PointwiseConv(nn.Module):
+    """1x1x1 convolution, batch norm, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(in_channels, out_channels, 1, bias=False)
+        self.bn = nn.BatchNorm3d(out_channels, eps=_POINTWISE_BN_EPS)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, T, H, W) -> (N, C_out, T, H, W)."""
+        return self.relu(self.bn(self.conv(x)))
+
+
+class SeparableConv(nn.Module):
+    """A k x k x k convolution in two steps: 1 x k x k in space, then k x 1 x 1 in time, each with BN and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, k: int, *, stride: int, bn_eps: float) -> None:
+        super().__init__()
+        p = k // 2
+        self.conv1 = nn.Conv3d(in_channels, out_channels, (1, k, k), (1, stride, stride), (0, p, p), bias=False)
+        self.conv2 = nn.Conv3d(out_channels, out_channels, (k, 1, 1), (stride, 1, 1), (p, 0, 0), bias=False)
+        self.bn1 = nn.BatchNorm3d(out_channels, eps=bn_eps)
+        self.bn2 = nn.BatchNorm3d(out_channels, eps=bn_eps)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, T, H, W) -> (N, C_out, T/stride, H/stride, W/stride)."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(x)))
+
+
+class FeatureGating(nn.Module):
+    """Scale each channel by a sigmoid of a linear map of all channels' means (the G of S3D-G)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, T, H, W) -> the same shape."""
+        gate_NC = self.fc(x.mean(dim=(2, 3, 4))).sigmoid()
+        return x * gate_NC[:, :, None, None, None]
+
+
+class InceptionBlock(nn.Module):
+    """Four branches side by side, each gated, joined along the channels."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        b0: int,
+        b1_in: int,
+        b1_out: int,
+        b2_in: int,
+        b2_out: int,
+        b3: int,
+        *,
+        gating: bool,
+        bn_eps: float,
+    ) -> None:
+        super().__init__()
+        self.branch0 = nn.Sequential(PointwiseConv(in_channels, b0))
+        self.branch1 = nn.Sequential(
+            PointwiseConv(in_channels, b1_in),
+            SeparableConv(b1_in, b1_out, 3, stride=1, bn_eps=bn_eps),
+        )
+        self.branch2 = nn.Sequential(
+            PointwiseConv(in_channels, b2_in),
+            SeparableConv(b2_in, b2_out, 3, stride=1, bn_eps=bn_eps),
+        )
+        self.branch3 = nn.Sequential(nn.MaxPool3d(3, stride=1, padding=1), PointwiseConv(in_channels, b3))
+        self.gating_b0 = FeatureGating(b0) if gating else nn.Identity()
+        self.gating_b1 = FeatureGating(b1_out) if gating else nn.Identity()
+        self.gating_b2 = FeatureGating(b2_out) if gating else nn.Identity()
+        self.gating_b3 = FeatureGating(b3) if gating else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, T, H, W) -> (N, b0 + b1_out + b2_out + b3, T, H, W)."""
+        return torch.cat(
+            [
+                self.gating_b0(self.branch0(x)),
+                self.gating_b1(self.branch1(x)),
+                self.gating_b2(self.branch2(x)),
+                self.gating_b3(self.branch3(x)),
+            ],
+            dim=1,
+        )
+
+
+class S3DG(nn.Module):
+    """The encoder: (N, 3, T, H, W) -> feature maps (N, 1024, T/8, H/32, W/32).
+
+    Units carry their names from the S3D paper (Conv_1a ... Mixed_5c); `named_children()` lists them in
+    the order in which they run. Convolutions start from N(0, 0.01), as the authors' do; gating layers
+    from PyTorch's default.
+
+    Args:
+        gating: scale channels by learned gates (S3D-G); without it the network is plain S3D.
+        bn_eps: epsilon of the batch norms inside separable units.
+
+    """
+
+    def __init__(self, *, gating: bool = True, bn_eps: float = 1e-3) -> None:
+        super().__init__()
+
+        def mixed(name: str) -> InceptionBlock:
+            return InceptionBlock(*_BLOCKS[name], gating=gating, bn_eps=bn_eps)
+
+        def spatial_pool() -> nn.MaxPool3d:
+            return nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+
+        self.Conv_1a = SeparableConv(3, 64, 7, stride=2, bn_eps=bn_eps)
+        self.MaxPool_2a = spatial_pool()
+        self.Conv_2b = PointwiseConv(64, 64)
+        self.Conv_2c = SeparableConv(64, 192, 3, stride=1, bn_eps=bn_eps)
+        self.MaxPool_3a = spatial_pool()
+        self.Mixed_3b = mixed("Mixed_3b")
+        self.Mixed_3c = mixed("Mixed_3c")
+        self.MaxPool_4a = nn.MaxPool3d(3, stride=2, padding=1)
+        self.Mixed_4b = mixed("Mixed_4b")
+        self.Mixed_4c = mixed("Mixed_4c")
+        self.Mixed_4d = mixed("Mixed_4d")
+        self.Mixed_4e = mixed("Mixed_4e")
+        self.Mixed_4f = mixed("Mixed_4f")
+        self.MaxPool_5a = nn.MaxPool3d(2, stride=2)
+        self.Mixed_5b = mixed("Mixed_5b")
+        self.Mixed_5c = mixed("Mixed_5c")
+
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.normal_(module.weight, std=0.01)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """(N, 3, T, H, W) -> (N, 1024, T/8, H/32, W/32)."""
+        x = clips
+        for unit in self.children():
+            x = unit(x)
+        return x

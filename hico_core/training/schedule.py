@@ -1,0 +1,35 @@
+"""What changes during training, as pure functions of the progress."""
+
+import math
+
+
+def peak_learning_rate(*, base_lr: float, videos_per_step: int, clips_per_video: int) -> float:
+    """The linear scaling rule: `base_lr` is meant for 256 clips a step, over all processes."""
+    return base_lr * videos_per_step * clips_per_video / 256
+
+
+def learning_rate(
+    epoch: float, *, peak: float, start: float, warmup_epochs: float, total_epochs: float
+) -> float:
+    """Learning rate at a fractional epoch: a straight line during the warm-up, then a cosine to 0.
+
+    The cosine runs over all epochs, warm-up included; the line meets it at the end of the warm-up.
+
+        start ._-^^^-._
+        0     w        ^-._ total
+    """
+
+    def cosine(at: float) -> float:
+        return peak * (1 + math.cos(math.pi * at / total_epochs)) / 2
+
+    if epoch < warmup_epochs:
+        return start + (cosine(warmup_epochs) - start) * epoch / warmup_epochs
+    return cosine(epoch)
+
+
+def sampling_distance(progress: float, *, start_seconds: float = 0.0, end_seconds: float = 1.0) -> float:
+    """HiCo's gradual sampling: the largest distance, in seconds, between the centres of the two near clips.
+
+    It grows in a straight line with the fraction of the training that is done, cut to [0, 1].
+    """
+    return start_seconds + (end_seconds - start_seconds) * min(max(progress, 0.0), 1.0)

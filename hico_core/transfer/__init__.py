@@ -1,0 +1,1 @@
+"""Checkpoints -> features and what is made of them."""
