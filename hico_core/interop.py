@@ -128,7 +128,7 @@ def export_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return exported
 
 
-def _read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
     """The file's top level. Nothing but tensors and plain values is ever unpickled."""
     try:
         if path.suffix == ".safetensors":
@@ -152,7 +152,7 @@ def read_backbone_state(path: Path | str) -> dict[str, Tensor]:
 
     """
     path = Path(path)
-    content = _read_checkpoint(path)
+    content = read_checkpoint(path)
     if "model_state" in content:
         theirs = content["model_state"]
         state = import_state_dict({name: value for name, value in theirs.items() if name.startswith("backbone.")})

@@ -127,16 +127,16 @@ def batches_without_repeats(order: Sequence[int], batch_size: int) -> list[list[
     order 1 2 3 | 3 1 2, batch size 2  ->  [1 2] [3 1] [3 2]
     """
     batches: list[list[int]] = []
-    batch: list[int] = []
+    batch: dict[int, None] = {}  # a set that keeps its order
     waiting: list[int] = []
     for video in order:
         if video in batch:
             waiting.append(video)
             continue
-        batch.append(video)
+        batch[video] = None
         if len(batch) == batch_size:
-            batches.append(batch)
-            batch = list(dict.fromkeys(waiting))
+            batches.append(list(batch))
+            batch = dict.fromkeys(waiting)
             for moved in batch:
                 waiting.remove(moved)
     return batches

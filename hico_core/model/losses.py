@@ -21,7 +21,7 @@ class HicoLoss(NamedTuple):
 
     total: Tensor
     visual: Tensor
-    topical: Tensor
+    topical: Tensor | None  # None where a loss has no topical part
 
 
 def _exp_similarities(embeddings_ND: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,57 @@
+"""`hico`: joins the commands, and turns failures into one line and an exit code."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from hico_cli.console import complain
+from hico_cli.extract_features import extract_features
+from hico_cli.index import index
+from hico_cli.pretrain import pretrain
+from hico_cli.split import split
+from hico_core import __version__
+from hico_core.errors import HicoError
+
+app = typer.Typer(
+    name="hico",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="From a folder of untrimmed videos to a pretrained video encoder and its features (HiCo, CVPR 2022).",
+)
+app.command("split")(split)
+app.command("index")(index)
+app.command("pretrain")(pretrain)
+app.command("extract-features")(extract_features)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"hico {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when a command fails.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    context.obj = {"debug": debug}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0 all good, 1 failed, 2 wrong usage, 3 some inputs failed (see DESIGN)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(arguments, prog_name="hico")
+    except (HicoError, OSError) as error:
+        if "--debug" in arguments:
+            raise
+        complain(str(error))
+        sys.exit(error.exit_code if isinstance(error, HicoError) else 1)

@@ -1,0 +1,102 @@
+"""`hico pretrain`: an index -> a pretrained encoder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hico_cli.console import complain, noting_signals, progress, result
+from hico_cli.options import DEFAULT_ROOT, Device, Json, Root
+
+if TYPE_CHECKING:
+    from hico_core.config import Config
+    from hico_core.training.log import StepMetrics
+
+
+def pretrain(
+    dataset: Annotated[
+        Literal["hacs", "uk400", "k400"], typer.Option(help="Whose recipe to run; the videos are those of ROOT.")
+    ] = "hacs",
+    recipe: Annotated[
+        str | None, typer.Option(help="hico-s, hico-l or simclr-s. Default: hico-s for hacs, else hico-l.")
+    ] = None,
+    root: Root = DEFAULT_ROOT,
+    name: Annotated[str | None, typer.Option(help="Of the run's folder. Default: dataset-recipe.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML with what differs from the recipe.")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("-o", "--override", help="section.key=value; may be repeated.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Videos in a step.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the videos; the warm-up changes in proportion.")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(help="End after this many steps.")] = None,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    init_from: Annotated[
+        Path | None, typer.Option(help="Start from the encoder of this checkpoint (ours or the authors').")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do one step, write nothing, tell all sizes.")] = False,
+    json: Json = False,
+) -> None:
+    """Pretrain an S3D-G encoder on the untrimmed videos of ROOT, without labels.
+
+    Writes ROOT/runs/NAME: config.yaml, metrics.jsonl, checkpoints/ and export/encoder.safetensors.
+    """
+    from hico_core.config import default_recipe, dump_config
+    from hico_core.training.loop import DeviceName, rehearse
+    from hico_core.training.loop import pretrain as run
+
+    known: dict[str, DeviceName] = {"auto": "auto", "cpu": "cpu", "cuda": "cuda"}
+    if device not in known:
+        raise typer.BadParameter(f"{device!r} is not one of auto, cpu, cuda", param_hint="--device")
+    base = f"{dataset}-{recipe or default_recipe(dataset)}"
+    shortcuts = {"train.batch_size": batch_size, "train.max_steps": max_steps}
+    settings = _compose(config, base, epochs, shortcuts, override or [])
+
+    if dry_run:
+        rehearsal = rehearse(settings, root=root, device=known[device], init_from=init_from)
+        sizes = rehearsal._asdict()
+        text = dump_config(settings) + "\n" + "\n".join(f"{key}: {value}" for key, value in sizes.items())
+        result(text, {"config": settings.model_dump(mode="json"), **sizes}, as_json=json)
+        return
+
+    total = settings.train.epochs
+    with noting_signals() as stop_signal, progress(base, total=total, as_json=json) as report:
+
+        def on_step(metrics: "StepMetrics") -> None:
+            text = (
+                f"step {metrics.step} epoch {metrics.epoch:.2f}/{total} loss {metrics.loss:.4f} "
+                f"lr {metrics.lr:.4f} {metrics.clips_per_second:.1f} clips/s "
+                f"waiting {metrics.data_seconds / metrics.step_seconds:.0%}"
+            )
+            report(metrics.epoch, text, metrics._asdict())
+
+        summary = run(
+            settings,
+            root=root,
+            run_dir=root / "runs" / (name or base),
+            device=known[device],
+            resume=resume,
+            init_from=init_from,
+            on_step=on_step,
+            on_bad_video=lambda video_id, reason: complain(f"another video stands in for {video_id}: {reason}"),
+            stop_signal=stop_signal,
+        )
+    losses = "" if summary.first_loss is None else f", loss {summary.first_loss:.4f} -> {summary.last_loss:.4f}"
+    fields = {**summary._asdict(), "run_dir": str(summary.run_dir), "encoder": str(summary.encoder)}
+    result(f"{summary.num_steps} steps{losses}; the encoder is {summary.encoder}", fields, as_json=json)
+
+
+def _compose(
+    path: Path | None, base: str, epochs: int | None, shortcuts: dict[str, int | None], overrides: list[str]
+) -> "Config":
+    """The recipe, the file, the shortcut options, then `-o`; later wins."""
+    from hico_core.config import load_config
+
+    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    if epochs is not None:
+        before = load_config(path, base=base)
+        warmup = before.optim.warmup_epochs * epochs / before.train.epochs
+        given += [f"train.epochs={epochs}", f"optim.warmup_epochs={warmup}"]
+    return load_config(path, base=base, overrides=given + overrides)

@@ -1,0 +1,271 @@
+"""What a pretraining run is made of: frozen sections that refuse nonsense, and the recipes as presets.
+
+A run's configuration is a preset (hico_core/presets/*.yaml, which says only what differs from the defaults
+below), then a YAML file, then `key=value` overrides; later wins.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hico_core.errors import UsageError
+
+Dataset = Literal["hacs", "uk400", "k400"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(_Section):
+    """Which frames make a clip, and how they are read."""
+
+    num_frames: int = Field(16, ge=8)
+    frame_stride: int = Field(4, ge=1)
+    """Frames at `target_fps` from one frame of a clip to the next."""
+    target_fps: float = Field(30.0, gt=0)
+    crop_size: int = Field(112, ge=32)
+    """Height and width of a clip, in pixels."""
+    decoder: Literal["auto", "pyav", "decord"] = "auto"
+    workers: int | None = Field(None, ge=0)
+    """Processes that read clips; 0 reads in the training process, null takes one a core, at most 8."""
+    max_bad_fraction: float = Field(0.05, ge=0, le=1)
+    """The run ends when more than this part of the videos cannot be decoded."""
+    epochs_per_round: int = Field(10, ge=1)
+    """Passes over the videos that the loader joins, so that less is left over."""
+
+
+class SamplingConfig(_Section):
+    """How the clips of one video lie to each other (HiCo, section 3)."""
+
+    clips_per_video: int = Field(3, ge=2)
+    distance: Literal["gradual", "fixed", "any"] = "gradual"
+    """Of near clips' centres: growing with training, always `end_seconds`, or anywhere in the video."""
+    start_seconds: float = Field(0.0, ge=0)
+    end_seconds: float = Field(1.0, ge=0)
+    topical: bool = True
+    """The last clip is drawn anywhere in the video, far from the others."""
+
+
+class AugmentConfig(_Section):
+    """One draw for all frames of a clip."""
+
+    crop_jitter: tuple[int, int] = (168, 224)
+    """Sides whose squares, as parts of a 256 x 340 frame, bound the area of the crop."""
+    colour_probability: float = Field(0.8, ge=0, le=1)
+    brightness: float = Field(0.8, ge=0)
+    contrast: float = Field(0.8, ge=0)
+    saturation: float = Field(0.8, ge=0)
+    hue: float = Field(0.2, ge=0, le=0.5)
+    grey_probability: float = Field(0.2, ge=0, le=1)
+    blur: Literal["authors", "gaussian"] = "authors"
+    """`authors`: as in their code, whose kernel is one pixel wide, so that nothing is blurred."""
+    blur_probability: float = Field(0.5, ge=0, le=1)
+    flip_probability: float = Field(0.5, ge=0, le=1)
+    mean: float = 0.45
+    std: float = Field(0.225, gt=0)
+
+
+class LossConfig(_Section):
+    """HiCo's two terms, or SimCLR's one."""
+
+    name: Literal["hico", "simclr"] = "hico"
+    temperature: float = Field(0.1, gt=0)
+    gamma: float = Field(0.5, ge=0)
+    visual_weight: float = Field(1.0, ge=0)
+    topical_weight: float = Field(1.0, ge=0)
+
+
+class OptimConfig(_Section):
+    """LARS and its schedule."""
+
+    base_lr: float = Field(0.3, gt=0)
+    """For 256 clips a step; scaled by the real number of clips."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: float = Field(1e-6, ge=0)
+    """Of everything but batch norms."""
+    eta: float = Field(0.001, gt=0)
+    lars_exclude_bn: bool = True
+    lars_zero_norm: Literal["authors", "unscaled"] = "unscaled"
+    """A tensor of norm 0 never moves (`authors`), or has trust ratio 1."""
+    warmup_epochs: float = Field(5, ge=0)
+    warmup_start_lr: float = Field(0.001, ge=0)
+    """Not scaled."""
+
+
+class TrainConfig(_Section):
+    """How long, how much at a time, from which seed."""
+
+    epochs: int = Field(120, ge=1)
+    batch_size: int = Field(32, ge=1)
+    """Videos a step."""
+    max_steps: int | None = Field(None, ge=1)
+    """End here, in the middle of the schedule."""
+    seed: int = Field(0, ge=0)
+    checkpoint_epochs: int = Field(10, ge=1)
+    """Keep a checkpoint every so many epochs, besides the last."""
+
+
+class Config(_Section):
+    """A whole pretraining run."""
+
+    dataset: Dataset = "hacs"
+    recipe: str = "hico-s"
+    data: DataConfig = DataConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Config":
+        if self.loss.name == "hico" and self.loss.visual_weight == self.loss.topical_weight == 0:
+            raise ValueError("loss.visual_weight and loss.topical_weight are both 0: nothing would be learned")
+        return self
+
+
+def _flat_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
+    """All keys that can be set, dotted."""
+    keys: list[str] = []
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys += _flat_keys(inner, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def _explain(error: ValidationError, origin: str) -> UsageError:
+    """The first problem of a configuration in one line."""
+    problem = error.errors()[0]
+    path = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        inner = problem["input"]
+        while isinstance(inner, dict) and inner:  # a wrong section: the whole key says more than its first part
+            path.append(str(next(iter(inner))))
+            inner = inner[path[-1]]
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, _flat_keys(Config), n=1, cutoff=0)
+        return UsageError(f"{origin}: unknown key {key}; the nearest known key is {near[0]}")
+    if not key:
+        return UsageError(f"{origin}: {problem['msg'].removeprefix('Value error, ')}")
+    return UsageError(f"{origin}: {key} cannot be {problem['input']!r}: {problem['msg']}")
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections merged key by key; anything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _read_yaml(text: str, origin: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{origin}: not YAML ({' '.join(str(error).split())})") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError(f"{origin}: must be sections with keys, not a {type(content).__name__}")
+    return content
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    """`optim.base_lr=0.1` -> {"optim": {"base_lr": 0.1}}; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"-o {text}: must be key=value, for example -o optim.base_lr=0.1")
+    nested: Any = yaml.safe_load(value)
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _presets() -> dict[str, str]:
+    """Name -> YAML text of each preset."""
+    folder = resources.files("hico_core") / "presets"
+    return {
+        entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    }
+
+
+def preset_names() -> list[str]:
+    """All presets: dataset-recipe."""
+    return sorted(_presets())
+
+
+def default_recipe(dataset: Dataset) -> str:
+    """The recipe of a dataset that `hico pretrain` takes if none is named."""
+    return "hico-s" if dataset == "hacs" else "hico-l"
+
+
+def _preset_values(name: str) -> dict[str, Any]:
+    presets = _presets()
+    if name not in presets:
+        raise UsageError(f"no recipe {name}; there are: {', '.join(sorted(presets))}")
+    return _read_yaml(presets[name], f"preset {name}")
+
+
+def preset(name: str) -> Config:
+    """A recipe by its name, such as `hacs-hico-s`.
+
+    Raises:
+        UsageError: there is no such recipe.
+
+    """
+    return _validated(_preset_values(name), f"preset {name}")
+
+
+def _validated(values: Mapping[str, Any], origin: str) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, origin) from None
+
+
+def load_config(
+    path: Path | str | None = None, *, base: str = "hacs-hico-s", overrides: Iterable[str] = ()
+) -> Config:
+    """Put a configuration together: preset `base`, then the file, then the overrides.
+
+    Args:
+        path: YAML of the same sections; only what differs. None: no file.
+        base: name of the preset to start from.
+        overrides: `section.key=value`, values as in YAML.
+
+    Raises:
+        UsageError: a file, key or value is wrong; the message names it, and the nearest known key.
+
+    """
+    values = _preset_values(base)
+    if path is not None:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+        of_file = _read_yaml(text, str(path))
+        _validated(_merge(values, of_file), str(path))
+        values = _merge(values, of_file)
+    for override in overrides:
+        values = _merge(values, _parse_override(override))
+        _validated(values, f"-o {override}")
+    return _validated(values, f"preset {base}")
+
+
+def dump_config(config: Config) -> str:
+    """The whole configuration as YAML, which `load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

@@ -1,0 +1,107 @@
+"""The ffmpeg program: which one is used, and running it so that it never outlives us."""
+
+import os
+import re
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+import imageio_ffmpeg
+
+from hico_core.errors import HicoError
+
+# Read only local files: a video whose container names other addresses must not make ffmpeg fetch them.
+INPUT_PROTOCOLS = "file"
+
+# The option was called -vsync before this version, and is gone by that name in new ones.
+_FPS_MODE_SINCE = (5, 1)
+
+
+class Finished(NamedTuple):
+    """How a run of ffmpeg ended. ffmpeg ends with 0 after many decode errors; they stand in stderr."""
+
+    exit_code: int
+    stderr_lines: list[str]
+
+
+def find_ffmpeg() -> Path:
+    """The ffmpeg to use: `HICO_FFMPEG`, else the one on PATH, else the one inside imageio-ffmpeg.
+
+    Raises:
+        HicoError: HICO_FFMPEG names no program, or there is no ffmpeg at all.
+
+    """
+    named = os.environ.get("HICO_FFMPEG")
+    if named:
+        found = shutil.which(named)
+        if found is None:
+            raise HicoError(f"HICO_FFMPEG={named}: no such program; correct it or unset it")
+        return Path(found)
+    on_path = shutil.which("ffmpeg")
+    if on_path:
+        return Path(on_path)
+    try:
+        return Path(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as error:
+        raise HicoError("no ffmpeg: install it, or set HICO_FFMPEG to the program") from error
+
+
+def parse_version(banner: str) -> tuple[int, int] | None:
+    """(major, minor) from the first line of `ffmpeg -version`; None for a build without a release number."""
+    match = re.match(r"ffmpeg version n?(\d+)\.(\d+)", banner)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def passthrough_arguments(version: tuple[int, int] | None) -> dict[str, str]:
+    """The output option that keeps every frame at its own time: nothing doubled, nothing dropped."""
+    old = version is not None and version < _FPS_MODE_SINCE
+    return {"vsync" if old else "fps_mode": "passthrough"}
+
+
+class Ffmpeg:
+    """Runs one ffmpeg program, from any number of threads, and can end all its runs at once."""
+
+    def __init__(self, program: Path) -> None:
+        self.program = program
+        try:
+            banner = subprocess.run(
+                [program, "-version"], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+            ).stdout
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise HicoError(f"{program}: cannot be run as ffmpeg ({error})") from error
+        self.banner = banner.splitlines()[0]
+        self.version = parse_version(banner)
+        self.stopped = False
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+
+    def run(self, arguments: list[str], *, cwd: Path) -> Finished:
+        """Run to the end in folder `cwd`; `arguments` come after the program's name."""
+        with self._lock:
+            if self.stopped:
+                return Finished(-1, ["stopped before it started"])
+            # A session of its own: Ctrl-C in the terminal reaches us, and we end it, rather than both at once.
+            process = subprocess.Popen(
+                [str(self.program), *arguments],
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+            self._running.add(process)
+        try:
+            _, stderr = process.communicate()
+        finally:
+            with self._lock:
+                self._running.discard(process)
+        return Finished(process.returncode, stderr.decode(errors="replace").splitlines())
+
+    def stop(self) -> None:
+        """Kill what runs and start nothing more. What it wrote lies under temporary names."""
+        with self._lock:
+            self.stopped = True
+            for process in self._running:
+                process.kill()

@@ -1,0 +1,75 @@
+"""Checkpoints: whole or absent, and readable without running any code that stands in them."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hico_core import __version__
+from hico_core.data.loader import Position
+from hico_core.errors import HicoError
+from hico_core.interop import load_exactly, read_checkpoint
+
+_FORMAT = "hico-checkpoint-1"
+
+
+class Progress(NamedTuple):
+    """What a resumed run needs besides the weights and the optimiser."""
+
+    position: Position
+    bad_videos: list[str]  # ids of the videos that could not be decoded
+
+
+def _write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Write beside, flush to disk, rename: a crash leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(beside)
+        with beside.open("rb") as written:
+            os.fsync(written.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def save_checkpoint(
+    path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, config: dict[str, Any]
+) -> None:
+    """Write everything from which training goes on exactly; all values are tensors or plain."""
+    content = {
+        "format": _FORMAT,
+        "hico_version": __version__,
+        "config": config,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "position": list(progress.position),
+        "bad_videos": progress.bad_videos,
+    }
+    _write_atomically(path, lambda beside: torch.save(content, beside))
+
+
+def load_checkpoint(path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    """Put a checkpoint's weights and optimiser state in place.
+
+    Raises:
+        HicoError: the file cannot be read, is no checkpoint of ours, or is one of another model.
+
+    """
+    content = read_checkpoint(path)
+    if content.get("format") != _FORMAT:
+        raise HicoError(f"{path}: not a checkpoint of this version of hico; start another run with --init-from")
+    load_exactly(model, content["model"], origin=str(path))
+    optimizer.load_state_dict(content["optimizer"])
+    return Progress(Position(*content["position"]), list(content["bad_videos"]))
+
+
+def export_encoder(path: Path, backbone: nn.Module) -> None:
+    """Write the encoder alone as safetensors, under the names of `S3DG`."""
+    tensors: dict[str, Tensor] = {name: value.contiguous().cpu() for name, value in backbone.state_dict().items()}
+    metadata = {"format": "hico-encoder", "hico_version": __version__}
+    _write_atomically(path, lambda beside: save_file(tensors, beside, metadata=metadata))

@@ -1,0 +1,450 @@
+"""Pretraining, from an index to a checkpoint, in the order in which it happens."""
+
+import os
+import time
+from collections.abc import Callable, Generator
+from itertools import tee
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hico_core.config import Config, LossConfig, SamplingConfig, dump_config, load_config
+from hico_core.corpus.index import read_index
+from hico_core.data.dataset import ClipDataset, TrainingVideos
+from hico_core.data.loader import Batch, PlannedStep, Position, make_loader, plan_steps
+from hico_core.data.sampling import clip_span_seconds
+from hico_core.errors import HicoError, Interrupted, UsageError
+from hico_core.interop import load_exactly, read_backbone_state
+from hico_core.model.hico import HicoModel, Outputs
+from hico_core.model.losses import HicoLoss, hico_loss, info_nce, visual_loss
+from hico_core.training.checkpoint import Progress, export_encoder, load_checkpoint, save_checkpoint
+from hico_core.training.log import MetricsLog, StepMetrics
+from hico_core.training.optim import LARS, parameter_groups
+from hico_core.training.schedule import learning_rate, peak_learning_rate, sampling_distance
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+_COLUMNS = ["video_id", "subset", "path", "start_seconds", "end_seconds", "num_frames", "fps", "variable_fps"]
+
+# `last.pt` is written at the end of an epoch, but on small corpora no more often than this.
+_SECONDS_BETWEEN_SAVES = 60.0
+
+# Settings that change how a run is carried out, not what comes out of it: free to differ on resuming.
+_FREE_ON_RESUME = {"data": {"workers"}, "train": {"max_steps"}}
+
+
+class Prepared(NamedTuple):
+    """The parts of a run."""
+
+    videos: TrainingVideos
+    dataset: ClipDataset
+    model: HicoModel
+    optimizer: LARS
+    device: torch.device
+    workers: int
+    peak_lr: float
+
+
+class RunSummary(NamedTuple):
+    """How a run ended."""
+
+    run_dir: Path
+    encoder: Path
+    num_steps: int
+    first_loss: float | None  # of this call; None if it had nothing left to do
+    last_loss: float | None
+
+
+def choose_device(name: DeviceName) -> torch.device:
+    """`auto` takes a GPU if there is one.
+
+    Raises:
+        UsageError: a GPU is asked for and there is none.
+
+    """
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise UsageError("--device cuda: PyTorch sees no GPU here; use --device cpu, or auto")
+    return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
+
+
+def prepare(config: Config, *, root: Path, device: DeviceName, init_from: Path | None = None) -> Prepared:
+    """Read the index and build all parts, so that whatever is wrong is said before any work is done.
+
+    Raises:
+        HicoError: no index, no GPU, or too few videos for the batch.
+
+    """
+    span = clip_span_seconds(
+        num_frames=config.data.num_frames,
+        frame_stride=config.data.frame_stride,
+        target_fps=config.data.target_fps,
+    )
+    index = read_index(root, columns=_COLUMNS)
+    videos = TrainingVideos(index, root=root, subset="train", shortest_seconds=span)
+    if config.train.batch_size > len(videos):
+        short = f" ({videos.num_short} shorter than one clip, {span:.2f} s, left out)" if videos.num_short else ""
+        raise HicoError(
+            f"{root}: train.batch_size {config.train.batch_size} is too large for {len(videos)} videos{short}; "
+            f"use --batch-size {max(len(videos), 2)} or fewer, or add videos"
+        )
+    if config.train.batch_size < 2:
+        raise UsageError("train.batch_size must be at least 2: a video is compared with others of its batch")
+    torch_device = choose_device(device)
+    torch.manual_seed(config.train.seed)
+    topical = config.loss.name == "hico" and config.loss.topical_weight > 0
+    model = HicoModel(topical=topical)
+    if init_from is not None:
+        load_exactly(model.backbone, read_backbone_state(init_from), origin=str(init_from))
+    model.to(torch_device)
+    optim = config.optim
+    optimizer = LARS(
+        parameter_groups(model, weight_decay=optim.weight_decay, lars_exclude_bn=optim.lars_exclude_bn),
+        lr=optim.warmup_start_lr,
+        momentum=optim.momentum,
+        eta=optim.eta,
+        nesterov=optim.nesterov,
+        zero_norm=optim.lars_zero_norm,
+    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Prepared(
+        videos,
+        ClipDataset(videos, data=config.data, sampling=config.sampling, augment=config.augment),
+        model,
+        optimizer,
+        torch_device,
+        min(cores, 8) if config.data.workers is None else config.data.workers,
+        peak_learning_rate(
+            base_lr=optim.base_lr,
+            videos_per_step=config.train.batch_size,
+            clips_per_video=config.sampling.clips_per_video,
+        ),
+    )
+
+
+def max_distance(progress: float, sampling: SamplingConfig) -> float | None:
+    """Largest distance of near clips at a progress in [0, 1]; None where they may lie anywhere."""
+    if sampling.distance == "any":
+        return None
+    start = sampling.end_seconds if sampling.distance == "fixed" else sampling.start_seconds
+    return sampling_distance(progress, start_seconds=start, end_seconds=sampling.end_seconds)
+
+
+def compute_loss(outputs: Outputs, loss: LossConfig, *, clips_per_video: int) -> HicoLoss:
+    """The loss of one process; SimCLR's single term counts as the visual part."""
+    if loss.name == "simclr":
+        total = info_nce(outputs.embeddings, clips_per_video=clips_per_video, temperature=loss.temperature)
+        return HicoLoss(total, total.detach(), None)
+    if outputs.topic_logits is None:
+        visual = visual_loss(outputs.embeddings, clips_per_video=clips_per_video, temperature=loss.temperature)
+        return HicoLoss(loss.visual_weight * visual, visual.detach(), None)
+    return hico_loss(
+        outputs.embeddings,
+        outputs.topic_logits,
+        clips_per_video=clips_per_video,
+        temperature=loss.temperature,
+        gamma=loss.gamma,
+        visual_weight=loss.visual_weight,
+        topical_weight=loss.topical_weight,
+    )
+
+
+class StepResult(NamedTuple):
+    """What one step of training gave."""
+
+    loss: HicoLoss
+    embedding_std: float
+
+
+def train_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, clips: Tensor, *, loss: LossConfig, lr: float
+) -> StepResult | None:
+    """One update from clips (B, K, 3, T, H, W); None, and no update, if the loss is not a finite number."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    outputs: Outputs = model(clips)
+    losses = compute_loss(outputs, loss, clips_per_video=clips.shape[1])
+    if not torch.isfinite(losses.total):
+        return None
+    optimizer.zero_grad(set_to_none=True)
+    losses.total.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return StepResult(losses, float(outputs.embeddings.detach().std(dim=0).mean()))
+
+
+def _describe(batch: Batch) -> str:
+    """The clips of a batch, for an error message."""
+    return "; ".join(
+        f"{video_id} at " + ", ".join(f"{start:.2f}-{end:.2f} s" for start, end in windows)
+        for video_id, windows in zip(batch.video_ids, batch.windows, strict=True)
+    )
+
+
+def _check_bad_videos(bad: dict[str, str], num_videos: int, allowed: float) -> None:
+    """End the run when too many videos cannot be decoded.
+
+    Raises:
+        HicoError: names the last one.
+
+    """
+    if len(bad) > allowed * num_videos:
+        video_id, reason = list(bad.items())[-1]
+        raise HicoError(
+            f"{len(bad)} of {num_videos} videos cannot be decoded, more than data.max_bad_fraction={allowed}; "
+            f"the last one is {video_id} ({reason}); split it again, or allow more"
+        )
+
+
+def _batches(
+    config: Config, parts: Prepared, start: Position
+) -> Generator[tuple[PlannedStep, Batch], None, None]:
+    """Each planned step with its clips, read ahead by the loader's workers."""
+    plans = plan_steps(
+        num_videos=len(parts.videos),
+        batch_size=config.train.batch_size,
+        epochs=config.train.epochs,
+        epochs_per_round=config.data.epochs_per_round,
+        max_distance_at=lambda progress: max_distance(progress, config.sampling),
+        seed=config.train.seed,
+        start=start,
+    )
+    here, ahead = tee(plans)
+    loader = make_loader(
+        parts.dataset,
+        (plan.requests for plan in ahead),
+        workers=parts.workers,
+        pin_memory=parts.device.type == "cuda",
+    )
+    yield from zip(here, loader, strict=True)
+
+
+def _learning_rate_at(epoch: float, config: Config, peak: float) -> float:
+    return learning_rate(
+        epoch,
+        peak=peak,
+        start=config.optim.warmup_start_lr,
+        warmup_epochs=config.optim.warmup_epochs,
+        total_epochs=config.train.epochs,
+    )
+
+
+def kept_epoch(before: float, now: float, *, every: int) -> int | None:
+    """The epoch whose end was passed between two steps, if it is one to keep a checkpoint of.
+
+    before 9.8, now 10.1, every 10  ->  10
+    """
+    last = int(now) // every * every
+    return last if last > before else None
+
+
+def open_run(run_dir: Path, config: Config, *, resume: bool) -> Path | None:
+    """Make a run's folder, or check that an old one is of the same run. Returns the checkpoint to go on from.
+
+    Raises:
+        UsageError: the folder is there and `resume` is not given, or it is of another configuration.
+
+    """
+    written = run_dir / "config.yaml"
+    if not written.exists():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        written.write_text(dump_config(config), encoding="utf-8")
+        return None
+    if not resume:
+        raise UsageError(f"{run_dir}: this run is there already; go on with --resume, or give another --name")
+    old, new = load_config(written).model_dump(), config.model_dump()
+    for section, values in new.items():
+        settings = values if isinstance(values, dict) else {"": values}
+        before = old[section] if isinstance(values, dict) else {"": old[section]}
+        for key, value in settings.items():
+            if value != before[key] and key not in _FREE_ON_RESUME.get(section, set()):
+                name = f"{section}.{key}".rstrip(".")
+                raise UsageError(
+                    f"{run_dir}: this run has {name}={before[key]}, not {value}; "
+                    "resume it as it is, or give another --name"
+                )
+    last = run_dir / "checkpoints" / "last.pt"
+    return last if last.exists() else None
+
+
+def pretrain(
+    config: Config,
+    *,
+    root: Path,
+    run_dir: Path,
+    device: DeviceName = "auto",
+    resume: bool = False,
+    init_from: Path | None = None,
+    on_step: Callable[[StepMetrics], None] = lambda metrics: None,
+    on_bad_video: Callable[[str, str], None] = lambda video_id, reason: None,
+    stop_signal: Callable[[], int | None] = lambda: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> RunSummary:
+    """Train a HiCo model on the videos of an index.
+
+    Args:
+        config: the whole configuration.
+        root: the workspace with index.parquet.
+        run_dir: where the run's files go.
+        device: where to train.
+        resume: go on from the run's last checkpoint; without one, start.
+        init_from: a checkpoint whose encoder a new run starts from.
+        on_step: told of each step.
+        on_bad_video: told of the id and reason of each video that another one stood in for, once.
+        stop_signal: asked before each step; a signal's number ends the run with a checkpoint.
+        clock: seconds, for the log.
+
+    Raises:
+        HicoError: the run cannot start, has too many bad videos, or its loss is not a number.
+        Interrupted: a signal ended it; a checkpoint is written.
+
+    """
+    parts = prepare(config, root=root, device=device, init_from=init_from)
+    checkpoint = open_run(run_dir, config, resume=resume)
+    progress = Progress(Position(), [])
+    if checkpoint:
+        progress = load_checkpoint(checkpoint, model=parts.model, optimizer=parts.optimizer)
+    position = progress.position
+    bad = dict.fromkeys(progress.bad_videos, "found before resuming")
+    encoder = run_dir / "export" / "encoder.safetensors"
+
+    def save(*names: str) -> None:
+        for name in names:
+            save_checkpoint(
+                run_dir / "checkpoints" / f"{name}.pt",
+                model=parts.model,
+                optimizer=parts.optimizer,
+                progress=Progress(position, list(bad)),
+                config=config.model_dump(mode="json"),
+            )
+        export_encoder(encoder, parts.model.backbone)
+
+    losses: list[float] = []
+    log = MetricsLog(run_dir / "metrics.jsonl", keep_steps=position.step)
+    parts.model.train()
+    saved_at = began = clock()
+    epoch: float | None = None  # of the step before
+    finished = True
+    try:
+        for plan, batch in _batches(config, parts, position):
+            got_data = clock()
+            signal_number = stop_signal()
+            if signal_number is not None:
+                save("last")
+                raise Interrupted(
+                    signal_number, f"stopped after step {position.step}; the same command with --resume goes on"
+                )
+            if config.train.max_steps is not None and position.step >= config.train.max_steps:
+                finished = False
+                break
+            if epoch is not None and int(plan.epoch) > int(epoch):
+                kept = kept_epoch(epoch, plan.epoch, every=config.train.checkpoint_epochs)
+                if kept or clock() - saved_at >= _SECONDS_BETWEEN_SAVES:
+                    save(*([f"epoch_{kept:04d}"] if kept else []), "last")
+                    saved_at = clock()
+            epoch = plan.epoch
+
+            for video_id, reason in batch.unusable:
+                if video_id not in bad:
+                    bad[video_id] = reason
+                    on_bad_video(video_id, reason)
+            _check_bad_videos(bad, len(parts.videos), config.data.max_bad_fraction)
+
+            lr = _learning_rate_at(plan.epoch, config, parts.peak_lr)
+            clips = batch.clips.to(parts.device, non_blocking=True)
+            result = train_step(parts.model, parts.optimizer, clips, loss=config.loss, lr=lr)
+            if result is None:
+                raise HicoError(
+                    f"the loss is not a finite number at step {position.step + 1}, lr {lr:.4g}; "
+                    f"the clips: {_describe(batch)}"
+                )
+            position = plan.position.after_step()
+
+            now = clock()
+            losses.append(float(result.loss.total))
+            metrics = StepMetrics(
+                step=position.step,
+                epoch=plan.epoch,
+                loss=losses[-1],
+                visual=float(result.loss.visual),
+                topical=None if result.loss.topical is None else float(result.loss.topical),
+                lr=lr,
+                distance=plan.max_distance_seconds,
+                clips_per_second=clips.shape[0] * clips.shape[1] / (now - began),
+                data_seconds=got_data - began,
+                step_seconds=now - began,
+                bad_videos=len(bad),
+                embedding_std=result.embedding_std,
+            )
+            log.write(metrics)
+            on_step(metrics)
+            began = now
+    finally:
+        log.close()
+    save(*([f"epoch_{config.train.epochs:04d}"] if finished else []), "last")
+    return RunSummary(run_dir, encoder, position.step, losses[0] if losses else None, losses[-1] if losses else None)
+
+
+class Rehearsal(NamedTuple):
+    """What a run would be, measured on its first step."""
+
+    num_videos: int
+    num_short_videos: int  # left out
+    steps_per_epoch: float
+    num_steps: int  # about; a few more are left out where epochs meet
+    encoder_parameters: int
+    head_parameters: int
+    batch_bytes: int
+    checkpoint_bytes: int
+    peak_lr: float
+    workers: int
+    device: str
+    loss: float
+    step_seconds: float
+
+
+def rehearse(
+    config: Config,
+    *,
+    root: Path,
+    device: DeviceName = "auto",
+    init_from: Path | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Rehearsal:
+    """Do the first step of a run, write nothing, and measure.
+
+    Raises:
+        HicoError: the run cannot start, or its first step fails.
+
+    """
+    parts = prepare(config, root=root, device=device, init_from=init_from)
+    parts.model.train()
+    batches = _batches(config, parts, Position())
+    plan, batch = next(batches)
+    batches.close()
+    began = clock()
+    clips = batch.clips.to(parts.device)
+    lr = _learning_rate_at(plan.epoch, config, parts.peak_lr)
+    result = train_step(parts.model, parts.optimizer, clips, loss=config.loss, lr=lr)
+    if result is None:
+        raise HicoError(f"the loss of the first step is not a finite number; the clips: {_describe(batch)}")
+    encoder = sum(p.numel() for p in parts.model.backbone.parameters())
+    everything = sum(p.numel() for p in parts.model.parameters())
+    stored = [*parts.model.state_dict().values(), *(s["momentum_buffer"] for s in parts.optimizer.state.values())]
+    steps_per_epoch = len(parts.videos) / config.train.batch_size
+    return Rehearsal(
+        num_videos=len(parts.videos),
+        num_short_videos=parts.videos.num_short,
+        steps_per_epoch=steps_per_epoch,
+        num_steps=int(steps_per_epoch * config.train.epochs),
+        encoder_parameters=encoder,
+        head_parameters=everything - encoder,
+        batch_bytes=clips.nbytes,
+        checkpoint_bytes=sum(tensor.nbytes for tensor in stored),
+        peak_lr=parts.peak_lr,
+        workers=parts.workers,
+        device=str(parts.device),
+        loss=float(result.loss.total),
+        step_seconds=clock() - began,
+    )
