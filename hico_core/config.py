@@ -187,7 +187,10 @@ def _parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"-o {text}: must be key=value, for example -o optim.base_lr=0.1")
-    nested: Any = yaml.safe_load(value)
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"-o {text}: the value is not YAML ({' '.join(str(error).split())})") from error
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return dict(nested)

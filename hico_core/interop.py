@@ -7,6 +7,7 @@ names there, and each stands a second time inside a sequential container (`backb
 
 import logging
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ _CONTAINERS = {
     "block5": ("MaxPool_5a", "Mixed_5b", "Mixed_5c"),
 }
 _UNIT_OF_ALIAS = {f"{block}.{i}": unit for block, units in _CONTAINERS.items() for i, unit in enumerate(units)}
+_UNITS = frozenset(_UNIT_OF_ALIAS.values())
 
 _PROJECTION_LAYERS = {
     "linear_a": "linear1",
@@ -69,7 +71,7 @@ def _our_name(authors_name: str) -> str | None:
     if first in _CONTAINERS:
         place, _, rest = rest.partition(".")
         first = _UNIT_OF_ALIAS.get(f"{first}.{place}", "")
-    return f"backbone.{first}.{rest}" if first else None
+    return f"backbone.{first}.{rest}" if first in _UNITS else None
 
 
 def import_state_dict(authors_state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -133,10 +135,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
+        if path.exists() and not zipfile.is_zipfile(path):  # what torch.save has written since 2020
+            raise HicoError(f"{path}: not a checkpoint (no PyTorch file)")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise HicoError(f"{path}: no such checkpoint") from None
-    except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise HicoError(f"{path}: not a checkpoint that can be read safely ({reason})") from error
     if not isinstance(content, dict):

@@ -362,7 +362,7 @@ def pretrain(
             position = plan.position.after_step()
 
             now = clock()
-            losses.append(float(result.loss.total))
+            losses.append(float(result.loss.total.detach()))
             metrics = StepMetrics(
                 step=position.step,
                 epoch=plan.epoch,
@@ -445,6 +445,6 @@ def rehearse(
         peak_lr=parts.peak_lr,
         workers=parts.workers,
         device=str(parts.device),
-        loss=float(result.loss.total),
+        loss=float(result.loss.total.detach()),
         step_seconds=clock() - began,
     )

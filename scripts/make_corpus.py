@@ -1,0 +1,78 @@
+"""Make a small corpus of untrimmed videos with ffmpeg's own test pictures: 8 videos of 11 to 33 s.
+
+Each video has a look of its own (tint, size, frame rate) and changes its scene every few seconds. The names are
+awkward on purpose: a leading `-`, a space, a `v_` prefix.
+
+    python scripts/make_corpus.py FOLDER
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from hico_core.corpus.ffmpeg import find_ffmpeg
+
+# ffmpeg's picture sources; {size} and {rate} are those of the video.
+_SCENES = (
+    "testsrc2=s={size}:r={rate}",
+    "gradients=s={size}:r={rate}:n=4:speed=0.05:seed=7",
+    "mandelbrot=s={size}:r={rate}:maxiter=400",
+    "life=s={size}:r={rate}:ratio=0.3:seed=5:mold=10:life_color=yellow:death_color=navy",
+    "smptehdbars=s={size}:r={rate}",
+    "cellauto=s={size}:r={rate}:rule=110:seed=3",
+    "gradients=s={size}:r={rate}:n=2:type=spiral:speed=0.1:seed=11",
+    "sierpinski=s={size}:r={rate}:seed=2",
+)
+
+
+class Video(NamedTuple):
+    """One video to make."""
+
+    name: str
+    seconds: list[int]  # of its scenes
+    size: str
+    rate: str  # frames a second
+    look: str  # a filter over all scenes
+
+
+_VIDEOS = (
+    Video("v_kitchen01.mp4", [4, 3, 6, 5], "320x240", "30", "hue=h=20:s=1.2"),
+    Video("-garden_02.mp4", [5, 6], "426x240", "30000/1001", "hue=h=80"),
+    Video("street at night.mp4", [7, 4, 5, 6], "320x240", "25", "hue=h=140,eq=brightness=-0.15"),
+    Video("harbour.mkv", [3, 4, 5], "320x180", "24", "hue=h=200,transpose=1"),
+    Video("v_-workshop.mp4", [6, 8, 5, 7, 7], "320x240", "30", "hue=h=260:s=0.6"),
+    Video("stadium.webm", [5, 4, 4], "240x180", "20", "hue=h=320"),
+    Video("mountain_hut.mp4", [8, 6, 3], "426x240", "30", "negate"),
+    Video("market.mp4", [4, 9, 4, 4], "320x240", "25", "hue=s=0"),
+)
+
+
+def ffmpeg_arguments(number: int, video: Video, target: Path) -> list[str]:
+    """The scenes one after the other, then the look."""
+    arguments = ["-nostdin", "-v", "error", "-y"]
+    for place, seconds in enumerate(video.seconds):
+        scene = _SCENES[(3 * number + place) % len(_SCENES)].format(size=video.size, rate=video.rate)
+        arguments += ["-f", "lavfi", "-t", str(seconds), "-i", scene]
+    count = len(video.seconds)
+    same_format = ";".join(f"[{i}:v]format=yuv420p,setsar=1[s{i}]" for i in range(count))
+    joined = "".join(f"[s{i}]" for i in range(count)) + f"concat=n={count}:v=1,{video.look},format=yuv420p"
+    codec = ["-c:v", "libvpx", "-deadline", "realtime", "-b:v", "500k"] if target.suffix == ".webm" else []
+    return [*arguments, "-filter_complex", f"{same_format};{joined}", *(codec or ["-preset", "ultrafast"]), str(target)]
+
+
+def main() -> None:
+    """Make the videos that are not there yet."""
+    folder = Path(sys.argv[1]).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    program = find_ffmpeg()
+    for number, video in enumerate(_VIDEOS):
+        target = folder / video.name
+        if not target.exists():
+            beside = folder / f"making{target.suffix}"
+            subprocess.run([program, *ffmpeg_arguments(number, video, beside)], check=True)
+            beside.rename(target)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Videos made with ffmpeg for a test, never stored. Frames carry their numbers, so a test can ask which came back."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from hico_core.corpus.ffmpeg import find_ffmpeg
+
+
+def run_ffmpeg(*arguments: str | Path) -> None:
+    subprocess.run([find_ffmpeg(), "-nostdin", "-v", "error", "-y", *arguments], check=True)
+
+
+# The frame number is painted as BITS black or white bars, most significant first: it survives scaling and encoding.
+BITS = 10
+
+
+def numbered_video(
+    path: Path,
+    *,
+    seconds: float,
+    fps: str = "30",
+    size: str = "160x120",
+    keep: str = "1",
+    before: tuple[str, ...] = (),
+    output: tuple[str, ...] = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "10", "-bf", "2"),
+) -> None:
+    """A video whose frames carry their numbers, counted before any are dropped.
+
+    keep: an ffmpeg `select` expression of the frames that stay, with their times: a variable frame rate.
+    """
+    width, height = map(int, size.split("x"))
+    bar = width // BITS
+    value = f"255*mod(floor(N/pow(2,{BITS - 1}-min(floor(X/{bar}),{BITS - 1}))),2)"
+    run_ffmpeg(
+        *("-f", "lavfi", "-i", f"color=s={width}x{height}:r={fps}:d={seconds}"),
+        *before,
+        *("-vf", f"geq=lum='{value}':cb=128:cr=128,select='{keep}'", "-fps_mode", "passthrough"),
+        *output,
+        path,
+    )
+
+
+def painted_number(picture_HWC: np.ndarray) -> int:
+    """Read back what `numbered_video` painted."""
+    grey = picture_HWC.mean(axis=(0, 2))
+    bar = len(grey) / BITS
+    bits = [grey[int((i + 0.3) * bar) : int((i + 0.7) * bar)].mean() > 127 for i in range(BITS)]
+    return sum(bit << (BITS - 1 - i) for i, bit in enumerate(bits))

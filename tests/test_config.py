@@ -1,0 +1,95 @@
+"""Configurations refuse what is wrong in one line, and presets say what the recipes say."""
+
+from pathlib import Path
+
+import pytest
+
+from hico_core.config import dump_config, load_config, preset, preset_names
+from hico_core.errors import UsageError
+
+# dataset-recipe: clips, epochs, warm-up, batch norms excluded from LARS
+RECIPES = {
+    "hacs-simclr-s": (2, 120, 5, False),
+    "hacs-hico-s": (3, 120, 5, False),
+    "hacs-hico-l": (3, 600, 60, True),
+    "k400-hico-l": (3, 200, 20, True),
+    "uk400-hico-l": (3, 500, 50, True),
+}
+
+
+def test_all_recipes_are_there() -> None:
+    assert preset_names() == sorted(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes(name: str) -> None:
+    clips, epochs, warmup, exclude = RECIPES[name]
+    config = preset(name)
+    assert f"{config.dataset}-{config.recipe}" == name
+    assert config.sampling.clips_per_video == clips
+    assert (config.train.epochs, config.optim.warmup_epochs) == (epochs, warmup)
+    assert config.optim.lars_exclude_bn == exclude
+    assert config.optim.lars_zero_norm == "authors"
+    assert config.augment.blur == "authors"
+    assert (config.loss.name == "simclr") == (clips == 2) == (not config.sampling.topical)
+
+
+def test_later_wins(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("train: {epochs: 7, seed: 3}\noptim: {weight_decay: 1e-4}\n")
+    config = load_config(file, base="hacs-hico-l", overrides=["train.seed=4", "data.workers=null"])
+    assert (config.train.epochs, config.train.seed) == (7, 4)
+    assert config.optim.weight_decay == 1e-4
+    assert config.optim.warmup_epochs == 60
+
+
+def test_dump_reads_back(tmp_path: Path) -> None:
+    config = load_config(overrides=["augment.hue=0.1", "train.max_steps=5"])
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "config.yaml", base="uk400-hico-l") == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.base_lrr=1", "unknown key optim.base_lrr; the nearest known key is optim.base_lr"),
+        ("optm.base_lr=1", "unknown key optm.base_lr; the nearest known key is optim.base_lr"),
+        ("epochs=3", "the nearest known key is train.epochs"),
+        ("optim.base_lr=fast", "optim.base_lr cannot be 'fast'"),
+        ("optim.base_lr=-1", "greater than 0"),
+        ("train.batch_size", "must be key=value"),
+        ("sampling.distance=far", "'gradual', 'fixed' or 'any'"),
+        ("optim=3", "optim cannot be 3"),
+        ("train.epochs=[", "the value is not YAML"),
+    ],
+)
+def test_wrong_overrides(override: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(overrides=[override])
+    assert message in str(caught.value)
+    assert override in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- 1", "must be sections"),
+        ("a: [", "not YAML"),
+        ("loss: {visual_weight: 0, topical_weight: 0}", "nothing would be learned"),
+        ("!!python/object/apply:os.system [ls]", "not YAML"),
+    ],
+)
+def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match="wrong.yaml") as caught:
+        load_config(file)
+    assert message in str(caught.value)
+
+
+def test_missing_file_and_recipe(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none\.yaml: cannot be read"):
+        load_config(tmp_path / "none.yaml")
+    with pytest.raises(UsageError, match="no recipe hacs-hico-x; there are: hacs-hico-l"):
+        preset("hacs-hico-x")

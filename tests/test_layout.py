@@ -1,0 +1,72 @@
+"""The tree states the order of the work, and imports only point back along it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# A file stands for itself, a folder for all that is in it. `interop` reads checkpoints for all that train or use.
+LAYERS = ["errors", "config", "corpus", "data", "model", "interop", "training", "transfer", "report"]
+
+
+def layer_of(path: Path) -> str:
+    return path.relative_to(ROOT / "hico_core").parts[0].removesuffix(".py")
+
+
+def imported_modules(path: Path) -> list[str]:
+    modules: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            modules.append(node.module)
+        elif isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+    return modules
+
+
+CORE_FILES = sorted(p for p in (ROOT / "hico_core").rglob("*.py") if p.parent != ROOT / "hico_core" or p.name != "__init__.py")
+
+
+@pytest.mark.parametrize("path", CORE_FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_back(path: Path) -> None:
+    here = layer_of(path)
+    for module in imported_modules(path):
+        assert not module.startswith("hico_cli"), f"{here} must not know the command line"
+        if module.startswith("hico_core."):
+            there = module.split(".")[1]
+            assert LAYERS.index(there) <= LAYERS.index(here), f"{here} must not import {there}"
+
+
+def test_the_order_is_alphabetical_among_folders() -> None:
+    folders = [layer for layer in LAYERS if (ROOT / "hico_core" / layer).is_dir()]
+    assert folders == sorted(folders)
+    assert "data" in folders
+
+
+@pytest.mark.parametrize("module", ["torch", "pandas"])
+def test_corpus_needs_no_torch_and_splitting_no_pandas(module: str) -> None:
+    loaded = _modules_after("import hico_core.corpus.split, hico_core.corpus.ids")
+    assert module not in loaded
+    assert "hico_core.corpus.split" in loaded
+
+
+def test_index_needs_no_torch() -> None:
+    assert "torch" not in _modules_after("import hico_core.corpus.index")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["split", "--help"], ["pretrain", "--help"], ["--version"]])
+def test_help_loads_nothing_slow(arguments: list[str]) -> None:
+    loaded = _modules_after(
+        f"from hico_cli.main import main\ntry: main({arguments!r})\nexcept SystemExit as e: assert e.code == 0"
+    )
+    assert "hico_cli.main" in loaded
+    assert loaded.isdisjoint({"torch", "torchvision", "pandas", "pyarrow", "av", "decord", "numpy"})
+
+
+def _modules_after(code: str) -> set[str]:
+    script = f"{code}\nimport sys\nprint('\\nMODULES', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stdout.rsplit("MODULES", 1)[1].split())

@@ -1,0 +1,59 @@
+"""Schedules are pure functions with known values."""
+
+import pytest
+from goldens import load_json
+
+from hico_core.training.schedule import learning_rate, peak_learning_rate, sampling_distance
+
+CASES = load_json("lr_schedule.json")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['config']}-{c['gpus_per_node']}x{c['nodes']}")
+def test_learning_rate(case: dict) -> None:
+    for epoch, expected in zip(case["epochs"], case["lr"], strict=True):
+        actual = learning_rate(
+            epoch,
+            peak=case["base_lr_effective"],
+            start=case["warmup_start_lr"],
+            warmup_epochs=case["warmup_epochs"],
+            total_epochs=case["max_epoch"],
+        )
+        assert actual == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c["adjust_lr"]], ids=lambda c: c["config"])
+def test_peak_rate_from_the_same_inputs(case: dict) -> None:
+    """The authors multiply by the number of GPUs although their batch size already is that of a node."""
+    processes = case["gpus_per_node"] * (case["nodes"] if case["PAI"] else 1)
+    peak = peak_learning_rate(
+        base_lr=case["base_lr_in_config"],
+        videos_per_step=processes * case["batch_size"],
+        clips_per_video=case["clips_per_video"],
+    )
+    assert peak == pytest.approx(case["base_lr_effective"], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "expected"),
+    [
+        (0, 0.1),  # the start
+        (1, 0.1 + (0.75 - 0.1) / 2),  # half-way up the line
+        (2, 0.75),  # the warm-up meets the cosine at a third of the way: (1 + cos 60 degrees) / 2
+        (3, 0.5),  # half of the cosine
+        (6, 0.0),
+    ],
+)
+def test_warmup_meets_the_cosine(epoch: float, expected: float) -> None:
+    assert learning_rate(epoch, peak=1.0, start=0.1, warmup_epochs=2, total_epochs=6) == pytest.approx(expected)
+
+
+def test_no_warmup_starts_at_the_peak() -> None:
+    assert learning_rate(0, peak=1.0, start=0.1, warmup_epochs=0, total_epochs=6) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0), (1.5, 1.0), (-1.0, 0.0)]
+)
+def test_sampling_distance(progress: float, expected: float) -> None:
+    assert sampling_distance(progress) == expected
+    assert sampling_distance(progress, start_seconds=2.0, end_seconds=4.0) == 2.0 + 2.0 * expected
