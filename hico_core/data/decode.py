@@ -31,6 +31,9 @@ Decoder = Callable[[Path, Sequence[int]], list[np.ndarray]]
 # Where each packet is one shown frame and a seek lands on the keyframe that was asked for.
 _SEEKABLE = {("mp4", "h264"), ("mp4", "hevc")}
 
+# Containers without presentation times, by which decord sorts.
+_NO_TIMESTAMPS = {".avi"}
+
 
 def scaled_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
     """(height, width) with the shorter one equal to `short_side` and the other in proportion."""
@@ -133,6 +136,8 @@ def _decode_decord(path: Path, wanted: Sequence[int]) -> list[np.ndarray]:
         import decord
     except ImportError:
         raise UsageError("data.decoder=decord: decord is not installed here; use pyav") from None
+    if path.suffix.lower() in _NO_TIMESTAMPS:
+        raise BadVideo(path, "decord puts the frames of AVI files in a wrong order; use data.decoder=pyav")
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
         if wanted[-1] >= len(reader):

@@ -1,0 +1,139 @@
+"""Colour, crop and flip are the authors', and one draw holds for all frames of a clip."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from goldens import assert_close, load_arrays, load_json
+from torch import Tensor
+
+from hico_core.config import AugmentConfig
+from hico_core.data.augment import (
+    OPERATIONS,
+    ColourDraw,
+    Crop,
+    apply_augmentation,
+    apply_colour,
+    crop_area_range,
+    draw_augmentation,
+    draw_colour,
+    draw_crop,
+    resized_crop,
+    to_grey,
+)
+
+GOLDEN = load_arrays("augmentations.npz")
+CLIP_THWC = torch.from_numpy(GOLDEN["clip_uint8_THWC"])
+CLIP_TCHW = CLIP_THWC.permute(0, 3, 1, 2).float() / 255
+
+
+def as_golden(pictures_TCHW: Tensor) -> Tensor:
+    return pictures_TCHW.transpose(0, 1)
+
+
+FACTORS = sorted(
+    key for key in GOLDEN if key.split("/")[0] in OPERATIONS and not key.endswith("per_frame")
+)
+
+
+@pytest.mark.parametrize("key", FACTORS)
+def test_operations(key: str) -> None:
+    name, factor = key.split("/")
+    result = OPERATIONS[name](CLIP_TCHW, float(factor))
+    assert_close(as_golden(result), GOLDEN[key], 1e-5 if name == "hue" else 1e-6)
+
+
+def test_grey_normalisation_and_flip() -> None:
+    assert_close(as_golden(to_grey(CLIP_TCHW)), GOLDEN["grayscale"], 1e-6)
+    whole = draw_augmentation(8, 8, SETTINGS_OFF, rng=random.Random(0))._replace(crop=Crop(0, 0, 8))
+    plain = apply_augmentation(CLIP_THWC, whole._replace(flip=False), size=8, mean=0.45, std=0.225)
+    assert_close(plain, GOLDEN["normalize"], 1e-6)
+    flipped = apply_augmentation(CLIP_THWC, whole._replace(flip=True), size=8, mean=0.0, std=1.0)
+    assert_close(flipped, GOLDEN["hflip"], 1e-6)
+
+
+SQUARE_CROPS = sorted(
+    key for key in GOLDEN if key.startswith("resized_crop/") and key.split("/")[1].split("_")[2] == key.split("/")[1].split("_")[3]
+)
+
+
+@pytest.mark.parametrize("key", SQUARE_CROPS)
+def test_resized_crop(key: str) -> None:
+    _, box, size = key.split("/")
+    top, left, height, _ = map(int, box.split("_"))
+    assert_close(as_golden(resized_crop(CLIP_THWC, Crop(top, left, height), size=int(size))), GOLDEN[key], 1e-6)
+
+
+def test_area_range() -> None:
+    for case in json.loads(str(GOLDEN["random_resized_crop"])):
+        low, high = case["train_jitter_scales"]
+        assert crop_area_range((low, high)) == pytest.approx(case["scale"], abs=1e-12)
+
+
+SETTINGS = AugmentConfig()
+SETTINGS_OFF = AugmentConfig(colour_probability=0, grey_probability=0, blur_probability=0, flip_probability=0)
+
+
+@pytest.mark.parametrize("case", load_json("sampling.json")["colour_draws"], ids=lambda c: str(c["seed"]))
+def test_colour_draws(case: dict) -> None:
+    rng = random.Random(case["seed"])
+    for expected in case["clips"]:
+        draw = draw_colour(SETTINGS, rng=rng)
+        drawn = [{"op": name, "factor": factor} for name, factor in draw.operations]
+        wanted = [e for e in expected if "factor" in e]
+        assert [d["op"] for d in drawn] == [e["op"] for e in wanted]
+        for d, e in zip(drawn, wanted, strict=True):
+            assert d["factor"] == pytest.approx(e["factor"], abs=1e-12)
+        assert draw.grey == any("gray" in e["op"] or "grey" in e["op"] for e in expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(240, 320), (320, 240), (256, 456), (32, 32)])
+def test_crops_lie_inside_and_have_their_area(height: int, width: int) -> None:
+    area = crop_area_range(SETTINGS.crop_jitter)
+    rng = random.Random(0)
+    for _ in range(300):
+        top, left, side = draw_crop(height, width, area=area, rng=rng)
+        assert 0 <= top <= height - side and 0 <= left <= width - side
+        part = side * side / (height * width)
+        assert area[0] - 0.05 <= part <= area[1] + 0.05
+
+
+def test_a_square_that_never_fits_becomes_the_middle() -> None:
+    area = crop_area_range((300, 320))
+    assert draw_crop(100, 400, area=area, rng=random.Random(4)) == Crop(0, 150, 100)
+
+
+def test_all_frames_of_a_clip_are_treated_alike() -> None:
+    still = CLIP_THWC[:1].expand(4, -1, -1, -1)
+    for seed in range(20):
+        draw = draw_augmentation(8, 8, AugmentConfig(blur="gaussian"), rng=random.Random(seed))
+        clip = apply_augmentation(still, draw, size=8, mean=0.45, std=0.225)
+        assert clip.shape == (3, 4, 8, 8)
+        assert all(torch.equal(clip[:, 0], clip[:, t]) for t in range(1, 4))
+
+
+def test_the_authors_blur_changes_nothing_and_a_real_one_does() -> None:
+    always = {"colour_probability": 0.0, "grey_probability": 0.0, "blur_probability": 1.0}
+    pictures = torch.rand(2, 3, 24, 24)
+    theirs = draw_colour(AugmentConfig(**always, blur="authors"), rng=random.Random(0))
+    assert float(GOLDEN["gaussian_blur_k1_max_change"]) == 0
+    assert torch.equal(apply_colour(pictures, theirs), pictures)
+    real = draw_colour(AugmentConfig(**always, blur="gaussian"), rng=random.Random(0))
+    assert apply_colour(pictures, real).std() < pictures.std()
+
+
+def test_blur_draws_do_not_shift_the_others() -> None:
+    """Grey is drawn after the choice to blur and before its strength, so both settings agree on it."""
+    for seed in range(30):
+        theirs = draw_colour(AugmentConfig(blur="authors"), rng=random.Random(seed))
+        real = draw_colour(AugmentConfig(blur="gaussian"), rng=random.Random(seed))
+        assert theirs.operations == real.operations
+        assert theirs.grey == real.grey
+
+
+def test_operations_run_in_the_order_drawn() -> None:
+    one = apply_colour(CLIP_TCHW, ColourDraw([("brightness", 1.8), ("contrast", 0.2)], None, grey=False))
+    other = apply_colour(CLIP_TCHW, ColourDraw([("contrast", 0.2), ("brightness", 1.8)], None, grey=False))
+    assert np.abs((one - other).numpy()).max() > 0.05

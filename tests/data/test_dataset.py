@@ -1,0 +1,217 @@
+"""Clips are read across the borders of files, from the right frames, and broken videos are replaced and counted."""
+
+import random
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from goldens import load_json
+from made_videos import numbered_video, painted_number
+
+from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
+from hico_core.corpus.ids import find_sources
+from hico_core.corpus.index import build_index, read_index
+from hico_core.corpus.records import SplitOptions
+from hico_core.corpus.split import split_videos
+from hico_core.data.dataset import (
+    ClipDataset,
+    ClipRequest,
+    Piece,
+    TrainingVideos,
+    frames_of_window,
+    pieces_of_window,
+    read_clip,
+)
+from hico_core.data.decode import decode_frames
+from hico_core.data.loader import Batch, PlannedStep, Position, make_loader, plan_steps
+from hico_core.errors import HicoError
+
+GOLDEN = load_json("sampling.json")
+
+
+def golden_pieces(video: str) -> list[Piece]:
+    pieces = []
+    for line in GOLDEN["subclip_files"]["list_file_lines"]:
+        video_id, start, end = line.rsplit(",", 2)
+        if video_id == video:
+            name = Path(f"v_{video_id}_{start}_{end}.mp4")
+            pieces.append(Piece(name, int(start) / 1000, 0, 30.0, False))
+    return pieces
+
+
+@pytest.mark.parametrize("case", GOLDEN["subclip_files"]["cases"], ids=lambda c: f"{c['video']}-{c['range']}")
+def test_pieces_of_window(case: dict) -> None:
+    chosen = pieces_of_window(golden_pieces(case["video"]), tuple(case["range"]))
+    assert [piece.path.name for piece in chosen] == case["files"]
+
+
+@pytest.mark.parametrize("case", GOLDEN["decode_selection"], ids=lambda c: f"{c['video']}-{c['range']}-{c['fps']}")
+def test_frames_across_files(case: dict) -> None:
+    window = tuple(case["range"])
+    pieces = [
+        piece._replace(fps=case["fps"], num_frames=case["frames_per_file"][piece.path.name])
+        for piece in pieces_of_window(golden_pieces(case["video"]), window)
+    ]
+    frames = frames_of_window(pieces, window, num_frames=16)
+    per_file: list[dict] = []
+    passed = 0
+    for piece in pieces:
+        local = [frame - passed for frame in frames if passed <= frame < passed + piece.num_frames]
+        if local:
+            per_file.append({"file": piece.path.name, "frames": local})
+        passed += piece.num_frames
+    assert per_file == case["selection"]
+
+
+def test_at_a_hole_the_file_before_it_is_read() -> None:
+    pieces = [Piece(Path("a"), 0.0, 120, 30.0, True), Piece(Path("b"), 10.7, 120, 30.0, True)]
+    assert [p.path.name for p in pieces_of_window(pieces, (5.0, 7.0))] == ["a"]
+    assert [p.path.name for p in pieces_of_window(pieces, (9.0, 11.0))] == ["a", "b"]
+
+
+# id: how it is made. `hole` and `dropped` have variable frame rates.
+VIDEOS: dict[str, dict] = {
+    "ntsc": {"seconds": 13, "fps": "30000/1001"},
+    "odd rate": {"seconds": 12, "fps": "19.62"},
+    "hole": {"seconds": 18, "keep": "not(between(t,4,10.7))"},
+    "dropped": {"seconds": 12, "keep": "gt(random(3),0.4)"},
+    "-short": {"seconds": 1.5},
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    for name, how in VIDEOS.items():
+        numbered_video(folder / f"{name}.mp4", **how)
+    split_videos(
+        find_sources([str(folder)]),
+        root=folder / "root",
+        options=SplitOptions(short_side=96, preset="ultrafast", crf=10),
+        workers=2,
+        on_event=lambda event: None,
+    )
+    build_index(folder / "root")
+    return folder / "root"
+
+
+@pytest.fixture
+def videos(root: Path) -> TrainingVideos:
+    return TrainingVideos(read_index(root), root=root, subset="train", shortest_seconds=64 / 30)
+
+
+def test_short_videos_are_left_out_and_counted(videos: TrainingVideos, root: Path) -> None:
+    assert [videos.video_id(i) for i in range(len(videos))] == ["dropped", "hole", "ntsc", "odd rate"]
+    assert videos.num_short == 1
+    assert videos.duration_seconds(2) == pytest.approx(13, abs=0.05)
+    assert len(TrainingVideos(read_index(root), root=root, subset="val", shortest_seconds=0)) == 0
+
+
+@pytest.mark.parametrize("video", range(4))
+def test_a_clip_shows_the_moments_of_its_window(videos: TrainingVideos, video: int) -> None:
+    """The painted numbers are frames of the source at its nominal rate, so they tell the time."""
+    pieces = videos.pieces(video)
+    name = videos.video_id(video)
+    numerator, _, denominator = VIDEOS[name].get("fps", "30").partition("/")
+    fps = float(numerator) / float(denominator or 1)
+    first = painted_number(decode_frames(pieces[0].path, [0])[0].numpy())  # the source may have begun later
+    rng = random.Random(video)
+    crossings = 0
+    for _ in range(25):
+        start = rng.uniform(0, videos.duration_seconds(video) - 64 / 30)
+        window = (start, start + 64 / 30)
+        crossings += len(pieces_of_window(pieces, window)) > 1
+        clip = read_clip(pieces, window, num_frames=16, decoder="auto")
+        shown = [(painted_number(picture.numpy()) - first) / fps for picture in clip]
+        moments = torch.linspace(*window, 16).tolist()
+        for seconds, moment in zip(shown, moments, strict=True):
+            if name in ("ntsc", "odd rate"):
+                assert abs(seconds - moment) <= 2 / fps  # truncation of start, end and position
+            else:
+                assert seconds <= moment + 1e-3, "never a frame of the future"
+                if not (name == "hole" and 4 <= moment <= 10.8):
+                    assert moment - seconds < 0.6, "nor one of long ago"
+    assert crossings >= 3
+
+
+def make_dataset(videos: TrainingVideos) -> ClipDataset:
+    return ClipDataset(
+        videos, data=DataConfig(crop_size=32), sampling=SamplingConfig(), augment=AugmentConfig()
+    )
+
+
+def test_the_same_request_gives_the_same_sample(videos: TrainingVideos) -> None:
+    dataset = make_dataset(videos)
+    one, again = dataset[ClipRequest(2, 7, 0.5)], dataset[ClipRequest(2, 7, 0.5)]
+    other = dataset[ClipRequest(2, 8, 0.5)]
+    assert one.clips.shape == (3, 3, 16, 32, 32)
+    assert torch.equal(one.clips, again.clips) and one.windows == again.windows
+    assert not torch.equal(one.clips, other.clips)
+    assert one.video_id == "ntsc" and one.unusable == []
+
+
+def test_a_broken_video_is_replaced_and_named(root: Path, videos: TrainingVideos, tmp_path: Path) -> None:
+    index = read_index(root)
+    broken = index["video_id"] == "hole"
+    index.loc[broken, "path"] = "train/none.mp4"
+    dataset = make_dataset(TrainingVideos(index, root=root, subset="train", shortest_seconds=64 / 30))
+    for seed in range(10):
+        sample = dataset[ClipRequest(1, seed, 0.5)]
+        assert sample.video_id != "hole"
+        assert {bad.video_id for bad in sample.unusable} == {"hole"}
+        assert "none.mp4: no such file" in sample.unusable[0].reason
+
+    index["path"] = "train/none.mp4"
+    dataset = make_dataset(TrainingVideos(index, root=root, subset="train", shortest_seconds=64 / 30))
+    with pytest.raises(HicoError, match="21 videos in a row"):
+        _ = dataset[ClipRequest(1, 0, 0.5)]
+
+
+def plans(videos: TrainingVideos, start: Position = Position()) -> list[PlannedStep]:
+    return list(
+        plan_steps(
+            num_videos=len(videos),
+            batch_size=3,
+            epochs=5,
+            epochs_per_round=2,
+            max_distance_at=lambda progress: progress,
+            seed=1,
+            start=start,
+        )
+    )
+
+
+def batches_with(videos: TrainingVideos, workers: int) -> list[Batch]:
+    requests = [plan.requests for plan in plans(videos)][:4]
+    return list(make_loader(make_dataset(videos), requests, workers=workers, pin_memory=False))
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(videos: TrainingVideos) -> None:
+    alone = batches_with(videos, 0)
+    assert len(alone) == 4
+    for workers in (1, 4):
+        for one, other in zip(alone, batches_with(videos, workers), strict=True):
+            assert torch.equal(one.clips, other.clips)
+            assert one[1:] == other[1:]
+
+
+def test_plans_cover_the_videos_and_can_begin_anywhere(videos: TrainingVideos) -> None:
+    steps = plans(videos)
+    # Rounds of 2, 2 and 1 epochs of 4 videos, in batches of 3: what is over at the end of a round is dropped.
+    assert [step.position.epoch for step in steps] == [0, 0, 2, 2, 4]
+    assert [step.position.step for step in steps] == list(range(5))
+    assert [step.epoch for step in steps] == [0, 1, 2, 3, 4]
+    assert [step.max_distance_seconds for step in steps] == [0, 0.2, 0.4, 0.6, 0.8]
+    seeds = [request.seed for step in steps for request in step.requests]
+    assert len(set(seeds)) == len(seeds)
+    for step in steps:
+        assert plans(videos, start=step.position) == steps[step.position.step :]
+        assert plans(videos, start=step.position.after_step()) == steps[step.position.step + 1 :]
+
+
+def test_index_of_another_subset(root: Path) -> None:
+    index = pd.DataFrame(read_index(root))
+    index["subset"] = ["val"] + ["train"] * (len(index) - 1)
+    videos = TrainingVideos(index, root=root, subset="val", shortest_seconds=0)
+    assert len(videos) == 1

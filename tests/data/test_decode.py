@@ -1,0 +1,143 @@
+"""Decoders give the frames that were asked for, and all give the same pixels."""
+
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from made_videos import numbered_video, painted_number, run_ffmpeg
+
+from hico_core.data.decode import DecoderName, decode_frames, play, scaled_size
+from hico_core.errors import BadVideo, UsageError
+
+DECODERS: list[DecoderName] = ["pyav", "decord"]
+
+# What the loader reads: our own clips (x264, short keyframe interval), and other containers by hand.
+FILES: dict[str, dict] = {
+    "clip.mp4": {"seconds": 3, "output": ("-c:v", "libx264", "-preset", "veryfast", "-g", "30", "-crf", "10")},
+    "b_frames.mp4": {"seconds": 3, "output": ("-c:v", "libx264", "-bf", "3", "-g", "250", "-crf", "10")},
+    "open_gop.mp4": {
+        "seconds": 3,
+        "output": ("-c:v", "libx264", "-g", "20", "-crf", "10", "-x264-params", "open-gop=1:bframes=3"),
+    },
+    "variable.mkv": {"seconds": 3, "keep": "gt(random(5),0.3)"},
+    "mpeg4.avi": {"seconds": 3, "output": ("-c:v", "mpeg4", "-q:v", "2", "-bf", "2")},
+    "vp8.webm": {"seconds": 3, "output": ("-c:v", "libvpx", "-crf", "4", "-b:v", "4M")},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("decode")
+    for name, how in FILES.items():
+        numbered_video(folder / name, **how)
+    return folder
+
+
+def all_frames(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_any_frames_in_any_order(folder: Path, name: str, decoder: DecoderName) -> None:
+    if decoder == "decord":
+        pytest.importorskip("decord")
+    expected = all_frames(folder / name)
+    if decoder == "decord" and name.endswith(".avi"):
+        with pytest.raises(BadVideo, match=r"mpeg4\.avi: .* use data\.decoder=pyav"):
+            decode_frames(folder / name, [0], decoder=decoder)
+        return
+    last = len(expected) - 1
+    for indices in ([0], [last], [5, 3, 3, 40], list(range(20, 36)), [0, last], [29, 30, 31]):
+        decoded = decode_frames(folder / name, indices, decoder=decoder)
+        assert decoded.dtype == torch.uint8
+        np.testing.assert_array_equal(decoded.numpy(), expected[indices])
+
+
+def test_numbers_are_those_painted(folder: Path) -> None:
+    decoded = decode_frames(folder / "clip.mp4", [0, 17, 89])
+    assert [painted_number(picture.numpy()) for picture in decoded] == [0, 17, 89]
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_frame_that_is_not_there(folder: Path, decoder: DecoderName) -> None:
+    if decoder == "decord":
+        pytest.importorskip("decord")
+    for name in ("clip.mp4", "vp8.webm"):
+        with pytest.raises(BadVideo, match=rf"{name}: has .*frame 90"):
+            decode_frames(folder / name, [3, 90], decoder=decoder)
+
+
+@pytest.mark.parametrize("indices", [[], [-1]])
+def test_numbers_must_make_sense(folder: Path, indices: list[int]) -> None:
+    with pytest.raises(ValueError, match="frame numbers"):
+        decode_frames(folder / "clip.mp4", indices)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("content", [b"", b"no video at all"])
+def test_files_that_are_no_video(tmp_path: Path, decoder: DecoderName, content: bytes) -> None:
+    if decoder == "decord":
+        pytest.importorskip("decord")
+    (tmp_path / "x.mp4").write_bytes(content)
+    with pytest.raises(BadVideo, match=r"x\.mp4: cannot be"):
+        decode_frames(tmp_path / "x.mp4", [0], decoder=decoder)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(BadVideo, match="no such file"):
+        decode_frames(tmp_path / "x.mp4", [0])
+
+
+def test_decord_that_is_not_installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "decord", None)
+    with pytest.raises(UsageError, match="decord is not installed"):
+        decode_frames(folder / "clip.mp4", [0], decoder="decord")
+
+
+@pytest.mark.parametrize("angle", [90, 180, 270])
+def test_rotation(tmp_path: Path, angle: int) -> None:
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=160x120:d=1", "-c:v", "libx264", tmp_path / "flat.mp4")
+    run_ffmpeg("-display_rotation", str(angle), "-i", tmp_path / "flat.mp4", "-c", "copy", tmp_path / "turned.mp4")
+    flat = decode_frames(tmp_path / "flat.mp4", [3])[0].numpy()
+    turned = decode_frames(tmp_path / "turned.mp4", [3])[0].numpy()
+    np.testing.assert_array_equal(turned, np.rot90(flat, angle // 90))
+    pytest.importorskip("decord")
+    by_decord = decode_frames(tmp_path / "turned.mp4", [3], decoder="decord")[0].numpy()
+    np.testing.assert_array_equal(by_decord, turned)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"), [(240, 320, (96, 128)), (320, 240, (128, 96)), (96, 96, (96, 96))]
+)
+def test_short_side(folder: Path, height: int, width: int, expected: tuple[int, int]) -> None:
+    assert scaled_size(height, width, short_side=96) == expected
+    pictures = {d: decode_frames(folder / "clip.mp4", [4], decoder=d, short_side=60) for d in DECODERS}
+    assert pictures["pyav"].shape == (1, 60, 80, 3)
+    assert torch.equal(pictures["pyav"], pictures["decord"])
+    assert painted_number(pictures["pyav"][0].numpy()) == 4
+
+
+def test_play_gives_all_frames_and_their_times(folder: Path) -> None:
+    played = list(play(folder / "b_frames.mp4"))
+    assert [seconds for seconds, _ in played] == pytest.approx([k / 30 for k in range(90)])
+    numbers = [painted_number(frame.to_ndarray(format="rgb24")) for _, frame in played]
+    assert numbers == list(range(90))
+
+
+AWKWARD = ["video_90.mov", "video_270.mov", "av1_video.mkv", "h265_video.mp4", "h264_10bits.mp4", "unordered.mov"]
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_real_awkward_files(real_videos: Path, name: str) -> None:
+    path = real_videos / "awkward" / name
+    with av.open(str(path)) as container:
+        expected = [
+            np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90) for frame in container.decode(video=0)
+        ]
+    for index in {0, len(expected) // 2, len(expected) - 1}:
+        np.testing.assert_array_equal(decode_frames(path, [index])[0].numpy(), expected[index])

@@ -1,0 +1,173 @@
+"""Clip times, frame numbers and orders are the authors', and keep their promises on their own."""
+
+import random
+
+import pytest
+from goldens import load_json
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hico_core.data.sampling import (
+    batches_without_repeats,
+    clip_span_seconds,
+    clip_windows,
+    frame_indices,
+    frames_shown_at,
+    item_seed,
+    video_order,
+    view_indices,
+)
+from hico_core.training.schedule import sampling_distance
+
+GOLDEN = load_json("sampling.json")
+SPAN = 16 * 4 / 30
+
+
+def golden_distance(case: dict) -> float | None:
+    gradual, (start, end) = case["graudal"]
+    fixed, seconds = case["vcl"]
+    if gradual:
+        return sampling_distance(case["epoch_rate"], start_seconds=start, end_seconds=end)
+    return seconds if fixed else None
+
+
+@pytest.mark.parametrize("case", GOLDEN["hico_clips"], ids=lambda c: f"{c['mode']}-{c['duration']}-{c['seed']}")
+def test_clip_windows(case: dict) -> None:
+    rng = random.Random(case["seed"])
+    windows = clip_windows(
+        duration_seconds=case["duration"],
+        span_seconds=clip_span_seconds(
+            num_frames=case["num_frames"], frame_stride=case["sampling_rate"], target_fps=case["target_fps"]
+        ),
+        num_clips=case["num_clips"],
+        max_distance_seconds=golden_distance(case),
+        topical=case["tcl"],
+        rng=rng,
+    )
+    for window, expected in zip(windows, case["clips"], strict=True):
+        assert window == pytest.approx(expected, abs=1e-12)
+    assert rng.random() == case["rng_next"], "another number of draws"
+
+
+@given(
+    duration=st.floats(2 * SPAN, 1e4),
+    distance=st.floats(0, 5),
+    num_clips=st.integers(2, 5),
+    seed=st.integers(0, 2**32),
+)
+def test_clips_keep_their_distances(duration: float, distance: float, num_clips: int, seed: int) -> None:
+    windows = clip_windows(
+        duration_seconds=duration,
+        span_seconds=SPAN,
+        num_clips=num_clips,
+        max_distance_seconds=distance,
+        topical=True,
+        rng=random.Random(seed),
+    )
+    centres = [(start + end) / 2 for start, end in windows]
+    assert len(centres) == num_clips
+    assert all(SPAN - 1e-9 <= c <= duration - SPAN + 1e-9 for c in centres)
+    near = centres[:-1]  # the last one is topical
+    assert all(abs(a - b) <= distance + 1e-9 for a, b in zip(near, near[1:], strict=False))
+
+
+def test_sampling_leaves_the_global_generator_alone() -> None:
+    before = random.getstate()
+    clip_windows(
+        duration_seconds=20,
+        span_seconds=SPAN,
+        num_clips=3,
+        max_distance_seconds=1.0,
+        topical=True,
+        rng=random.Random(1),
+    )
+    assert random.getstate() == before
+
+
+@pytest.mark.parametrize("case", GOLDEN["time_stamp_frames"], ids=lambda c: f"{c['fps']}-{c['range']}")
+def test_frame_indices(case: dict) -> None:
+    start, end = case["range"]
+    frames = frame_indices(
+        start_seconds=start,
+        end_seconds=end,
+        fps=case["fps"],
+        total_frames=case["vid_length"],
+        num_frames=case["num_frames"],
+    )
+    assert frames == case["index"]
+
+
+VIEWS = [
+    case
+    for case in GOLDEN["interval_based"]
+    # A random start and an exact step belong to finetuning; the presets use neither.
+    if case["python_random_seed"] is None and not case["minus_interval"]
+]
+
+
+@pytest.mark.parametrize("case", VIEWS, ids=lambda c: f"{c['vid_length']}-{c['clip_idx']}of{c['num_clips']}")
+def test_view_indices(case: dict) -> None:
+    frames = view_indices(
+        total_frames=case["vid_length"],
+        fps=case["fps"],
+        view=case["clip_idx"],
+        num_views=case["num_clips"],
+        num_frames=case["num_frames"],
+        stride=case["interval"],
+        target_fps=case["target_fps"],
+    )
+    assert frames == case["index"]
+
+
+@pytest.mark.parametrize(
+    ("times", "moments", "expected"),
+    [
+        ([0.0, 0.1, 2.0], [0.05, 1.0, 2.5], [0, 1, 2]),  # in a hole, the frame before it stays
+        ([0.0, 0.1], [0.1], [1]),  # a frame is shown from its own time on
+        ([5.0, 6.0], [4.0], [0]),  # before the first, the first
+    ],
+)
+def test_frames_shown_at(times: list[float], moments: list[float], expected: list[int]) -> None:
+    assert frames_shown_at(times, moments) == expected
+
+
+FOLDS = [case for case in GOLDEN["multifold_sampler"] if case["shuffle"]]
+
+
+@pytest.mark.parametrize("case", FOLDS, ids=lambda c: f"{c['dataset_len']}x{c['folds']}r{c['rank']}")
+def test_video_order(case: dict) -> None:
+    """The authors give every process an equal share by repeating the first videos at the end; we do not repeat."""
+    order = video_order(
+        num_videos=case["dataset_len"], epoch=case["epoch"], num_epochs=case["folds"], seed=0
+    )
+    share = order[case["rank"] :: case["replicas"]]
+    assert share == case["indices"][: len(share)]
+    assert case["len"] - len(share) <= 1
+
+
+@given(
+    num_videos=st.integers(2, 40),
+    epochs=st.integers(1, 12),
+    batch_size=st.integers(2, 40),
+    seed=st.integers(0, 999),
+)
+def test_batches_have_no_video_twice(num_videos: int, epochs: int, batch_size: int, seed: int) -> None:
+    batch_size = min(batch_size, num_videos)
+    order = video_order(num_videos=num_videos, epoch=0, num_epochs=epochs, seed=seed)
+    batches = batches_without_repeats(order, batch_size)
+    assert all(len(set(batch)) == batch_size for batch in batches)
+    used = [video for batch in batches for video in batch]
+    assert all(used.count(video) <= epochs for video in set(used))
+    assert batches, "one full batch at least"
+    if num_videos % batch_size == 0:
+        assert len(used) == len(order)
+
+
+def test_a_repeated_video_waits_for_the_next_batch() -> None:
+    assert batches_without_repeats([1, 2, 3, 3, 1, 2], 2) == [[1, 2], [3, 1], [3, 2]]
+
+
+def test_item_seeds_differ() -> None:
+    seeds = {item_seed(seed=s, epoch=e, position=p) for s in range(3) for e in range(4) for p in range(50)}
+    assert len(seeds) == 600
+    assert item_seed(seed=1, epoch=2, position=3) == item_seed(seed=1, epoch=2, position=3)
