@@ -17,7 +17,8 @@ def extract_features(
     ] = None,
     root: Root = DEFAULT_ROOT,
     checkpoint: Annotated[
-        Path | None, typer.Option(help=".safetensors, our .pt or the authors' .pyth. Default: ROOT's newest run.")
+        Path | None,
+        typer.Option(help=".safetensors, our .pt or the authors' .pyth. Default: ROOT's newest run."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the folder in ROOT/features. Default: the run's.")] = None,
     window: Annotated[int, typer.Option(help="Frames in a window.")] = 16,
@@ -35,28 +36,18 @@ def extract_features(
     """
     from hico_core.corpus.ids import find_sources
     from hico_core.corpus.index import read_index
-    from hico_core.training.loop import DeviceName
-    from hico_core.transfer.features import (
-        FeatureEvent,
-        FeatureExtractor,
-        FeatureJob,
-        indexed_jobs,
-    )
+    from hico_core.data.dataset import COLUMNS, IndexedVideos
+    from hico_core.transfer.features import FeatureEvent, FeatureExtractor, FeatureJob, indexed_jobs
     from hico_core.transfer.features import extract_features as extract
 
-    known: dict[str, DeviceName] = {"auto": "auto", "cpu": "cpu", "cuda": "cuda"}
-    if device not in known:
-        raise typer.BadParameter(f"{device!r} is not one of auto, cpu, cuda", param_hint="--device")
     if any(separator in text for text in (prefix, suffix, name or "") for separator in "/\\"):
         raise typer.BadParameter("--name, --prefix and --suffix are parts of file names: no slashes")
     checkpoint = checkpoint or newest_encoder(root)
     if inputs:
         jobs = [FeatureJob(source.video_id, str(source.path), []) for source in find_sources(inputs)]
     else:
-        jobs = indexed_jobs(read_index(root), root=root)
-    extractor = FeatureExtractor.from_checkpoint(
-        checkpoint, window=window, stride=stride, fps=fps, device=known[device]
-    )
+        jobs = indexed_jobs(IndexedVideos(read_index(root, columns=COLUMNS), root=root))
+    extractor = FeatureExtractor.from_checkpoint(checkpoint, window=window, stride=stride, fps=fps, device=device)
     folder = root / "features" / (name or _run_name(checkpoint))
     with (
         raising_on_signals("stopped; the same command goes on"),

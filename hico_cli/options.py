@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,4 +12,4 @@ DEFAULT_ROOT = Path("hico-data")
 
 Json = Annotated[bool, typer.Option("--json", help="Progress and result as JSON, for programs.")]
 
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda; auto takes a GPU if there is one.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto takes a GPU if there is one.")]

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def pretrain(
     dataset: Annotated[
-        Literal["hacs", "uk400", "k400"], typer.Option(help="Whose recipe to run; the videos are those of ROOT.")
+        Literal["hacs", "uk400", "k400"],
+        typer.Option(help="Whose recipe to run; the videos are those of ROOT."),
     ] = "hacs",
     recipe: Annotated[
         str | None, typer.Option(help="hico-s, hico-l or simclr-s. Default: hico-s for hacs, else hico-l.")
@@ -44,18 +45,17 @@ def pretrain(
     Writes ROOT/runs/NAME: config.yaml, metrics.jsonl, checkpoints/ and export/encoder.safetensors.
     """
     from hico_core.config import default_recipe, dump_config
-    from hico_core.training.loop import DeviceName, rehearse
-    from hico_core.training.loop import pretrain as run
 
-    known: dict[str, DeviceName] = {"auto": "auto", "cpu": "cpu", "cuda": "cuda"}
-    if device not in known:
-        raise typer.BadParameter(f"{device!r} is not one of auto, cpu, cuda", param_hint="--device")
     base = f"{dataset}-{recipe or default_recipe(dataset)}"
     shortcuts = {"train.batch_size": batch_size, "train.max_steps": max_steps}
     settings = _compose(config, base, epochs, shortcuts, override or [])
 
+    # Slow to load, so that a wrong key is told at once.
+    from hico_core.training.loop import pretrain as run
+    from hico_core.training.loop import rehearse
+
     if dry_run:
-        rehearsal = rehearse(settings, root=root, device=known[device], init_from=init_from)
+        rehearsal = rehearse(settings, root=root, device=device, init_from=init_from)
         sizes = rehearsal._asdict()
         text = dump_config(settings) + "\n" + "\n".join(f"{key}: {value}" for key, value in sizes.items())
         result(text, {"config": settings.model_dump(mode="json"), **sizes}, as_json=json)
@@ -76,7 +76,7 @@ def pretrain(
             settings,
             root=root,
             run_dir=root / "runs" / (name or base),
-            device=known[device],
+            device=device,
             resume=resume,
             init_from=init_from,
             on_step=on_step,

@@ -1,7 +1,6 @@
 """`hico split`: untrimmed videos -> exact 5 s clips."""
 
 import os
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -47,7 +46,11 @@ def split(
                 complain(f"{record.source.path}: {record.failure.error}")
             count = f"{event.num_done}/{event.num_videos}"
             fields = {"video": record.video_id, "outcome": event.outcome, "clips": len(record.clips)}
-            report(event.num_done, f"{count} {record.video_id}: {event.outcome}, {len(record.clips)} clips", fields)
+            report(
+                event.num_done,
+                f"{count} {record.video_id}: {event.outcome}, {len(record.clips)} clips",
+                fields,
+            )
 
         summary = split_videos(
             sources,

@@ -240,9 +240,7 @@ def _validated(values: Mapping[str, Any], origin: str) -> Config:
         raise _explain(error, origin) from None
 
 
-def load_config(
-    path: Path | str | None = None, *, base: str = "hacs-hico-s", overrides: Iterable[str] = ()
-) -> Config:
+def load_config(path: Path | str | None = None, *, base: str = "hacs-hico-s", overrides: Iterable[str] = ()) -> Config:
     """Put a configuration together: preset `base`, then the file, then the overrides.
 
     Args:

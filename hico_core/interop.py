@@ -164,9 +164,7 @@ def read_backbone_state(path: Path | str) -> dict[str, Tensor]:
         state = content["model"]
     else:
         state = {f"backbone.{name}": value for name, value in content.items()}
-    backbone = {
-        name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")
-    }
+    backbone = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
     if "Conv_1a.conv1.weight" not in backbone:
         raise HicoError(f"{path}: holds no S3D-G encoder (no entry Conv_1a.conv1.weight)")
     return backbone

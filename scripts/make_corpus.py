@@ -58,7 +58,13 @@ def ffmpeg_arguments(number: int, video: Video, target: Path) -> list[str]:
     same_format = ";".join(f"[{i}:v]format=yuv420p,setsar=1[s{i}]" for i in range(count))
     joined = "".join(f"[s{i}]" for i in range(count)) + f"concat=n={count}:v=1,{video.look},format=yuv420p"
     codec = ["-c:v", "libvpx", "-deadline", "realtime", "-b:v", "500k"] if target.suffix == ".webm" else []
-    return [*arguments, "-filter_complex", f"{same_format};{joined}", *(codec or ["-preset", "ultrafast"]), str(target)]
+    return [
+        *arguments,
+        "-filter_complex",
+        f"{same_format};{joined}",
+        *(codec or ["-preset", "ultrafast"]),
+        str(target),
+    ]
 
 
 def main() -> None:

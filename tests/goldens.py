@@ -53,9 +53,7 @@ def authors_state(model: str, seed: int) -> dict[str, Tensor]:
     """A whole checkpoint's weights in the authors' names, aliases left out."""
     entries = load_json("state_dict_names.json")[model]
     return {
-        name: torch.from_numpy(weight(seed, name, tuple(shape)))
-        for name, shape, kind in entries
-        if kind != "alias"
+        name: torch.from_numpy(weight(seed, name, tuple(shape))) for name, shape, kind in entries if kind != "alias"
     }
 
 

@@ -83,7 +83,7 @@ def test_wrong_overrides(override: str, message: str) -> None:
 def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "wrong.yaml"
     file.write_text(text)
-    with pytest.raises(UsageError, match="wrong.yaml") as caught:
+    with pytest.raises(UsageError, match=r"wrong\.yaml") as caught:
         load_config(file)
     assert message in str(caught.value)
 

@@ -27,7 +27,9 @@ def imported_modules(path: Path) -> list[str]:
     return modules
 
 
-CORE_FILES = sorted(p for p in (ROOT / "hico_core").rglob("*.py") if p.parent != ROOT / "hico_core" or p.name != "__init__.py")
+CORE_FILES = sorted(
+    p for p in (ROOT / "hico_core").rglob("*.py") if p.parent != ROOT / "hico_core" or p.name != "__init__.py"
+)
 
 
 @pytest.mark.parametrize("path", CORE_FILES, ids=lambda p: str(p.relative_to(ROOT)))

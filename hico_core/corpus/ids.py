@@ -70,7 +70,7 @@ def _files_of(given: str) -> list[Path]:
             return [path]
         lines = path.read_text().splitlines()
         return [path.parent / line.strip() for line in lines if line.strip()]
-    found = sorted(Path(p) for p in glob.glob(given, recursive=True) if Path(p).is_file())
+    found = sorted(Path(p) for p in glob.glob(given, recursive=True) if Path(p).is_file())  # noqa: PTH207 - absolute patterns too
     if not found:
         raise UsageError(f"{given}: no such file or folder, and no file matches it as a pattern")
     return found

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -135,7 +136,7 @@ def video_duration(frame_seconds: Sequence[float]) -> float:
     """Seconds from the first frame to the end of the last, which is taken to last as long as the usual frame."""
     if len(frame_seconds) < 2:
         return 1.0
-    usual = median(b - a for a, b in zip(frame_seconds, frame_seconds[1:], strict=False))
+    usual = median(b - a for a, b in pairwise(frame_seconds))
     return frame_seconds[-1] - frame_seconds[0] + usual
 
 
@@ -143,4 +144,4 @@ def largest_keyframe_interval(info: VideoInfo) -> int:
     """The most frames from one keyframe to the next (or to the end): what a seek may have to decode."""
     num_frames = len(info.timestamps)
     borders = [*(keyframe.position for keyframe in info.keyframes), num_frames]
-    return max((b - a for a, b in zip(borders, borders[1:], strict=False)), default=num_frames)
+    return max((b - a for a, b in pairwise(borders)), default=num_frames)

@@ -161,9 +161,7 @@ class FailureLine(_Frozen):
     command: str  # that failed on this source
 
 
-def update_failures(
-    root: Path, *, command: str, fine: Iterable[str], failed: Iterable[tuple[str, Failure]]
-) -> None:
+def update_failures(root: Path, *, command: str, fine: Iterable[str], failed: Iterable[tuple[str, Failure]]) -> None:
     """Bring <root>/failures.jsonl up to date: a line for each source that failed, none for one that is fine now.
 
     Args:

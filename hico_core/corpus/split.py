@@ -19,7 +19,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import floor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -166,9 +166,7 @@ def ffmpeg_arguments(
 
 def read_frame_ticks(text: str) -> list[int]:
     """The timestamps in what ffmpeg's `metadata=print` filter wrote."""
-    return [
-        int(line.split("pts:")[1].split()[0]) for line in text.splitlines() if line.startswith("frame:")
-    ]
+    return [int(line.split("pts:")[1].split()[0]) for line in text.splitlines() if line.startswith("frame:")]
 
 
 class SplitFailed(BadVideo):
@@ -180,7 +178,12 @@ class SplitFailed(BadVideo):
 
 
 def _encode(
-    source: Path, plan: Sequence[PlannedClip], time_base: Fraction, options: SplitOptions, program: Ffmpeg, folder: Path
+    source: Path,
+    plan: Sequence[PlannedClip],
+    time_base: Fraction,
+    options: SplitOptions,
+    program: Ffmpeg,
+    folder: Path,
 ) -> list[float]:
     """Run ffmpeg once. Returns the time of each decoded frame in seconds from the first one's."""
     arguments = ffmpeg_arguments(
@@ -208,7 +211,7 @@ def _encode(
     ticks = read_frame_ticks(frames.read_text()) if frames.exists() else []
     if not ticks:
         raise SplitFailed(source, "decode", "no frame could be decoded")
-    if any(b <= a for a, b in zip(ticks, ticks[1:], strict=False)):
+    if any(b <= a for a, b in pairwise(ticks)):
         raise SplitFailed(source, "decode", "its frames' times do not ascend")
     return [float((tick - ticks[0]) * time_base) for tick in ticks]
 

@@ -126,8 +126,7 @@ def _adjust_saturation(pictures: Tensor, factor: float) -> Tensor:
 
 
 def _adjust_hue(pictures: Tensor, turns: float) -> Tensor:
-    shifted: Tensor = adjust_hue(pictures, turns)
-    return shifted
+    return adjust_hue(pictures, turns)
 
 
 OPERATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -147,9 +146,7 @@ def apply_colour(pictures: Tensor, draw: ColourDraw) -> Tensor:
     return to_grey(pictures) if draw.grey else pictures
 
 
-def apply_augmentation(
-    frames_THWC: Tensor, draw: AugmentDraw, *, size: int, mean: float, std: float
-) -> Tensor:
+def apply_augmentation(frames_THWC: Tensor, draw: AugmentDraw, *, size: int, mean: float, std: float) -> Tensor:
     """(T, H, W, 3) uint8 -> (3, T, size, size) float32, normalised."""
     pictures = apply_colour(resized_crop(frames_THWC, draw.crop, size=size), draw.colour)
     pictures = (pictures - mean) / std

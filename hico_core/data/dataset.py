@@ -57,12 +57,26 @@ class Sample(NamedTuple):
     unusable: list[UnusableVideo]  # tried before this video
 
 
-class TrainingVideos:
-    """The videos of one subset as flat columns: small enough for millions of clips, and shared by workers."""
+# What of the index is needed to read videos; see corpus/index.py.
+COLUMNS = ["video_id", "subset", "path", "start_seconds", "end_seconds", "num_frames", "fps", "variable_fps", "source"]
 
-    def __init__(self, index: pd.DataFrame, *, root: Path, subset: str, shortest_seconds: float) -> None:
-        """Keep the videos of `subset` that last at least `shortest_seconds`; count the others in `num_short`."""
-        rows = index[index["subset"] == subset]
+
+class IndexedVideos:
+    """The videos of an index, as flat columns that the loader's workers share."""
+
+    def __init__(
+        self, index: pd.DataFrame, *, root: Path, subset: str | None = None, shortest_seconds: float = 0.0
+    ) -> None:
+        """Take the videos of `subset` (None: of all) that are long enough; count the others in `num_short`.
+
+        Args:
+            index: from `read_index`, with at least `COLUMNS`.
+            root: the workspace to which the index's paths are relative.
+            subset: train, val or test.
+            shortest_seconds: what a video must last.
+
+        """
+        rows = index if subset is None else index[index["subset"] == subset]
         first_rows = np.flatnonzero((rows["video_id"] != rows["video_id"].shift()).to_numpy())
         borders = np.append(first_rows, len(rows))
         self._root = root
@@ -78,6 +92,7 @@ class TrainingVideos:
         self._last = last_rows[long_enough]
         self._durations = durations[long_enough]
         self._ids = rows["video_id"].to_numpy()[self._first]
+        self._sources = rows["source"].to_numpy()[self._first]
         self.num_short = int((~long_enough).sum())
 
     def __len__(self) -> int:
@@ -86,6 +101,10 @@ class TrainingVideos:
     def video_id(self, video: int) -> str:
         """The id of the video at a position."""
         return str(self._ids[video])
+
+    def source(self, video: int) -> str:
+        """The path of the untrimmed video at a position, as it was when it was split."""
+        return str(self._sources[video])
 
     def duration_seconds(self, video: int) -> float:
         """Time from a video's first frame to the end of its last."""
@@ -138,9 +157,7 @@ def frames_of_window(pieces: Sequence[Piece], window: tuple[float, float], *, nu
     shown: list[float] = []
     for piece in pieces:
         info = probe(piece.path)
-        shown += [
-            piece.start_seconds + float((tick - info.timestamps[0]) * info.time_base) for tick in info.timestamps
-        ]
+        shown += [piece.start_seconds + float((tick - info.timestamps[0]) * info.time_base) for tick in info.timestamps]
     return frames_shown_at(shown, np.linspace(start, end, num_frames).tolist())
 
 
@@ -166,7 +183,7 @@ class ClipDataset(Dataset[Sample]):
     """Answers a `ClipRequest` with the clips of its video, or of another one where that cannot be decoded."""
 
     def __init__(
-        self, videos: TrainingVideos, *, data: DataConfig, sampling: SamplingConfig, augment: AugmentConfig
+        self, videos: IndexedVideos, *, data: DataConfig, sampling: SamplingConfig, augment: AugmentConfig
     ) -> None:
         self._videos = videos
         self._data = data
@@ -192,9 +209,7 @@ class ClipDataset(Dataset[Sample]):
                 video = rng.randrange(len(self._videos))
                 continue
             return Sample(torch.stack(clips), self._videos.video_id(video), windows, unusable)
-        raise HicoError(
-            f"{len(unusable)} videos in a row cannot be decoded; the last one: {unusable[-1].reason}"
-        )
+        raise HicoError(f"{len(unusable)} videos in a row cannot be decoded; the last one: {unusable[-1].reason}")
 
     def _draw_windows(
         self, video: int, max_distance_seconds: float | None, rng: random.Random

@@ -93,7 +93,11 @@ def collate(samples: list[Sample]) -> Batch:
 
 
 def make_loader(
-    dataset: ClipDataset, requests: list[list[ClipRequest]] | Iterator[list[ClipRequest]], *, workers: int, pin_memory: bool
+    dataset: ClipDataset,
+    requests: list[list[ClipRequest]] | Iterator[list[ClipRequest]],
+    *,
+    workers: int,
+    pin_memory: bool,
 ) -> DataLoader[Batch]:
     """Read the batches in order. Order and content do not depend on the number of workers.
 
@@ -105,7 +109,7 @@ def make_loader(
 
     """
     return DataLoader(
-        dataset,
+        dataset,  # type: ignore[arg-type]  # collate turns samples into batches, which the stubs do not know
         batch_sampler=requests,
         num_workers=workers,
         collate_fn=collate,

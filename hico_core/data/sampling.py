@@ -56,9 +56,7 @@ def clip_windows(
             centres.append(draw(earliest, latest))
         else:
             near = centres[-1]
-            centres.append(
-                draw(max(near - max_distance_seconds, earliest), min(near + max_distance_seconds, latest))
-            )
+            centres.append(draw(max(near - max_distance_seconds, earliest), min(near + max_distance_seconds, latest)))
     if topical:
         centres[-1] = draw(earliest, latest)
     half = span_seconds / 2
@@ -88,7 +86,14 @@ def frame_indices(
 
 
 def view_indices(
-    *, total_frames: int, fps: float, view: int, num_views: int, num_frames: int, stride: int, target_fps: float
+    *,
+    total_frames: int,
+    fps: float,
+    view: int,
+    num_views: int,
+    num_frames: int,
+    stride: int,
+    target_fps: float,
 ) -> list[int]:
     """Frames of test view `view` of `num_views` of a video with a constant frame rate.
 

@@ -38,7 +38,12 @@ def _write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def save_checkpoint(
-    path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, config: dict[str, Any]
+    path: Path,
+    *,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    config: dict[str, Any],
 ) -> None:
     """Write everything from which training goes on exactly; all values are tensors or plain."""
     content = {

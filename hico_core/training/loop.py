@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hico_core.config import Config, LossConfig, SamplingConfig, dump_config, load_config
 from hico_core.corpus.index import read_index
-from hico_core.data.dataset import ClipDataset, TrainingVideos
+from hico_core.data.dataset import COLUMNS, ClipDataset, IndexedVideos
 from hico_core.data.loader import Batch, PlannedStep, Position, make_loader, plan_steps
 from hico_core.data.sampling import clip_span_seconds
 from hico_core.errors import HicoError, Interrupted, UsageError
@@ -26,8 +26,6 @@ from hico_core.training.schedule import learning_rate, peak_learning_rate, sampl
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
-_COLUMNS = ["video_id", "subset", "path", "start_seconds", "end_seconds", "num_frames", "fps", "variable_fps"]
-
 # `last.pt` is written at the end of an epoch, but on small corpora no more often than this.
 _SECONDS_BETWEEN_SAVES = 60.0
 
@@ -38,7 +36,7 @@ _FREE_ON_RESUME = {"data": {"workers"}, "train": {"max_steps"}}
 class Prepared(NamedTuple):
     """The parts of a run."""
 
-    videos: TrainingVideos
+    videos: IndexedVideos
     dataset: ClipDataset
     model: HicoModel
     optimizer: LARS
@@ -82,8 +80,8 @@ def prepare(config: Config, *, root: Path, device: DeviceName, init_from: Path |
         frame_stride=config.data.frame_stride,
         target_fps=config.data.target_fps,
     )
-    index = read_index(root, columns=_COLUMNS)
-    videos = TrainingVideos(index, root=root, subset="train", shortest_seconds=span)
+    index = read_index(root, columns=COLUMNS)
+    videos = IndexedVideos(index, root=root, subset="train", shortest_seconds=span)
     if config.train.batch_size > len(videos):
         short = f" ({videos.num_short} shorter than one clip, {span:.2f} s, left out)" if videos.num_short else ""
         raise HicoError(
@@ -169,7 +167,7 @@ def train_step(
     if not torch.isfinite(losses.total):
         return None
     optimizer.zero_grad(set_to_none=True)
-    losses.total.backward()  # type: ignore[no-untyped-call]
+    losses.total.backward()
     optimizer.step()
     return StepResult(losses, float(outputs.embeddings.detach().std(dim=0).mean()))
 
@@ -197,9 +195,7 @@ def _check_bad_videos(bad: dict[str, str], num_videos: int, allowed: float) -> N
         )
 
 
-def _batches(
-    config: Config, parts: Prepared, start: Position
-) -> Generator[tuple[PlannedStep, Batch], None, None]:
+def _batches(config: Config, parts: Prepared, start: Position) -> Generator[tuple[PlannedStep, Batch], None, None]:
     """Each planned step with its clips, read ahead by the loader's workers."""
     plans = plan_steps(
         num_videos=len(parts.videos),
@@ -333,7 +329,8 @@ def pretrain(
             if signal_number is not None:
                 save("last")
                 raise Interrupted(
-                    signal_number, f"stopped after step {position.step}; the same command with --resume goes on"
+                    signal_number,
+                    f"stopped after step {position.step}; the same command with --resume goes on",
                 )
             if config.train.max_steps is not None and position.step >= config.train.max_steps:
                 finished = False
@@ -431,7 +428,10 @@ def rehearse(
         raise HicoError(f"the loss of the first step is not a finite number; the clips: {_describe(batch)}")
     encoder = sum(p.numel() for p in parts.model.backbone.parameters())
     everything = sum(p.numel() for p in parts.model.parameters())
-    stored = [*parts.model.state_dict().values(), *(s["momentum_buffer"] for s in parts.optimizer.state.values())]
+    stored = [
+        *parts.model.state_dict().values(),
+        *(s["momentum_buffer"] for s in parts.optimizer.state.values()),
+    ]
     steps_per_epoch = len(parts.videos) / config.train.batch_size
     return Rehearsal(
         num_videos=len(parts.videos),

@@ -8,9 +8,7 @@ def peak_learning_rate(*, base_lr: float, videos_per_step: int, clips_per_video:
     return base_lr * videos_per_step * clips_per_video / 256
 
 
-def learning_rate(
-    epoch: float, *, peak: float, start: float, warmup_epochs: float, total_epochs: float
-) -> float:
+def learning_rate(epoch: float, *, peak: float, start: float, warmup_epochs: float, total_epochs: float) -> float:
     """Learning rate at a fractional epoch: a straight line during the warm-up, then a cosine to 0.
 
     The cosine runs over all epochs, warm-up included; the line meets it at the end of the warm-up.

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from av import VideoFrame
 from torch import Tensor, nn
 
 from hico_core.corpus.records import Failure, sha256_of, update_failures, write_atomically
-from hico_core.data.dataset import Piece
+from hico_core.data.dataset import IndexedVideos, Piece
 from hico_core.data.decode import play, scaled_size, upright
 from hico_core.errors import BadVideo, HicoError, UsageError
 from hico_core.interop import load_backbone
@@ -147,7 +146,13 @@ class FeatureExtractor:
     """An encoder and the grid on which it looks at videos."""
 
     def __init__(
-        self, backbone: nn.Module, *, window: int = 16, stride: int = 16, fps: float = 15.0, device: torch.device
+        self,
+        backbone: nn.Module,
+        *,
+        window: int = 16,
+        stride: int = 16,
+        fps: float = 15.0,
+        device: torch.device,
     ) -> None:
         """Take an encoder: (N, 3, window, 112, 112) -> maps (N, 1024, ...).
 
@@ -166,7 +171,13 @@ class FeatureExtractor:
 
     @classmethod
     def from_checkpoint(
-        cls, path: Path | str, *, window: int = 16, stride: int = 16, fps: float = 15.0, device: DeviceName = "auto"
+        cls,
+        path: Path | str,
+        *,
+        window: int = 16,
+        stride: int = 16,
+        fps: float = 15.0,
+        device: DeviceName = "auto",
     ) -> "FeatureExtractor":
         """Load the encoder of our checkpoint or export, or of the authors' .pyth.
 
@@ -253,19 +264,9 @@ class FeatureSummary(NamedTuple):
     manifest: Path
 
 
-def indexed_jobs(index: pd.DataFrame, *, root: Path) -> list[FeatureJob]:
-    """A job for each video of an index, of all subsets."""
-    return [
-        FeatureJob(
-            str(video_id),
-            str(rows["source"].iloc[0]),
-            [
-                Piece(root / row.path, row.start_seconds, row.num_frames, row.fps, row.variable_fps)
-                for row in rows.itertuples()
-            ],
-        )
-        for video_id, rows in index.groupby("video_id", sort=True)
-    ]
+def indexed_jobs(videos: IndexedVideos) -> list[FeatureJob]:
+    """A job for each video of an index, to be read from its clips."""
+    return [FeatureJob(videos.video_id(i), videos.source(i), videos.pieces(i)) for i in range(len(videos))]
 
 
 def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -71,7 +72,9 @@ def test_read_frame_ticks() -> None:
     assert read_frame_ticks(text) == [0, -512]
 
 
-def split(inputs: Path | list[Path], root: Path, options: SplitOptions = SMALL) -> tuple[SplitSummary, list[SplitEvent]]:
+def split(
+    inputs: Path | list[Path], root: Path, options: SplitOptions = SMALL
+) -> tuple[SplitSummary, list[SplitEvent]]:
     events: list[SplitEvent] = []
     given = [str(path) for path in (inputs if isinstance(inputs, list) else [inputs])]
     summary = split_videos(find_sources(given), root=root, options=options, workers=2, on_event=events.append)
@@ -98,7 +101,7 @@ def expected_numbers(source: Path, segment_seconds: float = 5.0) -> dict[int, li
 
 
 # name: (file, how it is made)
-SOURCES: dict[str, tuple[str, dict]] = {
+SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
     "30 fps": ("a.mp4", {"seconds": 11.5}),
     "29.97 fps": ("a.mp4", {"seconds": 11, "fps": "30000/1001"}),
     "25 fps in Matroska": ("a.mkv", {"seconds": 7, "fps": "25"}),
@@ -111,14 +114,26 @@ SOURCES: dict[str, tuple[str, dict]] = {
     "a hole longer than a clip": ("a.mp4", {"seconds": 20, "keep": "not(between(t,4,10.7))"}),
     "MPEG-TS with a start time": (
         "a.ts",
-        {"seconds": 11, "output": ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "10", "-output_ts_offset", "7.7")},
+        {
+            "seconds": 11,
+            "output": ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "10", "-output_ts_offset", "7.7"),
+        },
     ),
-    "VP8": ("a.webm", {"seconds": 6, "output": ("-c:v", "libvpx", "-crf", "4", "-b:v", "4M", "-auto-alt-ref", "1")}),
+    "VP8": (
+        "a.webm",
+        {"seconds": 6, "output": ("-c:v", "libvpx", "-crf", "4", "-b:v", "4M", "-auto-alt-ref", "1")},
+    ),
     "MPEG-4 in AVI": ("a.avi", {"seconds": 6, "output": ("-c:v", "mpeg4", "-q:v", "2", "-bf", "2")}),
-    "odd size": ("a.webm", {"seconds": 6, "size": "427x241", "output": ("-c:v", "libvpx", "-crf", "4", "-b:v", "4M")}),
+    "odd size": (
+        "a.webm",
+        {"seconds": 6, "size": "427x241", "output": ("-c:v", "libvpx", "-crf", "4", "-b:v", "4M")},
+    ),
     "4:4:4 with 10 bits": (
         "a.mkv",
-        {"seconds": 6, "output": ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "10", "-pix_fmt", "yuv444p10le")},
+        {
+            "seconds": 6,
+            "output": ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "10", "-pix_fmt", "yuv444p10le"),
+        },
     ),
     "sound longer than picture": (
         "a.mp4",
@@ -181,7 +196,9 @@ def test_rotation_is_baked_in(tmp_path: Path) -> None:
 def test_tail_can_be_dropped(tmp_path: Path) -> None:
     numbered_video(tmp_path / "a.mp4", seconds=7)
     numbered_video(tmp_path / "b.mp4", seconds=2)
-    summary, events = split([tmp_path / "a.mp4", tmp_path / "b.mp4"], tmp_path / "root", SMALL.model_copy(update={"tail": "drop"}))
+    summary, events = split(
+        [tmp_path / "a.mp4", tmp_path / "b.mp4"], tmp_path / "root", SMALL.model_copy(update={"tail": "drop"})
+    )
     assert [path.name for path in (tmp_path / "root/train").iterdir()] == ["v_a_0000000_0005000.mp4"]
     assert summary.num_failed == 1
     failed = next(event.record for event in events if event.outcome == "failed")
@@ -207,11 +224,15 @@ def bad_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_cannot_be_decoded_is_one_line_and_the_others_are_done(tmp_path: Path, bad_videos: Path) -> None:
-    summary, events = split(bad_videos, tmp_path)
+    summary, _ = split(bad_videos, tmp_path)
     assert (summary.num_split, summary.num_failed) == (1, 5)
     lines = [json.loads(line) for line in (tmp_path / "failures.jsonl").read_text().splitlines()]
     assert Counter(Path(line["source"]).name for line in lines) == {
-        "text.mp4": 1, "empty.mp4": 1, "sound.mp4": 1, "cut.mp4": 1, "noise.mp4": 1,
+        "text.mp4": 1,
+        "empty.mp4": 1,
+        "sound.mp4": 1,
+        "cut.mp4": 1,
+        "noise.mp4": 1,
     }
     errors = {Path(line["source"]).stem: line["error"] for line in lines}
     assert "no video stream" in errors["sound"]
@@ -269,7 +290,15 @@ def test_killed_and_run_again_gives_the_same_tree(tmp_path: Path, how: signal.Si
     videos.mkdir()
     for name in "abcd":
         numbered_video(videos / f"{name}.mp4", seconds=8, size="320x240")
-    command = [sys.executable, "-c", "from hico_cli.main import main; main()", "split", str(videos), "--workers", "1"]
+    command = [
+        sys.executable,
+        "-c",
+        "from hico_cli.main import main; main()",
+        "split",
+        str(videos),
+        "--workers",
+        "1",
+    ]
     undisturbed = tmp_path / "undisturbed"
     subprocess.run([*command, "--root", undisturbed], check=True, capture_output=True)
 
@@ -298,7 +327,13 @@ def test_killed_and_run_again_gives_the_same_tree(tmp_path: Path, how: signal.Si
     assert not (root / ".tmp").exists()
 
 
-REAL = ["v_GGSY1Qvo990.mp4", "nasa_13013.mp4", "arm wrestling.mp4", "awkward/unordered.mov", "awkward/mpeg4_short.avi"]
+REAL = [
+    "v_GGSY1Qvo990.mp4",
+    "nasa_13013.mp4",
+    "arm wrestling.mp4",
+    "awkward/unordered.mov",
+    "awkward/mpeg4_short.avi",
+]
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -2,6 +2,7 @@
 
 import json
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,9 +34,7 @@ def as_golden(pictures_TCHW: Tensor) -> Tensor:
     return pictures_TCHW.transpose(0, 1)
 
 
-FACTORS = sorted(
-    key for key in GOLDEN if key.split("/")[0] in OPERATIONS and not key.endswith("per_frame")
-)
+FACTORS = sorted(key for key in GOLDEN if key.split("/")[0] in OPERATIONS and not key.endswith("per_frame"))
 
 
 @pytest.mark.parametrize("key", FACTORS)
@@ -55,7 +54,9 @@ def test_grey_normalisation_and_flip() -> None:
 
 
 SQUARE_CROPS = sorted(
-    key for key in GOLDEN if key.startswith("resized_crop/") and key.split("/")[1].split("_")[2] == key.split("/")[1].split("_")[3]
+    key
+    for key in GOLDEN
+    if key.startswith("resized_crop/") and key.split("/")[1].split("_")[2] == key.split("/")[1].split("_")[3]
 )
 
 
@@ -77,7 +78,7 @@ SETTINGS_OFF = AugmentConfig(colour_probability=0, grey_probability=0, blur_prob
 
 
 @pytest.mark.parametrize("case", load_json("sampling.json")["colour_draws"], ids=lambda c: str(c["seed"]))
-def test_colour_draws(case: dict) -> None:
+def test_colour_draws(case: dict[str, Any]) -> None:
     rng = random.Random(case["seed"])
     for expected in case["clips"]:
         draw = draw_colour(SETTINGS, rng=rng)

@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,8 +18,8 @@ from hico_core.corpus.split import split_videos
 from hico_core.data.dataset import (
     ClipDataset,
     ClipRequest,
+    IndexedVideos,
     Piece,
-    TrainingVideos,
     frames_of_window,
     pieces_of_window,
     read_clip,
@@ -41,20 +42,20 @@ def golden_pieces(video: str) -> list[Piece]:
 
 
 @pytest.mark.parametrize("case", GOLDEN["subclip_files"]["cases"], ids=lambda c: f"{c['video']}-{c['range']}")
-def test_pieces_of_window(case: dict) -> None:
+def test_pieces_of_window(case: dict[str, Any]) -> None:
     chosen = pieces_of_window(golden_pieces(case["video"]), tuple(case["range"]))
     assert [piece.path.name for piece in chosen] == case["files"]
 
 
 @pytest.mark.parametrize("case", GOLDEN["decode_selection"], ids=lambda c: f"{c['video']}-{c['range']}-{c['fps']}")
-def test_frames_across_files(case: dict) -> None:
+def test_frames_across_files(case: dict[str, Any]) -> None:
     window = tuple(case["range"])
     pieces = [
         piece._replace(fps=case["fps"], num_frames=case["frames_per_file"][piece.path.name])
         for piece in pieces_of_window(golden_pieces(case["video"]), window)
     ]
     frames = frames_of_window(pieces, window, num_frames=16)
-    per_file: list[dict] = []
+    per_file: list[dict[str, Any]] = []
     passed = 0
     for piece in pieces:
         local = [frame - passed for frame in frames if passed <= frame < passed + piece.num_frames]
@@ -71,7 +72,7 @@ def test_at_a_hole_the_file_before_it_is_read() -> None:
 
 
 # id: how it is made. `hole` and `dropped` have variable frame rates.
-VIDEOS: dict[str, dict] = {
+VIDEOS: dict[str, dict[str, Any]] = {
     "ntsc": {"seconds": 13, "fps": "30000/1001"},
     "odd rate": {"seconds": 12, "fps": "19.62"},
     "hole": {"seconds": 18, "keep": "not(between(t,4,10.7))"},
@@ -97,19 +98,19 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def videos(root: Path) -> TrainingVideos:
-    return TrainingVideos(read_index(root), root=root, subset="train", shortest_seconds=64 / 30)
+def videos(root: Path) -> IndexedVideos:
+    return IndexedVideos(read_index(root), root=root, subset="train", shortest_seconds=64 / 30)
 
 
-def test_short_videos_are_left_out_and_counted(videos: TrainingVideos, root: Path) -> None:
+def test_short_videos_are_left_out_and_counted(videos: IndexedVideos, root: Path) -> None:
     assert [videos.video_id(i) for i in range(len(videos))] == ["dropped", "hole", "ntsc", "odd rate"]
     assert videos.num_short == 1
     assert videos.duration_seconds(2) == pytest.approx(13, abs=0.05)
-    assert len(TrainingVideos(read_index(root), root=root, subset="val", shortest_seconds=0)) == 0
+    assert len(IndexedVideos(read_index(root), root=root, subset="val", shortest_seconds=0)) == 0
 
 
 @pytest.mark.parametrize("video", range(4))
-def test_a_clip_shows_the_moments_of_its_window(videos: TrainingVideos, video: int) -> None:
+def test_a_clip_shows_the_moments_of_its_window(videos: IndexedVideos, video: int) -> None:
     """The painted numbers are frames of the source at its nominal rate, so they tell the time."""
     pieces = videos.pieces(video)
     name = videos.video_id(video)
@@ -135,13 +136,11 @@ def test_a_clip_shows_the_moments_of_its_window(videos: TrainingVideos, video: i
     assert crossings >= 3
 
 
-def make_dataset(videos: TrainingVideos) -> ClipDataset:
-    return ClipDataset(
-        videos, data=DataConfig(crop_size=32), sampling=SamplingConfig(), augment=AugmentConfig()
-    )
+def make_dataset(videos: IndexedVideos) -> ClipDataset:
+    return ClipDataset(videos, data=DataConfig(crop_size=32), sampling=SamplingConfig(), augment=AugmentConfig())
 
 
-def test_the_same_request_gives_the_same_sample(videos: TrainingVideos) -> None:
+def test_the_same_request_gives_the_same_sample(videos: IndexedVideos) -> None:
     dataset = make_dataset(videos)
     one, again = dataset[ClipRequest(2, 7, 0.5)], dataset[ClipRequest(2, 7, 0.5)]
     other = dataset[ClipRequest(2, 8, 0.5)]
@@ -151,11 +150,11 @@ def test_the_same_request_gives_the_same_sample(videos: TrainingVideos) -> None:
     assert one.video_id == "ntsc" and one.unusable == []
 
 
-def test_a_broken_video_is_replaced_and_named(root: Path, videos: TrainingVideos, tmp_path: Path) -> None:
+def test_a_broken_video_is_replaced_and_named(root: Path, videos: IndexedVideos, tmp_path: Path) -> None:
     index = read_index(root)
     broken = index["video_id"] == "hole"
     index.loc[broken, "path"] = "train/none.mp4"
-    dataset = make_dataset(TrainingVideos(index, root=root, subset="train", shortest_seconds=64 / 30))
+    dataset = make_dataset(IndexedVideos(index, root=root, subset="train", shortest_seconds=64 / 30))
     for seed in range(10):
         sample = dataset[ClipRequest(1, seed, 0.5)]
         assert sample.video_id != "hole"
@@ -163,12 +162,15 @@ def test_a_broken_video_is_replaced_and_named(root: Path, videos: TrainingVideos
         assert "none.mp4: no such file" in sample.unusable[0].reason
 
     index["path"] = "train/none.mp4"
-    dataset = make_dataset(TrainingVideos(index, root=root, subset="train", shortest_seconds=64 / 30))
+    dataset = make_dataset(IndexedVideos(index, root=root, subset="train", shortest_seconds=64 / 30))
     with pytest.raises(HicoError, match="21 videos in a row"):
         _ = dataset[ClipRequest(1, 0, 0.5)]
 
 
-def plans(videos: TrainingVideos, start: Position = Position()) -> list[PlannedStep]:
+START = Position()
+
+
+def plans(videos: IndexedVideos, start: Position = START) -> list[PlannedStep]:
     return list(
         plan_steps(
             num_videos=len(videos),
@@ -182,12 +184,12 @@ def plans(videos: TrainingVideos, start: Position = Position()) -> list[PlannedS
     )
 
 
-def batches_with(videos: TrainingVideos, workers: int) -> list[Batch]:
+def batches_with(videos: IndexedVideos, workers: int) -> list[Batch]:
     requests = [plan.requests for plan in plans(videos)][:4]
     return list(make_loader(make_dataset(videos), requests, workers=workers, pin_memory=False))
 
 
-def test_batches_do_not_depend_on_the_number_of_workers(videos: TrainingVideos) -> None:
+def test_batches_do_not_depend_on_the_number_of_workers(videos: IndexedVideos) -> None:
     alone = batches_with(videos, 0)
     assert len(alone) == 4
     for workers in (1, 4):
@@ -196,7 +198,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(videos: TrainingVideos) 
             assert one[1:] == other[1:]
 
 
-def test_plans_cover_the_videos_and_can_begin_anywhere(videos: TrainingVideos) -> None:
+def test_plans_cover_the_videos_and_can_begin_anywhere(videos: IndexedVideos) -> None:
     steps = plans(videos)
     # Rounds of 2, 2 and 1 epochs of 4 videos, in batches of 3: what is over at the end of a round is dropped.
     assert [step.position.epoch for step in steps] == [0, 0, 2, 2, 4]
@@ -213,5 +215,5 @@ def test_plans_cover_the_videos_and_can_begin_anywhere(videos: TrainingVideos) -
 def test_index_of_another_subset(root: Path) -> None:
     index = pd.DataFrame(read_index(root))
     index["subset"] = ["val"] + ["train"] * (len(index) - 1)
-    videos = TrainingVideos(index, root=root, subset="val", shortest_seconds=0)
+    videos = IndexedVideos(index, root=root, subset="val", shortest_seconds=0)
     assert len(videos) == 1

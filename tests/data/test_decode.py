@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -15,8 +16,11 @@ from hico_core.errors import BadVideo, UsageError
 DECODERS: list[DecoderName] = ["pyav", "decord"]
 
 # What the loader reads: our own clips (x264, short keyframe interval), and other containers by hand.
-FILES: dict[str, dict] = {
-    "clip.mp4": {"seconds": 3, "output": ("-c:v", "libx264", "-preset", "veryfast", "-g", "30", "-crf", "10")},
+FILES: dict[str, dict[str, Any]] = {
+    "clip.mp4": {
+        "seconds": 3,
+        "output": ("-c:v", "libx264", "-preset", "veryfast", "-g", "30", "-crf", "10"),
+    },
     "b_frames.mp4": {"seconds": 3, "output": ("-c:v", "libx264", "-bf", "3", "-g", "250", "-crf", "10")},
     "open_gop.mp4": {
         "seconds": 3,
@@ -129,7 +133,14 @@ def test_play_gives_all_frames_and_their_times(folder: Path) -> None:
     assert numbers == list(range(90))
 
 
-AWKWARD = ["video_90.mov", "video_270.mov", "av1_video.mkv", "h265_video.mp4", "h264_10bits.mp4", "unordered.mov"]
+AWKWARD = [
+    "video_90.mov",
+    "video_270.mov",
+    "av1_video.mkv",
+    "h265_video.mp4",
+    "h264_10bits.mp4",
+    "unordered.mov",
+]
 
 
 @pytest.mark.parametrize("name", AWKWARD)

@@ -1,6 +1,8 @@
 """Clip times, frame numbers and orders are the authors', and keep their promises on their own."""
 
 import random
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from goldens import load_json
@@ -23,7 +25,7 @@ GOLDEN = load_json("sampling.json")
 SPAN = 16 * 4 / 30
 
 
-def golden_distance(case: dict) -> float | None:
+def golden_distance(case: dict[str, Any]) -> float | None:
     gradual, (start, end) = case["graudal"]
     fixed, seconds = case["vcl"]
     if gradual:
@@ -32,7 +34,7 @@ def golden_distance(case: dict) -> float | None:
 
 
 @pytest.mark.parametrize("case", GOLDEN["hico_clips"], ids=lambda c: f"{c['mode']}-{c['duration']}-{c['seed']}")
-def test_clip_windows(case: dict) -> None:
+def test_clip_windows(case: dict[str, Any]) -> None:
     rng = random.Random(case["seed"])
     windows = clip_windows(
         duration_seconds=case["duration"],
@@ -68,7 +70,7 @@ def test_clips_keep_their_distances(duration: float, distance: float, num_clips:
     assert len(centres) == num_clips
     assert all(SPAN - 1e-9 <= c <= duration - SPAN + 1e-9 for c in centres)
     near = centres[:-1]  # the last one is topical
-    assert all(abs(a - b) <= distance + 1e-9 for a, b in zip(near, near[1:], strict=False))
+    assert all(abs(a - b) <= distance + 1e-9 for a, b in pairwise(near))
 
 
 def test_sampling_leaves_the_global_generator_alone() -> None:
@@ -85,7 +87,7 @@ def test_sampling_leaves_the_global_generator_alone() -> None:
 
 
 @pytest.mark.parametrize("case", GOLDEN["time_stamp_frames"], ids=lambda c: f"{c['fps']}-{c['range']}")
-def test_frame_indices(case: dict) -> None:
+def test_frame_indices(case: dict[str, Any]) -> None:
     start, end = case["range"]
     frames = frame_indices(
         start_seconds=start,
@@ -106,7 +108,7 @@ VIEWS = [
 
 
 @pytest.mark.parametrize("case", VIEWS, ids=lambda c: f"{c['vid_length']}-{c['clip_idx']}of{c['num_clips']}")
-def test_view_indices(case: dict) -> None:
+def test_view_indices(case: dict[str, Any]) -> None:
     frames = view_indices(
         total_frames=case["vid_length"],
         fps=case["fps"],
@@ -135,11 +137,9 @@ FOLDS = [case for case in GOLDEN["multifold_sampler"] if case["shuffle"]]
 
 
 @pytest.mark.parametrize("case", FOLDS, ids=lambda c: f"{c['dataset_len']}x{c['folds']}r{c['rank']}")
-def test_video_order(case: dict) -> None:
+def test_video_order(case: dict[str, Any]) -> None:
     """The authors give every process an equal share by repeating the first videos at the end; we do not repeat."""
-    order = video_order(
-        num_videos=case["dataset_len"], epoch=case["epoch"], num_epochs=case["folds"], seed=0
-    )
+    order = video_order(num_videos=case["dataset_len"], epoch=case["epoch"], num_epochs=case["folds"], seed=0)
     share = order[case["rank"] :: case["replicas"]]
     assert share == case["indices"][: len(share)]
     assert case["len"] - len(share) <= 1

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ SIMCLR = load_arrays("simclr_loss.npz")
 DISTRIBUTED = load_arrays("distributed_loss.npz")
 
 
-def cases(golden: dict) -> list[str]:
+def cases(golden: dict[str, Any]) -> list[str]:
     return sorted({key.split("/")[0] for key in golden})
 
 
@@ -48,9 +49,7 @@ def test_hico_loss(case: str) -> None:
 def test_info_nce(case: str) -> None:
     golden = {key.split("/")[1]: value for key, value in SIMCLR.items() if key.startswith(f"{case}/")}
     embeddings = torch.from_numpy(golden["logits"]).double().requires_grad_()
-    loss = info_nce(
-        embeddings, clips_per_video=int(golden["samples"]), temperature=float(golden["temperature"])
-    )
+    loss = info_nce(embeddings, clips_per_video=int(golden["samples"]), temperature=float(golden["temperature"]))
     loss.backward()
     assert embeddings.grad is not None
     assert_close(loss, golden["loss"], 1e-10)

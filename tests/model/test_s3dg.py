@@ -1,6 +1,7 @@
 """The encoder gives what the authors' gives, block by block, forwards and backwards."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ CASES = ["s3dg_forward_a", "s3dg_forward_b", "s3dg_forward_nogating"]
 
 
 @pytest.mark.parametrize("entry", load_json("weight_rule_check.json")["tensors"], ids=lambda e: e["name"])
-def test_weight_rule(entry: dict) -> None:
+def test_weight_rule(entry: dict[str, Any]) -> None:
     value = weight(entry["seed"], entry["name"], tuple(entry["shape"]))
     np.testing.assert_allclose(value.ravel()[:4], entry["first4"], rtol=0, atol=1e-12)
     assert value.astype(np.float64).sum() == pytest.approx(entry["sum_f64"], abs=1e-9)
@@ -34,7 +35,7 @@ def filled_backbone(seed: int, *, gating: bool) -> S3DG:
 
 
 @pytest.fixture(scope="module", params=CASES)
-def case(request: pytest.FixtureRequest) -> Iterator[tuple[dict, S3DG, torch.Tensor]]:
+def case(request: pytest.FixtureRequest) -> Iterator[tuple[dict[str, Any], S3DG, torch.Tensor]]:
     golden = load_arrays(f"{request.param}.npz")
     seed, shape = int(golden["seed"]), tuple(golden["shape"])
     made = clip_input(seed, shape)
@@ -51,7 +52,7 @@ def blocks_of(backbone: S3DG, clips: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_every_block(case: tuple[dict, S3DG, torch.Tensor], mode: str) -> None:
+def test_every_block(case: tuple[dict[str, Any], S3DG, torch.Tensor], mode: str) -> None:
     golden, backbone, clips = case
     backbone.train(mode == "train")
     statistics = {name: value.clone() for name, value in backbone.state_dict().items()}
@@ -68,14 +69,12 @@ def test_every_block(case: tuple[dict, S3DG, torch.Tensor], mode: str) -> None:
     assert_close(features, golden[f"features_{mode}"], 1e-9)
     if mode == "train":
         after = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
-        for name, norm in zip(
-            golden["bn_stat_names_after_train"], golden["bn_stat_norm_after_train"], strict=True
-        ):
+        for name, norm in zip(golden["bn_stat_names_after_train"], golden["bn_stat_norm_after_train"], strict=True):
             assert_close(after[name].norm(), norm, 1e-9)
     backbone.load_state_dict(statistics)
 
 
-def test_gradients(case: tuple[dict, S3DG, torch.Tensor]) -> None:
+def test_gradients(case: tuple[dict[str, Any], S3DG, torch.Tensor]) -> None:
     golden, backbone, clips = case
     if "grad_names" not in golden:
         assert not bool(golden["gating"])

@@ -14,9 +14,7 @@ GOLDEN = load_arrays("lars.npz")
 
 
 def test_lars_steps() -> None:
-    parameters = {
-        name: torch.nn.Parameter(torch.from_numpy(GOLDEN[f"init/{name}"])) for name in GOLDEN["names"]
-    }
+    parameters = {name: torch.nn.Parameter(torch.from_numpy(GOLDEN[f"init/{name}"])) for name in GOLDEN["names"]}
     groups = [
         {**group, "params": [parameters[name] for name in group["names"]]}
         for group in json.loads(str(GOLDEN["groups"]))

@@ -1,5 +1,7 @@
 """Schedules are pure functions with known values."""
 
+from typing import Any
+
 import pytest
 from goldens import load_json
 
@@ -9,7 +11,7 @@ CASES = load_json("lr_schedule.json")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['config']}-{c['gpus_per_node']}x{c['nodes']}")
-def test_learning_rate(case: dict) -> None:
+def test_learning_rate(case: dict[str, Any]) -> None:
     for epoch, expected in zip(case["epochs"], case["lr"], strict=True):
         actual = learning_rate(
             epoch,
@@ -22,7 +24,7 @@ def test_learning_rate(case: dict) -> None:
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c["adjust_lr"]], ids=lambda c: c["config"])
-def test_peak_rate_from_the_same_inputs(case: dict) -> None:
+def test_peak_rate_from_the_same_inputs(case: dict[str, Any]) -> None:
     """The authors multiply by the number of GPUs although their batch size already is that of a node."""
     processes = case["gpus_per_node"] * (case["nodes"] if case["PAI"] else 1)
     peak = peak_learning_rate(
@@ -51,9 +53,7 @@ def test_no_warmup_starts_at_the_peak() -> None:
     assert learning_rate(0, peak=1.0, start=0.1, warmup_epochs=0, total_epochs=6) == 1.0
 
 
-@pytest.mark.parametrize(
-    ("progress", "expected"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0), (1.5, 1.0), (-1.0, 0.0)]
-)
+@pytest.mark.parametrize(("progress", "expected"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0), (1.5, 1.0), (-1.0, 0.0)])
 def test_sampling_distance(progress: float, expected: float) -> None:
     assert sampling_distance(progress) == expected
     assert sampling_distance(progress, start_seconds=2.0, end_seconds=4.0) == 2.0 + 2.0 * expected

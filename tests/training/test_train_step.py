@@ -24,9 +24,7 @@ def test_two_steps(kind: str) -> None:
     model.load_state_dict(import_state_dict(authors_state(f"pretrain_{kind}", seed)))
     model.double().train()
     optimizer = LARS(
-        parameter_groups(
-            model, weight_decay=config.optim.weight_decay, lars_exclude_bn=config.optim.lars_exclude_bn
-        ),
+        parameter_groups(model, weight_decay=config.optim.weight_decay, lars_exclude_bn=config.optim.lars_exclude_bn),
         lr=1.0,
         momentum=config.optim.momentum,
         eta=config.optim.eta,

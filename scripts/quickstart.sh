@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# The whole road on a small corpus: split, index, pretrain, extract-features, on a laptop's CPU in a few minutes.
+#     scripts/quickstart.sh                     on 8 videos that it makes itself
+#     VIDEOS=folder scripts/quickstart.sh       on your own
+set -euo pipefail
+root=$(realpath -m "${HICO_ROOT:-quickstart-data}")
+videos=$(realpath -m "${VIDEOS:-$root/videos}")
+source "$(dirname "$0")/setup.sh"
+export HICO_ROOT="$root"
+
+if [ -z "${VIDEOS:-}" ]; then
+    python scripts/make_corpus.py "$videos"
+fi
+
+hico split "$videos" || [ $? -eq 3 ] # 3: some videos failed and are listed; the others are enough
+hico index
+
+# A demonstration, not a recipe: short small clips, few videos a step, and no colour jitter, so that 60 steps
+# already teach the encoder something. The recipe itself: hico pretrain --dataset hacs
+hico pretrain --dataset hacs --name quickstart --resume \
+    --batch-size 8 --epochs 60 --max-steps 60 \
+    -o data.num_frames=8 -o data.frame_stride=8 -o data.crop_size=64 \
+    -o augment.colour_probability=0 -o augment.grey_probability=0 \
+    -o optim.base_lr=8 -o optim.lars_exclude_bn=true
+
+hico extract-features --name quickstart
+
+echo
+echo "Clips     $root/train"
+echo "Index     $root/index.parquet, $root/training.txt"
+echo "Encoder   $root/runs/quickstart/export/encoder.safetensors"
+echo "Features  $root/features/quickstart"

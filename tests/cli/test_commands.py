@@ -1,0 +1,224 @@
+"""The commands as a person runs them, good and bad."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from made_videos import numbered_video
+
+from hico_cli.main import main
+from hico_core.corpus.index import read_index
+from hico_core.interop import export_state_dict
+from hico_core.model.hico import HicoModel
+
+COMMANDS = ["split", "index", "pretrain", "extract-features"]
+TINY = [
+    "-o",
+    "data.num_frames=8",
+    "-o",
+    "data.frame_stride=8",
+    "-o",
+    "data.crop_size=32",
+    "--batch-size",
+    "2",
+]
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def hico(*arguments: str | Path, root: Path | None = None, cwd: Path | None = None) -> Done:
+    """Run a command in this process, which has loaded everything that is slow to load."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        if root:
+            patch.setenv("HICO_ROOT", str(root))
+        if cwd:
+            patch.chdir(cwd)
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as exit_:
+            code = exit_.code if isinstance(exit_.code, int) else 1
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def hico_process(*arguments: str | Path, root: Path) -> Done:
+    """Run a command as a person does."""
+    command = [sys.executable, "-c", "from hico_cli.main import main; main()", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HICO_ROOT": str(root)})
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def assert_one_line(done: Done, code: int, *parts: str) -> None:
+    assert done.returncode == code, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("hico: ")
+    for part in parts:
+        assert part in done.stderr
+
+
+def test_help() -> None:
+    done = hico("--help")
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command(command: str) -> None:
+    done = hico(command, "--help")
+    assert done.returncode == 0
+    assert "--root" in done.stdout and "HICO_ROOT" in done.stdout
+
+
+def test_wrong_usage() -> None:
+    assert hico("splitt").returncode == 2
+    assert hico("split").returncode == 2
+    assert hico("pretrain", "--dataset", "ucf").returncode == 2
+    assert hico("pretrain", "--device", "tpu").returncode == 2
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    numbered_video(folder / "-dash.mp4", seconds=6)
+    numbered_video(folder / "v_with a space.mp4", seconds=11, fps="30000/1001")
+    numbered_video(folder / "v_plain.webm", seconds=7, output=("-c:v", "libvpx", "-crf", "10", "-b:v", "1M"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The four commands, one after the other, with nothing but the workspace's place."""
+    root = tmp_path_factory.mktemp("story") / "root"
+    for arguments in (
+        ["split", str(videos)],
+        ["index"],
+        ["pretrain", "--dataset", "hacs", *TINY, "--epochs", "4", "--max-steps", "2"],
+        ["extract-features"],
+    ):
+        done = hico_process(*arguments, root=root)
+        assert done.returncode == 0, done.stderr
+    return root
+
+
+def test_the_four_commands(root: Path) -> None:
+    index = read_index(root)
+    assert sorted(set(index["video_id"])) == ["-dash", "plain", "with a space"]
+    lines = (root / "training.txt").read_text().splitlines()
+    assert len(lines) == len(index) == len(list((root / "train").iterdir()))
+    for line, path in zip(lines, index["path"].tolist(), strict=True):
+        video_id, start, end = line.rsplit(",", 2)
+        assert path == f"train/v_{video_id}_{start}_{end}.mp4"
+        assert (root / path).exists()
+
+    run = root / "runs/hacs-hico-s"
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert len(metrics) == 2 and all(np.isfinite(row["loss"]) for row in metrics)
+
+    manifest = root / "features/hacs-hico-s/manifest.jsonl"
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    assert [row["video_id"] for row in rows] == ["-dash", "plain", "with a space"]
+    for row in rows:
+        assert np.load(manifest.parent / row["file"]).shape == (row["rows"], 1024)
+
+
+def test_running_again_changes_nothing(root: Path, videos: Path) -> None:
+    done = hico("split", videos, root=root)
+    assert done.returncode == 0 and "0 videos split, 3 unchanged, 0 failed" in done.stdout
+    done = hico("extract-features", root=root)
+    assert done.returncode == 0 and "0 videos extracted, 3 unchanged" in done.stdout
+    done = hico("pretrain", *TINY, "--epochs", "4", "--max-steps", "2", root=root)
+    assert_one_line(done, 2, "runs/hacs-hico-s", "--resume")
+    done = hico("pretrain", *TINY, "--epochs", "4", "--max-steps", "3", "--resume", root=root)
+    assert done.returncode == 0 and done.stdout.startswith("3 steps, loss")
+
+
+def test_features_of_files_by_the_authors_checkpoint(root: Path, videos: Path, tmp_path: Path) -> None:
+    torch.save({"epoch": 9, "model_state": export_state_dict(HicoModel().state_dict())}, tmp_path / "theirs.pyth")
+    done = hico(
+        *("extract-features", "--checkpoint", tmp_path / "theirs.pyth", "--prefix", "v_", "--stride", "8"),
+        *("--root", tmp_path / "root", videos / "v_plain.webm"),
+    )
+    assert done.returncode == 0, done.stderr
+    array = np.load(tmp_path / "root/features/theirs/v_plain.npy")
+    assert array.shape == (1 + -(-(7 * 15 - 16) // 8), 1024)
+
+
+def test_json(root: Path, videos: Path) -> None:
+    done = hico("split", videos, "--json", root=root)
+    assert json.loads(done.stdout)["num_unchanged"] == 3
+    assert [json.loads(line)["outcome"] for line in done.stderr.splitlines()] == ["unchanged"] * 3
+    assert json.loads(hico("index", "--json", root=root).stdout)["num_videos"] == 3
+    done = hico("pretrain", *TINY, "--dry-run", "--json", root=root)
+    assert json.loads(done.stdout)["config"]["train"]["batch_size"] == 2
+    assert json.loads(done.stdout)["num_videos"] == 3
+
+
+def test_dry_run_shows_configuration_and_sizes(root: Path) -> None:
+    done = hico("pretrain", *TINY, "--epochs", "12", "--dry-run", "--name", "dry", root=root)
+    assert done.returncode == 0, done.stderr
+    assert "warmup_epochs: 0.5" in done.stdout, "the warm-up changes in proportion"
+    assert "encoder_parameters: 9098000" in done.stdout
+    assert not (root / "runs/dry").exists()
+
+
+def test_some_failed(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    done = hico("split", videos / "-dash.mp4", tmp_path / "text.mp4", "--root", tmp_path / "root")
+    assert done.returncode == 3
+    assert "1 videos split, 0 unchanged, 1 failed" in done.stdout
+    assert "text.mp4: cannot be opened as a video" in done.stderr
+    (failure,) = [json.loads(line) for line in (tmp_path / "root/failures.jsonl").read_text().splitlines()]
+    assert failure["source"] == str(tmp_path / "text.mp4")
+
+
+def test_a_name_with_a_dash_is_a_file(videos: Path, tmp_path: Path) -> None:
+    done = hico("split", "--root", tmp_path / "root", "--", "-dash.mp4", cwd=videos)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "root/train/v_-dash_0000000_0005000.mp4").exists()
+
+
+def test_one_line_for_each_mistake(root: Path, videos: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert_one_line(hico("split", tmp_path / "nowhere"), 2, "nowhere", "no such file or folder")
+    assert_one_line(hico("split", empty), 2, "no video files in this folder")
+    assert_one_line(hico("index", root=empty), 1, "run `hico split")
+    assert_one_line(hico("pretrain", root=empty), 1, "index.parquet", "run `hico index")
+    assert_one_line(hico("pretrain", root=root), 1, "batch_size 32 is too large for 3 videos", "--batch-size 3")
+    assert_one_line(hico("pretrain", "-o", "optim.base_lrr=1", root=root), 2, "optim.base_lrr", "optim.base_lr")
+    assert_one_line(hico("pretrain", "--config", empty / "x.yaml", root=root), 2, "x.yaml: cannot be read")
+    assert_one_line(hico("pretrain", "--recipe", "simclr-l", root=root), 2, "no recipe hacs-simclr-l")
+    assert_one_line(hico("extract-features", root=empty), 1, "run `hico pretrain`, or give --checkpoint")
+    done = hico("extract-features", "--checkpoint", videos / "-dash.mp4", root=root)
+    assert_one_line(done, 1, "-dash.mp4: not a checkpoint")
+    (tmp_path / "file").write_text("")
+    assert_one_line(hico("split", videos, "--root", tmp_path / "file" / "root"), 1, "Not a directory")
+    if not torch.cuda.is_available():
+        assert_one_line(hico("pretrain", "--device", "cuda", *TINY, root=root), 2, "--device cuda")
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = hico_process("--debug", "index", root=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "nothing was split here yet" in done.stderr
+
+
+def test_two_files_with_one_id(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain.mp4").write_bytes(b"")
+    done = hico("split", videos, tmp_path / "plain.mp4", "--root", tmp_path / "root")
+    assert_one_line(done, 1, "v_plain.webm", "plain.mp4", "'plain'")
+    assert not (tmp_path / "root").exists()

@@ -1,0 +1,163 @@
+"""The index has a row per committed clip, and the lists are the authors'."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from goldens import load_json
+from made_videos import numbered_video
+
+from hico_core import __version__
+from hico_core.corpus.ids import find_sources
+from hico_core.corpus.index import build_index, list_line, read_index
+from hico_core.corpus.probe import probe
+from hico_core.corpus.records import SplitOptions, Subset, sha256_of
+from hico_core.corpus.split import split_videos
+from hico_core.errors import HicoError
+
+# DESIGN, section 4
+COLUMNS = {
+    "video_id": "string",
+    "clip_index": "int32",
+    "num_clips": "int32",
+    "subset": "string",
+    "path": "string",
+    "start_ms": "int64",
+    "end_ms": "int64",
+    "start_seconds": "double",
+    "end_seconds": "double",
+    "num_frames": "int32",
+    "fps": "double",
+    "variable_fps": "bool",
+    "width": "int32",
+    "height": "int32",
+    "codec": "string",
+    "keyframe_interval": "int32",
+    "size_bytes": "int64",
+    "sha256": "string",
+    "source": "string",
+    "label": "int32",
+}
+
+
+def test_list_lines_are_the_authors() -> None:
+    for line in load_json("sampling.json")["subclip_files"]["list_file_lines"]:
+        video_id, start, end = line.rsplit(",", 2)
+        assert list_line(video_id, int(start), int(end)) == line + "\n"
+
+
+def split_into(root: Path, folder: Path, subset: Subset = "train") -> None:
+    split_videos(
+        find_sources([str(folder)]),
+        root=root,
+        options=SplitOptions(short_side=96, preset="ultrafast", subset=subset),
+        workers=2,
+        on_event=lambda event: None,
+    )
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "videos").mkdir()
+    numbered_video(tmp_path / "videos/v_b.mp4", seconds=7, size="200x120")
+    numbered_video(tmp_path / "videos/-a, 1_2.mp4", seconds=5, fps="25")
+    (tmp_path / "videos/broken.mp4").write_text("no video")
+    split_into(tmp_path / "root", tmp_path / "videos")
+    return tmp_path / "root"
+
+
+def test_rows_lists_and_metadata(root: Path) -> None:
+    summary = build_index(root)
+    assert (summary.num_videos, summary.num_clips, summary.num_failed) == (2, 3, 1)
+    assert summary.clips_of == {"train": 3}
+    assert (root / "training.txt").read_bytes() == (b"-a, 1_2,0000000,0005000\nb,0000000,0005000\nb,0005000,0007000\n")
+    assert not (root / "validation.txt").exists()
+
+    schema = pq.read_schema(root / "index.parquet")
+    assert {field.name: str(field.type) for field in schema} == COLUMNS
+    assert schema.metadata[b"hico_schema_version"] == b"1"
+    assert schema.metadata[b"hico_version"] == __version__.encode()
+    assert pq.ParquetFile(root / "index.parquet").metadata.row_group(0).column(0).compression == "ZSTD"
+
+    index = read_index(root)
+    assert index["video_id"].tolist() == ["-a, 1_2", "b", "b"]
+    assert index["clip_index"].tolist() == [0, 0, 1]
+    assert index["num_clips"].tolist() == [1, 2, 2]
+    assert index["label"].isna().all()
+    for row in index.to_dict("records"):
+        clip = root / row["path"]
+        assert clip.name == f"v_{row['video_id']}_{row['start_ms']:07d}_{row['end_ms']:07d}.mp4"
+        assert (row["size_bytes"], row["sha256"]) == (clip.stat().st_size, sha256_of(clip))
+        info = probe(clip)
+        assert (row["num_frames"], row["width"], row["height"]) == (len(info.timestamps), info.width, info.height)
+        assert row["codec"] == "h264" and not row["variable_fps"]
+    assert index["fps"].round(6).tolist() == [25, 30, 30]
+    assert index["end_seconds"].tolist() == pytest.approx([5, 5, 7])
+    assert index["source"].str.endswith(("-a, 1_2.mp4", "v_b.mp4")).all()
+
+
+def test_columns_and_other_subsets(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    numbered_video(tmp_path / "more/c.mp4", seconds=2)
+    split_into(root, tmp_path / "more", subset="val")
+    build_index(root)
+    assert (root / "validation.txt").read_text() == "c,0000000,0002000\n"
+    index = read_index(root, columns=["video_id", "subset"])
+    assert list(index.columns) == ["video_id", "subset"]
+    assert index.set_index("video_id")["subset"].to_dict() == {"-a, 1_2": "train", "b": "train", "c": "val"}
+
+
+def test_the_same_records_give_the_same_bytes(root: Path) -> None:
+    build_index(root)
+    names = ("index.parquet", "training.txt")
+    before = [(root / name).read_bytes() for name in names]
+    build_index(root)
+    assert [(root / name).read_bytes() for name in names] == before
+
+
+def test_a_clip_that_is_gone_or_changed_is_named(root: Path) -> None:
+    build_index(root)
+    before = (root / "index.parquet").read_bytes()
+    clip = root / "train/v_b_0005000_0007000.mp4"
+    clip.write_bytes(clip.read_bytes() + b"x")
+    with pytest.raises(HicoError, match=r"v_b_0005000_0007000\.mp4: has \d+ bytes instead of \d+"):
+        build_index(root)
+    clip.unlink()
+    with pytest.raises(HicoError, match=r"v_b_0005000_0007000\.mp4: is missing; delete .*b\.json"):
+        build_index(root)
+    assert (root / "index.parquet").read_bytes() == before
+    assert not list(root.glob(".*.tmp"))
+
+
+def test_nothing_to_index(tmp_path: Path) -> None:
+    with pytest.raises(HicoError, match="nothing was split here yet"):
+        build_index(tmp_path)
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/x.mp4").write_text("no video")
+    split_into(tmp_path, tmp_path / "videos")
+    with pytest.raises(HicoError, match="no video was split without failure"):
+        build_index(tmp_path)
+    assert not (tmp_path / "index.parquet").exists()
+
+
+def test_records_of_another_version(root: Path) -> None:
+    (root / "records/b.json").write_text('{"schema_version": 2}')
+    with pytest.raises(HicoError, match=r"b\.json: not a record of this version"):
+        build_index(root)
+
+
+def test_reading_what_is_no_index(root: Path) -> None:
+    with pytest.raises(HicoError, match="run `hico index"):
+        read_index(root)
+    (root / "index.parquet").write_text("hello")
+    with pytest.raises(HicoError, match="not a parquet file"):
+        read_index(root)
+    table = pq.read_table(_built(root)).replace_schema_metadata({"hico_schema_version": "0"})
+    pq.write_table(table, root / "index.parquet")
+    with pytest.raises(HicoError, match="index of schema 0"):
+        read_index(root)
+
+
+def _built(root: Path) -> Path:
+    build_index(root)
+    return root / "index.parquet"

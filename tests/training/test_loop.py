@@ -1,0 +1,284 @@
+"""A run goes from an index to an encoder, goes on exactly where it stopped, and says in one line what is wrong."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from made_videos import numbered_video
+from safetensors.torch import load_file
+
+from hico_core.config import Config, load_config
+from hico_core.corpus.ids import find_sources
+from hico_core.corpus.index import build_index
+from hico_core.corpus.records import SplitOptions
+from hico_core.corpus.split import split_videos
+from hico_core.errors import HicoError, Interrupted, UsageError
+from hico_core.interop import load_backbone
+from hico_core.model.hico import HicoModel, Outputs
+from hico_core.training.log import StepMetrics
+from hico_core.training.loop import (
+    RunSummary,
+    choose_device,
+    compute_loss,
+    kept_epoch,
+    max_distance,
+    pretrain,
+    rehearse,
+)
+
+TINY = [
+    "data.num_frames=8",
+    "data.frame_stride=8",
+    "data.crop_size=32",
+    "data.workers=0",
+    "train.batch_size=2",
+]
+
+
+def tiny(*overrides: str, base: str = "hacs-hico-s") -> Config:
+    return load_config(base=base, overrides=["train.epochs=4", "optim.warmup_epochs=1", *TINY, *overrides])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train")
+    (folder / "videos").mkdir()
+    for number, name in enumerate(("a", "b", "c")):
+        numbered_video(folder / f"videos/{name}.mp4", seconds=6 + number)
+    numbered_video(folder / "videos/short.mp4", seconds=1)
+    split_videos(
+        find_sources([str(folder / "videos")]),
+        root=folder / "root",
+        options=SplitOptions(short_side=64, preset="ultrafast"),
+        workers=2,
+        on_event=lambda event: None,
+    )
+    build_index(folder / "root")
+    return folder / "root"
+
+
+def run(config: Config, root: Path, run_dir: Path, **options: object) -> RunSummary:
+    return pretrain(config, root=root, run_dir=run_dir, device="cpu", **options)  # type: ignore[arg-type]
+
+
+def metrics_of(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_what_a_run_leaves(root: Path, tmp_path: Path) -> None:
+    seen: list[StepMetrics] = []
+    summary = run(tiny("train.checkpoint_epochs=2"), root, tmp_path, on_step=seen.append)
+    # 4 epochs of 3 videos are one round of 12: 6 steps of 2, fewer where a video would stand twice in a step.
+    assert summary.num_steps in (5, 6)
+    assert [metrics.step for metrics in seen] == list(range(1, summary.num_steps + 1))
+    lines = metrics_of(tmp_path)
+    assert lines == [json.loads(json.dumps(metrics._asdict())) for metrics in seen]
+    assert set(lines[0]) == {
+        *("step", "epoch", "loss", "visual", "topical", "lr", "distance", "clips_per_second"),
+        *("data_seconds", "step_seconds", "bad_videos", "embedding_std"),
+    }
+    assert all(line["loss"] == pytest.approx(line["visual"] + line["topical"], rel=1e-5) for line in lines)
+    assert lines[0]["lr"] == 0.001 and lines[0]["distance"] == 0.0
+    assert lines[-1]["distance"] > lines[1]["distance"] > 0
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {
+        *("config.yaml", "metrics.jsonl", "export/encoder.safetensors"),
+        *("checkpoints/epoch_0002.pt", "checkpoints/epoch_0004.pt", "checkpoints/last.pt"),
+    }
+    assert load_config(tmp_path / "config.yaml") == tiny("train.checkpoint_epochs=2")
+    exported = load_file(tmp_path / "export/encoder.safetensors")
+    of_checkpoint = load_backbone(tmp_path / "checkpoints/last.pt").state_dict()
+    assert exported.keys() == of_checkpoint.keys()
+    assert all(torch.equal(exported[name], of_checkpoint[name]) for name in exported)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("undisturbed")
+    run(tiny(), root, run_dir)
+    return run_dir
+
+
+def weights_of(run_dir: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run_dir / "checkpoints/last.pt", weights_only=True)["model"]
+
+
+TIMES = ("clips_per_second", "data_seconds", "step_seconds")
+
+
+def assert_same_run(run_dir: Path, other: Path) -> None:
+    one, two = weights_of(run_dir), weights_of(other)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    for a, b in zip(metrics_of(run_dir), metrics_of(other), strict=True):
+        assert {k: v for k, v in a.items() if k not in TIMES} == {k: v for k, v in b.items() if k not in TIMES}
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_stopped_and_resumed_equals_never_stopped(root: Path, tmp_path: Path, undisturbed: Path, steps: int) -> None:
+    assert run(tiny(f"train.max_steps={steps}"), root, tmp_path).num_steps == steps
+    summary = run(tiny("data.workers=1"), root, tmp_path, resume=True)
+    assert summary.num_steps == len(metrics_of(undisturbed))
+    assert_same_run(tmp_path, undisturbed)
+    again = run(tiny(), root, tmp_path, resume=True)
+    assert again.first_loss is None and again.num_steps == summary.num_steps
+    assert_same_run(tmp_path, undisturbed)
+
+
+def test_a_signal_ends_with_a_checkpoint(root: Path, tmp_path: Path, undisturbed: Path) -> None:
+    asked = iter([None, None, signal.SIGTERM])
+    with pytest.raises(Interrupted, match="stopped after step 2; the same command with --resume") as caught:
+        run(tiny(), root, tmp_path, stop_signal=lambda: next(asked))
+    assert caught.value.exit_code == 143
+    # Lines of steps that no checkpoint has are written anew.
+    with (tmp_path / "metrics.jsonl").open("a") as log:
+        log.write(json.dumps({**metrics_of(tmp_path)[-1], "step": 3}) + '\n{"step": 4, "ep')
+    run(tiny(), root, tmp_path, resume=True)
+    assert_same_run(tmp_path, undisturbed)
+
+
+def test_an_old_run_is_not_overwritten(root: Path, tmp_path: Path) -> None:
+    run(tiny("train.max_steps=1"), root, tmp_path)
+    with pytest.raises(UsageError, match="go on with --resume, or give another --name"):
+        run(tiny(), root, tmp_path)
+    with pytest.raises(UsageError, match=r"this run has optim\.base_lr=0\.3, not 0\.5"):
+        run(tiny("optim.base_lr=0.5"), root, tmp_path, resume=True)
+
+
+def test_resume_without_a_checkpoint_starts(root: Path, tmp_path: Path) -> None:
+    assert run(tiny("train.max_steps=1"), root, tmp_path / "new", resume=True).num_steps == 1
+
+
+@pytest.mark.parametrize(
+    ("base", "overrides"),
+    [
+        ("hacs-simclr-s", []),
+        ("hacs-hico-l", ["optim.warmup_epochs=1", "augment.blur=gaussian"]),
+        ("k400-hico-l", ["loss.topical_weight=0", "sampling.topical=false", "sampling.clips_per_video=2"]),
+        ("uk400-hico-l", ["sampling.distance=fixed", "data.decoder=pyav"]),
+    ],
+)
+def test_recipes_run(root: Path, tmp_path: Path, base: str, overrides: list[str]) -> None:
+    config = tiny("train.max_steps=2", *overrides, base=base)
+    assert run(config, root, tmp_path).num_steps == 2
+    lines = metrics_of(tmp_path)
+    has_topic = config.loss.name == "hico" and config.loss.topical_weight > 0
+    assert all((line["topical"] is not None) == has_topic for line in lines)
+
+
+def test_init_from_another_encoder(root: Path, tmp_path: Path) -> None:
+    run(tiny("train.max_steps=1"), root, tmp_path / "first")
+    encoder = tmp_path / "first/export/encoder.safetensors"
+    config = tiny("train.max_steps=1", "optim.base_lr=1e-9", "optim.warmup_start_lr=0")
+    run(config, root, tmp_path / "second", init_from=encoder)
+    before, after = load_file(encoder), load_file(tmp_path / "second/export/encoder.safetensors")
+    assert torch.equal(before["Conv_2b.conv.weight"], after["Conv_2b.conv.weight"])
+
+
+def test_too_large_a_batch(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(HicoError, match=r"batch_size 4 is too large for 3 videos \(1 shorter than one clip"):
+        run(tiny("train.batch_size=4"), root, tmp_path / "run")
+    with pytest.raises(UsageError, match="at least 2"):
+        run(tiny("train.batch_size=1"), root, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_index(tmp_path: Path) -> None:
+    with pytest.raises(HicoError, match=r"no index\.parquet; run `hico index"):
+        run(tiny(), tmp_path, tmp_path / "run")
+
+
+def test_a_loss_that_is_no_number_names_the_clips(root: Path, tmp_path: Path) -> None:
+    config = tiny("augment.mean=.nan")
+    with pytest.raises(HicoError, match=r"not a finite number at step 1, lr 0\.001; the clips: [abc] at \d") as caught:
+        run(config, root, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def broken_root(root: Path, tmp_path: Path) -> Path:
+    broken = tmp_path / "broken"
+    shutil.copytree(root, broken)
+    for clip in (broken / "train").glob("v_b_*"):
+        clip.write_bytes(b"no video")
+    return broken
+
+
+def test_broken_videos_end_the_run_or_are_replaced(broken_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(HicoError, match=r"1 of 3 videos cannot be decoded, more than data\.max_bad_fraction=0\.05"):
+        run(tiny(), broken_root, tmp_path / "strict")
+    told: list[tuple[str, str]] = []
+    run(
+        tiny("data.max_bad_fraction=0.5"),
+        broken_root,
+        tmp_path / "lenient",
+        on_bad_video=lambda video_id, reason: told.append((video_id, reason)),
+    )
+    assert [video_id for video_id, _ in told] == ["b"], "told once"
+    assert "v_b_" in told[0][1] and "cannot be opened" in told[0][1]
+    assert metrics_of(tmp_path / "lenient")[-1]["bad_videos"] == 1
+
+
+def test_a_checkpoint_of_another_model(root: Path, tmp_path: Path) -> None:
+    run(tiny("train.max_steps=1"), root, tmp_path)
+    last = tmp_path / "checkpoints/last.pt"
+    content = torch.load(last, weights_only=True)
+    del content["model"]["visual_head.linear3.bias"]
+    torch.save(content, last)
+    with pytest.raises(HicoError, match=r"visual_head\.linear3\.bias is missing"):
+        run(tiny(), root, tmp_path, resume=True)
+    torch.save({"format": "other"}, last)
+    with pytest.raises(HicoError, match="not a checkpoint of this version"):
+        run(tiny(), root, tmp_path, resume=True)
+
+
+def test_rehearsal_measures_and_writes_nothing(root: Path) -> None:
+    before = sorted(root.rglob("*"))
+    sizes = rehearse(tiny(), root=root, device="cpu")
+    assert sorted(root.rglob("*")) == before
+    assert (sizes.num_videos, sizes.num_short_videos, sizes.num_steps) == (3, 1, 6)
+    assert (sizes.encoder_parameters, sizes.head_parameters) == (9_098_000, 4_535_041)
+    assert sizes.batch_bytes == 2 * 3 * 3 * 8 * 32 * 32 * 4
+    assert sizes.checkpoint_bytes > 2 * 4 * (sizes.encoder_parameters + sizes.head_parameters)
+    assert sizes.peak_lr == pytest.approx(0.3 * 2 * 3 / 256)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there() -> None:
+    assert choose_device("auto") == torch.device("cpu")
+    with pytest.raises(UsageError, match="sees no GPU"):
+        choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "every", "expected"),
+    [
+        (9.8, 10.1, 10, 10),
+        (9.8, 9.9, 10, None),
+        (10.0, 10.5, 10, None),
+        (0.0, 25.0, 10, 20),
+        (1.5, 2.0, 1, 2),
+    ],
+)
+def test_kept_epoch(before: float, now: float, every: int, expected: int | None) -> None:
+    assert kept_epoch(before, now, every=every) == expected
+
+
+@pytest.mark.parametrize(
+    ("distance", "at_start", "at_end"), [("gradual", 0.0, 1.0), ("fixed", 1.0, 1.0), ("any", None, None)]
+)
+def test_max_distance(distance: str, at_start: float | None, at_end: float | None) -> None:
+    sampling = tiny(f"sampling.distance={distance}").sampling
+    assert (max_distance(0.0, sampling), max_distance(1.0, sampling)) == (at_start, at_end)
+
+
+def test_losses_of_a_model_without_topic() -> None:
+    model = HicoModel(topical=False).eval()
+    outputs: Outputs = model(torch.zeros(2, 2, 3, 8, 32, 32))
+    loss = compute_loss(outputs, tiny("loss.visual_weight=2").loss, clips_per_video=2)
+    assert loss.topical is None
+    assert float(loss.total.detach()) == pytest.approx(2 * float(loss.visual))
