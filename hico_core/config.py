@@ -270,3 +270,14 @@ def load_config(path: Path | str | None = None, *, base: str = "hacs-hico-s", ov
 def dump_config(config: Config) -> str:
     """The whole configuration as YAML, which `load_config` reads back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def flat_settings(config: Config) -> dict[str, Any]:
+    """All settings by their dotted keys: {"train.epochs": 120, ...}."""
+    flat: dict[str, Any] = {}
+    for section, values in config.model_dump().items():
+        if isinstance(values, dict):
+            flat |= {f"{section}.{key}": value for key, value in values.items()}
+        else:
+            flat[section] = values
+    return flat

@@ -15,13 +15,13 @@ fi
 hico split "$videos" || [ $? -eq 3 ] # 3: some videos failed and are listed; the others are enough
 hico index
 
-# A demonstration, not a recipe: short small clips, few videos a step, and no colour jitter, so that 60 steps
+# A demonstration, not a recipe: short small clips, few videos a step, and no colour jitter, so that 50 steps
 # already teach the encoder something. The recipe itself: hico pretrain --dataset hacs
 hico pretrain --dataset hacs --name quickstart --resume \
-    --batch-size 8 --epochs 60 --max-steps 60 \
+    --batch-size 8 --epochs 50 --max-steps 50 \
     -o data.num_frames=8 -o data.frame_stride=8 -o data.crop_size=64 \
     -o augment.colour_probability=0 -o augment.grey_probability=0 \
-    -o optim.base_lr=8 -o optim.lars_exclude_bn=true
+    -o optim.base_lr=20 -o optim.lars_exclude_bn=true
 
 hico extract-features --name quickstart
 

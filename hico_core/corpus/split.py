@@ -152,7 +152,7 @@ def ffmpeg_arguments(
     output = ffmpeg.output(
         video,
         "%05d.mp4",
-        **{"vf": ",".join(filters), "an": None, "sn": None, "dn": None, "map_metadata": -1},
+        **{"vf": ",".join(filters), "an": None, "sn": None, "dn": None, "map_metadata": -1, "map_chapters": -1},
         **{"c:v": "libx264", "preset": options.preset, "crf": options.crf, "g": options.gop, "threads": 1},
         **{"x264-params": "scenecut=0", "enc_time_base": f"{time_base.numerator}/{time_base.denominator}"},
         **{"force_key_frames": f"expr:if(isnan(prev_forced_t),1,{new_segment})"},
@@ -329,7 +329,10 @@ def _make_clips(folder: Path, source: Source, options: SplitOptions, program: Ff
     for number, clip in enumerate(_keep(plan, options)):
         name = clip_name(source.video_id, start_ms=clip.segment.start_ms, end_ms=clip.segment.end_ms)
         made = folder / f"{number:05d}.mp4"
-        clips.append(_check_clip(made, clip, frame_seconds, path=f"{options.subset}/{name}"))
+        try:
+            clips.append(_check_clip(made, clip, frame_seconds, path=f"{options.subset}/{name}"))
+        except BadVideo as bad:
+            raise SplitFailed(source.path, "verify", f"its clip {name} {bad.reason}") from bad
         made.rename(folder / name)
     if not clips:
         raise SplitFailed(source.path, "plan", "is shorter than one clip, and --tail drop leaves nothing of it")

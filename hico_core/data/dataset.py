@@ -17,7 +17,7 @@ from hico_core.corpus.probe import probe
 from hico_core.data.augment import apply_augmentation, draw_augmentation
 from hico_core.data.decode import DecoderName, decode_frames
 from hico_core.data.sampling import clip_span_seconds, clip_windows, frame_indices, frames_shown_at
-from hico_core.errors import BadVideo, HicoError
+from hico_core.errors import BadVideo
 
 # How many other videos may stand in for one before the item is given up.
 _MAX_SUBSTITUTES = 20
@@ -51,7 +51,7 @@ class UnusableVideo(NamedTuple):
 class Sample(NamedTuple):
     """One training item."""
 
-    clips: Tensor  # (K, 3, T, H, W) float32
+    clips: Tensor | None  # (K, 3, T, H, W) float32; None if no video could be decoded
     video_id: str
     windows: list[tuple[float, float]]  # of the clips, in seconds
     unusable: list[UnusableVideo]  # tried before this video
@@ -193,9 +193,7 @@ class ClipDataset(Dataset[Sample]):
     def __getitem__(self, request: ClipRequest) -> Sample:
         """Make one item. The same request gives the same item, in any process.
 
-        Raises:
-            HicoError: neither the video nor any of its substitutes can be decoded.
-
+        Nothing is raised for bad videos: an exception would cross from a worker as a page of traceback.
         """
         rng = random.Random(request.seed)
         video = request.video
@@ -209,7 +207,7 @@ class ClipDataset(Dataset[Sample]):
                 video = rng.randrange(len(self._videos))
                 continue
             return Sample(torch.stack(clips), self._videos.video_id(video), windows, unusable)
-        raise HicoError(f"{len(unusable)} videos in a row cannot be decoded; the last one: {unusable[-1].reason}")
+        return Sample(None, self._videos.video_id(request.video), [], unusable)
 
     def _draw_windows(
         self, video: int, max_distance_seconds: float | None, rng: random.Random

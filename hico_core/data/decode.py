@@ -6,6 +6,7 @@ the same file have the same pixels.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -68,6 +69,7 @@ def decode_frames(
     """
     if not indices or min(indices) < 0:
         raise ValueError(f"frame numbers must be 0 or more, and at least one: {list(indices)}")
+    require_decoder(decoder)
     wanted = sorted(set(indices))
     pictures = dict(zip(wanted, _DECODERS[decoder](Path(path), wanted), strict=True))
     frames_THWC = torch.from_numpy(np.stack([pictures[i] for i in indices]))
@@ -76,6 +78,17 @@ def decode_frames(
     size = scaled_size(frames_THWC.shape[1], frames_THWC.shape[2], short_side=short_side)
     scaled_TCHW: Tensor = resize(frames_THWC.permute(0, 3, 1, 2), list(size), antialias=True)
     return scaled_TCHW.permute(0, 2, 3, 1).contiguous()
+
+
+def require_decoder(decoder: DecoderName) -> None:
+    """Check that a decoder is there before work is handed out that needs it.
+
+    Raises:
+        UsageError: it is not installed.
+
+    """
+    if decoder == "decord" and find_spec("decord") is None:
+        raise UsageError("data.decoder=decord: decord is not installed here; use pyav")
 
 
 def _rgb(frame: VideoFrame) -> np.ndarray:
@@ -132,10 +145,8 @@ def _decode_from_start(container: InputContainer, stream: VideoStream, wanted: S
 
 
 def _decode_decord(path: Path, wanted: Sequence[int]) -> list[np.ndarray]:
-    try:
-        import decord
-    except ImportError:
-        raise UsageError("data.decoder=decord: decord is not installed here; use pyav") from None
+    import decord  # has no wheels for some machines, so not at the top
+
     if path.suffix.lower() in _NO_TIMESTAMPS:
         raise BadVideo(path, "decord puts the frames of AVI files in a wrong order; use data.decoder=pyav")
     try:

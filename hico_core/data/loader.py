@@ -36,7 +36,7 @@ class PlannedStep(NamedTuple):
 class Batch(NamedTuple):
     """The clips of one step."""
 
-    clips: Tensor  # (B, K, 3, T, H, W) float32
+    clips: Tensor | None  # (B, K, 3, T, H, W) float32; None if one of the samples has none
     video_ids: list[str]
     windows: list[list[tuple[float, float]]]  # of each video's clips, in seconds
     unusable: list[UnusableVideo]
@@ -84,8 +84,9 @@ def plan_steps(
 
 def collate(samples: list[Sample]) -> Batch:
     """Put the items of a step together."""
+    clips = [sample.clips for sample in samples if sample.clips is not None]
     return Batch(
-        torch.stack([sample.clips for sample in samples]),
+        torch.stack(clips) if len(clips) == len(samples) else None,
         [sample.video_id for sample in samples],
         [sample.windows for sample in samples],
         [bad for sample in samples for bad in sample.unusable],

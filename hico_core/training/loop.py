@@ -10,9 +10,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hico_core.config import Config, LossConfig, SamplingConfig, dump_config, load_config
+from hico_core.config import Config, LossConfig, SamplingConfig, dump_config, flat_settings, load_config
 from hico_core.corpus.index import read_index
+from hico_core.corpus.records import write_atomically
 from hico_core.data.dataset import COLUMNS, ClipDataset, IndexedVideos
+from hico_core.data.decode import require_decoder
 from hico_core.data.loader import Batch, PlannedStep, Position, make_loader, plan_steps
 from hico_core.data.sampling import clip_span_seconds
 from hico_core.errors import HicoError, Interrupted, UsageError
@@ -30,7 +32,7 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 _SECONDS_BETWEEN_SAVES = 60.0
 
 # Settings that change how a run is carried out, not what comes out of it: free to differ on resuming.
-_FREE_ON_RESUME = {"data": {"workers"}, "train": {"max_steps"}}
+_FREE_ON_RESUME = {"data.workers", "train.max_steps", "train.checkpoint_epochs"}
 
 
 class Prepared(NamedTuple):
@@ -90,6 +92,7 @@ def prepare(config: Config, *, root: Path, device: DeviceName, init_from: Path |
         )
     if config.train.batch_size < 2:
         raise UsageError("train.batch_size must be at least 2: a video is compared with others of its batch")
+    require_decoder(config.data.decoder)
     torch_device = choose_device(device)
     torch.manual_seed(config.train.seed)
     topical = config.loss.name == "hico" and config.loss.topical_weight > 0
@@ -180,6 +183,20 @@ def _describe(batch: Batch) -> str:
     )
 
 
+def _clips_of(batch: Batch) -> Tensor:
+    """A batch's clips.
+
+    Raises:
+        HicoError: there are none, since neither a video nor its substitutes can be decoded.
+
+    """
+    if batch.clips is None:
+        raise HicoError(
+            f"{len(batch.unusable)} videos of one batch cannot be decoded; the last one: {batch.unusable[-1].reason}"
+        )
+    return batch.clips
+
+
 def _check_bad_videos(bad: dict[str, str], num_videos: int, allowed: float) -> None:
     """End the run when too many videos cannot be decoded.
 
@@ -244,22 +261,16 @@ def open_run(run_dir: Path, config: Config, *, resume: bool) -> Path | None:
     """
     written = run_dir / "config.yaml"
     if not written.exists():
-        run_dir.mkdir(parents=True, exist_ok=True)
-        written.write_text(dump_config(config), encoding="utf-8")
+        write_atomically(written, dump_config(config))
         return None
     if not resume:
         raise UsageError(f"{run_dir}: this run is there already; go on with --resume, or give another --name")
-    old, new = load_config(written).model_dump(), config.model_dump()
-    for section, values in new.items():
-        settings = values if isinstance(values, dict) else {"": values}
-        before = old[section] if isinstance(values, dict) else {"": old[section]}
-        for key, value in settings.items():
-            if value != before[key] and key not in _FREE_ON_RESUME.get(section, set()):
-                name = f"{section}.{key}".rstrip(".")
-                raise UsageError(
-                    f"{run_dir}: this run has {name}={before[key]}, not {value}; "
-                    "resume it as it is, or give another --name"
-                )
+    old = flat_settings(load_config(written))
+    for key, value in flat_settings(config).items():
+        if value != old[key] and key not in _FREE_ON_RESUME:
+            raise UsageError(
+                f"{run_dir}: this run has {key}={old[key]}, not {value}; resume it as it is, or give another --name"
+            )
     last = run_dir / "checkpoints" / "last.pt"
     return last if last.exists() else None
 
@@ -325,31 +336,30 @@ def pretrain(
     try:
         for plan, batch in _batches(config, parts, position):
             got_data = clock()
-            signal_number = stop_signal()
-            if signal_number is not None:
-                save("last")
-                raise Interrupted(
-                    signal_number,
-                    f"stopped after step {position.step}; the same command with --resume goes on",
-                )
-            if config.train.max_steps is not None and position.step >= config.train.max_steps:
-                finished = False
-                break
             if epoch is not None and int(plan.epoch) > int(epoch):
                 kept = kept_epoch(epoch, plan.epoch, every=config.train.checkpoint_epochs)
                 if kept or clock() - saved_at >= _SECONDS_BETWEEN_SAVES:
                     save(*([f"epoch_{kept:04d}"] if kept else []), "last")
                     saved_at = clock()
             epoch = plan.epoch
+            signal_number = stop_signal()
+            if signal_number is not None:
+                save("last")
+                raise Interrupted(
+                    signal_number, f"stopped after step {position.step}; the same command with --resume goes on"
+                )
+            if config.train.max_steps is not None and position.step >= config.train.max_steps:
+                finished = False
+                break
 
             for video_id, reason in batch.unusable:
                 if video_id not in bad:
                     bad[video_id] = reason
                     on_bad_video(video_id, reason)
             _check_bad_videos(bad, len(parts.videos), config.data.max_bad_fraction)
+            clips = _clips_of(batch).to(parts.device, non_blocking=True)
 
             lr = _learning_rate_at(plan.epoch, config, parts.peak_lr)
-            clips = batch.clips.to(parts.device, non_blocking=True)
             result = train_step(parts.model, parts.optimizer, clips, loss=config.loss, lr=lr)
             if result is None:
                 raise HicoError(
@@ -421,7 +431,7 @@ def rehearse(
     plan, batch = next(batches)
     batches.close()
     began = clock()
-    clips = batch.clips.to(parts.device)
+    clips = _clips_of(batch).to(parts.device)
     lr = _learning_rate_at(plan.epoch, config, parts.peak_lr)
     result = train_step(parts.model, parts.optimizer, clips, loss=config.loss, lr=lr)
     if result is None:

@@ -1,6 +1,5 @@
 """Decoders give the frames that were asked for, and all give the same pixels."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_decord_that_is_not_installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "decord", None)
+    monkeypatch.setattr("hico_core.data.decode.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="decord is not installed"):
         decode_frames(folder / "clip.mp4", [0], decoder="decord")
 

@@ -223,6 +223,14 @@ def test_broken_videos_end_the_run_or_are_replaced(broken_root: Path, tmp_path: 
     assert metrics_of(tmp_path / "lenient")[-1]["bad_videos"] == 1
 
 
+def test_a_corpus_that_cannot_be_decoded_at_all(broken_root: Path, tmp_path: Path) -> None:
+    for clip in (broken_root / "train").iterdir():
+        clip.write_bytes(b"")
+    with pytest.raises(HicoError, match=r"videos of one batch cannot be decoded; the last one: .*v_[abc]_") as caught:
+        run(tiny("data.max_bad_fraction=1", "data.workers=1"), broken_root, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_checkpoint_of_another_model(root: Path, tmp_path: Path) -> None:
     run(tiny("train.max_steps=1"), root, tmp_path)
     last = tmp_path / "checkpoints/last.pt"
