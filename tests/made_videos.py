@@ -5,11 +5,19 @@ from pathlib import Path
 
 import numpy as np
 
-from hico_core.corpus.ffmpeg import find_ffmpeg
+from hico_core.corpus.ffmpeg import Ffmpeg, find_ffmpeg
 
 
 def run_ffmpeg(*arguments: str | Path) -> None:
     subprocess.run([find_ffmpeg(), "-nostdin", "-v", "error", "-y", *arguments], check=True)
+
+
+def turned_copy(source: Path, target: Path, *, degrees: int) -> None:
+    """The same pictures in a file that asks players to turn them counter-clockwise."""
+    if (Ffmpeg(find_ffmpeg()).version or (9, 0)) >= (6, 0):
+        run_ffmpeg("-display_rotation", str(degrees), "-i", source, "-c", "copy", target)
+    else:
+        run_ffmpeg("-i", source, "-c", "copy", "-metadata:s:v:0", f"rotate={degrees}", target)
 
 
 # The frame number is painted as BITS black or white bars, most significant first: it survives scaling and encoding.

@@ -62,7 +62,7 @@ COLUMNS = ["video_id", "subset", "path", "start_seconds", "end_seconds", "num_fr
 
 
 class IndexedVideos:
-    """The videos of an index, as flat columns that the loader's workers share."""
+    """The videos of an index, as flat columns."""
 
     def __init__(
         self, index: pd.DataFrame, *, root: Path, subset: str | None = None, shortest_seconds: float = 0.0

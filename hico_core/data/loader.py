@@ -1,7 +1,9 @@
 """Which items each training step is made of, and the processes that make them."""
 
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
+from multiprocessing.context import BaseContext
 from typing import NamedTuple
 
 import torch
@@ -105,7 +107,8 @@ def make_loader(
     Args:
         dataset: makes the items.
         requests: of each batch; taken a few batches ahead.
-        workers: processes that read; 0 reads in this one.
+        workers: processes that read; 0 reads in this one. They start anew, so a script that calls this needs the usual
+            `if __name__ == "__main__":`.
         pin_memory: for a GPU.
 
     """
@@ -116,7 +119,21 @@ def make_loader(
         collate_fn=collate,
         pin_memory=pin_memory,
         worker_init_fn=_ignore_signals,
+        multiprocessing_context=_worker_context() if workers else None,
     )
+
+
+def _worker_context() -> BaseContext:
+    """How workers start: from a fresh process that has only imported what they need.
+
+    Plain fork copies a process without its threads. If it has decoded a video before, the copy waits for ever for
+    the threads of libswscale.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([ClipDataset.__module__])
+    return context
 
 
 def _ignore_signals(worker: int) -> None:

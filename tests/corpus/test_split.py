@@ -12,7 +12,7 @@ from typing import Any
 
 import av
 import pytest
-from made_videos import numbered_video, painted_number, run_ffmpeg
+from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy
 
 from hico_core.corpus.ids import find_sources, parse_clip_name
 from hico_core.corpus.probe import probe
@@ -185,7 +185,7 @@ def test_times_are_those_of_the_source(tmp_path: Path) -> None:
 
 def test_rotation_is_baked_in(tmp_path: Path) -> None:
     run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=160x120:d=1", "-c:v", "libx264", tmp_path / "flat.mp4")
-    run_ffmpeg("-display_rotation", "90", "-i", tmp_path / "flat.mp4", "-c", "copy", tmp_path / "turned.mp4")
+    turned_copy(tmp_path / "flat.mp4", tmp_path / "turned.mp4", degrees=90)
     split(tmp_path / "turned.mp4", tmp_path / "root")
     with av.open(str(next((tmp_path / "root/train").iterdir()))) as container:
         frame = next(container.decode(video=0))

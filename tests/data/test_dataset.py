@@ -219,3 +219,11 @@ def test_index_of_another_subset(root: Path) -> None:
     index["subset"] = ["val"] + ["train"] * (len(index) - 1)
     videos = IndexedVideos(index, root=root, subset="val", shortest_seconds=0)
     assert len(videos) == 1
+
+
+def test_workers_start_after_this_process_has_decoded(videos: IndexedVideos) -> None:
+    """A forked worker would wait for threads of the decoder that only its parent has."""
+    requests = [[ClipRequest(0, 1, 0.5)]]
+    alone = list(make_loader(make_dataset(videos), requests, workers=0, pin_memory=False))
+    by_worker = list(make_loader(make_dataset(videos), requests, workers=2, pin_memory=False))
+    assert alone[0].video_ids == by_worker[0].video_ids

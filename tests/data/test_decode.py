@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from made_videos import numbered_video, painted_number, run_ffmpeg
+from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy
 
 from hico_core.data.decode import DecoderName, decode_frames, play, scaled_size
 from hico_core.errors import BadVideo, UsageError
@@ -105,7 +105,7 @@ def test_decord_that_is_not_installed(folder: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("angle", [90, 180, 270])
 def test_rotation(tmp_path: Path, angle: int) -> None:
     run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=160x120:d=1", "-c:v", "libx264", tmp_path / "flat.mp4")
-    run_ffmpeg("-display_rotation", str(angle), "-i", tmp_path / "flat.mp4", "-c", "copy", tmp_path / "turned.mp4")
+    turned_copy(tmp_path / "flat.mp4", tmp_path / "turned.mp4", degrees=angle)
     flat = decode_frames(tmp_path / "flat.mp4", [3])[0].numpy()
     turned = decode_frames(tmp_path / "turned.mp4", [3])[0].numpy()
     np.testing.assert_array_equal(turned, np.rot90(flat, angle // 90))
