@@ -1,5 +1,6 @@
 """`hico pretrain`: an index -> a pretrained encoder."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -33,6 +34,9 @@ def pretrain(
     ] = None,
     max_steps: Annotated[int | None, typer.Option(help="End after this many steps.")] = None,
     device: Device = "auto",
+    decoder: Annotated[
+        Literal["auto", "pyav", "decord"] | None, typer.Option(help="Reads the clips; all give the same pixels.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     init_from: Annotated[
         Path | None, typer.Option(help="Start from the encoder of this checkpoint (ours or the authors').")
@@ -47,7 +51,7 @@ def pretrain(
     from hico_core.config import default_recipe, dump_config
 
     base = f"{dataset}-{recipe or default_recipe(dataset)}"
-    shortcuts = {"train.batch_size": batch_size, "train.max_steps": max_steps}
+    shortcuts = {"train.batch_size": batch_size, "train.max_steps": max_steps, "data.decoder": decoder}
     settings = _compose(config, base, epochs, shortcuts, override or [])
 
     # Slow to load, so that a wrong key is told at once.
@@ -83,13 +87,17 @@ def pretrain(
             on_bad_video=lambda video_id, reason: complain(f"another video stands in for {video_id}: {reason}"),
             stop_signal=stop_signal,
         )
-    losses = "" if summary.first_loss is None else f", loss {summary.first_loss:.4f} -> {summary.last_loss:.4f}"
+    losses = (
+        ""
+        if summary.first_loss is None
+        else (f", mean loss of the first steps {summary.first_loss:.4f}, of the last {summary.last_loss:.4f}")
+    )
     fields = {**summary._asdict(), "run_dir": str(summary.run_dir), "encoder": str(summary.encoder)}
     result(f"{summary.num_steps} steps{losses}; the encoder is {summary.encoder}", fields, as_json=json)
 
 
 def _compose(
-    path: Path | None, base: str, epochs: int | None, shortcuts: dict[str, int | None], overrides: list[str]
+    path: Path | None, base: str, epochs: int | None, shortcuts: Mapping[str, int | str | None], overrides: list[str]
 ) -> "Config":
     """The recipe, the file, the shortcut options, then `-o`; later wins."""
     from hico_core.config import load_config

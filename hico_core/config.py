@@ -11,18 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from hico_core.errors import UsageError
 
 Dataset = Literal["hacs", "uk400", "k400"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DataConfig(_Section):
+class DataConfig(BaseModel, frozen=True, extra="forbid"):
     """Which frames make a clip, and how they are read."""
 
     num_frames: int = Field(16, ge=8)
@@ -40,7 +36,7 @@ class DataConfig(_Section):
     """Passes over the videos that the loader joins, so that less is left over."""
 
 
-class SamplingConfig(_Section):
+class SamplingConfig(BaseModel, frozen=True, extra="forbid"):
     """How the clips of one video lie to each other (HiCo, section 3)."""
 
     clips_per_video: int = Field(3, ge=2)
@@ -52,7 +48,7 @@ class SamplingConfig(_Section):
     """The last clip is drawn anywhere in the video, far from the others."""
 
 
-class AugmentConfig(_Section):
+class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
     """One draw for all frames of a clip."""
 
     crop_jitter: tuple[int, int] = (168, 224)
@@ -71,7 +67,7 @@ class AugmentConfig(_Section):
     std: float = Field(0.225, gt=0)
 
 
-class LossConfig(_Section):
+class LossConfig(BaseModel, frozen=True, extra="forbid"):
     """HiCo's two terms, or SimCLR's one."""
 
     name: Literal["hico", "simclr"] = "hico"
@@ -81,7 +77,7 @@ class LossConfig(_Section):
     topical_weight: float = Field(1.0, ge=0)
 
 
-class OptimConfig(_Section):
+class OptimConfig(BaseModel, frozen=True, extra="forbid"):
     """LARS and its schedule."""
 
     base_lr: float = Field(0.3, gt=0)
@@ -99,7 +95,7 @@ class OptimConfig(_Section):
     """Not scaled."""
 
 
-class TrainConfig(_Section):
+class TrainConfig(BaseModel, frozen=True, extra="forbid"):
     """How long, how much at a time, from which seed."""
 
     epochs: int = Field(120, ge=1)
@@ -112,7 +108,7 @@ class TrainConfig(_Section):
     """Keep a checkpoint every so many epochs, besides the last."""
 
 
-class Config(_Section):
+class Config(BaseModel, frozen=True, extra="forbid"):
     """A whole pretraining run."""
 
     dataset: Dataset = "hacs"

@@ -10,20 +10,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from hico_core.errors import HicoError
 
 Subset = Literal["train", "val", "test"]
 
 
-class _Frozen(BaseModel):
-    """Values that are checked when read and never change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SourceFile(_Frozen):
+class SourceFile(BaseModel, frozen=True, extra="forbid"):
     """The file that a record is about; another size or time means that it is about another file."""
 
     path: str  # absolute
@@ -31,7 +25,7 @@ class SourceFile(_Frozen):
     mtime_ns: int
 
 
-class SplitOptions(_Frozen):
+class SplitOptions(BaseModel, frozen=True, extra="forbid"):
     """Everything that decides what the clips of a video are."""
 
     subset: Subset = "train"
@@ -43,7 +37,7 @@ class SplitOptions(_Frozen):
     gop: int = 30  # frames
 
 
-class ClipRecord(_Frozen):
+class ClipRecord(BaseModel, frozen=True, extra="forbid"):
     """One clip; the columns of index.parquet."""
 
     path: str  # relative to the root, /-separated
@@ -60,7 +54,7 @@ class ClipRecord(_Frozen):
     sha256: str
 
 
-class Failure(_Frozen):
+class Failure(BaseModel, frozen=True, extra="forbid"):
     """Why a video could not be used."""
 
     stage: str
@@ -68,7 +62,7 @@ class Failure(_Frozen):
     stderr_tail: list[str] = []
 
 
-class VideoRecord(_Frozen):
+class VideoRecord(BaseModel, frozen=True, extra="forbid"):
     """What happened to one source video. It has clips or a failure."""
 
     schema_version: Literal[1] = 1
@@ -150,7 +144,7 @@ def remove_record(root: Path, record: VideoRecord) -> None:
         (root / clip.path).unlink(missing_ok=True)
 
 
-class FailureLine(_Frozen):
+class FailureLine(BaseModel, frozen=True, extra="forbid"):
     """A line of failures.jsonl."""
 
     source: str

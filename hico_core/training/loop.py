@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Generator
 from itertools import tee
 from pathlib import Path
+from statistics import fmean
 from typing import Literal, NamedTuple
 
 import torch
@@ -31,6 +32,9 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 # `last.pt` is written at the end of an epoch, but on small corpora no more often than this.
 _SECONDS_BETWEEN_SAVES = 60.0
 
+# Losses of single steps jump about; a run's summary compares means.
+_LOSSES_IN_A_MEAN = 10
+
 # Settings that change how a run is carried out, not what comes out of it: free to differ on resuming.
 _FREE_ON_RESUME = {"data.workers", "train.max_steps", "train.checkpoint_epochs"}
 
@@ -53,8 +57,8 @@ class RunSummary(NamedTuple):
     run_dir: Path
     encoder: Path
     num_steps: int
-    first_loss: float | None  # of this call; None if it had nothing left to do
-    last_loss: float | None
+    first_loss: float | None  # mean of this call's first 10 steps; None if it had nothing left to do
+    last_loss: float | None  # mean of its last 10
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -390,7 +394,13 @@ def pretrain(
     finally:
         log.close()
     save(*([f"epoch_{config.train.epochs:04d}"] if finished else []), "last")
-    return RunSummary(run_dir, encoder, position.step, losses[0] if losses else None, losses[-1] if losses else None)
+    return RunSummary(
+        run_dir,
+        encoder,
+        position.step,
+        fmean(losses[:_LOSSES_IN_A_MEAN]) if losses else None,
+        fmean(losses[-_LOSSES_IN_A_MEAN:]) if losses else None,
+    )
 
 
 class Rehearsal(NamedTuple):

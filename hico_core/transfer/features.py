@@ -326,13 +326,14 @@ def extract_features(
         "stride": extractor.stride,
         "fps": extractor.fps,
         "checkpoint_sha256": sha256_of(checkpoint),
+        "picture": {"short_side": _SHORT_SIDE, "crop": _CROP, "mean": _MEAN, "std": _STD},
     }
     rows = _read_manifest(manifest)
     for row in rows.values():
         for key, value in settings.items():
-            if row[key] != value:
+            if row.get(key) != value:
                 raise HicoError(
-                    f"{folder}: has features with {key}={row[key]}, not {value}; give another --name, or remove it"
+                    f"{folder}: has features with {key}={row.get(key)}, not {value}; give another --name, or remove it"
                 )
     # Whole lines only from here on: what follows is appended.
     write_atomically(manifest, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.values()))
@@ -369,10 +370,14 @@ def extract_features(
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:
+    """Write a .npy file that is there whole or not at all."""
     beside = path.with_name(f".{path.name}.tmp")
-    with beside.open("wb") as opened:
-        np.save(opened, array)
-    beside.replace(path)
+    try:
+        with beside.open("wb") as opened:
+            np.save(opened, array)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _manifest_row(video_id: str, name: str, features: Features, settings: dict[str, Any]) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def test_running_again_changes_nothing(root: Path, videos: Path) -> None:
     done = hico("pretrain", *TINY, "--epochs", "4", "--max-steps", "2", root=root)
     assert_one_line(done, 2, "runs/hacs-hico-s", "--resume")
     done = hico("pretrain", *TINY, "--epochs", "4", "--max-steps", "3", "--resume", root=root)
-    assert done.returncode == 0 and done.stdout.startswith("3 steps, loss")
+    assert done.returncode == 0 and done.stdout.startswith("3 steps, mean loss")
 
 
 def test_features_of_files_by_the_authors_checkpoint(root: Path, videos: Path, tmp_path: Path) -> None:
@@ -173,6 +173,17 @@ def test_dry_run_shows_configuration_and_sizes(root: Path) -> None:
     assert "warmup_epochs: 0.5" in done.stdout, "the warm-up changes in proportion"
     assert "encoder_parameters: 9098000" in done.stdout
     assert not (root / "runs/dry").exists()
+
+
+def test_decoders_give_the_same_loss(root: Path) -> None:
+    pytest.importorskip("decord")
+    losses = {
+        decoder: json.loads(hico("pretrain", *TINY, "--decoder", decoder, "--dry-run", "--json", root=root).stdout)[
+            "loss"
+        ]
+        for decoder in ("auto", "pyav", "decord")
+    }
+    assert len(set(losses.values())) == 1, losses
 
 
 def test_some_failed(videos: Path, tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def test_rotation(tmp_path: Path, angle: int) -> None:
 )
 def test_short_side(folder: Path, height: int, width: int, expected: tuple[int, int]) -> None:
     assert scaled_size(height, width, short_side=96) == expected
+    pytest.importorskip("decord")
     pictures = {d: decode_frames(folder / "clip.mp4", [4], decoder=d, short_side=60) for d in DECODERS}
     assert pictures["pyav"].shape == (1, 60, 80, 3)
     assert torch.equal(pictures["pyav"], pictures["decord"])

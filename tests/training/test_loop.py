@@ -76,6 +76,8 @@ def test_what_a_run_leaves(root: Path, tmp_path: Path) -> None:
     assert summary.num_steps in (5, 6)
     assert [metrics.step for metrics in seen] == list(range(1, summary.num_steps + 1))
     lines = metrics_of(tmp_path)
+    mean = sum(line["loss"] for line in lines) / len(lines)
+    assert summary.first_loss == summary.last_loss == pytest.approx(mean)
     assert lines == [json.loads(json.dumps(metrics._asdict())) for metrics in seen]
     assert set(lines[0]) == {
         *("step", "epoch", "loss", "visual", "topical", "lr", "distance", "clips_per_second"),
