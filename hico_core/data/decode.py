@@ -92,7 +92,7 @@ def require_decoder(decoder: DecoderName) -> None:
 
 
 def _rgb(frame: VideoFrame) -> np.ndarray:
-    return upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+    return upright(frame.to_ndarray(format="rgb24", threads=1), frame.rotation)
 
 
 def _decode_pyav(path: Path, wanted: Sequence[int]) -> list[np.ndarray]:

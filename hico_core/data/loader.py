@@ -1,9 +1,12 @@
 """Which items each training step is made of, and the processes that make them."""
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 import torch
@@ -118,7 +121,7 @@ def make_loader(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_follow_parent,
         multiprocessing_context=_worker_context() if workers else None,
     )
 
@@ -136,7 +139,19 @@ def _worker_context() -> BaseContext:
     return context
 
 
-def _ignore_signals(worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal; only the training process answers it, and ends the workers."""
+def _follow_parent(worker: int) -> None:
+    """Let a worker end with the training process, and only with it.
+
+    Ctrl-C reaches all processes of a terminal; the training process answers it, and ends the workers. Where it is
+    killed, nobody does: PyTorch's workers watch the process that started them, which here is the fork server.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -233,3 +234,20 @@ def test_two_files_with_one_id(videos: Path, tmp_path: Path) -> None:
     done = hico("split", videos, tmp_path / "plain.mp4", "--root", tmp_path / "root")
     assert_one_line(done, 1, "v_plain.webm", "plain.mp4", "'plain'")
     assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_stopped_pretraining_leaves_no_process_and_goes_on(root: Path, how: signal.Signals, code: int) -> None:
+    name = f"stopped-by-{code}"
+    arguments = ["pretrain", *TINY, "--epochs", "500", "-o", "data.workers=1", "--name", name]
+    command = [sys.executable, "-c", "from hico_cli.main import main; main()", *arguments, "--root", str(root)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("step 1 ")
+        process.send_signal(how)
+        process.stderr.read()  # to its end: all processes that could write are gone
+    assert process.returncode == code
+    done = hico(*arguments, "--resume", "--max-steps", "4", root=root)
+    assert done.returncode == 0, done.stderr
+    lines = (root / "runs" / name / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
