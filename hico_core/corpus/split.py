@@ -267,7 +267,7 @@ def _encode_exactly(
         return plan, frame_seconds
     # Some packets are no frames of their own (hidden VP8 frames, fields) or carry no times. What ffmpeg has just
     # decoded is the truth, and a second run cuts by it.
-    logger.info("%s: packets and frames differ; splitting again by its decoded frames", source)
+    logger.warning("%s: packets and frames differ; splitting again by its decoded frames", source)
     if _encode(source, true_plan, info.time_base, options, program, folder) != frame_seconds:
         raise SplitFailed(source, "decode", "decodes differently each time")
     return true_plan, frame_seconds
