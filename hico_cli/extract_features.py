@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hico_cli.console import complain, progress, raising_on_signals, result
-from hico_cli.options import DEFAULT_ROOT, Device, Json, Root
+from hico_cli.options import DEFAULT_ROOT, Device, Json, Root, require_file_name_part
 from hico_core.errors import HicoError
 
 
@@ -40,8 +40,8 @@ def extract_features(
     from hico_core.transfer.features import FeatureEvent, FeatureExtractor, FeatureJob, indexed_jobs
     from hico_core.transfer.features import extract_features as extract
 
-    if any(separator in text for text in (prefix, suffix, name or "") for separator in "/\\"):
-        raise typer.BadParameter("--name, --prefix and --suffix are parts of file names: no slashes")
+    for option, text in (("--name", name or ""), ("--prefix", prefix), ("--suffix", suffix)):
+        require_file_name_part(text, option=option)
     checkpoint = checkpoint or newest_encoder(root)
     if inputs:
         jobs = [FeatureJob(source.video_id, str(source.path), []) for source in find_sources(inputs)]

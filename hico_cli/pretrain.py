@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hico_cli.console import complain, noting_signals, progress, result
-from hico_cli.options import DEFAULT_ROOT, Device, Json, Root
+from hico_cli.options import DEFAULT_ROOT, Device, Json, Root, require_file_name_part
 
 if TYPE_CHECKING:
     from hico_core.config import Config
@@ -50,6 +50,7 @@ def pretrain(
     """
     from hico_core.config import default_recipe, dump_config
 
+    require_file_name_part(name or "", option="--name")
     base = f"{dataset}-{recipe or default_recipe(dataset)}"
     shortcuts = {"train.batch_size": batch_size, "train.max_steps": max_steps, "data.decoder": decoder}
     settings = _compose(config, base, epochs, shortcuts, override or [])
@@ -90,7 +91,7 @@ def pretrain(
     losses = (
         ""
         if summary.first_loss is None
-        else (f", mean loss of the first steps {summary.first_loss:.4f}, of the last {summary.last_loss:.4f}")
+        else f", mean loss of the first steps {summary.first_loss:.4f}, of the last {summary.last_loss:.4f}"
     )
     fields = {**summary._asdict(), "run_dir": str(summary.run_dir), "encoder": str(summary.encoder)}
     result(f"{summary.num_steps} steps{losses}; the encoder is {summary.encoder}", fields, as_json=json)

@@ -91,6 +91,15 @@ def test_wrong_usage() -> None:
     assert hico("pretrain", "--device", "tpu").returncode == 2
 
 
+@pytest.mark.parametrize("command", ["pretrain", "extract-features"])
+@pytest.mark.parametrize("name", ["../../elsewhere", "..", "a\\b"])
+def test_names_do_not_lead_out_of_the_workspace(command: str, name: str, tmp_path: Path) -> None:
+    done = hico(command, "--name", name, root=tmp_path)
+    assert done.returncode == 2
+    assert "--name" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
