@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 
 from hico_cli.console import complain, progress, raising_on_signals, result
-from hico_cli.options import DEFAULT_ROOT, Device, Json, Root, require_file_name_part
+from hico_cli.options import (
+    DEFAULT_ROOT,
+    CacheDir,
+    CacheSize,
+    Device,
+    Json,
+    Root,
+    local_part,
+    read_size,
+    require_file_name_part,
+)
 from hico_core.errors import HicoError
 
 
@@ -27,6 +37,8 @@ def extract_features(
     prefix: Annotated[str, typer.Option(help="Put before each file's id, such as v_ for ActivityNet.")] = "",
     suffix: Annotated[str, typer.Option(help="Put after each file's id.")] = "",
     device: Device = "auto",
+    cache_dir: CacheDir = None,
+    cache_size: CacheSize = "20GB",
     json: Json = False,
 ) -> None:
     """Extract a [T, 1024] float32 array per video: row i is the window that starts i * stride / fps seconds in.
@@ -35,20 +47,23 @@ def extract_features(
     code 3: some videos failed; they are listed in ROOT/failures.jsonl.
     """
     from hico_core.corpus.ids import find_sources
-    from hico_core.corpus.index import read_index
+    from hico_core.corpus.index import read_index_table
+    from hico_core.corpus.storage import LocalCache, default_cache_folder, locate, require_reachable
     from hico_core.data.dataset import COLUMNS, IndexedVideos
     from hico_core.transfer.features import FeatureEvent, FeatureExtractor, FeatureJob, indexed_jobs
     from hico_core.transfer.features import extract_features as extract
 
     for option, text in (("--name", name or ""), ("--prefix", prefix), ("--suffix", suffix)):
         require_file_name_part(text, option=option)
-    checkpoint = checkpoint or newest_encoder(root)
+    place = locate(root)
+    require_reachable(place)
+    checkpoint = checkpoint or newest_encoder(local_part(place))
     if inputs:
         jobs = [FeatureJob(source.video_id, str(source.path), []) for source in find_sources(inputs)]
     else:
-        jobs = indexed_jobs(IndexedVideos(read_index(root, columns=COLUMNS), root=root))
+        jobs = indexed_jobs(IndexedVideos(read_index_table(place, columns=COLUMNS), root=place))
     extractor = FeatureExtractor.from_checkpoint(checkpoint, window=window, stride=stride, fps=fps, device=device)
-    folder = root / "features" / (name or _run_name(checkpoint))
+    folder = local_part(place) / "features" / (name or _run_name(checkpoint))
     with (
         raising_on_signals("stopped; the same command goes on"),
         progress("features", total=len(jobs), as_json=json) as report,
@@ -65,8 +80,9 @@ def extract_features(
             jobs,
             extractor=extractor,
             checkpoint=checkpoint,
-            root=root,
+            root=place,
             folder=folder,
+            cache=LocalCache(cache_dir or default_cache_folder(), size_bytes=read_size(cache_size)),
             prefix=prefix,
             suffix=suffix,
             on_event=on_event,
@@ -77,7 +93,7 @@ def extract_features(
     )
     result(text, {**summary._asdict(), "manifest": str(summary.manifest)}, as_json=json)
     if summary.num_failed:
-        complain(f"{summary.num_failed} videos failed: {root / 'failures.jsonl'}")
+        complain(f"{summary.num_failed} videos failed: {root}/failures.jsonl")
         raise typer.Exit(3)
 
 

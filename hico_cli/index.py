@@ -1,18 +1,123 @@
 """`hico index`: clips -> index.parquet and training.txt."""
 
-from hico_cli.console import raising_on_signals, result
-from hico_cli.options import DEFAULT_ROOT, Json, Root
+import os
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hico_cli.console import complain, progress, raising_on_signals, result
+from hico_cli.options import DEFAULT_ROOT, CacheDir, CacheSize, Json, Root, read_size
+
+if TYPE_CHECKING:
+    from hico_core.corpus.storage import LocalCache, Location
 
 
-def index(root: Root = DEFAULT_ROOT, json: Json = False) -> None:
-    """Index the clips of all videos that were split: a row per clip, and the authors' list files.
+def index(
+    root: Root = DEFAULT_ROOT,
+    untrimmed: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DIR", help="Add the videos of this folder as they are, without splitting; repeatable."),
+    ] = None,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Add clips in ROOT/train, val, test that another tool cut.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only compare all files with the records: missing, extra, changed.")
+    ] = False,
+    val_fraction: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Part of the training videos to validate on, drawn by id.")
+    ] = 0.0,
+    subset: Annotated[Literal["train", "val", "test"], typer.Option(help="Of the --untrimmed videos.")] = "train",
+    workers: Annotated[int | None, typer.Option(min=1, help="Videos looked at at a time. Default: one a core.")] = None,
+    cache_dir: CacheDir = None,
+    cache_size: CacheSize = "20GB",
+    json: Json = False,
+) -> None:
+    """Index all videos of ROOT's records: a row per 5 s, and the authors' list files.
 
-    Writes ROOT/index.parquet and ROOT/training.txt (validation.txt, testing.txt for the other subsets).
+    Writes ROOT/index.parquet and ROOT/training.txt (validation.txt, testing.txt for the other subsets). Exit code 3:
+    some videos failed, or --check found differences.
     """
     from hico_core.corpus.index import build_index
+    from hico_core.corpus.storage import LocalCache, default_cache_folder, locate, require_reachable
 
-    with raising_on_signals("stopped; the old index is as it was"):
-        summary = build_index(root)
+    place = locate(root)
+    require_reachable(place)
+    if check:
+        _check(place, as_json=json)
+        return
+    cache = LocalCache(cache_dir or default_cache_folder(), size_bytes=read_size(cache_size))
+    num_failed = 0
+    with raising_on_signals("stopped; the old index is as it was, and the same command goes on"):
+        if adopt:
+            num_failed += _adopt(place, workers=workers or os.cpu_count() or 1)
+        if untrimmed:
+            num_failed += _add_untrimmed(
+                untrimmed, place, subset=subset, workers=workers or os.cpu_count() or 1, cache=cache, as_json=json
+            )
+        summary = build_index(place, val_fraction=val_fraction)
     left_out = f"; {summary.num_failed} videos that failed are left out" if summary.num_failed else ""
-    text = f"{summary.num_clips} clips of {summary.num_videos} videos in {root / 'index.parquet'}{left_out}"
-    result(text, {**summary._asdict(), "index": str(root / "index.parquet")}, as_json=json)
+    text = f"{summary.num_clips} clips of {summary.num_videos} videos in {root}/index.parquet{left_out}"
+    result(text, {**summary._asdict(), "index": f"{root}/index.parquet"}, as_json=json)
+    if num_failed:
+        complain(f"{num_failed} videos failed: {root}/failures.jsonl")
+        raise typer.Exit(3)
+
+
+def _check(root: "Location", *, as_json: bool) -> None:
+    from hico_core.corpus.check import check_files
+
+    differences = list(check_files(root))
+    for kind, path, detail in differences:
+        complain(f"{path}: {kind}" + (f" ({detail})" if detail else ""))
+    text = f"{len(differences)} files differ from the records" if differences else "all files are as the records say"
+    result(text, {"differences": [difference._asdict() for difference in differences]}, as_json=as_json)
+    if differences:
+        raise typer.Exit(3)
+
+
+def _adopt(root: "Location", *, workers: int) -> int:
+    from hico_core.corpus.adopt import AdoptEvent, adopt_clips
+
+    def on_event(event: AdoptEvent) -> None:
+        if event.record.failure:
+            complain(f"{event.record.video_id}: {event.record.failure.error}")
+        elif event.gaps:
+            gaps = ", ".join(f"{gap.start_ms / 1000:g} to {gap.end_ms / 1000:g} s" for gap in event.gaps)
+            complain(f"{event.record.video_id}: has no clip of {gaps}; adopted with the gaps")
+
+    return adopt_clips(root, workers=workers, on_event=on_event)
+
+
+def _add_untrimmed(
+    inputs: list[str],
+    root: "Location",
+    *,
+    subset: Literal["train", "val", "test"],
+    workers: int,
+    cache: "LocalCache",
+    as_json: bool,
+) -> int:
+    from hico_core.corpus.ids import find_sources
+    from hico_core.corpus.records import UntrimmedOptions
+    from hico_core.corpus.untrimmed import UntrimmedEvent, add_untrimmed
+
+    sources = find_sources(inputs)
+    with progress("untrimmed", total=len(sources), as_json=as_json) as report:
+
+        def on_event(event: UntrimmedEvent) -> None:
+            record = event.record
+            if record.failure:
+                complain(f"{record.source.path}: {record.failure.error}")
+            fields = {"video": record.video_id, "rows": len(record.clips)}
+            text = f"{event.num_done}/{event.num_videos} {record.video_id}: {len(record.clips)} rows"
+            report(event.num_done, text, fields)
+
+        return add_untrimmed(
+            sources,
+            root=root,
+            options=UntrimmedOptions(subset=subset),
+            workers=workers,
+            cache=cache,
+            on_event=on_event,
+        )

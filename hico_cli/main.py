@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from hico_cli.console import complain
+from hico_cli.doctor import doctor
 from hico_cli.extract_features import extract_features
 from hico_cli.index import index
 from hico_cli.pretrain import pretrain
@@ -26,6 +27,7 @@ app.command("split")(split)
 app.command("index")(index)
 app.command("pretrain")(pretrain)
 app.command("extract-features")(extract_features)
+app.command("doctor")(doctor)
 
 
 def _print_version(wanted: bool) -> None:

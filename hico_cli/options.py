@@ -1,18 +1,28 @@
 """Options that several commands share."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+if TYPE_CHECKING:
+    from hico_core.corpus.storage import Location
+
 Root = Annotated[
-    Path, typer.Option("--root", envvar="HICO_ROOT", help="The workspace: clips, index, runs and features.")
+    str, typer.Option("--root", envvar="HICO_ROOT", help="The workspace: clips, index, runs and features.")
 ]
-DEFAULT_ROOT = Path("hico-data")
+DEFAULT_ROOT = "hico-data"
 
 Json = Annotated[bool, typer.Option("--json", help="Progress and result as JSON, for programs.")]
 
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto takes a GPU if there is one.")]
+
+CacheDir = Annotated[
+    Path | None, typer.Option("--cache-dir", help="Local copies of files in buckets. Default: ~/.cache/hico.")
+]
+
+CacheSize = Annotated[str, typer.Option("--cache-size", metavar="SIZE", help="What those copies may take.")]
 
 
 def require_file_name_part(text: str, *, option: str) -> None:
@@ -24,3 +34,24 @@ def require_file_name_part(text: str, *, option: str) -> None:
     """
     if "/" in text or "\\" in text or text == "..":
         raise typer.BadParameter(f"{text!r} must be part of a file name: no slashes, not ..", param_hint=option)
+
+
+def local_part(root: "Location") -> Path:
+    """Where runs and features go: below the workspace, or, if that lies in a bucket, below ./hico-data."""
+    return root if isinstance(root, Path) else Path(DEFAULT_ROOT)
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def read_size(text: str) -> int:
+    """'1.5GB' -> 1_500_000_000 bytes.
+
+    Raises:
+        typer.BadParameter: it is no size.
+
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no size; write 500MB or 1.5GB")
+    return int(float(match[1]) * _UNITS[(match[2] or "").upper()])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hico_cli.console import complain, noting_signals, progress, result
-from hico_cli.options import DEFAULT_ROOT, Device, Json, Root, require_file_name_part
+from hico_cli.options import DEFAULT_ROOT, CacheDir, Device, Json, Root, local_part, read_size, require_file_name_part
 
 if TYPE_CHECKING:
     from hico_core.config import Config
@@ -37,6 +37,8 @@ def pretrain(
     decoder: Annotated[
         Literal["auto", "pyav", "decord"] | None, typer.Option(help="Reads the clips; all give the same pixels.")
     ] = None,
+    cache_dir: CacheDir = None,
+    cache_size: Annotated[str | None, typer.Option(metavar="SIZE", help="What those copies may take.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     init_from: Annotated[
         Path | None, typer.Option(help="Start from the encoder of this checkpoint (ours or the authors').")
@@ -52,15 +54,25 @@ def pretrain(
 
     require_file_name_part(name or "", option="--name")
     base = f"{dataset}-{recipe or default_recipe(dataset)}"
-    shortcuts = {"train.batch_size": batch_size, "train.max_steps": max_steps, "data.decoder": decoder}
+    shortcuts = {
+        "train.batch_size": batch_size,
+        "train.max_steps": max_steps,
+        "data.decoder": decoder,
+        "data.cache_dir": None if cache_dir is None else str(cache_dir),
+        "data.cache_gb": None if cache_size is None else read_size(cache_size) / 1e9,
+    }
     settings = _compose(config, base, epochs, shortcuts, override or [])
 
     # Slow to load, so that a wrong key is told at once.
+    from hico_core.corpus.storage import locate, require_reachable
     from hico_core.training.loop import pretrain as run
     from hico_core.training.loop import rehearse
 
+    place = locate(root)
+    require_reachable(place)
+
     if dry_run:
-        rehearsal = rehearse(settings, root=root, device=device, init_from=init_from)
+        rehearsal = rehearse(settings, root=place, device=device, init_from=init_from)
         sizes = rehearsal._asdict()
         text = dump_config(settings) + "\n" + "\n".join(f"{key}: {value}" for key, value in sizes.items())
         result(text, {"config": settings.model_dump(mode="json"), **sizes}, as_json=json)
@@ -79,8 +91,8 @@ def pretrain(
 
         summary = run(
             settings,
-            root=root,
-            run_dir=root / "runs" / (name or base),
+            root=place,
+            run_dir=local_part(place) / "runs" / (name or base),
             device=device,
             resume=resume,
             init_from=init_from,
@@ -98,7 +110,7 @@ def pretrain(
 
 
 def _compose(
-    path: Path | None, base: str, epochs: int | None, shortcuts: Mapping[str, int | str | None], overrides: list[str]
+    path: Path | None, base: str, epochs: int | None, shortcuts: Mapping[str, float | str | None], overrides: list[str]
 ) -> "Config":
     """The recipe, the file, the shortcut options, then `-o`; later wins."""
     from hico_core.config import load_config

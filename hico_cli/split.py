@@ -1,40 +1,98 @@
-"""`hico split`: untrimmed videos -> exact 5 s clips."""
+"""`hico split`: untrimmed videos -> exact clips."""
 
 import os
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from hico_cli.console import complain, progress, raising_on_signals, result
-from hico_cli.options import DEFAULT_ROOT, Json, Root
+from hico_cli.options import DEFAULT_ROOT, CacheDir, Json, Root, read_size
+
+if TYPE_CHECKING:
+    from hico_core.corpus.records import SplitOptions
 
 
 def split(
     inputs: Annotated[
-        list[str],
-        typer.Argument(help="Videos, folders of videos, patterns, or .txt lists with a path a line."),
-    ],
-    root: Root = DEFAULT_ROOT,
-    subset: Annotated[Literal["train", "val", "test"], typer.Option(help="Where the clips belong.")] = "train",
-    segment_seconds: Annotated[float, typer.Option(min=0.5, help="Length of a clip.")] = 5.0,
-    tail: Annotated[
-        Literal["keep", "drop"], typer.Option(help="What becomes of a last clip that is shorter.")
-    ] = "keep",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Videos at a time; a core each. Default: all cores.")
+        list[str] | None,
+        typer.Argument(help="Videos, folders, patterns, .txt lists (a path a line), addresses in buckets."),
     ] = None,
+    root: Root = DEFAULT_ROOT,
+    subset: Annotated[Literal["train", "val", "test"], typer.Option(help="Which part of the data it is.")] = "train",
+    segment_seconds: Annotated[float, typer.Option(min=0.1, help="Length of a clip.")] = 5.0,
+    tail: Annotated[
+        Literal["keep", "drop"], typer.Option(help="What to do with a last clip that is shorter.")
+    ] = "keep",
+    profile: Annotated[
+        Literal["training", "archive", "source"],
+        typer.Option(help="training: fastest to read; archive: close to the source; source: its size and quality."),
+    ] = "training",
+    short_side: Annotated[int | None, typer.Option(help="Pixels at most; 0: as the source.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Constant frame rate. Default: each frame at its time.")] = None,
+    crf: Annotated[int | None, typer.Option(min=0, max=51, help="Quality; less is better.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Of the encoder: veryfast, medium, ...")] = None,
+    gop: Annotated[int | None, typer.Option(min=1, help="Frames between keyframes, at most.")] = None,
+    encoder: Annotated[
+        Literal["libx264", "libx265", "libopenh264", "h264_nvenc"] | None, typer.Option(help="Of ffmpeg.")
+    ] = None,
+    audio: Annotated[Literal["keep", "drop"] | None, typer.Option(help="Default: drop.")] = None,
+    verify: Annotated[
+        Literal["fast", "full"], typer.Option(help="fast: counts, times, sizes. full: decode each clip as well.")
+    ] = "fast",
+    on_corrupt: Annotated[
+        Literal["keep-good", "skip", "fail"],
+        typer.Option(help="A damaged video: keep its good clips, leave it out, or end the command."),
+    ] = "skip",
+    workers: Annotated[int | None, typer.Option(min=1, help="Videos at a time. Default: one a core.")] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="Threads here, or a Ray cluster.")] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(help="Of the cluster's head. Default: RAY_ADDRESS, else a new one on this machine.")
+    ] = None,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only part I of N, for job arrays.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Split finished videos again.")] = False,
+    checksum: Annotated[
+        bool, typer.Option("--checksum", help="Tell sources apart by SHA-256, not by time of change.")
+    ] = False,
+    timeout: Annotated[float | None, typer.Option(min=0.1, help="Seconds that one video may take.")] = None,
+    min_free: Annotated[str, typer.Option(metavar="SIZE", help="Stop when less disk is free.")] = "1GB",
+    cache_dir: CacheDir = None,
+    status: Annotated[bool, typer.Option("--status", help="Only tell what ROOT's records say.")] = False,
     json: Json = False,
 ) -> None:
-    """Cut untrimmed videos into exact 5 s clips that are cheap to decode.
+    """Split videos into clips of 5 s that hold each frame exactly once, in ROOT/train (or val, test).
 
-    Each frame of a video lands in exactly one clip. Finished videos are left alone, so the same command goes on
-    where it was stopped. Exit code 3: some videos failed; they are listed in ROOT/failures.jsonl.
+    Finished videos are left alone, so the same command goes on where it was stopped. Exit code 3: some videos
+    failed; they are listed in ROOT/failures.jsonl.
     """
     from hico_core.corpus.ids import find_sources
-    from hico_core.corpus.records import SplitOptions
-    from hico_core.corpus.split import SplitEvent, split_videos
+    from hico_core.corpus.records import PROFILES
+    from hico_core.corpus.split import SplitEvent, SplitPolicy, split_videos
+    from hico_core.corpus.storage import default_cache_folder, locate, require_reachable
 
+    place = locate(root)
+    require_reachable(place)
+    if status:
+        _print_status(str(root), as_json=json)
+        return
+    if not inputs:
+        raise typer.BadParameter("name some videos, or folders of them", param_hint="INPUTS")
+    changes = {
+        "short_side": short_side,
+        "fps": fps,
+        "crf": crf,
+        "preset": preset,
+        "gop": gop,
+        "encoder": encoder,
+        "audio": audio,
+    }
+    base = PROFILES[profile].model_dump() | {"subset": subset, "segment_seconds": segment_seconds, "tail": tail}
+    options = _validated(base | {key: value for key, value in changes.items() if value is not None})
+    part = _read_shard(shard) if shard else None
     sources = find_sources(inputs)
+    if isinstance(place, Path):
+        place = place.absolute()
     with (
         raising_on_signals("stopped; the same command goes on"),
         progress("split", total=len(sources), as_json=json) as report,
@@ -42,28 +100,92 @@ def split(
 
         def on_event(event: SplitEvent) -> None:
             record = event.record
-            if record.failure:
+            if record.failure and event.outcome == "failed":
                 complain(f"{record.source.path}: {record.failure.error}")
             count = f"{event.num_done}/{event.num_videos}"
             fields = {"video": record.video_id, "outcome": event.outcome, "clips": len(record.clips)}
-            report(
-                event.num_done,
-                f"{count} {record.video_id}: {event.outcome}, {len(record.clips)} clips",
-                fields,
-            )
+            report(event.num_done, f"{count} {record.video_id}: {event.outcome}, {len(record.clips)} clips", fields)
 
         summary = split_videos(
             sources,
-            root=root,
-            options=SplitOptions(subset=subset, segment_seconds=segment_seconds, tail=tail),
+            root=place,
+            options=options,
             workers=workers or os.cpu_count() or 1,
             on_event=on_event,
+            policy=SplitPolicy(
+                verify=verify,
+                on_corrupt=on_corrupt,
+                checksum=checksum,
+                force=force,
+                retry_failed=retry_failed,
+                timeout_seconds=timeout,
+                min_free_bytes=read_size(min_free),
+            ),
+            shard=part,
+            cache_folder=cache_dir or default_cache_folder(),
+            ray_address=None if engine == "local" else ray_address or os.environ.get("RAY_ADDRESS") or "local",
         )
     text = (
         f"{summary.num_split} videos split, {summary.num_unchanged} unchanged, {summary.num_failed} failed; "
-        f"{summary.num_clips} clips in {root / subset}"
+        f"{summary.num_clips} clips in {root}/{subset}"
     )
-    result(text, {**summary._asdict(), "clips": str(root / subset)}, as_json=json)
+    result(text, {**summary._asdict(), "folder": f"{root}/{subset}"}, as_json=json)
     if summary.num_failed:
-        complain(f"{summary.num_failed} videos failed: {root / 'failures.jsonl'}")
+        before = f", {summary.num_failed_before} of them before (--retry-failed)" if summary.num_failed_before else ""
+        complain(f"{summary.num_failed} videos failed{before}: {root}/failures.jsonl")
         raise typer.Exit(3)
+
+
+def _validated(settings: dict[str, object]) -> "SplitOptions":
+    """The options of the clips.
+
+    Raises:
+        typer.BadParameter: one is out of range.
+
+    """
+    from pydantic import ValidationError
+
+    from hico_core.corpus.records import SplitOptions
+
+    if settings["short_side"] == 0:
+        settings = {**settings, "short_side": None}
+    try:
+        return SplitOptions.model_validate(settings)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        option = "--" + str(problem["loc"][0]).replace("_", "-")
+        raise typer.BadParameter(f"{problem['input']}: {problem['msg']}", param_hint=option) from error
+
+
+def _read_shard(text: str) -> tuple[int, int]:
+    """'2/8' -> (2, 8).
+
+    Raises:
+        typer.BadParameter: it is not of that form, or I is not 1 to N.
+
+    """
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise typer.BadParameter(f"{text!r} must be I/N with I from 1 to N, such as 2/8", param_hint="--shard")
+    return int(number), int(count)
+
+
+def _print_status(root: str, *, as_json: bool) -> None:
+    """A table of what the records of a workspace say."""
+    from hico_core.corpus.status import summarise_records
+    from hico_core.corpus.storage import locate
+
+    rows = summarise_records(locate(root))
+    if as_json:
+        result("", {"status": [row._asdict() for row in rows]}, as_json=True)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("subset", "made by", "state", "videos", "clips", "hours", "GB")
+    for row in rows:
+        size = f"{row.size_bytes / 1e9:.2f}"
+        table.add_row(
+            row.subset, row.kind, row.state, str(row.num_videos), str(row.num_clips), f"{row.seconds / 3600:.2f}", size
+        )
+    Console().print(table)

@@ -28,6 +28,10 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
     crop_size: int = Field(112, ge=32)
     """Height and width of a clip, in pixels."""
     decoder: Literal["auto", "pyav", "decord"] = "auto"
+    cache_dir: str | None = None
+    """Where copies of files from buckets are kept; null: ~/.cache/hico."""
+    cache_gb: float = Field(20.0, gt=0)
+    """What they may take."""
     workers: int | None = Field(None, ge=0)
     """Processes that read clips; 0 reads in the training process, null takes one a core, at most 8."""
     max_bad_fraction: float = Field(0.05, ge=0, le=1)

@@ -1,16 +1,27 @@
-"""Doing the same work for many items, several at a time."""
+"""Doing the same work for many items, several at a time: in threads here, or on a Ray cluster."""
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+from hico_core.errors import HicoError, UsageError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# How often Ray tries an item again whose process or node died. Errors of the work itself are not retried.
+_RETRIES = 3
+
+# Items that wait on a Ray cluster beside those that run, per CPU: enough that no CPU waits, few enough that neither
+# memory nor the cluster's queue grows with the number of items.
+_PER_CPU = 2
+
 
 def run_on_threads(
     work: Callable[[Item], Result], items: Iterable[Item], *, workers: int, stop: Callable[[], None]
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Call `work` on each item and yield the results as they come.
 
     Threads are right where the work is done by other processes, such as ffmpeg. Only a few items are handed
@@ -40,3 +51,73 @@ def run_on_threads(
         if not finished:
             stop()
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def run_on_ray(
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    address: str,
+    on_lost: Callable[[Item, str], Result],
+) -> Generator[Result, None, None]:
+    """Call `work` on each item in some process of a Ray cluster, one CPU each, and yield the results as they come.
+
+    An item whose process or node dies is tried again on another; `work` must give the same result when it is
+    done twice, also at the same time.
+
+    Args:
+        work: importable on all nodes, with the arguments bound to it; an exception in it ends the whole run.
+        items: taken one by one.
+        address: of the cluster's head, "auto" for the one this machine belongs to, or "local" to start one here.
+        on_lost: makes the result of an item whose every attempt was cut off, from it and the reason.
+
+    Raises:
+        UsageError: Ray is not installed.
+        HicoError: there is no cluster at that address.
+
+    """
+    if find_spec("ray") is None:
+        raise UsageError("--engine ray: needs the package ray; pip install 'hico[ray]'")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise HicoError(f"--ray-address {address}: cannot join the cluster ({reason})") from error
+
+    @ray.remote(num_cpus=1, max_retries=_RETRIES)
+    def task(item: Item) -> Result:
+        return work(item)
+
+    resources: Callable[[], dict[str, float]] = ray.cluster_resources  # asked each time: nodes come and go
+    pending: dict[Any, Item] = {}
+    try:
+        for item in items:
+            pending[task.remote(item)] = item
+            if len(pending) >= _PER_CPU * max(resources().get("CPU", 1), 1):
+                yield from _finished(pending, on_lost)
+        while pending:
+            yield from _finished(pending, on_lost)
+    finally:
+        # Ends what still runs: Ray kills a worker's whole process group.
+        for reference in pending:
+            ray.cancel(reference, force=True)
+        ray.shutdown()
+
+
+def _finished(pending: dict[Any, Item], on_lost: Callable[[Item, str], Result]) -> Iterator[Result]:
+    """Wait for at least one pending item; take it out and yield its result."""
+    import ray
+
+    done, _ = ray.wait(list(pending), num_returns=1)
+    for reference in done:
+        item = pending.pop(reference)
+        try:
+            result: Result = ray.get(reference)
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
+            result = on_lost(item, str(error).splitlines()[0])
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        yield result

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ class Finished(NamedTuple):
 
     exit_code: int
     stderr_lines: list[str]
+    timed_out: bool = False
 
 
 def find_ffmpeg() -> Path:
@@ -60,10 +62,30 @@ def passthrough_arguments(version: tuple[int, int] | None) -> dict[str, str]:
     return {"vsync" if old else "fps_mode": "passthrough"}
 
 
+def _dies_with_us() -> list[str]:
+    """What to put before a command so that the kernel kills it when the thread that started it ends.
+
+    That covers a SIGKILL, which no handler of ours sees. Only Linux can do it.
+    """
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+
+
 class Ffmpeg:
     """Runs one ffmpeg program, from any number of threads, and can end all its runs at once."""
 
-    def __init__(self, program: Path) -> None:
+    def __init__(self, program: Path, *, own_session: bool = True) -> None:
+        """Look at the program's version.
+
+        Args:
+            program: from `find_ffmpeg`.
+            own_session: run apart from the terminal, so that Ctrl-C reaches only us, and we end it. False where
+                somebody else ends our whole process group, as Ray does.
+
+        Raises:
+            HicoError: it is no ffmpeg.
+
+        """
         self.program = program
         try:
             banner = subprocess.run(
@@ -74,30 +96,43 @@ class Ffmpeg:
         self.banner = banner.splitlines()[0]
         self.version = parse_version(banner)
         self.stopped = False
+        self._own_session = own_session
+        self._prefix = _dies_with_us()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
 
-    def run(self, arguments: list[str], *, cwd: Path) -> Finished:
-        """Run to the end in folder `cwd`; `arguments` come after the program's name."""
+    def run(self, arguments: list[str], *, cwd: Path, deadline: float | None = None) -> Finished:
+        """Run to the end in folder `cwd`.
+
+        Args:
+            arguments: what comes after the program's name.
+            cwd: where it runs and writes.
+            deadline: kill it at this time of `time.monotonic()`.
+
+        """
         with self._lock:
             if self.stopped:
                 return Finished(-1, ["stopped before it started"])
-            # A session of its own: Ctrl-C in the terminal reaches us, and we end it, rather than both at once.
             process = subprocess.Popen(
-                [str(self.program), *arguments],
+                [*self._prefix, str(self.program), *arguments],
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                start_new_session=True,
+                start_new_session=self._own_session,
             )
             self._running.add(process)
+        timed_out = False
         try:
+            _, stderr = process.communicate(timeout=None if deadline is None else max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            timed_out = True
+            process.kill()
             _, stderr = process.communicate()
         finally:
             with self._lock:
                 self._running.discard(process)
-        return Finished(process.returncode, stderr.decode(errors="replace").splitlines())
+        return Finished(process.returncode, stderr.decode(errors="replace").splitlines(), timed_out)
 
     def stop(self) -> None:
         """Kill what runs and start nothing more. What it wrote lies under temporary names."""

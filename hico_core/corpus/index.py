@@ -1,9 +1,15 @@
-"""Records -> <root>/index.parquet, a row per clip, and the authors' list files beside it."""
+"""Records -> <root>/index.parquet, a row per clip, and the authors' list files beside it.
 
+The index says what the records say and looks at no clip, so it is made in one pass over the records in bounded
+memory. `check_files` in check.py compares it with what lies on disk.
+"""
+
+import hashlib
 from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -11,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hico_core import __version__
-from hico_core.corpus.records import VideoRecord, read_records
+from hico_core.corpus.records import ClipRecord, Subset, VideoRecord, read_records
+from hico_core.corpus.storage import Location, locate, publish
 from hico_core.errors import HicoError
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 # Written a part at a time, so memory does not grow with the number of clips.
 _ROWS_PER_GROUP = 65_536
@@ -43,6 +50,7 @@ _SCHEMA = pa.schema(
         ("sha256", pa.string()),
         ("source", pa.string()),  # the untrimmed video
         ("label", pa.int32()),  # class of the video; null where there is none
+        ("first_frame", pa.int32()),  # number of the row's first frame in its file: not 0 in untrimmed videos
     ],
     metadata={"hico_schema_version": SCHEMA_VERSION, "hico_version": __version__},
 )
@@ -57,20 +65,31 @@ class IndexSummary(NamedTuple):
     clips_of: dict[str, int]  # subset -> clips
 
 
-def _rows(record: VideoRecord) -> Iterator[dict[str, Any]]:
-    """The rows of one video."""
-    for number, clip in enumerate(record.clips):
-        yield {
-            "video_id": record.video_id,
-            "clip_index": number,
-            "num_clips": len(record.clips),
-            "subset": record.options.subset,
-            "fps": record.fps,
-            "variable_fps": record.variable_fps,
-            "source": record.source.path,
-            "label": None,
-            **clip.model_dump(),
-        }
+def subset_of(record: VideoRecord, *, val_fraction: float) -> Subset:
+    """The subset a video counts to: its own, but for this part of the training videos, which are for validation.
+
+    Which ones follows from their ids, so a video stays where it is when others come or go.
+    """
+    digest = hashlib.sha256(record.video_id.encode()).digest()
+    drawn = int.from_bytes(digest[:8], "big") / 2**64
+    return "val" if record.options.subset == "train" and drawn < val_fraction else record.options.subset
+
+
+def _columns_of(record: VideoRecord, subset: Subset) -> dict[str, list[Any]]:
+    """The rows of one video, as columns."""
+    clips = record.clips
+    count = len(clips)
+    return {
+        "video_id": [record.video_id] * count,
+        "clip_index": list(range(count)),
+        "num_clips": [count] * count,
+        "subset": [subset] * count,
+        "fps": [record.fps] * count,
+        "variable_fps": [record.variable_fps] * count,
+        "source": [record.source.path] * count,
+        "label": [None] * count,
+        **{name: [getattr(clip, name) for clip in clips] for name in ClipRecord.model_fields},
+    }
 
 
 def list_line(video_id: str, start_ms: int, end_ms: int) -> str:
@@ -78,82 +97,78 @@ def list_line(video_id: str, start_ms: int, end_ms: int) -> str:
     return f"{video_id},{start_ms:07d},{end_ms:07d}\n"
 
 
-def _check_files(root: Path, record: VideoRecord) -> None:
-    """Each clip of a record lies where it was committed, with the size it had.
-
-    Raises:
-        HicoError: one does not.
-
-    """
-    for clip in record.clips:
-        path = root / clip.path
-        try:
-            size = path.stat().st_size
-        except FileNotFoundError:
-            raise HicoError(
-                f"{path}: is missing; delete {root / 'records' / record.video_id}.json and run `hico split` again"
-            ) from None
-        if size != clip.size_bytes:
-            raise HicoError(f"{path}: has {size} bytes instead of {clip.size_bytes}; it was changed after the split")
+def _batches(records: Iterable[tuple[VideoRecord, Subset]]) -> Iterator[pa.RecordBatch]:
+    """Rows of many videos, a part at a time."""
+    columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
+    for record, subset in records:
+        for name, values in _columns_of(record, subset).items():
+            columns[name] += values
+        if len(columns["path"]) >= _ROWS_PER_GROUP:
+            yield pa.RecordBatch.from_pydict(columns, schema=_SCHEMA)
+            columns = {name: [] for name in _SCHEMA.names}
+    if columns["path"]:
+        yield pa.RecordBatch.from_pydict(columns, schema=_SCHEMA)
 
 
-def build_index(root: Path) -> IndexSummary:
+def build_index(root: Location, *, val_fraction: float = 0.0) -> IndexSummary:
     """Write index.parquet and the list files from the records under `root`; each is there whole or not at all.
 
     Rows are sorted by video and time. Videos that failed are left out and counted.
 
+    Args:
+        root: the workspace.
+        val_fraction: part of the training videos that count to the subset val, as drawn by their ids.
+
     Raises:
-        HicoError: there are no records, or a clip is not as its record says.
+        HicoError: there are no records, or none without failure.
 
     """
     clips_of: Counter[str] = Counter()
     num_videos = num_failed = 0
-    targets = [root / "index.parquet", *(root / name for name in _LIST_FILES.values())]
-    beside = {target: target.with_name(f".{target.name}.tmp") for target in targets}
-    lists = {subset: beside[root / name] for subset, name in _LIST_FILES.items()}
     if not (root / "records").is_dir():
         raise HicoError(f"{root}: nothing was split here yet; run `hico split VIDEOS --root {root}` first")
 
-    def rows() -> Iterator[dict[str, Any]]:
+    def good_records() -> Iterator[tuple[VideoRecord, Subset]]:
         nonlocal num_videos, num_failed
         for record in read_records(root):
             if record.failure:
                 num_failed += 1
                 continue
             num_videos += 1
-            _check_files(root, record)
-            subset = record.options.subset
+            subset = subset_of(record, val_fraction=val_fraction)
             clips_of[subset] += len(record.clips)
             open_lists[subset].writelines(
                 list_line(record.video_id, clip.start_ms, clip.end_ms) for clip in record.clips
             )
-            yield from _rows(record)
+            yield record, subset
 
-    open_lists = {subset: path.open("w", encoding="utf-8", newline="\n") for subset, path in lists.items()}
-    try:
-        with pq.ParquetWriter(beside[targets[0]], _SCHEMA, compression="zstd") as writer:
-            remaining = rows()
-            while part := list(islice(remaining, _ROWS_PER_GROUP)):
-                writer.write_table(pa.Table.from_pylist(part, schema=_SCHEMA))
+    with ExitStack() as stack:
+        folder = root if isinstance(root, Path) else Path(stack.enter_context(TemporaryDirectory(prefix="hico-")))
+        beside = {name: folder / f".{name}.tmp" for name in ("index.parquet", *_LIST_FILES.values())}
+        for path in beside.values():
+            stack.callback(path.unlink, missing_ok=True)
+        open_lists = {
+            subset: stack.enter_context(beside[name].open("w", encoding="utf-8", newline="\n"))
+            for subset, name in _LIST_FILES.items()
+        }
+        with pq.ParquetWriter(beside["index.parquet"], _SCHEMA, compression="zstd") as writer:
+            for batch in _batches(good_records()):
+                writer.write_batch(batch)
         for opened in open_lists.values():
             opened.close()
         if not num_videos:
             raise HicoError(f"{root}: no video was split without failure; see {root / 'failures.jsonl'}")
-        for target, path in beside.items():
-            path.replace(target)
-    finally:
-        for opened in open_lists.values():
-            opened.close()
-        for path in beside.values():
-            path.unlink(missing_ok=True)
-    for subset, name in _LIST_FILES.items():
-        if not clips_of[subset]:
-            (root / name).unlink()
+        for subset, name in _LIST_FILES.items():
+            if clips_of[subset]:
+                publish(beside[name], root / name)
+            else:
+                (root / name).unlink(missing_ok=True)
+        publish(beside["index.parquet"], root / "index.parquet")
     return IndexSummary(num_videos, sum(clips_of.values()), num_failed, dict(clips_of))
 
 
-def read_index(root: Path | str, *, columns: list[str] | None = None) -> pd.DataFrame:
-    """The index under `root`, sorted by video and time.
+def read_index_table(root: "Location | str", *, columns: list[str] | None = None) -> pa.Table:
+    """The index under `root` as Arrow columns, sorted by video and time.
 
     Args:
         root: the workspace.
@@ -163,9 +178,9 @@ def read_index(root: Path | str, *, columns: list[str] | None = None) -> pd.Data
         HicoError: there is no index, or one of another schema.
 
     """
-    path = Path(root) / "index.parquet"
+    path = locate(root) / "index.parquet" if isinstance(root, str) else root / "index.parquet"
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path if isinstance(path, Path) else path.open("rb"))
     except FileNotFoundError:
         raise HicoError(f"{root}: has no index.parquet; run `hico index --root {root}` first") from None
     except pa.ArrowInvalid as error:
@@ -177,8 +192,21 @@ def read_index(root: Path | str, *, columns: list[str] | None = None) -> pd.Data
                 f"{path}: index of schema {version}, this is hico {__version__} with schema {SCHEMA_VERSION}; "
                 f"run `hico index --root {root}` again"
             )
-        table = file.read(columns=columns)
-    frame: pd.DataFrame = table.to_pandas()
+        return file.read(columns=columns)
+
+
+def read_index(root: "Location | str", *, columns: list[str] | None = None) -> pd.DataFrame:
+    """The index under `root` for people: a row per clip, sorted by video and time.
+
+    Args:
+        root: the workspace.
+        columns: only these.
+
+    Raises:
+        HicoError: there is no index, or one of another schema.
+
+    """
+    frame: pd.DataFrame = read_index_table(root, columns=columns).to_pandas()
     if "label" in frame:
         frame["label"] = frame["label"].astype("Int32")  # keeps nulls, which NumPy's int32 cannot
     return frame

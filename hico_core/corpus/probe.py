@@ -1,6 +1,6 @@
 """What a video file is, read through PyAV: without decoding, and without ffprobe."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import pairwise
@@ -19,6 +19,18 @@ _OPEN_OPTIONS = {"protocol_whitelist": "file"}
 
 # A frame this far from its place on a constant grid, in frame periods, is shown as a neighbouring frame.
 _GRID_TOLERANCE = 0.5
+
+
+# Where each packet is one shown frame and a seek lands on the keyframe that was asked for.
+_SEEKABLE = {("mp4", "h264"), ("mp4", "hevc")}
+
+
+class Packet(NamedTuple):
+    """A compressed frame."""
+
+    pts: int  # when it is shown, in ticks
+    dts: int  # when it is decoded
+    is_keyframe: bool
 
 
 class Keyframe(NamedTuple):
@@ -76,14 +88,19 @@ def short_reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error).splitlines()[0]
 
 
-def read_packets(container: InputContainer, stream: VideoStream, *, path: Path | str) -> VideoInfo:
-    """Go through all packets of an open video, decoding none.
+def is_seekable(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether packets are frames one to one, and a seek finds its keyframe, so that parts can be decoded alone."""
+    return any((kind, stream.codec_context.name) in _SEEKABLE for kind in container.format.name.split(","))
+
+
+def packets_in_order(container: InputContainer, stream: VideoStream, *, path: Path | str) -> list[Packet]:
+    """All packets of an open video in decoding order, decoding none.
 
     Raises:
         BadVideo: the file cannot be read to its end or has no frames.
 
     """
-    packets: list[tuple[int, int, bool]] = []
+    packets: list[Packet] = []
     try:
         for packet in container.demux(stream):
             if packet.size == 0 or packet.is_discard:
@@ -91,19 +108,31 @@ def read_packets(container: InputContainer, stream: VideoStream, *, path: Path |
             # Streams such as MPEG-4 in AVI carry only decoding times; without reordering they are the same.
             moment = packet.pts if packet.pts is not None else packet.dts
             if moment is not None:
-                packets.append((moment, packet.dts if packet.dts is not None else moment, packet.is_keyframe))
+                packets.append(Packet(moment, packet.dts if packet.dts is not None else moment, packet.is_keyframe))
     except av.FFmpegError as error:
         raise BadVideo(path, f"is damaged ({short_reason(error)})") from error
-    if not packets or stream.time_base is None:
+    if not packets:
         raise BadVideo(path, "has a video stream without frames")
-    packets.sort()
+    return packets
+
+
+def read_packets(container: InputContainer, stream: VideoStream, *, path: Path | str) -> VideoInfo:
+    """What an open video's packets say of it, decoding none.
+
+    Raises:
+        BadVideo: the file cannot be read to its end or has no frames.
+
+    """
+    packets = sorted(packets_in_order(container, stream, path=path))
+    if stream.time_base is None:
+        raise BadVideo(path, "has a video stream without a clock")
     return VideoInfo(
         width=stream.width,
         height=stream.height,
         codec=stream.codec_context.name,
         time_base=stream.time_base,
-        timestamps=[moment for moment, _, _ in packets],
-        keyframes=[Keyframe(i, tick) for i, (_, tick, is_keyframe) in enumerate(packets) if is_keyframe],
+        timestamps=[packet.pts for packet in packets],
+        keyframes=[Keyframe(i, packet.dts) for i, packet in enumerate(packets) if packet.is_keyframe],
     )
 
 
@@ -145,3 +174,31 @@ def largest_keyframe_interval(info: VideoInfo) -> int:
     num_frames = len(info.timestamps)
     borders = [*(keyframe.position for keyframe in info.keyframes), num_frames]
     return max((b - a for a, b in pairwise(borders)), default=num_frames)
+
+
+def damaged_timestamps(packets: Sequence[Packet], decoded: Container[int]) -> set[int]:
+    """Timestamps of the frames that cannot be trusted where some packets did not decode.
+
+    A frame is built on frames decoded before it, back to a keyframe. So from a packet that fails, all is suspect up
+    to the next keyframe, and with it the frames that are decoded after that keyframe but shown before it.
+
+    Args:
+        packets: of the whole video, in decoding order.
+        decoded: timestamps of the frames that a decoder gave which leaves out what it cannot decode.
+
+    """
+    damaged: set[int] = set()
+    suspect = lead = False
+    keyframe_pts = packets[0].pts
+    for packet in packets:
+        if packet.is_keyframe:
+            lead = suspect  # whether the frames that lead up to this keyframe are built on suspect ones
+            suspect = False
+            keyframe_pts = packet.pts
+        elif packet.pts > keyframe_pts:
+            lead = False
+        if packet.pts not in decoded:
+            suspect = True
+        if suspect or (packet.pts < keyframe_pts and lead):
+            damaged.add(packet.pts)
+    return damaged

@@ -5,42 +5,77 @@ without a record are leftovers, and nothing is ever concluded from a listing of 
 """
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from hico_core.corpus.storage import Location, is_remote, locked, publish, write_atomically
 from hico_core.errors import HicoError
 
 Subset = Literal["train", "val", "test"]
+Encoder = Literal["libx264", "libx265", "libopenh264", "h264_nvenc"]
+Verification = Literal["fast", "full"]
 
 
 class SourceFile(BaseModel, frozen=True, extra="forbid"):
     """The file that a record is about; another size or time means that it is about another file."""
 
-    path: str  # absolute
+    path: str  # absolute, or an address in a bucket; empty where it is not known
     size_bytes: int
     mtime_ns: int
+    sha256: str | None = None  # if asked for; then it decides, not the time
 
 
 class SplitOptions(BaseModel, frozen=True, extra="forbid"):
-    """Everything that decides what the clips of a video are."""
+    """Everything that decides what the clips of a video are. The defaults are the profile "training"."""
 
+    kind: Literal["split"] = "split"
     subset: Subset = "train"
-    segment_seconds: float = 5.0
+    segment_seconds: float = Field(5.0, gt=0)
     tail: Literal["keep", "drop"] = "keep"
-    short_side: int = 256  # pixels
+    short_side: int | None = Field(192, ge=16)  # pixels at most; None: the source's size
+    fps: float | None = Field(None, gt=0)  # None: each frame at its own time
+    encoder: Encoder = "libx264"
     preset: str = "veryfast"
-    crf: int = 23
-    gop: int = 30  # frames
+    crf: int = Field(23, ge=0, le=51)  # constant quality, less is better
+    gop: int = Field(16, ge=1)  # frames from keyframe to keyframe, at most
+    fast_decode: bool = True  # cheaper to read: simpler coding, and three of four frames that no other refers to
+    audio: Literal["drop", "keep"] = "drop"
+
+
+PROFILES = {
+    # What the loader reads fastest; docs/benchmarks.md has the measurements behind the choice.
+    "training": SplitOptions(),
+    # Close to the source at a smaller size, for people and for other tools.
+    "archive": SplitOptions(short_side=256, preset="medium", crf=18, gop=250, fast_decode=False),
+    # The source's size, and hardly a visible loss.
+    "source": SplitOptions(short_side=None, preset="medium", crf=17, gop=250, fast_decode=False),
+}
+
+
+class UntrimmedOptions(BaseModel, frozen=True, extra="forbid"):
+    """A video that is read where it lies, in rows of this length."""
+
+    kind: Literal["untrimmed"] = "untrimmed"
+    subset: Subset = "train"
+    segment_seconds: float = Field(5.0, gt=0)
+
+
+class AdoptedOptions(BaseModel, frozen=True, extra="forbid"):
+    """Clips that another tool cut."""
+
+    kind: Literal["adopted"] = "adopted"
+    subset: Subset = "train"
 
 
 class ClipRecord(BaseModel, frozen=True, extra="forbid"):
     """One clip; the columns of index.parquet."""
 
-    path: str  # relative to the root, /-separated
+    path: str  # relative to the root, /-separated; of an untrimmed video: the video's own
+    first_frame: int = 0  # number of the first frame in that file
     start_ms: int  # of the plan
     end_ms: int
     start_seconds: float  # of its first frame, from the source's first frame
@@ -51,13 +86,13 @@ class ClipRecord(BaseModel, frozen=True, extra="forbid"):
     codec: str
     keyframe_interval: int  # frames
     size_bytes: int
-    sha256: str
+    sha256: str | None  # None for untrimmed videos
 
 
 class Failure(BaseModel, frozen=True, extra="forbid"):
     """Why a video could not be used."""
 
-    stage: str
+    stage: str  # probe, decode, split, timeout, verify, plan or engine
     error: str
     stderr_tail: list[str] = []
 
@@ -69,8 +104,11 @@ class VideoRecord(BaseModel, frozen=True, extra="forbid"):
     hico_version: str
     video_id: str
     source: SourceFile
-    options: SplitOptions
+    options: Annotated[SplitOptions | UntrimmedOptions | AdoptedOptions, Field(discriminator="kind")]
     attempts: int
+    verified: Verification = "fast"
+    num_decode_errors: int = 0  # lines that ffmpeg wrote about the source
+    num_damaged_clips: int = 0  # left out
     fps: float | None = None  # average
     variable_fps: bool | None = None
     clips: list[ClipRecord] = []
@@ -86,28 +124,21 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def source_file(path: Path) -> SourceFile:
-    """The identity of a file on disk; a missing one has size and time 0."""
+def source_file(location: Location) -> SourceFile:
+    """The identity of a video file; a missing one has size and time 0."""
     try:
-        stat = path.stat()
+        stat = location.stat()
     except OSError:
-        return SourceFile(path=str(path), size_bytes=0, mtime_ns=0)
-    return SourceFile(path=str(path), size_bytes=stat.st_size, mtime_ns=stat.st_mtime_ns)
+        return SourceFile(path=str(location), size_bytes=0, mtime_ns=0)
+    mtime_ns = round(stat.st_mtime * 1e9) if is_remote(location) else stat.st_mtime_ns
+    return SourceFile(path=str(location), size_bytes=stat.st_size, mtime_ns=mtime_ns)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
-
-
-def _record_path(root: Path, video_id: str) -> Path:
+def _record_path(root: Location, video_id: str) -> Location:
     return root / "records" / f"{video_id}.json"
 
 
-def read_record(root: Path, video_id: str) -> VideoRecord | None:
+def read_record(root: Location, video_id: str) -> VideoRecord | None:
     """The record of one video, or None if there is none.
 
     Raises:
@@ -123,25 +154,36 @@ def read_record(root: Path, video_id: str) -> VideoRecord | None:
         raise HicoError(f"{path}: not a record of this version of hico; delete it to split the video anew") from error
 
 
-def read_records(root: Path) -> Iterator[VideoRecord]:
+def read_records(root: Location) -> Iterator[VideoRecord]:
     """All records in order of their ids, one at a time."""
-    ids = sorted(path.name.removesuffix(".json") for path in (root / "records").glob("*.json"))
-    for video_id in ids:
-        record = read_record(root, video_id)
+    folder = root / "records"
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    for name in sorted(name.removesuffix(".json") for name in names if name.endswith(".json")):
+        record = read_record(root, name)
         if record is not None:
             yield record
 
 
-def write_record(root: Path, record: VideoRecord) -> None:
-    """Commit what happened to a video."""
-    write_atomically(_record_path(root, record.video_id), record.model_dump_json(indent=1) + "\n")
+def write_record(root: Location, record: VideoRecord, *, scratch: Path) -> None:
+    """Commit what happened to a video.
+
+    Args:
+        root: the workspace.
+        record: what is known now.
+        scratch: a folder of the caller, on the workspace's disk if that is local.
+
+    """
+    beside = scratch / "record.json"
+    beside.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    publish(beside, _record_path(root, record.video_id))
 
 
-def remove_record(root: Path, record: VideoRecord) -> None:
-    """Take back a commit: the record first, then its clips."""
+def remove_record(root: Location, record: VideoRecord) -> None:
+    """Take back a commit: the record first, then its clips. An untrimmed video's file is not ours."""
     _record_path(root, record.video_id).unlink(missing_ok=True)
-    for clip in record.clips:
-        (root / clip.path).unlink(missing_ok=True)
+    if record.options.kind == "split":
+        for clip in record.clips:
+            (root / clip.path).unlink(missing_ok=True)
 
 
 class FailureLine(BaseModel, frozen=True, extra="forbid"):
@@ -155,7 +197,15 @@ class FailureLine(BaseModel, frozen=True, extra="forbid"):
     command: str  # that failed on this source
 
 
-def update_failures(root: Path, *, command: str, fine: Iterable[str], failed: Iterable[tuple[str, Failure]]) -> None:
+class FailedSource(NamedTuple):
+    """A source that a command could not use."""
+
+    source: str
+    failure: Failure
+    attempts: int | None = None  # None: one more than its line says
+
+
+def update_failures(root: Location, *, command: str, fine: Iterable[str], failed: Iterable[FailedSource]) -> None:
     """Bring <root>/failures.jsonl up to date: a line for each source that failed, none for one that is fine now.
 
     Args:
@@ -165,20 +215,21 @@ def update_failures(root: Path, *, command: str, fine: Iterable[str], failed: It
         failed: sources that it has not, and why.
 
     """
-    path = root / "failures.jsonl"
-    old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    lines = {(line.source, line.command): line for line in map(FailureLine.model_validate_json, old)}
-    for source in fine:
-        lines.pop((source, command), None)
-    for source, failure in failed:
-        before = lines.get((source, command))
-        lines[source, command] = FailureLine(
-            source=source,
-            stage=failure.stage,
-            error=failure.error,
-            stderr_tail=failure.stderr_tail,
-            attempts=before.attempts + 1 if before else 1,
-            command=command,
-        )
-    if lines or path.exists():
-        write_atomically(path, "".join(line.model_dump_json() + "\n" for line in lines.values()))
+    with locked(root / ".failures.lock", wait=True) if isinstance(root, Path) else nullcontext():
+        path = root / "failures.jsonl"
+        old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = {(line.source, line.command): line for line in map(FailureLine.model_validate_json, old)}
+        for source in fine:
+            lines.pop((source, command), None)
+        for source, failure, attempts in failed:
+            before = lines.get((source, command))
+            lines[source, command] = FailureLine(
+                source=source,
+                stage=failure.stage,
+                error=failure.error,
+                stderr_tail=failure.stderr_tail,
+                attempts=attempts or (before.attempts + 1 if before else 1),
+                command=command,
+            )
+        if lines or old:
+            write_atomically(path, "".join(line.model_dump_json() + "\n" for line in lines.values()))

@@ -1,36 +1,40 @@
 """One training item: some clips of one untrimmed video, read from its 5 s files and augmented."""
 
 import random
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
 from hico_core.corpus.probe import probe
+from hico_core.corpus.storage import LocalCache, Location, default_cache_folder, path_of
 from hico_core.data.augment import apply_augmentation, draw_augmentation
 from hico_core.data.decode import DecoderName, decode_frames
 from hico_core.data.sampling import clip_span_seconds, clip_windows, frame_indices, frames_shown_at
-from hico_core.errors import BadVideo
+from hico_core.errors import BadVideo, HicoError
 
 # How many other videos may stand in for one before the item is given up.
 _MAX_SUBSTITUTES = 20
 
 
 class Piece(NamedTuple):
-    """One 5 s file of a video."""
+    """5 s of a video: a file of its own, or a part of the video's own file."""
 
-    path: Path
+    path: Location
     start_seconds: float  # of its first frame, from the video's first
     num_frames: int
     fps: float
     variable_fps: bool
+    first_frame: int = 0  # its number in the file; not 0 where the file is a whole video
+    size_bytes: int | None = None  # of the file
 
 
 class ClipRequest(NamedTuple):
@@ -58,41 +62,44 @@ class Sample(NamedTuple):
 
 
 # What of the index is needed to read videos; see corpus/index.py.
-COLUMNS = ["video_id", "subset", "path", "start_seconds", "end_seconds", "num_frames", "fps", "variable_fps", "source"]
+COLUMNS = [
+    *("video_id", "clip_index", "subset", "path", "first_frame", "start_seconds", "end_seconds"),
+    *("num_frames", "fps", "variable_fps", "size_bytes", "source"),
+]
 
 
 class IndexedVideos:
-    """The videos of an index, as flat columns."""
+    """The videos of an index, as flat columns: a million rows take little time to open and little memory."""
 
     def __init__(
-        self, index: pd.DataFrame, *, root: Path, subset: str | None = None, shortest_seconds: float = 0.0
+        self, index: pa.Table, *, root: Location, subset: str | None = None, shortest_seconds: float = 0.0
     ) -> None:
         """Take the videos of `subset` (None: of all) that are long enough; count the others in `num_short`.
 
         Args:
-            index: from `read_index`, with at least `COLUMNS`.
+            index: from `read_index_table`, with at least `COLUMNS`.
             root: the workspace to which the index's paths are relative.
             subset: train, val or test.
             shortest_seconds: what a video must last.
 
         """
-        rows = index if subset is None else index[index["subset"] == subset]
-        first_rows = np.flatnonzero((rows["video_id"] != rows["video_id"].shift()).to_numpy())
-        borders = np.append(first_rows, len(rows))
+        rows = index if subset is None else index.filter(pc.equal(index["subset"], subset))
+        first_rows = np.flatnonzero(rows["clip_index"].to_numpy() == 0)
+        last_rows = np.append(first_rows[1:], len(rows)).astype(np.int64) - 1
+        last_rows = last_rows[: len(first_rows)]
         self._root = root
-        self._paths = rows["path"].to_numpy()
-        self._start_seconds = rows["start_seconds"].to_numpy()
-        self._num_frames = rows["num_frames"].to_numpy()
-        self._fps = rows["fps"].to_numpy()
-        self._variable = rows["variable_fps"].to_numpy()
-        last_rows = borders[1:] - 1
+        self._paths = rows["path"]
+        self._columns = {
+            name: rows[name].to_numpy()
+            for name in ("start_seconds", "num_frames", "fps", "variable_fps", "first_frame", "size_bytes")
+        }
         durations = rows["end_seconds"].to_numpy()[last_rows]
         long_enough = durations >= shortest_seconds
-        self._first = borders[:-1][long_enough]
+        self._first = first_rows[long_enough]
         self._last = last_rows[long_enough]
         self._durations = durations[long_enough]
-        self._ids = rows["video_id"].to_numpy()[self._first]
-        self._sources = rows["source"].to_numpy()[self._first]
+        self._ids = rows["video_id"].take(pa.array(self._first))
+        self._sources = rows["source"].take(pa.array(self._first))
         self.num_short = int((~long_enough).sum())
 
     def __len__(self) -> int:
@@ -100,25 +107,28 @@ class IndexedVideos:
 
     def video_id(self, video: int) -> str:
         """The id of the video at a position."""
-        return str(self._ids[video])
+        return str(self._ids[video].as_py())
 
     def source(self, video: int) -> str:
-        """The path of the untrimmed video at a position, as it was when it was split."""
-        return str(self._sources[video])
+        """The path of the untrimmed video at a position, as it was when it was split or indexed."""
+        return str(self._sources[video].as_py())
 
     def duration_seconds(self, video: int) -> float:
         """Time from a video's first frame to the end of its last."""
         return float(self._durations[video])
 
     def pieces(self, video: int) -> list[Piece]:
-        """A video's files in time order."""
+        """A video's parts in time order."""
+        columns = self._columns
         return [
             Piece(
-                self._root / self._paths[row],
-                float(self._start_seconds[row]),
-                int(self._num_frames[row]),
-                float(self._fps[row]),
-                bool(self._variable[row]),
+                path_of(self._root, self._paths[row].as_py()),
+                start_seconds=float(columns["start_seconds"][row]),
+                num_frames=int(columns["num_frames"][row]),
+                fps=float(columns["fps"][row]),
+                variable_fps=bool(columns["variable_fps"][row]),
+                first_frame=int(columns["first_frame"][row]),
+                size_bytes=int(columns["size_bytes"][row]),
             )
             for row in range(self._first[video], self._last[video] + 1)
         ]
@@ -135,10 +145,15 @@ def pieces_of_window(pieces: Sequence[Piece], window: tuple[float, float]) -> li
 
 
 def frames_of_window(pieces: Sequence[Piece], window: tuple[float, float], *, num_frames: int) -> list[int]:
-    """Which frames make a clip of the window, counted through the given files from the first one's first frame.
+    """Which frames make a clip of the window, counted through the given pieces from the first one's first frame.
 
     With a constant frame rate, by the authors' arithmetic. Otherwise, from the files' timestamps, the frames
     that are shown at equally spaced moments of the window.
+
+    Args:
+        pieces: from `pieces_of_window`, with local files.
+        window: in seconds of the video.
+        num_frames: how many frames make the clip.
 
     Raises:
         BadVideo: a file's timestamps cannot be read.
@@ -156,27 +171,59 @@ def frames_of_window(pieces: Sequence[Piece], window: tuple[float, float], *, nu
         )
     shown: list[float] = []
     for piece in pieces:
-        info = probe(piece.path)
-        shown += [piece.start_seconds + float((tick - info.timestamps[0]) * info.time_base) for tick in info.timestamps]
+        info = probe(str(piece.path))
+        ticks = info.timestamps[piece.first_frame : piece.first_frame + piece.num_frames]
+        shown += [piece.start_seconds + float((tick - ticks[0]) * info.time_base) for tick in ticks]
     return frames_shown_at(shown, np.linspace(start, end, num_frames).tolist())
 
 
-def read_clip(pieces: Sequence[Piece], window: tuple[float, float], *, num_frames: int, decoder: DecoderName) -> Tensor:
+def read_clip(
+    pieces: Sequence[Piece],
+    window: tuple[float, float],
+    *,
+    num_frames: int,
+    decoder: DecoderName,
+    cache: LocalCache,
+) -> Tensor:
     """Decode the frames of a window, across the borders of files: (num_frames, H, W, 3) uint8.
 
     Raises:
-        BadVideo: a file cannot be decoded.
+        BadVideo: a file cannot be fetched or decoded.
 
     """
-    pieces = pieces_of_window(pieces, window)
-    frames = frames_of_window(pieces, window, num_frames=num_frames)
-    parts = []
-    ends = list(accumulate(piece.num_frames for piece in pieces))
-    for piece, end in zip(pieces, ends, strict=True):
-        local = [frame - end + piece.num_frames for frame in frames if end - piece.num_frames <= frame < end]
-        if local:
-            parts.append(decode_frames(piece.path, local, decoder=decoder))
-    return torch.cat(parts)
+    with ExitStack() as stack:
+        local = [
+            piece._replace(path=stack.enter_context(local_file(piece.path, cache=cache, size_bytes=piece.size_bytes)))
+            for piece in pieces_of_window(pieces, window)
+        ]
+        frames = frames_of_window(local, window, num_frames=num_frames)
+        # Frames of one file are decoded in one go, whether it is a clip or a whole video.
+        of_file: dict[Location, list[int]] = {}
+        passed = 0
+        for piece in local:
+            inside = [frame for frame in frames if passed <= frame < passed + piece.num_frames]
+            if inside:
+                of_file.setdefault(piece.path, []).extend(frame - passed + piece.first_frame for frame in inside)
+            passed += piece.num_frames
+        return torch.cat([decode_frames(str(path), numbers, decoder=decoder) for path, numbers in of_file.items()])
+
+
+@contextmanager
+def local_file(location: Location, *, cache: LocalCache, size_bytes: int | None = None) -> Iterator[Path]:
+    """A video as a local file, wherever it lies.
+
+    Raises:
+        BadVideo: it cannot be fetched.
+
+    """
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(cache.local(location, size_bytes=size_bytes))
+        except FileNotFoundError:
+            raise BadVideo(str(location), "no such file") from None
+        except (OSError, HicoError) as error:
+            raise BadVideo(str(location), f"cannot be fetched ({error})") from error
+        yield path
 
 
 class ClipDataset(Dataset[Sample]):
@@ -186,6 +233,7 @@ class ClipDataset(Dataset[Sample]):
         self, videos: IndexedVideos, *, data: DataConfig, sampling: SamplingConfig, augment: AugmentConfig
     ) -> None:
         self._videos = videos
+        self._cache = LocalCache(Path(data.cache_dir or default_cache_folder()), size_bytes=int(data.cache_gb * 1e9))
         self._data = data
         self._sampling = sampling
         self._augment = augment
@@ -228,7 +276,11 @@ class ClipDataset(Dataset[Sample]):
     def _make_clip(self, video: int, window: tuple[float, float], rng: random.Random) -> Tensor:
         """Decode and augment one clip: (3, T, crop_size, crop_size)."""
         frames_THWC = read_clip(
-            self._videos.pieces(video), window, num_frames=self._data.num_frames, decoder=self._data.decoder
+            self._videos.pieces(video),
+            window,
+            num_frames=self._data.num_frames,
+            decoder=self._data.decoder,
+            cache=self._cache,
         )
         draw = draw_augmentation(frames_THWC.shape[1], frames_THWC.shape[2], self._augment, rng=rng)
         return apply_augmentation(

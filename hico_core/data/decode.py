@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from hico_core.corpus.probe import open_video, read_packets, short_reason
+from hico_core.corpus.probe import is_seekable, open_video, read_packets, short_reason
 from hico_core.errors import BadVideo, UsageError
 
 logger = logging.getLogger(__name__)
@@ -28,9 +28,6 @@ DecoderName = Literal["auto", "pyav", "decord"]
 
 # Reads frames of one file: (path, ascending frame numbers) -> one (H, W, 3) uint8 picture a number.
 Decoder = Callable[[Path, Sequence[int]], list[np.ndarray]]
-
-# Where each packet is one shown frame and a seek lands on the keyframe that was asked for.
-_SEEKABLE = {("mp4", "h264"), ("mp4", "hevc")}
 
 # Containers without presentation times, by which decord sorts.
 _NO_TIMESTAMPS = {".avi"}
@@ -101,7 +98,7 @@ def _decode_pyav(path: Path, wanted: Sequence[int]) -> list[np.ndarray]:
         stream.thread_type = "NONE"
         try:
             pictures = None
-            if any((kind, stream.codec_context.name) in _SEEKABLE for kind in container.format.name.split(",")):
+            if is_seekable(container, stream):
                 pictures = _decode_after_seek(path, container, stream, wanted)
             if pictures is None:
                 container.seek(0)
@@ -116,19 +113,27 @@ def _decode_pyav(path: Path, wanted: Sequence[int]) -> list[np.ndarray]:
 def _decode_after_seek(
     path: Path, container: InputContainer, stream: VideoStream, wanted: Sequence[int]
 ) -> list[np.ndarray] | None:
-    """Decode from the last keyframe before the first wanted frame; None if that does not give all of them."""
+    """Decode from the last keyframe before the first wanted frame; None if that does not give all of them.
+
+    Frames that nobody asked for and that no other frame refers to are passed over without being decoded, which
+    leaves the others as they are to the last bit.
+    """
     info = read_packets(container, stream, path=path)
     if wanted[-1] >= len(info.timestamps):
         raise BadVideo(path, f"has {len(info.timestamps)} frames, so no frame {wanted[-1]}")
     before = [keyframe for keyframe in info.keyframes if keyframe.position <= wanted[0]]
     container.seek(before[-1].seek_tick if before else 0, stream=stream)
     remaining = [info.timestamps[i] for i in wanted]
+    asked_for = set(remaining)
     pictures: list[np.ndarray] = []
-    for frame in container.decode(stream):
-        if frame.pts == remaining[len(pictures)]:
-            pictures.append(_rgb(frame))
-            if len(pictures) == len(wanted):
-                return pictures
+    for packet in container.demux(stream):
+        stream.codec_context.skip_frame = "DEFAULT" if packet.pts in asked_for else "NONREF"
+        for frame in packet.decode():
+            if frame.pts == remaining[len(pictures)]:
+                pictures.append(_rgb(frame))
+                if len(pictures) == len(wanted):
+                    return pictures
+    stream.codec_context.skip_frame = "DEFAULT"
     logger.warning("%s: seeking missed a frame; decoding from the start", path)
     return None
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from hico_core.config import Config, LossConfig, SamplingConfig, dump_config, flat_settings, load_config
-from hico_core.corpus.index import read_index
-from hico_core.corpus.records import write_atomically
+from hico_core.corpus.index import read_index_table
+from hico_core.corpus.storage import Location, write_atomically
 from hico_core.data.dataset import COLUMNS, ClipDataset, IndexedVideos
 from hico_core.data.decode import require_decoder
 from hico_core.data.loader import Batch, PlannedStep, Position, make_loader, plan_steps
@@ -74,7 +74,7 @@ def choose_device(name: DeviceName) -> torch.device:
     return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
 
 
-def prepare(config: Config, *, root: Path, device: DeviceName, init_from: Path | None = None) -> Prepared:
+def prepare(config: Config, *, root: Location, device: DeviceName, init_from: Path | None = None) -> Prepared:
     """Read the index and build all parts, so that whatever is wrong is said before any work is done.
 
     Raises:
@@ -86,7 +86,7 @@ def prepare(config: Config, *, root: Path, device: DeviceName, init_from: Path |
         frame_stride=config.data.frame_stride,
         target_fps=config.data.target_fps,
     )
-    index = read_index(root, columns=COLUMNS)
+    index = read_index_table(root, columns=COLUMNS)
     videos = IndexedVideos(index, root=root, subset="train", shortest_seconds=span)
     if config.train.batch_size > len(videos):
         short = f" ({videos.num_short} shorter than one clip, {span:.2f} s, left out)" if videos.num_short else ""
@@ -282,7 +282,7 @@ def open_run(run_dir: Path, config: Config, *, resume: bool) -> Path | None:
 def pretrain(
     config: Config,
     *,
-    root: Path,
+    root: Location,
     run_dir: Path,
     device: DeviceName = "auto",
     resume: bool = False,
@@ -424,7 +424,7 @@ class Rehearsal(NamedTuple):
 def rehearse(
     config: Config,
     *,
-    root: Path,
+    root: Location,
     device: DeviceName = "auto",
     init_from: Path | None = None,
     clock: Callable[[], float] = time.monotonic,

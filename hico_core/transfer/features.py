@@ -17,8 +17,9 @@ import torch
 from av import VideoFrame
 from torch import Tensor, nn
 
-from hico_core.corpus.records import Failure, sha256_of, update_failures, write_atomically
-from hico_core.data.dataset import IndexedVideos, Piece
+from hico_core.corpus.records import FailedSource, Failure, sha256_of, update_failures
+from hico_core.corpus.storage import LocalCache, Location, locate, write_atomically
+from hico_core.data.dataset import IndexedVideos, Piece, local_file
 from hico_core.data.decode import play, scaled_size, upright
 from hico_core.errors import BadVideo, HicoError, UsageError
 from hico_core.interop import load_backbone
@@ -135,11 +136,12 @@ def sliding_windows(pictures: Iterable[np.ndarray], *, window: int, stride: int)
         deque(islice(stream, between), maxlen=0)
 
 
-def play_pieces(pieces: Sequence[Piece]) -> Iterator[tuple[float, VideoFrame]]:
+def play_pieces(pieces: Sequence[Piece], *, cache: LocalCache) -> Iterator[tuple[float, VideoFrame]]:
     """The clips of a video in a row, in the video's time."""
     for piece in pieces:
-        for seconds, frame in play(piece.path):
-            yield piece.start_seconds + seconds, frame
+        with local_file(piece.path, cache=cache, size_bytes=piece.size_bytes) as path:
+            for seconds, frame in play(path):
+                yield piece.start_seconds + seconds, frame
 
 
 class FeatureExtractor:
@@ -194,27 +196,32 @@ class FeatureExtractor:
         """
         return cls(load_backbone(path), window=window, stride=stride, fps=fps, device=choose_device(device))
 
-    def extract(self, path: Path | str) -> Features:
+    def extract(self, path: Path | str, *, source: str | None = None) -> Features:
         """The features of one video file; memory does not grow with its length.
+
+        Args:
+            path: a local file.
+            source: what the features are said to come from, if not from there.
 
         Raises:
             BadVideo: the file cannot be decoded to its end.
 
         """
-        return self._extract(play(path), source=str(path))
+        return self._extract(play(path), source=source or str(path))
 
-    def extract_pieces(self, pieces: Sequence[Piece], *, source: str) -> Features:
+    def extract_pieces(self, pieces: Sequence[Piece], *, source: str, cache: LocalCache) -> Features:
         """The features of a video that was split into clips.
 
         Args:
             pieces: the clips in time order.
             source: what the features are said to come from.
+            cache: for clips in buckets.
 
         Raises:
             BadVideo: a clip cannot be decoded to its end.
 
         """
-        return self._extract(play_pieces(pieces), source=source)
+        return self._extract(play_pieces(pieces, cache=cache), source=source)
 
     def _extract(self, frames: TimedFrames, *, source: str) -> Features:
         watched = _Watched(frames)
@@ -265,8 +272,14 @@ class FeatureSummary(NamedTuple):
 
 
 def indexed_jobs(videos: IndexedVideos) -> list[FeatureJob]:
-    """A job for each video of an index, to be read from its clips."""
-    return [FeatureJob(videos.video_id(i), videos.source(i), videos.pieces(i)) for i in range(len(videos))]
+    """A job for each video of an index, to be read from its clips, or from its own file if it was not split."""
+    return [_indexed_job(videos, number) for number in range(len(videos))]
+
+
+def _indexed_job(videos: IndexedVideos, number: int) -> FeatureJob:
+    pieces, source = videos.pieces(number), videos.source(number)
+    in_place = all(str(piece.path) == source for piece in pieces)
+    return FeatureJob(videos.video_id(number), source, [] if in_place else pieces)
 
 
 def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
@@ -294,8 +307,9 @@ def extract_features(
     *,
     extractor: FeatureExtractor,
     checkpoint: Path,
-    root: Path,
+    root: Location,
     folder: Path,
+    cache: LocalCache,
     prefix: str = "",
     suffix: str = "",
     on_event: Callable[[FeatureEvent], None],
@@ -311,6 +325,7 @@ def extract_features(
         checkpoint: the file from which the encoder was loaded; the manifest has its hash.
         root: the workspace.
         folder: where the files go; made if missing.
+        cache: for videos in buckets.
         prefix: put before each id.
         suffix: put after each id.
         on_event: told of each video.
@@ -340,20 +355,16 @@ def extract_features(
 
     counts: Counter[str] = Counter()
     fine: list[str] = []
-    failed: list[tuple[str, Failure]] = []
+    failed: list[FailedSource] = []
     for number, job in enumerate(jobs, start=1):
         outcome: Literal["extracted", "unchanged", "failed"] = "unchanged"
         num_rows, reason = 0, ""
         if not _is_finished(rows.get(job.video_id), folder):
             try:
-                features = (
-                    extractor.extract_pieces(job.pieces, source=job.source)
-                    if job.pieces
-                    else extractor.extract(job.source)
-                )
+                features = _extract_job(job, extractor, cache=cache)
             except BadVideo as bad:
                 outcome, reason = "failed", str(bad)
-                failed.append((job.source, Failure(stage="decode", error=bad.reason)))
+                failed.append(FailedSource(job.source, Failure(stage="decode", error=bad.reason)))
             else:
                 outcome, num_rows = "extracted", len(features.array)
                 name = f"{prefix}{job.video_id}{suffix}.npy"
@@ -367,6 +378,13 @@ def extract_features(
         on_event(FeatureEvent(job.video_id, outcome, num_rows, reason, number, len(jobs)))
     update_failures(root, command="extract-features", fine=fine, failed=failed)
     return FeatureSummary(counts["extracted"], counts["unchanged"], counts["failed"], manifest)
+
+
+def _extract_job(job: FeatureJob, extractor: FeatureExtractor, *, cache: LocalCache) -> Features:
+    if job.pieces:
+        return extractor.extract_pieces(job.pieces, source=job.source, cache=cache)
+    with local_file(locate(job.source), cache=cache) as path:
+        return extractor.extract(path, source=job.source)
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:

@@ -9,13 +9,13 @@ from made_videos import numbered_video
 
 from hico_core import __version__
 from hico_core.corpus.ids import find_sources
-from hico_core.corpus.index import build_index, list_line, read_index
+from hico_core.corpus.index import build_index, list_line, read_index, subset_of
 from hico_core.corpus.probe import probe
-from hico_core.corpus.records import SplitOptions, Subset, sha256_of
+from hico_core.corpus.records import SourceFile, SplitOptions, Subset, VideoRecord, sha256_of
 from hico_core.corpus.split import split_videos
 from hico_core.errors import HicoError
 
-# DESIGN, section 4
+# DESIGN, section 4, and one of ours
 COLUMNS = {
     "video_id": "string",
     "clip_index": "int32",
@@ -37,6 +37,7 @@ COLUMNS = {
     "sha256": "string",
     "source": "string",
     "label": "int32",
+    "first_frame": "int32",
 }
 
 
@@ -75,7 +76,7 @@ def test_rows_lists_and_metadata(root: Path) -> None:
 
     schema = pq.read_schema(root / "index.parquet")
     assert {field.name: str(field.type) for field in schema} == COLUMNS
-    assert schema.metadata[b"hico_schema_version"] == b"1"
+    assert schema.metadata[b"hico_schema_version"] == b"2"
     assert schema.metadata[b"hico_version"] == __version__.encode()
     assert pq.ParquetFile(root / "index.parquet").metadata.row_group(0).column(0).compression == "ZSTD"
 
@@ -115,18 +116,34 @@ def test_the_same_records_give_the_same_bytes(root: Path) -> None:
     assert [(root / name).read_bytes() for name in names] == before
 
 
-def test_a_clip_that_is_gone_or_changed_is_named(root: Path) -> None:
-    build_index(root)
-    before = (root / "index.parquet").read_bytes()
-    clip = root / "train/v_b_0005000_0007000.mp4"
-    clip.write_bytes(clip.read_bytes() + b"x")
-    with pytest.raises(HicoError, match=r"v_b_0005000_0007000\.mp4: has \d+ bytes instead of \d+"):
-        build_index(root)
-    clip.unlink()
-    with pytest.raises(HicoError, match=r"v_b_0005000_0007000\.mp4: is missing; delete .*b\.json"):
-        build_index(root)
-    assert (root / "index.parquet").read_bytes() == before
-    assert not list(root.glob(".*.tmp"))
+def test_videos_are_drawn_for_validation_by_their_ids() -> None:
+    """The same videos whatever else is there; about as many as asked for; none of the test videos."""
+    ids = [f"video {i}" for i in range(2000)]
+    drawn = {name for name in ids if subset_of(record_of(name), val_fraction=0.1) == "val"}
+    assert 150 < len(drawn) < 250
+    assert drawn < {name for name in ids if subset_of(record_of(name), val_fraction=0.2) == "val"}
+    assert {subset_of(record_of(name), val_fraction=0) for name in ids} == {"train"}
+    assert {subset_of(record_of(name, subset="test"), val_fraction=1) for name in ids} == {"test"}
+
+
+def record_of(video_id: str, subset: Subset = "train") -> VideoRecord:
+    return VideoRecord(
+        hico_version="0",
+        video_id=video_id,
+        source=SourceFile(path="", size_bytes=0, mtime_ns=0),
+        options=SplitOptions(subset=subset),
+        attempts=1,
+    )
+
+
+def test_a_part_of_the_videos_for_validation(root: Path) -> None:
+    summary = build_index(root, val_fraction=1.0)
+    assert summary.clips_of == {"val": 3}
+    assert not (root / "training.txt").exists()
+    assert len((root / "validation.txt").read_text().splitlines()) == 3
+    index = read_index(root)
+    assert set(index["subset"]) == {"val"}
+    assert all((root / path).exists() for path in index["path"]), "files stay where they are"
 
 
 def test_nothing_to_index(tmp_path: Path) -> None:

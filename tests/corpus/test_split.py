@@ -14,6 +14,7 @@ import av
 import pytest
 from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy
 
+from hico_core.corpus.encode import read_frame_ticks
 from hico_core.corpus.ids import find_sources, parse_clip_name
 from hico_core.corpus.probe import probe
 from hico_core.corpus.records import SplitOptions, read_record
@@ -21,15 +22,16 @@ from hico_core.corpus.split import (
     PlannedClip,
     Segment,
     SplitEvent,
+    SplitPolicy,
     SplitSummary,
     plan_clips,
     plan_segments,
-    read_frame_ticks,
     split_videos,
 )
 from hico_core.errors import HicoError
 
 SMALL = SplitOptions(short_side=96, preset="ultrafast", crf=10)
+RETRY = SplitPolicy(retry_failed=True)
 
 
 @pytest.mark.parametrize(
@@ -73,11 +75,16 @@ def test_read_frame_ticks() -> None:
 
 
 def split(
-    inputs: Path | list[Path], root: Path, options: SplitOptions = SMALL
+    inputs: Path | list[Path],
+    root: Path,
+    options: SplitOptions = SMALL,
+    policy: SplitPolicy = SplitPolicy(),  # noqa: B008 - immutable
 ) -> tuple[SplitSummary, list[SplitEvent]]:
     events: list[SplitEvent] = []
     given = [str(path) for path in (inputs if isinstance(inputs, list) else [inputs])]
-    summary = split_videos(find_sources(given), root=root, options=options, workers=2, on_event=events.append)
+    summary = split_videos(
+        find_sources(given), root=root, options=options, workers=2, on_event=events.append, policy=policy
+    )
     return summary, events
 
 
@@ -241,9 +248,13 @@ def test_what_cannot_be_decoded_is_one_line_and_the_others_are_done(tmp_path: Pa
     assert {parse_clip_name(p.name)[0] for p in (tmp_path / "train").iterdir()} == {"good"}  # type: ignore[index]
     assert not (tmp_path / ".tmp").exists()
 
-    # Failures are tried again, and forgotten once the file is good.
-    summary, _ = split(bad_videos, tmp_path)
+    # Failures are remembered, and tried again if asked for.
+    summary, events = split(bad_videos, tmp_path)
     assert (summary.num_split, summary.num_unchanged, summary.num_failed) == (0, 1, 5)
+    assert Counter(event.outcome for event in events) == {"unchanged": 1, "failed before": 5}
+    assert [json.loads(line) for line in (tmp_path / "failures.jsonl").read_text().splitlines()] == lines
+    summary, events = split(bad_videos, tmp_path, policy=RETRY)
+    assert Counter(event.outcome for event in events) == {"unchanged": 1, "failed": 5}
     lines = [json.loads(line) for line in (tmp_path / "failures.jsonl").read_text().splitlines()]
     assert {line["attempts"] for line in lines} == {2}
 
@@ -315,7 +326,7 @@ def test_killed_and_run_again_gives_the_same_tree(tmp_path: Path, how: signal.Si
     else:
         assert process.returncode == 128 + how
         assert said.splitlines()[-1] == "hico: stopped; the same command goes on"
-        assert list((root / ".tmp").iterdir()) == []
+        assert not (root / ".tmp").exists()
     records = {path.stem for path in (root / "records").glob("*.json")}
     assert "a" in records
     for clip in (root / "train").iterdir():

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from goldens import load_json
@@ -12,9 +12,10 @@ from made_videos import numbered_video, painted_number
 
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
 from hico_core.corpus.ids import find_sources
-from hico_core.corpus.index import build_index, read_index
+from hico_core.corpus.index import build_index, read_index, read_index_table
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos
+from hico_core.corpus.storage import LocalCache
 from hico_core.data.dataset import (
     ClipDataset,
     ClipRequest,
@@ -28,6 +29,8 @@ from hico_core.data.decode import decode_frames
 from hico_core.data.loader import Batch, PlannedStep, Position, collate, make_loader, plan_steps
 
 GOLDEN = load_json("sampling.json")
+
+NO_CACHE = LocalCache(Path("/nowhere"), size_bytes=1)  # of no use to local files
 
 
 def golden_pieces(video: str) -> list[Piece]:
@@ -98,14 +101,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def videos(root: Path) -> IndexedVideos:
-    return IndexedVideos(read_index(root), root=root, subset="train", shortest_seconds=64 / 30)
+    return IndexedVideos(read_index_table(root), root=root, subset="train", shortest_seconds=64 / 30)
 
 
 def test_short_videos_are_left_out_and_counted(videos: IndexedVideos, root: Path) -> None:
     assert [videos.video_id(i) for i in range(len(videos))] == ["dropped", "hole", "ntsc", "odd rate"]
     assert videos.num_short == 1
     assert videos.duration_seconds(2) == pytest.approx(13, abs=0.05)
-    assert len(IndexedVideos(read_index(root), root=root, subset="val", shortest_seconds=0)) == 0
+    assert len(IndexedVideos(read_index_table(root), root=root, subset="val", shortest_seconds=0)) == 0
 
 
 @pytest.mark.parametrize("video", range(4))
@@ -115,14 +118,14 @@ def test_a_clip_shows_the_moments_of_its_window(videos: IndexedVideos, video: in
     name = videos.video_id(video)
     numerator, _, denominator = VIDEOS[name].get("fps", "30").partition("/")
     fps = float(numerator) / float(denominator or 1)
-    first = painted_number(decode_frames(pieces[0].path, [0])[0].numpy())  # the source may have begun later
+    first = painted_number(decode_frames(str(pieces[0].path), [0])[0].numpy())  # the source may have begun later
     rng = random.Random(video)
     crossings = 0
     for _ in range(25):
         start = rng.uniform(0, videos.duration_seconds(video) - 64 / 30)
         window = (start, start + 64 / 30)
         crossings += len(pieces_of_window(pieces, window)) > 1
-        clip = read_clip(pieces, window, num_frames=16, decoder="auto")
+        clip = read_clip(pieces, window, num_frames=16, decoder="auto", cache=NO_CACHE)
         shown = [(painted_number(picture.numpy()) - first) / fps for picture in clip]
         moments = torch.linspace(*window, 16).tolist()
         for seconds, moment in zip(shown, moments, strict=True):
@@ -154,7 +157,9 @@ def test_a_broken_video_is_replaced_and_named(root: Path, videos: IndexedVideos,
     index = read_index(root)
     broken = index["video_id"] == "hole"
     index.loc[broken, "path"] = "train/none.mp4"
-    dataset = make_dataset(IndexedVideos(index, root=root, subset="train", shortest_seconds=64 / 30))
+    dataset = make_dataset(
+        IndexedVideos(pa.Table.from_pandas(index), root=root, subset="train", shortest_seconds=64 / 30)
+    )
     for seed in range(10):
         sample = dataset[ClipRequest(1, seed, 0.5)]
         assert sample.video_id != "hole"
@@ -162,7 +167,9 @@ def test_a_broken_video_is_replaced_and_named(root: Path, videos: IndexedVideos,
         assert "none.mp4: no such file" in sample.unusable[0].reason
 
     index["path"] = "train/none.mp4"
-    dataset = make_dataset(IndexedVideos(index, root=root, subset="train", shortest_seconds=64 / 30))
+    dataset = make_dataset(
+        IndexedVideos(pa.Table.from_pandas(index), root=root, subset="train", shortest_seconds=64 / 30)
+    )
     sample = dataset[ClipRequest(1, 0, 0.5)]
     assert sample.clips is None and len(sample.unusable) == 21
     assert collate([sample, sample]).clips is None
@@ -215,9 +222,9 @@ def test_plans_cover_the_videos_and_can_begin_anywhere(videos: IndexedVideos) ->
 
 
 def test_index_of_another_subset(root: Path) -> None:
-    index = pd.DataFrame(read_index(root))
-    index["subset"] = ["val"] + ["train"] * (len(index) - 1)
-    videos = IndexedVideos(index, root=root, subset="val", shortest_seconds=0)
+    index = read_index(root)
+    index["subset"] = ["val" if video == "ntsc" else "train" for video in index["video_id"]]
+    videos = IndexedVideos(pa.Table.from_pandas(index), root=root, subset="val", shortest_seconds=0)
     assert len(videos) == 1
 
 

@@ -14,9 +14,10 @@ from made_videos import numbered_video, painted_number
 from torch import Tensor, nn
 
 from hico_core.corpus.ids import find_sources
-from hico_core.corpus.index import build_index, read_index
+from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.records import SplitOptions, sha256_of
 from hico_core.corpus.split import split_videos
+from hico_core.corpus.storage import LocalCache
 from hico_core.data.dataset import IndexedVideos
 from hico_core.data.decode import play
 from hico_core.errors import BadVideo, HicoError, UsageError
@@ -36,6 +37,8 @@ from hico_core.transfer.features import (
     sliding_windows,
     window_times,
 )
+
+NO_CACHE = LocalCache(Path("/nowhere"), size_bytes=1)  # of no use to local files
 
 
 @pytest.mark.parametrize(
@@ -183,11 +186,12 @@ def extract(
     checkpoint = root.parent / "encoder.safetensors"
     events: list[FeatureEvent] = []
     summary = extract_features(
-        indexed_jobs(IndexedVideos(read_index(root), root=root)) if jobs is None else jobs,
+        indexed_jobs(IndexedVideos(read_index_table(root), root=root)) if jobs is None else jobs,
         extractor=FeatureExtractor.from_checkpoint(checkpoint, device="cpu"),
         checkpoint=checkpoint,
         root=root,
         folder=folder,
+        cache=NO_CACHE,
         on_event=events.append,
         **names,
     )
@@ -221,10 +225,10 @@ def test_files_and_manifest(root: Path, tmp_path: Path) -> None:
 
 def test_clips_give_what_their_source_gives(root: Path, tmp_path: Path) -> None:
     """The same windows at the same times, holes included; only the encoding of the clips lies between."""
-    jobs = indexed_jobs(IndexedVideos(read_index(root), root=root))
+    jobs = indexed_jobs(IndexedVideos(read_index_table(root), root=root))
     extractor = FeatureExtractor(MeanColour(), device=torch.device("cpu"))
     for job in jobs:
-        of_clips = extractor.extract_pieces(job.pieces, source=job.source)
+        of_clips = extractor.extract_pieces(job.pieces, source=job.source, cache=NO_CACHE)
         of_source = extractor.extract(job.source)
         np.testing.assert_array_equal(of_clips.times, of_source.times)
         np.testing.assert_allclose(of_clips.array, of_source.array, atol=0.05)
@@ -255,6 +259,7 @@ def test_features_of_two_checkpoints_do_not_mix(root: Path, tmp_path: Path) -> N
             checkpoint=other,
             root=root,
             folder=tmp_path,
+            cache=NO_CACHE,
             on_event=lambda event: None,
         )
 

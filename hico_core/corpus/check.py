@@ -1,0 +1,86 @@
+"""Whether what the records say lies on disk, and nothing else."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from hico_core.corpus.ids import parse_clip_name
+from hico_core.corpus.records import ClipRecord, Subset, VideoRecord, read_records, sha256_of
+from hico_core.corpus.storage import Location, path_of
+from hico_core.errors import HicoError
+
+_BLOCK = 1 << 20
+
+
+class Difference(NamedTuple):
+    """A file that is not as the records say."""
+
+    kind: Literal["missing", "extra", "changed"]
+    path: str
+    detail: str = ""
+
+
+def check_files(root: Location) -> Iterator[Difference]:
+    """Compare all files of the workspace's records with them: there, of the same size, of the same bytes.
+
+    Raises:
+        HicoError: there are no records.
+
+    """
+    known = {name: set[int]() for name in get_args(Subset)}
+    num_records = 0
+    for record in read_records(root):
+        num_records += 1
+        for clip in record.clips:
+            if record.options.kind != "untrimmed":
+                # A number instead of the name: the names of 1.5 million clips would fill the memory.
+                known[record.options.subset].add(_short_hash(Path(clip.path).name))
+        yield from _check_record(root, record)
+    if not num_records:
+        raise HicoError(f"{root}: nothing was split here yet")
+    for subset, hashes in known.items():
+        folder = root / subset
+        if not folder.is_dir():
+            continue
+        for path in folder.iterdir():
+            if _short_hash(path.name) not in hashes:
+                named = "of no record" if parse_clip_name(path.name) else "no clip's name"
+                yield Difference("extra", str(path), named)
+
+
+def _short_hash(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+
+
+def _check_record(root: Location, record: VideoRecord) -> Iterator[Difference]:
+    """The files of one video; an untrimmed one has one."""
+    seen = set[str]()
+    for clip in record.clips:
+        if clip.path not in seen:
+            seen.add(clip.path)
+            difference = _check_clip(path_of(root, clip.path), clip)
+            if difference:
+                yield difference
+
+
+def _check_clip(path: Location, clip: ClipRecord) -> Difference | None:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return Difference("missing", str(path))
+    if size != clip.size_bytes:
+        return Difference("changed", str(path), f"{size} bytes instead of {clip.size_bytes}")
+    if clip.sha256 is not None and _sha256(path) != clip.sha256:
+        return Difference("changed", str(path), "other bytes of the same number")
+    return None
+
+
+def _sha256(path: Location) -> str:
+    if isinstance(path, Path):
+        return sha256_of(path)
+    digest = hashlib.sha256()
+    with path.open("rb") as opened:
+        while block := opened.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,71 @@
+"""Clips in the authors' naming are taken as they are, unless they contradict each other."""
+
+from pathlib import Path
+
+import pytest
+from made_videos import numbered_video
+
+from hico_core.corpus.adopt import AdoptEvent, Gap, adopt_clips, find_gaps
+from hico_core.corpus.check import check_files
+from hico_core.corpus.ids import ClipName, clip_name
+from hico_core.corpus.index import build_index, read_index
+from hico_core.errors import UsageError
+
+
+def names(*seconds: tuple[int, int]) -> list[ClipName]:
+    return [ClipName("a", start * 1000, end * 1000) for start, end in seconds]
+
+
+def test_gaps() -> None:
+    assert find_gaps(names((0, 5), (5, 10), (10, 12))) == []
+    assert find_gaps(names((5, 10), (15, 20))) == [Gap(0, 5000), Gap(10000, 15000)]
+    with pytest.raises(ValueError, match="clips at 0 and 4000 ms overlap"):
+        find_gaps(names((0, 5), (4, 9)))
+
+
+def adopt(root: Path) -> tuple[int, dict[str, AdoptEvent]]:
+    events: dict[str, AdoptEvent] = {}
+
+    def on_event(event: AdoptEvent) -> None:
+        events[event.record.video_id] = event
+
+    return adopt_clips(root, workers=2, on_event=on_event), events
+
+
+def make(root: Path, video_id: str, *seconds: tuple[int, int]) -> None:
+    (root / "train").mkdir(exist_ok=True)
+    for start, end in seconds:
+        name = clip_name(video_id, start_ms=start * 1000, end_ms=end * 1000)
+        numbered_video(root / "train" / name, seconds=end - start, fps="25")
+
+
+def test_clips_of_another_tool(tmp_path: Path) -> None:
+    make(tmp_path, "--0edUL8zmA", (0, 5), (5, 10), (10, 12))
+    make(tmp_path, "with_gap", (0, 5), (10, 12))
+    make(tmp_path, "overlapping", (0, 5), (4, 6))
+    (tmp_path / "train/v_broken_0000000_0005000.mp4").write_text("no video")
+    num_failed, events = adopt(tmp_path)
+    assert num_failed == 2
+    assert {name for name, event in events.items() if event.record.failure} == {"overlapping", "broken"}
+    assert events["with_gap"].gaps == [Gap(5000, 10000)]
+
+    summary = build_index(tmp_path)
+    assert (summary.num_videos, summary.num_clips, summary.num_failed) == (2, 5, 2)
+    index = read_index(tmp_path)
+    whole = index[index["video_id"] == "--0edUL8zmA"]
+    assert list(whole["num_frames"]) == [125, 125, 50]
+    assert list(whole["start_seconds"]) == [0, 5, 10] and list(whole["end_seconds"]) == [5, 10, 12]
+    assert not whole["variable_fps"].any() and whole["fps"].iloc[0] == pytest.approx(25)
+    assert index[index["video_id"] == "with_gap"]["variable_fps"].all(), "times, not counting, find frames past a gap"
+    assert [d.kind for d in check_files(tmp_path)] == ["extra", "extra", "extra"]
+
+    # Known ones are left alone; new clips of a video are seen.
+    make(tmp_path, "with_gap", (5, 10))
+    _, events = adopt(tmp_path)
+    assert set(events) == {"with_gap", "overlapping", "broken"}
+    assert events["with_gap"].gaps == []
+
+
+def test_nothing_to_adopt(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no clips without a record"):
+        adopt(tmp_path)

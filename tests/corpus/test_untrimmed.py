@@ -1,0 +1,109 @@
+"""Videos that are read where they lie give the same rows, and the same clips, as split ones."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from made_videos import numbered_video, painted_number, turned_copy
+
+from hico_core.corpus.ids import find_sources
+from hico_core.corpus.index import build_index, read_index, read_index_table
+from hico_core.corpus.records import SplitOptions, UntrimmedOptions
+from hico_core.corpus.split import split_videos
+from hico_core.corpus.storage import LocalCache
+from hico_core.corpus.untrimmed import UntrimmedEvent, add_untrimmed
+from hico_core.data.dataset import IndexedVideos, read_clip
+from hico_core.errors import HicoError
+
+CACHE = LocalCache(Path("/nowhere"), size_bytes=1)  # of no use to local files
+
+VIDEOS: dict[str, dict[str, Any]] = {
+    "ntsc.mp4": {"seconds": 13, "fps": "30000/1001"},
+    "hole.mp4": {"seconds": 18, "keep": "not(between(t,4,10.7))"},
+    "vp8.webm": {"seconds": 11, "output": ("-c:v", "libvpx", "-crf", "4", "-b:v", "4M", "-auto-alt-ref", "1")},
+}
+
+
+def add(inputs: Path, root: Path) -> tuple[int, list[UntrimmedEvent]]:
+    events: list[UntrimmedEvent] = []
+    num_failed = add_untrimmed(
+        find_sources([str(inputs)]),
+        root=root,
+        options=UntrimmedOptions(),
+        workers=2,
+        cache=CACHE,
+        on_event=events.append,
+    )
+    return num_failed, events
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("untrimmed")
+    for name, how in VIDEOS.items():
+        numbered_video(folder / name, **how)
+    add(folder, folder / "in place")
+    build_index(folder / "in place")
+    split_videos(
+        find_sources([str(folder)]),
+        root=folder / "split",
+        options=SplitOptions(preset="ultrafast", crf=10),
+        workers=2,
+        on_event=lambda event: None,
+    )
+    build_index(folder / "split")
+    return folder
+
+
+def test_rows_are_those_of_clips(folder: Path) -> None:
+    here, there = read_index(folder / "in place"), read_index(folder / "split")
+    for column in ("video_id", "clip_index", "num_clips", "start_ms", "end_ms", "num_frames", "variable_fps", "source"):
+        assert list(here[column]) == list(there[column]), column
+    for column in ("start_seconds", "end_seconds", "fps"):
+        assert list(here[column]) == pytest.approx(list(there[column]), abs=2e-3)
+    assert list(here["path"]) == list(here["source"])
+    assert here["sha256"].isna().all()
+    assert list(here[here["video_id"] == "ntsc"]["first_frame"]) == [0, 150, 300]
+
+
+@pytest.mark.parametrize("video", range(3))
+def test_clips_are_those_of_split_videos(folder: Path, video: int) -> None:
+    shown = []
+    for root in (folder / "in place", folder / "split"):
+        videos = IndexedVideos(read_index_table(root), root=root)
+        assert len(videos) == 3
+        pieces = videos.pieces(video)
+        numbers = []
+        for i in range(20):
+            start = i / 19 * (videos.duration_seconds(video) - 64 / 30)
+            clip = read_clip(pieces, (start, start + 64 / 30), num_frames=16, decoder="auto", cache=CACHE)
+            numbers.append([painted_number(picture.numpy()) for picture in clip])
+        shown.append(torch.tensor(numbers))
+    assert torch.equal(*shown)
+
+
+def test_known_videos_are_left_alone_and_bad_ones_named(folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (tmp_path / "text.mp4").write_text("no video")
+    num_failed, events = add(tmp_path / "text.mp4", root)
+    assert num_failed == 1 and events[0].record.failure is not None
+    assert "text.mp4" in (root / "failures.jsonl").read_text()
+    add(folder, root)
+    before = {path.name: path.stat().st_mtime_ns for path in (root / "records").iterdir()}
+    add(folder, root)
+    assert {path.name: path.stat().st_mtime_ns for path in (root / "records").iterdir()} == before
+
+
+def test_a_video_is_not_indexed_twice(folder: Path) -> None:
+    with pytest.raises(HicoError, match="was split here; use another --root"):
+        add(folder, folder / "split")
+
+
+def test_a_video_on_its_side_has_the_size_that_is_shown(tmp_path: Path) -> None:
+    numbered_video(tmp_path / "flat.mp4", seconds=1, size="160x120")
+    turned_copy(tmp_path / "flat.mp4", tmp_path / "turned.mp4", degrees=90)
+    add(tmp_path / "turned.mp4", tmp_path / "root")
+    build_index(tmp_path / "root")
+    index = read_index(tmp_path / "root")
+    assert (index["width"][0], index["height"][0]) == (120, 160)
