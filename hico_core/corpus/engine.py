@@ -1,6 +1,7 @@
 """Doing the same work for many items, several at a time: in threads here, or on a Ray cluster."""
 
 import os
+import socket
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from importlib.util import find_spec
@@ -82,8 +83,9 @@ def run_on_ray(
     import ray
 
     try:
+        _require_answer(address)
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise HicoError(f"--ray-address {address}: cannot join the cluster ({reason})") from error
 
@@ -91,12 +93,11 @@ def run_on_ray(
     def task(item: Item) -> Result:
         return work(item)
 
-    resources: Callable[[], dict[str, float]] = ray.cluster_resources  # asked each time: nodes come and go
     pending: dict[Any, Item] = {}
     try:
         for item in items:
             pending[task.remote(item)] = item
-            if len(pending) >= _PER_CPU * max(resources().get("CPU", 1), 1):
+            if len(pending) >= _PER_CPU * max(ray.cluster_resources().get("CPU", 1), 1):
                 yield from _finished(pending, on_lost)
         while pending:
             yield from _finished(pending, on_lost)
@@ -105,6 +106,18 @@ def run_on_ray(
         for reference in pending:
             ray.cancel(reference, force=True)
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Knock at host:port; Ray itself waits for minutes before it says that nobody is there.
+
+    Raises:
+        OSError: nobody answers.
+
+    """
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.removeprefix("ray://"), int(port)), timeout=10).close()
 
 
 def _finished(pending: dict[Any, Item], on_lost: Callable[[Item, str], Result]) -> Iterator[Result]:

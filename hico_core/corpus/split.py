@@ -398,11 +398,11 @@ def split_videos(
         scratch.mkdir(parents=True, exist_ok=True)
         alone = shard is None and isinstance(root, Path)
         _sweep(scratch, alone=alone)
-        require_encoder(program, options, folder=scratch)
         tally = _Tally(len(sources), on_event)
         todo = _todo(sources, root=root, options=options, policy=policy, tally=tally)
         task = partial(split_video, root=root, options=options, policy=policy, scratch=scratch)
         try:
+            require_encoder(program, options, folder=scratch)
             if ray_address is None:
                 done = run_on_threads(partial(task, program=program), todo, workers=workers, stop=program.stop)
             else:

@@ -91,7 +91,7 @@ def test_no_ffmpeg_outlives_the_command(how: signal.Signals, corpus: Path, tmp_p
     options = ["--workers", "2", "--preset", "veryslow", "--segment-seconds", "2"]
     with subprocess.Popen([*COMMAND, str(corpus), *options, "--root", tmp_path], stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 20
-        while not children_in(tmp_path) and time.monotonic() < deadline:
+        while not children_in(tmp_path / ".tmp/split-") and time.monotonic() < deadline:
             time.sleep(0.01)
         assert children_in(tmp_path)
         process.send_signal(how)

@@ -1,0 +1,160 @@
+"""Work is handed out a little at a time, and survives the death of those who do it."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from made_videos import numbered_video
+
+from hico_core.corpus.engine import run_on_ray, run_on_threads
+from hico_core.corpus.ids import find_sources
+from hico_core.corpus.records import SplitOptions
+from hico_core.corpus.split import SplitPolicy, SplitSummary, split_videos
+from hico_core.errors import HicoError
+
+ray = pytest.importorskip("ray")
+from ray.cluster_utils import Cluster  # noqa: E402 - only with Ray
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
+
+
+def test_threads_take_items_as_they_go() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for i in range(100):
+            taken.append(i)
+            yield i
+
+    results = run_on_threads(lambda i: i * i, items(), workers=2, stop=lambda: None)
+    first = next(results)
+    assert first == 0 and len(taken) <= 4
+    assert sorted([first, *results]) == [i * i for i in range(100)]
+
+
+def test_an_error_ends_the_work() -> None:
+    stopped: list[bool] = []
+
+    def work(i: int) -> int:
+        if i == 3:
+            raise HicoError("enough")
+        return i
+
+    with pytest.raises(HicoError, match="enough"):
+        list(run_on_threads(work, range(100), workers=2, stop=lambda: stopped.append(True)))
+    assert stopped == [True]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head without CPUs and two nodes with one each."""
+    health = {
+        "RAY_health_check_period_ms": "1000",
+        "RAY_health_check_failure_threshold": "3",
+        "RAY_health_check_timeout_ms": "1000",
+        "RAY_health_check_initial_delay_ms": "0",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in health.items():
+            patch.setenv(name, value)
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        for _ in range(2):
+            made.add_node(num_cpus=1)
+        made.wait_for_nodes()
+        yield made
+        ray.shutdown()
+        made.shutdown()
+
+
+def processes_at_work(root: Path) -> list[int]:
+    """Wait for the temporary folders of videos that are being split; they are named by who makes them."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        folders = list((root / ".tmp").glob("split-*"))
+        if folders:
+            return [int(folder.name.split("-")[-2]) for folder in folders]
+        time.sleep(0.02)
+    raise AssertionError("no video is being split")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters on one machine")
+def test_a_cluster_loses_a_process_and_then_a_node(cluster: Cluster, tmp_path: Path) -> None:
+    """All videos are split all the same, to the byte as by threads."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for i in range(6):
+        numbered_video(videos / f"{i}.mp4", seconds=10 + i, size="320x240")
+    (videos / "broken.mp4").write_text("no video")
+
+    def split(root: Path, address: str | None) -> SplitSummary:
+        return split_videos(
+            find_sources([str(videos)]),
+            root=root,
+            options=SplitOptions(preset="veryslow"),
+            workers=2,
+            on_event=lambda event: None,
+            policy=SplitPolicy(),
+            ray_address=address,
+        )
+
+    killed: list[int] = []
+
+    def kill() -> None:
+        killed.append(processes_at_work(tmp_path / "ray")[0])
+        os.kill(killed[0], signal.SIGKILL)
+        while killed[0] in (now := processes_at_work(tmp_path / "ray")) and len(now) == 1:
+            time.sleep(0.02)
+        cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+        killed.append(0)
+
+    split(tmp_path / "local", None)
+    killer = threading.Thread(target=kill)
+    killer.start()
+    summary = split(tmp_path / "ray", cluster.address)
+    killer.join()
+    assert len(killed) == 2
+    assert (summary.num_split, summary.num_failed) == (6, 1)
+    assert tree(tmp_path / "ray") == tree(tmp_path / "local")
+    assert split(tmp_path / "ray", cluster.address).num_unchanged == 6
+    assert tree(tmp_path / "ray") == tree(tmp_path / "local")
+
+
+def end_this_process(item: str, *, log: Path) -> str:
+    if item == "poison":
+        with log.open("a") as opened:
+            opened.write("x")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item.upper()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters on one machine")
+def test_what_kills_its_processes_is_given_up_and_named(cluster: Cluster, tmp_path: Path) -> None:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[end_this_process.__module__])  # nodes do not know this file
+    lost: dict[str, str] = {}
+
+    def on_lost(item: str, reason: str) -> str:
+        lost[item] = reason
+        return f"lost {item}"
+
+    work = partial(end_this_process, log=tmp_path / "log")
+    results = run_on_ray(work, ["a", "poison", "b"], address=cluster.address, on_lost=on_lost)
+    assert sorted(results) == ["A", "B", "lost poison"]
+    assert set(lost) == {"poison"} and lost["poison"]
+    assert (tmp_path / "log").read_text() == "xxxx", "one try and three more"
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def test_a_cluster_that_is_not_there() -> None:
+    with pytest.raises(HicoError, match=r"--ray-address 127\.0\.0\.1:1: cannot join the cluster"):
+        list(run_on_ray(str, [1], address="127.0.0.1:1", on_lost=lambda item, reason: reason))
