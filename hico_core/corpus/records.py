@@ -41,7 +41,7 @@ class SplitOptions(BaseModel, frozen=True, extra="forbid"):
     encoder: Encoder = "libx264"
     preset: str = "veryfast"
     crf: int = Field(23, ge=0, le=51)  # constant quality, less is better
-    gop: int = Field(16, ge=1)  # frames from keyframe to keyframe, at most
+    gop: int = Field(32, ge=1)  # frames from keyframe to keyframe, at most
     fast_decode: bool = True  # cheaper to read: simpler coding, and three of four frames that no other refers to
     audio: Literal["drop", "keep"] = "drop"
 

@@ -1,74 +1,22 @@
 """The commands as a person runs them, good and bad."""
 
-import io
 import json
-import os
 import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from commands import TINY, assert_one_line, hico, hico_process
 from made_videos import numbered_video
 
-from hico_cli.main import main
 from hico_core.corpus.index import read_index
 from hico_core.interop import export_state_dict
 from hico_core.model.hico import HicoModel
 
-COMMANDS = ["split", "index", "pretrain", "extract-features"]
-TINY = [
-    "-o",
-    "data.num_frames=8",
-    "-o",
-    "data.frame_stride=8",
-    "-o",
-    "data.crop_size=32",
-    "--batch-size",
-    "2",
-]
-
-
-class Done(NamedTuple):
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def hico(*arguments: str | Path, root: Path | None = None, cwd: Path | None = None) -> Done:
-    """Run a command in this process, which has loaded everything that is slow to load."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        if root:
-            patch.setenv("HICO_ROOT", str(root))
-        if cwd:
-            patch.chdir(cwd)
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as exit_:
-            code = exit_.code if isinstance(exit_.code, int) else 1
-    return Done(code, out.getvalue(), err.getvalue())
-
-
-def hico_process(*arguments: str | Path, root: Path) -> Done:
-    """Run a command as a person does."""
-    command = [sys.executable, "-c", "from hico_cli.main import main; main()", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HICO_ROOT": str(root)})
-    return Done(done.returncode, done.stdout, done.stderr)
-
-
-def assert_one_line(done: Done, code: int, *parts: str) -> None:
-    assert done.returncode == code, done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert done.stderr.startswith("hico: ")
-    for part in parts:
-        assert part in done.stderr
+COMMANDS = ["split", "index", "pretrain", "extract-features", "doctor"]
 
 
 def test_help() -> None:

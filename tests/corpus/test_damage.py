@@ -233,7 +233,7 @@ def test_profiles(name: str, tmp_path: Path) -> None:
     short_side = {"training": 192, "archive": 256, "source": 320}[name]
     assert {(clip.height, clip.num_frames) for clip in record.clips} == {(short_side, 125), (short_side, 25)}
     for clip in record.clips:
-        assert clip.keyframe_interval <= (16 if name == "training" else 125)
+        assert clip.keyframe_interval <= (32 if name == "training" else 125)
 
 
 @pytest.mark.parametrize("encoder", ["libx265", "libopenh264"])

@@ -1,0 +1,192 @@
+"""What `hico split` costs against the same ffmpeg by hand, and against one ffmpeg a clip as people type it.
+
+    python scripts/bench_split.py VIDEOS [ROUNDS]
+
+VIDEOS is a folder of real videos; sources of 640x360 and 1280x720 are made from them.
+"""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from benchmarking import Cost, alternate, cost_of_call, cost_of_command, make_sources, ratio, report, summary
+
+from hico_core.corpus.encode import ffmpeg_arguments
+from hico_core.corpus.ffmpeg import Ffmpeg, find_ffmpeg, passthrough_arguments
+from hico_core.corpus.plan import plan_clips
+from hico_core.corpus.probe import probe
+from hico_core.corpus.records import ClipRecord, SourceFile, SplitOptions, VideoRecord, write_record
+
+HICO = [sys.executable, "-c", "from hico_cli.main import main; main()"]
+
+
+def split_by_hico(sources: Sequence[Path], root: Path, *, workers: int = 1) -> Cost:
+    """`hico split` with its defaults, into a new workspace."""
+    shutil.rmtree(root, ignore_errors=True)
+    command: list[str | Path] = [*HICO, "split", *sources, "--root", root, "--workers", str(workers), "--min-free", "0"]
+    return cost_of_command(command)
+
+
+def split_by_hand(commands: list[list[str]], folder: Path) -> Cost:
+    """The very command lines that hico runs, and nothing else."""
+
+    def run() -> None:
+        for number, command in enumerate(commands):
+            own = folder / str(number)
+            shutil.rmtree(own, ignore_errors=True)
+            own.mkdir(parents=True)
+            subprocess.run(command, cwd=own, check=True, capture_output=True)
+
+    return cost_of_call(run)
+
+
+def split_naively(sources: list[Path], folder: Path, *, num_clips: int) -> Cost:
+    """`ffmpeg -ss T -i SOURCE -t 5 OUT` a clip, with ffmpeg's defaults."""
+    program = str(find_ffmpeg())
+
+    def run() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for source in sources:
+            for clip in range(num_clips):
+                target = folder / f"{source.stem}_{clip}.mp4"
+                cut = ["-ss", str(5 * clip), "-i", str(source), "-t", "5", str(target)]
+                subprocess.run([program, "-nostdin", "-v", "error", *cut], check=True)
+
+    return cost_of_call(run)
+
+
+def by_hand_commands(sources: list[Path]) -> list[list[str]]:
+    """What hico tells ffmpeg, a command a source."""
+    program = Ffmpeg(find_ffmpeg())
+    commands = []
+    for source in sources:
+        info = probe(source)
+        times = [float((tick - info.timestamps[0]) * info.time_base) for tick in info.timestamps]
+        arguments = ffmpeg_arguments(
+            source,
+            [clip.num_frames for clip in plan_clips(times)],
+            time_base=info.time_base,
+            options=SplitOptions(),
+            passthrough=passthrough_arguments(program.version),
+        )
+        commands.append([str(program.program), *arguments])
+    return commands
+
+
+def make_finished_root(root: Path, count: int) -> Path:
+    """A folder of `count` (empty) videos and a workspace in which all of them are finished."""
+    videos = root / "videos"
+    scratch = root / "scratch"
+    for folder in (videos, scratch, root / "records", root / "train"):
+        folder.mkdir(parents=True)
+    clip = ClipRecord(
+        path="",
+        start_ms=0,
+        end_ms=5000,
+        start_seconds=0,
+        end_seconds=5,
+        num_frames=150,
+        width=340,
+        height=192,
+        codec="h264",
+        keyframe_interval=16,
+        size_bytes=200_000,
+        sha256="0" * 64,
+    )
+    for number in range(count):
+        path = videos / f"video{number:06d}.mp4"
+        path.touch()
+        name = path.stem
+        clips = [
+            clip.model_copy(
+                update={
+                    "path": f"train/v_{name}_{5000 * i:07d}_{5000 * (i + 1):07d}.mp4",
+                    "start_ms": 5000 * i,
+                    "end_ms": 5000 * (i + 1),
+                }
+            )
+            for i in range(30)
+        ]
+        stat = path.stat()
+        record = VideoRecord(
+            hico_version="0",
+            video_id=name,
+            source=SourceFile(path=str(path), size_bytes=0, mtime_ns=stat.st_mtime_ns),
+            options=SplitOptions(),
+            attempts=1,
+            fps=30.0,
+            variable_fps=False,
+            clips=clips,
+        )
+        write_record(root, record, scratch=scratch)
+    return videos
+
+
+def rerun(root: Path, videos: Path) -> Cost:
+    """`hico split` where all is done."""
+    return cost_of_command([*HICO, "split", videos, "--root", root, "--min-free", "0"])
+
+
+def main() -> None:
+    """Measure, and write docs/measurements/split.json."""
+    videos, rounds = Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    results: dict[str, object] = {}
+    with tempfile.TemporaryDirectory(prefix="hico-bench-") as name:
+        work = Path(name)
+        for height, seconds in ((360, 60.0), (720, 30.0)):
+            sources = make_sources(videos, work / "sources", height=height, count=6, seconds=seconds)
+            many = alternate(
+                {
+                    "hico": partial(split_by_hico, sources, work / "root"),
+                    "by hand": partial(split_by_hand, by_hand_commands(sources), work / "hand"),
+                },
+                rounds=rounds,
+            )
+            one = alternate(
+                {
+                    "hico": partial(split_by_hico, sources[:1], work / "root"),
+                    "naive": partial(split_naively, sources[:1], work / "naive", num_clips=int(seconds) // 5),
+                },
+                rounds=rounds,
+            )
+            results[f"{height}p"] = {
+                "seconds of video": 6 * seconds,
+                "costs": summary(many),
+                "cpu hico / by hand": ratio(many, "hico", "by hand"),
+                "costs, one video": summary(one),
+                "cpu hico / naive, one video": ratio(one, "hico", "naive"),
+            }
+            if height == 360:
+                pair = alternate(
+                    {
+                        "2 workers": partial(split_by_hico, sources, work / "root", workers=2),
+                        "1 worker": partial(split_by_hico, sources, work / "root", workers=1),
+                    },
+                    rounds=rounds,
+                )
+                results["workers"] = {
+                    "costs": summary(pair),
+                    "wall 2 / 1": ratio(pair, "2 workers", "1 worker", of="wall_seconds"),
+                }
+        finished = {
+            count: (work / f"finished{count}", make_finished_root(work / f"finished{count}", count))
+            for count in (100, 10_000)
+        }
+        costs = alternate(
+            {f"{count} finished": partial(rerun, *where) for count, where in finished.items()}, rounds=rounds
+        )
+        results["re-run"] = summary(costs)
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    results["note"] = f"the benchmark itself took {own // 1024} MB; load {os.getloadavg()[0]:.1f}"
+    report("split", results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""What the benchmarks share: fair measurements of commands, sources made from real videos, and their JSON."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hico_core.corpus.ffmpeg import find_ffmpeg
+
+
+class Cost(NamedTuple):
+    """What a piece of work took."""
+
+    cpu_seconds: float  # user and system, children included
+    wall_seconds: float
+    peak_mb: float = 0.0  # of the largest process, where it was measured
+
+
+def cost_of_command(command: Sequence[str | Path], *, ok: Sequence[int] = (0,)) -> Cost:
+    """Run a command to its end."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode not in ok:
+        raise RuntimeError(f"{command} ended with {process.returncode}")
+    return Cost(usage.ru_utime + usage.ru_stime, time.perf_counter() - start, usage.ru_maxrss / 1024)
+
+
+def cost_of_call(work: Callable[[], object]) -> Cost:
+    """Call a function; its child processes count when they have ended."""
+    before, start = os.times(), time.perf_counter()
+    work()
+    wall = time.perf_counter() - start
+    after = os.times()
+    return Cost(sum(after[:4]) - sum(before[:4]), wall)
+
+
+def alternate(candidates: Mapping[str, Callable[[], Cost]], *, rounds: int) -> dict[str, list[Cost]]:
+    """Measure A B C A B C ..., so that whatever else the machine does falls on all of them."""
+    costs: dict[str, list[Cost]] = {name: [] for name in candidates}
+    for number in range(rounds):
+        for name, measure in candidates.items():
+            costs[name].append(measure())
+            cpu, wall, _ = costs[name][-1]
+            print(f"round {number + 1}/{rounds} {name}: {cpu:.2f} s CPU, {wall:.2f} s", file=sys.stderr, flush=True)
+    return costs
+
+
+def ratio(costs: Mapping[str, list[Cost]], ours: str, baseline: str, *, of: str = "cpu_seconds") -> dict[str, float]:
+    """Ours over the baseline's, round by round: median, smallest, largest."""
+    pairs = zip(costs[ours], costs[baseline], strict=True)
+    ratios = [getattr(a, of) / getattr(b, of) for a, b in pairs]
+    return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+
+
+def summary(costs: Mapping[str, list[Cost]]) -> dict[str, dict[str, float]]:
+    """Medians by candidate."""
+    return {
+        name: {field: statistics.median(getattr(cost, field) for cost in of) for field in Cost._fields}
+        for name, of in costs.items()
+    }
+
+
+def report(name: str, results: dict[str, Any]) -> None:
+    """Print a benchmark's results and keep them in docs/measurements/."""
+    full = {
+        "benchmark": name,
+        "command": " ".join(["python", *sys.argv]),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        **results,
+    }
+    target = Path(__file__).parents[1] / "docs" / "measurements" / f"{name}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(full, indent=1) + "\n")
+    print(json.dumps(full, indent=1))
+
+
+def make_sources(videos: Path, folder: Path, *, height: int, count: int, seconds: float = 60.0) -> list[Path]:
+    """Make untrimmed videos as people have them from real ones.
+
+    They are x264 medium, 16:9, 30 fps, with sound and keyframes at most 250 frames apart. Each is the real
+    videos one after the other, beginning with another one, cut at `seconds`.
+    """
+    real = sorted(path for path in videos.iterdir() if path.suffix in {".mp4", ".mkv", ".webm"})
+    folder.mkdir(parents=True, exist_ok=True)
+    width = height * 16 // 9
+    rate = {360: "700k", 720: "2M"}[height]
+    made = []
+    for number in range(count):
+        target = folder / f"source{height}_{number}.mp4"
+        made.append(target)
+        if target.exists():
+            continue
+        order = real[number % len(real) :] + real[: number % len(real)]
+        inputs = [part for path in order for part in ("-t", "8", "-i", str(path))]
+        same = ";".join(
+            f"[{i}:v:0]scale={width}:{height}:force_original_aspect_ratio=increase,crop={width}:{height},"
+            f"fps=30,setsar=1,format=yuv420p[v{i}]"
+            for i in range(len(order))
+        )
+        joined = "".join(f"[v{i}]" for i in range(len(order))) + f"concat=n={len(order)}:v=1[v]"
+        beside = target.with_name(f"making-{target.name}")
+        encode = ["-c:v", "libx264", "-preset", "medium", "-b:v", rate, "-g", "250", "-c:a", "aac"]
+        arguments = ["-nostdin", "-v", "error", "-y", *inputs, "-f", "lavfi", "-i", "sine=d=600"]
+        arguments += ["-filter_complex", f"{same};{joined}", "-map", "[v]", "-map", f"{len(order)}:a"]
+        subprocess.run([find_ffmpeg(), *arguments, "-t", str(seconds), *encode, beside], check=True)
+        beside.rename(target)
+    return made

@@ -1,0 +1,170 @@
+"""`hico split`, `hico index` and `hico doctor` as a newcomer meets them."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from buckets import keys_in, make_bucket, s3_server
+from commands import TINY, Done, assert_one_line, hico
+from made_videos import numbered_video
+
+from hico_core.corpus.index import read_index
+from hico_core.corpus.storage import locked
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for name, seconds in (("a", 6), ("b", 7), ("c", 11)):
+        numbered_video(folder / f"{name}.mp4", seconds=seconds)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "parts"),
+    [
+        (["split", "nowhere"], 2, ["nowhere: no such file or folder"]),
+        (["split", "empty"], 2, ["empty: no video files in this folder"]),
+        (["split", "videos", "--root", "videos/a.mp4"], 1, ["videos/a.mp4"]),
+        (["split", "videos", "other"], 1, ["/a.mp4 and ", "other/a.mp4 have one id, 'a'"]),
+        (["split", "videos", "--min-free", "900000TB"], 1, ["--min-free keeps", "free some space"]),
+        (["split", "videos", "--engine", "ray", "--ray-address", "127.0.0.1:1"], 1, ["127.0.0.1:1: cannot join"]),
+        (["split", "videos", "--encoder", "h264_nvenc"], 1, ["cannot encode with h264_nvenc", "another --encoder"]),
+        (["split", "videos", "--root", "gs://bucket"], 2, ["gs:// is not supported"]),
+        (["split", "videos", "--root", "held"], 1, ["held: another `hico split` is writing here"]),
+        (["split", "--status"], 1, ["nothing was split here"]),
+        (["index"], 1, ["nothing was split here yet; run `hico split"]),
+        (["index", "--check"], 1, ["nothing was split here"]),
+        (["index", "--adopt"], 2, ["no clips without a record"]),
+        (["index", "--untrimmed", "nowhere"], 2, ["nowhere: no such file"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_one_line_for_each_mistake(
+    arguments: list[str], code: int, parts: list[str], videos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "videos").symlink_to(videos)
+    for name in ("empty", "other", "held"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "other/a.mp4").write_bytes(b"")
+    with locked(tmp_path / "held/.split.lock"):
+        done = hico(*arguments, cwd=tmp_path)
+    assert_one_line(done, code, *parts)
+    assert not list(tmp_path.rglob("*.mp4.tmp")) and not list(tmp_path.rglob("split-*"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a folder that not even root may write to")
+def test_no_permission(videos: Path) -> None:
+    assert_one_line(hico("split", videos, "--root", "/sys/hico"), 1, "/sys/hico")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["split"],
+        ["split", "x", "--shard", "3/2"],
+        ["split", "x", "--shard", "half"],
+        ["split", "x", "--min-free", "much"],
+        ["split", "x", "--short-side", "3"],
+        ["split", "x", "--profile", "best"],
+        ["split", "x", "--fps", "0"],
+        ["index", "--val-fraction", "2"],
+    ],
+)
+def test_wrong_values(arguments: list[str], tmp_path: Path) -> None:
+    done = hico(*arguments, root=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def split(videos: Path, root: Path, *options: str) -> Done:
+    return hico("split", videos, "--preset", "ultrafast", "--short-side", "96", *options, root=root)
+
+
+def test_failures_are_told_once_more_and_tried_again_when_asked(videos: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("no video")
+    inputs = [videos / "a.mp4", broken]
+    assert_one_line(Done(3, "", hico("split", *inputs, root=tmp_path / "root").stderr.splitlines()[-1]), 3, "1 videos")
+    done = hico("split", *inputs, root=tmp_path / "root")
+    assert done.returncode == 3
+    assert "1 of them before (--retry-failed)" in done.stderr.splitlines()[-1]
+    done = hico("split", *inputs, "--retry-failed", root=tmp_path / "root")
+    assert "before" not in done.stderr.splitlines()[-1]
+
+    status = json.loads(hico("split", "--status", "--json", root=tmp_path / "root").stdout)["status"]
+    assert [(row["state"], row["num_videos"]) for row in status] == [("done", 1), ("failed: probe", 1)]
+    table = hico("split", "--status", root=tmp_path / "root").stdout
+    assert "failed: probe" in table and "done" in table
+
+
+def test_profiles_and_options(videos: Path, tmp_path: Path) -> None:
+    done = hico("split", videos / "a.mp4", "--profile", "archive", "--crf", "30", "--fps", "15", root=tmp_path)
+    assert done.returncode == 0, done.stderr
+    options = json.loads((tmp_path / "records/a.json").read_text())["options"]
+    assert (options["preset"], options["crf"], options["fps"], options["short_side"]) == ("medium", 30, 15, 256)
+    done = hico("split", videos / "a.mp4", "--short-side", "0", root=tmp_path)
+    assert json.loads((tmp_path / "records/a.json").read_text())["options"]["short_side"] is None
+
+
+def test_check_names_what_differs(videos: Path, tmp_path: Path) -> None:
+    split(videos, tmp_path)
+    assert hico("index", "--check", root=tmp_path).stdout == "all files are as the records say\n"
+    (tmp_path / "train/v_a_0000000_0005000.mp4").unlink()
+    done = hico("index", "--check", root=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr == f"hico: {tmp_path}/train/v_a_0000000_0005000.mp4: missing\n"
+
+
+def test_clips_of_another_tool(videos: Path, tmp_path: Path) -> None:
+    split(videos, tmp_path)
+    for path in (tmp_path / "records").iterdir():
+        path.unlink()
+    (tmp_path / "train/v_c_0005000_0010000.mp4").unlink()
+    done = hico("index", "--adopt", root=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == "hico: c: has no clip of 5 to 10 s; adopted with the gaps\n"
+    assert done.stdout.startswith("6 clips of 3 videos")
+
+
+def test_pretraining_without_splitting(videos: Path, tmp_path: Path) -> None:
+    done = hico("index", "--untrimmed", videos, "--val-fraction", "0", root=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("7 clips of 3 videos")
+    assert not (tmp_path / "train").exists()
+    done = hico("pretrain", *TINY, "--epochs", "2", "--max-steps", "1", "-o", "data.workers=0", root=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = hico("extract-features", root=tmp_path)
+    assert done.returncode == 0 and "3 videos extracted" in done.stdout
+
+
+def test_the_four_commands_on_a_bucket(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips, records and index lie in the bucket; runs and features here."""
+    monkeypatch.chdir(tmp_path)
+    cache = ["--cache-dir", "cache", "--cache-size", "1GB"]
+    with s3_server():
+        make_bucket("corpus")
+        root = ["--root", "s3://corpus/root"]
+        assert hico("split", videos, *root, "--cache-dir", "cache").returncode == 0
+        assert hico("split", videos, *root, "--cache-dir", "cache").stdout.startswith("0 videos split, 3 unchanged")
+        assert hico("index", *root).stdout.startswith("7 clips of 3 videos")
+        assert hico("index", "--check", *root).returncode == 0
+        done = hico("pretrain", *TINY, "--epochs", "2", "--max-steps", "1", "-o", "data.workers=2", *root, *cache)
+        assert done.returncode == 0, done.stderr
+        done = hico("extract-features", *root, *cache)
+        assert done.returncode == 0, done.stderr
+        assert len(read_index("s3://corpus/root")) == 7
+        assert "root/training.txt" in keys_in("corpus")
+        assert_one_line(hico("split", videos, "--root", "s3://none/x"), 1, "there is no bucket 'none'")
+    assert (tmp_path / "hico-data/runs/hacs-hico-s/export/encoder.safetensors").exists()
+    assert len(list((tmp_path / "hico-data/features/hacs-hico-s").glob("*.npy"))) == 3
+
+
+def test_the_doctor_tells_what_is_there(tmp_path: Path) -> None:
+    done = hico("doctor", root=tmp_path)
+    assert done.returncode == 0
+    assert "encoder libx264" in done.stdout
+    findings = json.loads(hico("doctor", "--json", root=tmp_path).stdout)["findings"]
+    assert {"ffmpeg", "PyAV", "workspace"} <= {finding["name"] for finding in findings}
