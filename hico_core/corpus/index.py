@@ -6,7 +6,7 @@ memory. `check_files` in check.py compares it with what lies on disk.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -168,7 +168,9 @@ def build_index(root: Location, *, val_fraction: float = 0.0) -> IndexSummary:
 
 
 def read_index_table(root: "Location | str", *, columns: list[str] | None = None) -> pa.Table:
-    """The index under `root` as Arrow columns, sorted by video and time.
+    """The index under `root` as Arrow columns, sorted by video and time: fast to open, and small.
+
+    Columns whose values repeat from row to row are dictionaries.
 
     Args:
         root: the workspace.
@@ -178,21 +180,28 @@ def read_index_table(root: "Location | str", *, columns: list[str] | None = None
         HicoError: there is no index, or one of another schema.
 
     """
+    with _open_index(root, read_dictionary=["video_id", "subset", "codec", "source"]) as file:
+        return file.read(columns=columns)
+
+
+def _open_index(root: "Location | str", *, read_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
     path = locate(root) / "index.parquet" if isinstance(root, str) else root / "index.parquet"
     try:
-        file = pq.ParquetFile(path if isinstance(path, Path) else path.open("rb"))
+        file = pq.ParquetFile(
+            path if isinstance(path, Path) else path.open("rb"), read_dictionary=list(read_dictionary)
+        )
     except FileNotFoundError:
         raise HicoError(f"{root}: has no index.parquet; run `hico index --root {root}` first") from None
     except pa.ArrowInvalid as error:
         raise HicoError(f"{path}: not a parquet file; run `hico index --root {root}` again") from error
-    with file:
-        version = (file.schema_arrow.metadata or {}).get(b"hico_schema_version", b"none").decode()
-        if version != SCHEMA_VERSION:
-            raise HicoError(
-                f"{path}: index of schema {version}, this is hico {__version__} with schema {SCHEMA_VERSION}; "
-                f"run `hico index --root {root}` again"
-            )
-        return file.read(columns=columns)
+    version = (file.schema_arrow.metadata or {}).get(b"hico_schema_version", b"none").decode()
+    if version != SCHEMA_VERSION:
+        file.close()
+        raise HicoError(
+            f"{path}: index of schema {version}, this is hico {__version__} with schema {SCHEMA_VERSION}; "
+            f"run `hico index --root {root}` again"
+        )
+    return file
 
 
 def read_index(root: "Location | str", *, columns: list[str] | None = None) -> pd.DataFrame:
@@ -206,7 +215,8 @@ def read_index(root: "Location | str", *, columns: list[str] | None = None) -> p
         HicoError: there is no index, or one of another schema.
 
     """
-    frame: pd.DataFrame = read_index_table(root, columns=columns).to_pandas()
+    with _open_index(root) as file:
+        frame: pd.DataFrame = file.read(columns=columns).to_pandas()
     if "label" in frame:
         frame["label"] = frame["label"].astype("Int32")  # keeps nulls, which NumPy's int32 cannot
     return frame
