@@ -35,7 +35,8 @@ def pretrain(
     max_steps: Annotated[int | None, typer.Option(help="End after this many steps.")] = None,
     device: Device = "auto",
     decoder: Annotated[
-        Literal["auto", "pyav", "decord"] | None, typer.Option(help="Reads the clips; all give the same pixels.")
+        Literal["auto", "pyav", "decord", "torchcodec"] | None,
+        typer.Option(help="Reads the clips; all give the same pixels."),
     ] = None,
     cache_dir: CacheDir = None,
     cache_size: Annotated[str | None, typer.Option(metavar="SIZE", help="What those copies may take.")] = None,

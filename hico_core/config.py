@@ -27,7 +27,9 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
     target_fps: float = Field(30.0, gt=0)
     crop_size: int = Field(112, ge=32)
     """Height and width of a clip, in pixels."""
-    decoder: Literal["auto", "pyav", "decord"] = "auto"
+    decoder: Literal["auto", "pyav", "decord", "torchcodec"] = "auto"
+    short_side: int | None = Field(256, ge=32)
+    """Larger pictures are scaled down to this before they are cropped; null: cropped as they are."""
     cache_dir: str | None = None
     """Where copies of files from buckets are kept; null: ~/.cache/hico."""
     cache_gb: float = Field(20.0, gt=0)

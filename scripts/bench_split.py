@@ -68,10 +68,9 @@ def by_hand_commands(sources: list[Path]) -> list[list[str]]:
     commands = []
     for source in sources:
         info = probe(source)
-        times = [float((tick - info.timestamps[0]) * info.time_base) for tick in info.timestamps]
         arguments = ffmpeg_arguments(
             source,
-            [clip.num_frames for clip in plan_clips(times)],
+            [clip.num_frames for clip in plan_clips(info.frame_seconds)],
             time_base=info.time_base,
             options=SplitOptions(),
             passthrough=passthrough_arguments(program.version),
@@ -140,8 +139,8 @@ def main() -> None:
     results: dict[str, object] = {}
     with tempfile.TemporaryDirectory(prefix="hico-bench-") as name:
         work = Path(name)
-        for height, seconds in ((360, 60.0), (720, 30.0)):
-            sources = make_sources(videos, work / "sources", height=height, count=6, seconds=seconds)
+        for height, count, seconds in ((360, 12, 60.0), (720, 6, 30.0)):
+            sources = make_sources(videos, work / "sources", height=height, count=count, seconds=seconds)
             many = alternate(
                 {
                     "hico": partial(split_by_hico, sources, work / "root"),
@@ -157,7 +156,7 @@ def main() -> None:
                 rounds=rounds,
             )
             results[f"{height}p"] = {
-                "seconds of video": 6 * seconds,
+                "seconds of video": count * seconds,
                 "costs": summary(many),
                 "cpu hico / by hand": ratio(many, "hico", "by hand"),
                 "costs, one video": summary(one),

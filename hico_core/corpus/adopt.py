@@ -141,28 +141,26 @@ def _adopt(video: FoundVideo, *, root: Path, scratch: Path) -> AdoptEvent:
     else:
         clips = [_clip_record(path, info, subset=video.subset) for path, info in zip(video.files, infos, strict=True)]
         seconds = [
-            clip.start_seconds + float((tick - info.timestamps[0]) * info.time_base)
+            clip.start_seconds + moment
             for clip, info in zip(clips, infos, strict=True)
-            for tick in info.timestamps
+            for moment in info.frame_seconds
         ]
-        rate = frame_rate(sorted(seconds))
+        # Frames of a constant rate are counted from the start that the container names.
+        countable = all(info.start_tick == info.timestamps[0] for info in infos)
+        variable = frame_rate(sorted(seconds)).variable or not countable
         record = record.model_copy(
-            update={"fps": frame_rate(_seconds(infos[0])).fps, "variable_fps": rate.variable, "clips": clips}
+            update={"fps": frame_rate(infos[0].frame_seconds).fps, "variable_fps": variable, "clips": clips}
         )
     own = Path(tempfile.mkdtemp(dir=scratch))
     write_record(root, record, scratch=own)
     return AdoptEvent(record, gaps)
 
 
-def _seconds(info: VideoInfo) -> list[float]:
-    return [float((tick - info.timestamps[0]) * info.time_base) for tick in info.timestamps]
-
-
 def _clip_record(path: Path, info: VideoInfo, *, subset: Subset) -> ClipRecord:
     """What the index says of a clip of which only the file is known."""
     name = parse_clip_name(path.name)
     assert name is not None
-    seconds = _seconds(info)
+    seconds = info.frame_seconds
     start = name.start_ms / 1000
     return ClipRecord(
         path=f"{subset}/{path.name}",

@@ -27,6 +27,7 @@ from hico_core.corpus.probe import (
     open_video,
     packets_in_order,
     probe,
+    seconds_from_first,
 )
 from hico_core.corpus.records import ClipRecord, Failure, SplitOptions, Verification, sha256_of
 from hico_core.errors import BadVideo, HicoError
@@ -226,12 +227,12 @@ def _encode(
         raise SplitFailed(source, "decode", "no frame could be decoded", stderr_lines)
     if any(b <= a for a, b in pairwise(ticks)):
         raise SplitFailed(source, "decode", "its frames' times do not ascend", stderr_lines)
-    return _Encoded(ticks, [float((tick - ticks[0]) * time_base) for tick in ticks], stderr_lines)
+    return _Encoded(ticks, seconds_from_first(ticks, time_base), stderr_lines)
 
 
 def _expected_times(info: VideoInfo, options: SplitOptions) -> tuple[list[float], Fraction]:
     """When frames should come, in seconds from the first, and the clock they are counted by."""
-    seconds = [float((tick - info.timestamps[0]) * info.time_base) for tick in info.timestamps]
+    seconds = info.frame_seconds
     if options.fps is None:
         return seconds, info.time_base
     period = 1 / _rate_of(options.fps)
@@ -392,9 +393,10 @@ def _check_clip(file: Path, clip: PlannedClip, frame_seconds: Sequence[float]) -
     info = probe(file)
     if len(info.timestamps) != clip.num_frames:
         raise BadVideo(file, f"has {len(info.timestamps)} frames instead of {clip.num_frames}")
+    if info.start_tick != info.timestamps[0]:
+        raise BadVideo(file, f"says that it starts at tick {info.start_tick}, and starts at {info.timestamps[0]}")
     times = frame_seconds[clip.first_frame : clip.first_frame + clip.num_frames]
-    for timestamp, expected in zip(info.timestamps, times, strict=True):
-        moment = float((timestamp - info.timestamps[0]) * info.time_base)
+    for moment, expected in zip(info.frame_seconds, times, strict=True):
         if abs(moment - (expected - times[0])) > _CLOCK_TOLERANCE_SECONDS:
             raise BadVideo(file, f"shows a frame at {moment:.3f} s that belongs at {expected - times[0]:.3f} s")
     return ClipRecord(

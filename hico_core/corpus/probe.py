@@ -17,8 +17,9 @@ from hico_core.errors import BadVideo
 # A playlist or a stream description may name other files and hosts; only the file itself is read.
 _OPEN_OPTIONS = {"protocol_whitelist": "file"}
 
-# A frame this far from its place on a constant grid, in frame periods, is shown as a neighbouring frame.
-_GRID_TOLERANCE = 0.5
+# How far a frame may lie from its place on a constant grid, in frame periods. Two frames of a video then lie less
+# than half a period nearer or farther than their numbers say, so that rounding finds the number of each from any other.
+_GRID_TOLERANCE = 0.24
 
 
 # Where each packet is one shown frame and a seek lands on the keyframe that was asked for.
@@ -40,6 +41,12 @@ class Keyframe(NamedTuple):
     seek_tick: int  # its decoding time, by which containers seek
 
 
+def seconds_from_first(ticks: Sequence[int], time_base: Fraction) -> list[float]:
+    """Times in seconds, from the first one's, each the nearest float to the exact one."""
+    first, numerator, denominator = ticks[0], time_base.numerator, time_base.denominator
+    return [(tick - first) * numerator / denominator for tick in ticks]
+
+
 class VideoInfo(NamedTuple):
     """A file's first video stream as its container describes it."""
 
@@ -49,6 +56,12 @@ class VideoInfo(NamedTuple):
     time_base: Fraction  # seconds per tick of the timestamps
     timestamps: list[int]  # of all packets, in presentation order
     keyframes: list[Keyframe]
+    start_tick: int | None  # of the stream, as the container says
+
+    @property
+    def frame_seconds(self) -> list[float]:
+        """Times of all packets, from the first one's."""
+        return seconds_from_first(self.timestamps, self.time_base)
 
 
 class FrameRate(NamedTuple):
@@ -133,6 +146,7 @@ def read_packets(container: InputContainer, stream: VideoStream, *, path: Path |
         time_base=stream.time_base,
         timestamps=[packet.pts for packet in packets],
         keyframes=[Keyframe(i, packet.dts) for i, packet in enumerate(packets) if packet.is_keyframe],
+        start_tick=stream.start_time,
     )
 
 

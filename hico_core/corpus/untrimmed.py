@@ -63,7 +63,7 @@ def _look_at(path: Path) -> _Shown:
             first = next(frames, None)
             if first is None:
                 raise BadVideo(path, "has no frame that decodes")
-            seconds = [float((tick - info.timestamps[0]) * info.time_base) for tick in info.timestamps]
+            seconds = info.frame_seconds
             if not is_seekable(container, stream):
                 shown = [first.time, *(frame.time for frame in frames)]
                 if any(moment is None for moment in shown):
@@ -100,7 +100,9 @@ def _rows(shown: _Shown, *, path: str, size_bytes: int, segment_seconds: float) 
                 sha256=None,
             )
         )
-    return {"fps": rate.fps, "variable_fps": rate.variable, "clips": clips}
+    # Frames of a constant rate are counted from the start that the container names.
+    countable = shown.info.start_tick == shown.info.timestamps[0]
+    return {"fps": rate.fps, "variable_fps": rate.variable or not countable, "clips": clips}
 
 
 class UntrimmedEvent(NamedTuple):

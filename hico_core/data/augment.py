@@ -1,17 +1,21 @@
 """The augmentation of pretraining: first draw what happens to a clip, then do it to all its frames alike.
 
-Shape letters: T frames, C = 3 channels, H height, W width. Pictures are float in [0, 1], shape (T, C, H, W).
+It happens in two places. Where a clip is read, its crop is cut from the decoded frames and stays uint8, so little
+leaves the loader's workers. Where the model is, on its device, all clips of a step are scaled, coloured, normalised
+and flipped together. The arithmetic is the authors' in float32, to rounding (tests/golden).
+
+Shape letters: N clips, T frames, C = 3 channels, S side of a crop, H height, W width. Pictures are float in [0, 1].
 """
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2.functional import adjust_hue, gaussian_blur
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from hico_core.config import AugmentConfig
 
@@ -94,42 +98,70 @@ def draw_augmentation(height: int, width: int, settings: AugmentConfig, *, rng: 
     return AugmentDraw(crop, colour, flip=rng.random() < settings.flip_probability)
 
 
-def resized_crop(frames_THWC: Tensor, crop: Crop, *, size: int) -> Tensor:
-    """Cut first, then convert and scale: (T, H, W, C) uint8 -> (T, C, size, size) float in [0, 1]."""
-    part = frames_THWC[:, crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
-    part_TCHW = part.permute(0, 3, 1, 2).float() / 255
-    return F.interpolate(part_TCHW, (size, size), mode="bilinear", align_corners=False)
+def cut(frames_THWC: Tensor, crop: Crop) -> Tensor:
+    """The part of the frames that is used: (T, H, W, C) -> (T, S, S, C), a view."""
+    return frames_THWC[:, crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
+
+
+def scale(crop_TSSC: Tensor, *, size: int) -> Tensor:
+    """(T, S, S, C) uint8 -> (T, C, size, size) float in [0, 1]: bilinear, without antialiasing."""
+    pictures = crop_TSSC.permute(0, 3, 1, 2).float().mul_(1 / 255)
+    return F.interpolate(pictures, (size, size), mode="bilinear", align_corners=False)
+
+
+# The operations take pictures (..., C, H, W), and a factor that is a number or a tensor (..., 1, 1, 1). They may write
+# over the pictures.
 
 
 def to_grey(pictures: Tensor) -> Tensor:
-    """Luma in all three channels."""
-    weights = torch.tensor(_GREY_WEIGHTS, dtype=pictures.dtype).view(3, 1, 1)
-    return (pictures * weights).sum(dim=-3, keepdim=True).expand_as(pictures)
+    """Luma, in one channel: (..., 1, H, W)."""
+    red, green, blue = (weight * plane for weight, plane in zip(_GREY_WEIGHTS, pictures.unbind(-3), strict=True))
+    return (red + green + blue).unsqueeze(-3)
 
 
-def _blend(pictures: Tensor, other: Tensor, factor: float) -> Tensor:
+def _blend(pictures: Tensor, other: Tensor, factor: "float | Tensor") -> Tensor:
     """factor 1: the pictures, 0: the other, above 1: away from the other."""
-    return (factor * pictures + (1 - factor) * other).clamp(0, 1)
+    return pictures.mul_(factor).add_(other * (1 - factor)).clamp_(0, 1)
 
 
-def _adjust_brightness(pictures: Tensor, factor: float) -> Tensor:
-    return _blend(pictures, torch.zeros_like(pictures), factor)
+def _adjust_brightness(pictures: Tensor, factor: "float | Tensor") -> Tensor:
+    return pictures.mul_(factor).clamp_(0, 1)
 
 
-def _adjust_contrast(pictures: Tensor, factor: float) -> Tensor:
+def _adjust_contrast(pictures: Tensor, factor: "float | Tensor") -> Tensor:
     """Against each frame's own mean grey."""
-    return _blend(pictures, to_grey(pictures).mean(dim=(-3, -2, -1), keepdim=True), factor)
+    return _blend(pictures, to_grey(pictures).mean(dim=(-2, -1), keepdim=True), factor)
 
 
-def _adjust_saturation(pictures: Tensor, factor: float) -> Tensor:
+def _adjust_saturation(pictures: Tensor, factor: "float | Tensor") -> Tensor:
     return _blend(pictures, to_grey(pictures), factor)
 
 
-def _adjust_hue(pictures: Tensor, turns: float) -> Tensor:
-    return adjust_hue(pictures, turns)
+def _adjust_hue(pictures: Tensor, turns: "float | Tensor") -> Tensor:
+    """Turn the hue in HSV, without going there.
+
+    With V the largest of r, g, b, c = V minus the smallest, and h the hue in sixths of a turn, the colour of hue h is
+    V - c * clamp(min(k, 4 - k), 0, 1) with k = (n + h) mod 6 and n = 5, 3, 1 for r, g, b. So only h is needed, not
+    the saturation, and c = 0 (grey) needs no care beyond the division.
+    """
+    if isinstance(turns, Tensor):
+        turns = turns.squeeze(-3)
+    red, green, blue = pictures.unbind(-3)
+    smallest, largest = torch.aminmax(pictures, dim=-3)
+    chroma = largest - smallest
+    hue = torch.where(
+        largest == red,
+        green - blue,
+        torch.where(largest == green, (blue - red) + 2 * chroma, (red - green) + 4 * chroma),
+    )
+    hue.div_(chroma.clamp_min(1e-20)).add_(6 * turns)
+    for plane, n in zip((red, green, blue), (5, 3, 1), strict=True):
+        k = (hue + n).remainder_(6)
+        torch.sub(largest, torch.minimum(k, 4 - k).clamp_(0, 1).mul_(chroma), out=plane)
+    return pictures
 
 
-OPERATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
+OPERATIONS: dict[str, Callable[[Tensor, "float | Tensor"], Tensor]] = {
     "brightness": _adjust_brightness,
     "contrast": _adjust_contrast,
     "saturation": _adjust_saturation,
@@ -137,19 +169,61 @@ OPERATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
 }
 
 
-def apply_colour(pictures: Tensor, draw: ColourDraw) -> Tensor:
-    """The colour stage of a clip."""
-    for name, factor in draw.operations:
-        pictures = OPERATIONS[name](pictures, factor)
-    if draw.blur_sigma is not None:
-        pictures = gaussian_blur(pictures, [_BLUR_KERNEL, _BLUR_KERNEL], [draw.blur_sigma, draw.blur_sigma])
-    return to_grey(pictures) if draw.grey else pictures
+def apply_colour(clips: Tensor, draws: Sequence[ColourDraw]) -> Tensor:
+    """The colour stage of clips (N, T, C, H, W), in place; clips that have the same operation next do it together."""
+    for place in range(max((len(draw.operations) for draw in draws), default=0)):
+        for name, operation in OPERATIONS.items():
+            chosen = [
+                n for n, draw in enumerate(draws) if place < len(draw.operations) and draw.operations[place][0] == name
+            ]
+            if chosen:
+                factors = [draws[n].operations[place][1] for n in chosen]
+                _replace(clips, chosen, operation, factors)
+    for n, draw in enumerate(draws):
+        if draw.blur_sigma is not None:
+            clips[n] = gaussian_blur(clips[n], [_BLUR_KERNEL, _BLUR_KERNEL], [draw.blur_sigma, draw.blur_sigma])
+        if draw.grey:
+            clips[n] = to_grey(clips[n])
+    return clips
 
 
-def apply_augmentation(frames_THWC: Tensor, draw: AugmentDraw, *, size: int, mean: float, std: float) -> Tensor:
-    """(T, H, W, 3) uint8 -> (3, T, size, size) float32, normalised."""
-    pictures = apply_colour(resized_crop(frames_THWC, draw.crop, size=size), draw.colour)
-    pictures = (pictures - mean) / std
-    if draw.flip:
-        pictures = pictures.flip(-1)
-    return pictures.transpose(0, 1).contiguous()
+def _replace(
+    clips: Tensor, chosen: list[int], operation: Callable[[Tensor, "float | Tensor"], Tensor], factors: list[float]
+) -> None:
+    """Do one operation to some of the clips, in place."""
+    if len(chosen) == 1:
+        operation(clips[chosen[0]], factors[0])
+        return
+    factor = torch.tensor(factors, dtype=clips.dtype).to(clips.device, non_blocking=True).view(-1, 1, 1, 1, 1)
+    where = torch.tensor(chosen).to(clips.device, non_blocking=True)
+    clips.index_copy_(0, where, operation(clips.index_select(0, where), factor))
+
+
+def apply_augmentation(crops: Tensor, draws: Sequence[AugmentDraw], *, size: int, mean: float, std: float) -> Tensor:
+    """Make what the model gets: (N, T, S, S, C) uint8 -> (N, C, T, size, size) float32, normalised.
+
+    Args:
+        crops: each clip's crop in the upper left corner; what lies beyond its own side is not looked at.
+        draws: of each clip.
+        size: of the result, in pixels.
+        mean: subtracted from each channel.
+        std: each channel is divided by it.
+
+    """
+    num_clips, num_frames = crops.shape[:2]
+    result = crops.new_empty((num_clips, 3, num_frames, size, size), dtype=torch.float32)
+    # A GPU does all clips at once, since starting an operation is what costs there; a processor does one at a time,
+    # since what fits into its cache is what is fast.
+    together = num_clips if crops.is_cuda else 1
+    for first in range(0, num_clips, together):
+        some = draws[first : first + together]
+        scaled = [
+            scale(crop[:, : draw.crop.side, : draw.crop.side], size=size)
+            for crop, draw in zip(crops[first : first + together], some, strict=True)
+        ]
+        clips = apply_colour(torch.stack(scaled), [draw.colour for draw in some])
+        clips.sub_(mean).div_(std)
+        for n, draw in enumerate(some):
+            clip_CTHW = clips[n].transpose(0, 1)
+            result[first + n] = clip_CTHW.flip(-1) if draw.flip else clip_CTHW
+    return result

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
 from hico_core.corpus.probe import probe
 from hico_core.corpus.storage import LocalCache, Location, default_cache_folder, path_of
-from hico_core.data.augment import apply_augmentation, draw_augmentation
+from hico_core.data.augment import AugmentDraw, cut, draw_augmentation
 from hico_core.data.decode import DecoderName, decode_frames
 from hico_core.data.sampling import clip_span_seconds, clip_windows, frame_indices, frames_shown_at
 from hico_core.errors import BadVideo, HicoError
@@ -35,6 +35,7 @@ class Piece(NamedTuple):
     variable_fps: bool
     first_frame: int = 0  # its number in the file; not 0 where the file is a whole video
     size_bytes: int | None = None  # of the file
+    short_side: int = 0  # pixels
 
 
 class ClipRequest(NamedTuple):
@@ -55,7 +56,8 @@ class UnusableVideo(NamedTuple):
 class Sample(NamedTuple):
     """One training item."""
 
-    clips: Tensor | None  # (K, 3, T, H, W) float32; None if no video could be decoded
+    crops: list[Tensor]  # of each clip, (T, S, S, 3) uint8, S its crop's side; none if no video could be decoded
+    draws: list[AugmentDraw]  # what is still to happen to each
     video_id: str
     windows: list[tuple[float, float]]  # of the clips, in seconds
     unusable: list[UnusableVideo]  # tried before this video
@@ -64,7 +66,7 @@ class Sample(NamedTuple):
 # What of the index is needed to read videos; see corpus/index.py.
 COLUMNS = [
     *("video_id", "clip_index", "subset", "path", "first_frame", "start_seconds", "end_seconds"),
-    *("num_frames", "fps", "variable_fps", "size_bytes", "source"),
+    *("num_frames", "fps", "variable_fps", "width", "height", "size_bytes", "source"),
 ]
 
 
@@ -91,7 +93,10 @@ class IndexedVideos:
         self._paths = rows["path"]
         self._columns = {
             name: rows[name].to_numpy()
-            for name in ("start_seconds", "num_frames", "fps", "variable_fps", "first_frame", "size_bytes")
+            for name in (
+                *("start_seconds", "num_frames", "fps", "variable_fps", "first_frame", "width", "height"),
+                "size_bytes",
+            )
         }
         durations = rows["end_seconds"].to_numpy()[last_rows]
         long_enough = durations >= shortest_seconds
@@ -129,6 +134,7 @@ class IndexedVideos:
                 variable_fps=bool(columns["variable_fps"][row]),
                 first_frame=int(columns["first_frame"][row]),
                 size_bytes=int(columns["size_bytes"][row]),
+                short_side=int(min(columns["width"][row], columns["height"][row])),
             )
             for row in range(self._first[video], self._last[video] + 1)
         ]
@@ -171,9 +177,8 @@ def frames_of_window(pieces: Sequence[Piece], window: tuple[float, float], *, nu
         )
     shown: list[float] = []
     for piece in pieces:
-        info = probe(str(piece.path))
-        ticks = info.timestamps[piece.first_frame : piece.first_frame + piece.num_frames]
-        shown += [piece.start_seconds + float((tick - ticks[0]) * info.time_base) for tick in ticks]
+        seconds = probe(str(piece.path)).frame_seconds[piece.first_frame : piece.first_frame + piece.num_frames]
+        shown += [piece.start_seconds + moment - seconds[0] for moment in seconds]
     return frames_shown_at(shown, np.linspace(start, end, num_frames).tolist())
 
 
@@ -184,8 +189,17 @@ def read_clip(
     num_frames: int,
     decoder: DecoderName,
     cache: LocalCache,
+    short_side: int | None = None,
 ) -> Tensor:
     """Decode the frames of a window, across the borders of files: (num_frames, H, W, 3) uint8.
+
+    Args:
+        pieces: of the whole video.
+        window: in seconds of the video.
+        num_frames: how many frames make the clip.
+        decoder: see `decode_frames`.
+        cache: for files in buckets.
+        short_side: larger pictures are scaled down to it.
 
     Raises:
         BadVideo: a file cannot be fetched or decoded.
@@ -205,7 +219,15 @@ def read_clip(
             if inside:
                 of_file.setdefault(piece.path, []).extend(frame - passed + piece.first_frame for frame in inside)
             passed += piece.num_frames
-        return torch.cat([decode_frames(str(path), numbers, decoder=decoder) for path, numbers in of_file.items()])
+        side = short_side if short_side is not None and pieces[0].short_side > short_side else None
+        # A constant rate tells which frame a timestamp is, so that no packets need be counted.
+        fps = None if pieces[0].variable_fps else pieces[0].fps
+        return torch.cat(
+            [
+                decode_frames(str(path), numbers, decoder=decoder, short_side=side, constant_fps=fps)
+                for path, numbers in of_file.items()
+            ]
+        )
 
 
 @contextmanager
@@ -227,7 +249,7 @@ def local_file(location: Location, *, cache: LocalCache, size_bytes: int | None 
 
 
 class ClipDataset(Dataset[Sample]):
-    """Answers a `ClipRequest` with the clips of its video, or of another one where that cannot be decoded."""
+    """Answers a `ClipRequest` with the crops of its video's clips, or of another's where that cannot be decoded."""
 
     def __init__(
         self, videos: IndexedVideos, *, data: DataConfig, sampling: SamplingConfig, augment: AugmentConfig
@@ -249,13 +271,14 @@ class ClipDataset(Dataset[Sample]):
         for _ in range(_MAX_SUBSTITUTES + 1):
             windows = self._draw_windows(video, request.max_distance_seconds, rng)
             try:
-                clips = [self._make_clip(video, window, rng) for window in windows]
+                clips = [self._read_crop(video, window, rng) for window in windows]
             except BadVideo as bad:
                 unusable.append(UnusableVideo(self._videos.video_id(video), str(bad)))
                 video = rng.randrange(len(self._videos))
                 continue
-            return Sample(torch.stack(clips), self._videos.video_id(video), windows, unusable)
-        return Sample(None, self._videos.video_id(request.video), [], unusable)
+            crops, draws = [crop for crop, _ in clips], [draw for _, draw in clips]
+            return Sample(crops, draws, self._videos.video_id(video), windows, unusable)
+        return Sample([], [], self._videos.video_id(request.video), [], unusable)
 
     def _draw_windows(
         self, video: int, max_distance_seconds: float | None, rng: random.Random
@@ -273,16 +296,15 @@ class ClipDataset(Dataset[Sample]):
             rng=rng,
         )
 
-    def _make_clip(self, video: int, window: tuple[float, float], rng: random.Random) -> Tensor:
-        """Decode and augment one clip: (3, T, crop_size, crop_size)."""
+    def _read_crop(self, video: int, window: tuple[float, float], rng: random.Random) -> tuple[Tensor, AugmentDraw]:
+        """Decode one clip and cut its crop, (T, S, S, 3) uint8; the rest of its augmentation is only drawn."""
         frames_THWC = read_clip(
             self._videos.pieces(video),
             window,
             num_frames=self._data.num_frames,
             decoder=self._data.decoder,
             cache=self._cache,
+            short_side=self._data.short_side,
         )
         draw = draw_augmentation(frames_THWC.shape[1], frames_THWC.shape[2], self._augment, rng=rng)
-        return apply_augmentation(
-            frames_THWC, draw, size=self._data.crop_size, mean=self._augment.mean, std=self._augment.std
-        )
+        return cut(frames_THWC, draw.crop), draw

@@ -6,9 +6,11 @@ the same file have the same pixels.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from importlib.util import find_spec
+from math import floor
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import av
 import numpy as np
@@ -17,20 +19,32 @@ from av import VideoFrame
 from av.container import InputContainer
 from av.video.stream import VideoStream
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
 
 from hico_core.corpus.probe import is_seekable, open_video, read_packets, short_reason
 from hico_core.errors import BadVideo, UsageError
 
 logger = logging.getLogger(__name__)
 
-DecoderName = Literal["auto", "pyav", "decord"]
+DecoderName = Literal["auto", "pyav", "decord", "torchcodec"]
 
-# Reads frames of one file: (path, ascending frame numbers) -> one (H, W, 3) uint8 picture a number.
-Decoder = Callable[[Path, Sequence[int]], list[np.ndarray]]
+# What decord 0.6 gives the right frames of; of others it gives wrong ones without a word.
+_DECORD_READS = {"h264": {"yuv420p", "yuvj420p", "yuv444p"}, "vp8": {"yuv420p"}}
 
-# Containers without presentation times, by which decord sorts.
-_NO_TIMESTAMPS = {".avi"}
+# The kind of H.264 unit that a decoder can really begin at (ITU-T H.264, table 7-1).
+_IDR_SLICE = 5
+
+
+class _Request(NamedTuple):
+    """What is wanted of one file."""
+
+    path: Path
+    numbers: list[int]  # of frames, ascending, without repeats
+    short_side: int | None  # scale to this
+    constant_fps: float | None  # if it is known, a timestamp tells its frame's number
+
+
+# Reads frames of one file: one (H, W, 3) uint8 picture for each number.
+Decoder = Callable[[_Request], list[np.ndarray]]
 
 
 def scaled_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
@@ -46,15 +60,22 @@ def upright(picture: np.ndarray, rotation: int) -> np.ndarray:
 
 
 def decode_frames(
-    path: Path | str, indices: Sequence[int], *, decoder: DecoderName = "auto", short_side: int | None = None
+    path: Path | str,
+    indices: Sequence[int],
+    *,
+    decoder: DecoderName = "auto",
+    short_side: int | None = None,
+    constant_fps: float | None = None,
 ) -> Tensor:
     """Decode the frames with the given numbers; they may repeat and come in any order.
 
     Args:
         path: a local video file; its first video stream is read, its rotation applied.
         indices: frame numbers in presentation order, from 0.
-        decoder: "pyav", "decord" (if installed), or "auto", which is PyAV: exact on every file.
+        decoder: "pyav", "decord" or "torchcodec" (if installed), or "auto", which is PyAV: exact on every file, and
+            the fastest, since it passes over frames that nobody asked for.
         short_side: scale the pictures so that the shorter side has this many pixels; None keeps the size.
+        constant_fps: the index's rate of a video whose rate is constant. It spares reading all packets' times first.
 
     Returns:
         uint8 tensor (len(indices), H, W, 3), RGB.
@@ -68,102 +89,201 @@ def decode_frames(
         raise ValueError(f"frame numbers must be 0 or more, and at least one: {list(indices)}")
     require_decoder(decoder)
     wanted = sorted(set(indices))
-    pictures = dict(zip(wanted, _DECODERS[decoder](Path(path), wanted), strict=True))
-    frames_THWC = torch.from_numpy(np.stack([pictures[i] for i in indices]))
-    if short_side is None:
-        return frames_THWC
-    size = scaled_size(frames_THWC.shape[1], frames_THWC.shape[2], short_side=short_side)
-    scaled_TCHW: Tensor = resize(frames_THWC.permute(0, 3, 1, 2), list(size), antialias=True)
-    return scaled_TCHW.permute(0, 2, 3, 1).contiguous()
+    pictures = _DECODERS[decoder](_Request(Path(path), wanted, short_side, constant_fps))
+    if len(pictures) < len(wanted):
+        raise BadVideo(path, f"has no frame {wanted[len(pictures)]}")
+    by_number = dict(zip(wanted, pictures, strict=True))
+    return torch.from_numpy(np.stack([by_number[i] for i in indices]))
 
 
 def require_decoder(decoder: DecoderName) -> None:
     """Check that a decoder is there before work is handed out that needs it.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: it is not installed, or does not find what it needs.
 
     """
-    if decoder == "decord" and find_spec("decord") is None:
-        raise UsageError("data.decoder=decord: decord is not installed here; use pyav")
+    if decoder in {"auto", "pyav"}:
+        return
+    if find_spec(decoder) is None:
+        raise UsageError(f"data.decoder={decoder}: {decoder} is not installed here; use pyav")
+    try:
+        import_module(decoder)
+    except (ImportError, OSError, RuntimeError) as error:  # torchcodec looks for the libraries of an ffmpeg
+        raise UsageError(f"data.decoder={decoder}: it does not load ({short_reason(error)}); use pyav") from error
 
 
-def _rgb(frame: VideoFrame) -> np.ndarray:
+def _rgb(frame: VideoFrame, short_side: int | None) -> np.ndarray:
+    """A frame as it is shown, scaled on the way from YUV if it is to be."""
+    if short_side is not None:
+        height, width = scaled_size(frame.height, frame.width, short_side=short_side)
+        frame = frame.reformat(width, height, format="rgb24", interpolation="BICUBIC", threads=1)
     return upright(frame.to_ndarray(format="rgb24", threads=1), frame.rotation)
 
 
-def _decode_pyav(path: Path, wanted: Sequence[int]) -> list[np.ndarray]:
-    with open_video(path) as (container, stream):
+def _scaled(picture: np.ndarray, short_side: int | None) -> np.ndarray:
+    """A picture that another decoder gave, scaled as `_rgb` does."""
+    if short_side is None:
+        return picture
+    return _rgb(VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"), short_side)
+
+
+def _decode_pyav(request: _Request) -> list[np.ndarray]:
+    with open_video(request.path) as (container, stream):
         # The loader has a process a core; threads inside a decoder cost more CPU than they save.
         stream.thread_type = "NONE"
         try:
-            pictures = None
             if is_seekable(container, stream):
-                pictures = _decode_after_seek(path, container, stream, wanted)
-            if pictures is None:
+                pictures = _decode_after_seek(request, container, stream)
+                if pictures is not None:
+                    return pictures
+                logger.warning("%s: seeking missed a frame; decoding from the start", request.path)
                 container.seek(0)
-                pictures = _decode_from_start(container, stream, wanted)
+            return _decode_from_start(request, container, stream)
         except av.FFmpegError as error:
-            raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
-    if len(pictures) < len(wanted):
-        raise BadVideo(path, f"has no frame {wanted[len(pictures)]}")
-    return pictures
+            raise BadVideo(request.path, f"cannot be decoded ({short_reason(error)})") from error
 
 
-def _decode_after_seek(
-    path: Path, container: InputContainer, stream: VideoStream, wanted: Sequence[int]
-) -> list[np.ndarray] | None:
+class _Search(NamedTuple):
+    """How to find frames by their timestamps."""
+
+    seek_tick: int  # where to begin: at or before the first wanted frame
+    number_of: Callable[[int], int | None]  # timestamp -> frame number
+
+
+def _decode_after_seek(request: _Request, container: InputContainer, stream: VideoStream) -> list[np.ndarray] | None:
     """Decode from the last keyframe before the first wanted frame; None if that does not give all of them.
 
     Frames that nobody asked for and that no other frame refers to are passed over without being decoded, which
     leaves the others as they are to the last bit.
     """
-    info = read_packets(container, stream, path=path)
-    if wanted[-1] >= len(info.timestamps):
-        raise BadVideo(path, f"has {len(info.timestamps)} frames, so no frame {wanted[-1]}")
-    before = [keyframe for keyframe in info.keyframes if keyframe.position <= wanted[0]]
-    container.seek(before[-1].seek_tick if before else 0, stream=stream)
-    remaining = [info.timestamps[i] for i in wanted]
-    asked_for = set(remaining)
+    search = _search_by_rate(request, stream) or _search_by_packets(request, container, stream)
+    container.seek(search.seek_tick, stream=stream)
+    wanted = request.numbers
+    asked_for = set(wanted)
     pictures: list[np.ndarray] = []
-    for packet in container.demux(stream):
-        stream.codec_context.skip_frame = "DEFAULT" if packet.pts in asked_for else "NONREF"
-        for frame in packet.decode():
-            if frame.pts == remaining[len(pictures)]:
-                pictures.append(_rgb(frame))
-                if len(pictures) == len(wanted):
-                    return pictures
-    stream.codec_context.skip_frame = "DEFAULT"
-    logger.warning("%s: seeking missed a frame; decoding from the start", path)
-    return None
+    context = stream.codec_context
+    try:
+        for packet in container.demux(stream):
+            needed = packet.pts is None or search.number_of(packet.pts) in asked_for
+            context.skip_frame = "DEFAULT" if needed else "NONREF"
+            for frame in packet.decode():
+                number = None if frame.pts is None else search.number_of(frame.pts)
+                if number == wanted[len(pictures)]:
+                    pictures.append(_rgb(frame, request.short_side))
+                    if len(pictures) == len(wanted):
+                        return pictures
+                elif number is None or number > wanted[len(pictures)]:
+                    return None
+        return None
+    finally:
+        context.skip_frame = "DEFAULT"
 
 
-def _decode_from_start(container: InputContainer, stream: VideoStream, wanted: Sequence[int]) -> list[np.ndarray]:
+def _search_by_rate(request: _Request, stream: VideoStream) -> _Search | None:
+    """Where a constant rate is known, arithmetic tells which frame a timestamp is."""
+    fps, time_base, start = request.constant_fps, stream.time_base, stream.start_time
+    if fps is None or time_base is None or start is None:
+        return None
+    frames_per_tick = fps * float(time_base)
+    # Containers seek by decoding times, which run ahead of the times of showing by the decoder's delay.
+    earliest = request.numbers[0] - stream.codec_context.delay - 1
+    seek_tick = start + floor(earliest / frames_per_tick)
+    return _Search(seek_tick, lambda tick: round((tick - start) * frames_per_tick))
+
+
+def _search_by_packets(request: _Request, container: InputContainer, stream: VideoStream) -> _Search:
+    """Read the times of all packets first: right for any rate.
+
+    Raises:
+        BadVideo: the file has fewer frames than the last one that is wanted.
+
+    """
+    info = read_packets(container, stream, path=request.path)
+    last = request.numbers[-1]
+    if last >= len(info.timestamps):
+        raise BadVideo(request.path, f"has {len(info.timestamps)} frames, so no frame {last}")
+    before = [keyframe for keyframe in info.keyframes if keyframe.position <= request.numbers[0]]
+    numbers = {tick: number for number, tick in enumerate(info.timestamps)}
+    return _Search(before[-1].seek_tick if before else 0, numbers.get)
+
+
+def _decode_from_start(request: _Request, container: InputContainer, stream: VideoStream) -> list[np.ndarray]:
     """Count frames as they are shown; fewer pictures than wanted if the video ends before."""
     pictures: list[np.ndarray] = []
     for number, frame in enumerate(container.decode(stream)):
-        if number == wanted[len(pictures)]:
-            pictures.append(_rgb(frame))
-            if len(pictures) == len(wanted):
+        if number == request.numbers[len(pictures)]:
+            pictures.append(_rgb(frame, request.short_side))
+            if len(pictures) == len(request.numbers):
                 break
     return pictures
 
 
-def _decode_decord(path: Path, wanted: Sequence[int]) -> list[np.ndarray]:
+def _why_not_decord(path: Path) -> str | None:
+    """What makes decord give wrong frames of a file, if anything does."""
+    with open_video(path) as (container, stream):
+        codec, pixels = stream.codec_context.name, stream.codec_context.pix_fmt
+        if "avi" in container.format.name.split(","):
+            return "AVI files have no times, by which it sorts frames"
+        if pixels not in _DECORD_READS.get(codec, set()):
+            return f"{codec} with {pixels}"
+        if len(container.streams.video) > 1:
+            return "several video streams"
+        if codec == "h264" and is_seekable(container, stream):
+            keyframes = (bytes(packet) for packet in container.demux(stream) if packet.is_keyframe and packet.size)
+            if not all(_IDR_SLICE in _units_of(packet) for packet in keyframes):
+                return "keyframes that refer to frames before them"
+            container.seek(0)
+        first = next(container.decode(stream), None)
+        return "interlaced pictures" if first is not None and first.interlaced_frame else None
+
+
+def _units_of(packet: bytes) -> set[int]:
+    """The kinds of H.264 units in a packet of an mp4 file, where each unit follows its length in 4 bytes."""
+    kinds, position = set(), 0
+    while position + 4 < len(packet):
+        kinds.add(packet[position + 4] & 31)
+        position += 4 + int.from_bytes(packet[position : position + 4], "big")
+    return kinds
+
+
+def _decode_decord(request: _Request) -> list[np.ndarray]:
     import decord  # has no wheels for some machines, so not at the top
 
-    if path.suffix.lower() in _NO_TIMESTAMPS:
-        raise BadVideo(path, "decord puts the frames of AVI files in a wrong order; use data.decoder=pyav")
+    path = request.path
+    obstacle = _why_not_decord(path)
+    if obstacle:
+        raise BadVideo(path, f"decord gives wrong frames of {obstacle}; use data.decoder=pyav")
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
-        if wanted[-1] >= len(reader):
-            raise BadVideo(path, f"has {len(reader)} frames, so no frame {wanted[-1]}")
-        return list(reader.get_batch(list(wanted)).asnumpy())
+        if request.numbers[-1] >= len(reader):
+            raise BadVideo(path, f"has {len(reader)} frames, so no frame {request.numbers[-1]}")
+        pictures = reader.get_batch(request.numbers).asnumpy()
     except (decord.DECORDError, RuntimeError) as error:
         raise BadVideo(path, f"cannot be decoded by decord ({short_reason(error)})") from error
+    return [_scaled(picture, request.short_side) for picture in pictures]
 
 
-_DECODERS: dict[DecoderName, Decoder] = {"auto": _decode_pyav, "pyav": _decode_pyav, "decord": _decode_decord}
+def _decode_torchcodec(request: _Request) -> list[np.ndarray]:
+    from torchcodec.decoders import VideoDecoder  # needs the libraries of an ffmpeg, so not at the top
+
+    path = request.path
+    try:
+        decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+        if request.numbers[-1] >= len(decoder):
+            raise BadVideo(path, f"has {len(decoder)} frames, so no frame {request.numbers[-1]}")
+        pictures = decoder.get_frames_at(indices=request.numbers).data.numpy()
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise BadVideo(path, f"cannot be decoded by torchcodec ({short_reason(error)})") from error
+    return [_scaled(picture, request.short_side) for picture in pictures]
+
+
+_DECODERS: dict[DecoderName, Decoder] = {
+    "auto": _decode_pyav,
+    "pyav": _decode_pyav,
+    "decord": _decode_decord,
+    "torchcodec": _decode_torchcodec,
+}
 
 
 def play(path: Path | str) -> Iterator[tuple[float, VideoFrame]]:

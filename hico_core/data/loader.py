@@ -1,20 +1,27 @@
 """Which items each training step is made of, and the processes that make them."""
 
+import logging
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import chain, islice
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
+from hico_core.data.augment import AugmentDraw
 from hico_core.data.dataset import ClipDataset, ClipRequest, Sample, UnusableVideo
 from hico_core.data.sampling import batches_without_repeats, item_seed, video_order
+from hico_core.errors import HicoError
+
+logger = logging.getLogger(__name__)
 
 
 class Position(NamedTuple):
@@ -41,7 +48,8 @@ class PlannedStep(NamedTuple):
 class Batch(NamedTuple):
     """The clips of one step."""
 
-    clips: Tensor | None  # (B, K, 3, T, H, W) float32; None if one of the samples has none
+    crops: Tensor | None  # (N, T, S, S, 3) uint8, N = B*K video-major; None if one of the samples has none
+    draws: list[AugmentDraw]  # N: what is still to happen to each clip
     video_ids: list[str]
     windows: list[list[tuple[float, float]]]  # of each video's clips, in seconds
     unusable: list[UnusableVideo]
@@ -88,33 +96,76 @@ def plan_steps(
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Put the items of a step together."""
-    clips = [sample.clips for sample in samples if sample.clips is not None]
+    """Put the items of a step together: crops of different sides in the upper left corners of a common square."""
+    crops = [crop for sample in samples for crop in sample.crops]
+    together = None
+    if all(sample.crops for sample in samples):
+        side = max(crop.shape[1] for crop in crops)
+        together = torch.zeros((len(crops), crops[0].shape[0], side, side, 3), dtype=torch.uint8)
+        if get_worker_info() is not None:
+            together = together.share_memory_()  # written where the training process reads it
+        for target, crop in zip(together, crops, strict=True):
+            target[:, : crop.shape[1], : crop.shape[2]] = crop
     return Batch(
-        torch.stack(clips) if len(clips) == len(samples) else None,
+        together,
+        [draw for sample in samples for draw in sample.draws],
         [sample.video_id for sample in samples],
         [sample.windows for sample in samples],
         [bad for sample in samples for bad in sample.unusable],
     )
 
 
-def make_loader(
-    dataset: ClipDataset,
-    requests: list[list[ClipRequest]] | Iterator[list[ClipRequest]],
-    *,
-    workers: int,
-    pin_memory: bool,
-) -> DataLoader[Batch]:
-    """Read the batches in order. Order and content do not depend on the number of workers.
+def read_batches(
+    dataset: ClipDataset, plans: Iterable[PlannedStep], *, workers: int, pin_memory: bool
+) -> Generator[tuple[PlannedStep, Batch], None, None]:
+    """Each planned step with its batch, in order, read ahead. Nothing in them depends on the number of workers.
+
+    A worker that dies (out of memory, a decoder that crashes) is survived once: what it and the others had not
+    delivered is read again by new ones.
 
     Args:
         dataset: makes the items.
-        requests: of each batch; taken a few batches ahead.
+        plans: the steps; taken a few ahead.
         workers: processes that read; 0 reads in this one. They start anew, so a script that calls this needs the usual
             `if __name__ == "__main__":`.
         pin_memory: for a GPU.
 
+    Raises:
+        HicoError: a second worker died.
+
     """
+    remaining = iter(plans)
+    ahead: deque[PlannedStep] = deque()  # handed out, not yet delivered
+
+    def requests(first: list[PlannedStep]) -> Iterator[list[ClipRequest]]:
+        for plan in chain(first, remaining):
+            ahead.append(plan)
+            yield plan.requests
+
+    for deaths in (0, 1):
+        undelivered = list(ahead)
+        ahead.clear()
+        loader = _make_loader(dataset, requests(undelivered), workers=workers, pin_memory=pin_memory)
+        try:
+            for batch in loader:
+                yield ahead.popleft(), batch
+            return
+        except RuntimeError as error:
+            # PyTorch has no class of its own for this.
+            if "DataLoader worker" not in str(error):
+                raise
+            videos = ", ".join(str(request.video) for plan in islice(ahead, 1) for request in plan.requests)
+            reason = f"{str(error).splitlines()[0]} (the next batch is of videos number {videos})"
+            if deaths:
+                raise HicoError(
+                    f"a second worker of the loader died: {reason}; try --decoder or fewer workers"
+                ) from error
+            logger.warning("a worker of the loader died: %s; starting the workers again", reason)
+
+
+def _make_loader(
+    dataset: ClipDataset, requests: Iterator[list[ClipRequest]], *, workers: int, pin_memory: bool
+) -> DataLoader[Batch]:
     return DataLoader(
         dataset,  # type: ignore[arg-type]  # collate turns samples into batches, which the stubs do not know
         batch_sampler=requests,

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Generator
-from itertools import tee
 from pathlib import Path
 from statistics import fmean
 from typing import Literal, NamedTuple
@@ -14,9 +13,10 @@ from torch import Tensor, nn
 from hico_core.config import Config, LossConfig, SamplingConfig, dump_config, flat_settings, load_config
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.storage import Location, write_atomically
+from hico_core.data.augment import apply_augmentation
 from hico_core.data.dataset import COLUMNS, ClipDataset, IndexedVideos
 from hico_core.data.decode import require_decoder
-from hico_core.data.loader import Batch, PlannedStep, Position, make_loader, plan_steps
+from hico_core.data.loader import Batch, PlannedStep, Position, plan_steps, read_batches
 from hico_core.data.sampling import clip_span_seconds
 from hico_core.errors import HicoError, Interrupted, UsageError
 from hico_core.interop import load_exactly, read_backbone_state
@@ -187,18 +187,26 @@ def _describe(batch: Batch) -> str:
     )
 
 
-def _clips_of(batch: Batch) -> Tensor:
-    """A batch's clips.
+def _clips_of(batch: Batch, config: Config, device: torch.device) -> Tensor:
+    """What the model gets of a batch, augmented on its device: (B, K, 3, T, H, W).
 
     Raises:
-        HicoError: there are none, since neither a video nor its substitutes can be decoded.
+        HicoError: there are no clips, since neither a video nor its substitutes can be decoded.
 
     """
-    if batch.clips is None:
+    if batch.crops is None:
         raise HicoError(
             f"{len(batch.unusable)} videos of one batch cannot be decoded; the last one: {batch.unusable[-1].reason}"
         )
-    return batch.clips
+    augment = config.augment
+    clips = apply_augmentation(
+        batch.crops.to(device, non_blocking=True),
+        batch.draws,
+        size=config.data.crop_size,
+        mean=augment.mean,
+        std=augment.std,
+    )
+    return clips.unflatten(0, (len(batch.video_ids), -1))
 
 
 def _check_bad_videos(bad: dict[str, str], num_videos: int, allowed: float) -> None:
@@ -227,14 +235,7 @@ def _batches(config: Config, parts: Prepared, start: Position) -> Generator[tupl
         seed=config.train.seed,
         start=start,
     )
-    here, ahead = tee(plans)
-    loader = make_loader(
-        parts.dataset,
-        (plan.requests for plan in ahead),
-        workers=parts.workers,
-        pin_memory=parts.device.type == "cuda",
-    )
-    yield from zip(here, loader, strict=True)
+    return read_batches(parts.dataset, plans, workers=parts.workers, pin_memory=parts.device.type == "cuda")
 
 
 def _learning_rate_at(epoch: float, config: Config, peak: float) -> float:
@@ -361,7 +362,7 @@ def pretrain(
                     bad[video_id] = reason
                     on_bad_video(video_id, reason)
             _check_bad_videos(bad, len(parts.videos), config.data.max_bad_fraction)
-            clips = _clips_of(batch).to(parts.device, non_blocking=True)
+            clips = _clips_of(batch, config, parts.device)
 
             lr = _learning_rate_at(plan.epoch, config, parts.peak_lr)
             result = train_step(parts.model, parts.optimizer, clips, loss=config.loss, lr=lr)
@@ -441,7 +442,7 @@ def rehearse(
     plan, batch = next(batches)
     batches.close()
     began = clock()
-    clips = _clips_of(batch).to(parts.device)
+    clips = _clips_of(batch, config, parts.device)
     lr = _learning_rate_at(plan.epoch, config, parts.peak_lr)
     result = train_step(parts.model, parts.optimizer, clips, loss=config.loss, lr=lr)
     if result is None:

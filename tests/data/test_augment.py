@@ -9,19 +9,22 @@ import pytest
 import torch
 from goldens import assert_close, load_arrays, load_json
 from torch import Tensor
+from torchvision.transforms.v2.functional import adjust_hue
 
 from hico_core.config import AugmentConfig
 from hico_core.data.augment import (
     OPERATIONS,
+    AugmentDraw,
     ColourDraw,
     Crop,
     apply_augmentation,
     apply_colour,
     crop_area_range,
+    cut,
     draw_augmentation,
     draw_colour,
     draw_crop,
-    resized_crop,
+    scale,
     to_grey,
 )
 
@@ -40,17 +43,63 @@ FACTORS = sorted(key for key in GOLDEN if key.split("/")[0] in OPERATIONS and no
 @pytest.mark.parametrize("key", FACTORS)
 def test_operations(key: str) -> None:
     name, factor = key.split("/")
-    result = OPERATIONS[name](CLIP_TCHW, float(factor))
+    result = OPERATIONS[name](CLIP_TCHW.clone(), float(factor))
     assert_close(as_golden(result), GOLDEN[key], 1e-5 if name == "hue" else 1e-6)
 
 
 def test_grey_normalisation_and_flip() -> None:
-    assert_close(as_golden(to_grey(CLIP_TCHW)), GOLDEN["grayscale"], 1e-6)
+    assert_close(as_golden(to_grey(CLIP_TCHW).expand_as(CLIP_TCHW)), GOLDEN["grayscale"], 1e-6)
     whole = draw_augmentation(8, 8, SETTINGS_OFF, rng=random.Random(0))._replace(crop=Crop(0, 0, 8))
-    plain = apply_augmentation(CLIP_THWC, whole._replace(flip=False), size=8, mean=0.45, std=0.225)
+    plain = augmented(CLIP_THWC, whole._replace(flip=False), size=8, mean=0.45, std=0.225)
     assert_close(plain, GOLDEN["normalize"], 1e-6)
-    flipped = apply_augmentation(CLIP_THWC, whole._replace(flip=True), size=8, mean=0.0, std=1.0)
+    flipped = augmented(CLIP_THWC, whole._replace(flip=True), size=8, mean=0.0, std=1.0)
     assert_close(flipped, GOLDEN["hflip"], 1e-6)
+
+
+def augmented(frames_THWC: Tensor, draw: AugmentDraw, *, size: int, mean: float, std: float) -> Tensor:
+    """One clip on the whole way: (C, T, size, size)."""
+    crop = cut(frames_THWC, draw.crop)
+    return apply_augmentation(crop.unsqueeze(0), [draw], size=size, mean=mean, std=std)[0]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_on_several_clips_are_those_on_each(name: str) -> None:
+    """Also where the factors differ, which is how a GPU does them."""
+    clips = torch.rand(3, 2, 3, 6, 6)
+    factors = [0.3, -0.1, 0.15] if name == "hue" else [0.3, 1.7, 1.0]
+    together = OPERATIONS[name](clips.clone(), torch.tensor(factors).view(-1, 1, 1, 1, 1))
+    for clip, factor, result in zip(clips, factors, together, strict=True):
+        assert_close(OPERATIONS[name](clip.clone(), factor), result, 1e-6)
+
+
+@pytest.mark.parametrize("turns", [-0.5, -0.2, 0.0, 0.13, 0.5])
+def test_hue_is_that_of_torchvision(turns: float) -> None:
+    """On random colours, on greys, and where two channels are equal."""
+    pictures = torch.rand(2, 3, 40, 40)
+    pictures[0, :, :10] = pictures[0, :1, :10]
+    pictures[0, 1, 10:20] = pictures[0, 0, 10:20]
+    pictures[0, 2, 20:30] = pictures[0, 1, 20:30]
+    pictures[1, :, :5] = 0
+    assert_close(OPERATIONS["hue"](pictures.clone(), turns), adjust_hue(pictures, turns), 1e-5)
+
+
+def test_clips_of_a_step_are_what_each_is_alone() -> None:
+    """Whatever their sides, orders and factors, and whatever lies beyond a crop's side."""
+    rng = random.Random(0)
+    frames = [torch.randint(0, 256, (2, 40, 60, 3), dtype=torch.uint8) for _ in range(12)]
+    draws = [draw_augmentation(40, 60, AugmentConfig(blur="gaussian"), rng=rng) for _ in frames]
+    side = max(draw.crop.side for draw in draws)
+    crops = torch.randint(0, 256, (12, 2, side, side, 3), dtype=torch.uint8)
+    for target, clip, draw in zip(crops, frames, draws, strict=True):
+        target[:, : draw.crop.side, : draw.crop.side] = cut(clip, draw.crop)
+    together = apply_augmentation(crops, draws, size=16, mean=0.45, std=0.225)
+    assert together.shape == (12, 3, 2, 16, 16)
+    for clip, draw, result in zip(frames, draws, together, strict=True):
+        assert torch.equal(augmented(clip, draw, size=16, mean=0.45, std=0.225), result)
+    # As a GPU does it: the colours of all clips at once.
+    scaled = torch.stack([scale(cut(clip, draw.crop), size=16) for clip, draw in zip(frames, draws, strict=True)])
+    for result, n in zip(apply_colour(scaled.clone(), [draw.colour for draw in draws]), range(12), strict=True):
+        assert_close(apply_colour(scaled[n : n + 1].clone(), [draws[n].colour])[0], result, 1e-6)
 
 
 SQUARE_CROPS = sorted(
@@ -64,7 +113,7 @@ SQUARE_CROPS = sorted(
 def test_resized_crop(key: str) -> None:
     _, box, size = key.split("/")
     top, left, height, _ = map(int, box.split("_"))
-    assert_close(as_golden(resized_crop(CLIP_THWC, Crop(top, left, height), size=int(size))), GOLDEN[key], 1e-6)
+    assert_close(as_golden(scale(cut(CLIP_THWC, Crop(top, left, height)), size=int(size))), GOLDEN[key], 1e-6)
 
 
 def test_area_range() -> None:
@@ -110,7 +159,7 @@ def test_all_frames_of_a_clip_are_treated_alike() -> None:
     still = CLIP_THWC[:1].expand(4, -1, -1, -1)
     for seed in range(20):
         draw = draw_augmentation(8, 8, AugmentConfig(blur="gaussian"), rng=random.Random(seed))
-        clip = apply_augmentation(still, draw, size=8, mean=0.45, std=0.225)
+        clip = augmented(still, draw, size=8, mean=0.45, std=0.225)
         assert clip.shape == (3, 4, 8, 8)
         assert all(torch.equal(clip[:, 0], clip[:, t]) for t in range(1, 4))
 
@@ -120,9 +169,13 @@ def test_the_authors_blur_changes_nothing_and_a_real_one_does() -> None:
     pictures = torch.rand(2, 3, 24, 24)
     theirs = draw_colour(AugmentConfig(**always, blur="authors"), rng=random.Random(0))
     assert float(GOLDEN["gaussian_blur_k1_max_change"]) == 0
-    assert torch.equal(apply_colour(pictures, theirs), pictures)
+    assert torch.equal(coloured(pictures, theirs), pictures)
     real = draw_colour(AugmentConfig(**always, blur="gaussian"), rng=random.Random(0))
-    assert apply_colour(pictures, real).std() < pictures.std()
+    assert coloured(pictures, real).std() < pictures.std()
+
+
+def coloured(pictures_TCHW: Tensor, draw: ColourDraw) -> Tensor:
+    return apply_colour(pictures_TCHW.clone().unsqueeze(0), [draw])[0]
 
 
 def test_blur_draws_do_not_shift_the_others() -> None:
@@ -135,6 +188,6 @@ def test_blur_draws_do_not_shift_the_others() -> None:
 
 
 def test_operations_run_in_the_order_drawn() -> None:
-    one = apply_colour(CLIP_TCHW, ColourDraw([("brightness", 1.8), ("contrast", 0.2)], None, grey=False))
-    other = apply_colour(CLIP_TCHW, ColourDraw([("contrast", 0.2), ("brightness", 1.8)], None, grey=False))
+    one = coloured(CLIP_TCHW, ColourDraw([("brightness", 1.8), ("contrast", 0.2)], None, grey=False))
+    other = coloured(CLIP_TCHW, ColourDraw([("contrast", 0.2), ("brightness", 1.8)], None, grey=False))
     assert np.abs((one - other).numpy()).max() > 0.05

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from dying import DyingDataset
 from goldens import load_json
 from made_videos import numbered_video, painted_number
 
@@ -26,7 +27,8 @@ from hico_core.data.dataset import (
     read_clip,
 )
 from hico_core.data.decode import decode_frames
-from hico_core.data.loader import Batch, PlannedStep, Position, collate, make_loader, plan_steps
+from hico_core.data.loader import Batch, PlannedStep, Position, collate, plan_steps, read_batches
+from hico_core.errors import HicoError
 
 GOLDEN = load_json("sampling.json")
 
@@ -146,10 +148,11 @@ def test_the_same_request_gives_the_same_sample(videos: IndexedVideos) -> None:
     dataset = make_dataset(videos)
     one, again = dataset[ClipRequest(2, 7, 0.5)], dataset[ClipRequest(2, 7, 0.5)]
     other = dataset[ClipRequest(2, 8, 0.5)]
-    assert one.clips is not None and again.clips is not None and other.clips is not None
-    assert one.clips.shape == (3, 3, 16, 32, 32)
-    assert torch.equal(one.clips, again.clips) and one.windows == again.windows
-    assert not torch.equal(one.clips, other.clips)
+    assert [crop.shape for crop in one.crops] == [(16, d.crop.side, d.crop.side, 3) for d in one.draws]
+    assert len(one.crops) == 3 and all(crop.dtype == torch.uint8 for crop in one.crops)
+    assert all(torch.equal(a, b) for a, b in zip(one.crops, again.crops, strict=True))
+    assert one[1:] == again[1:]
+    assert one.draws != other.draws
     assert one.video_id == "ntsc" and one.unusable == []
 
 
@@ -171,8 +174,8 @@ def test_a_broken_video_is_replaced_and_named(root: Path, videos: IndexedVideos,
         IndexedVideos(pa.Table.from_pandas(index), root=root, subset="train", shortest_seconds=64 / 30)
     )
     sample = dataset[ClipRequest(1, 0, 0.5)]
-    assert sample.clips is None and len(sample.unusable) == 21
-    assert collate([sample, sample]).clips is None
+    assert sample.crops == [] and len(sample.unusable) == 21
+    assert collate([sample, sample]).crops is None
 
 
 START = Position()
@@ -193,8 +196,10 @@ def plans(videos: IndexedVideos, start: Position = START) -> list[PlannedStep]:
 
 
 def batches_with(videos: IndexedVideos, workers: int) -> list[Batch]:
-    requests = [plan.requests for plan in plans(videos)][:4]
-    return list(make_loader(make_dataset(videos), requests, workers=workers, pin_memory=False))
+    steps = plans(videos)[:4]
+    read = list(read_batches(make_dataset(videos), steps, workers=workers, pin_memory=False))
+    assert [plan for plan, _ in read] == steps
+    return [batch for _, batch in read]
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(videos: IndexedVideos) -> None:
@@ -202,9 +207,40 @@ def test_batches_do_not_depend_on_the_number_of_workers(videos: IndexedVideos) -
     assert len(alone) == 4
     for workers in (1, 4):
         for one, other in zip(alone, batches_with(videos, workers), strict=True):
-            assert one.clips is not None and other.clips is not None
-            assert torch.equal(one.clips, other.clips)
+            assert one.crops is not None and other.crops is not None
+            assert torch.equal(one.crops, other.crops)
             assert one[1:] == other[1:]
+
+
+def test_crops_of_a_batch_lie_in_the_corner(videos: IndexedVideos) -> None:
+    dataset = make_dataset(videos)
+    samples = [dataset[ClipRequest(video, 1, 0.5)] for video in (0, 2)]
+    batch = collate(samples)
+    assert batch.crops is not None and batch.crops.dtype == torch.uint8
+    crops = [crop for sample in samples for crop in sample.crops]
+    assert batch.draws == [draw for sample in samples for draw in sample.draws]
+    assert batch.crops.shape[2] == max(crop.shape[1] for crop in crops)
+    for row, crop, draw in zip(batch.crops, crops, batch.draws, strict=True):
+        assert torch.equal(row[:, : draw.crop.side, : draw.crop.side], crop)
+
+
+def test_the_death_of_a_worker_is_survived_once(
+    videos: IndexedVideos, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps = plans(videos)[:4]
+    expected = batches_with(videos, 0)
+    file = tmp_path / "deadly"
+    file.write_text("once")
+    dataset = DyingDataset(videos, deadly_seed=steps[2].requests[0].seed, file=file)
+    read = list(read_batches(dataset, steps, workers=2, pin_memory=False))
+    assert [plan for plan, _ in read] == steps
+    for (_, one), other in zip(read, expected, strict=True):
+        assert one.crops is not None and other.crops is not None
+        assert torch.equal(one.crops, other.crops)
+    assert "a worker of the loader died: DataLoader worker (pid" in caplog.text
+    file.write_text("always")
+    with pytest.raises(HicoError, match="a second worker of the loader died"):
+        list(read_batches(dataset, steps, workers=2, pin_memory=False))
 
 
 def test_plans_cover_the_videos_and_can_begin_anywhere(videos: IndexedVideos) -> None:
@@ -230,7 +266,7 @@ def test_index_of_another_subset(root: Path) -> None:
 
 def test_workers_start_after_this_process_has_decoded(videos: IndexedVideos) -> None:
     """A forked worker would wait for threads of the decoder that only its parent has."""
-    requests = [[ClipRequest(0, 1, 0.5)]]
-    alone = list(make_loader(make_dataset(videos), requests, workers=0, pin_memory=False))
-    by_worker = list(make_loader(make_dataset(videos), requests, workers=2, pin_memory=False))
-    assert alone[0].video_ids == by_worker[0].video_ids
+    steps = plans(videos)[:1]
+    _, alone = next(read_batches(make_dataset(videos), steps, workers=0, pin_memory=False))
+    _, by_worker = next(read_batches(make_dataset(videos), steps, workers=2, pin_memory=False))
+    assert alone.video_ids == by_worker.video_ids
