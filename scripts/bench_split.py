@@ -136,7 +136,7 @@ def rerun(root: Path, videos: Path) -> Cost:
 def main() -> None:
     """Measure, and write docs/measurements/split.json."""
     videos, rounds = Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    results: dict[str, object] = {}
+    results: dict[str, object] = {"ffmpeg": Ffmpeg(find_ffmpeg()).banner.split(" Copyright")[0]}
     with tempfile.TemporaryDirectory(prefix="hico-bench-") as name:
         work = Path(name)
         for height, count, seconds in ((360, 12, 60.0), (720, 6, 30.0)):

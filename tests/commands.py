@@ -47,7 +47,7 @@ def hico(*arguments: str | Path, root: Path | None = None, cwd: Path | None = No
     return Done(code, out.getvalue(), err.getvalue())
 
 
-def hico_process(*arguments: str | Path, root: Path) -> Done:
+def hico_process(*arguments: str | Path, root: Path | str) -> Done:
     """Run a command as a person does."""
     command = [sys.executable, "-c", "from hico_cli.main import main; main()", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HICO_ROOT": str(root)})

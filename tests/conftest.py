@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from buckets import s3_server
 
 from hico_core.corpus.ffmpeg import find_ffmpeg
 
@@ -28,6 +29,13 @@ def real_videos() -> Path:
     if not REAL_VIDEOS.is_dir():
         pytest.skip("no real videos here")
     return REAL_VIDEOS
+
+
+@pytest.fixture(scope="session")
+def buckets() -> Iterator[str]:
+    """An S3 server; one for all tests, since drivers remember the address that they saw first."""
+    with s3_server() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -125,11 +125,17 @@ def fetch(location: Location, target: Path) -> None:
 
     Raises:
         OSError: it is not there, or cannot be read.
+        HicoError: the bucket cannot be reached.
 
     """
     if isinstance(location, Path):
         raise TypeError(f"{location} is local already")
-    location.fs.get_file(location.path, str(target))
+    try:
+        location.fs.get_file(location.path, str(target))
+    except OSError:
+        raise
+    except Exception as error:
+        raise HicoError(f"{location}: cannot be fetched ({str(error).splitlines()[0]})") from error
 
 
 @contextmanager

@@ -140,24 +140,24 @@ def _adjust_saturation(pictures: Tensor, factor: "float | Tensor") -> Tensor:
 def _adjust_hue(pictures: Tensor, turns: "float | Tensor") -> Tensor:
     """Turn the hue in HSV, without going there.
 
-    With V the largest of r, g, b, c = V minus the smallest, and h the hue in sixths of a turn, the colour of hue h is
-    V - c * clamp(min(k, 4 - k), 0, 1) with k = (n + h) mod 6 and n = 5, 3, 1 for r, g, b. So only h is needed, not
-    the saturation, and c = 0 (grey) needs no care beyond the division.
+    With V the largest of r, g, b, c = V minus the smallest, and h in [0, 6) the hue in sixths of a turn, the colour of
+    hue h is V - c + c * (clamp(|h - 3| - 1), clamp(2 - |h - 2|), clamp(2 - |h - 4|)), clamped to [0, 1]. So only h is
+    needed, not the saturation, and grey (c = 0) needs no care beyond the division.
     """
     if isinstance(turns, Tensor):
         turns = turns.squeeze(-3)
     red, green, blue = pictures.unbind(-3)
-    smallest, largest = torch.aminmax(pictures, dim=-3)
+    largest = torch.maximum(torch.maximum(red, green), blue)
+    smallest = torch.minimum(torch.minimum(red, green), blue)
     chroma = largest - smallest
-    hue = torch.where(
-        largest == red,
-        green - blue,
-        torch.where(largest == green, (blue - red) + 2 * chroma, (red - green) + 4 * chroma),
-    )
-    hue.div_(chroma.clamp_min(1e-20)).add_(6 * turns)
-    for plane, n in zip((red, green, blue), (5, 3, 1), strict=True):
-        k = (hue + n).remainder_(6)
-        torch.sub(largest, torch.minimum(k, 4 - k).clamp_(0, 1).mul_(chroma), out=plane)
+    of_green = (blue - red).add_(chroma, alpha=2)
+    of_blue = (red - green).add_(chroma, alpha=4)
+    hue = torch.where(largest == red, green - blue, torch.where(largest == green, of_green, of_blue))
+    hue.div_(chroma.clamp(min=1e-20)).add_(turns * 6)
+    hue.sub_((hue / 6).floor_(), alpha=6)
+    for plane, centre, sign, offset in ((red, 3, 1, -1), (green, 2, -1, 2), (blue, 4, -1, 2)):
+        strength = (hue - centre).abs_().mul_(sign).add_(offset).clamp_(0, 1)
+        torch.addcmul(smallest, strength, chroma, out=plane)
     return pictures
 
 

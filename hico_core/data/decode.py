@@ -27,8 +27,13 @@ logger = logging.getLogger(__name__)
 
 DecoderName = Literal["auto", "pyav", "decord", "torchcodec"]
 
-# What decord 0.6 gives the right frames of; of others it gives wrong ones without a word.
-_DECORD_READS = {"h264": {"yuv420p", "yuvj420p", "yuv444p"}, "vp8": {"yuv420p"}}
+# What the other decoders give the very frames of that PyAV gives, as far as it was tried. Of more they give wrong
+# frames, or other colours, without a word.
+_H264_PIXELS = {"yuv420p", "yuvj420p", "yuv444p"}
+_EXACT_ON = {
+    "decord": {"h264": _H264_PIXELS, "vp8": {"yuv420p"}},
+    "torchcodec": {"h264": _H264_PIXELS, "hevc": {"yuv420p"}, "vp8": {"yuv420p"}},
+}
 
 # The kind of H.264 unit that a decoder can really begin at (ITU-T H.264, table 7-1).
 _IDR_SLICE = 5
@@ -219,13 +224,24 @@ def _decode_from_start(request: _Request, container: InputContainer, stream: Vid
     return pictures
 
 
-def _why_not_decord(path: Path) -> str | None:
-    """What makes decord give wrong frames of a file, if anything does."""
+def _require_exact(decoder: Literal["decord", "torchcodec"], path: Path) -> None:
+    """Let a decoder only at files of which it gives the right frames.
+
+    Raises:
+        BadVideo: names what makes it give others.
+
+    """
+    obstacle = _obstacle(decoder, path)
+    if obstacle:
+        raise BadVideo(path, f"{decoder} gives other frames of {obstacle}; use data.decoder=pyav")
+
+
+def _obstacle(decoder: Literal["decord", "torchcodec"], path: Path) -> str | None:
     with open_video(path) as (container, stream):
         codec, pixels = stream.codec_context.name, stream.codec_context.pix_fmt
         if "avi" in container.format.name.split(","):
-            return "AVI files have no times, by which it sorts frames"
-        if pixels not in _DECORD_READS.get(codec, set()):
+            return "AVI files, which have no times to sort frames by"
+        if pixels not in _EXACT_ON[decoder].get(codec, set()):
             return f"{codec} with {pixels}"
         if len(container.streams.video) > 1:
             return "several video streams"
@@ -251,9 +267,7 @@ def _decode_decord(request: _Request) -> list[np.ndarray]:
     import decord  # has no wheels for some machines, so not at the top
 
     path = request.path
-    obstacle = _why_not_decord(path)
-    if obstacle:
-        raise BadVideo(path, f"decord gives wrong frames of {obstacle}; use data.decoder=pyav")
+    _require_exact("decord", path)
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
         if request.numbers[-1] >= len(reader):
@@ -268,6 +282,7 @@ def _decode_torchcodec(request: _Request) -> list[np.ndarray]:
     from torchcodec.decoders import VideoDecoder  # needs the libraries of an ffmpeg, so not at the top
 
     path = request.path
+    _require_exact("torchcodec", path)
     try:
         decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
         if request.numbers[-1] >= len(decoder):

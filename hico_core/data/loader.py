@@ -152,7 +152,7 @@ def read_batches(
             return
         except RuntimeError as error:
             # PyTorch has no class of its own for this.
-            if "DataLoader worker" not in str(error):
+            if "DataLoader worker (pid" not in str(error):
                 raise
             videos = ", ".join(str(request.video) for plan in islice(ahead, 1) for request in plan.requests)
             reason = f"{str(error).splitlines()[0]} (the next batch is of videos number {videos})"

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from buckets import keys_in, make_bucket, s3_server
-from commands import TINY, Done, assert_one_line, hico
+from buckets import keys_in, make_bucket
+from commands import TINY, Done, assert_one_line, hico, hico_process
 from made_videos import numbered_video
 
 from hico_core.corpus.index import read_index
@@ -140,24 +140,26 @@ def test_pretraining_without_splitting(videos: Path, tmp_path: Path) -> None:
     assert done.returncode == 0 and "3 videos extracted" in done.stdout
 
 
+@pytest.mark.usefixtures("buckets")
 def test_the_four_commands_on_a_bucket(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clips, records and index lie in the bucket; runs and features here."""
     monkeypatch.chdir(tmp_path)
     cache = ["--cache-dir", "cache", "--cache-size", "1GB"]
-    with s3_server():
-        make_bucket("corpus")
-        root = ["--root", "s3://corpus/root"]
-        assert hico("split", videos, *root, "--cache-dir", "cache").returncode == 0
-        assert hico("split", videos, *root, "--cache-dir", "cache").stdout.startswith("0 videos split, 3 unchanged")
-        assert hico("index", *root).stdout.startswith("7 clips of 3 videos")
-        assert hico("index", "--check", *root).returncode == 0
-        done = hico("pretrain", *TINY, "--epochs", "2", "--max-steps", "1", "-o", "data.workers=2", *root, *cache)
-        assert done.returncode == 0, done.stderr
-        done = hico("extract-features", *root, *cache)
-        assert done.returncode == 0, done.stderr
-        assert len(read_index("s3://corpus/root")) == 7
-        assert "root/training.txt" in keys_in("corpus")
-        assert_one_line(hico("split", videos, "--root", "s3://none/x"), 1, "there is no bucket 'none'")
+    make_bucket("corpus")
+    root = ["--root", "s3://corpus/root"]
+    assert hico("split", videos, *root, "--cache-dir", "cache").returncode == 0
+    assert hico("split", videos, *root, "--cache-dir", "cache").stdout.startswith("0 videos split, 3 unchanged")
+    assert hico("index", *root).stdout.startswith("7 clips of 3 videos")
+    assert hico("index", "--check", *root).returncode == 0
+    # A process of its own, whose workers know the server's address from the beginning.
+    training = ["pretrain", *TINY, "--epochs", "2", "--max-steps", "1", "-o", "data.workers=2"]
+    done = hico_process(*training, *cache, root="s3://corpus/root")
+    assert done.returncode == 0, done.stderr
+    done = hico("extract-features", *root, *cache)
+    assert done.returncode == 0, done.stderr
+    assert len(read_index("s3://corpus/root")) == 7
+    assert "root/training.txt" in keys_in("corpus")
+    assert_one_line(hico("split", videos, "--root", "s3://none/x"), 1, "there is no bucket 'none'")
     assert (tmp_path / "hico-data/runs/hacs-hico-s/export/encoder.safetensors").exists()
     assert len(list((tmp_path / "hico-data/features/hacs-hico-s").glob("*.npy"))) == 3
 
