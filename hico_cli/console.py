@@ -1,6 +1,7 @@
 """How commands talk: progress to stderr, results to stdout, signals to a clean end."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -37,8 +38,9 @@ def result(text: str, fields: dict[str, Any], *, as_json: bool) -> None:
 
 
 def complain(text: str) -> None:
-    """One line about something that went wrong while the work goes on."""
-    print(f"hico: {text}", file=sys.stderr, flush=True)
+    """One line about something that went wrong while the work goes on; of several processes, the first one's."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"hico: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager

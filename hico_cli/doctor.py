@@ -1,16 +1,32 @@
 """`hico doctor`: what is there, and what is missing."""
 
+import math
+import os
+from typing import Annotated
+
 import typer
 
 from hico_cli.console import result
 from hico_cli.options import DEFAULT_ROOT, Json, Root
 
+# What a fast GPU takes, for machines without one.
+_REFERENCE_CLIPS_PER_SECOND = 1000.0
 
-def doctor(root: Root = DEFAULT_ROOT, json: Json = False) -> None:
+
+def doctor(
+    root: Root = DEFAULT_ROOT,
+    loader: Annotated[
+        bool, typer.Option("--loader", help="Measure how fast ROOT's clips are read, and how many cores a GPU needs.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Tell what of the programs, packages and places that hico uses is there, what is missing, and what to type.
 
     Exit code 1: something is missing that every command needs.
     """
+    if loader:
+        _measure_loader(root, as_json=json)
+        return
     from hico_core.corpus.storage import locate
     from hico_core.doctor import examine
 
@@ -24,3 +40,19 @@ def doctor(root: Root = DEFAULT_ROOT, json: Json = False) -> None:
         result("", {"findings": [finding._asdict() for finding in findings]}, as_json=True)
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(1)
+
+
+def _measure_loader(root: str, *, as_json: bool) -> None:
+    from hico_core.corpus.storage import locate
+    from hico_core.doctor import measure_loader
+
+    speed = measure_loader(locate(root), workers=min(os.cpu_count() or 1, 8))
+    wanted = speed.gpu_clips_per_second or _REFERENCE_CLIPS_PER_SECOND
+    cores = math.ceil(wanted * speed.seconds_per_clip)
+    who = "the GPU here takes" if speed.gpu_clips_per_second else "a GPU that takes"
+    text = (
+        f"{1 / speed.seconds_per_clip:.0f} clips/s a core, {speed.clips_per_second:.0f} clips/s with "
+        f"{speed.workers} workers here; {who} {wanted:.0f} clips/s"
+        + (f", so {cores} cores feed it" if speed.gpu_clips_per_second else f" needs {cores} cores")
+    )
+    result(text, {**speed._asdict(), "cores_needed": cores}, as_json=as_json)

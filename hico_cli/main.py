@@ -1,11 +1,14 @@
 """`hico`: joins the commands, and turns failures into one line and an exit code."""
 
+import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 
+from hico_cli.config import config
 from hico_cli.console import complain
 from hico_cli.doctor import doctor
 from hico_cli.extract_features import extract_features
@@ -28,6 +31,7 @@ app.command("index")(index)
 app.command("pretrain")(pretrain)
 app.command("extract-features")(extract_features)
 app.command("doctor")(doctor)
+app.add_typer(config, name="config")
 
 
 def _print_version(wanted: bool) -> None:
@@ -56,4 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "--debug" in arguments:
             raise
         complain(str(error))
-        sys.exit(error.exit_code if isinstance(error, HicoError) else 1)
+        _end(error.exit_code if isinstance(error, HicoError) else 1)
+
+
+def _end(code: int) -> NoReturn:
+    """Exit; as one of several processes that `hico pretrain --nproc` started, tell it the code (training/launch.py)."""
+    told = os.environ.get("HICO_EXIT_CODE_FILE")
+    if told is None:
+        sys.exit(code)
+    Path(told).write_text(str(code))
+    sys.exit(0)

@@ -1,5 +1,7 @@
 """`hico pretrain`: an index -> a pretrained encoder."""
 
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -41,6 +43,12 @@ def pretrain(
     cache_dir: CacheDir = None,
     cache_size: Annotated[str | None, typer.Option(metavar="SIZE", help="What those copies may take.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    allow_changed: Annotated[
+        bool, typer.Option("--allow-changed", help="Resume with another batch size or number of processes.")
+    ] = False,
+    nproc: Annotated[
+        int, typer.Option(min=1, help="Training processes on this machine, a GPU each; torchrun for several machines.")
+    ] = 1,
     init_from: Annotated[
         Path | None, typer.Option(help="Start from the encoder of this checkpoint (ours or the authors').")
     ] = None,
@@ -63,6 +71,13 @@ def pretrain(
         "data.cache_gb": None if cache_size is None else read_size(cache_size) / 1e9,
     }
     settings = _compose(config, base, epochs, shortcuts, override or [])
+
+    if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        from hico_core.training.launch import run_processes
+
+        raise typer.Exit(run_processes(sys.argv[1:], processes=nproc))
+    # torchrun starts all processes again when one has died.
+    resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
     # Slow to load, so that a wrong key is told at once.
     from hico_core.corpus.storage import locate, require_reachable
@@ -96,6 +111,7 @@ def pretrain(
             run_dir=local_part(place) / "runs" / (name or base),
             device=device,
             resume=resume,
+            allow_changed=allow_changed,
             init_from=init_from,
             on_step=on_step,
             on_bad_video=lambda video_id, reason: complain(f"another video stands in for {video_id}: {reason}"),
@@ -107,7 +123,8 @@ def pretrain(
         else f", mean loss of the first steps {summary.first_loss:.4f}, of the last {summary.last_loss:.4f}"
     )
     fields = {**summary._asdict(), "run_dir": str(summary.run_dir), "encoder": str(summary.encoder)}
-    result(f"{summary.num_steps} steps{losses}; the encoder is {summary.encoder}", fields, as_json=json)
+    if os.environ.get("RANK", "0") == "0":
+        result(f"{summary.num_steps} steps{losses}; the encoder is {summary.encoder}", fields, as_json=json)
 
 
 def _compose(

@@ -81,6 +81,8 @@ class LossConfig(BaseModel, frozen=True, extra="forbid"):
     gamma: float = Field(0.5, ge=0)
     visual_weight: float = Field(1.0, ge=0)
     topical_weight: float = Field(1.0, ge=0)
+    topical_pairs: Literal["local", "global"] = "local"
+    """Pairs of the topical term: of each process's own clips, as the authors do, or of all processes' clips."""
 
 
 class OptimConfig(BaseModel, frozen=True, extra="forbid"):
@@ -106,12 +108,14 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid"):
 
     epochs: int = Field(120, ge=1)
     batch_size: int = Field(32, ge=1)
-    """Videos a step."""
+    """Videos a step, over all processes."""
     max_steps: int | None = Field(None, ge=1)
     """End here, in the middle of the schedule."""
     seed: int = Field(0, ge=0)
     checkpoint_epochs: int = Field(10, ge=1)
     """Keep a checkpoint every so many epochs, besides the last."""
+    checkpoint_seconds: float = Field(600.0, ge=0)
+    """Write the last one at least this often."""
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):

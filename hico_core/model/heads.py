@@ -3,6 +3,8 @@
 Shape letters: N clips, F feature width, D embedding width, M width of the pair classifier.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,13 +41,17 @@ class TopicHead(nn.Module):
         self.pair = nn.Linear(2 * out_dim, 2 * out_dim)
         self.score = nn.Linear(2 * out_dim, 1)
 
-    def forward(self, features_NF: Tensor) -> Tensor:
+    def forward(self, features_NF: Tensor, join: Callable[[Tensor], Tensor] = lambda rows: rows) -> Tensor:
         """(N, F) -> (N, N, 2) raw scores: [i, j, 0] has clip i first, [i, j, 1] has clip j first.
+
+        Args:
+            features_NF: of the encoder.
+            join: puts more rows to the projected (N, D) ones, such as those of other processes.
 
         The first layer of the classifier sees the pair [u_i; u_j]. It is linear, so it is computed once
         for each clip in each place and added, instead of once for each of the N * N pairs.
         """
-        u_ND = self.projection(features_NF)
+        u_ND = join(self.projection(features_NF))
         first_MD, second_MD = self.pair.weight.chunk(2, dim=1)
         first_NM = F.linear(u_ND, first_MD, self.pair.bias)
         second_NM = F.linear(u_ND, second_MD)

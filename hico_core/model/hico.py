@@ -1,5 +1,6 @@
 """The HiCo model: one encoder, a visual head and a topical head."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -39,8 +40,14 @@ class HicoModel(nn.Module):
         self.visual_head = visual_head or ProjectionHead()
         self.topic_head = (topic_head or TopicHead()) if topical else None
 
-    def forward(self, clips: Tensor) -> Outputs:
-        """(B, K, 3, T, H, W): K clips of each of B videos."""
+    def forward(self, clips: Tensor, join_topics: Callable[[Tensor], Tensor] = lambda rows: rows) -> Outputs:
+        """(B, K, 3, T, H, W): K clips of each of B videos.
+
+        Args:
+            clips: the videos.
+            join_topics: see `TopicHead`.
+
+        """
         features_NF = self.backbone(clips.flatten(0, 1)).mean(dim=(2, 3, 4))
-        topic_logits = self.topic_head(features_NF) if self.topic_head is not None else None
+        topic_logits = self.topic_head(features_NF, join_topics) if self.topic_head is not None else None
         return Outputs(self.visual_head(features_NF), topic_logits)

@@ -16,12 +16,17 @@ from hico_core.interop import load_exactly, read_checkpoint
 
 _FORMAT = "hico-checkpoint-1"
 
+# The newest checkpoint of a run, and the one that was it before.
+LAST = "last.pt"
+BEFORE_LAST = "before_last.pt"
+
 
 class Progress(NamedTuple):
     """What a resumed run needs besides the weights and the optimiser."""
 
     position: Position
     bad_videos: list[str]  # ids of the videos that could not be decoded
+    world_size: int = 1  # processes that trained together
 
 
 def _write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -54,7 +59,10 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
         "position": list(progress.position),
         "bad_videos": progress.bad_videos,
+        "world_size": progress.world_size,
     }
+    if path.name == LAST and path.exists():
+        path.replace(path.with_name(BEFORE_LAST))  # to go back to if a disk loses the new one
     _write_atomically(path, lambda beside: torch.save(content, beside))
 
 
@@ -70,7 +78,7 @@ def load_checkpoint(path: Path, *, model: nn.Module, optimizer: torch.optim.Opti
         raise HicoError(f"{path}: not a checkpoint of this version of hico; start another run with --init-from")
     load_exactly(model, content["model"], origin=str(path))
     optimizer.load_state_dict(content["optimizer"])
-    return Progress(Position(*content["position"]), list(content["bad_videos"]))
+    return Progress(Position(*content["position"]), list(content["bad_videos"]), int(content["world_size"]))
 
 
 def export_encoder(path: Path, backbone: nn.Module) -> None:

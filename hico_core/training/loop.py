@@ -1,14 +1,17 @@
 """Pretraining, from an index to a checkpoint, in the order in which it happens."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Generator
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from hico_core.config import Config, LossConfig, SamplingConfig, dump_config, flat_settings, load_config
 from hico_core.corpus.index import read_index_table
@@ -22,21 +25,44 @@ from hico_core.errors import HicoError, Interrupted, UsageError
 from hico_core.interop import load_exactly, read_backbone_state
 from hico_core.model.hico import HicoModel, Outputs
 from hico_core.model.losses import HicoLoss, hico_loss, info_nce, visual_loss
-from hico_core.training.checkpoint import Progress, export_encoder, load_checkpoint, save_checkpoint
+from hico_core.training.checkpoint import (
+    BEFORE_LAST,
+    LAST,
+    Progress,
+    export_encoder,
+    load_checkpoint,
+    save_checkpoint,
+)
+from hico_core.training.distributed import (
+    World,
+    gather_objects,
+    gather_rows,
+    joined_world,
+    largest,
+    share_batch_norms,
+    share_of,
+)
 from hico_core.training.log import MetricsLog, StepMetrics
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.schedule import learning_rate, peak_learning_rate, sampling_distance
 
-DeviceName = Literal["auto", "cpu", "cuda"]
+logger = logging.getLogger(__name__)
 
-# `last.pt` is written at the end of an epoch, but on small corpora no more often than this.
-_SECONDS_BETWEEN_SAVES = 60.0
+DeviceName = Literal["auto", "cpu", "cuda"]
 
 # Losses of single steps jump about; a run's summary compares means.
 _LOSSES_IN_A_MEAN = 10
 
+ALONE = World()
+
 # Settings that change how a run is carried out, not what comes out of it: free to differ on resuming.
-_FREE_ON_RESUME = {"data.workers", "train.max_steps", "train.checkpoint_epochs"}
+_FREE_ON_RESUME = {
+    *("data.workers", "data.cache_dir", "data.cache_gb", "train.max_steps", "train.checkpoint_epochs"),
+    "train.checkpoint_seconds",
+}
+
+# Settings that change what comes out, from the moment on at which they are changed.
+_CHANGEABLE_ON_RESUME = {"train.batch_size"}
 
 
 class Prepared(NamedTuple):
@@ -45,6 +71,7 @@ class Prepared(NamedTuple):
     videos: IndexedVideos
     dataset: ClipDataset
     model: HicoModel
+    replica: nn.Module  # what is called: the model, averaging its gradients over all processes
     optimizer: LARS
     device: torch.device
     workers: int
@@ -74,13 +101,20 @@ def choose_device(name: DeviceName) -> torch.device:
     return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
 
 
-def prepare(config: Config, *, root: Location, device: DeviceName, init_from: Path | None = None) -> Prepared:
+def prepare(
+    config: Config, *, root: Location, device: torch.device, init_from: Path | None = None, world: World = ALONE
+) -> Prepared:
     """Read the index and build all parts, so that whatever is wrong is said before any work is done.
 
     Raises:
-        HicoError: no index, no GPU, or too few videos for the batch.
+        HicoError: no index, or too few videos for the batch.
 
     """
+    if config.train.batch_size % world.size:
+        raise UsageError(
+            f"train.batch_size {config.train.batch_size} is the number of videos over all processes, so it must be a "
+            f"multiple of their number, {world.size}"
+        )
     span = clip_span_seconds(
         num_frames=config.data.num_frames,
         frame_stride=config.data.frame_stride,
@@ -97,13 +131,17 @@ def prepare(config: Config, *, root: Location, device: DeviceName, init_from: Pa
     if config.train.batch_size < 2:
         raise UsageError("train.batch_size must be at least 2: a video is compared with others of its batch")
     require_decoder(config.data.decoder)
-    torch_device = choose_device(device)
     torch.manual_seed(config.train.seed)
     topical = config.loss.name == "hico" and config.loss.topical_weight > 0
     model = HicoModel(topical=topical)
     if init_from is not None:
         load_exactly(model.backbone, read_backbone_state(init_from), origin=str(init_from))
-    model.to(torch_device)
+    model.to(device)
+    replica: nn.Module = model
+    if world.size > 1:
+        share_batch_norms(model, device.type)
+        ids = [device.index] if device.type == "cuda" else None
+        replica = DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
     optim = config.optim
     optimizer = LARS(
         parameter_groups(model, weight_decay=optim.weight_decay, lars_exclude_bn=optim.lars_exclude_bn),
@@ -118,8 +156,9 @@ def prepare(config: Config, *, root: Location, device: DeviceName, init_from: Pa
         videos,
         ClipDataset(videos, data=config.data, sampling=config.sampling, augment=config.augment),
         model,
+        replica,
         optimizer,
-        torch_device,
+        device,
         min(cores, 8) if config.data.workers is None else config.data.workers,
         peak_learning_rate(
             base_lr=optim.base_lr,
@@ -137,41 +176,59 @@ def max_distance(progress: float, sampling: SamplingConfig) -> float | None:
     return sampling_distance(progress, start_seconds=start, end_seconds=sampling.end_seconds)
 
 
-def compute_loss(outputs: Outputs, loss: LossConfig, *, clips_per_video: int) -> HicoLoss:
-    """The loss of one process; SimCLR's single term counts as the visual part."""
+def compute_loss(outputs: Outputs, loss: LossConfig, *, clips_per_video: int, world: World = ALONE) -> HicoLoss:
+    """The loss of one process, whose gradient is to be averaged over all; SimCLR's term counts as the visual part.
+
+    The visual term compares the clips of all processes. Each has a gradient through its own rows only, so the term
+    is multiplied by their number, which the average undoes.
+    """
+    embeddings = gather_rows(outputs.embeddings, world)
     if loss.name == "simclr":
-        total = info_nce(outputs.embeddings, clips_per_video=clips_per_video, temperature=loss.temperature)
-        return HicoLoss(total, total.detach(), None)
+        single = info_nce(embeddings, clips_per_video=clips_per_video, temperature=loss.temperature)
+        return HicoLoss(world.size * single, single.detach(), None)
     if outputs.topic_logits is None:
-        visual = visual_loss(outputs.embeddings, clips_per_video=clips_per_video, temperature=loss.temperature)
-        return HicoLoss(loss.visual_weight * visual, visual.detach(), None)
+        visual = visual_loss(embeddings, clips_per_video=clips_per_video, temperature=loss.temperature)
+        return HicoLoss(world.size * loss.visual_weight * visual, visual.detach(), None)
     return hico_loss(
-        outputs.embeddings,
+        embeddings,
         outputs.topic_logits,
         clips_per_video=clips_per_video,
         temperature=loss.temperature,
         gamma=loss.gamma,
         visual_weight=loss.visual_weight,
         topical_weight=loss.topical_weight,
+        world_size=world.size,
     )
 
 
 class StepResult(NamedTuple):
     """What one step of training gave."""
 
-    loss: HicoLoss
+    loss: HicoLoss  # of this process
     embedding_std: float
 
 
 def train_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, clips: Tensor, *, loss: LossConfig, lr: float
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    clips: Tensor,
+    *,
+    loss: LossConfig,
+    lr: float,
+    world: World = ALONE,
 ) -> StepResult | None:
-    """One update from clips (B, K, 3, T, H, W); None, and no update, if the loss is not a finite number."""
+    """One update from this process's clips (B, K, 3, T, H, W); none, and None, if any process's loss is not finite."""
     for group in optimizer.param_groups:
         group["lr"] = lr
-    outputs: Outputs = model(clips)
-    losses = compute_loss(outputs, loss, clips_per_video=clips.shape[1])
-    if not torch.isfinite(losses.total):
+    outputs: Outputs
+    if loss.topical_pairs == "global":
+        # The weights after the gathering see all pairs in every process, so only the rows' own gradient is scaled.
+        outputs = model(clips, lambda rows: gather_rows(rows, world, gradient_scale=world.size))
+    else:
+        outputs = model(clips)
+    losses = compute_loss(outputs, loss, clips_per_video=clips.shape[1], world=world)
+    (infinite,) = largest([float(not torch.isfinite(losses.total))], world, clips.device)
+    if infinite:
         return None
     optimizer.zero_grad(set_to_none=True)
     losses.total.backward()
@@ -224,8 +281,10 @@ def _check_bad_videos(bad: dict[str, str], num_videos: int, allowed: float) -> N
         )
 
 
-def _batches(config: Config, parts: Prepared, start: Position) -> Generator[tuple[PlannedStep, Batch], None, None]:
-    """Each planned step with its clips, read ahead by the loader's workers."""
+def _batches(
+    config: Config, parts: Prepared, start: Position, world: World = ALONE
+) -> Generator[tuple[PlannedStep, Batch], None, None]:
+    """Each planned step with this process's clips of it, read ahead by the loader's workers."""
     plans = plan_steps(
         num_videos=len(parts.videos),
         batch_size=config.train.batch_size,
@@ -235,7 +294,8 @@ def _batches(config: Config, parts: Prepared, start: Position) -> Generator[tupl
         seed=config.train.seed,
         start=start,
     )
-    return read_batches(parts.dataset, plans, workers=parts.workers, pin_memory=parts.device.type == "cuda")
+    ours = (plan._replace(requests=share_of(plan.requests, world)) for plan in plans)
+    return read_batches(parts.dataset, ours, workers=parts.workers, pin_memory=parts.device.type == "cuda")
 
 
 def _learning_rate_at(epoch: float, config: Config, peak: float) -> float:
@@ -257,8 +317,8 @@ def kept_epoch(before: float, now: float, *, every: int) -> int | None:
     return last if last > before else None
 
 
-def open_run(run_dir: Path, config: Config, *, resume: bool) -> Path | None:
-    """Make a run's folder, or check that an old one is of the same run. Returns the checkpoint to go on from.
+def open_run(run_dir: Path, config: Config, *, resume: bool, allow_changed: bool = False) -> None:
+    """Make a run's folder, or check that an old one is of the same run.
 
     Raises:
         UsageError: the folder is there and `resume` is not given, or it is of another configuration.
@@ -267,17 +327,46 @@ def open_run(run_dir: Path, config: Config, *, resume: bool) -> Path | None:
     written = run_dir / "config.yaml"
     if not written.exists():
         write_atomically(written, dump_config(config))
-        return None
+        return
     if not resume:
         raise UsageError(f"{run_dir}: this run is there already; go on with --resume, or give another --name")
     old = flat_settings(load_config(written))
     for key, value in flat_settings(config).items():
-        if value != old[key] and key not in _FREE_ON_RESUME:
+        if value == old[key] or key in _FREE_ON_RESUME:
+            continue
+        if not (allow_changed and key in _CHANGEABLE_ON_RESUME):
             raise UsageError(
                 f"{run_dir}: this run has {key}={old[key]}, not {value}; resume it as it is, or give another --name"
             )
-    last = run_dir / "checkpoints" / "last.pt"
-    return last if last.exists() else None
+        logger.warning("%s: %s was %s and is %s from here on", run_dir, key, old[key], value)
+    write_atomically(written, dump_config(config))
+
+
+def _go_on_from(run_dir: Path, parts: Prepared, world: World, *, allow_changed: bool) -> Progress:
+    """Load the run's last checkpoint that can be read; without one, begin.
+
+    Raises:
+        UsageError: it was written by another number of processes, and `allow_changed` is not given.
+        HicoError: no checkpoint of the run can be read.
+
+    """
+    found = [run_dir / "checkpoints" / name for name in (LAST, BEFORE_LAST)]
+    found = [path for path in found if path.exists()]
+    for path in found:
+        try:
+            progress = load_checkpoint(path, model=parts.model, optimizer=parts.optimizer)
+        except HicoError as error:
+            if path == found[-1]:
+                raise
+            logger.warning("%s; going on from the one before", error)
+            continue
+        if progress.world_size != world.size:
+            changed = f"{run_dir}: this run had {progress.world_size} processes and has {world.size} now"
+            if not allow_changed:
+                raise UsageError(f"{changed}; give it as many as before, or --allow-changed")
+            logger.warning("%s: pairs of the topical term and batch order differ from here on", changed)
+        return progress
+    return Progress(Position(), [], world.size)
 
 
 def pretrain(
@@ -287,13 +376,14 @@ def pretrain(
     run_dir: Path,
     device: DeviceName = "auto",
     resume: bool = False,
+    allow_changed: bool = False,
     init_from: Path | None = None,
     on_step: Callable[[StepMetrics], None] = lambda metrics: None,
     on_bad_video: Callable[[str, str], None] = lambda video_id, reason: None,
     stop_signal: Callable[[], int | None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> RunSummary:
-    """Train a HiCo model on the videos of an index.
+    """Train a HiCo model on the videos of an index, in as many processes as torchrun started.
 
     Args:
         config: the whole configuration.
@@ -301,6 +391,7 @@ def pretrain(
         run_dir: where the run's files go.
         device: where to train.
         resume: go on from the run's last checkpoint; without one, start.
+        allow_changed: let a resumed run have another batch size or number of processes.
         init_from: a checkpoint whose encoder a new run starts from.
         on_step: told of each step.
         on_bad_video: told of the id and reason of each video that another one stood in for, once.
@@ -312,52 +403,106 @@ def pretrain(
         Interrupted: a signal ended it; a checkpoint is written.
 
     """
-    parts = prepare(config, root=root, device=device, init_from=init_from)
-    checkpoint = open_run(run_dir, config, resume=resume)
-    progress = Progress(Position(), [])
-    if checkpoint:
-        progress = load_checkpoint(checkpoint, model=parts.model, optimizer=parts.optimizer)
+    chosen = choose_device(device)
+    with joined_world(chosen.type) as world:
+        if chosen.type == "cuda":
+            chosen = torch.device("cuda", world.local_rank)
+        parts = prepare(config, root=root, device=chosen, init_from=init_from, world=world)
+        _together(lambda: open_run(run_dir, config, resume=resume, allow_changed=allow_changed), world)
+        progress = _go_on_from(run_dir, parts, world, allow_changed=allow_changed)
+        return _train(
+            config,
+            parts,
+            world,
+            progress,
+            run_dir=run_dir,
+            on_step=on_step,
+            on_bad_video=on_bad_video,
+            stop_signal=stop_signal,
+            clock=clock,
+        )
+
+
+def _together(work: Callable[[], None], world: World) -> None:
+    """Do something in the first process while the others wait; what goes wrong there is raised in all.
+
+    Raises:
+        UsageError: whatever the work raised.
+
+    """
+    failure: str | None = None
+    if world.is_first:
+        try:
+            work()
+        except UsageError as error:
+            failure = str(error)
+    failure = gather_objects(failure, world)[0]
+    if failure is not None:
+        raise UsageError(failure)
+
+
+def _train(
+    config: Config,
+    parts: Prepared,
+    world: World,
+    progress: Progress,
+    *,
+    run_dir: Path,
+    on_step: Callable[[StepMetrics], None],
+    on_bad_video: Callable[[str, str], None],
+    stop_signal: Callable[[], int | None],
+    clock: Callable[[], float],
+) -> RunSummary:
+    """Go on from a position to the end. Only the first process writes and reports."""
     position = progress.position
     bad = dict.fromkeys(progress.bad_videos, "found before resuming")
     encoder = run_dir / "export" / "encoder.safetensors"
 
     def save(*names: str) -> None:
+        if not world.is_first:
+            return
         for name in names:
             save_checkpoint(
-                run_dir / "checkpoints" / f"{name}.pt",
+                run_dir / "checkpoints" / name,
                 model=parts.model,
                 optimizer=parts.optimizer,
-                progress=Progress(position, list(bad)),
+                progress=Progress(position, list(bad), world.size),
                 config=config.model_dump(mode="json"),
             )
         export_encoder(encoder, parts.model.backbone)
 
     losses: list[float] = []
-    log = MetricsLog(run_dir / "metrics.jsonl", keep_steps=position.step)
-    parts.model.train()
+    log = MetricsLog(run_dir / "metrics.jsonl", keep_steps=position.step) if world.is_first else None
+    parts.replica.train()
     saved_at = began = clock()
     epoch: float | None = None  # of the step before
     finished = True
+    batches = _batches(config, parts, position, world)
     try:
-        for plan, batch in _batches(config, parts, position):
+        for plan, batch in batches:
             got_data = clock()
-            if epoch is not None and int(plan.epoch) > int(epoch):
-                kept = kept_epoch(epoch, plan.epoch, every=config.train.checkpoint_epochs)
-                if kept or clock() - saved_at >= _SECONDS_BETWEEN_SAVES:
-                    save(*([f"epoch_{kept:04d}"] if kept else []), "last")
+            # What the processes may see differently, they decide together.
+            since_saved, signal_number, num_unusable = largest(
+                [clock() - saved_at, float(stop_signal() or 0), float(len(batch.unusable))], world, parts.device
+            )
+            if epoch is not None:
+                ended = int(plan.epoch) > int(epoch)
+                kept = kept_epoch(epoch, plan.epoch, every=config.train.checkpoint_epochs) if ended else None
+                if kept or since_saved >= config.train.checkpoint_seconds:
+                    save(*([f"epoch_{kept:04d}.pt"] if kept else []), LAST)
                     saved_at = clock()
             epoch = plan.epoch
-            signal_number = stop_signal()
-            if signal_number is not None:
-                save("last")
+            if signal_number:
+                save(LAST)
                 raise Interrupted(
-                    signal_number, f"stopped after step {position.step}; the same command with --resume goes on"
+                    int(signal_number), f"stopped after step {position.step}; the same command with --resume goes on"
                 )
             if config.train.max_steps is not None and position.step >= config.train.max_steps:
                 finished = False
                 break
 
-            for video_id, reason in batch.unusable:
+            unusable = gather_objects(batch.unusable, world) if num_unusable else []
+            for video_id, reason in chain.from_iterable(unusable):
                 if video_id not in bad:
                     bad[video_id] = reason
                     on_bad_video(video_id, reason)
@@ -365,7 +510,7 @@ def pretrain(
             clips = _clips_of(batch, config, parts.device)
 
             lr = _learning_rate_at(plan.epoch, config, parts.peak_lr)
-            result = train_step(parts.model, parts.optimizer, clips, loss=config.loss, lr=lr)
+            result = train_step(parts.replica, parts.optimizer, clips, loss=config.loss, lr=lr, world=world)
             if result is None:
                 raise HicoError(
                     f"the loss is not a finite number at step {position.step + 1}, lr {lr:.4g}; "
@@ -374,7 +519,7 @@ def pretrain(
             position = plan.position.after_step()
 
             now = clock()
-            losses.append(float(result.loss.total.detach()))
+            losses.append(_whole_loss(result.loss, config.loss))
             metrics = StepMetrics(
                 step=position.step,
                 epoch=plan.epoch,
@@ -383,18 +528,21 @@ def pretrain(
                 topical=None if result.loss.topical is None else float(result.loss.topical),
                 lr=lr,
                 distance=plan.max_distance_seconds,
-                clips_per_second=clips.shape[0] * clips.shape[1] / (now - began),
+                clips_per_second=world.size * clips.shape[0] * clips.shape[1] / (now - began),
                 data_seconds=got_data - began,
                 step_seconds=now - began,
                 bad_videos=len(bad),
                 embedding_std=result.embedding_std,
             )
-            log.write(metrics)
-            on_step(metrics)
+            if log is not None:
+                log.write(metrics)
+                on_step(metrics)
             began = now
     finally:
-        log.close()
-    save(*([f"epoch_{config.train.epochs:04d}"] if finished else []), "last")
+        batches.close()
+        if log is not None:
+            log.close()
+    save(*([f"epoch_{config.train.epochs:04d}.pt"] if finished else []), LAST)
     return RunSummary(
         run_dir,
         encoder,
@@ -402,6 +550,14 @@ def pretrain(
         fmean(losses[:_LOSSES_IN_A_MEAN]) if losses else None,
         fmean(losses[-_LOSSES_IN_A_MEAN:]) if losses else None,
     )
+
+
+def _whole_loss(parts: HicoLoss, loss: LossConfig) -> float:
+    """The weighted sum of the parts: what the log shows, without the factor that several processes need."""
+    if loss.name == "simclr":
+        return float(parts.visual)
+    topical = 0.0 if parts.topical is None else float(parts.topical)
+    return loss.visual_weight * float(parts.visual) + loss.topical_weight * topical
 
 
 class Rehearsal(NamedTuple):
@@ -436,7 +592,7 @@ def rehearse(
         HicoError: the run cannot start, or its first step fails.
 
     """
-    parts = prepare(config, root=root, device=device, init_from=init_from)
+    parts = prepare(config, root=root, device=choose_device(device), init_from=init_from)
     parts.model.train()
     batches = _batches(config, parts, Position())
     plan, batch = next(batches)

@@ -1,6 +1,7 @@
 """`hico split`, `hico index` and `hico doctor` as a newcomer meets them."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -138,6 +139,10 @@ def test_pretraining_without_splitting(videos: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     done = hico("extract-features", root=tmp_path)
     assert done.returncode == 0 and "3 videos extracted" in done.stdout
+    speed = json.loads(hico("doctor", "--loader", "--json", root=tmp_path).stdout)
+    assert speed["num_clips"] == 120 and speed["cores_needed"] == math.ceil(
+        (speed["gpu_clips_per_second"] or 1000) * speed["seconds_per_clip"]
+    )
 
 
 @pytest.mark.usefixtures("buckets")
@@ -168,5 +173,6 @@ def test_the_doctor_tells_what_is_there(tmp_path: Path) -> None:
     done = hico("doctor", root=tmp_path)
     assert done.returncode == 0
     assert "encoder libx264" in done.stdout
+    assert_one_line(hico("doctor", "--loader", root=tmp_path), 1, "run `hico index")
     findings = json.loads(hico("doctor", "--json", root=tmp_path).stdout)["findings"]
     assert {"ffmpeg", "PyAV", "workspace"} <= {finding["name"] for finding in findings}

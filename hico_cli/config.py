@@ -1,0 +1,58 @@
+"""`hico config`: what recipes there are, what they hold, how they differ, and whether a file is right."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from hico_core.config import Config
+
+config = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Recipes: list, show, compare and check configurations."
+)
+
+_Name = Annotated[str, typer.Argument(metavar="RECIPE|FILE", help="A recipe such as hacs-hico-s, or a YAML file.")]
+
+
+def _load(name: str) -> "Config":
+    """A recipe by its name, or a file over the default recipe."""
+    from hico_core.config import load_config, preset, preset_names
+
+    return preset(name) if name in preset_names() else load_config(Path(name))
+
+
+@config.command("list")
+def list_recipes() -> None:
+    """Name all recipes, one a line."""
+    from hico_core.config import preset_names
+
+    print(*preset_names(), sep="\n")
+
+
+@config.command()
+def show(name: _Name) -> None:
+    """Print a whole configuration as YAML."""
+    from hico_core.config import dump_config
+
+    print(dump_config(_load(name)), end="")
+
+
+@config.command()
+def diff(one: _Name, other: _Name) -> None:
+    """Print the settings in which two configurations differ, one a line: key, first value, second value."""
+    from hico_core.config import flat_settings
+
+    first, second = flat_settings(_load(one)), flat_settings(_load(other))
+    for key, value in first.items():
+        if value != second[key]:
+            print(f"{key}: {value} -> {second[key]}")
+
+
+@config.command()
+def validate(path: Annotated[Path, typer.Argument(help="A YAML file, as for hico pretrain --config.")]) -> None:
+    """Say whether a file is a configuration; one line names what is wrong with it (exit code 2)."""
+    from hico_core.config import load_config
+
+    load_config(path)
+    print(f"{path}: is in order")

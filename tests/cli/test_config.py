@@ -1,0 +1,48 @@
+"""`hico config`: recipes and files can be looked at before anything is run."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import assert_one_line, hico
+
+from hico_core.config import preset, preset_names
+
+
+def test_list_and_show() -> None:
+    assert hico("config", "list").stdout.split() == preset_names()
+    shown = yaml.safe_load(hico("config", "show", "k400-hico-l").stdout)
+    assert shown == preset("k400-hico-l").model_dump(mode="json")
+
+
+def test_what_is_shown_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(hico("config", "show", "uk400-hico-l").stdout)
+    assert hico("config", "validate", path).stdout == f"{path}: is in order\n"
+    assert hico("config", "diff", "uk400-hico-l", path).stdout == ""
+
+
+def test_diff() -> None:
+    lines = hico("config", "diff", "hacs-hico-s", "hacs-hico-l").stdout.splitlines()
+    assert "train.epochs: 120 -> 600" in lines
+    assert "optim.warmup_epochs: 5.0 -> 60.0" in lines
+    assert not any(line.startswith("sampling.") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("optim: {base_lrr: 1}", ["unknown key optim.base_lrr", "optim.base_lr"]),
+        ("train: {epochs: many}", ["train.epochs cannot be 'many'"]),
+        ("a: [", ["not YAML"]),
+        ("- 1", ["must be sections with keys"]),
+    ],
+)
+def test_what_is_wrong_is_one_line(text: str, parts: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    assert_one_line(hico("config", "validate", path), 2, "wrong.yaml", *parts)
+
+
+def test_a_recipe_that_is_not_there() -> None:
+    assert_one_line(hico("config", "show", "hacs-hico-xl"), 2, "hacs-hico-xl: cannot be read")

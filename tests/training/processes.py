@@ -1,0 +1,73 @@
+"""What each of two training processes does, for tests/training/test_distributed.py: some steps, and what came out.
+
+    torchrun --nproc-per-node N processes.py OUT
+
+Run alone, it is the one process that the others must equal.
+"""
+
+import os
+import sys
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hico_core.config import LossConfig
+from hico_core.model.heads import ProjectionHead, TopicHead
+from hico_core.model.hico import HicoModel
+from hico_core.training.distributed import World, joined_world, share_batch_norms, share_of
+from hico_core.training.loop import train_step
+from hico_core.training.optim import LARS, parameter_groups
+
+VIDEOS, CLIPS = 4, 3
+
+
+class TinyBackbone(nn.Module):
+    """Two convolutions with batch norms, so that a test takes seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv3d(3, 6, 3, stride=2), nn.BatchNorm3d(6), nn.ReLU(), nn.Conv3d(6, 8, 2), nn.BatchNorm3d(8)
+        )
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """(N, 3, T, H, W) -> (N, 8, T', H', W')."""
+        return self.layers(clips)
+
+
+def train(topical: str, world: World) -> dict[str, object]:
+    """Five steps in double precision, and what came out."""
+    torch.manual_seed(0)
+    model = HicoModel(TinyBackbone(), ProjectionHead(8, 16, 8), TopicHead(8, 16, 8), topical=topical != "none")
+    model.double()
+    loss = LossConfig(topical_pairs="global" if topical == "global" else "local")
+    replica: nn.Module = model
+    if world.size > 1:
+        share_batch_norms(model, "cpu")
+        replica = DistributedDataParallel(model)
+    optimizer = LARS(parameter_groups(model, weight_decay=1e-6, lars_exclude_bn=True), lr=0.1, momentum=0.9, eta=0.001)
+    losses, gradients = [], []
+    for step in range(5):
+        generator = torch.Generator().manual_seed(step)
+        clips = torch.randn(VIDEOS, CLIPS, 3, 5, 9, 9, generator=generator, dtype=torch.float64)
+        own = torch.stack(share_of(list(clips), world))
+        result = train_step(replica, optimizer, own, loss=loss, lr=0.1, world=world)
+        assert result is not None
+        losses.append(float(result.loss.visual))
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    return {"losses": losses, "gradients": gradients, "state": model.state_dict(), "size": world.size}
+
+
+def main() -> None:
+    """Train without the topical term, then with all pairs in it; the first process writes both."""
+    torch.set_num_threads(1)
+    with joined_world("cpu") as world:
+        results = {topical: train(topical, world) for topical in ("none", "global")}
+        if world.is_first:
+            torch.save(results, sys.argv[1])
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    main()

@@ -1,0 +1,173 @@
+"""Two processes are one process with both their videos; killed or stopped, they go on as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from commands import TINY, assert_one_line, hico
+from goldens import assert_close
+from made_videos import numbered_video
+from torch import nn
+
+from hico_core.corpus.ids import find_sources
+from hico_core.corpus.index import build_index
+from hico_core.corpus.records import UntrimmedOptions
+from hico_core.corpus.storage import LocalCache
+from hico_core.corpus.untrimmed import add_untrimmed
+from hico_core.training.distributed import World, share_batch_norms, share_of
+from hico_core.training.launch import torchrun_command
+
+SCRIPT = Path(__file__).with_name("processes.py")
+ENVIRONMENT = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+
+
+def test_shares_are_the_whole() -> None:
+    items = list("abcdef")
+    for size in (1, 2, 3, 6):
+        assert [item for rank in range(size) for item in share_of(items, World(rank, size))] == items
+
+
+def test_batch_norms_keep_their_names_and_values() -> None:
+    model = nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4, eps=1e-3), nn.Sequential(nn.BatchNorm1d(4)))
+    nn.init.normal_(model[1].weight)  # type: ignore[arg-type]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    share_batch_norms(model, "cpu")
+    after = model.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert model[1].eps == 1e-3
+
+
+def test_two_processes_are_one(tmp_path: Path) -> None:
+    """Loss, gradients, running statistics and weights after five steps, in double precision."""
+    outs = [tmp_path / "one.pt", tmp_path / "two.pt"]
+    subprocess.run([sys.executable, SCRIPT, outs[0]], check=True, env=ENVIRONMENT)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run([*torchrun, SCRIPT, outs[1]], check=True, env=ENVIRONMENT, capture_output=True)
+    alone, together = (torch.load(out, weights_only=True) for out in outs)
+    for topical in ("none", "global"):
+        one, two = alone[topical], together[topical]
+        assert (one["size"], two["size"]) == (1, 2)
+        assert one["losses"] == pytest.approx(two["losses"], abs=1e-9)
+        for step in range(5):
+            for a, b in zip(one["gradients"][step], two["gradients"][step], strict=True):
+                assert_close(a, b, 1e-9)
+        assert one["state"].keys() == two["state"].keys()
+        for name, value in one["state"].items():
+            assert_close(value.double(), two["state"][name].double(), 1e-9)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("distributed")
+    for i in range(6):
+        numbered_video(folder / f"{i}.mp4", seconds=6)
+    add_untrimmed(
+        find_sources([str(folder)]),
+        root=folder / "root",
+        options=UntrimmedOptions(),
+        workers=2,
+        cache=LocalCache(folder, size_bytes=1),
+        on_event=lambda event: None,
+    )
+    build_index(folder / "root")
+    return folder / "root"
+
+
+SETTINGS = [*TINY, "-o", "data.workers=0", "-o", "data.crop_size=32", "-o", "train.checkpoint_seconds=0"]
+RUN = ["pretrain", *SETTINGS, "--batch-size", "4", "--epochs", "6", "--nproc", "2"]
+
+
+def pretrain(root: Path, name: str, *more: str) -> None:
+    command = [sys.executable, "-m", "hico_cli", *RUN, "--name", name, "--root", str(root), *more]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+
+
+def last_weights(root: Path, name: str) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(root / "runs" / name / "checkpoints/last.pt", weights_only=True)
+    assert checkpoint["world_size"] == 2
+    state: dict[str, torch.Tensor] = checkpoint["model"]
+    return state
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(root: Path) -> dict[str, torch.Tensor]:
+    pretrain(root, "undisturbed")
+    return last_weights(root, "undisturbed")
+
+
+def steps_of(root: Path, name: str) -> list[int]:
+    path = root / "runs" / name / "metrics.jsonl"
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_stopped_and_resumed_is_never_stopped(root: Path, undisturbed: dict[str, torch.Tensor]) -> None:
+    pretrain(root, "resumed", "--max-steps", "4")
+    pretrain(root, "resumed", "--resume")
+    assert same(last_weights(root, "resumed"), undisturbed)
+    assert steps_of(root, "resumed") == steps_of(root, "undisturbed")
+    # Another number of processes, or of videos a step, is another run.
+    resume = [*RUN, "--name", "resumed", "--resume", "--nproc", "1"]
+    done = hico(*resume, root=root)
+    assert_one_line(done, 2, "had 2 processes and has 1 now; give it as many as before, or --allow-changed")
+    assert_one_line(hico(*resume, "--batch-size", "3", root=root), 2, "train.batch_size=4, not 3")
+    done = hico(*resume, "--batch-size", "3", "--max-steps", "10", "--allow-changed", root=root)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+def test_a_killed_process_is_started_again_and_nothing_is_lost(
+    root: Path, undisturbed: dict[str, torch.Tensor]
+) -> None:
+    command = [sys.executable, "-m", "hico_cli", *RUN, "--name", "killed", "--root", str(root)]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while len(steps_of(root, "killed")) < 3 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        workers = [pid for pid, arguments in arguments_of_all() if "killed" in arguments and "-u" in arguments]
+        assert len(workers) == 2
+        os.kill(workers[1], signal.SIGKILL)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 0, said
+    assert same(last_weights(root, "killed"), undisturbed)
+    assert steps_of(root, "killed") == steps_of(root, "undisturbed")
+
+
+def arguments_of_all() -> list[tuple[int, list[str]]]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            found.append((int(entry.name), entry.joinpath("cmdline").read_text().split("\0")))
+        except OSError:
+            continue
+    return sorted(found)
+
+
+def test_sigterm_writes_a_checkpoint(root: Path, undisturbed: dict[str, torch.Tensor]) -> None:
+    command = [sys.executable, "-m", "hico_cli", *RUN, "--name", "terminated", "--root", str(root)]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while len(steps_of(root, "terminated")) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+    pretrain(root, "terminated", "--resume")
+    assert same(last_weights(root, "terminated"), undisturbed)
+
+
+def test_how_processes_are_started() -> None:
+    command = torchrun_command(["pretrain", "--nproc", "2", "--nproc=2", "--name", "a"], processes=2)
+    assert command[-4:] == ["hico_cli", "pretrain", "--name", "a"]
+    assert "--nproc-per-node=2" in command and "--standalone" in command
