@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hico_core import __version__
 from hico_core.data.loader import Position
 from hico_core.errors import HicoError
-from hico_core.interop import load_exactly, read_checkpoint
+from hico_core.interop import load_exactly
 
 _FORMAT = "hico-checkpoint-1"
 
@@ -66,17 +66,24 @@ def save_checkpoint(
     _write_atomically(path, lambda beside: torch.save(content, beside))
 
 
-def load_checkpoint(path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+def restore_checkpoint(
+    content: dict[str, Any], *, model: nn.Module, optimizer: torch.optim.Optimizer, origin: Path
+) -> Progress:
     """Put a checkpoint's weights and optimiser state in place.
 
+    Args:
+        content: of the file, from `hico_core.interop.read_checkpoint`.
+        model: takes the weights.
+        optimizer: takes its state.
+        origin: the file, for messages.
+
     Raises:
-        HicoError: the file cannot be read, is no checkpoint of ours, or is one of another model.
+        HicoError: it is no checkpoint of ours, or one of another model.
 
     """
-    content = read_checkpoint(path)
     if content.get("format") != _FORMAT:
-        raise HicoError(f"{path}: not a checkpoint of this version of hico; start another run with --init-from")
-    load_exactly(model, content["model"], origin=str(path))
+        raise HicoError(f"{origin}: not a checkpoint of this version of hico; start another run with --init-from")
+    load_exactly(model, content["model"], origin=str(origin))
     optimizer.load_state_dict(content["optimizer"])
     return Progress(Position(*content["position"]), list(content["bad_videos"]), int(content["world_size"]))
 

@@ -22,7 +22,7 @@ from hico_core.data.decode import require_decoder
 from hico_core.data.loader import Batch, PlannedStep, Position, plan_steps, read_batches
 from hico_core.data.sampling import clip_span_seconds
 from hico_core.errors import HicoError, Interrupted, UsageError
-from hico_core.interop import load_exactly, read_backbone_state
+from hico_core.interop import load_exactly, read_backbone_state, read_checkpoint
 from hico_core.model.hico import HicoModel, Outputs
 from hico_core.model.losses import HicoLoss, hico_loss, info_nce, visual_loss
 from hico_core.training.checkpoint import (
@@ -30,7 +30,7 @@ from hico_core.training.checkpoint import (
     LAST,
     Progress,
     export_encoder,
-    load_checkpoint,
+    restore_checkpoint,
     save_checkpoint,
 )
 from hico_core.training.distributed import (
@@ -354,12 +354,13 @@ def _go_on_from(run_dir: Path, parts: Prepared, world: World, *, allow_changed: 
     found = [path for path in found if path.exists()]
     for path in found:
         try:
-            progress = load_checkpoint(path, model=parts.model, optimizer=parts.optimizer)
+            content = read_checkpoint(path)
         except HicoError as error:
             if path == found[-1]:
                 raise
             logger.warning("%s; going on from the one before", error)
             continue
+        progress = restore_checkpoint(content, model=parts.model, optimizer=parts.optimizer, origin=path)
         if progress.world_size != world.size:
             changed = f"{run_dir}: this run had {progress.world_size} processes and has {world.size} now"
             if not allow_changed:

@@ -90,6 +90,7 @@ def test_what_a_run_leaves(root: Path, tmp_path: Path) -> None:
     assert files == {
         *("config.yaml", "metrics.jsonl", "export/encoder.safetensors"),
         *("checkpoints/epoch_0002.pt", "checkpoints/epoch_0004.pt", "checkpoints/last.pt"),
+        "checkpoints/before_last.pt",
     }
     assert load_config(tmp_path / "config.yaml") == tiny("train.checkpoint_epochs=2")
     exported = load_file(tmp_path / "export/encoder.safetensors")
@@ -149,6 +150,22 @@ def test_an_old_run_is_not_overwritten(root: Path, tmp_path: Path) -> None:
         run(tiny(), root, tmp_path)
     with pytest.raises(UsageError, match=r"this run has optim\.base_lr=0\.3, not 0\.5"):
         run(tiny("optim.base_lr=0.5"), root, tmp_path, resume=True)
+
+
+def test_a_checkpoint_cut_short_is_not_taken(
+    root: Path, tmp_path: Path, undisturbed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tiny("train.checkpoint_seconds=0", "train.max_steps=3"), root, tmp_path)
+    last = tmp_path / "checkpoints/last.pt"
+    last.write_bytes(last.read_bytes()[:100_000])
+    run(tiny("train.checkpoint_seconds=0"), root, tmp_path, resume=True)
+    assert "last.pt: not a checkpoint" in caplog.text and "going on from the one before" in caplog.text
+    for name, value in weights_of(undisturbed).items():
+        assert torch.equal(weights_of(tmp_path)[name], value)
+    (tmp_path / "checkpoints/before_last.pt").unlink()
+    last.write_bytes(b"")
+    with pytest.raises(HicoError, match=r"last\.pt: not a checkpoint"):
+        run(tiny(), root, tmp_path, resume=True)
 
 
 def test_resume_without_a_checkpoint_starts(root: Path, tmp_path: Path) -> None:
