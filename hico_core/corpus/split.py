@@ -198,14 +198,7 @@ def split_video(
     _require_space(scratch, policy.min_free_bytes)
     before = read_record(root, source.video_id)
     folder = Path(tempfile.mkdtemp(prefix=_temporary_prefix(os.getpid()), dir=scratch))
-    record = VideoRecord(
-        hico_version=__version__,
-        video_id=source.video_id,
-        source=source_file(source.path),
-        options=options,
-        attempts=before.attempts + 1 if before else 1,
-        verified=policy.verify,
-    )
+    record = _new_record(source, options, before).model_copy(update={"verified": policy.verify})
     try:
         try:
             record = _make(record, source, options, policy, program, folder)
@@ -219,6 +212,17 @@ def split_video(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return record
+
+
+def _new_record(source: Source, options: SplitOptions, before: VideoRecord | None) -> VideoRecord:
+    """The record of one more attempt, as it stands at its beginning."""
+    return VideoRecord(
+        hico_version=__version__,
+        video_id=source.video_id,
+        source=source_file(source.path),
+        options=options,
+        attempts=before.attempts + 1 if before else 1,
+    )
 
 
 def _make(
@@ -280,14 +284,8 @@ def _split_in_task(
 def _commit_lost(source: Source, reason: str, *, root: Location, options: SplitOptions, scratch: Path) -> VideoRecord:
     """The record of a video whose every attempt ended with its process: it may be what kills them."""
     before = read_record(root, source.video_id)
-    record = VideoRecord(
-        hico_version=__version__,
-        video_id=source.video_id,
-        source=source_file(source.path),
-        options=options,
-        attempts=before.attempts + 1 if before else 1,
-        failure=Failure(stage="engine", error=f"its worker process died each time ({reason})"),
-    )
+    failure = Failure(stage="engine", error=f"its worker process died each time ({reason})")
+    record = _new_record(source, options, before).model_copy(update={"failure": failure})
     folder = Path(tempfile.mkdtemp(prefix=_temporary_prefix(os.getpid()), dir=scratch))
     try:
         _commit(root, record, folder, before)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from made_videos import numbered_video
+from trees import tree
 
 from hico_core.corpus.engine import run_on_ray, run_on_threads
 from hico_core.corpus.ids import find_sources
@@ -149,10 +150,6 @@ def test_what_kills_its_processes_is_given_up_and_named(cluster: Cluster, tmp_pa
     assert sorted(results) == ["A", "B", "lost poison"]
     assert set(lost) == {"poison"} and lost["poison"]
     assert (tmp_path / "log").read_text() == "xxxx", "one try and three more"
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
 def test_a_cluster_that_is_not_there() -> None:

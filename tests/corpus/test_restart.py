@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from made_videos import numbered_video
+from trees import tree
 
 from hico_core.corpus.ids import find_sources
 from hico_core.corpus.records import SplitOptions, read_record
@@ -31,10 +32,6 @@ def split(inputs: Path, root: Path, policy: SplitPolicy, shard: tuple[int, int] 
         policy=policy,
         shard=shard,
     )
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
 def children_in(folder: Path) -> list[int]:

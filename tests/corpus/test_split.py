@@ -13,6 +13,7 @@ from typing import Any
 import av
 import pytest
 from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy
+from trees import tree
 
 from hico_core.corpus.encode import read_frame_ticks
 from hico_core.corpus.ids import find_sources, parse_clip_name
@@ -257,10 +258,6 @@ def test_what_cannot_be_decoded_is_one_line_and_the_others_are_done(tmp_path: Pa
     assert Counter(event.outcome for event in events) == {"unchanged": 1, "failed": 5}
     lines = [json.loads(line) for line in (tmp_path / "failures.jsonl").read_text().splitlines()]
     assert {line["attempts"] for line in lines} == {2}
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
 def test_finished_videos_are_left_alone_and_changed_ones_redone(tmp_path: Path) -> None:
