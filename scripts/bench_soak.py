@@ -2,8 +2,8 @@
 
     python scripts/bench_soak.py VIDEOS [BATCHES]
 
-Batches are small (one video, clips of 4 frames), so that many of them pass in a few minutes; memory is the
-proportional share of the training process and all its children, in MB.
+Batches are small (one video, clips of 8 frames), so that many of them pass in a few minutes; memory is what the
+training process and all its children have allocated, shared memory included, in MB.
 """
 
 import os
@@ -43,7 +43,8 @@ def measure() -> dict[str, float]:
     kilobytes = 0
     for process_id in processes:
         rollup = Path(f"/proc/{process_id}/smaps_rollup").read_text().splitlines()
-        kilobytes += next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
+        # What the processes have allocated; pages of libraries are shared with whatever else runs.
+        kilobytes += sum(int(line.split()[1]) for line in rollup if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
     files = sum(len(list(Path(f"/proc/{process_id}/fd").iterdir())) for process_id in processes)
     return {"MB": kilobytes / 1024, "processes": len(processes), "open files": files}
 
@@ -59,7 +60,7 @@ def main() -> None:
         build_index(root)
         videos = IndexedVideos(read_index_table(root), root=root, shortest_seconds=64 / 30)
         dataset = ClipDataset(
-            videos, data=DataConfig(num_frames=4), sampling=SamplingConfig(clips_per_video=2), augment=AugmentConfig()
+            videos, data=DataConfig(num_frames=8), sampling=SamplingConfig(clips_per_video=2), augment=AugmentConfig()
         )
         plans = plan_steps(
             num_videos=len(videos),
