@@ -94,7 +94,7 @@ def require_reachable(location: Location) -> None:
         filesystem.ls(bucket, refresh=True)
     except FileNotFoundError:
         raise HicoError(f"{location}: there is no bucket {bucket!r}") from None
-    except Exception as error:
+    except Exception as error:  # each driver has its own exceptions, of no common kind
         reason = str(error).splitlines()[0]
         raise HicoError(f"{location}: cannot be reached ({reason}); check address and credentials") from error
 
@@ -134,7 +134,7 @@ def fetch(location: Location, target: Path) -> None:
         location.fs.get_file(location.path, str(target))
     except OSError:
         raise
-    except Exception as error:
+    except Exception as error:  # each driver has its own exceptions, of no common kind
         raise HicoError(f"{location}: cannot be fetched ({str(error).splitlines()[0]})") from error
 
 
