@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hico_cli.console import complain
+
 if TYPE_CHECKING:
+    from hico_core.authors_config import AuthorsConfig
     from hico_core.config import Config
 
 config = typer.Typer(
@@ -16,10 +19,11 @@ _Name = Annotated[str, typer.Argument(metavar="RECIPE|FILE", help="A recipe such
 
 
 def _load(name: str) -> "Config":
-    """A recipe by its name, or a file over the default recipe."""
-    from hico_core.config import load_config, preset, preset_names
+    """A recipe by its name, or a file, ours over the default recipe or one of the authors'."""
+    from hico_core.authors_config import load_any_config
+    from hico_core.config import preset, preset_names
 
-    return preset(name) if name in preset_names() else load_config(Path(name))
+    return preset(name) if name in preset_names() else load_any_config(Path(name), base="hacs-hico-s")[0]
 
 
 @config.command("list")
@@ -52,7 +56,17 @@ def diff(one: _Name, other: _Name) -> None:
 @config.command()
 def validate(path: Annotated[Path, typer.Argument(help="A YAML file, as for hico pretrain --config.")]) -> None:
     """Say whether a file is a configuration; one line names what is wrong with it (exit code 2)."""
-    from hico_core.config import load_config
+    from hico_core.authors_config import load_any_config
 
-    load_config(path)
+    _, authors = load_any_config(path, base="hacs-hico-s")
+    if authors is not None:
+        complain_about(authors, path)
     print(f"{path}: is in order")
+
+
+def complain_about(authors: "AuthorsConfig", path: Path) -> None:
+    """Say what of a file of the authors does not count here, and what one would not expect."""
+    for note in authors.notes:
+        complain(f"{path}: {note}")
+    if authors.ignored:
+        complain(f"{path}: ignored, without a meaning here: {', '.join(authors.ignored)}")

@@ -1,6 +1,7 @@
 """`hico index`: clips -> index.parquet and training.txt."""
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -9,6 +10,11 @@ from hico_cli.console import complain, progress, raising_on_signals, result
 from hico_cli.options import DEFAULT_ROOT, CacheDir, CacheSize, Json, Root, read_size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hico_core.corpus.adopt import FoundVideo
+    from hico_core.corpus.ids import Source
+    from hico_core.corpus.records import Subset
     from hico_core.corpus.storage import LocalCache, Location
 
 
@@ -21,6 +27,17 @@ def index(
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Add clips in ROOT/train, val, test that another tool cut.")
     ] = False,
+    list_file: Annotated[
+        str | None,
+        typer.Option(
+            "--list",
+            metavar="FILE",
+            help="Add what a list names: <id>,<start>,<end> (clips) or <path> <label> (videos).",
+        ),
+    ] = None,
+    data_root: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where the files of --list lie. Default: beside it.")
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Only compare all files with the records: missing, extra, changed.")
     ] = False,
@@ -47,13 +64,22 @@ def index(
         _check(place, as_json=json)
         return
     cache = LocalCache(cache_dir or default_cache_folder(), size_bytes=read_size(cache_size))
+    workers = workers or os.cpu_count() or 1
     num_failed = 0
     with raising_on_signals("stopped; the old index is as it was, and the same command goes on"):
         if adopt:
-            num_failed += _adopt(place, workers=workers or os.cpu_count() or 1)
+            num_failed += _adopt(place, None, workers=workers, cache=cache)
         if untrimmed:
+            from hico_core.corpus.ids import find_sources
+
             num_failed += _add_untrimmed(
-                untrimmed, place, subset=subset, workers=workers or os.cpu_count() or 1, cache=cache, as_json=json
+                find_sources(untrimmed), place, subset=subset, workers=workers, cache=cache, as_json=json
+            )
+        if list_file:
+            listed = locate(list_file)
+            folder = listed.parent if data_root is None else locate(data_root)
+            num_failed += add_listed(
+                listed, folder, root=place, subset=subset, workers=workers, cache=cache, as_json=json
             )
         summary = build_index(place, val_fraction=val_fraction)
     left_out = f"; {summary.num_failed} videos that failed are left out" if summary.num_failed else ""
@@ -76,7 +102,29 @@ def _check(root: "Location", *, as_json: bool) -> None:
         raise typer.Exit(3)
 
 
-def _adopt(root: "Location", *, workers: int) -> int:
+def add_listed(
+    list_file: "Location",
+    data_root: "Location",
+    *,
+    root: "Location",
+    subset: "Subset",
+    workers: int,
+    cache: "LocalCache",
+    as_json: bool,
+) -> int:
+    """Add the clips or videos of a list to the records; how many videos failed."""
+    from hico_core.corpus.lists import is_list_of_clips, labelled_videos, listed_clips
+
+    if isinstance(data_root, Path):
+        data_root = data_root.resolve()
+    if is_list_of_clips(list_file):
+        clips = listed_clips(list_file, data_root=data_root, subset=subset)
+        return _adopt(root, clips, workers=workers, cache=cache)
+    videos = labelled_videos(list_file, data_root=data_root)
+    return _add_untrimmed(videos, root, subset=subset, workers=workers, cache=cache, as_json=as_json)
+
+
+def _adopt(root: "Location", videos: "Sequence[FoundVideo] | None", *, workers: int, cache: "LocalCache") -> int:
     from hico_core.corpus.adopt import AdoptEvent, adopt_clips
 
     def on_event(event: AdoptEvent) -> None:
@@ -86,23 +134,21 @@ def _adopt(root: "Location", *, workers: int) -> int:
             gaps = ", ".join(f"{gap.start_ms / 1000:g} to {gap.end_ms / 1000:g} s" for gap in event.gaps)
             complain(f"{event.record.video_id}: has no clip of {gaps}; adopted with the gaps")
 
-    return adopt_clips(root, workers=workers, on_event=on_event)
+    return adopt_clips(root, videos=videos, workers=workers, cache=cache, on_event=on_event)
 
 
 def _add_untrimmed(
-    inputs: list[str],
+    sources: "Sequence[Source]",
     root: "Location",
     *,
-    subset: Literal["train", "val", "test"],
+    subset: "Subset",
     workers: int,
     cache: "LocalCache",
     as_json: bool,
 ) -> int:
-    from hico_core.corpus.ids import find_sources
     from hico_core.corpus.records import UntrimmedOptions
     from hico_core.corpus.untrimmed import UntrimmedEvent, add_untrimmed
 
-    sources = find_sources(inputs)
     with progress("untrimmed", total=len(sources), as_json=as_json) as report:
 
         def on_event(event: UntrimmedEvent) -> None:

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from hico_cli.config import complain_about
 from hico_cli.console import complain, noting_signals, progress, result
+from hico_cli.index import add_listed
 from hico_cli.options import DEFAULT_ROOT, CacheDir, Device, Json, Root, local_part, read_size, require_file_name_part
 
 if TYPE_CHECKING:
-    from hico_core.config import Config
+    from hico_core.authors_config import AuthorsConfig
+    from hico_core.config import DataConfig
+    from hico_core.corpus.storage import Location
     from hico_core.training.log import StepMetrics
 
 
@@ -26,7 +30,17 @@ def pretrain(
     ] = None,
     root: Root = DEFAULT_ROOT,
     name: Annotated[str | None, typer.Option(help="Of the run's folder. Default: dataset-recipe.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML with what differs from the recipe.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML with what differs from the recipe, or a file of the authors' code as it is."),
+    ] = None,
+    data_root: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Index the clips or videos here first; for an authors' --config.")
+    ] = None,
+    anno_dir: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Where their lists lie. Default: DATA_ROOT and what the file says."),
+    ] = None,
     override: Annotated[
         list[str] | None, typer.Option("-o", "--override", help="section.key=value; may be repeated.")
     ] = None,
@@ -59,6 +73,7 @@ def pretrain(
 
     Writes ROOT/runs/NAME: config.yaml, metrics.jsonl, checkpoints/ and export/encoder.safetensors.
     """
+    from hico_core.authors_config import load_any_config
     from hico_core.config import default_recipe, dump_config
 
     require_file_name_part(name or "", option="--name")
@@ -70,7 +85,19 @@ def pretrain(
         "data.cache_dir": None if cache_dir is None else str(cache_dir),
         "data.cache_gb": None if cache_size is None else read_size(cache_size) / 1e9,
     }
-    settings = _compose(config, base, epochs, shortcuts, override or [])
+    overrides = _overrides(config, base, epochs, shortcuts) + (override or [])
+    settings, authors = load_any_config(config, base=base, overrides=overrides)
+    base = f"{settings.dataset}-{settings.recipe}"
+
+    from hico_core.corpus.storage import locate, require_reachable
+
+    place = locate(root)
+    require_reachable(place)
+    if authors is None and (data_root or anno_dir):
+        raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
+    if authors is not None and "TORCHELASTIC_RUN_ID" not in os.environ:
+        complain_about(authors, Path(str(config)))
+        _index_their_data(authors, place, settings.data, data_root=data_root, anno_dir=anno_dir, as_json=json)
 
     if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         from hico_core.training.launch import run_processes
@@ -80,12 +107,8 @@ def pretrain(
     resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
     # Slow to load, so that a wrong key is told at once.
-    from hico_core.corpus.storage import locate, require_reachable
     from hico_core.training.loop import pretrain as run
     from hico_core.training.loop import rehearse
-
-    place = locate(root)
-    require_reachable(place)
 
     if dry_run:
         rehearsal = rehearse(settings, root=place, device=device, init_from=init_from)
@@ -127,15 +150,49 @@ def pretrain(
         result(f"{summary.num_steps} steps{losses}; the encoder is {summary.encoder}", fields, as_json=json)
 
 
-def _compose(
-    path: Path | None, base: str, epochs: int | None, shortcuts: Mapping[str, float | str | None], overrides: list[str]
-) -> "Config":
-    """The recipe, the file, the shortcut options, then `-o`; later wins."""
-    from hico_core.config import load_config
+def _overrides(
+    path: Path | None, base: str, epochs: int | None, shortcuts: Mapping[str, float | str | None]
+) -> list[str]:
+    """The shortcut options as `key=value`."""
+    from hico_core.authors_config import load_any_config
 
     given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
     if epochs is not None:
-        before = load_config(path, base=base)
+        before, _ = load_any_config(path, base=base)
         warmup = before.optim.warmup_epochs * epochs / before.train.epochs
         given += [f"train.epochs={epochs}", f"optim.warmup_epochs={warmup}"]
-    return load_config(path, base=base, overrides=given + overrides)
+    return given
+
+
+def _index_their_data(
+    authors: "AuthorsConfig",
+    root: "Location",
+    data: "DataConfig",
+    *,
+    data_root: str | None,
+    anno_dir: str | None,
+    as_json: bool,
+) -> None:
+    """Index what an authors' file trains on, unless ROOT has an index and no folder is given."""
+    from hico_core.corpus.index import build_index
+    from hico_core.corpus.lists import find_training_list
+    from hico_core.corpus.storage import LocalCache, default_cache_folder, locate
+
+    if data_root is None and (root / "index.parquet").exists():
+        return
+    folder = data_root or authors.data_root
+    if folder is None:
+        raise typer.BadParameter("needed, since the file names no DATA.DATA_ROOT_DIR", param_hint="--data-root")
+    lists = anno_dir or (authors.anno_dir if data_root is None else None)
+    listed = find_training_list(
+        locate(folder), None if lists is None else locate(lists), trimmed=authors.config.dataset == "k400"
+    )
+    add_listed(
+        *listed,
+        root=root,
+        subset="train",
+        workers=os.cpu_count() or 1,
+        cache=LocalCache(Path(data.cache_dir or default_cache_folder()), size_bytes=int(data.cache_gb * 1e9)),
+        as_json=as_json,
+    )
+    build_index(root)

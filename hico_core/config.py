@@ -1,11 +1,12 @@
 """What a pretraining run is made of: frozen sections that refuse nonsense, and the recipes as presets.
 
-A run's configuration is a preset (hico_core/presets/*.yaml, which says only what differs from the defaults
-below), then a YAML file, then `key=value` overrides; later wins.
+A run's configuration is a preset (hico_core/presets/*.yaml), then a YAML file, then `key=value` overrides; later
+wins. A preset or file says only what differs from what its `base:` names, or from the defaults below.
 """
 
 import difflib
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -90,6 +91,8 @@ class OptimConfig(BaseModel, frozen=True, extra="forbid"):
 
     base_lr: float = Field(0.3, gt=0)
     """For 256 clips a step; scaled by the real number of clips."""
+    scale_lr: Literal["global", "authors"] = "global"
+    """By the clips of a step over all processes, or, as the authors' code, by that times the processes of a machine."""
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True
     weight_decay: float = Field(1e-6, ge=0)
@@ -167,12 +170,12 @@ def _explain(error: ValidationError, origin: str) -> UsageError:
     return UsageError(f"{origin}: {key} cannot be {problem['input']!r}: {problem['msg']}")
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Sections merged key by key; anything else is replaced."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
     return merged
 
 
@@ -202,6 +205,49 @@ def _parse_override(text: str) -> dict[str, Any]:
     return dict(nested)
 
 
+def _with_base(
+    values: dict[str, Any], *, folder: Path | None, origin: str, trail: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Put a file's values over those of its `base:`, a preset or, where it has a folder, a file seen from there.
+
+    Raises:
+        UsageError: there is no such base, or it leads back to itself.
+
+    """
+    values = dict(values)
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise UsageError(f"{origin}: base must be the name of a recipe or a file, not {base!r}")
+    if base in trail:
+        raise UsageError(f"{origin}: base leads in a circle: {' -> '.join([*trail, base])}")
+    if base in _presets():
+        below, folder_below = _read_yaml(_presets()[base], f"preset {base}"), None
+    elif folder is not None and (folder / base).is_file():
+        below, folder_below = read_yaml_file(folder / base), (folder / base).parent
+    else:
+        raise UsageError(f"{origin}: base {base}: no such recipe or file; the recipes are {', '.join(preset_names())}")
+    below = _with_base(below, folder=folder_below, origin=base, trail=(*trail, base))
+    return merge(below, values)
+
+
+def read_yaml_file(path: Path) -> dict[str, Any]:
+    """The sections of a YAML file.
+
+    Raises:
+        UsageError: it cannot be read, or holds something else.
+
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UsageError(f"{path}: cannot be read ({reason})") from error
+    return _read_yaml(text, str(path))
+
+
+@cache
 def _presets() -> dict[str, str]:
     """Name -> YAML text of each preset."""
     folder = resources.files("hico_core") / "presets"
@@ -226,7 +272,7 @@ def _preset_values(name: str) -> dict[str, Any]:
     presets = _presets()
     if name not in presets:
         raise UsageError(f"no recipe {name}; there are: {', '.join(sorted(presets))}")
-    return _read_yaml(presets[name], f"preset {name}")
+    return _with_base({"base": name}, folder=None, origin=f"preset {name}")
 
 
 def preset(name: str) -> Config:
@@ -250,7 +296,7 @@ def load_config(path: Path | str | None = None, *, base: str = "hacs-hico-s", ov
     """Put a configuration together: preset `base`, then the file, then the overrides.
 
     Args:
-        path: YAML of the same sections; only what differs. None: no file.
+        path: YAML of the same sections; only what differs. Its own `base:` takes the place of `base`. None: no file.
         base: name of the preset to start from.
         overrides: `section.key=value`, values as in YAML.
 
@@ -260,17 +306,31 @@ def load_config(path: Path | str | None = None, *, base: str = "hacs-hico-s", ov
     """
     values = _preset_values(base)
     if path is not None:
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-        of_file = _read_yaml(text, str(path))
-        _validated(_merge(values, of_file), str(path))
-        values = _merge(values, of_file)
+        of_file = read_yaml_file(Path(path))
+        if "base" in of_file:
+            values = {}
+        values = merge(values, _with_base(of_file, folder=Path(path).parent, origin=str(path)))
+        _validated(values, str(path))
+    return compose_config(values, origin=f"preset {base}", overrides=overrides)
+
+
+def compose_config(values: Mapping[str, Any], *, origin: str, overrides: Iterable[str] = ()) -> Config:
+    """Validate values, and put overrides over them one by one.
+
+    Args:
+        values: by section and key; what is missing has its default.
+        origin: of the values, for messages.
+        overrides: `section.key=value`, values as in YAML.
+
+    Raises:
+        UsageError: a key or value is wrong; the message names it.
+
+    """
+    config = _validated(values, origin)
     for override in overrides:
-        values = _merge(values, _parse_override(override))
-        _validated(values, f"-o {override}")
-    return _validated(values, f"preset {base}")
+        values = merge(values, _parse_override(override))
+        config = _validated(values, f"-o {override}")
+    return config
 
 
 def dump_config(config: Config) -> str:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from hico_core.authors_config import read_authors_config as read_authors_config
 from hico_core.errors import HicoError
 from hico_core.model.s3dg import S3DG
 

@@ -220,7 +220,7 @@ def cut_naively(sources: Sequence[Path], root: Path) -> None:
             name = clip_name(source.stem, start_ms=1000 * start, end_ms=1000 * (start + 5))
             cut_out = ["-ss", str(start), "-i", str(source), "-t", "5", "-an", str(root / "train" / name)]
             subprocess.run([find_ffmpeg(), "-nostdin", "-v", "error", *cut_out], check=True)
-    adopt_clips(root, workers=2, on_event=lambda event: None)
+    adopt_clips(root, workers=2, cache=CACHE, on_event=lambda event: None)
 
 
 def make_roots(sources: Sequence[Path], work: Path, options: dict[str, SplitOptions]) -> dict[str, IndexedVideos]:

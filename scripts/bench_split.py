@@ -1,8 +1,9 @@
 """What `hico split` costs against the same ffmpeg by hand, and against one ffmpeg a clip as people type it.
 
-    python scripts/bench_split.py VIDEOS [ROUNDS]
+    python scripts/bench_split.py VIDEOS [ROUNDS] [workers]
 
-VIDEOS is a folder of real videos; sources of 640x360 and 1280x720 are made from them.
+VIDEOS is a folder of real videos; sources of 640x360 and 1280x720 are made from them. `workers` measures only what two
+workers gain over one; with HICO_FFMPEG, for another ffmpeg.
 """
 
 import os
@@ -133,10 +134,29 @@ def rerun(root: Path, videos: Path) -> Cost:
     return cost_of_command([*HICO, "split", videos, "--root", root, "--min-free", "0"])
 
 
+def measure_workers(sources: Sequence[Path], work: Path, *, rounds: int) -> dict[str, object]:
+    """Wall time of two workers over one, each process with one ffmpeg at a time."""
+    pair = alternate(
+        {
+            "2 workers": partial(split_by_hico, sources, work / "root", workers=2),
+            "1 worker": partial(split_by_hico, sources, work / "root", workers=1),
+        },
+        rounds=rounds,
+    )
+    return {"costs": summary(pair), "wall 2 / 1": ratio(pair, "2 workers", "1 worker", of="wall_seconds")}
+
+
 def main() -> None:
-    """Measure, and write docs/measurements/split.json."""
+    """Measure, and write docs/measurements/split.json, or split-workers-<version of ffmpeg>.json."""
     videos, rounds = Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    results: dict[str, object] = {"ffmpeg": Ffmpeg(find_ffmpeg()).banner.split(" Copyright")[0]}
+    ffmpeg = Ffmpeg(find_ffmpeg())
+    results: dict[str, object] = {"ffmpeg": ffmpeg.banner.split(" Copyright")[0]}
+    if sys.argv[3:] == ["workers"]:
+        with tempfile.TemporaryDirectory(prefix="hico-bench-") as name:
+            sources = make_sources(videos, Path(name) / "sources", height=360, count=12, seconds=60.0)
+            results |= measure_workers(sources, Path(name), rounds=rounds)
+        report(f"split-workers-ffmpeg-{'.'.join(map(str, ffmpeg.version or ()))}", results)
+        return
     with tempfile.TemporaryDirectory(prefix="hico-bench-") as name:
         work = Path(name)
         for height, count, seconds in ((360, 12, 60.0), (720, 6, 30.0)):
@@ -163,17 +183,7 @@ def main() -> None:
                 "cpu hico / naive, one video": ratio(one, "hico", "naive"),
             }
             if height == 360:
-                pair = alternate(
-                    {
-                        "2 workers": partial(split_by_hico, sources, work / "root", workers=2),
-                        "1 worker": partial(split_by_hico, sources, work / "root", workers=1),
-                    },
-                    rounds=rounds,
-                )
-                results["workers"] = {
-                    "costs": summary(pair),
-                    "wall 2 / 1": ratio(pair, "2 workers", "1 worker", of="wall_seconds"),
-                }
+                results["workers"] = measure_workers(sources, work, rounds=rounds)
         finished = {
             count: (work / f"finished{count}", make_finished_root(work / f"finished{count}", count))
             for count in (100, 10_000)

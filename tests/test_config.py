@@ -14,6 +14,8 @@ RECIPES = {
     "hacs-hico-l": (3, 600, 60, True),
     "k400-hico-l": (3, 200, 20, True),
     "uk400-hico-l": (3, 500, 50, True),
+    "k400-simclr-s": (2, 120, 5, True),
+    "uk400-simclr-s": (2, 120, 5, True),
 }
 
 
@@ -41,6 +43,26 @@ def test_later_wins(tmp_path: Path) -> None:
     assert (config.train.epochs, config.train.seed) == (7, 4)
     assert config.optim.weight_decay == 1e-4
     assert config.optim.warmup_epochs == 60
+
+
+def test_a_file_may_stand_on_a_recipe_or_another_file(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "below.yaml").write_text("base: hacs-hico-l\ntrain: {seed: 3, batch_size: 8}\n")
+    file = tmp_path / "sub" / "mine.yaml"
+    file.write_text("base: ../below.yaml\ntrain: {batch_size: 4}\n")
+    config = load_config(file, base="k400-simclr-s")
+    assert (config.train.epochs, config.train.seed, config.train.batch_size) == (600, 3, 4)
+    assert (config.dataset, config.loss.name) == ("hacs", "hico")
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [("nowhere", "no such recipe or file"), ("mine.yaml", "in a circle"), ("[1]", "must be the name")],
+)
+def test_wrong_bases(base: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"base: {base}")
+    with pytest.raises(UsageError, match=message):
+        load_config(tmp_path / "mine.yaml")
 
 
 def test_dump_reads_back(tmp_path: Path) -> None:

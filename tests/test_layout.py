@@ -10,7 +10,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # A file stands for itself, a folder for all that is in it. `interop` reads checkpoints for all that train or use.
-LAYERS = ["errors", "config", "corpus", "data", "model", "interop", "training", "transfer", "report", "doctor"]
+LAYERS = [
+    "errors",
+    "config",
+    "authors_config",
+    "corpus",
+    "data",
+    "model",
+    "interop",
+    "training",
+    "transfer",
+    "report",
+    "doctor",
+]
 
 
 def layer_of(path: Path) -> str:

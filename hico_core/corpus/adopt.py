@@ -1,7 +1,7 @@
 """Clips that another tool cut in the authors' naming -> records, so that they are indexed as they are."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -24,7 +24,7 @@ from hico_core.corpus.records import (
     update_failures,
     write_record,
 )
-from hico_core.corpus.storage import Location
+from hico_core.corpus.storage import LocalCache, Location
 from hico_core.errors import BadVideo, UsageError
 
 
@@ -33,7 +33,7 @@ class FoundVideo(NamedTuple):
 
     video_id: str
     subset: Subset
-    files: list[Path]
+    files: Sequence[Location]
 
 
 class Gap(NamedTuple):
@@ -70,37 +70,50 @@ class AdoptEvent(NamedTuple):
 
     record: VideoRecord
     gaps: list[Gap]
+    folder: Location  # of the clips
 
 
-def adopt_clips(root: Location, *, workers: int, on_event: Callable[[AdoptEvent], None]) -> int:
-    """Write a record for each video whose clips lie in the workspace without one.
+def adopt_clips(
+    root: Location,
+    *,
+    videos: Iterable[FoundVideo] | None = None,
+    workers: int,
+    cache: LocalCache,
+    on_event: Callable[[AdoptEvent], None],
+) -> int:
+    """Write a record for each video whose clips another tool cut, and that has none.
 
     Times are taken from the names; sizes and frames from the files. Videos with overlapping clips are refused.
 
     Args:
         root: the workspace, local.
+        videos: the clips, wherever they lie; None: those in the workspace.
         workers: how many videos at a time.
+        cache: for clips in buckets, which are fetched once to be looked at.
         on_event: told of each video, and of the gaps between its clips.
 
     Returns:
         How many videos cannot be used; they are listed in `<root>/failures.jsonl`.
 
     Raises:
-        UsageError: the workspace lies in a bucket, or holds no such clips.
+        UsageError: the workspace lies in a bucket, or there are no such clips.
 
     """
     if not isinstance(root, Path):
-        raise UsageError(f"{root}: --adopt needs a local folder")
-    videos = [video for video in find_clips(root) if not _is_ours(root, video)]
-    if not videos:
-        raise UsageError(f"{root}: no clips without a record in train/, val/ or test/ (v_<id>_<start>_<end>.mp4)")
-    (root / "records").mkdir(exist_ok=True)
+        raise UsageError(f"{root}: records of clips that another tool cut need a local workspace")
+    if videos is None:
+        videos = [video for video in find_clips(root) if not _is_ours(root, video)]
+        if not videos:
+            raise UsageError(f"{root}: no clips without a record in train/, val/ or test/ (v_<id>_<start>_<end>.mp4)")
+    else:
+        videos = [video for video in videos if not _is_ours(root, video)]
+    (root / "records").mkdir(parents=True, exist_ok=True)
     failed: list[FailedSource] = []
     fine: list[str] = []
     with tempfile.TemporaryDirectory(prefix=".adopt-", dir=root) as folder:
-        work = partial(_adopt, root=root, scratch=Path(folder))
+        work = partial(_adopt, root=root, cache=cache, scratch=Path(folder))
         for event in run_on_threads(work, videos, workers=workers, stop=lambda: None):
-            name = f"{root / event.record.options.subset}/v_{event.record.video_id}_*.mp4"
+            name = f"{event.folder}/v_{event.record.video_id}_*.mp4"
             if event.record.failure:
                 failed.append(FailedSource(name, event.record.failure))
             else:
@@ -117,10 +130,17 @@ def _is_ours(root: Path, video: FoundVideo) -> bool:
         return False
     if record.options.kind == "split":
         return True
-    return [clip.path for clip in record.clips] == [f"{video.subset}/{path.name}" for path in video.files]
+    return [clip.path for clip in record.clips] == [_row_path(path, root) for path in video.files]
 
 
-def _adopt(video: FoundVideo, *, root: Path, scratch: Path) -> AdoptEvent:
+def _row_path(path: Location, root: Path) -> str:
+    """How the index names a file: from the root, if it lies below it."""
+    if isinstance(path, Path) and path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    return str(path)
+
+
+def _adopt(video: FoundVideo, *, root: Path, cache: LocalCache, scratch: Path) -> AdoptEvent:
     """Look at the clips of one video and commit its record, good or bad."""
     record = VideoRecord(
         hico_version=__version__,
@@ -133,13 +153,17 @@ def _adopt(video: FoundVideo, *, root: Path, scratch: Path) -> AdoptEvent:
     try:
         names = [parse_clip_name(path.name) for path in video.files]
         gaps = find_gaps([name for name in names if name])
-        infos = [probe(path) for path in video.files]
+        looked_at = [_look_at(path, cache) for path in video.files]
     except BadVideo as bad:
         record = record.model_copy(update={"failure": Failure(stage="probe", error=str(bad))})
     except ValueError as overlap:
         record = record.model_copy(update={"failure": Failure(stage="adopt", error=str(overlap))})
     else:
-        clips = [_clip_record(path, info, subset=video.subset) for path, info in zip(video.files, infos, strict=True)]
+        infos = [info for info, _ in looked_at]
+        clips = [
+            _clip_record(path, info, row_path=_row_path(path, root), sha256=sha256)
+            for path, (info, sha256) in zip(video.files, looked_at, strict=True)
+        ]
         seconds = [
             clip.start_seconds + moment
             for clip, info in zip(clips, infos, strict=True)
@@ -153,17 +177,31 @@ def _adopt(video: FoundVideo, *, root: Path, scratch: Path) -> AdoptEvent:
         )
     own = Path(tempfile.mkdtemp(dir=scratch))
     write_record(root, record, scratch=own)
-    return AdoptEvent(record, gaps)
+    return AdoptEvent(record, gaps, video.files[0].parent)
 
 
-def _clip_record(path: Path, info: VideoInfo, *, subset: Subset) -> ClipRecord:
+def _look_at(path: Location, cache: LocalCache) -> tuple[VideoInfo, str]:
+    """What a clip's packets say, and its checksum.
+
+    Raises:
+        BadVideo: it is missing, or no video.
+
+    """
+    try:
+        with cache.local(path) as local:
+            return probe(local), sha256_of(local)
+    except FileNotFoundError:
+        raise BadVideo(str(path), "no such file") from None
+
+
+def _clip_record(path: Location, info: VideoInfo, *, row_path: str, sha256: str) -> ClipRecord:
     """What the index says of a clip of which only the file is known."""
     name = parse_clip_name(path.name)
     assert name is not None
     seconds = info.frame_seconds
     start = name.start_ms / 1000
     return ClipRecord(
-        path=f"{subset}/{path.name}",
+        path=row_path,
         start_ms=name.start_ms,
         end_ms=name.end_ms,
         start_seconds=start,
@@ -174,5 +212,5 @@ def _clip_record(path: Path, info: VideoInfo, *, subset: Subset) -> ClipRecord:
         codec=info.codec,
         keyframe_interval=largest_keyframe_interval(info),
         size_bytes=path.stat().st_size,
-        sha256=sha256_of(path),
+        sha256=sha256,
     )

@@ -24,6 +24,7 @@ class Source(NamedTuple):
 
     video_id: str
     path: Location  # absolute
+    label: int | None = None  # class of the video, where a list says it
 
 
 class ClipName(NamedTuple):

@@ -87,7 +87,7 @@ def _columns_of(record: VideoRecord, subset: Subset) -> dict[str, list[Any]]:
         "fps": [record.fps] * count,
         "variable_fps": [record.variable_fps] * count,
         "source": [record.source.path] * count,
-        "label": [None] * count,
+        "label": [record.options.label if record.options.kind == "untrimmed" else None] * count,
         **{name: [getattr(clip, name) for clip in clips] for name in ClipRecord.model_fields},
     }
 

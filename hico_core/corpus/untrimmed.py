@@ -154,6 +154,7 @@ def add_untrimmed(
 
 def _add(source: Source, *, root: Location, options: UntrimmedOptions, cache: LocalCache, scratch: Path) -> VideoRecord:
     """Look at one video and commit its record, good or bad."""
+    options = options.model_copy(update={"label": source.label})
     before = read_record(root, source.video_id)
     file = source_file(source.path)
     if before is not None and before.options.kind != "untrimmed":

@@ -307,4 +307,5 @@ class ClipDataset(Dataset[Sample]):
             short_side=self._data.short_side,
         )
         draw = draw_augmentation(frames_THWC.shape[1], frames_THWC.shape[2], self._augment, rng=rng)
-        return cut(frames_THWC, draw.crop), draw
+        # A copy, so that the whole frames are not kept until the batch is complete.
+        return cut(frames_THWC, draw.crop).clone(), draw

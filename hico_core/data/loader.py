@@ -1,9 +1,11 @@
 """Which items each training step is made of, and the processes that make them."""
 
+import ctypes
 import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -104,6 +106,7 @@ def collate(samples: list[Sample]) -> Batch:
         together = torch.zeros((len(crops), crops[0].shape[0], side, side, 3), dtype=torch.uint8)
         if get_worker_info() is not None:
             together = together.share_memory_()  # written where the training process reads it
+            _return_freed_memory()
         for target, crop in zip(together, crops, strict=True):
             target[:, : crop.shape[1], : crop.shape[2]] = crop
     return Batch(
@@ -113,6 +116,17 @@ def collate(samples: list[Sample]) -> Batch:
         [sample.windows for sample in samples],
         [bad for sample in samples for bad in sample.unusable],
     )
+
+
+def _return_freed_memory() -> None:
+    """Let the C library give the system back what it keeps of freed blocks.
+
+    Frames of videos of different sizes never quite fit into the holes of earlier ones, so that a worker's heap would
+    grow for hours. Only glibc can do it.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def read_batches(

@@ -25,6 +25,7 @@ class World(NamedTuple):
     rank: int = 0
     size: int = 1
     local_rank: int = 0  # among those of this machine
+    local_size: int = 1  # how many those are
 
     @property
     def is_first(self) -> bool:
@@ -52,7 +53,8 @@ def joined_world(device_type: str) -> Iterator[World]:
         reason = str(error).splitlines()[0]
         raise HicoError(f"the training processes do not find each other ({reason}); is the port free?") from error
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
+        local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        yield World(dist.get_rank(), dist.get_world_size(), local_rank, local_size)
     finally:
         dist.destroy_process_group()
 

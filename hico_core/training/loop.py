@@ -164,6 +164,7 @@ def prepare(
             base_lr=optim.base_lr,
             videos_per_step=config.train.batch_size,
             clips_per_video=config.sampling.clips_per_video,
+            authors_processes=world.local_size if optim.scale_lr == "authors" else 1,
         ),
     )
 

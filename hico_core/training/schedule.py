@@ -3,9 +3,20 @@
 import math
 
 
-def peak_learning_rate(*, base_lr: float, videos_per_step: int, clips_per_video: int) -> float:
-    """The linear scaling rule: `base_lr` is meant for 256 clips a step, over all processes."""
-    return base_lr * videos_per_step * clips_per_video / 256
+def peak_learning_rate(
+    *, base_lr: float, videos_per_step: int, clips_per_video: int, authors_processes: int = 1
+) -> float:
+    """The linear scaling rule: `base_lr` is meant for 256 clips a step, over all processes.
+
+    Args:
+        base_lr: of 256 clips.
+        videos_per_step: over all processes.
+        clips_per_video: of each.
+        authors_processes: 1, or the processes of one machine to get the rate of the authors' code, which multiplies
+            the videos of a machine by them once more.
+
+    """
+    return base_lr * authors_processes * videos_per_step * clips_per_video / 256
 
 
 def learning_rate(epoch: float, *, peak: float, start: float, warmup_epochs: float, total_epochs: float) -> float:

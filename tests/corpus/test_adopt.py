@@ -9,6 +9,7 @@ from hico_core.corpus.adopt import AdoptEvent, Gap, adopt_clips, find_gaps
 from hico_core.corpus.check import check_files
 from hico_core.corpus.ids import ClipName, clip_name
 from hico_core.corpus.index import build_index, read_index
+from hico_core.corpus.storage import LocalCache
 from hico_core.errors import UsageError
 
 
@@ -29,7 +30,8 @@ def adopt(root: Path) -> tuple[int, dict[str, AdoptEvent]]:
     def on_event(event: AdoptEvent) -> None:
         events[event.record.video_id] = event
 
-    return adopt_clips(root, workers=2, on_event=on_event), events
+    cache = LocalCache(root / "cache", size_bytes=10**9)
+    return adopt_clips(root, workers=2, cache=cache, on_event=on_event), events
 
 
 def make(root: Path, video_id: str, *seconds: tuple[int, int]) -> None:

@@ -26,13 +26,18 @@ def test_learning_rate(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", [c for c in CASES if c["adjust_lr"]], ids=lambda c: c["config"])
 def test_peak_rate_from_the_same_inputs(case: dict[str, Any]) -> None:
     """The authors multiply by the number of GPUs although their batch size already is that of a node."""
-    processes = case["gpus_per_node"] * (case["nodes"] if case["PAI"] else 1)
+    nodes = case["nodes"] if case["PAI"] else 1
     peak = peak_learning_rate(
         base_lr=case["base_lr_in_config"],
-        videos_per_step=processes * case["batch_size"],
+        videos_per_step=nodes * case["batch_size"],
         clips_per_video=case["clips_per_video"],
+        authors_processes=case["gpus_per_node"],
     )
     assert peak == pytest.approx(case["base_lr_effective"], abs=1e-12)
+
+
+def test_peak_rate_counts_each_clip_once() -> None:
+    assert peak_learning_rate(base_lr=0.3, videos_per_step=64, clips_per_video=4) == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(

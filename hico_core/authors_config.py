@@ -1,0 +1,345 @@
+"""The authors' YAML files: put together from their layers, and translated into our configuration.
+
+A file of theirs names up to three others by paths seen from its own folder, and `configs/pool/base.yaml` lies under
+all of them. Later wins, key by key:
+
+    base.yaml < _BASE_MODEL < _BASE_RUN < _BASE < the file itself
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hico_core.config import Config, compose_config, load_config, merge, read_yaml_file
+from hico_core.errors import UsageError
+
+# Keys that name the layers below a file, lowest first.
+_LAYERS = ("_BASE_MODEL", "_BASE_RUN", "_BASE")
+
+# Where their base.yaml lies, seen from some folder above a file.
+_BASE_FILES = ("configs/pool/base.yaml", "pool/base.yaml")
+
+# YAML 1.1 reads 1e-6 as text, because it has no point.
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
+# Their key -> ours, where only the name differs.
+_SAME = {
+    "PRETRAIN.NUM_CLIPS_PER_VIDEO": "sampling.clips_per_video",
+    "PRETRAIN.CONTRASTIVE.TEMPERATURE": "loss.temperature",
+    "TRAIN.BATCH_SIZE": "train.batch_size",
+    "TRAIN.NUM_FOLDS": "data.epochs_per_round",
+    "TRAIN.CHECKPOINT_PERIOD": "train.checkpoint_epochs",
+    "DATA.NUM_INPUT_FRAMES": "data.num_frames",
+    "DATA.SAMPLING_RATE": "data.frame_stride",
+    "DATA.TARGET_FPS": "data.target_fps",
+    "DATA.TRAIN_CROP_SIZE": "data.crop_size",
+    "DATA.TRAIN_JITTER_SCALES": "augment.crop_jitter",
+    "DATA_LOADER.NUM_WORKERS": "data.workers",
+    "AUGMENTATION.COLOR": "augment.colour_probability",
+    "AUGMENTATION.BRIGHTNESS": "augment.brightness",
+    "AUGMENTATION.CONTRAST": "augment.contrast",
+    "AUGMENTATION.SATURATION": "augment.saturation",
+    "AUGMENTATION.HUE": "augment.hue",
+    "AUGMENTATION.GRAYSCALE": "augment.grey_probability",
+    "AUGMENTATION.BLUR": "augment.blur_probability",
+    "OPTIMIZER.MAX_EPOCH": "train.epochs",
+    "OPTIMIZER.MOMENTUM": "optim.momentum",
+    "OPTIMIZER.NESTEROV": "optim.nesterov",
+    "OPTIMIZER.WEIGHT_DECAY": "optim.weight_decay",
+    "OPTIMIZER.WARMUP_EPOCHS": "optim.warmup_epochs",
+    "OPTIMIZER.WARMUP_START_LR": "optim.warmup_start_lr",
+    "OPTIMIZER.BN_LARS_EXCLUDE": "optim.lars_exclude_bn",
+    "RANDOM_SEED": "train.seed",
+    "HICO.TCL.ENABLE": "sampling.topical",
+    "HICO.LOSS.GAMA": "loss.gamma",
+    "HICO.LOSS.VCL_WEIGHT": "loss.visual_weight",
+    "HICO.LOSS.TCL_WEIGHT": "loss.topical_weight",
+}
+
+# Their key -> the values with which hico does the same. Any other would train something else.
+_FIXED: dict[str, tuple[object, ...]] = {
+    "TASK_TYPE": ("classification",),
+    "TRAIN.ENABLE": (True,),
+    "TRAIN.FINE_TUNE": (False,),
+    "TRAIN.ONLY_LINEAR": (False,),
+    "TRAIN.LR_REDUCE": (False,),
+    "TRAIN.CHECKPOINT_INFLATE": (False,),
+    "PRETRAIN.GENERATOR": ("ContrastiveGenerator",),
+    "PRETRAIN.LOSS_WEIGHTS": ([1],),
+    "PRETRAIN.CONTRASTIVE.WITH_ONE": (True,),
+    "PRETRAIN.CONTRASTIVE.HEAD_BN": (True,),
+    "PRETRAIN.CONTRASTIVE.FINAL_BN": (False,),
+    "PRETRAIN.CONTRASTIVE.SIM_FUNC_POS": ("linear",),
+    "PRETRAIN.CONTRASTIVE.SIM_FUNC_NEG": ("linear",),
+    "PRETRAIN.CONTRASTIVE.POS_OPTIM_TARGET": (1.0,),
+    "PRETRAIN.CONTRASTIVE.HEAD_MID_DIM": (1024,),
+    "PRETRAIN.CONTRASTIVE.HEAD_OUT_DIM": (128,),
+    "PRETRAIN.CONTRASTIVE.INS_MIL": (False,),
+    "DATA.SAMPLING_MODE": ("interval_based",),
+    "DATA.MINUS_INTERVAL": (False,),
+    "DATA.NUM_INPUT_CHANNELS": (3,),
+    "MODEL.NAME": ("ContrastiveModel",),
+    "MODEL.EMA.ENABLE": (False,),
+    "VIDEO.BACKBONE.META_ARCH": ("Inception3D",),
+    "VIDEO.BACKBONE.NUM_INPUT_CHANNELS": (3,),
+    "VIDEO.BACKBONE.NUM_OUT_FEATURES": (1024,),
+    "VIDEO.BACKBONE.BRANCH.NAME": ("STConv3d",),
+    "VIDEO.BACKBONE.BRANCH.GATING": (True,),
+    "VIDEO.BACKBONE.STEM.NAME": ("STConv3d",),
+    "VIDEO.BACKBONE.NONLOCAL.ENABLE": (False,),
+    "VIDEO.BACKBONE.INITIALIZATION": (None,),
+    "VIDEO.HEAD.DROPOUT_RATE": (0,),
+    "OPTIMIZER.OPTIM_METHOD": ("lars",),
+    "OPTIMIZER.LR_POLICY": ("cosine",),
+    "OPTIMIZER.DAMPENING": (0.0,),
+    "BN.WB_LOCK": (False,),
+    "BN.FREEZE": (False,),
+    "BN.WEIGHT_DECAY": (0.0,),
+    "BN.MOMENTUM": (0.1,),
+    "BN.EPS": (0.001,),
+    "BN.SYNC_BN": (True,),
+    "AUGMENTATION.CONSISTENT": (True,),
+    "AUGMENTATION.SHUFFLE": (True,),
+    "AUGMENTATION.RATIO": ([1, 1],),
+    "AUGMENTATION.MIXUP.ENABLE": (False,),
+    "AUGMENTATION.CUTMIX.ENABLE": (False,),
+    "AUGMENTATION.RANDOM_ERASING.ENABLE": (False,),
+    "AUGMENTATION.LABEL_SMOOTHING": (0.0,),
+}
+
+# Read by the functions below.
+_OTHERS = {
+    *("PRETRAIN.ENABLE", "PRETRAIN.LOSS", "VIDEO.HEAD.NAME", "TRAIN.DATASET", "TRAIN.CHECKPOINT_FILE_PATH"),
+    *("DATA.MEAN", "DATA.STD", "DATA.DATA_ROOT_DIR", "DATA.ANNO_DIR", "OPTIMIZER.BASE_LR", "OPTIMIZER.ADJUST_LR"),
+    *("HICO.GRAUDAL_SAMPLING.ENABLE", "HICO.GRAUDAL_SAMPLING.MAX_DIS", "HICO.VCL.ENABLE", "HICO.VCL.MAX_DIS"),
+}
+
+_LOSSES = {"HiCo": ("hico", "ContrastiveHeadTopicPred"), "Contrastive": ("simclr", "ContrastiveHead")}
+
+
+class AuthorsConfig(NamedTuple):
+    """What a file of theirs says, in our terms."""
+
+    config: Config
+    data_root: str | None  # where the videos or clips lie
+    anno_dir: str | None  # where the lists lie
+    ignored: list[str]  # keys without a meaning here
+    notes: list[str]  # what one would not expect from reading the file
+
+
+class Layered(NamedTuple):
+    """The merged content of a file and all below it."""
+
+    values: dict[str, Any]
+    notes: list[str]
+
+
+def load_any_config(
+    path: Path | None, *, base: str, overrides: Iterable[str] = ()
+) -> tuple[Config, AuthorsConfig | None]:
+    """Read a configuration in our format or in the authors'; of theirs, also what else the file says.
+
+    Raises:
+        UsageError: see `load_config` and `read_authors_config`.
+
+    """
+    if path is None or not is_authors_config(path):
+        return load_config(path, base=base, overrides=overrides), None
+    authors = read_authors_config(path, overrides=overrides)
+    return authors.config, authors
+
+
+def is_authors_config(path: Path) -> bool:
+    """Whether a file is in the authors' format: its keys are capitals.
+
+    Raises:
+        UsageError: it cannot be read as YAML.
+
+    """
+    return any(key in _LAYERS or key.isupper() for key in map(str, read_yaml_file(path)))
+
+
+def resolve_authors_yaml(path: Path) -> Layered:
+    """Merge a file of theirs with all the files that it names, and with base.yaml.
+
+    Raises:
+        UsageError: a file is missing or no YAML, or files name each other in a circle.
+
+    """
+    merged = _merged_layers(path.resolve(), trail=())
+    base = _find_base(path.resolve())
+    return Layered(merge(_with_numbers(read_yaml_file(base)), merged.values), merged.notes)
+
+
+def _merged_layers(path: Path, *, trail: tuple[Path, ...]) -> Layered:
+    if path in trail:
+        raise UsageError(f"{path}: files name each other in a circle")
+    own = _with_numbers(read_yaml_file(path))
+    below: dict[str, Any] = {}
+    notes: list[str] = []
+    for key in _LAYERS:
+        named = own.pop(key, None)
+        if named is None:
+            continue
+        layer_path = (path.parent / named).resolve()
+        if not layer_path.is_file():
+            raise UsageError(f"{path}: {key}: {named}: there is no {layer_path}")
+        layer = _merged_layers(layer_path, trail=(*trail, path))
+        notes += layer.notes
+        notes += [
+            f"{lost} of {layer_path} counts here; the authors' loader drops it without a word"
+            for lost in _dropped_by_authors(layer.values, below)
+        ]
+        below = merge(below, layer.values)
+    return Layered(merge(below, own), notes)
+
+
+def _dropped_by_authors(over: Mapping[str, Any], under: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Keys with BASE in their names that their merge loses, since it takes them for names of files."""
+    lost: list[str] = []
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(under.get(key), Mapping):
+            lost += _dropped_by_authors(value, under[key], f"{prefix}{key}.")
+        elif prefix and "BASE" in key and key not in under:
+            lost.append(prefix + key)
+    return lost
+
+
+def _find_base(path: Path) -> Path:
+    for folder in path.parents:
+        for name in _BASE_FILES:
+            if (folder / name).is_file():
+                return folder / name
+    raise UsageError(
+        f"{path}: no {_BASE_FILES[0]} in any folder above; keep the file where it lies in the authors' repository"
+    )
+
+
+def _with_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with 1e-6 as a number wherever it is text."""
+    return {
+        key: _with_numbers(value)
+        if isinstance(value, dict)
+        else float(value)
+        if isinstance(value, str) and _NUMBER.fullmatch(value)
+        else value
+        for key, value in values.items()
+    }
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def read_authors_config(path: Path | str, *, overrides: Iterable[str] = ()) -> AuthorsConfig:
+    """Read a pretraining file of theirs as it is.
+
+    Args:
+        path: the file, in a folder tree like theirs.
+        overrides: `section.key=value` of ours, over what the file says.
+
+    Raises:
+        UsageError: a file cannot be read, or says what hico cannot do; the message says what to write.
+
+    """
+    path = Path(path)
+    values, notes = resolve_authors_yaml(path)
+    theirs = _flat(values)
+    if not theirs.get("PRETRAIN.ENABLE"):
+        raise UsageError(f"{path}: PRETRAIN.ENABLE is not true: this is a finetuning file; give a pretraining one")
+    for key, allowed in _FIXED.items():
+        if key in theirs and theirs[key] not in allowed:
+            raise UsageError(f"{path}: {key}: {theirs[key]} is not what hico does; write {key}: {allowed[0]}")
+    ours: dict[str, Any] = {key: theirs[name] for name, key in _SAME.items() if name in theirs}
+    for translate in (_dataset, _loss, _distance, _normalisation, _rate):
+        ours |= translate(theirs, str(path))
+    if theirs.get("TRAIN.CHECKPOINT_FILE_PATH"):
+        raise UsageError(
+            f"{path}: TRAIN.CHECKPOINT_FILE_PATH: {theirs['TRAIN.CHECKPOINT_FILE_PATH']}: remove it, and give the file "
+            "as --init-from"
+        )
+    if ours["optim.scale_lr"] == "authors":
+        notes.append("the rate counts the processes of a machine twice, as theirs; -o optim.scale_lr=global does not")
+    known = _SAME.keys() | _FIXED.keys() | _OTHERS
+    nested: dict[str, Any] = {"optim": {"lars_zero_norm": "authors"}}
+    for key, value in ours.items():
+        nested = merge(nested, _nested(key, value))
+    return AuthorsConfig(
+        compose_config(nested, origin=str(path), overrides=overrides),
+        theirs.get("DATA.DATA_ROOT_DIR"),
+        theirs.get("DATA.ANNO_DIR"),
+        [key for key in theirs if key not in known],
+        notes,
+    )
+
+
+def _nested(key: str, value: object) -> dict[str, Any]:
+    section, _, name = key.partition(".")
+    return {section: {name: value}} if name else {section: value}
+
+
+def _choice(theirs: Mapping[str, Any], key: str, choices: Collection[str], origin: str) -> str:
+    """A value that must be one of some.
+
+    Raises:
+        UsageError: it is another one, or missing.
+
+    """
+    value = theirs.get(key)
+    if value not in choices:
+        raise UsageError(f"{origin}: {key}: {value} is not known here; write {' or '.join(choices)}")
+    return str(value)
+
+
+def _dataset(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Their loader takes Kinetics' uncut videos for a case of its own by the name of the folder; so does this."""
+    kind = _choice(theirs, "TRAIN.DATASET", ("longvideo", "kinetics400"), origin)
+    folder = str(theirs.get("DATA.DATA_ROOT_DIR") or "")
+    return {"dataset": "k400" if kind == "kinetics400" else "uk400" if "k400" in folder else "hacs"}
+
+
+def _loss(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    name, head = _LOSSES[_choice(theirs, "PRETRAIN.LOSS", _LOSSES, origin)]
+    if theirs.get("VIDEO.HEAD.NAME") != head:
+        raise UsageError(f"{origin}: VIDEO.HEAD.NAME: {theirs.get('VIDEO.HEAD.NAME')}: with this loss, write {head}")
+    return {"loss.name": name, "recipe": Path(origin).stem.removeprefix("s3dg-")}
+
+
+def _distance(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """VCL.ENABLE switches a fixed distance on, and counts only without gradual sampling."""
+    if theirs.get("HICO.GRAUDAL_SAMPLING.ENABLE"):
+        start, end = theirs["HICO.GRAUDAL_SAMPLING.MAX_DIS"]
+        return {"sampling.distance": "gradual", "sampling.start_seconds": start, "sampling.end_seconds": end}
+    if theirs.get("HICO.VCL.ENABLE"):
+        return {"sampling.distance": "fixed", "sampling.end_seconds": theirs["HICO.VCL.MAX_DIS"]}
+    return {"sampling.distance": "any"}
+
+
+def _normalisation(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    values = {}
+    for key, ours in (("DATA.MEAN", "augment.mean"), ("DATA.STD", "augment.std")):
+        channels = theirs.get(key)
+        if channels is None:
+            continue
+        if len(set(channels)) != 1:
+            raise UsageError(f"{origin}: {key}: {channels}: hico has one value for all channels; write it three times")
+        values[ours] = channels[0]
+    return values
+
+
+def _rate(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """ADJUST_LR scales the rate by the clips of a step. Without it, the rate is undone by what we scale by."""
+    rate = theirs.get("OPTIMIZER.BASE_LR")
+    if rate is None:
+        raise UsageError(f"{origin}: OPTIMIZER.BASE_LR is missing; write it")
+    if theirs.get("OPTIMIZER.ADJUST_LR"):
+        return {"optim.base_lr": rate, "optim.scale_lr": "authors"}
+    clips = theirs["TRAIN.BATCH_SIZE"] * theirs["PRETRAIN.NUM_CLIPS_PER_VIDEO"]
+    return {"optim.base_lr": rate * 256 / clips, "optim.scale_lr": "global"}

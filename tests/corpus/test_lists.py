@@ -1,0 +1,72 @@
+"""Lists that come with a corpus name clips or labelled videos, in a folder tree like the authors'."""
+
+from pathlib import Path
+
+import pytest
+
+from hico_core.corpus.lists import find_training_list, is_list_of_clips, labelled_videos, listed_clips
+from hico_core.errors import HicoError, UsageError
+
+
+def write(path: Path, text: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("folder", ["training", "train", "."])
+def test_clips_lie_where_either_of_the_authors_texts_says(folder: str, tmp_path: Path) -> None:
+    write(tmp_path / folder / "v_a,b_0000000_0005000.mp4")
+    listed = write(tmp_path / "training.txt", "c,0000000,0005000\na,b,0005000,0007000\n\na,b,0000000,0005000\n")
+    with pytest.raises(UsageError, match=r"v_c_0000000_0005000\.mp4, is not in"):
+        listed_clips(listed, data_root=tmp_path)
+    listed = write(listed, "a,b,0005000,0007000\na,b,0000000,0005000\n")
+    write(tmp_path / folder / "v_a,b_0005000_0007000.mp4")
+    (video,) = listed_clips(listed, data_root=tmp_path)
+    assert is_list_of_clips(listed)
+    assert video.video_id == "a,b"
+    assert [path.name for path in video.files] == ["v_a,b_0000000_0005000.mp4", "v_a,b_0005000_0007000.mp4"]
+    assert all(path.exists() for path in video.files)
+
+
+def test_labelled_videos(tmp_path: Path) -> None:
+    listed = write(tmp_path / "list.txt", "sub/v_b.mp4 3\n/elsewhere/a dog.mp4 0\n\n")
+    assert not is_list_of_clips(listed)
+    a, b = labelled_videos(listed, data_root=tmp_path)
+    assert (a.video_id, a.path, a.label) == ("a dog", Path("/elsewhere/a dog.mp4"), 0)
+    assert (b.video_id, b.path, b.label) == ("b", tmp_path / "sub/v_b.mp4", 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("a.mp4\n", r"line 1: 'a\.mp4' is not <path> <label>"),
+        ("a.mp4 0\nb.mp4 x\n", "line 2"),
+        ("x/a.mp4 0\ny/a.mp4 1\n", "have one id, 'a'"),
+    ],
+)
+def test_wrong_lists_of_videos(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(HicoError, match=message):
+        labelled_videos(write(tmp_path / "list.txt", text), data_root=tmp_path)
+
+
+def test_wrong_lists_of_clips(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"line 2.*is not <id>,<start>,<end>"):
+        listed_clips(write(tmp_path / "list.txt", "a,0,5000\nb,0,end\n"), data_root=tmp_path)
+    with pytest.raises(UsageError, match=r"missing\.txt: cannot be read"):
+        is_list_of_clips(tmp_path / "missing.txt")
+
+
+def test_lists_are_looked_for_in_both_places(tmp_path: Path) -> None:
+    data, anno = tmp_path / "data", tmp_path / "anno"
+    data.mkdir()
+    with pytest.raises(UsageError) as caught:
+        find_training_list(data, anno, trimmed=False)
+    assert str(anno / "training.txt") in str(caught.value) and str(data / "training.txt") in str(caught.value)
+    write(data / "training.txt", "a,0,5000")
+    assert find_training_list(data, anno, trimmed=False).list_file == data / "training.txt"
+    write(anno / "training.txt", "a,0,5000")
+    assert find_training_list(data, anno, trimmed=False).list_file == anno / "training.txt"
+    write(anno / "kinetics400_train_list.txt", "a.mp4 0")
+    assert find_training_list(data, anno, trimmed=True).list_file == anno / "kinetics400_train_list.txt"
