@@ -18,7 +18,7 @@ config = typer.Typer(
 _Name = Annotated[str, typer.Argument(metavar="RECIPE|FILE", help="A recipe such as hacs-hico-s, or a YAML file.")]
 
 
-def _load(name: str) -> "Config":
+def load_named(name: str) -> "Config":
     """A recipe by its name, or a file, ours over the default recipe or one of the authors'."""
     from hico_core.authors_config import load_any_config
     from hico_core.config import preset, preset_names
@@ -39,7 +39,7 @@ def show(name: _Name) -> None:
     """Print a whole configuration as YAML."""
     from hico_core.config import dump_config
 
-    print(dump_config(_load(name)), end="")
+    print(dump_config(load_named(name)), end="")
 
 
 @config.command()
@@ -47,7 +47,7 @@ def diff(one: _Name, other: _Name) -> None:
     """Print the settings in which two configurations differ, one a line: key, first value, second value."""
     from hico_core.config import flat_settings
 
-    first, second = flat_settings(_load(one)), flat_settings(_load(other))
+    first, second = flat_settings(load_named(one)), flat_settings(load_named(other))
     for key, value in first.items():
         if value != second[key]:
             print(f"{key}: {value} -> {second[key]}")

@@ -10,9 +10,11 @@ import typer
 
 from hico_cli.config import config
 from hico_cli.console import complain
+from hico_cli.convert import convert
 from hico_cli.doctor import doctor
 from hico_cli.extract_features import extract_features
 from hico_cli.index import index
+from hico_cli.inspect import inspect
 from hico_cli.pretrain import pretrain
 from hico_cli.split import split
 from hico_core import __version__
@@ -30,6 +32,8 @@ app.command("split")(split)
 app.command("index")(index)
 app.command("pretrain")(pretrain)
 app.command("extract-features")(extract_features)
+app.command("inspect")(inspect)
+app.command("convert")(convert)
 app.command("doctor")(doctor)
 app.add_typer(config, name="config")
 

@@ -50,6 +50,9 @@ def pretrain(
     ] = None,
     max_steps: Annotated[int | None, typer.Option(help="End after this many steps.")] = None,
     device: Device = "auto",
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Let torch.compile fuse the encoder: a slow start, then faster steps.")
+    ] = False,
     decoder: Annotated[
         Literal["auto", "pyav", "decord", "torchcodec"] | None,
         typer.Option(help="Reads the clips; all give the same pixels."),
@@ -82,6 +85,7 @@ def pretrain(
         "train.batch_size": batch_size,
         "train.max_steps": max_steps,
         "data.decoder": decoder,
+        "train.compile": compile_ or None,
         "data.cache_dir": None if cache_dir is None else str(cache_dir),
         "data.cache_gb": None if cache_size is None else read_size(cache_size) / 1e9,
     }
@@ -112,7 +116,7 @@ def pretrain(
 
     if dry_run:
         rehearsal = rehearse(settings, root=place, device=device, init_from=init_from)
-        sizes = rehearsal._asdict()
+        sizes = {**rehearsal._asdict(), "precision": f"{rehearsal.precision.name} ({rehearsal.precision.reason})"}
         text = dump_config(settings) + "\n" + "\n".join(f"{key}: {value}" for key, value in sizes.items())
         result(text, {"config": settings.model_dump(mode="json"), **sizes}, as_json=json)
         return
@@ -122,10 +126,12 @@ def pretrain(
 
         def on_step(metrics: "StepMetrics") -> None:
             text = (
-                f"step {metrics.step} epoch {metrics.epoch:.2f}/{total} loss {metrics.loss:.4f} "
-                f"lr {metrics.lr:.4f} {metrics.clips_per_second:.1f} clips/s "
-                f"waiting {metrics.data_seconds / metrics.step_seconds:.0%}"
+                f"step {metrics.step} epoch {metrics.epoch:.2f}/{total} loss {metrics.loss:.4f}"
+                f"{_parts(metrics)} lr {metrics.lr:.4f} {metrics.clips_per_second:.1f} clips/s "
+                f"waiting {metrics.waiting:.0%}"
             )
+            if metrics.knn_accuracy is not None:
+                text += f" kNN {metrics.knn_accuracy:.1%}"
             report(metrics.epoch, text, metrics._asdict())
 
         summary = run(
@@ -145,9 +151,18 @@ def pretrain(
         if summary.first_loss is None
         else f", mean loss of the first steps {summary.first_loss:.4f}, of the last {summary.last_loss:.4f}"
     )
+    if summary.knn_accuracy is not None:
+        losses += f", kNN accuracy {summary.knn_accuracy:.1%}"
+    how = f"{summary.num_steps} steps in {summary.precision.name} ({summary.precision.reason})"
     fields = {**summary._asdict(), "run_dir": str(summary.run_dir), "encoder": str(summary.encoder)}
+    fields["precision"] = summary.precision.name
     if os.environ.get("RANK", "0") == "0":
-        result(f"{summary.num_steps} steps{losses}; the encoder is {summary.encoder}", fields, as_json=json)
+        result(f"{how}{losses}; the encoder is {summary.encoder}", fields, as_json=json)
+
+
+def _parts(metrics: "StepMetrics") -> str:
+    """The loss's parts, where there are two."""
+    return "" if metrics.topical is None else f" (visual {metrics.visual:.4f} topical {metrics.topical:.4f})"
 
 
 def _overrides(

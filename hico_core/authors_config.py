@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hico_core.config import Config, compose_config, load_config, merge, read_yaml_file
+from hico_core.config import Config, compose_config, flat_settings, load_config, merge, read_yaml_file
 from hico_core.errors import UsageError
 
 # Keys that name the layers below a file, lowest first.
@@ -57,55 +57,55 @@ _SAME = {
     "HICO.LOSS.TCL_WEIGHT": "loss.topical_weight",
 }
 
-# Their key -> the values with which hico does the same. Any other would train something else.
-_FIXED: dict[str, tuple[object, ...]] = {
-    "TASK_TYPE": ("classification",),
-    "TRAIN.ENABLE": (True,),
-    "TRAIN.FINE_TUNE": (False,),
-    "TRAIN.ONLY_LINEAR": (False,),
-    "TRAIN.LR_REDUCE": (False,),
-    "TRAIN.CHECKPOINT_INFLATE": (False,),
-    "PRETRAIN.GENERATOR": ("ContrastiveGenerator",),
-    "PRETRAIN.LOSS_WEIGHTS": ([1],),
-    "PRETRAIN.CONTRASTIVE.WITH_ONE": (True,),
-    "PRETRAIN.CONTRASTIVE.HEAD_BN": (True,),
-    "PRETRAIN.CONTRASTIVE.FINAL_BN": (False,),
-    "PRETRAIN.CONTRASTIVE.SIM_FUNC_POS": ("linear",),
-    "PRETRAIN.CONTRASTIVE.SIM_FUNC_NEG": ("linear",),
-    "PRETRAIN.CONTRASTIVE.POS_OPTIM_TARGET": (1.0,),
-    "PRETRAIN.CONTRASTIVE.HEAD_MID_DIM": (1024,),
-    "PRETRAIN.CONTRASTIVE.HEAD_OUT_DIM": (128,),
-    "PRETRAIN.CONTRASTIVE.INS_MIL": (False,),
-    "DATA.SAMPLING_MODE": ("interval_based",),
-    "DATA.MINUS_INTERVAL": (False,),
-    "DATA.NUM_INPUT_CHANNELS": (3,),
-    "MODEL.NAME": ("ContrastiveModel",),
-    "MODEL.EMA.ENABLE": (False,),
-    "VIDEO.BACKBONE.META_ARCH": ("Inception3D",),
-    "VIDEO.BACKBONE.NUM_INPUT_CHANNELS": (3,),
-    "VIDEO.BACKBONE.NUM_OUT_FEATURES": (1024,),
-    "VIDEO.BACKBONE.BRANCH.NAME": ("STConv3d",),
-    "VIDEO.BACKBONE.BRANCH.GATING": (True,),
-    "VIDEO.BACKBONE.STEM.NAME": ("STConv3d",),
-    "VIDEO.BACKBONE.NONLOCAL.ENABLE": (False,),
-    "VIDEO.BACKBONE.INITIALIZATION": (None,),
-    "VIDEO.HEAD.DROPOUT_RATE": (0,),
-    "OPTIMIZER.OPTIM_METHOD": ("lars",),
-    "OPTIMIZER.LR_POLICY": ("cosine",),
-    "OPTIMIZER.DAMPENING": (0.0,),
-    "BN.WB_LOCK": (False,),
-    "BN.FREEZE": (False,),
-    "BN.WEIGHT_DECAY": (0.0,),
-    "BN.MOMENTUM": (0.1,),
-    "BN.EPS": (0.001,),
-    "BN.SYNC_BN": (True,),
-    "AUGMENTATION.CONSISTENT": (True,),
-    "AUGMENTATION.SHUFFLE": (True,),
-    "AUGMENTATION.RATIO": ([1, 1],),
-    "AUGMENTATION.MIXUP.ENABLE": (False,),
-    "AUGMENTATION.CUTMIX.ENABLE": (False,),
-    "AUGMENTATION.RANDOM_ERASING.ENABLE": (False,),
-    "AUGMENTATION.LABEL_SMOOTHING": (0.0,),
+# Their key -> the value with which hico does the same. Any other would train something else.
+_FIXED: dict[str, object] = {
+    "TASK_TYPE": "classification",
+    "TRAIN.ENABLE": True,
+    "TRAIN.FINE_TUNE": False,
+    "TRAIN.ONLY_LINEAR": False,
+    "TRAIN.LR_REDUCE": False,
+    "TRAIN.CHECKPOINT_INFLATE": False,
+    "PRETRAIN.GENERATOR": "ContrastiveGenerator",
+    "PRETRAIN.LOSS_WEIGHTS": [1],
+    "PRETRAIN.CONTRASTIVE.WITH_ONE": True,
+    "PRETRAIN.CONTRASTIVE.HEAD_BN": True,
+    "PRETRAIN.CONTRASTIVE.FINAL_BN": False,
+    "PRETRAIN.CONTRASTIVE.SIM_FUNC_POS": "linear",
+    "PRETRAIN.CONTRASTIVE.SIM_FUNC_NEG": "linear",
+    "PRETRAIN.CONTRASTIVE.POS_OPTIM_TARGET": 1.0,
+    "PRETRAIN.CONTRASTIVE.HEAD_MID_DIM": 1024,
+    "PRETRAIN.CONTRASTIVE.HEAD_OUT_DIM": 128,
+    "PRETRAIN.CONTRASTIVE.INS_MIL": False,
+    "DATA.SAMPLING_MODE": "interval_based",
+    "DATA.MINUS_INTERVAL": False,
+    "DATA.NUM_INPUT_CHANNELS": 3,
+    "MODEL.NAME": "ContrastiveModel",
+    "MODEL.EMA.ENABLE": False,
+    "VIDEO.BACKBONE.META_ARCH": "Inception3D",
+    "VIDEO.BACKBONE.NUM_INPUT_CHANNELS": 3,
+    "VIDEO.BACKBONE.NUM_OUT_FEATURES": 1024,
+    "VIDEO.BACKBONE.BRANCH.NAME": "STConv3d",
+    "VIDEO.BACKBONE.BRANCH.GATING": True,
+    "VIDEO.BACKBONE.STEM.NAME": "STConv3d",
+    "VIDEO.BACKBONE.NONLOCAL.ENABLE": False,
+    "VIDEO.BACKBONE.INITIALIZATION": None,
+    "VIDEO.HEAD.DROPOUT_RATE": 0,
+    "OPTIMIZER.OPTIM_METHOD": "lars",
+    "OPTIMIZER.LR_POLICY": "cosine",
+    "OPTIMIZER.DAMPENING": 0.0,
+    "BN.WB_LOCK": False,
+    "BN.FREEZE": False,
+    "BN.WEIGHT_DECAY": 0.0,
+    "BN.MOMENTUM": 0.1,
+    "BN.EPS": 0.001,
+    "BN.SYNC_BN": True,
+    "AUGMENTATION.CONSISTENT": True,
+    "AUGMENTATION.SHUFFLE": True,
+    "AUGMENTATION.RATIO": [1, 1],
+    "AUGMENTATION.MIXUP.ENABLE": False,
+    "AUGMENTATION.CUTMIX.ENABLE": False,
+    "AUGMENTATION.RANDOM_ERASING.ENABLE": False,
+    "AUGMENTATION.LABEL_SMOOTHING": 0.0,
 }
 
 # Read by the functions below.
@@ -249,30 +249,46 @@ def read_authors_config(path: Path | str, *, overrides: Iterable[str] = ()) -> A
         UsageError: a file cannot be read, or says what hico cannot do; the message says what to write.
 
     """
-    path = Path(path)
-    values, notes = resolve_authors_yaml(path)
-    theirs = _flat(values)
+    values, notes = resolve_authors_yaml(Path(path))
+    authors = read_authors_values(values, origin=str(path), overrides=overrides)
+    return authors._replace(notes=[*notes, *authors.notes])
+
+
+def read_authors_values(values: Mapping[str, Any], *, origin: str, overrides: Iterable[str] = ()) -> AuthorsConfig:
+    """Translate merged values of theirs, such as stand in a checkpoint.
+
+    Args:
+        values: by section and key.
+        origin: of the values, for messages; its name becomes the recipe's.
+        overrides: `section.key=value` of ours, over what the values say.
+
+    Raises:
+        UsageError: see `read_authors_config`.
+
+    """
+    theirs = _flat(_with_numbers(values))
     if not theirs.get("PRETRAIN.ENABLE"):
-        raise UsageError(f"{path}: PRETRAIN.ENABLE is not true: this is a finetuning file; give a pretraining one")
+        raise UsageError(f"{origin}: PRETRAIN.ENABLE is not true: this is a finetuning file; give a pretraining one")
     for key, allowed in _FIXED.items():
-        if key in theirs and theirs[key] not in allowed:
-            raise UsageError(f"{path}: {key}: {theirs[key]} is not what hico does; write {key}: {allowed[0]}")
-    ours: dict[str, Any] = {key: theirs[name] for name, key in _SAME.items() if name in theirs}
-    for translate in (_dataset, _loss, _distance, _normalisation, _rate):
-        ours |= translate(theirs, str(path))
+        if key in theirs and theirs[key] != allowed:
+            raise UsageError(f"{origin}: {key}: {theirs[key]} is not what hico does; write {key}: {allowed}")
     if theirs.get("TRAIN.CHECKPOINT_FILE_PATH"):
         raise UsageError(
-            f"{path}: TRAIN.CHECKPOINT_FILE_PATH: {theirs['TRAIN.CHECKPOINT_FILE_PATH']}: remove it, and give the file "
-            "as --init-from"
+            f"{origin}: TRAIN.CHECKPOINT_FILE_PATH: {theirs['TRAIN.CHECKPOINT_FILE_PATH']}: remove it, and give the "
+            "file as --init-from"
         )
+    ours: dict[str, Any] = {key: theirs[name] for name, key in _SAME.items() if name in theirs}
+    for translate in (_dataset, _loss, _distance, _normalisation, _rate):
+        ours |= translate(theirs, origin)
+    notes = []
     if ours["optim.scale_lr"] == "authors":
         notes.append("the rate counts the processes of a machine twice, as theirs; -o optim.scale_lr=global does not")
-    known = _SAME.keys() | _FIXED.keys() | _OTHERS
     nested: dict[str, Any] = {"optim": {"lars_zero_norm": "authors"}}
     for key, value in ours.items():
         nested = merge(nested, _nested(key, value))
+    known = _SAME.keys() | _FIXED.keys() | _OTHERS
     return AuthorsConfig(
-        compose_config(nested, origin=str(path), overrides=overrides),
+        compose_config(nested, origin=origin, overrides=overrides),
         theirs.get("DATA.DATA_ROOT_DIR"),
         theirs.get("DATA.ANNO_DIR"),
         [key for key in theirs if key not in known],
@@ -280,9 +296,60 @@ def read_authors_config(path: Path | str, *, overrides: Iterable[str] = ()) -> A
     )
 
 
+# Sections that their files have and that mean nothing here.
+_MEANINGLESS: dict[str, object] = {
+    "LOCALIZATION.ENABLE": False,
+    "TEST.ENABLE": False,
+    "VISUALIZATION.ENABLE": False,
+    "SUBMISSION.ENABLE": False,
+    "OSS.ENABLE": False,
+    "NUM_GPUS": 1,
+    "SHARD_ID": 0,
+    "NUM_SHARDS": 1,
+    "OUTPUT_DIR": "output",
+    "OUTPUT_CFG_FILE": "configuration.log",
+    "LOG_PERIOD": 10,
+    "DIST_BACKEND": "nccl",
+    "LOG_MODEL_INFO": True,
+    "LOG_CONFIG_INFO": True,
+    "USE_MULTISEG_VAL_DIST": False,
+    "PAI": False,
+}
+
+
+def to_authors_values(config: Config) -> dict[str, Any]:
+    """A configuration of ours in their sections and keys; `read_authors_values` reads it back."""
+    settings = flat_settings(config)
+    gradual, fixed = (config.sampling.distance == name for name in ("gradual", "fixed"))
+    loss = next(name for name, (ours, _) in _LOSSES.items() if ours == config.loss.name)
+    theirs = {
+        **_MEANINGLESS,
+        **_FIXED,
+        **{name: settings[key] for name, key in _SAME.items()},
+        "PRETRAIN.ENABLE": True,
+        "PRETRAIN.LOSS": loss,
+        "VIDEO.HEAD.NAME": _LOSSES[loss][1],
+        "TRAIN.DATASET": "kinetics400" if config.dataset == "k400" else "longvideo",
+        "DATA.DATA_ROOT_DIR": "k400-full" if config.dataset == "uk400" else config.dataset,
+        "DATA.MEAN": [config.augment.mean] * 3,
+        "DATA.STD": [config.augment.std] * 3,
+        "OPTIMIZER.BASE_LR": config.optim.base_lr,
+        "OPTIMIZER.ADJUST_LR": True,
+        "HICO.GRAUDAL_SAMPLING.ENABLE": gradual,
+        "HICO.GRAUDAL_SAMPLING.MAX_DIS": [config.sampling.start_seconds, config.sampling.end_seconds],
+        "HICO.VCL.ENABLE": fixed,
+        "HICO.VCL.MAX_DIS": config.sampling.end_seconds,
+    }
+    nested: dict[str, Any] = {}
+    for key, value in theirs.items():
+        nested = merge(nested, _nested(key, value))
+    return nested
+
+
 def _nested(key: str, value: object) -> dict[str, Any]:
-    section, _, name = key.partition(".")
-    return {section: {name: value}} if name else {section: value}
+    """A.B.C and 1 -> {A: {B: {C: 1}}}."""
+    section, _, rest = key.partition(".")
+    return {section: _nested(rest, value)} if rest else {section: value}
 
 
 def _choice(theirs: Mapping[str, Any], key: str, choices: Collection[str], origin: str) -> str:

@@ -115,10 +115,26 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid"):
     max_steps: int | None = Field(None, ge=1)
     """End here, in the middle of the schedule."""
     seed: int = Field(0, ge=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the encoder's arithmetic: `auto` takes bf16 where the hardware has it."""
+    compile: bool = False
+    """Let torch.compile fuse the encoder: minutes at the start, faster steps on a GPU."""
+    recompute: bool = False
+    """Gradient checkpointing: keep less of the forward pass and compute it again; less memory, slower steps."""
     checkpoint_epochs: int = Field(10, ge=1)
     """Keep a checkpoint every so many epochs, besides the last."""
     checkpoint_seconds: float = Field(600.0, ge=0)
     """Write the last one at least this often."""
+
+
+class EvalConfig(BaseModel, frozen=True, extra="forbid"):
+    """What is measured with labels while training goes on without them."""
+
+    knn_list: str | None = None
+    """`<path> <label>` a line, paths seen from the list's folder; null: nothing is measured."""
+    knn_neighbours: int = Field(20, ge=1)
+    knn_epochs: int = Field(10, ge=1)
+    """Measure every so many epochs, and at the end."""
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -132,6 +148,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Config":

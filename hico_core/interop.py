@@ -106,8 +106,6 @@ def export_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
     """
     topical = any(name.startswith("topic_head.") for name in state)
-    their_layer = {ours: theirs for theirs, ours in _layer_names(_HICO_HEADS if topical else _SIMCLR_HEADS).items()}
-
     exported: dict[str, Tensor] = {}
     for block, units in _CONTAINERS.items():
         for container in (False, True):
@@ -122,13 +120,25 @@ def export_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
         raise HicoError("the authors' format holds an S3D-G encoder; this state has other backbone entries")
 
     for name, value in state.items():
-        if name.startswith("backbone."):
-            continue
-        layer, _, tensor = name.rpartition(".")
-        if layer not in their_layer:
-            raise HicoError(f"the authors' format has no place for {name!r}")
-        exported[f"{their_layer[layer]}.{tensor}"] = value
+        if not name.startswith("backbone."):
+            exported[authors_name(name, topical=topical)] = value
     return exported
+
+
+def authors_name(name: str, *, topical: bool) -> str:
+    """The authors' plain name of an entry of a `HicoModel`, with or without a topical head.
+
+    Raises:
+        HicoError: their models have no such entry.
+
+    """
+    if name.startswith("backbone."):
+        return name
+    their_layer = {ours: theirs for theirs, ours in _layer_names(_HICO_HEADS if topical else _SIMCLR_HEADS).items()}
+    layer, _, tensor = name.rpartition(".")
+    if layer not in their_layer:
+        raise HicoError(f"the authors' format has no place for {name!r}")
+    return f"{their_layer[layer]}.{tensor}"
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -21,6 +21,8 @@ LAYERS = [
     "training",
     "transfer",
     "report",
+    "convert",
+    "describe",
     "doctor",
 ]
 

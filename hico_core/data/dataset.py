@@ -255,7 +255,7 @@ class ClipDataset(Dataset[Sample]):
         self, videos: IndexedVideos, *, data: DataConfig, sampling: SamplingConfig, augment: AugmentConfig
     ) -> None:
         self._videos = videos
-        self._cache = LocalCache(Path(data.cache_dir or default_cache_folder()), size_bytes=int(data.cache_gb * 1e9))
+        self.cache = LocalCache(Path(data.cache_dir or default_cache_folder()), size_bytes=int(data.cache_gb * 1e9))
         self._data = data
         self._sampling = sampling
         self._augment = augment
@@ -303,7 +303,7 @@ class ClipDataset(Dataset[Sample]):
             window,
             num_frames=self._data.num_frames,
             decoder=self._data.decoder,
-            cache=self._cache,
+            cache=self.cache,
             short_side=self._data.short_side,
         )
         draw = draw_augmentation(frames_THWC.shape[1], frames_THWC.shape[2], self._augment, rng=rng)

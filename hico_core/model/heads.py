@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from hico_core.model.s3dg import FEATURE_DIM
 
+EMBEDDING_DIM = 128
+
 _HEAD_BN_EPS = 1e-3
 
 
 class ProjectionHead(nn.Module):
     """Three-layer MLP with batch norm after the first two layers; its output lies on the unit sphere."""
 
-    def __init__(self, in_dim: int = FEATURE_DIM, hidden_dim: int = 1024, out_dim: int = 128) -> None:
+    def __init__(self, in_dim: int = FEATURE_DIM, hidden_dim: int = 1024, out_dim: int = EMBEDDING_DIM) -> None:
         super().__init__()
         self.linear1 = nn.Linear(in_dim, hidden_dim)
         self.bn1 = nn.BatchNorm1d(hidden_dim, eps=_HEAD_BN_EPS)
@@ -35,7 +37,7 @@ class ProjectionHead(nn.Module):
 class TopicHead(nn.Module):
     """Do two clips come from one video? A score for every ordered pair of clips, in both orders."""
 
-    def __init__(self, in_dim: int = FEATURE_DIM, hidden_dim: int = 1024, out_dim: int = 128) -> None:
+    def __init__(self, in_dim: int = FEATURE_DIM, hidden_dim: int = 1024, out_dim: int = EMBEDDING_DIM) -> None:
         super().__init__()
         self.projection = ProjectionHead(in_dim, hidden_dim, out_dim)
         self.pair = nn.Linear(2 * out_dim, 2 * out_dim)

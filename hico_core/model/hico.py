@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from hico_core.model.heads import ProjectionHead, TopicHead
@@ -48,6 +49,10 @@ class HicoModel(nn.Module):
             join_topics: see `TopicHead`.
 
         """
-        features_NF = self.backbone(clips.flatten(0, 1)).mean(dim=(2, 3, 4))
-        topic_logits = self.topic_head(features_NF, join_topics) if self.topic_head is not None else None
-        return Outputs(self.visual_head(features_NF), topic_logits)
+        maps = self.backbone(clips.flatten(0, 1))
+        # The heads take little time, and similarities are compared closely: not in 8 bits, whatever the encoder uses.
+        with torch.autocast(clips.device.type, enabled=False):
+            exact = torch.float32 if maps.dtype == torch.bfloat16 else maps.dtype
+            features_NF = maps.mean(dim=(2, 3, 4), dtype=exact)
+            topic_logits = self.topic_head(features_NF, join_topics) if self.topic_head is not None else None
+            return Outputs(self.visual_head(features_NF), topic_logits)

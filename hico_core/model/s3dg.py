@@ -3,8 +3,13 @@
 Shape letters: N clips, C channels, T frames, H height, W width.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 # Channels of one Inception block: (1x1), (1x1 -> 3x3x3), (1x1 -> 3x3x3), (pool -> 1x1).
 # The block's output has b0 + b1_out + b2_out + b3 channels.
@@ -42,6 +47,21 @@ class PointwiseConv(nn.Module):
         return self.relu(self.bn(self.conv(x)))
 
 
+class TemporalConv(nn.Conv3d):
+    """A k x 1 x 1 convolution that is right in bfloat16 on a CPU.
+
+    There, for fewer frames than k, oneDNN 3.12 (in PyTorch 2.14) gives a gradient of the weights that is not even
+    finite. With the padding put to the input beforehand it is right.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, T, H, W) -> (N, C_out, T/stride, H, W)."""
+        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or x.shape[2] >= self.kernel_size[0]:
+            return super().forward(x)
+        pad = int(self.padding[0])
+        return F.conv3d(F.pad(x, (0, 0, 0, 0, pad, pad)), self.weight, self.bias, self.stride)
+
+
 class SeparableConv(nn.Module):
     """A k x k x k convolution in two steps: 1 x k x k in space, then k x 1 x 1 in time, each with BN and ReLU."""
 
@@ -49,7 +69,7 @@ class SeparableConv(nn.Module):
         super().__init__()
         p = k // 2
         self.conv1 = nn.Conv3d(in_channels, out_channels, (1, k, k), (1, stride, stride), (0, p, p), bias=False)
-        self.conv2 = nn.Conv3d(out_channels, out_channels, (k, 1, 1), (stride, 1, 1), (p, 0, 0), bias=False)
+        self.conv2 = TemporalConv(out_channels, out_channels, (k, 1, 1), (stride, 1, 1), (p, 0, 0), bias=False)
         self.bn1 = nn.BatchNorm3d(out_channels, eps=bn_eps)
         self.bn2 = nn.BatchNorm3d(out_channels, eps=bn_eps)
         self.relu = nn.ReLU(inplace=True)
@@ -128,11 +148,13 @@ class S3DG(nn.Module):
     Args:
         gating: scale channels by learned gates (S3D-G); without it the network is plain S3D.
         bn_eps: epsilon of the batch norms inside separable units.
+        recompute: in training, keep the inputs of units only and compute the rest again for the gradients.
 
     """
 
-    def __init__(self, *, gating: bool = True, bn_eps: float = 1e-3) -> None:
+    def __init__(self, *, gating: bool = True, bn_eps: float = 1e-3, recompute: bool = False) -> None:
         super().__init__()
+        self.recompute = recompute
 
         def mixed(name: str) -> InceptionBlock:
             return InceptionBlock(*_BLOCKS[name], gating=gating, bn_eps=bn_eps)
@@ -164,6 +186,30 @@ class S3DG(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """(N, 3, T, H, W) -> (N, 1024, T/8, H/32, W/32)."""
         x = clips
+        recompute = self.recompute and self.training and torch.is_grad_enabled()
         for unit in self.children():
-            x = unit(x)
+            x = _recomputed(unit, x) if recompute else unit(x)
         return x
+
+
+def _recomputed(unit: nn.Module, x: Tensor) -> Tensor:
+    """A unit's output, of which nothing but the input is kept."""
+    return checkpoint(
+        unit, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _without_running_statistics(unit))
+    )
+
+
+@contextmanager
+def _without_running_statistics(unit: nn.Module) -> Iterator[None]:
+    """Let batch norms not count a pass that only repeats another."""
+    norms = [m for m in unit.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0  # leaves the statistics as they are
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.sub_(1)

@@ -14,7 +14,7 @@ from hico_core.data.loader import Position
 from hico_core.errors import HicoError
 from hico_core.interop import load_exactly
 
-_FORMAT = "hico-checkpoint-1"
+_FORMAT = "hico-checkpoint-2"
 
 # The newest checkpoint of a run, and the one that was it before.
 LAST = "last.pt"
@@ -27,9 +27,10 @@ class Progress(NamedTuple):
     position: Position
     bad_videos: list[str]  # ids of the videos that could not be decoded
     world_size: int = 1  # processes that trained together
+    epochs_done: float = 0.0  # passes over the videos
 
 
-def _write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_file_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Write beside, flush to disk, rename: a crash leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -42,6 +43,23 @@ def _write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         beside.unlink(missing_ok=True)
 
 
+def checkpoint_content(
+    *, model: dict[str, Tensor], optimizer: dict[str, Any], progress: Progress, config: dict[str, Any]
+) -> dict[str, Any]:
+    """What stands in a checkpoint file; all values are tensors or plain."""
+    return {
+        "format": _FORMAT,
+        "hico_version": __version__,
+        "config": config,
+        "model": model,
+        "optimizer": optimizer,
+        "position": list(progress.position),
+        "epochs_done": progress.epochs_done,
+        "bad_videos": progress.bad_videos,
+        "world_size": progress.world_size,
+    }
+
+
 def save_checkpoint(
     path: Path,
     *,
@@ -50,20 +68,13 @@ def save_checkpoint(
     progress: Progress,
     config: dict[str, Any],
 ) -> None:
-    """Write everything from which training goes on exactly; all values are tensors or plain."""
-    content = {
-        "format": _FORMAT,
-        "hico_version": __version__,
-        "config": config,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "position": list(progress.position),
-        "bad_videos": progress.bad_videos,
-        "world_size": progress.world_size,
-    }
+    """Write everything from which training goes on exactly."""
+    content = checkpoint_content(
+        model=model.state_dict(), optimizer=optimizer.state_dict(), progress=progress, config=config
+    )
     if path.name == LAST and path.exists():
         path.replace(path.with_name(BEFORE_LAST))  # to go back to if a disk loses the new one
-    _write_atomically(path, lambda beside: torch.save(content, beside))
+    write_file_atomically(path, lambda beside: torch.save(content, beside))
 
 
 def restore_checkpoint(
@@ -85,11 +96,20 @@ def restore_checkpoint(
         raise HicoError(f"{origin}: not a checkpoint of this version of hico; start another run with --init-from")
     load_exactly(model, content["model"], origin=str(origin))
     optimizer.load_state_dict(content["optimizer"])
-    return Progress(Position(*content["position"]), list(content["bad_videos"]), int(content["world_size"]))
+    return Progress(
+        Position(*content["position"]),
+        list(content["bad_videos"]),
+        int(content["world_size"]),
+        float(content["epochs_done"]),
+    )
 
 
 def export_encoder(path: Path, backbone: nn.Module) -> None:
     """Write the encoder alone as safetensors, under the names of `S3DG`."""
     tensors: dict[str, Tensor] = {name: value.contiguous().cpu() for name, value in backbone.state_dict().items()}
-    metadata = {"format": "hico-encoder", "hico_version": __version__}
-    _write_atomically(path, lambda beside: save_file(tensors, beside, metadata=metadata))
+    write_file_atomically(path, lambda beside: save_file(tensors, beside, metadata=encoder_metadata()))
+
+
+def encoder_metadata() -> dict[str, str]:
+    """What an exported encoder says of itself."""
+    return {"format": "hico-encoder", "hico_version": __version__}

@@ -137,6 +137,8 @@ class SumBatchNorm(nn.modules.batchnorm._BatchNorm):
         """(N, C, ...) -> the same shape."""
         if not self.training:
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        given, exact = input.dtype, torch.float32 if input.dtype == torch.bfloat16 else input.dtype
+        input = input.to(exact)
         dims = [d for d in range(input.dim()) if d != 1]
         shape = [1, -1, *([1] * (input.dim() - 2))]
         count = _SumOverProcesses.apply(input.new_tensor([input.numel() / input.shape[1]]))
@@ -149,7 +151,7 @@ class SumBatchNorm(nn.modules.batchnorm._BatchNorm):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         normal = centred * (variance.view(shape) + self.eps).rsqrt()
-        return normal * self.weight.view(shape) + self.bias.view(shape)
+        return (normal * self.weight.view(shape) + self.bias.view(shape)).to(given)
 
 
 def share_batch_norms(module: nn.Module, device_type: str) -> nn.Module:

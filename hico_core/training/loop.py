@@ -3,7 +3,8 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Generator
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hico_core.config import Config, LossConfig, SamplingConfig, dump_config, flat_settings, load_config
+from hico_core.corpus.ids import Source
 from hico_core.corpus.index import read_index_table
-from hico_core.corpus.storage import Location, write_atomically
+from hico_core.corpus.lists import labelled_videos
+from hico_core.corpus.storage import Location, locate, write_atomically
 from hico_core.data.augment import apply_augmentation
 from hico_core.data.dataset import COLUMNS, ClipDataset, IndexedVideos
 from hico_core.data.decode import require_decoder
@@ -23,8 +26,10 @@ from hico_core.data.loader import Batch, PlannedStep, Position, plan_steps, read
 from hico_core.data.sampling import clip_span_seconds
 from hico_core.errors import HicoError, Interrupted, UsageError
 from hico_core.interop import load_exactly, read_backbone_state, read_checkpoint
+from hico_core.model.heads import EMBEDDING_DIM
 from hico_core.model.hico import HicoModel, Outputs
 from hico_core.model.losses import HicoLoss, hico_loss, info_nce, visual_loss
+from hico_core.model.s3dg import S3DG
 from hico_core.training.checkpoint import (
     BEFORE_LAST,
     LAST,
@@ -33,6 +38,7 @@ from hico_core.training.checkpoint import (
     restore_checkpoint,
     save_checkpoint,
 )
+from hico_core.training.collapse import PATIENCE, effective_rank, embedding_std, has_collapsed
 from hico_core.training.distributed import (
     World,
     gather_objects,
@@ -42,8 +48,10 @@ from hico_core.training.distributed import (
     share_batch_norms,
     share_of,
 )
-from hico_core.training.log import MetricsLog, StepMetrics
+from hico_core.training.knn import knn_accuracy, read_features
+from hico_core.training.log import RunLog, StepMetrics
 from hico_core.training.optim import LARS, parameter_groups
+from hico_core.training.precision import FP32, Precision, choose_precision
 from hico_core.training.schedule import learning_rate, peak_learning_rate, sampling_distance
 
 logger = logging.getLogger(__name__)
@@ -58,7 +66,7 @@ ALONE = World()
 # Settings that change how a run is carried out, not what comes out of it: free to differ on resuming.
 _FREE_ON_RESUME = {
     *("data.workers", "data.cache_dir", "data.cache_gb", "train.max_steps", "train.checkpoint_epochs"),
-    "train.checkpoint_seconds",
+    *("train.checkpoint_seconds", "train.compile", "train.recompute"),
 }
 
 # Settings that change what comes out, from the moment on at which they are changed.
@@ -76,6 +84,8 @@ class Prepared(NamedTuple):
     device: torch.device
     workers: int
     peak_lr: float
+    precision: Precision
+    labelled: Sequence[Source]  # for nearest neighbours; may be none
 
 
 class RunSummary(NamedTuple):
@@ -84,8 +94,10 @@ class RunSummary(NamedTuple):
     run_dir: Path
     encoder: Path
     num_steps: int
+    precision: Precision
     first_loss: float | None  # mean of this call's first 10 steps; None if it had nothing left to do
     last_loss: float | None  # mean of its last 10
+    knn_accuracy: float | None  # at the end, if asked for
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -131,12 +143,20 @@ def prepare(
     if config.train.batch_size < 2:
         raise UsageError("train.batch_size must be at least 2: a video is compared with others of its batch")
     require_decoder(config.data.decoder)
+    labelled: Sequence[Source] = ()
+    if config.eval.knn_list is not None:
+        list_file = locate(config.eval.knn_list)
+        labelled = labelled_videos(list_file, data_root=list_file.parent)
     torch.manual_seed(config.train.seed)
     topical = config.loss.name == "hico" and config.loss.topical_weight > 0
-    model = HicoModel(topical=topical)
+    model = HicoModel(S3DG(recompute=config.train.recompute), topical=topical)
     if init_from is not None:
         load_exactly(model.backbone, read_backbone_state(init_from), origin=str(init_from))
-    model.to(device)
+    # Convolutions in three dimensions are faster on channels that lie side by side.
+    model.to(device).to(memory_format=torch.channels_last_3d)
+    precision = choose_precision(config.train.precision, device)
+    if config.train.compile:
+        model.backbone.compile()
     replica: nn.Module = model
     if world.size > 1:
         share_batch_norms(model, device.type)
@@ -166,6 +186,8 @@ def prepare(
             clips_per_video=config.sampling.clips_per_video,
             authors_processes=world.local_size if optim.scale_lr == "authors" else 1,
         ),
+        precision,
+        labelled,
     )
 
 
@@ -207,6 +229,7 @@ class StepResult(NamedTuple):
 
     loss: HicoLoss  # of this process
     embedding_std: float
+    effective_rank: float
 
 
 def train_step(
@@ -217,16 +240,18 @@ def train_step(
     loss: LossConfig,
     lr: float,
     world: World = ALONE,
+    precision: Precision = FP32,
 ) -> StepResult | None:
     """One update from this process's clips (B, K, 3, T, H, W); none, and None, if any process's loss is not finite."""
     for group in optimizer.param_groups:
         group["lr"] = lr
     outputs: Outputs
-    if loss.topical_pairs == "global":
-        # The weights after the gathering see all pairs in every process, so only the rows' own gradient is scaled.
-        outputs = model(clips, lambda rows: gather_rows(rows, world, gradient_scale=world.size))
-    else:
-        outputs = model(clips)
+    with torch.autocast(clips.device.type, torch.bfloat16, enabled=precision.is_bf16):
+        if loss.topical_pairs == "global":
+            # The weights after the gathering see all pairs in every process, so only the rows' own gradient is scaled.
+            outputs = model(clips, lambda rows: gather_rows(rows, world, gradient_scale=world.size))
+        else:
+            outputs = model(clips)
     losses = compute_loss(outputs, loss, clips_per_video=clips.shape[1], world=world)
     (infinite,) = largest([float(not torch.isfinite(losses.total))], world, clips.device)
     if infinite:
@@ -234,7 +259,7 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     losses.total.backward()
     optimizer.step()
-    return StepResult(losses, float(outputs.embeddings.detach().std(dim=0).mean()))
+    return StepResult(losses, embedding_std(outputs.embeddings), effective_rank(outputs.embeddings))
 
 
 def _describe(batch: Batch) -> str:
@@ -456,7 +481,7 @@ def _train(
     clock: Callable[[], float],
 ) -> RunSummary:
     """Go on from a position to the end. Only the first process writes and reports."""
-    position = progress.position
+    position, epochs_done = progress.position, progress.epochs_done
     bad = dict.fromkeys(progress.bad_videos, "found before resuming")
     encoder = run_dir / "export" / "encoder.safetensors"
 
@@ -468,13 +493,16 @@ def _train(
                 run_dir / "checkpoints" / name,
                 model=parts.model,
                 optimizer=parts.optimizer,
-                progress=Progress(position, list(bad), world.size),
+                progress=Progress(position, list(bad), world.size, epochs_done),
                 config=config.model_dump(mode="json"),
             )
         export_encoder(encoder, parts.model.backbone)
 
     losses: list[float] = []
-    log = MetricsLog(run_dir / "metrics.jsonl", keep_steps=position.step) if world.is_first else None
+    stds: deque[float] = deque(maxlen=PATIENCE)
+    collapse_told = False
+    knn: float | None = None
+    log = RunLog(run_dir, keep_steps=position.step) if world.is_first else None
     parts.replica.train()
     saved_at = began = clock()
     epoch: float | None = None  # of the step before
@@ -483,6 +511,7 @@ def _train(
     try:
         for plan, batch in batches:
             got_data = clock()
+            epochs_done = plan.epoch
             # What the processes may see differently, they decide together.
             since_saved, signal_number, num_unusable = largest(
                 [clock() - saved_at, float(stop_signal() or 0), float(len(batch.unusable))], world, parts.device
@@ -493,6 +522,7 @@ def _train(
                 if kept or since_saved >= config.train.checkpoint_seconds:
                     save(*([f"epoch_{kept:04d}.pt"] if kept else []), LAST)
                     saved_at = clock()
+            knn_due = epoch is None or kept_epoch(epoch, plan.epoch, every=config.eval.knn_epochs)
             epoch = plan.epoch
             if signal_number:
                 save(LAST)
@@ -509,10 +539,19 @@ def _train(
                     bad[video_id] = reason
                     on_bad_video(video_id, reason)
             _check_bad_videos(bad, len(parts.videos), config.data.max_bad_fraction)
+            knn = _knn_accuracy(parts, config, world) if knn_due else None
             clips = _clips_of(batch, config, parts.device)
 
             lr = _learning_rate_at(plan.epoch, config, parts.peak_lr)
-            result = train_step(parts.replica, parts.optimizer, clips, loss=config.loss, lr=lr, world=world)
+            result = train_step(
+                parts.replica,
+                parts.optimizer,
+                clips,
+                loss=config.loss,
+                lr=lr,
+                world=world,
+                precision=parts.precision,
+            )
             if result is None:
                 raise HicoError(
                     f"the loss is not a finite number at step {position.step + 1}, lr {lr:.4g}; "
@@ -535,7 +574,19 @@ def _train(
                 step_seconds=now - began,
                 bad_videos=len(bad),
                 embedding_std=result.embedding_std,
+                effective_rank=result.effective_rank,
+                knn_accuracy=knn,
             )
+            stds.append(result.embedding_std)
+            if not collapse_told and has_collapsed(list(stds), width=EMBEDDING_DIM):
+                collapse_told = True
+                logger.warning(
+                    "the embeddings of the last %d steps are nearly alike (std %.4f, effective rank %.1f): training "
+                    "has collapsed; try a lower optim.base_lr or a longer optim.warmup_epochs",
+                    PATIENCE,
+                    result.embedding_std,
+                    result.effective_rank,
+                )
             if log is not None:
                 log.write(metrics)
                 on_step(metrics)
@@ -544,14 +595,37 @@ def _train(
         batches.close()
         if log is not None:
             log.close()
+    if finished:
+        epochs_done = float(config.train.epochs)
     save(*([f"epoch_{config.train.epochs:04d}.pt"] if finished else []), LAST)
+    knn = _knn_accuracy(parts, config, world)
     return RunSummary(
         run_dir,
         encoder,
         position.step,
+        parts.precision,
         fmean(losses[:_LOSSES_IN_A_MEAN]) if losses else None,
         fmean(losses[-_LOSSES_IN_A_MEAN:]) if losses else None,
+        knn,
     )
+
+
+def _knn_accuracy(parts: Prepared, config: Config, world: World) -> float | None:
+    """Accuracy of nearest neighbours on the labelled list, each process reading its part; None without a list."""
+    if not parts.labelled:
+        return None
+    found = read_features(
+        parts.model.backbone,
+        parts.labelled[world.rank :: world.size],
+        config,
+        cache=parts.dataset.cache,
+        precision=parts.precision,
+        workers=parts.workers,
+    )
+    together = [part for part in gather_objects(found, world) if part.labels]
+    features = torch.cat([part.features for part in together]) if together else torch.empty(0, 0)
+    labels = torch.tensor([label for part in together for label in part.labels])
+    return knn_accuracy(features, labels, k=config.eval.knn_neighbours)
 
 
 def _whole_loss(parts: HicoLoss, loss: LossConfig) -> float:
@@ -576,6 +650,7 @@ class Rehearsal(NamedTuple):
     peak_lr: float
     workers: int
     device: str
+    precision: Precision
     loss: float
     step_seconds: float
 
@@ -602,7 +677,7 @@ def rehearse(
     began = clock()
     clips = _clips_of(batch, config, parts.device)
     lr = _learning_rate_at(plan.epoch, config, parts.peak_lr)
-    result = train_step(parts.model, parts.optimizer, clips, loss=config.loss, lr=lr)
+    result = train_step(parts.model, parts.optimizer, clips, loss=config.loss, lr=lr, precision=parts.precision)
     if result is None:
         raise HicoError(f"the loss of the first step is not a finite number; the clips: {_describe(batch)}")
     encoder = sum(p.numel() for p in parts.model.backbone.parameters())
@@ -624,6 +699,7 @@ def rehearse(
         peak_lr=parts.peak_lr,
         workers=parts.workers,
         device=str(parts.device),
+        precision=parts.precision,
         loss=float(result.loss.total.detach()),
         step_seconds=clock() - began,
     )

@@ -122,14 +122,12 @@ class LARS(torch.optim.Optimizer):
     def _descend(self, weights: list[Tensor], updates: list[Tensor], group: dict[str, Any]) -> None:
         """Move the weights along their momentum."""
         momentum = group["momentum"]
-        buffers = []
-        for weight, update in zip(weights, updates, strict=True):
-            state = self.state[weight]
-            if "momentum_buffer" in state:
-                state["momentum_buffer"].mul_(momentum).add_(update)
-            else:
-                state["momentum_buffer"] = update.clone()
-            buffers.append(state["momentum_buffer"])
+        for weight in weights:
+            if "momentum_buffer" not in self.state[weight]:
+                self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
+        torch._foreach_mul_(buffers, momentum)
+        torch._foreach_add_(buffers, updates)
         if group["nesterov"]:
             torch._foreach_add_(updates, buffers, alpha=momentum)
             torch._foreach_sub_(weights, updates)

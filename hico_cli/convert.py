@@ -1,0 +1,29 @@
+"""`hico convert`: a checkpoint in another format."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hico_cli.console import result
+from hico_cli.options import Json
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="A checkpoint (.pt), an export (.safetensors) or the authors' .pyth.")],
+    target: Annotated[Path, typer.Argument(help="The file to write.")],
+    to: Annotated[
+        Literal["hico", "authors", "safetensors", "exported", "onnx"] | None,
+        typer.Option(help="Default: by the ending, .pt, .pyth, .safetensors, .pt2 or .onnx."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Convert a checkpoint: ours and the authors' hold a whole training, the other formats the encoder."""
+    from hico_core.convert import FORMAT_OF_SUFFIX
+    from hico_core.convert import convert as run
+
+    wanted = to or FORMAT_OF_SUFFIX.get(target.suffix)
+    if wanted is None:
+        raise typer.BadParameter(f"{target.name}: no format has this ending; say which one", param_hint="--to")
+    text = run(source, target, to=wanted)
+    result(f"{target}: {text}", {"target": str(target), "format": wanted}, as_json=json)

@@ -1,0 +1,78 @@
+"""`hico inspect`: what a checkpoint is, or what training sees of the videos of a workspace."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hico_cli.console import complain, result
+from hico_cli.options import Json, local_part
+
+if TYPE_CHECKING:
+    from hico_core.corpus.storage import Location
+
+
+def inspect(
+    target: Annotated[str, typer.Argument(help="A checkpoint, or a workspace with an index.")],
+    samples: Annotated[int, typer.Option(min=1, help="Of a workspace: how many videos to show.")] = 8,
+    at: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Progress of training, which decides how far near clips lie apart.")
+    ] = 0.5,
+    recipe: Annotated[str, typer.Option(help="A recipe such as hacs-hico-s, or a YAML file.")] = "hacs-hico-s",
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of videos and clips.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-O", help="The picture. Default: ROOT/samples.png.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Describe a checkpoint, or draw the clips of some videos before and after augmentation."""
+    from hico_core.corpus.storage import locate, require_reachable
+
+    place = locate(target)
+    if isinstance(place, Path) and not place.is_dir():
+        _describe(place, as_json=json)
+        return
+    require_reachable(place)
+    picture = output or local_part(place) / "samples.png"
+    _draw(place, picture, samples=samples, at=at, recipe=recipe, seed=seed)
+    result(str(picture), {"picture": str(picture)}, as_json=json)
+
+
+def _describe(path: Path, *, as_json: bool) -> None:
+    from hico_core.describe import describe_checkpoint
+
+    description = describe_checkpoint(path)
+    lines = [f"{path}: {description.kind}", *(f"{name}: {value}" for name, value in description.facts.items())]
+    for warning in description.warnings:
+        complain(f"{path}: {warning}")
+    result("\n".join(lines), description._asdict(), as_json=as_json)
+
+
+def _draw(root: "Location", picture: Path, *, samples: int, at: float, recipe: str, seed: int) -> None:
+    from hico_cli.config import load_named
+    from hico_core.corpus.index import read_index_table
+    from hico_core.data.dataset import COLUMNS, ClipDataset, IndexedVideos
+    from hico_core.data.preview import contact_sheet
+    from hico_core.data.sampling import clip_span_seconds
+    from hico_core.errors import HicoError
+    from hico_core.training.loop import max_distance
+
+    config = load_named(recipe)
+    data = config.data
+    span = clip_span_seconds(num_frames=data.num_frames, frame_stride=data.frame_stride, target_fps=data.target_fps)
+    videos = IndexedVideos(read_index_table(root, columns=COLUMNS), root=root, subset="train", shortest_seconds=span)
+    if not len(videos):
+        raise HicoError(f"{root}: no training video is as long as one clip, {span:.2f} s")
+    sheet = contact_sheet(
+        ClipDataset(videos, data=data, sampling=config.sampling, augment=config.augment),
+        videos,
+        data=data,
+        augment=config.augment,
+        samples=samples,
+        max_distance_seconds=max_distance(at, config.sampling),
+        seed=seed,
+    )
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    beside = picture.with_name(f".{picture.name}.tmp.png")
+    sheet.save(beside)
+    beside.replace(picture)

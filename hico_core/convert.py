@@ -1,0 +1,209 @@
+"""Checkpoints in other people's formats: the authors' .pyth, safetensors, PyTorch's exported programs, ONNX."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hico_core.authors_config import read_authors_values, to_authors_values
+from hico_core.config import Config
+from hico_core.data.loader import Position
+from hico_core.errors import HicoError, UsageError
+from hico_core.interop import export_state_dict, import_state_dict, load_backbone, read_backbone_state, read_checkpoint
+from hico_core.model.hico import HicoModel
+from hico_core.training.checkpoint import Progress, checkpoint_content, encoder_metadata, write_file_atomically
+from hico_core.training.optim import parameter_groups
+
+Format = Literal["hico", "authors", "safetensors", "exported", "onnx"]
+
+# What a file is written as, if nobody says.
+FORMAT_OF_SUFFIX: dict[str, Format] = {
+    ".pt": "hico",
+    ".pyth": "authors",
+    ".safetensors": "safetensors",
+    ".pt2": "exported",
+    ".onnx": "onnx",
+}
+
+# The clip with which a converted encoder is compared with the one it was made from, (N, 3, T, H, W).
+_SAMPLE_SHAPE = (2, 3, 16, 112, 112)
+
+# Largest difference of its features, relative to the largest feature: several times what rounding does in 70 layers.
+_TOLERANCE = 1e-4
+
+
+def convert(source: Path, target: Path, *, to: Format) -> str:
+    """Write a checkpoint in another format; the target is there whole or not at all.
+
+    Args:
+        source: our checkpoint, our export or the authors' `.pyth`.
+        target: the new file.
+        to: its format. "hico" and "authors" hold a whole training state, the others the encoder alone.
+
+    Returns:
+        What was written, in words.
+
+    Raises:
+        HicoError: the source cannot be read, lacks what the format holds, or the result computes something else.
+        UsageError: a package is missing.
+
+    """
+    if to == "hico":
+        content = _hico_content(read_checkpoint(source), source)
+        write_file_atomically(target, lambda beside: torch.save(content, beside))
+        return f"a checkpoint of hico, {content['epochs_done']:g} epochs"
+    if to == "authors":
+        content = authors_content(read_checkpoint(source), source)
+        write_file_atomically(target, lambda beside: torch.save(content, beside))
+        return f"a checkpoint in the authors' format, epoch {content['epoch']} (from 0)"
+    if to == "safetensors":
+        tensors = {name: value.contiguous().clone() for name, value in read_backbone_state(source).items()}
+        write_file_atomically(target, lambda beside: save_file(tensors, beside, metadata=encoder_metadata()))
+        return f"the encoder, {len(tensors)} entries"
+    backbone = load_backbone(source)
+    if to == "exported":
+        write_file_atomically(target, lambda beside: _export_program(backbone, beside))
+    else:
+        write_file_atomically(target, lambda beside: _export_onnx(backbone, beside))
+    return "the encoder, (N, 3, T, H, W) to (N, 1024, T/8, H/32, W/32), compared with the original"
+
+
+def authors_content(content: dict[str, Any], origin: Path) -> dict[str, Any]:
+    """The content of their checkpoint file from that of ours.
+
+    Raises:
+        HicoError: ours is no whole checkpoint.
+
+    """
+    if "model" not in content or "optimizer" not in content:
+        raise HicoError(f"{origin}: only a checkpoint of a run has all that the authors' format holds, not an export")
+    config = Config.model_validate(content["config"])
+    ours = content["optimizer"]
+    groups: list[dict[str, Any]] = []
+    state: dict[int, dict[str, Tensor]] = {}
+    # Theirs has one group more, of parameters that no model here has.
+    for number, group in enumerate([*ours["param_groups"], {"params": [], "weight_decay": 0.0}]):
+        indices = [len(state) + i for i in range(len(group["params"]))]
+        for index, our_index in zip(indices, group["params"], strict=True):
+            # A parameter that never had a gradient has no momentum yet.
+            state[index] = {key: value.contiguous() for key, value in ours["state"].get(our_index, {}).items()}
+        groups.append(
+            {
+                "weight_decay": group["weight_decay"],
+                # Their groups are not all alike in what they say.
+                **({"lr_reduce": False} if number < 2 else {}),
+                **({"lars_exclude": config.optim.lars_exclude_bn} if number == 0 else {}),
+                "lr": ours["param_groups"][0]["lr"],
+                "momentum": config.optim.momentum,
+                "dampening": 0.0,
+                "nesterov": config.optim.nesterov,
+                "eta": config.optim.eta,
+                "params": indices,
+            }
+        )
+    return {
+        "epoch": int(content["epochs_done"]) - 1,
+        "model_state": export_state_dict({name: value.contiguous() for name, value in content["model"].items()}),
+        "optimizer_state": {"state": state, "param_groups": groups},
+        "cfg": json.dumps(to_authors_values(config)),
+    }
+
+
+def _hico_content(content: dict[str, Any], origin: Path) -> dict[str, Any]:
+    """The content of our checkpoint from that of theirs, from which a run goes on at its next epoch.
+
+    Raises:
+        HicoError: theirs is not of a pretraining.
+
+    """
+    if "model_state" not in content or "optimizer_state" not in content or not isinstance(content.get("cfg"), str):
+        raise HicoError(f"{origin}: not a pretraining checkpoint of the authors (model_state, optimizer_state, cfg)")
+    config = read_authors_values(json.loads(content["cfg"]), origin=str(origin)).config
+    model = HicoModel(topical=config.loss.name == "hico")
+    model.load_state_dict(import_state_dict(content["model_state"]))
+    groups = parameter_groups(
+        model, weight_decay=config.optim.weight_decay, lars_exclude_bn=config.optim.lars_exclude_bn
+    )
+    theirs = content["optimizer_state"]
+    state: dict[int, Any] = {}
+    saved: list[dict[str, Any]] = []
+    number = 0
+    for ours, group in zip(groups, theirs["param_groups"], strict=False):
+        if len(ours["names"]) != len(group["params"]):
+            raise HicoError(
+                f"{origin}: a group of its optimiser has {len(group['params'])} parameters, not {len(ours['names'])}"
+            )
+        indices = list(range(number, number + len(ours["names"])))
+        # Their order within a group is that of their model, which is ours (golden data, section 7).
+        state |= {i: theirs["state"][j] for i, j in zip(indices, group["params"], strict=True) if j in theirs["state"]}
+        saved.append(
+            {
+                **{key: value for key, value in ours.items() if key != "params"},
+                "lr": group["lr"],
+                "momentum": config.optim.momentum,
+                "eta": config.optim.eta,
+                "nesterov": config.optim.nesterov,
+                "params": indices,
+            }
+        )
+        number += len(indices)
+    done = int(content["epoch"]) + 1
+    if done % config.data.epochs_per_round:
+        raise HicoError(f"{origin}: {done} epochs are not a multiple of its {config.data.epochs_per_round} joined ones")
+    return checkpoint_content(
+        model=model.state_dict(),
+        optimizer={"state": state, "param_groups": saved},
+        progress=Progress(Position(step=0, epoch=done, batch=0), [], epochs_done=float(done)),
+        config=config.model_dump(mode="json"),
+    )
+
+
+def _export_program(backbone: nn.Module, path: Path) -> None:
+    """PyTorch's own format for programs, which needs no code of ours to run."""
+    clips = torch.randn(_SAMPLE_SHAPE, generator=torch.Generator().manual_seed(0))
+    program = torch.export.export(backbone, (clips,), dynamic_shapes=({0: torch.export.Dim("clips", min=1)},))
+    torch.export.save(program, path)
+    with torch.no_grad():
+        _require_equal(torch.export.load(path).module()(clips), backbone(clips), path)
+
+
+def _export_onnx(backbone: nn.Module, path: Path) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if find_spec(package) is None:
+            raise UsageError(f"--to onnx: needs the package {package}; pip install 'hico[onnx]'")
+    import onnxruntime
+
+    clips = torch.randn(_SAMPLE_SHAPE, generator=torch.Generator().manual_seed(0))
+    program = torch.onnx.export(
+        backbone,
+        (clips,),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("clips", min=1)},),
+        input_names=["clips"],
+        output_names=["features"],
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(path), external_data=False)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (features,) = session.run(None, {"clips": clips.numpy()})
+    with torch.no_grad():
+        _require_equal(torch.from_numpy(features), backbone(clips), path)
+
+
+def _require_equal(converted: Tensor, original: Tensor, path: Path) -> None:
+    """Compare features of the same clips.
+
+    Raises:
+        HicoError: they differ by more than rounding.
+
+    """
+    difference = float((converted - original).abs().max() / original.abs().max().clamp(min=1e-12))
+    if not difference <= _TOLERANCE:
+        raise HicoError(
+            f"{path}: the converted encoder differs by {difference:.2g} of the largest feature; not written"
+        )

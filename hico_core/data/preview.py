@@ -1,0 +1,134 @@
+"""A picture of what training sees: the clips of some videos, before and after augmentation."""
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from hico_core.config import AugmentConfig, DataConfig
+from hico_core.data.augment import AugmentDraw, apply_augmentation
+from hico_core.data.dataset import ClipDataset, ClipRequest, IndexedVideos, Sample, read_clip
+from hico_core.data.sampling import item_seed
+from hico_core.errors import HicoError
+
+_FRAMES = 4  # of each clip, evenly spread
+_TILE = 112  # pixels, the height of a frame in the picture
+_TEXT = 14  # pixels, the height of a line of text
+_GAP = 6
+_CROP_COLOUR = (255, 60, 0)
+
+
+class _Clip(NamedTuple):
+    """One row of the picture."""
+
+    title: str
+    before: list[Image.Image]  # whole frames, the crop drawn on them
+    after: list[Image.Image]
+
+
+def contact_sheet(
+    dataset: ClipDataset,
+    videos: IndexedVideos,
+    *,
+    data: DataConfig,
+    augment: AugmentConfig,
+    samples: int,
+    max_distance_seconds: float | None,
+    seed: int,
+) -> Image.Image:
+    """Clips of some videos, a row a clip: frames as they are, with the crop, then as the model gets them.
+
+    Args:
+        dataset: makes the items.
+        videos: of the dataset.
+        data: how clips are read.
+        augment: how they are augmented.
+        samples: how many videos, at most.
+        max_distance_seconds: of the near clips' centres; None: anywhere.
+        seed: of the choice and of everything drawn.
+
+    Raises:
+        HicoError: no video can be decoded.
+
+    """
+    chosen = random.Random(seed).sample(range(len(videos)), min(samples, len(videos)))
+    rows: list[_Clip] = []
+    for position, video in enumerate(chosen):
+        request = ClipRequest(video, item_seed(seed=seed, epoch=0, position=position), max_distance_seconds)
+        sample = dataset[request]
+        if not sample.crops:
+            raise HicoError(f"none of {len(sample.unusable)} videos can be decoded: {sample.unusable[-1].reason}")
+        shown = video if not sample.unusable else _position_of(sample.video_id, videos)
+        rows += _rows(sample, videos, shown, dataset=dataset, data=data, augment=augment)
+    return _paste(rows)
+
+
+def _position_of(video_id: str, videos: IndexedVideos) -> int:
+    return next(number for number in range(len(videos)) if videos.video_id(number) == video_id)
+
+
+def _rows(
+    sample: Sample,
+    videos: IndexedVideos,
+    video: int,
+    *,
+    dataset: ClipDataset,
+    data: DataConfig,
+    augment: AugmentConfig,
+) -> list[_Clip]:
+    rows = []
+    for number, (crop, draw, window) in enumerate(
+        zip(sample.crops, sample.draws, sample.windows, strict=True), start=1
+    ):
+        frames = read_clip(
+            videos.pieces(video),
+            window,
+            num_frames=data.num_frames,
+            decoder=data.decoder,
+            cache=dataset.cache,
+            short_side=data.short_side,
+        )
+        made = apply_augmentation(crop.unsqueeze(0), [draw], size=data.crop_size, mean=augment.mean, std=augment.std)[0]
+        after = ((made * augment.std + augment.mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 3, 0)
+        title = f"{sample.video_id}  clip {number}: {window[0]:.2f} to {window[1]:.2f} s"
+        rows.append(_Clip(title, [_framed(frame, draw) for frame in _some(frames)], [_image(f) for f in _some(after)]))
+    return rows
+
+
+def _some(frames: Tensor) -> Sequence[Tensor]:
+    return [frames[int(number)] for number in np.linspace(0, len(frames) - 1, _FRAMES)]
+
+
+def _image(frame_HWC: Tensor) -> Image.Image:
+    picture = Image.fromarray(frame_HWC.numpy())
+    return picture.resize((max(round(picture.width * _TILE / picture.height), 1), _TILE))
+
+
+def _framed(frame_HWC: Tensor, draw: AugmentDraw) -> Image.Image:
+    """A whole frame with the border of its crop."""
+    picture = Image.fromarray(frame_HWC.numpy())
+    crop = draw.crop
+    box = (crop.left, crop.top, crop.left + crop.side - 1, crop.top + crop.side - 1)
+    ImageDraw.Draw(picture).rectangle(box, outline=_CROP_COLOUR, width=3)
+    return _image(torch.from_numpy(np.array(picture)))
+
+
+def _paste(rows: list[_Clip]) -> Image.Image:
+    """All rows below each other, each under its title."""
+    before_width = max(sum(picture.width for picture in row.before) for row in rows)
+    after_width = max(sum(picture.width for picture in row.after) for row in rows)
+    height = _TEXT + _TILE + _GAP
+    sheet = Image.new("RGB", (before_width + 4 * _GAP + after_width, height * len(rows)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, row in enumerate(rows):
+        top = number * height
+        pen.text((_GAP, top), row.title, fill="black")
+        for left, pictures in ((0, row.before), (before_width + 4 * _GAP, row.after)):
+            for picture in pictures:
+                sheet.paste(picture, (left, top + _TEXT))
+                left += picture.width
+    return sheet

@@ -1,0 +1,77 @@
+"""What a checkpoint file is, and whether its weights look sound."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hico_core.errors import HicoError
+from hico_core.interop import read_checkpoint
+
+
+class Description(NamedTuple):
+    """What a person wants to know of a checkpoint."""
+
+    kind: str
+    facts: dict[str, Any]
+    warnings: list[str]
+
+
+def describe_checkpoint(path: Path) -> Description:
+    """Look at a checkpoint of ours, an export or a `.pyth` file of the authors.
+
+    Raises:
+        HicoError: the file cannot be read, or holds no weights.
+
+    """
+    content = read_checkpoint(path)
+    if "model_state" in content:
+        kind, state = _kind_of_authors(content), content["model_state"]
+        facts: dict[str, Any] = {"epoch (from 0)": content.get("epoch"), "entries": len(state)}
+    elif "model" in content:
+        kind, state = "hico checkpoint", content["model"]
+        config = content["config"]
+        facts = {
+            "hico version": content["hico_version"],
+            "recipe": f"{config['dataset']}-{config['recipe']}",
+            "step": content["position"][0],
+            "epochs done": round(content["epochs_done"], 2),
+            "processes": content["world_size"],
+            "videos that could not be decoded": len(content["bad_videos"]),
+        }
+    else:
+        kind, state = "encoder", content
+        facts = {}
+    weights = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    if not weights:
+        raise HicoError(f"{path}: holds no weights")
+    # Aliases of the authors' files share memory with the plain names.
+    distinct = {value.untyped_storage().data_ptr(): value for value in weights.values()}
+    trained = [value for value in distinct.values() if value.is_floating_point()]
+    facts["parts"] = ", ".join(sorted({name.split(".")[0] for name in weights}))
+    facts["numbers"] = sum(value.numel() for value in trained)
+    facts["bytes"] = sum(value.nbytes for value in distinct.values())
+    return Description(kind, facts, _warnings(weights))
+
+
+def _kind_of_authors(content: dict[str, Any]) -> str:
+    heads = {name.split(".")[1] for name in content["model_state"] if name.startswith("head.")}
+    if "mlp_tcl" in heads:
+        return "authors' HiCo pretraining checkpoint"
+    if "mlp" in heads:
+        return "authors' SimCLR pretraining checkpoint"
+    return "authors' finetuning checkpoint"
+
+
+def _warnings(weights: dict[str, Tensor]) -> list[str]:
+    found = []
+    infinite = [name for name, value in weights.items() if not torch.isfinite(value).all()]
+    if infinite:
+        found.append(f"{len(infinite)} entries hold numbers that are not finite; the first is {infinite[0]}")
+    biases = [value for name, value in weights.items() if ".bn" in name and name.endswith(".bias")]
+    if biases and all(not bias.any() for bias in biases):
+        found.append(
+            "all batch-norm biases are 0: with optim.lars_exclude_bn=false and lars_zero_norm=authors they never move"
+        )
+    return found

@@ -1,0 +1,70 @@
+"""Nearest neighbours among labelled videos say how well features tell classes apart."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from made_videos import numbered_video
+
+from hico_core.config import load_config
+from hico_core.corpus.ids import Source
+from hico_core.corpus.storage import LocalCache
+from hico_core.errors import HicoError
+from hico_core.model.s3dg import S3DG
+from hico_core.training.knn import knn_accuracy, read_features
+from hico_core.training.precision import FP32
+
+
+def slow_accuracy(features: list[list[float]], labels: list[int], k: int) -> float:
+    """The definition, one video at a time."""
+
+    def cosine(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
+
+    right = 0
+    for i, own in enumerate(features):
+        near = sorted(((cosine(own, other), labels[j]) for j, other in enumerate(features) if j != i), reverse=True)[:k]
+        votes: dict[int, float] = {}
+        for similarity, label in near:
+            votes[label] = votes.get(label, 0.0) + math.exp(similarity / 0.07)
+        right += max(votes, key=lambda label: votes[label]) == labels[i]
+    return right / len(labels)
+
+
+@pytest.mark.parametrize("k", [1, 3, 20])
+def test_accuracy_is_its_definition(k: int) -> None:
+    generator = torch.Generator().manual_seed(k)
+    labels = torch.randint(4, (30,), generator=generator)
+    features = torch.randn(30, 5, generator=generator, dtype=torch.float64) + labels[:, None]
+    accuracy = knn_accuracy(features, labels, k=k)
+    assert accuracy == pytest.approx(slow_accuracy(features.tolist(), labels.tolist(), k))
+    assert 0 < accuracy < 1
+
+
+def test_classes_that_lie_apart() -> None:
+    features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+    assert knn_accuracy(features, torch.tensor([5, 5, 2, 2]), k=1) == 1.0
+    assert knn_accuracy(features, torch.tensor([0, 1, 0, 1]), k=1) == 0.0
+
+
+def test_too_few_videos() -> None:
+    with pytest.raises(HicoError, match=r"eval\.knn_list: 1 of its videos can be read"):
+        knn_accuracy(torch.ones(1, 4), torch.tensor([0]), k=1)
+
+
+def test_features_of_videos(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Broken videos are named and left out; neither the order nor the encoder's mode changes."""
+    numbered_video(tmp_path / "a.mp4", seconds=3)
+    numbered_video(tmp_path / "b.mp4", seconds=1)
+    (tmp_path / "bad.mp4").write_text("no video")
+    videos = [Source(name, tmp_path / f"{name}.mp4", label) for label, name in enumerate(("a", "bad", "b"))]
+    config = load_config(overrides=["data.num_frames=8", "data.crop_size=32"])
+    encoder = S3DG().train()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    found = read_features(encoder, videos, config, cache=LocalCache(tmp_path, size_bytes=1), precision=FP32, workers=2)
+    assert found.features.shape == (2, 1024)
+    assert found.labels == [0, 2]
+    assert "bad.mp4" in caplog.text
+    assert encoder.training
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())

@@ -1,0 +1,43 @@
+"""A run's metrics are there for programs and in TensorBoard, each step once, also after resuming."""
+
+import json
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from hico_core.training.log import RunLog, StepMetrics
+
+
+def metrics(step: int, loss: float) -> StepMetrics:
+    return StepMetrics(
+        step=step,
+        epoch=0.5,
+        loss=loss,
+        visual=loss,
+        topical=None,
+        lr=0.1,
+        distance=0.5,
+        clips_per_second=3.0,
+        data_seconds=1.0,
+        step_seconds=4.0,
+        bad_videos=0,
+        embedding_std=0.08,
+        effective_rank=5.0,
+    )
+
+
+def test_steps_that_are_done_again_replace_the_old_ones(tmp_path: Path) -> None:
+    for keep, steps, loss in ((0, (1, 2, 3), 1.0), (2, (3, 4), 2.0)):
+        log = RunLog(tmp_path, keep_steps=keep)
+        for step in steps:
+            log.write(metrics(step, loss))
+        log.close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0)]
+
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    scalars = board.Tags()["scalars"]
+    assert {"loss", "visual", "lr", "embedding_std", "effective_rank", "waiting"} <= set(scalars)
+    assert "topical" not in scalars and "knn_accuracy" not in scalars
+    assert [(event.step, event.value) for event in board.Scalars("loss")] == [(1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0)]
+    assert board.Scalars("waiting")[0].value == 0.25
