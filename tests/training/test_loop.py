@@ -86,6 +86,8 @@ def test_what_a_run_leaves(root: Path, tmp_path: Path) -> None:
     assert all(line["loss"] == pytest.approx(line["visual"] + line["topical"], rel=1e-5) for line in lines)
     assert lines[0]["lr"] == 0.001 and lines[0]["distance"] == 0.0
     assert lines[-1]["distance"] > lines[1]["distance"] > 0
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+    shutil.rmtree(tmp_path / "tensorboard")
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {
         *("config.yaml", "metrics.jsonl", "export/encoder.safetensors"),
@@ -166,6 +168,28 @@ def test_a_checkpoint_cut_short_is_not_taken(
     last.write_bytes(b"")
     with pytest.raises(HicoError, match=r"last\.pt: not a checkpoint"):
         run(tiny(), root, tmp_path, resume=True)
+
+
+def test_nearest_neighbours_while_training(root: Path, tmp_path: Path, undisturbed: Path) -> None:
+    """They are measured before the first step, after some epochs and at the end, and change nothing of the training."""
+    listed = root.parent / "videos" / "list.txt"
+    listed.write_text("a.mp4 0\nb.mp4 1\nc.mp4 1\n")
+    summary = run(tiny(f"eval.knn_list={listed}", "eval.knn_epochs=2", "eval.knn_neighbours=1"), root, tmp_path)
+    measured = [line["knn_accuracy"] for line in metrics_of(tmp_path)]
+    assert measured[0] is not None and measured[1] is None and len([m for m in measured if m is not None]) == 2
+    assert summary.knn_accuracy is not None and 0 <= summary.knn_accuracy <= 1
+    one, two = weights_of(tmp_path), weights_of(undisturbed)
+    assert all(torch.equal(one[name], two[name]) for name in two)
+    with pytest.raises(UsageError, match=r"nowhere\.txt: cannot be read"):
+        run(tiny("eval.knn_list=nowhere.txt"), root, tmp_path / "new")
+
+
+def test_collapse_is_said_once(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hico_core.training.loop.embedding_std", lambda embeddings: 1e-4)
+    run(tiny("train.epochs=30", "train.max_steps=23", "train.batch_size=3"), root, tmp_path)
+    assert caplog.text.count("training has collapsed") == 1
 
 
 def test_resume_without_a_checkpoint_starts(root: Path, tmp_path: Path) -> None:
