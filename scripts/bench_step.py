@@ -35,12 +35,12 @@ from hico_core.data.loader import Position, plan_steps, read_batches
 from hico_core.model.heads import ProjectionHead
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG
+from hico_core.training.hardware import FP32, Precision, choose_precision, keep_freed_memory
 from hico_core.training.loop import train_step
 from hico_core.training.optim import LARS, parameter_groups
-from hico_core.training.precision import FP32, Precision, choose_precision
 
 CLIPS = 3
-TIMED_STEPS = 5
+TIMED_STEPS = 4
 CURVE_STEPS = 200
 CURVE_WINDOW = 20  # steps whose mean is compared
 
@@ -93,8 +93,9 @@ def candidates(device: torch.device) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {
         "plain fp32": {"plain": True},
         "hico": {"precision": "auto"},
-        "hico, fp32": {"precision": "fp32"},
+        "hico, bf16": {"precision": "bf16"},
         "hico, recomputed": {"precision": "auto", "recompute": True},
+        "hico, bf16, recomputed": {"precision": "bf16", "recompute": True},
     }
     if device.type == "cuda":
         found["hico, compiled"] = {"precision": "auto", "compile": True}
@@ -124,6 +125,8 @@ def measure(videos: int, device_name: str, settings: dict[str, Any]) -> dict[str
     precision = FP32 if settings.get("plain") else choose_precision(settings["precision"], device)
     parts = {key: value for key, value in settings.items() if key != "precision"}
     clips = torch.randn(videos, CLIPS, 3, 16, 112, 112, generator=torch.Generator().manual_seed(0)).to(device)
+    if device.type == "cpu" and not settings.get("plain") and not settings.get("recompute"):
+        keep_freed_memory()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model, optimizer = build(config, device, **parts)
     times = []

@@ -70,9 +70,8 @@ def ffmpeg_arguments(number: int, video: Video, target: Path) -> list[str]:
     ]
 
 
-def main() -> None:
-    """Make the videos that are not there yet."""
-    folder = Path(sys.argv[1]).absolute()
+def make_corpus(folder: Path) -> None:
+    """Make the videos that are not in the folder yet."""
     folder.mkdir(parents=True, exist_ok=True)
     program = find_ffmpeg()
     for number, video in enumerate(_VIDEOS):
@@ -84,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    make_corpus(Path(sys.argv[1]).absolute())

@@ -44,7 +44,13 @@ class PointwiseConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, T, H, W) -> (N, C_out, T, H, W)."""
-        return self.relu(self.bn(self.conv(x)))
+        return self.relu(self.bn(self._convolve(x)))
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        """On a CPU with channels side by side, a matrix product, whose gradients cost half of the convolution's."""
+        if x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last_3d):
+            return self.conv(x)
+        return F.linear(x.permute(0, 2, 3, 4, 1), self.conv.weight.flatten(1)).permute(0, 4, 1, 2, 3)
 
 
 class TemporalConv(nn.Conv3d):

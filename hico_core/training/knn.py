@@ -17,7 +17,7 @@ from hico_core.data.dataset import local_file
 from hico_core.data.decode import decode_frames
 from hico_core.data.sampling import view_indices
 from hico_core.errors import BadVideo, HicoError
-from hico_core.training.precision import Precision
+from hico_core.training.hardware import Precision
 
 logger = logging.getLogger(__name__)
 

@@ -48,10 +48,10 @@ from hico_core.training.distributed import (
     share_batch_norms,
     share_of,
 )
+from hico_core.training.hardware import FP32, Precision, choose_precision, keep_freed_memory
 from hico_core.training.knn import knn_accuracy, read_features
 from hico_core.training.log import RunLog, StepMetrics
 from hico_core.training.optim import LARS, parameter_groups
-from hico_core.training.precision import FP32, Precision, choose_precision
 from hico_core.training.schedule import learning_rate, peak_learning_rate, sampling_distance
 
 logger = logging.getLogger(__name__)
@@ -155,6 +155,8 @@ def prepare(
     # Convolutions in three dimensions are faster on channels that lie side by side.
     model.to(device).to(memory_format=torch.channels_last_3d)
     precision = choose_precision(config.train.precision, device)
+    if device.type == "cpu" and not config.train.recompute:
+        keep_freed_memory()
     if config.train.compile:
         model.backbone.compile()
     replica: nn.Module = model

@@ -12,8 +12,8 @@ from hico_core.corpus.ids import Source
 from hico_core.corpus.storage import LocalCache
 from hico_core.errors import HicoError
 from hico_core.model.s3dg import S3DG
+from hico_core.training.hardware import FP32
 from hico_core.training.knn import knn_accuracy, read_features
-from hico_core.training.precision import FP32
 
 
 def slow_accuracy(features: list[list[float]], labels: list[int], k: int) -> float:

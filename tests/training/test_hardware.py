@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from hico_core.config import preset
 from hico_core.model.hico import HicoModel
-from hico_core.model.s3dg import S3DG, TemporalConv
+from hico_core.model.s3dg import S3DG, PointwiseConv, TemporalConv
+from hico_core.training.hardware import Precision, choose_precision
 from hico_core.training.loop import train_step
 from hico_core.training.optim import LARS, parameter_groups
-from hico_core.training.precision import Precision, choose_precision
 
 BF16 = Precision("bf16", "tested")
 
@@ -23,10 +23,9 @@ def test_what_is_asked_for_is_taken() -> None:
 @pytest.mark.parametrize(
     ("capabilities", "name", "reason"),
     [
-        ({"avx512_bf16": True, "amx_bf16": True}, "bf16", "amx_bf16"),
-        ({"avx512_bf16": True, "amx_bf16": False}, "bf16", "avx512_bf16"),
-        ({"avx512_f": True}, "fp32", "no bfloat16"),
-        ({}, "fp32", "no bfloat16"),
+        ({"avx512_bf16": True, "amx_bf16": True}, "bf16", "has AMX"),
+        ({"avx512_bf16": True, "amx_bf16": False}, "fp32", "no AMX"),
+        ({}, "fp32", "no AMX"),
     ],
 )
 def test_auto_takes_what_the_processor_has(
@@ -57,6 +56,22 @@ def test_temporal_convolution_in_bfloat16(frames: int, kernel: int, stride: int)
 
     for exact, coarse in zip(outcome(False), outcome(True), strict=True):
         assert float((coarse - exact).norm() / exact.norm()) < 0.01
+
+
+def test_pointwise_convolution_with_channels_side_by_side() -> None:
+    """The matrix product is the convolution, value and gradients."""
+    torch.manual_seed(0)
+    unit = PointwiseConv(16, 8).double().eval()
+    outcomes = []
+    for memory_format in (torch.contiguous_format, torch.channels_last_3d):
+        clips = torch.randn(2, 16, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        clips = clips.to(memory_format=memory_format).requires_grad_()
+        unit.zero_grad()
+        result = unit(clips)
+        result.square().sum().backward()
+        outcomes.append((result.detach(), clips.grad, unit.conv.weight.grad))
+    for one, other in zip(*outcomes, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 def test_heads_are_exact_whatever_the_encoder_uses() -> None:

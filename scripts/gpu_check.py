@@ -1,0 +1,254 @@
+"""Everything of hico that needs a GPU, in one run of a few minutes; results as JSON in docs/measurements/.
+
+    python scripts/gpu_check.py [VIDEOS]
+    python scripts/gpu_check.py --cpu       the same road with tiny sizes on a CPU, to see that the script itself works
+
+VIDEOS is a folder of real videos for the part that decodes; without it, that part makes a small corpus.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from bench_step import build, compare
+from benchmarking import report
+from make_corpus import make_corpus
+from torch import Tensor
+
+from hico_core.config import Config, load_config, preset
+from hico_core.corpus.ids import find_sources
+from hico_core.corpus.index import build_index
+from hico_core.corpus.records import SplitOptions
+from hico_core.corpus.split import split_videos
+from hico_core.model.hico import HicoModel
+from hico_core.training.hardware import FP32, Precision, choose_precision
+from hico_core.training.log import StepMetrics
+from hico_core.training.loop import compute_loss, pretrain, train_step
+
+NEEDS = """needs: one NVIDIA GPU with 16 GB free (what does not fit is said, not fatal), a PyTorch that sees it,
+2 GB of disk for temporary files, 4 cores for the decoding part, under 8 minutes"""
+
+CLIPS = 3
+BF16 = Precision("bf16", "checked")
+
+
+class Sizes(NamedTuple):
+    """How large everything is."""
+
+    frames: int
+    side: int  # pixels
+    videos: int  # of a parity batch
+    batches: tuple[int, ...]  # videos of a step, for memory and speed
+    timed_steps: int
+    run: tuple[str, ...]  # settings of the short training runs
+
+
+GPU_SIZES = Sizes(16, 112, 8, (8, 16, 32, 64, 128), 10, ("train.batch_size=8", "train.epochs=40", "train.max_steps=30"))
+CPU_SIZES = Sizes(
+    8,
+    32,
+    2,
+    (2,),
+    1,
+    ("train.batch_size=2", "train.epochs=2", "data.num_frames=8", "data.frame_stride=8", "data.crop_size=32"),
+)
+
+
+def clips_of(videos: int, sizes: Sizes, device: torch.device) -> Tensor:
+    """Made clips (B, K, 3, T, S, S): smooth, and different from each other, as those of videos are."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(videos * CLIPS, 3, 2, 7, 7, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (sizes.frames, sizes.side, sizes.side), mode="trilinear")
+    return smooth.unflatten(0, (videos, CLIPS)).to(device)
+
+
+def relative(one: Tensor, other: Tensor) -> float:
+    """Largest difference, relative to the largest value."""
+    return float((one.cpu().double() - other.cpu().double()).abs().max() / other.abs().max().cpu().double())
+
+
+def check_parity(sizes: Sizes, device: torch.device) -> dict[str, Any]:
+    """Features, embeddings, loss and gradients on the device against float32 on a CPU, weights and clips the same."""
+    config = preset("hacs-hico-s")
+    clips = clips_of(sizes.videos, sizes, torch.device("cpu"))
+    torch.manual_seed(0)
+    weights = HicoModel().state_dict()
+
+    def outcome(where: torch.device, precision: Precision) -> dict[str, Tensor]:
+        model = HicoModel().to(where)
+        model.load_state_dict(weights)
+        # In evaluation mode, so that the comparison is of arithmetic: normalising over a batch of an untrained encoder
+        # multiplies rounding by hundreds.
+        model.eval()
+        with torch.autocast(where.type, torch.bfloat16, enabled=precision.is_bf16):
+            outputs = model(clips.to(where))
+        loss = compute_loss(outputs, config.loss, clips_per_video=CLIPS)
+        loss.total.backward()
+        assert outputs.topic_logits is not None
+        gradient = torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None])
+        return {
+            "embeddings": outputs.embeddings.detach(),
+            "topic logits": outputs.topic_logits.detach(),
+            "loss": loss.total.detach(),
+            "gradient": gradient,
+        }
+
+    torch.backends.cudnn.allow_tf32 = False
+    reference = outcome(torch.device("cpu"), FP32)
+    found: dict[str, Any] = {}
+    for label, tf32, precision in (("fp32", False, FP32), ("fp32 with TF32", True, FP32), ("bf16", True, BF16)):
+        torch.backends.cudnn.allow_tf32 = tf32
+        here = outcome(device, precision)
+        found[label] = {name: relative(here[name], value) for name, value in reference.items()}
+    return found
+
+
+def check_memory_and_speed(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
+    """Peak memory and clips/s of whole steps on made clips, by batch size: the ceiling of what data can bring."""
+    config = preset("hacs-hico-s")
+    found = []
+    for videos in sizes.batches:
+        for recompute in (False, True):
+            row: dict[str, Any] = {"videos": videos, "recompute": recompute}
+            try:
+                row |= _measure_steps(config, videos, sizes, device, recompute=recompute)
+            except torch.OutOfMemoryError:
+                row["out of memory"] = True
+            found.append(row)
+            print(row, file=sys.stderr, flush=True)
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+    return found
+
+
+def _measure_steps(
+    config: Config, videos: int, sizes: Sizes, device: torch.device, *, recompute: bool
+) -> dict[str, float]:
+    precision = choose_precision("auto", device)
+    model, optimizer = build(config, device, recompute=recompute)
+    clips = clips_of(videos, sizes, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    began = 0.0
+    for step in range(3 + sizes.timed_steps):
+        if step == 3:
+            _wait(device)
+            began = time.perf_counter()
+        assert train_step(model, optimizer, clips, loss=config.loss, lr=0.1, precision=precision) is not None
+    _wait(device)
+    seconds = (time.perf_counter() - began) / sizes.timed_steps
+    found = {"seconds a step": seconds, "clips/s": videos * CLIPS / seconds}
+    if device.type == "cuda":
+        found["peak MB"] = torch.cuda.max_memory_allocated() / 2**20
+    return found
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def check_compile(sizes: Sizes, device: torch.device) -> dict[str, Any]:
+    """How long torch.compile takes at first, and what a step costs with and without it."""
+    config = preset("hacs-hico-s")
+    precision = choose_precision("auto", device)
+    clips = clips_of(max(b for b in sizes.batches if b <= 32), sizes, device)
+    found = {}
+    for compiled in (False, True):
+        model, optimizer = build(config, device, compile=compiled)
+        times = []
+        for _ in range(2 + sizes.timed_steps):
+            began = time.perf_counter()
+            assert train_step(model, optimizer, clips, loss=config.loss, lr=0.1, precision=precision) is not None
+            _wait(device)
+            times.append(time.perf_counter() - began)
+        found["compiled" if compiled else "eager"] = {"first step": times[0], "seconds a step": min(times[2:])}
+    return found
+
+
+@contextlib.contextmanager
+def workspace(videos: Path | None) -> Iterator[Path]:
+    """A root with split and indexed videos."""
+    with tempfile.TemporaryDirectory(prefix="hico-gpu-") as name:
+        root = Path(name) / "root"
+        folder = videos or Path(name) / "videos"
+        if videos is None:
+            make_corpus(folder)
+        sources = find_sources([str(folder)])
+        split_videos(sources, root=root, options=SplitOptions(), workers=4, on_event=lambda event: None)
+        build_index(root)
+        yield root
+
+
+def check_runs(sizes: Sizes, device: torch.device, root: Path) -> dict[str, Any]:
+    """A run with real decoding; the same stopped half-way and resumed; and what processes under --nproc 1 do."""
+    name = "cuda" if device.type == "cuda" else "cpu"
+    steps: list[StepMetrics] = []
+    config = load_config(overrides=["optim.warmup_epochs=1", *sizes.run])
+    whole = pretrain(config, root=root, run_dir=root / "runs/whole", device=name, on_step=steps.append)  # type: ignore[arg-type]
+    half = max(whole.num_steps // 2, 1)
+    first = load_config(overrides=["optim.warmup_epochs=1", *sizes.run, f"train.max_steps={half}"])
+    pretrain(first, root=root, run_dir=root / "runs/half", device=name)  # type: ignore[arg-type]
+    pretrain(config, root=root, run_dir=root / "runs/half", device=name, resume=True)  # type: ignore[arg-type]
+    weights = [
+        torch.load(root / "runs" / run / "checkpoints/last.pt", weights_only=True)["model"] for run in ("whole", "half")
+    ]
+    later = steps[len(steps) // 2 :]
+    return {
+        "precision": whole.precision._asdict(),
+        "steps": whole.num_steps,
+        "clips/s with decoding": sum(m.clips_per_second for m in later) / len(later),
+        "part of the time waiting for data": sum(m.waiting for m in later) / len(later),
+        # 0 where the device computes the same sum in the same order each time.
+        "resumed against undisturbed, largest difference of a weight": max(
+            float((weights[0][key].double() - weights[1][key].double()).abs().max()) for key in weights[0]
+        ),
+    }
+
+
+def check_torchrun(sizes: Sizes, device: torch.device, root: Path) -> dict[str, Any]:
+    """One process under torchrun on the device: NCCL and SyncBatchNorm come into play."""
+    arguments = ["pretrain", "--root", str(root), "--name", "torchrun", "--device", device.type, "--max-steps", "2"]
+    overrides = [part for setting in sizes.run if "max_steps" not in setting for part in ("-o", setting)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", "-m", "hico_cli"]
+    done = subprocess.run([*command, *arguments, *overrides], capture_output=True, text=True)
+    return {"exit code": done.returncode, "said": (done.stdout or done.stderr).strip().splitlines()[-1:]}
+
+
+def main() -> None:
+    """Check, and write docs/measurements/gpu-<name>.json."""
+    print(NEEDS, file=sys.stderr)
+    rehearsal = sys.argv[1:] == ["--cpu"]
+    if not rehearsal and not torch.cuda.is_available():
+        sys.exit("gpu_check: PyTorch sees no GPU here; --cpu runs the script itself with tiny sizes")
+    device = torch.device("cpu" if rehearsal else "cuda")
+    sizes = CPU_SIZES if rehearsal else GPU_SIZES
+    videos = None if rehearsal or len(sys.argv) < 2 else Path(sys.argv[1]).resolve()
+    name = "rehearsal" if rehearsal else torch.cuda.get_device_name().lower().replace(" ", "-")
+    results: dict[str, Any] = {"device": name, "torch": torch.__version__, "cuda": torch.version.cuda}
+    began = time.perf_counter()
+    results["auto"] = choose_precision("auto", device)._asdict()
+    results["parity with a CPU in fp32"] = check_parity(sizes, device)
+    results["steps on made clips"] = check_memory_and_speed(sizes, device)
+    if not rehearsal:
+        results["compile"] = check_compile(sizes, device)
+        results["against a plain step"] = compare(1, device)
+    with workspace(videos) as root:
+        results["runs"] = check_runs(sizes, device, root)
+        results["torchrun"] = check_torchrun(sizes, device, root)
+    results["seconds in all"] = time.perf_counter() - began
+    if rehearsal:
+        print(json.dumps(results, indent=1))
+    else:
+        report(f"gpu-{name}", results)
+
+
+if __name__ == "__main__":
+    main()
