@@ -352,6 +352,18 @@ def _nested(key: str, value: object) -> dict[str, Any]:
     return {section: _nested(rest, value)} if rest else {section: value}
 
 
+def _needed(theirs: Mapping[str, Any], key: str, origin: str) -> Any:  # noqa: ANN401 - numbers and lists of them
+    """A value that must be there.
+
+    Raises:
+        UsageError: it is not.
+
+    """
+    if theirs.get(key) is None:
+        raise UsageError(f"{origin}: {key} is missing; write it")
+    return theirs[key]
+
+
 def _choice(theirs: Mapping[str, Any], key: str, choices: Collection[str], origin: str) -> str:
     """A value that must be one of some.
 
@@ -382,10 +394,10 @@ def _loss(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
 def _distance(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """VCL.ENABLE switches a fixed distance on, and counts only without gradual sampling."""
     if theirs.get("HICO.GRAUDAL_SAMPLING.ENABLE"):
-        start, end = theirs["HICO.GRAUDAL_SAMPLING.MAX_DIS"]
+        start, end = _needed(theirs, "HICO.GRAUDAL_SAMPLING.MAX_DIS", origin)
         return {"sampling.distance": "gradual", "sampling.start_seconds": start, "sampling.end_seconds": end}
     if theirs.get("HICO.VCL.ENABLE"):
-        return {"sampling.distance": "fixed", "sampling.end_seconds": theirs["HICO.VCL.MAX_DIS"]}
+        return {"sampling.distance": "fixed", "sampling.end_seconds": _needed(theirs, "HICO.VCL.MAX_DIS", origin)}
     return {"sampling.distance": "any"}
 
 
@@ -403,10 +415,8 @@ def _normalisation(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
 
 def _rate(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """ADJUST_LR scales the rate by the clips of a step. Without it, the rate is undone by what we scale by."""
-    rate = theirs.get("OPTIMIZER.BASE_LR")
-    if rate is None:
-        raise UsageError(f"{origin}: OPTIMIZER.BASE_LR is missing; write it")
+    rate = _needed(theirs, "OPTIMIZER.BASE_LR", origin)
     if theirs.get("OPTIMIZER.ADJUST_LR"):
         return {"optim.base_lr": rate, "optim.scale_lr": "authors"}
-    clips = theirs["TRAIN.BATCH_SIZE"] * theirs["PRETRAIN.NUM_CLIPS_PER_VIDEO"]
+    clips = _needed(theirs, "TRAIN.BATCH_SIZE", origin) * _needed(theirs, "PRETRAIN.NUM_CLIPS_PER_VIDEO", origin)
     return {"optim.base_lr": rate * 256 / clips, "optim.scale_lr": "global"}

@@ -121,6 +121,8 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid"):
     """Let torch.compile fuse the encoder: minutes at the start, faster steps on a GPU."""
     recompute: bool = False
     """Gradient checkpointing: keep less of the forward pass and compute it again; less memory, slower steps."""
+    wandb_project: str | None = None
+    """Send the metrics to this project of Weights & Biases as well (the package wandb); null: nothing is sent."""
     checkpoint_epochs: int = Field(10, ge=1)
     """Keep a checkpoint every so many epochs, besides the last."""
     checkpoint_seconds: float = Field(600.0, ge=0)

@@ -122,7 +122,11 @@ def _hico_content(content: dict[str, Any], origin: Path) -> dict[str, Any]:
     """
     if "model_state" not in content or "optimizer_state" not in content or not isinstance(content.get("cfg"), str):
         raise HicoError(f"{origin}: not a pretraining checkpoint of the authors (model_state, optimizer_state, cfg)")
-    config = read_authors_values(json.loads(content["cfg"]), origin=str(origin)).config
+    try:
+        settings = json.loads(content["cfg"])
+    except ValueError as error:
+        raise HicoError(f"{origin}: its settings (cfg) are not JSON ({error})") from error
+    config = read_authors_values(settings, origin=str(origin)).config
     model = HicoModel(topical=config.loss.name == "hico")
     model.load_state_dict(import_state_dict(content["model_state"]))
     groups = parameter_groups(

@@ -1,8 +1,12 @@
-"""What a run says of itself: metrics.jsonl, a line a step, and the same for TensorBoard."""
+"""What a run says of itself: metrics.jsonl, a line a step, and the same for TensorBoard and Weights & Biases."""
 
+import hashlib
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, TextIO
+
+from hico_core.errors import UsageError
 
 
 class StepMetrics(NamedTuple):
@@ -29,11 +33,25 @@ class StepMetrics(NamedTuple):
         return self.data_seconds / self.step_seconds
 
 
-class RunLog:
-    """Appends to metrics.jsonl, each line at once, and to TensorBoard's files."""
+def require_wandb(project: str | None) -> None:
+    """Check that what sends metrics is there, if they are to be sent.
 
-    def __init__(self, run_dir: Path, *, keep_steps: int) -> None:
-        """Open for appending; what was said of steps after `keep_steps`, which are done again, is dropped."""
+    Raises:
+        UsageError: it is not installed.
+
+    """
+    if project is not None and find_spec("wandb") is None:
+        raise UsageError("train.wandb_project: needs the package wandb; pip install 'hico[wandb]'")
+
+
+class RunLog:
+    """Appends to metrics.jsonl, each line at once, to TensorBoard's files and, if asked, to Weights & Biases."""
+
+    def __init__(self, run_dir: Path, *, keep_steps: int, wandb_project: str | None = None) -> None:
+        """Open for appending; what was said of steps after `keep_steps`, which are done again, is dropped.
+
+        Weights & Biases drops nothing: it passes over steps that it has.
+        """
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only the first process writes
 
         path = run_dir / "metrics.jsonl"
@@ -45,16 +63,29 @@ class RunLog:
         self._file: TextIO = path.open("w", encoding="utf-8", buffering=1)
         self._file.writelines(line + "\n" for line in kept)
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=keep_steps + 1)
+        self._wandb = None
+        if wandb_project is not None:
+            import wandb
+
+            same_run = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
+            self._wandb = wandb.init(
+                project=wandb_project, name=run_dir.name, id=same_run, resume="allow", dir=str(run_dir)
+            )
 
     def write(self, metrics: StepMetrics) -> None:
         """Add a step."""
         fields = metrics._asdict()
         self._file.write(json.dumps(fields) + "\n")
-        for name, value in {**fields, "waiting": metrics.waiting}.items():
-            if value is not None and name != "step":
-                self._board.add_scalar(name, value, metrics.step)
+        measured = {**fields, "waiting": metrics.waiting}
+        scalars = {name: value for name, value in measured.items() if value is not None and name != "step"}
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, metrics.step)
+        if self._wandb is not None:
+            self._wandb.log(scalars, step=metrics.step)
 
     def close(self) -> None:
         """No more steps."""
         self._file.close()
         self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()

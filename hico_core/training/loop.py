@@ -50,7 +50,7 @@ from hico_core.training.distributed import (
 )
 from hico_core.training.hardware import FP32, Precision, choose_precision, keep_freed_memory
 from hico_core.training.knn import knn_accuracy, read_features
-from hico_core.training.log import RunLog, StepMetrics
+from hico_core.training.log import RunLog, StepMetrics, require_wandb
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.schedule import learning_rate, peak_learning_rate, sampling_distance
 
@@ -66,7 +66,7 @@ ALONE = World()
 # Settings that change how a run is carried out, not what comes out of it: free to differ on resuming.
 _FREE_ON_RESUME = {
     *("data.workers", "data.cache_dir", "data.cache_gb", "train.max_steps", "train.checkpoint_epochs"),
-    *("train.checkpoint_seconds", "train.compile", "train.recompute"),
+    *("train.checkpoint_seconds", "train.compile", "train.recompute", "train.wandb_project"),
 }
 
 # Settings that change what comes out, from the moment on at which they are changed.
@@ -143,6 +143,7 @@ def prepare(
     if config.train.batch_size < 2:
         raise UsageError("train.batch_size must be at least 2: a video is compared with others of its batch")
     require_decoder(config.data.decoder)
+    require_wandb(config.train.wandb_project)
     labelled: Sequence[Source] = ()
     if config.eval.knn_list is not None:
         list_file = locate(config.eval.knn_list)
@@ -504,7 +505,9 @@ def _train(
     stds: deque[float] = deque(maxlen=PATIENCE)
     collapse_told = False
     knn: float | None = None
-    log = RunLog(run_dir, keep_steps=position.step) if world.is_first else None
+    log = None
+    if world.is_first:
+        log = RunLog(run_dir, keep_steps=position.step, wandb_project=config.train.wandb_project)
     parts.replica.train()
     saved_at = began = clock()
     epoch: float | None = None  # of the step before

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import TINY, assert_one_line, hico
+from commands import TINY, assert_one_line, hico, hico_process
 from goldens import assert_close
 from made_videos import numbered_video
 from torch import nn
@@ -165,6 +166,16 @@ def test_sigterm_writes_a_checkpoint(root: Path, undisturbed: dict[str, torch.Te
         assert process.wait(timeout=60) == 143
     pretrain(root, "terminated", "--resume")
     assert same(last_weights(root, "terminated"), undisturbed)
+
+
+def test_a_port_in_use_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
+        for name, value in {"TORCHELASTIC_RUN_ID": "test", **alone, **where}.items():
+            monkeypatch.setenv(name, value)
+        done = hico_process("pretrain", *TINY, "--name", "port", root=root)
+    assert_one_line(done, 1, "do not find each other", "is the port free?")
 
 
 def test_how_processes_are_started() -> None:

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hico_core.training.log import RunLog, StepMetrics
+from hico_core.errors import UsageError
+from hico_core.training.log import RunLog, StepMetrics, require_wandb
 
 
 def metrics(step: int, loss: float) -> StepMetrics:
@@ -24,6 +26,24 @@ def metrics(step: int, loss: float) -> StepMetrics:
         embedding_std=0.08,
         effective_rank=5.0,
     )
+
+
+def test_weights_and_biases_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    log = RunLog(tmp_path, keep_steps=0, wandb_project="hico")
+    log.write(metrics(1, 2.5))
+    log.close()
+    (written,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    assert b"effective_rank" in written.read_bytes()
+
+
+def test_without_the_package_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hico_core.training.log.find_spec", lambda name: None)
+    require_wandb(None)
+    with pytest.raises(UsageError, match="pip install"):
+        require_wandb("hico")
 
 
 def test_steps_that_are_done_again_replace_the_old_ones(tmp_path: Path) -> None:
