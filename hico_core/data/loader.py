@@ -164,17 +164,28 @@ def read_batches(
             for batch in loader:
                 yield ahead.popleft(), batch
             return
-        except RuntimeError as error:
-            # PyTorch has no class of its own for this.
-            if "DataLoader worker (pid" not in str(error):
+        except (RuntimeError, EOFError, OSError) as error:
+            if not _tells_a_death(error):
                 raise
             videos = ", ".join(str(request.video) for plan in islice(ahead, 1) for request in plan.requests)
-            reason = f"{str(error).splitlines()[0]} (the next batch is of videos number {videos})"
+            first_line = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = f"{first_line} (the next batch is of videos number {videos})"
             if deaths:
                 raise HicoError(
                     f"a second worker of the loader died: {reason}; try --decoder or fewer workers"
                 ) from error
             logger.warning("a worker of the loader died: %s; starting the workers again", reason)
+
+
+def _tells_a_death(error: Exception) -> bool:
+    """Whether an error of the loader means that a worker is gone. PyTorch has no class of its own for this.
+
+    Often it is noticed by a watch over the workers. But a batch that was announced lies in memory that its worker still
+    has to hand over: if that one is gone, the connection to it fails. What a worker itself raised is "Caught".
+    """
+    if isinstance(error, RuntimeError):
+        return "DataLoader worker (pid" in str(error)
+    return isinstance(error, (EOFError, ConnectionError, FileNotFoundError)) and not str(error).startswith("Caught ")
 
 
 def _make_loader(

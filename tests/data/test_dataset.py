@@ -27,7 +27,15 @@ from hico_core.data.dataset import (
     read_clip,
 )
 from hico_core.data.decode import decode_frames
-from hico_core.data.loader import Batch, PlannedStep, Position, collate, plan_steps, read_batches
+from hico_core.data.loader import (
+    Batch,
+    PlannedStep,
+    Position,
+    _tells_a_death,
+    collate,
+    plan_steps,
+    read_batches,
+)
 from hico_core.errors import HicoError
 
 GOLDEN = load_json("sampling.json")
@@ -237,10 +245,26 @@ def test_the_death_of_a_worker_is_survived_once(
     for (_, one), other in zip(read, expected, strict=True):
         assert one.crops is not None and other.crops is not None
         assert torch.equal(one.crops, other.crops)
-    assert "a worker of the loader died: DataLoader worker (pid" in caplog.text
+    assert "a worker of the loader died: " in caplog.text and "starting the workers again" in caplog.text
     file.write_text("always")
     with pytest.raises(HicoError, match="a second worker of the loader died"):
         list(read_batches(dataset, steps, workers=2, pin_memory=False))
+
+
+@pytest.mark.parametrize(
+    ("error", "death"),
+    [
+        (RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed."), True),
+        (RuntimeError("CUDA error"), False),
+        (EOFError(), True),
+        (ConnectionResetError(104, "Connection reset by peer"), True),
+        (FileNotFoundError(2, "No such file or directory"), True),
+        (FileNotFoundError("Caught FileNotFoundError in DataLoader worker process 0."), False),
+        (PermissionError(13, "Permission denied"), False),
+    ],
+)
+def test_what_tells_the_death_of_a_worker(error: Exception, death: bool) -> None:
+    assert _tells_a_death(error) == death
 
 
 def test_plans_cover_the_videos_and_can_begin_anywhere(videos: IndexedVideos) -> None:
