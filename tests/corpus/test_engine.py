@@ -35,7 +35,7 @@ def test_threads_take_items_as_they_go() -> None:
 
     results = run_on_threads(lambda i: i * i, items(), workers=2, stop=lambda: None)
     first = next(results)
-    assert first == 0 and len(taken) <= 4
+    assert first in {0, 1, 4, 9} and len(taken) <= 4  # whichever of those taken was done first
     assert sorted([first, *results]) == [i * i for i in range(100)]
 
 
