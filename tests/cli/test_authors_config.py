@@ -37,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_clips_and_lists_as_they_are(data: Path, tmp_path: Path) -> None:
-    changes = {**SMALL, "DATA.DATA_ROOT_DIR": str(data / "clips"), "DATA.ANNO_DIR": "/nowhere"}
+    changes = {**SMALL, "DATA.DATA_ROOT_DIR": str(data / "clips"), "DATA.ANNO_DIR": str(tmp_path / "nowhere")}
     config = write_config(tmp_path, "pt-hacs/s3dg-hico-s.yaml", changes)
     done = hico("pretrain", "--config", config, root=tmp_path / "root")
     assert done.returncode == 0, done.stderr
@@ -49,11 +49,13 @@ def test_clips_and_lists_as_they_are(data: Path, tmp_path: Path) -> None:
 
     # With an index, theirs is not needed any more; without one, what was tried is said.
     shutil.rmtree(tmp_path / "root" / "runs")
-    gone = write_config(tmp_path, "pt-hacs/s3dg-hico-s.yaml", {**changes, "DATA.DATA_ROOT_DIR": "/nowhere"})
+    gone = write_config(
+        tmp_path, "pt-hacs/s3dg-hico-s.yaml", {**changes, "DATA.DATA_ROOT_DIR": str(tmp_path / "nowhere")}
+    )
     assert hico("pretrain", "--config", gone, "--dry-run", root=tmp_path / "root").returncode == 0
     done = hico("pretrain", "--config", gone, "--dry-run", root=tmp_path / "other")
     assert done.returncode == 2
-    assert "tried /nowhere/training.txt" in done.stderr and "--data-root" in done.stderr
+    assert f"tried {tmp_path / 'nowhere' / 'training.txt'}" in done.stderr and "--data-root" in done.stderr
 
 
 def test_trimmed_kinetics(data: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hico_core.corpus.untrimmed import UntrimmedEvent, add_untrimmed
 from hico_core.data.dataset import IndexedVideos, read_clip
 from hico_core.errors import HicoError
 
-CACHE = LocalCache(Path("/nowhere"), size_bytes=1)  # of no use to local files
+CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
 VIDEOS: dict[str, dict[str, Any]] = {
     "ntsc.mp4": {"seconds": 13, "fps": "30000/1001"},

@@ -40,7 +40,7 @@ from hico_core.errors import HicoError
 
 GOLDEN = load_json("sampling.json")
 
-NO_CACHE = LocalCache(Path("/nowhere"), size_bytes=1)  # of no use to local files
+NO_CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
 
 def golden_pieces(video: str) -> list[Piece]:

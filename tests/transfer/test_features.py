@@ -38,7 +38,7 @@ from hico_core.transfer.features import (
     window_times,
 )
 
-NO_CACHE = LocalCache(Path("/nowhere"), size_bytes=1)  # of no use to local files
+NO_CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
 
 @pytest.mark.parametrize(
