@@ -158,5 +158,16 @@ def hico_loss(
     """
     visual = visual_loss(embeddings, clips_per_video=clips_per_video, temperature=temperature)
     topical = topical_loss(topic_logits, clips_per_video=clips_per_video, gamma=gamma)
-    total = visual_weight * world_size * visual + topical_weight * topical
-    return HicoLoss(total, visual.detach(), topical.detach())
+    return weighted_sum(
+        visual, topical, visual_weight=visual_weight, topical_weight=topical_weight, world_size=world_size
+    )
+
+
+def weighted_sum(
+    visual: Tensor, topical: Tensor | None, *, visual_weight: float, topical_weight: float, world_size: int = 1
+) -> HicoLoss:
+    """The parts of a loss put together; see `hico_loss`."""
+    total = visual_weight * world_size * visual
+    if topical is None:
+        return HicoLoss(total, visual.detach(), None)
+    return HicoLoss(total + topical_weight * topical, visual.detach(), topical.detach())

@@ -4,7 +4,7 @@ Without torchrun there is one process, and everything here does nothing.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
@@ -81,13 +81,23 @@ def gather_rows(rows: Tensor, world: World, *, gradient_scale: float = 1.0) -> T
         gradient_scale: factor of the gradient of the own rows.
 
     """
+    return start_gathering(rows, world, gradient_scale=gradient_scale)()
+
+
+def start_gathering(rows: Tensor, world: World, *, gradient_scale: float = 1.0) -> Callable[[], Tensor]:
+    """Begin to gather, so that other work can be done meanwhile; what is returned waits, and gives `gather_rows`."""
     if world.size == 1:
-        return rows
+        return lambda: rows
     parts = [torch.empty_like(rows) for _ in range(world.size)]
-    dist.all_gather(parts, rows.detach().contiguous())
-    constant = rows.detach() * (1 - gradient_scale)
-    parts[world.rank] = rows if gradient_scale == 1.0 else rows * gradient_scale + constant
-    return torch.cat(parts)
+    sending = dist.all_gather(parts, rows.detach().contiguous(), async_op=True)
+
+    def finish() -> Tensor:
+        sending.wait()
+        constant = rows.detach() * (1 - gradient_scale)
+        parts[world.rank] = rows if gradient_scale == 1.0 else rows * gradient_scale + constant
+        return torch.cat(parts)
+
+    return finish
 
 
 def largest(values: list[float], world: World, device: torch.device) -> list[float]:

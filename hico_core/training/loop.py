@@ -28,7 +28,7 @@ from hico_core.errors import HicoError, Interrupted, UsageError
 from hico_core.interop import load_exactly, read_backbone_state, read_checkpoint
 from hico_core.model.heads import EMBEDDING_DIM
 from hico_core.model.hico import HicoModel, Outputs
-from hico_core.model.losses import HicoLoss, hico_loss, info_nce, visual_loss
+from hico_core.model.losses import HicoLoss, info_nce, topical_loss, visual_loss, weighted_sum
 from hico_core.model.s3dg import S3DG
 from hico_core.training.checkpoint import (
     BEFORE_LAST,
@@ -47,6 +47,7 @@ from hico_core.training.distributed import (
     largest,
     share_batch_norms,
     share_of,
+    start_gathering,
 )
 from hico_core.training.hardware import FP32, Precision, choose_precision, keep_freed_memory
 from hico_core.training.knn import knn_accuracy, read_features
@@ -206,22 +207,19 @@ def compute_loss(outputs: Outputs, loss: LossConfig, *, clips_per_video: int, wo
     """The loss of one process, whose gradient is to be averaged over all; SimCLR's term counts as the visual part.
 
     The visual term compares the clips of all processes. Each has a gradient through its own rows only, so the term
-    is multiplied by their number, which the average undoes.
+    is multiplied by their number, which the average undoes. The rows travel while the topical term is computed.
     """
-    embeddings = gather_rows(outputs.embeddings, world)
-    if loss.name == "simclr":
-        single = info_nce(embeddings, clips_per_video=clips_per_video, temperature=loss.temperature)
-        return HicoLoss(world.size * single, single.detach(), None)
-    if outputs.topic_logits is None:
-        visual = visual_loss(embeddings, clips_per_video=clips_per_video, temperature=loss.temperature)
-        return HicoLoss(world.size * loss.visual_weight * visual, visual.detach(), None)
-    return hico_loss(
-        embeddings,
-        outputs.topic_logits,
-        clips_per_video=clips_per_video,
-        temperature=loss.temperature,
-        gamma=loss.gamma,
-        visual_weight=loss.visual_weight,
+    gathered = start_gathering(outputs.embeddings, world)
+    topical = (
+        None
+        if outputs.topic_logits is None
+        else topical_loss(outputs.topic_logits, clips_per_video=clips_per_video, gamma=loss.gamma)
+    )
+    contrast = info_nce if loss.name == "simclr" else visual_loss
+    return weighted_sum(
+        contrast(gathered(), clips_per_video=clips_per_video, temperature=loss.temperature),
+        topical,
+        visual_weight=1.0 if loss.name == "simclr" else loss.visual_weight,
         topical_weight=loss.topical_weight,
         world_size=world.size,
     )
