@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hico_cli.console import complain
+from hico_core.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hico_core.authors_config import AuthorsConfig
-    from hico_core.config import Config
+    from hico_core.authors_finetuning import AuthorsFinetuning
+    from hico_core.config import Config, FinetuneConfig
 
 config = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Recipes: list, show, compare and check configurations."
@@ -18,20 +22,38 @@ config = typer.Typer(
 _Name = Annotated[str, typer.Argument(metavar="RECIPE|FILE", help="A recipe such as hacs-hico-s, or a YAML file.")]
 
 
-def load_named(name: str) -> "Config":
+def load_named(name: str) -> "Config | FinetuneConfig":
     """A recipe by its name, or a file, ours over the default recipe or one of the authors'."""
+    from hico_core.config import finetuning_preset, finetuning_preset_names, preset_names
+
+    if name in preset_names():
+        return load_pretraining(name)
+    return finetuning_preset(name) if name in finetuning_preset_names() else _load_file(Path(name))[0]
+
+
+def load_pretraining(name: str) -> "Config":
+    """The same, of pretraining only."""
     from hico_core.authors_config import load_any_config
     from hico_core.config import preset, preset_names
 
     return preset(name) if name in preset_names() else load_any_config(Path(name), base="hacs-hico-s")[0]
 
 
+def _load_file(path: Path) -> "tuple[Config | FinetuneConfig, AuthorsConfig | AuthorsFinetuning | None]":
+    from hico_core.authors_config import load_any_config
+    from hico_core.authors_finetuning import is_finetuning, load_any_finetuning
+
+    if is_finetuning(path):
+        return load_any_finetuning(path, base="finetune-hmdb51")
+    return load_any_config(path, base="hacs-hico-s")
+
+
 @config.command("list")
 def list_recipes() -> None:
     """Name all recipes, one a line."""
-    from hico_core.config import preset_names
+    from hico_core.config import finetuning_preset_names, preset_names
 
-    print(*preset_names(), sep="\n")
+    print(*preset_names(), *finetuning_preset_names(), sep="\n")
 
 
 @config.command()
@@ -48,25 +70,27 @@ def diff(one: _Name, other: _Name) -> None:
     from hico_core.config import flat_settings
 
     first, second = flat_settings(load_named(one)), flat_settings(load_named(other))
+    if first.keys() != second.keys():
+        raise UsageError(f"{one} and {other}: one is of pretraining, the other of finetuning")
     for key, value in first.items():
         if value != second[key]:
             print(f"{key}: {value} -> {second[key]}")
 
 
 @config.command()
-def validate(path: Annotated[Path, typer.Argument(help="A YAML file, as for hico pretrain --config.")]) -> None:
+def validate(
+    path: Annotated[Path, typer.Argument(help="A YAML file, as for --config of hico pretrain or hico finetune.")],
+) -> None:
     """Say whether a file is a configuration; one line names what is wrong with it (exit code 2)."""
-    from hico_core.authors_config import load_any_config
-
-    _, authors = load_any_config(path, base="hacs-hico-s")
+    _, authors = _load_file(path)
     if authors is not None:
-        complain_about(authors, path)
+        complain_about(authors.notes, authors.ignored, path)
     print(f"{path}: is in order")
 
 
-def complain_about(authors: "AuthorsConfig", path: Path) -> None:
-    """Say what of a file of the authors does not count here, and what one would not expect."""
-    for note in authors.notes:
+def complain_about(notes: "Sequence[str]", ignored: "Sequence[str]", path: Path) -> None:
+    """Say what one would not expect of a file of the authors, and which of its keys do not count here."""
+    for note in notes:
         complain(f"{path}: {note}")
-    if authors.ignored:
-        complain(f"{path}: ignored, without a meaning here: {', '.join(authors.ignored)}")
+    if ignored:
+        complain(f"{path}: ignored, without a meaning here: {', '.join(ignored)}")

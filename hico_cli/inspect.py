@@ -49,7 +49,7 @@ def _describe(path: Path, *, as_json: bool) -> None:
 
 
 def _draw(root: "Location", picture: Path, *, samples: int, at: float, recipe: str, seed: int) -> None:
-    from hico_cli.config import load_named
+    from hico_cli.config import load_pretraining
     from hico_core.corpus.index import read_index_table
     from hico_core.data.dataset import COLUMNS, ClipDataset, IndexedVideos
     from hico_core.data.preview import contact_sheet
@@ -57,7 +57,7 @@ def _draw(root: "Location", picture: Path, *, samples: int, at: float, recipe: s
     from hico_core.errors import HicoError
     from hico_core.training.loop import max_distance
 
-    config = load_named(recipe)
+    config = load_pretraining(recipe)
     data = config.data
     span = clip_span_seconds(num_frames=data.num_frames, frame_stride=data.frame_stride, target_fps=data.target_fps)
     videos = IndexedVideos(read_index_table(root, columns=COLUMNS), root=root, subset="train", shortest_seconds=span)

@@ -13,6 +13,7 @@ from hico_cli.console import complain
 from hico_cli.convert import convert
 from hico_cli.doctor import doctor
 from hico_cli.extract_features import extract_features
+from hico_cli.finetune import finetune
 from hico_cli.index import index
 from hico_cli.inspect import inspect
 from hico_cli.pretrain import pretrain
@@ -32,6 +33,7 @@ app.command("split")(split)
 app.command("index")(index)
 app.command("pretrain")(pretrain)
 app.command("extract-features")(extract_features)
+app.command("finetune")(finetune)
 app.command("inspect")(inspect)
 app.command("convert")(convert)
 app.command("doctor")(doctor)

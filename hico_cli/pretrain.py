@@ -100,7 +100,7 @@ def pretrain(
     if authors is None and (data_root or anno_dir):
         raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
     if authors is not None and "TORCHELASTIC_RUN_ID" not in os.environ:
-        complain_about(authors, Path(str(config)))
+        complain_about(authors.notes, authors.ignored, Path(str(config)))
         _index_their_data(authors, place, settings.data, data_root=data_root, anno_dir=anno_dir, as_json=json)
 
     if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
@@ -111,6 +111,7 @@ def pretrain(
     resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
     # Slow to load, so that a wrong key is told at once.
+    from hico_core.training.log import part_waiting
     from hico_core.training.loop import pretrain as run
     from hico_core.training.loop import rehearse
 
@@ -128,7 +129,7 @@ def pretrain(
             text = (
                 f"step {metrics.step} epoch {metrics.epoch:.2f}/{total} loss {metrics.loss:.4f}"
                 f"{_parts(metrics)} lr {metrics.lr:.4f} {metrics.clips_per_second:.1f} clips/s "
-                f"waiting {metrics.waiting:.0%}"
+                f"waiting {part_waiting(metrics._asdict()):.0%}"
             )
             if metrics.knn_accuracy is not None:
                 text += f" kNN {metrics.knn_accuracy:.1%}"

@@ -6,12 +6,21 @@ all of them. Later wins, key by key:
     base.yaml < _BASE_MODEL < _BASE_RUN < _BASE < the file itself
 """
 
+import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hico_core.config import Config, compose_config, flat_settings, load_config, merge, read_yaml_file
+from hico_core.config import (
+    Config,
+    compose_config,
+    flat_settings,
+    load_config,
+    merge,
+    parse_override,
+    read_yaml_file,
+)
 from hico_core.errors import UsageError
 
 # Keys that name the layers below a file, lowest first.
@@ -58,7 +67,7 @@ _SAME = {
 }
 
 # Their key -> the value with which hico does the same. Any other would train something else.
-_FIXED: dict[str, object] = {
+FIXED: dict[str, object] = {
     "TASK_TYPE": "classification",
     "TRAIN.ENABLE": True,
     "TRAIN.FINE_TUNE": False,
@@ -169,13 +178,13 @@ def resolve_authors_yaml(path: Path) -> Layered:
     """
     merged = _merged_layers(path.resolve(), trail=())
     base = _find_base(path.resolve())
-    return Layered(merge(_with_numbers(read_yaml_file(base)), merged.values), merged.notes)
+    return Layered(merge(with_numbers(read_yaml_file(base)), merged.values), merged.notes)
 
 
 def _merged_layers(path: Path, *, trail: tuple[Path, ...]) -> Layered:
     if path in trail:
         raise UsageError(f"{path}: files name each other in a circle")
-    own = _with_numbers(read_yaml_file(path))
+    own = with_numbers(read_yaml_file(path))
     below: dict[str, Any] = {}
     notes: list[str] = []
     for key in _LAYERS:
@@ -216,10 +225,10 @@ def _find_base(path: Path) -> Path:
     )
 
 
-def _with_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+def with_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same with 1e-6 as a number wherever it is text."""
     return {
-        key: _with_numbers(value)
+        key: with_numbers(value)
         if isinstance(value, dict)
         else float(value)
         if isinstance(value, str) and _NUMBER.fullmatch(value)
@@ -228,11 +237,12 @@ def _with_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{A: {B: 1}} -> {"A.B": 1}."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= flat_values(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat
@@ -243,15 +253,39 @@ def read_authors_config(path: Path | str, *, overrides: Iterable[str] = ()) -> A
 
     Args:
         path: the file, in a folder tree like theirs.
-        overrides: `section.key=value` of ours, over what the file says.
+        overrides: `section.key=value` of ours, or `SECTION.KEY=value` of theirs, over what the file says.
 
     Raises:
         UsageError: a file cannot be read, or says what hico cannot do; the message says what to write.
 
     """
     values, notes = resolve_authors_yaml(Path(path))
-    authors = read_authors_values(values, origin=str(path), overrides=overrides)
+    values, ours = override_values(values, overrides, origin=str(path))
+    authors = read_authors_values(values, origin=str(path), overrides=ours)
     return authors._replace(notes=[*notes, *authors.notes])
+
+
+def override_values(
+    values: Mapping[str, Any], overrides: Iterable[str], *, origin: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Put the overrides that name keys of theirs, which are capitals, over merged values; the others are ours.
+
+    Raises:
+        UsageError: a key of theirs is not in the values; the message names the nearest one that is.
+
+    """
+    changed, ours = dict(values), []
+    known = flat_values(values)
+    for override in overrides:
+        key = override.partition("=")[0]
+        if not key.isupper():
+            ours.append(override)
+            continue
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0)
+            raise UsageError(f"-o {override}: {origin} has no key {key}; the nearest is {near[0]}")
+        changed = merge(changed, with_numbers(parse_override(override)))
+    return changed, ours
 
 
 def read_authors_values(values: Mapping[str, Any], *, origin: str, overrides: Iterable[str] = ()) -> AuthorsConfig:
@@ -266,34 +300,49 @@ def read_authors_values(values: Mapping[str, Any], *, origin: str, overrides: It
         UsageError: see `read_authors_config`.
 
     """
-    theirs = _flat(_with_numbers(values))
-    if not theirs.get("PRETRAIN.ENABLE"):
-        raise UsageError(f"{origin}: PRETRAIN.ENABLE is not true: this is a finetuning file; give a pretraining one")
-    for key, allowed in _FIXED.items():
-        if key in theirs and theirs[key] != allowed:
-            raise UsageError(f"{origin}: {key}: {theirs[key]} is not what hico does; write {key}: {allowed}")
+    theirs = flat_values(with_numbers(values))
+    if not is_pretraining(theirs):
+        raise UsageError(f"{origin}: PRETRAIN.ENABLE is not true: this is a file for `hico finetune --config`")
+    require_fixed(theirs, FIXED, origin)
     if theirs.get("TRAIN.CHECKPOINT_FILE_PATH"):
         raise UsageError(
             f"{origin}: TRAIN.CHECKPOINT_FILE_PATH: {theirs['TRAIN.CHECKPOINT_FILE_PATH']}: remove it, and give the "
             "file as --init-from"
         )
     ours: dict[str, Any] = {key: theirs[name] for name, key in _SAME.items() if name in theirs}
-    for translate in (_dataset, _loss, _distance, _normalisation, _rate):
+    for translate in (_dataset, _loss, _distance, normalisation, _rate):
         ours |= translate(theirs, origin)
     notes = []
     if ours["optim.scale_lr"] == "authors":
         notes.append("the rate counts the processes of a machine twice, as theirs; -o optim.scale_lr=global does not")
     nested: dict[str, Any] = {"optim": {"lars_zero_norm": "authors"}}
     for key, value in ours.items():
-        nested = merge(nested, _nested(key, value))
-    known = _SAME.keys() | _FIXED.keys() | _OTHERS
+        nested = merge(nested, nested_value(key, value))
+    known = _SAME.keys() | FIXED.keys() | _OTHERS
     return AuthorsConfig(
-        compose_config(nested, origin=origin, overrides=overrides),
+        compose_config(Config, nested, origin=origin, overrides=overrides),
         theirs.get("DATA.DATA_ROOT_DIR"),
         theirs.get("DATA.ANNO_DIR"),
         [key for key in theirs if key not in known],
         notes,
     )
+
+
+def is_pretraining(theirs: Mapping[str, Any]) -> bool:
+    """Whether flat values are of pretraining rather than of finetuning."""
+    return bool(theirs.get("PRETRAIN.ENABLE"))
+
+
+def require_fixed(theirs: Mapping[str, Any], fixed: Mapping[str, object], origin: str) -> None:
+    """Check the values that can only be what hico does.
+
+    Raises:
+        UsageError: one is something else.
+
+    """
+    for key, allowed in fixed.items():
+        if key in theirs and theirs[key] != allowed:
+            raise UsageError(f"{origin}: {key}: {theirs[key]} is not what hico does; write {key}: {allowed}")
 
 
 # Sections that their files have and that mean nothing here.
@@ -324,7 +373,7 @@ def to_authors_values(config: Config) -> dict[str, Any]:
     loss = next(name for name, (ours, _) in _LOSSES.items() if ours == config.loss.name)
     theirs = {
         **_MEANINGLESS,
-        **_FIXED,
+        **FIXED,
         **{name: settings[key] for name, key in _SAME.items()},
         "PRETRAIN.ENABLE": True,
         "PRETRAIN.LOSS": loss,
@@ -342,17 +391,17 @@ def to_authors_values(config: Config) -> dict[str, Any]:
     }
     nested: dict[str, Any] = {}
     for key, value in theirs.items():
-        nested = merge(nested, _nested(key, value))
+        nested = merge(nested, nested_value(key, value))
     return nested
 
 
-def _nested(key: str, value: object) -> dict[str, Any]:
+def nested_value(key: str, value: object) -> dict[str, Any]:
     """A.B.C and 1 -> {A: {B: {C: 1}}}."""
     section, _, rest = key.partition(".")
-    return {section: _nested(rest, value)} if rest else {section: value}
+    return {section: nested_value(rest, value)} if rest else {section: value}
 
 
-def _needed(theirs: Mapping[str, Any], key: str, origin: str) -> Any:  # noqa: ANN401 - numbers and lists of them
+def needed(theirs: Mapping[str, Any], key: str, origin: str) -> Any:  # noqa: ANN401 - numbers and lists of them
     """A value that must be there.
 
     Raises:
@@ -394,14 +443,20 @@ def _loss(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
 def _distance(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """VCL.ENABLE switches a fixed distance on, and counts only without gradual sampling."""
     if theirs.get("HICO.GRAUDAL_SAMPLING.ENABLE"):
-        start, end = _needed(theirs, "HICO.GRAUDAL_SAMPLING.MAX_DIS", origin)
+        start, end = needed(theirs, "HICO.GRAUDAL_SAMPLING.MAX_DIS", origin)
         return {"sampling.distance": "gradual", "sampling.start_seconds": start, "sampling.end_seconds": end}
     if theirs.get("HICO.VCL.ENABLE"):
-        return {"sampling.distance": "fixed", "sampling.end_seconds": _needed(theirs, "HICO.VCL.MAX_DIS", origin)}
+        return {"sampling.distance": "fixed", "sampling.end_seconds": needed(theirs, "HICO.VCL.MAX_DIS", origin)}
     return {"sampling.distance": "any"}
 
 
-def _normalisation(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
+def normalisation(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Mean and deviation of the colours.
+
+    Raises:
+        UsageError: they differ between channels.
+
+    """
     values = {}
     for key, ours in (("DATA.MEAN", "augment.mean"), ("DATA.STD", "augment.std")):
         channels = theirs.get(key)
@@ -415,8 +470,8 @@ def _normalisation(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
 
 def _rate(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """ADJUST_LR scales the rate by the clips of a step. Without it, the rate is undone by what we scale by."""
-    rate = _needed(theirs, "OPTIMIZER.BASE_LR", origin)
+    rate = needed(theirs, "OPTIMIZER.BASE_LR", origin)
     if theirs.get("OPTIMIZER.ADJUST_LR"):
         return {"optim.base_lr": rate, "optim.scale_lr": "authors"}
-    clips = _needed(theirs, "TRAIN.BATCH_SIZE", origin) * _needed(theirs, "PRETRAIN.NUM_CLIPS_PER_VIDEO", origin)
+    clips = needed(theirs, "TRAIN.BATCH_SIZE", origin) * needed(theirs, "PRETRAIN.NUM_CLIPS_PER_VIDEO", origin)
     return {"optim.base_lr": rate * 256 / clips, "optim.scale_lr": "global"}

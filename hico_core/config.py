@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -17,6 +17,11 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from hico_core.errors import UsageError
 
 Dataset = Literal["hacs", "uk400", "k400"]
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+# What the names of presets begin with that are not of pretraining.
+_FINETUNING = "finetune-"
 
 
 class DataConfig(BaseModel, frozen=True, extra="forbid"):
@@ -60,12 +65,16 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
 
     crop_jitter: tuple[int, int] = (168, 224)
     """Sides whose squares, as parts of a 256 x 340 frame, bound the area of the crop."""
+    crop_ratio: tuple[float, float] = (1.0, 1.0)
+    """Smallest and largest ratio of the crop's width to its height."""
     colour_probability: float = Field(0.8, ge=0, le=1)
     brightness: float = Field(0.8, ge=0)
     contrast: float = Field(0.8, ge=0)
     saturation: float = Field(0.8, ge=0)
     hue: float = Field(0.2, ge=0, le=0.5)
     grey_probability: float = Field(0.2, ge=0, le=1)
+    grey_first: bool = False
+    """Before the other colours are changed, so that those of a grey clip can only get lighter or darker."""
     blur: Literal["authors", "gaussian"] = "authors"
     """`authors`: as in their code, whose kernel is one pixel wide, so that nothing is blurred."""
     blur_probability: float = Field(0.5, ge=0, le=1)
@@ -159,6 +168,60 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+class FinetuneOptimConfig(BaseModel, frozen=True, extra="forbid"):
+    """Adam and its schedule."""
+
+    base_lr: float = Field(0.001, gt=0)
+    """Not scaled by anything."""
+    weight_decay: float = Field(0.001, ge=0)
+    """Of everything but batch norms."""
+    warmup_epochs: float = Field(10, ge=0)
+    warmup_start_lr: float = Field(0.00002, ge=0)
+
+
+class FinetuneTrainConfig(BaseModel, frozen=True, extra="forbid"):
+    """What is trained, how long and how much at a time."""
+
+    tune: Literal["all", "head"] = "all"
+    """Train encoder and classifier, or only the classifier (linear evaluation)."""
+    statistics: Literal["frozen", "drift"] = "frozen"
+    """Of the encoder's batch norms with `tune: head`: as pretrained, or following the new videos as the authors' do."""
+    epochs: int = Field(300, ge=1)
+    batch_size: int = Field(64, ge=2)
+    """Videos a step."""
+    max_steps: int | None = Field(None, ge=1)
+    """End here, in the middle of the schedule."""
+    seed: int = Field(0, ge=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the encoder's arithmetic: `auto` takes bf16 where the hardware has it."""
+    checkpoint_seconds: float = Field(600.0, ge=0)
+    """Write the last checkpoint at least this often."""
+
+
+class FinetuneTestConfig(BaseModel, frozen=True, extra="forbid"):
+    """What is looked at of each test video; the scores of all views are added."""
+
+    views: int = Field(1, ge=1)
+    """Clips, spread over the video."""
+    crops: Literal[1, 3] = 1
+    """Squares of each frame: the middle, or three along its longer side."""
+    crop_part: float = Field(0.875, gt=0, le=1)
+    """Side of such a square, as a part of the frame's shorter side."""
+
+
+class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
+    """A whole finetuning run: a pretrained encoder learns classes from labelled videos."""
+
+    dataset: str = "hmdb51"
+    num_classes: int | None = Field(None, ge=2)
+    """null: one more than the largest label."""
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optim: FinetuneOptimConfig = FinetuneOptimConfig()
+    train: FinetuneTrainConfig = FinetuneTrainConfig()
+    test: FinetuneTestConfig = FinetuneTestConfig()
+
+
 def _flat_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
     """All keys that can be set, dotted."""
     keys: list[str] = []
@@ -171,7 +234,7 @@ def _flat_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-def _explain(error: ValidationError, origin: str) -> UsageError:
+def _explain(error: ValidationError, schema: type[BaseModel], origin: str) -> UsageError:
     """The first problem of a configuration in one line."""
     problem = error.errors()[0]
     path = [str(part) for part in problem["loc"]]
@@ -182,7 +245,7 @@ def _explain(error: ValidationError, origin: str) -> UsageError:
             inner = inner[path[-1]]
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, _flat_keys(Config), n=1, cutoff=0)
+        near = difflib.get_close_matches(key, _flat_keys(schema), n=1, cutoff=0)
         return UsageError(f"{origin}: unknown key {key}; the nearest known key is {near[0]}")
     if not key:
         return UsageError(f"{origin}: {problem['msg'].removeprefix('Value error, ')}")
@@ -210,7 +273,7 @@ def _read_yaml(text: str, origin: str) -> dict[str, Any]:
     return content
 
 
-def _parse_override(text: str) -> dict[str, Any]:
+def parse_override(text: str) -> dict[str, Any]:
     """`optim.base_lr=0.1` -> {"optim": {"base_lr": 0.1}}; the value is read as YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key:
@@ -246,7 +309,9 @@ def _with_base(
     elif folder is not None and (folder / base).is_file():
         below, folder_below = read_yaml_file(folder / base), (folder / base).parent
     else:
-        raise UsageError(f"{origin}: base {base}: no such recipe or file; the recipes are {', '.join(preset_names())}")
+        raise UsageError(
+            f"{origin}: base {base}: no such recipe or file; the recipes are {', '.join(sorted(_presets()))}"
+        )
     below = _with_base(below, folder=folder_below, origin=base, trail=(*trail, base))
     return merge(below, values)
 
@@ -278,8 +343,13 @@ def _presets() -> dict[str, str]:
 
 
 def preset_names() -> list[str]:
-    """All presets: dataset-recipe."""
-    return sorted(_presets())
+    """The recipes of pretraining: dataset-recipe."""
+    return sorted(name for name in _presets() if not name.startswith(_FINETUNING))
+
+
+def finetuning_preset_names() -> list[str]:
+    """The recipes of finetuning: finetune-dataset."""
+    return sorted(name for name in _presets() if name.startswith(_FINETUNING))
 
 
 def default_recipe(dataset: Dataset) -> str:
@@ -288,9 +358,9 @@ def default_recipe(dataset: Dataset) -> str:
 
 
 def _preset_values(name: str) -> dict[str, Any]:
-    presets = _presets()
-    if name not in presets:
-        raise UsageError(f"no recipe {name}; there are: {', '.join(sorted(presets))}")
+    if name not in _presets():
+        alike = finetuning_preset_names() if name.startswith(_FINETUNING) else preset_names()
+        raise UsageError(f"no recipe {name}; there are: {', '.join(alike)}")
     return _with_base({"base": name}, folder=None, origin=f"preset {name}")
 
 
@@ -301,14 +371,24 @@ def preset(name: str) -> Config:
         UsageError: there is no such recipe.
 
     """
-    return _validated(_preset_values(name), f"preset {name}")
+    return compose_config(Config, _preset_values(name), origin=f"preset {name}")
 
 
-def _validated(values: Mapping[str, Any], origin: str) -> Config:
+def finetuning_preset(name: str) -> FinetuneConfig:
+    """A recipe of finetuning by its name, such as `finetune-hmdb51`.
+
+    Raises:
+        UsageError: there is no such recipe.
+
+    """
+    return compose_config(FinetuneConfig, _preset_values(name), origin=f"preset {name}")
+
+
+def _validated(schema: type[Schema], values: Mapping[str, Any], origin: str) -> Schema:
     try:
-        return Config.model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
-        raise _explain(error, origin) from None
+        raise _explain(error, schema, origin) from None
 
 
 def load_config(path: Path | str | None = None, *, base: str = "hacs-hico-s", overrides: Iterable[str] = ()) -> Config:
@@ -323,20 +403,39 @@ def load_config(path: Path | str | None = None, *, base: str = "hacs-hico-s", ov
         UsageError: a file, key or value is wrong; the message names it, and the nearest known key.
 
     """
+    return _load(Config, path, base=base, overrides=overrides)
+
+
+def load_finetuning_config(
+    path: Path | str | None = None, *, base: str = "finetune-hmdb51", overrides: Iterable[str] = ()
+) -> FinetuneConfig:
+    """The same for finetuning; see `load_config`.
+
+    Raises:
+        UsageError: a file, key or value is wrong; the message names it, and the nearest known key.
+
+    """
+    return _load(FinetuneConfig, path, base=base, overrides=overrides)
+
+
+def _load(schema: type[Schema], path: Path | str | None, *, base: str, overrides: Iterable[str]) -> Schema:
     values = _preset_values(base)
     if path is not None:
         of_file = read_yaml_file(Path(path))
         if "base" in of_file:
             values = {}
         values = merge(values, _with_base(of_file, folder=Path(path).parent, origin=str(path)))
-        _validated(values, str(path))
-    return compose_config(values, origin=f"preset {base}", overrides=overrides)
+        _validated(schema, values, str(path))
+    return compose_config(schema, values, origin=f"preset {base}", overrides=overrides)
 
 
-def compose_config(values: Mapping[str, Any], *, origin: str, overrides: Iterable[str] = ()) -> Config:
+def compose_config(
+    schema: type[Schema], values: Mapping[str, Any], *, origin: str, overrides: Iterable[str] = ()
+) -> Schema:
     """Validate values, and put overrides over them one by one.
 
     Args:
+        schema: Config or FinetuneConfig.
         values: by section and key; what is missing has its default.
         origin: of the values, for messages.
         overrides: `section.key=value`, values as in YAML.
@@ -345,19 +444,19 @@ def compose_config(values: Mapping[str, Any], *, origin: str, overrides: Iterabl
         UsageError: a key or value is wrong; the message names it.
 
     """
-    config = _validated(values, origin)
+    config = _validated(schema, values, origin)
     for override in overrides:
-        values = merge(values, _parse_override(override))
-        config = _validated(values, f"-o {override}")
+        values = merge(values, parse_override(override))
+        config = _validated(schema, values, f"-o {override}")
     return config
 
 
-def dump_config(config: Config) -> str:
+def dump_config(config: BaseModel) -> str:
     """The whole configuration as YAML, which `load_config` reads back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def flat_settings(config: Config) -> dict[str, Any]:
+def flat_settings(config: BaseModel) -> dict[str, Any]:
     """All settings by their dotted keys: {"train.epochs": 120, ...}."""
     flat: dict[str, Any] = {}
     for section, values in config.model_dump().items():

@@ -118,7 +118,7 @@ class AuthorsAugmentation:
         pictures = frames_THWC.permute(0, 3, 1, 2).float() / 255
         height, width = pictures.shape[-2:]
         crop = draw_crop(height, width, area=crop_area_range(SETTINGS.crop_jitter), rng=rng)
-        part = pictures[:, :, crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
+        part = pictures[:, :, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
         return self.colour(F.interpolate(part, (SIZE, SIZE), mode="bilinear", align_corners=False), rng)
 
     def colour(self, pictures: Tensor, rng: random.Random) -> Tensor:
@@ -304,7 +304,7 @@ def main() -> None:
             number = windows.index(window)
             crop = crops[number % 12]
             draw = draws[number]
-            draw = draw._replace(crop=draw.crop._replace(side=crop.shape[1]))
+            draw = draw._replace(crop=draw.crop._replace(height=crop.shape[1], width=crop.shape[2]))
             apply_augmentation(crop.unsqueeze(0), [draw], size=SIZE, mean=0.45, std=0.225)
 
         def torchvisions(window: Window) -> None:

@@ -29,7 +29,7 @@ from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos
 from hico_core.model.hico import HicoModel
 from hico_core.training.hardware import FP32, Precision, choose_precision
-from hico_core.training.log import StepMetrics
+from hico_core.training.log import StepMetrics, part_waiting
 from hico_core.training.loop import compute_loss, pretrain, train_step
 
 NEEDS = """needs: one NVIDIA GPU with 16 GB free (what does not fit is said, not fatal), a PyTorch that sees it,
@@ -216,7 +216,7 @@ def check_runs(sizes: Sizes, device: torch.device, root: Path) -> dict[str, Any]
         "precision": whole.precision._asdict(),
         "steps": whole.num_steps,
         "clips/s with decoding": sum(m.clips_per_second for m in later) / len(later),
-        "part of the time waiting for data": sum(m.waiting for m in later) / len(later),
+        "part of the time waiting for data": sum(part_waiting(m._asdict()) for m in later) / len(later),
         # 0 where the device computes the same sum in the same order each time.
         "resumed against undisturbed, largest difference of a weight": max(
             float((weights[0][key].double() - weights[1][key].double()).abs().max()) for key in weights[0]

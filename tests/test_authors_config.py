@@ -104,8 +104,17 @@ def test_what_hico_does_not_do_is_refused(changes: dict[str, Any], parts: list[s
     assert "\n" not in str(caught.value)
 
 
+def test_overrides_may_name_their_keys_or_ours(tmp_path: Path) -> None:
+    path = write_config(tmp_path, "pt-hacs/s3dg-hico-s.yaml")
+    given = ["OPTIMIZER.WEIGHT_DECAY=1e-4", "HICO.GRAUDAL_SAMPLING.MAX_DIS=[0, 2]", "train.epochs=7"]
+    config = read_authors_config(path, overrides=given).config
+    assert (config.optim.weight_decay, config.sampling.end_seconds, config.train.epochs) == (1e-4, 2, 7)
+    with pytest.raises(UsageError, match=r"has no key OPTIMIZER\.BASELR; the nearest is OPTIMIZER\.BASE_LR"):
+        read_authors_config(path, overrides=["OPTIMIZER.BASELR=1"])
+
+
 def test_finetuning_files_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="finetuning"):
+    with pytest.raises(UsageError, match="hico finetune --config"):
         read_authors_config(write_config(tmp_path, "ft-hmdb/ft-s3dg-hico-s.yaml"))
 
 

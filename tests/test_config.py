@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from hico_core.config import dump_config, load_config, preset, preset_names
+from hico_core.config import (
+    dump_config,
+    finetuning_preset,
+    finetuning_preset_names,
+    load_config,
+    load_finetuning_config,
+    preset,
+    preset_names,
+)
 from hico_core.errors import UsageError
 
 # dataset-recipe: clips, epochs, warm-up, batch norms excluded from LARS
@@ -34,6 +42,30 @@ def test_recipes(name: str) -> None:
     assert config.optim.lars_zero_norm == "authors"
     assert config.augment.blur == "authors"
     assert (config.loss.name == "simclr") == (clips == 2) == (not config.sampling.topical)
+
+
+# What the authors' configurations and the paper's settings say: rate, warm-up's start, videos a step.
+FINETUNING = {"finetune-hmdb51": (0.001, 0.00002, 64), "finetune-ucf101": (0.002, 0.0002, 128)}
+
+
+def test_recipes_of_finetuning() -> None:
+    assert finetuning_preset_names() == sorted(FINETUNING)
+    for name, (rate, start, batch_size) in FINETUNING.items():
+        config = finetuning_preset(name)
+        assert (config.optim.base_lr, config.optim.warmup_start_lr, config.train.batch_size) == (
+            rate,
+            start,
+            batch_size,
+        )
+        assert (config.train.epochs, config.optim.warmup_epochs, config.optim.weight_decay) == (300, 10, 0.001)
+        assert (config.augment.colour_probability, config.augment.grey_first) == (1.0, True)
+        assert (config.train.tune, config.train.statistics, config.test.views) == ("all", "frozen", 1)
+
+
+def test_finetuning_has_keys_of_its_own() -> None:
+    assert load_finetuning_config(overrides=["test.views=10"]).test.views == 10
+    with pytest.raises(UsageError, match=r"unknown key test\.view; the nearest known key is test\.views"):
+        load_finetuning_config(overrides=["test.view=10"])
 
 
 def test_later_wins(tmp_path: Path) -> None:
@@ -69,6 +101,9 @@ def test_dump_reads_back(tmp_path: Path) -> None:
     config = load_config(overrides=["augment.hue=0.1", "train.max_steps=5"])
     (tmp_path / "config.yaml").write_text(dump_config(config))
     assert load_config(tmp_path / "config.yaml", base="uk400-hico-l") == config
+    finetuning = load_finetuning_config(overrides=["train.tune=head"])
+    (tmp_path / "finetune.yaml").write_text(dump_config(finetuning))
+    assert load_finetuning_config(tmp_path / "finetune.yaml", base="finetune-ucf101") == finetuning
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ LAYERS = [
     "errors",
     "config",
     "authors_config",
+    "authors_finetuning",
     "corpus",
     "data",
     "model",

@@ -33,7 +33,26 @@ def find_training_list(data_root: Location, anno_dir: "Location | None", *, trim
         UsageError: there is none; names what was tried.
 
     """
-    name = "kinetics400_train_list.txt" if trimmed else "training.txt"
+    return _find_list("kinetics400_train_list.txt" if trimmed else "training.txt", data_root, anno_dir)
+
+
+def find_labelled_lists(data_root: Location, anno_dir: "Location | None", dataset: str) -> dict[Subset, CorpusList]:
+    """The lists of the videos to train and to test on, in a folder tree like the authors'.
+
+    Args:
+        data_root: where the videos lie.
+        anno_dir: where lists lie, else in `data_root`.
+        dataset: hmdb51 or ucf101, with which the names of the lists begin.
+
+    Raises:
+        UsageError: one is missing; names what was tried.
+
+    """
+    names: dict[Subset, str] = {"train": f"{dataset}_train_list.txt", "test": f"{dataset}_test_list.txt"}
+    return {subset: _find_list(name, data_root, anno_dir) for subset, name in names.items()}
+
+
+def _find_list(name: str, data_root: Location, anno_dir: "Location | None") -> CorpusList:
     tried = [folder / name for folder in (anno_dir, data_root) if folder is not None]
     for path in tried:
         if path.is_file():

@@ -1,16 +1,16 @@
-"""The augmentation of pretraining: first draw what happens to a clip, then do it to all its frames alike.
+"""The augmentation of training: first draw what happens to a clip, then do it to all its frames alike.
 
 It happens in two places. Where a clip is read, its crop is cut from the decoded frames and stays uint8, so little
 leaves the loader's workers. Where the model is, on its device, all clips of a step are scaled, coloured, normalised
 and flipped together. The arithmetic is the authors' in float32, to rounding (tests/golden).
 
-Shape letters: N clips, T frames, C = 3 channels, S side of a crop, H height, W width. Pictures are float in [0, 1].
+Shape letters: N clips, T frames, C = 3 channels, H height, W width. Pictures are float in [0, 1].
 """
 
 import math
 import random
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,11 +31,12 @@ _GREY_WEIGHTS = (0.299, 0.587, 0.114)
 
 
 class Crop(NamedTuple):
-    """A square part of a frame, in pixels."""
+    """A part of a frame, in pixels."""
 
     top: int
     left: int
-    side: int
+    height: int
+    width: int
 
 
 class ColourDraw(NamedTuple):
@@ -44,6 +45,7 @@ class ColourDraw(NamedTuple):
     operations: list[tuple[str, float]]  # name of an operation and its factor
     blur_sigma: float | None  # None: not blurred
     grey: bool
+    grey_first: bool = False  # before the operations, not after them
 
 
 class AugmentDraw(NamedTuple):
@@ -60,17 +62,49 @@ def crop_area_range(jitter: tuple[int, int]) -> tuple[float, float]:
     return low, high
 
 
-def draw_crop(height: int, width: int, *, area: tuple[float, float], rng: random.Random) -> Crop:
-    """A square of a random part of the frame's area at a random place.
+def draw_crop(
+    height: int,
+    width: int,
+    *,
+    area: tuple[float, float],
+    ratio: tuple[float, float] = (1.0, 1.0),
+    rng: random.Random,
+) -> Crop:
+    """A random part of the frame's area, of a random ratio of width to height, at a random place.
 
-    On very wide frames a square of that area may not fit; after 10 draws the largest central square is taken.
+    On very wide frames such a part may not fit; after 10 draws the largest central square is taken.
     """
     for _ in range(_CROP_TRIES):
-        side = round(math.sqrt(height * width * rng.uniform(*area)))
-        if 0 < side <= min(height, width):
-            return Crop(rng.randint(0, height - side), rng.randint(0, width - side), side)
+        pixels = height * width * rng.uniform(*area)
+        shape = 1.0 if ratio == (1.0, 1.0) else math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        tall, wide = round(math.sqrt(pixels / shape)), round(math.sqrt(pixels * shape))
+        if 0 < tall <= height and 0 < wide <= width:
+            return Crop(rng.randint(0, height - tall), rng.randint(0, width - wide), tall, wide)
     side = min(height, width)
-    return Crop((height - side) // 2, (width - side) // 2, side)
+    return Crop((height - side) // 2, (width - side) // 2, side, side)
+
+
+def central_crops(height: int, width: int, *, part: float, count: Literal[1, 3]) -> list[Crop]:
+    """What is looked at in testing: squares whose side is a part of the shorter side of the frame.
+
+    One lies in the middle. Three lie at the beginning, the middle and the end of the longer side:
+
+        +-------------+
+        | [ ] [ ] [ ] |
+        +-------------+
+    """
+    side = int(min(height, width) * part)
+    top, left = (height - side) // 2, (width - side) // 2
+    if count == 1:
+        return [Crop(top, left, side, side)]
+    if width >= height:
+        return [Crop(top, at, side, side) for at in (0, left, width - side)]
+    return [Crop(at, left, side, side) for at in (0, top, height - side)]
+
+
+def undisturbed(crop: Crop) -> AugmentDraw:
+    """Nothing happens to a clip but the crop."""
+    return AugmentDraw(crop, ColourDraw([], None, grey=False), flip=False)
 
 
 def draw_colour(settings: AugmentConfig, *, rng: random.Random) -> ColourDraw:
@@ -88,24 +122,25 @@ def draw_colour(settings: AugmentConfig, *, rng: random.Random) -> ColourDraw:
     grey = rng.random() < settings.grey_probability
     # The authors' kernel is one pixel wide, so their blur changes nothing.
     really = blurred and settings.blur == "gaussian"
-    return ColourDraw(operations, rng.uniform(*_BLUR_SIGMA) if really else None, grey)
+    return ColourDraw(operations, rng.uniform(*_BLUR_SIGMA) if really else None, grey, settings.grey_first)
 
 
 def draw_augmentation(height: int, width: int, settings: AugmentConfig, *, rng: random.Random) -> AugmentDraw:
     """Draw what happens to a clip with frames of this size."""
-    crop = draw_crop(height, width, area=crop_area_range(settings.crop_jitter), rng=rng)
+    area = crop_area_range(settings.crop_jitter)
+    crop = draw_crop(height, width, area=area, ratio=settings.crop_ratio, rng=rng)
     colour = draw_colour(settings, rng=rng)
     return AugmentDraw(crop, colour, flip=rng.random() < settings.flip_probability)
 
 
 def cut(frames_THWC: Tensor, crop: Crop) -> Tensor:
-    """The part of the frames that is used: (T, H, W, C) -> (T, S, S, C), a view."""
-    return frames_THWC[:, crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
+    """The part of the frames that is used: (T, H, W, C) -> (T, crop.height, crop.width, C), a view."""
+    return frames_THWC[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
 
 
-def scale(crop_TSSC: Tensor, *, size: int) -> Tensor:
-    """(T, S, S, C) uint8 -> (T, C, size, size) float in [0, 1]: bilinear, without antialiasing."""
-    pictures = crop_TSSC.permute(0, 3, 1, 2).float().mul_(1 / 255)
+def scale(crop_THWC: Tensor, *, size: int) -> Tensor:
+    """(T, H, W, C) uint8 -> (T, C, size, size) float in [0, 1]: bilinear, without antialiasing."""
+    pictures = crop_THWC.permute(0, 3, 1, 2).float().mul_(1 / 255)
     return F.interpolate(pictures, (size, size), mode="bilinear", align_corners=False)
 
 
@@ -171,6 +206,9 @@ OPERATIONS: dict[str, Callable[[Tensor, "float | Tensor"], Tensor]] = {
 
 def apply_colour(clips: Tensor, draws: Sequence[ColourDraw]) -> Tensor:
     """The colour stage of clips (N, T, C, H, W), in place; clips that have the same operation next do it together."""
+    for n, draw in enumerate(draws):
+        if draw.grey and draw.grey_first:
+            clips[n] = to_grey(clips[n])
     for place in range(max((len(draw.operations) for draw in draws), default=0)):
         for name, operation in OPERATIONS.items():
             chosen = [
@@ -182,7 +220,7 @@ def apply_colour(clips: Tensor, draws: Sequence[ColourDraw]) -> Tensor:
     for n, draw in enumerate(draws):
         if draw.blur_sigma is not None:
             clips[n] = gaussian_blur(clips[n], [_BLUR_KERNEL, _BLUR_KERNEL], [draw.blur_sigma, draw.blur_sigma])
-        if draw.grey:
+        if draw.grey and not draw.grey_first:
             clips[n] = to_grey(clips[n])
     return clips
 
@@ -200,10 +238,10 @@ def _replace(
 
 
 def apply_augmentation(crops: Tensor, draws: Sequence[AugmentDraw], *, size: int, mean: float, std: float) -> Tensor:
-    """Make what the model gets: (N, T, S, S, C) uint8 -> (N, C, T, size, size) float32, normalised.
+    """Make what the model gets: (N, T, H, W, C) uint8 -> (N, C, T, size, size) float32, normalised.
 
     Args:
-        crops: each clip's crop in the upper left corner; what lies beyond its own side is not looked at.
+        crops: each clip's crop in the upper left corner; what lies beyond its own height and width is not looked at.
         draws: of each clip.
         size: of the result, in pixels.
         mean: subtracted from each channel.
@@ -218,7 +256,7 @@ def apply_augmentation(crops: Tensor, draws: Sequence[AugmentDraw], *, size: int
     for first in range(0, num_clips, together):
         some = draws[first : first + together]
         scaled = [
-            scale(crop[:, : draw.crop.side, : draw.crop.side], size=size)
+            scale(crop[:, : draw.crop.height, : draw.crop.width], size=size)
             for crop, draw in zip(crops[first : first + together], some, strict=True)
         ]
         clips = apply_colour(torch.stack(scaled), [draw.colour for draw in some])

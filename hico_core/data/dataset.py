@@ -1,7 +1,7 @@
 """One training item: some clips of one untrimmed video, read from its 5 s files and augmented."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -56,7 +56,7 @@ class UnusableVideo(NamedTuple):
 class Sample(NamedTuple):
     """One training item."""
 
-    crops: list[Tensor]  # of each clip, (T, S, S, 3) uint8, S its crop's side; none if no video could be decoded
+    crops: list[Tensor]  # of each clip, (T, H, W, 3) uint8, its crop's size; none if no video could be decoded
     draws: list[AugmentDraw]  # what is still to happen to each
     video_id: str
     windows: list[tuple[float, float]]  # of the clips, in seconds
@@ -66,7 +66,7 @@ class Sample(NamedTuple):
 # What of the index is needed to read videos; see corpus/index.py.
 COLUMNS = [
     *("video_id", "clip_index", "subset", "path", "first_frame", "start_seconds", "end_seconds"),
-    *("num_frames", "fps", "variable_fps", "width", "height", "size_bytes", "source"),
+    *("num_frames", "fps", "variable_fps", "width", "height", "size_bytes", "source", "label"),
 ]
 
 
@@ -105,6 +105,7 @@ class IndexedVideos:
         self._durations = durations[long_enough]
         self._ids = rows["video_id"].take(pa.array(self._first))
         self._sources = rows["source"].take(pa.array(self._first))
+        self._labels = rows["label"].take(pa.array(self._first))
         self.num_short = int((~long_enough).sum())
 
     def __len__(self) -> int:
@@ -117,6 +118,11 @@ class IndexedVideos:
     def source(self, video: int) -> str:
         """The path of the untrimmed video at a position, as it was when it was split or indexed."""
         return str(self._sources[video].as_py())
+
+    def label(self, video: int) -> int | None:
+        """The class of the video at a position; None where the list that it came from had none."""
+        label: int | None = self._labels[video].as_py()
+        return label
 
     def duration_seconds(self, video: int) -> float:
         """Time from a video's first frame to the end of its last."""
@@ -175,11 +181,21 @@ def frames_of_window(pieces: Sequence[Piece], window: tuple[float, float], *, nu
             total_frames=sum(piece.num_frames for piece in pieces),
             num_frames=num_frames,
         )
+    return frames_shown_at(times_of_frames(pieces), np.linspace(start, end, num_frames).tolist())
+
+
+def times_of_frames(pieces: Sequence[Piece]) -> list[float]:
+    """When each frame of the pieces, with local files, is shown: seconds of the video, from the files' timestamps.
+
+    Raises:
+        BadVideo: a file's timestamps cannot be read.
+
+    """
     shown: list[float] = []
     for piece in pieces:
         seconds = probe(str(piece.path)).frame_seconds[piece.first_frame : piece.first_frame + piece.num_frames]
         shown += [piece.start_seconds + moment - seconds[0] for moment in seconds]
-    return frames_shown_at(shown, np.linspace(start, end, num_frames).tolist())
+    return shown
 
 
 def read_clip(
@@ -205,29 +221,58 @@ def read_clip(
         BadVideo: a file cannot be fetched or decoded.
 
     """
-    with ExitStack() as stack:
-        local = [
-            piece._replace(path=stack.enter_context(local_file(piece.path, cache=cache, size_bytes=piece.size_bytes)))
-            for piece in pieces_of_window(pieces, window)
-        ]
+    with local_pieces(pieces_of_window(pieces, window), cache=cache) as local:
         frames = frames_of_window(local, window, num_frames=num_frames)
-        # Frames of one file are decoded in one go, whether it is a clip or a whole video.
-        of_file: dict[Location, list[int]] = {}
-        passed = 0
-        for piece in local:
-            inside = [frame for frame in frames if passed <= frame < passed + piece.num_frames]
-            if inside:
-                of_file.setdefault(piece.path, []).extend(frame - passed + piece.first_frame for frame in inside)
-            passed += piece.num_frames
-        side = short_side if short_side is not None and pieces[0].short_side > short_side else None
-        # A constant rate tells which frame a timestamp is, so that no packets need be counted.
-        fps = None if pieces[0].variable_fps else pieces[0].fps
-        return torch.cat(
-            [
-                decode_frames(str(path), numbers, decoder=decoder, short_side=side, constant_fps=fps)
-                for path, numbers in of_file.items()
-            ]
-        )
+        return decode_pieces(local, frames, decoder=decoder, short_side=short_side)
+
+
+def decode_pieces(
+    pieces: Sequence[Piece], frames: Sequence[int], *, decoder: DecoderName, short_side: int | None = None
+) -> Tensor:
+    """Decode frames that are counted through the given pieces: (len(frames), H, W, 3) uint8.
+
+    Args:
+        pieces: of one video, with local files, without a hole between them.
+        frames: their numbers from the first piece's first frame, ascending.
+        decoder: see `decode_frames`.
+        short_side: larger pictures are scaled down to it.
+
+    Raises:
+        BadVideo: a file cannot be decoded.
+
+    """
+    # Frames of one file are decoded in one go, whether it is a clip or a whole video.
+    of_file: dict[Location, list[int]] = {}
+    passed = 0
+    for piece in pieces:
+        inside = [frame for frame in frames if passed <= frame < passed + piece.num_frames]
+        if inside:
+            of_file.setdefault(piece.path, []).extend(frame - passed + piece.first_frame for frame in inside)
+        passed += piece.num_frames
+    side = short_side if short_side is not None and pieces[0].short_side > short_side else None
+    # A constant rate tells which frame a timestamp is, so that no packets need be counted.
+    fps = None if pieces[0].variable_fps else pieces[0].fps
+    return torch.cat(
+        [
+            decode_frames(str(path), numbers, decoder=decoder, short_side=side, constant_fps=fps)
+            for path, numbers in of_file.items()
+        ]
+    )
+
+
+@contextmanager
+def local_pieces(pieces: Sequence[Piece], *, cache: LocalCache) -> Iterator[list[Piece]]:
+    """The pieces with their files on this machine.
+
+    Raises:
+        BadVideo: a file cannot be fetched.
+
+    """
+    with ExitStack() as stack:
+        yield [
+            piece._replace(path=stack.enter_context(local_file(piece.path, cache=cache, size_bytes=piece.size_bytes)))
+            for piece in pieces
+        ]
 
 
 @contextmanager
@@ -248,6 +293,34 @@ def local_file(location: Location, *, cache: LocalCache, size_bytes: int | None 
         yield path
 
 
+def with_substitutes(
+    request: ClipRequest, videos: IndexedVideos, make: Callable[[int, random.Random], Sample]
+) -> Sample:
+    """Make an item of the video that is asked for, or, while that fails, of another one drawn at random.
+
+    Args:
+        request: the video and the seed of everything that is drawn.
+        videos: from which others are drawn.
+        make: makes the item of a video; raises BadVideo where that cannot be decoded.
+
+    Returns:
+        The item, or one without crops if none of 20 others can be decoded either.
+
+    """
+    rng = random.Random(request.seed)
+    video = request.video
+    unusable: list[UnusableVideo] = []
+    for _ in range(_MAX_SUBSTITUTES + 1):
+        try:
+            sample = make(video, rng)
+        except BadVideo as bad:
+            unusable.append(UnusableVideo(videos.video_id(video), str(bad)))
+            video = rng.randrange(len(videos))
+        else:
+            return sample._replace(unusable=unusable)
+    return Sample([], [], videos.video_id(request.video), [], unusable)
+
+
 class ClipDataset(Dataset[Sample]):
     """Answers a `ClipRequest` with the crops of its video's clips, or of another's where that cannot be decoded."""
 
@@ -265,20 +338,14 @@ class ClipDataset(Dataset[Sample]):
 
         Nothing is raised for bad videos: an exception would cross from a worker as a page of traceback.
         """
-        rng = random.Random(request.seed)
-        video = request.video
-        unusable: list[UnusableVideo] = []
-        for _ in range(_MAX_SUBSTITUTES + 1):
+
+        def make(video: int, rng: random.Random) -> Sample:
             windows = self._draw_windows(video, request.max_distance_seconds, rng)
-            try:
-                clips = [self._read_crop(video, window, rng) for window in windows]
-            except BadVideo as bad:
-                unusable.append(UnusableVideo(self._videos.video_id(video), str(bad)))
-                video = rng.randrange(len(self._videos))
-                continue
+            clips = [self._read_crop(video, window, rng) for window in windows]
             crops, draws = [crop for crop, _ in clips], [draw for _, draw in clips]
-            return Sample(crops, draws, self._videos.video_id(video), windows, unusable)
-        return Sample([], [], self._videos.video_id(request.video), [], unusable)
+            return Sample(crops, draws, self._videos.video_id(video), windows, [])
+
+        return with_substitutes(request, self._videos, make)
 
     def _draw_windows(
         self, video: int, max_distance_seconds: float | None, rng: random.Random
@@ -297,7 +364,7 @@ class ClipDataset(Dataset[Sample]):
         )
 
     def _read_crop(self, video: int, window: tuple[float, float], rng: random.Random) -> tuple[Tensor, AugmentDraw]:
-        """Decode one clip and cut its crop, (T, S, S, 3) uint8; the rest of its augmentation is only drawn."""
+        """Decode one clip and cut its crop, (T, H, W, 3) uint8; the rest of its augmentation is only drawn."""
         frames_THWC = read_clip(
             self._videos.pieces(video),
             window,

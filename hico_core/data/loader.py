@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from hico_core.data.augment import AugmentDraw
 from hico_core.data.dataset import ClipDataset, ClipRequest, Sample, UnusableVideo
@@ -50,7 +50,7 @@ class PlannedStep(NamedTuple):
 class Batch(NamedTuple):
     """The clips of one step."""
 
-    crops: Tensor | None  # (N, T, S, S, 3) uint8, N = B*K video-major; None if one of the samples has none
+    crops: Tensor | None  # (N, T, H, W, 3) uint8, N = B*K video-major; None if one of the samples has none
     draws: list[AugmentDraw]  # N: what is still to happen to each clip
     video_ids: list[str]
     windows: list[list[tuple[float, float]]]  # of each video's clips, in seconds
@@ -98,12 +98,12 @@ def plan_steps(
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Put the items of a step together: crops of different sides in the upper left corners of a common square."""
+    """Put the items of a step together: crops of different sizes in the upper left corners of a common one."""
     crops = [crop for sample in samples for crop in sample.crops]
     together = None
     if all(sample.crops for sample in samples):
-        side = max(crop.shape[1] for crop in crops)
-        together = torch.zeros((len(crops), crops[0].shape[0], side, side, 3), dtype=torch.uint8)
+        height, width = (max(crop.shape[d] for crop in crops) for d in (1, 2))
+        together = torch.zeros((len(crops), crops[0].shape[0], height, width, 3), dtype=torch.uint8)
         if get_worker_info() is not None:
             together = together.share_memory_()  # written where the training process reads it
             _return_freed_memory()
@@ -129,8 +129,16 @@ def _return_freed_memory() -> None:
         trim(0)
 
 
+def num_workers(wanted: int | None) -> int:
+    """The processes that read: as many as are wanted, else one a core, at most 8."""
+    if wanted is not None:
+        return wanted
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 8)
+
+
 def read_batches(
-    dataset: ClipDataset, plans: Iterable[PlannedStep], *, workers: int, pin_memory: bool
+    dataset: Dataset[Sample], plans: Iterable[PlannedStep], *, workers: int, pin_memory: bool
 ) -> Generator[tuple[PlannedStep, Batch], None, None]:
     """Each planned step with its batch, in order, read ahead. Nothing in them depends on the number of workers.
 
@@ -189,7 +197,7 @@ def _tells_a_death(error: Exception) -> bool:
 
 
 def _make_loader(
-    dataset: ClipDataset, requests: Iterator[list[ClipRequest]], *, workers: int, pin_memory: bool
+    dataset: Dataset[Sample], requests: Iterator[list[ClipRequest]], *, workers: int, pin_memory: bool
 ) -> DataLoader[Batch]:
     return DataLoader(
         dataset,  # type: ignore[arg-type]  # collate turns samples into batches, which the stubs do not know

@@ -112,7 +112,7 @@ def _framed(frame_HWC: Tensor, draw: AugmentDraw) -> Image.Image:
     """A whole frame with the border of its crop."""
     picture = Image.fromarray(frame_HWC.numpy())
     crop = draw.crop
-    box = (crop.left, crop.top, crop.left + crop.side - 1, crop.top + crop.side - 1)
+    box = (crop.left, crop.top, crop.left + crop.width - 1, crop.top + crop.height - 1)
     ImageDraw.Draw(picture).rectangle(box, outline=_CROP_COLOUR, width=3)
     return _image(torch.from_numpy(np.array(picture)))
 

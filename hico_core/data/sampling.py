@@ -106,6 +106,15 @@ def view_indices(
     return _spread(start, start + clip_frames - 1, num_frames, total_frames - 1)
 
 
+def random_view_indices(
+    *, total_frames: int, fps: float, num_frames: int, stride: int, target_fps: float, rng: random.Random
+) -> list[int]:
+    """Frames of a clip anywhere in a video with a constant frame rate, for training with labels."""
+    clip_frames = num_frames * stride * fps / target_fps
+    start = rng.uniform(0, max(total_frames - clip_frames, 0))
+    return _spread(start, start + clip_frames - 1, num_frames, total_frames - 1)
+
+
 def frames_shown_at(frame_seconds: Sequence[float], moments: Sequence[float]) -> list[int]:
     """The frame that a player shows at each moment: the last one whose time has come.
 

@@ -1,5 +1,6 @@
 """Checkpoints: whole or absent, and readable without running any code that stands in them."""
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from hico_core import __version__
 from hico_core.data.loader import Position
 from hico_core.errors import HicoError
-from hico_core.interop import load_exactly
+from hico_core.interop import load_exactly, read_checkpoint
+
+logger = logging.getLogger(__name__)
 
 _FORMAT = "hico-checkpoint-2"
 
@@ -102,6 +105,31 @@ def restore_checkpoint(
         int(content["world_size"]),
         float(content["epochs_done"]),
     )
+
+
+def restore_last(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
+    """Put the last checkpoint of a run in place that can be read; None where there is none.
+
+    Args:
+        folder: of the run's checkpoints.
+        model: takes the weights.
+        optimizer: takes its state.
+
+    Raises:
+        HicoError: none of them can be read, or the last one is of another model.
+
+    """
+    found = [path for path in (folder / LAST, folder / BEFORE_LAST) if path.exists()]
+    for path in found:
+        try:
+            content = read_checkpoint(path)
+        except HicoError as error:
+            if path == found[-1]:
+                raise
+            logger.warning("%s; going on from the one before", error)
+            continue
+        return restore_checkpoint(content, model=model, optimizer=optimizer, origin=path)
+    return None
 
 
 def export_encoder(path: Path, backbone: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -27,10 +28,12 @@ class StepMetrics(NamedTuple):
     effective_rank: float  # directions that the embeddings of the step use
     knn_accuracy: float | None = None  # with the weights before the step; None where it was not measured
 
-    @property
-    def waiting(self) -> float:
-        """Part of the step's time spent waiting for clips."""
-        return self.data_seconds / self.step_seconds
+
+def part_waiting(fields: Mapping[str, float | None]) -> float:
+    """Part of a step's time spent waiting for clips."""
+    waited, whole = fields["data_seconds"], fields["step_seconds"]
+    assert waited is not None and whole
+    return waited / whole
 
 
 def require_wandb(project: str | None) -> None:
@@ -72,16 +75,21 @@ class RunLog:
                 project=wandb_project, name=run_dir.name, id=same_run, resume="allow", dir=str(run_dir)
             )
 
-    def write(self, metrics: StepMetrics) -> None:
-        """Add a step."""
-        fields = metrics._asdict()
-        self._file.write(json.dumps(fields) + "\n")
-        measured = {**fields, "waiting": metrics.waiting}
+    def write(self, step: int, fields: Mapping[str, float | None]) -> None:
+        """Add a step.
+
+        Args:
+            step: its number, from 1.
+            fields: what was measured; seconds of the step and of waiting for data among them.
+
+        """
+        self._file.write(json.dumps({"step": step, **fields}) + "\n")
+        measured = {**fields, "waiting": part_waiting(fields)}
         scalars = {name: value for name, value in measured.items() if value is not None and name != "step"}
         for name, value in scalars.items():
-            self._board.add_scalar(name, value, metrics.step)
+            self._board.add_scalar(name, value, step)
         if self._wandb is not None:
-            self._wandb.log(scalars, step=metrics.step)
+            self._wandb.log(scalars, step=step)
 
     def close(self) -> None:
         """No more steps."""

@@ -1,7 +1,6 @@
 """Pretraining, from an index to a checkpoint, in the order in which it happens."""
 
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -14,30 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hico_core.config import Config, LossConfig, SamplingConfig, dump_config, flat_settings, load_config
+from hico_core.config import Config, LossConfig, SamplingConfig
 from hico_core.corpus.ids import Source
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.lists import labelled_videos
-from hico_core.corpus.storage import Location, locate, write_atomically
+from hico_core.corpus.storage import Location, locate
 from hico_core.data.augment import apply_augmentation
 from hico_core.data.dataset import COLUMNS, ClipDataset, IndexedVideos
 from hico_core.data.decode import require_decoder
-from hico_core.data.loader import Batch, PlannedStep, Position, plan_steps, read_batches
+from hico_core.data.loader import Batch, PlannedStep, Position, num_workers, plan_steps, read_batches
 from hico_core.data.sampling import clip_span_seconds
 from hico_core.errors import HicoError, Interrupted, UsageError
-from hico_core.interop import load_exactly, read_backbone_state, read_checkpoint
+from hico_core.interop import load_exactly, read_backbone_state
 from hico_core.model.heads import EMBEDDING_DIM
 from hico_core.model.hico import HicoModel, Outputs
 from hico_core.model.losses import HicoLoss, info_nce, topical_loss, visual_loss, weighted_sum
 from hico_core.model.s3dg import S3DG
-from hico_core.training.checkpoint import (
-    BEFORE_LAST,
-    LAST,
-    Progress,
-    export_encoder,
-    restore_checkpoint,
-    save_checkpoint,
-)
+from hico_core.training.checkpoint import LAST, Progress, export_encoder, restore_last, save_checkpoint
 from hico_core.training.collapse import PATIENCE, effective_rank, embedding_std, has_collapsed
 from hico_core.training.distributed import (
     World,
@@ -53,6 +45,7 @@ from hico_core.training.hardware import FP32, Precision, choose_precision, keep_
 from hico_core.training.knn import knn_accuracy, read_features
 from hico_core.training.log import RunLog, StepMetrics, require_wandb
 from hico_core.training.optim import LARS, parameter_groups
+from hico_core.training.run_folder import open_run
 from hico_core.training.schedule import learning_rate, peak_learning_rate, sampling_distance
 
 logger = logging.getLogger(__name__)
@@ -175,7 +168,6 @@ def prepare(
         nesterov=optim.nesterov,
         zero_norm=optim.lars_zero_norm,
     )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Prepared(
         videos,
         ClipDataset(videos, data=config.data, sampling=config.sampling, augment=config.augment),
@@ -183,7 +175,7 @@ def prepare(
         replica,
         optimizer,
         device,
-        min(cores, 8) if config.data.workers is None else config.data.workers,
+        num_workers(config.data.workers),
         peak_learning_rate(
             base_lr=optim.base_lr,
             videos_per_step=config.train.batch_size,
@@ -344,31 +336,6 @@ def kept_epoch(before: float, now: float, *, every: int) -> int | None:
     return last if last > before else None
 
 
-def open_run(run_dir: Path, config: Config, *, resume: bool, allow_changed: bool = False) -> None:
-    """Make a run's folder, or check that an old one is of the same run.
-
-    Raises:
-        UsageError: the folder is there and `resume` is not given, or it is of another configuration.
-
-    """
-    written = run_dir / "config.yaml"
-    if not written.exists():
-        write_atomically(written, dump_config(config))
-        return
-    if not resume:
-        raise UsageError(f"{run_dir}: this run is there already; go on with --resume, or give another --name")
-    old = flat_settings(load_config(written))
-    for key, value in flat_settings(config).items():
-        if value == old[key] or key in _FREE_ON_RESUME:
-            continue
-        if not (allow_changed and key in _CHANGEABLE_ON_RESUME):
-            raise UsageError(
-                f"{run_dir}: this run has {key}={old[key]}, not {value}; resume it as it is, or give another --name"
-            )
-        logger.warning("%s: %s was %s and is %s from here on", run_dir, key, old[key], value)
-    write_atomically(written, dump_config(config))
-
-
 def _go_on_from(run_dir: Path, parts: Prepared, world: World, *, allow_changed: bool) -> Progress:
     """Load the run's last checkpoint that can be read; without one, begin.
 
@@ -377,24 +344,15 @@ def _go_on_from(run_dir: Path, parts: Prepared, world: World, *, allow_changed: 
         HicoError: no checkpoint of the run can be read.
 
     """
-    found = [run_dir / "checkpoints" / name for name in (LAST, BEFORE_LAST)]
-    found = [path for path in found if path.exists()]
-    for path in found:
-        try:
-            content = read_checkpoint(path)
-        except HicoError as error:
-            if path == found[-1]:
-                raise
-            logger.warning("%s; going on from the one before", error)
-            continue
-        progress = restore_checkpoint(content, model=parts.model, optimizer=parts.optimizer, origin=path)
-        if progress.world_size != world.size:
-            changed = f"{run_dir}: this run had {progress.world_size} processes and has {world.size} now"
-            if not allow_changed:
-                raise UsageError(f"{changed}; give it as many as before, or --allow-changed")
-            logger.warning("%s: pairs of the topical term and batch order differ from here on", changed)
-        return progress
-    return Progress(Position(), [], world.size)
+    progress = restore_last(run_dir / "checkpoints", model=parts.model, optimizer=parts.optimizer)
+    if progress is None:
+        return Progress(Position(), [], world.size)
+    if progress.world_size != world.size:
+        changed = f"{run_dir}: this run had {progress.world_size} processes and has {world.size} now"
+        if not allow_changed:
+            raise UsageError(f"{changed}; give it as many as before, or --allow-changed")
+        logger.warning("%s: pairs of the topical term and batch order differ from here on", changed)
+    return progress
 
 
 def pretrain(
@@ -436,7 +394,8 @@ def pretrain(
         if chosen.type == "cuda":
             chosen = torch.device("cuda", world.local_rank)
         parts = prepare(config, root=root, device=chosen, init_from=init_from, world=world)
-        _together(lambda: open_run(run_dir, config, resume=resume, allow_changed=allow_changed), world)
+        changeable = _CHANGEABLE_ON_RESUME if allow_changed else set()
+        _together(lambda: open_run(run_dir, config, resume=resume, free=_FREE_ON_RESUME, changeable=changeable), world)
         progress = _go_on_from(run_dir, parts, world, allow_changed=allow_changed)
         return _train(
             config,
@@ -591,7 +550,7 @@ def _train(
                     result.effective_rank,
                 )
             if log is not None:
-                log.write(metrics)
+                log.write(metrics.step, metrics._asdict())
                 on_step(metrics)
             began = now
     finally:

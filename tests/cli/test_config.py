@@ -6,11 +6,11 @@ import pytest
 import yaml
 from commands import assert_one_line, hico
 
-from hico_core.config import preset, preset_names
+from hico_core.config import finetuning_preset_names, preset, preset_names
 
 
 def test_list_and_show() -> None:
-    assert hico("config", "list").stdout.split() == preset_names()
+    assert hico("config", "list").stdout.split() == preset_names() + finetuning_preset_names()
     shown = yaml.safe_load(hico("config", "show", "k400-hico-l").stdout)
     assert shown == preset("k400-hico-l").model_dump(mode="json")
 
@@ -20,6 +20,15 @@ def test_what_is_shown_is_read_back(tmp_path: Path) -> None:
     path.write_text(hico("config", "show", "uk400-hico-l").stdout)
     assert hico("config", "validate", path).stdout == f"{path}: is in order\n"
     assert hico("config", "diff", "uk400-hico-l", path).stdout == ""
+
+
+def test_recipes_of_finetuning(tmp_path: Path) -> None:
+    assert yaml.safe_load(hico("config", "show", "finetune-ucf101").stdout)["train"]["batch_size"] == 128
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: finetune-ucf101\ntest: {views: 10}\n")
+    assert hico("config", "validate", path).stdout == f"{path}: is in order\n"
+    assert hico("config", "diff", "finetune-ucf101", path).stdout == "test.views: 1 -> 10\n"
+    assert_one_line(hico("config", "diff", "hacs-hico-s", path), 2, "mine.yaml", "finetuning")
 
 
 def test_diff() -> None:

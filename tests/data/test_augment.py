@@ -19,6 +19,7 @@ from hico_core.data.augment import (
     Crop,
     apply_augmentation,
     apply_colour,
+    central_crops,
     crop_area_range,
     cut,
     draw_augmentation,
@@ -26,6 +27,7 @@ from hico_core.data.augment import (
     draw_crop,
     scale,
     to_grey,
+    undisturbed,
 )
 
 GOLDEN = load_arrays("augmentations.npz")
@@ -49,7 +51,7 @@ def test_operations(key: str) -> None:
 
 def test_grey_normalisation_and_flip() -> None:
     assert_close(as_golden(to_grey(CLIP_TCHW).expand_as(CLIP_TCHW)), GOLDEN["grayscale"], 1e-6)
-    whole = draw_augmentation(8, 8, SETTINGS_OFF, rng=random.Random(0))._replace(crop=Crop(0, 0, 8))
+    whole = draw_augmentation(8, 8, SETTINGS_OFF, rng=random.Random(0))._replace(crop=Crop(0, 0, 8, 8))
     plain = augmented(CLIP_THWC, whole._replace(flip=False), size=8, mean=0.45, std=0.225)
     assert_close(plain, GOLDEN["normalize"], 1e-6)
     flipped = augmented(CLIP_THWC, whole._replace(flip=True), size=8, mean=0.0, std=1.0)
@@ -87,11 +89,12 @@ def test_clips_of_a_step_are_what_each_is_alone() -> None:
     """Whatever their sides, orders and factors, and whatever lies beyond a crop's side."""
     rng = random.Random(0)
     frames = [torch.randint(0, 256, (2, 40, 60, 3), dtype=torch.uint8) for _ in range(12)]
-    draws = [draw_augmentation(40, 60, AugmentConfig(blur="gaussian"), rng=rng) for _ in frames]
-    side = max(draw.crop.side for draw in draws)
-    crops = torch.randint(0, 256, (12, 2, side, side, 3), dtype=torch.uint8)
+    settings = AugmentConfig(blur="gaussian", crop_ratio=(0.8, 1.25))
+    draws = [draw_augmentation(40, 60, settings, rng=rng) for _ in frames]
+    height, width = max(draw.crop.height for draw in draws), max(draw.crop.width for draw in draws)
+    crops = torch.randint(0, 256, (12, 2, height, width, 3), dtype=torch.uint8)
     for target, clip, draw in zip(crops, frames, draws, strict=True):
-        target[:, : draw.crop.side, : draw.crop.side] = cut(clip, draw.crop)
+        target[:, : draw.crop.height, : draw.crop.width] = cut(clip, draw.crop)
     together = apply_augmentation(crops, draws, size=16, mean=0.45, std=0.225)
     assert together.shape == (12, 3, 2, 16, 16)
     for clip, draw, result in zip(frames, draws, together, strict=True):
@@ -102,18 +105,41 @@ def test_clips_of_a_step_are_what_each_is_alone() -> None:
         assert_close(apply_colour(scaled[n : n + 1].clone(), [draws[n].colour])[0], result, 1e-6)
 
 
-SQUARE_CROPS = sorted(
-    key
-    for key in GOLDEN
-    if key.startswith("resized_crop/") and key.split("/")[1].split("_")[2] == key.split("/")[1].split("_")[3]
-)
-
-
-@pytest.mark.parametrize("key", SQUARE_CROPS)
+@pytest.mark.parametrize("key", sorted(key for key in GOLDEN if key.startswith("resized_crop/")))
 def test_resized_crop(key: str) -> None:
     _, box, size = key.split("/")
-    top, left, height, _ = map(int, box.split("_"))
-    assert_close(as_golden(scale(cut(CLIP_THWC, Crop(top, left, height)), size=int(size))), GOLDEN[key], 1e-6)
+    crop = Crop(*map(int, box.split("_")))
+    assert_close(as_golden(scale(cut(CLIP_THWC, crop), size=int(size))), GOLDEN[key], 1e-6)
+
+
+# Their letters -> which of three crops along the longer side of a frame.
+PLACES = {"ll": 0, "cc": 1, "rr": 2}
+
+
+@pytest.mark.parametrize(
+    "key", sorted(key for key in GOLDEN if key.startswith("testcrop/auto/") and key.split("/")[3] in PLACES)
+)
+def test_crops_of_testing(key: str) -> None:
+    _, _, source, place, part, size = key.split("/")
+    frames_THWC = torch.from_numpy(GOLDEN[f"testcrop/src_{source}_uint8_THWC"])
+    height, width = frames_THWC.shape[1:3]
+    if source == "tall" and place != "cc":
+        return  # theirs lie side by side there, ours one above the other
+    crops = central_crops(height, width, part=float(part.removeprefix("scale")), count=3)
+    (middle,) = central_crops(height, width, part=float(part.removeprefix("scale")), count=1)
+    assert crops[1] == middle
+    made = scale(cut(frames_THWC, crops[PLACES[place]]), size=int(size.removeprefix("size")))
+    assert_close(as_golden(made), GOLDEN[key], 1e-6)
+
+
+def test_the_whole_way_of_testing() -> None:
+    """Nothing random: the middle, scaled and normalised. Half a pixel is rounded up there, and down in their crops."""
+    frames_THWC = torch.from_numpy(GOLDEN["pipeline/seed0/in_uint8"])[0]
+    (crop,) = central_crops(*frames_THWC.shape[1:3], part=224 / 256, count=1)
+    assert crop == Crop(1, 5, 21, 21)
+    expected = GOLDEN["finetune_pipeline/test/seed0"]
+    theirs = undisturbed(crop._replace(top=2, left=6))
+    assert_close(augmented(frames_THWC, theirs, size=16, mean=0.45, std=0.225), expected, 1e-6)
 
 
 def test_area_range() -> None:
@@ -139,20 +165,22 @@ def test_colour_draws(case: dict[str, Any]) -> None:
         assert draw.grey == any("gray" in e["op"] or "grey" in e["op"] for e in expected)
 
 
+@pytest.mark.parametrize("ratio", [(1.0, 1.0), (6 / 7, 7 / 6)])
 @pytest.mark.parametrize(("height", "width"), [(240, 320), (320, 240), (256, 456), (32, 32)])
-def test_crops_lie_inside_and_have_their_area(height: int, width: int) -> None:
+def test_crops_lie_inside_and_have_their_area(height: int, width: int, ratio: tuple[float, float]) -> None:
     area = crop_area_range(SETTINGS.crop_jitter)
     rng = random.Random(0)
     for _ in range(300):
-        top, left, side = draw_crop(height, width, area=area, rng=rng)
-        assert 0 <= top <= height - side and 0 <= left <= width - side
-        part = side * side / (height * width)
+        top, left, tall, wide = draw_crop(height, width, area=area, ratio=ratio, rng=rng)
+        assert 0 <= top <= height - tall and 0 <= left <= width - wide
+        part = tall * wide / (height * width)
         assert area[0] - 0.05 <= part <= area[1] + 0.05
+        assert ratio[0] - 0.05 <= wide / tall <= ratio[1] + 0.05
 
 
 def test_a_square_that_never_fits_becomes_the_middle() -> None:
     area = crop_area_range((300, 320))
-    assert draw_crop(100, 400, area=area, rng=random.Random(4)) == Crop(0, 150, 100)
+    assert draw_crop(100, 400, area=area, rng=random.Random(4)) == Crop(0, 150, 100, 100)
 
 
 def test_all_frames_of_a_clip_are_treated_alike() -> None:

@@ -156,7 +156,7 @@ def test_the_same_request_gives_the_same_sample(videos: IndexedVideos) -> None:
     dataset = make_dataset(videos)
     one, again = dataset[ClipRequest(2, 7, 0.5)], dataset[ClipRequest(2, 7, 0.5)]
     other = dataset[ClipRequest(2, 8, 0.5)]
-    assert [crop.shape for crop in one.crops] == [(16, d.crop.side, d.crop.side, 3) for d in one.draws]
+    assert [crop.shape for crop in one.crops] == [(16, d.crop.height, d.crop.width, 3) for d in one.draws]
     assert len(one.crops) == 3 and all(crop.dtype == torch.uint8 for crop in one.crops)
     assert all(torch.equal(a, b) for a, b in zip(one.crops, again.crops, strict=True))
     assert one[1:] == again[1:]
@@ -229,7 +229,7 @@ def test_crops_of_a_batch_lie_in_the_corner(videos: IndexedVideos) -> None:
     assert batch.draws == [draw for sample in samples for draw in sample.draws]
     assert batch.crops.shape[2] == max(crop.shape[1] for crop in crops)
     for row, crop, draw in zip(batch.crops, crops, batch.draws, strict=True):
-        assert torch.equal(row[:, : draw.crop.side, : draw.crop.side], crop)
+        assert torch.equal(row[:, : draw.crop.height, : draw.crop.width], crop)
 
 
 def test_the_death_of_a_worker_is_survived_once(

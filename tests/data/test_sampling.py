@@ -16,6 +16,7 @@ from hico_core.data.sampling import (
     frame_indices,
     frames_shown_at,
     item_seed,
+    random_view_indices,
     video_order,
     view_indices,
 )
@@ -102,9 +103,10 @@ def test_frame_indices(case: dict[str, Any]) -> None:
 VIEWS = [
     case
     for case in GOLDEN["interval_based"]
-    # A random start and an exact step belong to finetuning; the presets use neither.
+    # An exact step is used by no recipe.
     if case["python_random_seed"] is None and not case["minus_interval"]
 ]
+RANDOM_VIEWS = [case for case in GOLDEN["interval_based"] if case["clip_idx"] == -1]
 
 
 @pytest.mark.parametrize("case", VIEWS, ids=lambda c: f"{c['vid_length']}-{c['clip_idx']}of{c['num_clips']}")
@@ -117,6 +119,19 @@ def test_view_indices(case: dict[str, Any]) -> None:
         num_frames=case["num_frames"],
         stride=case["interval"],
         target_fps=case["target_fps"],
+    )
+    assert frames == case["index"]
+
+
+@pytest.mark.parametrize("case", RANDOM_VIEWS, ids=lambda c: str(c["python_random_seed"]))
+def test_random_view_indices(case: dict[str, Any]) -> None:
+    frames = random_view_indices(
+        total_frames=case["vid_length"],
+        fps=case["fps"],
+        num_frames=case["num_frames"],
+        stride=case["interval"],
+        target_fps=case["target_fps"],
+        rng=random.Random(case["python_random_seed"]),
     )
     assert frames == case["index"]
 

@@ -1,0 +1,156 @@
+"""`hico finetune`: a pretrained encoder and labelled videos -> a classifier and its accuracy."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hico_cli.config import complain_about
+from hico_cli.console import complain, noting_signals, progress, result
+from hico_cli.extract_features import newest_encoder
+from hico_cli.index import add_listed
+from hico_cli.options import DEFAULT_ROOT, Device, Json, Root, local_part, require_file_name_part
+
+if TYPE_CHECKING:
+    from hico_core.authors_finetuning import AuthorsFinetuning
+    from hico_core.config import FinetuneConfig
+    from hico_core.corpus.storage import Location
+    from hico_core.transfer.finetune import FinetuneMetrics
+
+
+def finetune(
+    recipe: Annotated[str, typer.Option(help="finetune-hmdb51 or finetune-ucf101.")] = "finetune-hmdb51",
+    root: Root = DEFAULT_ROOT,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="The encoder: .safetensors, our .pt or the authors' .pyth. Default: ROOT's newest run."),
+    ] = None,
+    linear: Annotated[
+        bool, typer.Option("--linear", help="Train the classifier only; the encoder stays as it is.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="Of the run's folder. Default: the recipe's, -linear.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML with what differs from the recipe, or a file of the authors' code as it is."),
+    ] = None,
+    data_root: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Index the videos here first; for an authors' --config.")
+    ] = None,
+    anno_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where their lists lie. Default: what the file says.")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("-o", "--override", help="section.key=value; may be repeated.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Videos in a step.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the videos; the warm-up changes in proportion.")
+    ] = None,
+    views: Annotated[int | None, typer.Option(min=1, help="Clips of each test video.")] = None,
+    device: Device = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the run's last checkpoint; a finished run is tested again.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Finetune on the labelled videos of ROOT's index: train on its subset train, test on its subset test.
+
+    Add videos with `hico index --list train.txt`, and `--list test.txt --subset test`: `<path> <label>` a line. Writes
+    ROOT/runs/NAME: results.json, predictions.csv, metrics.jsonl and checkpoints/. Exit code 3: some test videos cannot
+    be decoded; they count as wrong, and are listed in ROOT/failures.jsonl.
+    """
+    from hico_core.authors_finetuning import load_any_finetuning
+
+    require_file_name_part(name or "", option="--name")
+    shortcuts = {
+        "train.batch_size": batch_size,
+        "train.tune": "head" if linear else None,
+        "test.views": views,
+    }
+    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    if epochs is not None:
+        before, _ = load_any_finetuning(config, base=recipe)
+        warmup = before.optim.warmup_epochs * epochs / before.train.epochs
+        given += [f"train.epochs={epochs}", f"optim.warmup_epochs={warmup}"]
+    settings, authors = load_any_finetuning(config, base=recipe, overrides=given + (override or []))
+
+    from hico_core.corpus.storage import locate, require_reachable
+
+    place = locate(root)
+    require_reachable(place)
+    if authors is None and (data_root or anno_dir):
+        raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
+    if authors is not None:
+        complain_about(authors.notes, authors.ignored, Path(str(config)))
+        _index_their_data(authors, place, data_root=data_root, anno_dir=anno_dir, as_json=json)
+        if checkpoint is None and authors.checkpoint:
+            checkpoint = Path(authors.checkpoint)
+    checkpoint = checkpoint or newest_encoder(local_part(place))
+
+    from hico_core.transfer.finetune import finetune as run
+
+    total = settings.train.epochs
+    title = name or _default_name(settings)
+    with noting_signals() as stop_signal, progress(title, total=total, as_json=json) as report:
+
+        def on_step(metrics: "FinetuneMetrics") -> None:
+            text = (
+                f"step {metrics.step} epoch {metrics.epoch:.2f}/{total} loss {metrics.loss:.4f} "
+                f"accuracy {metrics.accuracy:.1%} lr {metrics.lr:.5f} {metrics.clips_per_second:.1f} clips/s"
+            )
+            report(metrics.epoch, text, metrics._asdict())
+
+        summary = run(
+            settings,
+            root=place,
+            run_dir=local_part(place) / "runs" / title,
+            encoder=checkpoint,
+            device=device,
+            resume=resume,
+            on_step=on_step,
+            on_bad_video=lambda video_id, reason: complain(f"{video_id} cannot be used: {reason}"),
+            on_tested=lambda done, of: report(total, f"tested {done}/{of} videos", {"tested": done, "of": of}),
+            stop_signal=stop_signal,
+        )
+    tested = summary.test
+    if tested is None:
+        accuracy = "not tested: the index has no labelled videos of the subset test"
+    else:
+        accuracy = (
+            f"top-1 {tested.top1:.2%}, top-5 {tested.top5:.2%} of {tested.num_videos} videos "
+            f"({tested.views} x {tested.crops} views each); {summary.run_dir / 'predictions.csv'}"
+        )
+    fields = {**summary._asdict(), "run_dir": str(summary.run_dir), "precision": summary.precision.name}
+    fields["test"] = None if tested is None else tested._asdict()
+    result(f"{summary.num_steps} steps in {summary.precision.name}; {accuracy}", fields, as_json=json)
+    if tested is not None and tested.num_failed:
+        complain(f"{tested.num_failed} test videos failed: {root}/failures.jsonl")
+        raise typer.Exit(3)
+
+
+def _default_name(settings: "FinetuneConfig") -> str:
+    return f"finetune-{settings.dataset}" + ("-linear" if settings.train.tune == "head" else "")
+
+
+def _index_their_data(
+    authors: "AuthorsFinetuning", root: "Location", *, data_root: str | None, anno_dir: str | None, as_json: bool
+) -> None:
+    """Index what an authors' file trains and tests on, unless ROOT has an index and no folder is given."""
+    import os
+
+    from hico_core.corpus.index import build_index
+    from hico_core.corpus.lists import find_labelled_lists
+    from hico_core.corpus.storage import LocalCache, default_cache_folder, locate
+
+    if data_root is None and (root / "index.parquet").exists():
+        return
+    folder = data_root or authors.data_root
+    if folder is None:
+        raise typer.BadParameter("needed, since the file names no DATA.DATA_ROOT_DIR", param_hint="--data-root")
+    lists = anno_dir or (authors.anno_dir if data_root is None else None)
+    data = authors.config.data
+    cache = LocalCache(Path(data.cache_dir or default_cache_folder()), size_bytes=int(data.cache_gb * 1e9))
+    found = find_labelled_lists(locate(folder), None if lists is None else locate(lists), authors.config.dataset)
+    for subset, listed in found.items():
+        add_listed(*listed, root=root, subset=subset, workers=os.cpu_count() or 1, cache=cache, as_json=as_json)
+    build_index(root)

@@ -1,0 +1,149 @@
+"""Clips of labelled videos: a random one for training, views at fixed places for testing."""
+
+import random
+from typing import Literal
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from hico_core.config import AugmentConfig, DataConfig
+from hico_core.corpus.storage import LocalCache
+from hico_core.data.augment import central_crops, cut, draw_augmentation, undisturbed
+from hico_core.data.dataset import (
+    ClipRequest,
+    IndexedVideos,
+    Piece,
+    Sample,
+    UnusableVideo,
+    decode_pieces,
+    local_pieces,
+    times_of_frames,
+    with_substitutes,
+)
+from hico_core.data.sampling import frames_shown_at, random_view_indices, view_indices
+from hico_core.errors import BadVideo
+
+
+def rate_of(pieces: list[Piece]) -> tuple[int, float]:
+    """How many frames a video has, and how many a second: the numbers that `view_indices` asks for."""
+    return sum(piece.num_frames for piece in pieces), pieces[0].fps
+
+
+def read_numbered(pieces: list[Piece], frames: list[int], *, data: DataConfig, cache: LocalCache) -> Tensor:
+    """Decode frames of a video: (len(frames), H, W, 3) uint8.
+
+    Args:
+        pieces: of the whole video.
+        frames: numbers at the video's average rate, ascending. Where the rate varies, those that are shown then.
+        data: how to decode.
+        cache: for files in buckets.
+
+    Raises:
+        BadVideo: a file cannot be fetched or decoded.
+
+    """
+    last = frames[-1]
+    if not pieces[0].variable_fps:  # only the files that are needed
+        starts = [sum(piece.num_frames for piece in pieces[:number]) for number in range(len(pieces))]
+        first = max(number for number, start in enumerate(starts) if start <= frames[0])
+        pieces = [piece for piece, start in zip(pieces, starts, strict=True) if starts[first] <= start <= last]
+        frames = [frame - starts[first] for frame in frames]
+    with local_pieces(pieces, cache=cache) as local:
+        if pieces[0].variable_fps:
+            times = times_of_frames(local)
+            frames = frames_shown_at(times, [frame / pieces[0].fps for frame in frames])
+        return decode_pieces(local, frames, decoder=data.decoder, short_side=data.short_side)
+
+
+class RandomViews(Dataset[Sample]):
+    """Answers a `ClipRequest` with one random clip of its video, or of another's where that cannot be decoded."""
+
+    def __init__(self, videos: IndexedVideos, *, data: DataConfig, augment: AugmentConfig, cache: LocalCache) -> None:
+        self._videos = videos
+        self._data = data
+        self._augment = augment
+        self._cache = cache
+
+    def __getitem__(self, request: ClipRequest) -> Sample:
+        """Make one item. The same request gives the same item, in any process; nothing is raised for bad videos."""
+
+        def make(video: int, rng: random.Random) -> Sample:
+            pieces = self._videos.pieces(video)
+            total, fps = rate_of(pieces)
+            data = self._data
+            frames = random_view_indices(
+                total_frames=total,
+                fps=fps,
+                num_frames=data.num_frames,
+                stride=data.frame_stride,
+                target_fps=data.target_fps,
+                rng=rng,
+            )
+            frames_THWC = read_numbered(pieces, frames, data=data, cache=self._cache)
+            draw = draw_augmentation(frames_THWC.shape[1], frames_THWC.shape[2], self._augment, rng=rng)
+            window = (frames[0] / fps, frames[-1] / fps)
+            return Sample([cut(frames_THWC, draw.crop).clone()], [draw], self._videos.video_id(video), [window], [])
+
+        return with_substitutes(request, self._videos, make)
+
+
+class FixedViews(Dataset[Sample]):
+    """Answers a `ClipRequest` with all views of its video: moments spread over it, squares spread over each frame."""
+
+    def __init__(
+        self,
+        videos: IndexedVideos,
+        *,
+        data: DataConfig,
+        num_views: int,
+        num_crops: Literal[1, 3],
+        crop_part: float,
+        cache: LocalCache,
+    ) -> None:
+        """Take the videos.
+
+        Args:
+            videos: of the index.
+            data: which frames make a clip.
+            num_views: moments, see `view_indices`.
+            num_crops: squares, see `central_crops`.
+            crop_part: their side, as a part of the shorter side of a frame.
+            cache: for files in buckets.
+
+        """
+        self._videos = videos
+        self._data = data
+        self._num_views, self._num_crops, self._crop_part = num_views, num_crops, crop_part
+        self._cache = cache
+
+    def __getitem__(self, request: ClipRequest) -> Sample:
+        """The views, moment by moment; none if the video cannot be decoded."""
+        video = request.video
+        sample = Sample([], [], self._videos.video_id(video), [], [])
+        try:
+            for view in range(self._num_views):
+                self._add_view(sample, video, view)
+        except BadVideo as bad:
+            return Sample([], [], sample.video_id, [], [UnusableVideo(sample.video_id, str(bad))])
+        return sample
+
+    def _add_view(self, sample: Sample, video: int, view: int) -> None:
+        pieces = self._videos.pieces(video)
+        total, fps = rate_of(pieces)
+        data = self._data
+        frames = view_indices(
+            total_frames=total,
+            fps=fps,
+            view=view,
+            num_views=self._num_views,
+            num_frames=data.num_frames,
+            stride=data.frame_stride,
+            target_fps=data.target_fps,
+        )
+        frames_THWC = read_numbered(pieces, frames, data=data, cache=self._cache)
+        for crop in central_crops(
+            frames_THWC.shape[1], frames_THWC.shape[2], part=self._crop_part, count=self._num_crops
+        ):
+            sample.crops.append(cut(frames_THWC, crop).clone())
+            sample.draws.append(undisturbed(crop))
+            sample.windows.append((frames[0] / fps, frames[-1] / fps))

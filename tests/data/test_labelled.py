@@ -1,0 +1,117 @@
+"""Clips of labelled videos: random ones for training, fixed ones for testing, of the right frames."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from made_videos import numbered_video, painted_number
+
+from hico_core.config import AugmentConfig, DataConfig
+from hico_core.corpus.index import build_index, read_index_table
+from hico_core.corpus.lists import labelled_videos
+from hico_core.corpus.records import UntrimmedOptions
+from hico_core.corpus.storage import LocalCache
+from hico_core.corpus.untrimmed import add_untrimmed
+from hico_core.data.dataset import ClipRequest, IndexedVideos
+from hico_core.data.decode import decode_frames
+from hico_core.data.labelled import FixedViews, RandomViews, rate_of, read_numbered
+from hico_core.data.sampling import random_view_indices, view_indices
+
+DATA = DataConfig(num_frames=8, frame_stride=4, short_side=None)
+STILL = AugmentConfig(colour_probability=0, grey_probability=0, blur_probability=0, flip_probability=0)
+CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> IndexedVideos:
+    """steady (label 3) is longer than one piece of the index, uneven (label 1) has a variable rate, broken breaks."""
+    folder = tmp_path_factory.mktemp("labelled")
+    numbered_video(folder / "steady.mp4", seconds=12)
+    numbered_video(folder / "uneven.mp4", seconds=8, keep="not(between(t,3,5))")
+    numbered_video(folder / "broken.mp4", seconds=8)
+    (folder / "list.txt").write_text("steady.mp4 3\nuneven.mp4 1\nbroken.mp4 0\n")
+    add_untrimmed(
+        labelled_videos(folder / "list.txt", data_root=folder),
+        root=folder / "root",
+        options=UntrimmedOptions(subset="train"),
+        workers=2,
+        cache=CACHE,
+        on_event=lambda event: None,
+    )
+    build_index(folder / "root")
+    (folder / "broken.mp4").write_bytes(b"no video any more")
+    return IndexedVideos(read_index_table(folder / "root"), root=folder / "root")
+
+
+def number(videos: IndexedVideos, name: str) -> int:
+    return [videos.video_id(n) for n in range(len(videos))].index(name)
+
+
+def test_labels(videos: IndexedVideos) -> None:
+    labels = {videos.video_id(n): videos.label(n) for n in range(len(videos))}
+    assert labels == {"steady": 3, "uneven": 1, "broken": 0}
+
+
+@pytest.mark.parametrize("frames", [[0, 1], [100, 180, 359], [149, 150, 151], [299, 300], [5, 5, 6]])
+def test_frames_by_number(videos: IndexedVideos, frames: list[int]) -> None:
+    """However the index cuts a video into pieces, they are the file's frames."""
+    pieces = videos.pieces(number(videos, "steady"))
+    assert len(pieces) == 3
+    read = read_numbered(pieces, frames, data=DATA, cache=CACHE)
+    assert torch.equal(read, decode_frames(str(pieces[0].path), frames))
+
+
+def test_a_variable_rate_shows_what_a_player_would(videos: IndexedVideos) -> None:
+    """Frames 90 to 150 are missing: the one before them stays."""
+    pieces = videos.pieces(number(videos, "uneven"))
+    total, fps = rate_of(pieces)
+    moments = [1.0, 4.0, 6.0]
+    read = read_numbered(pieces, [round(moment * fps) for moment in moments], data=DATA, cache=CACHE)
+    shown = [painted_number(picture.numpy()) for picture in read]
+    assert total == 179
+    for moment, frame in zip(moments, shown, strict=True):
+        expected = 89 if 3 <= moment <= 5 else moment * 30
+        assert abs(frame - expected) <= 30 / fps
+
+
+def test_random_clips(videos: IndexedVideos) -> None:
+    steady = number(videos, "steady")
+    dataset = RandomViews(videos, data=DATA, augment=STILL, cache=CACHE)
+    starts = set()
+    for seed in range(8):
+        sample = dataset[ClipRequest(steady, seed, None)]
+        assert torch.equal(sample.crops[0], dataset[ClipRequest(steady, seed, None)].crops[0])
+        rng = random.Random(seed)
+        frames = random_view_indices(total_frames=360, fps=30, num_frames=8, stride=4, target_fps=30, rng=rng)
+        assert sample.windows == [(frames[0] / 30, frames[-1] / 30)]
+        crop = sample.draws[0].crop
+        whole = decode_frames(videos.source(steady), frames)
+        cut = whole[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+        assert torch.equal(sample.crops[0], cut)
+        starts.add(frames[0])
+    assert len(starts) > 5
+
+
+def test_another_video_stands_in_for_a_broken_one(videos: IndexedVideos) -> None:
+    sample = RandomViews(videos, data=DATA, augment=STILL, cache=CACHE)[ClipRequest(number(videos, "broken"), 0, None)]
+    assert sample.video_id in {"steady", "uneven"} and len(sample.crops) == 1
+    assert {bad.video_id for bad in sample.unusable} == {"broken"}
+
+
+def test_all_views_of_a_video(videos: IndexedVideos) -> None:
+    steady = number(videos, "steady")
+    dataset = FixedViews(videos, data=DATA, num_views=4, num_crops=3, crop_part=0.5, cache=CACHE)
+    sample = dataset[ClipRequest(steady, 0, None)]
+    assert len(sample.crops) == len(sample.draws) == 12
+    for view in range(4):
+        frames = view_indices(total_frames=360, fps=30, view=view, num_views=4, num_frames=8, stride=4, target_fps=30)
+        whole = decode_frames(videos.source(steady), frames)
+        for place, left in enumerate((0, 50, 100)):
+            assert torch.equal(sample.crops[3 * view + place], whole[:, 30:90, left : left + 60])
+
+
+def test_a_broken_video_has_no_views(videos: IndexedVideos) -> None:
+    dataset = FixedViews(videos, data=DATA, num_views=2, num_crops=1, crop_part=1.0, cache=CACHE)
+    sample = dataset[ClipRequest(number(videos, "broken"), 0, None)]
+    assert sample.crops == [] and sample.unusable[0].video_id == "broken"

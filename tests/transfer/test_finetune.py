@@ -1,0 +1,206 @@
+"""Finetuning learns what it is shown, goes on exactly where it stopped, and counts every test video."""
+
+import csv
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from goldens import assert_close, load_arrays, load_json
+from made_videos import run_ffmpeg
+
+from hico_core.config import FinetuneConfig, load_finetuning_config
+from hico_core.corpus.index import build_index
+from hico_core.corpus.lists import labelled_videos
+from hico_core.corpus.records import Subset, UntrimmedOptions
+from hico_core.corpus.storage import LocalCache
+from hico_core.corpus.untrimmed import add_untrimmed
+from hico_core.errors import HicoError, Interrupted, UsageError
+from hico_core.interop import load_backbone
+from hico_core.model.classifier import VideoClassifier
+from hico_core.model.s3dg import S3DG
+from hico_core.training.checkpoint import export_encoder
+from hico_core.training.optim import parameter_groups
+from hico_core.transfer.finetune import FinetuneMetrics, FinetuneSummary, finetune, predict
+
+TINY = [
+    *("data.num_frames=8", "data.crop_size=32", "data.workers=0", "train.batch_size=4"),
+    *("train.epochs=4", "optim.warmup_epochs=0", "augment.colour_probability=0", "augment.grey_probability=0"),
+]
+
+
+def tiny(*overrides: str) -> FinetuneConfig:
+    return load_finetuning_config(overrides=[*TINY, *overrides])
+
+
+def add_labelled(root: Path, folder: Path, subset: Subset, labels: dict[str, int]) -> None:
+    """Videos of 3 s with moving stripes: those of class 1 are dark."""
+    for number, (name, label) in enumerate(labels.items()):
+        stripes = f"geq=lum='{60 if label else 180}+40*sin(X/{2 + number}+N/5)':cb=128:cr=128"
+        source = ("-f", "lavfi", "-i", "color=s=64x48:r=30:d=3")
+        run_ffmpeg(*source, "-vf", stripes, "-c:v", "libx264", "-preset", "ultrafast", folder / f"{name}.mp4")
+    (folder / f"{subset}.txt").write_text("".join(f"{name}.mp4 {label}\n" for name, label in labels.items()))
+    add_untrimmed(
+        labelled_videos(folder / f"{subset}.txt", data_root=folder),
+        root=root,
+        options=UntrimmedOptions(subset=subset),
+        workers=2,
+        cache=LocalCache(folder / "cache", size_bytes=1),
+        on_event=lambda event: None,
+    )
+    build_index(root)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight videos to train on, four to test on; beside them encoder.safetensors, an untrained encoder."""
+    folder = tmp_path_factory.mktemp("finetune")
+    add_labelled(folder / "root", folder, "train", {f"train{n}": n % 2 for n in range(8)})
+    add_labelled(folder / "root", folder, "test", {f"test{n}": n % 2 for n in range(4)})
+    torch.manual_seed(0)
+    export_encoder(folder / "encoder.safetensors", S3DG())
+    return folder / "root"
+
+
+def run(config: FinetuneConfig, root: Path, run_dir: Path, **options: Any) -> FinetuneSummary:  # noqa: ANN401
+    encoder = root.parent / "encoder.safetensors"
+    return finetune(config, root=root, run_dir=run_dir, encoder=encoder, device="cpu", **options)
+
+
+def weights_of(run_dir: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(run_dir / "checkpoints" / "last.pt", weights_only=True)
+    weights: dict[str, torch.Tensor] = content["model"]
+    return weights
+
+
+def changed_parts(run_dir: Path, root: Path) -> set[str]:
+    """Which kinds of the encoder's entries are not those that it began with."""
+    before = load_backbone(root.parent / "encoder.safetensors").state_dict()
+    after = weights_of(run_dir)
+    different = {name for name, value in before.items() if not torch.equal(value, after[f"backbone.{name}"])}
+    return {"statistics" if "running" in name or "batches" in name else "weights" for name in different}
+
+
+def test_it_learns_what_it_is_shown(root: Path, tmp_path: Path) -> None:
+    summary = run(tiny("train.epochs=30"), root, tmp_path)
+    assert summary.first_loss is not None and summary.last_loss is not None
+    assert summary.last_loss < summary.first_loss
+    assert summary.test is not None and summary.test.top1 == 1.0
+    assert changed_parts(tmp_path, root) == {"weights", "statistics"}
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == summary.num_steps and lines[-1]["accuracy"] > lines[0]["accuracy"] - 0.5
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (results["num_videos"], results["num_failed"], results["top1"], results["top5"]) == (4, 0, 1.0, 1.0)
+    with (tmp_path / "predictions.csv").open() as opened:
+        rows = list(csv.DictReader(opened))
+    assert [(row["video_id"], row["predicted"]) for row in rows] == [(f"test{n}", str(n % 2)) for n in range(4)]
+    assert isinstance(load_backbone(tmp_path / "checkpoints" / "last.pt"), S3DG)  # for features
+
+
+@pytest.mark.parametrize(("statistics", "changed"), [("frozen", set()), ("drift", {"statistics"})])
+def test_linear_evaluation_leaves_the_encoder(statistics: str, changed: set[str], root: Path, tmp_path: Path) -> None:
+    run(tiny("train.tune=head", f"train.statistics={statistics}", "optim.base_lr=0.01"), root, tmp_path)
+    assert changed_parts(tmp_path, root) == changed
+    assert not torch.equal(weights_of(tmp_path)["out.bias"], torch.zeros(2))
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 5])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(stop_after: int, root: Path, tmp_path: Path) -> None:
+    run(tiny(), root, tmp_path / "whole")
+    seen: list[FinetuneMetrics] = []
+    with pytest.raises(Interrupted, match="--resume"):
+        run(
+            tiny(),
+            root,
+            tmp_path / "stopped",
+            on_step=seen.append,
+            stop_signal=lambda: signal.SIGTERM if len(seen) == stop_after else None,
+        )
+    summary = run(tiny("data.workers=1"), root, tmp_path / "stopped", resume=True)
+    whole, resumed = weights_of(tmp_path / "whole"), weights_of(tmp_path / "stopped")
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    for name in ("results.json", "predictions.csv"):
+        assert (tmp_path / "whole" / name).read_text() == (tmp_path / "stopped" / name).read_text()
+    assert summary.num_steps == 8
+
+
+def test_a_finished_run_is_only_tested_again(root: Path, tmp_path: Path) -> None:
+    first = run(tiny(), root, tmp_path)
+    before = weights_of(tmp_path)
+    again = run(tiny("test.views=3", "test.crops=3"), root, tmp_path, resume=True)
+    assert (again.num_steps, again.first_loss) == (first.num_steps, None)
+    assert again.test is not None and (again.test.views, again.test.crops) == (3, 3)
+    assert all(torch.equal(value, before[name]) for name, value in weights_of(tmp_path).items())
+    with pytest.raises(UsageError, match="resume"):
+        run(tiny(), root, tmp_path)
+    with pytest.raises(UsageError, match=r"optim\.base_lr=0\.001, not 0\.1"):
+        run(tiny("optim.base_lr=0.1"), root, tmp_path, resume=True)
+
+
+def test_a_test_video_that_cannot_be_decoded_counts_as_wrong(root: Path, tmp_path: Path) -> None:
+    work = tmp_path / "root"
+    add_labelled(work, tmp_path, "train", {"a": 0, "b": 1})
+    add_labelled(work, tmp_path, "test", {"c": 0, "d": 1})
+    (tmp_path / "d.mp4").write_bytes(b"no video any more")
+    told: list[str] = []
+    summary = finetune(
+        tiny("train.batch_size=2"),
+        root=work,
+        run_dir=tmp_path / "run",
+        encoder=root.parent / "encoder.safetensors",
+        on_bad_video=lambda video_id, reason: told.append(video_id),
+    )
+    assert summary.test is not None
+    assert (summary.test.num_videos, summary.test.num_failed) == (2, 1)
+    assert summary.test.top1 <= 0.5 and summary.test.top5 == 0.5
+    assert told == ["d"]
+    (line,) = [json.loads(line) for line in (work / "failures.jsonl").read_text().splitlines()]
+    assert line["command"] == "finetune" and line["source"].endswith("d.mp4")
+    assert (tmp_path / "run" / "predictions.csv").read_text().splitlines()[-1] == "d,1,,,False"
+
+
+def test_what_does_not_fit_is_said_before_any_work(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(HicoError, match="too large for 8 labelled videos; use --batch-size 8 or fewer"):
+        run(tiny("train.batch_size=9"), root, tmp_path / "run")
+    (tmp_path / "no checkpoint").write_text("text")
+    with pytest.raises(HicoError, match="no checkpoint"):
+        finetune(tiny(), root=root, run_dir=tmp_path / "run", encoder=tmp_path / "no checkpoint")
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_must_be_classes(root: Path, tmp_path: Path) -> None:
+    add_labelled(tmp_path / "root", tmp_path, "train", {"a": 0, "b": 1, "c": 7})
+    with pytest.raises(HicoError, match="c has label 7, but num_classes is 3"):
+        finetune(
+            tiny("num_classes=3", "train.batch_size=2"),
+            root=tmp_path / "root",
+            run_dir=tmp_path / "run",
+            encoder=root.parent / "encoder.safetensors",
+        )
+
+
+@pytest.mark.parametrize(("recipe", "tune"), [("ft-hmdb/ft-s3dg-hico-s", "all"), ("ft-hmdb/lft-s3dg-hico-s", "head")])
+def test_groups_are_those_of_the_authors(recipe: str, tune: str) -> None:
+    model = VideoClassifier(51)
+    if tune == "head":
+        model.backbone.requires_grad_(False)
+    groups = parameter_groups(model, weight_decay=0.001, lars_exclude_bn=False)
+    theirs = [group for group in load_json("param_groups.json")[recipe]["groups"] if group["params"]]
+    assert [group["weight_decay"] for group in groups] == [group["weight_decay"] for group in theirs]
+    for ours, golden in zip(groups, theirs, strict=True):
+        names = [name if name.startswith("backbone.") else f"head.{name}" for name in ours["names"]]
+        assert sorted(names) == sorted(golden["params"])
+
+
+def test_scores_of_views_are_added() -> None:
+    golden = load_arrays("multiview_meter.npz")
+    num_views = int(golden["case0/num_views"])
+    order = golden["case0/view_ids"].argsort()
+    views = torch.from_numpy(golden["case0/preds"][order]).double().unflatten(0, (-1, num_views))
+    assert_close(views.sum(dim=1), golden["case0/video_preds"], 1e-6)
+    labels = golden["case0/labels"].tolist()
+    predictions = [predict(str(n), label, scores) for n, (label, scores) in enumerate(zip(labels, views, strict=True))]
+    hits = [sum(p.predicted == p.label for p in predictions), sum(p.in_top5 for p in predictions)]
+    assert [f"{100 * hit / len(labels):.2f}" for hit in hits] == [str(golden["case0/top1"]), str(golden["case0/top5"])]
