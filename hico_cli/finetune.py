@@ -8,13 +8,11 @@ import typer
 from hico_cli.config import complain_about
 from hico_cli.console import complain, noting_signals, progress, result
 from hico_cli.extract_features import newest_encoder
-from hico_cli.index import add_listed
+from hico_cli.index import add_their_data
 from hico_cli.options import DEFAULT_ROOT, Device, Json, Root, local_part, require_file_name_part
 
 if TYPE_CHECKING:
-    from hico_core.authors_finetuning import AuthorsFinetuning
     from hico_core.config import FinetuneConfig
-    from hico_core.corpus.storage import Location
     from hico_core.transfer.finetune import FinetuneMetrics
 
 
@@ -74,6 +72,7 @@ def finetune(
         given += [f"train.epochs={epochs}", f"optim.warmup_epochs={warmup}"]
     settings, authors = load_any_finetuning(config, base=recipe, overrides=given + (override or []))
 
+    from hico_core.corpus.lists import find_labelled_lists
     from hico_core.corpus.storage import locate, require_reachable
 
     place = locate(root)
@@ -82,7 +81,14 @@ def finetune(
         raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
     if authors is not None:
         complain_about(authors.notes, authors.ignored, Path(str(config)))
-        _index_their_data(authors, place, data_root=data_root, anno_dir=anno_dir, as_json=json)
+        add_their_data(
+            authors,
+            place,
+            data_root=data_root,
+            anno_dir=anno_dir,
+            find=lambda folder, lists: find_labelled_lists(folder, lists, settings.dataset),
+            as_json=json,
+        )
         if checkpoint is None and authors.checkpoint:
             checkpoint = Path(authors.checkpoint)
     checkpoint = checkpoint or newest_encoder(local_part(place))
@@ -130,27 +136,3 @@ def finetune(
 
 def _default_name(settings: "FinetuneConfig") -> str:
     return f"finetune-{settings.dataset}" + ("-linear" if settings.train.tune == "head" else "")
-
-
-def _index_their_data(
-    authors: "AuthorsFinetuning", root: "Location", *, data_root: str | None, anno_dir: str | None, as_json: bool
-) -> None:
-    """Index what an authors' file trains and tests on, unless ROOT has an index and no folder is given."""
-    import os
-
-    from hico_core.corpus.index import build_index
-    from hico_core.corpus.lists import find_labelled_lists
-    from hico_core.corpus.storage import LocalCache, default_cache_folder, locate
-
-    if data_root is None and (root / "index.parquet").exists():
-        return
-    folder = data_root or authors.data_root
-    if folder is None:
-        raise typer.BadParameter("needed, since the file names no DATA.DATA_ROOT_DIR", param_hint="--data-root")
-    lists = anno_dir or (authors.anno_dir if data_root is None else None)
-    data = authors.config.data
-    cache = LocalCache(Path(data.cache_dir or default_cache_folder()), size_bytes=int(data.cache_gb * 1e9))
-    found = find_labelled_lists(locate(folder), None if lists is None else locate(lists), authors.config.dataset)
-    for subset, listed in found.items():
-        add_listed(*listed, root=root, subset=subset, workers=os.cpu_count() or 1, cache=cache, as_json=as_json)
-    build_index(root)

@@ -10,10 +10,13 @@ from hico_cli.console import complain, progress, raising_on_signals, result
 from hico_cli.options import DEFAULT_ROOT, CacheDir, CacheSize, Json, Root, read_size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from hico_core.authors_config import AuthorsConfig
+    from hico_core.authors_finetuning import AuthorsFinetuning
     from hico_core.corpus.adopt import FoundVideo
     from hico_core.corpus.ids import Source
+    from hico_core.corpus.lists import CorpusList
     from hico_core.corpus.records import Subset
     from hico_core.corpus.storage import LocalCache, Location
 
@@ -122,6 +125,42 @@ def add_listed(
         return _adopt(root, clips, workers=workers, cache=cache)
     videos = labelled_videos(list_file, data_root=data_root)
     return _add_untrimmed(videos, root, subset=subset, workers=workers, cache=cache, as_json=as_json)
+
+
+def add_their_data(
+    theirs: "AuthorsConfig | AuthorsFinetuning",
+    root: "Location",
+    *,
+    data_root: str | None,
+    anno_dir: str | None,
+    find: "Callable[[Location, Location | None], Mapping[Subset, CorpusList]]",
+    as_json: bool,
+) -> None:
+    """Index what a file of the authors trains on, unless ROOT has an index and no folder is given.
+
+    Args:
+        theirs: what the file says.
+        root: the workspace.
+        data_root: where the clips or videos lie; None: where the file says.
+        anno_dir: where the lists lie; None: where the file says, unless `data_root` is given.
+        find: data_root, anno_dir -> the list of each subset.
+        as_json: tell programs.
+
+    """
+    from hico_core.corpus.index import build_index
+    from hico_core.corpus.storage import LocalCache, default_cache_folder, locate
+
+    if data_root is None and (root / "index.parquet").exists():
+        return
+    folder = data_root or theirs.data_root
+    if folder is None:
+        raise typer.BadParameter("needed, since the file names no DATA.DATA_ROOT_DIR", param_hint="--data-root")
+    lists = anno_dir or (theirs.anno_dir if data_root is None else None)
+    data = theirs.config.data
+    cache = LocalCache(Path(data.cache_dir or default_cache_folder()), size_bytes=int(data.cache_gb * 1e9))
+    for subset, listed in find(locate(folder), None if lists is None else locate(lists)).items():
+        add_listed(*listed, root=root, subset=subset, workers=os.cpu_count() or 1, cache=cache, as_json=as_json)
+    build_index(root)
 
 
 def _adopt(root: "Location", videos: "Sequence[FoundVideo] | None", *, workers: int, cache: "LocalCache") -> int:

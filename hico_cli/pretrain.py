@@ -10,13 +10,10 @@ import typer
 
 from hico_cli.config import complain_about
 from hico_cli.console import complain, noting_signals, progress, result
-from hico_cli.index import add_listed
+from hico_cli.index import add_their_data
 from hico_cli.options import DEFAULT_ROOT, CacheDir, Device, Json, Root, local_part, read_size, require_file_name_part
 
 if TYPE_CHECKING:
-    from hico_core.authors_config import AuthorsConfig
-    from hico_core.config import DataConfig
-    from hico_core.corpus.storage import Location
     from hico_core.training.log import StepMetrics
 
 
@@ -93,6 +90,7 @@ def pretrain(
     settings, authors = load_any_config(config, base=base, overrides=overrides)
     base = f"{settings.dataset}-{settings.recipe}"
 
+    from hico_core.corpus.lists import find_training_list
     from hico_core.corpus.storage import locate, require_reachable
 
     place = locate(root)
@@ -101,7 +99,16 @@ def pretrain(
         raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
     if authors is not None and "TORCHELASTIC_RUN_ID" not in os.environ:
         complain_about(authors.notes, authors.ignored, Path(str(config)))
-        _index_their_data(authors, place, settings.data, data_root=data_root, anno_dir=anno_dir, as_json=json)
+        add_their_data(
+            authors,
+            place,
+            data_root=data_root,
+            anno_dir=anno_dir,
+            find=lambda folder, lists: {
+                "train": find_training_list(folder, lists, trimmed=settings.dataset == "k400"),
+            },
+            as_json=json,
+        )
 
     if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         from hico_core.training.launch import run_processes
@@ -178,37 +185,3 @@ def _overrides(
         warmup = before.optim.warmup_epochs * epochs / before.train.epochs
         given += [f"train.epochs={epochs}", f"optim.warmup_epochs={warmup}"]
     return given
-
-
-def _index_their_data(
-    authors: "AuthorsConfig",
-    root: "Location",
-    data: "DataConfig",
-    *,
-    data_root: str | None,
-    anno_dir: str | None,
-    as_json: bool,
-) -> None:
-    """Index what an authors' file trains on, unless ROOT has an index and no folder is given."""
-    from hico_core.corpus.index import build_index
-    from hico_core.corpus.lists import find_training_list
-    from hico_core.corpus.storage import LocalCache, default_cache_folder, locate
-
-    if data_root is None and (root / "index.parquet").exists():
-        return
-    folder = data_root or authors.data_root
-    if folder is None:
-        raise typer.BadParameter("needed, since the file names no DATA.DATA_ROOT_DIR", param_hint="--data-root")
-    lists = anno_dir or (authors.anno_dir if data_root is None else None)
-    listed = find_training_list(
-        locate(folder), None if lists is None else locate(lists), trimmed=authors.config.dataset == "k400"
-    )
-    add_listed(
-        *listed,
-        root=root,
-        subset="train",
-        workers=os.cpu_count() or 1,
-        cache=LocalCache(Path(data.cache_dir or default_cache_folder()), size_bytes=int(data.cache_gb * 1e9)),
-        as_json=as_json,
-    )
-    build_index(root)

@@ -315,12 +315,10 @@ def read_authors_values(values: Mapping[str, Any], *, origin: str, overrides: It
     notes = []
     if ours["optim.scale_lr"] == "authors":
         notes.append("the rate counts the processes of a machine twice, as theirs; -o optim.scale_lr=global does not")
-    nested: dict[str, Any] = {"optim": {"lars_zero_norm": "authors"}}
-    for key, value in ours.items():
-        nested = merge(nested, nested_value(key, value))
+    ours["optim.lars_zero_norm"] = "authors"
     known = _SAME.keys() | FIXED.keys() | _OTHERS
     return AuthorsConfig(
-        compose_config(Config, nested, origin=origin, overrides=overrides),
+        compose_config(Config, nested_values(ours), origin=origin, overrides=overrides),
         theirs.get("DATA.DATA_ROOT_DIR"),
         theirs.get("DATA.ANNO_DIR"),
         [key for key in theirs if key not in known],
@@ -389,16 +387,19 @@ def to_authors_values(config: Config) -> dict[str, Any]:
         "HICO.VCL.ENABLE": fixed,
         "HICO.VCL.MAX_DIS": config.sampling.end_seconds,
     }
+    return nested_values(theirs)
+
+
+def nested_values(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """{"A.B": 1} -> {A: {B: 1}}."""
     nested: dict[str, Any] = {}
-    for key, value in theirs.items():
-        nested = merge(nested, nested_value(key, value))
+    for key, value in flat.items():
+        *sections, last = key.split(".")
+        inner = nested
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = value
     return nested
-
-
-def nested_value(key: str, value: object) -> dict[str, Any]:
-    """A.B.C and 1 -> {A: {B: {C: 1}}}."""
-    section, _, rest = key.partition(".")
-    return {section: nested_value(rest, value)} if rest else {section: value}
 
 
 def needed(theirs: Mapping[str, Any], key: str, origin: str) -> Any:  # noqa: ANN401 - numbers and lists of them

@@ -10,7 +10,7 @@ from hico_core.authors_config import (
     is_authors_config,
     is_pretraining,
     needed,
-    nested_value,
+    nested_values,
     normalisation,
     override_values,
     require_fixed,
@@ -21,7 +21,6 @@ from hico_core.config import (
     compose_config,
     finetuning_preset_names,
     load_finetuning_config,
-    merge,
     read_yaml_file,
 )
 from hico_core.errors import UsageError
@@ -159,12 +158,9 @@ def read_authors_finetuning(path: Path | str, *, overrides: Iterable[str] = ()) 
     if theirs.get("TRAIN.ONLY_LINEAR"):
         settings |= {"train.tune": "head", "train.statistics": "drift"}
         notes = [*notes, "the encoder's batch norms follow the new videos, as theirs; -o train.statistics=frozen"]
-    nested: dict[str, Any] = {}
-    for key, value in settings.items():
-        nested = merge(nested, nested_value(key, value))
     known = _SAME.keys() | _FIXED.keys() | _OTHERS
     return AuthorsFinetuning(
-        compose_config(FinetuneConfig, nested, origin=origin, overrides=ours),
+        compose_config(FinetuneConfig, nested_values(settings), origin=origin, overrides=ours),
         theirs.get("DATA.DATA_ROOT_DIR"),
         theirs.get("DATA.ANNO_DIR"),
         theirs.get("TRAIN.CHECKPOINT_FILE_PATH") or None,

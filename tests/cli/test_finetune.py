@@ -35,9 +35,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_from_lists_to_an_accuracy(data: Path, tmp_path: Path) -> None:
     for subset in ("train", "test"):
-        listed = ("--list", data / f"lists/hmdb51_{subset}_list.txt", "--data-root", data / "videos")
+        listed: tuple[str | Path, ...] = (
+            "--list",
+            data / f"lists/hmdb51_{subset}_list.txt",
+            "--data-root",
+            data / "videos",
+        )
         assert hico("index", *listed, "--subset", subset, root=tmp_path).returncode == 0
-    command = ("finetune", "--checkpoint", data / "encoder.safetensors", "--batch-size", "2", "--epochs", "2", *TINY)
+    sizes = ("--batch-size", "2", "--epochs", "2", *TINY)
+    command: tuple[str | Path, ...] = ("finetune", "--checkpoint", data / "encoder.safetensors", *sizes)
     done = hico(*command, "--linear", "--json", root=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

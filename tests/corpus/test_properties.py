@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from made_videos import numbered_video, painted_number
 
@@ -80,7 +80,10 @@ def test_clips_partition_any_source(source: MadeSource) -> None:
             keep=f"{source.keep}+eq(n,0)",
             output=(*source.codec, "-output_ts_offset", str(source.start_seconds)),
         )
-        expected = pictures_of(path)
+        try:
+            expected = pictures_of(path)
+        except av.EOFError:
+            reject()  # ffmpeg itself does not recognise a transport stream of so few packets
         options = SplitOptions(short_side=80, preset="ultrafast", crf=8, segment_seconds=source.segment_seconds)
         split_videos(
             find_sources([str(path)]),
