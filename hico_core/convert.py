@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hico_core.authors_config import read_authors_values, to_authors_values
-from hico_core.config import Config
+from hico_core.config import Config, compose_config
 from hico_core.data.loader import Position
 from hico_core.errors import HicoError, UsageError
 from hico_core.interop import export_state_dict, import_state_dict, load_backbone, read_backbone_state, read_checkpoint
+from hico_core.model.classifier import CLASSIFIER
 from hico_core.model.hico import HicoModel
 from hico_core.training.checkpoint import Progress, checkpoint_content, encoder_metadata, write_file_atomically
 from hico_core.training.optim import parameter_groups
@@ -76,12 +77,16 @@ def authors_content(content: dict[str, Any], origin: Path) -> dict[str, Any]:
     """The content of their checkpoint file from that of ours.
 
     Raises:
-        HicoError: ours is no whole checkpoint.
+        HicoError: ours is no whole checkpoint of pretraining.
 
     """
     if "model" not in content or "optimizer" not in content:
         raise HicoError(f"{origin}: only a checkpoint of a run has all that the authors' format holds, not an export")
-    config = Config.model_validate(content["config"])
+    if CLASSIFIER in content["model"]:
+        raise HicoError(
+            f"{origin}: is of finetuning; only checkpoints of pretraining are written in the authors' format"
+        )
+    config = compose_config(Config, content["config"], origin=f"{origin}: its configuration")
     ours = content["optimizer"]
     groups: list[dict[str, Any]] = []
     state: dict[int, dict[str, Tensor]] = {}

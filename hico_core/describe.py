@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hico_core.errors import HicoError
 from hico_core.interop import read_checkpoint
+from hico_core.model.classifier import CLASSIFIER
 
 
 class Description(NamedTuple):
@@ -30,11 +31,12 @@ def describe_checkpoint(path: Path) -> Description:
         kind, state = _kind_of_authors(content), content["model_state"]
         facts: dict[str, Any] = {"epoch (from 0)": content.get("epoch"), "entries": len(state)}
     elif "model" in content:
-        kind, state = "hico checkpoint", content["model"]
-        config = content["config"]
+        state, config = content["model"], content["config"]
+        finetuned = CLASSIFIER in state
+        kind = "hico finetuning checkpoint" if finetuned else "hico checkpoint"
         facts = {
             "hico version": content["hico_version"],
-            "recipe": f"{config['dataset']}-{config['recipe']}",
+            "recipe": f"finetune-{config['dataset']}" if finetuned else f"{config['dataset']}-{config['recipe']}",
             "step": content["position"][0],
             "epochs done": round(content["epochs_done"], 2),
             "processes": content["world_size"],

@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from hico_core.config import preset
+from hico_core.config import finetuning_preset, preset
+from hico_core.convert import convert
 from hico_core.data.loader import Position
 from hico_core.describe import describe_checkpoint
 from hico_core.errors import HicoError
 from hico_core.interop import export_state_dict
+from hico_core.model.classifier import VideoClassifier
 from hico_core.model.hico import HicoModel
 from hico_core.training.checkpoint import Progress, export_encoder, save_checkpoint
 from hico_core.training.optim import LARS, parameter_groups
@@ -22,6 +24,23 @@ def model() -> HicoModel:
         if ".bn" in name and name.endswith("bias"):
             torch.nn.init.constant_(parameter, 0.1)
     return model
+
+
+def test_a_finetuned_one(tmp_path: Path) -> None:
+    classifier = VideoClassifier(5)
+    save_checkpoint(
+        tmp_path / "last.pt",
+        model=classifier,
+        optimizer=torch.optim.Adam(classifier.parameters()),
+        progress=Progress(Position(3, 0, 3), [], epochs_done=1.5),
+        config=finetuning_preset("finetune-ucf101").model_dump(mode="json"),
+    )
+    kind, facts, _ = describe_checkpoint(tmp_path / "last.pt")
+    assert kind == "hico finetuning checkpoint"
+    assert (facts["recipe"], facts["step"], facts["parts"]) == ("finetune-ucf101", 3, "backbone, out")
+    with pytest.raises(HicoError, match="is of finetuning"):
+        convert(tmp_path / "last.pt", tmp_path / "last.pyth", to="authors")
+    assert not (tmp_path / "last.pyth").exists()
 
 
 def test_a_checkpoint_of_ours(model: HicoModel, tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ from torch import Tensor, nn
 
 from hico_core.model.s3dg import FEATURE_DIM, S3DG
 
+# The entry that tells a classifier's weights from those of a pretraining model.
+CLASSIFIER = "out.weight"
+
 
 class VideoClassifier(nn.Module):
     """Clips -> scores of classes.
