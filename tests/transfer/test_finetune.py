@@ -55,12 +55,22 @@ def add_labelled(root: Path, folder: Path, subset: Subset, labels: dict[str, int
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight videos to train on, four to test on; beside them encoder.safetensors, an untrained encoder."""
+    """Eight videos to train on, four to test on; beside them encoder.safetensors.
+
+    The encoder is untrained, but its batch norms have seen something: statistics that begin at 1 would need hundreds of
+    steps to come down to those of its small weights.
+    """
     folder = tmp_path_factory.mktemp("finetune")
     add_labelled(folder / "root", folder, "train", {f"train{n}": n % 2 for n in range(8)})
     add_labelled(folder / "root", folder, "test", {f"test{n}": n % 2 for n in range(4)})
     torch.manual_seed(0)
-    export_encoder(folder / "encoder.safetensors", S3DG())
+    encoder = S3DG().train()
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        encoder(torch.randn(8, 3, 8, 32, 32))
+    export_encoder(folder / "encoder.safetensors", encoder)
     return folder / "root"
 
 
@@ -90,7 +100,7 @@ def test_it_learns_what_it_is_shown(root: Path, tmp_path: Path) -> None:
     assert summary.test is not None and summary.test.top1 == 1.0
     assert changed_parts(tmp_path, root) == {"weights", "statistics"}
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert len(lines) == summary.num_steps and lines[-1]["accuracy"] > lines[0]["accuracy"] - 0.5
+    assert [line["step"] for line in lines] == list(range(1, summary.num_steps + 1))
     results = json.loads((tmp_path / "results.json").read_text())
     assert (results["num_videos"], results["num_failed"], results["top1"], results["top5"]) == (4, 0, 1.0, 1.0)
     with (tmp_path / "predictions.csv").open() as opened:
