@@ -9,7 +9,21 @@ from hico_cli.config import complain_about
 from hico_cli.console import complain, noting_signals, progress, result
 from hico_cli.extract_features import newest_encoder
 from hico_cli.index import add_their_data
-from hico_cli.options import DEFAULT_ROOT, Device, Json, Root, local_part, require_file_name_part
+from hico_cli.options import (
+    DEFAULT_ROOT,
+    AnnoDir,
+    BatchSize,
+    ConfigFile,
+    DataRoot,
+    Device,
+    Epochs,
+    Json,
+    Override,
+    Root,
+    as_overrides,
+    local_part,
+    require_file_name_part,
+)
 
 if TYPE_CHECKING:
     from hico_core.config import FinetuneConfig
@@ -27,23 +41,12 @@ def finetune(
         bool, typer.Option("--linear", help="Train the classifier only; the encoder stays as it is.")
     ] = False,
     name: Annotated[str | None, typer.Option(help="Of the run's folder. Default: the recipe's, -linear.")] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="YAML with what differs from the recipe, or a file of the authors' code as it is."),
-    ] = None,
-    data_root: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Index the videos here first; for an authors' --config.")
-    ] = None,
-    anno_dir: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Where their lists lie. Default: what the file says.")
-    ] = None,
-    override: Annotated[
-        list[str] | None, typer.Option("-o", "--override", help="section.key=value; may be repeated.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Videos in a step.")] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the videos; the warm-up changes in proportion.")
-    ] = None,
+    config: ConfigFile = None,
+    data_root: DataRoot = None,
+    anno_dir: AnnoDir = None,
+    override: Override = None,
+    batch_size: BatchSize = None,
+    epochs: Epochs = None,
     views: Annotated[int | None, typer.Option(min=1, help="Clips of each test video.")] = None,
     device: Device = "auto",
     resume: Annotated[
@@ -65,11 +68,7 @@ def finetune(
         "train.tune": "head" if linear else None,
         "test.views": views,
     }
-    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    if epochs is not None:
-        before, _ = load_any_finetuning(config, base=recipe)
-        warmup = before.optim.warmup_epochs * epochs / before.train.epochs
-        given += [f"train.epochs={epochs}", f"optim.warmup_epochs={warmup}"]
+    given = as_overrides(shortcuts, epochs=epochs, read=lambda: load_any_finetuning(config, base=recipe)[0])
     settings, authors = load_any_finetuning(config, base=recipe, overrides=given + (override or []))
 
     from hico_core.corpus.lists import find_labelled_lists

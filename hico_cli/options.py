@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from hico_core.config import Config, FinetuneConfig
     from hico_core.corpus.storage import Location
 
 Root = Annotated[
@@ -17,6 +20,29 @@ DEFAULT_ROOT = "hico-data"
 Json = Annotated[bool, typer.Option("--json", help="Progress and result as JSON, for programs.")]
 
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto takes a GPU if there is one.")]
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML with what differs from the recipe, or a file of the authors' code as it is."),
+]
+
+DataRoot = Annotated[
+    str | None,
+    typer.Option("--data-root", metavar="DIR", help="Index the clips or videos here first; for an authors' --config."),
+]
+
+AnnoDir = Annotated[
+    str | None,
+    typer.Option("--anno-dir", metavar="DIR", help="Where their lists lie. Default: DATA_ROOT and what the file says."),
+]
+
+Override = Annotated[list[str] | None, typer.Option("-o", "--override", help="section.key=value; may be repeated.")]
+
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Videos in a step.")]
+
+Epochs = Annotated[
+    int | None, typer.Option("--epochs", min=1, help="Passes over the videos; the warm-up changes in proportion.")
+]
 
 CacheDir = Annotated[
     Path | None, typer.Option("--cache-dir", help="Local copies of files in buckets. Default: ~/.cache/hico.")
@@ -39,6 +65,28 @@ def require_file_name_part(text: str, *, option: str) -> None:
 def local_part(root: "Location") -> Path:
     """Where runs and features go: below the workspace, or, if that lies in a bucket, below ./hico-data."""
     return root if isinstance(root, Path) else Path(DEFAULT_ROOT)
+
+
+def as_overrides(
+    shortcuts: "Mapping[str, float | str | None]",
+    *,
+    epochs: int | None,
+    read: "Callable[[], Config | FinetuneConfig]",
+) -> list[str]:
+    """Options that stand for settings, as `key=value`.
+
+    Args:
+        shortcuts: the settings' keys and the options' values; None where an option is not given.
+        epochs: of --epochs.
+        read: gives the configuration without them, from whose warm-up the new one follows.
+
+    """
+    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    if epochs is not None:
+        before = read()
+        warmup = before.optim.warmup_epochs * epochs / before.train.epochs
+        given += [f"train.epochs={epochs}", f"optim.warmup_epochs={warmup}"]
+    return given
 
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

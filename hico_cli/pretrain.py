@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,7 +10,23 @@ import typer
 from hico_cli.config import complain_about
 from hico_cli.console import complain, noting_signals, progress, result
 from hico_cli.index import add_their_data
-from hico_cli.options import DEFAULT_ROOT, CacheDir, Device, Json, Root, local_part, read_size, require_file_name_part
+from hico_cli.options import (
+    DEFAULT_ROOT,
+    AnnoDir,
+    BatchSize,
+    CacheDir,
+    ConfigFile,
+    DataRoot,
+    Device,
+    Epochs,
+    Json,
+    Override,
+    Root,
+    as_overrides,
+    local_part,
+    read_size,
+    require_file_name_part,
+)
 
 if TYPE_CHECKING:
     from hico_core.training.log import StepMetrics
@@ -27,24 +42,12 @@ def pretrain(
     ] = None,
     root: Root = DEFAULT_ROOT,
     name: Annotated[str | None, typer.Option(help="Of the run's folder. Default: dataset-recipe.")] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="YAML with what differs from the recipe, or a file of the authors' code as it is."),
-    ] = None,
-    data_root: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Index the clips or videos here first; for an authors' --config.")
-    ] = None,
-    anno_dir: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Where their lists lie. Default: DATA_ROOT and what the file says."),
-    ] = None,
-    override: Annotated[
-        list[str] | None, typer.Option("-o", "--override", help="section.key=value; may be repeated.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Videos in a step.")] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the videos; the warm-up changes in proportion.")
-    ] = None,
+    config: ConfigFile = None,
+    data_root: DataRoot = None,
+    anno_dir: AnnoDir = None,
+    override: Override = None,
+    batch_size: BatchSize = None,
+    epochs: Epochs = None,
     max_steps: Annotated[int | None, typer.Option(help="End after this many steps.")] = None,
     device: Device = "auto",
     compile_: Annotated[
@@ -86,8 +89,8 @@ def pretrain(
         "data.cache_dir": None if cache_dir is None else str(cache_dir),
         "data.cache_gb": None if cache_size is None else read_size(cache_size) / 1e9,
     }
-    overrides = _overrides(config, base, epochs, shortcuts) + (override or [])
-    settings, authors = load_any_config(config, base=base, overrides=overrides)
+    given = as_overrides(shortcuts, epochs=epochs, read=lambda: load_any_config(config, base=base)[0])
+    settings, authors = load_any_config(config, base=base, overrides=given + (override or []))
     base = f"{settings.dataset}-{settings.recipe}"
 
     from hico_core.corpus.lists import find_training_list
@@ -171,17 +174,3 @@ def pretrain(
 def _parts(metrics: "StepMetrics") -> str:
     """The loss's parts, where there are two."""
     return "" if metrics.topical is None else f" (visual {metrics.visual:.4f} topical {metrics.topical:.4f})"
-
-
-def _overrides(
-    path: Path | None, base: str, epochs: int | None, shortcuts: Mapping[str, float | str | None]
-) -> list[str]:
-    """The shortcut options as `key=value`."""
-    from hico_core.authors_config import load_any_config
-
-    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    if epochs is not None:
-        before, _ = load_any_config(path, base=base)
-        warmup = before.optim.warmup_epochs * epochs / before.train.epochs
-        given += [f"train.epochs={epochs}", f"optim.warmup_epochs={warmup}"]
-    return given
