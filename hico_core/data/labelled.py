@@ -24,7 +24,7 @@ from hico_core.data.sampling import frames_shown_at, random_view_indices, view_i
 from hico_core.errors import BadVideo
 
 
-def rate_of(pieces: list[Piece]) -> tuple[int, float]:
+def count_and_rate(pieces: list[Piece]) -> tuple[int, float]:
     """How many frames a video has, and how many a second: the numbers that `view_indices` asks for."""
     return sum(piece.num_frames for piece in pieces), pieces[0].fps
 
@@ -69,7 +69,7 @@ class RandomViews(Dataset[Sample]):
 
         def make(video: int, rng: random.Random) -> Sample:
             pieces = self._videos.pieces(video)
-            total, fps = rate_of(pieces)
+            total, fps = count_and_rate(pieces)
             data = self._data
             frames = random_view_indices(
                 total_frames=total,
@@ -129,7 +129,7 @@ class FixedViews(Dataset[Sample]):
 
     def _add_view(self, sample: Sample, video: int, view: int) -> None:
         pieces = self._videos.pieces(video)
-        total, fps = rate_of(pieces)
+        total, fps = count_and_rate(pieces)
         data = self._data
         frames = view_indices(
             total_frames=total,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hico_core.config import Config, LossConfig, SamplingConfig
+from hico_core.config import AugmentConfig, Config, DataConfig, LossConfig, SamplingConfig
 from hico_core.corpus.ids import Source
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.lists import labelled_videos
@@ -263,8 +263,8 @@ def _describe(batch: Batch) -> str:
     )
 
 
-def _clips_of(batch: Batch, config: Config, device: torch.device) -> Tensor:
-    """What the model gets of a batch, augmented on its device: (B, K, 3, T, H, W).
+def augmented_clips(batch: Batch, *, data: DataConfig, augment: AugmentConfig, device: torch.device) -> Tensor:
+    """What the model gets of a batch, augmented on its device: (N, 3, T, H, W), video-major.
 
     Raises:
         HicoError: there are no clips, since neither a video nor its substitutes can be decoded.
@@ -274,18 +274,22 @@ def _clips_of(batch: Batch, config: Config, device: torch.device) -> Tensor:
         raise HicoError(
             f"{len(batch.unusable)} videos of one batch cannot be decoded; the last one: {batch.unusable[-1].reason}"
         )
-    augment = config.augment
-    clips = apply_augmentation(
+    return apply_augmentation(
         batch.crops.to(device, non_blocking=True),
         batch.draws,
-        size=config.data.crop_size,
+        size=data.crop_size,
         mean=augment.mean,
         std=augment.std,
     )
+
+
+def _clips_of(batch: Batch, config: Config, device: torch.device) -> Tensor:
+    """The same, video by video: (B, K, 3, T, H, W)."""
+    clips = augmented_clips(batch, data=config.data, augment=config.augment, device=device)
     return clips.unflatten(0, (len(batch.video_ids), -1))
 
 
-def _check_bad_videos(bad: dict[str, str], num_videos: int, allowed: float) -> None:
+def check_bad_videos(bad: dict[str, str], num_videos: int, allowed: float) -> None:
     """End the run when too many videos cannot be decoded.
 
     Raises:
@@ -500,7 +504,7 @@ def _train(
                 if video_id not in bad:
                     bad[video_id] = reason
                     on_bad_video(video_id, reason)
-            _check_bad_videos(bad, len(parts.videos), config.data.max_bad_fraction)
+            check_bad_videos(bad, len(parts.videos), config.data.max_bad_fraction)
             knn = _knn_accuracy(parts, config, world) if knn_due else None
             clips = _clips_of(batch, config, parts.device)
 

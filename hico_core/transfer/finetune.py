@@ -23,11 +23,10 @@ from hico_core.config import FinetuneConfig
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.records import FailedSource, Failure, sha256_of, update_failures
 from hico_core.corpus.storage import LocalCache, Location, default_cache_folder, write_atomically
-from hico_core.data.augment import apply_augmentation
 from hico_core.data.dataset import COLUMNS, ClipRequest, IndexedVideos
 from hico_core.data.decode import require_decoder
 from hico_core.data.labelled import FixedViews, RandomViews
-from hico_core.data.loader import Batch, PlannedStep, Position, num_workers, plan_steps, read_batches
+from hico_core.data.loader import PlannedStep, Position, num_workers, plan_steps, read_batches
 from hico_core.errors import HicoError, Interrupted
 from hico_core.interop import load_exactly, read_backbone_state
 from hico_core.model.classifier import VideoClassifier
@@ -35,7 +34,7 @@ from hico_core.model.s3dg import S3DG
 from hico_core.training.checkpoint import LAST, Progress, restore_last, save_checkpoint
 from hico_core.training.hardware import Precision, choose_precision, keep_freed_memory
 from hico_core.training.log import RunLog
-from hico_core.training.loop import DeviceName, choose_device
+from hico_core.training.loop import DeviceName, augmented_clips, check_bad_videos, choose_device
 from hico_core.training.optim import parameter_groups
 from hico_core.training.run_folder import open_run
 from hico_core.training.schedule import learning_rate
@@ -304,11 +303,7 @@ def _train(
                 if video_id not in bad:
                     bad[video_id] = reason
                     on_bad_video(video_id, reason)
-            if batch.crops is None or len(bad) > config.data.max_bad_fraction * len(parts.train):
-                raise HicoError(
-                    f"{len(bad)} of {len(parts.train)} videos cannot be decoded, more than "
-                    f"data.max_bad_fraction={config.data.max_bad_fraction}; the last one: {list(bad.values())[-1]}"
-                )
+            check_bad_videos(bad, len(parts.train), config.data.max_bad_fraction)
             lr = learning_rate(
                 plan.epoch,
                 peak=config.optim.base_lr,
@@ -317,7 +312,8 @@ def _train(
                 total_epochs=config.train.epochs,
             )
             labels = torch.tensor([parts.labels[video_id] for video_id in batch.video_ids]).to(parts.device)
-            loss, accuracy = _step(parts, _clips_of(batch, config, parts.device), labels, lr=lr)
+            clips = augmented_clips(batch, data=config.data, augment=config.augment, device=parts.device)
+            loss, accuracy = _step(parts, clips, labels, lr=lr)
             position = plan.position.after_step()
             losses.append(loss)
             now = clock()
@@ -365,18 +361,6 @@ def _step(parts: _Parts, clips: Tensor, labels: Tensor, *, lr: float) -> tuple[f
     return float(loss.detach()), float((scores.argmax(dim=1) == labels).double().mean())
 
 
-def _clips_of(batch: Batch, config: FinetuneConfig, device: torch.device) -> Tensor:
-    """What the model gets of a batch: (N, 3, T, H, W)."""
-    assert batch.crops is not None
-    return apply_augmentation(
-        batch.crops.to(device, non_blocking=True),
-        batch.draws,
-        size=config.data.crop_size,
-        mean=config.augment.mean,
-        std=config.augment.std,
-    )
-
-
 def _predict(
     config: FinetuneConfig,
     parts: _Parts,
@@ -414,7 +398,8 @@ def _predict(
                 failed.append(FailedSource(videos.source(number), Failure(stage="decode", error=reason)))
                 predictions.append(Prediction(video_id, label, None, None, in_top5=False))
             else:
-                scores = view_scores(parts.model, _clips_of(batch, config, parts.device), precision=parts.precision)
+                clips = augmented_clips(batch, data=config.data, augment=config.augment, device=parts.device)
+                scores = view_scores(parts.model, clips, precision=parts.precision)
                 predictions.append(predict(video_id, label, scores))
             on_tested(number + 1, len(videos))
     finally:

@@ -15,7 +15,7 @@ from hico_core.corpus.storage import LocalCache
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.data.dataset import ClipRequest, IndexedVideos
 from hico_core.data.decode import decode_frames
-from hico_core.data.labelled import FixedViews, RandomViews, rate_of, read_numbered
+from hico_core.data.labelled import FixedViews, RandomViews, count_and_rate, read_numbered
 from hico_core.data.sampling import random_view_indices, view_indices
 
 DATA = DataConfig(num_frames=8, frame_stride=4, short_side=None)
@@ -65,7 +65,7 @@ def test_frames_by_number(videos: IndexedVideos, frames: list[int]) -> None:
 def test_a_variable_rate_shows_what_a_player_would(videos: IndexedVideos) -> None:
     """Frames 90 to 150 are missing: the one before them stays."""
     pieces = videos.pieces(number(videos, "uneven"))
-    total, fps = rate_of(pieces)
+    total, fps = count_and_rate(pieces)
     moments = [1.0, 4.0, 6.0]
     read = read_numbered(pieces, [round(moment * fps) for moment in moments], data=DATA, cache=CACHE)
     shown = [painted_number(picture.numpy()) for picture in read]

@@ -171,6 +171,18 @@ def test_a_test_video_that_cannot_be_decoded_counts_as_wrong(root: Path, tmp_pat
     assert (tmp_path / "run" / "predictions.csv").read_text().splitlines()[-1] == "d,1,,,False"
 
 
+def test_too_many_bad_videos_end_the_run(root: Path, tmp_path: Path) -> None:
+    add_labelled(tmp_path / "root", tmp_path, "train", {"a": 0, "b": 1, "c": 0})
+    (tmp_path / "b.mp4").write_bytes(b"no video any more")
+    with pytest.raises(HicoError, match=r"1 of 3 videos cannot be decoded, more than data\.max_bad_fraction=0\.05"):
+        finetune(
+            tiny("train.batch_size=2"),
+            root=tmp_path / "root",
+            run_dir=tmp_path / "run",
+            encoder=root.parent / "encoder.safetensors",
+        )
+
+
 def test_what_does_not_fit_is_said_before_any_work(root: Path, tmp_path: Path) -> None:
     with pytest.raises(HicoError, match="too large for 8 labelled videos; use --batch-size 8 or fewer"):
         run(tiny("train.batch_size=9"), root, tmp_path / "run")
