@@ -7,9 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hico_core.errors import Interrupted
+
+if TYPE_CHECKING:
+    from hico_core.corpus.events import VideoEvent
 
 # (how much is done, what happened in words, the same for programs)
 Report = Callable[[float, str, dict[str, Any]], None]
@@ -40,7 +43,34 @@ def result(text: str, fields: dict[str, Any], *, as_json: bool) -> None:
 def complain(text: str) -> None:
     """One line about something that went wrong while the work goes on; of several processes, the first one's."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"hico: {text}", file=sys.stderr, flush=True)
+        print(f"hico: {_one_line(text)}", file=sys.stderr, flush=True)
+
+
+def _one_line(text: str) -> str:
+    """The text with what a terminal would not show as it is, such as line breaks in names of files, written out."""
+    plain = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
+
+
+def telling(report: Report, *, done: str, parts: str) -> "Callable[[VideoEvent], None]":
+    """What to do at each video: move the progress on, and say what failed or is worth knowing.
+
+    Args:
+        report: from `progress`.
+        done: what happened to a video that is done, in one word.
+        parts: what its parts are called.
+
+    """
+
+    def on_event(event: "VideoEvent") -> None:
+        if event.note and event.outcome != "failed before":
+            complain(f"{event.source}: {event.note}")
+        outcome = done if event.outcome == "done" else event.outcome
+        count = f"{event.num_done}/{event.num_videos}"
+        fields = {"video": event.video_id, "outcome": outcome, parts: event.num_parts}
+        report(event.num_done, f"{count} {event.video_id}: {outcome}, {event.num_parts} {parts}", fields)
+
+    return on_event
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def doctor(
     if loader:
         _measure_loader(root, as_json=json)
         return
-    from hico_core.corpus.storage import locate
+    from hico_core.corpus.addresses import locate
     from hico_core.doctor import examine
 
     findings = []
@@ -43,7 +43,7 @@ def doctor(
 
 
 def _measure_loader(root: str, *, as_json: bool) -> None:
-    from hico_core.corpus.storage import locate
+    from hico_core.corpus.addresses import locate
     from hico_core.doctor import measure_loader
 
     speed = measure_loader(locate(root), workers=min(os.cpu_count() or 1, 8))

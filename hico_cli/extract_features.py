@@ -46,9 +46,10 @@ def extract_features(
     Writes ROOT/features/NAME/<id>.npy and a line a video in manifest.jsonl. Finished videos are left alone. Exit
     code 3: some videos failed; they are listed in ROOT/failures.jsonl.
     """
+    from hico_core.corpus.addresses import locate, require_reachable
+    from hico_core.corpus.cache import LocalCache, default_cache_folder
     from hico_core.corpus.ids import find_sources
     from hico_core.corpus.index import read_index_table
-    from hico_core.corpus.storage import LocalCache, default_cache_folder, locate, require_reachable
     from hico_core.data.dataset import COLUMNS, IndexedVideos
     from hico_core.transfer.features import FeatureEvent, FeatureExtractor, FeatureJob, indexed_jobs
     from hico_core.transfer.features import extract_features as extract

@@ -71,8 +71,8 @@ def finetune(
     given = as_overrides(shortcuts, epochs=epochs, read=lambda: load_any_finetuning(config, base=recipe)[0])
     settings, authors = load_any_finetuning(config, base=recipe, overrides=given + (override or []))
 
+    from hico_core.corpus.addresses import locate, require_reachable
     from hico_core.corpus.lists import find_labelled_lists
-    from hico_core.corpus.storage import locate, require_reachable
 
     place = locate(root)
     require_reachable(place)

@@ -1,24 +1,24 @@
 """`hico index`: clips -> index.parquet and training.txt."""
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
-from hico_cli.console import complain, progress, raising_on_signals, result
-from hico_cli.options import DEFAULT_ROOT, CacheDir, CacheSize, Json, Root, read_size
+from hico_cli.console import complain, progress, raising_on_signals, result, telling
+from hico_cli.options import DEFAULT_ROOT, CacheDir, CacheSize, Ids, Json, Move, Root, read_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from hico_core.authors_config import AuthorsConfig
     from hico_core.authors_finetuning import AuthorsFinetuning
-    from hico_core.corpus.adopt import FoundVideo
-    from hico_core.corpus.ids import Source
+    from hico_core.corpus.addresses import Location
+    from hico_core.corpus.cache import LocalCache
+    from hico_core.corpus.ids import IdRule, Source
+    from hico_core.corpus.intake import Candidate, Rules
     from hico_core.corpus.lists import CorpusList
     from hico_core.corpus.records import Subset
-    from hico_core.corpus.storage import LocalCache, Location
 
 
 def index(
@@ -48,6 +48,8 @@ def index(
         float, typer.Option(min=0.0, max=1.0, help="Part of the training videos to validate on, drawn by id.")
     ] = 0.0,
     subset: Annotated[Literal["train", "val", "test"], typer.Option(help="Of the --untrimmed videos.")] = "train",
+    id_rule: Ids = "stem",
+    move: Move = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Videos looked at at a time. Default: one a core.")] = None,
     cache_dir: CacheDir = None,
     cache_size: CacheSize = "20GB",
@@ -58,32 +60,29 @@ def index(
     Writes ROOT/index.parquet and ROOT/training.txt (validation.txt, testing.txt for the other subsets). Exit code 3:
     some videos failed, or --check found differences.
     """
+    from hico_core.corpus.addresses import locate, require_reachable
+    from hico_core.corpus.cache import LocalCache, default_cache_folder
+    from hico_core.corpus.engine import available_cores
     from hico_core.corpus.index import build_index
-    from hico_core.corpus.storage import LocalCache, default_cache_folder, locate, require_reachable
 
     place = locate(root)
     require_reachable(place)
+    if isinstance(place, Path):
+        place = place.absolute()
     if check:
         _check(place, as_json=json)
         return
     cache = LocalCache(cache_dir or default_cache_folder(), size_bytes=read_size(cache_size))
-    workers = workers or os.cpu_count() or 1
+    intake = _Intake(place, subset, id_rule, move, workers or available_cores(), cache, json)
     num_failed = 0
     with raising_on_signals("stopped; the old index is as it was, and the same command goes on"):
         if adopt:
-            num_failed += _adopt(place, None, workers=workers, cache=cache)
+            num_failed += intake.adopt()
         if untrimmed:
-            from hico_core.corpus.ids import find_sources
-
-            num_failed += _add_untrimmed(
-                find_sources(untrimmed), place, subset=subset, workers=workers, cache=cache, as_json=json
-            )
+            num_failed += intake.add_untrimmed(untrimmed)
         if list_file:
             listed = locate(list_file)
-            folder = listed.parent if data_root is None else locate(data_root)
-            num_failed += add_listed(
-                listed, folder, root=place, subset=subset, workers=workers, cache=cache, as_json=json
-            )
+            num_failed += intake.add_listed(listed, listed.parent if data_root is None else locate(data_root))
         summary = build_index(place, val_fraction=val_fraction)
     left_out = f"; {summary.num_failed} videos that failed are left out" if summary.num_failed else ""
     text = f"{summary.num_clips} clips of {summary.num_videos} videos in {root}/index.parquet{left_out}"
@@ -103,28 +102,6 @@ def _check(root: "Location", *, as_json: bool) -> None:
     result(text, {"differences": [difference._asdict() for difference in differences]}, as_json=as_json)
     if differences:
         raise typer.Exit(3)
-
-
-def add_listed(
-    list_file: "Location",
-    data_root: "Location",
-    *,
-    root: "Location",
-    subset: "Subset",
-    workers: int,
-    cache: "LocalCache",
-    as_json: bool,
-) -> int:
-    """Add the clips or videos of a list to the records; how many videos failed."""
-    from hico_core.corpus.lists import is_list_of_clips, labelled_videos, listed_clips
-
-    if isinstance(data_root, Path):
-        data_root = data_root.resolve()
-    if is_list_of_clips(list_file):
-        clips = listed_clips(list_file, data_root=data_root, subset=subset)
-        return _adopt(root, clips, workers=workers, cache=cache)
-    videos = labelled_videos(list_file, data_root=data_root)
-    return _add_untrimmed(videos, root, subset=subset, workers=workers, cache=cache, as_json=as_json)
 
 
 def add_their_data(
@@ -147,8 +124,10 @@ def add_their_data(
         as_json: tell programs.
 
     """
+    from hico_core.corpus.addresses import locate
+    from hico_core.corpus.cache import LocalCache, default_cache_folder
+    from hico_core.corpus.engine import available_cores
     from hico_core.corpus.index import build_index
-    from hico_core.corpus.storage import LocalCache, default_cache_folder, locate
 
     if data_root is None and (root / "index.parquet").exists():
         return
@@ -159,50 +138,72 @@ def add_their_data(
     data = theirs.config.data
     cache = LocalCache(Path(data.cache_dir or default_cache_folder()), size_bytes=int(data.cache_gb * 1e9))
     for subset, listed in find(locate(folder), None if lists is None else locate(lists)).items():
-        add_listed(*listed, root=root, subset=subset, workers=os.cpu_count() or 1, cache=cache, as_json=as_json)
+        _Intake(root, subset, "stem", False, available_cores(), cache, as_json).add_listed(*listed)
     build_index(root)
 
 
-def _adopt(root: "Location", videos: "Sequence[FoundVideo] | None", *, workers: int, cache: "LocalCache") -> int:
-    from hico_core.corpus.adopt import AdoptEvent, adopt_clips
+class _Intake(NamedTuple):
+    """How videos come into a workspace by this command, in each of its ways; how many failed is returned."""
 
-    def on_event(event: AdoptEvent) -> None:
-        if event.record.failure:
-            complain(f"{event.record.video_id}: {event.record.failure.error}")
-        elif event.gaps:
-            gaps = ", ".join(f"{gap.start_ms / 1000:g} to {gap.end_ms / 1000:g} s" for gap in event.gaps)
-            complain(f"{event.record.video_id}: has no clip of {gaps}; adopted with the gaps")
+    root: "Location"
+    subset: "Subset"
+    id_rule: "IdRule"
+    move: bool
+    workers: int
+    cache: "LocalCache"
+    as_json: bool
 
-    return adopt_clips(root, videos=videos, workers=workers, cache=cache, on_event=on_event)
+    def add_untrimmed(self, inputs: list[str]) -> int:
+        """Videos of folders, read in place."""
+        from hico_core.corpus.ids import find_sources
 
+        return self._add(find_sources(inputs, id_rule=self.id_rule))
 
-def _add_untrimmed(
-    sources: "Sequence[Source]",
-    root: "Location",
-    *,
-    subset: "Subset",
-    workers: int,
-    cache: "LocalCache",
-    as_json: bool,
-) -> int:
-    from hico_core.corpus.records import UntrimmedOptions
-    from hico_core.corpus.untrimmed import UntrimmedEvent, add_untrimmed
+    def add_listed(self, list_file: "Location", data_root: "Location") -> int:
+        """The clips or videos of a list."""
+        from hico_core.corpus.intake import Candidate
+        from hico_core.corpus.lists import is_list_of_clips, labelled_videos, listed_clips
+        from hico_core.corpus.records import AdoptedOptions
 
-    with progress("untrimmed", total=len(sources), as_json=as_json) as report:
+        if isinstance(data_root, Path):
+            data_root = data_root.resolve()
+        if is_list_of_clips(list_file):
+            options = AdoptedOptions(subset=self.subset)
+            return self.adopt([Candidate(video, options) for video in listed_clips(list_file, data_root=data_root)])
+        return self._add(labelled_videos(list_file, data_root=data_root, id_rule=self.id_rule))
 
-        def on_event(event: UntrimmedEvent) -> None:
-            record = event.record
-            if record.failure:
-                complain(f"{record.source.path}: {record.failure.error}")
-            fields = {"video": record.video_id, "rows": len(record.clips)}
-            text = f"{event.num_done}/{event.num_videos} {record.video_id}: {len(record.clips)} rows"
-            report(event.num_done, text, fields)
+    def adopt(self, videos: "list[Candidate] | None" = None) -> int:
+        """Clips that another tool cut; None: those in the workspace."""
+        from hico_core.corpus.adopt import adopt_clips, find_clips
 
-        return add_untrimmed(
-            sources,
-            root=root,
-            options=UntrimmedOptions(subset=subset),
-            workers=workers,
-            cache=cache,
-            on_event=on_event,
-        )
+        if videos is None and isinstance(self.root, Path):
+            videos = find_clips(self.root)
+        with progress("clips", total=len(videos or []), as_json=self.as_json) as report:
+            return adopt_clips(
+                self.root,
+                videos=videos,
+                workers=self.workers,
+                cache=self.cache,
+                on_event=telling(report, done="adopted", parts="clips"),
+                rules=self._rules(),
+            ).num_failed
+
+    def _add(self, sources: "Sequence[Source]") -> int:
+        from hico_core.corpus.records import UntrimmedOptions
+        from hico_core.corpus.untrimmed import add_untrimmed
+
+        with progress("untrimmed", total=len(sources), as_json=self.as_json) as report:
+            return add_untrimmed(
+                sources,
+                root=self.root,
+                options=UntrimmedOptions(subset=self.subset),
+                workers=self.workers,
+                cache=self.cache,
+                on_event=telling(report, done="indexed", parts="rows"),
+                rules=self._rules(),
+            ).num_failed
+
+    def _rules(self) -> "Rules":
+        from hico_core.corpus.intake import Rules
+
+        return Rules(retry_failed=True, move=self.move)

@@ -9,7 +9,7 @@ from hico_cli.console import complain, result
 from hico_cli.options import Json, local_part
 
 if TYPE_CHECKING:
-    from hico_core.corpus.storage import Location
+    from hico_core.corpus.addresses import Location
 
 
 def inspect(
@@ -26,7 +26,7 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Describe a checkpoint, or draw the clips of some videos before and after augmentation."""
-    from hico_core.corpus.storage import locate, require_reachable
+    from hico_core.corpus.addresses import locate, require_reachable
 
     place = locate(target)
     if isinstance(place, Path) and not place.is_dir():

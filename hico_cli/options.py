@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from hico_core.config import Config, FinetuneConfig
-    from hico_core.corpus.storage import Location
+    from hico_core.corpus.addresses import Location
 
 Root = Annotated[
     str, typer.Option("--root", envvar="HICO_ROOT", help="The workspace: clips, index, runs and features.")
@@ -49,6 +49,20 @@ CacheDir = Annotated[
 ]
 
 CacheSize = Annotated[str, typer.Option("--cache-size", metavar="SIZE", help="What those copies may take.")]
+
+
+Ids = Annotated[
+    Literal["stem", "relpath"],
+    typer.Option(
+        "--id", help="What names a video: its file's name, or with the folders before it, d1/0001.mp4 -> d1-0001."
+    ),
+]
+
+Move = Annotated[
+    bool, typer.Option("--move", help="Let videos change from the subset that they are in to the one given here.")
+]
+
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")]
 
 
 def require_file_name_part(text: str, *, option: str) -> None:

@@ -93,8 +93,8 @@ def pretrain(
     settings, authors = load_any_config(config, base=base, overrides=given + (override or []))
     base = f"{settings.dataset}-{settings.recipe}"
 
+    from hico_core.corpus.addresses import locate, require_reachable
     from hico_core.corpus.lists import find_training_list
-    from hico_core.corpus.storage import locate, require_reachable
 
     place = locate(root)
     require_reachable(place)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hico_cli.console import complain, progress, raising_on_signals, result
-from hico_cli.options import DEFAULT_ROOT, CacheDir, Json, Root, read_size
+from hico_cli.console import complain, progress, raising_on_signals, result, telling
+from hico_cli.options import DEFAULT_ROOT, CacheDir, Ids, Json, Move, RetryFailed, Root, read_size
 
 if TYPE_CHECKING:
     from hico_core.corpus.records import SplitOptions
@@ -50,8 +50,12 @@ def split(
         str | None, typer.Option(help="Of the cluster's head. Default: RAY_ADDRESS, else a new one on this machine.")
     ] = None,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only part I of N, for job arrays.")] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Split finished videos again.")] = False,
+    id_rule: Ids = "stem",
+    move: Move = False,
+    retry_failed: RetryFailed = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Split finished videos again; their clips stay until new ones are checked.")
+    ] = False,
     checksum: Annotated[
         bool, typer.Option("--checksum", help="Tell sources apart by SHA-256, not by time of change.")
     ] = False,
@@ -66,10 +70,12 @@ def split(
     Finished videos are left alone, so the same command goes on where it was stopped. Exit code 3: some videos
     failed; they are listed in ROOT/failures.jsonl.
     """
+    from hico_core.corpus.addresses import locate, require_reachable
+    from hico_core.corpus.cache import default_cache_folder
+    from hico_core.corpus.engine import available_cores
     from hico_core.corpus.ids import find_sources
     from hico_core.corpus.records import PROFILES
-    from hico_core.corpus.split import SplitEvent, SplitPolicy, split_videos
-    from hico_core.corpus.storage import default_cache_folder, locate, require_reachable
+    from hico_core.corpus.split import SplitPolicy, split_videos
 
     place = locate(root)
     require_reachable(place)
@@ -90,34 +96,26 @@ def split(
     base = PROFILES[profile].model_dump() | {"subset": subset, "segment_seconds": segment_seconds, "tail": tail}
     options = _validated(base | {key: value for key, value in changes.items() if value is not None})
     part = _read_shard(shard) if shard else None
-    sources = find_sources(inputs)
+    sources = find_sources(inputs, id_rule=id_rule)
     if isinstance(place, Path):
         place = place.absolute()
     with (
         raising_on_signals("stopped; the same command goes on"),
         progress("split", total=len(sources), as_json=json) as report,
     ):
-
-        def on_event(event: SplitEvent) -> None:
-            record = event.record
-            if record.failure and event.outcome == "failed":
-                complain(f"{record.source.path}: {record.failure.error}")
-            count = f"{event.num_done}/{event.num_videos}"
-            fields = {"video": record.video_id, "outcome": event.outcome, "clips": len(record.clips)}
-            report(event.num_done, f"{count} {record.video_id}: {event.outcome}, {len(record.clips)} clips", fields)
-
         summary = split_videos(
             sources,
             root=place,
             options=options,
-            workers=workers or os.cpu_count() or 1,
-            on_event=on_event,
+            workers=workers or available_cores(),
+            on_event=telling(report, done="split", parts="clips"),
             policy=SplitPolicy(
                 verify=verify,
                 on_corrupt=on_corrupt,
                 checksum=checksum,
                 force=force,
                 retry_failed=retry_failed,
+                move=move,
                 timeout_seconds=timeout,
                 min_free_bytes=read_size(min_free),
             ),
@@ -126,10 +124,15 @@ def split(
             ray_address=None if engine == "local" else ray_address or os.environ.get("RAY_ADDRESS") or "local",
         )
     text = (
-        f"{summary.num_split} videos split, {summary.num_unchanged} unchanged, {summary.num_failed} failed; "
-        f"{summary.num_clips} clips in {root}/{subset}"
+        f"{summary.num_done} videos split, {summary.num_unchanged} unchanged, {summary.num_failed} failed; "
+        f"{summary.num_parts} clips in {root}/{subset}"
     )
-    result(text, {**summary._asdict(), "folder": f"{root}/{subset}"}, as_json=json)
+    fields = {**summary._asdict(), "folder": f"{root}/{subset}"}
+    result(
+        text,
+        {{"num_done": "num_split", "num_parts": "num_clips"}.get(k, k): v for k, v in fields.items()},
+        as_json=json,
+    )
     if summary.num_failed:
         before = f", {summary.num_failed_before} of them before (--retry-failed)" if summary.num_failed_before else ""
         complain(f"{summary.num_failed} videos failed{before}: {root}/failures.jsonl")
@@ -172,8 +175,8 @@ def _read_shard(text: str) -> tuple[int, int]:
 
 def _print_status(root: str, *, as_json: bool) -> None:
     """A table of what the records of a workspace say."""
+    from hico_core.corpus.addresses import locate
     from hico_core.corpus.status import summarise_records
-    from hico_core.corpus.storage import locate
 
     rows = summarise_records(locate(root))
     if as_json:

@@ -13,10 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from hico_core.corpus.addresses import Location, require_reachable
 from hico_core.corpus.encode import require_encoder
 from hico_core.corpus.ffmpeg import Ffmpeg, find_ffmpeg
 from hico_core.corpus.records import Encoder, SplitOptions
-from hico_core.corpus.storage import Location, require_reachable
 from hico_core.errors import HicoError
 
 # A loader with many workers holds a few files each; with 256 open files, the default of some systems, it fails.

@@ -1,6 +1,10 @@
 """What goes wrong for a user. Each message names the file or value and says what to do about it."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+# Of what a program writes, the end says most.
+_STDERR_TAIL = 20
 
 
 class HicoError(Exception):
@@ -18,10 +22,23 @@ class UsageError(HicoError):
 class BadVideo(HicoError):
     """One video cannot be used; the work goes on with the others."""
 
-    def __init__(self, path: Path | str, reason: str) -> None:
+    def __init__(
+        self, path: Path | str, reason: str, *, stage: str = "probe", stderr_lines: Sequence[str] = ()
+    ) -> None:
+        """Say what is wrong with a video.
+
+        Args:
+            path: the video.
+            reason: in words.
+            stage: of the work on it.
+            stderr_lines: what a program wrote about it; the last ones are kept.
+
+        """
         super().__init__(str(path), reason)
         self.path = Path(path)
         self.reason = reason
+        self.stage = stage
+        self.stderr_tail = list(stderr_lines[-_STDERR_TAIL:])
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"

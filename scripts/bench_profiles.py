@@ -17,12 +17,12 @@ from pathlib import Path
 
 from benchmarking import Cost, alternate, cost_of_call, make_sources, ratio, report, summary
 
+from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ffmpeg import find_ffmpeg
 from hico_core.corpus.ids import find_sources
 from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos
-from hico_core.corpus.storage import LocalCache
 from hico_core.data.dataset import IndexedVideos, read_clip
 
 PROFILES = {

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from benchmarking import Cost, alternate, cost_of_call, cost_of_command, make_sources, ratio, report, summary
 
+from hico_core.corpus.commit import commit
 from hico_core.corpus.encode import ffmpeg_arguments
 from hico_core.corpus.ffmpeg import Ffmpeg, find_ffmpeg, passthrough_arguments
 from hico_core.corpus.plan import plan_clips
 from hico_core.corpus.probe import probe
-from hico_core.corpus.records import ClipRecord, SourceFile, SplitOptions, VideoRecord, write_record
+from hico_core.corpus.records import ClipRecord, SourceFile, SplitOptions, VideoRecord
 
 HICO = [sys.executable, "-c", "from hico_cli.main import main; main()"]
 
@@ -125,7 +126,9 @@ def make_finished_root(root: Path, count: int) -> Path:
             variable_fps=False,
             clips=clips,
         )
-        write_record(root, record, scratch=scratch)
+        folder = scratch / name
+        folder.mkdir()
+        commit(root, record, folder, None)
     return videos
 
 

@@ -38,6 +38,7 @@ def numbered_video(
 
     keep: an ffmpeg `select` expression of the frames that stay, with their times: a variable frame rate.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     width, height = map(int, size.split("x"))
     bar = width // BITS
     value = f"255*mod(floor(N/pow(2,{BITS - 1}-min(floor(X/{bar}),{BITS - 1}))),2)"

@@ -1,39 +1,21 @@
 """Clips that another tool cut in the authors' naming -> records, so that they are indexed as they are."""
 
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from hico_core import __version__
-from hico_core.corpus.engine import run_on_threads
+from hico_core.corpus.addresses import Location
+from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.ids import ClipName, parse_clip_name
-from hico_core.corpus.probe import VideoInfo, frame_rate, largest_keyframe_interval, probe
-from hico_core.corpus.records import (
-    AdoptedOptions,
-    ClipRecord,
-    FailedSource,
-    Failure,
-    SourceFile,
-    Subset,
-    VideoRecord,
-    read_record,
-    sha256_of,
-    update_failures,
-    write_record,
-)
-from hico_core.corpus.storage import LocalCache, Location
-from hico_core.errors import BadVideo, UsageError
-
-
-class FoundVideo(NamedTuple):
-    """The clips of one video in a folder, in time order."""
-
-    video_id: str
-    subset: Subset
-    files: Sequence[Location]
+from hico_core.corpus.intake import Candidate, Made, Rules, take_in, told
+from hico_core.corpus.lists import clips_source
+from hico_core.corpus.probe import VideoInfo, frame_rate, is_countable, largest_keyframe_interval, probe
+from hico_core.corpus.records import AdoptedOptions, ClipRecord, Subset, read_record, sha256_of
+from hico_core.corpus.workspace import scratch_folder
+from hico_core.errors import BadVideo, HicoError, UsageError
 
 
 class Gap(NamedTuple):
@@ -43,12 +25,33 @@ class Gap(NamedTuple):
     end_ms: int
 
 
-def find_clips(root: Path) -> Iterator[FoundVideo]:
-    """The clips in the folders train, val and test, by video. A name that is no clip's is passed over."""
+def find_clips(root: Path) -> list[Candidate]:
+    """The clips in the folders train, val and test of which no record of a split tells, by video.
+
+    A name that is no clip's is passed over.
+
+    Raises:
+        UsageError: there are none.
+
+    """
+    found: list[Candidate] = []
     for subset in get_args(Subset):
         names = [(parsed, path) for path in (root / subset).glob("v_*.mp4") if (parsed := parse_clip_name(path.name))]
         for video_id, group in groupby(sorted(names), key=lambda pair: pair[0].video_id):
-            yield FoundVideo(video_id, subset, [path for _, path in group])
+            source = clips_source(video_id, [path for _, path in group])
+            if source.obstacle or not _was_split_here(root, video_id):
+                found.append(Candidate(source, AdoptedOptions(subset=subset)))
+    if not found:
+        raise UsageError(f"{root}: no clips without a record in train/, val/ or test/ (v_<id>_<start>_<end>.mp4)")
+    return found
+
+
+def _was_split_here(root: Path, video_id: str) -> bool:
+    try:
+        record = read_record(root, video_id)
+    except HicoError:  # told of by the intake, as of one video among the others
+        return False
+    return record is not None and not record.failure and record.options.kind == "split"
 
 
 def find_gaps(names: Sequence[ClipName]) -> list[Gap]:
@@ -65,23 +68,16 @@ def find_gaps(names: Sequence[ClipName]) -> list[Gap]:
     return [Gap(end, name.start_ms) for end, name in zip(borders, names, strict=False) if end < name.start_ms]
 
 
-class AdoptEvent(NamedTuple):
-    """The clips of one video are dealt with."""
-
-    record: VideoRecord
-    gaps: list[Gap]
-    folder: Location  # of the clips
-
-
 def adopt_clips(
     root: Location,
     *,
-    videos: Iterable[FoundVideo] | None = None,
+    videos: Iterable[Candidate] | None = None,
     workers: int,
     cache: LocalCache,
-    on_event: Callable[[AdoptEvent], None],
-) -> int:
-    """Write a record for each video whose clips another tool cut, and that has none.
+    on_event: Callable[[VideoEvent], None] = lambda event: None,
+    rules: Rules = Rules(retry_failed=True),  # noqa: B008 - immutable
+) -> Summary:
+    """Write a record for each video whose clips another tool cut.
 
     Times are taken from the names; sizes and frames from the files. Videos with overlapping clips are refused.
 
@@ -90,47 +86,54 @@ def adopt_clips(
         videos: the clips, wherever they lie; None: those in the workspace.
         workers: how many videos at a time.
         cache: for clips in buckets, which are fetched once to be looked at.
-        on_event: told of each video, and of the gaps between its clips.
-
-    Returns:
-        How many videos cannot be used; they are listed in `<root>/failures.jsonl`.
+        on_event: told of each video; its note names the gaps between the clips.
+        rules: when a known video is looked at again.
 
     Raises:
         UsageError: the workspace lies in a bucket, or there are no such clips.
+        HicoError: an id belongs to another video, or another command is writing here.
 
     """
     if not isinstance(root, Path):
         raise UsageError(f"{root}: records of clips that another tool cut need a local workspace")
-    if videos is None:
-        videos = [video for video in find_clips(root) if not _is_ours(root, video)]
-        if not videos:
-            raise UsageError(f"{root}: no clips without a record in train/, val/ or test/ (v_<id>_<start>_<end>.mp4)")
-    else:
-        videos = [video for video in videos if not _is_ours(root, video)]
-    (root / "records").mkdir(parents=True, exist_ok=True)
-    failed: list[FailedSource] = []
-    fine: list[str] = []
-    with tempfile.TemporaryDirectory(prefix=".adopt-", dir=root) as folder:
-        work = partial(_adopt, root=root, cache=cache, scratch=Path(folder))
-        for event in run_on_threads(work, videos, workers=workers, stop=lambda: None):
-            name = f"{event.folder}/v_{event.record.video_id}_*.mp4"
-            if event.record.failure:
-                failed.append(FailedSource(name, event.record.failure))
-            else:
-                fine.append(name)
-            on_event(event)
-    update_failures(root, command="index", fine=fine, failed=failed)
-    return len(failed)
+    events = take_in(
+        find_clips(root) if videos is None else list(videos),
+        root=root,
+        scratch=scratch_folder(root, root),
+        command="index",
+        rules=rules,
+        make=partial(_make, root=root, cache=cache),
+        workers=workers,
+    )
+    return told(events, on_event)
 
 
-def _is_ours(root: Path, video: FoundVideo) -> bool:
-    """Whether a video's clips are just those of a record that is not a failure."""
-    record = read_record(root, video.video_id)
-    if record is None or record.failure:
-        return False
-    if record.options.kind == "split":
-        return True
-    return [clip.path for clip in record.clips] == [_row_path(path, root) for path in video.files]
+def _make(candidate: Candidate, folder: Path, *, root: Path, cache: LocalCache) -> Made:
+    """Look at the clips of one video.
+
+    Raises:
+        BadVideo: they cannot be used.
+
+    """
+    source = candidate.source
+    names = [name for path in source.clips if (name := parse_clip_name(path.name))]
+    try:
+        gaps = find_gaps(names)
+    except ValueError as overlap:
+        raise BadVideo(str(source.path), str(overlap), stage="adopt") from overlap
+    looked_at = [_look_at(path, cache) for path in source.clips]
+    infos = [info for info, _ in looked_at]
+    clips = [
+        _clip_record(path, name, info, row_path=_row_path(path, root), sha256=sha256)
+        for path, name, (info, sha256) in zip(source.clips, names, looked_at, strict=True)
+    ]
+    seconds = [
+        clip.start_seconds + moment for clip, info in zip(clips, infos, strict=True) for moment in info.frame_seconds
+    ]
+    variable = frame_rate(sorted(seconds)).variable or not all(map(is_countable, infos))
+    missing = ", ".join(f"{gap.start_ms / 1000:g} to {gap.end_ms / 1000:g} s" for gap in gaps)
+    note = f"has no clip of {missing}; adopted with the gaps" if gaps else ""
+    return Made(clips, fps=frame_rate(infos[0].frame_seconds).fps, variable_fps=variable, note=note)
 
 
 def _row_path(path: Location, root: Path) -> str:
@@ -138,46 +141,6 @@ def _row_path(path: Location, root: Path) -> str:
     if isinstance(path, Path) and path.is_relative_to(root):
         return path.relative_to(root).as_posix()
     return str(path)
-
-
-def _adopt(video: FoundVideo, *, root: Path, cache: LocalCache, scratch: Path) -> AdoptEvent:
-    """Look at the clips of one video and commit its record, good or bad."""
-    record = VideoRecord(
-        hico_version=__version__,
-        video_id=video.video_id,
-        source=SourceFile(path="", size_bytes=0, mtime_ns=0),
-        options=AdoptedOptions(subset=video.subset),
-        attempts=1,
-    )
-    gaps: list[Gap] = []
-    try:
-        names = [parse_clip_name(path.name) for path in video.files]
-        gaps = find_gaps([name for name in names if name])
-        looked_at = [_look_at(path, cache) for path in video.files]
-    except BadVideo as bad:
-        record = record.model_copy(update={"failure": Failure(stage="probe", error=str(bad))})
-    except ValueError as overlap:
-        record = record.model_copy(update={"failure": Failure(stage="adopt", error=str(overlap))})
-    else:
-        infos = [info for info, _ in looked_at]
-        clips = [
-            _clip_record(path, info, row_path=_row_path(path, root), sha256=sha256)
-            for path, (info, sha256) in zip(video.files, looked_at, strict=True)
-        ]
-        seconds = [
-            clip.start_seconds + moment
-            for clip, info in zip(clips, infos, strict=True)
-            for moment in info.frame_seconds
-        ]
-        # Frames of a constant rate are counted from the start that the container names.
-        countable = all(info.start_tick == info.timestamps[0] for info in infos)
-        variable = frame_rate(sorted(seconds)).variable or not countable
-        record = record.model_copy(
-            update={"fps": frame_rate(infos[0].frame_seconds).fps, "variable_fps": variable, "clips": clips}
-        )
-    own = Path(tempfile.mkdtemp(dir=scratch))
-    write_record(root, record, scratch=own)
-    return AdoptEvent(record, gaps, video.files[0].parent)
 
 
 def _look_at(path: Location, cache: LocalCache) -> tuple[VideoInfo, str]:
@@ -189,15 +152,16 @@ def _look_at(path: Location, cache: LocalCache) -> tuple[VideoInfo, str]:
     """
     try:
         with cache.local(path) as local:
-            return probe(local), sha256_of(local)
+            info, sha256 = probe(local), sha256_of(local)
     except FileNotFoundError:
-        raise BadVideo(str(path), "no such file") from None
+        raise BadVideo(str(path), f"its clip {path.name} is missing") from None
+    except BadVideo as bad:
+        raise BadVideo(str(path), f"its clip {path.name} {bad.reason}") from bad
+    return info, sha256
 
 
-def _clip_record(path: Location, info: VideoInfo, *, row_path: str, sha256: str) -> ClipRecord:
+def _clip_record(path: Location, name: ClipName, info: VideoInfo, *, row_path: str, sha256: str) -> ClipRecord:
     """What the index says of a clip of which only the file is known."""
-    name = parse_clip_name(path.name)
-    assert name is not None
     seconds = info.frame_seconds
     start = name.start_ms / 1000
     return ClipRecord(

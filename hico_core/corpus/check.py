@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from hico_core.corpus.addresses import Location, path_of
 from hico_core.corpus.ids import parse_clip_name
 from hico_core.corpus.records import ClipRecord, Subset, VideoRecord, read_records, sha256_of
-from hico_core.corpus.storage import Location, path_of
 from hico_core.errors import HicoError
 
 _BLOCK = 1 << 20

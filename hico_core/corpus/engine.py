@@ -20,6 +20,11 @@ _RETRIES = 3
 _PER_CPU = 2
 
 
+def available_cores() -> int:
+    """The cores that this process may use, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def run_on_threads(
     work: Callable[[Item], Result], items: Iterable[Item], *, workers: int, stop: Callable[[], None]
 ) -> Generator[Result, None, None]:

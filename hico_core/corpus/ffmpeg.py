@@ -13,8 +13,15 @@ import imageio_ffmpeg
 
 from hico_core.errors import HicoError
 
-# Read only local files: a video whose container names other addresses must not make ffmpeg fetch them.
-INPUT_PROTOCOLS = "file"
+# Containers that hold their video themselves. Playlists and scripts (HLS, DASH, ffconcat) name other files, and a
+# name with a video's ending does not keep FFmpeg from taking a file for one.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,live_flv,asf,ogg,h264,hevc,av1,ivf,obu,"
+    "gif,apng,mxf,nut,rm,swf,wtv,dv,yuv4mpegpipe,m4v,mjpeg,mpjpeg,vc1,vc1test,h263,h261,amv,nsv,roq,smk,vmd"
+)
+
+# How FFmpeg opens a video, as a program and as a library: that file alone, whatever other addresses it names.
+INPUT_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
 
 # The option was called -vsync before this version, and is gone by that name in new ones.
 _FPS_MODE_SINCE = (5, 1)

@@ -17,8 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hico_core import __version__
+from hico_core.corpus.addresses import Location, locate
+from hico_core.corpus.files import pass_point, publish
+from hico_core.corpus.index_check import fault_in
 from hico_core.corpus.records import ClipRecord, Subset, VideoRecord, read_records
-from hico_core.corpus.storage import Location, locate, publish
+from hico_core.corpus.workspace import opened_workspace
 from hico_core.errors import HicoError
 
 SCHEMA_VERSION = "2"
@@ -120,7 +123,7 @@ def build_index(root: Location, *, val_fraction: float = 0.0) -> IndexSummary:
         val_fraction: part of the training videos that count to the subset val, as drawn by their ids.
 
     Raises:
-        HicoError: there are no records, or none without failure.
+        HicoError: there are no records, or none without failure; or another command is writing here.
 
     """
     clips_of: Counter[str] = Counter()
@@ -142,16 +145,16 @@ def build_index(root: Location, *, val_fraction: float = 0.0) -> IndexSummary:
             )
             yield record, subset
 
-    with ExitStack() as stack:
-        folder = root if isinstance(root, Path) else Path(stack.enter_context(TemporaryDirectory(prefix="hico-")))
-        beside = {name: folder / f".{name}.tmp" for name in ("index.parquet", *_LIST_FILES.values())}
-        for path in beside.values():
-            stack.callback(path.unlink, missing_ok=True)
+    with opened_workspace(root), ExitStack() as stack:
+        inside = root if isinstance(root, Path) else None
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix=".index-", dir=inside)))
+        made = {name: folder / name for name in ("index.parquet", *_LIST_FILES.values())}
         open_lists = {
-            subset: stack.enter_context(beside[name].open("w", encoding="utf-8", newline="\n"))
+            subset: stack.enter_context(made[name].open("w", encoding="utf-8", newline="\n"))
             for subset, name in _LIST_FILES.items()
         }
-        with pq.ParquetWriter(beside["index.parquet"], _SCHEMA, compression="zstd") as writer:
+        # With checksums, since a flipped bit in a page would otherwise be read as another value.
+        with pq.ParquetWriter(made["index.parquet"], _SCHEMA, compression="zstd", write_page_checksum=True) as writer:
             for batch in _batches(good_records()):
                 writer.write_batch(batch)
         for opened in open_lists.values():
@@ -159,11 +162,13 @@ def build_index(root: Location, *, val_fraction: float = 0.0) -> IndexSummary:
         if not num_videos:
             raise HicoError(f"{root}: no video was split without failure; see {root / 'failures.jsonl'}")
         for subset, name in _LIST_FILES.items():
+            pass_point("index.list")
             if clips_of[subset]:
-                publish(beside[name], root / name)
+                publish(made[name], root / name)
             else:
                 (root / name).unlink(missing_ok=True)
-        publish(beside["index.parquet"], root / "index.parquet")
+        pass_point("index.table")
+        publish(made["index.parquet"], root / "index.parquet")
     return IndexSummary(num_videos, sum(clips_of.values()), num_failed, dict(clips_of))
 
 
@@ -177,31 +182,10 @@ def read_index_table(root: "Location | str", *, columns: list[str] | None = None
         columns: only these.
 
     Raises:
-        HicoError: there is no index, or one of another schema.
+        HicoError: there is no index, it is of another schema, or it is damaged.
 
     """
-    with _open_index(root, read_dictionary=["video_id", "subset", "codec", "source"]) as file:
-        return file.read(columns=columns)
-
-
-def _open_index(root: "Location | str", *, read_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
-    path = locate(root) / "index.parquet" if isinstance(root, str) else root / "index.parquet"
-    try:
-        file = pq.ParquetFile(
-            path if isinstance(path, Path) else path.open("rb"), read_dictionary=list(read_dictionary)
-        )
-    except FileNotFoundError:
-        raise HicoError(f"{root}: has no index.parquet; run `hico index --root {root}` first") from None
-    except pa.ArrowInvalid as error:
-        raise HicoError(f"{path}: not a parquet file; run `hico index --root {root}` again") from error
-    version = (file.schema_arrow.metadata or {}).get(b"hico_schema_version", b"none").decode()
-    if version != SCHEMA_VERSION:
-        file.close()
-        raise HicoError(
-            f"{path}: index of schema {version}, this is hico {__version__} with schema {SCHEMA_VERSION}; "
-            f"run `hico index --root {root}` again"
-        )
-    return file
+    return _read(root, columns, read_dictionary=["video_id", "subset", "codec", "source"])
 
 
 def read_index(root: "Location | str", *, columns: list[str] | None = None) -> pd.DataFrame:
@@ -212,11 +196,39 @@ def read_index(root: "Location | str", *, columns: list[str] | None = None) -> p
         columns: only these.
 
     Raises:
-        HicoError: there is no index, or one of another schema.
+        HicoError: there is no index, it is of another schema, or it is damaged.
 
     """
-    with _open_index(root) as file:
-        frame: pd.DataFrame = file.read(columns=columns).to_pandas()
+    frame: pd.DataFrame = _read(root, columns).to_pandas()
     if "label" in frame:
         frame["label"] = frame["label"].astype("Int32")  # keeps nulls, which NumPy's int32 cannot
     return frame
+
+
+def _read(root: "Location | str", columns: list[str] | None, *, read_dictionary: Sequence[str] = ()) -> pa.Table:
+    """Read the index and check that it is one that hico can have written."""
+    path = locate(root) / "index.parquet" if isinstance(root, str) else root / "index.parquet"
+    again = f"run `hico index --root {root}` again"
+    try:
+        with pq.ParquetFile(
+            path if isinstance(path, Path) else path.open("rb"),
+            read_dictionary=list(read_dictionary),
+            page_checksum_verification=True,
+        ) as file:
+            version = (file.schema_arrow.metadata or {}).get(b"hico_schema_version", b"none").decode(errors="replace")
+            if version != SCHEMA_VERSION:
+                ours = f"this is hico {__version__} with schema {SCHEMA_VERSION}"
+                raise HicoError(f"{path}: index of schema {version}, {ours}; {again}")
+            missing = [name for name in columns or () if name not in file.schema_arrow.names]
+            if missing:
+                raise HicoError(f"{path}: has no column {missing[0]}; {again}")
+            table = file.read(columns=columns)
+    except FileNotFoundError:
+        raise HicoError(f"{root}: has no index.parquet; run `hico index --root {root}` first") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise HicoError(f"{path}: damaged, or not a parquet file ({reason}); {again}") from error
+    fault = fault_in(table)
+    if fault:
+        raise HicoError(f"{path}: {fault}, which hico does not write; {again}")
+    return table

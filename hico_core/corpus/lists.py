@@ -1,14 +1,23 @@
 """Lists that come with a corpus: of clips (`<id>,<start>,<end>` a line) or of labelled videos (`<path> <label>`)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from hico_core.corpus.adopt import FoundVideo
-from hico_core.corpus.ids import ClipName, Source, clip_name, video_id
+from hico_core.corpus.addresses import Location, locate
+from hico_core.corpus.ids import (
+    ClipName,
+    IdRule,
+    Source,
+    absolute,
+    clip_name,
+    name_obstacle,
+    read_list_lines,
+    unique_sources,
+    video_id,
+)
 from hico_core.corpus.records import Subset
-from hico_core.corpus.storage import Location, locate
-from hico_core.errors import HicoError, UsageError
+from hico_core.errors import UsageError
 
 # Where clips lie, seen from the folder of their corpus: the authors' README and their code differ.
 _CLIP_FOLDERS = ("training", "train", "")
@@ -60,26 +69,14 @@ def _find_list(name: str, data_root: Location, anno_dir: "Location | None") -> C
     raise UsageError(f"no list of the videos: tried {', '.join(map(str, tried))}; give --data-root and --anno-dir")
 
 
-def _numbered_lines(list_file: Location) -> Iterator[tuple[int, str]]:
-    """Lines that are not empty, with their numbers.
+def is_list_of_clips(list_file: Location) -> bool:
+    """Whether a list is of clips rather than of labelled videos, from its first line.
 
     Raises:
-        UsageError: the list cannot be read, or has none.
+        UsageError: the list cannot be read, or is empty.
 
     """
-    try:
-        lines = list_file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{list_file}: cannot be read as a list ({error})") from error
-    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not numbered:
-        raise UsageError(f"{list_file}: is empty")
-    yield from numbered
-
-
-def is_list_of_clips(list_file: Location) -> bool:
-    """Whether a list is of clips rather than of labelled videos, from its first line."""
-    _, line = next(_numbered_lines(list_file))
+    _, line = read_list_lines(list_file)[0]
     return _parse_clip_line(line) is not None
 
 
@@ -91,29 +88,34 @@ def _parse_clip_line(line: str) -> ClipName | None:
     return ClipName(name, int(times[0]), int(times[1]))
 
 
-def listed_clips(list_file: Location, *, data_root: Location, subset: Subset = "train") -> list[FoundVideo]:
-    """The clips that a list names, by video.
+def listed_clips(list_file: Location, *, data_root: Location) -> list[Source]:
+    """The videos whose clips a list names, in order of their ids.
 
     Args:
         list_file: such as training.txt.
         data_root: where the files `v_<id>_<start>_<end>.mp4` lie, or its folder training or train.
-        subset: what the videos are for.
 
     Raises:
         UsageError: a line is something else, or the first clip is nowhere.
 
     """
     names: list[ClipName] = []
-    for number, line in _numbered_lines(list_file):
+    for number, line in read_list_lines(list_file):
         name = _parse_clip_line(line)
         if name is None:
             raise UsageError(f"{list_file}, line {number}: {line!r} is not <id>,<start>,<end> in milliseconds")
         names.append(name)
     folder = _folder_of_clips(data_root, names[0])
     return [
-        FoundVideo(video, subset, [folder / _file_name(name) for name in group])
-        for video, group in groupby(sorted(names), key=lambda name: name.video_id)
+        clips_source(video, [folder / _file_name(name) for name in group])
+        for video, group in groupby(sorted(set(names)), key=lambda name: name.video_id)
     ]
+
+
+def clips_source(name: str, clips: Sequence[Location]) -> Source:
+    """A video that another tool cut, from its clips in time order, which lie in one folder."""
+    pattern = clips[0].parent / f"v_{name}_*.mp4"
+    return Source(name, pattern, clips=tuple(clips), obstacle=name_obstacle(name, str(pattern)))
 
 
 def _file_name(name: ClipName) -> str:
@@ -128,26 +130,25 @@ def _folder_of_clips(data_root: Location, first: ClipName) -> Location:
     raise UsageError(f"the list's first clip, {_file_name(first)}, is not in {', '.join(map(str, folders))}")
 
 
-def labelled_videos(list_file: Location, *, data_root: Location) -> Sequence[Source]:
+def labelled_videos(list_file: Location, *, data_root: Location, id_rule: IdRule = "stem") -> list[Source]:
     """The videos of a list, in order of their ids. They are not looked for here.
 
     Args:
         list_file: `<path> <label>` a line; a path may hold blanks, the label is what follows the last one.
         data_root: where relative paths begin.
+        id_rule: how ids are made, see `video_id`.
 
     Raises:
         UsageError: a line is something else.
-        HicoError: two videos have one id.
+        HicoError: two videos have one id, or one video has two labels.
 
     """
-    by_id: dict[str, Source] = {}
-    for number, line in _numbered_lines(list_file):
+    sources: list[Source] = []
+    for number, line in read_list_lines(list_file):
         name, _, label = line.rpartition(" ")
         if not name or not label.isdecimal():
             raise UsageError(f"{list_file}, line {number}: {line!r} is not <path> <label>, the label a whole number")
-        path = locate(name.strip()) if "://" in name else data_root / name.strip()
-        source = Source(video_id(path), path, int(label))
-        known = by_id.setdefault(source.video_id, source)
-        if known.path != path:
-            raise HicoError(f"{known.path} and {path} have one id, {source.video_id!r}: rename one of them")
-    return [by_id[name] for name in sorted(by_id)]
+        path = absolute(locate(name.strip()) if "://" in name else data_root / name.strip())
+        base = absolute(data_root / "x").parent
+        sources.append(Source(video_id(path, rule=id_rule, base=base), path, int(label)))
+    return unique_sources(sources)

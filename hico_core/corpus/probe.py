@@ -1,6 +1,6 @@
 """What a video file is, read through PyAV: without decoding, and without ffprobe."""
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import pairwise
@@ -12,10 +12,8 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from hico_core.corpus.ffmpeg import INPUT_OPTIONS
 from hico_core.errors import BadVideo
-
-# A playlist or a stream description may name other files and hosts; only the file itself is read.
-_OPEN_OPTIONS = {"protocol_whitelist": "file"}
 
 # How far a frame may lie from its place on a constant grid, in frame periods. Two frames of a video then lie less
 # than half a period nearer or farther than their numbers say, so that rounding finds the number of each from any other.
@@ -79,8 +77,10 @@ def open_video(path: Path | str) -> Iterator[tuple[InputContainer, VideoStream]]
         BadVideo: the file is missing, empty, no media file, or has no video.
 
     """
+    if Path(path).exists() and not Path(path).is_file():  # reading from a pipe would wait for ever
+        raise BadVideo(path, "is no regular file")
     try:
-        container = av.open(str(path), options=_OPEN_OPTIONS)
+        container = av.open(str(path), options=INPUT_OPTIONS)
     except FileNotFoundError:
         raise BadVideo(path, "no such file") from None
     except (av.FFmpegError, OSError) as error:
@@ -106,6 +106,11 @@ def is_seekable(container: InputContainer, stream: VideoStream) -> bool:
     return any((kind, stream.codec_context.name) in _SEEKABLE for kind in container.format.name.split(","))
 
 
+def is_countable(info: "VideoInfo") -> bool:
+    """Whether the container names the time of the first frame as its start, from which a constant rate is counted."""
+    return info.start_tick == info.timestamps[0]
+
+
 def packets_in_order(container: InputContainer, stream: VideoStream, *, path: Path | str) -> list[Packet]:
     """All packets of an open video in decoding order, decoding none.
 
@@ -126,6 +131,8 @@ def packets_in_order(container: InputContainer, stream: VideoStream, *, path: Pa
         raise BadVideo(path, f"is damaged ({short_reason(error)})") from error
     if not packets:
         raise BadVideo(path, "has a video stream without frames")
+    if len(packets) > 1 and len({packet.pts for packet in packets}) == 1:
+        raise BadVideo(path, "has all its frames at one time")
     return packets
 
 
@@ -188,31 +195,3 @@ def largest_keyframe_interval(info: VideoInfo) -> int:
     num_frames = len(info.timestamps)
     borders = [*(keyframe.position for keyframe in info.keyframes), num_frames]
     return max((b - a for a, b in pairwise(borders)), default=num_frames)
-
-
-def damaged_timestamps(packets: Sequence[Packet], decoded: Container[int]) -> set[int]:
-    """Timestamps of the frames that cannot be trusted where some packets did not decode.
-
-    A frame is built on frames decoded before it, back to a keyframe. So from a packet that fails, all is suspect up
-    to the next keyframe, and with it the frames that are decoded after that keyframe but shown before it.
-
-    Args:
-        packets: of the whole video, in decoding order.
-        decoded: timestamps of the frames that a decoder gave which leaves out what it cannot decode.
-
-    """
-    damaged: set[int] = set()
-    suspect = lead = False
-    keyframe_pts = packets[0].pts
-    for packet in packets:
-        if packet.is_keyframe:
-            lead = suspect  # whether the frames that lead up to this keyframe are built on suspect ones
-            suspect = False
-            keyframe_pts = packet.pts
-        elif packet.pts > keyframe_pts:
-            lead = False
-        if packet.pts not in decoded:
-            suspect = True
-        if suspect or (packet.pts < keyframe_pts and lead):
-            damaged.add(packet.pts)
-    return damaged

@@ -1,18 +1,18 @@
-"""What is known about each source video: <root>/records/<id>.json, and the list of failures made from them.
+"""What is known about each source video: <root>/records/<id>.json.
 
-A record is written last, after its clips lie under their final names, so it is the commit point: clips
-without a record are leftovers, and nothing is ever concluded from a listing of the clips' folder.
+A record says which clips a video has; nothing is ever concluded from a listing of the clips' folder. Records may come
+from anywhere, so what one says is checked before anything is read or removed by it.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from hico_core.corpus.storage import Location, is_remote, locked, publish, write_atomically
+from hico_core.corpus.addresses import Location, is_remote
+from hico_core.corpus.ids import Source, clip_name
 from hico_core.errors import HicoError
 
 Subset = Literal["train", "val", "test"]
@@ -23,7 +23,7 @@ Verification = Literal["fast", "full"]
 class SourceFile(BaseModel, frozen=True, extra="forbid"):
     """The file that a record is about; another size or time means that it is about another file."""
 
-    path: str  # absolute, or an address in a bucket; empty where it is not known
+    path: str  # absolute, or an address in a bucket; of a video that another tool cut, the pattern of its clips
     size_bytes: int
     mtime_ns: int
     sha256: str | None = None  # if asked for; then it decides, not the time
@@ -72,6 +72,9 @@ class AdoptedOptions(BaseModel, frozen=True, extra="forbid"):
     subset: Subset = "train"
 
 
+Options = SplitOptions | UntrimmedOptions | AdoptedOptions
+
+
 class ClipRecord(BaseModel, frozen=True, extra="forbid"):
     """One clip; the columns of index.parquet."""
 
@@ -93,7 +96,7 @@ class ClipRecord(BaseModel, frozen=True, extra="forbid"):
 class Failure(BaseModel, frozen=True, extra="forbid"):
     """Why a video could not be used."""
 
-    stage: str  # probe, decode, split, timeout, verify, plan or engine
+    stage: str  # name, probe, decode, split, timeout, verify, plan, adopt, commit or engine
     error: str
     stderr_tail: list[str] = []
 
@@ -105,7 +108,7 @@ class VideoRecord(BaseModel, frozen=True, extra="forbid"):
     hico_version: str
     video_id: str
     source: SourceFile
-    options: Annotated[SplitOptions | UntrimmedOptions | AdoptedOptions, Field(discriminator="kind")]
+    options: Annotated[Options, Field(discriminator="kind")]
     attempts: int
     verified: Verification = "fast"
     num_decode_errors: int = 0  # lines that ffmpeg wrote about the source
@@ -114,6 +117,21 @@ class VideoRecord(BaseModel, frozen=True, extra="forbid"):
     variable_fps: bool | None = None
     clips: list[ClipRecord] = []
     failure: Failure | None = None
+
+    @model_validator(mode="after")
+    def _clips_lie_where_they_may(self) -> "VideoRecord":
+        for clip in self.clips:
+            name = clip_name(self.video_id, start_ms=clip.start_ms, end_ms=clip.end_ms)
+            inside = f"{self.options.subset}/{name}"
+            # What was not made here may lie anywhere: hico reads it there and never removes it.
+            elsewhere = ("://" in clip.path or clip.path.startswith("/")) and {
+                "split": False,
+                "untrimmed": clip.path == self.source.path,
+                "adopted": clip.path.endswith(f"/{name}"),
+            }[self.options.kind]
+            if not elsewhere and (self.options.kind == "untrimmed" or clip.path != inside):
+                raise ValueError(f"{clip.path!r} is not where a clip of {self.video_id!r} lies")
+        return self
 
 
 def sha256_of(path: Path) -> str:
@@ -125,17 +143,21 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def source_file(location: Location) -> SourceFile:
-    """The identity of a video file; a missing one has size and time 0."""
-    try:
-        stat = location.stat()
-    except OSError:
-        return SourceFile(path=str(location), size_bytes=0, mtime_ns=0)
-    mtime_ns = round(stat.st_mtime * 1e9) if is_remote(location) else stat.st_mtime_ns
-    return SourceFile(path=str(location), size_bytes=stat.st_size, mtime_ns=mtime_ns)
+def source_file(source: Source) -> SourceFile:
+    """The identity of a video's file, or of all its clips together; a missing file has size and time 0."""
+    sizes, times = [], []
+    for location in source.clips or (source.path,):
+        try:
+            stat = location.stat()
+        except OSError:
+            continue
+        sizes.append(stat.st_size)
+        times.append(round(stat.st_mtime * 1e9) if is_remote(location) else stat.st_mtime_ns)
+    return SourceFile(path=str(source.path), size_bytes=sum(sizes), mtime_ns=max(times, default=0))
 
 
-def _record_path(root: Location, video_id: str) -> Location:
+def record_path(root: Location, video_id: str) -> Location:
+    """Where the record of a video lies."""
     return root / "records" / f"{video_id}.json"
 
 
@@ -143,16 +165,25 @@ def read_record(root: Location, video_id: str) -> VideoRecord | None:
     """The record of one video, or None if there is none.
 
     Raises:
-        HicoError: the file is there but is no record of this version.
+        HicoError: the file is there but is no record of this version, or one of another video.
 
     """
-    path = _record_path(root, video_id)
+    path = record_path(root, video_id)
     try:
-        return VideoRecord.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
+    try:
+        record = VideoRecord.model_validate_json(content)
     except ValidationError as error:
-        raise HicoError(f"{path}: not a record of this version of hico; delete it to split the video anew") from error
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise HicoError(
+            f"{path}: not a record that this version of hico wrote ({reason}); `hico split --force` of its video "
+            "replaces it"
+        ) from error
+    if record.video_id != video_id:
+        raise HicoError(f"{path}: is the record of {record.video_id!r}; rename it back, or remove it")
+    return record
 
 
 def read_records(root: Location) -> Iterator[VideoRecord]:
@@ -165,72 +196,6 @@ def read_records(root: Location) -> Iterator[VideoRecord]:
             yield record
 
 
-def write_record(root: Location, record: VideoRecord, *, scratch: Path) -> None:
-    """Commit what happened to a video.
-
-    Args:
-        root: the workspace.
-        record: what is known now.
-        scratch: a folder of the caller, on the workspace's disk if that is local.
-
-    """
-    beside = scratch / "record.json"
-    beside.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    publish(beside, _record_path(root, record.video_id))
-
-
-def remove_record(root: Location, record: VideoRecord) -> None:
-    """Take back a commit: the record first, then its clips. An untrimmed video's file is not ours."""
-    _record_path(root, record.video_id).unlink(missing_ok=True)
-    if record.options.kind == "split":
-        for clip in record.clips:
-            (root / clip.path).unlink(missing_ok=True)
-
-
-class FailureLine(BaseModel, frozen=True, extra="forbid"):
-    """A line of failures.jsonl."""
-
-    source: str
-    stage: str
-    error: str
-    stderr_tail: list[str]
-    attempts: int
-    command: str  # that failed on this source
-
-
-class FailedSource(NamedTuple):
-    """A source that a command could not use."""
-
-    source: str
-    failure: Failure
-    attempts: int | None = None  # None: one more than its line says
-
-
-def update_failures(root: Location, *, command: str, fine: Iterable[str], failed: Iterable[FailedSource]) -> None:
-    """Bring <root>/failures.jsonl up to date: a line for each source that failed, none for one that is fine now.
-
-    Args:
-        root: the workspace.
-        command: what ran; the lines of other commands stay as they are.
-        fine: sources that the command has dealt with.
-        failed: sources that it has not, and why.
-
-    """
-    with locked(root / ".failures.lock", wait=True) if isinstance(root, Path) else nullcontext():
-        path = root / "failures.jsonl"
-        old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        lines = {(line.source, line.command): line for line in map(FailureLine.model_validate_json, old)}
-        for source in fine:
-            lines.pop((source, command), None)
-        for source, failure, attempts in failed:
-            before = lines.get((source, command))
-            lines[source, command] = FailureLine(
-                source=source,
-                stage=failure.stage,
-                error=failure.error,
-                stderr_tail=failure.stderr_tail,
-                attempts=attempts or (before.attempts + 1 if before else 1),
-                command=command,
-            )
-        if lines or old:
-            write_atomically(path, "".join(line.model_dump_json() + "\n" for line in lines.values()))
+def record_text(record: VideoRecord) -> str:
+    """What stands in a record's file."""
+    return record.model_dump_json(indent=1) + "\n"

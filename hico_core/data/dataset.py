@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
+from hico_core.corpus.addresses import Location, path_of
+from hico_core.corpus.cache import LocalCache, default_cache_folder
 from hico_core.corpus.probe import probe
-from hico_core.corpus.storage import LocalCache, Location, default_cache_folder, path_of
 from hico_core.data.augment import AugmentDraw, cut, draw_augmentation
 from hico_core.data.decode import DecoderName, decode_frames
 from hico_core.data.sampling import clip_span_seconds, clip_windows, frame_indices, frames_shown_at

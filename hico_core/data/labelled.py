@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hico_core.config import AugmentConfig, DataConfig
-from hico_core.corpus.storage import LocalCache
+from hico_core.corpus.cache import LocalCache
 from hico_core.data.augment import central_crops, cut, draw_augmentation, undisturbed
 from hico_core.data.dataset import (
     ClipRequest,

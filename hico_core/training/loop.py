@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hico_core.config import AugmentConfig, Config, DataConfig, LossConfig, SamplingConfig
+from hico_core.corpus.addresses import Location, locate
 from hico_core.corpus.ids import Source
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.lists import labelled_videos
-from hico_core.corpus.storage import Location, locate
 from hico_core.data.augment import apply_augmentation
 from hico_core.data.dataset import COLUMNS, ClipDataset, IndexedVideos
 from hico_core.data.decode import require_decoder

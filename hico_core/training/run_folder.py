@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from hico_core.config import compose_config, dump_config, flat_settings, read_yaml_file
-from hico_core.corpus.storage import write_atomically
+from hico_core.corpus.files import write_text
 from hico_core.errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def open_run(
     """
     written = run_dir / "config.yaml"
     if not written.exists():
-        write_atomically(written, dump_config(config))
+        write_text(written, dump_config(config))
         return
     if not resume:
         raise UsageError(f"{run_dir}: this run is there already; go on with --resume, or give another --name")
@@ -44,4 +44,4 @@ def open_run(
                 f"{run_dir}: this run has {key}={old[key]}, not {value}; resume it as it is, or give another --name"
             )
         logger.warning("%s: %s was %s and is %s from here on", run_dir, key, old[key], value)
-    write_atomically(written, dump_config(config))
+    write_text(written, dump_config(config))

@@ -17,8 +17,11 @@ import torch
 from av import VideoFrame
 from torch import Tensor, nn
 
-from hico_core.corpus.records import FailedSource, Failure, sha256_of, update_failures
-from hico_core.corpus.storage import LocalCache, Location, locate, write_atomically
+from hico_core.corpus.addresses import Location, locate
+from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.failures import FailedSource, update_failures
+from hico_core.corpus.files import write_text
+from hico_core.corpus.records import Failure, sha256_of
 from hico_core.data.dataset import IndexedVideos, Piece, local_file
 from hico_core.data.decode import play, scaled_size, upright
 from hico_core.errors import BadVideo, HicoError, UsageError
@@ -351,7 +354,7 @@ def extract_features(
                     f"{folder}: has features with {key}={row.get(key)}, not {value}; give another --name, or remove it"
                 )
     # Whole lines only from here on: what follows is appended.
-    write_atomically(manifest, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.values()))
+    write_text(manifest, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.values()))
 
     counts: Counter[str] = Counter()
     fine: list[str] = []

@@ -20,9 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hico_core.config import FinetuneConfig
+from hico_core.corpus.addresses import Location
+from hico_core.corpus.cache import LocalCache, default_cache_folder
+from hico_core.corpus.failures import FailedSource, update_failures
+from hico_core.corpus.files import write_text
 from hico_core.corpus.index import read_index_table
-from hico_core.corpus.records import FailedSource, Failure, sha256_of, update_failures
-from hico_core.corpus.storage import LocalCache, Location, default_cache_folder, write_atomically
+from hico_core.corpus.records import Failure, sha256_of
 from hico_core.data.dataset import COLUMNS, ClipRequest, IndexedVideos
 from hico_core.data.decode import require_decoder
 from hico_core.data.labelled import FixedViews, RandomViews
@@ -429,5 +432,5 @@ def _write_results(run_dir: Path, test: Accuracy, predictions: list[Prediction])
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(Prediction._fields)
     writer.writerows(predictions)
-    write_atomically(run_dir / "predictions.csv", table.getvalue())
-    write_atomically(run_dir / "results.json", json.dumps(test._asdict(), indent=2) + "\n")
+    write_text(run_dir / "predictions.csv", table.getvalue())
+    write_text(run_dir / "results.json", json.dumps(test._asdict(), indent=2) + "\n")

@@ -1,15 +1,17 @@
 """Clips in the authors' naming are taken as they are, unless they contradict each other."""
 
+import json
 from pathlib import Path
 
 import pytest
 from made_videos import numbered_video
 
-from hico_core.corpus.adopt import AdoptEvent, Gap, adopt_clips, find_gaps
+from hico_core.corpus.adopt import Gap, adopt_clips, find_gaps
+from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.check import check_files
+from hico_core.corpus.events import VideoEvent
 from hico_core.corpus.ids import ClipName, clip_name
 from hico_core.corpus.index import build_index, read_index
-from hico_core.corpus.storage import LocalCache
 from hico_core.errors import UsageError
 
 
@@ -24,14 +26,14 @@ def test_gaps() -> None:
         find_gaps(names((0, 5), (4, 9)))
 
 
-def adopt(root: Path) -> tuple[int, dict[str, AdoptEvent]]:
-    events: dict[str, AdoptEvent] = {}
+def adopt(root: Path) -> tuple[int, dict[str, VideoEvent]]:
+    events: dict[str, VideoEvent] = {}
 
-    def on_event(event: AdoptEvent) -> None:
-        events[event.record.video_id] = event
+    def on_event(event: VideoEvent) -> None:
+        events[event.video_id] = event
 
     cache = LocalCache(root / "cache", size_bytes=10**9)
-    return adopt_clips(root, workers=2, cache=cache, on_event=on_event), events
+    return adopt_clips(root, workers=2, cache=cache, on_event=on_event).num_failed, events
 
 
 def make(root: Path, video_id: str, *seconds: tuple[int, int]) -> None:
@@ -48,8 +50,11 @@ def test_clips_of_another_tool(tmp_path: Path) -> None:
     (tmp_path / "train/v_broken_0000000_0005000.mp4").write_text("no video")
     num_failed, events = adopt(tmp_path)
     assert num_failed == 2
-    assert {name for name, event in events.items() if event.record.failure} == {"overlapping", "broken"}
-    assert events["with_gap"].gaps == [Gap(5000, 10000)]
+    assert {name for name, event in events.items() if event.outcome == "failed"} == {"overlapping", "broken"}
+    assert events["with_gap"].note == "has no clip of 5 to 10 s; adopted with the gaps"
+    lines = [json.loads(line) for line in (tmp_path / "failures.jsonl").read_text().splitlines()]
+    names = {f"{tmp_path}/train/v_{name}_*.mp4" for name in ("overlapping", "broken")}
+    assert {line["source"] for line in lines} == names, "a line for each"
 
     summary = build_index(tmp_path)
     assert (summary.num_videos, summary.num_clips, summary.num_failed) == (2, 5, 2)
@@ -64,8 +69,9 @@ def test_clips_of_another_tool(tmp_path: Path) -> None:
     # Known ones are left alone; new clips of a video are seen.
     make(tmp_path, "with_gap", (5, 10))
     _, events = adopt(tmp_path)
-    assert set(events) == {"with_gap", "overlapping", "broken"}
-    assert events["with_gap"].gaps == []
+    outcomes = {name: event.outcome for name, event in events.items()}
+    assert outcomes == {"--0edUL8zmA": "unchanged", "with_gap": "done", "overlapping": "failed", "broken": "failed"}
+    assert events["with_gap"].note == ""
 
 
 def test_nothing_to_adopt(tmp_path: Path) -> None:

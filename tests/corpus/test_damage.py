@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from made_videos import numbered_video, painted_number, run_ffmpeg
 
-from hico_core.corpus.encode import SplitFailed, make_clips, require_encoder
+from hico_core.corpus.clips import make_clips
+from hico_core.corpus.damage import damaged_timestamps
+from hico_core.corpus.encode import require_encoder
 from hico_core.corpus.ffmpeg import Ffmpeg, Finished, find_ffmpeg
 from hico_core.corpus.ids import find_sources
-from hico_core.corpus.probe import Packet, damaged_timestamps, probe
+from hico_core.corpus.probe import Packet, probe
 from hico_core.corpus.records import PROFILES, SplitOptions, VideoRecord, read_record
 from hico_core.corpus.split import SplitPolicy, split_videos
-from hico_core.errors import HicoError
+from hico_core.errors import BadVideo, HicoError
 
 SMALL = SplitOptions(short_side=96, preset="ultrafast", crf=10)
 
@@ -126,6 +128,45 @@ def test_the_good_clips_are_kept(damaged: Path, tmp_path: Path, fps: float | Non
         assert shown == pytest.approx(list(range(first, first + 150, step)), abs=step - 1)
 
 
+class BreakingFfmpeg(Ffmpeg):
+    """The real program, broken off in the middle of the pass that looks for damage."""
+
+    def __init__(self, *, stopping: bool) -> None:
+        super().__init__(find_ffmpeg())
+        self._stopping = stopping
+
+    def run(self, arguments: list[str], *, cwd: Path, deadline: float | None = None) -> Finished:
+        finished = super().run(arguments, cwd=cwd, deadline=deadline)
+        written = cwd / "whole.txt"
+        if not written.exists():
+            return finished
+        written.write_text("".join(written.read_text().splitlines(keepends=True)[:100]))
+        if self._stopping:
+            self.stop()
+        return Finished(-9, [], timed_out=not self._stopping)
+
+
+@pytest.mark.parametrize(
+    ("stopping", "error", "words"),
+    [(False, BadVideo, "longer than --timeout allows"), (True, HicoError, "the same command goes on")],
+    ids=["time-out", "stop"],
+)
+def test_a_search_for_damage_that_is_broken_off_drops_no_clips(
+    stopping: bool, error: type[HicoError], words: str, damaged: Path, tmp_path: Path
+) -> None:
+    """The frames after the break were not looked at; they are not damaged."""
+    with pytest.raises(error, match=words):
+        make_clips(
+            damaged,
+            SMALL,
+            program=BreakingFfmpeg(stopping=stopping),
+            folder=tmp_path,
+            on_corrupt="keep-good",
+            verify="fast",
+            deadline=None,
+        )
+
+
 def test_no_clip_is_good(damaged: Path, tmp_path: Path) -> None:
     options = SMALL.model_copy(update={"segment_seconds": 30.0})
     record = split(damaged, tmp_path, SplitPolicy(on_corrupt="keep-good"), options)
@@ -167,7 +208,7 @@ def test_full_verification_decodes_each_clip(tmp_path: Path) -> None:
         )
 
     make("fast")  # sees counts, times and sizes, which are as they should be
-    with pytest.raises(SplitFailed, match="its clip at 0 s d"):
+    with pytest.raises(BadVideo, match="its clip at 0 s d"):
         make("full")
 
 
@@ -210,7 +251,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_said_and_nothing_half_written_stays(small_disk: Path, tmp_path: Path) -> None:
     noise = tmp_path / "noise.mp4"
     run_ffmpeg("-f", "lavfi", "-i", "nullsrc=s=320x240:d=12,noise=alls=80:allf=t", "-crf", "10", noise)
-    with pytest.raises(HicoError, match=r"the disk is full; free some space"):
+    with pytest.raises(HicoError, match=r"the disk is full, or a quota reached; free some space"):
         split(noise, small_disk, SplitPolicy(min_free_bytes=0), SMALL.model_copy(update={"short_side": 240}))
     assert not list((small_disk / "train").iterdir())
     assert not list((small_disk / "records").iterdir())
@@ -230,10 +271,9 @@ def test_an_encoder_that_is_not_there(tmp_path: Path, ffmpeg_program: Path) -> N
 def test_profiles(name: str, tmp_path: Path) -> None:
     run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=426x320:d=6", tmp_path / "a.mp4")
     record = split(tmp_path / "a.mp4", tmp_path / "root", SplitPolicy(verify="full"), PROFILES[name])
-    short_side = {"training": 192, "archive": 256, "source": 320}[name]
+    short_side, interval = {"training": (192, 32), "archive": (256, 125), "source": (320, 125)}[name]
     assert {(clip.height, clip.num_frames) for clip in record.clips} == {(short_side, 125), (short_side, 25)}
-    for clip in record.clips:
-        assert clip.keyframe_interval <= (32 if name == "training" else 125)
+    assert [clip.keyframe_interval for clip in record.clips] == [interval, min(interval, 25)]
 
 
 @pytest.mark.parametrize("encoder", ["libx265", "libopenh264"])

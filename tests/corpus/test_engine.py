@@ -14,9 +14,10 @@ from made_videos import numbered_video
 from trees import tree
 
 from hico_core.corpus.engine import run_on_ray, run_on_threads
+from hico_core.corpus.events import Summary
 from hico_core.corpus.ids import find_sources
 from hico_core.corpus.records import SplitOptions
-from hico_core.corpus.split import SplitPolicy, SplitSummary, split_videos
+from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.errors import HicoError
 
 ray = pytest.importorskip("ray")
@@ -95,7 +96,7 @@ def test_a_cluster_loses_a_process_and_then_a_node(cluster: Cluster, tmp_path: P
         numbered_video(videos / f"{i}.mp4", seconds=10 + i, size="320x240")
     (videos / "broken.mp4").write_text("no video")
 
-    def split(root: Path, address: str | None) -> SplitSummary:
+    def split(root: Path, address: str | None) -> Summary:
         return split_videos(
             find_sources([str(videos)]),
             root=root,
@@ -122,7 +123,7 @@ def test_a_cluster_loses_a_process_and_then_a_node(cluster: Cluster, tmp_path: P
     summary = split(tmp_path / "ray", cluster.address)
     killer.join()
     assert len(killed) == 2
-    assert (summary.num_split, summary.num_failed) == (6, 1)
+    assert (summary.num_done, summary.num_failed) == (6, 1)
     assert tree(tmp_path / "ray") == tree(tmp_path / "local")
     assert split(tmp_path / "ray", cluster.address).num_unchanged == 6
     assert tree(tmp_path / "ray") == tree(tmp_path / "local")

@@ -1,10 +1,11 @@
 """Ids come from file names, and names are read back from the right."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from hico_core.corpus.ids import clip_name, find_sources, parse_clip_name, video_id
+from hico_core.corpus.ids import Source, clip_name, find_sources, parse_clip_name, unique_sources, video_id
 from hico_core.errors import HicoError, UsageError
 
 IDS = {
@@ -26,10 +27,40 @@ def test_video_id(name: str, expected: str) -> None:
     assert parsed == (expected, 5000, 10000)
 
 
-@pytest.mark.parametrize("name", ["v_.mp4", "line\nbreak.mp4"])
-def test_names_without_an_id(name: str) -> None:
-    with pytest.raises(UsageError, match="rename the file"):
-        video_id(Path(name))
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("v_.mp4", "no video id can be made"),
+        ("line\nbreak.mp4", "a line break"),
+        ("tab\t.mp4", "control character"),
+        ("u\u2028.mp4", "a line break"),
+        (os.fsdecode(b"latin-\xe9.mp4"), "is not UTF-8"),
+        ("x" * 251 + ".mp4", "an id may have 250 bytes, this has 251"),
+        ("no\xa0break \u202f \u202e.mp4", None),  # spaces of macOS' screen recordings, another direction of writing
+        ("x" * 250 + ".mp4", None),
+    ],
+)
+def test_names_that_cannot_be_used(name: str, why: str | None) -> None:
+    """One odd name is one failure, told later; the others are found."""
+    path = Path("/videos") / name
+    odd, other = unique_sources([Source(video_id(path), path), Source("~", Path("/videos/~.mp4"))])
+    assert other.obstacle is None
+    told = odd.obstacle or ""
+    assert not told if why is None else why in told and "rename the file" in told
+
+
+@pytest.mark.parametrize(
+    ("path", "base", "expected"),
+    [
+        ("/data/d1/v_0001.mp4", "/data", "d1-0001"),
+        ("/data/d1/sub/0001.mp4", "/data/", "d1-sub-0001"),
+        ("/data/0001.mp4", "/data", "0001"),
+        ("/database/0001.mp4", "/data", "0001"),  # not below it, though its name begins alike
+    ],
+)
+def test_folders_in_ids(path: str, base: str, expected: str) -> None:
+    assert video_id(Path(path), rule="relpath", base=Path(base)) == expected
+    assert video_id(Path(path), base=Path(base)) == "0001"
 
 
 def test_clip_names() -> None:
@@ -60,6 +91,26 @@ def test_files_patterns_and_lists(folder: Path) -> None:
     assert ids(folder / "b.mp4", folder / "**/*.mp4") == ["b", "c"]
     (folder / "list.txt").write_text(f"b.mp4\n\n{folder}/sub/c.mp4\nmissing.mp4\n")
     assert ids(folder / "list.txt") == ["b", "c", "missing"]
+
+
+def test_folders_make_ids_of_files_with_one_name(folder: Path) -> None:
+    (folder / "other").mkdir()
+    (folder / "other/c.mp4").write_bytes(b"")
+    pattern = str(folder / "**/*.mp4")
+    with pytest.raises(HicoError, match=r"other/c\.mp4 and .*sub/c\.mp4 have one id, 'c'.*--id relpath"):
+        find_sources([pattern])
+    assert [source.video_id for source in find_sources([pattern], id_rule="relpath")] == ["b", "other-c", "sub-c"]
+    (folder / "list.txt").write_text("sub/c.mp4\nother/c.mp4\n")
+    found = find_sources([str(folder / "list.txt")], id_rule="relpath")
+    assert [source.video_id for source in found] == ["other-c", "sub-c"]
+
+
+def test_a_list_that_is_not_utf_8(folder: Path) -> None:
+    """Names in Latin-1 are bytes of names as any other; what they cannot be used for is said of each."""
+    (folder / "list.txt").write_bytes("b.mp4\ncafé.mp4\n".encode("latin-1"))
+    good, bad = find_sources([str(folder / "list.txt")])
+    assert (good.video_id, good.obstacle) == ("b", None)
+    assert bad.obstacle is not None and "is not UTF-8" in bad.obstacle
 
 
 def test_relative_names_with_a_dash_become_absolute(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

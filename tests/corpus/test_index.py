@@ -159,7 +159,9 @@ def test_nothing_to_index(tmp_path: Path) -> None:
 
 def test_records_of_another_version(root: Path) -> None:
     (root / "records/b.json").write_text('{"schema_version": 2}')
-    with pytest.raises(HicoError, match=r"b\.json: not a record of this version"):
+    with pytest.raises(
+        HicoError, match=r"b\.json: not a record that this version of hico wrote .*; `hico split --force`"
+    ):
         build_index(root)
 
 

@@ -25,8 +25,8 @@ def test_clips_lie_where_either_of_the_authors_texts_says(folder: str, tmp_path:
     (video,) = listed_clips(listed, data_root=tmp_path)
     assert is_list_of_clips(listed)
     assert video.video_id == "a,b"
-    assert [path.name for path in video.files] == ["v_a,b_0000000_0005000.mp4", "v_a,b_0005000_0007000.mp4"]
-    assert all(path.exists() for path in video.files)
+    assert [path.name for path in video.clips] == ["v_a,b_0000000_0005000.mp4", "v_a,b_0005000_0007000.mp4"]
+    assert all(path.exists() for path in video.clips)
 
 
 def test_labelled_videos(tmp_path: Path) -> None:

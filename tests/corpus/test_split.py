@@ -16,15 +16,14 @@ from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy
 from trees import tree
 
 from hico_core.corpus.encode import read_frame_ticks
+from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.ids import find_sources, parse_clip_name
 from hico_core.corpus.probe import probe
 from hico_core.corpus.records import SplitOptions, read_record
 from hico_core.corpus.split import (
     PlannedClip,
     Segment,
-    SplitEvent,
     SplitPolicy,
-    SplitSummary,
     plan_clips,
     plan_segments,
     split_videos,
@@ -80,8 +79,8 @@ def split(
     root: Path,
     options: SplitOptions = SMALL,
     policy: SplitPolicy = SplitPolicy(),  # noqa: B008 - immutable
-) -> tuple[SplitSummary, list[SplitEvent]]:
-    events: list[SplitEvent] = []
+) -> tuple[Summary, list[VideoEvent]]:
+    events: list[VideoEvent] = []
     given = [str(path) for path in (inputs if isinstance(inputs, list) else [inputs])]
     summary = split_videos(
         find_sources(given), root=root, options=options, workers=2, on_event=events.append, policy=policy
@@ -209,8 +208,8 @@ def test_tail_can_be_dropped(tmp_path: Path) -> None:
     )
     assert [path.name for path in (tmp_path / "root/train").iterdir()] == ["v_a_0000000_0005000.mp4"]
     assert summary.num_failed == 1
-    failed = next(event.record for event in events if event.outcome == "failed")
-    assert failed.failure is not None and "shorter than one clip" in failed.failure.error
+    (failed,) = [event for event in events if event.outcome == "failed"]
+    assert "shorter than one clip" in failed.note
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +232,7 @@ def bad_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_cannot_be_decoded_is_one_line_and_the_others_are_done(tmp_path: Path, bad_videos: Path) -> None:
     summary, _ = split(bad_videos, tmp_path)
-    assert (summary.num_split, summary.num_failed) == (1, 5)
+    assert (summary.num_done, summary.num_failed) == (1, 5)
     lines = [json.loads(line) for line in (tmp_path / "failures.jsonl").read_text().splitlines()]
     assert Counter(Path(line["source"]).name for line in lines) == {
         "text.mp4": 1,
@@ -251,7 +250,7 @@ def test_what_cannot_be_decoded_is_one_line_and_the_others_are_done(tmp_path: Pa
 
     # Failures are remembered, and tried again if asked for.
     summary, events = split(bad_videos, tmp_path)
-    assert (summary.num_split, summary.num_unchanged, summary.num_failed) == (0, 1, 5)
+    assert (summary.num_done, summary.num_unchanged, summary.num_failed) == (0, 1, 5)
     assert Counter(event.outcome for event in events) == {"unchanged": 1, "failed before": 5}
     assert [json.loads(line) for line in (tmp_path / "failures.jsonl").read_text().splitlines()] == lines
     summary, events = split(bad_videos, tmp_path, policy=RETRY)
@@ -266,7 +265,7 @@ def test_finished_videos_are_left_alone_and_changed_ones_redone(tmp_path: Path) 
     split(source, root)
     before = tree(root)
     summary, _ = split(source, root)
-    assert summary == SplitSummary(0, 1, 0, 2)
+    assert summary == Summary(0, 1, 0, 2)
     assert tree(root) == before
 
     split(source, root, SMALL.model_copy(update={"segment_seconds": 2.0}))
@@ -275,7 +274,7 @@ def test_finished_videos_are_left_alone_and_changed_ones_redone(tmp_path: Path) 
 
     numbered_video(source, seconds=3)
     summary, _ = split(source, root)
-    assert summary.num_split == 1
+    assert summary.num_done == 1
     assert [p.name for p in (root / "train").iterdir()] == ["v_a_0000000_0003000.mp4"]
     record = read_record(root, "a")
     assert record is not None and record.attempts == 3
@@ -287,7 +286,7 @@ def test_an_id_is_not_taken_from_another_video(tmp_path: Path) -> None:
     numbered_video(tmp_path / "other/v_a.mp4", seconds=2)
     split(tmp_path / "a.mp4", tmp_path / "root")
     before = tree(tmp_path / "root")
-    with pytest.raises(HicoError, match=r"other/v_a\.mp4 and .*a\.mp4, split before, have one id, 'a'"):
+    with pytest.raises(HicoError, match=r"other/v_a\.mp4 and .*a\.mp4, taken in before, have one id, 'a'"):
         split(tmp_path / "other/v_a.mp4", tmp_path / "root")
     assert tree(tmp_path / "root") == before
 

@@ -10,12 +10,15 @@ from buckets import keys_in, make_bucket
 from made_videos import numbered_video
 
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
+from hico_core.corpus.addresses import Location, locate, require_reachable
+from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.check import check_files
+from hico_core.corpus.events import Summary
+from hico_core.corpus.files import fetch, publish, write_text
 from hico_core.corpus.ids import find_sources
 from hico_core.corpus.index import build_index, read_index, read_index_table
 from hico_core.corpus.records import SplitOptions, UntrimmedOptions
-from hico_core.corpus.split import SplitPolicy, SplitSummary, split_videos
-from hico_core.corpus.storage import LocalCache, Location, fetch, locate, publish, require_reachable, write_atomically
+from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.data.dataset import ClipDataset, ClipRequest, IndexedVideos
 from hico_core.errors import HicoError, UsageError
@@ -52,7 +55,7 @@ def test_oss_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hico_core.corpus.storage.find_spec", lambda name: None)
+    monkeypatch.setattr("hico_core.corpus.addresses.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"needs the package s3fs; pip install 'hico\[s3\]'"):
         locate("s3://bucket")
 
@@ -64,7 +67,7 @@ def test_a_bucket_that_is_not_there() -> None:
 
 def test_files_come_and_go_whole(bucket: str, tmp_path: Path) -> None:
     root = locate(f"s3://{bucket}/root")
-    write_atomically(root / "a.txt", "häuser\n")
+    write_text(root / "a.txt", "häuser\n")
     (tmp_path / "b").write_bytes(b"clip")
     publish(tmp_path / "b", root / "train/b.mp4")
     assert keys_in(bucket) == {"root/a.txt": "häuser\n".encode(), "root/train/b.mp4": b"clip"}
@@ -73,7 +76,7 @@ def test_files_come_and_go_whole(bucket: str, tmp_path: Path) -> None:
     assert (tmp_path / "c").read_bytes() == b"clip"
 
 
-def split(inputs: str, root: Location, folder: Path) -> SplitSummary:
+def split(inputs: str, root: Location, folder: Path) -> Summary:
     return split_videos(
         find_sources([inputs]),
         root=root,
@@ -97,7 +100,7 @@ def test_a_workspace_in_a_bucket_is_that_of_a_disk(bucket: str, tmp_path: Path) 
 
     split(str(videos), local, tmp_path)
     first = split(f"s3://{bucket}/in", remote, tmp_path)
-    assert (first.num_split, first.num_failed) == (2, 1)
+    assert (first.num_done, first.num_failed) == (2, 1)
     assert split(f"s3://{bucket}/in/*", remote, tmp_path).num_unchanged == 2
     assert split(f"s3://{bucket}/in/b 1.mkv", remote, tmp_path).num_unchanged == 1
     assert not list((tmp_path / "cache/split").iterdir())

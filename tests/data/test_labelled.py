@@ -8,10 +8,10 @@ import torch
 from made_videos import numbered_video, painted_number
 
 from hico_core.config import AugmentConfig, DataConfig
+from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.lists import labelled_videos
 from hico_core.corpus.records import UntrimmedOptions
-from hico_core.corpus.storage import LocalCache
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.data.dataset import ClipRequest, IndexedVideos
 from hico_core.data.decode import decode_frames

@@ -16,10 +16,10 @@ from goldens import assert_close
 from made_videos import numbered_video
 from torch import nn
 
+from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ids import find_sources
 from hico_core.corpus.index import build_index
 from hico_core.corpus.records import UntrimmedOptions
-from hico_core.corpus.storage import LocalCache
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.training.distributed import World, share_batch_norms, share_of
 from hico_core.training.launch import torchrun_command

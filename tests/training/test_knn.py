@@ -8,8 +8,8 @@ import torch
 from made_videos import numbered_video
 
 from hico_core.config import load_config
+from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ids import Source
-from hico_core.corpus.storage import LocalCache
 from hico_core.errors import HicoError
 from hico_core.model.s3dg import S3DG
 from hico_core.training.hardware import FP32

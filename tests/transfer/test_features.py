@@ -13,11 +13,11 @@ from goldens import assert_close, authors_state
 from made_videos import numbered_video, painted_number
 from torch import Tensor, nn
 
+from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ids import find_sources
 from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.records import SplitOptions, sha256_of
 from hico_core.corpus.split import split_videos
-from hico_core.corpus.storage import LocalCache
 from hico_core.data.dataset import IndexedVideos
 from hico_core.data.decode import play
 from hico_core.errors import BadVideo, HicoError, UsageError

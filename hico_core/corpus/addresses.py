@@ -1,0 +1,90 @@
+"""Where videos and the workspace lie: local folders, or buckets (s3://, oss://) through fsspec.
+
+A local place is a `pathlib.Path`, one in a bucket a `UPath` that is used in the same way, so the code that walks a
+workspace is the same for both. What differs: a file becomes visible by a rename or by one PUT (files.py), and a reader
+of a bucket goes through a local cache of bounded size (cache.py).
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from hico_core.errors import HicoError, UsageError
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+Location: TypeAlias = "Path | UPath"
+
+
+class _Driver(NamedTuple):
+    """What reads a kind of bucket."""
+
+    module: str
+    extra: str  # of hico, that installs it
+
+
+_DRIVERS = {"s3": _Driver("s3fs", "s3"), "oss": _Driver("ossfs", "oss")}
+
+
+def locate(text: str | Path) -> Location:
+    """A place from its name: a local path, or an address in a bucket.
+
+    Raises:
+        UsageError: the address is of another kind, or what reads it is not installed.
+
+    """
+    text = str(text)
+    if "://" not in text:
+        return Path(text)
+    protocol = text.split("://")[0]
+    if protocol not in _DRIVERS:
+        known = ", ".join(f"{name}://" for name in _DRIVERS)
+        raise UsageError(f"{text}: {protocol}:// is not supported; use a local path or one of {known}")
+    driver = _DRIVERS[protocol]
+    if find_spec(driver.module) is None:
+        raise UsageError(f"{text}: needs the package {driver.module}; pip install 'hico[{driver.extra}]'")
+    from upath import UPath  # slow to import, and most workspaces are local
+
+    return UPath(text)
+
+
+def path_of(root: Location, path: str) -> Location:
+    """Where the file of a row lies: below the root, or, for a video that is read in place, anywhere.
+
+    Raises:
+        HicoError: the path leads out of the root, which no path does that hico wrote.
+
+    """
+    if "://" in path or path.startswith("/"):
+        return locate(path)
+    if not path or ".." in path.split("/"):
+        raise HicoError(f"{root}: {path!r} leads out of the workspace; run `hico index --root {root}` again")
+    return root / path
+
+
+def is_remote(location: Location) -> bool:
+    """Whether a place lies in a bucket."""
+    return not isinstance(location, Path)
+
+
+def require_reachable(location: Location) -> None:
+    """Look into a bucket before work is handed out; a local place is not looked at.
+
+    Raises:
+        HicoError: the bucket does not exist, or does not let us in.
+
+    """
+    if isinstance(location, Path):
+        return
+    from fsspec.core import url_to_fs
+
+    filesystem, path = url_to_fs(str(location))
+    bucket = path.split("/")[0]
+    try:
+        filesystem.ls(bucket, refresh=True)
+    except FileNotFoundError:
+        raise HicoError(f"{location}: there is no bucket {bucket!r}") from None
+    except Exception as error:  # each driver has its own exceptions, of no common kind
+        reason = str(error).splitlines()[0]
+        raise HicoError(f"{location}: cannot be reached ({reason}); check address and credentials") from error

@@ -1,0 +1,87 @@
+"""<root>/failures.jsonl: the sources that a command could not use, a line each."""
+
+import logging
+from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ValidationError
+
+from hico_core.corpus.addresses import Location
+from hico_core.corpus.files import json_line, lock, read_json_lines, write_text
+from hico_core.corpus.records import Failure
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE_SECONDS = 60.0
+
+
+class FailureLine(BaseModel, frozen=True, extra="forbid"):
+    """A line of failures.jsonl."""
+
+    source: str
+    stage: str
+    error: str
+    stderr_tail: list[str]
+    attempts: int
+    command: str  # that failed on this source
+
+
+class FailedSource(NamedTuple):
+    """A source that a command could not use."""
+
+    source: str
+    failure: Failure
+    attempts: int | None = None  # None: one more than its line says
+
+
+def read_failures(root: Location) -> list[FailureLine]:
+    """The lines of failures.jsonl. Those that are damaged are left out; the log says how many."""
+    path = root / "failures.jsonl"
+    rows, num_unreadable = read_json_lines(path)
+    lines: list[FailureLine] = []
+    for row in rows:
+        try:
+            lines.append(FailureLine.model_validate(row))
+        except ValidationError:
+            num_unreadable += 1
+    if num_unreadable:
+        logger.warning("%s: %d damaged lines are dropped", path, num_unreadable)
+    return lines
+
+
+def update_failures(root: Location, *, command: str, fine: Iterable[str], failed: Iterable[FailedSource]) -> None:
+    """Bring <root>/failures.jsonl up to date: a line for each source that failed, none for one that is fine now.
+
+    Args:
+        root: the workspace.
+        command: what ran; the lines of other commands stay as they are.
+        fine: sources that the command has dealt with.
+        failed: sources that it has not, and why.
+
+    """
+    path = root / "failures.jsonl"
+    alone = (
+        lock(
+            root / ".failures.lock", refusal=f"{path}: another process keeps it locked", wait_seconds=_PATIENCE_SECONDS
+        )
+        if isinstance(root, Path)
+        else nullcontext()
+    )
+    with alone:
+        lines = {(line.source, line.command): line for line in read_failures(root)}
+        for source in fine:
+            lines.pop((source, command), None)
+        for source, failure, attempts in failed:
+            before = lines.get((source, command))
+            lines[source, command] = FailureLine(
+                source=source,
+                stage=failure.stage,
+                error=failure.error,
+                stderr_tail=failure.stderr_tail,
+                attempts=attempts or (before.attempts + 1 if before else 1),
+                command=command,
+            )
+        if lines or path.exists():
+            write_text(path, b"".join(json_line(line.model_dump()) for line in lines.values()).decode())

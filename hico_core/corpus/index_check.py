@@ -1,0 +1,64 @@
+"""Whether a table can be an index that hico wrote: a changed bit or a hand makes values that nobody should trust."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# Columns of which rows may have no value.
+_NULLABLE = frozenset({"label", "sha256"})
+
+# Columns whose values must be at least this.
+_LEAST = {
+    "num_frames": 1,
+    "width": 1,
+    "height": 1,
+    "first_frame": 0,
+    "start_ms": 0,
+    "start_seconds": 0,
+    "size_bytes": 0,
+}
+
+# No video lasts longer, in seconds: a year.
+_LONGEST_SECONDS = 366 * 24 * 3600.0
+
+
+def fault_in(table: pa.Table) -> str | None:
+    """What is wrong with the values of an index, in words; None of one that hico wrote. As far as columns are there."""
+    names = set(table.column_names)
+    for name in names - _NULLABLE:
+        if table[name].null_count:
+            return f"{name} has rows without a value"
+    for name in names & _LEAST.keys():
+        if len(table) and pc.min(table[name]).as_py() < _LEAST[name]:
+            return f"{name} has a value below {_LEAST[name]}"
+    for name in names & {"start_seconds", "end_seconds", "fps"}:
+        low, high = 0.0 if name != "fps" else 1e-6, _LONGEST_SECONDS
+        inside = pc.and_(pc.greater_equal(table[name], low), pc.less_equal(table[name], high))
+        if not pc.all(inside, min_count=0).as_py():  # not a number is outside as well
+            return f"{name} has a value that is no {'rate' if name == 'fps' else 'time'}"
+    if {"start_seconds", "end_seconds"} <= names and pc.any(
+        pc.less(table["end_seconds"], table["start_seconds"])
+    ).as_py():
+        return "a clip ends before it starts"
+    if {"video_id", "clip_index"} <= names:
+        return _disorder_in(table)
+    return None
+
+
+def _disorder_in(table: pa.Table) -> str | None:
+    """Whether rows do not stand video by video, each video's clips counted from 0, in time order."""
+    index = table["clip_index"].to_numpy()
+    if not len(index):
+        return None
+    ids: pa.DictionaryArray = table["video_id"].unify_dictionaries().combine_chunks().dictionary_encode()
+    codes = ids.indices.to_numpy()
+    same = codes[1:] == codes[:-1]
+    if index[0] != 0 or (index[1:] != np.where(same, index[:-1] + 1, 0)).any():
+        return "rows are not in order"
+    if len(np.unique(codes)) != 1 + (~same).sum():
+        return "rows of one video are not together"
+    if "start_seconds" in table.column_names:
+        starts = table["start_seconds"].to_numpy()
+        if (same & (starts[1:] < starts[:-1])).any():
+            return "clips of a video are not in time order"
+    return None

@@ -1,0 +1,415 @@
+"""The one road by which videos come into a workspace: split here, read in place, or cut by another tool.
+
+    decide    is there anything to do, and may the video have its id?
+    make      its clips, or what is known of them; checked
+    commit    clips to their final names, then the record, then what the video had before is removed
+
+What was committed stays until its replacement is checked. A commit that was announced is carried out by whoever comes
+next, so a workspace is never left between two states of a video, whenever a process is killed.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from hico_core import __version__
+from hico_core.corpus.addresses import Location, is_remote, locate
+from hico_core.corpus.commit import commit, finish_commit
+from hico_core.corpus.engine import run_on_ray, run_on_threads
+from hico_core.corpus.events import Summary, Tally, VideoEvent
+from hico_core.corpus.failures import update_failures
+from hico_core.corpus.files import room_error
+from hico_core.corpus.ids import Source
+from hico_core.corpus.records import (
+    ClipRecord,
+    Failure,
+    Options,
+    SourceFile,
+    Verification,
+    VideoRecord,
+    read_record,
+    sha256_of,
+    source_file,
+)
+from hico_core.corpus.workspace import Shard, make_temporary, opened_workspace, sweep
+from hico_core.errors import BadVideo, HicoError
+
+logger = logging.getLogger(__name__)
+
+
+class Candidate(NamedTuple):
+    """A video that is to come into a workspace, and in what way."""
+
+    source: Source
+    options: Options
+
+
+class Made(NamedTuple):
+    """What was made of a video. The files of clips lie in a folder under the last part of their paths."""
+
+    clips: list[ClipRecord]
+    fps: float
+    variable_fps: bool
+    num_decode_errors: int = 0
+    num_damaged_clips: int = 0
+    sha256: str | None = None  # of the source, if asked for
+    note: str = ""
+
+
+class Rules(NamedTuple):
+    """When a video that is known is taken in again."""
+
+    checksum: bool = False  # tell sources apart by SHA-256, not by time
+    force: bool = False  # finished ones too
+    retry_failed: bool = False
+    move: bool = False  # from the subset it is in
+    verify: Verification = "fast"
+
+
+def is_same_file(before: SourceFile, source: Source, *, checksum: bool = False) -> bool:
+    """Whether a source's file is, by size and time or by its bytes, the one that was looked at before."""
+    now = source_file(source)
+    if before.size_bytes != now.size_bytes:
+        return False
+    if checksum and before.sha256 and isinstance(source.path, Path):
+        return sha256_of(source.path) == before.sha256
+    return before.mtime_ns == now.mtime_ns
+
+
+def other_file(before: SourceFile, source: Source) -> "Location | None":
+    """The file that a record is about, if it is still there and is not this source; else None.
+
+    A file that was moved leaves nothing behind, and one address may stand for the same object as another.
+    """
+    if before.path in {"", str(source.path)} or source.clips:
+        return None
+    other = locate(before.path)
+    try:
+        if not other.exists():
+            return None
+        if isinstance(other, Path) and isinstance(source.path, Path) and other.samefile(source.path):
+            return None
+    except OSError:  # the source itself is missing, which it is told for later
+        return other
+    same_object = is_remote(other) and is_same_file(before, source)
+    return None if same_object else other
+
+
+def decide(
+    before: VideoRecord | None, candidate: Candidate, rules: Rules
+) -> Literal["to do", "unchanged", "failed before"]:
+    """Whether there is anything to do for a video, and whether it may have its id: the one place that says so.
+
+    It is done if it came in, or failed, with this very file in this very way. An id belongs to one file, one subset
+    and one way in.
+
+    Raises:
+        HicoError: the id belongs to another file, is in another subset, or came in another way; names both.
+
+    """
+    if before is None:
+        return "to do"
+    source, options = candidate
+    if not before.failure:
+        _require_id(before, candidate, move=rules.move)
+    if rules.force or before.options != options:
+        return "to do"
+    # A file that was only moved need not be split again; elsewhere the rows name the file itself.
+    if before.source.path != str(source.path) and (options.kind != "split" or before.failure):
+        return "to do"
+    if not is_same_file(before.source, source, checksum=rules.checksum):
+        return "to do"
+    if before.failure:
+        return "to do" if rules.retry_failed else "failed before"
+    return "to do" if rules.verify == "full" and before.verified == "fast" else "unchanged"
+
+
+_CAME_IN = {
+    "split": "was split here",
+    "untrimmed": "is read in place here",
+    "adopted": "was cut by another tool and taken in here",
+}
+
+
+def _require_id(before: VideoRecord, candidate: Candidate, *, move: bool) -> None:
+    source, options = candidate
+    name = f"{source.path}: a video with id {source.video_id!r}"
+    was = before.options
+    if was.kind != options.kind:
+        raise HicoError(f"{name} {_CAME_IN[was.kind]} ({before.source.path or was.subset}); use another --root")
+    other = other_file(before.source, source)
+    if other is not None:
+        raise HicoError(
+            f"{source.path} and {other}, taken in before, have one id, {source.video_id!r}: rename one of them, let "
+            "folders be part of the ids with --id relpath, or use another --root"
+        )
+    if was.subset != options.subset and not move:
+        raise HicoError(
+            f"{name} is in the subset {was.subset}, and an id is in one subset; to have it in {options.subset} "
+            "instead, use --move"
+        )
+
+
+def new_record(candidate: Candidate, before: VideoRecord | None) -> VideoRecord:
+    """The record of one more attempt, as it stands at its beginning."""
+    return VideoRecord(
+        hico_version=__version__,
+        video_id=candidate.source.video_id,
+        source=source_file(candidate.source),
+        options=candidate.options,
+        attempts=before.attempts + 1 if before else 1,
+    )
+
+
+class Taken(NamedTuple):
+    """What became of one video."""
+
+    candidate: Candidate
+    record: VideoRecord | None  # that counts now; None where nothing can be recorded
+    failure: Failure | None = None
+    note: str = ""
+
+
+def take_one(
+    candidate: Candidate,
+    *,
+    root: Location,
+    scratch: Path,
+    rules: Rules,
+    make: Callable[[Candidate, Path], Made],
+) -> Taken:
+    """Make one video and commit the result, good or bad. Of a video that has good clips, a failure changes nothing.
+
+    Args:
+        candidate: the video.
+        root: the workspace.
+        scratch: a folder for temporary ones, on the workspace's disk if that is local.
+        rules: when a known video is taken in again.
+        make: candidate, empty folder -> what was made there; raises BadVideo.
+
+    Raises:
+        HicoError: the disk is full, or the work is not to go on for another reason.
+
+    """
+    name = candidate.source.video_id
+    if isinstance(root, Path):
+        finish_commit(root, name)
+    before = _read_for_replacement(root, name, force=rules.force)
+    if decide(before, candidate, rules) == "unchanged":  # another process did it, and died before it could tell
+        return Taken(candidate, before)
+    folder = make_temporary(scratch)
+    record = new_record(candidate, before)
+    note = ""
+    try:
+        try:
+            made = make(candidate, folder)
+            _require_free_names(root, candidate, made, before, force=rules.force)
+        except BadVideo as bad:
+            failure = Failure(stage=bad.stage, error=bad.reason, stderr_tail=bad.stderr_tail)
+            if before is not None and not before.failure:
+                kept = f"; the {len(before.clips)} clips that it has stay as they are"
+                failure = failure.model_copy(update={"error": failure.error + kept})
+                return Taken(candidate, before, failure)
+            record = record.model_copy(update={"failure": failure})
+        else:
+            note = made.note
+            record = _filled(record, made, rules)
+        commit(root, record, folder, before)
+    except OSError as error:
+        raise room_error(error, scratch.parent) or error from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Taken(candidate, record, record.failure, note)
+
+
+def _filled(record: VideoRecord, made: Made, rules: Rules) -> VideoRecord:
+    """The record of an attempt that went well."""
+    return record.model_copy(
+        update={
+            "source": record.source.model_copy(update={"sha256": made.sha256}),
+            "verified": rules.verify,
+            "num_decode_errors": made.num_decode_errors,
+            "num_damaged_clips": made.num_damaged_clips,
+            "fps": made.fps,
+            "variable_fps": made.variable_fps,
+            "clips": made.clips,
+        }
+    )
+
+
+def _read_for_replacement(root: Location, video_id: str, *, force: bool) -> VideoRecord | None:
+    """A video's record; one that cannot be read counts as none where it is to be replaced anyway."""
+    try:
+        return read_record(root, video_id)
+    except HicoError:
+        if force:
+            return None
+        raise
+
+
+def _require_free_names(
+    root: Location, candidate: Candidate, made: Made, before: VideoRecord | None, *, force: bool
+) -> None:
+    """Check that no file of somebody else has the name of a new clip.
+
+    Raises:
+        BadVideo: one has.
+
+    """
+    if not isinstance(root, Path) or candidate.options.kind != "split" or force:
+        return
+    own = {clip.path for clip in before.clips} if before else set()
+    for clip in made.clips:
+        if clip.path not in own and (root / clip.path).exists():
+            raise BadVideo(
+                str(candidate.source.path),
+                f"{root / clip.path} is there already and no record names it; `hico index --adopt` takes such clips "
+                "in, --force replaces them",
+                stage="commit",
+            )
+
+
+def _plan(
+    candidates: Iterable[Candidate], *, root: Location, rules: Rules, tally: Tally
+) -> Iterator[VideoEvent | Candidate]:
+    """Go through all videos before any work is done: those that are dealt with already, and those that are to do.
+
+    Raises:
+        HicoError: one may not have its id.
+
+    """
+    for candidate in candidates:
+        source = candidate.source
+        if source.obstacle:
+            failure = Failure(stage="name", error=source.obstacle)
+            yield tally.add(source.video_id, str(source.path), "failed", failure=failure)
+            continue
+        try:
+            before = _read_for_replacement(root, source.video_id, force=rules.force)
+        except HicoError as unreadable:
+            failure = Failure(stage="record", error=str(unreadable))
+            yield tally.add(source.video_id, str(source.path), "failed", failure=failure)
+            continue
+        outcome = decide(before, candidate, rules)
+        if before is None or outcome == "to do":
+            yield candidate
+        else:
+            yield tally.add(
+                source.video_id,
+                str(source.path),
+                outcome,
+                num_parts=len(before.clips),
+                failure=before.failure,
+                attempts=before.attempts,
+            )
+
+
+def take_in(
+    candidates: Sequence[Candidate],
+    *,
+    root: Location,
+    scratch: Path,
+    command: str,
+    rules: Rules,
+    make: Callable[[Candidate, Path], Made],
+    workers: int,
+    stop: Callable[[], None] = lambda: None,
+    shard: Shard | None = None,
+    ray_address: str | None = None,
+) -> Generator[VideoEvent | Summary, None, None]:
+    """Take videos into a workspace, several at a time, leaving out those that are finished.
+
+    A video that cannot be used becomes a line of `<root>/failures.jsonl`, and the others are done all the same.
+
+    Args:
+        candidates: the videos; of a shard, all of them.
+        root: the workspace; made if missing.
+        scratch: where they are made: on the workspace's disk if that is local.
+        command: by whose name failures are listed.
+        rules: when a known video is taken in again.
+        make: candidate, empty folder -> what was made there; raises BadVideo. Importable on all nodes of a cluster.
+        workers: how many at a time; of no meaning on a cluster.
+        stop: ends what `make` has begun, when the run ends early.
+        shard: only this part of the videos; other parts may run at the same time.
+        ray_address: run on this Ray cluster instead of in threads.
+
+    Yields:
+        An event for each video as it is dealt with, and at last the summary.
+
+    Raises:
+        HicoError: an id belongs to another video, the disk is full, or somebody else is writing here.
+
+    """
+    if shard:
+        candidates = [candidate for candidate in candidates if shard.has(candidate.source.video_id)]
+    tally = Tally(len(candidates))
+    with opened_workspace(root, shard=shard):
+        if isinstance(root, Path):
+            made_here = {candidate.options.subset for candidate in candidates if candidate.options.kind == "split"}
+            for folder in ("records", *made_here):
+                (root / folder).mkdir(parents=True, exist_ok=True)
+        scratch.mkdir(parents=True, exist_ok=True)
+        alone = shard is None and isinstance(root, Path)
+        sweep(scratch, alone=alone)
+        work = partial(take_one, root=root, scratch=scratch, rules=rules, make=make)
+        try:
+            todo: list[Candidate] = []
+            for planned in _plan(candidates, root=root, rules=rules, tally=tally):
+                if isinstance(planned, VideoEvent):
+                    yield planned
+                else:
+                    todo.append(planned)
+            if ray_address is None:
+                done = run_on_threads(work, todo, workers=workers, stop=stop)
+            else:
+                lost = partial(_take_lost, root=root, scratch=scratch)
+                done = run_on_ray(work, todo, address=ray_address, on_lost=lost)
+            with closing(done):
+                for taken in done:
+                    yield _count(taken, tally)
+        finally:
+            update_failures(root, command=command, fine=tally.fine, failed=tally.failed)
+            sweep(scratch, alone=alone)
+            if alone and not any(scratch.iterdir()):
+                scratch.rmdir()
+    yield tally.summary()
+
+
+def _count(taken: Taken, tally: Tally) -> VideoEvent:
+    source, record = taken.candidate.source, taken.record
+    kept = record is not None and not record.failure
+    return tally.add(
+        source.video_id,
+        str(source.path),
+        "failed" if taken.failure else "done",
+        num_parts=len(record.clips) if record is not None and kept else 0,
+        note=taken.note,
+        failure=taken.failure,
+        attempts=record.attempts if record is not None and not kept else None,
+    )
+
+
+def _take_lost(candidate: Candidate, reason: str, *, root: Location, scratch: Path) -> Taken:
+    """Record a video whose every attempt ended with its process: it may be what kills them."""
+
+    def fail(candidate: Candidate, folder: Path) -> Made:
+        raise BadVideo(str(candidate.source.path), f"its worker process died each time ({reason})", stage="engine")
+
+    return take_one(candidate, root=root, scratch=scratch, rules=Rules(force=True), make=fail)
+
+
+def told(events: Generator[VideoEvent | Summary, None, None], on_event: Callable[[VideoEvent], None]) -> Summary:
+    """Tell of each video as it is dealt with; return the summary that comes last."""
+    summary: Summary | None = None
+    with closing(events):
+        for event in events:
+            if isinstance(event, Summary):
+                summary = event
+            else:
+                on_event(event)
+    assert summary is not None
+    return summary

@@ -1,0 +1,94 @@
+"""Who may write to a workspace, in which temporary folders, and what is put in order before."""
+
+import os
+import shutil
+import socket
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from hico_core.corpus.addresses import Location
+from hico_core.corpus.commit import SCRATCH, finish_commits
+from hico_core.corpus.files import is_locked, lock, remove_abandoned
+from hico_core.errors import HicoError
+
+# How long a shard waits for others of its job that are just starting.
+_START_SECONDS = 30.0
+
+
+class Shard(NamedTuple):
+    """A part of the videos, for one of several jobs: `number` (from 1) of `total`."""
+
+    number: int
+    total: int
+
+    def has(self, video_id: str) -> bool:
+        """Whether a video belongs to this part; new videos do not move the others."""
+        return zlib.crc32(video_id.encode("utf-8", "surrogateescape")) % self.total == self.number - 1
+
+
+@contextmanager
+def opened_workspace(root: Location, *, shard: Shard | None = None) -> Iterator[None]:
+    """Let nobody else write to a workspace meanwhile, but for the other shards of a job; finish what was broken off.
+
+    A bucket cannot be locked.
+
+    Raises:
+        HicoError: somebody else is writing.
+
+    """
+    if not isinstance(root, Path):
+        yield
+        return
+    busy = f"{root}: another hico command is writing here; wait for it to end, or use another --root"
+    whole = lock(root / ".lock", refusal=busy, wait_seconds=_START_SECONDS if shard else 0.0)
+    with ExitStack() as stack:
+        if shard is None:
+            stack.enter_context(whole)
+            if any(is_locked(other) for other in root.glob(".shard-*.lock")):
+                raise HicoError(busy)
+            finish_commits(root)
+        else:
+            with whole:  # while it starts; it then holds its own part only, and finishes each video's commit by itself
+                own = root / f".shard-{shard.number}-of-{shard.total}.lock"
+                stack.enter_context(lock(own, refusal=busy))
+        yield
+
+
+def scratch_folder(root: Location, cache_folder: Path) -> Path:
+    """Where clips are made: on the workspace's own disk, so that they can be renamed into place."""
+    return root / SCRATCH if isinstance(root, Path) else cache_folder.absolute() / "split"
+
+
+def make_temporary(scratch: Path) -> Path:
+    """A new empty folder, named by who made it, so that those of the dead can be swept."""
+    return Path(tempfile.mkdtemp(prefix=_prefix(os.getpid()), dir=scratch))
+
+
+def _prefix(process_id: int) -> str:
+    return f"split-{socket.gethostname()}-{process_id}-"
+
+
+def sweep(scratch: Path, *, alone: bool) -> None:
+    """Remove what killed runs left behind: everything if nobody else works here, else only what the dead left."""
+    mine = f"split-{socket.gethostname()}-"
+    for folder in scratch.glob("split-*"):
+        process_id = folder.name.removeprefix(mine).split("-")[0]
+        if alone or (process_id.isdigit() and not _is_alive(int(process_id))):
+            shutil.rmtree(folder, ignore_errors=True)
+    if alone and scratch.name == SCRATCH:
+        for folder in (scratch.parent, scratch.parent / "records"):
+            remove_abandoned(folder)
+
+
+def _is_alive(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
