@@ -5,6 +5,7 @@ memory. `check_files` in check.py compares it with what lies on disk.
 """
 
 import hashlib
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -147,6 +148,9 @@ def build_index(root: Location, *, val_fraction: float = 0.0) -> IndexSummary:
 
     with opened_workspace(root), ExitStack() as stack:
         inside = root if isinstance(root, Path) else None
+        if inside is not None:
+            for abandoned in inside.glob(".index-*"):  # by an indexer that was killed
+                shutil.rmtree(abandoned, ignore_errors=True)
         folder = Path(stack.enter_context(TemporaryDirectory(prefix=".index-", dir=inside)))
         made = {name: folder / name for name in ("index.parquet", *_LIST_FILES.values())}
         open_lists = {
@@ -219,9 +223,10 @@ def _read(root: "Location | str", columns: list[str] | None, *, read_dictionary:
             if version != SCHEMA_VERSION:
                 ours = f"this is hico {__version__} with schema {SCHEMA_VERSION}"
                 raise HicoError(f"{path}: index of schema {version}, {ours}; {again}")
-            missing = [name for name in columns or () if name not in file.schema_arrow.names]
-            if missing:
-                raise HicoError(f"{path}: has no column {missing[0]}; {again}")
+            for field in _SCHEMA if columns is None else [_SCHEMA.field(name) for name in columns]:
+                found = file.schema_arrow.field(field.name).type if field.name in file.schema_arrow.names else None
+                if found not in (field.type, pa.dictionary(pa.int32(), field.type)):
+                    raise HicoError(f"{path}: has no column {field.name} of {field.type}; {again}")
             table = file.read(columns=columns)
     except FileNotFoundError:
         raise HicoError(f"{root}: has no index.parquet; run `hico index --root {root}` first") from None

@@ -1,7 +1,10 @@
 """The index has a row per committed clip, and the lists are the authors'."""
 
+import math
+import random
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from goldens import load_json
@@ -9,7 +12,8 @@ from made_videos import numbered_video
 
 from hico_core import __version__
 from hico_core.corpus.ids import find_sources
-from hico_core.corpus.index import build_index, list_line, read_index, subset_of
+from hico_core.corpus.index import build_index, list_line, read_index, read_index_table, subset_of
+from hico_core.corpus.index_check import fault_in
 from hico_core.corpus.probe import probe
 from hico_core.corpus.records import SourceFile, SplitOptions, Subset, VideoRecord, sha256_of
 from hico_core.corpus.split import split_videos
@@ -180,3 +184,67 @@ def test_reading_what_is_no_index(root: Path) -> None:
 def _built(root: Path) -> Path:
     build_index(root)
     return root / "index.parquet"
+
+
+# column -> a value that no index of hico has there
+WRONG_VALUES: dict[str, object] = {
+    "num_frames": 0,
+    "width": -4,
+    "first_frame": -1,
+    "size_bytes": -1,
+    "fps": math.nan,
+    "start_seconds": math.inf,
+    "end_seconds": -1.0,
+    "video_id": None,
+    "path": None,
+    "clip_index": 7,
+}
+
+
+@pytest.mark.parametrize("column", WRONG_VALUES)
+def test_an_index_with_a_wrong_value_is_refused(column: str, root: Path, tmp_path: Path) -> None:
+    build_index(root)
+    table = pq.read_table(root / "index.parquet")
+    values = table[column].to_pylist()
+    values[1] = WRONG_VALUES[column]
+    place = table.column_names.index(column)
+    changed = table.set_column(place, table.schema.field(column), pa.array(values, table.schema.field(column).type))
+    pq.write_table(changed, tmp_path / "index.parquet")
+    with pytest.raises(HicoError, match=r"index\.parquet: .*, which hico does not write; run `hico index"):
+        read_index_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "fault"),
+    [
+        ({"video_id": ["a", "a", "b"], "clip_index": [0, 1, 0]}, None),
+        ({"video_id": ["a", "a", "b"], "clip_index": [0, 0, 0]}, "rows are not in order"),
+        ({"video_id": ["a", "a", "b"], "clip_index": [1, 2, 0]}, "rows are not in order"),
+        ({"video_id": ["a", "b", "a"], "clip_index": [0, 0, 0]}, "rows of one video are not together"),
+        ({"video_id": ["a", "a"], "clip_index": [0, 1], "start_seconds": [5.0, 0.0]}, "not in time order"),
+        ({"start_seconds": [5.0], "end_seconds": [4.0]}, "a clip ends before it starts"),
+        ({"start_seconds": [5.0], "end_seconds": [5.0]}, None),
+        ({"fps": [0.0]}, "no rate"),
+        ({"fps": [1e-3]}, None),
+        ({"label": [None]}, None),
+        ({"video_id": pa.array([], pa.string()), "clip_index": pa.array([], pa.int32())}, None),
+    ],
+)
+def test_faults(columns: dict[str, object], fault: str | None) -> None:
+    found = fault_in(pa.table(columns))
+    assert found is None if fault is None else fault in str(found)
+
+
+def test_a_flipped_bit_of_the_index_is_noticed(root: Path, tmp_path: Path) -> None:
+    """Wherever it lies: never another value, always the same one or a line that says what to do."""
+    build_index(root)
+    good, data = read_index_table(root), (root / "index.parquet").read_bytes()
+    rng = random.Random(4)
+    for _ in range(150):
+        flipped = bytearray(data)
+        flipped[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        (tmp_path / "index.parquet").write_bytes(flipped)
+        try:
+            assert read_index_table(tmp_path).equals(good)
+        except HicoError as error:
+            assert "run `hico index" in str(error)

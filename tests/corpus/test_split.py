@@ -15,7 +15,7 @@ import pytest
 from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy
 from trees import tree
 
-from hico_core.corpus.encode import read_frame_ticks
+from hico_core.corpus.encode import rate_of, read_frame_ticks
 from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.ids import find_sources, parse_clip_name
 from hico_core.corpus.probe import probe
@@ -198,6 +198,23 @@ def test_rotation_is_baked_in(tmp_path: Path) -> None:
         frame = next(container.decode(video=0))
     assert (frame.width, frame.height) == (96, 128)
     assert frame.rotation == 0
+
+
+@pytest.mark.parametrize("fps", [60, 30, 29.97, 12.5, 10])
+@pytest.mark.parametrize("num_frames", [2, 14, 54, 75])
+def test_any_rate_of_any_number_of_frames(fps: float, num_frames: int, tmp_path: Path) -> None:
+    """ffmpeg's rate filter sometimes gives one frame more than arithmetic; wherever keyframes lie, all are in clips."""
+    source = tmp_path / "a.mp4"
+    numbered_video(source, seconds=num_frames / 25, fps="25")
+    run_ffmpeg("-i", source, "-vf", f"fps={rate_of(fps)}", "-c:v", "ffv1", tmp_path / "resampled.nut")
+    expected = numbers_in(tmp_path / "resampled.nut")
+    for gop in (1, 7, 32):
+        root = tmp_path / str(gop)
+        split(source, root, SMALL.model_copy(update={"fps": fps, "gop": gop, "segment_seconds": 1.0}))
+        record = read_record(root, "a")
+        assert record is not None and record.failure is None, record
+        assert [number for clip in record.clips for number in numbers_in(root / clip.path)] == expected
+        assert {clip.num_frames for clip in record.clips[:-1]} <= {int(fps), int(fps) + 1}
 
 
 def test_tail_can_be_dropped(tmp_path: Path) -> None:
