@@ -13,6 +13,7 @@ from hico_core.errors import Interrupted
 
 if TYPE_CHECKING:
     from hico_core.corpus.events import VideoEvent
+    from hico_core.training.stopping import StopRequest
 
 # (how much is done, what happened in words, the same for programs)
 Report = Callable[[float, str, dict[str, Any]], None]
@@ -40,10 +41,18 @@ def result(text: str, fields: dict[str, Any], *, as_json: bool) -> None:
     print(json.dumps(fields) if as_json else text)
 
 
-def complain(text: str) -> None:
-    """One line about something that went wrong while the work goes on; of several processes, the first one's."""
-    if os.environ.get("RANK", "0") == "0":
-        print(f"hico: {_one_line(text)}", file=sys.stderr, flush=True)
+def complain(text: str, *, of_all: bool = False) -> None:
+    """One line about something that went wrong.
+
+    Args:
+        text: what, and what to do.
+        of_all: of several training processes, whichever says it; else only the first one, as all see the same.
+
+    """
+    rank = os.environ.get("RANK", "0")
+    if rank == "0" or of_all:
+        who = "" if rank == "0" else f"process {rank}: "
+        print(f"hico: {who}{_one_line(text)}", file=sys.stderr, flush=True)
 
 
 def _one_line(text: str) -> str:
@@ -89,24 +98,38 @@ def raising_on_signals(advice: str) -> Iterator[None]:
         yield
 
 
+# How long a run that was asked to end may wait for clips that may never come.
+_PATIENCE_SECONDS = 5.0
+
+
 @contextmanager
-def noting_signals() -> Iterator[Callable[[], int | None]]:
-    """Note Ctrl-C and SIGTERM for work that asks between its steps; a second signal ends it at once.
+def noting_signals() -> "Iterator[StopRequest]":
+    """Note Ctrl-C and SIGTERM for a training run, which ends between two steps; a second signal ends it at once.
 
-    Yields:
-        A function that says which signal came, or None.
-
+    A run that is still waiting for clips some seconds later ends there: it may be waiting for a disk that is gone.
     """
-    noted: list[int] = []
+    from hico_core.training.stopping import StopRequest
+
+    stop = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
-        if noted:
+        if stop.signal_number is not None:
             raise Interrupted(number, "stopped at once; the last checkpoint is the one to go on from")
-        noted.append(number)
+        stop.signal_number = number
         complain("ending after this step; once more to end at once")
+        signal.setitimer(signal.ITIMER_REAL, _PATIENCE_SECONDS, _PATIENCE_SECONDS)
 
-    with _handling(note):
-        yield lambda: noted[0] if noted else None
+    def look(number: int, frame: FrameType | None) -> None:
+        if stop.waiting and stop.signal_number is not None:
+            raise Interrupted(stop.signal_number, "stopped while waiting for clips")
+
+    before = signal.signal(signal.SIGALRM, look)
+    try:
+        with _handling(note):
+            yield stop
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from hico_cli.extract_features import newest_encoder
 from hico_cli.index import add_their_data
 from hico_cli.options import (
     DEFAULT_ROOT,
+    AllowChanged,
     AnnoDir,
     BatchSize,
     ConfigFile,
@@ -18,16 +19,21 @@ from hico_cli.options import (
     Device,
     Epochs,
     Json,
+    MaxSteps,
+    Nproc,
     Override,
     Root,
     as_overrides,
+    is_first_process,
+    is_one_of_several,
     local_part,
     require_file_name_part,
+    resume_in_processes,
 )
 
 if TYPE_CHECKING:
     from hico_core.config import FinetuneConfig
-    from hico_core.transfer.finetune import FinetuneMetrics
+    from hico_core.transfer.finetune import FinetuneMetrics, FinetuneSummary
 
 
 def finetune(
@@ -47,18 +53,26 @@ def finetune(
     override: Override = None,
     batch_size: BatchSize = None,
     epochs: Epochs = None,
+    max_steps: MaxSteps = None,
+    eval_every: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="EPOCHS", help="How often to look at the videos of the subset val, if any."),
+    ] = None,
     views: Annotated[int | None, typer.Option(min=1, help="Clips of each test video.")] = None,
     device: Device = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run's last checkpoint; a finished run is tested again.")
     ] = False,
+    allow_changed: AllowChanged = False,
+    nproc: Nproc = 1,
     json: Json = False,
 ) -> None:
     """Finetune on the labelled videos of ROOT's index: train on its subset train, test on its subset test.
 
-    Add videos with `hico index --list train.txt`, and `--list test.txt --subset test`: `<path> <label>` a line. Writes
-    ROOT/runs/NAME: results.json, predictions.csv, metrics.jsonl and checkpoints/. Exit code 3: some test videos cannot
-    be decoded; they count as wrong, and are listed in ROOT/failures.jsonl.
+    Add videos with `hico index --list train.txt`, and `--list test.txt --subset test`: `<path> <label>` a line. Where
+    there are videos in the subset val, the checkpoint that knows most of them (best.pt) is the one that is tested.
+    Writes ROOT/runs/NAME: results.json, predictions.csv, metrics.jsonl and checkpoints/. Exit code 3: some test videos
+    cannot be decoded; they count as wrong, and are listed in ROOT/failures.jsonl.
     """
     from hico_core.authors_finetuning import load_any_finetuning
 
@@ -66,6 +80,8 @@ def finetune(
     shortcuts = {
         "train.batch_size": batch_size,
         "train.tune": "head" if linear else None,
+        "train.max_steps": max_steps,
+        "train.eval_epochs": eval_every,
         "test.views": views,
     }
     given = as_overrides(shortcuts, epochs=epochs, read=lambda: load_any_finetuning(config, base=recipe)[0])
@@ -78,7 +94,7 @@ def finetune(
     require_reachable(place)
     if authors is None and (data_root or anno_dir):
         raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
-    if authors is not None:
+    if authors is not None and not is_one_of_several():
         complain_about(authors.notes, authors.ignored, Path(str(config)))
         add_their_data(
             authors,
@@ -88,46 +104,59 @@ def finetune(
             find=lambda folder, lists: find_labelled_lists(folder, lists, settings.dataset),
             as_json=json,
         )
-        if checkpoint is None and authors.checkpoint:
-            checkpoint = Path(authors.checkpoint)
-    checkpoint = checkpoint or newest_encoder(local_part(place))
+    if checkpoint is None and authors is not None and authors.checkpoint:
+        checkpoint = Path(authors.checkpoint)
+    title = name or _default_name(settings)
+    run_dir = local_part(place) / "runs" / title
+    # A run that goes on has its encoder in its checkpoints.
+    if checkpoint is None and not (resume and run_dir.exists()):
+        checkpoint = newest_encoder(local_part(place))
+    resume = resume_in_processes(nproc, resume=resume)
 
     from hico_core.transfer.finetune import finetune as run
 
     total = settings.train.epochs
-    title = name or _default_name(settings)
-    with noting_signals() as stop_signal, progress(title, total=total, as_json=json) as report:
+    with noting_signals() as stop, progress(title, total=total, as_json=json) as report:
 
         def on_step(metrics: "FinetuneMetrics") -> None:
             text = (
                 f"step {metrics.step} epoch {metrics.epoch:.2f}/{total} loss {metrics.loss:.4f} "
                 f"accuracy {metrics.accuracy:.1%} lr {metrics.lr:.5f} {metrics.clips_per_second:.1f} clips/s"
             )
+            if metrics.val_accuracy is not None:
+                text += f" val {metrics.val_accuracy:.1%}"
             report(metrics.epoch, text, metrics._asdict())
 
         summary = run(
             settings,
             root=place,
-            run_dir=local_part(place) / "runs" / title,
+            run_dir=run_dir,
             encoder=checkpoint,
             device=device,
             resume=resume,
+            allow_changed=allow_changed,
             on_step=on_step,
             on_bad_video=lambda video_id, reason: complain(f"{video_id} cannot be used: {reason}"),
             on_tested=lambda done, of: report(total, f"tested {done}/{of} videos", {"tested": done, "of": of}),
-            stop_signal=stop_signal,
+            stop=stop,
         )
+    if is_first_process():
+        _tell(summary, root=root, as_json=json)
+
+
+def _tell(summary: "FinetuneSummary", *, root: str, as_json: bool) -> None:
     tested = summary.test
     if tested is None:
         accuracy = "not tested: the index has no labelled videos of the subset test"
     else:
+        chosen = "" if tested.val_accuracy is None else f", {tested.checkpoint} with {tested.val_accuracy:.2%} on val"
         accuracy = (
             f"top-1 {tested.top1:.2%}, top-5 {tested.top5:.2%} of {tested.num_videos} videos "
-            f"({tested.views} x {tested.crops} views each); {summary.run_dir / 'predictions.csv'}"
+            f"({tested.views} x {tested.crops} views each{chosen}); {summary.run_dir / 'predictions.csv'}"
         )
     fields = {**summary._asdict(), "run_dir": str(summary.run_dir), "precision": summary.precision.name}
     fields["test"] = None if tested is None else tested._asdict()
-    result(f"{summary.num_steps} steps in {summary.precision.name}; {accuracy}", fields, as_json=json)
+    result(f"{summary.num_steps} steps in {summary.precision.name}; {accuracy}", fields, as_json=as_json)
     if tested is not None and tested.num_failed:
         complain(f"{tested.num_failed} test videos failed: {root}/failures.jsonl")
         raise typer.Exit(3)

@@ -3,8 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -19,7 +18,8 @@ from hico_cli.inspect import inspect
 from hico_cli.pretrain import pretrain
 from hico_cli.split import split
 from hico_core import __version__
-from hico_core.errors import HicoError
+from hico_core.errors import HicoError, ProcessLost, UsageError
+from hico_core.training.launch import tell_exit_code, was_told
 
 app = typer.Typer(
     name="hico",
@@ -60,19 +60,19 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 all good, 1 failed, 2 wrong usage, 3 some inputs failed (see DESIGN)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if was_told(os.environ):  # started again, though starting again mends nothing
+        sys.exit(0)
     try:
         app(arguments, prog_name="hico")
+    except ProcessLost as error:
+        # The one that was lost has said why, or was killed, and all are started again.
+        if not was_told(os.environ):
+            complain(f"{error}; all go on from the last checkpoint if they are started again")
+        sys.exit(1)
     except (HicoError, OSError) as error:
         if "--debug" in arguments:
             raise
-        complain(str(error))
-        _end(error.exit_code if isinstance(error, HicoError) else 1)
-
-
-def _end(code: int) -> NoReturn:
-    """Exit; as one of several processes that `hico pretrain --nproc` started, tell it the code (training/launch.py)."""
-    told = os.environ.get("HICO_EXIT_CODE_FILE")
-    if told is None:
+        code = error.exit_code if isinstance(error, HicoError) else 1
+        if tell_exit_code(code, os.environ):
+            complain(str(error), of_all=not isinstance(error, UsageError))
         sys.exit(code)
-    Path(told).write_text(str(code))
-    sys.exit(0)

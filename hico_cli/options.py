@@ -1,6 +1,8 @@
 """Options that several commands share."""
 
+import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -63,6 +65,50 @@ Move = Annotated[
 ]
 
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")]
+
+
+MaxSteps = Annotated[int | None, typer.Option("--max-steps", min=1, help="End after this many steps.")]
+
+Nproc = Annotated[
+    int,
+    typer.Option(
+        "--nproc", min=1, help="Training processes on this machine, a GPU each; torchrun for several machines."
+    ),
+]
+
+AllowChanged = Annotated[
+    bool,
+    typer.Option(
+        "--allow-changed", help="Resume with another batch size or number of processes, or with other videos."
+    ),
+]
+
+
+def is_one_of_several() -> bool:
+    """Whether this process was started by torchrun, or by --nproc, which uses it."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that reports."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def resume_in_processes(nproc: int, *, resume: bool) -> bool:
+    """Start the processes of --nproc; in one of them, or without it, go on.
+
+    Returns:
+        Whether to resume: torchrun starts all processes again when one has died.
+
+    Raises:
+        typer.Exit: they were started, and have ended.
+
+    """
+    if nproc > 1 and not is_one_of_several():
+        from hico_core.training.launch import run_processes
+
+        raise typer.Exit(run_processes(sys.argv[1:], processes=nproc))
+    return resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def require_file_name_part(text: str, *, option: str) -> None:

@@ -1,7 +1,5 @@
 """`hico pretrain`: an index -> a pretrained encoder."""
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +10,7 @@ from hico_cli.console import complain, noting_signals, progress, result
 from hico_cli.index import add_their_data
 from hico_cli.options import (
     DEFAULT_ROOT,
+    AllowChanged,
     AnnoDir,
     BatchSize,
     CacheDir,
@@ -20,12 +19,17 @@ from hico_cli.options import (
     Device,
     Epochs,
     Json,
+    MaxSteps,
+    Nproc,
     Override,
     Root,
     as_overrides,
+    is_first_process,
+    is_one_of_several,
     local_part,
     read_size,
     require_file_name_part,
+    resume_in_processes,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +52,7 @@ def pretrain(
     override: Override = None,
     batch_size: BatchSize = None,
     epochs: Epochs = None,
-    max_steps: Annotated[int | None, typer.Option(help="End after this many steps.")] = None,
+    max_steps: MaxSteps = None,
     device: Device = "auto",
     compile_: Annotated[
         bool, typer.Option("--compile", help="Let torch.compile fuse the encoder: a slow start, then faster steps.")
@@ -60,12 +64,8 @@ def pretrain(
     cache_dir: CacheDir = None,
     cache_size: Annotated[str | None, typer.Option(metavar="SIZE", help="What those copies may take.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
-    allow_changed: Annotated[
-        bool, typer.Option("--allow-changed", help="Resume with another batch size or number of processes.")
-    ] = False,
-    nproc: Annotated[
-        int, typer.Option(min=1, help="Training processes on this machine, a GPU each; torchrun for several machines.")
-    ] = 1,
+    allow_changed: AllowChanged = False,
+    nproc: Nproc = 1,
     init_from: Annotated[
         Path | None, typer.Option(help="Start from the encoder of this checkpoint (ours or the authors').")
     ] = None,
@@ -100,7 +100,7 @@ def pretrain(
     require_reachable(place)
     if authors is None and (data_root or anno_dir):
         raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
-    if authors is not None and "TORCHELASTIC_RUN_ID" not in os.environ:
+    if authors is not None and not is_one_of_several():
         complain_about(authors.notes, authors.ignored, Path(str(config)))
         add_their_data(
             authors,
@@ -113,27 +113,22 @@ def pretrain(
             as_json=json,
         )
 
-    if nproc > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
-        from hico_core.training.launch import run_processes
-
-        raise typer.Exit(run_processes(sys.argv[1:], processes=nproc))
-    # torchrun starts all processes again when one has died.
-    resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-    # Slow to load, so that a wrong key is told at once.
-    from hico_core.training.log import part_waiting
-    from hico_core.training.loop import pretrain as run
-    from hico_core.training.loop import rehearse
-
     if dry_run:
-        rehearsal = rehearse(settings, root=place, device=device, init_from=init_from)
+        from hico_core.training.rehearse import rehearse
+
+        rehearsal = rehearse(settings, root=place, device=device, init_from=init_from, processes=nproc)
         sizes = {**rehearsal._asdict(), "precision": f"{rehearsal.precision.name} ({rehearsal.precision.reason})"}
         text = dump_config(settings) + "\n" + "\n".join(f"{key}: {value}" for key, value in sizes.items())
         result(text, {"config": settings.model_dump(mode="json"), **sizes}, as_json=json)
         return
 
+    resume = resume_in_processes(nproc, resume=resume)
+    # Slow to load, so that a wrong key is told at once.
+    from hico_core.training.log import part_waiting
+    from hico_core.training.pretrain import pretrain as run
+
     total = settings.train.epochs
-    with noting_signals() as stop_signal, progress(base, total=total, as_json=json) as report:
+    with noting_signals() as stop, progress(base, total=total, as_json=json) as report:
 
         def on_step(metrics: "StepMetrics") -> None:
             text = (
@@ -155,7 +150,7 @@ def pretrain(
             init_from=init_from,
             on_step=on_step,
             on_bad_video=lambda video_id, reason: complain(f"another video stands in for {video_id}: {reason}"),
-            stop_signal=stop_signal,
+            stop=stop,
         )
     losses = (
         ""
@@ -167,7 +162,7 @@ def pretrain(
     how = f"{summary.num_steps} steps in {summary.precision.name} ({summary.precision.reason})"
     fields = {**summary._asdict(), "run_dir": str(summary.run_dir), "encoder": str(summary.encoder)}
     fields["precision"] = summary.precision.name
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         result(f"{how}{losses}; the encoder is {summary.encoder}", fields, as_json=json)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from hico_core.errors import UsageError
 
@@ -81,6 +81,13 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
     flip_probability: float = Field(0.5, ge=0, le=1)
     mean: float = 0.45
     std: float = Field(0.225, gt=0)
+
+    @field_validator("crop_jitter", "crop_ratio")
+    @classmethod
+    def _smaller_first(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("must be two positive numbers, the smaller one first")
+        return value
 
 
 class LossConfig(BaseModel, frozen=True, extra="forbid"):
@@ -163,9 +170,30 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Config":
-        if self.loss.name == "hico" and self.loss.visual_weight == self.loss.topical_weight == 0:
+        loss, sampling = self.loss, self.sampling
+        if loss.name == "hico" and loss.visual_weight == loss.topical_weight == 0:
             raise ValueError("loss.visual_weight and loss.topical_weight are both 0: nothing would be learned")
+        if loss.name == "hico" and loss.visual_weight > 0 and sampling.topical and sampling.clips_per_video < 3:
+            raise ValueError(
+                f"sampling.clips_per_video={sampling.clips_per_video} with sampling.topical: the last clip is far from "
+                "the first, so no two clips are near; take 3 clips, or sampling.topical=false"
+            )
+        if sampling.distance == "gradual" and sampling.start_seconds > sampling.end_seconds:
+            raise ValueError(
+                f"sampling.start_seconds={sampling.start_seconds} is more than sampling.end_seconds="
+                f"{sampling.end_seconds}: the distance of near clips grows"
+            )
+        if self.train.compile and self.train.recompute:
+            raise ValueError("train.compile and train.recompute do not work together; choose one")
+        _require_warmup_fits(self.optim.warmup_epochs, self.train.epochs)
         return self
+
+
+def _require_warmup_fits(warmup_epochs: float, epochs: int) -> None:
+    if warmup_epochs > epochs:
+        raise ValueError(
+            f"optim.warmup_epochs={warmup_epochs:g} is longer than train.epochs={epochs}; --epochs changes both"
+        )
 
 
 class FinetuneOptimConfig(BaseModel, frozen=True, extra="forbid"):
@@ -194,6 +222,8 @@ class FinetuneTrainConfig(BaseModel, frozen=True, extra="forbid"):
     seed: int = Field(0, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the encoder's arithmetic: `auto` takes bf16 where the hardware has it."""
+    eval_epochs: int = Field(10, ge=1)
+    """Look at the videos for validation, if there are any, every so many epochs, and at the end."""
     checkpoint_seconds: float = Field(600.0, ge=0)
     """Write the last checkpoint at least this often."""
 
@@ -220,6 +250,11 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     optim: FinetuneOptimConfig = FinetuneOptimConfig()
     train: FinetuneTrainConfig = FinetuneTrainConfig()
     test: FinetuneTestConfig = FinetuneTestConfig()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "FinetuneConfig":
+        _require_warmup_fits(self.optim.warmup_epochs, self.train.epochs)
+        return self
 
 
 def _flat_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
@@ -384,13 +419,6 @@ def finetuning_preset(name: str) -> FinetuneConfig:
     return compose_config(FinetuneConfig, _preset_values(name), origin=f"preset {name}")
 
 
-def _validated(schema: type[Schema], values: Mapping[str, Any], origin: str) -> Schema:
-    try:
-        return schema.model_validate(values)
-    except ValidationError as error:
-        raise _explain(error, schema, origin) from None
-
-
 def load_config(path: Path | str | None = None, *, base: str = "hacs-hico-s", overrides: Iterable[str] = ()) -> Config:
     """Put a configuration together: preset `base`, then the file, then the overrides.
 
@@ -425,14 +453,13 @@ def _load(schema: type[Schema], path: Path | str | None, *, base: str, overrides
         if "base" in of_file:
             values = {}
         values = merge(values, _with_base(of_file, folder=Path(path).parent, origin=str(path)))
-        _validated(schema, values, str(path))
-    return compose_config(schema, values, origin=f"preset {base}", overrides=overrides)
+    return compose_config(schema, values, origin=f"preset {base}" if path is None else str(path), overrides=overrides)
 
 
 def compose_config(
     schema: type[Schema], values: Mapping[str, Any], *, origin: str, overrides: Iterable[str] = ()
 ) -> Schema:
-    """Validate values, and put overrides over them one by one.
+    """Put overrides over values, and validate what comes out: two overrides may only make sense together.
 
     Args:
         schema: Config or FinetuneConfig.
@@ -444,11 +471,25 @@ def compose_config(
         UsageError: a key or value is wrong; the message names it.
 
     """
-    config = _validated(schema, values, origin)
+    overrides = list(overrides)
     for override in overrides:
         values = merge(values, parse_override(override))
-        config = _validated(schema, values, f"-o {override}")
-    return config
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, schema, _who_set(error, overrides) or origin) from None
+
+
+def _who_set(error: ValidationError, overrides: list[str]) -> str | None:
+    """The override behind the first problem: of its key, or, of a contradiction, one that it names."""
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    keys = {override: override.partition("=")[0] for override in overrides}
+    for override in reversed(overrides):
+        own = keys[override]
+        if (key and (key.startswith(own) or own.startswith(key))) or (not key and own in problem["msg"]):
+            return f"-o {override}"
+    return None
 
 
 def dump_config(config: BaseModel) -> str:

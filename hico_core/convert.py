@@ -6,17 +6,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hico_core.authors_config import read_authors_values, to_authors_values
 from hico_core.config import Config, compose_config
+from hico_core.corpus.files import written_beside
 from hico_core.data.loader import Position
 from hico_core.errors import HicoError, UsageError
 from hico_core.interop import export_state_dict, import_state_dict, load_backbone, read_backbone_state, read_checkpoint
 from hico_core.model.classifier import CLASSIFIER
 from hico_core.model.hico import HicoModel
-from hico_core.training.checkpoint import Progress, checkpoint_content, encoder_metadata, write_file_atomically
+from hico_core.training.checkpoint import (
+    Content,
+    Progress,
+    parse_content,
+    write_checkpoint,
+    write_encoder,
+    write_torch_file,
+)
 from hico_core.training.optim import parameter_groups
 
 Format = Literal["hico", "authors", "safetensors", "exported", "onnx"]
@@ -54,22 +61,23 @@ def convert(source: Path, target: Path, *, to: Format) -> str:
 
     """
     if to == "hico":
-        content = _hico_content(read_checkpoint(source), source)
-        write_file_atomically(target, lambda beside: torch.save(content, beside))
-        return f"a checkpoint of hico, {content['epochs_done']:g} epochs"
+        ours = _hico_content(read_checkpoint(source), source)
+        write_checkpoint(target, ours)
+        return f"a checkpoint of hico, {ours.progress.epochs_done:g} epochs"
     if to == "authors":
-        content = authors_content(read_checkpoint(source), source)
-        write_file_atomically(target, lambda beside: torch.save(content, beside))
-        return f"a checkpoint in the authors' format, epoch {content['epoch']} (from 0)"
+        theirs = authors_content(read_checkpoint(source), source)
+        write_torch_file(target, theirs)
+        return f"a checkpoint in the authors' format, epoch {theirs['epoch']} (from 0)"
     if to == "safetensors":
-        tensors = {name: value.contiguous().clone() for name, value in read_backbone_state(source).items()}
-        write_file_atomically(target, lambda beside: save_file(tensors, beside, metadata=encoder_metadata()))
-        return f"the encoder, {len(tensors)} entries"
+        encoder = read_backbone_state(source)
+        write_encoder(target, encoder)
+        return f"the encoder, {len(encoder)} entries"
     backbone = load_backbone(source)
-    if to == "exported":
-        write_file_atomically(target, lambda beside: _export_program(backbone, beside))
-    else:
-        write_file_atomically(target, lambda beside: _export_onnx(backbone, beside))
+    with written_beside(target) as beside:
+        if to == "exported":
+            _export_program(backbone, beside)
+        else:
+            _export_onnx(backbone, beside)
     return "the encoder, (N, 3, T, H, W) to (N, 1024, T/8, H/32, W/32), compared with the original"
 
 
@@ -82,12 +90,13 @@ def authors_content(content: dict[str, Any], origin: Path) -> dict[str, Any]:
     """
     if "model" not in content or "optimizer" not in content:
         raise HicoError(f"{origin}: only a checkpoint of a run has all that the authors' format holds, not an export")
-    if CLASSIFIER in content["model"]:
+    checkpoint = parse_content(content, origin=origin)
+    if CLASSIFIER in checkpoint.model:
         raise HicoError(
             f"{origin}: is of finetuning; only checkpoints of pretraining are written in the authors' format"
         )
-    config = compose_config(Config, content["config"], origin=f"{origin}: its configuration")
-    ours = content["optimizer"]
+    config = compose_config(Config, checkpoint.config, origin=f"{origin}: its configuration")
+    ours = checkpoint.optimizer
     groups: list[dict[str, Any]] = []
     state: dict[int, dict[str, Tensor]] = {}
     # Theirs has one group more, of parameters that no model here has.
@@ -111,14 +120,14 @@ def authors_content(content: dict[str, Any], origin: Path) -> dict[str, Any]:
             }
         )
     return {
-        "epoch": int(content["epochs_done"]) - 1,
-        "model_state": export_state_dict({name: value.contiguous() for name, value in content["model"].items()}),
+        "epoch": int(checkpoint.progress.epochs_done) - 1,
+        "model_state": export_state_dict({name: value.contiguous() for name, value in checkpoint.model.items()}),
         "optimizer_state": {"state": state, "param_groups": groups},
         "cfg": json.dumps(to_authors_values(config)),
     }
 
 
-def _hico_content(content: dict[str, Any], origin: Path) -> dict[str, Any]:
+def _hico_content(content: dict[str, Any], origin: Path) -> Content:
     """The content of our checkpoint from that of theirs, from which a run goes on at its next epoch.
 
     Raises:
@@ -163,10 +172,10 @@ def _hico_content(content: dict[str, Any], origin: Path) -> dict[str, Any]:
     done = int(content["epoch"]) + 1
     if done % config.data.epochs_per_round:
         raise HicoError(f"{origin}: {done} epochs are not a multiple of its {config.data.epochs_per_round} joined ones")
-    return checkpoint_content(
+    return Content(
         model=model.state_dict(),
         optimizer={"state": state, "param_groups": saved},
-        progress=Progress(Position(step=0, epoch=done, batch=0), [], epochs_done=float(done)),
+        progress=Progress(position=Position(step=0, epoch=done, batch=0), epochs_done=float(done)),
         config=config.model_dump(mode="json"),
     )
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from hico_core.errors import HicoError
 from hico_core.interop import read_checkpoint
 from hico_core.model.classifier import CLASSIFIER
+from hico_core.training.checkpoint import parse_content
 
 
 class Description(NamedTuple):
@@ -31,17 +31,22 @@ def describe_checkpoint(path: Path) -> Description:
         kind, state = _kind_of_authors(content), content["model_state"]
         facts: dict[str, Any] = {"epoch (from 0)": content.get("epoch"), "entries": len(state)}
     elif "model" in content:
-        state, config = content["model"], content["config"]
+        checkpoint = parse_content(content, origin=path)
+        state, config, progress = checkpoint.model, checkpoint.config, checkpoint.progress
         finetuned = CLASSIFIER in state
         kind = "hico finetuning checkpoint" if finetuned else "hico checkpoint"
         facts = {
-            "hico version": content["hico_version"],
+            "hico version": checkpoint.hico_version,
             "recipe": f"finetune-{config['dataset']}" if finetuned else f"{config['dataset']}-{config['recipe']}",
-            "step": content["position"][0],
-            "epochs done": round(content["epochs_done"], 2),
-            "processes": content["world_size"],
-            "videos that could not be decoded": len(content["bad_videos"]),
+            "step": progress.position.step,
+            "epochs done": round(progress.epochs_done, 2),
+            "processes": progress.world_size,
+            "videos that could not be decoded": len(progress.bad_videos),
         }
+        if progress.index is not None:
+            facts["videos trained on"] = progress.index.num_videos
+        if progress.encoder is not None:
+            facts["began from"] = progress.encoder.path
     else:
         kind, state = "encoder", content
         facts = {}
@@ -68,9 +73,6 @@ def _kind_of_authors(content: dict[str, Any]) -> str:
 
 def _warnings(weights: dict[str, Tensor]) -> list[str]:
     found = []
-    infinite = [name for name, value in weights.items() if not torch.isfinite(value).all()]
-    if infinite:
-        found.append(f"{len(infinite)} entries hold numbers that are not finite; the first is {infinite[0]}")
     biases = [value for name, value in weights.items() if ".bn" in name and name.endswith(".bias")]
     if biases and all(not bias.any() for bias in biases):
         found.append(

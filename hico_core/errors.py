@@ -50,3 +50,7 @@ class Interrupted(HicoError):
     def __init__(self, signal_number: int, advice: str) -> None:
         super().__init__(advice)
         self.exit_code = 128 + signal_number
+
+
+class ProcessLost(HicoError):
+    """Another of the processes that train together has ended, so this one cannot go on."""

@@ -5,14 +5,16 @@ names there, and each stands a second time inside a sequential container (`backb
 `backbone.Mixed_3b`), so about half of the entries are aliases. The heads have other names than ours.
 """
 
+import hashlib
 import logging
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -142,21 +144,73 @@ def authors_name(name: str, *, topical: bool) -> str:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The file's top level. Nothing but tensors and plain values is ever unpickled."""
+    """The file's top level. Nothing but tensors and plain values is ever unpickled.
+
+    Raises:
+        HicoError: the file cannot be read, is damaged, or has weights that are no numbers.
+
+    """
     try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        if path.exists() and not zipfile.is_zipfile(path):  # what torch.save has written since 2020
-            raise HicoError(f"{path}: not a checkpoint (no PyTorch file)")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch_file(path)
     except FileNotFoundError:
         raise HicoError(f"{path}: no such checkpoint") from None
-    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise HicoError(f"{path}: not a checkpoint that can be read safely ({reason})") from error
+    except (ValueError, TypeError, KeyError, AttributeError, EOFError, IndexError, OverflowError, MemoryError) as error:
+        # What unpickling raises where bytes are not what they claim to be.
+        raise HicoError(f"{path}: not a checkpoint that can be read safely ({type(error).__name__})") from error
     if not isinstance(content, dict):
         raise HicoError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+    for name, value in _weights_in(content, path).items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise HicoError(f"{path}: {name} has values that are no numbers; the training behind it has failed")
     return content
+
+
+def _read_torch_file(path: Path) -> object:
+    if path.exists() and not zipfile.is_zipfile(path):  # what torch.save has written since 2020
+        raise HicoError(f"{path}: not a checkpoint (no PyTorch file)")
+    # PyTorch writes the checksums of a zip file and does not look at them.
+    with zipfile.ZipFile(path) as parts:
+        damaged = parts.testzip()
+    if damaged is not None:
+        raise HicoError(f"{path}: not a checkpoint that can be read safely ({damaged} is damaged)")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    tensors = dict(load_file(path))
+    with safe_open(path, framework="pt") as opened:
+        written = (opened.metadata() or {}).get("sha256")  # only hico's exports have it
+    if written is not None and written != hash_of_tensors(tensors):
+        raise HicoError(f"{path}: not a checkpoint that can be read safely (its weights do not match their hash)")
+    return tensors
+
+
+def hash_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values, in order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    """The tensors of a model, under whatever key a format keeps them.
+
+    Raises:
+        HicoError: there is something else under that key.
+
+    """
+    state = content.get("model_state", content.get("model", content))
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise HicoError(f"{path}: holds no weights where a checkpoint has them")
+    if state is not content and not all(isinstance(value, Tensor) for value in state.values()):
+        raise HicoError(f"{path}: holds no weights where a checkpoint has them")
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def read_backbone_state(path: Path | str) -> dict[str, Tensor]:
@@ -168,16 +222,26 @@ def read_backbone_state(path: Path | str) -> dict[str, Tensor]:
     """
     path = Path(path)
     content = read_checkpoint(path)
+    return backbone_of(content, origin=str(path))
+
+
+def backbone_of(content: dict[str, Any], *, origin: str) -> dict[str, Tensor]:
+    """The encoder's weights in what a checkpoint holds; see `read_backbone_state`.
+
+    Raises:
+        HicoError: it holds no S3D-G.
+
+    """
     if "model_state" in content:
         theirs = content["model_state"]
         state = import_state_dict({name: value for name, value in theirs.items() if name.startswith("backbone.")})
     elif "model" in content:
         state = content["model"]
     else:
-        state = {f"backbone.{name}": value for name, value in content.items()}
+        state = {f"backbone.{name}": value for name, value in content.items() if isinstance(value, Tensor)}
     backbone = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
     if "Conv_1a.conv1.weight" not in backbone:
-        raise HicoError(f"{path}: holds no S3D-G encoder (no entry Conv_1a.conv1.weight)")
+        raise HicoError(f"{origin}: holds no S3D-G encoder (no entry Conv_1a.conv1.weight)")
     return backbone
 
 

@@ -36,8 +36,8 @@ from hico_core.model.heads import ProjectionHead
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG
 from hico_core.training.hardware import FP32, Precision, choose_precision, keep_freed_memory
-from hico_core.training.loop import train_step
 from hico_core.training.optim import LARS, parameter_groups
+from hico_core.training.step import train_step
 
 CLIPS = 3
 TIMED_STEPS = 4

@@ -30,7 +30,8 @@ from hico_core.corpus.split import split_videos
 from hico_core.model.hico import HicoModel
 from hico_core.training.hardware import FP32, Precision, choose_precision
 from hico_core.training.log import StepMetrics, part_waiting
-from hico_core.training.loop import compute_loss, pretrain, train_step
+from hico_core.training.pretrain import pretrain
+from hico_core.training.step import compute_loss, train_step
 
 NEEDS = """needs: one NVIDIA GPU with 16 GB free (what does not fit is said, not fatal), a PyTorch that sees it,
 2 GB of disk for temporary files, 4 cores for the decoding part, under 8 minutes"""

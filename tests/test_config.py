@@ -70,9 +70,9 @@ def test_finetuning_has_keys_of_its_own() -> None:
 
 def test_later_wins(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("train: {epochs: 7, seed: 3}\noptim: {weight_decay: 1e-4}\n")
+    file.write_text("train: {epochs: 70, seed: 3}\noptim: {weight_decay: 1e-4}\n")
     config = load_config(file, base="hacs-hico-l", overrides=["train.seed=4", "data.workers=null"])
-    assert (config.train.epochs, config.train.seed) == (7, 4)
+    assert (config.train.epochs, config.train.seed) == (70, 4)
     assert config.optim.weight_decay == 1e-4
     assert config.optim.warmup_epochs == 60
 

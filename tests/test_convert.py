@@ -15,9 +15,9 @@ from hico_core.data.loader import Position
 from hico_core.errors import HicoError
 from hico_core.interop import load_backbone
 from hico_core.model.hico import HicoModel
-from hico_core.training.checkpoint import Progress, restore_checkpoint, save_checkpoint
-from hico_core.training.loop import train_step
+from hico_core.training.checkpoint import Progress, parse_content, restore, save_checkpoint
 from hico_core.training.optim import LARS, parameter_groups
+from hico_core.training.step import train_step
 
 LAYOUT = load_json("checkpoint_layout.json")
 NAMES = load_json("state_dict_names.json")
@@ -47,7 +47,7 @@ def checkpoint(trained: tuple[HicoModel, LARS], tmp_path_factory: pytest.TempPat
         path,
         model=model,
         optimizer=optimizer,
-        progress=Progress(Position(30, 10, 0), [], epochs_done=10.0),
+        progress=Progress(position=Position(30, 10, 0), epochs_done=10.0),
         config=CONFIG.model_dump(mode="json"),
     )
     return path
@@ -111,7 +111,9 @@ def test_there_and_back_goes_on_as_if_nothing_had_been(
     content = torch.load(tmp_path / "last.pt", weights_only=True)
     model = HicoModel()
     optimizer = make_optimizer(model)
-    progress = restore_checkpoint(content, model=model, optimizer=optimizer, origin=tmp_path)
+    parsed = parse_content(content, origin=tmp_path)
+    restore(parsed, model=model, optimizer=optimizer, origin=tmp_path)
+    progress = parsed.progress
     assert progress.position == Position(0, 10, 0) and progress.epochs_done == 10.0
     trained_model, trained_optimizer = trained
     for (name, value), again in zip(trained_model.state_dict().items(), model.state_dict().values(), strict=True):

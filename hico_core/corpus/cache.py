@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.files import fetch
-from hico_core.errors import HicoError
+from hico_core.errors import BadVideo
 
 # How full a cache is after room was made, as a part of its size.
 _AFTER_EVICTION = 0.9
@@ -103,7 +103,9 @@ class LocalCache:
 
 def _require_size(location: Location, found: int, expected: int) -> None:
     if found != expected:
-        raise HicoError(f"{location}: has {found} bytes instead of {expected}; `hico index --check` names such files")
+        raise BadVideo(
+            str(location), f"has {found} bytes instead of {expected}; `hico index --check` names all such files"
+        )
 
 
 class _CachedFile(NamedTuple):

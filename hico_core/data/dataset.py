@@ -1,5 +1,6 @@
 """One training item: some clips of one untrimmed video, read from its 5 s files and augmented."""
 
+import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -71,6 +72,22 @@ COLUMNS = [
 ]
 
 
+class IndexIdentity(NamedTuple):
+    """What a run needs to know to tell whether it goes on with the videos that it began with."""
+
+    num_videos: int
+    ids: str  # hash of the videos' ids, in order
+    lengths: str  # hash of their durations, in the same order
+
+    def changes_to(self, now: "IndexIdentity") -> str | None:
+        """What differs, in words; None if nothing does."""
+        if self.num_videos != now.num_videos:
+            return f"there were {self.num_videos} videos, and there are {now.num_videos} now"
+        if self.ids != now.ids:
+            return f"there are {now.num_videos} videos as before, but not the same ones"
+        return "the videos are the same, but last longer or shorter" if self.lengths != now.lengths else None
+
+
 class IndexedVideos:
     """The videos of an index, as flat columns: a million rows take little time to open and little memory."""
 
@@ -111,6 +128,12 @@ class IndexedVideos:
 
     def __len__(self) -> int:
         return len(self._first)
+
+    def identity(self) -> IndexIdentity:
+        """Which videos these are."""
+        ids = "\0".join(map(str, self._ids.to_pylist())).encode("utf-8", "surrogateescape")
+        lengths = np.asarray(self._durations, dtype="<f8").tobytes()
+        return IndexIdentity(len(self), hashlib.sha256(ids).hexdigest(), hashlib.sha256(lengths).hexdigest())
 
     def video_id(self, video: int) -> str:
         """The id of the video at a position."""
@@ -289,6 +312,8 @@ def local_file(location: Location, *, cache: LocalCache, size_bytes: int | None 
             path = stack.enter_context(cache.local(location, size_bytes=size_bytes))
         except FileNotFoundError:
             raise BadVideo(str(location), "no such file") from None
+        except BadVideo:
+            raise
         except (OSError, HicoError) as error:
             raise BadVideo(str(location), f"cannot be fetched ({error})") from error
         yield path

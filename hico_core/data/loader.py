@@ -97,6 +97,30 @@ def plan_steps(
             step += 1
 
 
+def position_at(
+    epoch: float, *, step: int, num_videos: int, batch_size: int, epochs: int, epochs_per_round: int, seed: int
+) -> Position:
+    """The place in a plan that `epoch` passes over the videos come nearest to, for a run that another plan began.
+
+    Args:
+        epoch: passes over the videos that are done.
+        step: steps that are done.
+        num_videos: see `plan_steps`, also for the others.
+        batch_size: videos in a step.
+        epochs: passes in all.
+        epochs_per_round: how many passes are joined.
+        seed: of the order.
+
+    """
+    first = int(epoch) // epochs_per_round * epochs_per_round
+    if first >= epochs:
+        return Position(step, epochs, 0)
+    joined = min(epochs_per_round, epochs - first)
+    order = video_order(num_videos=num_videos, epoch=first, num_epochs=joined, seed=seed)
+    num_batches = len(batches_without_repeats(order, batch_size))
+    return Position(step, first, round((epoch - first) / joined * num_batches))
+
+
 def collate(samples: list[Sample]) -> Batch:
     """Put the items of a step together: crops of different sizes in the upper left corners of a common one."""
     crops = [crop for sample in samples for crop in sample.crops]
@@ -167,6 +191,7 @@ def read_batches(
     for deaths in (0, 1):
         undelivered = list(ahead)
         ahead.clear()
+        others = set(multiprocessing.active_children())
         loader = _make_loader(dataset, requests(undelivered), workers=workers, pin_memory=pin_memory)
         try:
             for batch in loader:
@@ -180,9 +205,15 @@ def read_batches(
             reason = f"{first_line} (the next batch is of videos number {videos})"
             if deaths:
                 raise HicoError(
-                    f"a second worker of the loader died: {reason}; try --decoder or fewer workers"
+                    f"a second worker of the loader died: {reason}; try -o data.decoder=pyav, or fewer workers with "
+                    "-o data.workers=1"
                 ) from error
             logger.warning("a worker of the loader died: %s; starting the workers again", reason)
+        finally:
+            # They pay no heed to a polite signal (see `_follow_parent`), and one that is stuck in a read to nothing
+            # else: PyTorch would wait for it for ever.
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.kill()
 
 
 def _tells_a_death(error: Exception) -> bool:

@@ -133,7 +133,7 @@ def topical_loss(topic_logits: Tensor, *, clips_per_video: int, gamma: float = 0
 
 def hico_loss(
     embeddings: Tensor,
-    topic_logits: Tensor,
+    topic_logits: Tensor | None,
     *,
     clips_per_video: int,
     temperature: float = 0.1,
@@ -146,7 +146,7 @@ def hico_loss(
 
     Args:
         embeddings: (N, D) unit vectors of all processes, video-major.
-        topic_logits: (M, M, 2) scores of this process's clips; M = N with one process.
+        topic_logits: (M, M, 2) scores of this process's clips; M = N with one process. None: no topical term.
         clips_per_video: K.
         temperature: of the visual term.
         gamma: of the topical term.
@@ -157,17 +157,14 @@ def hico_loss(
 
     """
     visual = visual_loss(embeddings, clips_per_video=clips_per_video, temperature=temperature)
-    topical = topical_loss(topic_logits, clips_per_video=clips_per_video, gamma=gamma)
-    return weighted_sum(
-        visual, topical, visual_weight=visual_weight, topical_weight=topical_weight, world_size=world_size
-    )
-
-
-def weighted_sum(
-    visual: Tensor, topical: Tensor | None, *, visual_weight: float, topical_weight: float, world_size: int = 1
-) -> HicoLoss:
-    """The parts of a loss put together; see `hico_loss`."""
     total = visual_weight * world_size * visual
-    if topical is None:
+    if topic_logits is None:
         return HicoLoss(total, visual.detach(), None)
+    topical = topical_loss(topic_logits, clips_per_video=clips_per_video, gamma=gamma)
     return HicoLoss(total + topical_weight * topical, visual.detach(), topical.detach())
+
+
+def simclr_loss(embeddings: Tensor, *, clips_per_video: int, temperature: float = 0.1, world_size: int = 1) -> HicoLoss:
+    """SimCLR's only term, which counts as the visual part; arguments as of `hico_loss`."""
+    visual = info_nce(embeddings, clips_per_video=clips_per_video, temperature=temperature)
+    return HicoLoss(world_size * visual, visual.detach(), None)

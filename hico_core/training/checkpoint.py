@@ -1,66 +1,86 @@
 """Checkpoints: whole or absent, and readable without running any code that stands in them."""
 
+import io
 import logging
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from pydantic import BaseModel, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hico_core import __version__
+from hico_core.corpus.files import room_error, written_beside
+from hico_core.data.dataset import IndexIdentity
 from hico_core.data.loader import Position
 from hico_core.errors import HicoError
-from hico_core.interop import load_exactly, read_checkpoint
+from hico_core.interop import hash_of_tensors, load_exactly, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = "hico-checkpoint-2"
+_FORMAT = "hico-checkpoint-3"
 
 # The newest checkpoint of a run, and the one that was it before.
 LAST = "last.pt"
 BEFORE_LAST = "before_last.pt"
 
+# Of a run with videos for validation: the one that knew most of them.
+BEST = "best.pt"
 
-class Progress(NamedTuple):
+
+class EncoderOrigin(BaseModel, frozen=True, extra="forbid"):
+    """The file that a run began from."""
+
+    path: str
+    sha256: str
+
+
+class Progress(BaseModel, frozen=True, extra="forbid"):
     """What a resumed run needs besides the weights and the optimiser."""
 
-    position: Position
-    bad_videos: list[str]  # ids of the videos that could not be decoded
-    world_size: int = 1  # processes that trained together
+    position: Position = Position()
     epochs_done: float = 0.0  # passes over the videos
+    last_step_epoch: float | None = None  # how many were done before the last step; None before the first one
+    bad_videos: list[str] = []  # ids of the videos that could not be decoded
+    world_size: int = 1  # processes that trained together
+    index: IndexIdentity | None = None  # of the videos; None where a checkpoint was converted
+    encoder: EncoderOrigin | None = None  # that finetuning began from
+    best_accuracy: float | None = None  # on videos for validation
 
 
-def write_file_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside, flush to disk, rename: a crash leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(beside)
-        with beside.open("rb") as written:
-            os.fsync(written.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def checkpoint_content(
-    *, model: dict[str, Tensor], optimizer: dict[str, Any], progress: Progress, config: dict[str, Any]
-) -> dict[str, Any]:
+class Content(BaseModel, frozen=True, extra="forbid", arbitrary_types_allowed=True):
     """What stands in a checkpoint file; all values are tensors or plain."""
-    return {
-        "format": _FORMAT,
-        "hico_version": __version__,
-        "config": config,
-        "model": model,
-        "optimizer": optimizer,
-        "position": list(progress.position),
-        "epochs_done": progress.epochs_done,
-        "bad_videos": progress.bad_videos,
-        "world_size": progress.world_size,
-    }
+
+    format: str = _FORMAT
+    hico_version: str = __version__
+    config: dict[str, Any]
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    progress: Progress
+
+
+def write_checkpoint(path: Path, content: Content) -> None:
+    """Write everything from which training goes on exactly."""
+    plain = {**dict(content), "progress": content.progress.model_dump()}
+    write_torch_file(path, plain)
+
+
+def write_torch_file(path: Path, content: dict[str, Any]) -> None:
+    """Write a file of PyTorch's format; it is there whole or not at all.
+
+    Raises:
+        HicoError: the disk has no room for it.
+
+    """
+    # In memory first: PyTorch's own writing ends the process where a disk is full.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    try:
+        with written_beside(path) as beside:
+            beside.write_bytes(buffer.getbuffer())
+    except OSError as error:
+        raise room_error(error, path.parent) or error from error
 
 
 def save_checkpoint(
@@ -71,73 +91,70 @@ def save_checkpoint(
     progress: Progress,
     config: dict[str, Any],
 ) -> None:
-    """Write everything from which training goes on exactly."""
-    content = checkpoint_content(
-        model=model.state_dict(), optimizer=optimizer.state_dict(), progress=progress, config=config
-    )
+    """Write a checkpoint of a run. What was the last one until now is kept as the one before."""
+    content = Content(config=config, model=model.state_dict(), optimizer=optimizer.state_dict(), progress=progress)
     if path.name == LAST and path.exists():
         path.replace(path.with_name(BEFORE_LAST))  # to go back to if a disk loses the new one
-    write_file_atomically(path, lambda beside: torch.save(content, beside))
+    write_checkpoint(path, content)
 
 
-def restore_checkpoint(
-    content: dict[str, Any], *, model: nn.Module, optimizer: torch.optim.Optimizer, origin: Path
-) -> Progress:
-    """Put a checkpoint's weights and optimiser state in place.
-
-    Args:
-        content: of the file, from `hico_core.interop.read_checkpoint`.
-        model: takes the weights.
-        optimizer: takes its state.
-        origin: the file, for messages.
+def parse_content(content: dict[str, Any], *, origin: Path) -> Content:
+    """What `hico_core.interop.read_checkpoint` gave, if it is a checkpoint of ours.
 
     Raises:
-        HicoError: it is no checkpoint of ours, or one of another model.
+        HicoError: it is none, or not of this version.
 
     """
     if content.get("format") != _FORMAT:
         raise HicoError(f"{origin}: not a checkpoint of this version of hico; start another run with --init-from")
-    load_exactly(model, content["model"], origin=str(origin))
-    optimizer.load_state_dict(content["optimizer"])
-    return Progress(
-        Position(*content["position"]),
-        list(content["bad_videos"]),
-        int(content["world_size"]),
-        float(content["epochs_done"]),
-    )
+    try:
+        return Content.model_validate(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        raise HicoError(f"{origin}: not a checkpoint that hico wrote ({field}: {problem['msg']})") from error
 
 
-def restore_last(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
-    """Put the last checkpoint of a run in place that can be read; None where there is none.
-
-    Args:
-        folder: of the run's checkpoints.
-        model: takes the weights.
-        optimizer: takes its state.
+def restore(content: Content, *, model: nn.Module, optimizer: torch.optim.Optimizer, origin: Path) -> None:
+    """Put a checkpoint's weights and optimiser state in place.
 
     Raises:
-        HicoError: none of them can be read, or the last one is of another model.
+        HicoError: it is one of another model or optimiser.
+
+    """
+    load_exactly(model, content.model, origin=str(origin))
+    try:
+        optimizer.load_state_dict(content.optimizer)
+    except (ValueError, KeyError, TypeError) as error:
+        raise HicoError(f"{origin}: its optimiser is not that of this run ({error})") from error
+
+
+def read_last(folder: Path) -> Content | None:
+    """The last checkpoint of a run that can be read; None where there is none.
+
+    Raises:
+        HicoError: there are some, and none can be read.
 
     """
     found = [path for path in (folder / LAST, folder / BEFORE_LAST) if path.exists()]
     for path in found:
         try:
-            content = read_checkpoint(path)
+            return parse_content(read_checkpoint(path), origin=path)
         except HicoError as error:
             if path == found[-1]:
                 raise
             logger.warning("%s; going on from the one before", error)
-            continue
-        return restore_checkpoint(content, model=model, optimizer=optimizer, origin=path)
     return None
 
 
 def export_encoder(path: Path, backbone: nn.Module) -> None:
     """Write the encoder alone as safetensors, under the names of `S3DG`."""
-    tensors: dict[str, Tensor] = {name: value.contiguous().cpu() for name, value in backbone.state_dict().items()}
-    write_file_atomically(path, lambda beside: save_file(tensors, beside, metadata=encoder_metadata()))
+    write_encoder(path, backbone.state_dict())
 
 
-def encoder_metadata() -> dict[str, str]:
-    """What an exported encoder says of itself."""
-    return {"format": "hico-encoder", "hico_version": __version__}
+def write_encoder(path: Path, state: dict[str, Tensor]) -> None:
+    """Write an encoder's weights, with a hash of them, since the format has no checksums."""
+    tensors = {name: value.contiguous().cpu().clone() for name, value in state.items()}
+    metadata = {"format": "hico-encoder", "hico_version": __version__, "sha256": hash_of_tensors(tensors)}
+    with written_beside(path) as beside:
+        save_file(tensors, beside, metadata=metadata)

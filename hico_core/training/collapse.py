@@ -1,10 +1,14 @@
 """Signs that training has collapsed: all clips get nearly the same embedding, or embeddings along few directions."""
 
+import logging
 import math
+from collections import deque
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 # So many steps in a row must look collapsed, since single batches may be of very similar videos.
 PATIENCE = 20
@@ -32,3 +36,26 @@ def has_collapsed(stds: Sequence[float], *, width: int) -> bool:
     """Whether the last `PATIENCE` steps' embeddings of this width were nearly alike."""
     limit = _PART_OF_EVEN_SPREAD / math.sqrt(width)
     return len(stds) >= PATIENCE and all(std < limit for std in stds[-PATIENCE:])
+
+
+class CollapseWatch:
+    """Looks at each step of a run, and says once that training has collapsed."""
+
+    def __init__(self, *, width: int) -> None:
+        """Watch embeddings of this width."""
+        self._width = width
+        self._stds: deque[float] = deque(maxlen=PATIENCE)
+        self._told = False
+
+    def look(self, std: float, rank: float) -> None:
+        """Take a step's `embedding_std` and `effective_rank`; the log says so where it is the one too many."""
+        self._stds.append(std)
+        if not self._told and has_collapsed(list(self._stds), width=self._width):
+            self._told = True
+            logger.warning(
+                "the embeddings of the last %d steps are nearly alike (std %.4f, effective rank %.1f): training has "
+                "collapsed; try a lower optim.base_lr or a longer optim.warmup_epochs",
+                PATIENCE,
+                std,
+                rank,
+            )

@@ -1,10 +1,10 @@
 """Several processes that train one model: who they are, what they tell each other, and how batch norms agree.
 
-Without torchrun there is one process, and everything here does nothing.
+A process that was started alone is a world of one, in which everything here does nothing.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from hico_core.errors import HicoError
+from hico_core.errors import HicoError, ProcessLost, UsageError
 
 Item = TypeVar("Item")
 
@@ -33,30 +33,73 @@ class World(NamedTuple):
         return self.rank == 0
 
 
-@contextmanager
-def joined_world(device_type: str) -> Iterator[World]:
-    """Join the processes that torchrun started, if it did.
+# What tells a process where it stands: of torchrun, or of whoever starts processes in its way.
+_PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
-    Args:
-        device_type: "cuda" or "cpu"; decides how they talk.
+
+def place_among_processes(environment: Mapping[str, str]) -> World | None:
+    """Who this process is among those that were started together; None where it was started alone.
 
     Raises:
-        HicoError: they cannot find each other.
+        UsageError: it was started with others, but not told all that it must know to join them.
 
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    missing = [name for name in _PLACE if not environment.get(name)]
+    if not missing:
+        rank, size, local_rank, local_size = (int(environment[name]) for name in _PLACE[:4])
+        return World(rank, size, local_rank, local_size)
+    if int(environment.get("WORLD_SIZE") or 1) > 1:
+        raise UsageError(
+            f"WORLD_SIZE={environment['WORLD_SIZE']} says that this is one of several training processes, but "
+            f"{', '.join(missing)} are not set; start them with torchrun or --nproc, or unset WORLD_SIZE"
+        )
+    return None
+
+
+@contextmanager
+def joined_world(device: torch.device) -> Iterator[World]:
+    """Join the processes that were started together, if this one was not started alone.
+
+    Args:
+        device: its type decides how they talk.
+
+    Raises:
+        HicoError: they cannot find each other, or there are fewer GPUs than processes.
+        ProcessLost: another one ended in the middle of the work.
+
+    """
+    world = place_among_processes(os.environ)
+    if world is None:
         yield World()
         return
+    own_gpu = None
+    if device.type == "cuda":
+        if world.local_rank >= torch.cuda.device_count():
+            raise UsageError(
+                f"{world.local_size} training processes on this machine have {torch.cuda.device_count()} GPUs; start "
+                "as many as there are GPUs"
+            )
+        own_gpu = torch.device("cuda", world.local_rank)
+        # Before anything is exchanged: objects travel over the current GPU, which else is the first one for all.
+        torch.cuda.set_device(own_gpu)
     try:
-        dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+        dist.init_process_group("gloo" if own_gpu is None else "nccl", device_id=own_gpu)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise HicoError(f"the training processes do not find each other ({reason}); is the port free?") from error
     try:
-        local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-        yield World(dist.get_rank(), dist.get_world_size(), local_rank, local_size)
-    finally:
-        dist.destroy_process_group()
+        yield world
+    except RuntimeError as error:
+        if not _tells_a_lost_process(error):
+            raise
+        # The group is not taken down: that may wait for the one that is gone.
+        raise ProcessLost("another training process has ended") from error
+    dist.destroy_process_group()
+
+
+def _tells_a_lost_process(error: RuntimeError) -> bool:
+    """Whether an error comes from talking to the other processes. Gloo's has no class of its own."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def share_of(items: list[Item], world: World) -> list[Item]:
@@ -81,23 +124,13 @@ def gather_rows(rows: Tensor, world: World, *, gradient_scale: float = 1.0) -> T
         gradient_scale: factor of the gradient of the own rows.
 
     """
-    return start_gathering(rows, world, gradient_scale=gradient_scale)()
-
-
-def start_gathering(rows: Tensor, world: World, *, gradient_scale: float = 1.0) -> Callable[[], Tensor]:
-    """Begin to gather, so that other work can be done meanwhile; what is returned waits, and gives `gather_rows`."""
     if world.size == 1:
-        return lambda: rows
+        return rows
     parts = [torch.empty_like(rows) for _ in range(world.size)]
-    sending = dist.all_gather(parts, rows.detach().contiguous(), async_op=True)
-
-    def finish() -> Tensor:
-        sending.wait()
-        constant = rows.detach() * (1 - gradient_scale)
-        parts[world.rank] = rows if gradient_scale == 1.0 else rows * gradient_scale + constant
-        return torch.cat(parts)
-
-    return finish
+    dist.all_gather(parts, rows.detach().contiguous())
+    constant = rows.detach() * (1 - gradient_scale)
+    parts[world.rank] = rows if gradient_scale == 1.0 else rows * gradient_scale + constant
+    return torch.cat(parts)
 
 
 def largest(values: list[float], world: World, device: torch.device) -> list[float]:
@@ -116,6 +149,24 @@ def gather_objects(own: Item, world: World) -> list[Item]:
     found = [own] * world.size
     dist.all_gather_object(found, own)
     return found
+
+
+def from_first(own: Item, world: World) -> Item:
+    """What the first process has, given to all; of the others, it does not matter what they have."""
+    if world.size == 1:
+        return own
+    box = [own]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def mean_over_processes(values: list[float], world: World, device: torch.device) -> list[float]:
+    """Of each value, the mean of what all processes have."""
+    if world.size == 1:
+        return values
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(tensor)
+    return [float(value) / world.size for value in tensor]
 
 
 class _SumOverProcesses(torch.autograd.Function):

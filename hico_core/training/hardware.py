@@ -1,4 +1,4 @@
-"""What the hardware does fast: the number format of the encoder, and how memory is handed out on a CPU."""
+"""Where to compute, in which number format, and how memory is handed out on a CPU."""
 
 import ctypes
 import sys
@@ -6,7 +6,24 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from hico_core.errors import UsageError
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+
 PrecisionName = Literal["auto", "fp32", "bf16"]
+
+
+def choose_device(name: DeviceName) -> torch.device:
+    """`auto` takes a GPU if there is one.
+
+    Raises:
+        UsageError: a GPU is asked for and there is none.
+
+    """
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise UsageError("--device cuda: PyTorch sees no GPU here; use --device cpu, or auto")
+    return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
 
 
 class Precision(NamedTuple):

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -12,10 +12,11 @@ from types import FrameType
 # Processes that die are started again, all of them, and go on from the last checkpoint; so often.
 _RESTARTS = 3
 
+# Names the file in which the first process that ends with an error tells the exit code. torchrun starts all processes
+# again when one ends so, which mends a crash, but not an error; those that find the code end at once, with 0.
+_TOLD = "HICO_EXIT_CODE_FILE"
 
-# Where a process writes the exit code of an error that starting again cannot mend; it ends with 0 then, since
-# torchrun starts all processes again when one ends otherwise.
-EXIT_CODE_FILE = "HICO_EXIT_CODE_FILE"
+_COMMAND = "hico_cli"
 
 
 def without_nproc(arguments: Sequence[str]) -> list[str]:
@@ -29,10 +30,14 @@ def without_nproc(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def torchrun_command(arguments: Sequence[str], *, processes: int) -> list[str]:
+def torchrun_command(arguments: Sequence[str], *, processes: int, log_dir: Path) -> list[str]:
     """What starts `hico` with these arguments in several processes of this machine."""
     elastic = ["--standalone", f"--nproc-per-node={processes}", f"--max-restarts={_RESTARTS}", "--monitor-interval=1"]
-    return [sys.executable, "-m", "torch.distributed.run", *elastic, "-m", "hico_cli", *without_nproc(arguments)]
+    logs = [f"--log-dir={log_dir}"]  # else a folder is left among the temporary ones
+    return [
+        *(sys.executable, "-m", "hico_core.training.agent", *elastic, *logs),
+        *("-m", _COMMAND, *without_nproc(arguments)),
+    ]
 
 
 def run_processes(arguments: Sequence[str], *, processes: int) -> int:
@@ -42,18 +47,20 @@ def run_processes(arguments: Sequence[str], *, processes: int) -> int:
         The exit code: that of the error that ended training, 128 plus the signal that did, or torchrun's.
 
     """
-    with TemporaryDirectory(prefix="hico-") as folder:
+    with TemporaryDirectory(prefix="hico-", ignore_cleanup_errors=True) as folder:
         told = Path(folder) / "exit code"
-        code = _run_torchrun(arguments, processes=processes, told=told)
-        return int(told.read_text()) if code == 0 and told.exists() else code
+        code = _run_torchrun(arguments, processes=processes, told=told, log_dir=Path(folder) / "torchrun")
+        return int(told.read_text()) if told.exists() and code < 128 else code
 
 
-def _run_torchrun(arguments: Sequence[str], *, processes: int, told: Path) -> int:
+def _run_torchrun(arguments: Sequence[str], *, processes: int, told: Path, log_dir: Path) -> int:
     # Processes that were started again would read the address of a dead one from a store that outlived it.
-    environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", EXIT_CODE_FILE: str(told)}
+    environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", _TOLD: str(told)}
     environment.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
+    environment.setdefault("LOGLEVEL", "CRITICAL")  # of torchrun, which else says of each error what hico says too
+    command = torchrun_command(arguments, processes=processes, log_dir=log_dir)
     received: list[int] = []
-    with subprocess.Popen(torchrun_command(arguments, processes=processes), env=environment) as torchrun:
+    with subprocess.Popen(command, env=environment) as torchrun:
 
         def pass_on(number: int, frame: FrameType | None) -> None:
             received.append(number)
@@ -67,3 +74,25 @@ def _run_torchrun(arguments: Sequence[str], *, processes: int, told: Path) -> in
             for number, handler in before.items():
                 signal.signal(number, handler)
     return 128 + received[0] if received else code
+
+
+def was_told(environment: Mapping[str, str]) -> bool:
+    """Whether a process that was started with this one has ended with an error, and told its exit code."""
+    return _TOLD in environment and Path(environment[_TOLD]).exists()
+
+
+def tell_exit_code(code: int, environment: Mapping[str, str]) -> bool:
+    """Tell the exit code of an error to the command that started this process and others.
+
+    Returns:
+        Whether the error is to be said: not if another process has said one already.
+
+    """
+    if _TOLD not in environment:
+        return True
+    try:
+        with Path(environment[_TOLD]).open("x") as told:
+            told.write(str(code))
+    except FileExistsError:
+        return False
+    return True

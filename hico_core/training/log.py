@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from hico_core.corpus.files import cut_json_lines
 from hico_core.errors import UsageError
 
 
@@ -58,13 +59,8 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only the first process writes
 
         path = run_dir / "metrics.jsonl"
-        kept: list[str] = []
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            complete = [line for line in lines if line.endswith("}")]
-            kept = [line for line in complete if json.loads(line)["step"] <= keep_steps]
-        self._file: TextIO = path.open("w", encoding="utf-8", buffering=1)
-        self._file.writelines(line + "\n" for line in kept)
+        cut_json_lines(path, lambda line: isinstance(line.get("step"), int) and line["step"] <= keep_steps)
+        self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=keep_steps + 1)
         self._wandb = None
         if wandb_project is not None:

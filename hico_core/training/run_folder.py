@@ -1,25 +1,32 @@
-"""The folder of a run: it holds one configuration, from its beginning to its end."""
+"""The folder of a run: it holds one configuration, from its beginning to its end, and one command at a time."""
 
 import logging
-from collections.abc import Collection
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from hico_core.config import compose_config, dump_config, flat_settings, read_yaml_file
-from hico_core.corpus.files import write_text
+from hico_core.corpus.files import lock, remove_abandoned, write_text
 from hico_core.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
+_CONFIG = "config.yaml"
 
-def open_run(
+
+@contextmanager
+def opened_run(
     run_dir: Path, config: BaseModel, *, resume: bool, free: Collection[str], changeable: Collection[str] = ()
-) -> None:
-    """Make a run's folder, or check that an old one is of the same run.
+) -> Iterator[None]:
+    """Let nobody else train in a run's folder meanwhile; check that an old one is of the same run.
+
+    A new folder is left only if `write_config` was called.
 
     Args:
-        run_dir: the folder.
+        run_dir: the folder; made if missing.
         config: of the run.
         resume: go on with an old one.
         free: settings that may differ on resuming, since they do not change what comes out.
@@ -27,14 +34,34 @@ def open_run(
 
     Raises:
         UsageError: the folder is there and `resume` is not given, or it is of another configuration.
+        HicoError: another process trains in it.
 
     """
-    written = run_dir / "config.yaml"
-    if not written.exists():
-        write_text(written, dump_config(config))
-        return
+    is_new = not run_dir.exists()
+    busy = f"{run_dir}: another process is training in this run; wait for it to end, or give another --name"
+    try:
+        with lock(run_dir / ".lock", refusal=busy):
+            if (run_dir / _CONFIG).exists():
+                _require_same_run(run_dir, config, resume=resume, free=free, changeable=changeable)
+            for folder in (run_dir, run_dir / "checkpoints", run_dir / "export"):
+                remove_abandoned(folder)
+            yield
+    finally:
+        if is_new and not (run_dir / _CONFIG).exists():
+            shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def write_config(run_dir: Path, config: BaseModel) -> None:
+    """Write the configuration down; from here on the run is one."""
+    write_text(run_dir / _CONFIG, dump_config(config))
+
+
+def _require_same_run(
+    run_dir: Path, config: BaseModel, *, resume: bool, free: Collection[str], changeable: Collection[str]
+) -> None:
     if not resume:
         raise UsageError(f"{run_dir}: this run is there already; go on with --resume, or give another --name")
+    written = run_dir / _CONFIG
     old = flat_settings(compose_config(type(config), read_yaml_file(written), origin=str(written)))
     for key, value in flat_settings(config).items():
         if value == old[key] or key in free:
@@ -44,4 +71,3 @@ def open_run(
                 f"{run_dir}: this run has {key}={old[key]}, not {value}; resume it as it is, or give another --name"
             )
         logger.warning("%s: %s was %s and is %s from here on", run_dir, key, old[key], value)
-    write_text(written, dump_config(config))

@@ -26,7 +26,7 @@ from hico_core.data.dataset import IndexedVideos, Piece, local_file
 from hico_core.data.decode import play, scaled_size, upright
 from hico_core.errors import BadVideo, HicoError, UsageError
 from hico_core.interop import load_backbone
-from hico_core.training.loop import DeviceName, choose_device
+from hico_core.training.hardware import DeviceName, choose_device
 
 # Pictures as the encoder saw them in pretraining: a crop of 112 out of 128, from the middle.
 _SHORT_SIDE = 128

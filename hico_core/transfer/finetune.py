@@ -1,23 +1,26 @@
 """Finetuning: a pretrained encoder learns the classes of labelled videos, and is tested on others.
 
-Videos and labels come from the index: its subset `train` is trained on, `test` tested on. The recipe is that of the
-HiCo paper's authors; of linear evaluation (`tune: head`) too, except that the encoder's batch norms stay as they were
-pretrained unless `statistics: drift` is asked for.
+Videos and labels come from the index: its subset `train` is trained on, `test` tested on; where there are some in
+`val`, they choose the checkpoint that is tested. The recipe is that of the HiCo paper's authors; of linear evaluation
+(`tune: head`) too, except that the encoder's batch norms stay as they were pretrained unless `statistics: drift` is
+asked for.
 """
 
 import csv
 import io
 import json
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, nullcontext
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from hico_core.config import FinetuneConfig
 from hico_core.corpus.addresses import Location
@@ -29,27 +32,40 @@ from hico_core.corpus.records import Failure, sha256_of
 from hico_core.data.dataset import COLUMNS, ClipRequest, IndexedVideos
 from hico_core.data.decode import require_decoder
 from hico_core.data.labelled import FixedViews, RandomViews
-from hico_core.data.loader import PlannedStep, Position, num_workers, plan_steps, read_batches
-from hico_core.errors import HicoError, Interrupted
-from hico_core.interop import load_exactly, read_backbone_state
+from hico_core.data.loader import Batch, PlannedStep, Position, num_workers, plan_steps, read_batches
+from hico_core.errors import HicoError, Interrupted, UsageError
+from hico_core.interop import backbone_of, load_exactly, read_backbone_state, read_checkpoint
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.s3dg import S3DG
-from hico_core.training.checkpoint import LAST, Progress, restore_last, save_checkpoint
-from hico_core.training.hardware import Precision, choose_precision, keep_freed_memory
-from hico_core.training.log import RunLog
-from hico_core.training.loop import DeviceName, augmented_clips, check_bad_videos, choose_device
+from hico_core.training.checkpoint import BEST, Content, EncoderOrigin, Progress, parse_content, read_last
+from hico_core.training.distributed import (
+    World,
+    from_first,
+    gather_objects,
+    joined_world,
+    largest,
+    mean_over_processes,
+    share_of,
+)
+from hico_core.training.hardware import DeviceName, Precision, choose_device, choose_precision, keep_freed_memory
 from hico_core.training.optim import parameter_groups
-from hico_core.training.run_folder import open_run
+from hico_core.training.pretrain import own_device, replica_of
+from hico_core.training.run import (
+    CHANGEABLE_ON_RESUME,
+    FREE_ON_RESUME,
+    Learner,
+    Run,
+    Step,
+    go_on_from,
+    require_one_index,
+)
+from hico_core.training.run_folder import opened_run
 from hico_core.training.schedule import learning_rate
+from hico_core.training.step import augmented_clips
+from hico_core.training.stopping import StopRequest
 
-# Losses of single steps jump about; the summary compares means.
-_LOSSES_IN_A_MEAN = 10
-
-# Settings that change how a run is carried out or tested, not what is learned: free to differ on resuming.
-_FREE_ON_RESUME = {
-    *("data.workers", "data.cache_dir", "data.cache_gb", "train.max_steps", "train.checkpoint_seconds"),
-    *("test.views", "test.crops", "test.crop_part"),
-}
+# How the videos of a finished run are tested changes nothing that was learned.
+_FREE_ON_RESUME = FREE_ON_RESUME | {"test.views", "test.crops", "test.crop_part"}
 
 
 class FinetuneMetrics(NamedTuple):
@@ -64,6 +80,7 @@ class FinetuneMetrics(NamedTuple):
     data_seconds: float  # spent waiting for the step's clips
     step_seconds: float  # of the whole step, waiting included
     bad_videos: int  # different videos that could not be decoded, so far
+    val_accuracy: float | None = None  # with the weights before the step; None where it was not measured
 
 
 class Prediction(NamedTuple):
@@ -86,7 +103,10 @@ class Accuracy(NamedTuple):
     views: int
     crops: int
     steps: int
-    encoder_sha256: str  # of the file that the run started from
+    checkpoint: str  # the one that was tested
+    val_accuracy: float | None  # of that one, on the videos that chose it
+    encoder: str  # the file that the run started from
+    encoder_sha256: str
 
 
 class FinetuneSummary(NamedTuple):
@@ -100,11 +120,20 @@ class FinetuneSummary(NamedTuple):
     test: Accuracy | None  # None where the index has no labelled videos to test on
 
 
-class _Parts(NamedTuple):
+class _Videos(NamedTuple):
+    """The labelled videos of an index."""
+
     train: IndexedVideos
+    val: IndexedVideos
     test: IndexedVideos
     labels: dict[str, int]
+    num_classes: int
+
+
+class _Parts(NamedTuple):
+    videos: _Videos
     model: VideoClassifier
+    replica: nn.Module  # what is called in training: the model, averaging its gradients over all processes
     optimizer: torch.optim.Optimizer
     device: torch.device
     precision: Precision
@@ -117,16 +146,16 @@ def finetune(
     *,
     root: Location,
     run_dir: Path,
-    encoder: Path,
+    encoder: Path | None,
     device: DeviceName = "auto",
     resume: bool = False,
+    allow_changed: bool = False,
     on_step: Callable[[FinetuneMetrics], None] = lambda metrics: None,
     on_bad_video: Callable[[str, str], None] = lambda video_id, reason: None,
     on_tested: Callable[[int, int], None] = lambda done, of: None,
-    stop_signal: Callable[[], int | None] = lambda: None,
-    clock: Callable[[], float] = time.monotonic,
+    stop: StopRequest | None = None,
 ) -> FinetuneSummary:
-    """Train a classifier on the labelled videos of an index, then test it.
+    """Train a classifier on the labelled videos of an index, then test it, in as many processes as were started.
 
     Writes config.yaml, metrics.jsonl, checkpoints/, and, after the test, results.json and predictions.csv.
 
@@ -134,69 +163,129 @@ def finetune(
         config: the whole configuration.
         root: the workspace with index.parquet.
         run_dir: where the run's files go.
-        encoder: a checkpoint of ours or the authors' to start from; its heads are left out.
+        encoder: a checkpoint of ours or the authors' that a new run starts from; its heads are left out. A run that
+            goes on needs none.
         device: where to train.
         resume: go on from the run's last checkpoint; a finished run is only tested again.
-        on_step: told of each step.
+        allow_changed: let a resumed run have another batch size, number of processes or index.
+        on_step: told of each step, in the first process.
         on_bad_video: told of the id and reason of each video that cannot be decoded, once.
-        on_tested: told how many videos are tested, and of how many.
-        stop_signal: asked before each step and each test video; a signal's number ends the run.
-        clock: seconds, for the log.
+        on_tested: told how many videos are tested by this process, and of how many.
+        stop: asks for the end; the run ends with a checkpoint.
 
     Raises:
         HicoError: the run cannot start, has too many bad videos, or its loss is not a number.
         Interrupted: a signal ended it; what was learned is in a checkpoint.
 
     """
-    parts = _prepare(config, root=root, encoder=encoder, device=choose_device(device))
-    open_run(run_dir, config, resume=resume, free=_FREE_ON_RESUME)
-    progress = restore_last(run_dir / "checkpoints", model=parts.model, optimizer=parts.optimizer)
-    num_steps, losses = _train(
-        config,
-        parts,
-        progress or Progress(Position(), []),
-        run_dir=run_dir,
-        on_step=on_step,
-        on_bad_video=on_bad_video,
-        stop_signal=stop_signal,
-        clock=clock,
-    )
-    test = None
-    if len(parts.test):
-        predictions = _predict(
-            config, parts, root=root, on_bad_video=on_bad_video, on_tested=on_tested, stop_signal=stop_signal
+    changeable = CHANGEABLE_ON_RESUME if allow_changed else set()
+    chosen, stop = choose_device(device), stop or StopRequest()
+    with (
+        joined_world(chosen) as world,
+        opened_run(run_dir, config, resume=resume, free=_FREE_ON_RESUME, changeable=changeable)
+        if world.is_first
+        else nullcontext(),
+    ):
+        checkpoint = from_first(read_last(run_dir / "checkpoints") if world.is_first else None, world)
+        parts, origin = _prepare(config, root, encoder, checkpoint, own_device(chosen, world), world)
+        index = parts.videos.train.identity()
+        require_one_index(index, world)
+        learner = Learner(parts.model, parts.optimizer, parts.device)
+        progress = Progress(index=index, world_size=world.size, encoder=origin)
+        if checkpoint is not None:
+            progress = go_on_from(
+                checkpoint,
+                learner,
+                config=config,
+                index=index,
+                world=world,
+                run_dir=run_dir,
+                allow_changed=allow_changed,
+            )
+        run = Run(run_dir, learner, progress, config=config, world=world, stop=stop)
+        with closing(run):
+            for step in run.steps(_batches(progress.position, config, parts, world)):
+                for video_id, reason in step.newly_bad:
+                    on_bad_video(video_id, reason)
+                metrics = _do_step(step, run, config, parts, world)
+                run.write(step, metrics.loss, metrics._asdict())
+                if world.is_first:
+                    on_step(metrics)
+        tested = _load_best(run, config, parts, world) if len(parts.videos.val) else "last.pt"
+        predictions: list[Prediction] = []
+        failures: dict[str, str] = {}
+        mine = range(world.rank, len(parts.videos.test), world.size)
+        for number, (prediction, reason) in enumerate(_predictions(parts.videos.test, mine, config, parts), start=1):
+            predictions.append(prediction)
+            if reason:
+                failures[prediction.video_id] = reason
+                on_bad_video(prediction.video_id, reason)
+            on_tested(number, len(mine))
+            if stop.signal_number is not None:
+                raise Interrupted(stop.signal_number, "stopped while testing; the same command with --resume goes on")
+        test = None
+        if len(parts.videos.test):
+            test = _report(predictions, failures, run, config, parts, root=root, tested=tested, world=world)
+        return FinetuneSummary(
+            run_dir, run.progress.position.step, parts.precision, run.first_loss, run.last_loss, test
         )
-        test = Accuracy(
-            num_videos=len(predictions),
-            num_failed=sum(prediction.predicted is None for prediction in predictions),
-            top1=fmean(prediction.predicted == prediction.label for prediction in predictions),
-            top5=fmean(prediction.in_top5 for prediction in predictions),
-            views=config.test.views,
-            crops=config.test.crops,
-            steps=num_steps,
-            encoder_sha256=sha256_of(encoder),
-        )
-        _write_results(run_dir, test, predictions)
-    return FinetuneSummary(
-        run_dir,
-        num_steps,
-        parts.precision,
-        fmean(losses[:_LOSSES_IN_A_MEAN]) if losses else None,
-        fmean(losses[-_LOSSES_IN_A_MEAN:]) if losses else None,
-        test,
-    )
 
 
-def _prepare(config: FinetuneConfig, *, root: Location, encoder: Path, device: torch.device) -> _Parts:
+def _prepare(
+    config: FinetuneConfig,
+    root: Location,
+    encoder: Path | None,
+    checkpoint: Content | None,
+    device: torch.device,
+    world: World,
+) -> tuple[_Parts, EncoderOrigin | None]:
     """Read the index and build all parts, so that whatever is wrong is said before any work is done.
 
     Raises:
         HicoError: no labelled videos, too few, or a label that is no class; the encoder cannot be read.
 
     """
+    require_decoder(config.data.decoder)
+    videos = _labelled_videos(config, root, processes=world.size)
+    torch.manual_seed(config.train.seed)
+    origin = None
+    if checkpoint is not None:  # the encoder that the run began from is in it, wherever its file is now
+        state = backbone_of(dict(checkpoint), origin="the run's last checkpoint")
+    elif encoder is None:
+        raise UsageError("no encoder to start from, and no checkpoint of the run; name one with --checkpoint")
+    else:
+        state = from_first(read_backbone_state(encoder) if world.is_first else {}, world)
+        named = EncoderOrigin(path=str(encoder), sha256=sha256_of(encoder)) if world.is_first else None
+        origin = from_first(named, world)
+    model = VideoClassifier(videos.num_classes, S3DG(gating=any(".gating_" in name for name in state)))
+    load_exactly(model.backbone, state, origin=str(encoder))
+    model.to(device).to(memory_format=torch.channels_last_3d)
+    if config.train.tune == "head":
+        model.backbone.requires_grad_(False)
+    if device.type == "cpu":
+        keep_freed_memory()
+    replica = replica_of(model, device, world)
+    replica.train()
+    if config.train.tune == "head" and config.train.statistics == "frozen":
+        model.backbone.eval()
+    groups = parameter_groups(model, weight_decay=config.optim.weight_decay, lars_exclude_bn=False)
+    parts = _Parts(
+        videos,
+        model,
+        replica,
+        torch.optim.Adam(groups, lr=config.optim.warmup_start_lr),
+        device,
+        choose_precision(config.train.precision, device),
+        num_workers(config.data.workers),
+        LocalCache(Path(config.data.cache_dir or default_cache_folder()), size_bytes=int(config.data.cache_gb * 1e9)),
+    )
+    return parts, origin
+
+
+def _labelled_videos(config: FinetuneConfig, root: Location, *, processes: int) -> _Videos:
     table = read_index_table(root, columns=COLUMNS)
-    labelled = table.filter(pc.is_valid(table["label"]))
-    train, test = (IndexedVideos(labelled, root=root, subset=subset) for subset in ("train", "test"))
+    labelled: pa.Table = table.filter(pc.is_valid(table["label"]))
+    train, val, test = (IndexedVideos(labelled, root=root, subset=subset) for subset in ("train", "val", "test"))
     if len(train) == 0:
         raise HicoError(
             f"{root}: its index has no labelled videos to train on; add them with "
@@ -207,34 +296,16 @@ def _prepare(config: FinetuneConfig, *, root: Location, encoder: Path, device: t
             f"{root}: train.batch_size {config.train.batch_size} is too large for {len(train)} labelled videos; "
             f"use --batch-size {len(train)} or fewer"
         )
-    require_decoder(config.data.decoder)
-    labels = {videos.video_id(n): _label(videos, n) for videos in (train, test) for n in range(len(videos))}
+    if config.train.batch_size % processes:
+        raise UsageError(
+            f"train.batch_size {config.train.batch_size} is the number of videos over all processes, so it must be a "
+            f"multiple of their number, {processes}"
+        )
+    labels = {videos.video_id(n): _label(videos, n) for videos in (train, val, test) for n in range(len(videos))}
     last = max(labels, key=labels.__getitem__)
     if config.num_classes is not None and labels[last] >= config.num_classes:
         raise HicoError(f"{last} has label {labels[last]}, but num_classes is {config.num_classes}")
-    torch.manual_seed(config.train.seed)
-    state = read_backbone_state(encoder)
-    model = VideoClassifier(
-        config.num_classes or labels[last] + 1, S3DG(gating=any(".gating_" in name for name in state))
-    )
-    load_exactly(model.backbone, state, origin=str(encoder))
-    model.to(device).to(memory_format=torch.channels_last_3d)
-    if config.train.tune == "head":
-        model.backbone.requires_grad_(False)
-    if device.type == "cpu":
-        keep_freed_memory()
-    groups = parameter_groups(model, weight_decay=config.optim.weight_decay, lars_exclude_bn=False)
-    return _Parts(
-        train,
-        test,
-        labels,
-        model,
-        torch.optim.Adam(groups, lr=config.optim.warmup_start_lr),
-        device,
-        choose_precision(config.train.precision, device),
-        num_workers(config.data.workers),
-        LocalCache(Path(config.data.cache_dir or default_cache_folder()), size_bytes=int(config.data.cache_gb * 1e9)),
-    )
+    return _Videos(train, val, test, labels, config.num_classes or labels[last] + 1)
 
 
 def _label(videos: IndexedVideos, number: int) -> int:
@@ -243,138 +314,109 @@ def _label(videos: IndexedVideos, number: int) -> int:
     return label
 
 
-def _train(
-    config: FinetuneConfig,
-    parts: _Parts,
-    progress: Progress,
-    *,
-    run_dir: Path,
-    on_step: Callable[[FinetuneMetrics], None],
-    on_bad_video: Callable[[str, str], None],
-    stop_signal: Callable[[], int | None],
-    clock: Callable[[], float],
-) -> tuple[int, list[float]]:
-    """Go on from a position to the end: how many steps the run has now, and the losses of those just done."""
-    position, epochs_done = progress.position, progress.epochs_done
-    bad = dict.fromkeys(progress.bad_videos, "found before resuming")
-
-    def save() -> None:
-        save_checkpoint(
-            run_dir / "checkpoints" / LAST,
-            model=parts.model,
-            optimizer=parts.optimizer,
-            progress=Progress(position, list(bad), epochs_done=epochs_done),
-            config=config.model_dump(mode="json"),
-        )
-
-    parts.model.train()
-    if config.train.tune == "head" and config.train.statistics == "frozen":
-        parts.model.backbone.eval()
-    losses: list[float] = []
-    log = RunLog(run_dir, keep_steps=position.step)
-    batches = read_batches(
-        RandomViews(parts.train, data=config.data, augment=config.augment, cache=parts.cache),
-        plan_steps(
-            num_videos=len(parts.train),
-            batch_size=config.train.batch_size,
-            epochs=config.train.epochs,
-            epochs_per_round=config.data.epochs_per_round,
-            max_distance_at=lambda progress: None,
-            seed=config.train.seed,
-            start=position,
-        ),
+def _batches(
+    position: Position, config: FinetuneConfig, parts: _Parts, world: World
+) -> Generator[tuple[PlannedStep, Batch], None, None]:
+    """Each planned step with this process's clips of it."""
+    plans = plan_steps(
+        num_videos=len(parts.videos.train),
+        batch_size=config.train.batch_size,
+        epochs=config.train.epochs,
+        epochs_per_round=config.data.epochs_per_round,
+        max_distance_at=lambda progress: None,
+        seed=config.train.seed,
+        start=position,
+    )
+    return read_batches(
+        RandomViews(parts.videos.train, data=config.data, augment=config.augment, cache=parts.cache),
+        (plan._replace(requests=share_of(plan.requests, world)) for plan in plans),
         workers=parts.workers,
         pin_memory=parts.device.type == "cuda",
     )
-    saved_at = began = clock()
-    try:
-        for plan, batch in batches:
-            got_data = clock()
-            epochs_done = plan.epoch
-            signal_number = stop_signal()
-            if signal_number is not None:
-                save()
-                raise Interrupted(
-                    signal_number, f"stopped after step {position.step}; the same command with --resume goes on"
-                )
-            if config.train.max_steps is not None and position.step >= config.train.max_steps:
-                break
-            if clock() - saved_at >= config.train.checkpoint_seconds:
-                save()
-                saved_at = clock()
-            for video_id, reason in batch.unusable:
-                if video_id not in bad:
-                    bad[video_id] = reason
-                    on_bad_video(video_id, reason)
-            check_bad_videos(bad, len(parts.train), config.data.max_bad_fraction)
-            lr = learning_rate(
-                plan.epoch,
-                peak=config.optim.base_lr,
-                start=config.optim.warmup_start_lr,
-                warmup_epochs=config.optim.warmup_epochs,
-                total_epochs=config.train.epochs,
-            )
-            labels = torch.tensor([parts.labels[video_id] for video_id in batch.video_ids]).to(parts.device)
-            clips = augmented_clips(batch, data=config.data, augment=config.augment, device=parts.device)
-            loss, accuracy = _step(parts, clips, labels, lr=lr)
-            position = plan.position.after_step()
-            losses.append(loss)
-            now = clock()
-            metrics = FinetuneMetrics(
-                step=position.step,
-                epoch=plan.epoch,
-                loss=loss,
-                accuracy=accuracy,
-                lr=lr,
-                clips_per_second=len(labels) / (now - began),
-                data_seconds=got_data - began,
-                step_seconds=now - began,
-                bad_videos=len(bad),
-            )
-            log.write(metrics.step, metrics._asdict())
-            on_step(metrics)
-            began = now
-        else:
-            epochs_done = float(config.train.epochs)
-    finally:
-        batches.close()
-        log.close()
-    if losses:
-        save()
-    return position.step, losses
 
 
-def _step(parts: _Parts, clips: Tensor, labels: Tensor, *, lr: float) -> tuple[float, float]:
-    """One update: its loss and accuracy.
+def _do_step(step: Step, run: Run, config: FinetuneConfig, parts: _Parts, world: World) -> FinetuneMetrics:
+    """One update, and what is measured of it.
 
     Raises:
-        HicoError: the loss is not a finite number; nothing is updated then.
+        HicoError: its clips cannot be read, or its loss is not a number.
+
+    """
+    val_accuracy = None
+    if len(parts.videos.val) and step.ends_epoch(config.train.eval_epochs):
+        val_accuracy = _val_accuracy(config, parts, world)
+        run.note_best(val_accuracy)
+    lr = learning_rate(
+        step.plan.epoch,
+        peak=config.optim.base_lr,
+        start=config.optim.warmup_start_lr,
+        warmup_epochs=config.optim.warmup_epochs,
+        total_epochs=config.train.epochs,
+    )
+    labels = torch.tensor([parts.videos.labels[video_id] for video_id in step.batch.video_ids]).to(parts.device)
+    clips = augmented_clips(step.batch, data=config.data, augment=config.augment, device=parts.device)
+    loss, accuracy = _update(parts, clips, labels, lr=lr, world=world)
+    times = run.times(world.size * len(labels))
+    return FinetuneMetrics(
+        step=step.number,
+        epoch=step.plan.epoch,
+        loss=loss,
+        accuracy=accuracy,
+        lr=lr,
+        clips_per_second=times.clips_per_second,
+        data_seconds=times.data_seconds,
+        step_seconds=times.step_seconds,
+        bad_videos=len(run.bad_videos),
+        val_accuracy=val_accuracy,
+    )
+
+
+def _update(parts: _Parts, clips: Tensor, labels: Tensor, *, lr: float, world: World) -> tuple[float, float]:
+    """One update: its loss and accuracy over all processes, which have equally many clips.
+
+    Raises:
+        HicoError: the loss of one is not a finite number; nothing is updated then.
 
     """
     for group in parts.optimizer.param_groups:
         group["lr"] = lr
     with torch.autocast(clips.device.type, torch.bfloat16, enabled=parts.precision.is_bf16):
-        scores = parts.model(clips)
+        scores = parts.replica(clips)
     loss = F.cross_entropy(scores, labels)
-    if not torch.isfinite(loss):
+    (infinite,) = largest([float(not torch.isfinite(loss))], world, clips.device)
+    if infinite:
         raise HicoError(f"the loss is not a finite number, lr {lr:.4g}; try a lower optim.base_lr")
     parts.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     parts.optimizer.step()
-    return float(loss.detach()), float((scores.argmax(dim=1) == labels).double().mean())
+    right = (scores.argmax(dim=1) == labels).double().mean()
+    mean_loss, accuracy = mean_over_processes([float(loss.detach()), float(right)], world, clips.device)
+    return mean_loss, accuracy
 
 
-def _predict(
-    config: FinetuneConfig,
-    parts: _Parts,
-    *,
-    root: Location,
-    on_bad_video: Callable[[str, str], None],
-    on_tested: Callable[[int, int], None],
-    stop_signal: Callable[[], int | None],
-) -> list[Prediction]:
-    """Test each video by itself; those that cannot be decoded become lines of failures.jsonl."""
-    videos = parts.test
+def _val_accuracy(config: FinetuneConfig, parts: _Parts, world: World) -> float:
+    """Part of the videos for validation that are known, each process looking at its share of them."""
+    mine = range(world.rank, len(parts.videos.val), world.size)
+    found = [prediction for prediction, _ in _predictions(parts.videos.val, mine, config, parts)]
+    together = list(chain.from_iterable(gather_objects(found, world)))
+    return fmean(prediction.predicted == prediction.label for prediction in together)
+
+
+def _load_best(run: Run, config: FinetuneConfig, parts: _Parts, world: World) -> str:
+    """Compare the last weights with the best before them, and put the best in place; the checkpoint's name."""
+    run.note_best(_val_accuracy(config, parts, world))
+    best = run.run_dir / "checkpoints" / BEST
+    content = parse_content(read_checkpoint(best), origin=best) if world.is_first else None
+    shared = from_first(content, world)
+    assert shared is not None
+    load_exactly(parts.model, shared.model, origin=str(best))
+    return BEST
+
+
+def _predictions(
+    videos: IndexedVideos, numbers: range, config: FinetuneConfig, parts: _Parts
+) -> Iterator[tuple[Prediction, str]]:
+    """What the classifier says of each of some videos, and why one cannot be decoded, else nothing."""
     views = FixedViews(
         videos,
         data=config.data,
@@ -383,33 +425,64 @@ def _predict(
         crop_part=config.test.crop_part,
         cache=parts.cache,
     )
-    plans = (PlannedStep(Position(n), 0.0, None, [ClipRequest(n, 0, None)]) for n in range(len(videos)))
-    batches = read_batches(views, plans, workers=parts.workers, pin_memory=parts.device.type == "cuda")
+    plans = (PlannedStep(Position(n), 0.0, None, [ClipRequest(n, 0, None)]) for n in numbers)
+    modes = [(module, module.training) for module in parts.model.modules()]
     parts.model.eval()
-    predictions: list[Prediction] = []
-    failed: list[FailedSource] = []
+    batches = read_batches(views, plans, workers=parts.workers, pin_memory=False)
     try:
-        for number, (_, batch) in enumerate(batches):
-            signal_number = stop_signal()
-            if signal_number is not None:
-                raise Interrupted(signal_number, "stopped while testing; the same command with --resume tests again")
-            video_id = videos.video_id(number)
-            label = parts.labels[video_id]
-            if batch.crops is None:
-                reason = batch.unusable[0].reason
-                on_bad_video(video_id, reason)
-                failed.append(FailedSource(videos.source(number), Failure(stage="decode", error=reason)))
-                predictions.append(Prediction(video_id, label, None, None, in_top5=False))
-            else:
+        with closing(batches):
+            for plan, batch in batches:
+                number = plan.requests[0].video
+                video_id, label = videos.video_id(number), _label(videos, number)
+                if batch.unusable:
+                    yield Prediction(video_id, label, None, None, in_top5=False), batch.unusable[0].reason
+                    continue
                 clips = augmented_clips(batch, data=config.data, augment=config.augment, device=parts.device)
-                scores = view_scores(parts.model, clips, precision=parts.precision)
-                predictions.append(predict(video_id, label, scores))
-            on_tested(number + 1, len(videos))
+                yield predict(video_id, label, view_scores(parts.model, clips, precision=parts.precision)), ""
     finally:
-        batches.close()
-    fine = {videos.source(number) for number in range(len(videos))} - {failure.source for failure in failed}
-    update_failures(root, command="finetune", fine=fine, failed=failed)
-    return predictions
+        for module, mode in modes:
+            module.training = mode
+
+
+def _report(
+    predictions: list[Prediction],
+    failures: dict[str, str],
+    run: Run,
+    config: FinetuneConfig,
+    parts: _Parts,
+    *,
+    root: Location,
+    tested: str,
+    world: World,
+) -> Accuracy:
+    """Put the predictions of all processes together, and write results.json, predictions.csv and the failures."""
+    together = sorted(chain.from_iterable(gather_objects(predictions, world)))
+    reasons = dict(chain.from_iterable(part.items() for part in gather_objects(failures, world)))
+    origin = run.progress.encoder
+    accuracy = Accuracy(
+        num_videos=len(together),
+        num_failed=sum(prediction.predicted is None for prediction in together),
+        top1=fmean(prediction.predicted == prediction.label for prediction in together),
+        top5=fmean(prediction.in_top5 for prediction in together),
+        views=config.test.views,
+        crops=config.test.crops,
+        steps=run.progress.position.step,
+        checkpoint=tested,
+        val_accuracy=run.progress.best_accuracy,
+        encoder=origin.path if origin else "",
+        encoder_sha256=origin.sha256 if origin else "",
+    )
+    if world.is_first:
+        _write_results(run.run_dir, accuracy, together)
+        test = parts.videos.test
+        source_of = {test.video_id(number): test.source(number) for number in range(len(test))}
+        failed = [
+            FailedSource(source_of[video_id], Failure(stage="decode", error=reason))
+            for video_id, reason in reasons.items()
+        ]
+        fine = set(source_of.values()) - {failure.source for failure in failed}
+        update_failures(root, command="finetune", fine=fine, failed=failed)
+    return accuracy
 
 
 @torch.inference_mode()

@@ -16,8 +16,8 @@ from hico_core.config import LossConfig
 from hico_core.model.heads import ProjectionHead, TopicHead
 from hico_core.model.hico import HicoModel
 from hico_core.training.distributed import World, joined_world, share_batch_norms, share_of
-from hico_core.training.loop import train_step
 from hico_core.training.optim import LARS, parameter_groups
+from hico_core.training.step import train_step
 
 VIDEOS, CLIPS = 4, 3
 
@@ -62,7 +62,7 @@ def train(topical: str, world: World) -> dict[str, object]:
 def main() -> None:
     """Train without the topical term, then with all pairs in it; the first process writes both."""
     torch.set_num_threads(1)
-    with joined_world("cpu") as world:
+    with joined_world(torch.device("cpu")) as world:
         results = {topical: train(topical, world) for topical in ("none", "global")}
         if world.is_first:
             torch.save(results, sys.argv[1])

@@ -93,7 +93,7 @@ def pretrain(root: Path, name: str, *more: str) -> None:
 
 def last_weights(root: Path, name: str) -> dict[str, torch.Tensor]:
     checkpoint = torch.load(root / "runs" / name / "checkpoints/last.pt", weights_only=True)
-    assert checkpoint["world_size"] == 2
+    assert checkpoint["progress"]["world_size"] == 2
     state: dict[str, torch.Tensor] = checkpoint["model"]
     return state
 
@@ -179,6 +179,8 @@ def test_a_port_in_use_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_how_processes_are_started() -> None:
-    command = torchrun_command(["pretrain", "--nproc", "2", "--nproc=2", "--name", "a"], processes=2)
+    command = torchrun_command(
+        ["pretrain", "--nproc", "2", "--nproc=2", "--name", "a"], processes=2, log_dir=Path("logs")
+    )
     assert command[-4:] == ["hico_cli", "pretrain", "--name", "a"]
     assert "--nproc-per-node=2" in command and "--standalone" in command

@@ -9,8 +9,8 @@ from hico_core.config import preset
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG, PointwiseConv, TemporalConv
 from hico_core.training.hardware import Precision, choose_precision
-from hico_core.training.loop import train_step
 from hico_core.training.optim import LARS, parameter_groups
+from hico_core.training.step import train_step
 
 BF16 = Precision("bf16", "tested")
 

@@ -23,6 +23,7 @@ from hico_core.model.classifier import VideoClassifier
 from hico_core.model.s3dg import S3DG
 from hico_core.training.checkpoint import export_encoder
 from hico_core.training.optim import parameter_groups
+from hico_core.training.stopping import StopRequest
 from hico_core.transfer.finetune import FinetuneMetrics, FinetuneSummary, finetune, predict
 
 TINY = [
@@ -119,15 +120,13 @@ def test_linear_evaluation_leaves_the_encoder(statistics: str, changed: set[str]
 @pytest.mark.parametrize("stop_after", [1, 3, 5])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(stop_after: int, root: Path, tmp_path: Path) -> None:
     run(tiny(), root, tmp_path / "whole")
-    seen: list[FinetuneMetrics] = []
+    stop = StopRequest()
+
+    def ask(metrics: FinetuneMetrics) -> None:
+        stop.signal_number = signal.SIGTERM if metrics.step == stop_after else None
+
     with pytest.raises(Interrupted, match="--resume"):
-        run(
-            tiny(),
-            root,
-            tmp_path / "stopped",
-            on_step=seen.append,
-            stop_signal=lambda: signal.SIGTERM if len(seen) == stop_after else None,
-        )
+        run(tiny(), root, tmp_path / "stopped", on_step=ask, stop=stop)
     summary = run(tiny("data.workers=1"), root, tmp_path / "stopped", resume=True)
     whole, resumed = weights_of(tmp_path / "whole"), weights_of(tmp_path / "stopped")
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())

@@ -19,16 +19,13 @@ from hico_core.corpus.split import split_videos
 from hico_core.errors import HicoError, Interrupted, UsageError
 from hico_core.interop import load_backbone
 from hico_core.model.hico import HicoModel, Outputs
+from hico_core.training.hardware import choose_device
 from hico_core.training.log import StepMetrics
-from hico_core.training.loop import (
-    RunSummary,
-    choose_device,
-    compute_loss,
-    kept_epoch,
-    max_distance,
-    pretrain,
-    rehearse,
-)
+from hico_core.training.pretrain import RunSummary, max_distance, pretrain
+from hico_core.training.rehearse import rehearse
+from hico_core.training.run import kept_epoch
+from hico_core.training.step import compute_loss
+from hico_core.training.stopping import StopRequest
 
 TINY = [
     "data.num_frames=8",
@@ -93,6 +90,7 @@ def test_what_a_run_leaves(root: Path, tmp_path: Path) -> None:
         *("config.yaml", "metrics.jsonl", "export/encoder.safetensors"),
         *("checkpoints/epoch_0002.pt", "checkpoints/epoch_0004.pt", "checkpoints/last.pt"),
         "checkpoints/before_last.pt",
+        ".lock",
     }
     assert load_config(tmp_path / "config.yaml") == tiny("train.checkpoint_epochs=2")
     exported = load_file(tmp_path / "export/encoder.safetensors")
@@ -135,9 +133,13 @@ def test_stopped_and_resumed_equals_never_stopped(root: Path, tmp_path: Path, un
 
 
 def test_a_signal_ends_with_a_checkpoint(root: Path, tmp_path: Path, undisturbed: Path) -> None:
-    asked = iter([None, None, signal.SIGTERM])
+    stop = StopRequest()
+
+    def ask_after_two(metrics: StepMetrics) -> None:
+        stop.signal_number = signal.SIGTERM if metrics.step == 2 else None
+
     with pytest.raises(Interrupted, match="stopped after step 2; the same command with --resume") as caught:
-        run(tiny(), root, tmp_path, stop_signal=lambda: next(asked))
+        run(tiny(), root, tmp_path, stop=stop, on_step=ask_after_two)
     assert caught.value.exit_code == 143
     # Lines of steps that no checkpoint has are written anew.
     with (tmp_path / "metrics.jsonl").open("a") as log:
@@ -187,7 +189,7 @@ def test_nearest_neighbours_while_training(root: Path, tmp_path: Path, undisturb
 def test_collapse_is_said_once(
     root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hico_core.training.loop.embedding_std", lambda embeddings: 1e-4)
+    monkeypatch.setattr("hico_core.training.step.embedding_std", lambda embeddings: 1e-4)
     run(tiny("train.epochs=30", "train.max_steps=23", "train.batch_size=3"), root, tmp_path)
     assert caplog.text.count("training has collapsed") == 1
 
@@ -262,7 +264,7 @@ def test_broken_videos_end_the_run_or_are_replaced(broken_root: Path, tmp_path: 
         on_bad_video=lambda video_id, reason: told.append((video_id, reason)),
     )
     assert [video_id for video_id, _ in told] == ["b"], "told once"
-    assert "v_b_" in told[0][1] and "cannot be opened" in told[0][1]
+    assert "v_b_" in told[0][1] and "has 8 bytes instead of" in told[0][1]
     assert metrics_of(tmp_path / "lenient")[-1]["bad_videos"] == 1
 
 

@@ -1,0 +1,31 @@
+"""torchrun as `hico --nproc` starts it: its own ends become exit codes instead of tracebacks.
+
+python -m hico_core.training.agent ARGUMENTS OF TORCHRUN
+"""
+
+import sys
+
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main as torchrun
+
+
+def main() -> int:
+    """Run torchrun to its end."""
+    try:
+        torchrun(sys.argv[1:])
+    except SignalException as stopped:
+        return 128 + stopped.sigval
+    except ChildFailedError as failed:
+        _, failure = failed.get_first_failure()
+        print(
+            f"hico: training process {failure.local_rank} ended with {failure.exitcode}, after all had been started "
+            "again several times; the same command with --resume goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,379 @@
+"""Pretraining, from an index to a checkpoint, in the order in which it happens."""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hico_core.config import Config, SamplingConfig
+from hico_core.corpus.addresses import Location, locate
+from hico_core.corpus.ids import Source
+from hico_core.corpus.index import read_index_table
+from hico_core.corpus.lists import labelled_videos
+from hico_core.data.dataset import COLUMNS, ClipDataset, IndexedVideos
+from hico_core.data.decode import require_decoder
+from hico_core.data.loader import Batch, PlannedStep, Position, num_workers, plan_steps, read_batches
+from hico_core.data.sampling import clip_span_seconds
+from hico_core.errors import HicoError, UsageError
+from hico_core.interop import load_exactly, read_backbone_state
+from hico_core.model.heads import EMBEDDING_DIM
+from hico_core.model.hico import HicoModel
+from hico_core.model.s3dg import S3DG
+from hico_core.training.checkpoint import Progress, read_last
+from hico_core.training.collapse import CollapseWatch
+from hico_core.training.distributed import (
+    World,
+    from_first,
+    gather_objects,
+    joined_world,
+    share_batch_norms,
+    share_of,
+)
+from hico_core.training.hardware import DeviceName, Precision, choose_device, choose_precision, keep_freed_memory
+from hico_core.training.knn import knn_accuracy, read_features
+from hico_core.training.log import StepMetrics, require_wandb
+from hico_core.training.optim import LARS, parameter_groups
+from hico_core.training.run import (
+    CHANGEABLE_ON_RESUME,
+    FREE_ON_RESUME,
+    Learner,
+    Run,
+    Step,
+    go_on_from,
+    require_one_index,
+)
+from hico_core.training.run_folder import opened_run
+from hico_core.training.schedule import learning_rate, peak_learning_rate, sampling_distance
+from hico_core.training.step import ALONE, augmented_clips, describe_batch, train_step, whole_loss
+from hico_core.training.stopping import StopRequest
+
+_FREE_ON_RESUME = FREE_ON_RESUME | {
+    *("train.checkpoint_epochs", "train.compile", "train.recompute", "train.wandb_project"),
+}
+
+
+class Prepared(NamedTuple):
+    """The parts of a run."""
+
+    videos: IndexedVideos
+    dataset: ClipDataset
+    model: HicoModel
+    replica: nn.Module  # what is called: the model, averaging its gradients over all processes
+    optimizer: LARS
+    device: torch.device
+    workers: int
+    peak_lr: float
+    precision: Precision
+    labelled: Sequence[Source]  # for nearest neighbours; may be none
+
+
+class RunSummary(NamedTuple):
+    """How a run ended."""
+
+    run_dir: Path
+    encoder: Path
+    num_steps: int
+    precision: Precision
+    first_loss: float | None  # mean of this call's first 10 steps; None if it had nothing left to do
+    last_loss: float | None  # mean of its last 10
+    knn_accuracy: float | None  # at the end, if asked for
+
+
+def prepare(
+    config: Config, *, root: Location, device: torch.device, init_from: Path | None = None, world: World = ALONE
+) -> Prepared:
+    """Read the index and build all parts, so that whatever is wrong is said before any work is done.
+
+    Raises:
+        HicoError: no index, or too few videos for the batch.
+
+    """
+    require_decoder(config.data.decoder)
+    require_wandb(config.train.wandb_project)
+    videos = training_videos(config, root=root, processes=world.size)
+    labelled: Sequence[Source] = ()
+    if config.eval.knn_list is not None:
+        list_file = locate(config.eval.knn_list)
+        labelled = labelled_videos(list_file, data_root=list_file.parent)
+    model, replica = _build_model(config, device=device, init_from=init_from, world=world)
+    optim = config.optim
+    optimizer = LARS(
+        parameter_groups(model, weight_decay=optim.weight_decay, lars_exclude_bn=optim.lars_exclude_bn),
+        lr=optim.warmup_start_lr,
+        momentum=optim.momentum,
+        eta=optim.eta,
+        nesterov=optim.nesterov,
+        zero_norm=optim.lars_zero_norm,
+    )
+    peak_lr = peak_learning_rate(
+        base_lr=optim.base_lr,
+        videos_per_step=config.train.batch_size,
+        clips_per_video=config.sampling.clips_per_video,
+        authors_processes=world.local_size if optim.scale_lr == "authors" else 1,
+    )
+    return Prepared(
+        videos,
+        ClipDataset(videos, data=config.data, sampling=config.sampling, augment=config.augment),
+        model,
+        replica,
+        optimizer,
+        device,
+        num_workers(config.data.workers),
+        peak_lr,
+        choose_precision(config.train.precision, device),
+        labelled,
+    )
+
+
+def training_videos(config: Config, *, root: Location, processes: int) -> IndexedVideos:
+    """The videos of the subset train that are long enough for a clip.
+
+    Raises:
+        HicoError: there is no index, or there are too few of them for the batch.
+        UsageError: the batch cannot be shared among so many processes.
+
+    """
+    batch_size = config.train.batch_size
+    if batch_size % processes:
+        raise UsageError(
+            f"train.batch_size {batch_size} is the number of videos over all processes, so it must be a multiple of "
+            f"their number, {processes}"
+        )
+    data = config.data
+    span = clip_span_seconds(num_frames=data.num_frames, frame_stride=data.frame_stride, target_fps=data.target_fps)
+    index = read_index_table(root, columns=COLUMNS)
+    videos = IndexedVideos(index, root=root, subset="train", shortest_seconds=span)
+    if batch_size > len(videos):
+        short = f" ({videos.num_short} shorter than one clip, {span:.2f} s, left out)" if videos.num_short else ""
+        raise HicoError(
+            f"{root}: train.batch_size {batch_size} is too large for {len(videos)} videos{short}; "
+            f"use --batch-size {max(len(videos), 2)} or fewer, or add videos"
+        )
+    if batch_size < 2:
+        raise UsageError("train.batch_size must be at least 2: a video is compared with others of its batch")
+    return videos
+
+
+def _build_model(
+    config: Config, *, device: torch.device, init_from: Path | None, world: World
+) -> tuple[HicoModel, nn.Module]:
+    """The model and what is called in training, the same in all processes."""
+    torch.manual_seed(config.train.seed)
+    topical = config.loss.name == "hico" and config.loss.topical_weight > 0
+    model = HicoModel(S3DG(recompute=config.train.recompute), topical=topical)
+    if init_from is not None and world.is_first:  # the others get its weights when the replica is made
+        load_exactly(model.backbone, read_backbone_state(init_from), origin=str(init_from))
+    # Convolutions in three dimensions are faster on channels that lie side by side.
+    model.to(device).to(memory_format=torch.channels_last_3d)
+    if device.type == "cpu" and not config.train.recompute:
+        keep_freed_memory()
+    if config.train.compile:
+        model.backbone.compile()
+    return model, replica_of(model, device, world)
+
+
+def replica_of(model: nn.Module, device: torch.device, world: World) -> nn.Module:
+    """What is called in training: the model itself, or, with several processes, one that keeps them alike."""
+    if world.size == 1:
+        return model
+    share_batch_norms(model, device.type)
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+
+
+def own_device(device: torch.device, world: World) -> torch.device:
+    """The GPU of this process among those of its machine."""
+    return torch.device("cuda", world.local_rank) if device.type == "cuda" else device
+
+
+def max_distance(progress: float, sampling: SamplingConfig) -> float | None:
+    """Largest distance of near clips at a progress in [0, 1]; None where they may lie anywhere."""
+    if sampling.distance == "any":
+        return None
+    start = sampling.end_seconds if sampling.distance == "fixed" else sampling.start_seconds
+    return sampling_distance(progress, start_seconds=start, end_seconds=sampling.end_seconds)
+
+
+def batches_from(
+    position: Position, config: Config, parts: Prepared, world: World = ALONE
+) -> Generator[tuple[PlannedStep, Batch], None, None]:
+    """Each planned step with this process's clips of it, read ahead by the loader's workers."""
+    plans = plan_steps(
+        num_videos=len(parts.videos),
+        batch_size=config.train.batch_size,
+        epochs=config.train.epochs,
+        epochs_per_round=config.data.epochs_per_round,
+        max_distance_at=lambda progress: max_distance(progress, config.sampling),
+        seed=config.train.seed,
+        start=position,
+    )
+    ours = (plan._replace(requests=share_of(plan.requests, world)) for plan in plans)
+    return read_batches(parts.dataset, ours, workers=parts.workers, pin_memory=parts.device.type == "cuda")
+
+
+def clips_of(batch: Batch, config: Config, device: torch.device) -> Tensor:
+    """The augmented clips of a batch, video by video: (B, K, 3, T, H, W)."""
+    clips = augmented_clips(batch, data=config.data, augment=config.augment, device=device)
+    return clips.unflatten(0, (len(batch.video_ids), -1))
+
+
+def learning_rate_at(epoch: float, config: Config, peak: float) -> float:
+    """The rate after so many passes over the videos."""
+    return learning_rate(
+        epoch,
+        peak=peak,
+        start=config.optim.warmup_start_lr,
+        warmup_epochs=config.optim.warmup_epochs,
+        total_epochs=config.train.epochs,
+    )
+
+
+def pretrain(
+    config: Config,
+    *,
+    root: Location,
+    run_dir: Path,
+    device: DeviceName = "auto",
+    resume: bool = False,
+    allow_changed: bool = False,
+    init_from: Path | None = None,
+    on_step: Callable[[StepMetrics], None] = lambda metrics: None,
+    on_bad_video: Callable[[str, str], None] = lambda video_id, reason: None,
+    stop: StopRequest | None = None,
+) -> RunSummary:
+    """Train a HiCo model on the videos of an index, in as many processes as were started together.
+
+    Args:
+        config: the whole configuration.
+        root: the workspace with index.parquet.
+        run_dir: where the run's files go.
+        device: where to train.
+        resume: go on from the run's last checkpoint; without one, start.
+        allow_changed: let a resumed run have another batch size, number of processes or index.
+        init_from: a checkpoint whose encoder a new run starts from.
+        on_step: told of each step, in the first process.
+        on_bad_video: told of the id and reason of each video that another one stood in for, once.
+        stop: asks for the end; the run ends with a checkpoint.
+
+    Raises:
+        HicoError: the run cannot start, has too many bad videos, or its loss is not a number.
+        Interrupted: a signal ended it; a checkpoint is written.
+
+    """
+    changeable = CHANGEABLE_ON_RESUME if allow_changed else set()
+    chosen = choose_device(device)
+    with (
+        joined_world(chosen) as world,
+        opened_run(run_dir, config, resume=resume, free=_FREE_ON_RESUME, changeable=changeable)
+        if world.is_first
+        else nullcontext(),
+    ):
+        # Read by one and sent to all: the others may not see the folder, or see an older state of it.
+        checkpoint = from_first(read_last(run_dir / "checkpoints") if world.is_first else None, world)
+        parts = prepare(config, root=root, device=own_device(chosen, world), init_from=init_from, world=world)
+        index = parts.videos.identity()
+        require_one_index(index, world)
+        learner = Learner(parts.model, parts.optimizer, parts.device)
+        progress = Progress(index=index, world_size=world.size)
+        if checkpoint is not None:
+            progress = go_on_from(
+                checkpoint,
+                learner,
+                config=config,
+                index=index,
+                world=world,
+                run_dir=run_dir,
+                allow_changed=allow_changed,
+            )
+        encoder = run_dir / "export" / "encoder.safetensors"
+        run = Run(
+            run_dir,
+            learner,
+            progress,
+            config=config,
+            world=world,
+            stop=stop or StopRequest(),
+            keep_every=config.train.checkpoint_epochs,
+            wandb_project=config.train.wandb_project,
+            encoder=(encoder, parts.model.backbone),
+        )
+        collapse = CollapseWatch(width=EMBEDDING_DIM)
+        parts.replica.train()
+        with closing(run):
+            for step in run.steps(batches_from(progress.position, config, parts, world)):
+                for video_id, reason in step.newly_bad:
+                    on_bad_video(video_id, reason)
+                metrics = _do_step(step, run, config, parts, world)
+                collapse.look(metrics.embedding_std, metrics.effective_rank)
+                run.write(step, metrics.loss, metrics._asdict())
+                if world.is_first:
+                    on_step(metrics)
+        knn = _knn_accuracy(parts, config, world)
+        steps_done = run.progress.position.step
+        return RunSummary(run_dir, encoder, steps_done, parts.precision, run.first_loss, run.last_loss, knn)
+
+
+def _do_step(step: Step, run: Run, config: Config, parts: Prepared, world: World) -> StepMetrics:
+    """One update, and what is measured of it.
+
+    Raises:
+        HicoError: its clips cannot be read, or its loss is not a number.
+
+    """
+    knn_due = step.last_epoch is None or step.ends_epoch(config.eval.knn_epochs)
+    knn = _knn_accuracy(parts, config, world) if knn_due else None
+    clips = clips_of(step.batch, config, parts.device)
+    lr = learning_rate_at(step.plan.epoch, config, parts.peak_lr)
+    result = train_step(
+        parts.replica,
+        parts.optimizer,
+        clips,
+        loss=config.loss,
+        lr=lr,
+        world=world,
+        precision=parts.precision,
+    )
+    if result is None:
+        raise HicoError(
+            f"the loss is not a finite number at step {step.number}, lr {lr:.4g}; "
+            f"the clips: {describe_batch(step.batch)}"
+        )
+    times = run.times(world.size * clips.shape[0] * clips.shape[1])
+    return StepMetrics(
+        step=step.number,
+        epoch=step.plan.epoch,
+        loss=whole_loss(result.loss, config.loss),
+        visual=float(result.loss.visual),
+        topical=None if result.loss.topical is None else float(result.loss.topical),
+        lr=lr,
+        distance=step.plan.max_distance_seconds,
+        clips_per_second=times.clips_per_second,
+        data_seconds=times.data_seconds,
+        step_seconds=times.step_seconds,
+        bad_videos=len(run.bad_videos),
+        embedding_std=result.embedding_std,
+        effective_rank=result.effective_rank,
+        knn_accuracy=knn,
+    )
+
+
+def _knn_accuracy(parts: Prepared, config: Config, world: World) -> float | None:
+    """Accuracy of nearest neighbours on the labelled list, each process reading its part; None without a list."""
+    if not parts.labelled:
+        return None
+    found = read_features(
+        parts.model.backbone,
+        parts.labelled[world.rank :: world.size],
+        config,
+        cache=parts.dataset.cache,
+        precision=parts.precision,
+        workers=parts.workers,
+    )
+    together = [part for part in gather_objects(found, world) if part.labels]
+    features = torch.cat([part.features for part in together]) if together else torch.empty(0, 0)
+    labels = torch.tensor([label for part in together for label in part.labels])
+    return knn_accuracy(features, labels, k=config.eval.knn_neighbours)

@@ -1,0 +1,107 @@
+"""What a run would be, measured on one step of one process, with nothing written."""
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from hico_core.config import Config
+from hico_core.corpus.addresses import Location
+from hico_core.data.loader import Position
+from hico_core.errors import HicoError
+from hico_core.training.distributed import World
+from hico_core.training.hardware import DeviceName, Precision, choose_device
+from hico_core.training.pretrain import (
+    batches_from,
+    clips_of,
+    learning_rate_at,
+    prepare,
+    training_videos,
+)
+from hico_core.training.schedule import peak_learning_rate
+from hico_core.training.step import describe_batch, train_step
+
+
+class Rehearsal(NamedTuple):
+    """What a run would be, measured on its first step."""
+
+    num_videos: int
+    num_short_videos: int  # left out
+    steps_per_epoch: float
+    num_steps: int  # about; a few more are left out where epochs meet
+    encoder_parameters: int
+    head_parameters: int
+    processes: int
+    batch_bytes: int  # of one process, as all that follow
+    checkpoint_bytes: int
+    peak_lr: float
+    workers: int
+    device: str
+    precision: Precision
+    loss: float
+    step_seconds: float  # without the exchange with other processes
+
+
+def rehearse(
+    config: Config,
+    *,
+    root: Location,
+    device: DeviceName = "auto",
+    init_from: Path | None = None,
+    processes: int = 1,
+) -> Rehearsal:
+    """Do the first process's share of the first step of a run, write nothing, and measure.
+
+    Args:
+        config: of the run.
+        root: the workspace with index.parquet.
+        device: where to train.
+        init_from: see `pretrain`.
+        processes: how many would train together on this machine.
+
+    Raises:
+        HicoError: the run cannot start, or its first step fails.
+
+    """
+    training_videos(config, root=root, processes=processes)
+    parts = prepare(config, root=root, device=choose_device(device), init_from=init_from)
+    parts.model.train()
+    batches = batches_from(Position(), config, parts, World(size=processes))
+    plan, batch = next(batches)
+    batches.close()
+    began = time.monotonic()
+    clips = clips_of(batch, config, parts.device)
+    lr = learning_rate_at(plan.epoch, config, parts.peak_lr)
+    result = train_step(parts.model, parts.optimizer, clips, loss=config.loss, lr=lr, precision=parts.precision)
+    if result is None:
+        raise HicoError(f"the loss of the first step is not a finite number; the clips: {describe_batch(batch)}")
+    loss = float(result.loss.total.detach())
+    step_seconds = time.monotonic() - began
+    encoder = sum(p.numel() for p in parts.model.backbone.parameters())
+    everything = sum(p.numel() for p in parts.model.parameters())
+    stored = [
+        *parts.model.state_dict().values(),
+        *(s["momentum_buffer"] for s in parts.optimizer.state.values()),
+    ]
+    steps_per_epoch = len(parts.videos) / config.train.batch_size
+    return Rehearsal(
+        num_videos=len(parts.videos),
+        num_short_videos=parts.videos.num_short,
+        steps_per_epoch=steps_per_epoch,
+        num_steps=int(steps_per_epoch * config.train.epochs),
+        encoder_parameters=encoder,
+        head_parameters=everything - encoder,
+        processes=processes,
+        batch_bytes=clips.nbytes,
+        checkpoint_bytes=sum(tensor.nbytes for tensor in stored),
+        peak_lr=peak_learning_rate(
+            base_lr=config.optim.base_lr,
+            videos_per_step=config.train.batch_size,
+            clips_per_video=config.sampling.clips_per_video,
+            authors_processes=processes if config.optim.scale_lr == "authors" else 1,
+        ),
+        workers=parts.workers,
+        device=str(parts.device),
+        precision=parts.precision,
+        loss=loss,
+        step_seconds=step_seconds,
+    )

@@ -1,0 +1,111 @@
+"""One update of pretraining: augmented clips, the loss over all processes, and the optimiser's step."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hico_core.config import AugmentConfig, DataConfig, LossConfig
+from hico_core.data.augment import apply_augmentation
+from hico_core.data.loader import Batch
+from hico_core.errors import HicoError
+from hico_core.model.hico import Outputs
+from hico_core.model.losses import HicoLoss, hico_loss, simclr_loss
+from hico_core.training.collapse import effective_rank, embedding_std
+from hico_core.training.distributed import World, gather_rows, largest
+from hico_core.training.hardware import FP32, Precision
+
+ALONE = World()
+
+
+def compute_loss(outputs: Outputs, loss: LossConfig, *, clips_per_video: int, world: World = ALONE) -> HicoLoss:
+    """The loss of one process, whose gradient is to be averaged over all; SimCLR's term counts as the visual part."""
+    embeddings = gather_rows(outputs.embeddings, world)
+    if loss.name == "simclr":
+        return simclr_loss(
+            embeddings, clips_per_video=clips_per_video, temperature=loss.temperature, world_size=world.size
+        )
+    return hico_loss(
+        embeddings,
+        outputs.topic_logits,
+        clips_per_video=clips_per_video,
+        temperature=loss.temperature,
+        gamma=loss.gamma,
+        visual_weight=loss.visual_weight,
+        topical_weight=loss.topical_weight,
+        world_size=world.size,
+    )
+
+
+class StepResult(NamedTuple):
+    """What one step of training gave."""
+
+    loss: HicoLoss  # of this process
+    embedding_std: float
+    effective_rank: float
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    clips: Tensor,
+    *,
+    loss: LossConfig,
+    lr: float,
+    world: World = ALONE,
+    precision: Precision = FP32,
+) -> StepResult | None:
+    """One update from this process's clips (B, K, 3, T, H, W); none, and None, if any process's loss is not finite."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    outputs: Outputs
+    with torch.autocast(clips.device.type, torch.bfloat16, enabled=precision.is_bf16):
+        if loss.topical_pairs == "global":
+            # The weights after the gathering see all pairs in every process, so only the rows' own gradient is scaled.
+            outputs = model(clips, lambda rows: gather_rows(rows, world, gradient_scale=world.size))
+        else:
+            outputs = model(clips)
+    losses = compute_loss(outputs, loss, clips_per_video=clips.shape[1], world=world)
+    (infinite,) = largest([float(not torch.isfinite(losses.total))], world, clips.device)
+    if infinite:
+        return None
+    optimizer.zero_grad(set_to_none=True)
+    losses.total.backward()
+    optimizer.step()
+    return StepResult(losses, embedding_std(outputs.embeddings), effective_rank(outputs.embeddings))
+
+
+def augmented_clips(batch: Batch, *, data: DataConfig, augment: AugmentConfig, device: torch.device) -> Tensor:
+    """What the model gets of a batch, augmented on its device: (N, 3, T, H, W), video-major.
+
+    Raises:
+        HicoError: there are no clips, since neither a video nor its substitutes can be decoded.
+
+    """
+    if batch.crops is None:
+        raise HicoError(
+            f"{len(batch.unusable)} videos of one batch cannot be decoded; the last one: {batch.unusable[-1].reason}"
+        )
+    return apply_augmentation(
+        batch.crops.to(device, non_blocking=True),
+        batch.draws,
+        size=data.crop_size,
+        mean=augment.mean,
+        std=augment.std,
+    )
+
+
+def describe_batch(batch: Batch) -> str:
+    """The clips of a batch, for an error message."""
+    return "; ".join(
+        f"{video_id} at " + ", ".join(f"{start:.2f}-{end:.2f} s" for start, end in windows)
+        for video_id, windows in zip(batch.video_ids, batch.windows, strict=True)
+    )
+
+
+def whole_loss(parts: HicoLoss, loss: LossConfig) -> float:
+    """The weighted sum of the parts: what the log shows, without the factor that several processes need."""
+    if loss.name == "simclr":
+        return float(parts.visual)
+    topical = 0.0 if parts.topical is None else float(parts.topical)
+    return loss.visual_weight * float(parts.visual) + loss.topical_weight * topical
