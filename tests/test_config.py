@@ -150,3 +150,40 @@ def test_missing_file_and_recipe(tmp_path: Path) -> None:
         load_config(tmp_path / "none.yaml")
     with pytest.raises(UsageError, match="no recipe hacs-hico-x; there are: hacs-hico-l"):
         preset("hacs-hico-x")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["sampling.clips_per_video=2"], "no two clips are near; take 3 clips, or sampling.topical=false"),
+        (["sampling.start_seconds=2"], "start_seconds=2.0 is more than sampling.end_seconds=1.0"),
+        (["optim.warmup_epochs=121"], "optim.warmup_epochs=121 is longer than train.epochs=120"),
+        (["train.epochs=4"], "optim.warmup_epochs=5 is longer than train.epochs=4; --epochs changes both"),
+        (["augment.crop_jitter=[224, 168]"], "augment.crop_jitter cannot be [224, 168]: Value error, must be two"),
+        (["augment.crop_ratio=[1.2, 0.8]"], "the smaller one first"),
+        (["train.compile=true", "train.recompute=true"], "do not work together"),
+    ],
+)
+def test_contradictions(overrides: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(overrides=overrides)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"-o {overrides[-1]}: ")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["sampling.clips_per_video=2", "sampling.topical=false"],
+        ["sampling.topical=false", "sampling.clips_per_video=2"],
+        ["sampling.clips_per_video=2", "loss.visual_weight=0"],
+        ["sampling.clips_per_video=2", "loss.name=simclr"],  # far positives: the baseline of the paper's claim
+        ["sampling.start_seconds=2", "sampling.end_seconds=3"],
+        ["sampling.start_seconds=2", "sampling.distance=fixed"],
+        ["train.epochs=4", "optim.warmup_epochs=4"],
+        ["augment.crop_jitter=[168, 168]"],
+    ],
+)
+def test_overrides_that_only_make_sense_together(overrides: list[str]) -> None:
+    load_config(overrides=overrides)
+    load_config(overrides=overrides[::-1])

@@ -26,7 +26,7 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _TEMPORARY = ".tmp"
 _FAULT_VARIABLE = "HICO_FAULT"
-_passed: dict[str, int] = {}
+_passed: dict[str, int] = {}  # fault -> how often this process came by
 
 
 def pass_point(name: str) -> None:
@@ -42,8 +42,8 @@ def pass_point(name: str) -> None:
     point, _, count = where.partition(":")
     if point != name:
         return
-    _passed[name] = _passed.get(name, 0) + 1
-    if _passed[name] != int(count or 1):
+    _passed[fault] = _passed.get(fault, 0) + 1
+    if _passed[fault] != int(count or 1):
         return
     if error:
         number = getattr(errno, error)

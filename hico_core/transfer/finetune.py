@@ -47,7 +47,14 @@ from hico_core.training.distributed import (
     mean_over_processes,
     share_of,
 )
-from hico_core.training.hardware import DeviceName, Precision, choose_device, choose_precision, keep_freed_memory
+from hico_core.training.hardware import (
+    FP32,
+    DeviceName,
+    Precision,
+    choose_device,
+    choose_precision,
+    keep_freed_memory,
+)
 from hico_core.training.optim import parameter_groups
 from hico_core.training.pretrain import own_device, replica_of
 from hico_core.training.run import (
@@ -61,7 +68,7 @@ from hico_core.training.run import (
 )
 from hico_core.training.run_folder import opened_run
 from hico_core.training.schedule import learning_rate
-from hico_core.training.step import augmented_clips
+from hico_core.training.step import ALONE, augmented_clips
 from hico_core.training.stopping import StopRequest
 
 # How the videos of a finished run are tested changes nothing that was learned.
@@ -355,7 +362,9 @@ def _do_step(step: Step, run: Run, config: FinetuneConfig, parts: _Parts, world:
     )
     labels = torch.tensor([parts.videos.labels[video_id] for video_id in step.batch.video_ids]).to(parts.device)
     clips = augmented_clips(step.batch, data=config.data, augment=config.augment, device=parts.device)
-    loss, accuracy = _update(parts, clips, labels, lr=lr, world=world)
+    loss, accuracy = classification_step(
+        parts.replica, parts.optimizer, clips, labels, lr=lr, world=world, precision=parts.precision
+    )
     times = run.times(world.size * len(labels))
     return FinetuneMetrics(
         step=step.number,
@@ -371,24 +380,33 @@ def _do_step(step: Step, run: Run, config: FinetuneConfig, parts: _Parts, world:
     )
 
 
-def _update(parts: _Parts, clips: Tensor, labels: Tensor, *, lr: float, world: World) -> tuple[float, float]:
-    """One update: its loss and accuracy over all processes, which have equally many clips.
+def classification_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    clips: Tensor,
+    labels: Tensor,
+    *,
+    lr: float,
+    world: World = ALONE,
+    precision: Precision = FP32,
+) -> tuple[float, float]:
+    """One update from this process's clips (N, 3, T, H, W): loss and accuracy over all, which have equally many.
 
     Raises:
         HicoError: the loss of one is not a finite number; nothing is updated then.
 
     """
-    for group in parts.optimizer.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = lr
-    with torch.autocast(clips.device.type, torch.bfloat16, enabled=parts.precision.is_bf16):
-        scores = parts.replica(clips)
+    with torch.autocast(clips.device.type, torch.bfloat16, enabled=precision.is_bf16):
+        scores = model(clips)
     loss = F.cross_entropy(scores, labels)
     (infinite,) = largest([float(not torch.isfinite(loss))], world, clips.device)
     if infinite:
         raise HicoError(f"the loss is not a finite number, lr {lr:.4g}; try a lower optim.base_lr")
-    parts.optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    parts.optimizer.step()
+    optimizer.step()
     right = (scores.argmax(dim=1) == labels).double().mean()
     mean_loss, accuracy = mean_over_processes([float(loss.detach()), float(right)], world, clips.device)
     return mean_loss, accuracy

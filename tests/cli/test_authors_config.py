@@ -80,7 +80,7 @@ def test_one_line_each(data: Path, tmp_path: Path) -> None:
     assert_one_line(hico("pretrain", "--config", config, root=tmp_path), 2, "MODEL.EMA.ENABLE", str(config))
     assert_one_line(hico("config", "validate", config), 2, "MODEL.EMA.ENABLE")
     ours = tmp_path / "ours.yaml"
-    ours.write_text("train: {epochs: 1}")
+    ours.write_text("train: {seed: 1}")
     done = hico("pretrain", "--config", ours, "--data-root", data, root=tmp_path)
     assert done.returncode == 2 and "--data-root" in done.stderr
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from authors_files import write_config
-from commands import assert_one_line, hico
+from commands import assert_one_line, hico, hico_process
 from made_videos import numbered_video
 
 from hico_core.config import load_finetuning_config
@@ -58,6 +58,27 @@ def test_from_lists_to_an_accuracy(data: Path, tmp_path: Path) -> None:
     assert_one_line(hico(*command, "--linear", root=tmp_path), 2, "--resume")
 
 
+def test_two_processes(data: Path, tmp_path: Path) -> None:
+    """They share the videos of a step and those of the test, and come to the same as one."""
+    for subset in ("train", "test"):
+        listed = ("--list", data / f"lists/hmdb51_{subset}_list.txt", "--data-root", data / "videos")
+        assert hico("index", *listed, "--subset", subset, root=tmp_path).returncode == 0
+    sizes = ("--batch-size", "2", "--epochs", "2", *TINY, "-o", "augment.colour_probability=0")
+    command: list[str | Path] = ["finetune", "--checkpoint", data / "encoder.safetensors", *sizes, "--json"]
+    accuracies, first_losses = [], []
+    for nproc in ("1", "2"):
+        done = hico_process(*command, "--nproc", nproc, "--name", nproc, root=tmp_path)
+        assert done.returncode == 0, done.stderr
+        (line,) = done.stdout.splitlines()
+        accuracies.append(json.loads(line)["test"]["top1"])
+        metrics = [json.loads(line) for line in (tmp_path / f"runs/{nproc}/metrics.jsonl").read_text().splitlines()]
+        assert len(metrics) == 2
+        first_losses.append(metrics[0]["loss"])
+    assert accuracies[0] == accuracies[1]
+    # In single precision; tests/training/test_distributed.py has the proof in double.
+    assert first_losses[0] == pytest.approx(first_losses[1], rel=1e-3)
+
+
 def test_a_file_of_the_authors_as_it_is(data: Path, tmp_path: Path) -> None:
     changes = {
         "DATA.NUM_INPUT_FRAMES": 8,
@@ -70,7 +91,16 @@ def test_a_file_of_the_authors_as_it_is(data: Path, tmp_path: Path) -> None:
         "DATA.ANNO_DIR": str(data / "lists"),
     }
     path = write_config(tmp_path, HMDB, changes)
-    done = hico("finetune", "--config", path, "-o", "OPTIMIZER.MAX_EPOCH=1", root=tmp_path / "root")
+    done = hico(
+        "finetune",
+        "--config",
+        path,
+        "-o",
+        "OPTIMIZER.MAX_EPOCH=1",
+        "-o",
+        "optim.warmup_epochs=0",
+        root=tmp_path / "root",
+    )
     assert done.returncode == 0, done.stderr
     assert "ignored" in done.stderr and "PAI" in done.stderr and "1 steps" in done.stdout
     written = load_finetuning_config(tmp_path / "root" / "runs" / "finetune-hmdb51" / "config.yaml")

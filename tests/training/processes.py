@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hico_core.config import LossConfig
+from hico_core.model.classifier import VideoClassifier
 from hico_core.model.heads import ProjectionHead, TopicHead
 from hico_core.model.hico import HicoModel
 from hico_core.training.distributed import World, joined_world, share_batch_norms, share_of
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step
+from hico_core.transfer.finetune import classification_step
 
 VIDEOS, CLIPS = 4, 3
 
@@ -59,11 +61,40 @@ def train(topical: str, world: World) -> dict[str, object]:
     return {"losses": losses, "gradients": gradients, "state": model.state_dict(), "size": world.size}
 
 
+def finetune(world: World) -> dict[str, object]:
+    """Five steps of classification in double precision."""
+    torch.manual_seed(0)
+    model = VideoClassifier(3, TinyBackbone())
+    model.out = nn.Linear(8, 3)
+    model.double()
+    replica: nn.Module = model
+    if world.size > 1:
+        share_batch_norms(model, "cpu")
+        replica = DistributedDataParallel(model)
+    optimizer = torch.optim.Adam(parameter_groups(model, weight_decay=1e-3, lars_exclude_bn=False), lr=0.01)
+    losses, gradients = [], []
+    for step in range(5):
+        generator = torch.Generator().manual_seed(step)
+        clips = torch.randn(VIDEOS, 3, 5, 9, 9, generator=generator, dtype=torch.float64)
+        own = torch.stack(share_of(list(clips), world))
+        labels = torch.tensor(share_of([0, 1, 2, 1], world))
+        losses.append(classification_step(replica, optimizer, own, labels, lr=0.01, world=world))
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    return {
+        "losses": [loss for loss, _ in losses],
+        "accuracies": [accuracy for _, accuracy in losses],
+        "gradients": gradients,
+        "state": model.state_dict(),
+        "size": world.size,
+    }
+
+
 def main() -> None:
-    """Train without the topical term, then with all pairs in it; the first process writes both."""
+    """Train without the topical term, with all pairs in it, and with labels; the first process writes all."""
     torch.set_num_threads(1)
     with joined_world(torch.device("cpu")) as world:
         results = {topical: train(topical, world) for topical in ("none", "global")}
+        results["finetuning"] = finetune(world)
         if world.is_first:
             torch.save(results, sys.argv[1])
 

@@ -21,7 +21,8 @@ from hico_core.corpus.ids import find_sources
 from hico_core.corpus.index import build_index
 from hico_core.corpus.records import UntrimmedOptions
 from hico_core.corpus.untrimmed import add_untrimmed
-from hico_core.training.distributed import World, share_batch_norms, share_of
+from hico_core.errors import UsageError
+from hico_core.training.distributed import World, place_among_processes, share_batch_norms, share_of
 from hico_core.training.launch import torchrun_command
 
 SCRIPT = Path(__file__).with_name("processes.py")
@@ -52,8 +53,9 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     subprocess.run([*torchrun, SCRIPT, outs[1]], check=True, env=ENVIRONMENT, capture_output=True)
     alone, together = (torch.load(out, weights_only=True) for out in outs)
-    for topical in ("none", "global"):
-        one, two = alone[topical], together[topical]
+    assert alone["finetuning"]["accuracies"] == together["finetuning"]["accuracies"]
+    for kind in ("none", "global", "finetuning"):
+        one, two = alone[kind], together[kind]
         assert (one["size"], two["size"]) == (1, 2)
         assert one["losses"] == pytest.approx(two["losses"], abs=1e-9)
         for step in range(5):
@@ -166,6 +168,48 @@ def test_sigterm_writes_a_checkpoint(root: Path, undisturbed: dict[str, torch.Te
         assert process.wait(timeout=60) == 143
     pretrain(root, "terminated", "--resume")
     assert same(last_weights(root, "terminated"), undisturbed)
+
+
+def test_an_error_in_one_process_ends_all_with_one_line(root: Path) -> None:
+    """The first process finds the disk full at a checkpoint, while the others wait for it."""
+    command = [sys.executable, "-m", "hico_cli", *RUN, "--name", "full", "--root", str(root)]
+    fault = {"HICO_FAULT": "file.written:3=ENOSPC"}  # after config.yaml and the first checkpoint
+    began = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, env={**ENVIRONMENT, **fault})
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("step ")]
+    assert len(errors) == 1, done.stderr
+    assert errors[0].startswith("hico: ") and "No space left on device; free some space" in errors[0]
+    assert time.monotonic() - began < 60, "no process waits for a time-out"
+    pretrain(root, "full", "--resume", "--max-steps", "3")
+
+
+PLACE = {
+    **{"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"},
+    **{"MASTER_ADDR": "a", "MASTER_PORT": "1"},
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "world"),
+    [
+        ({}, None),
+        (PLACE, World(3, 4, 1, 2)),
+        ({"WORLD_SIZE": "1"}, None),
+        ({**PLACE, "WORLD_SIZE": ""}, None),
+        ({name: value for name, value in PLACE.items() if name != "WORLD_SIZE"}, None),
+    ],
+)
+def test_place_among_processes(environment: dict[str, str], world: World | None) -> None:
+    assert place_among_processes(environment) == world
+
+
+@pytest.mark.parametrize("name", [name for name in PLACE if name != "WORLD_SIZE"])
+def test_processes_that_do_not_know_each_other_do_not_train_alone(name: str) -> None:
+    """As srun and Kubernetes start them: each would train a model of its own, on the same videos."""
+    partly = {other: value for other, value in PLACE.items() if other != name}
+    with pytest.raises(UsageError, match=f"WORLD_SIZE=4 .* {name} are not set; start them with torchrun"):
+        place_among_processes(partly)
 
 
 def test_a_port_in_use_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

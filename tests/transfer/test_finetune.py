@@ -15,7 +15,7 @@ from hico_core.config import FinetuneConfig, load_finetuning_config
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.index import build_index
 from hico_core.corpus.lists import labelled_videos
-from hico_core.corpus.records import Subset, UntrimmedOptions
+from hico_core.corpus.records import Subset, UntrimmedOptions, sha256_of
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.errors import HicoError, Interrupted, UsageError
 from hico_core.interop import load_backbone
@@ -225,3 +225,34 @@ def test_scores_of_views_are_added() -> None:
     predictions = [predict(str(n), label, scores) for n, (label, scores) in enumerate(zip(labels, views, strict=True))]
     hits = [sum(p.predicted == p.label for p in predictions), sum(p.in_top5 for p in predictions)]
     assert [f"{100 * hit / len(labels):.2f}" for hit in hits] == [str(golden["case0/top1"]), str(golden["case0/top5"])]
+
+
+def test_videos_for_validation_choose_the_checkpoint_that_is_tested(root: Path, tmp_path: Path) -> None:
+    work = tmp_path / "root"
+    add_labelled(work, tmp_path, "train", {"a": 0, "b": 1, "c": 0, "d": 1})
+    add_labelled(work, tmp_path, "val", {"e": 0, "f": 1})
+    add_labelled(work, tmp_path, "test", {"g": 0, "h": 1})
+    encoder = tmp_path / "encoder.safetensors"
+    encoder.write_bytes((root.parent / "encoder.safetensors").read_bytes())
+    config = tiny("train.batch_size=2", "train.eval_epochs=2", "train.max_steps=5")
+    told: list[FinetuneMetrics] = []
+    finetune(config, root=work, run_dir=tmp_path / "run", encoder=encoder, device="cpu", on_step=told.append)
+    # The same as without the stop, though the encoder's file is another one now.
+    encoder.write_bytes(b"another encoder")
+    config = tiny("train.batch_size=2", "train.eval_epochs=2")
+    run_dir = tmp_path / "run"
+    summary = finetune(config, root=work, run_dir=run_dir, encoder=None, device="cpu", resume=True, on_step=told.append)
+    assert [metrics.step for metrics in told] == list(range(1, 9))
+    measured = {metrics.step: metrics.val_accuracy for metrics in told if metrics.val_accuracy is not None}
+    assert list(measured) == [5], "when two epochs were done; the end of training is measured too"
+    assert summary.test is not None and summary.test.checkpoint == "best.pt"
+    best = torch.load(run_dir / "checkpoints/best.pt", weights_only=True)
+    assert summary.test.val_accuracy == best["progress"]["best_accuracy"] >= measured[5]
+    results = json.loads((run_dir / "results.json").read_text())
+    assert results["encoder"] == str(encoder)
+    assert results["encoder_sha256"] == sha256_of(root.parent / "encoder.safetensors"), "of the file as it was"
+
+
+def test_a_new_run_needs_an_encoder(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="name one with --checkpoint"):
+        finetune(tiny(), root=root, run_dir=tmp_path / "run", encoder=None, device="cpu", resume=True)

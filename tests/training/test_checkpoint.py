@@ -1,0 +1,156 @@
+"""A checkpoint is whole, of this model and of numbers, or it is refused in one line."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from hico_core.config import preset
+from hico_core.data.dataset import IndexIdentity
+from hico_core.data.loader import Position
+from hico_core.errors import HicoError
+from hico_core.interop import read_backbone_state, read_checkpoint
+from hico_core.model.s3dg import S3DG
+from hico_core.training.checkpoint import (
+    BEFORE_LAST,
+    LAST,
+    EncoderOrigin,
+    Progress,
+    export_encoder,
+    parse_content,
+    read_last,
+    restore,
+    save_checkpoint,
+)
+
+PROGRESS = Progress(
+    position=Position(7, 10, 3),
+    epochs_done=10.5,
+    last_step_epoch=10.25,
+    bad_videos=["a"],
+    world_size=2,
+    index=IndexIdentity(3, "ids", "lengths"),
+    encoder=EncoderOrigin(path="encoder.safetensors", sha256="0"),
+    best_accuracy=0.25,
+)
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+
+
+def save(path: Path, model: nn.Module) -> torch.optim.Optimizer:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.randn(5, 3)).sum().backward()
+    optimizer.step()
+    config = preset("hacs-hico-s").model_dump(mode="json")
+    save_checkpoint(path, model=model, optimizer=optimizer, progress=PROGRESS, config=config)
+    return optimizer
+
+
+def test_everything_comes_back(model: nn.Module, tmp_path: Path) -> None:
+    optimizer = save(tmp_path / LAST, model)
+    content = read_last(tmp_path)
+    assert content is not None and content.progress == PROGRESS
+    other = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    again = torch.optim.SGD(other.parameters(), lr=0.5, momentum=0.1)
+    restore(content, model=other, optimizer=again, origin=tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+    assert again.state_dict()["param_groups"] == optimizer.state_dict()["param_groups"]
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(optimizer.state[one]["momentum_buffer"], again.state[two]["momentum_buffer"])
+
+
+def flipped(data: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(data)
+    changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def same_weights(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_a_flipped_bit_of_a_checkpoint_is_noticed(model: nn.Module, tmp_path: Path) -> None:
+    """Wherever it lies, never other weights or another place: the same, or a line, and the one before is taken."""
+    save(tmp_path / LAST, model)
+    good = read_last(tmp_path)
+    data = (tmp_path / LAST).read_bytes()
+    (tmp_path / BEFORE_LAST).write_bytes(data)
+    rng = random.Random(1)
+    num_noticed = 0
+    for _ in range(200):
+        (tmp_path / LAST).write_bytes(flipped(data, rng))
+        try:
+            content = parse_content(read_checkpoint(tmp_path / LAST), origin=tmp_path / LAST)
+        except HicoError as error:
+            num_noticed += 1
+            assert "\n" not in str(error) and "last.pt" in str(error)
+            content = read_last(tmp_path)  # type: ignore[assignment]
+        assert good is not None and content is not None
+        assert content.progress == good.progress and same_weights(content.model, good.model)
+    assert num_noticed > 100
+
+
+def test_a_flipped_bit_of_an_export_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    export_encoder(path, S3DG())
+    good, data = read_backbone_state(path), path.read_bytes()
+    rng = random.Random(2)
+    for _ in range(8):
+        path.write_bytes(flipped(data, rng))
+        try:
+            assert same_weights(read_backbone_state(path), good)
+        except HicoError as error:
+            assert "encoder.safetensors" in str(error) and "\n" not in str(error)
+
+
+def test_values_that_are_no_numbers_are_refused(model: nn.Module, tmp_path: Path) -> None:
+    save(tmp_path / LAST, model)
+    content = torch.load(tmp_path / LAST, weights_only=True)
+    content["model"]["0.bias"][1] = torch.inf
+    torch.save(content, tmp_path / LAST)
+    with pytest.raises(HicoError, match=r"last\.pt: 0\.bias has values that are no numbers"):
+        read_last(tmp_path)
+
+
+WRONG: list[Any] = [None, 3, -1, "text", [1], {"a": 1}, torch.zeros(2), True, 1e400]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("format", "hico_version", "config", "model", "optimizer", "progress"),
+        *("progress.position", "progress.epochs_done", "progress.bad_videos", "progress.world_size"),
+        *("progress.index", "progress.encoder", "model.0.bias"),
+    ],
+)
+def test_fields_of_wrong_types_are_one_line(field: str, model: nn.Module, tmp_path: Path) -> None:
+    optimizer = save(tmp_path / LAST, model)
+    for value in WRONG:
+        content = torch.load(tmp_path / LAST, weights_only=True)
+        section, _, key = field.partition(".")
+        if key:
+            content[section][key] = value
+        else:
+            content[section] = value
+        torch.save(content, tmp_path / "changed.pt")
+        try:
+            parsed = parse_content(read_checkpoint(tmp_path / "changed.pt"), origin=tmp_path / "changed.pt")
+            restore(parsed, model=model, optimizer=optimizer, origin=tmp_path / "changed.pt")
+        except HicoError as error:
+            assert "changed.pt" in str(error) and "\n" not in str(error)
+
+
+def test_what_is_left_out_is_named(model: nn.Module, tmp_path: Path) -> None:
+    save(tmp_path / LAST, model)
+    content = torch.load(tmp_path / LAST, weights_only=True)
+    del content["optimizer"]
+    torch.save(content, tmp_path / LAST)
+    with pytest.raises(HicoError, match=r"not a checkpoint that hico wrote \(optimizer: "):
+        read_last(tmp_path)
