@@ -62,6 +62,10 @@ def written_beside(target: Path) -> Iterator[Path]:
     """A temporary name in the target's folder, which becomes the target if the block ends well.
 
     The name has nothing of the target's, which may be as long as a name can be.
+
+    Raises:
+        HicoError: the disk has no room.
+
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{secrets.token_hex(8)}{_TEMPORARY}")
@@ -70,6 +74,8 @@ def written_beside(target: Path) -> Iterator[Path]:
         sync(beside)
         pass_point("file.written")
         beside.replace(target)
+    except OSError as error:
+        raise room_error(error, target.parent) or error from error
     finally:
         beside.unlink(missing_ok=True)
 

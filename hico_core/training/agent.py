@@ -3,6 +3,7 @@
 python -m hico_core.training.agent ARGUMENTS OF TORCHRUN
 """
 
+import logging
 import sys
 
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -12,6 +13,7 @@ from torch.distributed.run import main as torchrun
 
 def main() -> int:
     """Run torchrun to its end."""
+    logging.disable()  # it would say of each error what the processes say themselves
     try:
         torchrun(sys.argv[1:])
     except SignalException as stopped:

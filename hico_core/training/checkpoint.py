@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ValidationError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from hico_core import __version__
-from hico_core.corpus.files import room_error, written_beside
+from hico_core.corpus.files import written_beside
 from hico_core.data.dataset import IndexIdentity
 from hico_core.data.loader import Position
 from hico_core.errors import HicoError
@@ -76,11 +76,8 @@ def write_torch_file(path: Path, content: dict[str, Any]) -> None:
     # In memory first: PyTorch's own writing ends the process where a disk is full.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    try:
-        with written_beside(path) as beside:
-            beside.write_bytes(buffer.getbuffer())
-    except OSError as error:
-        raise room_error(error, path.parent) or error from error
+    with written_beside(path) as beside:
+        beside.write_bytes(buffer.getbuffer())
 
 
 def save_checkpoint(
@@ -157,4 +154,4 @@ def write_encoder(path: Path, state: dict[str, Tensor]) -> None:
     tensors = {name: value.contiguous().cpu().clone() for name, value in state.items()}
     metadata = {"format": "hico-encoder", "hico_version": __version__, "sha256": hash_of_tensors(tensors)}
     with written_beside(path) as beside:
-        save_file(tensors, beside, metadata=metadata)
+        beside.write_bytes(save(tensors, metadata=metadata))

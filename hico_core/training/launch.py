@@ -57,7 +57,6 @@ def _run_torchrun(arguments: Sequence[str], *, processes: int, told: Path, log_d
     # Processes that were started again would read the address of a dead one from a store that outlived it.
     environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", _TOLD: str(told)}
     environment.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
-    environment.setdefault("LOGLEVEL", "CRITICAL")  # of torchrun, which else says of each error what hico says too
     command = torchrun_command(arguments, processes=processes, log_dir=log_dir)
     received: list[int] = []
     with subprocess.Popen(command, env=environment) as torchrun:

@@ -1,5 +1,6 @@
 """Pretraining, from an index to a checkpoint, in the order in which it happens."""
 
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -181,6 +182,8 @@ def replica_of(model: nn.Module, device: torch.device, world: World) -> nn.Modul
     if world.size == 1:
         return model
     share_batch_norms(model, device.type)
+    # Of the sides of length 1 of a pointwise convolution, it does not matter how far apart their elements lie.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
 
