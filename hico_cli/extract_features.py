@@ -50,7 +50,7 @@ def extract_features(
     from hico_core.corpus.cache import LocalCache, default_cache_folder
     from hico_core.corpus.ids import find_sources
     from hico_core.corpus.index import read_index_table
-    from hico_core.data.dataset import COLUMNS, IndexedVideos
+    from hico_core.data.videos import COLUMNS, IndexedVideos
     from hico_core.transfer.features import FeatureEvent, FeatureExtractor, FeatureJob, indexed_jobs
     from hico_core.transfer.features import extract_features as extract
 

@@ -51,9 +51,10 @@ def _describe(path: Path, *, as_json: bool) -> None:
 def _draw(root: "Location", picture: Path, *, samples: int, at: float, recipe: str, seed: int) -> None:
     from hico_cli.config import load_pretraining
     from hico_core.corpus.index import read_index_table
-    from hico_core.data.dataset import COLUMNS, ClipDataset, IndexedVideos
+    from hico_core.data.dataset import ClipDataset
     from hico_core.data.preview import contact_sheet
     from hico_core.data.sampling import clip_span_seconds
+    from hico_core.data.videos import COLUMNS, IndexedVideos
     from hico_core.errors import HicoError
     from hico_core.training.pretrain import max_distance
 

@@ -78,8 +78,9 @@ def measure_loader(root: Location, *, workers: int, num_batches: int = 40) -> Lo
     """
     from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
     from hico_core.corpus.index import read_index_table
-    from hico_core.data.dataset import COLUMNS, ClipDataset, IndexedVideos
+    from hico_core.data.dataset import ClipDataset
     from hico_core.data.loader import Position, plan_steps, read_batches
+    from hico_core.data.videos import COLUMNS, IndexedVideos
 
     span_seconds = 64 / 30
     videos = IndexedVideos(

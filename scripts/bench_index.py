@@ -20,7 +20,7 @@ import sys, time
 from pathlib import Path
 import torch
 from hico_core.corpus.index import read_index_table
-from hico_core.data.dataset import COLUMNS, IndexedVideos
+from hico_core.data.videos import COLUMNS, IndexedVideos
 import resource
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.perf_counter()

@@ -38,8 +38,10 @@ from hico_core.corpus.records import SplitOptions, UntrimmedOptions
 from hico_core.corpus.split import split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.data.augment import apply_augmentation, crop_area_range, cut, draw_augmentation, draw_crop, scale
-from hico_core.data.dataset import ClipDataset, IndexedVideos, frames_of_window, pieces_of_window, read_clip
+from hico_core.data.dataset import ClipDataset
 from hico_core.data.loader import Position, plan_steps, read_batches
+from hico_core.data.reading import frames_of_window, pieces_of_window, read_clip
+from hico_core.data.videos import IndexedVideos
 
 SPAN = 64 / 30  # seconds of a clip
 SIZE = 112

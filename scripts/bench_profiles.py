@@ -23,7 +23,8 @@ from hico_core.corpus.ids import find_sources
 from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos
-from hico_core.data.dataset import IndexedVideos, read_clip
+from hico_core.data.reading import read_clip
+from hico_core.data.videos import IndexedVideos
 
 PROFILES = {
     f"{side} keyint {gop}": SplitOptions(short_side=side, gop=gop) for side in (192, 256) for gop in (16, 32)

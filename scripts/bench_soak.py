@@ -19,8 +19,9 @@ from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos
 from hico_core.data.augment import apply_augmentation
-from hico_core.data.dataset import ClipDataset, IndexedVideos
+from hico_core.data.dataset import ClipDataset
 from hico_core.data.loader import Position, plan_steps, read_batches
+from hico_core.data.videos import IndexedVideos
 
 
 def family() -> list[int]:

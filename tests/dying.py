@@ -5,7 +5,8 @@ import signal
 from pathlib import Path
 
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
-from hico_core.data.dataset import ClipDataset, ClipRequest, IndexedVideos, Sample
+from hico_core.data.dataset import ClipDataset, ClipRequest, Sample
+from hico_core.data.videos import IndexedVideos
 
 
 class DyingDataset(ClipDataset):

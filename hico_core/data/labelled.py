@@ -9,18 +9,10 @@ from torch.utils.data import Dataset
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.corpus.cache import LocalCache
 from hico_core.data.augment import central_crops, cut, draw_augmentation, undisturbed
-from hico_core.data.dataset import (
-    ClipRequest,
-    IndexedVideos,
-    Piece,
-    Sample,
-    UnusableVideo,
-    decode_pieces,
-    local_pieces,
-    times_of_frames,
-    with_substitutes,
-)
+from hico_core.data.dataset import ClipRequest, Sample, UnusableVideo, with_substitutes
+from hico_core.data.reading import decode_pieces, local_pieces, times_of_frames
 from hico_core.data.sampling import frames_shown_at, random_view_indices, view_indices
+from hico_core.data.videos import IndexedVideos, Piece
 from hico_core.errors import BadVideo
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from hico_core import __version__
 from hico_core.corpus.files import written_beside
-from hico_core.data.dataset import IndexIdentity
 from hico_core.data.loader import Position
+from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError
 from hico_core.interop import hash_of_tensors, load_exactly, read_checkpoint
 

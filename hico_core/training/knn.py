@@ -13,8 +13,8 @@ from hico_core.config import Config
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ids import Source
 from hico_core.corpus.probe import frame_rate, probe
-from hico_core.data.dataset import local_file
 from hico_core.data.decode import decode_frames
+from hico_core.data.reading import local_file
 from hico_core.data.sampling import view_indices
 from hico_core.errors import BadVideo, HicoError
 from hico_core.training.hardware import Precision

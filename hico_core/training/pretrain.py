@@ -15,10 +15,11 @@ from hico_core.corpus.addresses import Location, locate
 from hico_core.corpus.ids import Source
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.lists import labelled_videos
-from hico_core.data.dataset import COLUMNS, ClipDataset, IndexedVideos
+from hico_core.data.dataset import ClipDataset
 from hico_core.data.decode import require_decoder
 from hico_core.data.loader import Batch, PlannedStep, Position, num_workers, plan_steps, read_batches
 from hico_core.data.sampling import clip_span_seconds
+from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.errors import HicoError, UsageError
 from hico_core.interop import load_exactly, read_backbone_state
 from hico_core.model.heads import EMBEDDING_DIM

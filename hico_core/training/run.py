@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from hico_core.config import Config, FinetuneConfig
-from hico_core.data.dataset import IndexIdentity, UnusableVideo
+from hico_core.data.dataset import UnusableVideo
 from hico_core.data.loader import Batch, PlannedStep, position_at
+from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError, Interrupted, UsageError
 from hico_core.training.checkpoint import BEST, LAST, Content, Progress, export_encoder, restore, save_checkpoint
 from hico_core.training.distributed import World, gather_objects, largest

@@ -22,8 +22,9 @@ from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.failures import FailedSource, update_failures
 from hico_core.corpus.files import write_text
 from hico_core.corpus.records import Failure, sha256_of
-from hico_core.data.dataset import IndexedVideos, Piece, local_file
 from hico_core.data.decode import play, scaled_size, upright
+from hico_core.data.reading import local_file
+from hico_core.data.videos import IndexedVideos, Piece
 from hico_core.errors import BadVideo, HicoError, UsageError
 from hico_core.interop import load_backbone
 from hico_core.training.hardware import DeviceName, choose_device

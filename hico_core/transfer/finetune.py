@@ -29,10 +29,11 @@ from hico_core.corpus.failures import FailedSource, update_failures
 from hico_core.corpus.files import write_text
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.records import Failure, sha256_of
-from hico_core.data.dataset import COLUMNS, ClipRequest, IndexedVideos
+from hico_core.data.dataset import ClipRequest
 from hico_core.data.decode import require_decoder
 from hico_core.data.labelled import FixedViews, RandomViews
 from hico_core.data.loader import Batch, PlannedStep, Position, num_workers, plan_steps, read_batches
+from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.errors import HicoError, Interrupted, UsageError
 from hico_core.interop import backbone_of, load_exactly, read_backbone_state, read_checkpoint
 from hico_core.model.classifier import VideoClassifier

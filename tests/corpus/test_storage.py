@@ -20,7 +20,8 @@ from hico_core.corpus.index import build_index, read_index, read_index_table
 from hico_core.corpus.records import SplitOptions, UntrimmedOptions
 from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
-from hico_core.data.dataset import ClipDataset, ClipRequest, IndexedVideos
+from hico_core.data.dataset import ClipDataset, ClipRequest
+from hico_core.data.videos import IndexedVideos
 from hico_core.errors import HicoError, UsageError
 
 SMALL = SplitOptions(short_side=96, preset="ultrafast")

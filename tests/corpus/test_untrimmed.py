@@ -14,7 +14,8 @@ from hico_core.corpus.index import build_index, read_index, read_index_table
 from hico_core.corpus.records import SplitOptions, UntrimmedOptions
 from hico_core.corpus.split import split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
-from hico_core.data.dataset import IndexedVideos, read_clip
+from hico_core.data.reading import read_clip
+from hico_core.data.videos import IndexedVideos
 from hico_core.errors import HicoError
 
 CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files

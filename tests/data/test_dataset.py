@@ -17,15 +17,7 @@ from hico_core.corpus.ids import find_sources
 from hico_core.corpus.index import build_index, read_index, read_index_table
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos
-from hico_core.data.dataset import (
-    ClipDataset,
-    ClipRequest,
-    IndexedVideos,
-    Piece,
-    frames_of_window,
-    pieces_of_window,
-    read_clip,
-)
+from hico_core.data.dataset import ClipDataset, ClipRequest
 from hico_core.data.decode import decode_frames
 from hico_core.data.loader import (
     Batch,
@@ -36,6 +28,8 @@ from hico_core.data.loader import (
     plan_steps,
     read_batches,
 )
+from hico_core.data.reading import frames_of_window, pieces_of_window, read_clip
+from hico_core.data.videos import IndexedVideos, Piece
 from hico_core.errors import HicoError
 
 GOLDEN = load_json("sampling.json")

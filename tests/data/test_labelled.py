@@ -13,10 +13,11 @@ from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.lists import labelled_videos
 from hico_core.corpus.records import UntrimmedOptions
 from hico_core.corpus.untrimmed import add_untrimmed
-from hico_core.data.dataset import ClipRequest, IndexedVideos
+from hico_core.data.dataset import ClipRequest
 from hico_core.data.decode import decode_frames
 from hico_core.data.labelled import FixedViews, RandomViews, count_and_rate, read_numbered
 from hico_core.data.sampling import random_view_indices, view_indices
+from hico_core.data.videos import IndexedVideos
 
 DATA = DataConfig(num_frames=8, frame_stride=4, short_side=None)
 STILL = AugmentConfig(colour_probability=0, grey_probability=0, blur_probability=0, flip_probability=0)

@@ -23,7 +23,7 @@ from hico_core.corpus.ids import find_sources
 from hico_core.corpus.index import build_index
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos
-from hico_core.data.dataset import IndexIdentity
+from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError, Interrupted, UsageError
 from hico_core.interop import load_backbone
 from hico_core.model.hico import HicoModel, Outputs

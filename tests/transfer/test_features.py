@@ -18,8 +18,8 @@ from hico_core.corpus.ids import find_sources
 from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.records import SplitOptions, sha256_of
 from hico_core.corpus.split import split_videos
-from hico_core.data.dataset import IndexedVideos
 from hico_core.data.decode import play
+from hico_core.data.videos import IndexedVideos
 from hico_core.errors import BadVideo, HicoError, UsageError
 from hico_core.interop import export_state_dict, import_state_dict, load_backbone
 from hico_core.model.hico import HicoModel

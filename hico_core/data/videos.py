@@ -1,0 +1,128 @@
+"""The videos of an index, and where their frames lie."""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hico_core.corpus.addresses import Location, path_of
+
+
+class Piece(NamedTuple):
+    """5 s of a video: a file of its own, or a part of the video's own file."""
+
+    path: Location
+    start_seconds: float  # of its first frame, from the video's first
+    num_frames: int
+    fps: float
+    variable_fps: bool
+    first_frame: int = 0  # its number in the file; not 0 where the file is a whole video
+    size_bytes: int | None = None  # of the file
+    short_side: int = 0  # pixels
+
+
+# What of the index is needed to read videos; see corpus/index.py.
+COLUMNS = [
+    *("video_id", "clip_index", "subset", "path", "first_frame", "start_seconds", "end_seconds"),
+    *("num_frames", "fps", "variable_fps", "width", "height", "size_bytes", "source", "label"),
+]
+
+
+class IndexIdentity(NamedTuple):
+    """What a run needs to know to tell whether it goes on with the videos that it began with."""
+
+    num_videos: int
+    ids: str  # hash of the videos' ids, in order
+    lengths: str  # hash of their durations, in the same order
+
+    def changes_to(self, now: "IndexIdentity") -> str | None:
+        """What differs, in words; None if nothing does."""
+        if self.num_videos != now.num_videos:
+            return f"there were {self.num_videos} videos, and there are {now.num_videos} now"
+        if self.ids != now.ids:
+            return f"there are {now.num_videos} videos as before, but not the same ones"
+        return "the videos are the same, but last longer or shorter" if self.lengths != now.lengths else None
+
+
+class IndexedVideos:
+    """The videos of an index, as flat columns: a million rows take little time to open and little memory."""
+
+    def __init__(
+        self, index: pa.Table, *, root: Location, subset: str | None = None, shortest_seconds: float = 0.0
+    ) -> None:
+        """Take the videos of `subset` (None: of all) that are long enough; count the others in `num_short`.
+
+        Args:
+            index: from `read_index_table`, with at least `COLUMNS`.
+            root: the workspace to which the index's paths are relative.
+            subset: train, val or test.
+            shortest_seconds: what a video must last.
+
+        """
+        rows = index if subset is None else index.filter(pc.equal(index["subset"], subset))
+        first_rows = np.flatnonzero(rows["clip_index"].to_numpy() == 0)
+        last_rows = np.append(first_rows[1:], len(rows)).astype(np.int64) - 1
+        last_rows = last_rows[: len(first_rows)]
+        self._root = root
+        self._paths = rows["path"]
+        self._columns = {
+            name: rows[name].to_numpy()
+            for name in (
+                *("start_seconds", "num_frames", "fps", "variable_fps", "first_frame", "width", "height"),
+                "size_bytes",
+            )
+        }
+        durations = rows["end_seconds"].to_numpy()[last_rows]
+        long_enough = durations >= shortest_seconds
+        self._first = first_rows[long_enough]
+        self._last = last_rows[long_enough]
+        self._durations = durations[long_enough]
+        self._ids = rows["video_id"].take(pa.array(self._first))
+        self._sources = rows["source"].take(pa.array(self._first))
+        self._labels = rows["label"].take(pa.array(self._first))
+        self.num_short = int((~long_enough).sum())
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def identity(self) -> IndexIdentity:
+        """Which videos these are."""
+        ids = "\0".join(map(str, self._ids.to_pylist())).encode("utf-8", "surrogateescape")
+        lengths = np.asarray(self._durations, dtype="<f8").tobytes()
+        return IndexIdentity(len(self), hashlib.sha256(ids).hexdigest(), hashlib.sha256(lengths).hexdigest())
+
+    def video_id(self, video: int) -> str:
+        """The id of the video at a position."""
+        return str(self._ids[video].as_py())
+
+    def source(self, video: int) -> str:
+        """The path of the untrimmed video at a position, as it was when it was split or indexed."""
+        return str(self._sources[video].as_py())
+
+    def label(self, video: int) -> int | None:
+        """The class of the video at a position; None where the list that it came from had none."""
+        label: int | None = self._labels[video].as_py()
+        return label
+
+    def duration_seconds(self, video: int) -> float:
+        """Time from a video's first frame to the end of its last."""
+        return float(self._durations[video])
+
+    def pieces(self, video: int) -> list[Piece]:
+        """A video's parts in time order."""
+        columns = self._columns
+        return [
+            Piece(
+                path_of(self._root, self._paths[row].as_py()),
+                start_seconds=float(columns["start_seconds"][row]),
+                num_frames=int(columns["num_frames"][row]),
+                fps=float(columns["fps"][row]),
+                variable_fps=bool(columns["variable_fps"][row]),
+                first_frame=int(columns["first_frame"][row]),
+                size_bytes=int(columns["size_bytes"][row]),
+                short_side=int(min(columns["width"][row], columns["height"][row])),
+            )
+            for row in range(self._first[video], self._last[video] + 1)
+        ]
