@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from hico_cli.console import complain, progress, raising_on_signals, result
+from hico_cli.console import complain, progress, raising_on_signals, result, telling
 from hico_cli.options import (
     DEFAULT_ROOT,
     CacheDir,
     CacheSize,
     Device,
+    Ids,
     Json,
     Root,
     local_part,
@@ -36,6 +37,13 @@ def extract_features(
     fps: Annotated[float, typer.Option(help="Frames a second that are looked at.")] = 15.0,
     prefix: Annotated[str, typer.Option(help="Put before each file's id, such as v_ for ActivityNet.")] = "",
     suffix: Annotated[str, typer.Option(help="Put after each file's id.")] = "",
+    id_rule: Ids = "stem",
+    checksum: Annotated[
+        bool, typer.Option("--checksum", help="Tell sources apart by their bytes, not by size and time.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that read. Default: one a core, at most 8.")
+    ] = None,
     device: Device = "auto",
     cache_dir: CacheDir = None,
     cache_size: CacheSize = "20GB",
@@ -51,7 +59,7 @@ def extract_features(
     from hico_core.corpus.ids import find_sources
     from hico_core.corpus.index import read_index_table
     from hico_core.data.videos import COLUMNS, IndexedVideos
-    from hico_core.transfer.features import FeatureEvent, FeatureExtractor, FeatureJob, indexed_jobs
+    from hico_core.transfer.features import FeatureExtractor, jobs_of_files, jobs_of_index
     from hico_core.transfer.features import extract_features as extract
 
     for option, text in (("--name", name or ""), ("--prefix", prefix), ("--suffix", suffix)):
@@ -60,23 +68,15 @@ def extract_features(
     require_reachable(place)
     checkpoint = checkpoint or newest_encoder(local_part(place))
     if inputs:
-        jobs = [FeatureJob(source.video_id, str(source.path), []) for source in find_sources(inputs)]
+        jobs = jobs_of_files(find_sources(inputs, id_rule=id_rule))
     else:
-        jobs = indexed_jobs(IndexedVideos(read_index_table(place, columns=COLUMNS), root=place))
+        jobs = jobs_of_index(IndexedVideos(read_index_table(place, columns=COLUMNS), root=place))
     extractor = FeatureExtractor.from_checkpoint(checkpoint, window=window, stride=stride, fps=fps, device=device)
     folder = local_part(place) / "features" / (name or _run_name(checkpoint))
     with (
         raising_on_signals("stopped; the same command goes on"),
         progress("features", total=len(jobs), as_json=json) as report,
     ):
-
-        def on_event(event: FeatureEvent) -> None:
-            if event.outcome == "failed":
-                complain(event.reason)
-            count = f"{event.num_done}/{event.num_videos}"
-            fields = {"video": event.video_id, "outcome": event.outcome, "rows": event.num_rows}
-            report(event.num_done, f"{count} {event.video_id}: {event.outcome}, {event.num_rows} rows", fields)
-
         summary = extract(
             jobs,
             extractor=extractor,
@@ -86,13 +86,22 @@ def extract_features(
             cache=LocalCache(cache_dir or default_cache_folder(), size_bytes=read_size(cache_size)),
             prefix=prefix,
             suffix=suffix,
-            on_event=on_event,
+            checksum=checksum,
+            workers=workers,
+            on_event=telling(report, done="extracted", parts="rows"),
         )
     text = (
-        f"{summary.num_extracted} videos extracted, {summary.num_unchanged} unchanged, {summary.num_failed} failed; "
+        f"{summary.num_done} videos extracted, {summary.num_unchanged} unchanged, {summary.num_failed} failed; "
         f"the features are in {folder}"
     )
-    result(text, {**summary._asdict(), "manifest": str(summary.manifest)}, as_json=json)
+    fields = {
+        "num_extracted": summary.num_done,
+        "num_unchanged": summary.num_unchanged,
+        "num_failed": summary.num_failed,
+        "num_rows": summary.num_parts,
+        "manifest": str(folder / "manifest.jsonl"),
+    }
+    result(text, fields, as_json=json)
     if summary.num_failed:
         complain(f"{summary.num_failed} videos failed: {root}/failures.jsonl")
         raise typer.Exit(3)

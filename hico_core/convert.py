@@ -13,7 +13,14 @@ from hico_core.config import Config, compose_config
 from hico_core.corpus.files import written_beside
 from hico_core.data.loader import Position
 from hico_core.errors import HicoError, UsageError
-from hico_core.interop import export_state_dict, import_state_dict, load_backbone, read_backbone_state, read_checkpoint
+from hico_core.interop import (
+    backbone_of,
+    export_state_dict,
+    import_state_dict,
+    load_backbone,
+    read_checkpoint,
+    read_picture,
+)
 from hico_core.model.classifier import CLASSIFIER
 from hico_core.model.hico import HicoModel
 from hico_core.training.checkpoint import (
@@ -69,8 +76,9 @@ def convert(source: Path, target: Path, *, to: Format) -> str:
         write_torch_file(target, theirs)
         return f"a checkpoint in the authors' format, epoch {theirs['epoch']} (from 0)"
     if to == "safetensors":
-        encoder = read_backbone_state(source)
-        write_encoder(target, encoder)
+        content = read_checkpoint(source)
+        encoder = backbone_of(content, origin=str(source))
+        write_encoder(target, encoder, read_picture(source, content))
         return f"the encoder, {len(encoder)} entries"
     backbone = load_backbone(source)
     with written_beside(target) as beside:

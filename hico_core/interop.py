@@ -6,6 +6,7 @@ names there, and each stands a second time inside a sequential container (`backb
 """
 
 import hashlib
+import json
 import logging
 import pickle
 import zipfile
@@ -19,6 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hico_core.authors_config import read_authors_config as read_authors_config
+from hico_core.config import AugmentConfig, DataConfig
+from hico_core.data.pictures import Picture, picture_for
 from hico_core.errors import HicoError
 from hico_core.model.s3dg import S3DG
 
@@ -255,11 +258,46 @@ def load_backbone(path: Path | str) -> S3DG:
         HicoError: the file cannot be read, or its entries are not exactly those of an S3D-G.
 
     """
-    state = read_backbone_state(path)
-    gating = any(".gating_" in name for name in state)
-    backbone = S3DG(gating=gating)
+    return load_encoder(path)[0]
+
+
+def load_encoder(path: Path | str) -> tuple[S3DG, Picture]:
+    """The encoder of a checkpoint, as `load_backbone`, and what it was trained to see."""
+    path = Path(path)
+    content = read_checkpoint(path)
+    state = backbone_of(content, origin=str(path))
+    backbone = S3DG(gating=any(".gating_" in name for name in state))
     load_exactly(backbone, state, origin=str(path))
-    return backbone.eval()
+    return backbone.eval(), read_picture(path, content)
+
+
+def read_picture(path: Path, content: dict[str, Any]) -> Picture:
+    """What the encoder of a checkpoint was trained to see; what the paper's saw, where the file does not say.
+
+    Args:
+        path: the file.
+        content: from `read_checkpoint`.
+
+    Raises:
+        HicoError: the file says something that cannot be.
+
+    """
+    said: dict[str, Any] = {}
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as opened:
+                said = json.loads((opened.metadata() or {}).get("picture", "{}"))
+        elif "config" in content:
+            data, augment = content["config"]["data"], content["config"]["augment"]
+            said = {"size": data["crop_size"], "mean": augment["mean"], "std": augment["std"]}
+        elif isinstance(content.get("cfg"), str):
+            theirs = json.loads(content["cfg"])["DATA"]
+            said = {"size": theirs["TRAIN_CROP_SIZE"], "mean": theirs["MEAN"][0], "std": theirs["STD"][0]}
+        known = {name: said[name] for name in ("size", "mean", "std") if name in said}
+        data_config = DataConfig(**({"crop_size": known.pop("size")} if "size" in known else {}))
+        return picture_for(data_config, AugmentConfig(**known))
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise HicoError(f"{path}: does not say rightly what its encoder sees ({type(error).__name__})") from error
 
 
 def load_exactly(module: torch.nn.Module, state: dict[str, Tensor], *, origin: str) -> None:

@@ -102,11 +102,6 @@ def central_crops(height: int, width: int, *, part: float, count: Literal[1, 3])
     return [Crop(at, left, side, side) for at in (0, top, height - side)]
 
 
-def undisturbed(crop: Crop) -> AugmentDraw:
-    """Nothing happens to a clip but the crop."""
-    return AugmentDraw(crop, ColourDraw([], None, grey=False), flip=False)
-
-
 def draw_colour(settings: AugmentConfig, *, rng: random.Random) -> ColourDraw:
     """The colour stage, in the authors' order of draws: jitter or not, factors, their order, blur, grey."""
     operations: list[tuple[str, float]] = []

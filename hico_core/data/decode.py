@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import pairwise
 from math import floor
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -34,6 +35,9 @@ _EXACT_ON = {
     "decord": {"h264": _H264_PIXELS, "vp8": {"yuv420p"}},
     "torchcodec": {"h264": _H264_PIXELS, "hevc": {"yuv420p"}, "vp8": {"yuv420p"}},
 }
+
+# What is said of a video whose pictures are not all of one size.
+SIZE_CHANGES = "changes the size of its pictures in the middle"
 
 # The kind of H.264 unit that a decoder can really begin at (ITU-T H.264, table 7-1).
 _IDR_SLICE = 5
@@ -95,8 +99,8 @@ def decode_frames(
     require_decoder(decoder)
     wanted = sorted(set(indices))
     pictures = _DECODERS[decoder](_Request(Path(path), wanted, short_side, constant_fps))
-    if len(pictures) < len(wanted):
-        raise BadVideo(path, f"has no frame {wanted[len(pictures)]}")
+    if len({picture.shape for picture in pictures}) > 1:
+        raise BadVideo(path, SIZE_CHANGES)
     by_number = dict(zip(wanted, pictures, strict=True))
     return torch.from_numpy(np.stack([by_number[i] for i in indices]))
 
@@ -118,7 +122,7 @@ def require_decoder(decoder: DecoderName) -> None:
         raise UsageError(f"data.decoder={decoder}: it does not load ({short_reason(error)}); use pyav") from error
 
 
-def _rgb(frame: VideoFrame, short_side: int | None) -> np.ndarray:
+def rgb(frame: VideoFrame, short_side: int | None) -> np.ndarray:
     """A frame as it is shown, scaled on the way from YUV if it is to be."""
     if short_side is not None:
         height, width = scaled_size(frame.height, frame.width, short_side=short_side)
@@ -130,43 +134,89 @@ def _scaled(picture: np.ndarray, short_side: int | None) -> np.ndarray:
     """A picture that another decoder gave, scaled as `_rgb` does."""
     if short_side is None:
         return picture
-    return _rgb(VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"), short_side)
+    return rgb(VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"), short_side)
 
 
 def _decode_pyav(request: _Request) -> list[np.ndarray]:
-    with open_video(request.path) as (container, stream):
-        # The loader has a process a core; threads inside a decoder cost more CPU than they save.
+    frames = frames_at(request.path, request.numbers, constant_fps=request.constant_fps)
+    return [rgb(frame, request.short_side) for frame in frames]
+
+
+# Where more frames than these lie between two that are wanted, it is cheaper to look for a keyframe in between.
+_SEEK_OVER = 64
+
+
+def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float | None = None) -> Iterator[VideoFrame]:
+    """Decode frames one after the other; only one is in memory at a time.
+
+    Frames that nobody asked for are decoded only where others refer to them.
+
+    Args:
+        path: a local video file; its first video stream is read.
+        numbers: of the frames in presentation order, ascending, without repeats.
+        constant_fps: see `decode_frames`.
+
+    Raises:
+        BadVideo: the file cannot be decoded, or has no such frame.
+
+    """
+    given = 0
+    with open_video(path) as (container, stream):
+        # A process a core reads videos; threads inside a decoder cost more CPU than they save.
         stream.thread_type = "NONE"
         try:
             if is_seekable(container, stream):
-                pictures = _decode_after_seek(request, container, stream)
-                if pictures is not None:
-                    return pictures
-                logger.warning("%s: seeking missed a frame; decoding from the start", request.path)
-                container.seek(0)
-            return _decode_from_start(request, container, stream)
+                search = _search_by_rate(stream, constant_fps) or _search_by_packets(path, numbers, container, stream)
+                for run in _runs(numbers):
+                    before = given
+                    for frame in _frames_after_seek(run, search, container, stream):
+                        given += 1
+                        yield frame
+                    if given < before + len(run):
+                        logger.warning("%s: seeking missed a frame; decoding from the start", path)
+                        container.seek(0)
+                        break
+            if given < len(numbers):
+                for frame in _frames_from_start(numbers[given:], container, stream):
+                    given += 1
+                    yield frame
         except av.FFmpegError as error:
-            raise BadVideo(request.path, f"cannot be decoded ({short_reason(error)})") from error
+            raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
+    if given < len(numbers):
+        raise BadVideo(path, f"has no frame {numbers[given]}")
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Parts of ascending numbers that are decoded in one go.
+
+    numbers 0 2 4 500 502  ->  [0 2 4] [500 502]
+    """
+    first = 0
+    for place in range(1, len(numbers)):
+        if numbers[place] - numbers[place - 1] > _SEEK_OVER:
+            yield numbers[first:place]
+            first = place
+    yield numbers[first:]
 
 
 class _Search(NamedTuple):
     """How to find frames by their timestamps."""
 
-    seek_tick: int  # where to begin: at or before the first wanted frame
+    seek_tick: Callable[[int], int]  # frame number -> where to begin, at or before that frame
     number_of: Callable[[int], int | None]  # timestamp -> frame number
 
 
-def _decode_after_seek(request: _Request, container: InputContainer, stream: VideoStream) -> list[np.ndarray] | None:
-    """Decode from the last keyframe before the first wanted frame; None if that does not give all of them.
+def _frames_after_seek(
+    wanted: Sequence[int], search: _Search, container: InputContainer, stream: VideoStream
+) -> Iterator[VideoFrame]:
+    """Decode from the last keyframe before the first wanted frame; ends early where that does not give all of them.
 
     Frames that nobody asked for and that no other frame refers to are passed over without being decoded, which
     leaves the others as they are to the last bit.
     """
-    search = _search_by_rate(request, stream) or _search_by_packets(request, container, stream)
-    container.seek(search.seek_tick, stream=stream)
-    wanted = request.numbers
+    container.seek(search.seek_tick(wanted[0]), stream=stream)
     asked_for = set(wanted)
-    pictures: list[np.ndarray] = []
+    given = 0
     context = stream.codec_context
     try:
         for packet in container.demux(stream):
@@ -174,54 +224,61 @@ def _decode_after_seek(request: _Request, container: InputContainer, stream: Vid
             context.skip_frame = "DEFAULT" if needed else "NONREF"
             for frame in packet.decode():
                 number = None if frame.pts is None else search.number_of(frame.pts)
-                if number == wanted[len(pictures)]:
-                    pictures.append(_rgb(frame, request.short_side))
-                    if len(pictures) == len(wanted):
-                        return pictures
-                elif number is None or number > wanted[len(pictures)]:
-                    return None
-        return None
+                if number == wanted[given]:
+                    given += 1
+                    yield frame
+                    if given == len(wanted):
+                        return
+                elif number is None or number > wanted[given]:
+                    return
     finally:
         context.skip_frame = "DEFAULT"
 
 
-def _search_by_rate(request: _Request, stream: VideoStream) -> _Search | None:
+def _search_by_rate(stream: VideoStream, fps: float | None) -> _Search | None:
     """Where a constant rate is known, arithmetic tells which frame a timestamp is."""
-    fps, time_base, start = request.constant_fps, stream.time_base, stream.start_time
+    time_base, start = stream.time_base, stream.start_time
     if fps is None or time_base is None or start is None:
         return None
     frames_per_tick = fps * float(time_base)
     # Containers seek by decoding times, which run ahead of the times of showing by the decoder's delay.
-    earliest = request.numbers[0] - stream.codec_context.delay - 1
-    seek_tick = start + floor(earliest / frames_per_tick)
-    return _Search(seek_tick, lambda tick: round((tick - start) * frames_per_tick))
+    delay = stream.codec_context.delay + 1
+    return _Search(
+        lambda number: start + floor((number - delay) / frames_per_tick),
+        lambda tick: round((tick - start) * frames_per_tick),
+    )
 
 
-def _search_by_packets(request: _Request, container: InputContainer, stream: VideoStream) -> _Search:
+def _search_by_packets(
+    path: Path | str, numbers: Sequence[int], container: InputContainer, stream: VideoStream
+) -> _Search:
     """Read the times of all packets first: right for any rate.
 
     Raises:
         BadVideo: the file has fewer frames than the last one that is wanted.
 
     """
-    info = read_packets(container, stream, path=request.path)
-    last = request.numbers[-1]
-    if last >= len(info.timestamps):
-        raise BadVideo(request.path, f"has {len(info.timestamps)} frames, so no frame {last}")
-    before = [keyframe for keyframe in info.keyframes if keyframe.position <= request.numbers[0]]
-    numbers = {tick: number for number, tick in enumerate(info.timestamps)}
-    return _Search(before[-1].seek_tick if before else 0, numbers.get)
+    info = read_packets(container, stream, path=path)
+    if numbers[-1] >= len(info.timestamps):
+        raise BadVideo(path, f"has {len(info.timestamps)} frames, so no frame {numbers[-1]}")
+    number_of = {tick: number for number, tick in enumerate(info.timestamps)}
+
+    def seek_tick(number: int) -> int:
+        before = [keyframe for keyframe in info.keyframes if keyframe.position <= number]
+        return before[-1].seek_tick if before else 0
+
+    return _Search(seek_tick, number_of.get)
 
 
-def _decode_from_start(request: _Request, container: InputContainer, stream: VideoStream) -> list[np.ndarray]:
-    """Count frames as they are shown; fewer pictures than wanted if the video ends before."""
-    pictures: list[np.ndarray] = []
+def _frames_from_start(wanted: Sequence[int], container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Count frames as they are shown; ends early where the video does."""
+    given = 0
     for number, frame in enumerate(container.decode(stream)):
-        if number == request.numbers[len(pictures)]:
-            pictures.append(_rgb(frame, request.short_side))
-            if len(pictures) == len(request.numbers):
-                break
-    return pictures
+        if number == wanted[given]:
+            given += 1
+            yield frame
+            if given == len(wanted):
+                return
 
 
 def _require_exact(decoder: Literal["decord", "torchcodec"], path: Path) -> None:
@@ -301,26 +358,29 @@ _DECODERS: dict[DecoderName, Decoder] = {
 }
 
 
-def play(path: Path | str) -> Iterator[tuple[float, VideoFrame]]:
-    """Decode a whole video in order, one frame in memory at a time.
+def frame_times(path: Path | str) -> list[float]:
+    """When each frame of a file is shown, in seconds from the first one.
 
-    Yields:
-        The time of each frame in seconds from the first one's, and the frame, not yet converted.
+    Where packets are frames one to one, nothing is decoded; elsewhere everything is, since only that tells.
 
     Raises:
-        BadVideo: the file cannot be decoded to its end.
+        BadVideo: the file cannot be read to its end, or has no frame that decodes.
 
     """
     with open_video(path) as (container, stream):
-        stream.thread_type = "AUTO"
-        first: float | None = None
+        if is_seekable(container, stream):
+            return read_packets(container, stream, path=path).frame_seconds
+        stream.thread_type = "NONE"
+        times: list[float] = []
         try:
             for frame in container.decode(stream):
                 if frame.time is None:
                     raise BadVideo(path, "has a frame without a time")
-                first = frame.time if first is None else first
-                yield frame.time - first, frame
+                times.append(frame.time)
         except av.FFmpegError as error:
             raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
-    if first is None:
+    if not times:
         raise BadVideo(path, "has no frame that decodes")
+    if any(later < earlier for earlier, later in pairwise(times)):
+        raise BadVideo(path, "has frames whose times do not ascend")
+    return [moment - times[0] for moment in times]

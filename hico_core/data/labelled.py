@@ -1,19 +1,17 @@
-"""Clips of labelled videos: a random one for training, views at fixed places for testing."""
+"""Random clips of labelled videos, for training with labels."""
 
 import random
-from typing import Literal
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.corpus.cache import LocalCache
-from hico_core.data.augment import central_crops, cut, draw_augmentation, undisturbed
-from hico_core.data.dataset import ClipRequest, Sample, UnusableVideo, with_substitutes
+from hico_core.data.augment import cut, draw_augmentation
+from hico_core.data.dataset import ClipRequest, Sample, with_substitutes
 from hico_core.data.reading import decode_pieces, local_pieces, times_of_frames
-from hico_core.data.sampling import frames_shown_at, random_view_indices, view_indices
+from hico_core.data.sampling import frames_shown_at, random_view_indices
 from hico_core.data.videos import IndexedVideos, Piece
-from hico_core.errors import BadVideo
 
 
 def count_and_rate(pieces: list[Piece]) -> tuple[int, float]:
@@ -77,65 +75,3 @@ class RandomViews(Dataset[Sample]):
             return Sample([cut(frames_THWC, draw.crop).clone()], [draw], self._videos.video_id(video), [window], [])
 
         return with_substitutes(request, self._videos, make)
-
-
-class FixedViews(Dataset[Sample]):
-    """Answers a `ClipRequest` with all views of its video: moments spread over it, squares spread over each frame."""
-
-    def __init__(
-        self,
-        videos: IndexedVideos,
-        *,
-        data: DataConfig,
-        num_views: int,
-        num_crops: Literal[1, 3],
-        crop_part: float,
-        cache: LocalCache,
-    ) -> None:
-        """Take the videos.
-
-        Args:
-            videos: of the index.
-            data: which frames make a clip.
-            num_views: moments, see `view_indices`.
-            num_crops: squares, see `central_crops`.
-            crop_part: their side, as a part of the shorter side of a frame.
-            cache: for files in buckets.
-
-        """
-        self._videos = videos
-        self._data = data
-        self._num_views, self._num_crops, self._crop_part = num_views, num_crops, crop_part
-        self._cache = cache
-
-    def __getitem__(self, request: ClipRequest) -> Sample:
-        """The views, moment by moment; none if the video cannot be decoded."""
-        video = request.video
-        sample = Sample([], [], self._videos.video_id(video), [], [])
-        try:
-            for view in range(self._num_views):
-                self._add_view(sample, video, view)
-        except BadVideo as bad:
-            return Sample([], [], sample.video_id, [], [UnusableVideo(sample.video_id, str(bad))])
-        return sample
-
-    def _add_view(self, sample: Sample, video: int, view: int) -> None:
-        pieces = self._videos.pieces(video)
-        total, fps = count_and_rate(pieces)
-        data = self._data
-        frames = view_indices(
-            total_frames=total,
-            fps=fps,
-            view=view,
-            num_views=self._num_views,
-            num_frames=data.num_frames,
-            stride=data.frame_stride,
-            target_fps=data.target_fps,
-        )
-        frames_THWC = read_numbered(pieces, frames, data=data, cache=self._cache)
-        for crop in central_crops(
-            frames_THWC.shape[1], frames_THWC.shape[2], part=self._crop_part, count=self._num_crops
-        ):
-            sample.crops.append(cut(frames_THWC, crop).clone())
-            sample.draws.append(undisturbed(crop))
-            sample.windows.append((frames[0] / fps, frames[-1] / fps))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import chain, islice
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ from hico_core.data.sampling import batches_without_repeats, item_seed, video_or
 from hico_core.errors import HicoError
 
 logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 
 class Position(NamedTuple):
@@ -188,21 +190,47 @@ def read_batches(
             ahead.append(plan)
             yield plan.requests
 
-    for deaths in (0, 1):
+    def loader() -> DataLoader[Batch]:
         undelivered = list(ahead)
         ahead.clear()
+        return DataLoader(
+            dataset,  # type: ignore[arg-type]  # collate turns samples into batches, which the stubs do not know
+            batch_sampler=requests(undelivered),
+            collate_fn=collate,
+            pin_memory=pin_memory,
+            **worker_options(workers),
+        )
+
+    def next_ones() -> str:
+        return "videos number " + ", ".join(str(r.video) for plan in islice(ahead, 1) for r in plan.requests)
+
+    for batch in outliving_a_death(loader, next_ones):
+        yield ahead.popleft(), batch
+
+
+def outliving_a_death(
+    make_loader: Callable[[], "DataLoader[Item]"], name_next: Callable[[], str]
+) -> Generator[Item, None, None]:
+    """What a loader gives. If a worker dies, another loader goes on, once.
+
+    Args:
+        make_loader: a loader of all that was not delivered so far.
+        name_next: what is read next, in words.
+
+    Raises:
+        HicoError: a second worker died.
+
+    """
+    for deaths in (0, 1):
         others = set(multiprocessing.active_children())
-        loader = _make_loader(dataset, requests(undelivered), workers=workers, pin_memory=pin_memory)
         try:
-            for batch in loader:
-                yield ahead.popleft(), batch
+            yield from make_loader()
             return
         except (RuntimeError, EOFError, OSError) as error:
             if not _tells_a_death(error):
                 raise
-            videos = ", ".join(str(request.video) for plan in islice(ahead, 1) for request in plan.requests)
             first_line = next(iter(str(error).splitlines()), type(error).__name__)
-            reason = f"{first_line} (the next batch is of videos number {videos})"
+            reason = f"{first_line} (next would be {name_next()})"
             if deaths:
                 raise HicoError(
                     f"a second worker of the loader died: {reason}; try -o data.decoder=pyav, or fewer workers with "
@@ -227,18 +255,13 @@ def _tells_a_death(error: Exception) -> bool:
     return isinstance(error, (EOFError, ConnectionError, FileNotFoundError)) and not str(error).startswith("Caught ")
 
 
-def _make_loader(
-    dataset: Dataset[Sample], requests: Iterator[list[ClipRequest]], *, workers: int, pin_memory: bool
-) -> DataLoader[Batch]:
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]  # collate turns samples into batches, which the stubs do not know
-        batch_sampler=requests,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin_memory,
-        worker_init_fn=_follow_parent,
-        multiprocessing_context=_worker_context() if workers else None,
-    )
+def worker_options(workers: int) -> dict[str, Any]:
+    """What a PyTorch loader must be told about its worker processes; 0 for none."""
+    return {
+        "num_workers": workers,
+        "worker_init_fn": _follow_parent,
+        "multiprocessing_context": _worker_context() if workers else None,
+    }
 
 
 def _worker_context() -> BaseContext:
@@ -250,7 +273,7 @@ def _worker_context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([ClipDataset.__module__])
+    context.set_forkserver_preload([ClipDataset.__module__, "hico_core.data.lanes"])
     return context
 
 

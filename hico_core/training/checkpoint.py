@@ -1,6 +1,7 @@
 """Checkpoints: whole or absent, and readable without running any code that stands in them."""
 
 import io
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from hico_core import __version__
 from hico_core.corpus.files import written_beside
 from hico_core.data.loader import Position
+from hico_core.data.pictures import Picture
 from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError
 from hico_core.interop import hash_of_tensors, load_exactly, read_checkpoint
@@ -144,14 +146,16 @@ def read_last(folder: Path) -> Content | None:
     return None
 
 
-def export_encoder(path: Path, backbone: nn.Module) -> None:
-    """Write the encoder alone as safetensors, under the names of `S3DG`."""
-    write_encoder(path, backbone.state_dict())
+def export_encoder(path: Path, backbone: nn.Module, picture: Picture | None = None) -> None:
+    """Write the encoder alone as safetensors, under the names of `S3DG`, and what it was trained to see."""
+    write_encoder(path, backbone.state_dict(), picture)
 
 
-def write_encoder(path: Path, state: dict[str, Tensor]) -> None:
+def write_encoder(path: Path, state: dict[str, Tensor], picture: Picture | None) -> None:
     """Write an encoder's weights, with a hash of them, since the format has no checksums."""
     tensors = {name: value.contiguous().cpu().clone() for name, value in state.items()}
     metadata = {"format": "hico-encoder", "hico_version": __version__, "sha256": hash_of_tensors(tensors)}
+    if picture is not None:
+        metadata["picture"] = json.dumps({"size": picture.size, "mean": picture.mean, "std": picture.std})
     with written_beside(path) as beside:
         beside.write_bytes(save(tensors, metadata=metadata))

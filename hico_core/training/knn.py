@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -12,17 +11,14 @@ from torch import Tensor, nn
 from hico_core.config import Config
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ids import Source
-from hico_core.corpus.probe import frame_rate, probe
-from hico_core.data.decode import decode_frames
-from hico_core.data.reading import local_file
-from hico_core.data.sampling import view_indices
-from hico_core.errors import BadVideo, HicoError
+from hico_core.data.lanes import WholeVideo
+from hico_core.data.pictures import picture_for
+from hico_core.data.windows import Views
+from hico_core.errors import HicoError
+from hico_core.training.encoder import encode_videos
 from hico_core.training.hardware import Precision
 
 logger = logging.getLogger(__name__)
-
-# Clips that go through the encoder together, and are in memory at a time.
-_CLIPS_AT_ONCE = 16
 
 # Weight of a neighbour: exp(cosine similarity / this), as in Wu et al., CVPR 2018.
 _TEMPERATURE = 0.07
@@ -35,31 +31,6 @@ class LabelledFeatures(NamedTuple):
     labels: list[int]  # N
 
 
-def read_central_clip(video: Source, config: Config, cache: LocalCache) -> Tensor:
-    """The middle of a video as the encoder gets it, without anything random: (3, T, S, S).
-
-    Raises:
-        BadVideo: it cannot be read.
-
-    """
-    data, size = config.data, config.data.crop_size
-    with local_file(video.path, cache=cache) as path:
-        seconds = probe(path).frame_seconds
-        frames = view_indices(
-            total_frames=len(seconds),
-            fps=frame_rate(seconds).fps,
-            view=0,
-            num_views=1,
-            num_frames=data.num_frames,
-            stride=data.frame_stride,
-            target_fps=data.target_fps,
-        )
-        pictures_THWC = decode_frames(path, frames, decoder=data.decoder, short_side=round(size * 8 / 7))
-    top, left = ((side - size) // 2 for side in pictures_THWC.shape[1:3])
-    central = pictures_THWC[:, top : top + size, left : left + size]
-    return (central.permute(3, 0, 1, 2).float() / 255 - config.augment.mean) / config.augment.std
-
-
 def read_features(
     backbone: nn.Module,
     videos: Sequence[Source],
@@ -69,36 +40,29 @@ def read_features(
     precision: Precision,
     workers: int,
 ) -> LabelledFeatures:
-    """Features of the middle of each video, by a backbone that is put back into its mode afterwards.
+    """Features of the middle clip of each video.
 
     Videos that cannot be read are left out, and named in the log.
     """
-    device = next(backbone.parameters()).device
-    was_training = backbone.training
-    backbone.eval()
+    data = config.data
     rows: list[Tensor] = []
     labels: list[int] = []
-
-    def read(video: Source) -> Tensor | None:
-        try:
-            return read_central_clip(video, config, cache)
-        except BadVideo as bad:
-            logger.warning("left out of the nearest neighbours: %s", bad)
-            return None
-
-    with ThreadPoolExecutor(max(workers, 1)) as threads, torch.no_grad():
-        for first in range(0, len(videos), _CLIPS_AT_ONCE):
-            some = videos[first : first + _CLIPS_AT_ONCE]
-            read_clips = [(clip, video.label) for clip, video in zip(threads.map(read, some), some, strict=True)]
-            clips = [(clip, label) for clip, label in read_clips if clip is not None and label is not None]
-            if not clips:
-                continue
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision.is_bf16):
-                maps = backbone(torch.stack([clip for clip, _ in clips]).to(device))
-            rows.append(maps.float().mean(dim=(2, 3, 4)).cpu())
-            labels += [label for _, label in clips]
-    backbone.train(was_training)
-    return LabelledFeatures(torch.cat(rows) if rows else torch.empty(0, 0), labels)
+    encoded = encode_videos(
+        backbone,
+        [WholeVideo(video.path, []) for video in videos],
+        Views(1, data.num_frames, data.frame_stride, data.target_fps),
+        picture_for(data, config.augment),
+        precision=precision,
+        cache=cache,
+        workers=workers,
+    )
+    for source, video in zip(videos, encoded, strict=True):
+        if video.rows is None:
+            logger.warning("left out of the nearest neighbours: %s", video.reason)
+        elif source.label is not None:
+            rows.append(video.rows[0])
+            labels.append(source.label)
+    return LabelledFeatures(torch.stack(rows) if rows else torch.empty(0, 0), labels)
 
 
 def knn_accuracy(features: Tensor, labels: Tensor, *, k: int) -> float:

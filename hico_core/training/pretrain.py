@@ -18,6 +18,7 @@ from hico_core.corpus.lists import labelled_videos
 from hico_core.data.dataset import ClipDataset
 from hico_core.data.decode import require_decoder
 from hico_core.data.loader import Batch, PlannedStep, Position, num_workers, plan_steps, read_batches
+from hico_core.data.pictures import picture_for
 from hico_core.data.sampling import clip_span_seconds
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.errors import HicoError, UsageError
@@ -303,7 +304,7 @@ def pretrain(
             stop=stop or StopRequest(),
             keep_every=config.train.checkpoint_epochs,
             wandb_project=config.train.wandb_project,
-            encoder=(encoder, parts.model.backbone),
+            encoder=(encoder, parts.model.backbone, picture_for(config.data, config.augment)),
         )
         collapse = CollapseWatch(width=EMBEDDING_DIM)
         parts.replica.train()

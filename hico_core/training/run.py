@@ -19,6 +19,7 @@ from torch import nn
 from hico_core.config import Config, FinetuneConfig
 from hico_core.data.dataset import UnusableVideo
 from hico_core.data.loader import Batch, PlannedStep, position_at
+from hico_core.data.pictures import Picture
 from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError, Interrupted, UsageError
 from hico_core.training.checkpoint import BEST, LAST, Content, Progress, export_encoder, restore, save_checkpoint
@@ -157,7 +158,7 @@ class Run:
         stop: StopRequest,
         keep_every: int | None = None,
         wandb_project: str | None = None,
-        encoder: tuple[Path, nn.Module] | None = None,
+        encoder: tuple[Path, nn.Module, Picture] | None = None,
     ) -> None:
         """Begin, or go on.
 
@@ -170,7 +171,7 @@ class Run:
             stop: asks for the end.
             keep_every: keep a checkpoint every so many epochs, besides the last one.
             wandb_project: see `RunLog`.
-            encoder: a file that follows the checkpoints, and the model that is written there.
+            encoder: a file that follows the checkpoints, the model that is written there, and what it sees.
 
         """
         self.run_dir, self.progress = run_dir, progress

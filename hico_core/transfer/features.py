@@ -1,48 +1,38 @@
-"""Dense features of whole videos: one vector per window, streamed, in the files that detection toolkits read.
+"""Dense features of whole videos: one vector per window, in the files that detection toolkits read.
 
-Time runs on a grid of constant rate, made from the frames' timestamps, so a variable frame rate does not bend
-it. Window i covers grid points [i * stride, i * stride + window), that is seconds
-[i * stride / fps, (i * stride + window) / fps); its centre is where ActionFormer and OpenTAD put feature i.
+Windows lie on a grid of real time (see `hico_core.data.windows.Grid`); the centre of a window is where ActionFormer and
+OpenTAD put its feature.
 """
 
-import json
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from av import VideoFrame
-from torch import Tensor, nn
+from torch import nn
 
+from hico_core.config import AugmentConfig, DataConfig
 from hico_core.corpus.addresses import Location, locate
 from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.failures import FailedSource, update_failures
-from hico_core.corpus.files import write_text
-from hico_core.corpus.records import Failure, sha256_of
-from hico_core.data.decode import play, scaled_size, upright
-from hico_core.data.reading import local_file
-from hico_core.data.videos import IndexedVideos, Piece
+from hico_core.corpus.events import Summary, Tally, VideoEvent
+from hico_core.corpus.failures import update_failures
+from hico_core.corpus.files import cut_json_lines, json_line, lock, read_json_lines, remove_abandoned, written_beside
+from hico_core.corpus.ids import Source
+from hico_core.corpus.intake import is_same_file, other_file
+from hico_core.corpus.records import Failure, SourceFile, sha256_of, source_file
+from hico_core.data.lanes import Facts, WholeVideo
+from hico_core.data.loader import num_workers
+from hico_core.data.pictures import Picture, picture_for
+from hico_core.data.videos import IndexedVideos
+from hico_core.data.windows import Grid, window_times
 from hico_core.errors import BadVideo, HicoError, UsageError
-from hico_core.interop import load_backbone
-from hico_core.training.hardware import DeviceName, choose_device
-
-# Pictures as the encoder saw them in pretraining: a crop of 112 out of 128, from the middle.
-_SHORT_SIDE = 128
-_CROP = 112
-_MEAN, _STD = 0.45, 0.225
-
-_WINDOWS_PER_BATCH = 8
+from hico_core.interop import load_encoder
+from hico_core.training.encoder import encode_videos
+from hico_core.training.hardware import DeviceName, choose_device, choose_precision
 
 # S3D-G halves time three times.
 _SHORTEST_WINDOW = 8
-
-# Rounding of a timestamp must not hold a frame back by a whole step of the grid.
-_ROUNDING_SECONDS = 1e-6
-
-TimedFrames = Iterable[tuple[float, VideoFrame]]
 
 
 class FeatureSource(NamedTuple):
@@ -51,7 +41,7 @@ class FeatureSource(NamedTuple):
     source: str
     source_fps: float  # average
     duration_seconds: float
-    num_frames: int  # decoded
+    num_frames: int  # of the source
 
 
 class Features(NamedTuple):
@@ -62,94 +52,8 @@ class Features(NamedTuple):
     meta: FeatureSource
 
 
-def num_windows(num_points: int, *, window: int, stride: int) -> int:
-    """Windows that cover all grid points, as far as the stride leaves none out; the last may reach beyond the end.
-
-    10 points, window 4, stride 4:  [0123][4567][89..]  ->  3
-    """
-    return 1 + max(0, -(-(num_points - max(window, stride)) // stride))
-
-
-def window_times(count: int, *, window: int, stride: int, fps: float) -> np.ndarray:
-    """Start and end of each window in seconds: (count, 2)."""
-    start = np.arange(count, dtype=np.float64) * stride / fps
-    return np.stack([start, start + window / fps], axis=1)
-
-
-class _Watched:
-    """Passes a stream of frames on and remembers how many there were, and when the last one came."""
-
-    def __init__(self, frames: TimedFrames) -> None:
-        self._frames = frames
-        self.num_frames = 0
-        self.last_seconds = 0.0
-
-    def __iter__(self) -> Iterator[tuple[float, VideoFrame]]:
-        for seconds, frame in self._frames:
-            self.num_frames += 1
-            self.last_seconds = seconds
-            yield seconds, frame
-
-    def frame_period(self) -> float:
-        """Seconds that the usual frame is shown; one frame alone counts as a second."""
-        return self.last_seconds / (self.num_frames - 1) if self.num_frames > 1 else 1.0
-
-
-def on_grid(frames: TimedFrames, *, fps: float) -> Iterator[VideoFrame]:
-    """For each point k / fps of the grid, the frame that a player would show then.
-
-    The last frame is shown for as long as the usual one. Only one frame is kept.
-
-    frames at 0.0 0.4 2.0, 1 fps  ->  those at 0.0 (point 0), 0.4 (1), 2.0 (2)
-    """
-    watched = _Watched(frames)
-    shown: VideoFrame | None = None
-    point = 0
-    for seconds, frame in watched:
-        while shown is not None and point / fps < seconds - _ROUNDING_SECONDS:
-            yield shown
-            point += 1
-        shown = frame
-    end = watched.last_seconds + watched.frame_period()
-    while shown is not None and point / fps < end - _ROUNDING_SECONDS:
-        yield shown
-        point += 1
-
-
-def picture(frame: VideoFrame) -> np.ndarray:
-    """A frame scaled, turned upright and cropped to the middle: (112, 112, 3) uint8."""
-    height, width = scaled_size(frame.height, frame.width, short_side=_SHORT_SIDE)
-    small = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA").to_ndarray()
-    small = upright(small, frame.rotation)
-    top, left = (small.shape[0] - _CROP) // 2, (small.shape[1] - _CROP) // 2
-    return small[top : top + _CROP, left : left + _CROP]
-
-
-def sliding_windows(pictures: Iterable[np.ndarray], *, window: int, stride: int) -> Iterator[np.ndarray]:
-    """Overlapping windows of a stream, each picture taken once: (window, H, W, 3) each.
-
-    The last window is filled up with the last picture. See `num_windows` for how many there are.
-    """
-    held: list[np.ndarray] = []
-    between = max(stride - window, 0)
-    stream = iter(pictures)
-    while fresh := list(islice(stream, window - len(held))):
-        held += fresh
-        yield np.stack(held + held[-1:] * (window - len(held)))
-        held = held[stride:]
-        deque(islice(stream, between), maxlen=0)
-
-
-def play_pieces(pieces: Sequence[Piece], *, cache: LocalCache) -> Iterator[tuple[float, VideoFrame]]:
-    """The clips of a video in a row, in the video's time."""
-    for piece in pieces:
-        with local_file(piece.path, cache=cache, size_bytes=piece.size_bytes) as path:
-            for seconds, frame in play(path):
-                yield piece.start_seconds + seconds, frame
-
-
 class FeatureExtractor:
-    """An encoder and the grid on which it looks at videos."""
+    """An encoder, the grid on which it looks at videos, and what it sees of their frames."""
 
     def __init__(
         self,
@@ -158,9 +62,10 @@ class FeatureExtractor:
         window: int = 16,
         stride: int = 16,
         fps: float = 15.0,
+        picture: Picture | None = None,
         device: torch.device,
     ) -> None:
-        """Take an encoder: (N, 3, window, 112, 112) -> maps (N, 1024, ...).
+        """Take an encoder: (N, 3, window, S, S) -> maps (N, 1024, ...).
 
         Raises:
             UsageError: a number is out of range.
@@ -171,8 +76,9 @@ class FeatureExtractor:
                 f"--window {window} --stride {stride} --fps {fps}: the window must have {_SHORTEST_WINDOW} frames "
                 "or more, stride and fps must be positive"
             )
-        self.window, self.stride, self.fps = window, stride, fps
-        self._device = device
+        self.grid = Grid(fps, window, stride)
+        self.picture = picture or picture_for(DataConfig(), AugmentConfig())
+        self.precision = choose_precision("auto", device)
         self._backbone = backbone.to(device).eval()
 
     @classmethod
@@ -185,7 +91,7 @@ class FeatureExtractor:
         fps: float = 15.0,
         device: DeviceName = "auto",
     ) -> "FeatureExtractor":
-        """Load the encoder of our checkpoint or export, or of the authors' .pyth.
+        """Load the encoder of our checkpoint or export, or of the authors' .pyth; it sees what it was trained on.
 
         Args:
             path: the checkpoint.
@@ -198,7 +104,8 @@ class FeatureExtractor:
             HicoError: the file holds no S3D-G encoder, or a number is out of range.
 
         """
-        return cls(load_backbone(path), window=window, stride=stride, fps=fps, device=choose_device(device))
+        backbone, picture = load_encoder(path)
+        return cls(backbone, window=window, stride=stride, fps=fps, picture=picture, device=choose_device(device))
 
     def extract(self, path: Path | str, *, source: str | None = None) -> Features:
         """The features of one video file; memory does not grow with its length.
@@ -211,99 +118,119 @@ class FeatureExtractor:
             BadVideo: the file cannot be decoded to its end.
 
         """
-        return self._extract(play(path), source=source or str(path))
+        nothing = LocalCache(Path(), size_bytes=1)  # of no use to local files
+        (found,) = self.extract_all([WholeVideo(Path(path), [])], cache=nothing, workers=0)
+        if isinstance(found, BadVideo):
+            raise found
+        return found._replace(meta=found.meta._replace(source=source or str(path)))
 
-    def extract_pieces(self, pieces: Sequence[Piece], *, source: str, cache: LocalCache) -> Features:
-        """The features of a video that was split into clips.
+    def extract_all(
+        self, videos: Sequence[WholeVideo], *, cache: LocalCache, workers: int | None = None
+    ) -> Iterator[Features | BadVideo]:
+        """The features of many videos, in order, or why one has none.
 
         Args:
-            pieces: the clips in time order.
-            source: what the features are said to come from.
-            cache: for clips in buckets.
-
-        Raises:
-            BadVideo: a clip cannot be decoded to its end.
+            videos: from their clips or their own files.
+            cache: for files in buckets.
+            workers: processes that read; None: one a core.
 
         """
-        return self._extract(play_pieces(pieces, cache=cache), source=source)
+        encoded = encode_videos(
+            self._backbone,
+            videos,
+            self.grid,
+            self.picture,
+            precision=self.precision,
+            cache=cache,
+            workers=num_workers(workers),
+        )
+        for video, found in zip(videos, encoded, strict=True):
+            if found.rows is None or found.facts is None:
+                yield BadVideo(str(video.path), found.reason, stage="decode")
+                continue
+            array = found.rows.numpy()
+            meta = _feature_source(str(video.path), found.facts)
+            yield Features(array, window_times(len(array), self.grid), meta)
 
-    def _extract(self, frames: TimedFrames, *, source: str) -> Features:
-        watched = _Watched(frames)
-        pictures = (picture(frame) for frame in on_grid(watched, fps=self.fps))
-        windows = sliding_windows(pictures, window=self.window, stride=self.stride)
-        rows: list[np.ndarray] = []
-        while batch := list(islice(windows, _WINDOWS_PER_BATCH)):
-            rows.append(self._encode(np.stack(batch)))
-        array = np.concatenate(rows)
-        period = watched.frame_period()
-        meta = FeatureSource(source, 1 / period, watched.last_seconds + period, watched.num_frames)
-        return Features(array, window_times(len(array), window=self.window, stride=self.stride, fps=self.fps), meta)
 
-    @torch.inference_mode()
-    def _encode(self, windows_NTHWC: np.ndarray) -> np.ndarray:
-        """(N, T, H, W, 3) uint8 -> (N, 1024) float32."""
-        clips: Tensor = torch.from_numpy(windows_NTHWC).to(self._device).permute(0, 4, 1, 2, 3).float() / 255
-        features_NF: Tensor = self._backbone((clips - _MEAN) / _STD).mean(dim=(2, 3, 4))
-        return features_NF.float().cpu().numpy()
+def _feature_source(source: str, facts: Facts) -> FeatureSource:
+    return FeatureSource(source, facts.fps, facts.duration_seconds, facts.num_frames)
 
 
 class FeatureJob(NamedTuple):
-    """A video to extract: its clips if it was split into any, else its file."""
+    """A video to extract."""
 
-    video_id: str
-    source: str
-    pieces: list[Piece]
-
-
-class FeatureEvent(NamedTuple):
-    """One video is dealt with."""
-
-    video_id: str
-    outcome: Literal["extracted", "unchanged", "failed"]
-    num_rows: int
-    reason: str  # of a failure
-    num_done: int
-    num_videos: int
+    source: Source  # its clips, if it was split, are what is read
+    video: WholeVideo
 
 
-class FeatureSummary(NamedTuple):
-    """What became of the videos of one call."""
-
-    num_extracted: int
-    num_unchanged: int
-    num_failed: int
-    manifest: Path
+def jobs_of_files(sources: Sequence[Source]) -> list[FeatureJob]:
+    """Jobs for videos that are read from their own files."""
+    return [FeatureJob(source, WholeVideo(source.path, [])) for source in sources]
 
 
-def indexed_jobs(videos: IndexedVideos) -> list[FeatureJob]:
+def jobs_of_index(videos: IndexedVideos) -> list[FeatureJob]:
     """A job for each video of an index, to be read from its clips, or from its own file if it was not split."""
     return [_indexed_job(videos, number) for number in range(len(videos))]
 
 
 def _indexed_job(videos: IndexedVideos, number: int) -> FeatureJob:
-    pieces, source = videos.pieces(number), videos.source(number)
-    in_place = all(str(piece.path) == source for piece in pieces)
-    return FeatureJob(videos.video_id(number), source, [] if in_place else pieces)
+    path, pieces = locate(videos.source(number)), videos.pieces(number)
+    in_place = all(str(piece.path) == str(path) for piece in pieces)
+    clips = () if in_place else tuple(piece.path for piece in pieces)
+    return FeatureJob(Source(videos.video_id(number), path, clips=clips), WholeVideo(path, pieces))
 
 
-def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
-    """Video id -> row. A last line that a crash cut short is not counted."""
-    if not path.exists():
-        return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines if line.endswith("}")]
-    return {row["video_id"]: row for row in rows}
+class _Row(NamedTuple):
+    """What the manifest says of a file."""
+
+    fields: dict[str, Any]
+    source: SourceFile  # what was read for it
 
 
-def _is_finished(row: dict[str, Any] | None, folder: Path) -> bool:
+def _read_manifest(path: Path) -> dict[str, _Row]:
+    """File name -> row; the later of two counts. Lines that are not whole are left out."""
+    rows: dict[str, _Row] = {}
+    for fields in read_json_lines(path).rows:
+        try:
+            source = SourceFile(
+                path=fields["source"],
+                size_bytes=fields["source_size_bytes"],
+                mtime_ns=fields["source_mtime_ns"],
+                sha256=fields["source_sha256"],
+            )
+            rows[str(fields["file"])] = _Row(fields, source)
+        except (KeyError, ValueError):
+            continue  # of an older hico: it does not say what was read, so it is read again
+    return rows
+
+
+def _is_whole(row: _Row, folder: Path) -> bool:
     """Whether a video's file is there as its row says."""
-    if row is None:
-        return False
     try:
-        array = np.load(folder / row["file"], mmap_mode="r")
+        array = np.load(folder / row.fields["file"], mmap_mode="r")
     except (OSError, ValueError):
         return False
-    return bool(array.shape == (row["rows"], row["dim"]))
+    return bool(array.shape == (row.fields["rows"], row.fields["dim"]) and array.dtype == np.float32)
+
+
+def is_finished(row: _Row | None, source: Source, folder: Path, *, checksum: bool) -> bool:
+    """Whether a file has the features of this very source.
+
+    Raises:
+        HicoError: it has those of another video, which is still there; names both.
+
+    """
+    if row is None:
+        return False
+    if row.source.path != str(source.path):
+        other = other_file(row.source, source._replace(clips=()))
+        if other is not None:
+            raise HicoError(
+                f"{source.path} and {other}, whose features are in {folder / row.fields['file']}, have one id, "
+                f"{source.video_id!r}; rename one of them, or give another --name"
+            )
+    return is_same_file(row.source, source, checksum=checksum) and _is_whole(row, folder)
 
 
 def extract_features(
@@ -316,8 +243,10 @@ def extract_features(
     cache: LocalCache,
     prefix: str = "",
     suffix: str = "",
-    on_event: Callable[[FeatureEvent], None],
-) -> FeatureSummary:
+    checksum: bool = False,
+    workers: int | None = None,
+    on_event: Callable[[VideoEvent], None],
+) -> Summary:
     """Write `[prefix]<id>[suffix].npy` for each video and a line for it in manifest.jsonl.
 
     Videos that have their file already are left out, so a run that was ended goes on. One that cannot be decoded
@@ -325,84 +254,101 @@ def extract_features(
 
     Args:
         jobs: the videos.
-        extractor: encoder and grid.
+        extractor: encoder, grid and picture.
         checkpoint: the file from which the encoder was loaded; the manifest has its hash.
         root: the workspace.
         folder: where the files go; made if missing.
         cache: for videos in buckets.
         prefix: put before each id.
         suffix: put after each id.
+        checksum: tell sources apart by their bytes, not by their time.
+        workers: processes that read; None: one a core.
         on_event: told of each video.
 
     Raises:
-        HicoError: the folder holds features of another checkpoint or grid.
+        HicoError: the folder holds features of another checkpoint or grid, or of another video of the same id; or
+            another command is writing there.
 
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    manifest = folder / "manifest.jsonl"
-    settings = {
-        "window": extractor.window,
-        "stride": extractor.stride,
-        "fps": extractor.fps,
+    settings: dict[str, Any] = {
+        **extractor.grid._asdict(),
         "checkpoint_sha256": sha256_of(checkpoint),
-        "picture": {"short_side": _SHORT_SIDE, "crop": _CROP, "mean": _MEAN, "std": _STD},
+        "picture": extractor.picture._asdict(),
+        "precision": extractor.precision.name,
     }
-    rows = _read_manifest(manifest)
+    manifest = folder / "manifest.jsonl"
+    tally = Tally(len(jobs))
+    busy = f"{folder}: another hico command is writing features here; wait for it to end, or give another --name"
+    with lock(folder / ".lock", refusal=busy):
+        remove_abandoned(folder)
+        rows = _read_manifest(manifest)
+        _require_same_settings(rows, settings, folder)
+        cut_json_lines(manifest, lambda row: True)  # what follows is appended
+        todo: list[FeatureJob] = []
+        for job in jobs:
+            if job.source.obstacle:
+                failure = Failure(stage="name", error=job.source.obstacle)
+                on_event(tally.add(job.source.video_id, str(job.source.path), "failed", failure=failure))
+                continue
+            name = _file_name(job, prefix, suffix)
+            if is_finished(rows.get(name), job.source, folder, checksum=checksum):
+                event = tally.add(
+                    job.source.video_id, str(job.source.path), "unchanged", num_parts=rows[name].fields["rows"]
+                )
+                on_event(event)
+            else:
+                todo.append(job)
+        try:
+            extracted = extractor.extract_all([job.video for job in todo], cache=cache, workers=workers)
+            for job, features in zip(todo, extracted, strict=True):
+                video_id, source = job.source.video_id, str(job.source.path)
+                if isinstance(features, BadVideo):
+                    failure = Failure(stage=features.stage, error=features.reason)
+                    on_event(tally.add(video_id, source, "failed", failure=failure))
+                    continue
+                name = _file_name(job, prefix, suffix)
+                read = _what_was_read(job.source, checksum=checksum)
+                row = _manifest_row(video_id, name, features, read, {**settings, "checkpoint": str(checkpoint)})
+                _write(folder, name, features.array, row)
+                on_event(tally.add(video_id, source, "done", num_parts=len(features.array)))
+        finally:
+            update_failures(root, command="extract-features", fine=tally.fine, failed=tally.failed)
+    return tally.summary()
+
+
+def _file_name(job: FeatureJob, prefix: str, suffix: str) -> str:
+    return f"{prefix}{job.source.video_id}{suffix}.npy"
+
+
+def _require_same_settings(rows: dict[str, _Row], settings: dict[str, Any], folder: Path) -> None:
     for row in rows.values():
         for key, value in settings.items():
-            if row.get(key) != value:
+            if row.fields.get(key) != value:
                 raise HicoError(
-                    f"{folder}: has features with {key}={row.get(key)}, not {value}; give another --name, or remove it"
+                    f"{folder}: has features with {key}={row.fields.get(key)}, not {value}; give another --name, or "
+                    "remove it"
                 )
-    # Whole lines only from here on: what follows is appended.
-    write_text(manifest, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.values()))
-
-    counts: Counter[str] = Counter()
-    fine: list[str] = []
-    failed: list[FailedSource] = []
-    for number, job in enumerate(jobs, start=1):
-        outcome: Literal["extracted", "unchanged", "failed"] = "unchanged"
-        num_rows, reason = 0, ""
-        if not _is_finished(rows.get(job.video_id), folder):
-            try:
-                features = _extract_job(job, extractor, cache=cache)
-            except BadVideo as bad:
-                outcome, reason = "failed", str(bad)
-                failed.append(FailedSource(job.source, Failure(stage="decode", error=bad.reason)))
-            else:
-                outcome, num_rows = "extracted", len(features.array)
-                name = f"{prefix}{job.video_id}{suffix}.npy"
-                _save_array(folder / name, features.array)
-                row = _manifest_row(job.video_id, name, features, {**settings, "checkpoint": str(checkpoint)})
-                with manifest.open("a", encoding="utf-8") as opened:
-                    opened.write(json.dumps(row, ensure_ascii=False) + "\n")
-        if outcome != "failed":
-            fine.append(job.source)
-        counts[outcome] += 1
-        on_event(FeatureEvent(job.video_id, outcome, num_rows, reason, number, len(jobs)))
-    update_failures(root, command="extract-features", fine=fine, failed=failed)
-    return FeatureSummary(counts["extracted"], counts["unchanged"], counts["failed"], manifest)
 
 
-def _extract_job(job: FeatureJob, extractor: FeatureExtractor, *, cache: LocalCache) -> Features:
-    if job.pieces:
-        return extractor.extract_pieces(job.pieces, source=job.source, cache=cache)
-    with local_file(locate(job.source), cache=cache) as path:
-        return extractor.extract(path, source=job.source)
+def _what_was_read(source: Source, *, checksum: bool) -> SourceFile:
+    """The identity of a video's file or clips, with a hash if sources are told apart by it."""
+    found = source_file(source)
+    if checksum and not source.clips and isinstance(source.path, Path):
+        return found.model_copy(update={"sha256": sha256_of(source.path)})
+    return found
 
 
-def _save_array(path: Path, array: np.ndarray) -> None:
-    """Write a .npy file that is there whole or not at all."""
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        with beside.open("wb") as opened:
-            np.save(opened, array)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+def _write(folder: Path, name: str, array: np.ndarray, row: dict[str, Any]) -> None:
+    """Write a video's file, whole or not at all, and then its line."""
+    with written_beside(folder / name) as beside, beside.open("wb") as opened:
+        np.save(opened, array)
+    with (folder / "manifest.jsonl").open("ab") as manifest:
+        manifest.write(json_line(row))
 
 
-def _manifest_row(video_id: str, name: str, features: Features, settings: dict[str, Any]) -> dict[str, Any]:
+def _manifest_row(
+    video_id: str, name: str, features: Features, read: SourceFile, settings: dict[str, Any]
+) -> dict[str, Any]:
     """A line of manifest.jsonl. All times are in seconds from the video's first frame."""
     start, end = features.times.T
     return {
@@ -412,6 +358,9 @@ def _manifest_row(video_id: str, name: str, features: Features, settings: dict[s
         "dim": features.array.shape[1],
         **settings,
         **features.meta._asdict(),
+        "source_size_bytes": read.size_bytes,
+        "source_mtime_ns": read.mtime_ns,
+        "source_sha256": read.sha256,
         "start_seconds": start.tolist(),
         "end_seconds": end.tolist(),
         "centre_seconds": ((start + end) / 2).tolist(),

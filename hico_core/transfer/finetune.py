@@ -23,17 +23,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hico_core.config import FinetuneConfig
-from hico_core.corpus.addresses import Location
+from hico_core.corpus.addresses import Location, locate
 from hico_core.corpus.cache import LocalCache, default_cache_folder
 from hico_core.corpus.failures import FailedSource, update_failures
 from hico_core.corpus.files import write_text
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.records import Failure, sha256_of
-from hico_core.data.dataset import ClipRequest
 from hico_core.data.decode import require_decoder
-from hico_core.data.labelled import FixedViews, RandomViews
+from hico_core.data.labelled import RandomViews
+from hico_core.data.lanes import WholeVideo
 from hico_core.data.loader import Batch, PlannedStep, Position, num_workers, plan_steps, read_batches
+from hico_core.data.pictures import Picture
 from hico_core.data.videos import COLUMNS, IndexedVideos
+from hico_core.data.windows import Views
 from hico_core.errors import HicoError, Interrupted, UsageError
 from hico_core.interop import backbone_of, load_exactly, read_backbone_state, read_checkpoint
 from hico_core.model.classifier import VideoClassifier
@@ -48,6 +50,7 @@ from hico_core.training.distributed import (
     mean_over_processes,
     share_of,
 )
+from hico_core.training.encoder import encode_videos
 from hico_core.training.hardware import (
     FP32,
     DeviceName,
@@ -436,31 +439,22 @@ def _predictions(
     videos: IndexedVideos, numbers: range, config: FinetuneConfig, parts: _Parts
 ) -> Iterator[tuple[Prediction, str]]:
     """What the classifier says of each of some videos, and why one cannot be decoded, else nothing."""
-    views = FixedViews(
-        videos,
-        data=config.data,
-        num_views=config.test.views,
-        num_crops=config.test.crops,
-        crop_part=config.test.crop_part,
+    data, test = config.data, config.test
+    encoded = encode_videos(
+        parts.model,
+        [WholeVideo(locate(videos.source(number)), videos.pieces(number)) for number in numbers],
+        Views(test.views, data.num_frames, data.frame_stride, data.target_fps),
+        Picture(data.short_side, test.crop_part, test.crops, data.crop_size, config.augment.mean, config.augment.std),
+        precision=parts.precision,
         cache=parts.cache,
+        workers=parts.workers,
     )
-    plans = (PlannedStep(Position(n), 0.0, None, [ClipRequest(n, 0, None)]) for n in numbers)
-    modes = [(module, module.training) for module in parts.model.modules()]
-    parts.model.eval()
-    batches = read_batches(views, plans, workers=parts.workers, pin_memory=False)
-    try:
-        with closing(batches):
-            for plan, batch in batches:
-                number = plan.requests[0].video
-                video_id, label = videos.video_id(number), _label(videos, number)
-                if batch.unusable:
-                    yield Prediction(video_id, label, None, None, in_top5=False), batch.unusable[0].reason
-                    continue
-                clips = augmented_clips(batch, data=config.data, augment=config.augment, device=parts.device)
-                yield predict(video_id, label, view_scores(parts.model, clips, precision=parts.precision)), ""
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    for number, video in zip(numbers, encoded, strict=True):
+        video_id, label = videos.video_id(number), _label(videos, number)
+        if video.rows is None:
+            yield Prediction(video_id, label, None, None, in_top5=False), video.reason
+        else:
+            yield predict(video_id, label, video.rows.softmax(dim=1)), ""
 
 
 def _report(
@@ -502,14 +496,6 @@ def _report(
         fine = set(source_of.values()) - {failure.source for failure in failed}
         update_failures(root, command="finetune", fine=fine, failed=failed)
     return accuracy
-
-
-@torch.inference_mode()
-def view_scores(model: VideoClassifier, clips: Tensor, *, precision: Precision) -> Tensor:
-    """Probabilities of the classes for each view of a video: (V, 3, T, H, W) -> (V, C) on the CPU."""
-    with torch.autocast(clips.device.type, torch.bfloat16, enabled=precision.is_bf16):
-        scores = model(clips)
-    return scores.softmax(dim=1).cpu()
 
 
 def predict(video_id: str, label: int, view_scores_VC: Tensor) -> Prediction:

@@ -27,8 +27,8 @@ from hico_core.data.augment import (
     draw_crop,
     scale,
     to_grey,
-    undisturbed,
 )
+from hico_core.data.pictures import Picture, normalised
 
 GOLDEN = load_arrays("augmentations.npz")
 CLIP_THWC = torch.from_numpy(GOLDEN["clip_uint8_THWC"])
@@ -138,8 +138,9 @@ def test_the_whole_way_of_testing() -> None:
     (crop,) = central_crops(*frames_THWC.shape[1:3], part=224 / 256, count=1)
     assert crop == Crop(1, 5, 21, 21)
     expected = GOLDEN["finetune_pipeline/test/seed0"]
-    theirs = undisturbed(crop._replace(top=2, left=6))
-    assert_close(augmented(frames_THWC, theirs, size=16, mean=0.45, std=0.225), expected, 1e-6)
+    theirs = cut(frames_THWC, crop._replace(top=2, left=6))
+    picture = Picture(None, 0.875, 1, 16, 0.45, 0.225)
+    assert_close(normalised(theirs[None], picture)[0].numpy(), expected, 1e-6)
 
 
 def test_area_range() -> None:

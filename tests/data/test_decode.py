@@ -14,7 +14,7 @@ from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy
 from hico_core.corpus.encode import encoder_arguments
 from hico_core.corpus.probe import frame_rate, probe
 from hico_core.corpus.records import PROFILES, SplitOptions
-from hico_core.data.decode import DecoderName, decode_frames, play, require_decoder, scaled_size
+from hico_core.data.decode import DecoderName, decode_frames, frame_times, frames_at, require_decoder, scaled_size
 from hico_core.errors import BadVideo, UsageError
 
 DECODERS: list[DecoderName] = ["pyav", "decord", "torchcodec"]
@@ -208,11 +208,23 @@ def test_decoders_agree(tmp_path: Path, encoding: str, decoder: DecoderName) -> 
         np.testing.assert_array_equal(pictures.numpy(), decode_frames(path, indices).numpy())
 
 
-def test_play_gives_all_frames_and_their_times(folder: Path) -> None:
-    played = list(play(folder / "b_frames.mp4"))
-    assert [seconds for seconds, _ in played] == pytest.approx([k / 30 for k in range(90)])
-    numbers = [painted_number(frame.to_ndarray(format="rgb24")) for _, frame in played]
-    assert numbers == list(range(90))
+def test_times_of_all_frames(folder: Path) -> None:
+    """From packets where they are frames one to one, else from decoding."""
+    for name in FILES:
+        with av.open(str(folder / name)) as container:
+            times = [frame.time for frame in container.decode(video=0)]
+        assert frame_times(folder / name) == pytest.approx([moment - times[0] for moment in times])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_frames_far_apart_are_found_one_after_the_other(folder: Path, name: str) -> None:
+    """Also where a keyframe lies between them, from which it is quicker to begin anew."""
+    pictures = all_frames(folder / name)
+    numbers = [number for number in (0, 1, 5, 70, 72, 80) if number < len(pictures)]
+    shown = [painted_number(frame.to_ndarray(format="rgb24")) for frame in frames_at(folder / name, numbers)]
+    assert shown == [painted_number(picture) for picture in pictures[numbers]]
+    with pytest.raises(BadVideo, match="no frame"):
+        list(frames_at(folder / name, [0, 500]))
 
 
 AWKWARD = [

@@ -1,4 +1,4 @@
-"""Clips of labelled videos: random ones for training, fixed ones for testing, of the right frames."""
+"""Random clips of labelled videos, of the right frames."""
 
 import random
 from pathlib import Path
@@ -15,8 +15,8 @@ from hico_core.corpus.records import UntrimmedOptions
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.data.dataset import ClipRequest
 from hico_core.data.decode import decode_frames
-from hico_core.data.labelled import FixedViews, RandomViews, count_and_rate, read_numbered
-from hico_core.data.sampling import random_view_indices, view_indices
+from hico_core.data.labelled import RandomViews, count_and_rate, read_numbered
+from hico_core.data.sampling import random_view_indices
 from hico_core.data.videos import IndexedVideos
 
 DATA = DataConfig(num_frames=8, frame_stride=4, short_side=None)
@@ -98,21 +98,3 @@ def test_another_video_stands_in_for_a_broken_one(videos: IndexedVideos) -> None
     sample = RandomViews(videos, data=DATA, augment=STILL, cache=CACHE)[ClipRequest(number(videos, "broken"), 0, None)]
     assert sample.video_id in {"steady", "uneven"} and len(sample.crops) == 1
     assert {bad.video_id for bad in sample.unusable} == {"broken"}
-
-
-def test_all_views_of_a_video(videos: IndexedVideos) -> None:
-    steady = number(videos, "steady")
-    dataset = FixedViews(videos, data=DATA, num_views=4, num_crops=3, crop_part=0.5, cache=CACHE)
-    sample = dataset[ClipRequest(steady, 0, None)]
-    assert len(sample.crops) == len(sample.draws) == 12
-    for view in range(4):
-        frames = view_indices(total_frames=360, fps=30, view=view, num_views=4, num_frames=8, stride=4, target_fps=30)
-        whole = decode_frames(videos.source(steady), frames)
-        for place, left in enumerate((0, 50, 100)):
-            assert torch.equal(sample.crops[3 * view + place], whole[:, 30:90, left : left + 60])
-
-
-def test_a_broken_video_has_no_views(videos: IndexedVideos) -> None:
-    dataset = FixedViews(videos, data=DATA, num_views=2, num_crops=1, crop_part=1.0, cache=CACHE)
-    sample = dataset[ClipRequest(number(videos, "broken"), 0, None)]
-    assert sample.crops == [] and sample.unusable[0].video_id == "broken"

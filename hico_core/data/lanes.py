@@ -1,0 +1,203 @@
+"""Whole videos as windows of pictures, read by worker processes: each has a lane of videos and reads one at a time.
+
+A video is read in one go. Each frame that some window has is decoded once, however many windows overlap there; a
+window leaves as soon as its last frame is there, so memory does not grow with the length of a video.
+"""
+
+from collections.abc import Generator, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from av import VideoFrame
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from hico_core.corpus.addresses import Location
+from hico_core.corpus.cache import LocalCache
+from hico_core.data.decode import SIZE_CHANGES, frame_times, frames_at
+from hico_core.data.loader import outliving_a_death, worker_options
+from hico_core.data.pictures import Picture, crops_of
+from hico_core.data.reading import local_file, times_of_frames
+from hico_core.data.videos import Piece
+from hico_core.data.windows import Grid, Views, frame_period, plan_windows
+from hico_core.errors import BadVideo
+
+# Windows that travel from a worker together.
+_WINDOWS_AT_ONCE = 4
+
+
+class WholeVideo(NamedTuple):
+    """A video to be read: from the clips it was split into, or from its own file."""
+
+    path: Location
+    pieces: list[Piece]  # none: from its own file, of which nothing is known yet
+
+
+class Facts(NamedTuple):
+    """What is known of a video once its times are read."""
+
+    num_frames: int
+    fps: float  # average
+    duration_seconds: float
+
+
+class Part(NamedTuple):
+    """Some of a video's windows, in order."""
+
+    video: int  # its number
+    first_row: int  # of the rows that the video has in all: windows times crops, window by window
+    num_rows: int  # in all
+    clips: Tensor | None  # (n, T, side, side, 3) uint8; None where the video cannot be used
+    facts: Facts | None
+    reason: str = ""  # why it cannot be used
+
+
+def parts_of_video(
+    number: int, video: WholeVideo, layout: Grid | Views, picture: Picture, *, cache: LocalCache
+) -> Iterator[Part]:
+    """Read one video from beginning to end.
+
+    Raises:
+        BadVideo: it cannot be decoded, or its pictures change their size.
+
+    """
+    # Of a file of which nothing is known, the rate counts as variable, so that its times are read.
+    unknown = Piece(video.path, start_seconds=0.0, num_frames=0, fps=0.0, variable_fps=True)
+    pieces = video.pieces or [unknown]
+    constant_fps = None if pieces[0].variable_fps else pieces[0].fps
+    seconds = _seconds_of(pieces, cache=cache)
+    period = frame_period(seconds)
+    facts = Facts(len(seconds), 1 / period, seconds[-1] + period)
+    windows = plan_windows(seconds, layout, constant_fps=constant_fps)
+    num_rows = len(windows) * picture.num_crops
+    held: dict[int, list[np.ndarray]] = {}  # by number of the frame: those that a window to come may have
+    frames = _frames_of(pieces, np.unique(windows).tolist(), cache=cache)
+    ready: list[np.ndarray] = []
+    done = 0
+    for window in windows:
+        while not held or max(held) < window[-1]:
+            frame_number, frame = next(frames)
+            held[frame_number] = crops_of(frame, picture)
+        for passed in [frame_number for frame_number in held if frame_number < window[0]]:
+            del held[passed]
+        ready += _stacked([held[frame_number] for frame_number in window], path=video.path)
+        if len(ready) >= _WINDOWS_AT_ONCE * picture.num_crops or done + len(ready) == num_rows:
+            yield Part(number, done, num_rows, torch.from_numpy(np.stack(ready)), facts)
+            done += len(ready)
+            ready = []
+
+
+def _stacked(frames: list[list[np.ndarray]], *, path: Location) -> list[np.ndarray]:
+    """The crops of a window's frames as clips: (T, side, side, 3) each.
+
+    Raises:
+        BadVideo: they are not all of one size.
+
+    """
+    if len({crop.shape for crops in frames for crop in crops}) > 1:
+        raise BadVideo(str(path), SIZE_CHANGES)
+    return [np.stack([crops[place] for crops in frames]) for place in range(len(frames[0]))]
+
+
+def _seconds_of(pieces: Sequence[Piece], *, cache: LocalCache) -> list[float]:
+    """When each frame of the pieces is shown, from the first one.
+
+    Where the index says that the rate is constant, nothing is read for it.
+    """
+    if not pieces[0].variable_fps:
+        return [piece.start_seconds + frame / piece.fps for piece in pieces for frame in range(piece.num_frames)]
+    if pieces[0].num_frames == 0:
+        with local_file(pieces[0].path, cache=cache) as path:
+            return frame_times(path)
+    times: list[float] = []
+    for pieces_of_file in _by_file(pieces):
+        with local_file(pieces_of_file[0].path, cache=cache, size_bytes=pieces_of_file[0].size_bytes) as path:
+            times += times_of_frames([piece._replace(path=path) for piece in pieces_of_file])
+    return times
+
+
+def _by_file(pieces: Sequence[Piece]) -> list[list[Piece]]:
+    """Pieces that lie in one file together: a video that was indexed in place has many."""
+    grouped: dict[str, list[Piece]] = {}
+    for piece in pieces:
+        grouped.setdefault(str(piece.path), []).append(piece)
+    return list(grouped.values())
+
+
+def _frames_of(
+    pieces: Sequence[Piece], numbers: Sequence[int], *, cache: LocalCache
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Decode frames that are counted through all pieces, with their numbers; ascending, file by file.
+
+    Raises:
+        BadVideo: a file cannot be fetched or decoded, or lacks a frame.
+
+    """
+    passed = 0
+    constant_fps = None if pieces[0].variable_fps else pieces[0].fps
+    for pieces_of_file in _by_file(pieces):
+        first = pieces_of_file[0]
+        count = sum(piece.num_frames for piece in pieces_of_file) or numbers[-1] + 1
+        inside = [number for number in numbers if passed <= number < passed + count]
+        if inside:
+            in_file = [number - passed + first.first_frame for number in inside]
+            with local_file(first.path, cache=cache, size_bytes=first.size_bytes) as path:
+                yield from zip(inside, frames_at(path, in_file, constant_fps=constant_fps), strict=True)
+        passed += count
+
+
+class _Lanes(IterableDataset[Part]):
+    """Each worker reads every so-many-th of the videos. One that cannot be used is one part that says why."""
+
+    def __init__(
+        self, videos: list[tuple[int, WholeVideo]], layout: Grid | Views, picture: Picture, cache: LocalCache
+    ) -> None:
+        self._videos, self._layout, self._picture, self._cache = videos, layout, picture, cache
+
+    def __iter__(self) -> Iterator[Part]:
+        worker = get_worker_info()
+        own = self._videos if worker is None else self._videos[worker.id :: worker.num_workers]
+        for number, video in own:
+            try:
+                yield from parts_of_video(number, video, self._layout, self._picture, cache=self._cache)
+            except BadVideo as bad:
+                yield Part(number, 0, 0, None, None, str(bad))
+
+
+def _as_it_is(part: Part) -> Part:
+    return part
+
+
+def read_parts(
+    videos: Sequence[WholeVideo], layout: Grid | Views, picture: Picture, *, cache: LocalCache, workers: int
+) -> Generator[Part, None, None]:
+    """All parts of all videos; those of one video in order, those of different ones in turns.
+
+    A worker that dies is survived once: the videos that were not read to their end are read again from their
+    beginning, so that some parts may come twice, the same both times.
+
+    Args:
+        videos: what to read.
+        layout: which windows.
+        picture: what is looked at of each frame.
+        cache: for files in buckets.
+        workers: processes that read; 0 reads in this one.
+
+    Raises:
+        HicoError: a second worker died.
+
+    """
+    remaining = dict(enumerate(videos))
+
+    def loader() -> DataLoader[Part]:
+        lanes = _Lanes(list(remaining.items()), layout, picture, cache)
+        return DataLoader(lanes, batch_size=None, collate_fn=_as_it_is, **worker_options(min(workers, len(remaining))))  # type: ignore[arg-type]
+
+    def next_one() -> str:
+        return str(next(iter(remaining.values())).path)
+
+    for part in outliving_a_death(loader, next_one):
+        if part.clips is None or part.first_row + len(part.clips) == part.num_rows:
+            remaining.pop(part.video, None)
+        yield part

@@ -1,0 +1,46 @@
+"""What an encoder sees of a frame when nothing is random: how large, which part, and how it is normalised."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from av import VideoFrame
+from torch import Tensor
+
+from hico_core.config import AugmentConfig, DataConfig
+from hico_core.data.augment import central_crops, scale
+from hico_core.data.decode import rgb
+
+# An encoder that was trained on crops of 112 looks at the middle 112 of 128, as is usual since AlexNet.
+_CROP_PART = 0.875
+
+
+class Picture(NamedTuple):
+    """From a frame to what the encoder gets."""
+
+    short_side: int | None  # larger frames are scaled down to this
+    crop_part: float  # side of the square that is looked at, as a part of the shorter side
+    num_crops: Literal[1, 3]  # the middle, or three along the longer side
+    size: int  # of the result, in pixels
+    mean: float
+    std: float
+
+
+def picture_for(data: DataConfig, augment: AugmentConfig) -> Picture:
+    """The middle of a frame, for an encoder that was trained with these settings."""
+    return Picture(round(data.crop_size / _CROP_PART), _CROP_PART, 1, data.crop_size, augment.mean, augment.std)
+
+
+def crops_of(frame: VideoFrame, picture: Picture) -> list[np.ndarray]:
+    """What is looked at of a frame, turned upright: (side, side, 3) uint8 each."""
+    side = picture.short_side
+    smaller = side is not None and min(frame.height, frame.width) > side
+    whole = rgb(frame, side if smaller else None)
+    found = central_crops(*whole.shape[:2], part=picture.crop_part, count=picture.num_crops)
+    return [whole[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width] for crop in found]
+
+
+def normalised(clips: Tensor, picture: Picture) -> Tensor:
+    """(N, T, side, side, 3) uint8 -> (N, 3, T, size, size) float32, on the device of the clips."""
+    scaled = torch.stack([scale(clip, size=picture.size) for clip in clips])
+    return scaled.sub_(picture.mean).div_(picture.std).transpose(1, 2)

@@ -1,0 +1,139 @@
+"""The one way in which whole videos go through an encoder: for features, nearest neighbours and tests.
+
+    videos -> windows (planned from timestamps) -> pictures (worker processes) -> batches -> rows, video by video
+
+All batches have one size, whatever videos they come from, so that a video's rows do not depend on which others are
+encoded with it, nor on the number of workers.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hico_core.corpus.cache import LocalCache
+from hico_core.data.lanes import Facts, Part, WholeVideo, read_parts
+from hico_core.data.pictures import Picture, normalised
+from hico_core.data.windows import Grid, Views
+from hico_core.training.hardware import Precision
+
+# Windows that go through the encoder together. Few of them fill a processor; a GPU wants more.
+_BATCH_ON_CPU, _BATCH_ON_GPU = 8, 32
+
+
+class EncodedVideo(NamedTuple):
+    """What an encoder says of a video."""
+
+    number: int  # of the video among those that were given
+    rows: Tensor | None  # (windows * crops, F) float32 on the CPU; None where it cannot be used
+    facts: Facts | None
+    reason: str = ""  # why it cannot be used
+
+
+class _Rows:
+    """Rows as they come, put together video by video and given out in order."""
+
+    def __init__(self) -> None:
+        self._missing: dict[int, tuple[list[Tensor | None], Facts]] = {}  # of the videos that have begun
+        self._finished: dict[int, EncodedVideo] = {}
+        self._next = 0
+
+    def begin(self, part: Part) -> None:
+        """Note that a video is being read, or that it cannot be used."""
+        if part.facts is None:
+            self._missing.pop(part.video, None)
+            self._finished[part.video] = EncodedVideo(part.video, None, None, part.reason)
+        elif part.video not in self._missing:
+            self._missing[part.video] = ([None] * part.num_rows, part.facts)
+
+    def fill(self, video: int, row: int, values: Tensor) -> None:
+        """Take one row; one that comes twice is the same both times."""
+        if video not in self._missing:  # it turned out to be bad
+            return
+        rows, facts = self._missing[video]
+        rows[row] = values
+        complete = [row for row in rows if row is not None]
+        if len(complete) == len(rows):
+            del self._missing[video]
+            self._finished[video] = EncodedVideo(video, torch.stack(complete), facts)
+
+    def ready(self) -> Iterator[EncodedVideo]:
+        """The videos that are finished and whose turn it is."""
+        while self._next in self._finished:
+            yield self._finished.pop(self._next)
+            self._next += 1
+
+
+def encode_videos(
+    model: nn.Module,
+    videos: Sequence[WholeVideo],
+    layout: Grid | Views,
+    picture: Picture,
+    *,
+    precision: Precision,
+    cache: LocalCache,
+    workers: int,
+) -> Iterator[EncodedVideo]:
+    """Encode windows of videos; the results come in the order of the videos.
+
+    Rows of a video that is finished wait for those before it. While one is read, every other worker reads about as many
+    windows, so what waits grows with the longest video, not with their number.
+
+    Args:
+        model: clips (N, 3, T, S, S) -> rows (N, F), or maps (N, F, T', H', W'), which are averaged. It is put into
+            evaluation and back.
+        videos: what to encode.
+        layout: which windows.
+        picture: what it sees of each frame.
+        precision: of its arithmetic.
+        cache: for files in buckets.
+        workers: processes that read.
+
+    Raises:
+        HicoError: two workers died.
+
+    """
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    batch_size = _BATCH_ON_GPU if device.type == "cuda" else _BATCH_ON_CPU
+    rows = _Rows()
+    waiting: list[tuple[int, int, Tensor]] = []  # video, row, clip
+    with _evaluating(model), closing(read_parts(videos, layout, picture, cache=cache, workers=workers)) as parts:
+        for part in parts:
+            rows.begin(part)
+            if part.clips is not None:
+                clips = normalised(part.clips.to(device, non_blocking=True), picture)
+                waiting += [(part.video, part.first_row + place, clip) for place, clip in enumerate(clips)]
+            while len(waiting) >= batch_size:
+                batch, waiting = waiting[:batch_size], waiting[batch_size:]
+                _encode(model, batch, rows, batch_size=batch_size, precision=precision)
+            yield from rows.ready()
+        if waiting:
+            _encode(model, waiting, rows, batch_size=batch_size, precision=precision)
+        yield from rows.ready()
+
+
+def _encode(
+    model: nn.Module, batch: list[tuple[int, int, Tensor]], rows: _Rows, *, batch_size: int, precision: Precision
+) -> None:
+    """Encode some clips as a batch of the usual size, filled up with empty ones."""
+    clips = torch.stack([clip for _, _, clip in batch])
+    padding = clips.new_zeros((batch_size - len(clips), *clips.shape[1:]))
+    with torch.inference_mode(), torch.autocast(clips.device.type, torch.bfloat16, enabled=precision.is_bf16):
+        found: Tensor = model(torch.cat([clips, padding]))
+    values = found.float().mean(dim=(2, 3, 4)) if found.dim() == 5 else found.float()
+    for (video, row, _), row_values in zip(batch, values.cpu(), strict=False):
+        rows.fill(video, row, row_values)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation, and each of its parts back into the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

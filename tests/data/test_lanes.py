@@ -1,0 +1,188 @@
+"""A whole video is read once, whatever its rate, its files and its windows; each window has the frames it should."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from av import VideoFrame
+from made_videos import numbered_video, painted_number, run_ffmpeg
+
+from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.ids import find_sources
+from hico_core.corpus.index import build_index, read_index_table
+from hico_core.corpus.records import SplitOptions, UntrimmedOptions
+from hico_core.corpus.split import split_videos
+from hico_core.corpus.untrimmed import add_untrimmed
+from hico_core.data import lanes
+from hico_core.data.decode import decode_frames, frame_times
+from hico_core.data.lanes import Part, WholeVideo, parts_of_video, read_parts
+from hico_core.data.pictures import Picture, crops_of
+from hico_core.data.reading import times_of_frames
+from hico_core.data.videos import IndexedVideos, Piece
+from hico_core.data.windows import Grid, Views, plan_windows
+from hico_core.errors import BadVideo
+
+WHOLE = Picture(None, 1.0, 1, 112, 0.45, 0.225)
+CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
+
+
+def read(video: WholeVideo, layout: Grid | Views, picture: Picture = WHOLE) -> torch.Tensor:
+    """All clips of a video: (W, T, side, side, 3)."""
+    parts = list(parts_of_video(0, video, layout, picture, cache=CACHE))
+    clips = [part.clips for part in parts if part.clips is not None]
+    assert [part.first_row for part in parts] == np.cumsum([0, *map(len, clips)])[:-1].tolist()
+    assert {part.num_rows for part in parts} == {sum(map(len, clips))}
+    return torch.cat(clips)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Square, so that the middle is all of a frame and its number can be read."""
+    folder = tmp_path_factory.mktemp("lanes")
+    numbered_video(folder / "steady.mp4", seconds=12, size="160x160")
+    numbered_video(folder / "uneven.mp4", seconds=12, keep="not(between(t,3,9.5))", size="160x160")
+    numbered_video(folder / "dropped.mkv", seconds=8, keep="gt(random(5),0.3)", size="160x160")
+    vp8 = ("-c:v", "libvpx", "-crf", "4", "-b:v", "4M", "-auto-alt-ref", "1")
+    numbered_video(folder / "hidden.webm", seconds=5, output=vp8, size="160x160")
+    return folder
+
+
+LAYOUTS = [Grid(15.0, 16, 16), Grid(30.0, 8, 3), Grid(4.0, 8, 20), Views(1, 8, 4, 30.0), Views(10, 8, 4, 30.0)]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ["steady.mp4", "uneven.mp4", "dropped.mkv", "hidden.webm"])
+def test_windows_are_those_that_were_planned(folder: Path, name: str, layout: Grid | Views) -> None:
+    """The slow twin decodes each window by itself."""
+    path = folder / name
+    windows = plan_windows(frame_times(path), layout, constant_fps=None)
+    clips = read(WholeVideo(path, []), layout)
+    assert len(clips) == len(windows)
+    for clip, window in zip(clips, windows.tolist(), strict=True):
+        assert torch.equal(clip, decode_frames(path, window))
+
+
+def indexed(folder: Path, root: Path, *, split: bool) -> IndexedVideos:
+    sources = find_sources([str(folder / name) for name in ("steady.mp4", "uneven.mp4")])
+    if split:
+        options = SplitOptions(short_side=160, preset="ultrafast", crf=10)
+        split_videos(sources, root=root, options=options, workers=2, on_event=lambda event: None)
+    else:
+        add_untrimmed(
+            sources, root=root, options=UntrimmedOptions(), workers=2, cache=CACHE, on_event=lambda event: None
+        )
+    build_index(root)
+    return IndexedVideos(read_index_table(root), root=root)
+
+
+def numbers_of(clips: torch.Tensor) -> list[list[int]]:
+    return [[painted_number(picture.numpy()) for picture in clip] for clip in clips]
+
+
+@pytest.mark.parametrize("split", [True, False], ids=["split", "in place"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_indexed_video_has_the_windows_of_its_file(
+    folder: Path, tmp_path: Path, layout: Grid | Views, split: bool
+) -> None:
+    videos = indexed(folder, tmp_path / "root", split=split)
+    for number in range(len(videos)):
+        path = folder / f"{videos.video_id(number)}.mp4"
+        of_index = read(WholeVideo(path, videos.pieces(number)), layout)
+        of_file = read(WholeVideo(path, []), layout)
+        assert numbers_of(of_index) == numbers_of(of_file)
+        if not split:
+            assert torch.equal(of_index, of_file)
+
+
+def test_a_long_video_of_variable_rate_is_looked_at_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many views are asked for, and however many rows the index has of it."""
+    videos = indexed(folder, tmp_path / "root", split=False)
+    number = [videos.video_id(n) for n in range(len(videos))].index("uneven")
+    assert videos.pieces(number)[0].variable_fps
+    asked: list[int] = []
+
+    def counting(pieces: Sequence[Piece]) -> list[float]:
+        asked.append(len(pieces))
+        return times_of_frames(pieces)
+
+    monkeypatch.setattr(lanes, "times_of_frames", counting)
+    read(WholeVideo(folder / "uneven.mp4", videos.pieces(number)), Views(10, 8, 4, 30.0))
+    assert asked == [len(videos.pieces(number))]
+
+
+def test_each_frame_is_decoded_once_and_only_if_it_is_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def counting(frame: VideoFrame, picture: Picture) -> list[np.ndarray]:
+        seen.append(painted_number(frame.to_ndarray(format="rgb24")))
+        return crops_of(frame, picture)
+
+    monkeypatch.setattr(lanes, "crops_of", counting)
+    read(WholeVideo(folder / "steady.mp4", []), Grid(15.0, 16, 4))  # each frame is in four windows
+    assert seen == list(range(0, 360, 2)), "every second frame, since the grid has half the rate"
+    seen.clear()
+    read(WholeVideo(folder / "steady.mp4", []), Grid(2.0, 8, 12))  # two seconds lie between windows
+    assert seen == [point * 15 for point in range(24) if point % 12 < 8]
+
+
+def test_pictures_do_not_pile_up(folder: Path) -> None:
+    """What is held of a video is a window, not the video."""
+    stream = parts_of_video(0, WholeVideo(folder / "steady.mp4", []), Grid(30.0, 8, 8), WHOLE, cache=CACHE)
+    sizes = []
+    for _ in stream:
+        held = stream.gi_frame.f_locals["held"]  # type: ignore[attr-defined]
+        sizes.append(len(held))
+    assert max(sizes) <= 8 and len(sizes) > 10
+
+
+def test_three_crops_follow_each_other(tmp_path: Path) -> None:
+    numbered_video(tmp_path / "a.mp4", seconds=3, size="200x100")
+    picture = Picture(None, 0.5, 3, 112, 0.45, 0.225)
+    clips = read(WholeVideo(tmp_path / "a.mp4", []), Views(2, 8, 4, 30.0), picture)
+    windows = plan_windows(frame_times(tmp_path / "a.mp4"), Views(2, 8, 4, 30.0), constant_fps=None).tolist()
+    whole = [decode_frames(tmp_path / "a.mp4", window) for window in windows]
+    assert len(clips) == 6
+    for row, clip in enumerate(clips):
+        left = (0, 75, 150)[row % 3]
+        assert torch.equal(clip, whole[row // 3][:, 25:75, left : left + 50])
+
+
+@pytest.mark.parametrize(
+    ("size", "short_side", "side"), [("320x160", 128, 112), ("160x320", 128, 112), ("64x96", 128, 56)]
+)
+def test_the_middle_of_a_frame(tmp_path: Path, size: str, short_side: int, side: int) -> None:
+    """Larger frames are scaled down first; the middle is as far from one edge as from the other."""
+    edges = "drawbox=x=0:y=0:w=iw:h=ih:t=4:color=red"
+    run_ffmpeg("-f", "lavfi", "-i", f"color=gray:s={size}:d=1:r=30", "-vf", edges, "-crf", "1", tmp_path / "a.mp4")
+    picture = Picture(short_side, 0.875, 1, 112, 0.45, 0.225)
+    (clip,) = read(WholeVideo(tmp_path / "a.mp4", []), Views(1, 8, 1, 30.0), picture)
+    assert clip.shape == (8, side, side, 3)
+    shown = clip[0].float()
+    assert torch.allclose(shown.mean(dim=2), shown.mean(dim=2).flip(0, 1), atol=6), "it is not the middle"
+
+
+def test_a_change_of_size_is_a_bad_video(tmp_path: Path) -> None:
+    """As broadcasts have it: 4:3 in the middle of 16:9."""
+    numbered_video(tmp_path / "small.ts", seconds=2, size="160x120")
+    later = ("-c:v", "libx264", "-preset", "ultrafast", "-output_ts_offset", "2")
+    numbered_video(tmp_path / "large.ts", seconds=2, size="320x180", output=later)
+    (tmp_path / "both.ts").write_bytes((tmp_path / "small.ts").read_bytes() + (tmp_path / "large.ts").read_bytes())
+    with pytest.raises(BadVideo, match=r"both\.ts: changes the size of its pictures in the middle"):
+        read(WholeVideo(tmp_path / "both.ts", []), Grid(15.0, 48, 16))
+    count = len(frame_times(tmp_path / "both.ts"))
+    with pytest.raises(BadVideo, match="changes the size of its pictures in the middle"):
+        decode_frames(tmp_path / "both.ts", [0, count - 1])
+
+
+def test_a_bad_video_is_one_part_and_the_others_are_read(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_text("no video")
+    videos = [WholeVideo(tmp_path / "bad.mp4", []), WholeVideo(folder / "steady.mp4", [])]
+    for workers in (0, 2):
+        parts: list[Part] = list(read_parts(videos, Grid(15.0, 16, 16), WHOLE, cache=CACHE, workers=workers))
+        (bad,) = [part for part in parts if part.video == 0]
+        assert bad.clips is None and "bad.mp4: cannot be opened" in bad.reason
+        assert sum(len(part.clips) for part in parts if part.clips is not None) == 12
