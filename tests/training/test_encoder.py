@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from made_videos import numbered_video
+from made_videos import numbered_video, run_ffmpeg
 from torch import Tensor, nn
 
 from hico_core.corpus.cache import LocalCache
@@ -123,26 +123,26 @@ def test_bfloat16_is_near(encoder: S3DG, videos: list[WholeVideo]) -> None:
 def long_videos(tmp_path_factory: pytest.TempPathFactory) -> list[WholeVideo]:
     folder = tmp_path_factory.mktemp("long")
     for name in "ab":
-        numbered_video(folder / f"{name}.mp4", seconds=200, size="640x480", fps="15")
+        run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:r=15:d=200", "-preset", "ultrafast", folder / f"{name}.mp4")
     return [WholeVideo(folder / f"{name}.mp4", []) for name in "ab"]
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("deaths", [[0], [0, 60]], ids=["one", "two"])
 def test_one_death_of_a_worker_is_survived(
-    long_videos: list[WholeVideo], times: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    long_videos: list[WholeVideo], deaths: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = [video.rows for video in encode(Modes(), long_videos)]
 
     def read_and_kill(*arguments: Any, **options: Any) -> Generator[Part, None, None]:  # noqa: ANN401
         for count, part in enumerate(read_parts(*arguments, **options)):
-            if count < times:
+            if count in deaths:
                 worker = multiprocessing.active_children()[0]
                 worker.kill()
                 worker.join()
             yield part
 
     monkeypatch.setattr(encoder_module, "read_parts", read_and_kill)
-    if times == 2:
+    if len(deaths) == 2:
         with pytest.raises(HicoError, match=r"a second worker of the loader died: .*next would be .*\.mp4"):
             encode(Modes(), long_videos, workers=2)
         return
