@@ -11,9 +11,9 @@ from hico_core.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hico_core.authors_config import AuthorsConfig
-    from hico_core.authors_finetuning import AuthorsFinetuning
     from hico_core.config import Config, FinetuneConfig
+    from hico_core.interop.finetuning_keys import AuthorsFinetuning
+    from hico_core.interop.pretraining_keys import AuthorsConfig
 
 config = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Recipes: list, show, compare and check configurations."
@@ -33,15 +33,15 @@ def load_named(name: str) -> "Config | FinetuneConfig":
 
 def load_pretraining(name: str) -> "Config":
     """The same, of pretraining only."""
-    from hico_core.authors_config import load_any_config
     from hico_core.config import preset, preset_names
+    from hico_core.interop.pretraining_keys import load_any_config
 
     return preset(name) if name in preset_names() else load_any_config(Path(name), base="hacs-hico-s")[0]
 
 
 def _load_file(path: Path) -> "tuple[Config | FinetuneConfig, AuthorsConfig | AuthorsFinetuning | None]":
-    from hico_core.authors_config import load_any_config
-    from hico_core.authors_finetuning import is_finetuning, load_any_finetuning
+    from hico_core.interop.finetuning_keys import is_finetuning, load_any_finetuning
+    from hico_core.interop.pretraining_keys import load_any_config
 
     if is_finetuning(path):
         return load_any_finetuning(path, base="finetune-hmdb51")

@@ -44,7 +44,7 @@ def doctor(
 
 def _measure_loader(root: str, *, as_json: bool) -> None:
     from hico_core.corpus.addresses import locate
-    from hico_core.doctor import measure_loader
+    from hico_core.loader_speed import measure_loader
 
     speed = measure_loader(locate(root), workers=min(os.cpu_count() or 1, 8))
     wanted = speed.gpu_clips_per_second or _REFERENCE_CLIPS_PER_SECOND

@@ -74,7 +74,7 @@ def finetune(
     Writes ROOT/runs/NAME: results.json, predictions.csv, metrics.jsonl and checkpoints/. Exit code 3: some test videos
     cannot be decoded; they count as wrong, and are listed in ROOT/failures.jsonl.
     """
-    from hico_core.authors_finetuning import load_any_finetuning
+    from hico_core.interop.finetuning_keys import load_any_finetuning
 
     require_file_name_part(name or "", option="--name")
     shortcuts = {

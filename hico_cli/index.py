@@ -11,14 +11,14 @@ from hico_cli.options import DEFAULT_ROOT, CacheDir, CacheSize, Ids, Json, Move,
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from hico_core.authors_config import AuthorsConfig
-    from hico_core.authors_finetuning import AuthorsFinetuning
     from hico_core.corpus.addresses import Location
     from hico_core.corpus.cache import LocalCache
     from hico_core.corpus.ids import IdRule, Source
     from hico_core.corpus.intake import Candidate, Rules
     from hico_core.corpus.lists import CorpusList
     from hico_core.corpus.records import Subset
+    from hico_core.interop.finetuning_keys import AuthorsFinetuning
+    from hico_core.interop.pretraining_keys import AuthorsConfig
 
 
 def index(

@@ -56,7 +56,7 @@ def _draw(root: "Location", picture: Path, *, samples: int, at: float, recipe: s
     from hico_core.data.sampling import clip_span_seconds
     from hico_core.data.videos import COLUMNS, IndexedVideos
     from hico_core.errors import HicoError
-    from hico_core.training.pretrain import max_distance
+    from hico_core.training.loop import max_distance
 
     config = load_pretraining(recipe)
     data = config.data

@@ -76,8 +76,8 @@ def pretrain(
 
     Writes ROOT/runs/NAME: config.yaml, metrics.jsonl, checkpoints/ and export/encoder.safetensors.
     """
-    from hico_core.authors_config import load_any_config
     from hico_core.config import default_recipe, dump_config
+    from hico_core.interop.pretraining_keys import load_any_config
 
     require_file_name_part(name or "", option="--name")
     base = f"{dataset}-{recipe or default_recipe(dataset)}"
@@ -125,7 +125,7 @@ def pretrain(
     resume = resume_in_processes(nproc, resume=resume)
     # Slow to load, so that a wrong key is told at once.
     from hico_core.training.log import part_waiting
-    from hico_core.training.pretrain import pretrain as run
+    from hico_core.training.loop import pretrain as run
 
     total = settings.train.epochs
     with noting_signals() as stop, progress(base, total=total, as_json=json) as report:

@@ -8,19 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hico_core.authors_config import read_authors_values, to_authors_values
 from hico_core.config import Config, compose_config
 from hico_core.corpus.files import written_beside
 from hico_core.data.loader import Position
 from hico_core.errors import HicoError, UsageError
-from hico_core.interop import (
-    backbone_of,
-    export_state_dict,
-    import_state_dict,
-    load_backbone,
-    read_checkpoint,
-    read_picture,
-)
+from hico_core.interop.checkpoints import backbone_of, load_backbone, read_checkpoint, read_picture
+from hico_core.interop.pretraining_keys import read_authors_values, to_authors_values
+from hico_core.interop.weights import export_state_dict, import_state_dict
 from hico_core.model.classifier import CLASSIFIER
 from hico_core.model.hico import HicoModel
 from hico_core.training.checkpoint import (

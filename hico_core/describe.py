@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from hico_core.errors import HicoError
-from hico_core.interop import read_checkpoint
+from hico_core.interop.checkpoints import read_checkpoint
 from hico_core.model.classifier import CLASSIFIER
 from hico_core.training.checkpoint import parse_content
 

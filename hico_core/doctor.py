@@ -6,10 +6,8 @@ import shutil
 import socket
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -52,89 +50,6 @@ def examine(root: Location) -> Iterator[Finding]:
     yield _package("ossfs", "OSS", needed=False, advice="for oss:// addresses: pip install 'hico[oss]'")
     yield _open_files()
     yield _place(root)
-
-
-class LoaderSpeed(NamedTuple):
-    """How fast clips can be read here."""
-
-    num_clips: int  # read for this
-    seconds_per_clip: float  # of one core: read, decoded, cut to its crop
-    clips_per_second: float  # of all workers together
-    workers: int
-    gpu_clips_per_second: float | None  # what the model takes, forward and backward; None without a GPU
-
-
-def measure_loader(root: Location, *, workers: int, num_batches: int = 40) -> LoaderSpeed:
-    """Read training clips with the settings of a recipe, first in one process, then with workers.
-
-    Args:
-        root: the workspace with index.parquet.
-        workers: processes that read.
-        num_batches: of one video each, per measurement.
-
-    Raises:
-        HicoError: there is no index, or its clips cannot be read.
-
-    """
-    from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
-    from hico_core.corpus.index import read_index_table
-    from hico_core.data.dataset import ClipDataset
-    from hico_core.data.loader import Position, plan_steps, read_batches
-    from hico_core.data.videos import COLUMNS, IndexedVideos
-
-    span_seconds = 64 / 30
-    videos = IndexedVideos(
-        read_index_table(root, columns=COLUMNS), root=root, subset="train", shortest_seconds=span_seconds
-    )
-    if not len(videos):
-        raise HicoError(f"{root}: has no training video of {span_seconds:.2f} s or more")
-    dataset = ClipDataset(videos, data=DataConfig(), sampling=SamplingConfig(), augment=AugmentConfig())
-
-    def read(processes: int) -> tuple[int, float, float]:
-        plans = plan_steps(
-            num_videos=len(videos),
-            batch_size=1,
-            epochs=10**6,
-            epochs_per_round=10,
-            max_distance_at=lambda progress: progress,
-            seed=0,
-            start=Position(),
-        )
-        batches = read_batches(dataset, plans, workers=processes, pin_memory=False)
-        next(batches)  # the start of the workers does not count
-        num_clips, cpu, wall = 0, time.process_time(), time.perf_counter()
-        for _, batch in islice(batches, num_batches):
-            if batch.crops is None:
-                raise HicoError(f"{root}: clips cannot be read; the last one: {batch.unusable[-1].reason}")
-            num_clips += len(batch.crops)
-        batches.close()
-        return num_clips, time.process_time() - cpu, time.perf_counter() - wall
-
-    num_clips, cpu_seconds, _ = read(0)
-    together, _, seconds = read(workers)
-    return LoaderSpeed(num_clips, cpu_seconds / num_clips, together / seconds, workers, _gpu_speed())
-
-
-def _gpu_speed() -> float | None:
-    """Clips a second that a step of the paper's model takes on the GPU, in single precision."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return None
-    from hico_core.model.hico import HicoModel
-    from hico_core.model.losses import hico_loss
-
-    model = HicoModel().cuda()
-    clips = torch.randn(32, 3, 3, 16, 112, 112, device="cuda")
-    start = 0.0
-    for step in range(8):
-        if step == 3:
-            torch.cuda.synchronize()
-            start = time.perf_counter()
-        outputs = model(clips)
-        hico_loss(outputs.embeddings, outputs.topic_logits, clips_per_video=3).total.backward()
-    torch.cuda.synchronize()
-    return 5 * 96 / (time.perf_counter() - start)
 
 
 def _ffmpeg() -> Iterator[Finding]:

@@ -30,7 +30,7 @@ from hico_core.corpus.split import split_videos
 from hico_core.model.hico import HicoModel
 from hico_core.training.hardware import FP32, Precision, choose_precision
 from hico_core.training.log import StepMetrics, part_waiting
-from hico_core.training.pretrain import pretrain
+from hico_core.training.loop import pretrain
 from hico_core.training.step import compute_loss, train_step
 
 NEEDS = """needs: one NVIDIA GPU with 16 GB free (what does not fit is said, not fatal), a PyTorch that sees it,

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from authors_files import GOLDEN, write_config, write_tree
 
-from hico_core.authors_config import is_authors_config, load_any_config, resolve_authors_yaml
 from hico_core.config import flat_settings, preset
 from hico_core.errors import UsageError
-from hico_core.interop import read_authors_config
+from hico_core.interop.pretraining_keys import load_any_config, read_authors_config
+from hico_core.interop.yaml_layers import is_authors_config, resolve_authors_yaml
 
 # Their file -> the preset that stands for it.
 PRESETS = {
@@ -106,9 +106,9 @@ def test_what_hico_does_not_do_is_refused(changes: dict[str, Any], parts: list[s
 
 def test_overrides_may_name_their_keys_or_ours(tmp_path: Path) -> None:
     path = write_config(tmp_path, "pt-hacs/s3dg-hico-s.yaml")
-    given = ["OPTIMIZER.WEIGHT_DECAY=1e-4", "HICO.GRAUDAL_SAMPLING.MAX_DIS=[0, 2]", "train.epochs=7"]
+    given = ["OPTIMIZER.WEIGHT_DECAY=1e-4", "HICO.GRAUDAL_SAMPLING.MAX_DIS=[0, 2]", "train.epochs=70"]
     config = read_authors_config(path, overrides=given).config
-    assert (config.optim.weight_decay, config.sampling.end_seconds, config.train.epochs) == (1e-4, 2, 7)
+    assert (config.optim.weight_decay, config.sampling.end_seconds, config.train.epochs) == (1e-4, 2, 70)
     with pytest.raises(UsageError, match=r"has no key OPTIMIZER\.BASELR; the nearest is OPTIMIZER\.BASE_LR"):
         read_authors_config(path, overrides=["OPTIMIZER.BASELR=1"])
 
@@ -136,9 +136,9 @@ def test_broken_trees(files: dict[str, str], message: str, tmp_path: Path) -> No
 
 def test_the_format_is_told_by_the_keys(tmp_path: Path) -> None:
     theirs = write_config(tmp_path, "pt-hacs/s3dg-hico-s.yaml")
-    ours = write_tree(tmp_path, {"ours.yaml": "train: {epochs: 3}"}) / "ours.yaml"
+    ours = write_tree(tmp_path, {"ours.yaml": "train: {epochs: 300}"}) / "ours.yaml"
     assert is_authors_config(theirs) and not is_authors_config(ours)
     config, authors = load_any_config(ours, base="hacs-hico-s")
-    assert config.train.epochs == 3 and authors is None
-    config, authors = load_any_config(theirs, base="hacs-hico-l", overrides=["train.epochs=7"])
-    assert config.train.epochs == 7 and authors is not None
+    assert config.train.epochs == 300 and authors is None
+    config, authors = load_any_config(theirs, base="hacs-hico-l", overrides=["train.epochs=70"])
+    assert config.train.epochs == 70 and authors is not None

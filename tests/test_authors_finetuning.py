@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from authors_files import GOLDEN, write_config, write_tree
 
-from hico_core.authors_finetuning import is_finetuning, load_any_finetuning, read_authors_finetuning
 from hico_core.config import finetuning_preset, flat_settings
 from hico_core.errors import UsageError
+from hico_core.interop.finetuning_keys import is_finetuning, load_any_finetuning, read_authors_finetuning
 
 HMDB = "ft-hmdb/ft-s3dg-hico-s.yaml"
 
@@ -59,8 +59,8 @@ def test_meanings(changes: dict[str, Any], settings: dict[str, Any], tmp_path: P
 
 def test_overrides_may_name_their_keys_or_ours(tmp_path: Path) -> None:
     path = write_config(tmp_path, HMDB)
-    config = read_authors_finetuning(path, overrides=["TRAIN.BATCH_SIZE=8", "train.epochs=7"]).config
-    assert (config.train.batch_size, config.train.epochs) == (8, 7)
+    config = read_authors_finetuning(path, overrides=["TRAIN.BATCH_SIZE=8", "train.epochs=70"]).config
+    assert (config.train.batch_size, config.train.epochs) == (8, 70)
     with pytest.raises(UsageError, match=r"has no key TRAIN\.BATCHSIZE; the nearest is TRAIN\.BATCH_SIZE"):
         read_authors_finetuning(path, overrides=["TRAIN.BATCHSIZE=8"])
 
@@ -88,10 +88,10 @@ def test_what_hico_does_not_do_is_refused(changes: dict[str, Any], parts: list[s
 
 
 def test_ours_and_theirs_are_told_apart(tmp_path: Path) -> None:
-    ours = write_tree(tmp_path, {"ours.yaml": "base: finetune-ucf101\ntrain: {epochs: 3}"}) / "ours.yaml"
+    ours = write_tree(tmp_path, {"ours.yaml": "base: finetune-ucf101\ntrain: {epochs: 30}"}) / "ours.yaml"
     assert is_finetuning(ours)
     config, authors = load_any_finetuning(ours, base="finetune-hmdb51")
-    assert (config.dataset, config.train.epochs, authors) == ("ucf101", 3, None)
-    assert not is_finetuning(write_tree(tmp_path, {"other.yaml": "train: {epochs: 3}"}) / "other.yaml")
+    assert (config.dataset, config.train.epochs, authors) == ("ucf101", 30, None)
+    assert not is_finetuning(write_tree(tmp_path, {"other.yaml": "train: {epochs: 30}"}) / "other.yaml")
     config, authors = load_any_finetuning(write_config(tmp_path, HMDB), base="finetune-ucf101")
     assert config.dataset == "hmdb51" and authors is not None

@@ -13,7 +13,7 @@ from hico_core.config import flat_settings, load_config
 from hico_core.convert import convert
 from hico_core.data.loader import Position
 from hico_core.errors import HicoError
-from hico_core.interop import load_backbone
+from hico_core.interop.checkpoints import load_backbone
 from hico_core.model.hico import HicoModel
 from hico_core.training.checkpoint import Progress, parse_content, restore, save_checkpoint
 from hico_core.training.optim import LARS, parameter_groups

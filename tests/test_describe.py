@@ -10,7 +10,7 @@ from hico_core.convert import convert
 from hico_core.data.loader import Position
 from hico_core.describe import describe_checkpoint
 from hico_core.errors import HicoError
-from hico_core.interop import export_state_dict
+from hico_core.interop.weights import export_state_dict
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.hico import HicoModel
 from hico_core.training.checkpoint import Progress, export_encoder, save_checkpoint

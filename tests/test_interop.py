@@ -8,7 +8,8 @@ import torch
 from goldens import authors_state, load_json
 
 from hico_core.errors import HicoError
-from hico_core.interop import export_state_dict, import_state_dict, load_backbone
+from hico_core.interop.checkpoints import load_backbone
+from hico_core.interop.weights import export_state_dict, import_state_dict
 from hico_core.model.hico import HicoModel
 from hico_core.training.checkpoint import export_encoder
 

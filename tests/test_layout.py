@@ -9,23 +9,24 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# A file stands for itself, a folder for all that is in it. `interop` reads checkpoints for all that train or use.
+# A file stands for itself, a folder for all that is in it.
 LAYERS = [
     "errors",
     "config",
-    "authors_config",
-    "authors_finetuning",
     "corpus",
     "data",
     "model",
-    "interop",
+    "interop",  # reads checkpoints for all that train or use
     "training",
     "transfer",
-    "report",
     "convert",
     "describe",
     "doctor",
+    "loader_speed",
 ]
+
+# The road that videos take, whose folders stand in this order also where they are listed by name.
+ROAD = ["corpus", "data", "model", "training", "transfer"]
 
 
 def layer_of(path: Path) -> str:
@@ -57,10 +58,20 @@ def test_imports_point_back(path: Path) -> None:
             assert LAYERS.index(there) <= LAYERS.index(here), f"{here} must not import {there}"
 
 
-def test_the_order_is_alphabetical_among_folders() -> None:
-    folders = [layer for layer in LAYERS if (ROOT / "hico_core" / layer).is_dir()]
-    assert folders == sorted(folders)
-    assert "data" in folders
+def test_the_road_is_in_alphabetical_order() -> None:
+    assert [layer for layer in LAYERS if layer in ROAD] == ROAD == sorted(ROAD)
+    assert all((ROOT / "hico_core" / folder).is_dir() for folder in ROAD)
+
+
+def test_the_layers_are_all_there_is_and_stand_in_contributing() -> None:
+    there = {layer_of(path) for path in CORE_FILES}
+    assert there == set(LAYERS)
+    text = " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
+    assert ", ".join(LAYERS) in text
+
+
+def test_interop_needs_no_torch_for_configurations() -> None:
+    assert "torch" not in _modules_after("from hico_core.interop import read_authors_config")
 
 
 @pytest.mark.parametrize("module", ["torch", "pandas"])

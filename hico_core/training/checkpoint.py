@@ -17,7 +17,7 @@ from hico_core.data.loader import Position
 from hico_core.data.pictures import Picture
 from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError
-from hico_core.interop import hash_of_tensors, load_exactly, read_checkpoint
+from hico_core.interop.checkpoints import hash_of_tensors, load_exactly, read_checkpoint
 
 logger = logging.getLogger(__name__)
 

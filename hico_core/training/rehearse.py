@@ -10,7 +10,7 @@ from hico_core.data.loader import Position
 from hico_core.errors import HicoError
 from hico_core.training.distributed import World
 from hico_core.training.hardware import DeviceName, Precision, choose_device
-from hico_core.training.pretrain import (
+from hico_core.training.loop import (
     batches_from,
     clips_of,
     learning_rate_at,

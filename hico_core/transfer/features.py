@@ -27,7 +27,7 @@ from hico_core.data.pictures import Picture, picture_for
 from hico_core.data.videos import IndexedVideos
 from hico_core.data.windows import Grid, window_times
 from hico_core.errors import BadVideo, HicoError, UsageError
-from hico_core.interop import load_encoder
+from hico_core.interop.checkpoints import load_encoder
 from hico_core.training.encoder import encode_videos
 from hico_core.training.hardware import DeviceName, choose_device, choose_precision
 

@@ -37,7 +37,7 @@ from hico_core.data.pictures import Picture
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.data.windows import Views
 from hico_core.errors import HicoError, Interrupted, UsageError
-from hico_core.interop import backbone_of, load_exactly, read_backbone_state, read_checkpoint
+from hico_core.interop.checkpoints import backbone_of, load_exactly, read_backbone_state, read_checkpoint
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.s3dg import S3DG
 from hico_core.training.checkpoint import BEST, Content, EncoderOrigin, Progress, parse_content, read_last
@@ -59,8 +59,8 @@ from hico_core.training.hardware import (
     choose_precision,
     keep_freed_memory,
 )
+from hico_core.training.loop import own_device, replica_of
 from hico_core.training.optim import parameter_groups
-from hico_core.training.pretrain import own_device, replica_of
 from hico_core.training.run import (
     CHANGEABLE_ON_RESUME,
     FREE_ON_RESUME,

@@ -15,7 +15,7 @@ from made_videos import numbered_video
 from hico_core.corpus.index import read_index
 from hico_core.data import decode as decode_module
 from hico_core.data.decode import Decoder
-from hico_core.interop import export_state_dict
+from hico_core.interop.weights import export_state_dict
 from hico_core.model.hico import HicoModel
 
 COMMANDS = ["split", "index", "pretrain", "extract-features", "doctor"]

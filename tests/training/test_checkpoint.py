@@ -12,7 +12,7 @@ from hico_core.config import preset
 from hico_core.data.loader import Position
 from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError
-from hico_core.interop import read_backbone_state, read_checkpoint
+from hico_core.interop.checkpoints import read_backbone_state, read_checkpoint
 from hico_core.model.s3dg import S3DG
 from hico_core.training.checkpoint import (
     BEFORE_LAST,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from goldens import assert_close, load_arrays, load_json
 
-from hico_core.interop import export_state_dict
+from hico_core.interop.weights import export_state_dict
 from hico_core.model.hico import HicoModel
 from hico_core.training.optim import LARS, parameter_groups
 

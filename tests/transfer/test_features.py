@@ -25,7 +25,8 @@ from hico_core.data.pictures import Picture
 from hico_core.data.videos import IndexedVideos
 from hico_core.data.windows import num_windows, shown_on_grid
 from hico_core.errors import BadVideo, HicoError, UsageError
-from hico_core.interop import export_state_dict, import_state_dict, load_backbone
+from hico_core.interop.checkpoints import load_backbone
+from hico_core.interop.weights import export_state_dict, import_state_dict
 from hico_core.model.hico import HicoModel
 from hico_core.training.checkpoint import Progress, export_encoder, save_checkpoint
 from hico_core.transfer.features import FeatureExtractor, FeatureJob, extract_features, jobs_of_files, jobs_of_index

@@ -18,7 +18,7 @@ from hico_core.corpus.lists import labelled_videos
 from hico_core.corpus.records import Subset, UntrimmedOptions, sha256_of
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.errors import HicoError, Interrupted, UsageError
-from hico_core.interop import load_backbone
+from hico_core.interop.checkpoints import load_backbone
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.s3dg import S3DG
 from hico_core.training.checkpoint import export_encoder

@@ -1,21 +1,9 @@
-"""The authors' YAML files of finetuning, translated into our configuration; see authors_config.py for their layers."""
+"""The authors' YAML files of finetuning, translated into our configuration."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hico_core.authors_config import (
-    FIXED,
-    flat_values,
-    is_authors_config,
-    is_pretraining,
-    needed,
-    nested_values,
-    normalisation,
-    override_values,
-    require_fixed,
-    resolve_authors_yaml,
-)
 from hico_core.config import (
     FinetuneConfig,
     compose_config,
@@ -24,6 +12,16 @@ from hico_core.config import (
     read_yaml_file,
 )
 from hico_core.errors import UsageError
+from hico_core.interop.pretraining_keys import FIXED, is_pretraining, normalisation
+from hico_core.interop.yaml_layers import (
+    flat_values,
+    is_authors_config,
+    needed,
+    nested_values,
+    override_values,
+    require_fixed,
+    resolve_authors_yaml,
+)
 
 # Their key -> ours, where only the name differs.
 _SAME = {

@@ -22,7 +22,7 @@ from hico_core.data.pictures import picture_for
 from hico_core.data.sampling import clip_span_seconds
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.errors import HicoError, UsageError
-from hico_core.interop import load_exactly, read_backbone_state
+from hico_core.interop.checkpoints import load_exactly, read_backbone_state
 from hico_core.model.heads import EMBEDDING_DIM
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG

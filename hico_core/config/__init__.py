@@ -1,0 +1,57 @@
+"""Configurations: what they hold (pretraining, finetuning), how they are put together (load), the recipes (presets)."""
+
+from hico_core.config.finetuning import FinetuneConfig, FinetuneOptimConfig, FinetuneTestConfig, FinetuneTrainConfig
+from hico_core.config.load import (
+    compose_config,
+    default_recipe,
+    dump_config,
+    finetuning_preset,
+    finetuning_preset_names,
+    flat_settings,
+    load_config,
+    load_finetuning_config,
+    merge,
+    parse_override,
+    preset,
+    preset_names,
+    read_yaml_file,
+)
+from hico_core.config.pretraining import (
+    Config,
+    Dataset,
+    EvalConfig,
+    LossConfig,
+    OptimConfig,
+    SamplingConfig,
+    TrainConfig,
+)
+from hico_core.config.sections import AugmentConfig, DataConfig
+
+__all__ = [
+    "AugmentConfig",
+    "Config",
+    "DataConfig",
+    "Dataset",
+    "EvalConfig",
+    "FinetuneConfig",
+    "FinetuneOptimConfig",
+    "FinetuneTestConfig",
+    "FinetuneTrainConfig",
+    "LossConfig",
+    "OptimConfig",
+    "SamplingConfig",
+    "TrainConfig",
+    "compose_config",
+    "default_recipe",
+    "dump_config",
+    "finetuning_preset",
+    "finetuning_preset_names",
+    "flat_settings",
+    "load_config",
+    "load_finetuning_config",
+    "merge",
+    "parse_override",
+    "preset",
+    "preset_names",
+    "read_yaml_file",
+]

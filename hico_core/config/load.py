@@ -1,0 +1,274 @@
+"""Putting a configuration together: a preset, then a YAML file, then `key=value` overrides; later wins.
+
+A preset (presets/*.yaml) or file says only what differs from what its `base:` names, or from the defaults.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from hico_core.config.finetuning import FinetuneConfig
+from hico_core.config.pretraining import Config, Dataset
+from hico_core.errors import UsageError
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+# What the names of presets begin with that are not of pretraining.
+_FINETUNING = "finetune-"
+
+
+def _flat_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
+    """All keys that can be set, dotted."""
+    keys: list[str] = []
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys += _flat_keys(inner, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def _explain(error: ValidationError, schema: type[BaseModel], origin: str) -> UsageError:
+    """The first problem of a configuration in one line."""
+    problem = error.errors()[0]
+    path = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        inner = problem["input"]
+        while isinstance(inner, dict) and inner:  # a wrong section: the whole key says more than its first part
+            path.append(str(next(iter(inner))))
+            inner = inner[path[-1]]
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, _flat_keys(schema), n=1, cutoff=0)
+        return UsageError(f"{origin}: unknown key {key}; the nearest known key is {near[0]}")
+    if not key:
+        return UsageError(f"{origin}: {problem['msg'].removeprefix('Value error, ')}")
+    return UsageError(f"{origin}: {key} cannot be {problem['input']!r}: {problem['msg']}")
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections merged key by key; anything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _read_yaml(text: str, origin: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{origin}: not YAML ({' '.join(str(error).split())})") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError(f"{origin}: must be sections with keys, not a {type(content).__name__}")
+    return content
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """`optim.base_lr=0.1` -> {"optim": {"base_lr": 0.1}}; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"-o {text}: must be key=value, for example -o optim.base_lr=0.1")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"-o {text}: the value is not YAML ({' '.join(str(error).split())})") from error
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _with_base(
+    values: dict[str, Any], *, folder: Path | None, origin: str, trail: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Put a file's values over those of its `base:`, a preset or, where it has a folder, a file seen from there.
+
+    Raises:
+        UsageError: there is no such base, or it leads back to itself.
+
+    """
+    values = dict(values)
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise UsageError(f"{origin}: base must be the name of a recipe or a file, not {base!r}")
+    if base in trail:
+        raise UsageError(f"{origin}: base leads in a circle: {' -> '.join([*trail, base])}")
+    if base in _presets():
+        below, folder_below = _read_yaml(_presets()[base], f"preset {base}"), None
+    elif folder is not None and (folder / base).is_file():
+        below, folder_below = read_yaml_file(folder / base), (folder / base).parent
+    else:
+        raise UsageError(
+            f"{origin}: base {base}: no such recipe or file; the recipes are {', '.join(sorted(_presets()))}"
+        )
+    below = _with_base(below, folder=folder_below, origin=base, trail=(*trail, base))
+    return merge(below, values)
+
+
+def read_yaml_file(path: Path) -> dict[str, Any]:
+    """The sections of a YAML file.
+
+    Raises:
+        UsageError: it cannot be read, or holds something else.
+
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UsageError(f"{path}: cannot be read ({reason})") from error
+    return _read_yaml(text, str(path))
+
+
+@cache
+def _presets() -> dict[str, str]:
+    """Name -> YAML text of each preset."""
+    folder = resources.files("hico_core.config") / "presets"
+    return {
+        entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    }
+
+
+def preset_names() -> list[str]:
+    """The recipes of pretraining: dataset-recipe."""
+    return sorted(name for name in _presets() if not name.startswith(_FINETUNING))
+
+
+def finetuning_preset_names() -> list[str]:
+    """The recipes of finetuning: finetune-dataset."""
+    return sorted(name for name in _presets() if name.startswith(_FINETUNING))
+
+
+def default_recipe(dataset: Dataset) -> str:
+    """The recipe of a dataset that `hico pretrain` takes if none is named."""
+    return "hico-s" if dataset == "hacs" else "hico-l"
+
+
+def _preset_values(name: str) -> dict[str, Any]:
+    if name not in _presets():
+        alike = finetuning_preset_names() if name.startswith(_FINETUNING) else preset_names()
+        raise UsageError(f"no recipe {name}; there are: {', '.join(alike)}")
+    return _with_base({"base": name}, folder=None, origin=f"preset {name}")
+
+
+def preset(name: str) -> Config:
+    """A recipe by its name, such as `hacs-hico-s`.
+
+    Raises:
+        UsageError: there is no such recipe.
+
+    """
+    return compose_config(Config, _preset_values(name), origin=f"preset {name}")
+
+
+def finetuning_preset(name: str) -> FinetuneConfig:
+    """A recipe of finetuning by its name, such as `finetune-hmdb51`.
+
+    Raises:
+        UsageError: there is no such recipe.
+
+    """
+    return compose_config(FinetuneConfig, _preset_values(name), origin=f"preset {name}")
+
+
+def load_config(path: Path | str | None = None, *, base: str = "hacs-hico-s", overrides: Iterable[str] = ()) -> Config:
+    """Put a configuration together: preset `base`, then the file, then the overrides.
+
+    Args:
+        path: YAML of the same sections; only what differs. Its own `base:` takes the place of `base`. None: no file.
+        base: name of the preset to start from.
+        overrides: `section.key=value`, values as in YAML.
+
+    Raises:
+        UsageError: a file, key or value is wrong; the message names it, and the nearest known key.
+
+    """
+    return _load(Config, path, base=base, overrides=overrides)
+
+
+def load_finetuning_config(
+    path: Path | str | None = None, *, base: str = "finetune-hmdb51", overrides: Iterable[str] = ()
+) -> FinetuneConfig:
+    """The same for finetuning; see `load_config`.
+
+    Raises:
+        UsageError: a file, key or value is wrong; the message names it, and the nearest known key.
+
+    """
+    return _load(FinetuneConfig, path, base=base, overrides=overrides)
+
+
+def _load(schema: type[Schema], path: Path | str | None, *, base: str, overrides: Iterable[str]) -> Schema:
+    values = _preset_values(base)
+    if path is not None:
+        of_file = read_yaml_file(Path(path))
+        if "base" in of_file:
+            values = {}
+        values = merge(values, _with_base(of_file, folder=Path(path).parent, origin=str(path)))
+    return compose_config(schema, values, origin=f"preset {base}" if path is None else str(path), overrides=overrides)
+
+
+def compose_config(
+    schema: type[Schema], values: Mapping[str, Any], *, origin: str, overrides: Iterable[str] = ()
+) -> Schema:
+    """Put overrides over values, and validate what comes out: two overrides may only make sense together.
+
+    Args:
+        schema: Config or FinetuneConfig.
+        values: by section and key; what is missing has its default.
+        origin: of the values, for messages.
+        overrides: `section.key=value`, values as in YAML.
+
+    Raises:
+        UsageError: a key or value is wrong; the message names it.
+
+    """
+    overrides = list(overrides)
+    for override in overrides:
+        values = merge(values, parse_override(override))
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, schema, _who_set(error, overrides) or origin) from None
+
+
+def _who_set(error: ValidationError, overrides: list[str]) -> str | None:
+    """The override behind the first problem: of its key, or, of a contradiction, one that it names."""
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    keys = {override: override.partition("=")[0] for override in overrides}
+    for override in reversed(overrides):
+        own = keys[override]
+        if (key and (key.startswith(own) or own.startswith(key))) or (not key and own in problem["msg"]):
+            return f"-o {override}"
+    return None
+
+
+def dump_config(config: BaseModel) -> str:
+    """The whole configuration as YAML, which `load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def flat_settings(config: BaseModel) -> dict[str, Any]:
+    """All settings by their dotted keys: {"train.epochs": 120, ...}."""
+    flat: dict[str, Any] = {}
+    for section, values in config.model_dump().items():
+        if isinstance(values, dict):
+            flat |= {f"{section}.{key}": value for key, value in values.items()}
+        else:
+            flat[section] = values
+    return flat

@@ -1,0 +1,72 @@
+"""Sections that pretraining and finetuning have in common: frozen, and refusing nonsense."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+
+class DataConfig(BaseModel, frozen=True, extra="forbid"):
+    """Which frames make a clip, and how they are read."""
+
+    num_frames: int = Field(16, ge=8)
+    frame_stride: int = Field(4, ge=1)
+    """Frames at `target_fps` from one frame of a clip to the next."""
+    target_fps: float = Field(30.0, gt=0)
+    crop_size: int = Field(112, ge=32)
+    """Height and width of a clip, in pixels."""
+    decoder: Literal["auto", "pyav", "decord", "torchcodec"] = "auto"
+    short_side: int | None = Field(256, ge=32)
+    """Larger pictures are scaled down to this before they are cropped; null: cropped as they are."""
+    cache_dir: str | None = None
+    """Where copies of files from buckets are kept; null: ~/.cache/hico."""
+    cache_gb: float = Field(20.0, gt=0)
+    """What they may take."""
+    workers: int | None = Field(None, ge=0)
+    """Processes that read clips; 0 reads in the training process, null takes one a core, at most 8."""
+    max_bad_fraction: float = Field(0.05, ge=0, le=1)
+    """The run ends when more than this part of the videos cannot be decoded."""
+    epochs_per_round: int = Field(10, ge=1)
+    """Passes over the videos that the loader joins, so that less is left over."""
+
+
+class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
+    """One draw for all frames of a clip."""
+
+    crop_jitter: tuple[int, int] = (168, 224)
+    """Sides whose squares, as parts of a 256 x 340 frame, bound the area of the crop."""
+    crop_ratio: tuple[float, float] = (1.0, 1.0)
+    """Smallest and largest ratio of the crop's width to its height."""
+    colour_probability: float = Field(0.8, ge=0, le=1)
+    brightness: float = Field(0.8, ge=0)
+    contrast: float = Field(0.8, ge=0)
+    saturation: float = Field(0.8, ge=0)
+    hue: float = Field(0.2, ge=0, le=0.5)
+    grey_probability: float = Field(0.2, ge=0, le=1)
+    grey_first: bool = False
+    """Before the other colours are changed, so that those of a grey clip can only get lighter or darker."""
+    blur: Literal["authors", "gaussian"] = "authors"
+    """`authors`: as in their code, whose kernel is one pixel wide, so that nothing is blurred."""
+    blur_probability: float = Field(0.5, ge=0, le=1)
+    flip_probability: float = Field(0.5, ge=0, le=1)
+    mean: float = 0.45
+    std: float = Field(0.225, gt=0)
+
+    @field_validator("crop_jitter", "crop_ratio")
+    @classmethod
+    def _smaller_first(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("must be two positive numbers, the smaller one first")
+        return value
+
+
+def require_warmup_fits(warmup_epochs: float, epochs: int) -> None:
+    """Check two settings of different sections.
+
+    Raises:
+        ValueError: the warm-up is longer than the training.
+
+    """
+    if warmup_epochs > epochs:
+        raise ValueError(
+            f"optim.warmup_epochs={warmup_epochs:g} is longer than train.epochs={epochs}; --epochs changes both"
+        )
