@@ -33,7 +33,10 @@ from hico_cli.options import (
 )
 
 if TYPE_CHECKING:
+    from hico_core.config import Config
+    from hico_core.corpus.addresses import Location
     from hico_core.training.log import StepMetrics
+    from hico_core.training.loop import RunSummary
 
 
 def pretrain(
@@ -76,7 +79,7 @@ def pretrain(
 
     Writes ROOT/runs/NAME: config.yaml, metrics.jsonl, checkpoints/ and export/encoder.safetensors.
     """
-    from hico_core.config import default_recipe, dump_config
+    from hico_core.config import default_recipe
     from hico_core.interop.pretraining_keys import load_any_config
 
     require_file_name_part(name or "", option="--name")
@@ -114,31 +117,17 @@ def pretrain(
         )
 
     if dry_run:
-        from hico_core.training.rehearse import rehearse
-
-        rehearsal = rehearse(settings, root=place, device=device, init_from=init_from, processes=nproc)
-        sizes = {**rehearsal._asdict(), "precision": f"{rehearsal.precision.name} ({rehearsal.precision.reason})"}
-        text = dump_config(settings) + "\n" + "\n".join(f"{key}: {value}" for key, value in sizes.items())
-        result(text, {"config": settings.model_dump(mode="json"), **sizes}, as_json=json)
+        _rehearse(settings, place, device=device, init_from=init_from, nproc=nproc, as_json=json)
         return
 
     resume = resume_in_processes(nproc, resume=resume)
-    # Slow to load, so that a wrong key is told at once.
-    from hico_core.training.log import part_waiting
-    from hico_core.training.loop import pretrain as run
+    from hico_core.training.loop import pretrain as run  # slow to load, so that a wrong key is told at once
 
     total = settings.train.epochs
     with noting_signals() as stop, progress(base, total=total, as_json=json) as report:
 
         def on_step(metrics: "StepMetrics") -> None:
-            text = (
-                f"step {metrics.step} epoch {metrics.epoch:.2f}/{total} loss {metrics.loss:.4f}"
-                f"{_parts(metrics)} lr {metrics.lr:.4f} {metrics.clips_per_second:.1f} clips/s "
-                f"waiting {part_waiting(metrics._asdict()):.0%}"
-            )
-            if metrics.knn_accuracy is not None:
-                text += f" kNN {metrics.knn_accuracy:.1%}"
-            report(metrics.epoch, text, metrics._asdict())
+            report(metrics.epoch, _line(metrics, total), metrics._asdict())
 
         summary = run(
             settings,
@@ -152,20 +141,46 @@ def pretrain(
             on_bad_video=lambda video_id, reason: complain(f"another video stands in for {video_id}: {reason}"),
             stop=stop,
         )
-    losses = (
-        ""
-        if summary.first_loss is None
-        else f", mean loss of the first steps {summary.first_loss:.4f}, of the last {summary.last_loss:.4f}"
+    if is_first_process():
+        _tell(summary, as_json=json)
+
+
+def _rehearse(
+    settings: "Config",
+    root: "Location",
+    *,
+    device: Literal["auto", "cpu", "cuda"],
+    init_from: Path | None,
+    nproc: int,
+    as_json: bool,
+) -> None:
+    from hico_core.config import dump_config
+    from hico_core.training.rehearse import rehearse
+
+    rehearsal = rehearse(settings, root=root, device=device, init_from=init_from, processes=nproc)
+    sizes = {**rehearsal._asdict(), "precision": f"{rehearsal.precision.name} ({rehearsal.precision.reason})"}
+    text = dump_config(settings) + "\n" + "\n".join(f"{key}: {value}" for key, value in sizes.items())
+    result(text, {"config": settings.model_dump(mode="json"), **sizes}, as_json=as_json)
+
+
+def _line(metrics: "StepMetrics", epochs: int) -> str:
+    """A step in words."""
+    from hico_core.training.log import part_waiting
+
+    parts = "" if metrics.topical is None else f" (visual {metrics.visual:.4f} topical {metrics.topical:.4f})"
+    knn = "" if metrics.knn_accuracy is None else f" kNN {metrics.knn_accuracy:.1%}"
+    return (
+        f"step {metrics.step} epoch {metrics.epoch:.2f}/{epochs} loss {metrics.loss:.4f}{parts} lr {metrics.lr:.4f} "
+        f"{metrics.clips_per_second:.1f} clips/s waiting {part_waiting(metrics._asdict()):.0%}{knn}"
     )
-    if summary.knn_accuracy is not None:
-        losses += f", kNN accuracy {summary.knn_accuracy:.1%}"
+
+
+def _tell(summary: "RunSummary", *, as_json: bool) -> None:
+    losses = ""
+    if summary.first_loss is not None:
+        losses = f", mean loss of the first steps {summary.first_loss:.4f}, of the last {summary.last_loss:.4f}"
+    knn = "" if summary.knn_accuracy is None else f", kNN accuracy {summary.knn_accuracy:.1%}"
     how = f"{summary.num_steps} steps in {summary.precision.name} ({summary.precision.reason})"
     fields = {**summary._asdict(), "run_dir": str(summary.run_dir), "encoder": str(summary.encoder)}
     fields["precision"] = summary.precision.name
-    if is_first_process():
-        result(f"{how}{losses}; the encoder is {summary.encoder}", fields, as_json=json)
-
-
-def _parts(metrics: "StepMetrics") -> str:
-    """The loss's parts, where there are two."""
-    return "" if metrics.topical is None else f" (visual {metrics.visual:.4f} topical {metrics.topical:.4f})"
+    result(f"{how}{losses}{knn}; the encoder is {summary.encoder}", fields, as_json=as_json)

@@ -10,6 +10,7 @@ from hico_cli.console import complain, progress, raising_on_signals, result, tel
 from hico_cli.options import DEFAULT_ROOT, CacheDir, Ids, Json, Move, RetryFailed, Root, read_size
 
 if TYPE_CHECKING:
+    from hico_core.corpus.events import Summary
     from hico_core.corpus.records import SplitOptions
 
 
@@ -123,16 +124,17 @@ def split(
             cache_folder=cache_dir or default_cache_folder(),
             ray_address=None if engine == "local" else ray_address or os.environ.get("RAY_ADDRESS") or "local",
         )
+    _tell(summary, root=root, folder=f"{root}/{subset}", as_json=json)
+
+
+def _tell(summary: "Summary", *, root: str, folder: str, as_json: bool) -> None:
     text = (
         f"{summary.num_done} videos split, {summary.num_unchanged} unchanged, {summary.num_failed} failed; "
-        f"{summary.num_parts} clips in {root}/{subset}"
+        f"{summary.num_parts} clips in {folder}"
     )
-    fields = {**summary._asdict(), "folder": f"{root}/{subset}"}
-    result(
-        text,
-        {{"num_done": "num_split", "num_parts": "num_clips"}.get(k, k): v for k, v in fields.items()},
-        as_json=json,
-    )
+    names = {"num_done": "num_split", "num_parts": "num_clips"}
+    fields = {names.get(name, name): value for name, value in summary._asdict().items()}
+    result(text, {**fields, "folder": folder}, as_json=as_json)
     if summary.num_failed:
         before = f", {summary.num_failed_before} of them before (--retry-failed)" if summary.num_failed_before else ""
         complain(f"{summary.num_failed} videos failed{before}: {root}/failures.jsonl")

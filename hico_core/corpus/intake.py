@@ -321,9 +321,7 @@ def take_in(
     shard: Shard | None = None,
     ray_address: str | None = None,
 ) -> Generator[VideoEvent | Summary, None, None]:
-    """Take videos into a workspace, several at a time, leaving out those that are finished.
-
-    A video that cannot be used becomes a line of `<root>/failures.jsonl`, and the others are done all the same.
+    """Take videos into a workspace; those that cannot be used become lines of `<root>/failures.jsonl`.
 
     Args:
         candidates: the videos; of a shard, all of them.
@@ -348,21 +346,14 @@ def take_in(
         candidates = [candidate for candidate in candidates if shard.has(candidate.source.video_id)]
     tally = Tally(len(candidates))
     with opened_workspace(root, shard=shard):
-        if isinstance(root, Path):
-            made_here = {candidate.options.subset for candidate in candidates if candidate.options.kind == "split"}
-            for folder in ("records", *made_here):
-                (root / folder).mkdir(parents=True, exist_ok=True)
-        scratch.mkdir(parents=True, exist_ok=True)
+        _make_folders(root, scratch, candidates)
         alone = shard is None and isinstance(root, Path)
         sweep(scratch, alone=alone)
         work = partial(take_one, root=root, scratch=scratch, rules=rules, make=make)
         try:
-            todo: list[Candidate] = []
-            for planned in _plan(candidates, root=root, rules=rules, tally=tally):
-                if isinstance(planned, VideoEvent):
-                    yield planned
-                else:
-                    todo.append(planned)
+            planned = list(_plan(candidates, root=root, rules=rules, tally=tally))
+            yield from (event for event in planned if isinstance(event, VideoEvent))
+            todo = [candidate for candidate in planned if isinstance(candidate, Candidate)]
             if ray_address is None:
                 done = run_on_threads(work, todo, workers=workers, stop=stop)
             else:
@@ -377,6 +368,14 @@ def take_in(
             if alone and not any(scratch.iterdir()):
                 scratch.rmdir()
     yield tally.summary()
+
+
+def _make_folders(root: Location, scratch: Path, candidates: Sequence[Candidate]) -> None:
+    if isinstance(root, Path):
+        made_here = {candidate.options.subset for candidate in candidates if candidate.options.kind == "split"}
+        for folder in ("records", *made_here):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+    scratch.mkdir(parents=True, exist_ok=True)
 
 
 def _count(taken: Taken, tally: Tally) -> VideoEvent:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,30 +26,14 @@ from hico_core.interop.checkpoints import load_exactly, read_backbone_state
 from hico_core.model.heads import EMBEDDING_DIM
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG
-from hico_core.training.checkpoint import Progress, read_last
+from hico_core.training.checkpoint import Progress
 from hico_core.training.collapse import CollapseWatch
-from hico_core.training.distributed import (
-    World,
-    from_first,
-    gather_objects,
-    joined_world,
-    share_batch_norms,
-    share_of,
-)
-from hico_core.training.hardware import DeviceName, Precision, choose_device, choose_precision, keep_freed_memory
+from hico_core.training.distributed import World, gather_objects, share_batch_norms, share_of
+from hico_core.training.hardware import DeviceName, Precision, choose_precision, keep_freed_memory
 from hico_core.training.knn import knn_accuracy, read_features
 from hico_core.training.log import StepMetrics, require_wandb
 from hico_core.training.optim import LARS, parameter_groups
-from hico_core.training.run import (
-    CHANGEABLE_ON_RESUME,
-    FREE_ON_RESUME,
-    Learner,
-    Run,
-    Step,
-    go_on_from,
-    require_one_index,
-)
-from hico_core.training.run_folder import opened_run
+from hico_core.training.run import FREE_ON_RESUME, Learner, Run, Step, entered_run, go_on_from
 from hico_core.training.schedule import learning_rate, peak_learning_rate, sampling_distance
 from hico_core.training.step import ALONE, augmented_clips, describe_batch, train_step, whole_loss
 from hico_core.training.stopping import StopRequest
@@ -57,6 +41,9 @@ from hico_core.training.stopping import StopRequest
 _FREE_ON_RESUME = FREE_ON_RESUME | {
     *("train.checkpoint_epochs", "train.compile", "train.recompute", "train.wandb_project"),
 }
+
+# Below a run's folder: its encoder alone.
+_EXPORT = Path("export", "encoder.safetensors")
 
 
 class Prepared(NamedTuple):
@@ -176,7 +163,8 @@ def _build_model(
         keep_freed_memory()
     if config.train.compile:
         model.backbone.compile()
-    return model, replica_of(model, device, world)
+    replica = replica_of(model, device, world)
+    return model, replica.train()
 
 
 def replica_of(model: nn.Module, device: torch.device, world: World) -> nn.Module:
@@ -188,11 +176,6 @@ def replica_of(model: nn.Module, device: torch.device, world: World) -> nn.Modul
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
-
-
-def own_device(device: torch.device, world: World) -> torch.device:
-    """The GPU of this process among those of its machine."""
-    return torch.device("cuda", world.local_rank) if device.type == "cuda" else device
 
 
 def max_distance(progress: float, sampling: SamplingConfig) -> float | None:
@@ -253,10 +236,10 @@ def pretrain(
     """Train a HiCo model on the videos of an index, in as many processes as were started together.
 
     Args:
-        config: the whole configuration.
+        config: of the run.
         root: the workspace with index.parquet.
-        run_dir: where the run's files go.
-        device: where to train.
+        run_dir: where its files go.
+        device: as `choose_device` takes it.
         resume: go on from the run's last checkpoint; without one, start.
         allow_changed: let a resumed run have another batch size, number of processes or index.
         init_from: a checkpoint whose encoder a new run starts from.
@@ -269,45 +252,23 @@ def pretrain(
         Interrupted: a signal ended it; a checkpoint is written.
 
     """
-    changeable = CHANGEABLE_ON_RESUME if allow_changed else set()
-    chosen = choose_device(device)
-    with (
-        joined_world(chosen) as world,
-        opened_run(run_dir, config, resume=resume, free=_FREE_ON_RESUME, changeable=changeable)
-        if world.is_first
-        else nullcontext(),
+    with entered_run(run_dir, config, device, resume=resume, allow_changed=allow_changed, free=_FREE_ON_RESUME) as (
+        world,
+        own_device,
+        checkpoint,
     ):
-        # Read by one and sent to all: the others may not see the folder, or see an older state of it.
-        checkpoint = from_first(read_last(run_dir / "checkpoints") if world.is_first else None, world)
-        parts = prepare(config, root=root, device=own_device(chosen, world), init_from=init_from, world=world)
-        index = parts.videos.identity()
-        require_one_index(index, world)
-        learner = Learner(parts.model, parts.optimizer, parts.device)
-        progress = Progress(index=index, world_size=world.size)
-        if checkpoint is not None:
-            progress = go_on_from(
-                checkpoint,
-                learner,
-                config=config,
-                index=index,
-                world=world,
-                run_dir=run_dir,
-                allow_changed=allow_changed,
-            )
-        encoder = run_dir / "export" / "encoder.safetensors"
-        run = Run(
-            run_dir,
-            learner,
-            progress,
+        parts = prepare(config, root=root, device=own_device, init_from=init_from, world=world)
+        progress = go_on_from(
+            checkpoint,
+            Learner(parts.model, parts.optimizer, own_device),
             config=config,
+            index=parts.videos.identity(),
             world=world,
-            stop=stop or StopRequest(),
-            keep_every=config.train.checkpoint_epochs,
-            wandb_project=config.train.wandb_project,
-            encoder=(encoder, parts.model.backbone, picture_for(config.data, config.augment)),
+            run_dir=run_dir,
+            allow_changed=allow_changed,
         )
+        run = _run_of(parts, config, progress, run_dir=run_dir, world=world, stop=stop or StopRequest())
         collapse = CollapseWatch(width=EMBEDDING_DIM)
-        parts.replica.train()
         with closing(run):
             for step in run.steps(batches_from(progress.position, config, parts, world)):
                 for video_id, reason in step.newly_bad:
@@ -318,8 +279,25 @@ def pretrain(
                 if world.is_first:
                     on_step(metrics)
         knn = _knn_accuracy(parts, config, world)
-        steps_done = run.progress.position.step
-        return RunSummary(run_dir, encoder, steps_done, parts.precision, run.first_loss, run.last_loss, knn)
+        steps, encoder = run.progress.position.step, run_dir / _EXPORT
+        return RunSummary(run_dir, encoder, steps, parts.precision, run.first_loss, run.last_loss, knn)
+
+
+def _run_of(
+    parts: Prepared, config: Config, progress: Progress, *, run_dir: Path, world: World, stop: StopRequest
+) -> Run:
+    """The run of these parts, whose encoder is exported with each checkpoint."""
+    return Run(
+        run_dir,
+        Learner(parts.model, parts.optimizer, parts.device),
+        progress,
+        config=config,
+        world=world,
+        stop=stop,
+        keep_every=config.train.checkpoint_epochs,
+        wandb_project=config.train.wandb_project,
+        encoder=(run_dir / _EXPORT, parts.model.backbone, picture_for(config.data, config.augment)),
+    )
 
 
 def _do_step(step: Step, run: Run, config: Config, parts: Prepared, world: World) -> StepMetrics:

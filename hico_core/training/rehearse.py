@@ -11,6 +11,7 @@ from hico_core.errors import HicoError
 from hico_core.training.distributed import World
 from hico_core.training.hardware import DeviceName, Precision, choose_device
 from hico_core.training.loop import (
+    Prepared,
     batches_from,
     clips_of,
     learning_rate_at,
@@ -64,7 +65,6 @@ def rehearse(
     """
     training_videos(config, root=root, processes=processes)
     parts = prepare(config, root=root, device=choose_device(device), init_from=init_from)
-    parts.model.train()
     batches = batches_from(Position(), config, parts, World(size=processes))
     plan, batch = next(batches)
     batches.close()
@@ -78,10 +78,6 @@ def rehearse(
     step_seconds = time.monotonic() - began
     encoder = sum(p.numel() for p in parts.model.backbone.parameters())
     everything = sum(p.numel() for p in parts.model.parameters())
-    stored = [
-        *parts.model.state_dict().values(),
-        *(s["momentum_buffer"] for s in parts.optimizer.state.values()),
-    ]
     steps_per_epoch = len(parts.videos) / config.train.batch_size
     return Rehearsal(
         num_videos=len(parts.videos),
@@ -92,7 +88,7 @@ def rehearse(
         head_parameters=everything - encoder,
         processes=processes,
         batch_bytes=clips.nbytes,
-        checkpoint_bytes=sum(tensor.nbytes for tensor in stored),
+        checkpoint_bytes=_checkpoint_bytes(parts),
         peak_lr=peak_learning_rate(
             base_lr=config.optim.base_lr,
             videos_per_step=config.train.batch_size,
@@ -105,3 +101,9 @@ def rehearse(
         loss=loss,
         step_seconds=step_seconds,
     )
+
+
+def _checkpoint_bytes(parts: Prepared) -> int:
+    """Weights, statistics and momentum."""
+    momentum = [state["momentum_buffer"] for state in parts.optimizer.state.values()]
+    return sum(tensor.nbytes for tensor in [*parts.model.state_dict().values(), *momentum])

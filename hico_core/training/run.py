@@ -6,8 +6,8 @@ videos, the log and the time, and leaves everything on the disk from which it go
 
 import logging
 import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Collection, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
@@ -22,10 +22,20 @@ from hico_core.data.loader import Batch, PlannedStep, position_at
 from hico_core.data.pictures import Picture
 from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError, Interrupted, UsageError
-from hico_core.training.checkpoint import BEST, LAST, Content, Progress, export_encoder, restore, save_checkpoint
-from hico_core.training.distributed import World, gather_objects, largest
+from hico_core.training.checkpoint import (
+    BEST,
+    LAST,
+    Content,
+    Progress,
+    export_encoder,
+    read_last,
+    restore,
+    save_checkpoint,
+)
+from hico_core.training.distributed import World, from_first, gather_objects, joined_world, largest
+from hico_core.training.hardware import DeviceName, choose_device
 from hico_core.training.log import RunLog
-from hico_core.training.run_folder import write_config
+from hico_core.training.run_folder import opened_run, write_config
 from hico_core.training.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -82,8 +92,54 @@ def kept_epoch(before: float, now: float, *, every: int) -> int | None:
     return last if last > before else None
 
 
+class Entered(NamedTuple):
+    """What a training finds when it begins or goes on."""
+
+    world: World
+    device: torch.device  # of this process
+    checkpoint: Content | None  # the run's last one
+
+
+@contextmanager
+def entered_run(
+    run_dir: Path,
+    config: Config | FinetuneConfig,
+    device: DeviceName,
+    *,
+    resume: bool,
+    allow_changed: bool,
+    free: Collection[str],
+) -> Iterator[Entered]:
+    """Join the other processes, keep all others out of the run's folder, and read its last checkpoint.
+
+    One process reads it and sends it to all: the others may not see the folder, or see an older state of it.
+
+    Args:
+        run_dir: the run's folder.
+        config: of the run.
+        device: where to train.
+        resume: go on with an old run.
+        allow_changed: see `go_on_from`.
+        free: settings that may differ on resuming; see `opened_run`.
+
+    Raises:
+        HicoError: the processes do not find each other, the folder is of another run or in use, or its checkpoints
+            cannot be read.
+
+    """
+    chosen = choose_device(device)
+    with joined_world(chosen) as world, ExitStack() as stack:
+        checkpoint = None
+        if world.is_first:
+            changeable = CHANGEABLE_ON_RESUME if allow_changed else set()
+            stack.enter_context(opened_run(run_dir, config, resume=resume, free=free, changeable=changeable))
+            checkpoint = read_last(run_dir / "checkpoints")
+        own = torch.device("cuda", world.local_rank) if chosen.type == "cuda" else chosen
+        yield Entered(world, own, from_first(checkpoint, world))
+
+
 def go_on_from(
-    content: Content,
+    checkpoint: Content | None,
     learner: Learner,
     *,
     config: Config | FinetuneConfig,
@@ -92,17 +148,20 @@ def go_on_from(
     run_dir: Path,
     allow_changed: bool,
 ) -> Progress:
-    """Put a run's checkpoint in place, and find where it goes on.
+    """Put a run's checkpoint in place, and find where it goes on; without one, at the beginning.
 
     Where the videos or their number in a step have changed, that is after as many passes over them as were done.
 
     Raises:
         UsageError: something has changed that the result depends on, and `allow_changed` is not given.
-        HicoError: the checkpoint is of another model.
+        HicoError: the checkpoint is of another model, or the processes read different indexes.
 
     """
-    before = content.progress
-    restore(content, model=learner.model, optimizer=learner.optimizer, origin=run_dir / "checkpoints" / LAST)
+    _require_one_index(index, world)
+    if checkpoint is None:
+        return Progress(index=index, world_size=world.size)
+    before = checkpoint.progress
+    restore(checkpoint, model=learner.model, optimizer=learner.optimizer, origin=run_dir / "checkpoints" / LAST)
     if before.world_size != world.size:
         changed = f"{run_dir}: this run had {before.world_size} processes and has {world.size} now"
         if not allow_changed:
@@ -115,7 +174,7 @@ def go_on_from(
             raise UsageError(f"{changed}; go on with them with --allow-changed, or give another --name")
         logger.warning("%s; going on with them after %.2f epochs", changed, before.epochs_done)
     position = before.position
-    if other_videos or content.config["train"]["batch_size"] != config.train.batch_size:
+    if other_videos or checkpoint.config["train"]["batch_size"] != config.train.batch_size:
         position = position_at(
             before.epochs_done,
             step=position.step,
@@ -128,13 +187,8 @@ def go_on_from(
     return before.model_copy(update={"position": position, "world_size": world.size, "index": index})
 
 
-def require_one_index(index: IndexIdentity, world: World) -> None:
-    """Check that all processes read the same videos.
-
-    Raises:
-        HicoError: they do not.
-
-    """
+def _require_one_index(index: IndexIdentity, world: World) -> None:
+    """Check that all processes read the same videos."""
     for rank, other in enumerate(gather_objects(index, world)):
         changes = index.changes_to(other)
         if changes:

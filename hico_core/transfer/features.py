@@ -214,15 +214,13 @@ def _is_whole(row: _Row, folder: Path) -> bool:
     return bool(array.shape == (row.fields["rows"], row.fields["dim"]) and array.dtype == np.float32)
 
 
-def is_finished(row: _Row | None, source: Source, folder: Path, *, checksum: bool) -> bool:
+def is_finished(row: _Row, source: Source, folder: Path, *, checksum: bool) -> bool:
     """Whether a file has the features of this very source.
 
     Raises:
         HicoError: it has those of another video, which is still there; names both.
 
     """
-    if row is None:
-        return False
     if row.source.path != str(source.path):
         other = other_file(row.source, source._replace(clips=()))
         if other is not None:
@@ -272,58 +270,73 @@ def extract_features(
     """
     settings: dict[str, Any] = {
         **extractor.grid._asdict(),
+        "checkpoint": str(checkpoint),
         "checkpoint_sha256": sha256_of(checkpoint),
         "picture": extractor.picture._asdict(),
         "precision": extractor.precision.name,
     }
-    manifest = folder / "manifest.jsonl"
+    names = {job.source.video_id: f"{prefix}{job.source.video_id}{suffix}.npy" for job in jobs}
     tally = Tally(len(jobs))
     busy = f"{folder}: another hico command is writing features here; wait for it to end, or give another --name"
     with lock(folder / ".lock", refusal=busy):
         remove_abandoned(folder)
-        rows = _read_manifest(manifest)
+        rows = _read_manifest(folder / "manifest.jsonl")
         _require_same_settings(rows, settings, folder)
-        cut_json_lines(manifest, lambda row: True)  # what follows is appended
+        cut_json_lines(folder / "manifest.jsonl", lambda row: True)  # what follows is appended
         todo: list[FeatureJob] = []
-        for job in jobs:
-            if job.source.obstacle:
-                failure = Failure(stage="name", error=job.source.obstacle)
-                on_event(tally.add(job.source.video_id, str(job.source.path), "failed", failure=failure))
-                continue
-            name = _file_name(job, prefix, suffix)
-            if is_finished(rows.get(name), job.source, folder, checksum=checksum):
-                event = tally.add(
-                    job.source.video_id, str(job.source.path), "unchanged", num_parts=rows[name].fields["rows"]
-                )
-                on_event(event)
-            else:
-                todo.append(job)
+        for planned in _plan(jobs, names, rows, folder, tally, checksum=checksum):
+            todo.append(planned) if isinstance(planned, FeatureJob) else on_event(planned)
         try:
             extracted = extractor.extract_all([job.video for job in todo], cache=cache, workers=workers)
             for job, features in zip(todo, extracted, strict=True):
-                video_id, source = job.source.video_id, str(job.source.path)
-                if isinstance(features, BadVideo):
-                    failure = Failure(stage=features.stage, error=features.reason)
-                    on_event(tally.add(video_id, source, "failed", failure=failure))
-                    continue
-                name = _file_name(job, prefix, suffix)
-                read = _what_was_read(job.source, checksum=checksum)
-                row = _manifest_row(video_id, name, features, read, {**settings, "checkpoint": str(checkpoint)})
-                _write(folder, name, features.array, row)
-                on_event(tally.add(video_id, source, "done", num_parts=len(features.array)))
+                if not isinstance(features, BadVideo):
+                    read = _what_was_read(job.source, checksum=checksum)
+                    _write(folder, names[job.source.video_id], job.source.video_id, features, read, settings)
+                on_event(_count(job, features, tally))
         finally:
             update_failures(root, command="extract-features", fine=tally.fine, failed=tally.failed)
     return tally.summary()
 
 
-def _file_name(job: FeatureJob, prefix: str, suffix: str) -> str:
-    return f"{prefix}{job.source.video_id}{suffix}.npy"
+def _count(job: FeatureJob, features: Features | BadVideo, tally: Tally) -> VideoEvent:
+    video_id, source = job.source.video_id, str(job.source.path)
+    if isinstance(features, BadVideo):
+        failure = Failure(stage=features.stage, error=features.reason)
+        return tally.add(video_id, source, "failed", failure=failure)
+    return tally.add(video_id, source, "done", num_parts=len(features.array))
+
+
+def _plan(
+    jobs: Sequence[FeatureJob],
+    names: dict[str, str],
+    rows: dict[str, _Row],
+    folder: Path,
+    tally: Tally,
+    *,
+    checksum: bool,
+) -> Iterator[VideoEvent | FeatureJob]:
+    """Go through all videos before any work is done: those that are dealt with already, and those that are to do.
+
+    Raises:
+        HicoError: one may not have its file; see `is_finished`.
+
+    """
+    for job in jobs:
+        source = job.source
+        row = rows.get(names[source.video_id])
+        if source.obstacle:
+            failure = Failure(stage="name", error=source.obstacle)
+            yield tally.add(source.video_id, str(source.path), "failed", failure=failure)
+        elif row is not None and is_finished(row, source, folder, checksum=checksum):
+            yield tally.add(source.video_id, str(source.path), "unchanged", num_parts=row.fields["rows"])
+        else:
+            yield job
 
 
 def _require_same_settings(rows: dict[str, _Row], settings: dict[str, Any], folder: Path) -> None:
     for row in rows.values():
         for key, value in settings.items():
-            if row.fields.get(key) != value:
+            if key != "checkpoint" and row.fields.get(key) != value:  # its hash tells, not its name
                 raise HicoError(
                     f"{folder}: has features with {key}={row.fields.get(key)}, not {value}; give another --name, or "
                     "remove it"
@@ -338,12 +351,14 @@ def _what_was_read(source: Source, *, checksum: bool) -> SourceFile:
     return found
 
 
-def _write(folder: Path, name: str, array: np.ndarray, row: dict[str, Any]) -> None:
+def _write(
+    folder: Path, name: str, video_id: str, features: Features, read: SourceFile, settings: dict[str, Any]
+) -> None:
     """Write a video's file, whole or not at all, and then its line."""
     with written_beside(folder / name) as beside, beside.open("wb") as opened:
-        np.save(opened, array)
+        np.save(opened, features.array)
     with (folder / "manifest.jsonl").open("ab") as manifest:
-        manifest.write(json_line(row))
+        manifest.write(json_line(_manifest_row(video_id, name, features, read, settings)))
 
 
 def _manifest_row(

@@ -6,14 +6,10 @@ Videos and labels come from the index: its subset `train` is trained on, `test` 
 asked for.
 """
 
-import csv
-import io
-import json
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
-from statistics import fmean
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -26,7 +22,6 @@ from hico_core.config import FinetuneConfig
 from hico_core.corpus.addresses import Location, locate
 from hico_core.corpus.cache import LocalCache, default_cache_folder
 from hico_core.corpus.failures import FailedSource, update_failures
-from hico_core.corpus.files import write_text
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.records import Failure, sha256_of
 from hico_core.data.decode import require_decoder
@@ -40,12 +35,11 @@ from hico_core.errors import HicoError, Interrupted, UsageError
 from hico_core.interop.checkpoints import backbone_of, load_exactly, read_backbone_state, read_checkpoint
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.s3dg import S3DG
-from hico_core.training.checkpoint import BEST, Content, EncoderOrigin, Progress, parse_content, read_last
+from hico_core.training.checkpoint import BEST, LAST, Content, EncoderOrigin, parse_content
 from hico_core.training.distributed import (
     World,
     from_first,
     gather_objects,
-    joined_world,
     largest,
     mean_over_processes,
     share_of,
@@ -55,25 +49,16 @@ from hico_core.training.hardware import (
     FP32,
     DeviceName,
     Precision,
-    choose_device,
     choose_precision,
     keep_freed_memory,
 )
-from hico_core.training.loop import own_device, replica_of
+from hico_core.training.loop import replica_of
 from hico_core.training.optim import parameter_groups
-from hico_core.training.run import (
-    CHANGEABLE_ON_RESUME,
-    FREE_ON_RESUME,
-    Learner,
-    Run,
-    Step,
-    go_on_from,
-    require_one_index,
-)
-from hico_core.training.run_folder import opened_run
+from hico_core.training.run import FREE_ON_RESUME, Learner, Run, Step, entered_run, go_on_from
 from hico_core.training.schedule import learning_rate
 from hico_core.training.step import ALONE, augmented_clips
 from hico_core.training.stopping import StopRequest
+from hico_core.transfer.testing import Accuracy, Prediction, parts_that_are_right, predict, write_results
 
 # How the videos of a finished run are tested changes nothing that was learned.
 _FREE_ON_RESUME = FREE_ON_RESUME | {"test.views", "test.crops", "test.crop_part"}
@@ -92,32 +77,6 @@ class FinetuneMetrics(NamedTuple):
     step_seconds: float  # of the whole step, waiting included
     bad_videos: int  # different videos that could not be decoded, so far
     val_accuracy: float | None = None  # with the weights before the step; None where it was not measured
-
-
-class Prediction(NamedTuple):
-    """What the classifier says of a test video: a line of predictions.csv."""
-
-    video_id: str
-    label: int
-    predicted: int | None  # None: the video cannot be decoded, which counts as wrong
-    probability: float | None  # mean over the views
-    in_top5: bool
-
-
-class Accuracy(NamedTuple):
-    """Content of results.json."""
-
-    num_videos: int
-    num_failed: int  # cannot be decoded
-    top1: float  # part of all videos
-    top5: float
-    views: int
-    crops: int
-    steps: int
-    checkpoint: str  # the one that was tested
-    val_accuracy: float | None  # of that one, on the videos that chose it
-    encoder: str  # the file that the run started from
-    encoder_sha256: str
 
 
 class FinetuneSummary(NamedTuple):
@@ -168,15 +127,12 @@ def finetune(
 ) -> FinetuneSummary:
     """Train a classifier on the labelled videos of an index, then test it, in as many processes as were started.
 
-    Writes config.yaml, metrics.jsonl, checkpoints/, and, after the test, results.json and predictions.csv.
-
     Args:
-        config: the whole configuration.
+        config: of the run.
         root: the workspace with index.parquet.
-        run_dir: where the run's files go.
-        encoder: a checkpoint of ours or the authors' that a new run starts from; its heads are left out. A run that
-            goes on needs none.
-        device: where to train.
+        run_dir: where its files go: config.yaml, metrics.jsonl, checkpoints/, results.json and predictions.csv.
+        encoder: a checkpoint of ours or the authors' that a new run starts from; a run that goes on needs none.
+        device: as `choose_device` takes it.
         resume: go on from the run's last checkpoint; a finished run is only tested again.
         allow_changed: let a resumed run have another batch size, number of processes or index.
         on_step: told of each step, in the first process.
@@ -189,30 +145,19 @@ def finetune(
         Interrupted: a signal ended it; what was learned is in a checkpoint.
 
     """
-    changeable = CHANGEABLE_ON_RESUME if allow_changed else set()
-    chosen, stop = choose_device(device), stop or StopRequest()
-    with (
-        joined_world(chosen) as world,
-        opened_run(run_dir, config, resume=resume, free=_FREE_ON_RESUME, changeable=changeable)
-        if world.is_first
-        else nullcontext(),
+    stop = stop or StopRequest()
+    with entered_run(run_dir, config, device, resume=resume, allow_changed=allow_changed, free=_FREE_ON_RESUME) as (
+        world,
+        own_device,
+        checkpoint,
     ):
-        checkpoint = from_first(read_last(run_dir / "checkpoints") if world.is_first else None, world)
-        parts, origin = _prepare(config, root, encoder, checkpoint, own_device(chosen, world), world)
+        parts, origin = _prepare(config, root, encoder, checkpoint, own_device, world)
+        learner = Learner(parts.model, parts.optimizer, own_device)
         index = parts.videos.train.identity()
-        require_one_index(index, world)
-        learner = Learner(parts.model, parts.optimizer, parts.device)
-        progress = Progress(index=index, world_size=world.size, encoder=origin)
-        if checkpoint is not None:
-            progress = go_on_from(
-                checkpoint,
-                learner,
-                config=config,
-                index=index,
-                world=world,
-                run_dir=run_dir,
-                allow_changed=allow_changed,
-            )
+        progress = go_on_from(
+            checkpoint, learner, config=config, index=index, world=world, run_dir=run_dir, allow_changed=allow_changed
+        )
+        progress = progress.model_copy(update={"encoder": progress.encoder or origin})
         run = Run(run_dir, learner, progress, config=config, world=world, stop=stop)
         with closing(run):
             for step in run.steps(_batches(progress.position, config, parts, world)):
@@ -222,24 +167,17 @@ def finetune(
                 run.write(step, metrics.loss, metrics._asdict())
                 if world.is_first:
                     on_step(metrics)
-        tested = _load_best(run, config, parts, world) if len(parts.videos.val) else "last.pt"
+        tested = _load_best(run, config, parts, world) if len(parts.videos.val) else LAST
         predictions: list[Prediction] = []
-        failures: dict[str, str] = {}
-        mine = range(world.rank, len(parts.videos.test), world.size)
-        for number, (prediction, reason) in enumerate(_predictions(parts.videos.test, mine, config, parts), start=1):
+        num_mine = len(_share(parts.videos.test, world))
+        for prediction in _predictions(parts.videos.test, config, parts, world, stop):
             predictions.append(prediction)
-            if reason:
-                failures[prediction.video_id] = reason
-                on_bad_video(prediction.video_id, reason)
-            on_tested(number, len(mine))
-            if stop.signal_number is not None:
-                raise Interrupted(stop.signal_number, "stopped while testing; the same command with --resume goes on")
-        test = None
-        if len(parts.videos.test):
-            test = _report(predictions, failures, run, config, parts, root=root, tested=tested, world=world)
-        return FinetuneSummary(
-            run_dir, run.progress.position.step, parts.precision, run.first_loss, run.last_loss, test
-        )
+            if prediction.reason:
+                on_bad_video(prediction.video_id, prediction.reason)
+            on_tested(len(predictions), num_mine)
+        test = _report(predictions, run, config, parts, root=root, tested=tested, world=world)
+        steps = run.progress.position.step
+        return FinetuneSummary(run_dir, steps, parts.precision, run.first_loss, run.last_loss, test)
 
 
 def _prepare(
@@ -416,12 +354,16 @@ def classification_step(
     return mean_loss, accuracy
 
 
+def _share(videos: IndexedVideos, world: World) -> range:
+    """The numbers of the videos that this process looks at."""
+    return range(world.rank, len(videos), world.size)
+
+
 def _val_accuracy(config: FinetuneConfig, parts: _Parts, world: World) -> float:
     """Part of the videos for validation that are known, each process looking at its share of them."""
-    mine = range(world.rank, len(parts.videos.val), world.size)
-    found = [prediction for prediction, _ in _predictions(parts.videos.val, mine, config, parts)]
+    found = list(_predictions(parts.videos.val, config, parts, world, StopRequest()))
     together = list(chain.from_iterable(gather_objects(found, world)))
-    return fmean(prediction.predicted == prediction.label for prediction in together)
+    return parts_that_are_right(together)[0]
 
 
 def _load_best(run: Run, config: FinetuneConfig, parts: _Parts, world: World) -> str:
@@ -436,9 +378,15 @@ def _load_best(run: Run, config: FinetuneConfig, parts: _Parts, world: World) ->
 
 
 def _predictions(
-    videos: IndexedVideos, numbers: range, config: FinetuneConfig, parts: _Parts
-) -> Iterator[tuple[Prediction, str]]:
-    """What the classifier says of each of some videos, and why one cannot be decoded, else nothing."""
+    videos: IndexedVideos, config: FinetuneConfig, parts: _Parts, world: World, stop: StopRequest
+) -> Iterator[Prediction]:
+    """What the classifier says of each video of this process's share.
+
+    Raises:
+        Interrupted: a signal asked for the end.
+
+    """
+    numbers = _share(videos, world)
     data, test = config.data, config.test
     encoded = encode_videos(
         parts.model,
@@ -452,14 +400,15 @@ def _predictions(
     for number, video in zip(numbers, encoded, strict=True):
         video_id, label = videos.video_id(number), _label(videos, number)
         if video.rows is None:
-            yield Prediction(video_id, label, None, None, in_top5=False), video.reason
+            yield Prediction(video_id, label, None, None, in_top5=False, reason=video.reason)
         else:
-            yield predict(video_id, label, video.rows.softmax(dim=1)), ""
+            yield predict(video_id, label, video.rows.softmax(dim=1))
+        if stop.signal_number is not None:
+            raise Interrupted(stop.signal_number, "stopped while testing; the same command with --resume goes on")
 
 
 def _report(
     predictions: list[Prediction],
-    failures: dict[str, str],
     run: Run,
     config: FinetuneConfig,
     parts: _Parts,
@@ -467,16 +416,18 @@ def _report(
     root: Location,
     tested: str,
     world: World,
-) -> Accuracy:
-    """Put the predictions of all processes together, and write results.json, predictions.csv and the failures."""
+) -> Accuracy | None:
+    """Put the predictions of all processes together; write results.json, predictions.csv and the failures."""
     together = sorted(chain.from_iterable(gather_objects(predictions, world)))
-    reasons = dict(chain.from_iterable(part.items() for part in gather_objects(failures, world)))
+    if not together:
+        return None
+    top1, top5 = parts_that_are_right(together)
     origin = run.progress.encoder
     accuracy = Accuracy(
         num_videos=len(together),
         num_failed=sum(prediction.predicted is None for prediction in together),
-        top1=fmean(prediction.predicted == prediction.label for prediction in together),
-        top5=fmean(prediction.in_top5 for prediction in together),
+        top1=top1,
+        top5=top5,
         views=config.test.views,
         crops=config.test.crops,
         steps=run.progress.position.step,
@@ -486,29 +437,14 @@ def _report(
         encoder_sha256=origin.sha256 if origin else "",
     )
     if world.is_first:
-        _write_results(run.run_dir, accuracy, together)
+        write_results(run.run_dir, accuracy, together)
         test = parts.videos.test
         source_of = {test.video_id(number): test.source(number) for number in range(len(test))}
         failed = [
-            FailedSource(source_of[video_id], Failure(stage="decode", error=reason))
-            for video_id, reason in reasons.items()
+            FailedSource(source_of[prediction.video_id], Failure(stage="decode", error=prediction.reason))
+            for prediction in together
+            if prediction.reason
         ]
         fine = set(source_of.values()) - {failure.source for failure in failed}
         update_failures(root, command="finetune", fine=fine, failed=failed)
     return accuracy
-
-
-def predict(video_id: str, label: int, view_scores_VC: Tensor) -> Prediction:
-    """The class with the largest sum of probabilities over the views."""
-    mean_C = view_scores_VC.mean(dim=0)
-    top = mean_C.topk(min(5, len(mean_C))).indices.tolist()
-    return Prediction(video_id, label, top[0], float(mean_C[top[0]]), in_top5=label in top)
-
-
-def _write_results(run_dir: Path, test: Accuracy, predictions: list[Prediction]) -> None:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(Prediction._fields)
-    writer.writerows(predictions)
-    write_text(run_dir / "predictions.csv", table.getvalue())
-    write_text(run_dir / "results.json", json.dumps(test._asdict(), indent=2) + "\n")

@@ -24,7 +24,8 @@ from hico_core.model.s3dg import S3DG
 from hico_core.training.checkpoint import export_encoder
 from hico_core.training.optim import parameter_groups
 from hico_core.training.stopping import StopRequest
-from hico_core.transfer.finetune import FinetuneMetrics, FinetuneSummary, finetune, predict
+from hico_core.transfer.finetune import FinetuneMetrics, FinetuneSummary, finetune
+from hico_core.transfer.testing import predict
 
 TINY = [
     *("data.num_frames=8", "data.crop_size=32", "data.workers=0", "train.batch_size=4"),
