@@ -12,26 +12,42 @@ import torch
 from commands import TINY, assert_one_line, hico, hico_process
 from made_videos import numbered_video
 
+from hico_cli.main import app
 from hico_core.corpus.index import read_index
 from hico_core.data import decode as decode_module
 from hico_core.data.decode import Decoder
 from hico_core.interop.weights import export_state_dict
 from hico_core.model.hico import HicoModel
 
-COMMANDS = ["split", "index", "pretrain", "extract-features", "doctor"]
+# command -> an option or argument of its own
+COMMANDS = {
+    "split": "--segment-seconds",
+    "index": "--adopt",
+    "pretrain": "--init-from",
+    "extract-features": "--stride",
+    "finetune": "--linear",
+    "inspect": "--samples",
+    "convert": "--to",
+    "doctor": "--loader",
+    "config": "validate",
+}
 
 
 def test_help() -> None:
     done = hico("--help")
     assert done.returncode == 0
-    assert all(command in done.stdout for command in COMMANDS)
+    lines = [line.split() for line in done.stdout.partition("Commands:")[2].splitlines()]
+    assert {words[0] for words in lines if words} >= COMMANDS.keys()
+    assert {command.name for command in app.registered_commands} | {"config"} == COMMANDS.keys()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_each_command(command: str) -> None:
     done = hico(command, "--help")
     assert done.returncode == 0
-    assert "--root" in done.stdout and "HICO_ROOT" in done.stdout
+    assert COMMANDS[command] in done.stdout
+    has_root = command not in {"inspect", "convert", "config"}
+    assert ("--root" in done.stdout and "HICO_ROOT" in done.stdout) == has_root
 
 
 def test_wrong_usage() -> None:
