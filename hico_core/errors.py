@@ -35,7 +35,7 @@ class BadVideo(HicoError):
 
         """
         super().__init__(str(path), reason)
-        self.path = Path(path)
+        self.path = str(path)
         self.reason = reason
         self.stage = stage
         self.stderr_tail = list(stderr_lines[-_STDERR_TAIL:])

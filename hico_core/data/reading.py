@@ -161,6 +161,8 @@ def local_file(location: Location, *, cache: LocalCache, size_bytes: int | None 
             raise BadVideo(str(location), "no such file") from None
         except BadVideo:
             raise
-        except (OSError, HicoError) as error:
+        except HicoError as error:
+            raise BadVideo(str(location), str(error).removeprefix(f"{location}: ")) from error
+        except OSError as error:
             raise BadVideo(str(location), f"cannot be fetched ({error})") from error
         yield path

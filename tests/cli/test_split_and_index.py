@@ -161,7 +161,7 @@ def test_the_four_commands_on_a_bucket(videos: Path, tmp_path: Path, monkeypatch
     training = ["pretrain", *TINY, "--epochs", "2", "--max-steps", "1", "-o", "data.workers=2"]
     done = hico_process(*training, *cache, root="s3://corpus/root")
     assert done.returncode == 0, done.stderr
-    done = hico("extract-features", *root, *cache)
+    done = hico_process("extract-features", *cache, root="s3://corpus/root")
     assert done.returncode == 0, done.stderr
     assert len(read_index("s3://corpus/root")) == 7
     assert "root/training.txt" in keys_in("corpus")
