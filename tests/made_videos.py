@@ -51,6 +51,18 @@ def numbered_video(
     )
 
 
+def video_with_hidden_frames(path: Path, *, seconds: float, size: str = "160x120") -> None:
+    """VP8 in two passes has packets that are never shown, to which others refer: a packet is no frame there."""
+    numbered_video(path.with_suffix(".mp4"), seconds=seconds, size=size)
+    log = str(path.with_suffix(".log"))
+    how = ("-c:v", "libvpx", "-b:v", "1M", "-auto-alt-ref", "1", "-lag-in-frames", "16", "-passlogfile", log)
+    run_ffmpeg("-i", path.with_suffix(".mp4"), *how, "-pass", "1", "-f", "null", "-")
+    run_ffmpeg("-i", path.with_suffix(".mp4"), *how, "-pass", "2", path)
+    for made in path.parent.glob(f"{path.stem}.*"):
+        if made != path:
+            made.unlink()
+
+
 def painted_number(picture_HWC: np.ndarray) -> int:
     """Read back what `numbered_video` painted."""
     grey = picture_HWC.mean(axis=(0, 2))

@@ -3,6 +3,7 @@
 import random
 import subprocess
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import av
@@ -11,13 +12,15 @@ import pytest
 from made_videos import numbered_video, painted_number, run_ffmpeg
 
 from hico_core.corpus.clips import make_clips
-from hico_core.corpus.damage import damaged_timestamps
+from hico_core.corpus.damage import damaged_timestamps, good_clips
 from hico_core.corpus.encode import require_encoder
 from hico_core.corpus.ffmpeg import Ffmpeg, Finished, find_ffmpeg
 from hico_core.corpus.ids import find_sources
+from hico_core.corpus.plan import plan_clips
 from hico_core.corpus.probe import Packet, probe
 from hico_core.corpus.records import PROFILES, SplitOptions, VideoRecord, read_record
 from hico_core.corpus.split import SplitPolicy, split_videos
+from hico_core.corpus.verify import check_clips
 from hico_core.errors import BadVideo, HicoError
 
 SMALL = SplitOptions(short_side=96, preset="ultrafast", crf=10)
@@ -167,6 +170,32 @@ def test_a_search_for_damage_that_is_broken_off_drops_no_clips(
         )
 
 
+@pytest.mark.parametrize(
+    ("moment", "fps", "good"),
+    [
+        (7.0, None, [0, 10_000]),
+        (4.99, None, [5000, 10_000]),
+        (5.0, None, [0, 10_000]),
+        # At another rate, a picture may come from a frame just across the border.
+        (4.99, 15.0, [10_000]),
+        (5.02, 15.0, [10_000]),
+        (5.1, 15.0, [0, 10_000]),
+    ],
+)
+def test_clips_without_a_damaged_frame(moment: float, fps: float | None, good: list[int]) -> None:
+    plan = plan_clips([k / 30 for k in range(450)])
+    kept = good_clips(plan, [moment], options=SMALL.model_copy(update={"fps": fps}))
+    assert [clip.segment.start_ms for clip in kept] == good
+
+
+def test_damage_is_found_wherever_the_clock_of_a_file_begins(damaged: Path, tmp_path: Path) -> None:
+    """ffmpeg counts from the start of a file, packets from wherever their clock began."""
+    run_ffmpeg("-i", damaged, "-c", "copy", "-output_ts_offset", "7", tmp_path / "a.mkv")
+    record = split(tmp_path / "a.mkv", tmp_path / "root", SplitPolicy(on_corrupt="keep-good"))
+    assert record.failure is None, record.failure
+    assert [clip.start_ms for clip in record.clips] == [0, 10000, 15000]
+
+
 def test_no_clip_is_good(damaged: Path, tmp_path: Path) -> None:
     options = SMALL.model_copy(update={"segment_seconds": 30.0})
     record = split(damaged, tmp_path, SplitPolicy(on_corrupt="keep-good"), options)
@@ -210,6 +239,26 @@ def test_full_verification_decodes_each_clip(tmp_path: Path) -> None:
     make("fast")  # sees counts, times and sizes, which are as they should be
     with pytest.raises(BadVideo, match="its clip at 0 s d"):
         make("full")
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "good"), [(128, 96, True), (96, 128, True), (136, 96, False), (128, 100, False)]
+)
+def test_a_clip_has_the_shape_of_its_source(width: int, height: int, good: bool, tmp_path: Path) -> None:
+    """Sideways too, since rotation is baked in."""
+    numbered_video(tmp_path / "a.mp4", seconds=1, size="160x120")
+    run_ffmpeg("-i", tmp_path / "a.mp4", "-vf", f"scale={width}:{height}", "-crf", "10", tmp_path / "clip.mp4")
+    info = probe(tmp_path / "a.mp4")
+    seconds = info.frame_seconds
+    with nullcontext() if good else pytest.raises(BadVideo, match=f"has {width}x{height} pixels; expected sides of 96"):
+        check_clips(
+            tmp_path / "a.mp4",
+            plan_clips(seconds),
+            [tmp_path / "clip.mp4"],
+            frame_seconds=seconds,
+            info=info,
+            options=SMALL,
+        )
 
 
 def test_full_verification_passes_what_is_good(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from hico_core.errors import BadVideo
         ([k / 30 for k in range(90)], 30.0, False),
         ([round(k / 30, 3) for k in range(90)], 30.0, False),  # Matroska counts milliseconds
         ([0.0, 0.1, 0.2, 0.5, 0.6], 4 / 0.6, True),  # frames were dropped
+        ([(k + 0.2 * (k == 45)) / 30 for k in range(90)], 30.0, False),
+        ([(k + 0.3 * (k == 45)) / 30 for k in range(90)], 30.0, True),  # rounding could find its neighbour
         ([0.0], 1.0, False),
         ([0.0, 0.25], 4.0, False),
     ],

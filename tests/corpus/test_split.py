@@ -12,7 +12,7 @@ from typing import Any
 
 import av
 import pytest
-from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy
+from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy, video_with_hidden_frames
 from trees import tree
 
 from hico_core.corpus.encode import rate_of, read_frame_ticks
@@ -63,10 +63,18 @@ def test_lengths_must_be_positive(duration: float) -> None:
         ([0.0, 1.0, 12.0], [(0, 2, (0, 5000)), (2, 1, (10000, 15000))]),  # nothing falls into a hole
         ([k * 1001 / 30000 for k in range(151)], [(0, 150, (0, 5000)), (150, 1, (5000, 5038))]),
         ([0.0], [(0, 1, (0, 1000))]),  # one frame counts as a second
+        # The last frame begins within the last millisecond, after the last segment that the duration gives.
+        ([0.0, 0.0002, 0.0004, 5.0], [(0, 3, (0, 5000)), (3, 1, (5000, 5001))]),
     ],
 )
 def test_plan_clips(times: list[float], expected: list[tuple[int, int, tuple[int, int]]]) -> None:
     assert plan_clips(times) == [PlannedClip(Segment(*s), first, count) for first, count, s in expected]
+
+
+def test_borders_that_floating_point_falls_short_of() -> None:
+    assert 0.6 / 0.2 < 3
+    clips = plan_clips([0.0, 0.2, 0.4, 0.6], segment_seconds=0.2)
+    assert [(clip.first_frame, clip.segment.start_ms) for clip in clips] == [(0, 0), (1, 200), (2, 400), (3, 600)]
 
 
 def test_read_frame_ticks() -> None:
@@ -215,6 +223,24 @@ def test_any_rate_of_any_number_of_frames(fps: float, num_frames: int, tmp_path:
         assert record is not None and record.failure is None, record
         assert [number for clip in record.clips for number in numbers_in(root / clip.path)] == expected
         assert {clip.num_frames for clip in record.clips[:-1]} <= {int(fps), int(fps) + 1}
+
+
+def test_packets_that_are_no_frames(tmp_path: Path) -> None:
+    """Counted by packets, a border would lie some frames too early, though there are as many clips."""
+    video_with_hidden_frames(tmp_path / "a.webm", seconds=7)
+    assert len(probe(tmp_path / "a.webm").timestamps) > 210
+    split(tmp_path / "a.webm", tmp_path / "root", policy=SplitPolicy(verify="full"))
+    clips = sorted((tmp_path / "root/train").iterdir())
+    assert [numbers_in(clip) for clip in clips] == list(expected_numbers(tmp_path / "a.webm").values())
+
+
+def test_what_a_source_says_of_itself_is_in_no_clip(tmp_path: Path) -> None:
+    numbered_video(tmp_path / "plain.mp4", seconds=2)
+    run_ffmpeg("-i", tmp_path / "plain.mp4", "-c", "copy", "-metadata", "title=where I live", tmp_path / "a.mp4")
+    split(tmp_path / "a.mp4", tmp_path / "root")
+    (clip,) = (tmp_path / "root/train").iterdir()
+    with av.open(str(clip)) as container:
+        assert "title" not in container.metadata
 
 
 def test_tail_can_be_dropped(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from av import VideoFrame
-from made_videos import numbered_video, painted_number, run_ffmpeg
+from made_videos import numbered_video, painted_number, run_ffmpeg, video_with_hidden_frames
 
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ids import find_sources
@@ -44,8 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     numbered_video(folder / "steady.mp4", seconds=12, size="160x160")
     numbered_video(folder / "uneven.mp4", seconds=12, keep="not(between(t,3,9.5))", size="160x160")
     numbered_video(folder / "dropped.mkv", seconds=8, keep="gt(random(5),0.3)", size="160x160")
-    vp8 = ("-c:v", "libvpx", "-crf", "4", "-b:v", "4M", "-auto-alt-ref", "1")
-    numbered_video(folder / "hidden.webm", seconds=5, output=vp8, size="160x160")
+    video_with_hidden_frames(folder / "hidden.webm", seconds=5, size="160x160")
     return folder
 
 
