@@ -216,6 +216,19 @@ def test_times_of_all_frames(folder: Path) -> None:
         assert frame_times(folder / name) == pytest.approx([moment - times[0] for moment in times])
 
 
+@pytest.mark.parametrize("name", ["clip.mp4", "b_frames.mp4", "open_gop.mp4"])
+@pytest.mark.parametrize("constant_fps", [None, 30.0])
+def test_seeking_finds_each_frame_at_the_first_try(
+    folder: Path, name: str, constant_fps: float | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Decoding from the start would find it as well, and hide that seeking or passing over frames went wrong."""
+    pictures = all_frames(folder / name)
+    for number in range(0, len(pictures), 7):
+        (found,) = decode_frames(folder / name, [number], constant_fps=constant_fps)
+        np.testing.assert_array_equal(found.numpy(), pictures[number])
+    assert "seeking missed a frame" not in caplog.text
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_frames_far_apart_are_found_one_after_the_other(folder: Path, name: str) -> None:
     """Also where a keyframe lies between them, from which it is quicker to begin anew."""
