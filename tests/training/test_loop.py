@@ -408,6 +408,8 @@ def test_broken_videos_end_the_run_or_are_replaced(broken_root: Path, tmp_path: 
     assert [video_id for video_id, _ in told] == ["b"], "told once"
     assert "v_b_" in told[0][1] and "has 8 bytes instead of" in told[0][1]
     assert metrics_of(tmp_path / "lenient")[-1]["bad_videos"] == 1
+    content = torch.load(tmp_path / "lenient/checkpoints/last.pt", weights_only=True)
+    assert content["progress"]["bad_videos"] == ["b"], "so that it is told once, and counted, in a run that goes on"
 
 
 def test_a_corpus_that_cannot_be_decoded_at_all(broken_root: Path, tmp_path: Path) -> None:
