@@ -26,7 +26,7 @@ from hico_core.interop.checkpoints import load_exactly, read_backbone_state
 from hico_core.model.heads import EMBEDDING_DIM
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG
-from hico_core.training.checkpoint import Progress
+from hico_core.training.checkpoint import Content
 from hico_core.training.collapse import CollapseWatch
 from hico_core.training.distributed import World, gather_objects, share_batch_norms, share_of
 from hico_core.training.hardware import DeviceName, Precision, choose_precision, keep_freed_memory
@@ -258,19 +258,10 @@ def pretrain(
         checkpoint,
     ):
         parts = prepare(config, root=root, device=own_device, init_from=init_from, world=world)
-        progress = go_on_from(
-            checkpoint,
-            Learner(parts.model, parts.optimizer, own_device),
-            config=config,
-            index=parts.videos.identity(),
-            world=world,
-            run_dir=run_dir,
-            allow_changed=allow_changed,
-        )
-        run = _run_of(parts, config, progress, run_dir=run_dir, world=world, stop=stop or StopRequest())
+        run = _run_of(parts, config, checkpoint, world, stop or StopRequest(), run_dir, allow_changed=allow_changed)
         collapse = CollapseWatch(width=EMBEDDING_DIM)
         with closing(run):
-            for step in run.steps(batches_from(progress.position, config, parts, world)):
+            for step in run.steps(batches_from(run.progress.position, config, parts, world)):
                 for video_id, reason in step.newly_bad:
                     on_bad_video(video_id, reason)
                 metrics = _do_step(step, run, config, parts, world)
@@ -279,17 +270,29 @@ def pretrain(
                 if world.is_first:
                     on_step(metrics)
         knn = _knn_accuracy(parts, config, world)
-        steps, encoder = run.progress.position.step, run_dir / _EXPORT
-        return RunSummary(run_dir, encoder, steps, parts.precision, run.first_loss, run.last_loss, knn)
+        encoder = run_dir / _EXPORT
+        return RunSummary(run_dir, encoder, run.steps_done, parts.precision, run.first_loss, run.last_loss, knn)
 
 
 def _run_of(
-    parts: Prepared, config: Config, progress: Progress, *, run_dir: Path, world: World, stop: StopRequest
+    parts: Prepared,
+    config: Config,
+    checkpoint: Content | None,
+    world: World,
+    stop: StopRequest,
+    run_dir: Path,
+    *,
+    allow_changed: bool,
 ) -> Run:
-    """The run of these parts, whose encoder is exported with each checkpoint."""
+    """The run of these parts, where it stands; its encoder is exported with each checkpoint."""
+    learner = Learner(parts.model, parts.optimizer, parts.device)
+    index = parts.videos.identity()
+    progress = go_on_from(
+        checkpoint, learner, config=config, index=index, world=world, run_dir=run_dir, allow_changed=allow_changed
+    )
     return Run(
         run_dir,
-        Learner(parts.model, parts.optimizer, parts.device),
+        learner,
         progress,
         config=config,
         world=world,

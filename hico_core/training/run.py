@@ -352,6 +352,11 @@ class Run:
             self._log.close()
 
     @property
+    def steps_done(self) -> int:
+        """Of the whole run."""
+        return self.progress.position.step
+
+    @property
     def first_loss(self) -> float | None:
         """Mean loss of this call's first steps; None if it had nothing left to do."""
         return fmean(self.losses[:_LOSSES_IN_A_MEAN]) if self.losses else None

@@ -268,13 +268,7 @@ def extract_features(
             another command is writing there.
 
     """
-    settings: dict[str, Any] = {
-        **extractor.grid._asdict(),
-        "checkpoint": str(checkpoint),
-        "checkpoint_sha256": sha256_of(checkpoint),
-        "picture": extractor.picture._asdict(),
-        "precision": extractor.precision.name,
-    }
+    settings = _settings(extractor, checkpoint)
     names = {job.source.video_id: f"{prefix}{job.source.video_id}{suffix}.npy" for job in jobs}
     tally = Tally(len(jobs))
     busy = f"{folder}: another hico command is writing features here; wait for it to end, or give another --name"
@@ -296,6 +290,17 @@ def extract_features(
         finally:
             update_failures(root, command="extract-features", fine=tally.fine, failed=tally.failed)
     return tally.summary()
+
+
+def _settings(extractor: FeatureExtractor, checkpoint: Path) -> dict[str, Any]:
+    """What all features of a folder have in common."""
+    return {
+        **extractor.grid._asdict(),
+        "checkpoint": str(checkpoint),
+        "checkpoint_sha256": sha256_of(checkpoint),
+        "picture": extractor.picture._asdict(),
+        "precision": extractor.precision.name,
+    }
 
 
 def _count(job: FeatureJob, features: Features | BadVideo, tally: Tally) -> VideoEvent:

@@ -152,15 +152,9 @@ def finetune(
         checkpoint,
     ):
         parts, origin = _prepare(config, root, encoder, checkpoint, own_device, world)
-        learner = Learner(parts.model, parts.optimizer, own_device)
-        index = parts.videos.train.identity()
-        progress = go_on_from(
-            checkpoint, learner, config=config, index=index, world=world, run_dir=run_dir, allow_changed=allow_changed
-        )
-        progress = progress.model_copy(update={"encoder": progress.encoder or origin})
-        run = Run(run_dir, learner, progress, config=config, world=world, stop=stop)
+        run = _run_of(parts, config, checkpoint, origin, world, stop, run_dir, allow_changed=allow_changed)
         with closing(run):
-            for step in run.steps(_batches(progress.position, config, parts, world)):
+            for step in run.steps(_batches(run.progress.position, config, parts, world)):
                 for video_id, reason in step.newly_bad:
                     on_bad_video(video_id, reason)
                 metrics = _do_step(step, run, config, parts, world)
@@ -176,8 +170,28 @@ def finetune(
                 on_bad_video(prediction.video_id, prediction.reason)
             on_tested(len(predictions), num_mine)
         test = _report(predictions, run, config, parts, root=root, tested=tested, world=world)
-        steps = run.progress.position.step
-        return FinetuneSummary(run_dir, steps, parts.precision, run.first_loss, run.last_loss, test)
+        return FinetuneSummary(run_dir, run.steps_done, parts.precision, run.first_loss, run.last_loss, test)
+
+
+def _run_of(
+    parts: _Parts,
+    config: FinetuneConfig,
+    checkpoint: Content | None,
+    origin: EncoderOrigin | None,
+    world: World,
+    stop: StopRequest,
+    run_dir: Path,
+    *,
+    allow_changed: bool,
+) -> Run:
+    """The run of these parts, where it stands; it remembers the encoder that it began from."""
+    learner = Learner(parts.model, parts.optimizer, parts.device)
+    index = parts.videos.train.identity()
+    progress = go_on_from(
+        checkpoint, learner, config=config, index=index, world=world, run_dir=run_dir, allow_changed=allow_changed
+    )
+    progress = progress.model_copy(update={"encoder": progress.encoder or origin})
+    return Run(run_dir, learner, progress, config=config, world=world, stop=stop)
 
 
 def _prepare(
