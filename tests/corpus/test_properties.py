@@ -69,7 +69,7 @@ def pictures_of(path: Path) -> list[tuple[float, np.ndarray]]:
 
 
 @given(source=sources)
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None)
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None)
 def test_clips_partition_any_source(source: MadeSource) -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
