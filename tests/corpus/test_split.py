@@ -334,12 +334,12 @@ def test_an_id_is_not_taken_from_another_video(tmp_path: Path) -> None:
     assert tree(tmp_path / "root") == before
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_killed_and_run_again_gives_the_same_tree(tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_and_run_again_gives_the_same_tree(tmp_path: Path, how: signal.Signals) -> None:
     videos = tmp_path / "videos"
     videos.mkdir()
-    for name in "abcd":
-        numbered_video(videos / f"{name}.mp4", seconds=8, size="320x240")
+    for name in "abc":
+        numbered_video(videos / f"{name}.mp4", seconds=8)
     command = [
         sys.executable,
         "-c",
@@ -360,12 +360,9 @@ def test_killed_and_run_again_gives_the_same_tree(tmp_path: Path, how: signal.Si
         os.kill(process.pid, how)
         said = process.stderr.read()
         process.wait(timeout=20)
-    if how == signal.SIGKILL:
-        assert process.returncode == -9
-    else:
-        assert process.returncode == 128 + how
-        assert said.splitlines()[-1] == "hico: stopped; the same command goes on"
-        assert not (root / ".tmp").exists()
+    assert process.returncode == 128 + how
+    assert said.splitlines()[-1] == "hico: stopped; the same command goes on"
+    assert not (root / ".tmp").exists()
     records = {path.stem for path in (root / "records").glob("*.json")}
     assert "a" in records
     for clip in (root / "train").iterdir():

@@ -84,7 +84,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SETTINGS = [*TINY, "-o", "data.workers=0", "-o", "data.crop_size=32", "-o", "train.checkpoint_seconds=0"]
-RUN = ["pretrain", *SETTINGS, "--batch-size", "4", "--epochs", "6", "--nproc", "2"]
+RUN = ["pretrain", *SETTINGS, "--batch-size", "4", "--epochs", "4", "--nproc", "2"]
 
 
 def pretrain(root: Path, name: str, *more: str) -> None:
@@ -116,7 +116,7 @@ def steps_of(root: Path, name: str) -> list[int]:
 
 
 def test_stopped_and_resumed_is_never_stopped(root: Path, undisturbed: dict[str, torch.Tensor]) -> None:
-    pretrain(root, "resumed", "--max-steps", "4")
+    pretrain(root, "resumed", "--max-steps", "3")
     pretrain(root, "resumed", "--resume")
     assert same(last_weights(root, "resumed"), undisturbed)
     assert steps_of(root, "resumed") == steps_of(root, "undisturbed")
@@ -125,7 +125,7 @@ def test_stopped_and_resumed_is_never_stopped(root: Path, undisturbed: dict[str,
     done = hico(*resume, root=root)
     assert_one_line(done, 2, "had 2 processes and has 1 now; give it as many as before, or --allow-changed")
     assert_one_line(hico(*resume, "--batch-size", "3", root=root), 2, "train.batch_size=4, not 3")
-    done = hico(*resume, "--batch-size", "3", "--max-steps", "10", "--allow-changed", root=root)
+    done = hico(*resume, "--batch-size", "3", "--max-steps", "7", "--allow-changed", root=root)
     assert done.returncode == 0, done.stderr
 
 
@@ -158,7 +158,7 @@ def arguments_of_all() -> list[tuple[int, list[str]]]:
     return sorted(found)
 
 
-def test_sigterm_writes_a_checkpoint(root: Path, undisturbed: dict[str, torch.Tensor]) -> None:
+def test_sigterm_writes_a_checkpoint(root: Path) -> None:
     command = [sys.executable, "-m", "hico_cli", *RUN, "--name", "terminated", "--root", str(root)]
     with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
@@ -166,8 +166,8 @@ def test_sigterm_writes_a_checkpoint(root: Path, undisturbed: dict[str, torch.Te
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 143
-    pretrain(root, "terminated", "--resume")
-    assert same(last_weights(root, "terminated"), undisturbed)
+    checkpoint = torch.load(root / "runs/terminated/checkpoints/last.pt", weights_only=True)
+    assert checkpoint["progress"]["position"]["step"] == steps_of(root, "terminated")[-1]
 
 
 def test_an_error_in_one_process_ends_all_with_one_line(root: Path) -> None:
