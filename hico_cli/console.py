@@ -61,13 +61,16 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
 
 
-def telling(report: Report, *, done: str, parts: str) -> "Callable[[VideoEvent], None]":
+def telling(
+    report: Report, *, done: str, parts: str, more: Callable[[], str] = lambda: ""
+) -> "Callable[[VideoEvent], None]":
     """What to do at each video: move the progress on, and say what failed or is worth knowing.
 
     Args:
         report: from `progress`.
         done: what happened to a video that is done, in one word.
         parts: what its parts are called.
+        more: what else to say at each video.
 
     """
 
@@ -77,7 +80,8 @@ def telling(report: Report, *, done: str, parts: str) -> "Callable[[VideoEvent],
         outcome = done if event.outcome == "done" else event.outcome
         count = f"{event.num_done}/{event.num_videos}"
         fields = {"video": event.video_id, "outcome": outcome, parts: event.num_parts}
-        report(event.num_done, f"{count} {event.video_id}: {outcome}, {event.num_parts} {parts}", fields)
+        said = ", ".join(filter(None, [f"{event.num_parts} {parts}", more()]))
+        report(event.num_done, f"{count} {event.video_id}: {outcome}, {said}", fields)
 
     return on_event
 

@@ -1,7 +1,10 @@
 """`hico extract-features`: a checkpoint and videos -> dense features."""
 
+import json as json_module
+import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,10 +18,19 @@ from hico_cli.options import (
     Json,
     Root,
     local_part,
+    read_shard,
     read_size,
     require_file_name_part,
 )
 from hico_core.errors import HicoError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hico_core.corpus.addresses import Location
+    from hico_core.training.encoder import Meter
+    from hico_core.transfer.extraction import FeatureJob, Shard
+    from hico_core.transfer.rehearsal import ExtractionPlan
 
 
 def extract_features(
@@ -31,51 +43,126 @@ def extract_features(
         Path | None,
         typer.Option(help=".safetensors, our .pt or the authors' .pyth. Default: ROOT's newest run."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the folder in ROOT/features. Default: the run's.")] = None,
-    window: Annotated[int, typer.Option(help="Frames in a window.")] = 16,
-    stride: Annotated[int, typer.Option(help="Frames from one window to the next.")] = 16,
-    fps: Annotated[float, typer.Option(help="Frames a second that are looked at.")] = 15.0,
-    prefix: Annotated[str, typer.Option(help="Put before each file's id, such as v_ for ActivityNet.")] = "",
+    name: Annotated[str | None, typer.Option(help="The folder in ROOT/features. Default: the run's name.")] = None,
+    preset: Annotated[
+        Literal["anet", "hacs", "thumos", "clip"],
+        typer.Option(help="Windows as ActivityNet, HACS or THUMOS features have them, or as in pretraining (clip)."),
+    ] = "hacs",
+    window: Annotated[int | None, typer.Option(help="Frames in a window. Default: 16.")] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Frames from one window to the next. Default: 16; thumos: 4.")
+    ] = None,
+    fps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|native", help="Frames a second that are looked at; native: the video's own. Default: 15."
+        ),
+    ] = None,
+    align: Annotated[
+        Literal["start", "center"],
+        typer.Option(help="The first window begins with the video, or windows lie around the middles of the strides."),
+    ] = "start",
+    tail: Annotated[
+        Literal["pad", "drop", "shift"],
+        typer.Option(help="A last window that is not full: repeat the last frame, leave it out, or move it back."),
+    ] = "pad",
+    file_format: Annotated[
+        Literal["npy", "npz", "pt", "hdf5", "parquet"],
+        typer.Option("--format", help="hdf5: .npy files, and all of them once more in features.hdf5."),
+    ] = "npy",
+    dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Of the numbers in the files.")] = "float32",
+    pool: Annotated[
+        Literal["avg", "max", "none"], typer.Option(help="Over the encoder's maps; none: [T, 1024, t, h, w].")
+    ] = "avg",
+    layer: Annotated[
+        Literal["pooled", "projection"],
+        typer.Option(help="The encoder's 1024 numbers, or the 128 that pretraining compares (needs a .pt or .pyth)."),
+    ] = "pooled",
+    prefix: Annotated[
+        str | None, typer.Option(help="Put before each file's id, such as v_ for ActivityNet (preset anet).")
+    ] = None,
     suffix: Annotated[str, typer.Option(help="Put after each file's id.")] = "",
     id_rule: Ids = "stem",
     checksum: Annotated[
         bool, typer.Option("--checksum", help="Tell sources apart by their bytes, not by size and time.")
     ] = False,
+    batch_size: Annotated[
+        str | None, typer.Option(metavar="N|auto", help="Windows encoded together; auto: what a GPU's memory holds.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that read. Default: one a core, at most 8.")
+    ] = None,
+    nproc: Annotated[
+        int, typer.Option("--nproc", min=1, help="Processes on this machine that share the videos, a GPU each.")
+    ] = 1,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only part I of N, for job arrays.")] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="Here, or on a Ray cluster.")] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(help="Of the cluster's head. Default: RAY_ADDRESS, else a new one on this machine.")
     ] = None,
     device: Device = "auto",
     cache_dir: CacheDir = None,
     cache_size: CacheSize = "20GB",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell rows, bytes and hours, measured on a few batches; write nothing.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Extract a [T, 1024] float32 array per video: row i is the window that starts i * stride / fps seconds in.
+    """Extract a [T, 1024] array per video: row i is the window that starts i * stride / fps seconds in.
 
     Writes ROOT/features/NAME/<id>.npy and a line a video in manifest.jsonl. Finished videos are left alone. Exit
     code 3: some videos failed; they are listed in ROOT/failures.jsonl.
     """
     from hico_core.corpus.addresses import locate, require_reachable
     from hico_core.corpus.cache import LocalCache, default_cache_folder
-    from hico_core.corpus.ids import find_sources
-    from hico_core.corpus.index import read_index_table
-    from hico_core.data.videos import COLUMNS, IndexedVideos
-    from hico_core.transfer.features import FeatureExtractor, jobs_of_files, jobs_of_index
-    from hico_core.transfer.features import extract_features as extract
+    from hico_core.training.encoder import Meter
+    from hico_core.transfer.extraction import Files, Shard
+    from hico_core.transfer.extraction import extract_features as extract
+    from hico_core.transfer.features import FeatureExtractor
+    from hico_core.transfer.manifest import pack_into_hdf5, require_hdf5
+    from hico_core.transfer.presets import PRESETS
 
+    windows = PRESETS[preset]
+    prefix = windows.prefix if prefix is None else prefix
     for option, text in (("--name", name or ""), ("--prefix", prefix), ("--suffix", suffix)):
         require_file_name_part(text, option=option)
+    part = read_shard(shard) if shard else (1, 1)
+    packed = file_format == "hdf5"
+    if packed:
+        require_hdf5()
+    if packed and shard:
+        raise typer.BadParameter("needs all videos; run the command once more without --shard", param_hint="--format")
     place = locate(root)
     require_reachable(place)
     checkpoint = checkpoint or newest_encoder(local_part(place))
-    if inputs:
-        jobs = jobs_of_files(find_sources(inputs, id_rule=id_rule))
-    else:
-        jobs = jobs_of_index(IndexedVideos(read_index_table(place, columns=COLUMNS), root=place))
-    extractor = FeatureExtractor.from_checkpoint(checkpoint, window=window, stride=stride, fps=fps, device=device)
-    folder = local_part(place) / "features" / (name or _run_name(checkpoint))
+    folder = place / "features" / (name or _run_name(checkpoint))
+    if nproc > 1 and not dry_run:
+        _extract_in_processes(nproc, Shard(*part), folder, root=root, packed=packed, as_json=json)
+        return
+    jobs = _jobs(inputs, place, id_rule=id_rule)
+    extractor = FeatureExtractor.from_checkpoint(
+        checkpoint,
+        window=window or windows.window,
+        stride=stride or windows.stride,
+        fps=windows.fps if fps is None else _read_fps(fps),
+        align=align,
+        tail=tail,
+        pool=pool,
+        layer=layer,
+        device=device,
+        batch_size=_read_batch_size(batch_size),
+    )
+    cache = LocalCache(cache_dir or default_cache_folder(), size_bytes=read_size(cache_size))
+    files = Files(prefix, suffix, "npy" if file_format == "hdf5" else file_format, dtype)
+    if dry_run:
+        from hico_core.transfer.rehearsal import rehearse_extraction
+
+        _tell_plan(rehearse_extraction(jobs, extractor=extractor, cache=cache, files=files, workers=workers), json)
+        return
+    meter = Meter()
     with (
         raising_on_signals("stopped; the same command goes on"),
-        progress("features", total=len(jobs), as_json=json) as report,
+        progress("features", total=len(Shard(*part).part_of(jobs)), as_json=json) as report,
     ):
         summary = extract(
             jobs,
@@ -83,28 +170,121 @@ def extract_features(
             checkpoint=checkpoint,
             root=place,
             folder=folder,
-            cache=LocalCache(cache_dir or default_cache_folder(), size_bytes=read_size(cache_size)),
-            prefix=prefix,
-            suffix=suffix,
+            cache=cache,
+            files=files,
             checksum=checksum,
             workers=workers,
-            on_event=telling(report, done="extracted", parts="rows"),
+            shard=Shard(*part),
+            ray_address=None if engine == "local" else ray_address or os.environ.get("RAY_ADDRESS") or "local",
+            meter=meter,
+            on_event=telling(report, done="extracted", parts="rows", more=lambda: _speed(meter)),
         )
-    text = (
-        f"{summary.num_done} videos extracted, {summary.num_unchanged} unchanged, {summary.num_failed} failed; "
-        f"the features are in {folder}"
-    )
+        if packed:
+            pack_into_hdf5(folder)
     fields = {
         "num_extracted": summary.num_done,
         "num_unchanged": summary.num_unchanged,
         "num_failed": summary.num_failed,
         "num_rows": summary.num_parts,
-        "manifest": str(folder / "manifest.jsonl"),
+        "rows_per_second": meter.rows_per_second,
+        "waiting": meter.waiting_part,
     }
-    result(text, fields, as_json=json)
-    if summary.num_failed:
-        complain(f"{summary.num_failed} videos failed: {root}/failures.jsonl")
+    _tell(fields, folder, root=root, as_json=json)
+
+
+def _jobs(
+    inputs: "Sequence[str] | None", place: "Location", *, id_rule: Literal["stem", "relpath"]
+) -> "list[FeatureJob]":
+    from hico_core.corpus.ids import find_sources
+    from hico_core.corpus.index import read_index_table
+    from hico_core.data.videos import COLUMNS, IndexedVideos
+    from hico_core.transfer.extraction import jobs_of_files, jobs_of_index
+
+    if inputs:
+        return jobs_of_files(find_sources(inputs, id_rule=id_rule))
+    return jobs_of_index(IndexedVideos(read_index_table(place, columns=COLUMNS), root=place))
+
+
+def _extract_in_processes(
+    nproc: int, part: "Shard", folder: "Location", *, root: str, packed: bool, as_json: bool
+) -> None:
+    """Run this command once a process, each with a shard of the videos, and tell what became of all."""
+    from hico_core.training.launch import without_options
+    from hico_core.transfer.local_shards import run_shards
+    from hico_core.transfer.manifest import pack_into_hdf5
+
+    # hdf5 stands for .npy files, which are packed once all are there.
+    arguments = without_options(sys.argv[1:], ["--nproc", "--shard", *(["--format"] if packed else [])])
+    arguments = [argument for argument in arguments if argument != "--json"]
+    num_done = 0
+    with (
+        raising_on_signals("stopped; the same command goes on"),
+        progress("features", total=0, as_json=as_json) as report,
+    ):
+
+        def on_line(line: str) -> None:
+            nonlocal num_done
+            if line.startswith("{"):
+                event = json_module.loads(line)
+                num_done += 1
+                text = f"{num_done} {event['video']}: {event['outcome']}, {event['rows']} rows"
+                report(num_done, text, event)
+            else:
+                print(line, file=sys.stderr, flush=True)
+
+        results = run_shards(arguments, shards=part.split(nproc), on_line=on_line)
+        failed = [shard.exit_code for shard in results if not shard.fields]
+        if failed:
+            raise typer.Exit(max(failed))
+        if packed:
+            pack_into_hdf5(folder)
+    names = ("num_extracted", "num_unchanged", "num_failed", "num_rows", "rows_per_second")
+    fields: dict[str, Any] = {name: sum(shard.fields[name] for shard in results) for name in names}
+    fields["waiting"] = sum(shard.fields["waiting"] for shard in results) / len(results)
+    _tell(fields, folder, root=root, as_json=as_json)
+
+
+def _speed(meter: "Meter") -> str:
+    return f"{meter.rows_per_second:.1f} rows/s, {meter.waiting_part:.0%} waiting"
+
+
+def _tell(fields: dict[str, Any], folder: "Location", *, root: str, as_json: bool) -> None:
+    text = (
+        f"{fields['num_extracted']} videos extracted, {fields['num_unchanged']} unchanged, {fields['num_failed']} "
+        f"failed; the features are in {folder}"
+    )
+    result(text, {**fields, "manifest": str(folder / "manifest.jsonl")}, as_json=as_json)
+    if fields["num_failed"]:
+        complain(f"{fields['num_failed']} videos failed: {root}/failures.jsonl")
         raise typer.Exit(3)
+
+
+def _tell_plan(plan: "ExtractionPlan", as_json: bool) -> None:
+    text = (
+        f"{plan.num_videos} videos, about {plan.num_rows} rows, {plan.num_bytes / 1e9:.3f} GB, {plan.hours:.2f} hours "
+        f"at {plan.rows_per_second:.1f} rows/s (reading a window {plan.reading_seconds * 1e3:.1f} ms in one process, "
+        f"encoding it {plan.encoding_seconds * 1e3:.1f} ms); nothing was written"
+    )
+    if plan.num_unknown:
+        text += f"; {plan.num_unknown} videos whose length is not known are left out"
+    result(text, plan._asdict(), as_json=as_json)
+
+
+def _read_fps(text: str) -> float | None:
+    if text == "native":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no rate; write a number or native", param_hint="--fps") from None
+
+
+def _read_batch_size(text: str | None) -> "int | Literal['auto'] | None":
+    if text is None or text == "auto":
+        return text  # type: ignore[return-value]
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"{text!r} is no number of windows; write one, or auto", param_hint="--batch-size")
+    return int(text)
 
 
 def newest_encoder(root: Path) -> Path:

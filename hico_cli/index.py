@@ -81,8 +81,8 @@ def index(
         if untrimmed:
             num_failed += intake.add_untrimmed(untrimmed)
         if list_file:
-            listed = locate(list_file)
-            num_failed += intake.add_listed(listed, listed.parent if data_root is None else locate(data_root))
+            base = locate(list_file).parent if data_root is None else locate(data_root)
+            num_failed += intake.add_listed(list_file, base)
         summary = build_index(place, val_fraction=val_fraction)
     left_out = f"; {summary.num_failed} videos that failed are left out" if summary.num_failed else ""
     text = f"{summary.num_clips} clips of {summary.num_videos} videos in {root}/index.parquet{left_out}"
@@ -138,7 +138,9 @@ def add_their_data(
     data = theirs.config.data
     cache = LocalCache(Path(data.cache_dir or default_cache_folder()), size_bytes=int(data.cache_gb * 1e9))
     for subset, listed in find(locate(folder), None if lists is None else locate(lists)).items():
-        _Intake(root, subset, "stem", False, available_cores(), cache, as_json).add_listed(*listed)
+        _Intake(root, subset, "stem", False, available_cores(), cache, as_json).add_listed(
+            str(listed.list_file), listed.data_root
+        )
     build_index(root)
 
 
@@ -159,18 +161,20 @@ class _Intake(NamedTuple):
 
         return self._add(find_sources(inputs, id_rule=self.id_rule))
 
-    def add_listed(self, list_file: "Location", data_root: "Location") -> int:
-        """The clips or videos of a list."""
+    def add_listed(self, given: str, data_root: "Location") -> int:
+        """The clips or videos of a list, or of the lists that match a pattern."""
+        from hico_core.corpus.addresses import locate
         from hico_core.corpus.intake import Candidate
-        from hico_core.corpus.lists import is_list_of_clips, labelled_videos, listed_clips
+        from hico_core.corpus.lists import is_list_of_clips, listed_clips
         from hico_core.corpus.records import AdoptedOptions
+        from hico_core.corpus.splits import is_pattern, read_split
 
         if isinstance(data_root, Path):
             data_root = data_root.resolve()
-        if is_list_of_clips(list_file):
-            options = AdoptedOptions(subset=self.subset)
-            return self.adopt([Candidate(video, options) for video in listed_clips(list_file, data_root=data_root)])
-        return self._add(labelled_videos(list_file, data_root=data_root, id_rule=self.id_rule))
+        if not is_pattern(given) and is_list_of_clips(locate(given)):
+            clips = listed_clips(locate(given), data_root=data_root)
+            return self.adopt([Candidate(video, AdoptedOptions(subset=self.subset)) for video in clips])
+        return self._add(read_split(given, data_root=data_root, subset=self.subset, id_rule=self.id_rule).videos)
 
     def adopt(self, videos: "list[Candidate] | None" = None) -> int:
         """Clips that another tool cut; None: those in the workspace."""

@@ -163,3 +163,16 @@ def read_size(text: str) -> int:
     if match is None:
         raise typer.BadParameter(f"{text!r} is no size; write 500MB or 1.5GB")
     return int(float(match[1]) * _UNITS[(match[2] or "").upper()])
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """'2/8' -> (2, 8).
+
+    Raises:
+        typer.BadParameter: it is not of that form, or I is not 1 to N.
+
+    """
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise typer.BadParameter(f"{text!r} must be I/N with I from 1 to N, such as 2/8", param_hint="--shard")
+    return int(number), int(count)

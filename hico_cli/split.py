@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hico_cli.console import complain, progress, raising_on_signals, result, telling
-from hico_cli.options import DEFAULT_ROOT, CacheDir, Ids, Json, Move, RetryFailed, Root, read_size
+from hico_cli.options import DEFAULT_ROOT, CacheDir, Ids, Json, Move, RetryFailed, Root, read_shard, read_size
 
 if TYPE_CHECKING:
     from hico_core.corpus.events import Summary
@@ -96,7 +96,7 @@ def split(
     }
     base = PROFILES[profile].model_dump() | {"subset": subset, "segment_seconds": segment_seconds, "tail": tail}
     options = _validated(base | {key: value for key, value in changes.items() if value is not None})
-    part = _read_shard(shard) if shard else None
+    part = read_shard(shard) if shard else None
     sources = find_sources(inputs, id_rule=id_rule)
     if isinstance(place, Path):
         place = place.absolute()
@@ -160,19 +160,6 @@ def _validated(settings: dict[str, object]) -> "SplitOptions":
         problem = error.errors()[0]
         option = "--" + str(problem["loc"][0]).replace("_", "-")
         raise typer.BadParameter(f"{problem['input']}: {problem['msg']}", param_hint=option) from error
-
-
-def _read_shard(text: str) -> tuple[int, int]:
-    """'2/8' -> (2, 8).
-
-    Raises:
-        typer.BadParameter: it is not of that form, or I is not 1 to N.
-
-    """
-    number, slash, count = text.partition("/")
-    if not (slash and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-        raise typer.BadParameter(f"{text!r} must be I/N with I from 1 to N, such as 2/8", param_hint="--shard")
-    return int(number), int(count)
 
 
 def _print_status(root: str, *, as_json: bool) -> None:

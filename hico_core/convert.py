@@ -80,7 +80,7 @@ def convert(source: Path, target: Path, *, to: Format) -> str:
             _export_program(backbone, beside)
         else:
             _export_onnx(backbone, beside)
-    return "the encoder, (N, 3, T, H, W) to (N, 1024, T/8, H/32, W/32), compared with the original"
+    return f"the encoder, (N, 3, T, H, W) to maps of {backbone.feature_dim} channels, compared with the original"
 
 
 def authors_content(content: dict[str, Any], origin: Path) -> dict[str, Any]:

@@ -6,4 +6,6 @@ source "$(dirname "$0")/setup.sh" requirements-dev.lock
 ruff format --check .
 ruff check .
 mypy
-pytest --durations=10 "$@"
+# A process a core, each computing in one thread. Tests of a file stay together, for what they share.
+export OMP_NUM_THREADS=1
+pytest --numprocesses auto --dist loadfile --durations=10 "$@"

@@ -19,6 +19,8 @@ TINY = [
     "data.frame_stride=8",
     "-o",
     "data.crop_size=32",
+    "-o",
+    "model.encoder=s3dg-tiny",
     "--batch-size",
     "2",
 ]

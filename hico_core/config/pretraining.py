@@ -9,6 +9,13 @@ from hico_core.config.sections import AugmentConfig, DataConfig, require_warmup_
 Dataset = Literal["hacs", "uk400", "k400"]
 
 
+class ModelConfig(BaseModel, frozen=True, extra="forbid"):
+    """What is trained."""
+
+    encoder: Literal["s3dg", "s3dg-tiny"] = "s3dg"
+    """The paper's, of 9 million parameters, or one of 0.2 million for tests and experiments; heads suit it."""
+
+
 class SamplingConfig(BaseModel, frozen=True, extra="forbid"):
     """How the clips of one video lie to each other (HiCo, section 3)."""
 
@@ -91,6 +98,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
     dataset: Dataset = "hacs"
     recipe: str = "hico-s"
+    model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     sampling: SamplingConfig = SamplingConfig()
     augment: AugmentConfig = AugmentConfig()

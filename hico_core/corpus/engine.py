@@ -64,6 +64,7 @@ def run_on_ray(
     items: Iterable[Item],
     *,
     address: str,
+    num_gpus: int = 0,
     on_lost: Callable[[Item, str], Result],
 ) -> Generator[Result, None, None]:
     """Call `work` on each item in some process of a Ray cluster, one CPU each, and yield the results as they come.
@@ -75,6 +76,7 @@ def run_on_ray(
         work: importable on all nodes, with the arguments bound to it; an exception in it ends the whole run.
         items: taken one by one.
         address: of the cluster's head, "auto" for the one this machine belongs to, or "local" to start one here.
+        num_gpus: that an item needs beside its CPU.
         on_lost: makes the result of an item whose every attempt was cut off, from it and the reason.
 
     Raises:
@@ -94,7 +96,7 @@ def run_on_ray(
         reason = str(error).splitlines()[0]
         raise HicoError(f"--ray-address {address}: cannot join the cluster ({reason})") from error
 
-    @ray.remote(num_cpus=1, max_retries=_RETRIES)
+    @ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=_RETRIES)
     def task(item: Item) -> Result:
         return work(item)
 

@@ -69,7 +69,7 @@ def passthrough_arguments(version: tuple[int, int] | None) -> dict[str, str]:
     return {"vsync" if old else "fps_mode": "passthrough"}
 
 
-def _dies_with_us() -> list[str]:
+def dies_with_us() -> list[str]:
     """What to put before a command so that the kernel kills it when the thread that started it ends.
 
     That covers a SIGKILL, which no handler of ours sees. Only Linux can do it.
@@ -104,7 +104,7 @@ class Ffmpeg:
         self.version = parse_version(banner)
         self.stopped = False
         self._own_session = own_session
-        self._prefix = _dies_with_us()
+        self._prefix = dies_with_us()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
 

@@ -9,8 +9,9 @@ import os
 import secrets
 import signal
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
@@ -58,26 +59,28 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def written_beside(target: Path) -> Iterator[Path]:
-    """A temporary name in the target's folder, which becomes the target if the block ends well.
+def written_beside(target: Location) -> Iterator[Path]:
+    """A temporary local name, which becomes the target if the block ends well.
 
-    The name has nothing of the target's, which may be as long as a name can be.
+    It lies in the target's folder, or, for a target in a bucket, among temporary files. It has nothing of the target's
+    name, which may be as long as a name can be.
 
     Raises:
         HicoError: the disk has no room.
 
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{secrets.token_hex(8)}{_TEMPORARY}")
-    try:
-        yield beside
-        sync(beside)
-        pass_point("file.written")
-        beside.replace(target)
-    except OSError as error:
-        raise room_error(error, target.parent) or error from error
-    finally:
-        beside.unlink(missing_ok=True)
+    with nullcontext() if isinstance(target, Path) else TemporaryDirectory(prefix="hico-") as elsewhere:
+        folder = target.parent if isinstance(target, Path) else Path(str(elsewhere))
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = folder / f".{secrets.token_hex(8)}{_TEMPORARY}"
+        try:
+            yield beside
+            pass_point("file.written")
+            publish(beside, target)
+        except OSError as error:
+            raise room_error(error, folder) or error from error
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def remove_abandoned(folder: Path) -> None:
@@ -89,11 +92,8 @@ def remove_abandoned(folder: Path) -> None:
 
 def write_text(location: Location, text: str) -> None:
     """Write a text file so that it is there whole or not at all. Two writers of one file need a lock."""
-    if isinstance(location, Path):
-        with written_beside(location) as beside:
-            beside.write_text(text, encoding="utf-8", newline="\n")
-    else:
-        location.fs.pipe_file(location.path, text.encode())
+    with written_beside(location) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")
 
 
 def publish(file: Path, target: Location) -> None:

@@ -230,7 +230,7 @@ def _read(root: "Location | str", columns: list[str] | None, *, read_dictionary:
             table = file.read(columns=columns)
     except FileNotFoundError:
         raise HicoError(f"{root}: has no index.parquet; run `hico index --root {root}` first") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:  # the latter: names in its schema are damaged
         reason = str(error).splitlines()[0]
         raise HicoError(f"{path}: damaged, or not a parquet file ({reason}); {again}") from error
     fault = fault_in(table)

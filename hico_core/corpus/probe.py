@@ -62,6 +62,13 @@ class VideoInfo(NamedTuple):
         return seconds_from_first(self.timestamps, self.time_base)
 
 
+class HeaderFacts(NamedTuple):
+    """What a file's header claims, which may be wrong by a little."""
+
+    seconds: float
+    fps: float
+
+
 class FrameRate(NamedTuple):
     """How regular a video's frames come."""
 
@@ -166,6 +173,20 @@ def probe(path: Path | str) -> VideoInfo:
     """
     with open_video(path) as (container, stream):
         return read_packets(container, stream, path=path)
+
+
+def header_facts(path: Path | str) -> HeaderFacts:
+    """Length and average rate of a video as its header has them, at no more cost than opening it.
+
+    Raises:
+        BadVideo: the file cannot be opened, or does not say.
+
+    """
+    with open_video(path) as (container, stream):
+        rate = stream.average_rate or stream.guessed_rate
+        if container.duration is None or not rate:
+            raise BadVideo(path, "does not say how long it is")
+        return HeaderFacts(container.duration / av.time_base, float(rate))
 
 
 def frame_rate(frame_seconds: Sequence[float]) -> FrameRate:

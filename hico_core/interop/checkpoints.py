@@ -17,7 +17,8 @@ from hico_core.config import AugmentConfig, DataConfig
 from hico_core.data.pictures import Picture, picture_for
 from hico_core.errors import HicoError
 from hico_core.interop.weights import import_state_dict
-from hico_core.model.s3dg import S3DG
+from hico_core.model.encoders import Encoder, encoder_for, encoder_name
+from hico_core.model.heads import ProjectionHead
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def read_backbone_state(path: Path | str) -> dict[str, Tensor]:
     """The encoder's weights in a checkpoint of ours, a safetensors export or a .pyth file of the authors.
 
     Raises:
-        HicoError: the file cannot be read or holds no S3D-G.
+        HicoError: the file cannot be read or holds no encoder that is known.
 
     """
     path = Path(path)
@@ -106,7 +107,7 @@ def backbone_of(content: dict[str, Any], *, origin: str) -> dict[str, Tensor]:
     """The encoder's weights in what a checkpoint holds; see `read_backbone_state`.
 
     Raises:
-        HicoError: it holds no S3D-G.
+        HicoError: it holds none.
 
     """
     if "model_state" in content:
@@ -117,32 +118,57 @@ def backbone_of(content: dict[str, Any], *, origin: str) -> dict[str, Tensor]:
     else:
         state = {f"backbone.{name}": value for name, value in content.items() if isinstance(value, Tensor)}
     backbone = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
-    if "Conv_1a.conv1.weight" not in backbone:
+    if encoder_name(backbone) is None:
         raise HicoError(f"{origin}: holds no S3D-G encoder (no entry Conv_1a.conv1.weight)")
     return backbone
 
 
-def load_backbone(path: Path | str) -> S3DG:
+def load_backbone(path: Path | str) -> Encoder:
     """The encoder of a checkpoint, in evaluation mode.
 
     Args:
         path: our checkpoint (.pt), our export (.safetensors) or the authors' .pyth, pretrained or finetuned.
 
     Raises:
-        HicoError: the file cannot be read, or its entries are not exactly those of an S3D-G.
+        HicoError: the file cannot be read, or its entries are not exactly those of an encoder.
 
     """
     return load_encoder(path)[0]
 
 
-def load_encoder(path: Path | str) -> tuple[S3DG, Picture]:
+def load_encoder(path: Path | str) -> tuple[Encoder, Picture]:
     """The encoder of a checkpoint, as `load_backbone`, and what it was trained to see."""
     path = Path(path)
     content = read_checkpoint(path)
     state = backbone_of(content, origin=str(path))
-    backbone = S3DG(gating=any(".gating_" in name for name in state))
+    backbone = encoder_for(state)
     load_exactly(backbone, state, origin=str(path))
     return backbone.eval(), read_picture(path, content)
+
+
+def load_projection(path: Path | str) -> ProjectionHead:
+    """The visual head of a pretraining checkpoint, ours or the authors', in evaluation mode: (N, F) -> (N, D).
+
+    Raises:
+        HicoError: the file cannot be read, or has no such head, as exports and finetuned models have none.
+
+    """
+    path = Path(path)
+    content = read_checkpoint(path)
+    theirs = content.get("model_state")
+    state = content.get("model", {})
+    if theirs is not None:
+        state = import_state_dict({name: value for name, value in theirs.items() if name.startswith("head.mlp")})
+    prefix = "visual_head."
+    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if not own.keys() >= {"linear1.weight", "linear3.weight"}:
+        raise HicoError(
+            f"{path}: has no projection head; give a checkpoint of pretraining, such as runs/NAME/checkpoints/last.pt"
+        )
+    hidden_dim, in_dim = own["linear1.weight"].shape
+    head = ProjectionHead(in_dim, hidden_dim, len(own["linear3.weight"]))
+    load_exactly(head, own, origin=str(path))
+    return head.eval()
 
 
 def read_picture(path: Path, content: dict[str, Any]) -> Picture:

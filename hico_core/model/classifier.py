@@ -14,14 +14,15 @@ class VideoClassifier(nn.Module):
 
     Args:
         num_classes: C.
-        backbone: (N, 3, T, H, W) -> feature maps (N, 1024, T', H', W').
+        backbone: (N, 3, T, H, W) -> feature maps (N, F, T', H', W').
+        feature_dim: F.
 
     """
 
-    def __init__(self, num_classes: int, backbone: nn.Module | None = None) -> None:
+    def __init__(self, num_classes: int, backbone: nn.Module | None = None, feature_dim: int = FEATURE_DIM) -> None:
         super().__init__()
         self.backbone = backbone or S3DG()
-        self.out = nn.Linear(FEATURE_DIM, num_classes)
+        self.out = nn.Linear(feature_dim, num_classes)
 
     def forward(self, clips: Tensor) -> Tensor:
         """(N, 3, T, H, W) -> (N, C), before the softmax."""

@@ -69,19 +69,34 @@ class TemporalConv(nn.Conv3d):
 
 
 class SeparableConv(nn.Module):
-    """A k x k x k convolution in two steps: 1 x k x k in space, then k x 1 x 1 in time, each with BN and ReLU."""
+    """A k x k x k convolution in two steps: 1 x k x k in space, then k x 1 x 1 in time, each with BN and ReLU.
 
-    def __init__(self, in_channels: int, out_channels: int, k: int, *, stride: int, bn_eps: float) -> None:
+    Kernel and stride in time are those in space unless given.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        k: int,
+        *,
+        stride: int,
+        time_k: int | None = None,
+        time_stride: int | None = None,
+        bn_eps: float,
+    ) -> None:
         super().__init__()
-        p = k // 2
+        p, t = k // 2, time_k or k
         self.conv1 = nn.Conv3d(in_channels, out_channels, (1, k, k), (1, stride, stride), (0, p, p), bias=False)
-        self.conv2 = TemporalConv(out_channels, out_channels, (k, 1, 1), (stride, 1, 1), (p, 0, 0), bias=False)
+        self.conv2 = TemporalConv(
+            out_channels, out_channels, (t, 1, 1), (time_stride or stride, 1, 1), (t // 2, 0, 0), bias=False
+        )
         self.bn1 = nn.BatchNorm3d(out_channels, eps=bn_eps)
         self.bn2 = nn.BatchNorm3d(out_channels, eps=bn_eps)
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, T, H, W) -> (N, C_out, T/stride, H/stride, W/stride)."""
+        """(N, C_in, T, H, W) -> (N, C_out, T/time_stride, H/stride, W/stride)."""
         x = self.relu(self.bn1(self.conv1(x)))
         return self.relu(self.bn2(self.conv2(x)))
 
@@ -157,6 +172,8 @@ class S3DG(nn.Module):
         recompute: in training, keep the inputs of units only and compute the rest again for the gradients.
 
     """
+
+    feature_dim = FEATURE_DIM
 
     def __init__(self, *, gating: bool = True, bn_eps: float = 1e-3, recompute: bool = False) -> None:
         super().__init__()

@@ -97,6 +97,11 @@ def joined_world(device: torch.device) -> Iterator[World]:
     dist.destroy_process_group()
 
 
+def own_device(chosen: torch.device, world: World) -> torch.device:
+    """Where a process computes: of several GPUs, on the one that has its number on this machine."""
+    return torch.device("cuda", world.local_rank) if chosen.type == "cuda" else chosen
+
+
 def _tells_a_lost_process(error: RuntimeError) -> bool:
     """Whether an error comes from talking to the other processes. Gloo's has no class of its own."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)

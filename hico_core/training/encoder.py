@@ -6,6 +6,7 @@ All batches have one size, whatever videos they come from, so that a video's row
 encoded with it, nor on the number of workers.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import NamedTuple
@@ -23,11 +24,35 @@ from hico_core.training.hardware import Precision
 _BATCH_ON_CPU, _BATCH_ON_GPU = 8, 32
 
 
+class Meter:
+    """How many rows were encoded since a moment, and how long the encoder waited for pictures."""
+
+    def __init__(self) -> None:
+        self.num_rows = 0
+        self.waiting_seconds = 0.0
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._began
+
+    @property
+    def rows_per_second(self) -> float:
+        """On the average."""
+        return self.num_rows / max(self.seconds, 1e-9)
+
+    @property
+    def waiting_part(self) -> float:
+        """Of the time, the part spent waiting: 0 to 1."""
+        return self.waiting_seconds / max(self.seconds, 1e-9)
+
+
 class EncodedVideo(NamedTuple):
     """What an encoder says of a video."""
 
     number: int  # of the video among those that were given
-    rows: Tensor | None  # (windows * crops, F) float32 on the CPU; None where it cannot be used
+    rows: Tensor | None  # (windows * crops, ...) float32 on the CPU; None where it cannot be used
     facts: Facts | None
     reason: str = ""  # why it cannot be used
 
@@ -75,6 +100,8 @@ def encode_videos(
     precision: Precision,
     cache: LocalCache,
     workers: int,
+    batch_size: int | None = None,
+    meter: Meter | None = None,
 ) -> Iterator[EncodedVideo]:
     """Encode windows of videos; the results come in the order of the videos.
 
@@ -82,25 +109,27 @@ def encode_videos(
     windows, so what waits grows with the longest video, not with their number.
 
     Args:
-        model: clips (N, 3, T, S, S) -> rows (N, F), or maps (N, F, T', H', W'), which are averaged. It is put into
-            evaluation and back.
+        model: clips (N, 3, T, S, S) -> rows (N, ...). It is put into evaluation and back.
         videos: what to encode.
         layout: which windows.
         picture: what it sees of each frame.
         precision: of its arithmetic.
         cache: for files in buckets.
         workers: processes that read.
+        batch_size: windows that go through the encoder together; None: as many as suit the device.
+        meter: told of rows and waiting.
 
     Raises:
         HicoError: two workers died.
 
     """
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    batch_size = _BATCH_ON_GPU if device.type == "cuda" else _BATCH_ON_CPU
+    device = device_of(model)
+    batch_size = batch_size or usual_batch(device)
+    meter = meter or Meter()
     rows = _Rows()
     waiting: list[tuple[int, int, Tensor]] = []  # video, row, clip
     with _evaluating(model), closing(read_parts(videos, layout, picture, cache=cache, workers=workers)) as parts:
-        for part in parts:
+        for part in _metered(parts, meter):
             rows.begin(part)
             if part.clips is not None:
                 clips = normalised(part.clips.to(device, non_blocking=True), picture)
@@ -108,23 +137,50 @@ def encode_videos(
             while len(waiting) >= batch_size:
                 batch, waiting = waiting[:batch_size], waiting[batch_size:]
                 _encode(model, batch, rows, batch_size=batch_size, precision=precision)
+                meter.num_rows += len(batch)
             yield from rows.ready()
         if waiting:
             _encode(model, waiting, rows, batch_size=batch_size, precision=precision)
+            meter.num_rows += len(waiting)
         yield from rows.ready()
+
+
+def usual_batch(device: torch.device) -> int:
+    """How many windows go through an encoder together where nothing else is said."""
+    return _BATCH_ON_GPU if device.type == "cuda" else _BATCH_ON_CPU
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's weights are; one without any computes on the CPU."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def _metered(parts: Iterator[Part], meter: Meter) -> Iterator[Part]:
+    """The parts as they come, and the time that it took until each was there."""
+    while True:
+        began = time.monotonic()
+        part = next(parts, None)
+        meter.waiting_seconds += time.monotonic() - began
+        if part is None:
+            return
+        yield part
 
 
 def _encode(
     model: nn.Module, batch: list[tuple[int, int, Tensor]], rows: _Rows, *, batch_size: int, precision: Precision
 ) -> None:
-    """Encode some clips as a batch of the usual size, filled up with empty ones."""
     clips = torch.stack([clip for _, _, clip in batch])
+    encoded = encode_batch(model, clips, batch_size=batch_size, precision=precision)
+    for (video, row, _), values in zip(batch, encoded, strict=True):
+        rows.fill(video, row, values)
+
+
+def encode_batch(model: nn.Module, clips: Tensor, *, batch_size: int, precision: Precision) -> Tensor:
+    """Encode clips (n, 3, T, S, S) as a batch of the usual size, filled up with empty ones: (n, ...) on the CPU."""
     padding = clips.new_zeros((batch_size - len(clips), *clips.shape[1:]))
     with torch.inference_mode(), torch.autocast(clips.device.type, torch.bfloat16, enabled=precision.is_bf16):
         found: Tensor = model(torch.cat([clips, padding]))
-    values = found.float().mean(dim=(2, 3, 4)) if found.dim() == 5 else found.float()
-    for (video, row, _), row_values in zip(batch, values.cpu(), strict=False):
-        rows.fill(video, row, row_values)
+    return found[: len(clips)].float().cpu()
 
 
 @contextmanager

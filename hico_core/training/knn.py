@@ -15,13 +15,17 @@ from hico_core.data.lanes import WholeVideo
 from hico_core.data.pictures import picture_for
 from hico_core.data.windows import Views
 from hico_core.errors import HicoError
+from hico_core.model.pooling import PooledEncoder
 from hico_core.training.encoder import encode_videos
 from hico_core.training.hardware import Precision
 
 logger = logging.getLogger(__name__)
 
-# Weight of a neighbour: exp(cosine similarity / this), as in Wu et al., CVPR 2018.
+# Of the neighbours' votes.
 _TEMPERATURE = 0.07
+
+# Rows that are compared with the whole gallery at once: 1024 x 100,000 similarities take 400 MB.
+_QUERIES_AT_ONCE = 1024
 
 
 class LabelledFeatures(NamedTuple):
@@ -48,7 +52,7 @@ def read_features(
     rows: list[Tensor] = []
     labels: list[int] = []
     encoded = encode_videos(
-        backbone,
+        PooledEncoder(backbone),
         [WholeVideo(video.path, []) for video in videos],
         Views(1, data.num_frames, data.frame_stride, data.target_fps),
         picture_for(data, config.augment),
@@ -63,6 +67,45 @@ def read_features(
             rows.append(video.rows[0])
             labels.append(source.label)
     return LabelledFeatures(torch.stack(rows) if rows else torch.empty(0, 0), labels)
+
+
+class Neighbours(NamedTuple):
+    """The most similar rows of a gallery, best first."""
+
+    similarities: Tensor  # (Q, k)
+    places: Tensor  # (Q, k) int64, in the gallery
+
+
+def nearest(queries: Tensor, gallery: Tensor, *, k: int, without_itself: bool = False) -> Neighbours:
+    """The k most similar rows of a gallery for each query, by the dot product, some queries at a time.
+
+    Args:
+        queries: (Q, F), unit vectors for cosine similarity.
+        gallery: (G, F).
+        k: fewer where the gallery has fewer.
+        without_itself: the queries are the gallery, and none counts as its own neighbour.
+
+    """
+    k = min(k, len(gallery) - without_itself)
+    similarities, places = [], []
+    for start in range(0, len(queries), _QUERIES_AT_ONCE):
+        found = queries[start : start + _QUERIES_AT_ONCE] @ gallery.T
+        if without_itself:
+            rows = torch.arange(len(found))
+            found[rows, start + rows] = -torch.inf
+        top = found.topk(k, dim=1)
+        similarities.append(top.values)
+        places.append(top.indices)
+    return Neighbours(torch.cat(similarities), torch.cat(places))
+
+
+def neighbour_votes(similarities: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """What neighbours with these similarities and labels (Q, k) say of each class: (Q, C).
+
+    Each votes with exp(similarity / 0.07), as in Wu et al., CVPR 2018.
+    """
+    votes = torch.zeros(len(labels), num_classes)
+    return votes.scatter_add_(1, labels, (similarities / _TEMPERATURE).exp())
 
 
 def knn_accuracy(features: Tensor, labels: Tensor, *, k: int) -> float:
@@ -80,7 +123,6 @@ def knn_accuracy(features: Tensor, labels: Tensor, *, k: int) -> float:
     if len(features) < 2:
         raise HicoError(f"eval.knn_list: {len(features)} of its videos can be read; at least 2 are needed")
     unit = F.normalize(features, dim=1)
-    similarity_NN = (unit @ unit.T).fill_diagonal_(-torch.inf)
-    nearest = similarity_NN.topk(min(k, len(features) - 1), dim=1)
-    votes = F.one_hot(labels[nearest.indices]) * (nearest.values / _TEMPERATURE).exp().unsqueeze(-1)
-    return float((votes.sum(dim=1).argmax(dim=1) == labels).double().mean())
+    found = nearest(unit, unit, k=k, without_itself=True)
+    votes = neighbour_votes(found.similarities, labels[found.places], int(labels.max()) + 1)
+    return float((votes.argmax(dim=1) == labels).double().mean())

@@ -19,14 +19,14 @@ _TOLD = "HICO_EXIT_CODE_FILE"
 _COMMAND = "hico_cli"
 
 
-def without_nproc(arguments: Sequence[str]) -> list[str]:
-    """A command line without `--nproc N`, which torchrun would take for an option of its own."""
+def without_options(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """A command line without `--option VALUE` and `--option=VALUE`, for each of these options."""
     kept: list[str] = []
     skip = False
     for argument in arguments:
-        if not skip and argument != "--nproc" and not argument.startswith("--nproc="):
+        if not skip and argument.split("=")[0] not in options:
             kept.append(argument)
-        skip = argument == "--nproc"
+        skip = not skip and argument in options
     return kept
 
 
@@ -36,7 +36,8 @@ def torchrun_command(arguments: Sequence[str], *, processes: int, log_dir: Path)
     logs = [f"--log-dir={log_dir}"]  # else a folder is left among the temporary ones
     return [
         *(sys.executable, "-m", "hico_core.training.agent", *elastic, *logs),
-        *("-m", _COMMAND, *without_nproc(arguments)),
+        # torchrun would take --nproc for an option of its own.
+        *("-m", _COMMAND, *without_options(arguments, ["--nproc"])),
     ]
 
 

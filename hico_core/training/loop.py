@@ -23,9 +23,8 @@ from hico_core.data.sampling import clip_span_seconds
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.errors import HicoError, UsageError
 from hico_core.interop.checkpoints import load_exactly, read_backbone_state
-from hico_core.model.heads import EMBEDDING_DIM
+from hico_core.model.encoders import embedding_dim, hico_model
 from hico_core.model.hico import HicoModel
-from hico_core.model.s3dg import S3DG
 from hico_core.training.checkpoint import Content
 from hico_core.training.collapse import CollapseWatch
 from hico_core.training.distributed import World, gather_objects, share_batch_norms, share_of
@@ -154,7 +153,7 @@ def _build_model(
     """The model and what is called in training, the same in all processes."""
     torch.manual_seed(config.train.seed)
     topical = config.loss.name == "hico" and config.loss.topical_weight > 0
-    model = HicoModel(S3DG(recompute=config.train.recompute), topical=topical)
+    model = hico_model(config.model.encoder, topical=topical, recompute=config.train.recompute)
     if init_from is not None and world.is_first:  # the others get its weights when the replica is made
         load_exactly(model.backbone, read_backbone_state(init_from), origin=str(init_from))
     # Convolutions in three dimensions are faster on channels that lie side by side.
@@ -259,7 +258,7 @@ def pretrain(
     ):
         parts = prepare(config, root=root, device=own_device, init_from=init_from, world=world)
         run = _run_of(parts, config, checkpoint, world, stop or StopRequest(), run_dir, allow_changed=allow_changed)
-        collapse = CollapseWatch(width=EMBEDDING_DIM)
+        collapse = CollapseWatch(width=embedding_dim(config.model.encoder))
         with closing(run):
             for step in run.steps(batches_from(run.progress.position, config, parts, world)):
                 for video_id, reason in step.newly_bad:

@@ -134,8 +134,7 @@ def entered_run(
             changeable = CHANGEABLE_ON_RESUME if allow_changed else set()
             stack.enter_context(opened_run(run_dir, config, resume=resume, free=free, changeable=changeable))
             checkpoint = read_last(run_dir / "checkpoints")
-        own = torch.device("cuda", world.local_rank) if chosen.type == "cuda" else chosen
-        yield Entered(world, own, from_first(checkpoint, world))
+        yield Entered(world, own_device(chosen, world), from_first(checkpoint, world))
 
 
 def go_on_from(

@@ -19,22 +19,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hico_core.config import FinetuneConfig
-from hico_core.corpus.addresses import Location, locate
+from hico_core.corpus.addresses import Location
 from hico_core.corpus.cache import LocalCache, default_cache_folder
 from hico_core.corpus.failures import FailedSource, update_failures
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.records import Failure, sha256_of
 from hico_core.data.decode import require_decoder
 from hico_core.data.labelled import RandomViews
-from hico_core.data.lanes import WholeVideo
 from hico_core.data.loader import Batch, PlannedStep, Position, num_workers, plan_steps, read_batches
-from hico_core.data.pictures import Picture
 from hico_core.data.videos import COLUMNS, IndexedVideos
-from hico_core.data.windows import Views
-from hico_core.errors import HicoError, Interrupted, UsageError
+from hico_core.errors import HicoError, UsageError
 from hico_core.interop.checkpoints import backbone_of, load_exactly, read_backbone_state, read_checkpoint
 from hico_core.model.classifier import VideoClassifier
-from hico_core.model.s3dg import S3DG
+from hico_core.model.encoders import encoder_for
 from hico_core.training.checkpoint import BEST, LAST, Content, EncoderOrigin, parse_content
 from hico_core.training.distributed import (
     World,
@@ -44,7 +41,6 @@ from hico_core.training.distributed import (
     mean_over_processes,
     share_of,
 )
-from hico_core.training.encoder import encode_videos
 from hico_core.training.hardware import (
     FP32,
     DeviceName,
@@ -58,7 +54,8 @@ from hico_core.training.run import FREE_ON_RESUME, Learner, Run, Step, entered_r
 from hico_core.training.schedule import learning_rate
 from hico_core.training.step import ALONE, augmented_clips
 from hico_core.training.stopping import StopRequest
-from hico_core.transfer.testing import Accuracy, Prediction, parts_that_are_right, predict, write_results
+from hico_core.transfer.labelled import LabelledVideo, labelled_among
+from hico_core.transfer.testing import Accuracy, Prediction, parts_that_are_right, predictions_of, write_results
 
 # How the videos of a finished run are tested changes nothing that was learned.
 _FREE_ON_RESUME = FREE_ON_RESUME | {"test.views", "test.crops", "test.crop_part"}
@@ -220,7 +217,8 @@ def _prepare(
         state = from_first(read_backbone_state(encoder) if world.is_first else {}, world)
         named = EncoderOrigin(path=str(encoder), sha256=sha256_of(encoder)) if world.is_first else None
         origin = from_first(named, world)
-    model = VideoClassifier(videos.num_classes, S3DG(gating=any(".gating_" in name for name in state)))
+    backbone = encoder_for(state)
+    model = VideoClassifier(videos.num_classes, backbone, backbone.feature_dim)
     load_exactly(model.backbone, state, origin=str(encoder))
     model.to(device).to(memory_format=torch.channels_last_3d)
     if config.train.tune == "head":
@@ -368,9 +366,9 @@ def classification_step(
     return mean_loss, accuracy
 
 
-def _share(videos: IndexedVideos, world: World) -> range:
-    """The numbers of the videos that this process looks at."""
-    return range(world.rank, len(videos), world.size)
+def _share(videos: IndexedVideos, world: World) -> list[LabelledVideo]:
+    """The videos that this process looks at."""
+    return labelled_among(videos)[world.rank :: world.size]
 
 
 def _val_accuracy(config: FinetuneConfig, parts: _Parts, world: World) -> float:
@@ -394,31 +392,16 @@ def _load_best(run: Run, config: FinetuneConfig, parts: _Parts, world: World) ->
 def _predictions(
     videos: IndexedVideos, config: FinetuneConfig, parts: _Parts, world: World, stop: StopRequest
 ) -> Iterator[Prediction]:
-    """What the classifier says of each video of this process's share.
-
-    Raises:
-        Interrupted: a signal asked for the end.
-
-    """
-    numbers = _share(videos, world)
-    data, test = config.data, config.test
-    encoded = encode_videos(
+    """What the classifier says of each video of this process's share."""
+    return predictions_of(
         parts.model,
-        [WholeVideo(locate(videos.source(number)), videos.pieces(number)) for number in numbers],
-        Views(test.views, data.num_frames, data.frame_stride, data.target_fps),
-        Picture(data.short_side, test.crop_part, test.crops, data.crop_size, config.augment.mean, config.augment.std),
+        _share(videos, world),
+        config,
         precision=parts.precision,
         cache=parts.cache,
         workers=parts.workers,
+        stop=stop,
     )
-    for number, video in zip(numbers, encoded, strict=True):
-        video_id, label = videos.video_id(number), _label(videos, number)
-        if video.rows is None:
-            yield Prediction(video_id, label, None, None, in_top5=False, reason=video.reason)
-        else:
-            yield predict(video_id, label, video.rows.softmax(dim=1))
-        if stop.signal_number is not None:
-            raise Interrupted(stop.signal_number, "stopped while testing; the same command with --resume goes on")
 
 
 def _report(

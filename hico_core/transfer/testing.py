@@ -3,18 +3,27 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from hico_core.config import FinetuneConfig
+from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.files import write_text
+from hico_core.data.pictures import Picture
+from hico_core.data.windows import Views
+from hico_core.errors import Interrupted
+from hico_core.training.encoder import encode_videos
+from hico_core.training.hardware import Precision
+from hico_core.training.stopping import StopRequest
+from hico_core.transfer.labelled import LabelledVideo
 
 
 class Prediction(NamedTuple):
-    """What the classifier says of a test video: a line of predictions.csv."""
+    """What the classifier says of a test video: a line of predictions.csv, but for the last two."""
 
     video_id: str
     label: int
@@ -22,6 +31,7 @@ class Prediction(NamedTuple):
     probability: float | None  # mean over the views
     in_top5: bool
     reason: str = ""  # why it cannot be decoded
+    probabilities: tuple[float, ...] = ()  # of each class, mean over the views
 
 
 class Accuracy(NamedTuple):
@@ -40,11 +50,62 @@ class Accuracy(NamedTuple):
     encoder_sha256: str
 
 
+def predictions_of(
+    model: nn.Module,
+    videos: Sequence[LabelledVideo],
+    config: FinetuneConfig,
+    *,
+    precision: Precision,
+    cache: LocalCache,
+    workers: int,
+    stop: StopRequest,
+) -> Iterator[Prediction]:
+    """What a classifier says of each video, from the views and crops that the configuration names, in order.
+
+    Args:
+        model: clips (N, 3, T, S, S) -> scores (N, C).
+        videos: to be tested.
+        config: its `test`, `data` and `augment`.
+        precision: of the arithmetic.
+        cache: for videos in buckets.
+        workers: processes that read.
+        stop: asks for the end.
+
+    Raises:
+        Interrupted: a signal asked for the end.
+
+    """
+    data, test = config.data, config.test
+    encoded = encode_videos(
+        model,
+        [video.video for video in videos],
+        Views(test.views, data.num_frames, data.frame_stride, data.target_fps),
+        Picture(data.short_side, test.crop_part, test.crops, data.crop_size, config.augment.mean, config.augment.std),
+        precision=precision,
+        cache=cache,
+        workers=workers,
+    )
+    for (video_id, label, _), found in zip(videos, encoded, strict=True):
+        if found.rows is None:
+            yield Prediction(video_id, label, None, None, in_top5=False, reason=found.reason)
+        else:
+            yield predict(video_id, label, found.rows.softmax(dim=1))
+        if stop.signal_number is not None:
+            raise Interrupted(stop.signal_number, "stopped while testing; the same command goes on")
+
+
 def predict(video_id: str, label: int, view_scores_VC: Tensor) -> Prediction:
     """The class with the largest sum of probabilities over the views."""
     mean_C = view_scores_VC.mean(dim=0)
     top = mean_C.topk(min(5, len(mean_C))).indices.tolist()
-    return Prediction(video_id, label, top[0], float(mean_C[top[0]]), in_top5=label in top)
+    return Prediction(
+        video_id,
+        label,
+        top[0],
+        float(mean_C[top[0]]),
+        in_top5=label in top,
+        probabilities=tuple(mean_C.tolist()),
+    )
 
 
 def parts_that_are_right(predictions: Sequence[Prediction]) -> tuple[float, float]:
@@ -59,7 +120,7 @@ def write_results(run_dir: Path, test: Accuracy, predictions: list[Prediction]) 
     """Write results.json and predictions.csv into a run's folder, each whole or not at all."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(Prediction._fields[:-1])
-    writer.writerows(prediction[:-1] for prediction in predictions)
+    writer.writerow(Prediction._fields[:-2])
+    writer.writerows(prediction[:-2] for prediction in predictions)
     write_text(run_dir / "predictions.csv", table.getvalue())
     write_text(run_dir / "results.json", json.dumps(test._asdict(), indent=2) + "\n")

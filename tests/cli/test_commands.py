@@ -144,7 +144,9 @@ def test_json(root: Path, videos: Path) -> None:
 
 
 def test_dry_run_shows_configuration_and_sizes(root: Path) -> None:
-    done = hico("pretrain", *TINY, "--epochs", "12", "--dry-run", "--name", "dry", root=root)
+    done = hico(
+        *("pretrain", *TINY, "-o", "model.encoder=s3dg", "--epochs", "12", "--dry-run", "--name", "dry"), root=root
+    )
     assert done.returncode == 0, done.stderr
     assert "warmup_epochs: 0.5" in done.stdout, "the warm-up changes in proportion"
     assert "encoder_parameters: 9098000" in done.stdout

@@ -10,7 +10,7 @@ from commands import assert_one_line, hico, hico_process
 from made_videos import numbered_video
 
 from hico_core.config import load_finetuning_config
-from hico_core.model.s3dg import S3DG
+from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 
 HMDB = "ft-hmdb/ft-s3dg-hico-s.yaml"
@@ -29,7 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "lists" / "hmdb51_train_list.txt").write_text("a.mp4 0\nb.mp4 1\n")
     (folder / "lists" / "hmdb51_test_list.txt").write_text("c d.mp4 1\n")
     torch.manual_seed(0)
-    export_encoder(folder / "encoder.safetensors", S3DG())
+    export_encoder(folder / "encoder.safetensors", S3DGTiny())
     return folder
 
 

@@ -148,7 +148,7 @@ def test_pretraining_without_splitting(videos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("buckets")
 def test_the_four_commands_on_a_bucket(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clips, records and index lie in the bucket; runs and features here."""
+    """Clips, records, index and features lie in the bucket; runs here."""
     monkeypatch.chdir(tmp_path)
     cache = ["--cache-dir", "cache", "--cache-size", "1GB"]
     make_bucket("corpus")
@@ -167,7 +167,10 @@ def test_the_four_commands_on_a_bucket(videos: Path, tmp_path: Path, monkeypatch
     assert "root/training.txt" in keys_in("corpus")
     assert_one_line(hico("split", videos, "--root", "s3://none/x"), 1, "there is no bucket 'none'")
     assert (tmp_path / "hico-data/runs/hacs-hico-s/export/encoder.safetensors").exists()
-    assert len(list((tmp_path / "hico-data/features/hacs-hico-s").glob("*.npy"))) == 3
+    written = {key.rpartition("/")[2] for key in keys_in("corpus") if key.startswith("root/features/hacs-hico-s/")}
+    assert written == {"-dash.npy", "plain.npy", "with a space.npy", "manifest.jsonl"}
+    done = hico_process("extract-features", *cache, root="s3://corpus/root")
+    assert done.stdout.startswith("0 videos extracted, 3 unchanged"), done.stderr
 
 
 def test_the_doctor_tells_what_is_there(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def test_a_flipped_bit_of_the_index_is_noticed(root: Path, tmp_path: Path) -> No
     build_index(root)
     good, data = read_index_table(root), (root / "index.parquet").read_bytes()
     rng = random.Random(4)
-    for _ in range(150):
+    for _ in range(600):
         flipped = bytearray(data)
         flipped[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         (tmp_path / "index.parquet").write_bytes(flipped)

@@ -167,7 +167,7 @@ def test_sigterm_writes_a_checkpoint(root: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 143
     checkpoint = torch.load(root / "runs/terminated/checkpoints/last.pt", weights_only=True)
-    assert checkpoint["progress"]["position"]["step"] == steps_of(root, "terminated")[-1]
+    assert checkpoint["progress"]["position"][0] == steps_of(root, "terminated")[-1]
 
 
 def test_an_error_in_one_process_ends_all_with_one_line(root: Path) -> None:

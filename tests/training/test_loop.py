@@ -39,6 +39,7 @@ TINY = [
     "data.num_frames=8",
     "data.frame_stride=8",
     "data.crop_size=32",
+    "model.encoder=s3dg-tiny",
     "data.workers=0",
     "train.batch_size=2",
 ]
@@ -230,7 +231,7 @@ def test_init_from_another_encoder(root: Path, tmp_path: Path) -> None:
     config = tiny("train.max_steps=1", "optim.base_lr=1e-9", "optim.warmup_start_lr=0")
     run(config, root, tmp_path / "second", init_from=encoder)
     before, after = load_file(encoder), load_file(tmp_path / "second/export/encoder.safetensors")
-    assert torch.equal(before["Conv_2b.conv.weight"], after["Conv_2b.conv.weight"])
+    assert torch.equal(before["units.1.0.conv1.weight"], after["units.1.0.conv1.weight"])
 
 
 def test_too_large_a_batch(root: Path, tmp_path: Path) -> None:
@@ -435,7 +436,7 @@ def test_a_checkpoint_of_another_model(root: Path, tmp_path: Path) -> None:
 
 def test_rehearsal_measures_and_writes_nothing(root: Path) -> None:
     before = sorted(root.rglob("*"))
-    sizes = rehearse(tiny(), root=root, device="cpu")
+    sizes = rehearse(tiny("model.encoder=s3dg"), root=root, device="cpu")
     assert sorted(root.rglob("*")) == before
     assert (sizes.num_videos, sizes.num_short_videos, sizes.num_steps) == (3, 1, 6)
     assert (sizes.encoder_parameters, sizes.head_parameters) == (9_098_000, 4_535_041)

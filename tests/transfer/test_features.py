@@ -23,13 +23,16 @@ from hico_core.corpus.split import split_videos
 from hico_core.data.decode import decode_frames, frame_times
 from hico_core.data.pictures import Picture
 from hico_core.data.videos import IndexedVideos
-from hico_core.data.windows import num_windows, shown_on_grid
+from hico_core.data.windows import Grid, shown_on_grid, window_starts
 from hico_core.errors import BadVideo, HicoError, UsageError
 from hico_core.interop.checkpoints import load_backbone
 from hico_core.interop.weights import export_state_dict, import_state_dict
 from hico_core.model.hico import HicoModel
+from hico_core.model.pooling import Pool
 from hico_core.training.checkpoint import Progress, export_encoder, save_checkpoint
-from hico_core.transfer.features import FeatureExtractor, FeatureJob, extract_features, jobs_of_files, jobs_of_index
+from hico_core.transfer.extraction import FeatureJob, Files, extract_features, jobs_of_files, jobs_of_index
+from hico_core.transfer.features import FeatureExtractor
+from hico_core.transfer.manifest import read_manifest
 
 NO_CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
@@ -43,12 +46,12 @@ class MeanColour(nn.Module):
 
 def test_features_equal_the_windows_one_by_one(tmp_path: Path) -> None:
     numbered_video(tmp_path / "a.mp4", seconds=5)
-    extractor = FeatureExtractor(MeanColour(), window=8, stride=5, fps=12.0, device=torch.device("cpu"))
+    extractor = FeatureExtractor(MeanColour(), grid=Grid(12.0, 8, 5), device=torch.device("cpu"))
     features = extractor.extract(tmp_path / "a.mp4")
     numbers = shown_on_grid(frame_times(tmp_path / "a.mp4"), fps=12.0).tolist()
     pictures = list(decode_frames(tmp_path / "a.mp4", numbers)[:, 7:112, 27:132].numpy())  # 105 is 0.875 of 120
     assert len(pictures) == 60
-    assert features.array.shape == (num_windows(60, window=8, stride=5), 3)
+    assert features.array.shape == (len(window_starts(60, Grid(12.0, 8, 5))), 3)
     assert features.array.dtype == np.float32
     for i, row in enumerate(features.array):
         window = np.stack((pictures[i * 5 : i * 5 + 8] + [pictures[-1]] * 8)[:8]) / 255
@@ -58,10 +61,18 @@ def test_features_equal_the_windows_one_by_one(tmp_path: Path) -> None:
     assert features.meta.num_frames == 150
 
 
-@pytest.mark.parametrize("numbers", [{"window": 7}, {"stride": 0}, {"fps": 0.0}])
-def test_numbers_out_of_range(numbers: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="--window"):
-        FeatureExtractor(MeanColour(), device=torch.device("cpu"), **numbers)
+@pytest.mark.parametrize(
+    ("grid", "pool", "problem"),
+    [
+        (Grid(15.0, 7, 16), "avg", "--window 7"),
+        (Grid(15.0, 16, 0), "avg", "--stride 0"),
+        (Grid(0.0, 16, 16), "avg", "--fps 0.0"),
+        (Grid(15.0, 16, 16, "center", "drop"), "avg", "--align center --tail drop"),
+    ],
+)
+def test_numbers_out_of_range(grid: Grid, pool: Pool, problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        FeatureExtractor(MeanColour(), grid=grid, pool=pool, device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +121,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, model: HicoModel) -> Path:
 
 
 def extract(
-    root: Path, folder: Path, jobs: list[FeatureJob] | None = None, **options: str | bool
+    root: Path, folder: Path, jobs: list[FeatureJob] | None = None, *, checksum: bool = False, **names: str
 ) -> tuple[Summary, list[VideoEvent]]:
     checkpoint = root.parent / "encoder.safetensors"
     events: list[VideoEvent] = []
@@ -123,14 +134,14 @@ def extract(
         cache=NO_CACHE,
         workers=0,
         on_event=events.append,
-        **options,  # type: ignore[arg-type]
+        checksum=checksum,
+        files=Files(**names),  # type: ignore[arg-type]
     )
     return summary, events
 
 
 def manifest_of(folder: Path) -> dict[str, dict[str, Any]]:
-    rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
-    return {row["video_id"]: row for row in rows}
+    return {row.video_id: row.model_dump() for row in read_manifest(folder).values()}
 
 
 def test_files_and_manifest(root: Path, tmp_path: Path) -> None:
@@ -159,7 +170,8 @@ def test_clips_give_what_their_source_gives(root: Path, tmp_path: Path) -> None:
     extractor = FeatureExtractor(MeanColour(), device=torch.device("cpu"))
     found = extractor.extract_all([job.video for job in jobs], cache=NO_CACHE, workers=0)
     for job, of_clips in zip(jobs, found, strict=True):
-        of_source = extractor.extract(job.source.path)  # type: ignore[arg-type]
+        assert isinstance(job.source.path, Path)
+        of_source = extractor.extract(job.source.path)
         assert not isinstance(of_clips, BadVideo)
         np.testing.assert_array_equal(of_clips.times, of_source.times)
         np.testing.assert_allclose(of_clips.array, of_source.array, atol=0.05)
@@ -203,11 +215,13 @@ def test_a_video_that_cannot_be_decoded_is_listed(root: Path, tmp_path: Path) ->
     assert events[0].outcome == "failed" and "cannot be opened" in events[0].note
     lines = [json.loads(line) for line in (root / "failures.jsonl").read_text().splitlines()]
     assert [(line["source"], line["command"]) for line in lines] == [(str(tmp_path / "bad.mp4"), "extract-features")]
-    assert sorted(p.name for p in (tmp_path / "features").iterdir()) == [".lock", "a.npy", "manifest.jsonl"]
+    assert sorted(p.name for p in (tmp_path / "features").iterdir()) == [
+        *(".lock", ".manifest.lock", "a.npy", "manifest.jsonl")
+    ]
 
 
-def features_of(root: Path, folder: Path, path: Path, **options: str | bool) -> Summary:
-    return extract(root, folder, jobs_of_files([Source("a", path)]), **options)[0]
+def features_of(root: Path, folder: Path, path: Path, *, checksum: bool = False, **names: str) -> Summary:
+    return extract(root, folder, jobs_of_files([Source("a", path)]), checksum=checksum, **names)[0]
 
 
 def test_finished_means_this_very_source(root: Path, tmp_path: Path) -> None:
@@ -251,7 +265,7 @@ def test_a_kill_between_a_file_and_its_line(root: Path, tmp_path: Path) -> None:
     summary, _ = extract(root, tmp_path)
     assert (summary.num_done, summary.num_unchanged) == (1, 1)
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
-    assert len((tmp_path / "manifest.jsonl").read_text().splitlines()) == 2
+    assert len(manifest_of(tmp_path)) == 2
     assert not list(tmp_path.glob("*.tmp"))
 
 

@@ -20,7 +20,7 @@ from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.errors import HicoError, Interrupted, UsageError
 from hico_core.interop.checkpoints import load_backbone
 from hico_core.model.classifier import VideoClassifier
-from hico_core.model.s3dg import S3DG
+from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 from hico_core.training.optim import parameter_groups
 from hico_core.training.stopping import StopRequest
@@ -66,7 +66,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_labelled(folder / "root", folder, "train", {f"train{n}": n % 2 for n in range(8)})
     add_labelled(folder / "root", folder, "test", {f"test{n}": n % 2 for n in range(4)})
     torch.manual_seed(0)
-    encoder = S3DG().train()
+    encoder = S3DGTiny().train()
     for module in encoder.modules():
         if isinstance(module, torch.nn.BatchNorm3d):
             module.momentum = 1.0
@@ -108,7 +108,7 @@ def test_it_learns_what_it_is_shown(root: Path, tmp_path: Path) -> None:
     with (tmp_path / "predictions.csv").open() as opened:
         rows = list(csv.DictReader(opened))
     assert [(row["video_id"], row["predicted"]) for row in rows] == [(f"test{n}", str(n % 2)) for n in range(4)]
-    assert isinstance(load_backbone(tmp_path / "checkpoints" / "last.pt"), S3DG)  # for features
+    assert isinstance(load_backbone(tmp_path / "checkpoints" / "last.pt"), S3DGTiny)  # for features
 
 
 @pytest.mark.parametrize(("statistics", "changed"), [("frozen", set()), ("drift", {"statistics"})])

@@ -1,0 +1,59 @@
+"""`hico export-tad`: features and annotations as detection toolkits read them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hico_cli.console import complain, result
+from hico_cli.features import feature_folder
+from hico_cli.options import DEFAULT_ROOT, Json, Root, local_part
+
+
+def export_tad(
+    annotations: Annotated[Path, typer.Argument(help="A JSON file in the format of ActivityNet's annotations.")],
+    toolkit: Annotated[Literal["actionformer", "opentad"], typer.Option("--for", help="Who is to read it.")],
+    root: Root = DEFAULT_ROOT,
+    features: Annotated[
+        str | None, typer.Option(help="A folder in ROOT/features, or a path. Default: the newest.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-O", help="The folder to write. Default: ROOT/tad/FEATURES-TOOLKIT.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write annotations limited to the videos that have features, and the configuration that fits these features.
+
+    The annotations get each video's duration, frame, fps and the label_id of each segment. Beside them: the classes, the
+    videos that are missing, and the part of a configuration that depends on the features.
+    """
+    from hico_core.corpus.addresses import locate
+    from hico_core.transfer.manifest import require_features
+    from hico_core.transfer.tad import feature_grid, fit_annotations, read_annotations, write_export
+
+    folder = feature_folder(features, root)
+    manifest = require_features(folder)
+    grid = feature_grid(manifest, folder, toolkit)
+    export = fit_annotations(read_annotations(annotations), manifest, origin=str(annotations))
+    target = output or local_part(locate(root)) / "tad" / f"{folder.name}-{toolkit}"
+    written = write_export(toolkit, export, grid, folder=target, features=folder)
+    if export.missing:
+        complain(f"{len(export.missing)} annotated videos have no features: {written[1]}")
+    if export.num_segments_behind:
+        complain(f"{export.num_segments_behind} segments begin after the last feature of their video and are left out")
+    if export.other_durations:
+        first = export.other_durations[0]
+        complain(
+            f"{len(export.other_durations)} videos last over a second more or less than annotated, such as {first}: are "
+            "they the same videos?"
+        )
+    fields = {
+        "num_videos": len(export.annotations),
+        "num_classes": len(export.categories),
+        "num_missing": len(export.missing),
+        "num_segments_left_out": export.num_segments_behind,
+        "num_without_annotations": export.num_without_annotations,
+        "files": [str(path) for path in written],
+    }
+    text = f"{len(export.annotations)} videos, {len(export.categories)} classes; {written[-1]}"
+    result(text, fields, as_json=json)

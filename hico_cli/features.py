@@ -1,0 +1,92 @@
+"""`hico features show|check`: look at a folder of features."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hico_cli.console import complain, result
+from hico_cli.options import DEFAULT_ROOT, Json, Root, local_part
+from hico_core.errors import HicoError
+
+if TYPE_CHECKING:
+    from hico_core.transfer.manifest import ManifestRow
+
+features = typer.Typer(no_args_is_help=True, help="Look at features: what there is, and whether it is in order.")
+
+FeaturesName = Annotated[
+    str | None,
+    typer.Argument(metavar="[NAME]", help="A folder in ROOT/features, or a path. Default: the newest."),
+]
+
+
+def feature_folder(name: str | None, root: str) -> Path:
+    """The folder that a name stands for: below ROOT/features, or a path; without one, the newest there.
+
+    Raises:
+        HicoError: there is none.
+
+    """
+    from hico_core.corpus.addresses import locate
+    from hico_core.transfer.manifest import MANIFEST
+
+    base = local_part(locate(root)) / "features"
+    if name is not None:
+        return base / name if (base / name).is_dir() or not Path(name).is_dir() else Path(name)
+    manifests = list(base.glob(f"*/{MANIFEST}"))
+    if not manifests:
+        raise HicoError(f"{base}: no features here; run `hico extract-features`, or name a folder of features")
+    return max(manifests, key=lambda path: path.stat().st_mtime).parent
+
+
+@features.command("show")
+def show(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = False) -> None:
+    """What a folder of features holds: a row a video, and what all have in common."""
+    from hico_core.transfer.manifest import require_features
+
+    folder = feature_folder(name, root)
+    rows = sorted(require_features(folder).values(), key=lambda row: row.file)
+    fields = {
+        "folder": str(folder),
+        **_common(rows[0]),
+        "num_videos": len(rows),
+        "num_rows": sum(row.rows for row in rows),
+        "hours": sum(row.duration_seconds for row in rows) / 3600,
+        "gigabytes": sum(row.size_bytes for row in rows) / 1e9,
+    }
+    if json:
+        videos = [{"file": row.file, "rows": row.rows, "seconds": row.duration_seconds} for row in rows]
+        result("", {**fields, "videos": videos}, as_json=True)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("file", "rows", "numbers a row", "seconds", "frames a second")
+    for row in rows:
+        table.add_row(row.file, str(row.rows), str(row.dim), f"{row.duration_seconds:.1f}", f"{row.fps:g}")
+    Console().print(table)
+    result("\n".join(f"{key}: {value}" for key, value in fields.items()), {}, as_json=False)
+
+
+def _common(row: "ManifestRow") -> dict[str, object]:
+    names = ("window", "stride", "native_fps", "align", "tail", "pool", "layer", "dtype", "precision")
+    return {**{name: getattr(row, name) for name in names}, "checkpoint": row.checkpoint}
+
+
+@features.command("check")
+def check(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = False) -> None:
+    """Compare every file with the manifest: size, SHA-256, shape, numbers. Exit code 3: one is not as it should be."""
+    from hico_core.transfer.manifest import check_features, require_features
+
+    folder = feature_folder(name, root)
+    problems = list(check_features(folder))
+    for file, problem in problems:
+        complain(f"{folder / file}: {problem}")
+    count = len(require_features(folder))
+    result(
+        f"{folder}: {count} files in the manifest, {len(problems)} problems",
+        {"folder": str(folder), "num_files": count, "problems": dict(problems)},
+        as_json=json,
+    )
+    if problems:
+        raise typer.Exit(3)

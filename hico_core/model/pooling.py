@@ -1,0 +1,34 @@
+"""From the encoder's maps to one row a clip: what features, neighbours and probes look at."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Pool = Literal["avg", "max", "none"]
+
+
+class PooledEncoder(nn.Module):
+    """An encoder whose maps are averaged, and projected if asked for.
+
+    Args:
+        backbone: (N, 3, T, H, W) -> maps (N, F, T', H', W').
+        pool: over T', H' and W'; "none" leaves the maps as they are.
+        head: (N, F) -> (N, D), such as the projection that pretraining compares; it needs pooled maps.
+
+    """
+
+    def __init__(self, backbone: nn.Module, *, pool: Pool = "avg", head: nn.Module | None = None) -> None:
+        super().__init__()
+        assert head is None or pool == "avg"
+        self.backbone, self.pool, self.head = backbone, pool, head
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """(N, 3, T, H, W) -> (N, F), (N, D) or (N, F, T', H', W'), in float32 whatever the encoder computes in."""
+        maps = self.backbone(clips)
+        with torch.autocast(clips.device.type, enabled=False):
+            exact: Tensor = maps.float()
+            if self.pool == "none":
+                return exact
+            rows = exact.mean(dim=(2, 3, 4)) if self.pool == "avg" else exact.amax(dim=(2, 3, 4))
+            return rows if self.head is None else self.head(rows)

@@ -1,0 +1,415 @@
+"""Videos -> a folder of features: who is to do, who is done, and what is written of each."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hico_core.corpus.addresses import Location, locate
+from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.engine import run_on_ray
+from hico_core.corpus.events import Summary, Tally, VideoEvent
+from hico_core.corpus.failures import update_failures
+from hico_core.corpus.files import is_locked, json_line, lock, remove_abandoned, write_text, written_beside
+from hico_core.corpus.ids import Source
+from hico_core.corpus.intake import is_same_file, other_file
+from hico_core.corpus.records import Failure, SourceFile, sha256_of, source_file
+from hico_core.data.lanes import WholeVideo
+from hico_core.data.videos import IndexedVideos
+from hico_core.errors import BadVideo, HicoError
+from hico_core.training.encoder import Meter
+from hico_core.transfer.feature_files import DType, FileFormat, read_array, write_array
+from hico_core.transfer.features import FeatureExtractor, Features
+from hico_core.transfer.manifest import MANIFEST, ManifestRow, Settings, read_manifest
+
+# How often the manifest in a bucket is written again: what came since is extracted again after a kill.
+_UPLOAD_SECONDS = 60.0
+
+# How long a writer waits for another's line to be in the manifest.
+_PATIENCE_SECONDS = 60.0
+
+
+class FeatureJob(NamedTuple):
+    """A video to extract."""
+
+    source: Source  # its clips, if it was split, are what is read
+    video: WholeVideo
+
+
+class Files(NamedTuple):
+    """How the files of a folder are named, and what they are."""
+
+    prefix: str = ""
+    suffix: str = ""
+    file_format: FileFormat = "npy"
+    dtype: DType = "float32"
+
+    def name(self, video_id: str) -> str:
+        """The file of a video."""
+        return f"{self.prefix}{video_id}{self.suffix}.{self.file_format}"
+
+
+class Shard(NamedTuple):
+    """Part `number` (from 1) of `of`."""
+
+    number: int = 1
+    of: int = 1
+
+    def part_of(self, jobs: Sequence[FeatureJob]) -> list[FeatureJob]:
+        """Every so-many-th job; together, all shards have each job once."""
+        return list(jobs[self.number - 1 :: self.of])
+
+    def split(self, count: int) -> "list[Shard]":
+        """The parts of this part."""
+        return [Shard(self.number + self.of * place, self.of * count) for place in range(count)]
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
+NPY_FILES = Files()
+WHOLE = Shard()
+
+
+def jobs_of_files(sources: Sequence[Source]) -> list[FeatureJob]:
+    """Jobs for videos that are read from their own files."""
+    return [FeatureJob(source, WholeVideo(source.path, [])) for source in sources]
+
+
+def jobs_of_index(videos: IndexedVideos) -> list[FeatureJob]:
+    """A job for each video of an index, to be read from its clips, or from its own file if it was not split."""
+    return [_indexed_job(videos, number) for number in range(len(videos))]
+
+
+def _indexed_job(videos: IndexedVideos, number: int) -> FeatureJob:
+    path, pieces = locate(videos.source(number)), videos.pieces(number)
+    in_place = all(str(piece.path) == str(path) for piece in pieces)
+    clips = () if in_place else tuple(piece.path for piece in pieces)
+    return FeatureJob(Source(videos.video_id(number), path, clips=clips), WholeVideo(path, pieces))
+
+
+def extract_features(
+    jobs: Sequence[FeatureJob],
+    *,
+    extractor: FeatureExtractor,
+    checkpoint: Path,
+    root: Location,
+    folder: Location,
+    cache: LocalCache,
+    files: Files = NPY_FILES,
+    checksum: bool = False,
+    workers: int | None = None,
+    shard: Shard = WHOLE,
+    ray_address: str | None = None,
+    meter: Meter | None = None,
+    on_event: Callable[[VideoEvent], None],
+) -> Summary:
+    """Write `[prefix]<id>[suffix].<format>` for each video and a line for it in manifest.jsonl.
+
+    Videos that have their file already are left out, so a run that was ended goes on. One that cannot be decoded
+    becomes a line of `<root>/failures.jsonl`.
+
+    Args:
+        jobs: the videos of all shards.
+        extractor: encoder, grid and picture.
+        checkpoint: the file from which the encoder was loaded; the manifest has its hash.
+        root: the workspace.
+        folder: where the files go; made if missing.
+        cache: for videos in buckets.
+        files: their names and format.
+        checksum: tell sources apart by their bytes, not by their time.
+        workers: processes that read; None: one a core.
+        shard: which part of the videos this call has; other calls may write the other parts at the same time.
+        ray_address: extract on this Ray cluster, see `run_on_ray`; the features are the same.
+        meter: told of rows and waiting.
+        on_event: told of each video.
+
+    Raises:
+        HicoError: the folder holds features of another checkpoint or grid, or of another video of the same id; or
+            another command is writing there.
+
+    """
+    jobs = shard.part_of(jobs)
+    settings = _settings(extractor, checkpoint, files.dtype)
+    tally = Tally(len(jobs))
+    with _sole_writer(folder, shard), closing(_manifest_writer(folder, shard)) as manifest:
+        rows = read_manifest(folder)
+        _require_same_settings(rows, settings, folder)
+        todo: list[FeatureJob] = []
+        for planned in _plan(jobs, files, rows, folder, tally, checksum=checksum):
+            todo.append(planned) if isinstance(planned, FeatureJob) else on_event(planned)
+        try:
+            if ray_address is None:
+                found = extractor.extract_all([job.video for job in todo], cache=cache, workers=workers, meter=meter)
+                extracted: Iterator[tuple[FeatureJob, Features | BadVideo]] = zip(todo, found, strict=True)
+            else:
+                extracted = _extracted_on_ray(todo, extractor, checkpoint, cache, address=ray_address)
+            for job, features in extracted:
+                if not isinstance(features, BadVideo):
+                    read = _what_was_read(job.source, checksum=checksum)
+                    row = _write(folder, job.source.video_id, features, read, files, settings, extractor, checkpoint)
+                    manifest.add(row)
+                on_event(_count(job, features, tally))
+        finally:
+            update_failures(root, command="extract-features", fine=tally.fine, failed=tally.failed)
+    return tally.summary()
+
+
+def _settings(extractor: FeatureExtractor, checkpoint: Path, dtype: DType) -> Settings:
+    """What all features of a folder have in common."""
+    grid = extractor.grid
+    return Settings(
+        window=grid.window,
+        stride=grid.stride,
+        native_fps=grid.fps is None,
+        align=grid.align,
+        tail=grid.tail,
+        pool=extractor.pool,
+        layer=extractor.layer,
+        dtype=dtype,
+        checkpoint_sha256=sha256_of(checkpoint),
+        picture=extractor.picture._asdict(),
+        precision=extractor.precision.name,
+    )
+
+
+@contextmanager
+def _sole_writer(folder: Location, shard: Shard) -> Iterator[None]:
+    """Let only one command at a time write a video's file: all the folder's, or each its own shard.
+
+    Each takes its own lock before it looks at those of others, so of two that begin together, one at least sees the
+    other. Nothing can be locked in a bucket.
+
+    Raises:
+        HicoError: another one writes here.
+
+    """
+    if not isinstance(folder, Path):
+        yield
+        return
+    refusal = f"{folder}: another hico command is writing features here; wait for it to end, or give another --name"
+    own = folder / (".lock" if shard.of == 1 else f".lock-{shard.number}-of-{shard.of}")
+    with lock(own, refusal=refusal):
+        for other in folder.glob(".lock*"):
+            same_division = shard.of > 1 and other.name.endswith(f"-of-{shard.of}")
+            if other != own and not same_division and is_locked(other):
+                raise HicoError(refusal)
+        if shard.of == 1:
+            remove_abandoned(folder)
+        yield
+
+
+class _LocalManifest:
+    """Adds lines to manifest.jsonl, as several processes may do at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / MANIFEST
+
+    def add(self, row: ManifestRow) -> None:
+        """Append a line; after one that a killed writer cut short, on a line of its own."""
+        refusal = f"{self._path}: another process keeps it locked"
+        with (
+            lock(self._path.with_name(".manifest.lock"), refusal=refusal, wait_seconds=_PATIENCE_SECONDS),
+            self._path.open("a+b") as opened,
+        ):
+            if opened.tell():
+                opened.seek(-1, 2)
+                if opened.read() != b"\n":
+                    opened.write(b"\n")
+            opened.write(json_line(row.model_dump()))
+
+    def close(self) -> None:
+        """All lines are written already."""
+
+
+class _BucketManifest:
+    """Keeps this shard's lines and writes them now and then: an object can only be written as a whole."""
+
+    def __init__(self, folder: Location, shard: Shard) -> None:
+        name = MANIFEST if shard.of == 1 else f"manifest-{shard.number}-of-{shard.of}.jsonl"
+        self._path = folder / name
+        self._lines = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
+        self._written = time.monotonic()
+        self._is_new = False
+
+    def add(self, row: ManifestRow) -> None:
+        """Take a line."""
+        self._lines.append(json_line(row.model_dump()))
+        self._is_new = True
+        if time.monotonic() - self._written > _UPLOAD_SECONDS:
+            self.close()
+
+    def close(self) -> None:
+        """Write all lines."""
+        if self._is_new:
+            write_text(self._path, b"".join(self._lines).decode())
+        self._written, self._is_new = time.monotonic(), False
+
+
+def _manifest_writer(folder: Location, shard: Shard) -> _LocalManifest | _BucketManifest:
+    return _LocalManifest(folder) if isinstance(folder, Path) else _BucketManifest(folder, shard)
+
+
+def _require_same_settings(rows: dict[str, ManifestRow], settings: Settings, folder: Location) -> None:
+    for row in rows.values():
+        for key, value in settings.model_dump().items():
+            if getattr(row, key) != value:
+                raise HicoError(
+                    f"{folder}: has features with {key}={getattr(row, key)}, not {value}; give another --name, or "
+                    "remove it"
+                )
+
+
+def _plan(
+    jobs: Sequence[FeatureJob],
+    files: Files,
+    rows: dict[str, ManifestRow],
+    folder: Location,
+    tally: Tally,
+    *,
+    checksum: bool,
+) -> Iterator[VideoEvent | FeatureJob]:
+    """Go through all videos before any work is done: those that are dealt with already, and those that are to do.
+
+    Raises:
+        HicoError: one may not have its file; see `is_finished`.
+
+    """
+    for job in jobs:
+        source = job.source
+        row = rows.get(files.name(source.video_id))
+        if source.obstacle:
+            failure = Failure(stage="name", error=source.obstacle)
+            yield tally.add(source.video_id, str(source.path), "failed", failure=failure)
+        elif row is not None and is_finished(row, source, folder, checksum=checksum):
+            yield tally.add(source.video_id, str(source.path), "unchanged", num_parts=row.rows)
+        else:
+            yield job
+
+
+def is_finished(row: ManifestRow, source: Source, folder: Location, *, checksum: bool) -> bool:
+    """Whether a file has the features of this very source.
+
+    Raises:
+        HicoError: it has those of another video, which is still there; names both.
+
+    """
+    if row.source != str(source.path):
+        other = other_file(row.source_file, source._replace(clips=()))
+        if other is not None:
+            raise HicoError(
+                f"{source.path} and {other}, whose features are in {folder / row.file}, have one id, "
+                f"{source.video_id!r}; rename one of them, or give another --name"
+            )
+    return is_same_file(row.source_file, source, checksum=checksum) and _is_whole(row, folder)
+
+
+def _is_whole(row: ManifestRow, folder: Location) -> bool:
+    """Whether a video's file is there as its row says; of one in a bucket, by its size."""
+    path = folder / row.file
+    try:
+        if path.stat().st_size != row.size_bytes:
+            return False
+        return not isinstance(path, Path) or len(read_array(path)) == row.rows
+    except (OSError, HicoError):
+        return False
+
+
+class _RemoteSettings(NamedTuple):
+    """What a process on another node needs to make the same extractor."""
+
+    checkpoint: str
+    checkpoint_sha256: str  # so that another file of that name is another extractor
+    settings: tuple[tuple[str, Any], ...]
+
+
+def _extracted_on_ray(
+    jobs: Sequence[FeatureJob], extractor: FeatureExtractor, checkpoint: Path, cache: LocalCache, *, address: str
+) -> Iterator[tuple[FeatureJob, Features | BadVideo]]:
+    """Extract each video in some process of a Ray cluster, in whatever order they finish."""
+    grid = extractor.grid._asdict()
+    others = {"pool": extractor.pool, "layer": extractor.layer, "batch_size": extractor.batch_size}
+    device = {"device": extractor.device.type}
+    spec = _RemoteSettings(
+        str(checkpoint.absolute()), sha256_of(checkpoint), tuple({**grid, **others, **device}.items())
+    )
+    return run_on_ray(
+        partial(_extract_here, spec=spec, cache=cache),
+        jobs,
+        address=address,
+        num_gpus=1 if extractor.device.type == "cuda" else 0,
+        on_lost=lambda job, reason: (job, BadVideo(str(job.source.path), reason, stage="engine")),
+    )
+
+
+def _extract_here(
+    job: FeatureJob, *, spec: _RemoteSettings, cache: LocalCache
+) -> tuple[FeatureJob, Features | BadVideo]:
+    (features,) = _extractor_of(spec).extract_all([job.video], cache=cache, workers=0)
+    return job, features
+
+
+@lru_cache(maxsize=1)
+def _extractor_of(spec: _RemoteSettings) -> FeatureExtractor:
+    return FeatureExtractor.from_checkpoint(spec.checkpoint, **dict(spec.settings))
+
+
+def _count(job: FeatureJob, features: Features | BadVideo, tally: Tally) -> VideoEvent:
+    video_id, source = job.source.video_id, str(job.source.path)
+    if isinstance(features, BadVideo):
+        failure = Failure(stage=features.stage, error=features.reason)
+        return tally.add(video_id, source, "failed", failure=failure)
+    return tally.add(video_id, source, "done", num_parts=len(features.array))
+
+
+def _what_was_read(source: Source, *, checksum: bool) -> SourceFile:
+    """The identity of a video's file or clips, with a hash if sources are told apart by it."""
+    found = source_file(source)
+    if checksum and not source.clips and isinstance(source.path, Path):
+        return found.model_copy(update={"sha256": sha256_of(source.path)})
+    return found
+
+
+def _write(
+    folder: Location,
+    video_id: str,
+    features: Features,
+    read: SourceFile,
+    files: Files,
+    settings: Settings,
+    extractor: FeatureExtractor,
+    checkpoint: Path,
+) -> ManifestRow:
+    """Write a video's file, whole or not at all; what the manifest is to say of it."""
+    name = files.name(video_id)
+    array = np.ascontiguousarray(features.array.astype(files.dtype))
+    with written_beside(folder / name) as beside:
+        write_array(beside, array, features.times, video_id=video_id, file_format=files.file_format)
+        size_bytes, sha256 = beside.stat().st_size, sha256_of(beside)
+    start, end = features.times.T
+    return ManifestRow(
+        **settings.model_dump(),
+        video_id=video_id,
+        file=name,
+        prefix=files.prefix,
+        suffix=files.suffix,
+        file_format=files.file_format,
+        rows=len(array),
+        dim=int(array[0].size),
+        shape=list(array.shape[1:]),
+        size_bytes=size_bytes,
+        sha256=sha256,
+        fps=extractor.grid.rate(features.meta.source_fps),
+        checkpoint=str(checkpoint),
+        **features.meta._asdict(),
+        source_size_bytes=read.size_bytes,
+        source_mtime_ns=read.mtime_ns,
+        source_sha256=read.sha256,
+        start_seconds=start.tolist(),
+        end_seconds=end.tolist(),
+        centre_seconds=((start + end) / 2).tolist(),
+    )

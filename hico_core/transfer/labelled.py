@@ -1,0 +1,130 @@
+"""Features of labelled videos, from a folder of features or straight from the videos, for probes and retrieval."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from hico_core.corpus.addresses import Location, locate
+from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.ids import Source
+from hico_core.corpus.index import read_index_table
+from hico_core.corpus.records import Subset
+from hico_core.data.lanes import WholeVideo
+from hico_core.data.loader import num_workers
+from hico_core.data.videos import COLUMNS, IndexedVideos
+from hico_core.data.windows import Views
+from hico_core.errors import HicoError
+from hico_core.interop.checkpoints import load_encoder
+from hico_core.model.pooling import PooledEncoder
+from hico_core.training.encoder import encode_videos
+from hico_core.training.hardware import DeviceName, choose_device, choose_precision
+from hico_core.transfer.manifest import ManifestRow, features_of
+from hico_core.transfer.probe import LabelledRows
+
+logger = logging.getLogger(__name__)
+
+
+class LabelledVideo(NamedTuple):
+    """A video whose class is known."""
+
+    video_id: str
+    label: int
+    video: WholeVideo
+
+
+def labelled_of_index(root: Location, subset: Subset) -> list[LabelledVideo]:
+    """The labelled videos of a subset of a workspace's index."""
+    return labelled_among(IndexedVideos(read_index_table(root, columns=COLUMNS), root=root, subset=subset))
+
+
+def labelled_among(videos: IndexedVideos) -> list[LabelledVideo]:
+    """Those of an index's videos whose class is known, in order."""
+    labels = [videos.label(number) for number in range(len(videos))]
+    return [
+        LabelledVideo(videos.video_id(number), label, WholeVideo(locate(videos.source(number)), videos.pieces(number)))
+        for number, label in enumerate(labels)
+        if label is not None
+    ]
+
+
+def labelled_of_list(sources: Sequence[Source]) -> list[LabelledVideo]:
+    """The videos of a list, from `corpus.lists`."""
+    return [
+        LabelledVideo(source.video_id, source.label, WholeVideo(source.path, []))
+        for source in sources
+        if source.label is not None
+    ]
+
+
+def rows_from_folder(
+    folder: Location, manifest: dict[str, ManifestRow], videos: Sequence[LabelledVideo]
+) -> LabelledRows:
+    """All windows of the videos, as a folder has them.
+
+    Videos without features are left out, and their number is told in the log.
+
+    Raises:
+        HicoError: none has any, or a file is not as its manifest says.
+
+    """
+    by_id = {row.video_id: row for row in manifest.values()}
+    known = [video for video in videos if video.video_id in by_id]
+    if videos and not known:
+        raise HicoError(
+            f"{folder}: has features of none of the {len(videos)} labelled videos, such as {videos[0].video_id!r}"
+        )
+    if len(known) < len(videos):
+        logger.warning("%s: has no features of %d of %d videos", folder, len(videos) - len(known), len(videos))
+    rows = [by_id[video.video_id] for video in known]
+    arrays = [np.asarray(features_of(folder, row), dtype=np.float32).reshape(row.rows, -1) for row in rows]
+    return _labelled(known, arrays)
+
+
+def rows_from_videos(
+    checkpoint: Path,
+    videos: Sequence[LabelledVideo],
+    *,
+    views: Views,
+    device: DeviceName,
+    cache: LocalCache,
+    workers: int | None,
+) -> LabelledRows:
+    """Some clips of each video, as in training, encoded by the encoder of a checkpoint.
+
+    Videos that cannot be read are left out, and named in the log.
+
+    Raises:
+        HicoError: the checkpoint holds no encoder.
+
+    """
+    backbone, picture = load_encoder(checkpoint)
+    chosen = choose_device(device)
+    encoded = encode_videos(
+        PooledEncoder(backbone).to(chosen),
+        [video.video for video in videos],
+        views,
+        picture,
+        precision=choose_precision("auto", chosen),
+        cache=cache,
+        workers=num_workers(workers),
+    )
+    known, arrays = [], []
+    for video, found in zip(videos, encoded, strict=True):
+        if found.rows is None:
+            logger.warning("left out: %s", found.reason)
+        else:
+            known.append(video)
+            arrays.append(found.rows.numpy())
+    return _labelled(known, arrays)
+
+
+def _labelled(videos: Sequence[LabelledVideo], arrays: Sequence[np.ndarray]) -> LabelledRows:
+    lengths = [len(array) for array in arrays]
+    return LabelledRows(
+        np.concatenate(arrays) if arrays else np.empty((0, 0), dtype=np.float32),
+        np.repeat(np.array([video.label for video in videos], dtype=np.int64), lengths),
+        np.repeat(np.array([video.video_id for video in videos], dtype=object), lengths),
+    )

@@ -1,0 +1,259 @@
+"""A folder of features: what its manifest says of each file, whether that is true, and the features as one table."""
+
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ValidationError
+
+from hico_core.corpus.addresses import Location
+from hico_core.corpus.files import fetch, read_json_lines, written_beside
+from hico_core.corpus.records import SourceFile, sha256_of
+from hico_core.data.pictures import Picture
+from hico_core.data.windows import Align, Grid, Tail
+from hico_core.errors import HicoError, UsageError
+from hico_core.model.pooling import Pool
+from hico_core.transfer.feature_files import DType, FileFormat, read_array
+from hico_core.transfer.features import Layer
+
+MANIFEST = "manifest.jsonl"
+VERSION: Literal[2] = 2
+
+
+class Settings(BaseModel, frozen=True, extra="forbid"):
+    """What all features of a folder have in common."""
+
+    manifest_version: Literal[2] = VERSION
+    window: int
+    stride: int
+    native_fps: bool  # the grid has each video's own average rate
+    align: Align
+    tail: Tail
+    pool: Pool
+    layer: Layer
+    dtype: DType
+    checkpoint_sha256: str
+    picture: dict[str, Any]
+    precision: str
+
+
+class ManifestRow(Settings, frozen=True, extra="forbid"):
+    """A line of manifest.jsonl: a video's file. Times are in seconds from the video's first frame."""
+
+    video_id: str
+    file: str  # [prefix]<video_id>[suffix].<file_format>
+    prefix: str
+    suffix: str
+    file_format: FileFormat
+    rows: int
+    dim: int  # numbers a row
+    shape: list[int]  # of a row
+    size_bytes: int  # of the file
+    sha256: str
+    fps: float  # of the grid
+    checkpoint: str
+    source: str
+    source_fps: float  # average
+    duration_seconds: float
+    num_frames: int  # of the source
+    source_size_bytes: int
+    source_mtime_ns: int
+    source_sha256: str | None
+    start_seconds: list[float]
+    end_seconds: list[float]
+    centre_seconds: list[float]
+
+    @property
+    def grid(self) -> Grid:
+        """Where the video's windows lie."""
+        return Grid(self.fps, self.window, self.stride, self.align, self.tail)
+
+    @property
+    def seen(self) -> Picture:
+        """What the encoder saw of each frame."""
+        return Picture(**self.picture)
+
+    @property
+    def source_file(self) -> SourceFile:
+        """What was read."""
+        return SourceFile(
+            path=self.source,
+            size_bytes=self.source_size_bytes,
+            mtime_ns=self.source_mtime_ns,
+            sha256=self.source_sha256,
+        )
+
+
+def read_manifest(folder: Location) -> dict[str, ManifestRow]:
+    """File name -> row; of two, the later counts. Lines that are not whole are left out.
+
+    Shards that write into a bucket have a manifest each, which are read as one.
+
+    Raises:
+        HicoError: a line is of another version, or not what a line must be.
+
+    """
+    rows: dict[str, ManifestRow] = {}
+    shards: list[Location] = sorted(folder.glob("manifest-*.jsonl"), key=str)
+    for path in [folder / MANIFEST, *shards]:
+        for fields in read_json_lines(path).rows:
+            row = _row(fields, path)
+            rows[row.file] = row
+    return rows
+
+
+def _row(fields: dict[str, Any], path: Location) -> ManifestRow:
+    if fields.get("manifest_version") != VERSION:
+        raise HicoError(
+            f"{path}: was written by another version of hico (manifest version "
+            f"{fields.get('manifest_version', 1)}, not {VERSION}); extract again with another --name"
+        )
+    try:
+        row = ManifestRow.model_validate(fields)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise HicoError(
+            f"{path}: a line is not as hico writes it ({where}); extract again with another --name"
+        ) from None
+    if Path(row.file).name != row.file or not row.file.startswith(row.prefix):
+        raise HicoError(f"{path}: {row.file!r} is no name of a file in this folder")
+    return row
+
+
+def require_features(folder: Location) -> dict[str, ManifestRow]:
+    """The manifest of a folder that must have features.
+
+    Raises:
+        HicoError: it has none, or those of two encoders or settings.
+
+    """
+    rows = read_manifest(folder)
+    if not rows:
+        raise HicoError(f"{folder}: no features here (no {MANIFEST}); run `hico extract-features`")
+    first = next(iter(rows.values()))
+    for row in rows.values():
+        if row.checkpoint_sha256 != first.checkpoint_sha256 or row.shape != first.shape:
+            raise HicoError(
+                f"{folder}: {first.file} and {row.file} come from different encoders; extract into a folder of its own"
+            )
+    return rows
+
+
+def features_of(folder: Location, row: ManifestRow) -> np.ndarray:
+    """A video's features: (T, ...), checked against the manifest's shape.
+
+    Raises:
+        HicoError: the file is missing, damaged, another one, or has values that are no numbers.
+
+    """
+    path = folder / row.file
+    if isinstance(path, Path):
+        array = read_array(path)
+    else:
+        with TemporaryDirectory(prefix="hico-") as temporary:
+            local = Path(temporary) / f"features{path.suffix}"
+            try:
+                fetch(path, local)
+            except OSError as error:
+                raise HicoError(f"{path}: cannot be read ({error}); run `hico extract-features` again") from error
+            array = np.array(read_array(local))
+    if array.shape[0] != row.rows or array[0].size != row.dim or array.dtype != row.dtype:
+        raise HicoError(
+            f"{path}: holds {array.dtype} {array.shape}, not {row.dtype} {(row.rows, *row.shape)} as its manifest says;"
+            " run `hico extract-features` again"
+        )
+    if not np.isfinite(array).all():
+        raise HicoError(f"{path}: has values that are no numbers (NaN or infinite); its encoder or file is broken")
+    return array
+
+
+def require_hdf5() -> None:
+    """Say what to install, before any work is done, where HDF5 cannot be written.
+
+    Raises:
+        UsageError: the package is missing.
+
+    """
+    if find_spec("h5py") is None:
+        raise UsageError("--format hdf5: needs the package h5py; pip install 'hico[hdf5]'")
+
+
+def pack_into_hdf5(folder: Location) -> None:
+    """Write features.hdf5 with a dataset a video, named as its file without the ending, as ActionFormer reads them."""
+    import h5py
+
+    rows = require_features(folder)
+    with written_beside(folder / "features.hdf5") as beside, h5py.File(beside, "w") as packed:
+        for name, row in sorted(rows.items()):
+            packed.create_dataset(name.removesuffix(f".{row.file_format}"), data=features_of(folder, row))
+
+
+class FeatureTable(NamedTuple):
+    """Features of many videos as one array, and what each row is of."""
+
+    array: np.ndarray  # (N, F)
+    rows: pd.DataFrame  # N rows: video_id, start_seconds, end_seconds, centre_seconds
+
+
+def load_features(folder: Path | str, *, video_ids: Sequence[str] | None = None) -> FeatureTable:
+    """All features of a folder, or those of some videos, in order of the ids.
+
+    Args:
+        folder: ROOT/features/NAME.
+        video_ids: which videos; None: all.
+
+    Raises:
+        HicoError: a video has no features here, or a file is not as its manifest says.
+
+    """
+    by_id = {row.video_id: row for row in require_features(Path(folder)).values()}
+    wanted = sorted(by_id) if video_ids is None else list(video_ids)
+    missing = [video_id for video_id in wanted if video_id not in by_id]
+    if missing:
+        raise HicoError(f"{folder}: has no features of {missing[0]!r}; {len(missing)} such videos")
+    chosen = [by_id[video_id] for video_id in wanted]
+    arrays = [features_of(Path(folder), row).reshape(row.rows, -1) for row in chosen]
+    times = [
+        pd.DataFrame(
+            {
+                "video_id": row.video_id,
+                "start_seconds": row.start_seconds,
+                "end_seconds": row.end_seconds,
+                "centre_seconds": row.centre_seconds,
+            }
+        )
+        for row in chosen
+    ]
+    return FeatureTable(np.concatenate(arrays), pd.concat(times, ignore_index=True))
+
+
+def check_features(folder: Path) -> Iterator[tuple[str, str]]:
+    """Compare every file of a folder with its manifest; yield each file that is not as it should be, and why."""
+    rows = require_features(folder)
+    for name, row in sorted(rows.items()):
+        problem = _problem_with(folder, row)
+        if problem:
+            yield name, problem
+    suffixes = {f".{row.file_format}" for row in rows.values()}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in suffixes and path.name not in rows:
+            yield path.name, "stands in no line of the manifest"
+
+
+def _problem_with(folder: Path, row: ManifestRow) -> str | None:
+    path = folder / row.file
+    if not path.is_file():
+        return "is missing"
+    if path.stat().st_size != row.size_bytes:
+        return f"has {path.stat().st_size} bytes, not {row.size_bytes}"
+    if sha256_of(path) != row.sha256:
+        return "has other content than was written"
+    try:
+        features_of(folder, row)
+    except HicoError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return None

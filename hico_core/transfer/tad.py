@@ -1,0 +1,279 @@
+"""Features and annotations as temporal action detection toolkits read them: ActionFormer and OpenTAD, unmodified.
+
+Both put feature i at (i * stride + offset) / fps seconds, with the offset half a window where windows begin with the
+video. A video is given the duration frame / fps with a whole number of frames, because OpenTAD works out some rates as
+frame / duration.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+
+from hico_core.corpus.addresses import Location
+from hico_core.corpus.files import write_text
+from hico_core.errors import HicoError
+from hico_core.transfer.manifest import ManifestRow
+
+Toolkit = Literal["actionformer", "opentad"]
+
+ANNOTATIONS = "annotations.json"
+MISSING = "missing_files.txt"
+CATEGORIES = "category_idx.txt"
+SNIPPETS: dict[Toolkit, str] = {"actionformer": "actionformer.yaml", "opentad": "opentad.py"}
+
+_READ_BY: dict[Toolkit, tuple[str, ...]] = {"actionformer": ("npy",), "opentad": ("npy", "npz", "pt")}
+
+# How far an annotated duration may lie from that of the video before it is told.
+_SAME_DURATION_SECONDS = 1.0
+
+
+class FeatureGrid(NamedTuple):
+    """What the features of a folder have in common, in the toolkits' words."""
+
+    dim: int
+    stride: int
+    window: int
+    offset_frames: float  # from the beginning of the grid to the middle of the first window
+    fps: float | None  # None: each video has its own
+    prefix: str
+    suffix: str
+    file_format: str
+
+
+class Export(NamedTuple):
+    """What is written for a toolkit."""
+
+    annotations: dict[str, Any]
+    categories: list[str]  # in order of their numbers
+    missing: list[str]  # annotated videos without features, or whose segments all lie behind them
+    num_segments_behind: int  # left out: they begin after the last feature
+    num_without_annotations: int  # videos with features that no annotation names
+    other_durations: list[str]  # ids whose annotated duration is not that of the video
+
+
+def feature_grid(manifest: Mapping[str, ManifestRow], folder: Location, toolkit: Toolkit) -> FeatureGrid:
+    """The grid on which all features of a folder lie.
+
+    Raises:
+        HicoError: they are not all named alike, or do not lie at equal distances, are maps, or files that the toolkit
+            does not read.
+
+    """
+    rows = list(manifest.values())
+    first = rows[0]
+    if len({(row.prefix, row.suffix, row.file_format) for row in rows}) > 1:
+        raise HicoError(
+            f"{folder}: its files are not all named alike; extract with one --prefix, --suffix and --format"
+        )
+    if first.file_format not in _READ_BY[toolkit]:
+        readable = " or ".join(_READ_BY[toolkit])
+        raise HicoError(f"{folder}: {toolkit} does not read .{first.file_format}; extract with --format {readable}")
+    if first.tail == "shift":
+        raise HicoError(f"{folder}: its last windows are shifted off the grid; extract with --tail pad or drop")
+    if len(first.shape) != 1:
+        raise HicoError(f"{folder}: has maps, and detection toolkits read vectors; extract with --pool avg or max")
+    grid = first.grid
+    return FeatureGrid(
+        dim=first.dim,
+        stride=first.stride,
+        window=first.window,
+        offset_frames=grid.first_start + first.window / 2,
+        fps=None if first.native_fps else first.fps,
+        prefix=first.prefix,
+        suffix=first.suffix,
+        file_format=first.file_format,
+    )
+
+
+def centre_seconds(grid: FeatureGrid, *, count: int, fps: float) -> list[float]:
+    """Where both toolkits put the features of a video: (i * stride + offset) / fps."""
+    return [(place * grid.stride + grid.offset_frames) / fps for place in range(count)]
+
+
+def read_annotations(path: Path) -> dict[str, Any]:
+    """A file as ActivityNet's: {"database": {id: {"subset": ..., "annotations": [{"segment", "label"}]}}}.
+
+    Raises:
+        HicoError: it is something else; names the entry.
+
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HicoError(f"{path}: no such file of annotations") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise HicoError(f"{path}: is not a JSON file of annotations ({error})") from error
+    database = content.get("database") if isinstance(content, dict) else None
+    if not isinstance(database, dict) or not database:
+        raise HicoError(f'{path}: has no "database" of videos, as ActivityNet\'s annotations have')
+    for video_id, entry in database.items():
+        problem = _problem_with(entry)
+        if problem:
+            raise HicoError(f"{path}: the entry of {video_id!r} {problem}")
+    return dict(database)
+
+
+def _problem_with(entry: object) -> str | None:
+    if not isinstance(entry, dict) or not isinstance(entry.get("subset"), str):
+        return "names no subset"
+    for annotation in entry.get("annotations", []):
+        if not isinstance(annotation, dict) or not isinstance(annotation.get("label"), str):
+            return "has an annotation without a label"
+        segment = annotation.get("segment")
+        if not isinstance(segment, list) or len(segment) != 2 or not all(isinstance(t, int | float) for t in segment):
+            return f"has a segment {segment!r}, not [start, end] in seconds"
+        if not segment[0] <= segment[1]:
+            return f"has a segment that ends before it starts, {segment}"
+    return None
+
+
+def fit_annotations(database: Mapping[str, Any], manifest: Mapping[str, ManifestRow], *, origin: str) -> Export:
+    """Limit annotations to videos that have features, and fill in duration, frame, fps and label_id.
+
+    Ids match with or without a leading `v_`. Segments stay as they are, but for those that begin after the last feature:
+    of a video that has no other, ActionFormer could not be trained. Classes are numbered as far as some video has them,
+    since ActionFormer compares their number with its configuration.
+
+    Args:
+        database: from `read_annotations`.
+        manifest: of the features.
+        origin: of the annotations, for messages.
+
+    Raises:
+        HicoError: no annotated video has features.
+
+    """
+    by_id = {row.video_id: row for row in manifest.values()}
+    fitted: dict[str, Any] = {}
+    missing: list[str] = []
+    other_durations: list[str] = []
+    num_behind = 0
+    for name, entry in database.items():
+        video_id = name.removeprefix("v_")
+        row = by_id.get(video_id)
+        annotations = entry.get("annotations", [])
+        seen = [] if row is None else [a for a in annotations if not _lies_behind(a["segment"][0], row)]
+        if row is None or (annotations and not seen):
+            missing.append(video_id)
+            continue
+        num_behind += len(annotations) - len(seen)
+        frame = max(round(row.duration_seconds * row.fps), 1)
+        annotated = entry.get("duration")
+        if isinstance(annotated, int | float) and abs(annotated - row.duration_seconds) > _SAME_DURATION_SECONDS:
+            other_durations.append(video_id)
+        fitted[video_id] = {
+            **entry,
+            "duration": frame / row.fps,
+            "frame": frame,
+            "fps": row.fps,
+            "annotations": seen,
+        }
+    if not fitted:
+        raise HicoError(
+            f"{origin}: none of its {len(database)} videos has features here; it begins with {next(iter(database))!r}, "
+            f"the features with {min(by_id)!r}"
+        )
+    categories = sorted({a["label"] for entry in fitted.values() for a in entry["annotations"]})
+    number_of = {label: number for number, label in enumerate(categories)}
+    for entry in fitted.values():
+        entry["annotations"] = [{**a, "label_id": number_of[a["label"]]} for a in entry["annotations"]]
+    return Export(fitted, categories, sorted(missing), num_behind, len(by_id.keys() - fitted.keys()), other_durations)
+
+
+def _lies_behind(start_seconds: float, row: ManifestRow) -> bool:
+    """Whether a segment begins after a video's last feature, counted in features as ActionFormer does."""
+    offset = row.grid.first_start + row.window / 2
+    return (start_seconds * row.fps - offset) / row.stride >= row.rows
+
+
+def subsets_of(export: Export) -> list[str]:
+    """The names of the subsets that have annotated videos, training first."""
+    found = {entry["subset"] for entry in export.annotations.values() if entry["annotations"]}
+    return sorted(found, key=lambda name: ("train" not in name.lower(), name))
+
+
+def actionformer_config(grid: FeatureGrid, export: Export, *, folder: Path, features: Path) -> dict[str, Any]:
+    """What an ActionFormer configuration must say for these features; the model's part stays that of its own file."""
+    subsets = [subset.lower() for subset in subsets_of(export)]  # as it compares them
+    return {
+        "dataset_name": "anet",
+        "train_split": subsets[:1],
+        "val_split": subsets[1:] or subsets[:1],
+        "dataset": {
+            "json_file": str(folder / ANNOTATIONS),
+            "feat_folder": str(features),
+            "file_prefix": grid.prefix or None,
+            "file_ext": f"{grid.suffix}.{grid.file_format}",
+            "num_classes": len(export.categories),
+            "input_dim": grid.dim,
+            "feat_stride": grid.stride,
+            # It puts a feature num_frames / 2 behind the beginning of its stride.
+            "num_frames": _whole(2 * grid.offset_frames),
+            **({} if grid.fps is None else {"default_fps": _whole(grid.fps)}),
+            "downsample_rate": 1,
+            "force_upsampling": False,
+        },
+    }
+
+
+def opentad_config(grid: FeatureGrid, export: Export, *, folder: Path, features: Path) -> str:
+    """What an OpenTAD configuration must say for these features, to be put after its `_base_`."""
+    subsets = subsets_of(export)
+    fps = -1 if grid.fps is None else _whole(grid.fps)
+    common = [
+        "ann_file=annotation_path,",
+        "class_map=class_map,",
+        "data_path=data_path,",
+        "block_list=block_list,",
+        f"feature_stride={grid.stride},",
+        "sample_stride=1,",
+        f"offset_frames={_whole(grid.offset_frames)},",
+        f"fps={fps},  # -1: frame / duration of each video",
+    ]
+    lines = [
+        f"annotation_path = {str(folder / ANNOTATIONS)!r}",
+        f"class_map = {str(folder / CATEGORIES)!r}",
+        f"data_path = {str(features)!r}",
+        f"block_list = {str(folder / MISSING)!r}",
+        "",
+        "# In place of the first step of each pipeline:",
+        f"load_feats = dict(type='LoadFeats', feat_format={grid.file_format!r}, prefix={grid.prefix!r}, "
+        f"suffix={grid.suffix!r})",
+        f"num_classes = {len(export.categories)}",
+        f"in_channels = {grid.dim}  # of the model's projection",
+        "",
+        "dataset = dict(",
+    ]
+    for part, subset in (("train", subsets[0]), ("val", subsets[-1]), ("test", subsets[-1])):
+        lines += [f"    {part}=dict(", *(f"        {line}" for line in [*common, f"subset_name={subset!r},"]), "    ),"]
+    return "\n".join([*lines, ")", ""])
+
+
+def _whole(number: float) -> int | float:
+    return int(number) if float(number).is_integer() else number
+
+
+def write_export(toolkit: Toolkit, export: Export, grid: FeatureGrid, *, folder: Path, features: Path) -> list[Path]:
+    """Write annotations, lists and the configuration; each is there whole or not at all. Returns what was written."""
+    folder = folder.absolute()
+    where = {"folder": folder, "features": features.absolute()}
+    if toolkit == "actionformer":
+        snippet = yaml.safe_dump(actionformer_config(grid, export, **where), sort_keys=False)
+    else:
+        snippet = opentad_config(grid, export, **where)
+    texts = {
+        ANNOTATIONS: json.dumps({"database": export.annotations}, indent=1),
+        MISSING: _lines(export.missing),
+        CATEGORIES: _lines(export.categories),
+        SNIPPETS[toolkit]: snippet,
+    }
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return [folder / name for name in texts]
+
+
+def _lines(names: Sequence[str]) -> str:
+    return "".join(f"{name}\n" for name in names)
