@@ -24,8 +24,8 @@ def export_tad(
 ) -> None:
     """Write annotations limited to the videos that have features, and the configuration that fits these features.
 
-    The annotations get each video's duration, frame, fps and the label_id of each segment. Beside them: the classes, the
-    videos that are missing, and the part of a configuration that depends on the features.
+    The annotations get each video's duration, frame, fps and the label_id of each segment. Beside them: the classes,
+    the videos that are missing, and the part of a configuration that depends on the features.
     """
     from hico_core.corpus.addresses import locate
     from hico_core.transfer.manifest import require_features
@@ -44,8 +44,8 @@ def export_tad(
     if export.other_durations:
         first = export.other_durations[0]
         complain(
-            f"{len(export.other_durations)} videos last over a second more or less than annotated, such as {first}: are "
-            "they the same videos?"
+            f"{len(export.other_durations)} videos last over a second more or less than annotated, such as {first}: "
+            "are they the same videos?"
         )
     fields = {
         "num_videos": len(export.annotations),

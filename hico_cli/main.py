@@ -11,11 +11,16 @@ from hico_cli.config import config
 from hico_cli.console import complain
 from hico_cli.convert import convert
 from hico_cli.doctor import doctor
+from hico_cli.evaluate import evaluate
+from hico_cli.export_tad import export_tad
 from hico_cli.extract_features import extract_features
+from hico_cli.features import features
 from hico_cli.finetune import finetune
 from hico_cli.index import index
 from hico_cli.inspect import inspect
 from hico_cli.pretrain import pretrain
+from hico_cli.probe import probe
+from hico_cli.retrieve import retrieve
 from hico_cli.split import split
 from hico_core import __version__
 from hico_core.errors import HicoError, ProcessLost, UsageError
@@ -34,10 +39,15 @@ app.command("index")(index)
 app.command("pretrain")(pretrain)
 app.command("extract-features")(extract_features)
 app.command("finetune")(finetune)
+app.command("probe")(probe)
+app.command("evaluate")(evaluate)
+app.command("retrieve")(retrieve)
+app.command("export-tad")(export_tad)
 app.command("inspect")(inspect)
 app.command("convert")(convert)
 app.command("doctor")(doctor)
 app.add_typer(config, name="config")
+app.add_typer(features, name="features")
 
 
 def _print_version(wanted: bool) -> None:

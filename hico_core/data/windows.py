@@ -118,6 +118,11 @@ def shown_on_grid(seconds: Sequence[float], *, fps: float) -> np.ndarray:
     return np.maximum(shown, 0)
 
 
+def shown_at(seconds: Sequence[float], moment: float) -> int:
+    """The number of the frame that a player would show at a moment; before the first one and after the last, those."""
+    return max(int(np.searchsorted(np.asarray(seconds), moment + _ROUNDING_SECONDS, side="right")) - 1, 0)
+
+
 def _windows_on_grid(seconds: Sequence[float], grid: Grid) -> np.ndarray:
     """Points before the first frame and after the last show that frame."""
     shown = shown_on_grid(seconds, fps=grid.rate(1 / frame_period(seconds)))

@@ -32,7 +32,7 @@ from hico_core.training.checkpoint import (
     restore,
     save_checkpoint,
 )
-from hico_core.training.distributed import World, from_first, gather_objects, joined_world, largest
+from hico_core.training.distributed import World, from_first, gather_objects, joined_world, largest, own_device
 from hico_core.training.hardware import DeviceName, choose_device
 from hico_core.training.log import RunLog
 from hico_core.training.run_folder import opened_run, write_config

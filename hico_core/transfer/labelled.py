@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hico_core.config import DataConfig
 from hico_core.corpus.addresses import Location, locate
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ids import Source
@@ -17,7 +18,7 @@ from hico_core.data.loader import num_workers
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.data.windows import Views
 from hico_core.errors import HicoError
-from hico_core.interop.checkpoints import load_encoder
+from hico_core.interop.checkpoints import load_encoder, read_checkpoint
 from hico_core.model.pooling import PooledEncoder
 from hico_core.training.encoder import encode_videos
 from hico_core.training.hardware import DeviceName, choose_device, choose_precision
@@ -87,7 +88,7 @@ def rows_from_videos(
     checkpoint: Path,
     videos: Sequence[LabelledVideo],
     *,
-    views: Views,
+    num_views: int,
     device: DeviceName,
     cache: LocalCache,
     workers: int | None,
@@ -105,7 +106,7 @@ def rows_from_videos(
     encoded = encode_videos(
         PooledEncoder(backbone).to(chosen),
         [video.video for video in videos],
-        views,
+        clip_views(checkpoint, num_views),
         picture,
         precision=choose_precision("auto", chosen),
         cache=cache,
@@ -119,6 +120,13 @@ def rows_from_videos(
             known.append(video)
             arrays.append(found.rows.numpy())
     return _labelled(known, arrays)
+
+
+def clip_views(checkpoint: Path, count: int) -> Views:
+    """Clips as a checkpoint's encoder was trained on; as the paper's, where the file does not say."""
+    data = read_checkpoint(checkpoint).get("config", {}).get("data", {}) if checkpoint.suffix == ".pt" else {}
+    config = DataConfig(**{key: data[key] for key in ("num_frames", "frame_stride", "target_fps") if key in data})
+    return Views(count, config.num_frames, config.frame_stride, config.target_fps)
 
 
 def _labelled(videos: Sequence[LabelledVideo], arrays: Sequence[np.ndarray]) -> LabelledRows:

@@ -4,7 +4,7 @@ Arrays in, numbers out. N rows are windows of videos; a video's answer is made f
 is chosen by videos, so that windows of one video never lie on both sides of a choice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
@@ -54,13 +54,13 @@ class MeanAndError(NamedTuple):
 
     mean: float
     standard_error: float | None  # None of one alone
-    count: int
+    values: list[float]
 
 
 def mean_and_error(values: Sequence[float]) -> MeanAndError:
     """Mean, and standard deviation of the sample divided by the root of the count."""
     error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-    return MeanAndError(fmean(values), error, len(values))
+    return MeanAndError(fmean(values), error, list(values))
 
 
 def video_means(rows: LabelledRows) -> LabelledRows:
@@ -245,6 +245,59 @@ def few_shot(train: LabelledRows, test: LabelledRows, *, shots: int, seed: int) 
         means[label] = units[rng.choice(of_class, shots, replace=False)].mean(dim=0)
     similarity = _unit(queries.features) @ F.normalize(means, dim=1).T
     return float((similarity.nan_to_num(nan=-torch.inf).argmax(dim=1).numpy() == queries.labels).mean())
+
+
+class ProbeReport(NamedTuple):
+    """What all probes say of features, over splits and seeds."""
+
+    linear: MeanAndError
+    knn: MeanAndError  # over splits alone: nothing in it is random
+    few_shot: dict[int, MeanAndError]  # by the number of videos a class
+    chosen: list[tuple[float, float]]  # rate and weight decay of each linear probe
+    num_train: list[int]  # videos of each split
+    num_test: list[int]
+
+
+def probe_splits(
+    splits: Sequence[tuple[LabelledRows, LabelledRows]],
+    *,
+    seeds: Sequence[int],
+    k: int,
+    shots: Sequence[int],
+    on_done: Callable[[str], None] = lambda what: None,
+) -> ProbeReport:
+    """Probe features on each split, with each seed.
+
+    Args:
+        splits: rows to train on and rows to test on.
+        seeds: of whatever is drawn.
+        k: neighbours that vote.
+        shots: training videos of each class, for `few_shot`.
+        on_done: told of each probe as it ends.
+
+    Raises:
+        HicoError: see `require_classes` and `few_shot`.
+
+    """
+    linear: list[LinearProbe] = []
+    neighbours: list[float] = []
+    few: dict[int, list[float]] = {count: [] for count in shots}
+    for train, test in splits:
+        neighbours.append(knn(train, test, k=k))
+        on_done(f"nearest neighbours {neighbours[-1]:.1%}")
+        for seed in seeds:
+            for count in shots:
+                few[count].append(few_shot(train, test, shots=count, seed=seed))
+            linear.append(linear_probe(train, test, seed=seed))
+            on_done(f"linear probe {linear[-1].accuracy:.1%}")
+    return ProbeReport(
+        mean_and_error([found.accuracy for found in linear]),
+        mean_and_error(neighbours),
+        {count: mean_and_error(values) for count, values in few.items()},
+        [(found.rate, found.weight_decay) for found in linear],
+        [len(np.unique(train.videos)) for train, _ in splits],
+        [len(np.unique(test.videos)) for _, test in splits],
+    )
 
 
 def _unit(features: np.ndarray) -> Tensor:

@@ -1,6 +1,7 @@
 """Which videos, and which moments of them, are like a query: search in a folder of features, and its measures."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -9,7 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hico_core.corpus.addresses import Location
+from hico_core.corpus.records import sha256_of
 from hico_core.errors import HicoError
+from hico_core.training.hardware import DeviceName
+from hico_core.transfer.features import FeatureExtractor
 from hico_core.transfer.manifest import ManifestRow, features_of
 from hico_core.transfer.probe import LabelledRows, video_means
 
@@ -33,6 +37,36 @@ class Match(NamedTuple):
     similarity: float  # cosine
     query_seconds: float  # where the moment of the query begins
     source: str
+
+
+def extractor_of(row: ManifestRow, *, checkpoint: Path | None, device: DeviceName) -> FeatureExtractor:
+    """The extractor that a row of a manifest was made by, so that a query is looked at in the same way.
+
+    Args:
+        row: of the manifest.
+        checkpoint: where the encoder is now; None: where the row says.
+        device: where to compute.
+
+    Raises:
+        HicoError: the file is gone, or is another one.
+
+    """
+    path = checkpoint or Path(row.checkpoint)
+    if not path.exists():
+        raise HicoError(f"{path}: the encoder of these features is not there; name it with --checkpoint")
+    if sha256_of(path) != row.checkpoint_sha256:
+        raise HicoError(f"{path}: is not the encoder that these features come from; name that one with --checkpoint")
+    return FeatureExtractor.from_checkpoint(
+        path,
+        window=row.window,
+        stride=row.stride,
+        fps=None if row.native_fps else row.fps,
+        align=row.align,
+        tail=row.tail,
+        pool=row.pool,
+        layer=row.layer,
+        device=device,
+    )
 
 
 class _Block(NamedTuple):

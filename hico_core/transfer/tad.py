@@ -133,9 +133,9 @@ def _problem_with(entry: object) -> str | None:
 def fit_annotations(database: Mapping[str, Any], manifest: Mapping[str, ManifestRow], *, origin: str) -> Export:
     """Limit annotations to videos that have features, and fill in duration, frame, fps and label_id.
 
-    Ids match with or without a leading `v_`. Segments stay as they are, but for those that begin after the last feature:
-    of a video that has no other, ActionFormer could not be trained. Classes are numbered as far as some video has them,
-    since ActionFormer compares their number with its configuration.
+    Ids match with or without a leading `v_`. Segments stay as they are, but for those that begin after the last
+    feature: of a video that has no other, ActionFormer could not be trained. Classes are numbered as far as some video
+    has them, since ActionFormer compares their number with its configuration.
 
     Args:
         database: from `read_annotations`.
