@@ -100,10 +100,12 @@ def run_on_ray(
     def task(item: Item) -> Result:
         return work(item)
 
+    # What the cluster calls it, in its dashboard and in lists of processes.
+    named = task.options(name=getattr(work, "func", work).__name__)
     pending: dict[Any, Item] = {}
     try:
         for item in items:
-            pending[task.remote(item)] = item
+            pending[named.remote(item)] = item
             if len(pending) >= _PER_CPU * max(ray.cluster_resources().get("CPU", 1), 1):
                 yield from _finished(pending, on_lost)
         while pending:

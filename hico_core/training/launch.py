@@ -14,7 +14,7 @@ _RESTARTS = 3
 
 # Names the file in which the first process that ends with an error tells the exit code. torchrun starts all processes
 # again when one ends so, which mends a crash, but not an error; those that find the code end at once, with 0.
-_TOLD = "HICO_EXIT_CODE_FILE"
+EXIT_CODE_FILE = "HICO_EXIT_CODE_FILE"
 
 _COMMAND = "hico_cli"
 
@@ -56,7 +56,7 @@ def run_processes(arguments: Sequence[str], *, processes: int) -> int:
 
 def _run_torchrun(arguments: Sequence[str], *, processes: int, told: Path, log_dir: Path) -> int:
     # Processes that were started again would read the address of a dead one from a store that outlived it.
-    environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", _TOLD: str(told)}
+    environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", EXIT_CODE_FILE: str(told)}
     environment.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
     command = torchrun_command(arguments, processes=processes, log_dir=log_dir)
     received: list[int] = []
@@ -78,7 +78,7 @@ def _run_torchrun(arguments: Sequence[str], *, processes: int, told: Path, log_d
 
 def was_told(environment: Mapping[str, str]) -> bool:
     """Whether a process that was started with this one has ended with an error, and told its exit code."""
-    return _TOLD in environment and Path(environment[_TOLD]).exists()
+    return EXIT_CODE_FILE in environment and Path(environment[EXIT_CODE_FILE]).exists()
 
 
 def tell_exit_code(code: int, environment: Mapping[str, str]) -> bool:
@@ -88,10 +88,10 @@ def tell_exit_code(code: int, environment: Mapping[str, str]) -> bool:
         Whether the error is to be said: not if another process has said one already.
 
     """
-    if _TOLD not in environment:
+    if EXIT_CODE_FILE not in environment:
         return True
     try:
-        with Path(environment[_TOLD]).open("x") as told:
+        with Path(environment[EXIT_CODE_FILE]).open("x") as told:
             told.write(str(code))
     except FileExistsError:
         return False

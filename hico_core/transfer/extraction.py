@@ -38,6 +38,7 @@ class FeatureJob(NamedTuple):
 
     source: Source  # its clips, if it was split, are what is read
     video: WholeVideo
+    duration_seconds: float | None = None  # where an index tells it
 
 
 class Files(NamedTuple):
@@ -89,7 +90,8 @@ def _indexed_job(videos: IndexedVideos, number: int) -> FeatureJob:
     path, pieces = locate(videos.source(number)), videos.pieces(number)
     in_place = all(str(piece.path) == str(path) for piece in pieces)
     clips = () if in_place else tuple(piece.path for piece in pieces)
-    return FeatureJob(Source(videos.video_id(number), path, clips=clips), WholeVideo(path, pieces))
+    source = Source(videos.video_id(number), path, clips=clips)
+    return FeatureJob(source, WholeVideo(path, pieces), videos.duration_seconds(number))
 
 
 def extract_features(

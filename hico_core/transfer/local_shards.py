@@ -6,12 +6,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from queue import SimpleQueue
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import IO, Any, NamedTuple
 
 from hico_core.corpus.engine import available_cores
 from hico_core.corpus.ffmpeg import dies_with_us
+from hico_core.training.launch import EXIT_CODE_FILE
 from hico_core.transfer.extraction import Shard
 
 # How long a process that was asked to end may take before it is killed.
@@ -39,7 +42,7 @@ def run_shards(
         on_line: told of each line that one of them writes about its progress.
 
     """
-    with _processes(arguments, shards) as processes:
+    with TemporaryDirectory(prefix="hico-") as folder, _processes(arguments, shards, Path(folder)) as processes:
         lines: SimpleQueue[str | None] = SimpleQueue()
         outputs = [_collected(process.stdout) for process in processes]
         for process in processes:
@@ -52,9 +55,15 @@ def run_shards(
 
 
 @contextmanager
-def _processes(arguments: Sequence[str], shards: Sequence[Shard]) -> Iterator[list[subprocess.Popen[str]]]:
-    """Start a process a shard; whatever happens, none of them outlives the block."""
+def _processes(
+    arguments: Sequence[str], shards: Sequence[Shard], folder: Path
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Start a process a shard; whatever happens, none of them outlives the block.
+
+    An error that all of them find is said by the first, which leaves its exit code in the folder.
+    """
     processes: list[subprocess.Popen[str]] = []
+    environment = {**os.environ, EXIT_CODE_FILE: str(folder / "exit code")}
     try:
         for place, shard in enumerate(shards):
             processes.append(
@@ -63,7 +72,7 @@ def _processes(arguments: Sequence[str], shards: Sequence[Shard]) -> Iterator[li
                         *(*dies_with_us(), sys.executable, "-m", "hico_cli"),
                         *(*arguments, "--shard", str(shard), "--json"),
                     ],
-                    env=environment_of(place, len(shards), os.environ),
+                    env=environment_of(place, len(shards), environment),
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,

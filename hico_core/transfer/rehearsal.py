@@ -99,10 +99,8 @@ def rehearse_extraction(
 
 def _num_rows(job: FeatureJob, extractor: FeatureExtractor) -> int | None:
     """Windows of a video, as far as its index or its file's header tells its length."""
-    pieces = job.video.pieces
-    if pieces:
-        last = pieces[-1]
-        seconds, fps = last.start_seconds + last.num_frames / last.fps, last.fps
+    if job.duration_seconds is not None:
+        seconds, fps = job.duration_seconds, job.video.pieces[0].fps
     elif isinstance(job.source.path, Path):
         try:
             seconds, fps = header_facts(job.source.path)

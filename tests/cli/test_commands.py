@@ -26,10 +26,15 @@ COMMANDS = {
     "pretrain": "--init-from",
     "extract-features": "--stride",
     "finetune": "--linear",
+    "probe": "--shots",
+    "evaluate": "--crops",
+    "retrieve": "--protocol",
+    "export-tad": "--for",
     "inspect": "--samples",
     "convert": "--to",
     "doctor": "--loader",
     "config": "validate",
+    "features": "check",
 }
 
 
@@ -38,7 +43,7 @@ def test_help() -> None:
     assert done.returncode == 0
     lines = [line.split() for line in done.stdout.partition("Commands:")[2].splitlines()]
     assert {words[0] for words in lines if words} >= COMMANDS.keys()
-    assert {command.name for command in app.registered_commands} | {"config"} == COMMANDS.keys()
+    assert {command.name for command in app.registered_commands} | {"config", "features"} == COMMANDS.keys()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -46,7 +51,7 @@ def test_help_of_each_command(command: str) -> None:
     done = hico(command, "--help")
     assert done.returncode == 0
     assert COMMANDS[command] in done.stdout
-    has_root = command not in {"inspect", "convert", "config"}
+    has_root = command not in {"inspect", "convert", "config", "features"}
     assert ("--root" in done.stdout and "HICO_ROOT" in done.stdout) == has_root
 
 

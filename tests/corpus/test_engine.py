@@ -21,7 +21,7 @@ from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.errors import HicoError
 
 ray = pytest.importorskip("ray")
-from ray.cluster_utils import Cluster  # noqa: E402 - only with Ray
+from clusters import Cluster, ray_cluster  # noqa: E402 - only with Ray
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
@@ -55,25 +55,8 @@ def test_an_error_ends_the_work() -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A head without CPUs and two nodes with one each."""
-    health = {
-        "RAY_health_check_period_ms": "1000",
-        "RAY_health_check_failure_threshold": "3",
-        "RAY_health_check_timeout_ms": "1000",
-        "RAY_health_check_initial_delay_ms": "0",
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in health.items():
-            patch.setenv(name, value)
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        for _ in range(2):
-            made.add_node(num_cpus=1)
-        made.wait_for_nodes()
+    with ray_cluster() as made:
         yield made
-        ray.shutdown()
-        made.shutdown()
 
 
 def processes_at_work(root: Path) -> list[int]:

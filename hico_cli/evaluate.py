@@ -1,0 +1,97 @@
+"""`hico evaluate`: a finetuned classifier on test videos, with everything a table needs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hico_cli.console import complain, noting_signals, progress, result
+from hico_cli.labels import LISTS, ListFolder, labelled
+from hico_cli.options import DEFAULT_ROOT, Device, Json, Nproc, Root, is_first_process, local_part, resume_in_processes
+
+if TYPE_CHECKING:
+    from hico_core.transfer.evaluate import Evaluation
+
+
+def evaluate(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Names of runs of `hico finetune`, or checkpoints of them.")
+    ],
+    root: Root = DEFAULT_ROOT,
+    test: Annotated[list[str] | None, typer.Option("--list", help=f"Videos to test on, a list a run. {LISTS}")] = None,
+    data_root: ListFolder = None,
+    views: Annotated[int | None, typer.Option(min=1, help="Clips a video. Default: as the run says.")] = None,
+    crops: Annotated[int | None, typer.Option(min=1, max=3, help="Squares of each frame, 1 or 3.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-O", help="The folder to write. Default: ROOT/runs/RUN/evaluation.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that read. Default: one a core, at most 8.")
+    ] = None,
+    nproc: Nproc = 1,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Test classifiers on several views of each video: results.json, predictions.parquet, classes.csv, confusion.png.
+
+    Several runs, such as those of the three splits of UCF101, are tested each on its own list; mean and standard error
+    are told at the end. Exit code 3: some videos cannot be decoded; they count as wrong.
+    """
+    from hico_core.corpus.addresses import locate, require_reachable
+
+    if test and len(test) != len(runs):
+        raise typer.BadParameter(f"{len(test)} lists for {len(runs)} runs; give a list a run", param_hint="--list")
+    if output and len(runs) > 1:
+        raise typer.BadParameter("is for one run; of several, each has its own folder", param_hint="--output")
+    place = locate(root)
+    require_reachable(place)
+    resume_in_processes(nproc, resume=False)
+    from hico_core.transfer.evaluate import checkpoint_of
+    from hico_core.transfer.evaluate import evaluate as run_test
+
+    lists = labelled(test, place=place, subset="test", data_root=data_root)
+    found: list[Evaluation] = []
+    for number, name in enumerate(runs):
+        run = local_part(place) / "runs" / name
+        checkpoint = checkpoint_of(run if run.is_dir() else Path(name))
+        folder = output or (run if run.is_dir() else checkpoint.parent) / "evaluation"
+        videos = lists[number] if test else lists[0]
+        with noting_signals() as stop, progress(name, total=len(videos), as_json=json) as report:
+            found.append(
+                run_test(
+                    checkpoint,
+                    videos,
+                    output=folder,
+                    views=views,
+                    crops=crops,
+                    device=device,
+                    workers=workers,
+                    on_tested=lambda done, of: report(done, f"tested {done}/{of} videos", {"tested": done, "of": of}),
+                    stop=stop,
+                )
+            )
+        if is_first_process():
+            _tell(name, found[-1], folder, as_json=json)
+    if is_first_process():
+        _tell_all(found, as_json=json)
+
+
+def _tell(name: str, found: "Evaluation", folder: Path, *, as_json: bool) -> None:
+    text = (
+        f"{name}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, mean over classes {found.mean_class_accuracy:.2%} of "
+        f"{found.num_videos} videos ({found.views} x {found.crops} views each); {folder}"
+    )
+    result(text, {"run": name, **found._asdict(), "folder": str(folder)}, as_json=as_json)
+    if found.num_failed:
+        complain(f"{name}: {found.num_failed} videos cannot be decoded and count as wrong; see predictions.parquet")
+
+
+def _tell_all(found: "list[Evaluation]", *, as_json: bool) -> None:
+    from hico_core.transfer.probe import mean_and_error
+
+    if len(found) > 1:
+        value = mean_and_error([one.top1 for one in found])
+        text = f"top-1 over {len(found)} runs: {value.mean:.2%} ± {value.standard_error:.2%} (standard error)"
+        result(text, {"top1": value._asdict()}, as_json=as_json)
+    if any(one.num_failed for one in found):
+        raise typer.Exit(3)

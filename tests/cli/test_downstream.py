@@ -1,0 +1,176 @@
+"""From an encoder to results, by the commands; and what goes wrong on the way."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import Done, assert_one_line, hico, hico_process
+from made_videos import numbered_video
+
+from hico_core.model.encoders import hico_model
+from hico_core.training.checkpoint import export_encoder
+from hico_core.transfer.manifest import load_features
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six labelled videos, two of them to test on, an encoder, and features of all."""
+    root = tmp_path_factory.mktemp("downstream")
+    for number in range(6):
+        numbered_video(root / f"videos/{number}.mp4", seconds=2 + number % 3)
+    for subset, numbers in (("train", range(4)), ("test", (4, 5))):
+        (root / f"{subset}.txt").write_text("".join(f"{number}.mp4 {number % 2}\n" for number in numbers))
+        listed = ("--list", root / f"{subset}.txt", "--data-root", root / "videos", "--subset", subset)
+        assert hico("index", *listed, root=root).returncode == 0
+    torch.manual_seed(0)
+    model = hico_model("s3dg-tiny")
+    (root / "runs/made/export").mkdir(parents=True)
+    export_encoder(root / "runs/made/export/encoder.safetensors", model.backbone)
+    assert hico("extract-features", "--workers", "0", root=root).returncode == 0
+    return root
+
+
+def extract(root: Path, *options: str | Path) -> Done:
+    return hico("extract-features", "--workers", "0", *options, root=root)
+
+
+@pytest.mark.parametrize(
+    ("preset", "prefix", "times"),
+    [("anet", "v_", 16 / 15), ("hacs", "", 16 / 15), ("thumos", "", 4 / 30), ("clip", "", 16 / 7.5)],
+)
+def test_presets(root: Path, preset: str, prefix: str, times: float) -> None:
+    assert extract(root, root / "videos/5.mp4", "--preset", preset, "--name", preset).returncode == 0
+    assert (root / f"features/{preset}/{prefix}5.npy").exists()
+    table = load_features(root / "features" / preset)
+    np.testing.assert_allclose(np.diff(table.rows["start_seconds"]), times)
+
+
+def test_processes_share_the_videos(root: Path) -> None:
+    command = ("extract-features", "--nproc", "2", "--name", "processes", "--format", "hdf5")
+    done = hico_process(*command, "--json", root=root)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["num_extracted"], result["num_failed"]) == (6, 0)
+    assert {json.loads(line)["video"] for line in done.stderr.splitlines()} == set("012345")
+    whole, parts = (load_features(root / "features" / name) for name in ("made", "processes"))
+    np.testing.assert_allclose(whole.array, parts.array, rtol=1e-4, atol=1e-6)
+    assert (root / "features/processes/features.hdf5").exists()
+    done = hico_process(*command, root=root)
+    assert done.stdout.startswith("0 videos extracted, 6 unchanged, 0 failed"), done.stderr
+    (root / "bad.mp4").write_text("no video")
+    done = hico_process("extract-features", root / "bad.mp4", "--nproc", "2", "--name", "bad", root=root)
+    assert done.returncode == 3 and "1 failed" in done.stdout and "cannot be opened" in done.stderr
+    done = hico_process("extract-features", "--nproc", "2", "--window", "3", root=root)
+    assert done.returncode == 2 and "--window 3" in done.stderr
+    assert len(done.stderr.splitlines()) == 1, "one line, though two processes found it"
+
+
+def test_a_dry_run_writes_nothing(root: Path) -> None:
+    before = sorted(root.rglob("*"))
+    done = extract(root, "--dry-run", "--json", "--name", "dry")
+    plan = json.loads(done.stdout)
+    assert plan["num_videos"] == 6 and plan["num_rows"] == len(load_features(root / "features/made").array)
+    assert sorted(root.rglob("*")) == before
+
+
+def test_show_and_check(root: Path) -> None:
+    shown = json.loads(hico("features", "show", "made", "--json", root=root).stdout)
+    assert shown["num_videos"] == 6 and shown["window"] == 16 and len(shown["videos"]) == 6
+    assert "5.npy" in hico("features", "show", root / "features/made", root=root).stdout
+    assert "6 files in the manifest, 0 problems" in hico("features", "check", "made", root=root).stdout
+    assert extract(root, "--name", "harmed").returncode == 0
+    (root / "features/harmed/0.npy").write_bytes(b"")
+    assert_one_line(hico("features", "check", "harmed", root=root), 3, "0.npy: has 0 bytes, not ")
+    assert_one_line(hico("features", "show", "none", root=root), 1, "no features here", "hico extract-features")
+
+
+def test_probe(root: Path) -> None:
+    done = hico("probe", "made", "--shots", "1", "--seeds", "2", "--json", root=root)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert len(result["linear"]["values"]) == 2 and result["num_train"] == [4] and result["num_test"] == [2]
+    assert json.loads((root / "probes/made.json").read_text())["linear"] == result["linear"]
+    straight = hico("probe", "--views", "1", "--seeds", "1", "--workers", "0", root=root)
+    assert straight.returncode == 0 and "4 videos to train on and 2 to test on" in straight.stdout
+    lists = ("--train", root / "train.txt", "--test", root / "test.txt", "--data-root", root / "videos")
+    done = hico("probe", "made", *lists, *lists[:4], "--seeds", "1", root=root)
+    assert done.returncode == 0 and "8 videos to train on and 4 to test on, in 2 splits" in done.stdout
+
+
+def test_retrieve(root: Path, tmp_path: Path) -> None:
+    query = root / "videos/0.mp4"
+    chosen = ("--features", "made", "--top", "3", "--json")
+    matches = json.loads(hico("retrieve", query, *chosen, root=root).stdout)["matches"]
+    assert len(matches) == 3 and all(match["video_id"] != "0" for match in matches)
+    (best, *_) = json.loads(hico("retrieve", query, *chosen, "--include-own", root=root).stdout)["matches"]
+    assert best["video_id"] == "0" and best["similarity"] == pytest.approx(1)
+    sheet = tmp_path / "sheet.html"
+    assert hico("retrieve", query, "--features", "made", "--sheet", sheet, root=root).returncode == 0
+    assert sheet.exists()
+    done = hico("retrieve", "--protocol", "video", "--features", "made", root=root)
+    assert done.stdout.startswith("protocol video: R@1 ") and "2 queries, 4 in the gallery" in done.stdout
+
+
+@pytest.mark.parametrize("toolkit", ["actionformer", "opentad"])
+def test_export_tad(root: Path, toolkit: str) -> None:
+    annotations = {
+        "0": {"subset": "training", "annotations": [{"segment": [0.5, 1], "label": "a"}]},
+        "x": {"subset": "y"},
+    }
+    (root / "ann.json").write_text(json.dumps({"database": annotations}))
+    done = hico("export-tad", root / "ann.json", "--for", toolkit, "--features", "made", root=root)
+    assert done.returncode == 0 and "1 annotated videos have no features" in done.stderr
+    assert done.stdout.startswith("1 videos, 1 classes; ")
+    assert len(list((root / f"tad/made-{toolkit}").iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "parts"),
+    [
+        (["extract-features", "--fps", "fast"], 2, ["no rate", "native"]),
+        (["extract-features", "--fps", "0"], 2, ["--fps 0.0"]),
+        (["extract-features", "--batch-size", "many"], 2, ["no number of windows"]),
+        (["extract-features", "--shard", "3/2"], 2, ["must be I/N"]),
+        (["extract-features", "--shard", "1/2", "--format", "hdf5"], 2, ["without --shard"]),
+        (["extract-features", "--align", "center", "--tail", "drop"], 2, ["--align center --tail drop"]),
+        (["extract-features", "--layer", "projection"], 1, ["has no projection head"]),
+        (["extract-features", "--stride", "8", "--name", "made"], 1, ["has features with stride=16, not 8", "--name"]),
+        (["extract-features", "--dtype", "float16", "--name", "made"], 1, ["dtype=float32, not float16"]),
+        (["probe", "none"], 1, ["no features here"]),
+        (["probe", "made", "--train", "x.txt"], 2, ["0 lists, but --train has 1"]),
+        (["probe", "made", "--train", "none.txt", "--test", "none.txt"], 2, ["none.txt: cannot be read as a list"]),
+        (["probe", "made", "--shots", "9"], 1, ["fewer than 9 (--shots)"]),
+        (["retrieve"], 2, ["give a video, or --protocol"]),
+        (["retrieve", "none.mp4", "--features", "made"], 1, ["none.mp4", "no such file"]),
+        (["retrieve", "none.mp4", "--features", "made", "--sheet", "x.gif"], 2, ["must end in .png or .html"]),
+        (
+            ["retrieve", "--protocol", "clip", "--queries", "train", "--features", "made"],
+            1,
+            ["is both a query and in the gallery; 4 such videos"],
+        ),
+        (["retrieve", "--protocol", "clip", "--queries", "val", "--features", "made"], 1, ["needs labelled videos"]),
+        (["export-tad", "none.json", "--for", "opentad"], 1, ["no such file of annotations"]),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_written(
+    root: Path, arguments: list[str], code: int, parts: list[str]
+) -> None:
+    before = sorted(path for path in root.rglob("*") if not path.name.startswith("."))
+    done = hico(*arguments, root=root)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in " ".join(done.stderr.split())
+    assert sorted(path for path in root.rglob("*") if not path.name.startswith(".")) == before
+
+
+def test_one_class_cannot_be_probed(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("0.mp4 0\n2.mp4 0\n")
+    lists = ("--train", tmp_path / "one.txt", "--test", root / "test.txt", "--data-root", root / "videos")
+    done = hico("probe", "made", *lists, root=root)
+    assert_one_line(done, 1, "all training videos have the one label 0; a probe needs two classes")
+    (tmp_path / "none.txt").write_text("7.mp4 0\n")
+    lists = ("--train", root / "train.txt", "--test", tmp_path / "none.txt", "--data-root", root / "videos")
+    assert_one_line(hico("probe", "made", *lists, root=root), 1, "has features of none of the 1 labelled videos")

@@ -1,0 +1,72 @@
+"""Lists of labelled videos are read as the benchmarks distribute them."""
+
+from pathlib import Path
+
+import pytest
+
+from hico_core.corpus.records import Subset
+from hico_core.corpus.splits import read_split
+from hico_core.errors import UsageError
+
+
+def labels(given: str, root: Path, subset: Subset = "train") -> dict[str, int | None]:
+    return {str(v.path.relative_to(root)): v.label for v in read_split(given, data_root=root, subset=subset).videos}  # type: ignore[arg-type]
+
+
+def test_ucf101(tmp_path: Path) -> None:
+    (tmp_path / "classInd.txt").write_text("1 Apply\r\n2 Basket\r\n3 Cut\r\n")
+    (tmp_path / "trainlist01.txt").write_text("Basket/v_Basket_g08_c01.avi 2\r\nApply/v_Apply_g08_c01.avi 1\r\n")
+    (tmp_path / "testlist01.txt").write_text("Cut/v_Cut_g01_c01.avi\nApply/v_Apply_g01_c01.avi\n")
+    root = tmp_path / "UCF-101"
+    assert labels(str(tmp_path / "trainlist01.txt"), root) == {
+        "Basket/v_Basket_g08_c01.avi": 1,
+        "Apply/v_Apply_g08_c01.avi": 0,
+    }
+    found = read_split(str(tmp_path / "testlist01.txt"), data_root=root, subset="test")
+    assert [(v.video_id, v.label) for v in found.videos] == [("Apply_g01_c01", 0), ("Cut_g01_c01", 2)]
+    assert found.classes == ["Apply", "Basket", "Cut"]
+    (tmp_path / "trainlist02.txt").write_text("Dive/v_Dive_g08_c01.avi 4\n")
+    with pytest.raises(UsageError, match=r"trainlist02\.txt, line 1: .* does not begin with a class of classInd\.txt"):
+        labels(str(tmp_path / "trainlist02.txt"), root)
+
+
+def test_hmdb51(tmp_path: Path) -> None:
+    (tmp_path / "run_test_split1.txt").write_text("a b.avi 1 \nc.avi 2 \nd.avi 0 \n")
+    (tmp_path / "brush_hair_test_split1.txt").write_text("e.avi 2 \nf.avi 1 \n")
+    (tmp_path / "run_test_split2.txt").write_text("c.avi 1 \n")
+    pattern = str(tmp_path / "*_test_split1.txt")
+    root = tmp_path / "hmdb51"
+    assert labels(pattern, root) == {"run/a b.avi": 1, "brush_hair/f.avi": 0}
+    assert labels(pattern, root, "test") == {"run/c.avi": 1, "brush_hair/e.avi": 0}
+    (tmp_path / "run_test_split3.txt").write_text("c.avi 7\n")
+    with pytest.raises(UsageError, match=r"line 1: 'c\.avi 7' is not <name> <0, 1 or 2>"):
+        labels(str(tmp_path / "*_test_split3.txt"), root)
+    with pytest.raises(UsageError, match="matches no list such as brush_hair_test_split1"):
+        labels(str(tmp_path / "*_split9.txt"), root)
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+def test_kinetics(tmp_path: Path, by_class: bool) -> None:
+    (tmp_path / "val.csv").write_text(
+        'label,youtube_id,time_start,time_end,split\n"zumba, fast",-abc_,3,13,val\nabseiling,xyz,10,20,val\n'
+    )
+    root = tmp_path / "k400"
+    folders = {"zumba, fast": root / "zumba, fast" if by_class else root}
+    folders["zumba, fast"].mkdir(parents=True)
+    (folders["zumba, fast"] / "-abc__000003_000013.mp4").touch()
+    prefix = {name: f"{name}/" if by_class else "" for name in ("zumba, fast", "abseiling")}
+    assert labels(str(tmp_path / "val.csv"), root) == {
+        f"{prefix['zumba, fast']}-abc__000003_000013.mp4": 1,
+        f"{prefix['abseiling']}xyz_000010_000020.mp4": 0,
+    }
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UsageError, match="has not the columns label, time_end, time_start, youtube_id"):
+        labels(str(tmp_path / "other.csv"), root)
+    (tmp_path / "bad.csv").write_text("label,youtube_id,time_start,time_end\na,b,x,3\n")
+    with pytest.raises(UsageError, match="is not a whole number of seconds"):
+        labels(str(tmp_path / "bad.csv"), root)
+
+
+def test_a_path_and_a_label_a_line(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.mp4 3\nb c.mp4 0\n")
+    assert labels(str(tmp_path / "list.txt"), tmp_path) == {"a.mp4": 3, "b c.mp4": 0}

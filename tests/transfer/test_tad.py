@@ -1,0 +1,218 @@
+"""Features stand where ActionFormer and OpenTAD put them, to a millisecond; annotations fit what is there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from made_videos import numbered_video
+
+from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.ids import find_sources
+from hico_core.data.decode import frame_times
+from hico_core.data.windows import Align, Grid, Tail
+from hico_core.errors import HicoError
+from hico_core.model.s3dg_tiny import S3DGTiny
+from hico_core.training.checkpoint import export_encoder
+from hico_core.transfer.extraction import NPY_FILES, Files, extract_features, jobs_of_files
+from hico_core.transfer.features import FeatureExtractor
+from hico_core.transfer.manifest import ManifestRow, read_manifest
+from hico_core.transfer.tad import (
+    Toolkit,
+    actionformer_config,
+    centre_seconds,
+    feature_grid,
+    fit_annotations,
+    opentad_config,
+    read_annotations,
+    write_export,
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A steady video of 25 frames a second, one with holes, and an encoder."""
+    base = tmp_path_factory.mktemp("tad")
+    numbered_video(base / "videos/steady.mp4", seconds=8, fps="25")
+    numbered_video(base / "videos/v_holes.mp4", seconds=9, keep="not(between(t,2,4.7))")
+    torch.manual_seed(0)
+    export_encoder(base / "encoder.safetensors", S3DGTiny())
+    return base
+
+
+def extract(
+    base: Path,
+    folder: Path,
+    *,
+    fps: float | None = 15.0,
+    stride: int = 16,
+    align: Align = "start",
+    tail: Tail = "pad",
+    files: Files = NPY_FILES,
+) -> dict[str, ManifestRow]:
+    extract_features(
+        jobs_of_files(find_sources([str(base / "videos")])),
+        extractor=FeatureExtractor.from_checkpoint(
+            base / "encoder.safetensors", fps=fps, stride=stride, align=align, tail=tail, device="cpu"
+        ),
+        checkpoint=base / "encoder.safetensors",
+        root=folder.parent,
+        folder=folder,
+        cache=LocalCache(base, size_bytes=1),
+        files=files,
+        workers=0,
+        on_event=lambda event: None,
+    )
+    return read_manifest(folder)
+
+
+def entry(*segments: tuple[float, float, str], subset: str = "training", **more: float | str) -> dict[str, Any]:
+    annotations = [{"segment": [start, end], "label": label} for start, end, label in segments]
+    return {"subset": subset, "annotations": annotations, **more}
+
+
+def opentads_values(text: str) -> dict[str, Any]:
+    """A configuration of OpenTAD is a Python file."""
+    values: dict[str, Any] = {}
+    exec(text, values)
+    return values
+
+
+@pytest.mark.parametrize("toolkit", ["actionformer", "opentad"])
+@pytest.mark.parametrize(
+    ("fps", "stride", "align"), [(15.0, 16, "start"), (15.0, 4, "start"), (None, 4, "start"), (10.0, 8, "center")]
+)
+def test_toolkits_put_features_where_they_are(
+    base: Path, tmp_path: Path, toolkit: Toolkit, fps: float | None, stride: int, align: Align
+) -> None:
+    """Each toolkit's own formula, restated, against the times of the frames that were seen."""
+    folder = tmp_path / "features"
+    manifest = extract(base, folder, fps=fps, stride=stride, align=align)
+    grid = feature_grid(manifest, folder, toolkit)
+    export = fit_annotations({"steady": entry((1, 2, "a")), "v_holes": entry((0, 8, "b"))}, manifest, origin="x")
+    where = {"folder": tmp_path, "features": folder}
+    for row in manifest.values():
+        said = export.annotations[row.video_id]
+        if toolkit == "actionformer":
+            values = actionformer_config(grid, export, **where)["dataset"]
+            rate = values.get("default_fps", said["fps"])
+            found = [(i * values["feat_stride"] + 0.5 * values["num_frames"]) / rate for i in range(row.rows)]
+        else:
+            values = opentads_values(opentad_config(grid, export, **where))["dataset"]["train"]
+            rate = values["fps"] if values["fps"] > 0 else said["frame"] / said["duration"]
+            found = [(i * values["feature_stride"] + values["offset_frames"]) / rate for i in range(row.rows)]
+        np.testing.assert_allclose(found, row.centre_seconds, atol=1e-3)
+        np.testing.assert_allclose(centre_seconds(grid, count=row.rows, fps=row.fps), row.centre_seconds, atol=1e-9)
+        assert said["frame"] / said["duration"] == pytest.approx(row.fps, rel=1e-12)
+        assert said["duration"] == pytest.approx(row.duration_seconds, abs=0.5 / row.fps + 1e-9)
+
+
+def test_the_times_are_those_of_the_frames(base: Path, tmp_path: Path) -> None:
+    """With holes in the video, window i still covers the seconds that it says."""
+    manifest = extract(base, tmp_path / "features", stride=4)
+    (row,) = (row for row in manifest.values() if row.video_id == "holes")
+    seconds = frame_times(base / "videos/v_holes.mp4")
+    assert row.duration_seconds == pytest.approx(seconds[-1], abs=0.2)
+    assert row.start_seconds == pytest.approx([i * 4 / 15 for i in range(row.rows)])
+    assert row.grid == Grid(15.0, 16, 4)
+
+
+def test_annotations_fit_what_is_there(base: Path, tmp_path: Path) -> None:
+    manifest = extract(base, tmp_path / "features")
+    database = {
+        "v_holes": entry((1, 2, "jump"), (3, 4, "dive"), (500, 501, "end"), duration=9.0, url="kept"),
+        "steady": entry((2, 3, "jump"), subset="validation", duration=60.0),
+        "gone": entry((0, 1, "swim")),
+        "v_late": entry((0, 1, "swim")),
+    }
+    export = fit_annotations(database, manifest, origin="x")
+    assert export.annotations.keys() == {"holes", "steady"}
+    assert export.missing == ["gone", "late"]
+    assert export.categories == ["dive", "jump"], "as many as the annotations that are left have"
+    found = export.annotations["holes"]
+    assert [(a["segment"], a["label_id"]) for a in found["annotations"]] == [([1, 2], 1), ([3, 4], 0)]
+    assert export.num_segments_behind == 1 and found["url"] == "kept"
+    assert export.other_durations == ["steady"]
+    assert "label_id" not in database["v_holes"]["annotations"][0], "the input stays as it is"
+    only_late = fit_annotations({"holes": entry((500, 501, "x")), "steady": entry()}, manifest, origin="x")
+    assert only_late.missing == ["holes"] and only_late.annotations.keys() == {"steady"}
+    with pytest.raises(HicoError, match="none of its 1 videos has features here; it begins with 'gone'"):
+        fit_annotations({"gone": entry()}, manifest, origin="ann.json")
+
+
+@pytest.mark.parametrize("toolkit", ["actionformer", "opentad"])
+def test_what_is_written(base: Path, tmp_path: Path, toolkit: Toolkit) -> None:
+    files = Files(prefix="v_", suffix="_s3d")
+    folder = tmp_path / "features"
+    manifest = extract(base, folder, files=files)
+    database = {"holes": entry((1, 2, "jump")), "steady": entry((1, 2, "run"), subset="validation"), "gone": entry()}
+    export = fit_annotations(database, manifest, origin="x")
+    grid = feature_grid(manifest, folder, toolkit)
+    written = write_export(toolkit, export, grid, folder=tmp_path / "tad", features=folder)
+    assert {path.name for path in written} == {path.name for path in (tmp_path / "tad").iterdir()}
+    assert json.loads(written[0].read_text())["database"] == export.annotations
+    assert written[1].read_text() == "gone\n" and written[2].read_text() == "jump\nrun\n"
+    if toolkit == "actionformer":
+        config = yaml.safe_load(written[3].read_text())
+        values = config["dataset"]
+        assert (config["train_split"], config["val_split"]) == (["training"], ["validation"])
+        paths = [
+            Path(values["feat_folder"]) / f"{values['file_prefix']}{i}{values['file_ext']}" for i in export.annotations
+        ]
+        assert values["num_classes"] == 2 and values["input_dim"] == 128
+    else:
+        config = opentads_values(written[3].read_text())
+        load = config["load_feats"]
+        assert config["dataset"]["val"]["subset_name"] == "validation"
+        paths = [
+            Path(config["data_path"]) / f"{load['prefix']}{i}{load['suffix']}.{load['feat_format']}"
+            for i in export.annotations
+        ]
+        assert Path(config["block_list"]).read_text() == "gone\n"
+    assert all(np.load(path).shape[1] == 128 for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("settings", "toolkit", "problem"),
+    [
+        ({"tail": "shift"}, "opentad", "shifted off the grid; extract with --tail pad or drop"),
+        (
+            {"files": Files(file_format="npz")},
+            "actionformer",
+            "actionformer does not read .npz; extract with --format npy",
+        ),
+        ({"files": Files(file_format="parquet")}, "opentad", "extract with --format npy or npz or pt"),
+    ],
+)
+def test_features_that_do_not_fit(
+    base: Path, tmp_path: Path, settings: dict[str, Any], toolkit: Toolkit, problem: str
+) -> None:
+    manifest = extract(base, tmp_path / "features", **settings)
+    with pytest.raises(HicoError, match=problem):
+        feature_grid(manifest, tmp_path / "features", toolkit)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", "is not a JSON file of annotations"),
+        ("[]", 'has no "database" of videos'),
+        ('{"database": {}}', 'has no "database" of videos'),
+        ('{"database": {"a": {}}}', "the entry of 'a' names no subset"),
+        ('{"database": {"a": {"subset": "x", "annotations": [{"segment": [0, 1]}]}}}', "an annotation without a label"),
+        (
+            '{"database": {"a": {"subset": "x", "annotations": [{"segment": [0], "label": "b"}]}}}',
+            r"not \[start, end\]",
+        ),
+        ('{"database": {"a": {"subset": "x", "annotations": [{"segment": [2, 1], "label": "b"}]}}}', "ends before"),
+    ],
+)
+def test_annotations_that_are_none(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(HicoError, match=problem):
+        read_annotations(tmp_path / "a.json")
+    with pytest.raises(HicoError, match="no such file of annotations"):
+        read_annotations(tmp_path / "none.json")
