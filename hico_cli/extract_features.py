@@ -137,7 +137,7 @@ def extract_features(
     checkpoint = checkpoint or newest_encoder(local_part(place))
     folder = place / "features" / (name or _run_name(checkpoint))
     if nproc > 1 and not dry_run:
-        _extract_in_processes(nproc, Shard(*part), folder, root=root, packed=packed, as_json=json)
+        _extract_in_processes(nproc, Shard(*part), folder, root=root, workers=workers, packed=packed, as_json=json)
         return
     jobs = _jobs(inputs, place, id_rule=id_rule)
     extractor = FeatureExtractor.from_checkpoint(
@@ -206,9 +206,10 @@ def _jobs(
 
 
 def _extract_in_processes(
-    nproc: int, part: "Shard", folder: "Location", *, root: str, packed: bool, as_json: bool
+    nproc: int, part: "Shard", folder: "Location", *, root: str, workers: int | None, packed: bool, as_json: bool
 ) -> None:
     """Run this command once a process, each with a shard of the videos, and tell what became of all."""
+    from hico_core.corpus.engine import available_cores
     from hico_core.training.launch import without_options
     from hico_core.transfer.local_shards import run_shards
     from hico_core.transfer.manifest import pack_into_hdf5
@@ -216,6 +217,8 @@ def _extract_in_processes(
     # hdf5 stands for .npy files, which are packed once all are there.
     arguments = without_options(sys.argv[1:], ["--nproc", "--shard", *(["--format"] if packed else [])])
     arguments = [argument for argument in arguments if argument != "--json"]
+    if workers is None:
+        arguments += ["--workers", str(max(available_cores() // nproc, 1))]
     num_done = 0
     with (
         raising_on_signals("stopped; the same command goes on"),

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from hico_core.errors import HicoError
-from hico_core.interop.checkpoints import read_checkpoint
+from hico_core.interop.checkpoints import backbone_of, clip_length, read_checkpoint, read_picture
 from hico_core.model.classifier import CLASSIFIER
+from hico_core.model.encoders import encoder_for, encoder_name
 from hico_core.training.checkpoint import parse_content
+from hico_core.training.cost import measure_cost
 
 
 class Description(NamedTuple):
@@ -59,7 +61,26 @@ def describe_checkpoint(path: Path) -> Description:
     facts["parts"] = ", ".join(sorted({name.split(".")[0] for name in weights}))
     facts["numbers"] = sum(value.numel() for value in trained)
     facts["bytes"] = sum(value.nbytes for value in distinct.values())
+    facts |= _cost_of(path, content)
     return Description(kind, facts, _warnings(weights))
+
+
+def _cost_of(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """What the encoder costs on clips as it was trained on; nothing of a file without one."""
+    try:
+        state = backbone_of(content, origin=str(path))
+        picture = read_picture(path, content)
+    except HicoError:
+        return {}
+    cost = measure_cost(encoder_for(state), num_frames=clip_length(content), size=picture.size)
+    return {
+        "encoder": encoder_name(state),
+        "encoder parameters": cost.parameters,
+        "a clip or view": " x ".join(map(str, cost.clip)),
+        "GFLOPs a clip": round(cost.gflops_per_clip, 2),
+        "MB of activations a clip": round(cost.activation_mb_per_clip, 1),
+        f"clips/s here ({cost.device}, without gradients)": round(cost.clips_per_second, 1),
+    }
 
 
 def _kind_of_authors(content: dict[str, Any]) -> str:

@@ -15,7 +15,6 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from hico_core.config import AugmentConfig
 
@@ -214,10 +213,19 @@ def apply_colour(clips: Tensor, draws: Sequence[ColourDraw]) -> Tensor:
                 _replace(clips, chosen, operation, factors)
     for n, draw in enumerate(draws):
         if draw.blur_sigma is not None:
-            clips[n] = gaussian_blur(clips[n], [_BLUR_KERNEL, _BLUR_KERNEL], [draw.blur_sigma, draw.blur_sigma])
+            clips[n] = _blurred(clips[n], draw.blur_sigma)
         if draw.grey and not draw.grey_first:
             clips[n] = to_grey(clips[n])
     return clips
+
+
+def _blurred(clip: Tensor, sigma: float) -> Tensor:
+    """(T, 3, H, W) blurred by a Gaussian."""
+    # Imported here, since it takes longer than all the rest of hico, in each process that loads this module.
+    from torchvision.transforms.v2.functional import gaussian_blur
+
+    blurred: Tensor = gaussian_blur(clip, [_BLUR_KERNEL, _BLUR_KERNEL], [sigma, sigma])
+    return blurred
 
 
 def _replace(

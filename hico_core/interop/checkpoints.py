@@ -201,6 +201,14 @@ def read_picture(path: Path, content: dict[str, Any]) -> Picture:
         raise HicoError(f"{path}: does not say rightly what its encoder sees ({type(error).__name__})") from error
 
 
+def clip_length(content: Mapping[str, Any]) -> int:
+    """Frames of the clips that a checkpoint's encoder was trained on; as the paper's, where the file does not say."""
+    config = content.get("config")
+    data = config.get("data", {}) if isinstance(config, dict) else {}
+    said = data.get("num_frames") if isinstance(data, dict) else None
+    return said if isinstance(said, int) else DataConfig().num_frames
+
+
 def load_exactly(module: torch.nn.Module, state: dict[str, Tensor], *, origin: str) -> None:
     """`load_state_dict` that takes all or nothing and says in one line what does not fit.
 

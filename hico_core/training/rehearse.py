@@ -8,6 +8,7 @@ from hico_core.config import Config
 from hico_core.corpus.addresses import Location
 from hico_core.data.loader import Position
 from hico_core.errors import HicoError
+from hico_core.training.cost import measure_cost
 from hico_core.training.distributed import World
 from hico_core.training.hardware import DeviceName, Precision, choose_device
 from hico_core.training.loop import (
@@ -31,6 +32,8 @@ class Rehearsal(NamedTuple):
     num_steps: int  # about; a few more are left out where epochs meet
     encoder_parameters: int
     head_parameters: int
+    gflops_per_clip: float  # of the encoder, forward; a step takes about three times that
+    activation_mb_per_clip: float  # which the gradients need, in single precision
     processes: int
     batch_bytes: int  # of one process, as all that follow
     checkpoint_bytes: int
@@ -78,6 +81,8 @@ def rehearse(
     step_seconds = time.monotonic() - began
     encoder = sum(p.numel() for p in parts.model.backbone.parameters())
     everything = sum(p.numel() for p in parts.model.parameters())
+    data = config.data
+    cost = measure_cost(parts.model.backbone, num_frames=data.num_frames, size=data.crop_size)
     steps_per_epoch = len(parts.videos) / config.train.batch_size
     return Rehearsal(
         num_videos=len(parts.videos),
@@ -86,6 +91,8 @@ def rehearse(
         num_steps=int(steps_per_epoch * config.train.epochs),
         encoder_parameters=encoder,
         head_parameters=everything - encoder,
+        gflops_per_clip=cost.gflops_per_clip,
+        activation_mb_per_clip=cost.activation_mb_per_clip,
         processes=processes,
         batch_bytes=clips.nbytes,
         checkpoint_bytes=_checkpoint_bytes(parts),

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from hico_core.corpus.addresses import Location
@@ -19,6 +18,9 @@ from hico_core.errors import HicoError, UsageError
 from hico_core.model.pooling import Pool
 from hico_core.transfer.feature_files import DType, FileFormat, read_array
 from hico_core.transfer.features import Layer
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MANIFEST = "manifest.jsonl"
 VERSION: Literal[2] = 2
@@ -196,7 +198,7 @@ class FeatureTable(NamedTuple):
     """Features of many videos as one array, and what each row is of."""
 
     array: np.ndarray  # (N, F)
-    rows: pd.DataFrame  # N rows: video_id, start_seconds, end_seconds, centre_seconds
+    rows: "pd.DataFrame"  # N rows: video_id, start_seconds, end_seconds, centre_seconds
 
 
 def load_features(folder: Path | str, *, video_ids: Sequence[str] | None = None) -> FeatureTable:
@@ -210,6 +212,8 @@ def load_features(folder: Path | str, *, video_ids: Sequence[str] | None = None)
         HicoError: a video has no features here, or a file is not as its manifest says.
 
     """
+    import pandas as pd  # slow, and nothing else here needs it
+
     by_id = {row.video_id: row for row in require_features(Path(folder)).values()}
     wanted = sorted(by_id) if video_ids is None else list(video_ids)
     missing = [video_id for video_id in wanted if video_id not in by_id]

@@ -48,7 +48,7 @@ def test_presets(root: Path, preset: str, prefix: str, times: float) -> None:
 
 
 def test_processes_share_the_videos(root: Path) -> None:
-    command = ("extract-features", "--nproc", "2", "--name", "processes", "--format", "hdf5")
+    command = ("extract-features", "--nproc", "2", "--name", "processes", "--format", "hdf5", "--workers", "0")
     done = hico_process(*command, "--json", root=root)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -60,7 +60,8 @@ def test_processes_share_the_videos(root: Path) -> None:
     done = hico_process(*command, root=root)
     assert done.stdout.startswith("0 videos extracted, 6 unchanged, 0 failed"), done.stderr
     (root / "bad.mp4").write_text("no video")
-    done = hico_process("extract-features", root / "bad.mp4", "--nproc", "2", "--name", "bad", root=root)
+    bad = ("extract-features", root / "bad.mp4", "--nproc", "2", "--name", "bad", "--workers", "0")
+    done = hico_process(*bad, root=root)
     assert done.returncode == 3 and "1 failed" in done.stdout and "cannot be opened" in done.stderr
     done = hico_process("extract-features", "--nproc", "2", "--window", "3", root=root)
     assert done.returncode == 2 and "--window 3" in done.stderr
