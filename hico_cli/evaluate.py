@@ -25,9 +25,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-O", help="The folder to write. Default: ROOT/runs/RUN/evaluation.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that read. Default: one a core, at most 8.")
-    ] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that read. Default: one a core.")] = None,
     nproc: Nproc = 1,
     device: Device = "auto",
     json: Json = False,

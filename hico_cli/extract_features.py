@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hico_core.corpus.addresses import Location
+    from hico_core.corpus.workspace import Shard
     from hico_core.training.encoder import Meter
-    from hico_core.transfer.extraction import FeatureJob, Shard
+    from hico_core.transfer.extraction import FeatureJob
     from hico_core.transfer.rehearsal import ExtractionPlan
 
 
@@ -89,9 +90,7 @@ def extract_features(
     batch_size: Annotated[
         str | None, typer.Option(metavar="N|auto", help="Windows encoded together; auto: what a GPU's memory holds.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that read. Default: one a core, at most 8.")
-    ] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that read. Default: one a core.")] = None,
     nproc: Annotated[
         int, typer.Option("--nproc", min=1, help="Processes on this machine that share the videos, a GPU each.")
     ] = 1,
@@ -115,8 +114,9 @@ def extract_features(
     """
     from hico_core.corpus.addresses import locate, require_reachable
     from hico_core.corpus.cache import LocalCache, default_cache_folder
+    from hico_core.corpus.workspace import Shard
     from hico_core.training.encoder import Meter
-    from hico_core.transfer.extraction import Files, Shard
+    from hico_core.transfer.extraction import Files, part_of
     from hico_core.transfer.extraction import extract_features as extract
     from hico_core.transfer.features import FeatureExtractor
     from hico_core.transfer.manifest import pack_into_hdf5, require_hdf5
@@ -126,7 +126,7 @@ def extract_features(
     prefix = windows.prefix if prefix is None else prefix
     for option, text in (("--name", name or ""), ("--prefix", prefix), ("--suffix", suffix)):
         require_file_name_part(text, option=option)
-    part = read_shard(shard) if shard else (1, 1)
+    part = Shard(*read_shard(shard)) if shard else None
     packed = file_format == "hdf5"
     if packed:
         require_hdf5()
@@ -137,7 +137,8 @@ def extract_features(
     checkpoint = checkpoint or newest_encoder(local_part(place))
     folder = place / "features" / (name or _run_name(checkpoint))
     if nproc > 1 and not dry_run:
-        _extract_in_processes(nproc, Shard(*part), folder, root=root, workers=workers, packed=packed, as_json=json)
+        shards = (part or Shard(1, 1)).split(nproc)
+        _extract_in_processes(shards, folder, root=root, workers=workers, packed=packed, as_json=json)
         return
     jobs = _jobs(inputs, place, id_rule=id_rule)
     extractor = FeatureExtractor.from_checkpoint(
@@ -162,7 +163,7 @@ def extract_features(
     meter = Meter()
     with (
         raising_on_signals("stopped; the same command goes on"),
-        progress("features", total=len(Shard(*part).part_of(jobs)), as_json=json) as report,
+        progress("features", total=len(part_of(jobs, part)), as_json=json) as report,
     ):
         summary = extract(
             jobs,
@@ -174,7 +175,7 @@ def extract_features(
             files=files,
             checksum=checksum,
             workers=workers,
-            shard=Shard(*part),
+            shard=part,
             ray_address=None if engine == "local" else ray_address or os.environ.get("RAY_ADDRESS") or "local",
             meter=meter,
             on_event=telling(report, done="extracted", parts="rows", more=lambda: _speed(meter)),
@@ -206,7 +207,7 @@ def _jobs(
 
 
 def _extract_in_processes(
-    nproc: int, part: "Shard", folder: "Location", *, root: str, workers: int | None, packed: bool, as_json: bool
+    shards: "list[Shard]", folder: "Location", *, root: str, workers: int | None, packed: bool, as_json: bool
 ) -> None:
     """Run this command once a process, each with a shard of the videos, and tell what became of all."""
     from hico_core.corpus.engine import available_cores
@@ -218,7 +219,7 @@ def _extract_in_processes(
     arguments = without_options(sys.argv[1:], ["--nproc", "--shard", *(["--format"] if packed else [])])
     arguments = [argument for argument in arguments if argument != "--json"]
     if workers is None:
-        arguments += ["--workers", str(max(available_cores() // nproc, 1))]
+        arguments += ["--workers", str(max(available_cores() // len(shards), 1))]
     num_done = 0
     with (
         raising_on_signals("stopped; the same command goes on"),
@@ -235,15 +236,15 @@ def _extract_in_processes(
             else:
                 print(line, file=sys.stderr, flush=True)
 
-        results = run_shards(arguments, shards=part.split(nproc), on_line=on_line)
-        failed = [shard.exit_code for shard in results if not shard.fields]
+        results = run_shards(arguments, shards=shards, on_line=on_line)
+        failed = [one.exit_code for one in results if not one.fields]
         if failed:
             raise typer.Exit(max(failed))
         if packed:
             pack_into_hdf5(folder)
     names = ("num_extracted", "num_unchanged", "num_failed", "num_rows", "rows_per_second")
-    fields: dict[str, Any] = {name: sum(shard.fields[name] for shard in results) for name in names}
-    fields["waiting"] = sum(shard.fields["waiting"] for shard in results) / len(results)
+    fields: dict[str, Any] = {name: sum(one.fields[name] for one in results) for name in names}
+    fields["waiting"] = sum(one.fields["waiting"] for one in results) / len(results)
     _tell(fields, folder, root=root, as_json=as_json)
 
 

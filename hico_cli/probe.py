@@ -41,9 +41,7 @@ def probe(
     output: Annotated[
         Path | None, typer.Option("--output", "-O", help="The JSON file to write. Default: ROOT/probes/NAME.json.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that read. Default: one a core, at most 8.")
-    ] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that read. Default: one a core.")] = None,
     device: Device = "auto",
     cache_dir: CacheDir = None,
     cache_size: CacheSize = "20GB",

@@ -23,6 +23,11 @@ _ENOUGH_FILES = 1024
 _ENOUGH_DISK_BYTES = 10_000_000_000
 
 
+# A batch of 32 videos of 3 clips takes up to 310 MB, and each worker reads ahead.
+_ENOUGH_SHARED_BYTES = 2_000_000_000
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - that is where it is
+
+
 class Finding(NamedTuple):
     """One thing that was looked at."""
 
@@ -49,6 +54,7 @@ def examine(root: Location) -> Iterator[Finding]:
     yield _package("s3fs", "S3", needed=False, advice="for s3:// addresses: pip install 'hico[s3]'")
     yield _package("ossfs", "OSS", needed=False, advice="for oss:// addresses: pip install 'hico[oss]'")
     yield _open_files()
+    yield _shared_memory()
     yield _place(root)
 
 
@@ -96,6 +102,17 @@ def _open_files() -> Finding:
     if limit >= _ENOUGH_FILES:
         return Finding("open files", "ok", f"{limit} allowed")
     return Finding("open files", "optional", f"{limit} allowed", f"ulimit -n {_ENOUGH_FILES}")
+
+
+def _shared_memory() -> Finding:
+    """What a loader's workers hand batches over through; containers have little of it."""
+    if not _SHARED_MEMORY.is_dir():
+        return Finding("shared memory", "ok", f"no {_SHARED_MEMORY} on this system")
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    found = f"{free / 1e9:.2f} GB free"
+    if free >= _ENOUGH_SHARED_BYTES:
+        return Finding("shared memory", "ok", found)
+    return Finding("shared memory", "optional", found, "docker run --shm-size=8g, or train with -o data.workers=0")
 
 
 def _place(root: Location) -> Finding:

@@ -112,14 +112,34 @@ def memory(sources: list[Path], folder: Path) -> dict[str, object]:
     """The largest process of the command on a video of a minute and on one of two hours, with S3D-G."""
     long = folder / "two hours.mp4"
     if not long.exists():
-        loop: list[str | Path] = ["-nostdin", "-v", "error", "-stream_loop", "119", "-i", sources[0], "-c", "copy", "-an", long]
+        loop: list[str | Path] = [
+            "-nostdin",
+            "-v",
+            "error",
+            "-stream_loop",
+            "119",
+            "-i",
+            sources[0],
+            "-c",
+            "copy",
+            "-an",
+            long,
+        ]
         subprocess.run([find_ffmpeg(), *loop], check=True)
     checkpoint = folder / "last.pt"
     torch.manual_seed(0)
     torch.save({"model": {f"backbone.{name}": value for name, value in S3DG().state_dict().items()}}, checkpoint)
 
     def peak(video: Path, name: str) -> Cost:
-        hico: list[str | Path] = [sys.executable, "-m", "hico_cli", "extract-features", video, "--checkpoint", checkpoint]
+        hico: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "hico_cli",
+            "extract-features",
+            video,
+            "--checkpoint",
+            checkpoint,
+        ]
         return cost_of_command(
             [*hico, "--stride", "240", "--workers", "0", "--root", folder / "root", "--name", name, "--device", "cpu"]
         )

@@ -29,6 +29,13 @@ class Shard(NamedTuple):
         """Whether a video belongs to this part; new videos do not move the others."""
         return zlib.crc32(video_id.encode("utf-8", "surrogateescape")) % self.total == self.number - 1
 
+    def split(self, count: int) -> "list[Shard]":
+        """The parts of this part: the remainders of division by total * count that leave number by total."""
+        return [Shard(self.number + self.total * place, self.total * count) for place in range(count)]
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.total}"
+
 
 @contextmanager
 def opened_workspace(root: Location, *, shard: Shard | None = None) -> Iterator[None]:
@@ -44,18 +51,42 @@ def opened_workspace(root: Location, *, shard: Shard | None = None) -> Iterator[
         yield
         return
     busy = f"{root}: another hico command is writing here; wait for it to end, or use another --root"
-    whole = lock(root / ".lock", refusal=busy, wait_seconds=_START_SECONDS if shard else 0.0)
+    with sole_writer(root, shard=shard, busy=busy):
+        if shard is None:  # a shard finishes each video's commit by itself
+            finish_commits(root)
+        yield
+
+
+@contextmanager
+def sole_writer(folder: Path, *, shard: Shard | None, busy: str) -> Iterator[None]:
+    """Let nobody else write to a folder meanwhile, but for the other shards of the same division.
+
+    Args:
+        folder: with the locks.
+        shard: which part is written; None: all of it.
+        busy: what to tell where somebody else is writing.
+
+    Raises:
+        HicoError: somebody else is.
+
+    """
+    whole = lock(folder / ".lock", refusal=busy, wait_seconds=_START_SECONDS if shard else 0.0)
     with ExitStack() as stack:
         if shard is None:
             stack.enter_context(whole)
-            if any(is_locked(other) for other in root.glob(".shard-*.lock")):
-                raise HicoError(busy)
-            finish_commits(root)
+            _require_free(folder, but_for="", busy=busy)
         else:
-            with whole:  # while it starts; it then holds its own part only, and finishes each video's commit by itself
-                own = root / f".shard-{shard.number}-of-{shard.total}.lock"
-                stack.enter_context(lock(own, refusal=busy))
+            with whole:  # while it starts; it then holds its own part only
+                stack.enter_context(lock(folder / f".shard-{shard.number}-of-{shard.total}.lock", refusal=busy))
+                _require_free(folder, but_for=f"-of-{shard.total}.lock", busy=busy)
         yield
+
+
+def _require_free(folder: Path, *, but_for: str, busy: str) -> None:
+    """No shard may be at work, but for those whose locks end so."""
+    for other in folder.glob(".shard-*.lock"):
+        if not (but_for and other.name.endswith(but_for)) and is_locked(other):
+            raise HicoError(busy)
 
 
 def scratch_folder(root: Location, cache_folder: Path) -> Path:

@@ -23,6 +23,9 @@ from hico_core.data.videos import Piece
 from hico_core.data.windows import Grid, Views, frame_period, plan_windows
 from hico_core.errors import BadVideo
 
+# A video with fewer frames than one in so many seconds has a hole that would be seen as thousands of equal windows.
+_MOST_SECONDS_A_FRAME = 60.0
+
 # Windows that travel from a worker together.
 _WINDOWS_AT_ONCE = 4
 
@@ -69,6 +72,12 @@ def parts_of_video(
     seconds = _seconds_of(pieces, cache=cache)
     period = frame_period(seconds)
     facts = Facts(len(seconds), 1 / period, seconds[-1] + period)
+    if facts.duration_seconds > _MOST_SECONDS_A_FRAME * facts.num_frames:
+        raise BadVideo(
+            str(video.path),
+            f"has {facts.num_frames} frames in {facts.duration_seconds:.0f} s: nearly all of it is one frame that "
+            "stands still; cut it, or encode it anew",
+        )
     windows = plan_windows(seconds, layout, constant_fps=constant_fps)
     num_rows = len(windows) * picture.num_crops
     held: dict[int, list[np.ndarray]] = {}  # by number of the frame: those that a window to come may have

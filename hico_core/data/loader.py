@@ -4,6 +4,7 @@ import ctypes
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -12,12 +13,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import chain, islice
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from hico_core.corpus.engine import available_cores
 from hico_core.data.augment import AugmentDraw
 from hico_core.data.dataset import ClipDataset, ClipRequest, Sample, UnusableVideo
 from hico_core.data.sampling import batches_without_repeats, item_seed, video_order
@@ -26,6 +29,9 @@ from hico_core.errors import HicoError
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+
+# Through which Linux's processes hand tensors to each other.
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - that is where it is
 
 
 class Position(NamedTuple):
@@ -155,12 +161,51 @@ def _return_freed_memory() -> None:
         trim(0)
 
 
-def num_workers(wanted: int | None) -> int:
-    """The processes that read: as many as are wanted, else one a core, at most 8."""
-    if wanted is not None:
-        return wanted
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 8)
+def num_workers(wanted: int | None, *, processes: int = 1) -> int:
+    """How many read for each process that computes: as many as are wanted, else the cores that are there for it."""
+    return max(available_cores() // processes, 1) if wanted is None else wanted
+
+
+def batch_bytes(*, clips: int, num_frames: int, short_side: int, largest_area: float) -> int:
+    """About what a batch takes between a worker and the training process, with the largest crops of wide frames.
+
+    Args:
+        clips: of the batch.
+        num_frames: of a clip.
+        short_side: of the frames, pixels.
+        largest_area: of a crop, as a part of the frame's.
+
+    """
+    pixels = short_side * short_side * 16 / 9 * largest_area
+    return round(clips * num_frames * pixels * 3)
+
+
+def require_shared_memory(needed: int, *, free: int, workers: int) -> None:
+    """Say beforehand that batches will not fit into the memory through which workers hand them over.
+
+    Containers have 64 MB of it unless they are told otherwise, and a worker that finds it full is killed by a signal.
+
+    Args:
+        needed: bytes of a batch.
+        free: bytes of shared memory.
+        workers: each reads two batches ahead.
+
+    Raises:
+        HicoError: there is not enough for one batch of each worker and one that is used.
+
+    """
+    least = needed * (min(workers, 1) + workers)
+    if least > free:
+        raise HicoError(
+            f"{_SHARED_MEMORY}: {free / 1e6:.0f} MB of shared memory are free, and {workers} workers need about "
+            f"{least / 1e6:.0f} MB for their batches; give a container more (docker run --shm-size=8g), or take fewer "
+            "with -o data.workers=N, 0 for none"
+        )
+
+
+def free_shared_memory() -> int | None:
+    """Bytes of shared memory that are free; None where the system has no such folder."""
+    return shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else None
 
 
 def read_batches(

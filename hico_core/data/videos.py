@@ -93,6 +93,12 @@ class IndexedVideos:
         lengths = np.asarray(self._durations, dtype="<f8").tobytes()
         return IndexIdentity(len(self), hashlib.sha256(ids).hexdigest(), hashlib.sha256(lengths).hexdigest())
 
+    @property
+    def largest_short_side(self) -> int:
+        """Pixels; 0 where there are no videos."""
+        sides = np.minimum(self._columns["width"], self._columns["height"])
+        return int(sides.max(initial=0))
+
     def video_id(self, video: int) -> str:
         """The id of the video at a position."""
         return str(self._ids[video].as_py())

@@ -15,9 +15,20 @@ from hico_core.corpus.addresses import Location, locate
 from hico_core.corpus.ids import Source
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.lists import labelled_videos
+from hico_core.data.augment import crop_area_range
 from hico_core.data.dataset import ClipDataset
 from hico_core.data.decode import require_decoder
-from hico_core.data.loader import Batch, PlannedStep, Position, num_workers, plan_steps, read_batches
+from hico_core.data.loader import (
+    Batch,
+    PlannedStep,
+    Position,
+    batch_bytes,
+    free_shared_memory,
+    num_workers,
+    plan_steps,
+    read_batches,
+    require_shared_memory,
+)
 from hico_core.data.pictures import picture_for
 from hico_core.data.sampling import clip_span_seconds
 from hico_core.data.videos import COLUMNS, IndexedVideos
@@ -89,6 +100,8 @@ def prepare(
         list_file = locate(config.eval.knn_list)
         labelled = labelled_videos(list_file, data_root=list_file.parent)
     model, replica = _build_model(config, device=device, init_from=init_from, world=world)
+    workers = num_workers(config.data.workers, processes=world.local_size)
+    _require_room_for_batches(config, videos, workers=workers, world=world)
     optim = config.optim
     optimizer = LARS(
         parameter_groups(model, weight_decay=optim.weight_decay, lars_exclude_bn=optim.lars_exclude_bn),
@@ -111,11 +124,24 @@ def prepare(
         replica,
         optimizer,
         device,
-        num_workers(config.data.workers),
+        workers,
         peak_lr,
         choose_precision(config.train.precision, device),
         labelled,
     )
+
+
+def _require_room_for_batches(config: Config, videos: IndexedVideos, *, workers: int, world: World) -> None:
+    """See `require_shared_memory`; all processes of a machine share its memory."""
+    free = free_shared_memory()
+    if workers and free is not None:
+        needed = batch_bytes(
+            clips=config.train.batch_size // world.size * config.sampling.clips_per_video,
+            num_frames=config.data.num_frames,
+            short_side=min(config.data.short_side or videos.largest_short_side, videos.largest_short_side),
+            largest_area=crop_area_range(config.augment.crop_jitter)[1],
+        )
+        require_shared_memory(needed, free=free // world.local_size, workers=workers)
 
 
 def training_videos(config: Config, *, root: Location, processes: int) -> IndexedVideos:

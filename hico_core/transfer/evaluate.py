@@ -122,7 +122,7 @@ def evaluate(
             cache=LocalCache(
                 Path(config.data.cache_dir or default_cache_folder()), size_bytes=int(config.data.cache_gb * 1e9)
             ),
-            workers=num_workers(workers),
+            workers=num_workers(workers, processes=world.local_size),
             stop=stop or StopRequest(),
         ):
             predictions.append(prediction)

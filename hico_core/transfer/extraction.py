@@ -14,10 +14,11 @@ from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.engine import run_on_ray
 from hico_core.corpus.events import Summary, Tally, VideoEvent
 from hico_core.corpus.failures import update_failures
-from hico_core.corpus.files import is_locked, json_line, lock, remove_abandoned, write_text, written_beside
+from hico_core.corpus.files import json_line, lock, remove_abandoned, write_text, written_beside
 from hico_core.corpus.ids import Source
 from hico_core.corpus.intake import is_same_file, other_file
 from hico_core.corpus.records import Failure, SourceFile, sha256_of, source_file
+from hico_core.corpus.workspace import Shard, sole_writer
 from hico_core.data.lanes import WholeVideo
 from hico_core.data.videos import IndexedVideos
 from hico_core.errors import BadVideo, HicoError
@@ -54,26 +55,12 @@ class Files(NamedTuple):
         return f"{self.prefix}{video_id}{self.suffix}.{self.file_format}"
 
 
-class Shard(NamedTuple):
-    """Part `number` (from 1) of `of`."""
-
-    number: int = 1
-    of: int = 1
-
-    def part_of(self, jobs: Sequence[FeatureJob]) -> list[FeatureJob]:
-        """Every so-many-th job; together, all shards have each job once."""
-        return list(jobs[self.number - 1 :: self.of])
-
-    def split(self, count: int) -> "list[Shard]":
-        """The parts of this part."""
-        return [Shard(self.number + self.of * place, self.of * count) for place in range(count)]
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.of}"
-
-
 NPY_FILES = Files()
-WHOLE = Shard()
+
+
+def part_of(jobs: Sequence[FeatureJob], shard: Shard | None) -> list[FeatureJob]:
+    """The jobs of a shard; together, all shards have each job once."""
+    return [job for job in jobs if shard is None or shard.has(job.source.video_id)]
 
 
 def jobs_of_files(sources: Sequence[Source]) -> list[FeatureJob]:
@@ -105,7 +92,7 @@ def extract_features(
     files: Files = NPY_FILES,
     checksum: bool = False,
     workers: int | None = None,
-    shard: Shard = WHOLE,
+    shard: Shard | None = None,
     ray_address: str | None = None,
     meter: Meter | None = None,
     on_event: Callable[[VideoEvent], None],
@@ -125,7 +112,7 @@ def extract_features(
         files: their names and format.
         checksum: tell sources apart by their bytes, not by their time.
         workers: processes that read; None: one a core.
-        shard: which part of the videos this call has; other calls may write the other parts at the same time.
+        shard: take only this part of the videos; other calls may write the other parts at the same time.
         ray_address: extract on this Ray cluster, see `run_on_ray`; the features are the same.
         meter: told of rows and waiting.
         on_event: told of each video.
@@ -135,10 +122,10 @@ def extract_features(
             another command is writing there.
 
     """
-    jobs = shard.part_of(jobs)
+    jobs = part_of(jobs, shard)
     settings = _settings(extractor, checkpoint, files.dtype)
     tally = Tally(len(jobs))
-    with _sole_writer(folder, shard), closing(_manifest_writer(folder, shard)) as manifest:
+    with _opened_folder(folder, shard), closing(_manifest_writer(folder, shard)) as manifest:
         rows = read_manifest(folder)
         _require_same_settings(rows, settings, folder)
         todo: list[FeatureJob] = []
@@ -180,11 +167,8 @@ def _settings(extractor: FeatureExtractor, checkpoint: Path, dtype: DType) -> Se
 
 
 @contextmanager
-def _sole_writer(folder: Location, shard: Shard) -> Iterator[None]:
-    """Let only one command at a time write a video's file: all the folder's, or each its own shard.
-
-    Each takes its own lock before it looks at those of others, so of two that begin together, one at least sees the
-    other. Nothing can be locked in a bucket.
+def _opened_folder(folder: Location, shard: Shard | None) -> Iterator[None]:
+    """Let only one command at a time write a video's file. Nothing can be locked in a bucket.
 
     Raises:
         HicoError: another one writes here.
@@ -193,14 +177,9 @@ def _sole_writer(folder: Location, shard: Shard) -> Iterator[None]:
     if not isinstance(folder, Path):
         yield
         return
-    refusal = f"{folder}: another hico command is writing features here; wait for it to end, or give another --name"
-    own = folder / (".lock" if shard.of == 1 else f".lock-{shard.number}-of-{shard.of}")
-    with lock(own, refusal=refusal):
-        for other in folder.glob(".lock*"):
-            same_division = shard.of > 1 and other.name.endswith(f"-of-{shard.of}")
-            if other != own and not same_division and is_locked(other):
-                raise HicoError(refusal)
-        if shard.of == 1:
+    busy = f"{folder}: another hico command is writing features here; wait for it to end, or give another --name"
+    with sole_writer(folder, shard=shard, busy=busy):
+        if shard is None:
             remove_abandoned(folder)
         yield
 
@@ -231,8 +210,8 @@ class _LocalManifest:
 class _BucketManifest:
     """Keeps this shard's lines and writes them now and then: an object can only be written as a whole."""
 
-    def __init__(self, folder: Location, shard: Shard) -> None:
-        name = MANIFEST if shard.of == 1 else f"manifest-{shard.number}-of-{shard.of}.jsonl"
+    def __init__(self, folder: Location, shard: Shard | None) -> None:
+        name = MANIFEST if shard is None else f"manifest-{shard.number}-of-{shard.total}.jsonl"
         self._path = folder / name
         self._lines = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
         self._written = time.monotonic()
@@ -252,7 +231,7 @@ class _BucketManifest:
         self._written, self._is_new = time.monotonic(), False
 
 
-def _manifest_writer(folder: Location, shard: Shard) -> _LocalManifest | _BucketManifest:
+def _manifest_writer(folder: Location, shard: Shard | None) -> _LocalManifest | _BucketManifest:
     return _LocalManifest(folder) if isinstance(folder, Path) else _BucketManifest(folder, shard)
 
 

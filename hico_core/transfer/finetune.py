@@ -237,7 +237,7 @@ def _prepare(
         torch.optim.Adam(groups, lr=config.optim.warmup_start_lr),
         device,
         choose_precision(config.train.precision, device),
-        num_workers(config.data.workers),
+        num_workers(config.data.workers, processes=world.local_size),
         LocalCache(Path(config.data.cache_dir or default_cache_folder()), size_bytes=int(config.data.cache_gb * 1e9)),
     )
     return parts, origin

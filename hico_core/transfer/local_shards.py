@@ -14,8 +14,8 @@ from typing import IO, Any, NamedTuple
 
 from hico_core.corpus.engine import available_cores
 from hico_core.corpus.ffmpeg import dies_with_us
+from hico_core.corpus.workspace import Shard
 from hico_core.training.launch import EXIT_CODE_FILE
-from hico_core.transfer.extraction import Shard
 
 # How long a process that was asked to end may take before it is killed.
 _GRACE_SECONDS = 20.0

@@ -185,3 +185,14 @@ def test_a_bad_video_is_one_part_and_the_others_are_read(folder: Path, tmp_path:
         (bad,) = [part for part in parts if part.video == 0]
         assert bad.clips is None and "bad.mp4: cannot be opened" in bad.reason
         assert sum(len(part.clips) for part in parts if part.clips is not None) == 12
+
+
+def test_a_hole_of_hours_is_refused_by_name(tmp_path: Path) -> None:
+    """It would be thousands of windows that show one frame."""
+    path = tmp_path / "hole.mkv"
+    run_ffmpeg(
+        *("-f", "lavfi", "-i", "testsrc=d=2:r=30:s=64x64", "-vf", "setpts='if(gte(N,30),PTS+4000/TB,PTS)'"),
+        *("-fps_mode", "passthrough", "-c:v", "libx264", path),
+    )
+    with pytest.raises(BadVideo, match=r"hole\.mkv: has 60 frames in 40\d\d s: nearly all of it is one frame"):
+        next(parts_of_video(0, WholeVideo(path, []), Grid(15.0, 16, 16), WHOLE, cache=CACHE))

@@ -21,6 +21,7 @@ from hico_core.corpus.ids import Source, find_sources
 from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.records import SplitOptions, sha256_of
 from hico_core.corpus.split import split_videos
+from hico_core.corpus.workspace import Shard
 from hico_core.data.pictures import Picture
 from hico_core.data.videos import IndexedVideos
 from hico_core.errors import BadVideo, HicoError
@@ -29,13 +30,12 @@ from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import Progress, export_encoder, save_checkpoint
 from hico_core.transfer.extraction import (
-    WHOLE,
     FeatureJob,
     Files,
-    Shard,
     extract_features,
     jobs_of_files,
     jobs_of_index,
+    part_of,
 )
 from hico_core.transfer.feature_files import DType, FileFormat, read_array
 from hico_core.transfer.features import FeatureExtractor
@@ -89,7 +89,7 @@ def extract(
     jobs: list[FeatureJob] | None = None,
     *,
     checksum: bool = False,
-    shard: Shard = WHOLE,
+    shard: Shard | None = None,
     **names: str,
 ) -> tuple[Summary, list[VideoEvent]]:
     checkpoint = root.parent / "encoder.safetensors"
@@ -298,15 +298,17 @@ def test_hdf5_holds_all_as_actionformer_reads_it(root: Path, tmp_path: Path) -> 
 
 
 def test_shards_at_once_are_the_whole(root: Path, tmp_path: Path) -> None:
-    """Two commands write into one folder at the same time, each its part; a third that would write all is refused."""
+    """Two commands write into one folder at the same time, each its part; others that would write more are refused."""
     extract(root, tmp_path / "whole")
     folder = tmp_path / "shards"
+    done = 0
     for number in (1, 2):
-        with lock(folder / f".lock-{3 - number}-of-2", refusal=""):  # as if the other shard was at work
-            summary, _ = extract(root, folder, shard=Shard(number, 2))
-            assert summary.num_done == 1
-            with pytest.raises(HicoError, match="another hico command is writing features here"):
-                extract(root, folder)
+        with lock(folder / f".shard-{3 - number}-of-2.lock", refusal=""):  # as if the other shard was at work
+            done += extract(root, folder, shard=Shard(number, 2))[0].num_done
+            for other in (None, Shard(1, 3)):
+                with pytest.raises(HicoError, match="another hico command is writing features here"):
+                    extract(root, folder, shard=other)
+    assert done == 2
     for name in ("a.npy", "-b.npy"):
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert manifest_of(folder).keys() == manifest_of(tmp_path / "whole").keys()
@@ -314,10 +316,11 @@ def test_shards_at_once_are_the_whole(root: Path, tmp_path: Path) -> None:
 
 
 def test_parts_of_parts_are_the_whole() -> None:
-    jobs = jobs_of_files([Source(str(number), Path(f"{number}.mp4")) for number in range(23)])
-    for shard in (Shard(), Shard(2, 3)):
-        parts = [job.source.video_id for part in shard.split(4) for job in part.part_of(jobs)]
-        assert sorted(parts) == sorted(job.source.video_id for job in shard.part_of(jobs))
+    jobs = jobs_of_files([Source(str(number), Path(f"{number}.mp4")) for number in range(50)])
+    for shard in (Shard(1, 1), Shard(2, 3)):
+        parts = [job.source.video_id for part in shard.split(4) for job in part_of(jobs, part)]
+        assert sorted(parts) == sorted(job.source.video_id for job in part_of(jobs, shard))
+    assert len(part_of(jobs, Shard(2, 3))) < len(part_of(jobs, None)) == 50
 
 
 def test_what_is_wrong_with_a_folder_is_one_line(root: Path, tmp_path: Path) -> None:

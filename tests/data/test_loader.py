@@ -1,0 +1,33 @@
+"""What a loader needs of a machine is said before it is missing."""
+
+import pytest
+
+from hico_core.corpus.engine import available_cores
+from hico_core.data.loader import batch_bytes, num_workers, require_shared_memory
+from hico_core.errors import HicoError
+
+
+def test_workers_share_the_cores() -> None:
+    cores = available_cores()
+    assert num_workers(None) == cores
+    assert num_workers(None, processes=cores) == num_workers(None, processes=100 * cores) == 1
+    assert num_workers(0, processes=8) == 0 and num_workers(12, processes=8) == 12
+
+
+def test_the_size_of_a_batch() -> None:
+    """32 videos of 3 clips: between 170 and 350 MB, as was measured on videos of 192 and 256 pixels."""
+    largest = 224**2 / (256 * 340)
+    sizes = [batch_bytes(clips=96, num_frames=16, short_side=side, largest_area=largest) for side in (192, 256)]
+    assert 150e6 < sizes[0] < sizes[1] < 350e6
+    assert batch_bytes(clips=1, num_frames=1, short_side=9, largest_area=1.0) == 9 * 16 * 3
+
+
+@pytest.mark.parametrize(
+    ("free", "workers", "fits"), [(64e6, 2, False), (250e6, 1, True), (250e6, 2, False), (1e9, 8, True)]
+)
+def test_shared_memory(free: float, workers: int, fits: bool) -> None:
+    if fits:
+        require_shared_memory(100_000_000, free=int(free), workers=workers)
+        return
+    with pytest.raises(HicoError, match=rf"{free / 1e6:.0f} MB of shared memory are free, and {workers} workers need"):
+        require_shared_memory(100_000_000, free=int(free), workers=workers)
