@@ -104,7 +104,7 @@ def neighbour_votes(similarities: Tensor, labels: Tensor, num_classes: int) -> T
 
     Each votes with exp(similarity / 0.07), as in Wu et al., CVPR 2018.
     """
-    votes = torch.zeros(len(labels), num_classes)
+    votes = similarities.new_zeros(len(labels), num_classes)
     return votes.scatter_add_(1, labels, (similarities / _TEMPERATURE).exp())
 
 

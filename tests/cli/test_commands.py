@@ -113,7 +113,7 @@ def test_the_four_commands(root: Path) -> None:
     rows = [json.loads(line) for line in manifest.read_text().splitlines()]
     assert [row["video_id"] for row in rows] == ["-dash", "plain", "with a space"]
     for row in rows:
-        assert np.load(manifest.parent / row["file"]).shape == (row["rows"], 1024)
+        assert np.load(manifest.parent / row["file"]).shape == (row["rows"], 128)
 
 
 def test_running_again_changes_nothing(root: Path, videos: Path) -> None:
