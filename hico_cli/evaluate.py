@@ -53,13 +53,14 @@ def evaluate(
         run = local_part(place) / "runs" / name
         checkpoint = checkpoint_of(run if run.is_dir() else Path(name))
         folder = output or (run if run.is_dir() else checkpoint.parent) / "evaluation"
-        videos = lists[number] if test else lists[0]
+        videos, classes = lists[number] if test else lists[0]
         with noting_signals() as stop, progress(name, total=len(videos), as_json=json) as report:
             found.append(
                 run_test(
                     checkpoint,
                     videos,
                     output=folder,
+                    classes=classes,
                     views=views,
                     crops=crops,
                     device=device,

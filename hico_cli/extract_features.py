@@ -136,11 +136,12 @@ def extract_features(
     require_reachable(place)
     checkpoint = checkpoint or newest_encoder(local_part(place))
     folder = place / "features" / (name or _run_name(checkpoint))
+    jobs = _jobs(inputs, place, id_rule=id_rule)
     if nproc > 1 and not dry_run:
         shards = (part or Shard(1, 1)).split(nproc)
-        _extract_in_processes(shards, folder, root=root, workers=workers, packed=packed, as_json=json)
+        total = len(part_of(jobs, part))
+        _extract_in_processes(shards, folder, total=total, root=root, workers=workers, packed=packed, as_json=json)
         return
-    jobs = _jobs(inputs, place, id_rule=id_rule)
     extractor = FeatureExtractor.from_checkpoint(
         checkpoint,
         window=window or windows.window,
@@ -207,7 +208,14 @@ def _jobs(
 
 
 def _extract_in_processes(
-    shards: "list[Shard]", folder: "Location", *, root: str, workers: int | None, packed: bool, as_json: bool
+    shards: "list[Shard]",
+    folder: "Location",
+    *,
+    total: int,
+    root: str,
+    workers: int | None,
+    packed: bool,
+    as_json: bool,
 ) -> None:
     """Run this command once a process, each with a shard of the videos, and tell what became of all."""
     from hico_core.corpus.engine import available_cores
@@ -223,7 +231,7 @@ def _extract_in_processes(
     num_done = 0
     with (
         raising_on_signals("stopped; the same command goes on"),
-        progress("features", total=0, as_json=as_json) as report,
+        progress("features", total=total, as_json=as_json) as report,
     ):
 
         def on_line(line: str) -> None:
@@ -231,7 +239,7 @@ def _extract_in_processes(
             if line.startswith("{"):
                 event = json_module.loads(line)
                 num_done += 1
-                text = f"{num_done} {event['video']}: {event['outcome']}, {event['rows']} rows"
+                text = f"{num_done}/{total} {event['video']}: {event['outcome']}, {event['rows']} rows"
                 report(num_done, text, event)
             else:
                 print(line, file=sys.stderr, flush=True)

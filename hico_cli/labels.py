@@ -1,6 +1,6 @@
 """Where commands that test features or classifiers take labelled videos from: the index, or lists."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -20,18 +20,26 @@ LISTS = (
 )
 
 
+class LabelledSet(NamedTuple):
+    """Videos whose classes are known, and the names of the classes where a list has them."""
+
+    videos: "list[LabelledVideo]"
+    classes: list[str] | None
+
+
 def labelled(
     lists: "list[str] | None", *, place: "Location", subset: "Subset", data_root: str | None
-) -> "list[list[LabelledVideo]]":
+) -> list[LabelledSet]:
     """The labelled videos of each list, or, without lists, those of a subset of the index."""
     from hico_core.corpus.addresses import locate
     from hico_core.corpus.splits import read_split
     from hico_core.transfer.labelled import labelled_of_index, labelled_of_list
 
     if not lists:
-        return [labelled_of_index(place, subset)]
+        return [LabelledSet(labelled_of_index(place, subset), None)]
     found = []
     for given in lists:
         base = locate(given).parent if data_root is None else locate(data_root)
-        found.append(labelled_of_list(read_split(given, data_root=base, subset=subset).videos))
+        split = read_split(given, data_root=base, subset=subset)
+        found.append(LabelledSet(labelled_of_list(split.videos), split.classes))
     return found

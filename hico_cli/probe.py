@@ -88,7 +88,7 @@ def probe(
         raising_on_signals("stopped; nothing was written"),
         progress("probe", total=max(len(train or []), 1) * (seeds + 1), as_json=json) as report,
     ):
-        splits = [(rows_of(to_train), rows_of(to_test)) for to_train, to_test in pairs]
+        splits = [(rows_of(to_train.videos), rows_of(to_test.videos)) for to_train, to_test in pairs]
         done = 0
 
         def on_done(what: str) -> None:

@@ -67,7 +67,7 @@ def retrieve(
         rows_from_folder(
             folder,
             manifest,
-            labelled([given] if given else None, place=place, subset=subset, data_root=data_root)[0],
+            labelled([given] if given else None, place=place, subset=subset, data_root=data_root)[0].videos,
         )
         for given, subset in ((query_list, queries), (gallery_list, gallery))
     ]

@@ -107,7 +107,8 @@ def evaluate(
     config = _config_of(content, checkpoint, views=views, crops=crops)
     model = _classifier(content, checkpoint)
     num_classes = model.out.out_features
-    _require_testable(videos, num_classes, checkpoint)
+    names = list(classes or map(str, range(num_classes)))
+    _require_testable(videos, names, num_classes, checkpoint)
     chosen = choose_device(device)
     with joined_world(chosen) as world:
         place = own_device(chosen, world)
@@ -130,7 +131,7 @@ def evaluate(
         together = sorted(chain.from_iterable(gather_objects(predictions, world)))
         evaluation = _evaluation(together, content, config, checkpoint, precision.name, num_classes)
         if world.is_first:
-            _write(output, evaluation, together, classes or [str(number) for number in range(num_classes)])
+            _write(output, evaluation, together, names)
         return evaluation
 
 
@@ -148,9 +149,13 @@ def _classifier(content: Content, checkpoint: Path) -> VideoClassifier:
     return model.eval().to(memory_format=torch.channels_last_3d)
 
 
-def _require_testable(videos: Sequence[LabelledVideo], num_classes: int, checkpoint: Path) -> None:
+def _require_testable(
+    videos: Sequence[LabelledVideo], names: Sequence[str], num_classes: int, checkpoint: Path
+) -> None:
     if not videos:
         raise HicoError("no labelled videos to test on; add some with `hico index --list FILE --subset test`")
+    if len(names) != num_classes:
+        raise HicoError(f"the list has {len(names)} classes, but {checkpoint} knows {num_classes}")
     last = max(videos, key=lambda video: video.label)
     if last.label >= num_classes:
         raise HicoError(f"{last.video_id} has label {last.label}, but {checkpoint} knows {num_classes} classes from 0")

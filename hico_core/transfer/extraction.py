@@ -125,6 +125,7 @@ def extract_features(
     jobs = part_of(jobs, shard)
     settings = _settings(extractor, checkpoint, files.dtype)
     tally = Tally(len(jobs))
+    meter = meter or Meter()
     with _opened_folder(folder, shard), closing(_manifest_writer(folder, shard)) as manifest:
         rows = read_manifest(folder)
         _require_same_settings(rows, settings, folder)
@@ -142,6 +143,8 @@ def extract_features(
                     read = _what_was_read(job.source, checksum=checksum)
                     row = _write(folder, job.source.video_id, features, read, files, settings, extractor, checkpoint)
                     manifest.add(row)
+                    if ray_address is not None:  # else the engine counts them
+                        meter.num_rows += row.rows
                 on_event(_count(job, features, tally))
         finally:
             update_failures(root, command="extract-features", fine=tally.fine, failed=tally.failed)

@@ -116,6 +116,22 @@ def test_three_splits_in_one_command(root: Path) -> None:
     assert together["top1"]["standard_error"] == pytest.approx(np.std(values, ddof=1) / 3**0.5)
 
 
+def test_classes_have_the_names_of_the_list(root: Path, tmp_path: Path) -> None:
+    """A list as UCF101's: labels from its folders' names, names from classInd.txt."""
+    (tmp_path / "classInd.txt").write_text("1 a\n2 b\n3 c\n")
+    (tmp_path / "testlist01.txt").write_text("b/1.mp4\nc/2.mp4\n")
+    for name, video in (("b", "1.mp4"), ("c", "2.mp4")):
+        (tmp_path / "ucf" / name).mkdir(parents=True)
+        (tmp_path / "ucf" / name / video).symlink_to(root / "videos" / video)
+    lists = ("--list", tmp_path / "testlist01.txt", "--data-root", tmp_path / "ucf", "-O", tmp_path / "out")
+    done = hico("evaluate", "tuned", *lists, root=root)
+    assert done.returncode == 0, done.stderr
+    by_class = pd.read_csv(tmp_path / "out/classes.csv")
+    assert (by_class["name"].tolist(), by_class["videos"].tolist()) == (["a", "b", "c"], [0, 1, 1])
+    (tmp_path / "classInd.txt").write_text("1 a\n2 b\n3 c\n4 d\n")
+    assert_one_line(hico("evaluate", "tuned", *lists, root=root), 1, "the list has 4 classes, but", "knows 3")
+
+
 def test_confusions_are_scikit_learns() -> None:
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 4, 50).tolist(), rng.integers(0, 4, 50).tolist()
