@@ -27,21 +27,21 @@ def measure_cost(encoder: nn.Module, *, num_frames: int, size: int) -> Cost:
     """Count and measure an encoder on clips of this size; a view of a test is such a clip as well.
 
     Args:
-        encoder: clips (N, 3, T, S, S) -> anything; it is put into evaluation.
+        encoder: clips (N, 3, T, S, S) -> anything; it is put into evaluation, its channels side by side.
         num_frames: T.
         size: S, pixels.
 
     """
-    encoder.eval()
+    encoder.eval().to(memory_format=torch.channels_last_3d)
     device = device_of(encoder)
     shape = (3, num_frames, size, size)
-    clip = torch.zeros(1, *shape, device=device)
+    clip = torch.zeros(1, *shape, device=device).contiguous(memory_format=torch.channels_last_3d)
     with torch.inference_mode():
         operations = FlopCounterMode(display=False)
         with operations:
             encoder(clip)
         activations = activation_bytes(encoder, clip)
-        rate = _clips_per_second(encoder, torch.zeros(usual_batch(device), *shape, device=device))
+        rate = _clips_per_second(encoder, clip.repeat(usual_batch(device), 1, 1, 1, 1))
     return Cost(
         list(shape),
         sum(parameter.numel() for parameter in encoder.parameters()),

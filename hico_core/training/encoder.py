@@ -21,7 +21,7 @@ from hico_core.data.windows import Grid, Views
 from hico_core.training.hardware import Precision
 
 # Windows that go through the encoder together. Few of them fill a processor; a GPU wants more.
-_BATCH_ON_CPU, _BATCH_ON_GPU = 8, 32
+_BATCH_ON_CPU, _BATCH_ON_GPU = 4, 32
 
 
 class Meter:
@@ -179,7 +179,8 @@ def encode_batch(model: nn.Module, clips: Tensor, *, batch_size: int, precision:
     """Encode clips (n, 3, T, S, S) as a batch of the usual size, filled up with empty ones: (n, ...) on the CPU."""
     padding = clips.new_zeros((batch_size - len(clips), *clips.shape[1:]))
     with torch.inference_mode(), torch.autocast(clips.device.type, torch.bfloat16, enabled=precision.is_bf16):
-        found: Tensor = model(torch.cat([clips, padding]))
+        # Convolutions are twice as fast on channels that lie side by side.
+        found: Tensor = model(torch.cat([clips, padding]).contiguous(memory_format=torch.channels_last_3d))
     return found[: len(clips)].float().cpu()
 
 

@@ -92,7 +92,8 @@ class FeatureExtractor:
         self.picture = picture or picture_for(DataConfig(), AugmentConfig())
         self.device = device
         self.precision = choose_precision("auto", device)
-        self.encoder = PooledEncoder(backbone, pool=pool, head=head).to(device).eval()
+        encoder = PooledEncoder(backbone, pool=pool, head=head).eval()
+        self.encoder = encoder.to(device).to(memory_format=torch.channels_last_3d)
         self.batch_size = self._largest_batch() if batch_size == "auto" else batch_size or usual_batch(device)
 
     @classmethod

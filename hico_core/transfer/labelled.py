@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from hico_core.config import DataConfig
 from hico_core.corpus.addresses import Location, locate
@@ -104,7 +105,7 @@ def rows_from_videos(
     backbone, picture = load_encoder(checkpoint)
     chosen = choose_device(device)
     encoded = encode_videos(
-        PooledEncoder(backbone).to(chosen),
+        PooledEncoder(backbone).to(chosen).to(memory_format=torch.channels_last_3d),
         [video.video for video in videos],
         clip_views(checkpoint, num_views),
         picture,
