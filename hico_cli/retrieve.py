@@ -68,6 +68,7 @@ def retrieve(
             folder,
             manifest,
             labelled([given] if given else None, place=place, subset=subset, data_root=data_root)[0].videos,
+            means=protocol != "clip",
         )
         for given, subset in ((query_list, queries), (gallery_list, gallery))
     ]

@@ -20,10 +20,11 @@ import torch.nn.functional as F
 from benchmarking import Cost, alternate, cost_of_call, cost_of_command, make_sources, ratio, report, summary
 from torch import Tensor, nn
 
+from hico_core.config import AugmentConfig, DataConfig
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ffmpeg import find_ffmpeg
-from hico_core.data.lanes import WholeVideo
-from hico_core.data.pictures import Picture
+from hico_core.data.lanes import WholeVideo, read_parts
+from hico_core.data.pictures import Picture, picture_for
 from hico_core.data.windows import Grid, Views, plan_windows
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg import S3DG
@@ -107,16 +108,30 @@ def extraction(sources: list[Path], rounds: int) -> dict[str, object]:
 
 
 def workers(sources: list[Path], rounds: int) -> dict[str, object]:
-    """Two processes that read against one, on 16 minutes of video, their start included."""
+    """Two processes that read against one: reading alone, and whole extraction, in which a third process computes."""
     many, grid = sources * 8, Grid(15.0, 16, 4)
+    videos = [WholeVideo(path, []) for path in many]
+    picture = picture_for(DataConfig(), AugmentConfig())
+
+    def read(count: int) -> None:
+        for _ in read_parts(videos, grid, picture, normalise=True, cache=NO_CACHE, workers=count):
+            pass
+
+    read(2)  # what workers are forked from starts once
     costs = alternate(
         {
-            "1 worker": lambda: cost_of_call(lambda: as_hico_does(many, Nothing(), grid=grid, workers=1)),
-            "2 workers": lambda: cost_of_call(lambda: as_hico_does(many, Nothing(), grid=grid, workers=2)),
+            "reading, 1": lambda: cost_of_call(lambda: read(1)),
+            "reading, 2": lambda: cost_of_call(lambda: read(2)),
+            "extraction, 1": lambda: cost_of_call(lambda: as_hico_does(many, Nothing(), grid=grid, workers=1)),
+            "extraction, 2": lambda: cost_of_call(lambda: as_hico_does(many, Nothing(), grid=grid, workers=2)),
         },
         rounds=rounds,
     )
-    return {**summary(costs), "wall of 1 / 2": ratio(costs, "1 worker", "2 workers", of="wall_seconds")}
+    return {
+        **summary(costs),
+        "reading, wall of 1 / 2": ratio(costs, "reading, 1", "reading, 2", of="wall_seconds"),
+        "extraction, wall of 1 / 2": ratio(costs, "extraction, 1", "extraction, 2", of="wall_seconds"),
+    }
 
 
 def memory(sources: list[Path], folder: Path) -> dict[str, object]:

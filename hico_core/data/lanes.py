@@ -5,7 +5,7 @@ window leaves as soon as its last frame is there, so memory does not grow with t
 """
 
 from collections.abc import Generator, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from hico_core.corpus.addresses import Location
 from hico_core.corpus.cache import LocalCache
 from hico_core.data.decode import SIZE_CHANGES, frame_times, frames_at
 from hico_core.data.loader import outliving_a_death, worker_options
-from hico_core.data.pictures import Picture, crops_of
+from hico_core.data.pictures import Picture, crops_of, normalised_frame
 from hico_core.data.reading import local_file, times_of_frames
 from hico_core.data.videos import Piece
 from hico_core.data.windows import Grid, Views, frame_period, plan_windows
@@ -51,15 +51,29 @@ class Part(NamedTuple):
     video: int  # its number
     first_row: int  # of the rows that the video has in all: windows times crops, window by window
     num_rows: int  # in all
-    clips: Tensor | None  # (n, T, side, side, 3) uint8; None where the video cannot be used
+    clips: Tensor | None  # (n, T, side, side, 3) uint8, or normalised: (n, T, size, size, 3) float32; None: no use
     facts: Facts | None
     reason: str = ""  # why it cannot be used
 
 
 def parts_of_video(
-    number: int, video: WholeVideo, layout: Grid | Views, picture: Picture, *, cache: LocalCache
+    number: int,
+    video: WholeVideo,
+    layout: Grid | Views,
+    picture: Picture,
+    *,
+    normalise: bool = False,
+    cache: LocalCache,
 ) -> Iterator[Part]:
     """Read one video from beginning to end.
+
+    Args:
+        number: of the video.
+        video: what to read.
+        layout: which windows.
+        picture: what is looked at of each frame.
+        normalise: scale and normalise each frame here, once, however many windows have it.
+        cache: for files in buckets.
 
     Raises:
         BadVideo: it cannot be decoded, or its pictures change their size.
@@ -83,29 +97,27 @@ def parts_of_video(
     held: dict[int, list[np.ndarray]] = {}  # by number of the frame: those that a window to come may have
     frames = _frames_of(pieces, np.unique(windows).tolist(), cache=cache)
     ready: list[np.ndarray] = []
+    sides: set[tuple[int, ...]] = set()
     done = 0
     for window in windows:
         while not held or max(held) < window[-1]:
             frame_number, frame = next(frames)
-            held[frame_number] = crops_of(frame, picture)
+            crops = crops_of(frame, picture)
+            sides |= {crop.shape for crop in crops}
+            if len(sides) > 1:
+                raise BadVideo(str(video.path), SIZE_CHANGES)
+            held[frame_number] = [normalised_frame(crop, picture) for crop in crops] if normalise else crops
         for passed in [frame_number for frame_number in held if frame_number < window[0]]:
             del held[passed]
-        ready += _stacked([held[frame_number] for frame_number in window], path=video.path)
+        ready += _stacked([held[frame_number] for frame_number in window])
         if len(ready) >= _WINDOWS_AT_ONCE * picture.num_crops or done + len(ready) == num_rows:
             yield Part(number, done, num_rows, torch.from_numpy(np.stack(ready)), facts)
             done += len(ready)
             ready = []
 
 
-def _stacked(frames: list[list[np.ndarray]], *, path: Location) -> list[np.ndarray]:
-    """The crops of a window's frames as clips: (T, side, side, 3) each.
-
-    Raises:
-        BadVideo: they are not all of one size.
-
-    """
-    if len({crop.shape for crops in frames for crop in crops}) > 1:
-        raise BadVideo(str(path), SIZE_CHANGES)
+def _stacked(frames: list[list[np.ndarray]]) -> list[np.ndarray]:
+    """The crops of a window's frames as clips: (T, ...) each."""
     return [np.stack([crops[place] for crops in frames]) for place in range(len(frames[0]))]
 
 
@@ -156,20 +168,34 @@ def _frames_of(
         passed += count
 
 
+class _ReadingOptions(TypedDict):
+    """Of `parts_of_video`."""
+
+    normalise: bool
+    cache: LocalCache
+
+
 class _Lanes(IterableDataset[Part]):
     """Each worker reads every so-many-th of the videos. One that cannot be used is one part that says why."""
 
     def __init__(
-        self, videos: list[tuple[int, WholeVideo]], layout: Grid | Views, picture: Picture, cache: LocalCache
+        self,
+        videos: list[tuple[int, WholeVideo]],
+        layout: Grid | Views,
+        picture: Picture,
+        *,
+        normalise: bool,
+        cache: LocalCache,
     ) -> None:
-        self._videos, self._layout, self._picture, self._cache = videos, layout, picture, cache
+        self._videos, self._layout, self._picture = videos, layout, picture
+        self._options: _ReadingOptions = {"normalise": normalise, "cache": cache}
 
     def __iter__(self) -> Iterator[Part]:
         worker = get_worker_info()
         own = self._videos if worker is None else self._videos[worker.id :: worker.num_workers]
         for number, video in own:
             try:
-                yield from parts_of_video(number, video, self._layout, self._picture, cache=self._cache)
+                yield from parts_of_video(number, video, self._layout, self._picture, **self._options)
             except BadVideo as bad:
                 yield Part(number, 0, 0, None, None, str(bad))
 
@@ -179,7 +205,13 @@ def _as_it_is(part: Part) -> Part:
 
 
 def read_parts(
-    videos: Sequence[WholeVideo], layout: Grid | Views, picture: Picture, *, cache: LocalCache, workers: int
+    videos: Sequence[WholeVideo],
+    layout: Grid | Views,
+    picture: Picture,
+    *,
+    normalise: bool = False,
+    cache: LocalCache,
+    workers: int,
 ) -> Generator[Part, None, None]:
     """All parts of all videos; those of one video in order, those of different ones in turns.
 
@@ -190,6 +222,7 @@ def read_parts(
         videos: what to read.
         layout: which windows.
         picture: what is looked at of each frame.
+        normalise: see `parts_of_video`.
         cache: for files in buckets.
         workers: processes that read; 0 reads in this one.
 
@@ -200,7 +233,7 @@ def read_parts(
     remaining = dict(enumerate(videos))
 
     def loader() -> DataLoader[Part]:
-        lanes = _Lanes(list(remaining.items()), layout, picture, cache)
+        lanes = _Lanes(list(remaining.items()), layout, picture, normalise=normalise, cache=cache)
         return DataLoader(lanes, batch_size=None, collate_fn=_as_it_is, **worker_options(min(workers, len(remaining))))  # type: ignore[arg-type]
 
     def next_one() -> str:

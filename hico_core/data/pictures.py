@@ -44,3 +44,9 @@ def normalised(clips: Tensor, picture: Picture) -> Tensor:
     """(N, T, side, side, 3) uint8 -> (N, 3, T, size, size) float32, on the device of the clips."""
     scaled = torch.stack([scale(clip, size=picture.size) for clip in clips])
     return scaled.sub_(picture.mean).div_(picture.std).transpose(1, 2)
+
+
+def normalised_frame(crop: np.ndarray, picture: Picture) -> np.ndarray:
+    """The same for a frame alone: (side, side, 3) uint8 -> (size, size, 3) float32."""
+    frame = normalised(torch.from_numpy(crop)[None, None], picture)[0, :, 0]
+    return np.ascontiguousarray(frame.permute(1, 2, 0).numpy())

@@ -128,19 +128,28 @@ def encode_videos(
     meter = meter or Meter()
     rows = _Rows()
     waiting: list[tuple[int, int, Tensor]] = []  # video, row, clip
-    with _evaluating(model), closing(read_parts(videos, layout, picture, cache=cache, workers=workers)) as parts:
+    buffer: Tensor | None = None
+    # A GPU scales pictures faster than those who read can; on a CPU, frames that windows share are scaled once.
+    on_device = device.type == "cuda"
+    reading = read_parts(videos, layout, picture, normalise=not on_device, cache=cache, workers=workers)
+    with _evaluating(model), closing(reading) as parts:
         for part in _metered(parts, meter):
             rows.begin(part)
             if part.clips is not None:
-                clips = normalised(part.clips.to(device, non_blocking=True), picture)
+                clips = part.clips.permute(0, 4, 1, 2, 3)
+                if on_device:
+                    clips = normalised(part.clips.to(device, non_blocking=True), picture)
                 waiting += [(part.video, part.first_row + place, clip) for place, clip in enumerate(clips)]
             while len(waiting) >= batch_size:
                 batch, waiting = waiting[:batch_size], waiting[batch_size:]
-                _encode(model, batch, rows, batch_size=batch_size, precision=precision)
+                if buffer is None:
+                    buffer = new_buffer(batch[0][2], batch_size)
+                _encode(model, batch, rows, buffer=buffer, precision=precision)
                 meter.num_rows += len(batch)
             yield from rows.ready()
         if waiting:
-            _encode(model, waiting, rows, batch_size=batch_size, precision=precision)
+            buffer = new_buffer(waiting[0][2], batch_size) if buffer is None else buffer
+            _encode(model, waiting, rows, buffer=buffer, precision=precision)
             meter.num_rows += len(waiting)
         yield from rows.ready()
 
@@ -167,20 +176,29 @@ def _metered(parts: Iterator[Part], meter: Meter) -> Iterator[Part]:
 
 
 def _encode(
-    model: nn.Module, batch: list[tuple[int, int, Tensor]], rows: _Rows, *, batch_size: int, precision: Precision
+    model: nn.Module, batch: list[tuple[int, int, Tensor]], rows: _Rows, *, buffer: Tensor, precision: Precision
 ) -> None:
-    clips = torch.stack([clip for _, _, clip in batch])
-    encoded = encode_batch(model, clips, batch_size=batch_size, precision=precision)
+    encoded = encode_batch(model, [clip for _, _, clip in batch], buffer=buffer, precision=precision)
     for (video, row, _), values in zip(batch, encoded, strict=True):
         rows.fill(video, row, values)
 
 
-def encode_batch(model: nn.Module, clips: Tensor, *, batch_size: int, precision: Precision) -> Tensor:
-    """Encode clips (n, 3, T, S, S) as a batch of the usual size, filled up with empty ones: (n, ...) on the CPU."""
-    padding = clips.new_zeros((batch_size - len(clips), *clips.shape[1:]))
-    with torch.inference_mode(), torch.autocast(clips.device.type, torch.bfloat16, enabled=precision.is_bf16):
-        # Convolutions are twice as fast on channels that lie side by side.
-        found: Tensor = model(torch.cat([clips, padding]).contiguous(memory_format=torch.channels_last_3d))
+def new_buffer(clip: Tensor, batch_size: int) -> Tensor:
+    """Room for batches of clips like this one (3, T, S, S).
+
+    Channels lie side by side, on which convolutions are twice as fast; and new room for each batch would cost more than
+    filling it.
+    """
+    return clip.new_empty((batch_size, *clip.shape)).contiguous(memory_format=torch.channels_last_3d)
+
+
+def encode_batch(model: nn.Module, clips: Sequence[Tensor], *, buffer: Tensor, precision: Precision) -> Tensor:
+    """Encode clips (3, T, S, S) as a batch of the buffer's size, filled up with empty ones: (n, ...) on the CPU."""
+    for place, clip in enumerate(clips):
+        buffer[place].copy_(clip)
+    buffer[len(clips) :].zero_()
+    with torch.inference_mode(), torch.autocast(buffer.device.type, torch.bfloat16, enabled=precision.is_bf16):
+        found: Tensor = model(buffer)
     return found[: len(clips)].float().cpu()
 
 

@@ -62,11 +62,12 @@ def labelled_of_list(sources: Sequence[Source]) -> list[LabelledVideo]:
 
 
 def rows_from_folder(
-    folder: Location, manifest: dict[str, ManifestRow], videos: Sequence[LabelledVideo]
+    folder: Location, manifest: dict[str, ManifestRow], videos: Sequence[LabelledVideo], *, means: bool = False
 ) -> LabelledRows:
-    """All windows of the videos, as a folder has them.
+    """All windows of the videos, as a folder has them, or one row a video: the mean of its windows.
 
-    Videos without features are left out, and their number is told in the log.
+    Files are read one by one, so that means of a folder larger than memory can be had. Videos without features are left
+    out, and their number is told in the log.
 
     Raises:
         HicoError: none has any, or a file is not as its manifest says.
@@ -81,7 +82,10 @@ def rows_from_folder(
     if len(known) < len(videos):
         logger.warning("%s: has no features of %d of %d videos", folder, len(videos) - len(known), len(videos))
     rows = [by_id[video.video_id] for video in known]
-    arrays = [np.asarray(features_of(folder, row), dtype=np.float32).reshape(row.rows, -1) for row in rows]
+    arrays = []
+    for row in rows:
+        array = np.asarray(features_of(folder, row), dtype=np.float32).reshape(row.rows, -1)
+        arrays.append(array.mean(axis=0, dtype=np.float64, keepdims=True).astype(np.float32) if means else array)
     return _labelled(known, arrays)
 
 

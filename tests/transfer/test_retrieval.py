@@ -19,6 +19,7 @@ from hico_core.training.checkpoint import export_encoder
 from hico_core.transfer import retrieval as module
 from hico_core.transfer.extraction import extract_features, jobs_of_files
 from hico_core.transfer.features import FeatureExtractor
+from hico_core.transfer.labelled import labelled_of_list, rows_from_folder
 from hico_core.transfer.manifest import load_features, read_manifest
 from hico_core.transfer.match_sheet import write_sheet
 from hico_core.transfer.probe import LabelledRows, video_means
@@ -155,3 +156,16 @@ def test_sheets_show_the_frames_of_both(folder: Path, tmp_path: Path) -> None:
 def test_a_result_can_be_written_as_json() -> None:
     found: dict[str, Any] = retrieval(rows(1, 4), rows(2, 8, first=50), protocol="clip")._asdict()
     assert json.loads(json.dumps(found))["recall"]["1"] == found["recall"][1]
+
+
+def test_means_are_taken_file_by_file(folder: Path) -> None:
+    """What is measured on videos needs no more of them in memory than their means."""
+    manifest = read_manifest(folder)
+    sources = find_sources([str(folder.parent / "videos")])
+    videos = labelled_of_list([source._replace(label=number % 2) for number, source in enumerate(sources)])
+    whole = rows_from_folder(folder, manifest, videos)
+    means = rows_from_folder(folder, manifest, videos, means=True)
+    assert len(whole.labels) > len(means.labels) == 5
+    expected = video_means(whole)
+    np.testing.assert_allclose(means.features, expected.features, rtol=1e-6)
+    assert means.labels.tolist() == expected.labels.tolist() == [0, 1, 0, 1, 0]
