@@ -173,7 +173,7 @@ def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float |
                         given += 1
                         yield frame
                     if given < before + len(run):
-                        logger.warning("%s: seeking missed a frame; decoding from the start", path)
+                        logger.warning("%s: seeking gives no sound frame; decoding from the start", path)
                         container.seek(0)
                         break
             if given < len(numbers):
@@ -225,6 +225,8 @@ def _frames_after_seek(
             for frame in packet.decode():
                 number = None if frame.pts is None else search.number_of(frame.pts)
                 if number == wanted[given]:
+                    if frame.is_corrupt:  # what the file calls a keyframe is none to begin at
+                        return
                     given += 1
                     yield frame
                     if given == len(wanted):
