@@ -142,8 +142,7 @@ def encode_videos(
                 waiting += [(part.video, part.first_row + place, clip) for place, clip in enumerate(clips)]
             while len(waiting) >= batch_size:
                 batch, waiting = waiting[:batch_size], waiting[batch_size:]
-                if buffer is None:
-                    buffer = new_buffer(batch[0][2], batch_size)
+                buffer = new_buffer(batch[0][2], batch_size) if buffer is None else buffer
                 _encode(model, batch, rows, buffer=buffer, precision=precision)
                 meter.num_rows += len(batch)
             yield from rows.ready()

@@ -77,20 +77,17 @@ def rehearse(
     result = train_step(parts.model, parts.optimizer, clips, loss=config.loss, lr=lr, precision=parts.precision)
     if result is None:
         raise HicoError(f"the loss of the first step is not a finite number; the clips: {describe_batch(batch)}")
-    loss = float(result.loss.total.detach())
     step_seconds = time.monotonic() - began
-    encoder = sum(p.numel() for p in parts.model.backbone.parameters())
     everything = sum(p.numel() for p in parts.model.parameters())
-    data = config.data
-    cost = measure_cost(parts.model.backbone, num_frames=data.num_frames, size=data.crop_size)
+    cost = measure_cost(parts.model.backbone, num_frames=config.data.num_frames, size=config.data.crop_size)
     steps_per_epoch = len(parts.videos) / config.train.batch_size
     return Rehearsal(
         num_videos=len(parts.videos),
         num_short_videos=parts.videos.num_short,
         steps_per_epoch=steps_per_epoch,
         num_steps=int(steps_per_epoch * config.train.epochs),
-        encoder_parameters=encoder,
-        head_parameters=everything - encoder,
+        encoder_parameters=cost.parameters,
+        head_parameters=everything - cost.parameters,
         gflops_per_clip=cost.gflops_per_clip,
         activation_mb_per_clip=cost.activation_mb_per_clip,
         processes=processes,
@@ -105,7 +102,7 @@ def rehearse(
         workers=parts.workers,
         device=str(parts.device),
         precision=parts.precision,
-        loss=loss,
+        loss=float(result.loss.total.detach()),
         step_seconds=step_seconds,
     )
 

@@ -106,33 +106,34 @@ def evaluate(
     content = parse_content(read_checkpoint(checkpoint), origin=checkpoint)
     config = _config_of(content, checkpoint, views=views, crops=crops)
     model = _classifier(content, checkpoint)
-    num_classes = model.out.out_features
-    names = list(classes or map(str, range(num_classes)))
-    _require_testable(videos, names, num_classes, checkpoint)
+    names = list(classes or map(str, range(model.out.out_features)))
+    _require_testable(videos, names, model.out.out_features, checkpoint)
     chosen = choose_device(device)
     with joined_world(chosen) as world:
         place = own_device(chosen, world)
-        precision = choose_precision(config.train.precision, place)
         own = list(videos[world.rank :: world.size])
         predictions: list[Prediction] = []
         for prediction in predictions_of(
             model.to(place),
             own,
             config,
-            precision=precision,
-            cache=LocalCache(
-                Path(config.data.cache_dir or default_cache_folder()), size_bytes=int(config.data.cache_gb * 1e9)
-            ),
+            precision=choose_precision(config.train.precision, place),
+            cache=_cache_of(config),
             workers=num_workers(workers, processes=world.local_size),
             stop=stop or StopRequest(),
         ):
             predictions.append(prediction)
             on_tested(len(predictions), len(own))
         together = sorted(chain.from_iterable(gather_objects(predictions, world)))
-        evaluation = _evaluation(together, content, config, checkpoint, precision.name, num_classes)
+        evaluation = _evaluation(together, content, config, checkpoint, place, len(names))
         if world.is_first:
             _write(output, evaluation, together, names)
         return evaluation
+
+
+def _cache_of(config: FinetuneConfig) -> LocalCache:
+    data = config.data
+    return LocalCache(Path(data.cache_dir or default_cache_folder()), size_bytes=int(data.cache_gb * 1e9))
 
 
 def _config_of(content: Content, checkpoint: Path, *, views: int | None, crops: int | None) -> FinetuneConfig:
@@ -166,7 +167,7 @@ def _evaluation(
     content: Content,
     config: FinetuneConfig,
     checkpoint: Path,
-    precision: str,
+    device: torch.device,
     num_classes: int,
 ) -> Evaluation:
     top1, top5 = parts_that_are_right(predictions)
@@ -192,7 +193,7 @@ def _evaluation(
         config=config.model_dump(mode="json"),
         hico_version=__version__,
         torch_version=torch.__version__,
-        precision=precision,
+        precision=choose_precision(config.train.precision, device).name,
     )
 
 

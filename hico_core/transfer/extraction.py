@@ -97,10 +97,9 @@ def extract_features(
     meter: Meter | None = None,
     on_event: Callable[[VideoEvent], None],
 ) -> Summary:
-    """Write `[prefix]<id>[suffix].<format>` for each video and a line for it in manifest.jsonl.
+    """Write `[prefix]<id>[suffix].<format>` for each video that has none, and a line for it in manifest.jsonl.
 
-    Videos that have their file already are left out, so a run that was ended goes on. One that cannot be decoded
-    becomes a line of `<root>/failures.jsonl`.
+    A video that cannot be decoded becomes a line of `<root>/failures.jsonl`.
 
     Args:
         jobs: the videos of all shards.
@@ -118,33 +117,26 @@ def extract_features(
         on_event: told of each video.
 
     Raises:
-        HicoError: the folder holds features of another checkpoint or grid, or of another video of the same id; or
-            another command is writing there.
+        HicoError: the folder has features of other settings or of another video of an id, or is being written to.
 
     """
-    jobs = part_of(jobs, shard)
+    jobs, meter = part_of(jobs, shard), meter or Meter()
     settings = _settings(extractor, checkpoint, files.dtype)
     tally = Tally(len(jobs))
-    meter = meter or Meter()
     with _opened_folder(folder, shard), closing(_manifest_writer(folder, shard)) as manifest:
-        rows = read_manifest(folder)
-        _require_same_settings(rows, settings, folder)
+        rows = _rows_with(settings, folder)
         todo: list[FeatureJob] = []
         for planned in _plan(jobs, files, rows, folder, tally, checksum=checksum):
             todo.append(planned) if isinstance(planned, FeatureJob) else on_event(planned)
         try:
             if ray_address is None:
-                found = extractor.extract_all([job.video for job in todo], cache=cache, workers=workers, meter=meter)
-                extracted: Iterator[tuple[FeatureJob, Features | BadVideo]] = zip(todo, found, strict=True)
+                extracted = _extracted_here(todo, extractor, cache, workers=workers, meter=meter)
             else:
-                extracted = _extracted_on_ray(todo, extractor, checkpoint, cache, address=ray_address)
+                extracted = _extracted_on_ray(todo, extractor, checkpoint, cache, address=ray_address, meter=meter)
             for job, features in extracted:
                 if not isinstance(features, BadVideo):
                     read = _what_was_read(job.source, checksum=checksum)
-                    row = _write(folder, job.source.video_id, features, read, files, settings, extractor, checkpoint)
-                    manifest.add(row)
-                    if ray_address is not None:  # else the engine counts them
-                        meter.num_rows += row.rows
+                    manifest.add(_write(folder, job.source, features, read, files, settings, extractor, checkpoint))
                 on_event(_count(job, features, tally))
         finally:
             update_failures(root, command="extract-features", fine=tally.fine, failed=tally.failed)
@@ -238,7 +230,14 @@ def _manifest_writer(folder: Location, shard: Shard | None) -> _LocalManifest | 
     return _LocalManifest(folder) if isinstance(folder, Path) else _BucketManifest(folder, shard)
 
 
-def _require_same_settings(rows: dict[str, ManifestRow], settings: Settings, folder: Location) -> None:
+def _rows_with(settings: Settings, folder: Location) -> dict[str, ManifestRow]:
+    """The manifest of a folder, all of whose features must have these settings.
+
+    Raises:
+        HicoError: one has others.
+
+    """
+    rows = read_manifest(folder)
     for row in rows.values():
         for key, value in settings.model_dump().items():
             if getattr(row, key) != value:
@@ -246,6 +245,7 @@ def _require_same_settings(rows: dict[str, ManifestRow], settings: Settings, fol
                     f"{folder}: has features with {key}={getattr(row, key)}, not {value}; give another --name, or "
                     "remove it"
                 )
+    return rows
 
 
 def _plan(
@@ -311,8 +311,22 @@ class _RemoteSettings(NamedTuple):
     settings: tuple[tuple[str, Any], ...]
 
 
+def _extracted_here(
+    jobs: Sequence[FeatureJob], extractor: FeatureExtractor, cache: LocalCache, *, workers: int | None, meter: Meter
+) -> Iterator[tuple[FeatureJob, Features | BadVideo]]:
+    """Extract each video, in order."""
+    found = extractor.extract_all([job.video for job in jobs], cache=cache, workers=workers, meter=meter)
+    return zip(jobs, found, strict=True)
+
+
 def _extracted_on_ray(
-    jobs: Sequence[FeatureJob], extractor: FeatureExtractor, checkpoint: Path, cache: LocalCache, *, address: str
+    jobs: Sequence[FeatureJob],
+    extractor: FeatureExtractor,
+    checkpoint: Path,
+    cache: LocalCache,
+    *,
+    address: str,
+    meter: Meter,
 ) -> Iterator[tuple[FeatureJob, Features | BadVideo]]:
     """Extract each video in some process of a Ray cluster, in whatever order they finish."""
     grid = extractor.grid._asdict()
@@ -321,13 +335,15 @@ def _extracted_on_ray(
     spec = _RemoteSettings(
         str(checkpoint.absolute()), sha256_of(checkpoint), tuple({**grid, **others, **device}.items())
     )
-    return run_on_ray(
+    for job, features in run_on_ray(
         partial(_extract_here, spec=spec, cache=cache),
         jobs,
         address=address,
         num_gpus=1 if extractor.device.type == "cuda" else 0,
         on_lost=lambda job, reason: (job, BadVideo(str(job.source.path), reason, stage="engine")),
-    )
+    ):
+        meter.num_rows += 0 if isinstance(features, BadVideo) else len(features.array)
+        yield job, features
 
 
 def _extract_here(
@@ -360,7 +376,7 @@ def _what_was_read(source: Source, *, checksum: bool) -> SourceFile:
 
 def _write(
     folder: Location,
-    video_id: str,
+    source: Source,
     features: Features,
     read: SourceFile,
     files: Files,
@@ -369,6 +385,7 @@ def _write(
     checkpoint: Path,
 ) -> ManifestRow:
     """Write a video's file, whole or not at all; what the manifest is to say of it."""
+    video_id = source.video_id
     name = files.name(video_id)
     array = np.ascontiguousarray(features.array.astype(files.dtype))
     with written_beside(folder / name) as beside:

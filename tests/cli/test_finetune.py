@@ -70,7 +70,9 @@ def test_two_processes(data: Path, tmp_path: Path) -> None:
         done = hico_process(*command, "--nproc", nproc, "--name", nproc, root=tmp_path)
         assert done.returncode == 0, done.stderr
         (line,) = done.stdout.splitlines()
-        accuracies.append(json.loads(line)["test"]["top1"])
+        tested = json.loads(line)["test"]
+        assert tested["num_videos"] == 1, "each video is tested by one of them"
+        accuracies.append(tested["top1"])
         metrics = [json.loads(line) for line in (tmp_path / f"runs/{nproc}/metrics.jsonl").read_text().splitlines()]
         assert len(metrics) == 2
         first_losses.append(metrics[0]["loss"])
