@@ -30,4 +30,4 @@ def test_the_python_of_the_python_page(tmp_path: Path, monkeypatch: pytest.Monke
         exec(compile(example, "docs/python.md", "exec"), names)
     assert names["measured"].recall[1] == 1.0  # type: ignore[attr-defined]
     assert names["array"].shape == (9, 128)  # type: ignore[attr-defined]
-    assert names["matches"][0].video_id == "0"  # type: ignore[index]
+    assert names["matches"][0].similarity == pytest.approx(1)  # type: ignore[index]
