@@ -144,8 +144,8 @@ def extract_features(
         return
     extractor = FeatureExtractor.from_checkpoint(
         checkpoint,
-        window=window or windows.window,
-        stride=stride or windows.stride,
+        window=windows.window if window is None else window,
+        stride=windows.stride if stride is None else stride,
         fps=windows.fps if fps is None else _read_fps(fps),
         align=align,
         tail=tail,

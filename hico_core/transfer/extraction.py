@@ -112,7 +112,7 @@ def extract_features(
         checksum: tell sources apart by their bytes, not by their time.
         workers: processes that read; None: one a core.
         shard: take only this part of the videos; other calls may write the other parts at the same time.
-        ray_address: extract on this Ray cluster, see `run_on_ray`; the features are the same.
+        ray_address: extract on this Ray cluster, see `run_on_ray`; each process computes in one thread.
         meter: told of rows and waiting.
         on_event: told of each video.
 
@@ -203,12 +203,17 @@ class _LocalManifest:
 
 
 class _BucketManifest:
-    """Keeps this shard's lines and writes them now and then: an object can only be written as a whole."""
+    """Keeps this shard's lines and writes them now and then: an object can only be written as a whole.
+
+    A command that writes all videos takes in the lines of shards before it, so that none of theirs counts later.
+    """
 
     def __init__(self, folder: Location, shard: Shard | None) -> None:
         name = MANIFEST if shard is None else f"manifest-{shard.number}-of-{shard.total}.jsonl"
         self._path = folder / name
-        self._lines = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
+        self._taken_in: list[Location] = [] if shard else list(folder.glob("manifest-*.jsonl"))
+        before = [path for path in (self._path, *self._taken_in) if path.exists()]
+        self._lines = [line for path in before for line in path.read_bytes().splitlines(keepends=True)]
         self._written = time.monotonic()
         self._is_new = False
 
@@ -223,6 +228,8 @@ class _BucketManifest:
         """Write all lines."""
         if self._is_new:
             write_text(self._path, b"".join(self._lines).decode())
+            while self._taken_in:
+                self._taken_in.pop().unlink(missing_ok=True)
         self._written, self._is_new = time.monotonic(), False
 
 
@@ -405,7 +412,7 @@ def _write(
         size_bytes=size_bytes,
         sha256=sha256,
         fps=extractor.grid.rate(features.meta.source_fps),
-        checkpoint=str(checkpoint),
+        checkpoint=str(checkpoint.absolute()),
         **features.meta._asdict(),
         source_size_bytes=read.size_bytes,
         source_mtime_ns=read.mtime_ns,

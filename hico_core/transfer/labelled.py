@@ -53,7 +53,7 @@ def labelled_among(videos: IndexedVideos) -> list[LabelledVideo]:
 
 
 def labelled_of_list(sources: Sequence[Source]) -> list[LabelledVideo]:
-    """The videos of a list, from `corpus.lists`."""
+    """The videos of a list, from `corpus.splits.read_split`."""
     return [
         LabelledVideo(source.video_id, source.label, WholeVideo(source.path, []))
         for source in sources

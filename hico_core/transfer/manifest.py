@@ -12,7 +12,6 @@ from pydantic import BaseModel, ValidationError
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.files import fetch, read_json_lines, written_beside
 from hico_core.corpus.records import SourceFile, sha256_of
-from hico_core.data.pictures import Picture
 from hico_core.data.windows import Align, Grid, Tail
 from hico_core.errors import HicoError, UsageError
 from hico_core.model.pooling import Pool
@@ -73,11 +72,6 @@ class ManifestRow(Settings, frozen=True, extra="forbid"):
     def grid(self) -> Grid:
         """Where the video's windows lie."""
         return Grid(self.fps, self.window, self.stride, self.align, self.tail)
-
-    @property
-    def seen(self) -> Picture:
-        """What the encoder saw of each frame."""
-        return Picture(**self.picture)
 
     @property
     def source_file(self) -> SourceFile:

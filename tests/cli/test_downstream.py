@@ -135,6 +135,8 @@ def test_export_tad(root: Path, toolkit: str) -> None:
     [
         (["extract-features", "--fps", "fast"], 2, ["no rate", "native"]),
         (["extract-features", "--fps", "0"], 2, ["--fps 0.0"]),
+        (["extract-features", "--window", "0"], 2, ["--window 0"]),
+        (["extract-features", "--stride", "0"], 2, ["--stride 0"]),
         (["extract-features", "--batch-size", "many"], 2, ["no number of windows"]),
         (["extract-features", "--shard", "3/2"], 2, ["must be I/N"]),
         (["extract-features", "--shard", "1/2", "--format", "hdf5"], 2, ["without --shard"]),

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from buckets import keys_in, make_bucket
 from made_videos import numbered_video
 from torch import Tensor, nn
 
 from hico_core.config import load_config
+from hico_core.corpus.addresses import locate
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.files import lock
@@ -390,3 +392,22 @@ def test_the_rehearsal_tells_what_the_extraction_makes(root: Path, tmp_path: Pat
     assert (plan.num_videos, plan.num_unknown, plan.num_rows) == (2, 1, 7)
     with pytest.raises(HicoError, match="none of the videos can be read"):
         rehearse_extraction(of_files[1:], extractor=extractor, cache=NO_CACHE, files=Files())
+
+
+def test_in_a_bucket_a_whole_run_takes_in_what_shards_wrote(root: Path, tmp_path: Path, buckets: str) -> None:
+    """A line of a shard must not count against a later one of another command."""
+    make_bucket("features")
+    folder = locate("s3://features/made")
+    path = tmp_path / "a.mp4"
+    numbered_video(path, seconds=2)
+    jobs = jobs_of_files([Source("a", path)])
+    shards = Shard(1, 1).split(2)
+    (own,) = (shard for shard in shards if part_of(jobs, shard))
+    for shard in shards:
+        extract(root, folder, jobs, shard=shard)  # type: ignore[arg-type]
+    assert f"made/manifest-{own.number}-of-2.jsonl" in keys_in("features")
+    assert extract(root, folder, jobs)[0].num_unchanged == 1  # type: ignore[arg-type]
+    numbered_video(path, seconds=3)
+    assert extract(root, folder, jobs)[0].num_done == 1  # type: ignore[arg-type]
+    assert extract(root, folder, jobs)[0].num_unchanged == 1  # type: ignore[arg-type]
+    assert sorted(keys_in("features")) == ["made/a.npy", "made/manifest.jsonl"]
