@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hico_cli.benchmark import benchmark
 from hico_cli.config import config
 from hico_cli.console import complain
 from hico_cli.convert import convert
@@ -43,6 +44,7 @@ app.command("probe")(probe)
 app.command("evaluate")(evaluate)
 app.command("retrieve")(retrieve)
 app.command("export-tad")(export_tad)
+app.command("benchmark")(benchmark)
 app.command("inspect")(inspect)
 app.command("convert")(convert)
 app.command("doctor")(doctor)

@@ -98,6 +98,11 @@ def authors_content(content: dict[str, Any], origin: Path) -> dict[str, Any]:
             f"{origin}: is of finetuning; only checkpoints of pretraining are written in the authors' format"
         )
     config = compose_config(Config, checkpoint.config, origin=f"{origin}: its configuration")
+    if config.optim.name != "lars":
+        raise HicoError(
+            f"{origin}: was trained with {config.optim.name}, which the authors' code does not have; its encoder alone "
+            "can be converted, to a name that ends in .safetensors"
+        )
     ours = checkpoint.optimizer
     groups: list[dict[str, Any]] = []
     state: dict[int, dict[str, Tensor]] = {}

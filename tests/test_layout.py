@@ -19,6 +19,7 @@ LAYERS = [
     "interop",  # reads checkpoints for all that train or use
     "training",
     "transfer",
+    "evidence",
     "convert",
     "describe",
     "doctor",

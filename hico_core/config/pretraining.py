@@ -38,11 +38,16 @@ class LossConfig(BaseModel, frozen=True, extra="forbid"):
     topical_weight: float = Field(1.0, ge=0)
     topical_pairs: Literal["local", "global"] = "local"
     """Pairs of the topical term: of each process's own clips, as the authors do, or of all processes' clips."""
+    topical_ids: Literal["videos", "mixed"] = "videos"
+    """`mixed` takes clips of different videos for those of one: a control, in which the term has nothing to teach."""
 
 
 class OptimConfig(BaseModel, frozen=True, extra="forbid"):
-    """LARS and its schedule."""
+    """The optimiser and its schedule."""
 
+    name: Literal["lars", "adamw"] = "lars"
+    """LARS is the paper's, for large batches. AdamW learns from small ones in fewer steps; of momentum, nesterov, eta
+    and lars_* it takes nothing."""
     base_lr: float = Field(0.3, gt=0)
     """For 256 clips a step; scaled by the real number of clips."""
     scale_lr: Literal["global", "authors"] = "global"

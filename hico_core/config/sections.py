@@ -12,7 +12,7 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
     frame_stride: int = Field(4, ge=1)
     """Frames at `target_fps` from one frame of a clip to the next."""
     target_fps: float = Field(30.0, gt=0)
-    crop_size: int = Field(112, ge=32)
+    crop_size: int = Field(112, ge=16)
     """Height and width of a clip, in pixels."""
     decoder: Literal["auto", "pyav", "decord", "torchcodec"] = "auto"
     short_side: int | None = Field(256, ge=32)
@@ -21,6 +21,8 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
     """Where copies of files from buckets are kept; null: ~/.cache/hico."""
     cache_gb: float = Field(20.0, gt=0)
     """What they may take."""
+    memory_gb: float = Field(0.0, ge=0)
+    """Decoded frames that each reading process keeps: spares decoding a small corpus again in every epoch."""
     workers: int | None = Field(None, ge=0)
     """Processes that read clips; 0 reads in the training process, null takes one a core, at most 8."""
     max_bad_fraction: float = Field(0.05, ge=0, le=1)

@@ -1,7 +1,8 @@
 """Frames of a video across the files that hold them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,31 @@ def times_of_frames(pieces: Sequence[Piece]) -> list[float]:
     return shown
 
 
+class KeptFrames:
+    """All frames of the pieces that were read first, as many as fit; those of the others are decoded when asked for."""
+
+    def __init__(self, *, size_bytes: int) -> None:
+        """Keep no more than this."""
+        self._free = size_bytes
+        self._kept: dict[tuple[Location, int, int | None], Tensor] = {}
+
+    def take(
+        self, piece: Piece, numbers: Sequence[int], side: int | None, decode: Callable[[Sequence[int]], Tensor]
+    ) -> Tensor:
+        """Frames (len(numbers), H, W, 3) of a piece, counted in its file; `decode` reads those that it is asked for."""
+        key = (piece.path, piece.first_frame, side)
+        if key not in self._kept:
+            if self._free <= 0:
+                return decode(numbers)
+            frames = decode(range(piece.first_frame, piece.first_frame + piece.num_frames))
+            if frames.nbytes > self._free:
+                self._free = 0
+                return frames[[number - piece.first_frame for number in numbers]]
+            self._free -= frames.nbytes
+            self._kept[key] = frames
+        return self._kept[key][[number - piece.first_frame for number in numbers]]
+
+
 def read_clip(
     pieces: Sequence[Piece],
     window: tuple[float, float],
@@ -77,6 +103,7 @@ def read_clip(
     decoder: DecoderName,
     cache: LocalCache,
     short_side: int | None = None,
+    kept: KeptFrames | None = None,
 ) -> Tensor:
     """Decode the frames of a window, across the borders of files: (num_frames, H, W, 3) uint8.
 
@@ -87,6 +114,7 @@ def read_clip(
         decoder: see `decode_frames`.
         cache: for files in buckets.
         short_side: larger pictures are scaled down to it.
+        kept: frames that need not be decoded again.
 
     Raises:
         BadVideo: a file cannot be fetched or decoded.
@@ -94,11 +122,16 @@ def read_clip(
     """
     with local_pieces(pieces_of_window(pieces, window), cache=cache) as local:
         frames = frames_of_window(local, window, num_frames=num_frames)
-        return decode_pieces(local, frames, decoder=decoder, short_side=short_side)
+        return decode_pieces(local, frames, decoder=decoder, short_side=short_side, kept=kept)
 
 
 def decode_pieces(
-    pieces: Sequence[Piece], frames: Sequence[int], *, decoder: DecoderName, short_side: int | None = None
+    pieces: Sequence[Piece],
+    frames: Sequence[int],
+    *,
+    decoder: DecoderName,
+    short_side: int | None = None,
+    kept: KeptFrames | None = None,
 ) -> Tensor:
     """Decode frames that are counted through the given pieces: (len(frames), H, W, 3) uint8.
 
@@ -107,28 +140,32 @@ def decode_pieces(
         frames: their numbers from the first piece's first frame, ascending.
         decoder: see `decode_frames`.
         short_side: larger pictures are scaled down to it.
+        kept: frames that need not be decoded again.
 
     Raises:
         BadVideo: a file cannot be decoded.
 
     """
-    # Frames of one file are decoded in one go, whether it is a clip or a whole video.
-    of_file: dict[Location, list[int]] = {}
+    side = short_side if short_side is not None and pieces[0].short_side > short_side else None
+    # A constant rate tells which frame a timestamp is, so that no packets need be counted.
+    fps = None if pieces[0].variable_fps else pieces[0].fps
+    decode = partial(decode_frames, decoder=decoder, short_side=side, constant_fps=fps)
+    of_piece: list[tuple[Piece, list[int]]] = []
     passed = 0
     for piece in pieces:
         inside = [frame for frame in frames if passed <= frame < passed + piece.num_frames]
         if inside:
-            of_file.setdefault(piece.path, []).extend(frame - passed + piece.first_frame for frame in inside)
+            of_piece.append((piece, [frame - passed + piece.first_frame for frame in inside]))
         passed += piece.num_frames
-    side = short_side if short_side is not None and pieces[0].short_side > short_side else None
-    # A constant rate tells which frame a timestamp is, so that no packets need be counted.
-    fps = None if pieces[0].variable_fps else pieces[0].fps
-    return torch.cat(
-        [
-            decode_frames(str(path), numbers, decoder=decoder, short_side=side, constant_fps=fps)
-            for path, numbers in of_file.items()
-        ]
-    )
+    if kept is not None:
+        return torch.cat(
+            [kept.take(piece, numbers, side, partial(decode, str(piece.path))) for piece, numbers in of_piece]
+        )
+    # Frames of one file are decoded in one go, whether it is a clip or a whole video.
+    of_file: dict[Location, list[int]] = {}
+    for piece, numbers in of_piece:
+        of_file.setdefault(piece.path, []).extend(numbers)
+    return torch.cat([decode(str(path), numbers) for path, numbers in of_file.items()])
 
 
 @contextmanager

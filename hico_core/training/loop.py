@@ -42,7 +42,7 @@ from hico_core.training.distributed import World, gather_objects, share_batch_no
 from hico_core.training.hardware import DeviceName, Precision, choose_precision, keep_freed_memory
 from hico_core.training.knn import knn_accuracy, read_features
 from hico_core.training.log import StepMetrics, require_wandb
-from hico_core.training.optim import LARS, parameter_groups
+from hico_core.training.optim import build_optimizer
 from hico_core.training.run import FREE_ON_RESUME, Learner, Run, Step, entered_run, go_on_from
 from hico_core.training.schedule import learning_rate, peak_learning_rate, sampling_distance
 from hico_core.training.step import ALONE, augmented_clips, describe_batch, train_step, whole_loss
@@ -63,7 +63,7 @@ class Prepared(NamedTuple):
     dataset: ClipDataset
     model: HicoModel
     replica: nn.Module  # what is called: the model, averaging its gradients over all processes
-    optimizer: LARS
+    optimizer: torch.optim.Optimizer
     device: torch.device
     workers: int
     peak_lr: float
@@ -103,14 +103,6 @@ def prepare(
     workers = num_workers(config.data.workers, processes=world.local_size)
     _require_room_for_batches(config, videos, workers=workers, world=world)
     optim = config.optim
-    optimizer = LARS(
-        parameter_groups(model, weight_decay=optim.weight_decay, lars_exclude_bn=optim.lars_exclude_bn),
-        lr=optim.warmup_start_lr,
-        momentum=optim.momentum,
-        eta=optim.eta,
-        nesterov=optim.nesterov,
-        zero_norm=optim.lars_zero_norm,
-    )
     peak_lr = peak_learning_rate(
         base_lr=optim.base_lr,
         videos_per_step=config.train.batch_size,
@@ -122,7 +114,7 @@ def prepare(
         ClipDataset(videos, data=config.data, sampling=config.sampling, augment=config.augment),
         model,
         replica,
-        optimizer,
+        build_optimizer(model, optim),
         device,
         workers,
         peak_lr,

@@ -6,6 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from hico_core.config import OptimConfig
+
 ZeroNorm = Literal["authors", "unscaled"]
 
 
@@ -42,6 +44,21 @@ def parameter_groups(model: nn.Module, *, weight_decay: float, lars_exclude_bn: 
         for group, names in chosen.items()
         if names
     ]
+
+
+def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
+    """The optimiser of pretraining; it starts at the rate at which the warm-up does."""
+    groups = parameter_groups(model, weight_decay=optim.weight_decay, lars_exclude_bn=optim.lars_exclude_bn)
+    if optim.name == "adamw":
+        return torch.optim.AdamW(groups, lr=optim.warmup_start_lr)
+    return LARS(
+        groups,
+        lr=optim.warmup_start_lr,
+        momentum=optim.momentum,
+        eta=optim.eta,
+        nesterov=optim.nesterov,
+        zero_norm=optim.lars_zero_norm,
+    )
 
 
 class LARS(torch.optim.Optimizer):

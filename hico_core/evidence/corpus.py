@@ -1,0 +1,162 @@
+"""A made corpus on the disk: untrimmed videos to split and index like anybody's, and the labels of what they show.
+
+FOLDER/train/ has two thirds of the videos, FOLDER/test/ every third one; FOLDER/labels.jsonl has a line for each
+segment, and FOLDER/corpus.json that from which all of it follows.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import av
+import numpy as np
+from pydantic import BaseModel, Field, ValidationError
+
+from hico_core.corpus.files import lock, read_json_lines, remove_abandoned, write_text, written_beside
+from hico_core.errors import HicoError, UsageError
+from hico_core.evidence.painting import paint
+from hico_core.evidence.world import FPS, Design, draw_script, draw_world
+
+# Twice the side that is trained on is left of it after `hico split`, whose encoder wants some pixels to work with.
+SIDE = 64
+
+# Of x264: grain and movement survive it.
+_ENCODER = {"crf": "12", "preset": "veryfast"}
+
+
+class CorpusRecipe(BaseModel, frozen=True, extra="forbid"):
+    """All that a corpus follows from; the same recipe gives the same frames."""
+
+    videos: int = Field(ge=3)
+    seed: int = Field(0, ge=0)
+    design: Design = "scenes"
+    look: float = Field(0.5, ge=0, le=1)
+    """How strongly the videos differ in what is common to all of their frames."""
+
+
+class SegmentLabel(NamedTuple):
+    """A line of labels.jsonl."""
+
+    video: str  # its id
+    subset: Literal["train", "test"]
+    start: float  # seconds from the video's first frame
+    end: float
+    topic: int  # of the video
+    action: str | None  # None in a segment that has nothing to do with the topic
+    scene: str | None
+    filler: str | None  # what such a segment shows
+
+
+def subset_of(number: int) -> Literal["train", "test"]:
+    """On which side a video lies, whatever the number of videos."""
+    return "test" if number % 3 == 2 else "train"
+
+
+def video_id(number: int) -> str:
+    """The name of a video's file, without its ending."""
+    return f"made_{number:05d}"
+
+
+def labels_of(recipe: CorpusRecipe) -> Iterator[SegmentLabel]:
+    """What each segment of a corpus shows."""
+    world = draw_world(recipe.seed)
+    for number in range(recipe.videos):
+        script = draw_script(world, seed=recipe.seed, number=number, design=recipe.design, look=recipe.look)
+        for segment in script.segments:
+            staging = segment.staging
+            yield SegmentLabel(
+                video_id(number),
+                subset_of(number),
+                segment.start_seconds,
+                segment.end_seconds,
+                script.topic,
+                None if staging is None else staging.motion.action,
+                None if staging is None else staging.scene.name,
+                segment.filler,
+            )
+
+
+def make_corpus(
+    recipe: CorpusRecipe, folder: Path, *, on_video: Callable[[int], None] = lambda number: None
+) -> list[SegmentLabel]:
+    """Paint the videos that are not there yet. A folder may grow, but not change in any other way.
+
+    Args:
+        recipe: what to make.
+        folder: where; made if missing.
+        on_video: told of the number of each video that is there.
+
+    Raises:
+        UsageError: the folder holds another corpus, or something else.
+        HicoError: another command is making videos there, or the disk has no room.
+
+    """
+    _require_own_or_empty(folder, recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder / ".lock", refusal=f"{folder}: another command is making a corpus here; wait until it has ended"):
+        remove_abandoned(folder)
+        write_text(folder / "corpus.json", recipe.model_dump_json(indent=2) + "\n")
+        labels = list(labels_of(recipe))
+        write_text(folder / "labels.jsonl", "".join(json.dumps(label._asdict()) + "\n" for label in labels))
+        world = draw_world(recipe.seed)
+        for subset in ("train", "test"):
+            (folder / subset).mkdir(exist_ok=True)
+            remove_abandoned(folder / subset)
+        for number in range(recipe.videos):
+            path = folder / subset_of(number) / f"{video_id(number)}.mp4"
+            if not path.exists():
+                script = draw_script(world, seed=recipe.seed, number=number, design=recipe.design, look=recipe.look)
+                write_video(path, paint(script, side=SIDE))
+            on_video(number)
+    return labels
+
+
+def _require_own_or_empty(folder: Path, recipe: CorpusRecipe) -> None:
+    """See `make_corpus`."""
+    if not folder.exists() or not any(path.name != ".lock" for path in folder.iterdir()):
+        return
+    there = read_recipe(folder)
+    if there is None:
+        raise UsageError(f"{folder}: is not empty and holds no made corpus; name a new folder")
+    changed = [name for name in CorpusRecipe.model_fields if getattr(there, name) != getattr(recipe, name)]
+    if changed not in ([], ["videos"]) or there.videos > recipe.videos:
+        made = ", ".join(f"{name} {getattr(there, name)}" for name in CorpusRecipe.model_fields)
+        raise UsageError(f"{folder}: holds a corpus of {made}; ask for the same, or name a new folder")
+
+
+def read_recipe(folder: Path) -> CorpusRecipe | None:
+    """What the corpus in a folder was made from; None where there is none."""
+    path = folder / "corpus.json"
+    try:
+        return CorpusRecipe.model_validate_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValidationError, ValueError) as error:
+        raise HicoError(f"{path}: not what `hico demo` writes; remove the folder, or name a new one") from error
+
+
+def read_labels(folder: Path) -> list[SegmentLabel]:
+    """The lines of a corpus's labels.jsonl.
+
+    Raises:
+        HicoError: there are none, or one is damaged.
+
+    """
+    path = folder / "labels.jsonl"
+    read = read_json_lines(path)
+    if read.num_unreadable or not read.rows:
+        raise HicoError(f"{path}: is missing or damaged; `hico demo --corpus-only {folder}` writes it again")
+    return [SegmentLabel(**line) for line in read.rows]
+
+
+def write_video(path: Path, frames: Sequence[np.ndarray] | np.ndarray) -> None:
+    """Write frames (T, S, S, 3) uint8 as an mp4 file, which is there whole or not at all."""
+    with written_beside(path) as beside, av.open(str(beside), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FPS, options=_ENCODER)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1  # the bits of x264 depend on it
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))

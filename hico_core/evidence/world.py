@@ -1,0 +1,201 @@
+"""What made videos show, as drawn numbers: topics, their scenes, actions, looks. Nothing is painted here.
+
+A world has topics, and each topic has scenes of its own (a texture and a shape). An untrimmed video keeps to one topic
+and one look, and changes its scene every few seconds. What happens in a segment, its action, is drawn independently of
+the topic: it says nothing about which video this is, so whoever pulls far clips of a video together has to forget it.
+
+Lengths are in half widths of the picture, whose middle is (0, 0); times are in seconds.
+"""
+
+import colorsys
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+Design = Literal["scenes", "fillers"]
+
+Action = Literal["up", "down", "sideways", "turning", "growing", "shrinking", "shaking", "circling"]
+Texture = Literal[
+    "stripes", "bars", "diagonals", "checks", "rings", "dots", "waves", "grid", "hexagons", "patches"
+]  # fmt: skip
+Shape = Literal["disc", "square", "diamond", "ring", "plus", "triangle", "star", "beam", "crescent", "clover"]
+Filler = Literal["talker", "title", "advert", "black", "blur", "test-card"]
+
+ACTIONS: tuple[Action, ...] = get_args(Action)
+TEXTURES: tuple[Texture, ...] = get_args(Texture)
+SHAPES: tuple[Shape, ...] = get_args(Shape)
+FILLERS: tuple[Filler, ...] = get_args(Filler)
+
+NUM_TOPICS = 10
+SCENES_PER_TOPIC = 4
+
+FPS = 8
+VIDEO_FRAMES = 160
+_SHORTEST, _PAIR = 16, 40  # frames of a segment, and of two that follow each other
+
+# Part of the segments of design "fillers" that show one.
+_FILLER_PART = 0.5
+
+Colour = tuple[float, float, float]  # red, green, blue in [0, 1]
+
+
+class Scene(NamedTuple):
+    """What a segment shows, apart from how it moves."""
+
+    texture: Texture
+    shape: Shape
+
+    @property
+    def name(self) -> str:
+        """Such as rings-star."""
+        return f"{self.texture}-{self.shape}"
+
+
+class World(NamedTuple):
+    """The scenes of each topic. A pair of texture and shape belongs to one topic at most."""
+
+    scenes: tuple[tuple[Scene, ...], ...]  # by topic
+
+
+class Motion(NamedTuple):
+    """How the whole picture, ground and object, moves."""
+
+    action: Action
+    speed: float  # about 1
+    direction: int  # 1 or -1: of what may go either way without being another action
+    phase: float  # where in its course a repeated movement begins, and of a shake its direction: 0 to 2 pi
+
+
+class Staging(NamedTuple):
+    """What is a topical segment's own."""
+
+    scene: Scene
+    motion: Motion
+    ground: Colour
+    texture: Colour
+    shape: Colour
+    place: tuple[float, float]  # of the object at the beginning
+    size: float  # its radius
+    fineness: float  # of the texture, about 1
+    tilt: float  # radians
+
+
+class Segment(NamedTuple):
+    """Some seconds of a video."""
+
+    first_frame: int
+    num_frames: int
+    staging: Staging | None  # None: a filler
+    filler: Filler | None
+    seed: int  # of what a painter draws: jitter of the camera, details of a filler
+
+    @property
+    def start_seconds(self) -> float:
+        """From the video's first frame."""
+        return self.first_frame / FPS
+
+    @property
+    def end_seconds(self) -> float:
+        """Where the next segment begins."""
+        return (self.first_frame + self.num_frames) / FPS
+
+
+class Look(NamedTuple):
+    """What all of a video's frames have in common, whatever they show; a strength of 0 changes nothing."""
+
+    gains: Colour  # by which the channels are multiplied
+    gamma: float
+    vignette: float  # part of the light that is missing in the corners
+    grain: float  # standard deviation of the noise
+    logo: tuple[tuple[bool, ...], ...]  # which of its tiles are painted
+    logo_colour: Colour
+    logo_corner: tuple[int, int]  # 0 or 1: left or right, above or below
+    logo_opacity: float
+
+
+class Script(NamedTuple):
+    """A whole video."""
+
+    topic: int
+    look: Look
+    segments: list[Segment]
+
+
+def draw_world(seed: int) -> World:
+    """Deal 40 of the 100 pairs of texture and shape to the topics, so that scenes of one look no more alike."""
+    rng = np.random.default_rng([seed, 0])
+    pairs = [Scene(texture, shape) for texture in TEXTURES for shape in SHAPES]
+    dealt = [pairs[place] for place in rng.permutation(len(pairs))[: NUM_TOPICS * SCENES_PER_TOPIC]]
+    return World(tuple(tuple(dealt[topic::NUM_TOPICS]) for topic in range(NUM_TOPICS)))
+
+
+def draw_script(world: World, *, seed: int, number: int, design: Design, look: float) -> Script:
+    """Draw one video of a world.
+
+    Args:
+        world: from `draw_world`.
+        seed: of the corpus.
+        number: of the video; each has draws of its own, so that a larger corpus begins with a smaller one's videos.
+        design: "scenes", or "fillers", where half of the segments have nothing to do with the topic.
+        look: strength of what is common to a video's frames, 0 to 1.
+
+    """
+    rng = np.random.default_rng([seed, 1, number])
+    topic = int(rng.integers(NUM_TOPICS))
+    segments = []
+    first = 0
+    for length in _segment_lengths(rng):
+        is_filler = design == "fillers" and rng.random() < _FILLER_PART
+        staging = None if is_filler else _draw_staging(world.scenes[topic], rng)
+        filler = FILLERS[rng.integers(len(FILLERS))] if is_filler else None
+        segments.append(Segment(first, length, staging, filler, int(rng.integers(2**32))))
+        first += length
+    # Drawn apart, so that videos that differ in their looks alone can be made.
+    return Script(topic, _draw_look(np.random.default_rng([seed, 2, number]), strength=look), segments)
+
+
+def _segment_lengths(rng: np.random.Generator) -> list[int]:
+    """Frames of each segment, 2 to 3 s; two of them are always 5 s, so that they fill the video."""
+    first = rng.integers(_SHORTEST, _PAIR - _SHORTEST + 1, size=VIDEO_FRAMES // _PAIR)
+    return [int(length) for one in first for length in (one, _PAIR - one)]
+
+
+def _draw_staging(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Staging:
+    motion = Motion(
+        ACTIONS[rng.integers(len(ACTIONS))],
+        speed=float(rng.uniform(0.75, 1.3)),
+        direction=int(rng.choice([-1, 1])),
+        phase=float(rng.uniform(0, 2 * np.pi)),
+    )
+    return Staging(
+        scenes[rng.integers(len(scenes))],
+        motion,
+        ground=_colour(rng, (0.05, 0.25)),
+        texture=_colour(rng, (0.35, 0.6)),
+        shape=_colour(rng, (0.8, 1.0)),
+        place=(float(rng.uniform(-0.5, 0.5)), float(rng.uniform(-0.5, 0.5))),
+        size=float(rng.uniform(0.4, 0.55)),
+        fineness=float(rng.uniform(0.85, 1.2)),
+        tilt=float(rng.uniform(-0.3, 0.3)),
+    )
+
+
+def _colour(rng: np.random.Generator, brightness: tuple[float, float]) -> Colour:
+    """Any hue; the brightness tells ground, texture and object apart."""
+    return colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.2, 0.7), rng.uniform(*brightness))
+
+
+def _draw_look(rng: np.random.Generator, *, strength: float) -> Look:
+    red, green, blue = 1 + strength * rng.uniform(-0.5, 0.3, size=3)
+    tiles = rng.random((3, 3)) < 0.6
+    right, below = rng.integers(2, size=2)
+    return Look(
+        gains=(float(red), float(green), float(blue)),
+        gamma=float(np.exp(strength * rng.uniform(-0.5, 0.5))),
+        vignette=float(strength * rng.uniform(0, 0.8)),
+        grain=float(strength * rng.uniform(0, 0.08)),
+        logo=tuple(tuple(bool(tile) for tile in row) for row in tiles),
+        logo_colour=_colour(rng, (0.6, 1.0)),
+        logo_corner=(int(right), int(below)),
+        logo_opacity=strength,
+    )
