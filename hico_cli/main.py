@@ -11,6 +11,7 @@ from hico_cli.benchmark import benchmark
 from hico_cli.config import config
 from hico_cli.console import complain
 from hico_cli.convert import convert
+from hico_cli.demo import demo
 from hico_cli.doctor import doctor
 from hico_cli.evaluate import evaluate
 from hico_cli.export_tad import export_tad
@@ -44,6 +45,7 @@ app.command("probe")(probe)
 app.command("evaluate")(evaluate)
 app.command("retrieve")(retrieve)
 app.command("export-tad")(export_tad)
+app.command("demo")(demo)
 app.command("benchmark")(benchmark)
 app.command("inspect")(inspect)
 app.command("convert")(convert)

@@ -3,30 +3,23 @@
 The rule by which HiCo succeeds was written down before any of the ten seeds was run; see `findings.SUCCESS`.
 """
 
-import ctypes
 import json
-import logging
-import multiprocessing
-import os
 import shutil
-import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import pandas as pd
-import torch
 
 from hico_core.corpus.files import lock, remove_abandoned, write_text, written_beside
 from hico_core.errors import HicoError
 from hico_core.evidence.arms import ARMS, CONTROLS, FAR_3, HICO, RATE, RATES
 from hico_core.evidence.cells import Cell, Corpus, Place, prepare_corpus, run_cell, scores_as_json, segment_clips
 from hico_core.evidence.corpus import read_labels
+from hico_core.evidence.workers import worker_pool
 from hico_core.evidence.world import Design
 
 Part = Literal["rates", "arms", "trimmed", "controls", "looks", "long"]
@@ -43,9 +36,6 @@ STEPS, LONG_STEPS = 600, 1800
 
 LOOK = 0.5
 _OTHER_LOOKS = (0.0, 0.75, 1.0)
-
-# Linux's prctl.h.
-_PR_SET_PDEATHSIG = 1
 
 _DESIGNS: tuple[Design, ...] = ("scenes", "fillers")
 
@@ -165,7 +155,7 @@ def run_benchmark(
         remove_abandoned(folder / "cells")
         missing = [cell for cell in cells if not _file_of(cell, folder).exists()]
         done = len(cells) - len(missing)
-        with _pool(processes) as pool:
+        with worker_pool(processes) as pool:
             for what, is_cell in _walk(folder, missing, pool, videos=videos, at_a_time=processes):
                 done += is_cell
                 on_progress(Progress(done, len(cells), what))
@@ -201,7 +191,7 @@ def _walk(
                 left[what.corpus] -= 1
                 if not left[what.corpus]:
                     del left[what.corpus]
-                    shutil.rmtree(_place(folder, what.corpus).folder)
+                    shutil.rmtree(_place(folder, what.corpus).root)
             yield what.name, isinstance(what, Cell)
 
 
@@ -221,26 +211,3 @@ def _run(folder: Path, cell: Cell) -> None:
     place = _place(folder, cell.corpus)
     scores = run_cell(cell, place, read_labels(place.videos))
     write_text(_file_of(cell, folder), scores_as_json(cell, scores, seconds=time.monotonic() - began) + "\n")
-
-
-@contextmanager
-def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes of one thread each, of which none outlives us: what they were at is done again by the next command."""
-    pool = ProcessPoolExecutor(
-        processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_process, initargs=(os.getpid(),)
-    )
-    try:
-        yield pool
-    finally:
-        for process in list(pool._processes.values()):  # there is no public way to end a task that has begun
-            process.terminate()
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin_process(parent: int) -> None:
-    torch.set_num_threads(1)
-    logging.getLogger("hico_core").setLevel(logging.ERROR)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before that was said
-            sys.exit(1)

@@ -76,22 +76,21 @@ class Cell(NamedTuple):
 class Place(NamedTuple):
     """Where a corpus lies once it is made, split and indexed."""
 
-    folder: Path
+    root: Path  # the workspace
 
     @property
     def videos(self) -> Path:
         """As they were made."""
-        return self.folder / "videos"
-
-    @property
-    def root(self) -> Path:
-        """The workspace."""
-        return self.folder / "workspace"
+        return self.root / "videos"
 
     @property
     def trimmed(self) -> Path:
         """A workspace whose index has each segment as a video, with its action as the label."""
-        return self.folder / "trimmed"
+        return self.root / "trimmed"
+
+    def run_dir(self, name: str) -> Path:
+        """Of a training."""
+        return self.root / "runs" / name
 
 
 def prepare_corpus(
@@ -175,7 +174,7 @@ def what_encoders_see() -> Picture:
 
 def segment_clips(place: Place, labels: list[SegmentLabel]) -> SegmentClips:
     """What all arms are probed with; read once, and kept beside the corpus."""
-    kept = place.folder / "segments.pt"
+    kept = place.root / "segments.pt"
     if not kept.exists():
         config = pretraining(PRETRAINED["hico"], num_videos=16, steps=1, rate=1.0, seed=0)
         cache = LocalCache(default_cache_folder(), size_bytes=10**9)
@@ -254,7 +253,7 @@ def run_cell(cell: Cell, place: Place, labels: list[SegmentLabel]) -> list[Score
         HicoError: the run cannot be done.
 
     """
-    run_dir = place.folder / "runs" / cell.name
+    run_dir = place.run_dir(cell.name)
     shutil.rmtree(run_dir, ignore_errors=True)  # of a command that was killed
     encoder = None if cell.arm == "pixels" else encoder_of(cell, place, run_dir, labels)
     scores = probe_cell(cell, encoder, segment_clips(place, labels))
