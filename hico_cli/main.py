@@ -22,6 +22,7 @@ from hico_cli.index import index
 from hico_cli.inspect import inspect
 from hico_cli.pretrain import pretrain
 from hico_cli.probe import probe
+from hico_cli.report import report
 from hico_cli.retrieve import retrieve
 from hico_cli.split import split
 from hico_core import __version__
@@ -47,6 +48,7 @@ app.command("retrieve")(retrieve)
 app.command("export-tad")(export_tad)
 app.command("demo")(demo)
 app.command("benchmark")(benchmark)
+app.command("report")(report)
 app.command("inspect")(inspect)
 app.command("convert")(convert)
 app.command("doctor")(doctor)

@@ -20,6 +20,7 @@ LAYERS = [
     "training",
     "transfer",
     "evidence",
+    "report",
     "convert",
     "describe",
     "doctor",

@@ -265,10 +265,15 @@ def dump_config(config: BaseModel) -> str:
 
 def flat_settings(config: BaseModel) -> dict[str, Any]:
     """All settings by their dotted keys: {"train.epochs": 120, ...}."""
+    return flat_values(config.model_dump())
+
+
+def flat_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of values by section and key, as they stand in a file."""
     flat: dict[str, Any] = {}
-    for section, values in config.model_dump().items():
-        if isinstance(values, dict):
-            flat |= {f"{section}.{key}": value for key, value in values.items()}
+    for section, inner in values.items():
+        if isinstance(inner, dict):
+            flat |= {f"{section}.{key}": value for key, value in inner.items()}
         else:
-            flat[section] = values
+            flat[section] = inner
     return flat

@@ -1,5 +1,6 @@
 """What an encoder sees of a frame when nothing is random: how large, which part, and how it is normalised."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -8,8 +9,12 @@ from av import VideoFrame
 from torch import Tensor
 
 from hico_core.config import AugmentConfig, DataConfig
-from hico_core.data.augment import central_crops, scale
+from hico_core.corpus.cache import LocalCache
+from hico_core.data.augment import central_crops, cut, scale
 from hico_core.data.decode import rgb
+from hico_core.data.reading import read_clip
+from hico_core.data.sampling import clip_span_seconds
+from hico_core.data.videos import Piece
 
 # An encoder that was trained on crops of 112 looks at the middle 112 of 128, as is usual since AlexNet.
 _CROP_PART = 0.875
@@ -38,6 +43,35 @@ def crops_of(frame: VideoFrame, picture: Picture) -> list[np.ndarray]:
     whole = rgb(frame, side if smaller else None)
     found = central_crops(*whole.shape[:2], part=picture.crop_part, count=picture.num_crops)
     return [whole[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width] for crop in found]
+
+
+def clip_around(
+    pieces: Sequence[Piece], seconds: float, *, data: DataConfig, picture: Picture, cache: LocalCache
+) -> Tensor:
+    """The clip around a moment of a video, as long as in training, its middle cut out: (T, side, side, 3) uint8.
+
+    Args:
+        pieces: of the video.
+        seconds: the moment.
+        data: how long a clip is, and how it is read.
+        picture: what an encoder sees of its frames.
+        cache: for files in buckets.
+
+    Raises:
+        BadVideo: a file cannot be fetched or decoded.
+
+    """
+    half = clip_span_seconds(num_frames=data.num_frames, frame_stride=data.frame_stride, target_fps=data.target_fps) / 2
+    frames = read_clip(
+        pieces,
+        (seconds - half, seconds + half),
+        num_frames=data.num_frames,
+        decoder=data.decoder,
+        cache=cache,
+        short_side=picture.short_side,
+    )
+    (crop,) = central_crops(*frames.shape[1:3], part=picture.crop_part, count=1)
+    return cut(frames, crop)
 
 
 def normalised(clips: Tensor, picture: Picture) -> Tensor:

@@ -24,8 +24,8 @@ _GAP = 6
 _CROP_COLOUR = (255, 60, 0)
 
 
-class _Clip(NamedTuple):
-    """One row of the picture."""
+class ClipPreview(NamedTuple):
+    """One clip, as some of its frames."""
 
     title: str
     before: list[Image.Image]  # whole frames, the crop drawn on them
@@ -57,8 +57,32 @@ def contact_sheet(
         HicoError: no video can be decoded.
 
     """
+    return _paste(
+        preview_clips(
+            dataset,
+            videos,
+            data=data,
+            augment=augment,
+            samples=samples,
+            max_distance_seconds=max_distance_seconds,
+            seed=seed,
+        )
+    )
+
+
+def preview_clips(
+    dataset: ClipDataset,
+    videos: IndexedVideos,
+    *,
+    data: DataConfig,
+    augment: AugmentConfig,
+    samples: int,
+    max_distance_seconds: float | None,
+    seed: int,
+) -> list[ClipPreview]:
+    """The rows of a contact sheet; see there."""
     chosen = random.Random(seed).sample(range(len(videos)), min(samples, len(videos)))
-    rows: list[_Clip] = []
+    rows: list[ClipPreview] = []
     for position, video in enumerate(chosen):
         request = ClipRequest(video, item_seed(seed=seed, epoch=0, position=position), max_distance_seconds)
         sample = dataset[request]
@@ -66,7 +90,7 @@ def contact_sheet(
             raise HicoError(f"none of {len(sample.unusable)} videos can be decoded: {sample.unusable[-1].reason}")
         shown = video if not sample.unusable else _position_of(sample.video_id, videos)
         rows += _rows(sample, videos, shown, dataset=dataset, data=data, augment=augment)
-    return _paste(rows)
+    return rows
 
 
 def _position_of(video_id: str, videos: IndexedVideos) -> int:
@@ -81,7 +105,7 @@ def _rows(
     dataset: ClipDataset,
     data: DataConfig,
     augment: AugmentConfig,
-) -> list[_Clip]:
+) -> list[ClipPreview]:
     rows = []
     for number, (crop, draw, window) in enumerate(
         zip(sample.crops, sample.draws, sample.windows, strict=True), start=1
@@ -97,7 +121,9 @@ def _rows(
         made = apply_augmentation(crop.unsqueeze(0), [draw], size=data.crop_size, mean=augment.mean, std=augment.std)[0]
         after = ((made * augment.std + augment.mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 3, 0)
         title = f"{sample.video_id}  clip {number}: {window[0]:.2f} to {window[1]:.2f} s"
-        rows.append(_Clip(title, [_framed(frame, draw) for frame in _some(frames)], [_image(f) for f in _some(after)]))
+        rows.append(
+            ClipPreview(title, [_framed(frame, draw) for frame in _some(frames)], [_image(f) for f in _some(after)])
+        )
     return rows
 
 
@@ -119,7 +145,7 @@ def _framed(frame_HWC: Tensor, draw: AugmentDraw) -> Image.Image:
     return _image(torch.from_numpy(np.array(picture)))
 
 
-def _paste(rows: list[_Clip]) -> Image.Image:
+def _paste(rows: list[ClipPreview]) -> Image.Image:
     """All rows below each other, each under its title."""
     before_width = max(sum(picture.width for picture in row.before) for row in rows)
     after_width = max(sum(picture.width for picture in row.after) for row in rows)

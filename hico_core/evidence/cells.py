@@ -24,7 +24,6 @@ from hico_core.evidence.corpus import CorpusRecipe, SegmentLabel, make_corpus
 from hico_core.evidence.segments import (
     Score,
     SegmentClips,
-    encode_segments,
     pixels_of,
     probe_segments,
     read_segments,
@@ -35,6 +34,7 @@ from hico_core.model.encoders import Encoder
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
+from hico_core.training.encoder import encode_clips
 from hico_core.training.log import StepMetrics
 from hico_core.training.loop import pretrain
 from hico_core.transfer.finetune import finetune
@@ -240,7 +240,7 @@ def probe_cell(cell: Cell, encoder: Encoder | None, clips: SegmentClips) -> list
         features = [pixels_of(part.clips, side=_PIXELS) for part in (train, test)]
     else:
         pooled: nn.Module = PooledEncoder(encoder)
-        features = [encode_segments(pooled, part.clips, what_encoders_see()) for part in (train, test)]
+        features = [encode_clips(pooled, part.clips, what_encoders_see()).numpy() for part in (train, test)]
     return probe_segments(
         features[0], train.labels, features[1], test.labels, seed=cell.corpus.seed, linear=encoder is not None
     )

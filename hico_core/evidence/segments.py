@@ -8,30 +8,22 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hico_core.config import DataConfig
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.index import read_index_table
-from hico_core.data.augment import central_crops, cut
-from hico_core.data.pictures import Picture, normalised
-from hico_core.data.reading import read_clip
-from hico_core.data.sampling import clip_span_seconds
+from hico_core.data.pictures import Picture, clip_around
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.errors import HicoError
 from hico_core.evidence.corpus import SegmentLabel
 from hico_core.transfer.probe import LabelledRows, knn, linear_probe
 
-# What is asked of the features of a segment.
-LABELS = ("action", "scene", "topic")
-
 _NEIGHBOURS = 10
 
 # The probe's sweep is the project's own, with fewer settings: there are few rows.
 _RATES, _DECAYS, _STEPS = (0.3, 0.1, 0.03), (1e-4, 1e-2), 400
-
-_BATCH = 64
 
 
 class SegmentClips(NamedTuple):
@@ -57,32 +49,20 @@ def read_segments(
     """
     videos = IndexedVideos(read_index_table(root, columns=COLUMNS), root=root)
     place = {videos.video_id(number): number for number in range(len(videos))}
-    half = clip_span_seconds(num_frames=data.num_frames, frame_stride=data.frame_stride, target_fps=data.target_fps) / 2
     clips = []
     for label in labels:
         if label.video not in place:
             raise HicoError(f"{root}: its index has no video {label.video}; split the corpus and index it again")
-        middle = (label.start + label.end) / 2
-        frames = read_clip(
-            videos.pieces(place[label.video]),
-            (middle - half, middle + half),
-            num_frames=data.num_frames,
-            decoder=data.decoder,
-            cache=cache,
-            short_side=picture.short_side,
+        clips.append(
+            clip_around(
+                videos.pieces(place[label.video]),
+                (label.start + label.end) / 2,
+                data=data,
+                picture=picture,
+                cache=cache,
+            )
         )
-        (crop,) = central_crops(*frames.shape[1:3], part=picture.crop_part, count=1)
-        clips.append(cut(frames, crop))
     return torch.stack(clips)
-
-
-def encode_segments(encoder: nn.Module, clips: Tensor, picture: Picture) -> np.ndarray:
-    """Features of clips (N, T, S, S, 3) uint8 by an encoder of (N, 3, T, S, S): (N, F) float32."""
-    encoder.eval()
-    with torch.inference_mode():
-        rows = [encoder(normalised(clips[start : start + _BATCH], picture)) for start in range(0, len(clips), _BATCH)]
-    found: np.ndarray = torch.cat(rows).float().numpy()
-    return found
 
 
 def pixels_of(clips: Tensor, *, side: int) -> np.ndarray:

@@ -201,6 +201,17 @@ def encode_batch(model: nn.Module, clips: Sequence[Tensor], *, buffer: Tensor, p
     return found[: len(clips)].float().cpu()
 
 
+def encode_clips(model: nn.Module, clips: Tensor, picture: Picture) -> Tensor:
+    """Encode clips that are in memory, (N, T, side, side, 3) uint8: (N, ...) float32 on the CPU."""
+    batch = usual_batch(device_of(model))
+    rows = []
+    with _evaluating(model), torch.inference_mode():
+        for start in range(0, len(clips), batch):
+            seen = normalised(clips[start : start + batch].to(device_of(model)), picture)
+            rows.append(model(seen).float().cpu())
+    return torch.cat(rows)
+
+
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation, and each of its parts back into the mode it was in."""

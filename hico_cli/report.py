@@ -1,0 +1,52 @@
+"""`hico report`: runs, or a workspace, as one page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hico_cli.console import progress, raising_on_signals, result
+from hico_cli.options import Json
+
+
+def report(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, to be shown side by side; or a workspace.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-O", help="The file to write. Default: report.html in the first folder.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write one HTML page about runs, finished or not, or about a workspace: it needs no other file and no network.
+
+    Of runs: what they were trained on, clips as drawn and augmented, curves, signs of collapse, nearest neighbours and
+    a map of the features as the encoder sees some videos, probes, settings. Of a workspace: its videos and what failed.
+    """
+    from hico_core.report.facts import is_run, read_corpus, read_run
+    from hico_core.report.page import corpus_of, write_report
+
+    workspaces = [folder for folder in folders if not is_run(folder)]
+    if workspaces and len(folders) > 1:
+        raise typer.BadParameter(
+            f"{workspaces[0]} is a workspace; name it alone, or name runs only", param_hint="RUN..."
+        )
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise typer.BadParameter(f"{folder} is named twice", param_hint="RUN...")
+    target = output or folders[0] / "report.html"
+    with (
+        raising_on_signals("stopped; nothing was written"),
+        progress("report", total=2 * len(folders) + 1, as_json=json) as tell,
+    ):
+        done = 0
+
+        def on_part(what: str) -> None:
+            nonlocal done
+            done += 1
+            tell(done, what, {"part": what})
+
+        runs = [] if workspaces else [read_run(folder) for folder in folders]
+        corpus = read_corpus(workspaces[0]) if workspaces else corpus_of(runs)
+        write_report(target, runs, corpus, on_part=on_part)
+    result(str(target), {"report": str(target), "bytes": target.stat().st_size}, as_json=json)

@@ -1,0 +1,1 @@
+"""A run or a workspace as one page for people: facts, pictures of them, and the page."""

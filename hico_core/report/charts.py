@@ -1,0 +1,126 @@
+"""Charts as SVG that takes its colours from the page, light or dark."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hico_core.report.facts import Curve
+
+# Stands in the SVG for the colour of the page's text. No line of a chart has it.
+_INK = "#0a0b0c"
+
+# Told apart on white and on black, and by people who do not tell red from green (Okabe & Ito, 2008).
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a")
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: selectable, and as large as the page's
+    "svg.hashsalt": "hico",
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": f"cycler('color', {list(_COLOURS)})",
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+}
+
+_SIZE = (5.4, 3.2)  # inches of 72 points
+
+
+def lines(curves: Mapping[str, Curve], *, x: str, y: str) -> str:
+    """Curves over the same axis, by name."""
+    with rc_context(_STYLE):
+        figure, axes = _begin(x, y)
+        for place, (name, curve) in enumerate(curves.items()):
+            style = ("-", "--", "-.", ":")[place // len(_COLOURS) % 4]
+            axes.plot(curve.steps, curve.values, style, label=_plain(name), linewidth=1.6)
+        if len(curves) > 1:
+            axes.legend()
+        return _svg(figure)
+
+
+def histogram(values: np.ndarray, *, x: str, y: str) -> str:
+    """How often values occur."""
+    with rc_context(_STYLE):
+        figure, axes = _begin(x, y)
+        # Values that are all one would make a bin of no width.
+        low, high = float(values.min()), float(values.max())
+        if high - low < 1e-6 * max(abs(high), 1):
+            low, high = low - 0.5, high + 0.5
+        axes.hist(values, bins=min(30, max(len(values) // 4, 5)), range=(low, high), color=_COLOURS[0])
+        return _svg(figure)
+
+
+def bars(counts: Sequence[tuple[str, int]], *, x: str) -> str:
+    """Counts by name, the first one on top."""
+    with rc_context(_STYLE):
+        figure, axes = _begin(x, "")
+        names = [_plain(name) for name, _ in counts][::-1]
+        axes.barh(range(len(names)), [count for _, count in counts][::-1], color=_COLOURS[0])
+        axes.set_yticks(range(len(names)), names)
+        return _svg(figure)
+
+
+def scatter(places: np.ndarray, groups: Sequence[str], *, x: str, y: str) -> str:
+    """Places (N, 2) coloured by their group; a legend where the groups are few."""
+    with rc_context(_STYLE):
+        figure, axes = _begin(x, y)
+        names = list(dict.fromkeys(groups))
+        markers = "os^Dv<>PX*"
+        for number, name in enumerate(names):
+            chosen = [group == name for group in groups]
+            axes.scatter(
+                places[chosen, 0],
+                places[chosen, 1],
+                s=26,
+                color=_COLOURS[number % len(_COLOURS)],
+                marker=markers[number // len(_COLOURS) % len(markers)],
+                label=_plain(name),
+            )
+        if len(names) <= len(_COLOURS):
+            axes.legend()
+        return _svg(figure)
+
+
+def confusion(counts: np.ndarray) -> str:
+    """True classes down, predicted ones across, each row as parts of its sum."""
+    with rc_context(_STYLE):
+        figure, axes = _begin("predicted class", "true class")
+        parts = counts / counts.sum(axis=1, keepdims=True).clip(1)
+        image = axes.imshow(parts, cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        figure.colorbar(image, ax=axes, label="part of the true class")
+        return _svg(figure)
+
+
+def _begin(x: str, y: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    return figure, axes
+
+
+def _plain(name: str) -> str:
+    """A name as it is: no formula between dollars, and in the legend although it begins with an underscore."""
+    return name.replace("$", r"\$") if not name.startswith("_") else " " + name.replace("$", r"\$")
+
+
+def _svg(figure: Figure) -> str:
+    """As an element for a page, without what only a file of its own needs."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :].replace(_INK, "currentColor")

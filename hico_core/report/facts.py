@@ -1,0 +1,222 @@
+"""What can be read of runs and workspaces without a model: whatever is missing or half-written is left out and said."""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+
+from hico_core.config import read_yaml_file
+from hico_core.corpus.addresses import Location
+from hico_core.corpus.failures import FailureLine, read_failures
+from hico_core.corpus.files import read_json_lines
+from hico_core.corpus.index import read_index_table
+from hico_core.errors import HicoError, UsageError
+
+# A curve has no more points than a screen can show.
+_MOST_POINTS = 600
+
+
+class CorpusFacts(NamedTuple):
+    """What a workspace holds."""
+
+    root: Location
+    videos_of: dict[str, int]  # by subset
+    num_clips: int
+    num_bytes: int
+    durations: np.ndarray  # seconds, of each video
+    rates: np.ndarray  # frames a second, of each video
+    sizes: list[tuple[str, int]]  # such as 320 x 240, and how many videos; the most frequent first
+    failures: list[FailureLine]
+    labels: dict[str, int]  # class of the videos that have one
+
+    @property
+    def hours(self) -> float:
+        """Of all videos together."""
+        return float(self.durations.sum() / 3600)
+
+
+def read_corpus(root: Location) -> CorpusFacts:
+    """Look at a workspace's index and failures.
+
+    Raises:
+        HicoError: it has no index, or a damaged one.
+
+    """
+    columns = ["video_id", "clip_index", "num_clips", "subset", "end_seconds", "fps", "width", "height"]
+    table = read_index_table(root, columns=[*columns, "size_bytes", "label", "path"])
+    starts = np.flatnonzero(table["clip_index"].to_numpy() == 0)
+    lasts = np.append(starts[1:], len(table)).astype(np.int64)[: len(starts)] - 1
+    first = table.take(starts)
+    # A video that is read in place stands in many rows with one file.
+    files = dict(zip(table["path"].to_pylist(), table["size_bytes"].to_pylist(), strict=True))
+    sizes = Counter(zip(first["width"].to_pylist(), first["height"].to_pylist(), strict=True))
+    labelled = first.filter(pc.is_valid(first["label"]))
+    return CorpusFacts(
+        root,
+        dict(Counter(first["subset"].to_pylist())),
+        len(table),
+        sum(files.values()),
+        table["end_seconds"].to_numpy()[lasts],
+        first["fps"].to_numpy(),
+        [(f"{width} x {height}", count) for (width, height), count in sizes.most_common()],
+        read_failures(root),
+        dict(zip(labelled["video_id"].to_pylist(), labelled["label"].to_pylist(), strict=True)),
+    )
+
+
+class Curve(NamedTuple):
+    """Values over the steps of a run, means of some steps each where there are many."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+class ProbeRow(NamedTuple):
+    """One number of a probe."""
+
+    probe: str
+    accuracy: float
+    standard_error: float | None
+    chance: float | None
+    file: str
+
+
+class RunFacts(NamedTuple):
+    """What a run's folder holds."""
+
+    name: str
+    path: Path
+    config: dict[str, Any]
+    metrics: list[dict[str, Any]]  # lines of metrics.jsonl
+    num_unreadable: int  # lines that could not be read
+    root: Path | None  # of its workspace; None where it lies in none
+    checkpoints: list[tuple[str, int]]  # names and bytes
+    encoder: Path | None
+    probes: list[ProbeRow]
+    confusion: np.ndarray | None  # (true class, predicted class) counts of a finetuning's test
+
+    @property
+    def is_pretraining(self) -> bool:
+        """Or finetuning."""
+        return "sampling" in self.config
+
+    def curve(self, field: str) -> Curve | None:
+        """A field of the metrics; None where no line has it."""
+        found = [(line["step"], line[field]) for line in self.metrics if _is_number(line.get(field))]
+        if not found:
+            return None
+        steps, values = np.array(found, dtype=float).T
+        return Curve(*(_means(column) for column in (steps, values)))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _means(values: np.ndarray) -> np.ndarray:
+    """Means of equal runs of values, of which no more come out than a curve may have points."""
+    parts = np.array_split(values, min(len(values), _MOST_POINTS))
+    return np.array([part.mean() for part in parts])
+
+
+def read_run(path: Path) -> RunFacts:
+    """Look at a run's folder, finished or not.
+
+    Raises:
+        UsageError: it is none.
+
+    """
+    if not (path / "config.yaml").is_file():
+        raise UsageError(
+            f"{path}: neither a run (it has no config.yaml) nor a workspace (it has no index.parquet); "
+            "name a folder in ROOT/runs, or ROOT itself"
+        )
+    config = read_yaml_file(path / "config.yaml")
+    rows, num_unreadable = read_json_lines(path / "metrics.jsonl")
+    metrics = [row for row in rows if _is_number(row.get("step")) and row["step"] >= 1]
+    workspace = path.absolute().parent.parent
+    encoder = path / "export" / "encoder.safetensors"
+    return RunFacts(
+        path.absolute().name,
+        path,
+        config,
+        metrics,
+        num_unreadable + len(rows) - len(metrics),
+        workspace if (workspace / "index.parquet").is_file() else None,
+        [(file.name, file.stat().st_size) for file in sorted((path / "checkpoints").glob("*.pt"))],
+        encoder if encoder.is_file() else None,
+        _probes_of(path, workspace),
+        _confusion(path / "predictions.csv"),
+    )
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run's, rather than a workspace."""
+    return (path / "config.yaml").is_file() or not (path / "index.parquet").is_file()
+
+
+def _probes_of(path: Path, workspace: Path) -> list[ProbeRow]:
+    """What was measured of a run's encoder: by `hico demo`, `hico finetune`, and `hico probe`."""
+    found = []
+    for row in _json_object(path / "segment_probes.json").get("scores", []):
+        found.append(ProbeRow(row["probe"], row["accuracy"], None, row["chance"], "segment_probes.json"))
+    results = _json_object(path / "results.json")
+    for name in ("top1", "top5"):
+        if _is_number(results.get(name)):
+            found.append(ProbeRow(f"finetuning, {name}", results[name], None, None, "results.json"))
+    inside = {str(path.absolute()), str(path)}
+    for file in sorted((workspace / "probes").glob("*.json")):
+        content = _json_object(file)
+        encoder = str(content.get("encoder", ""))
+        if not any(encoder.startswith(f"{folder}/") for folder in inside):
+            continue
+        measured = {"linear probe": content.get("linear"), "k-NN": content.get("knn")}
+        measured |= {f"{shots}-shot": value for shots, value in content.get("few_shot", {}).items()}
+        found += [
+            ProbeRow(name, value["mean"], value["standard_error"], None, file.name)
+            for name, value in measured.items()
+            if value
+        ]
+    return found
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise HicoError(f"{path}: is damaged; remove it, and run what wrote it again") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _confusion(path: Path) -> np.ndarray | None:
+    """Counts of true and predicted classes of a finetuning's predictions.csv."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+        pairs = [(int(row["label"]), int(row["predicted"])) for row in rows if row["predicted"]]
+    except FileNotFoundError:
+        return None
+    except (KeyError, ValueError, TypeError) as error:
+        raise HicoError(f"{path}: is damaged; `hico finetune --resume` writes it again") from error
+    if not pairs:
+        return None
+    size = max(max(pair) for pair in pairs) + 1
+    counts = np.zeros((size, size), dtype=int)
+    np.add.at(counts, tuple(np.array(pairs).T), 1)
+    return counts
+
+
+def last_values(run: RunFacts, fields: Sequence[str]) -> dict[str, float | None]:
+    """The mean of each field over the last ten steps that have it."""
+    found = {}
+    for field in fields:
+        values = [line[field] for line in run.metrics if _is_number(line.get(field))][-10:]
+        found[field] = float(np.mean(values)) if values else None
+    return found

@@ -1,0 +1,397 @@
+"""The report of runs, or of a workspace, as one HTML file that needs no other and asks the network for nothing."""
+
+import base64
+import io
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from hico_core import __version__
+from hico_core.config import flat_values
+from hico_core.corpus.files import write_text
+from hico_core.errors import HicoError
+from hico_core.report import charts
+from hico_core.report.facts import CorpusFacts, Curve, RunFacts, last_values, read_corpus
+from hico_core.report.sample import Look, clips_as_drawn, data_of, look_through
+
+_QUALITY = 80  # of JPEG
+
+# Rows of a table of failures.
+_MOST_FAILURES = 100
+
+_CURVES: tuple[tuple[str, str, str, str], ...] = (
+    ("loss", "Loss", "loss", "It should fall, fast at first. Where it stays as it began, nothing is learned."),
+    ("visual", "Visual term", "visual", "It falls as near clips become more alike than clips of other videos."),
+    (
+        "topical",
+        "Topical term",
+        "topical",
+        "Guessing gives 0.98 at gamma 0.5; below it, the model knows clips of one video.",
+    ),
+    ("accuracy", "Accuracy in training", "part of the clips", "On the clips of each step; the test is what counts."),
+    ("lr", "Learning rate", "rate", "A straight line up, then a cosine down to 0."),
+    ("distance", "Largest distance of near clips", "seconds", "HiCo's gradual sampling: it grows as training goes on."),
+    (
+        "embedding_std",
+        "Spread of the embeddings",
+        "standard deviation",
+        "Falling to 0 is collapse: all clips get one embedding. Evenly spread ones of width D have 1 / sqrt(D).",
+    ),
+    (
+        "effective_rank",
+        "Directions that embeddings use",
+        "effective rank",
+        "It should stay well above 1; near 1, embeddings lie on a line.",
+    ),
+    (
+        "clips_per_second",
+        "Speed",
+        "clips a second",
+        "Even after the first steps; a dip is a wait for the disk or for other work.",
+    ),
+    ("data_seconds", "Waiting for clips", "seconds a step", "Near 0, the loader keeps up; else more workers help."),
+    (
+        "knn_accuracy",
+        "Nearest neighbours",
+        "accuracy",
+        "The part of the queries whose nearest neighbours vote for the right class.",
+    ),
+    ("val_accuracy", "Validation", "accuracy", "On videos that choose the checkpoint."),
+)
+
+
+class Figure(NamedTuple):
+    """A chart with what to look for."""
+
+    title: str
+    svg: Markup
+    caption: str
+
+
+class Picture(NamedTuple):
+    """A picture inside the page."""
+
+    uri: str
+    alt: str
+    width: int
+    height: int
+
+
+class ClipRow(NamedTuple):
+    """A clip as drawn, and as the model gets it."""
+
+    title: str
+    before: Picture
+    after: Picture
+
+
+class NeighbourRow(NamedTuple):
+    """A moment and those that are most alike."""
+
+    query: tuple[Picture, str]
+    matches: list[tuple[Picture, str]]
+
+
+class RunPart(NamedTuple):
+    """What the page says of one run."""
+
+    facts: RunFacts
+    clips: list[ClipRow]
+    neighbours: list[NeighbourRow]
+    map: Figure | None
+    confusion: Figure | None
+    spread: float | None  # mean similarity of different videos
+    notes: list[str]  # what is missing, and why
+
+
+class Table(NamedTuple):
+    """A sortable table; numbers are aligned to the right."""
+
+    caption: str
+    head: list[str]
+    rows: list[list[Any]]
+
+
+def write_report(
+    target: Path,
+    runs: Sequence[RunFacts],
+    corpus: CorpusFacts | None,
+    *,
+    on_part: Callable[[str], None] = lambda what: None,
+) -> Path:
+    """Write the page.
+
+    Args:
+        target: the file.
+        runs: from `read_run`; none for a workspace alone.
+        corpus: of the workspace; None where the runs lie in none.
+        on_part: told of each part as it is begun.
+
+    Raises:
+        HicoError: the disk has no room.
+
+    """
+    parts = [_run_part(run, on_part=on_part) for run in runs]
+    on_part("the page")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(
+        resources.files("hico_core.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
+    )
+    title = ", ".join(run.name for run in runs) or str(corpus.root if corpus else "")
+    page = template.render(
+        title=title,
+        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        versions=f"hico {__version__}, PyTorch {torch.__version__}, Python {platform.python_version()}",
+        summary=_summary(runs) if runs else None,
+        curves=_curve_figures(runs),
+        corpus=corpus,
+        corpus_table=_corpus_table(corpus) if corpus else None,
+        corpus_figures=_corpus_figures(corpus) if corpus else [],
+        failures=_failures(corpus) if corpus else None,
+        num_failures=len(corpus.failures) if corpus else 0,
+        most_failures=_MOST_FAILURES,
+        probes=_probe_table(runs),
+        runs=parts,
+        settings=_settings_table(runs) if runs else None,
+    )
+    write_text(target, page)
+    return target
+
+
+def corpus_of(runs: Sequence[RunFacts]) -> CorpusFacts | None:
+    """Of the workspace of the first run that lies in one."""
+    return next((read_corpus(run.root) for run in runs if run.root is not None), None)
+
+
+def _run_part(run: RunFacts, *, on_part: Callable[[str], None]) -> RunPart:
+    """Whatever cannot be shown becomes a note."""
+    notes = []
+    if run.num_unreadable:
+        notes.append(f"{run.num_unreadable} lines of metrics.jsonl are damaged or half-written, and left out.")
+    if not run.metrics:
+        notes.append("metrics.jsonl has no step yet, so there are no curves.")
+    if not run.checkpoints:
+        notes.append("There is no checkpoint yet.")
+    if run.root is None:
+        notes.append("The folder lies in no workspace, so neither videos nor clips can be shown.")
+    clips: list[ClipRow] = []
+    if run.root is not None and run.is_pretraining:
+        on_part(f"{run.name}: clips")
+        try:
+            clips = [
+                ClipRow(
+                    clip.title,
+                    _picture(_strip(clip.before), f"Frames of {clip.title} as they are, with the border of the crop"),
+                    _picture(_strip(clip.after), "The same frames as the model gets them"),
+                )
+                for clip in clips_as_drawn(run.config, run.root)
+            ]
+        except HicoError as error:
+            notes.append(f"No clips can be shown: {error}")
+    look = None
+    if run.root is not None and run.encoder is None:
+        notes.append("There is no exported encoder yet, so there are no neighbours and no map.")
+    elif run.root is not None and run.encoder is not None:
+        on_part(f"{run.name}: neighbours")
+        try:
+            look = look_through(run.encoder, run.root, data_of(run.config))
+        except HicoError as error:
+            notes.append(f"No neighbours and no map: {error}")
+    return RunPart(
+        run,
+        clips,
+        [] if look is None else _neighbour_rows(look),
+        None if look is None else _map(look),
+        None if run.confusion is None else _confusion_figure(run),
+        None if look is None else look.spread(),
+        notes,
+    )
+
+
+def _curve_figures(runs: Sequence[RunFacts]) -> list[Figure]:
+    figures = []
+    for field, title, y, caption in _CURVES:
+        curves = {name: run.curve(field) for name, run in _by_name(runs).items()}
+        known: dict[str, Curve] = {name: curve for name, curve in curves.items() if curve is not None}
+        if known:
+            figures.append(Figure(title, Markup(charts.lines(known, x="step", y=y)), caption))  # noqa: S704 - matplotlib escapes
+    return figures
+
+
+def _by_name(runs: Sequence[RunFacts]) -> Mapping[str, RunFacts]:
+    """Two runs of one name, of different workspaces, are told apart by their paths."""
+    names = [run.name for run in runs]
+    return {run.name if names.count(run.name) == 1 else str(run.path): run for run in runs}
+
+
+def _summary(runs: Sequence[RunFacts]) -> Table:
+    rows = []
+    for name, run in _by_name(runs).items():
+        last = last_values(run, ["loss", "clips_per_second", "effective_rank"])
+        steps = max((line["step"] for line in run.metrics), default=0)
+        seconds = sum(line["step_seconds"] for line in run.metrics if isinstance(line.get("step_seconds"), int | float))
+        waited = sum(line["data_seconds"] for line in run.metrics if isinstance(line.get("data_seconds"), int | float))
+        rows.append(
+            [
+                name,
+                "pretraining" if run.is_pretraining else "finetuning",
+                run.config.get("recipe") or f"finetune-{run.config.get('dataset')}",
+                steps,
+                _rounded(last["loss"], 4),
+                _rounded(last["effective_rank"], 1),
+                _rounded(last["clips_per_second"], 1),
+                f"{waited / seconds:.0%}" if seconds else "",
+                f"{seconds / 3600:.2f}",
+                ", ".join(f"{file} ({size / 1e6:.1f} MB)" for file, size in run.checkpoints) or "none",
+            ]
+        )
+    head = ["run", "kind", "recipe", "steps", "loss", "effective rank", "clips/s", "waiting", "hours", "checkpoints"]
+    return Table("Loss, rank and speed are means of the last ten steps.", head, rows)
+
+
+def _rounded(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _corpus_table(corpus: CorpusFacts) -> Table:
+    rows: list[list[Any]] = [[f"videos in {subset}", count] for subset, count in sorted(corpus.videos_of.items())]
+    shortest, longest = (corpus.durations.min(), corpus.durations.max()) if len(corpus.durations) else (0.0, 0.0)
+    rows += [
+        ["hours", f"{corpus.hours:.2f}"],
+        ["shortest, longest video (s)", f"{shortest:.1f}, {longest:.1f}"],
+        ["clips (rows of the index)", corpus.num_clips],
+        ["GB", f"{corpus.num_bytes / 1e9:.2f}"],
+        ["videos with a label", len(corpus.labels)],
+        ["videos that failed", len(corpus.failures)],
+    ]
+    return Table(f"The workspace {corpus.root}", ["what", "how much"], rows)
+
+
+def _corpus_figures(corpus: CorpusFacts) -> list[Figure]:
+    if not len(corpus.durations):
+        return []
+    return [
+        Figure(
+            "Lengths",
+            Markup(charts.histogram(corpus.durations, x="seconds", y="videos")),  # noqa: S704 - matplotlib escapes
+            "Videos shorter than one clip are left out of training.",
+        ),
+        Figure(
+            "Frame rates",
+            Markup(charts.histogram(corpus.rates, x="frames a second, on the average", y="videos")),  # noqa: S704
+            "Clips are drawn in seconds, so rates may differ.",
+        ),
+        Figure(
+            "Picture sizes",
+            Markup(charts.bars(corpus.sizes[:8], x="videos")),  # noqa: S704 - matplotlib escapes
+            "The most frequent ones, in pixels.",
+        ),
+    ]
+
+
+def _failures(corpus: CorpusFacts) -> Table:
+    rows = [[line.source, line.stage, line.error, line.attempts] for line in corpus.failures[:_MOST_FAILURES]]
+    return Table("Videos that could not be used, and why", ["source", "stage", "reason", "attempts"], rows)
+
+
+def _probe_table(runs: Sequence[RunFacts]) -> Table | None:
+    by_name = _by_name(runs)
+    measured = {name: {row.probe: row for row in run.probes} for name, run in by_name.items()}
+    probes = list(dict.fromkeys(probe for rows in measured.values() for probe in rows))
+    if not probes:
+        return None
+    table = []
+    for probe in probes:
+        found = [rows.get(probe) for rows in measured.values()]
+        chance = next((row.chance for row in found if row is not None and row.chance is not None), None)
+        table.append(
+            [
+                probe,
+                *("" if row is None else _percent(row.accuracy, row.standard_error) for row in found),
+                "" if chance is None else _percent(chance, None),
+            ]
+        )
+    return Table("Percent right", ["probe", *by_name, "chance"], table)
+
+
+def _percent(value: float, error: float | None) -> str:
+    return f"{100 * value:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
+
+
+def _settings_table(runs: Sequence[RunFacts]) -> Table:
+    """All settings, those in which runs differ first."""
+    by_name = _by_name(runs)
+    settings = {name: flat_values(run.config) for name, run in by_name.items()}
+    keys = list(dict.fromkeys(key for values in settings.values() for key in values))
+    rows = [[key, *(str(values.get(key, "")) for values in settings.values())] for key in keys]
+    rows.sort(key=lambda row: len(set(row[1:])) == 1)
+    return Table("Settings; those in which the runs differ come first", ["setting", *by_name], rows)
+
+
+def _neighbour_rows(look: Look) -> list[NeighbourRow]:
+    return [
+        NeighbourRow(
+            (_picture(query.frame, f"A frame of {query.video_id}"), f"{query.video_id} at {query.seconds:.1f} s"),
+            [
+                (
+                    _picture(match.moment.frame, f"A frame of {match.moment.video_id}"),
+                    f"{match.moment.video_id} at {match.moment.seconds:.1f} s, similarity {match.similarity:.3f}",
+                )
+                for match in matches
+            ],
+        )
+        for query, matches in look.neighbours()
+        if matches
+    ]
+
+
+def _map(look: Look) -> Figure:
+    places, shares = look.map()
+    if places.shape[1] < 2:
+        return Figure("Map of the features", Markup(""), "There are too few clips for a map.")
+    labelled = any(moment.label is not None for moment in look.moments)
+    groups = [("no label" if m.label is None else f"class {m.label}") if labelled else m.video_id for m in look.moments]
+    first, second = (
+        f"direction {place} ({share:.0%} of the variance)" for place, share in zip((1, 2), shares, strict=True)
+    )
+    colours = "class" if labelled else "video"
+    return Figure(
+        f"Map of the features, coloured by {colours}",
+        Markup(charts.scatter(places, groups, x=first, y=second)),  # noqa: S704 - matplotlib escapes
+        f"Each dot is a clip (PCA of {len(look.moments)} clips). Dots of one {colours} that lie together say that the "
+        "encoder sees what they share.",
+    )
+
+
+def _confusion_figure(run: RunFacts) -> Figure:
+    assert run.confusion is not None
+    return Figure(
+        "Confusion",
+        Markup(charts.confusion(run.confusion)),  # noqa: S704 - matplotlib escapes
+        "Right answers lie on the diagonal; a bright spot beside it is a class that is taken for another.",
+    )
+
+
+def _strip(frames: Sequence[Image.Image]) -> Image.Image:
+    """Frames side by side."""
+    strip = Image.new("RGB", (sum(frame.width for frame in frames), max(frame.height for frame in frames)))
+    left = 0
+    for frame in frames:
+        strip.paste(frame, (left, 0))
+        left += frame.width
+    return strip
+
+
+def _picture(image: Image.Image, alt: str) -> Picture:
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=_QUALITY)
+    uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return Picture(uri, alt, image.width, image.height)

@@ -1,0 +1,158 @@
+"""A look through a run's encoder at some videos of its workspace: neighbours, and a map."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from hico_core.config import Config, DataConfig, FinetuneConfig, compose_config
+from hico_core.corpus.cache import LocalCache, default_cache_folder
+from hico_core.corpus.index import read_index_table
+from hico_core.data.dataset import ClipDataset
+from hico_core.data.pictures import clip_around
+from hico_core.data.preview import ClipPreview, preview_clips
+from hico_core.data.sampling import clip_span_seconds
+from hico_core.data.videos import COLUMNS, IndexedVideos
+from hico_core.errors import BadVideo, HicoError
+from hico_core.interop.checkpoints import load_encoder
+from hico_core.model.pooling import PooledEncoder
+from hico_core.training.encoder import encode_clips
+from hico_core.training.loop import max_distance
+
+# As many as keep a report of the paper's model under 20 s on two cores.
+_VIDEOS, _CLIPS_OF_EACH = 24, 3
+_NEIGHBOURS, _QUERIES = 4, 6
+_PREVIEWED = 3
+
+
+class Moment(NamedTuple):
+    """A clip of a video."""
+
+    video_id: str
+    seconds: float  # its middle
+    label: int | None
+    frame: Image.Image  # its middle one, as the encoder sees it
+
+
+class Match(NamedTuple):
+    """A moment that is like another."""
+
+    moment: Moment
+    similarity: float  # cosine
+
+
+class Look(NamedTuple):
+    """What an encoder says of some moments."""
+
+    moments: list[Moment]
+    features: np.ndarray  # (N, F)
+
+    def neighbours(self) -> list[tuple[Moment, list[Match]]]:
+        """For some moments, those of other videos that are most alike."""
+        units = self.features / np.linalg.norm(self.features, axis=1, keepdims=True).clip(1e-12)
+        similarity = units @ units.T
+        ids = np.array([moment.video_id for moment in self.moments])
+        similarity[ids[:, None] == ids[None, :]] = -np.inf
+        queries = np.linspace(0, len(ids) - 1, min(_QUERIES, len(ids))).astype(int)
+        return [
+            (
+                self.moments[query],
+                [
+                    Match(self.moments[place], float(similarity[query, place]))
+                    for place in np.argsort(-similarity[query], kind="stable")[:_NEIGHBOURS]
+                    if np.isfinite(similarity[query, place])
+                ],
+            )
+            for query in dict.fromkeys(queries.tolist())
+        ]
+
+    def map(self) -> tuple[np.ndarray, np.ndarray]:
+        """The two directions in which the features differ most: places (N, 2), and each one's part of the variance."""
+        centred = self.features - self.features.mean(axis=0)
+        left, values, _ = np.linalg.svd(centred, full_matrices=False)
+        shares = values**2 / max((values**2).sum(), 1e-12)
+        return (left * values)[:, :2], shares[:2]
+
+    def spread(self) -> float:
+        """Mean cosine similarity of moments of different videos: near 1 where the encoder tells nothing apart."""
+        units = self.features / np.linalg.norm(self.features, axis=1, keepdims=True).clip(1e-12)
+        ids = np.array([moment.video_id for moment in self.moments])
+        different = ids[:, None] != ids[None, :]
+        return float((units @ units.T)[different].mean()) if different.any() else float("nan")
+
+
+def look_through(encoder: Path, root: Path, data: DataConfig) -> Look:
+    """Encode some clips of some of a workspace's videos, evenly spread over both.
+
+    Videos that cannot be read are left out.
+
+    Raises:
+        HicoError: none can be read, or the encoder cannot.
+
+    """
+    backbone, picture = load_encoder(encoder)
+    index = read_index_table(root, columns=COLUMNS)
+    videos = IndexedVideos(index, root=root, shortest_seconds=_span(data))
+    cache = LocalCache(Path(data.cache_dir or default_cache_folder()), size_bytes=int(data.cache_gb * 1e9))
+    moments: list[Moment] = []
+    clips: list[torch.Tensor] = []
+    reason = "there are none that are long enough"
+    for number in _spread_over(len(videos), _VIDEOS):
+        try:
+            for part in range(_CLIPS_OF_EACH):
+                seconds = videos.duration_seconds(number) * (part + 0.5) / _CLIPS_OF_EACH
+                clip = clip_around(videos.pieces(number), seconds, data=data, picture=picture, cache=cache)
+                frame = Image.fromarray(clip[len(clip) // 2].numpy())
+                moments.append(Moment(videos.video_id(number), seconds, videos.label(number), frame))
+                clips.append(clip)
+        except BadVideo as bad:
+            reason = str(bad)
+    # Videos differ in shape, their middle squares do not where pictures are scaled to one side.
+    shape = clips[0].shape if clips else None
+    same = [place for place, clip in enumerate(clips) if clip.shape == shape]
+    if not same:
+        raise HicoError(f"{root}: no video can be read; {reason}")
+    features = encode_clips(PooledEncoder(backbone), torch.stack([clips[place] for place in same]), picture)
+    return Look([moments[place] for place in same], features.numpy())
+
+
+def _span(data: DataConfig) -> float:
+    return clip_span_seconds(num_frames=data.num_frames, frame_stride=data.frame_stride, target_fps=data.target_fps)
+
+
+def _spread_over(total: int, count: int) -> Sequence[int]:
+    return sorted({round(place) for place in np.linspace(0, total - 1, min(count, total))}) if total else []
+
+
+def clips_as_drawn(settings: dict[str, object], root: Path) -> list[ClipPreview]:
+    """Clips of some videos as a pretraining run draws and augments them half-way.
+
+    Raises:
+        HicoError: no video can be decoded.
+
+    """
+    config = compose_config(Config, settings, origin="config.yaml")
+    data = config.data
+    index = read_index_table(root, columns=COLUMNS)
+    videos = IndexedVideos(index, root=root, subset="train", shortest_seconds=_span(data))
+    if not len(videos):
+        raise HicoError(f"{root}: no training video is long enough for a clip")
+    return preview_clips(
+        ClipDataset(videos, data=data, sampling=config.sampling, augment=config.augment),
+        videos,
+        data=data,
+        augment=config.augment,
+        samples=_PREVIEWED,
+        max_distance_seconds=max_distance(0.5, config.sampling),
+        seed=config.train.seed,
+    )
+
+
+def data_of(settings: dict[str, object]) -> DataConfig:
+    """How a run reads clips, of either kind of training."""
+    if "sampling" in settings:
+        return compose_config(Config, settings, origin="config.yaml").data
+    return compose_config(FinetuneConfig, settings, origin="config.yaml").data

@@ -1,0 +1,212 @@
+"""A report says what a folder holds, whatever its state, and is a page that a browser shows without the network."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from browsers import opened
+from commands import TINY, assert_one_line, hico
+from made_videos import numbered_video
+
+from hico_core.report.charts import lines
+from hico_core.report.facts import Curve, read_run
+from hico_core.report.sample import Look, Moment
+
+# A name that would run a program if a page took it for markup.
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a video that failed and two runs, one of which has an evil name and a probe."""
+    folder = tmp_path_factory.mktemp("report")
+    for number in range(4):
+        numbered_video(folder / f"videos/v{number}.mp4", seconds=6 + number)
+    (folder / "videos" / f"{EVIL}.mp4").write_bytes(b"no video")
+    root = folder / "root"
+    assert hico("split", folder / "videos", root=root).returncode == 3
+    assert hico("index", root=root).returncode == 0
+    for name, epochs in (("one", "3"), ("two", "2")):
+        done = hico("pretrain", *TINY, "--epochs", epochs, "--name", name, "-o", "data.workers=0", root=root)
+        assert done.returncode == 0, done.stderr
+    (root / "runs" / "two").rename(root / "runs" / EVIL)
+    scores = [{"probe": "action-linear", "accuracy": 0.5, "chance": 0.125}]
+    (root / "runs" / EVIL / "segment_probes.json").write_text(json.dumps({"scores": scores}))
+    return root
+
+
+@pytest.fixture(scope="module")
+def page(root: Path) -> Path:
+    done = hico("report", root / "runs" / "one", root / "runs" / EVIL)
+    assert done.returncode == 0, done.stderr
+    path = root / "runs" / "one" / "report.html"
+    assert done.stdout.strip() == str(path)
+    return path
+
+
+@pytest.mark.parametrize("width", [400, 1600])
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_a_browser_shows_it_without_the_network(page: Path, width: int, colours: Literal["light", "dark"]) -> None:
+    with opened(page, width=width, colours=colours) as visit:
+        visit.page.wait_for_load_state("networkidle")
+        assert visit.complaints == []
+        assert [url for url in visit.requests if not url.startswith(("file:", "data:"))] == []
+        assert len([url for url in visit.requests if url.startswith("file:")]) == 1
+        # Nothing is wider than the window; wide tables scroll inside it.
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert visit.page.locator("img:not([alt]), img[alt='']").count() == 0
+        assert visit.page.locator("[role=img]:not([aria-label])").count() == 0
+        assert visit.page.locator("figure figcaption").count() == visit.page.locator("figure").count() > 15
+        pictures = visit.page.locator("img")
+        pictures.last.scroll_into_view_if_needed()
+        assert visit.page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)") is True
+        ink, paper = (
+            visit.page.evaluate(f"getComputedStyle(document.body).{of}") for of in ("color", "backgroundColor")
+        )
+        assert (brightness(ink) > brightness(paper)) == (colours == "dark")
+        axis = visit.page.locator("figure svg text").first
+        assert axis.evaluate("e => getComputedStyle(e).fill") == ink
+
+
+def brightness(colour: str) -> int:
+    return sum(int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(","))
+
+
+def test_tables_are_sorted_by_value_from_the_keyboard(page: Path) -> None:
+    with opened(page, width=1600) as visit:
+        table = visit.page.locator("#runs table")
+        head = table.locator("th", has_text="steps")
+
+        def steps() -> list[str]:
+            return table.locator("tbody tr td:nth-child(4)").all_text_contents()
+
+        assert steps() == ["6", "4"]
+        head.locator("button").focus()
+        visit.page.keyboard.press("Enter")
+        assert (steps(), head.get_attribute("aria-sort")) == (["4", "6"], "ascending")
+        visit.page.keyboard.press("Enter")
+        assert (steps(), head.get_attribute("aria-sort")) == (["6", "4"], "descending")
+        visit.page.keyboard.press("Home")
+        visit.page.goto(page.absolute().as_uri())
+        visit.page.keyboard.press("Tab")
+        assert visit.page.evaluate("document.activeElement.textContent") == "To the content"
+
+
+def test_names_with_markup_are_text(page: Path) -> None:
+    with opened(page, width=1600) as visit:
+        assert EVIL in visit.page.locator("h1").inner_text()
+        assert EVIL in visit.page.locator("#corpus").inner_text()  # the failed video's source
+        assert visit.page.locator("img[src=x]").count() == 0
+        assert visit.complaints == []
+
+
+def test_it_says_what_it_was_trained_on_and_what_came_out(page: Path) -> None:
+    text = page.read_text()
+    assert len(text) < 6e6
+    for said in ("videos that failed", "action-linear", "train.epochs", "Nearest neighbours", "PCA of"):
+        assert said in text
+    with opened(page, width=1600) as visit:
+        probes = visit.page.locator("#probes tbody tr").all_inner_texts()
+        assert [row.split() for row in probes] == [["action-linear", "50.0", "12.5"]]
+        # The setting in which the two runs differ stands first.
+        assert "train.epochs" in visit.page.locator("#settings tbody tr").first.inner_text() or (
+            "warmup" in visit.page.locator("#settings tbody tr").first.inner_text()
+        )
+
+
+def test_a_workspace_without_a_run(root: Path, tmp_path: Path) -> None:
+    done = hico("report", root, "--output", tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "page.html").read_text()
+    assert "videos in train" in text
+    assert "What failed" in text
+    assert "Curves" not in text
+
+
+def test_a_run_that_has_not_come_far(root: Path, tmp_path: Path) -> None:
+    """No checkpoint, no encoder, half a line of metrics: each is a note, and the rest is shown."""
+    run = root / "runs" / "broken"
+    shutil.copytree(root / "runs" / "one", run)
+    try:
+        shutil.rmtree(run / "checkpoints")
+        shutil.rmtree(run / "export")
+        metrics = (run / "metrics.jsonl").read_text()
+        (run / "metrics.jsonl").write_text(metrics[: len(metrics) // 2] + '\n{"step": NaN, "loss": 1}\n[1]\n')
+        done = hico("report", run)
+        assert done.returncode == 0, done.stderr
+        text = (run / "report.html").read_text()
+        assert "no checkpoint yet" in text
+        assert "no exported encoder yet" in text
+        assert "3 lines of metrics.jsonl are damaged or half-written" in text
+        assert "Clips as drawn" in text
+        (run / "metrics.jsonl").unlink()
+        assert hico("report", run).returncode == 0
+        assert "has no step yet" in (run / "report.html").read_text()
+    finally:
+        shutil.rmtree(run)
+
+
+def test_a_run_outside_of_a_workspace(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "runs" / "one", tmp_path / "elsewhere")
+    assert hico("report", tmp_path / "elsewhere").returncode == 0
+    assert "lies in no workspace" in (tmp_path / "elsewhere" / "report.html").read_text()
+
+
+def test_what_is_no_run_is_refused(root: Path, tmp_path: Path) -> None:
+    assert_one_line(hico("report", tmp_path), 2, str(tmp_path), "neither a run", "nor a workspace")
+    assert hico("report", root, root / "runs" / "one").returncode == 2
+    assert hico("report", root / "runs" / "one", root / "runs" / "one").returncode == 2
+    probes = root / "runs" / "one" / "segment_probes.json"
+    probes.write_text("{")
+    assert_one_line(hico("report", root / "runs" / "one"), 1, str(probes), "damaged")
+    probes.unlink()
+
+
+def test_long_runs_become_curves_of_means(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("sampling: {}\n")
+    rows = ({"step": step, "loss": float(step), "knn_accuracy": None, "lr": float("nan")} for step in range(1, 100_001))
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = read_run(tmp_path)
+    curve = run.curve("loss")
+    assert curve is not None
+    assert len(curve.steps) == 600
+    assert np.allclose(curve.steps, curve.values)
+    assert curve.values[0] == np.arange(1, 168).mean()  # 100,000 steps in 600 parts: the first ones have 167
+    assert run.curve("knn_accuracy") is None
+    assert run.curve("lr") is None
+    assert run.num_unreadable == 0
+
+
+def test_neighbours_are_of_other_videos_and_the_map_keeps_distances() -> None:
+    """Against the definition, one by one."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    moments = [Moment(f"v{place // 2}", float(place % 2), None, Image.new("RGB", (4, 4))) for place in range(10)]
+    features = rng.normal(size=(10, 2))
+    look = Look(moments, features)
+    for query, matches in look.neighbours():
+        row = features[moments.index(query)]
+        similar = sorted(
+            (float(row @ other / np.linalg.norm(row) / np.linalg.norm(other)), moment.video_id, moment.seconds)
+            for other, moment in zip(features, moments, strict=True)
+            if moment.video_id != query.video_id
+        )[::-1]
+        found = [(match.similarity, match.moment.video_id, match.moment.seconds) for match in matches]
+        assert [one[1:] for one in found] == [one[1:] for one in similar[:4]]
+        assert np.allclose([one[0] for one in found], [one[0] for one in similar[:4]])
+    places, shares = look.map()
+    between = np.linalg.norm(features[:, None] - features[None, :], axis=2)
+    assert np.allclose(np.linalg.norm(places[:, None] - places[None, :], axis=2), between)
+    assert np.isclose(shares.sum(), 1)
+
+
+def test_names_in_charts_are_text() -> None:
+    curve = Curve(np.array([1.0, 2.0]), np.array([1.0, 2.0]))
+    svg = lines({"a<b>&$x$": curve, "_hidden": curve}, x="x", y="y")
+    assert "a&lt;b&gt;&amp;$x$" in svg
+    assert "_hidden" in svg
+    assert "<script" not in svg
