@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
 from hico_core.corpus.cache import LocalCache, default_cache_folder
 from hico_core.data.augment import AugmentDraw, cut, draw_augmentation
-from hico_core.data.reading import KeptFrames, read_clip
+from hico_core.data.reading import kept_frames, read_clip
 from hico_core.data.sampling import clip_span_seconds, clip_windows
 from hico_core.data.videos import IndexedVideos
 from hico_core.errors import BadVideo
@@ -81,7 +81,7 @@ class ClipDataset(Dataset[Sample]):
     ) -> None:
         self._videos = videos
         self.cache = LocalCache(Path(data.cache_dir or default_cache_folder()), size_bytes=int(data.cache_gb * 1e9))
-        self._kept = KeptFrames(size_bytes=int(data.memory_gb * 1e9)) if data.memory_gb else None
+        self._kept = kept_frames(data)
         self._data = data
         self._sampling = sampling
         self._augment = augment

@@ -9,7 +9,7 @@ from hico_core.config import AugmentConfig, DataConfig
 from hico_core.corpus.cache import LocalCache
 from hico_core.data.augment import cut, draw_augmentation
 from hico_core.data.dataset import ClipRequest, Sample, with_substitutes
-from hico_core.data.reading import decode_pieces, local_pieces, times_of_frames
+from hico_core.data.reading import KeptFrames, decode_pieces, kept_frames, local_pieces, times_of_frames
 from hico_core.data.sampling import frames_shown_at, random_view_indices
 from hico_core.data.videos import IndexedVideos, Piece
 
@@ -19,7 +19,9 @@ def count_and_rate(pieces: list[Piece]) -> tuple[int, float]:
     return sum(piece.num_frames for piece in pieces), pieces[0].fps
 
 
-def read_numbered(pieces: list[Piece], frames: list[int], *, data: DataConfig, cache: LocalCache) -> Tensor:
+def read_numbered(
+    pieces: list[Piece], frames: list[int], *, data: DataConfig, cache: LocalCache, kept: KeptFrames | None = None
+) -> Tensor:
     """Decode frames of a video: (len(frames), H, W, 3) uint8.
 
     Args:
@@ -27,6 +29,7 @@ def read_numbered(pieces: list[Piece], frames: list[int], *, data: DataConfig, c
         frames: numbers at the video's average rate, ascending. Where the rate varies, those that are shown then.
         data: how to decode.
         cache: for files in buckets.
+        kept: frames that need not be decoded again.
 
     Raises:
         BadVideo: a file cannot be fetched or decoded.
@@ -42,7 +45,7 @@ def read_numbered(pieces: list[Piece], frames: list[int], *, data: DataConfig, c
         if pieces[0].variable_fps:
             times = times_of_frames(local)
             frames = frames_shown_at(times, [frame / pieces[0].fps for frame in frames])
-        return decode_pieces(local, frames, decoder=data.decoder, short_side=data.short_side)
+        return decode_pieces(local, frames, decoder=data.decoder, short_side=data.short_side, kept=kept)
 
 
 class RandomViews(Dataset[Sample]):
@@ -53,6 +56,7 @@ class RandomViews(Dataset[Sample]):
         self._data = data
         self._augment = augment
         self._cache = cache
+        self._kept = kept_frames(data)
 
     def __getitem__(self, request: ClipRequest) -> Sample:
         """Make one item. The same request gives the same item, in any process; nothing is raised for bad videos."""
@@ -69,7 +73,7 @@ class RandomViews(Dataset[Sample]):
                 target_fps=data.target_fps,
                 rng=rng,
             )
-            frames_THWC = read_numbered(pieces, frames, data=data, cache=self._cache)
+            frames_THWC = read_numbered(pieces, frames, data=data, cache=self._cache, kept=self._kept)
             draw = draw_augmentation(frames_THWC.shape[1], frames_THWC.shape[2], self._augment, rng=rng)
             window = (frames[0] / fps, frames[-1] / fps)
             return Sample([cut(frames_THWC, draw.crop).clone()], [draw], self._videos.video_id(video), [window], [])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hico_core.config import DataConfig
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.probe import probe
@@ -93,6 +94,11 @@ class KeptFrames:
             self._free -= frames.nbytes
             self._kept[key] = frames
         return self._kept[key][[number - piece.first_frame for number in numbers]]
+
+
+def kept_frames(data: DataConfig) -> KeptFrames | None:
+    """What a reading process keeps with these settings; None if nothing."""
+    return KeptFrames(size_bytes=int(data.memory_gb * 1e9)) if data.memory_gb else None
 
 
 def read_clip(

@@ -12,7 +12,7 @@ VIDEOS_PER_STEP = 16
 
 # The usual rate of AdamW for all arms, and those that are tried for each.
 RATE = 3e-3
-RATES = (1e-3, 3e-3, 1e-2)
+RATES = (1.5e-3, 3e-3, 6e-3)
 
 _WARMUP_PART = 0.05
 
@@ -98,8 +98,9 @@ _AUGMENT = {
     "crop_jitter": [198, 280],
     "brightness": 0.4,
     "contrast": 0.4,
-    "saturation": 0.4,
-    "hue": 0.1,
+    "saturation": 0.8,
+    "hue": 0.3,
+    "grey_probability": 0.4,
     "blur_probability": 0.0,
 }
 
