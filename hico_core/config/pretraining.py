@@ -127,6 +127,11 @@ class Config(BaseModel, frozen=True, extra="forbid"):
                 f"sampling.start_seconds={sampling.start_seconds} is more than sampling.end_seconds="
                 f"{sampling.end_seconds}: the distance of near clips grows"
             )
+        if loss.topical_ids == "mixed" and self.train.batch_size < sampling.clips_per_video:
+            raise ValueError(
+                "loss.topical_ids=mixed takes clips of as many videos as there are clips of one; "
+                f"train.batch_size must be at least {sampling.clips_per_video}"
+            )
         if self.train.compile and self.train.recompute:
             raise ValueError("train.compile and train.recompute do not work together; choose one")
         require_warmup_fits(self.optim.warmup_epochs, self.train.epochs)

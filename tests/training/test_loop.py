@@ -18,6 +18,7 @@ from made_videos import numbered_video
 from safetensors.torch import load_file
 
 from hico_core.config import Config, load_config
+from hico_core.convert import convert
 from hico_core.corpus.files import lock
 from hico_core.corpus.ids import find_sources
 from hico_core.corpus.index import build_index
@@ -141,6 +142,24 @@ def test_stopped_and_resumed_equals_never_stopped(root: Path, tmp_path: Path, un
     assert_same_run(tmp_path, undisturbed)
 
 
+def test_adamw_goes_on_exactly_too(root: Path, tmp_path: Path) -> None:
+    adamw = ("optim.name=adamw", "optim.weight_decay=0.01", "data.memory_gb=1")
+    run(tiny(*adamw), root, tmp_path / "whole")
+    run(tiny(*adamw, "train.max_steps=2"), root, tmp_path / "parts")
+    run(tiny(*adamw), root, tmp_path / "parts", resume=True)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+    with pytest.raises(HicoError, match="trained with adamw, which the authors' code does not have"):
+        convert(tmp_path / "whole/checkpoints/last.pt", tmp_path / "theirs.pyth", to="authors")
+    assert "encoder" in convert(tmp_path / "whole/checkpoints/last.pt", tmp_path / "e.safetensors", to="safetensors")
+
+
+def test_decoded_frames_that_are_kept_change_nothing(root: Path, tmp_path: Path, undisturbed: Path) -> None:
+    run(tiny("data.memory_gb=1"), root, tmp_path / "all")
+    run(tiny("data.memory_gb=0.003"), root, tmp_path / "some")  # one piece of 150 frames of 64 x 85
+    for kept in ("all", "some"):
+        assert_same_run(tmp_path / kept, undisturbed)
+
+
 def test_a_signal_ends_with_a_checkpoint(root: Path, tmp_path: Path, undisturbed: Path) -> None:
     stop = StopRequest()
 
@@ -215,6 +234,7 @@ def test_resume_without_a_checkpoint_starts(root: Path, tmp_path: Path) -> None:
         ("hacs-hico-l", ["optim.warmup_epochs=1", "augment.blur=gaussian"]),
         ("k400-hico-l", ["loss.topical_weight=0", "sampling.topical=false", "sampling.clips_per_video=2"]),
         ("uk400-hico-l", ["sampling.distance=fixed", "data.decoder=pyav"]),
+        ("hacs-hico-s", ["loss.topical_ids=mixed", "train.batch_size=3"]),
     ],
 )
 def test_recipes_run(root: Path, tmp_path: Path, base: str, overrides: list[str]) -> None:

@@ -6,11 +6,20 @@ import pytest
 import torch
 from goldens import assert_close, load_arrays, load_json
 
+from hico_core.config import OptimConfig
 from hico_core.interop.weights import export_state_dict
+from hico_core.model.encoders import hico_model
 from hico_core.model.hico import HicoModel
-from hico_core.training.optim import LARS, parameter_groups
+from hico_core.training.optim import LARS, build_optimizer, parameter_groups
 
 GOLDEN = load_arrays("lars.npz")
+
+
+def test_adamw_decays_all_but_batch_norms_and_starts_at_the_warm_up() -> None:
+    optimizer = build_optimizer(hico_model("s3dg-tiny"), OptimConfig(name="adamw", weight_decay=0.1))
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert {(group["weight_decay"], group["lr"]) for group in optimizer.param_groups} == {(0.0, 0.001), (0.1, 0.001)}
+    assert isinstance(build_optimizer(hico_model("s3dg-tiny"), OptimConfig()), LARS)
 
 
 def test_lars_steps() -> None:
