@@ -1,0 +1,63 @@
+"""The demo goes the whole way, goes on where it was stopped, and says what it shows, whichever way the numbers fall."""
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import assert_one_line, hico
+
+from hico_cli import demo as demo_command
+from hico_core.corpus.files import lock
+from hico_core.evidence.demo import DEMO_ARMS, DemoResult, sentence
+from hico_core.evidence.segments import Score
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("demo") / "root"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo_command, "_STEPS", 3)
+        done = hico("demo", "--root", root, "--videos", "48")
+    assert done.returncode == 0, done.stderr
+    for said in ("what moves how", "never trained", "SimCLR", "HiCo", "not a result on HACS", "hico report"):
+        assert said in done.stdout
+    return root
+
+
+def test_it_leaves_runs_that_can_be_looked_at(root: Path) -> None:
+    runs = [root / "runs" / arm for arm in ("simclr-far-3", "hico")]
+    for run in runs:
+        assert (run / "export/encoder.safetensors").is_file()
+        assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
+    done = hico("report", *runs)
+    assert done.returncode == 0, done.stderr
+    assert "action-linear" in (runs[0] / "report.html").read_text()
+
+
+def test_again_it_trains_nothing_and_says_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_command, "_STEPS", 3)
+    before = (root / "runs/hico/metrics.jsonl").read_text()
+    first, second = (hico("demo", "--root", root, "--videos", "48", "--json") for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert json.loads(first.stdout) == json.loads(second.stdout)
+    assert (root / "runs/hico/metrics.jsonl").read_text() == before
+
+
+def test_another_seed_wants_another_folder(root: Path) -> None:
+    assert_one_line(hico("demo", "--root", root, "--videos", "48", "--seed", "8"), 2, "seed 1", "new folder")
+    with lock(root / ".demo.lock", refusal=""):
+        assert_one_line(hico("demo", "--root", root, "--videos", "48"), 1, "another demo runs here")
+    assert hico("demo", "--root", root, "--design", "fillers").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("random", "far", "hico_", "said"),
+    [
+        (0.4, 0.3, 0.7, "less of what happens in a clip than an encoder that was never trained"),
+        (0.3, 0.4, 0.7, "knows best"),
+        (0.3, 0.7, 0.4, "does not know best"),
+    ],
+)
+def test_the_sentence_is_what_the_numbers_say(random: float, far: float, hico_: float, said: str) -> None:
+    values = zip(DEMO_ARMS, (random, far, hico_), strict=True)
+    assert said in sentence(DemoResult({arm: [Score("action-linear", value, 0.1)] for arm, value in values}, []))
