@@ -10,9 +10,12 @@ from hico_core.config import Config, FinetuneConfig, compose_config
 # Videos a step, and clips of each in arms with three of them; arms with two see the fewer clips.
 VIDEOS_PER_STEP = 16
 
-# The usual rate of AdamW for all arms, and those that are tried for each.
-RATE = 3e-3
+# Rates of AdamW that are tried for each arm, and the middle one, for an arm that was not tried.
 RATES = (1.5e-3, 3e-3, 6e-3)
+RATE = 3e-3
+
+# What `hico benchmark --part rates` chose on the tuning seed (docs/results.md), for `hico demo`.
+CHOSEN_RATES = {"simclr-far-3": 3e-3, "hico": 6e-3}
 
 _WARMUP_PART = 0.05
 

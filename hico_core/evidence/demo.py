@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hico_core.corpus.files import lock, write_text
-from hico_core.evidence.arms import FAR_3, HICO, RATE
+from hico_core.evidence.arms import CHOSEN_RATES, FAR_3, HICO
 from hico_core.evidence.cells import Cell, Corpus, Place, encoder_of, prepare_corpus, probe_cell, segment_clips
 from hico_core.evidence.corpus import read_labels
 from hico_core.evidence.segments import Score
@@ -77,7 +77,9 @@ def run_demo(
         labels = prepare_corpus(corpus, place, videos=videos, workers=processes, on_video=on_video)
         on_progress(_MADE_PART, "reading what the encoders will be asked about")
         clips = segment_clips(place, labels)
-        cells = {arm: Cell(corpus, arm, 0 if arm == "random" else steps, RATE) for arm in DEMO_ARMS}
+        cells = {
+            arm: Cell(corpus, arm, steps if arm in CHOSEN_RATES else 0, CHOSEN_RATES.get(arm, 0.0)) for arm in DEMO_ARMS
+        }
         trained = [cell for cell in cells.values() if cell.steps]
         _train(trained, place, processes=processes, on_progress=on_progress)
         scores = {}

@@ -1,0 +1,221 @@
+"""Tables and figures of docs/results.md from what `hico benchmark` measured.
+
+    python scripts/results_page.py FOLDER
+
+FOLDER is the benchmark's. Its results.parquet is copied to docs/measurements/benchmark.parquet; the parts of
+docs/results.md between `<!-- begin NAME -->` and `<!-- end NAME -->` and the figures are written anew.
+"""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hico_core.evidence.arms import CONTROLS, FAR_3, HICO, MEANINGS
+from hico_core.evidence.benchmark import LONG_STEPS, LOOK, STEPS, TUNING_SEED, chosen_rates, write_results
+from hico_core.evidence.findings import SUCCESS, Difference, paired, table_of, verdicts
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+PROBES = {
+    "action-linear": "action",
+    "action-knn": "action, k-NN",
+    "scene-linear": "scene (40)",
+    "topic-linear": "topic (10)",
+    "topic-knn": "topic, k-NN",
+    "topic-r1": "topic R@1",
+    "video-r1": "same video R@1",
+}
+
+# Pairs whose difference says what one part of HiCo does.
+PAIRS = (
+    (HICO.name, FAR_3.name),
+    (HICO.name, "random"),
+    (FAR_3.name, "random"),
+    (HICO.name, "simclr-near"),
+    (HICO.name, "visual-topical"),
+    ("visual-topical", "visual"),
+    (HICO.name, "hico-mixed-ids"),
+    (HICO.name, "visual-topical-0.3s"),
+    (HICO.name, "visual-topical-0.5s"),
+)
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def setting(
+    results: pd.DataFrame, *, design: str, look: float = LOOK, trimmed: bool = False, steps: int = STEPS
+) -> pd.DataFrame:
+    """The rows of one setting, with those arms that are never trained beside them."""
+    chosen = results[(results["design"] == design) & (results["look"] == look) & (results["seed"] != TUNING_SEED)]
+    trained = (chosen["steps"] == steps) & (chosen["trimmed"] == trimmed)
+    return chosen[trained | (chosen["steps"] == 0)]
+
+
+def arms_table(rows: pd.DataFrame, *, arms: list[str]) -> str:
+    """Arms by probes."""
+    table = table_of(rows, list(PROBES), arms)
+    counts = rows.groupby("arm")["seed"].nunique()
+    lines = [
+        [arm, MEANINGS[arm], str(counts[arm]), *values]
+        for arm, values in zip(table.index, table.to_numpy().tolist(), strict=True)
+    ]
+    return markdown(["arm", "what it is", "seeds", *PROBES.values()], lines)
+
+
+def said(difference: Difference) -> str:
+    """In points."""
+    mean, error = 100 * difference.mean, 100 * difference.standard_error
+    return f"{mean:+.1f} ± {error:.1f}, {difference.won} of {difference.num_seeds}"
+
+
+def pairs_table(rows: pd.DataFrame) -> str:
+    """Paired differences of the action and the topic."""
+    lines = []
+    for arm, baseline in PAIRS:
+        found = [
+            paired(rows, arm, baseline, probe) for probe in ("action-linear", "action-knn", "topic-linear", "topic-knn")
+        ]
+        if found[0].num_seeds > 1:
+            lines.append([f"{arm} - {baseline}", *map(said, found)])
+    return markdown(["points, seeds won", "action", "action, k-NN", "topic", "topic, k-NN"], lines)
+
+
+def rule_table(results: pd.DataFrame) -> str:
+    """What the rule says."""
+    lines = [[v.setting, said(v.difference), "met" if v.met else "**not met**"] for v in verdicts(results, steps=STEPS)]
+    return f"> {SUCCESS}\n\n" + markdown(["setting", "HiCo - SimCLR-far, seeds won", "rule"], lines)
+
+
+def seeds_table(results: pd.DataFrame) -> str:
+    """The action by seed, for the arms of `hico demo`."""
+    rows = setting(results, design="scenes")
+    chosen = rows[(rows["probe"] == "action-linear") & rows["arm"].isin(["random", FAR_3.name, HICO.name])]
+    table = (100 * chosen.pivot(index="seed", columns="arm", values="accuracy")).round(1)
+    lines = [
+        [str(seed), *(f"{row[arm]:.1f}" for arm in ("random", FAR_3.name, HICO.name))] for seed, row in table.iterrows()
+    ]
+    return markdown(["seed", "never trained", "SimCLR-far", "HiCo"], lines)
+
+
+def rates_table(results: pd.DataFrame) -> str:
+    """What chose the rates."""
+    tried = results[
+        (results["seed"] == TUNING_SEED) & (results["probe"] == "action-linear") & (results["steps"] == STEPS)
+    ]
+    chosen = chosen_rates(results)
+    rates = sorted(set(tried["rate"].tolist()))
+    percent = {
+        (arm, rate): f"{100 * accuracy:.1f}"
+        for arm, rate, accuracy in zip(*(tried[name].tolist() for name in ("arm", "rate", "accuracy")), strict=True)
+    }
+    lines = [
+        [arm, *(f"**{percent[arm, rate]}**" if chosen[arm] == rate else percent[arm, rate] for rate in rates)]
+        for arm in MEANINGS
+        if arm in chosen
+    ]
+    return markdown(["arm", *(f"rate {rate:g}" for rate in rates)], lines)
+
+
+def looks_table(results: pd.DataFrame) -> str:
+    """The action against how strongly the videos' looks differ."""
+    lines = []
+    for look in sorted(results["look"].unique()):
+        rows = setting(results, design="scenes", look=look)
+        arms = ("random", FAR_3.name, HICO.name)
+        table = table_of(rows[rows["arm"].isin(arms)], ["action-linear", "video-r1"], list(arms))
+        if len(table) == len(arms):
+            difference = paired(rows, HICO.name, FAR_3.name, "action-linear")
+            lines.append([f"{look:g}", *table["action-linear"], said(difference), *table["video-r1"]])
+    head = ["look", "never trained", "SimCLR-far", "HiCo", "HiCo - SimCLR-far, seeds won"]
+    return markdown([*head, *(f"same video R@1, {arm}" for arm in ("never trained", "SimCLR-far", "HiCo"))], lines)
+
+
+def draw_seeds(results: pd.DataFrame, target: Path) -> None:
+    """The action, a line a seed, in each setting."""
+    panels = [("without fillers", "scenes", False), ("with fillers", "fillers", False), ("trimmed", "scenes", True)]
+    arms = ("random", FAR_3.name, HICO.name)
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    for axes, (title, design, trimmed) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
+        rows = setting(results, design=design, trimmed=trimmed)
+        rows = rows[rows["probe"] == "action-linear"]
+        table = 100 * rows[rows["arm"].isin(arms)].pivot(index="seed", columns="arm", values="accuracy")
+        for _, row in table.iterrows():
+            axes.plot(range(3), [row.get(arm) for arm in arms], "o-", color="#0072b2", alpha=0.45, markersize=4)
+        axes.axhline(12.5, color="#8a8a8a", linestyle=":", linewidth=1)
+        axes.set_xticks(range(3), ["never trained", "SimCLR-far", "HiCo"])
+        axes.set_title(title)
+        axes.set_ylim(0, 100)
+    figure.axes[0].set_ylabel("action, percent right")
+    figure.savefig(target, metadata={"Date": None})
+
+
+def draw_distances(results: pd.DataFrame, target: Path) -> None:
+    """The action against the largest distance of near clips, growing to it or always that."""
+    rows = setting(results, design="scenes")
+    rows = rows[rows["probe"] == "action-linear"]
+    growing = {0.5: "hico-0.5s", 1.0: "hico", 2.0: "hico-2s", 4.0: "hico-4s"}
+    fixed = {0.3: "visual-topical-0.3s", 0.5: "visual-topical-0.5s", 1.0: "visual-topical"}
+    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for name, arms, colour in (("growing to it", growing, "#0072b2"), ("always that", fixed, "#d55e00")):
+        found = {at: 100 * rows[rows["arm"] == arm]["accuracy"] for at, arm in arms.items()}
+        known = {at: values for at, values in found.items() if len(values)}
+        means, errors = [float(v.mean()) for v in known.values()], [float(v.sem()) for v in known.values()]
+        axes.errorbar(list(known), means, yerr=errors, fmt="o-", color=colour, label=name, capsize=3)
+    anywhere = 100 * rows[rows["arm"] == "hico-any"]["accuracy"]
+    if len(anywhere):
+        axes.errorbar([8], [float(anywhere.mean())], yerr=[float(anywhere.sem())], fmt="s", color="#0072b2", capsize=3)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([0.3, 0.5, 1, 2, 4, 8], ["0.3", "0.5", "1", "2", "4", "anywhere"])
+    axes.set_xlabel("largest distance of near clips, seconds")
+    axes.set_ylabel("action, percent right")
+    axes.legend(frameon=False)
+    figure.savefig(target, metadata={"Date": None})
+
+
+def main() -> None:
+    """Write everything anew."""
+    folder = Path(sys.argv[1])
+    shutil.copyfile(write_results(folder), DOCS / "measurements" / "benchmark.parquet")
+    results = pd.read_parquet(DOCS / "measurements" / "benchmark.parquet")
+    main_arms = [arm for arm in MEANINGS if arm not in {control.name for control in CONTROLS}]
+    controls = [FAR_3.name, HICO.name, "visual-topical", *(control.name for control in CONTROLS)]
+    scenes, fillers = (setting(results, design=design) for design in ("scenes", "fillers"))
+    cells = results.drop_duplicates(["design", "look", "seed", "arm", "steps", "rate", "trimmed"])
+    parts = {
+        "rule": rule_table(results),
+        "seeds": seeds_table(results),
+        "scenes": arms_table(scenes, arms=main_arms),
+        "scenes pairs": pairs_table(scenes),
+        "fillers": arms_table(fillers, arms=main_arms),
+        "fillers pairs": pairs_table(fillers),
+        "trimmed": arms_table(setting(results, design="scenes", trimmed=True), arms=main_arms),
+        "controls": arms_table(scenes, arms=controls),
+        "looks": looks_table(results),
+        "long": arms_table(setting(results, design="scenes", steps=LONG_STEPS), arms=main_arms),
+        "rates": rates_table(results),
+        "hours": f"{len(cells)} cells, {cells['seconds'].sum() / 3600:.1f} hours of one core for trainings and probes, "
+        "beside other work on the machine.",
+    }
+    page = DOCS / "results.md"
+    text = page.read_text()
+    for name, part in parts.items():
+        marked = re.compile(f"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+        if not marked.search(text):
+            sys.exit(f"{page}: has no part {name}")
+        text = marked.sub(lambda found, part=part: f"{found[1]}{part}\n{found[2]}", text)  # type: ignore[misc]
+    page.write_text(text)
+    draw_seeds(results, DOCS / "figures" / "action-by-seed.svg")
+    draw_distances(results, DOCS / "figures" / "action-by-distance.svg")
+
+
+if __name__ == "__main__":
+    main()
