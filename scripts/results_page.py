@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from hico_core.evidence.arms import CONTROLS, FAR_3, HICO, MEANINGS
 from hico_core.evidence.benchmark import LONG_STEPS, LOOK, STEPS, TUNING_SEED, chosen_rates, write_results
 from hico_core.evidence.findings import SUCCESS, Difference, paired, table_of, verdicts
+from hico_core.transfer.probe import mean_and_error
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -161,18 +162,20 @@ def draw_distances(results: pd.DataFrame, target: Path) -> None:
     """The action against the largest distance of near clips, growing to it or always that."""
     rows = setting(results, design="scenes")
     rows = rows[rows["probe"] == "action-linear"]
-    growing = {0.5: "hico-0.5s", 1.0: "hico", 2.0: "hico-2s", 4.0: "hico-4s"}
+    growing = {0.5: "hico-0.5s", 1.0: "hico", 2.0: "hico-2s", 4.0: "hico-4s", 8.0: "hico-any"}
     fixed = {0.3: "visual-topical-0.3s", 0.5: "visual-topical-0.5s", 1.0: "visual-topical"}
     figure = Figure(figsize=(5.4, 3.4), layout="constrained")
     axes = figure.subplots()
+    accuracies: dict[str, list[float]] = {arm: [] for arm in rows["arm"].unique()}
+    for arm, accuracy in zip(rows["arm"].tolist(), rows["accuracy"].tolist(), strict=True):
+        accuracies[arm].append(100 * accuracy)
     for name, arms, colour in (("growing to it", growing, "#0072b2"), ("always that", fixed, "#d55e00")):
-        found = {at: 100 * rows[rows["arm"] == arm]["accuracy"] for at, arm in arms.items()}
-        known = {at: values for at, values in found.items() if len(values)}
-        means, errors = [float(v.mean()) for v in known.values()], [float(v.sem()) for v in known.values()]
+        known = {at: mean_and_error(accuracies[arm]) for at, arm in arms.items() if arm in accuracies}
+        means, errors = (
+            [found.mean for found in known.values()],
+            [found.standard_error or 0 for found in known.values()],
+        )
         axes.errorbar(list(known), means, yerr=errors, fmt="o-", color=colour, label=name, capsize=3)
-    anywhere = 100 * rows[rows["arm"] == "hico-any"]["accuracy"]
-    if len(anywhere):
-        axes.errorbar([8], [float(anywhere.mean())], yerr=[float(anywhere.sem())], fmt="s", color="#0072b2", capsize=3)
     axes.set_xscale("log", base=2)
     axes.set_xticks([0.3, 0.5, 1, 2, 4, 8], ["0.3", "0.5", "1", "2", "4", "anywhere"])
     axes.set_xlabel("largest distance of near clips, seconds")

@@ -119,7 +119,7 @@ class ClipDataset(Dataset[Sample]):
     def _read_crop(self, video: int, window: tuple[float, float], rng: random.Random) -> tuple[Tensor, AugmentDraw]:
         """Decode one clip and cut its crop, (T, H, W, 3) uint8; the rest of its augmentation is only drawn."""
         frames_THWC = read_clip(
-            self._videos.pieces(video),
+            self._videos.pieces(video, window),
             window,
             num_frames=self._data.num_frames,
             decoder=self._data.decoder,

@@ -116,9 +116,22 @@ class IndexedVideos:
         """Time from a video's first frame to the end of its last."""
         return float(self._durations[video])
 
-    def pieces(self, video: int) -> list[Piece]:
-        """A video's parts in time order."""
+    def pieces(self, video: int, window: tuple[float, float] | None = None) -> list[Piece]:
+        """A video's parts in time order.
+
+        Args:
+            video: its position.
+            window: only those that hold the frames shown in [start, end); at a hole, the one before it. That takes the
+                same time however long the video is.
+
+        """
         columns = self._columns
+        first, last = int(self._first[video]), int(self._last[video])
+        if window is not None:
+            starts = columns["start_seconds"][first : last + 1]
+            begin = max(int(np.searchsorted(starts, window[0], side="right")) - 1, 0)
+            end = max(int(np.searchsorted(starts, window[1], side="left")), begin + 1)
+            first, last = first + begin, first + end - 1
         return [
             Piece(
                 path_of(self._root, self._paths[row].as_py()),
@@ -130,5 +143,5 @@ class IndexedVideos:
                 size_bytes=int(columns["size_bytes"][row]),
                 short_side=int(min(columns["width"][row], columns["height"][row])),
             )
-            for row in range(self._first[video], self._last[video] + 1)
+            for row in range(first, last + 1)
         ]

@@ -156,6 +156,15 @@ def gather_objects(own: Item, world: World) -> list[Item]:
     return found
 
 
+def gather_to_first(own: Item, world: World) -> list[Item]:
+    """What each process has, in order of rank, in the first process; nothing in the others."""
+    if world.size == 1:
+        return [own]
+    found: list[Item] = [own] * world.size if world.is_first else []
+    dist.gather_object(own, found if world.is_first else None)
+    return found
+
+
 def from_first(own: Item, world: World) -> Item:
     """What the first process has, given to all; of the others, it does not matter what they have."""
     if world.size == 1:

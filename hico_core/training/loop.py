@@ -38,7 +38,7 @@ from hico_core.model.encoders import embedding_dim, hico_model
 from hico_core.model.hico import HicoModel
 from hico_core.training.checkpoint import Content
 from hico_core.training.collapse import CollapseWatch
-from hico_core.training.distributed import World, gather_objects, share_batch_norms, share_of
+from hico_core.training.distributed import World, gather_to_first, share_batch_norms, share_of
 from hico_core.training.hardware import DeviceName, Precision, choose_precision, keep_freed_memory
 from hico_core.training.knn import knn_accuracy, read_features
 from hico_core.training.log import StepMetrics, require_wandb
@@ -365,7 +365,10 @@ def _do_step(step: Step, run: Run, config: Config, parts: Prepared, world: World
 
 
 def _knn_accuracy(parts: Prepared, config: Config, world: World) -> float | None:
-    """Accuracy of nearest neighbours on the labelled list, each process reading its part; None without a list."""
+    """Accuracy of nearest neighbours on the labelled list, each process reading its part.
+
+    None without a list, and in all processes but the first, which alone compares.
+    """
     if not parts.labelled:
         return None
     found = read_features(
@@ -376,7 +379,9 @@ def _knn_accuracy(parts: Prepared, config: Config, world: World) -> float | None
         precision=parts.precision,
         workers=parts.workers,
     )
-    together = [part for part in gather_objects(found, world) if part.labels]
+    together = [part for part in gather_to_first(found, world) if part.labels]
+    if not world.is_first:
+        return None
     features = torch.cat([part.features for part in together]) if together else torch.empty(0, 0)
     labels = torch.tensor([label for part in together for label in part.labels])
     return knn_accuracy(features, labels, k=config.eval.knn_neighbours)

@@ -71,6 +71,17 @@ def test_frames_across_files(case: dict[str, Any]) -> None:
     assert per_file == case["selection"]
 
 
+def test_pieces_of_a_window_are_found_among_all(videos: IndexedVideos) -> None:
+    """The quick way against the slow one, at every border and around it, on videos with and without holes."""
+    for video in range(len(videos)):
+        whole = videos.pieces(video)
+        borders = [piece.start_seconds for piece in whole] + [videos.duration_seconds(video)]
+        moments = [border + offset for border in borders for offset in (-0.5, -1e-9, 0.0, 1e-9, 0.5)]
+        for start in moments:
+            for end in (start, start + 0.1, start + 2.1, start + 6.0):
+                assert videos.pieces(video, (start, end)) == pieces_of_window(whole, (start, end)), (start, end)
+
+
 def test_at_a_hole_the_file_before_it_is_read() -> None:
     pieces = [Piece(Path("a"), 0.0, 120, 30.0, True), Piece(Path("b"), 10.7, 120, 30.0, True)]
     assert [p.path.name for p in pieces_of_window(pieces, (5.0, 7.0))] == ["a"]
