@@ -132,6 +132,8 @@ class Config(BaseModel, frozen=True, extra="forbid"):
                 "loss.topical_ids=mixed takes clips of as many videos as there are clips of one; "
                 f"train.batch_size must be at least {sampling.clips_per_video}"
             )
+        if loss.topical_ids == "mixed" and loss.topical_pairs == "global":
+            raise ValueError("loss.topical_ids=mixed mixes the clips of one process; take loss.topical_pairs=local")
         if self.train.compile and self.train.recompute:
             raise ValueError("train.compile and train.recompute do not work together; choose one")
         require_warmup_fits(self.optim.warmup_epochs, self.train.epochs)

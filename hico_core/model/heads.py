@@ -43,20 +43,33 @@ class TopicHead(nn.Module):
         self.pair = nn.Linear(2 * out_dim, 2 * out_dim)
         self.score = nn.Linear(2 * out_dim, 1)
 
-    def forward(self, features_NF: Tensor, join: Callable[[Tensor], Tensor] = lambda rows: rows) -> Tensor:
-        """(N, F) -> (N, N, 2) raw scores: [i, j, 0] has clip i first, [i, j, 1] has clip j first.
+    def forward(self, features_NF: Tensor, gather: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """(N, F) -> (N, A, 2) raw scores: [i, j, 0] has clip i first, [i, j, 1] has clip j first.
 
         Args:
             features_NF: of the encoder.
-            join: puts more rows to the projected (N, D) ones, such as those of other processes.
+            gather: from the projected clips of one process, (N, D), to those of all of them, (A, D), with which its own
+                are paired; None: with each other, A = N.
 
         The first layer of the classifier sees the pair [u_i; u_j]. It is linear, so it is computed once
-        for each clip in each place and added, instead of once for each of the N * N pairs.
+        for each clip in each place and added, instead of once for each of the N * A pairs.
         """
-        u_ND = join(self.projection(features_NF))
+        u_ND = self.projection(features_NF)
         first_MD, second_MD = self.pair.weight.chunk(2, dim=1)
-        first_NM = F.linear(u_ND, first_MD, self.pair.bias)
-        second_NM = F.linear(u_ND, second_MD)
-        hidden_NNM = (first_NM[:, None, :] + second_NM[None, :, :]).relu()
-        score_NN = self.score(hidden_NNM).squeeze(-1)
-        return torch.stack([score_NN, score_NN.T], dim=-1)
+        if gather is None:
+            first_NM, second_NM = F.linear(u_ND, first_MD, self.pair.bias), F.linear(u_ND, second_MD)
+            score_NN = self._scores(first_NM, second_NM)
+            return torch.stack([score_NN, score_NN.T], dim=-1)
+        all_AD = gather(u_ND.detach())
+        # Each pair of two clips stands in the rows of both, once with either one as a constant. So that a clip has the
+        # gradient of all pairs that it is in, its own rows count twice.
+        u_ND = 2 * u_ND - u_ND.detach()
+        as_first_NA = self._scores(F.linear(u_ND, first_MD, self.pair.bias), F.linear(all_AD, second_MD))
+        as_second_AN = self._scores(F.linear(all_AD, first_MD, self.pair.bias), F.linear(u_ND, second_MD))
+        return torch.stack([as_first_NA, as_second_AN.T], dim=-1)
+
+    def _scores(self, first_XM: Tensor, second_YM: Tensor) -> Tensor:
+        """Of all pairs, (X, Y)."""
+        hidden_XYM = (first_XM[:, None, :] + second_YM[None, :, :]).relu()
+        scores: Tensor = self.score(hidden_XYM).squeeze(-1)
+        return scores

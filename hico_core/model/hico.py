@@ -14,7 +14,7 @@ class Outputs(NamedTuple):
     """What the losses need. N = videos * clips per video, the clips of one video side by side."""
 
     embeddings: Tensor  # (N, 128) unit vectors
-    topic_logits: Tensor | None  # (N, N, 2); None where the model has no topical head
+    topic_logits: Tensor | None  # (N, N or all, 2); None where the model has no topical head
 
 
 class HicoModel(nn.Module):
@@ -41,12 +41,12 @@ class HicoModel(nn.Module):
         self.visual_head = visual_head or ProjectionHead()
         self.topic_head = (topic_head or TopicHead()) if topical else None
 
-    def forward(self, clips: Tensor, join_topics: Callable[[Tensor], Tensor] = lambda rows: rows) -> Outputs:
+    def forward(self, clips: Tensor, gather_topics: Callable[[Tensor], Tensor] | None = None) -> Outputs:
         """(B, K, 3, T, H, W): K clips of each of B videos.
 
         Args:
             clips: the videos.
-            join_topics: see `TopicHead`.
+            gather_topics: see `TopicHead`.
 
         """
         maps = self.backbone(clips.flatten(0, 1))
@@ -54,5 +54,5 @@ class HicoModel(nn.Module):
         with torch.autocast(clips.device.type, enabled=False):
             exact = torch.float32 if maps.dtype == torch.bfloat16 else maps.dtype
             features_NF = maps.mean(dim=(2, 3, 4), dtype=exact)
-            topic_logits = self.topic_head(features_NF, join_topics) if self.topic_head is not None else None
+            topic_logits = self.topic_head(features_NF, gather_topics) if self.topic_head is not None else None
             return Outputs(self.visual_head(features_NF), topic_logits)

@@ -66,8 +66,8 @@ def info_nce(embeddings: Tensor, *, clips_per_video: int, temperature: float) ->
     same_NN = _same_video(len(embeddings), clips_per_video, embeddings.device)
     negatives_N1 = raw_NN.masked_fill(same_NN, 0).sum(dim=1, keepdim=True)
     loss_NN = -(positive_NN / (positive_NN + negatives_N1)).log()
-    others_NN = same_NN.clone().fill_diagonal_(False)
-    return loss_NN[others_NN].mean()
+    others_NN = same_NN & ~torch.eye(len(same_NN), dtype=torch.bool, device=same_NN.device)
+    return (loss_NN * others_NN).sum() / (len(loss_NN) * (clips_per_video - 1))
 
 
 def visual_loss(embeddings: Tensor, *, clips_per_video: int, temperature: float) -> Tensor:
@@ -95,7 +95,7 @@ def visual_loss(embeddings: Tensor, *, clips_per_video: int, temperature: float)
     return -(positive_A / (positive_A + negatives_N[anchor_A])).log().mean()
 
 
-def topical_loss(topic_logits: Tensor, *, clips_per_video: int, gamma: float = 0.5) -> Tensor:
+def topical_loss(topic_logits: Tensor, *, clips_per_video: int, gamma: float = 0.5, first_row: int = 0) -> Tensor:
     """HiCo's topical consistency: tell pairs of clips of one video from pairs of different videos.
 
     Focal-weighted binary cross entropy with q = sigmoid(score):
@@ -104,9 +104,10 @@ def topical_loss(topic_logits: Tensor, *, clips_per_video: int, gamma: float = 0
     though there are far more negative pairs.
 
     Args:
-        topic_logits: (N, N, 2) raw scores of both orders of each pair.
+        topic_logits: (N, A, 2) raw scores of both orders of each pair, of one process's N clips with all A.
         clips_per_video: K, at least 2.
         gamma: 0 is plain cross entropy; larger values weaken the pairs that are already right.
+        first_row: place of the first of the N clips among the A.
 
     Returns:
         A scalar.
@@ -115,20 +116,23 @@ def topical_loss(topic_logits: Tensor, *, clips_per_video: int, gamma: float = 0
         UsageError: the clips are all of one video, so there is no negative pair.
 
     """
-    N = len(topic_logits)
-    if clips_per_video >= N:
+    N, A, _ = topic_logits.shape
+    if clips_per_video >= A:
         raise UsageError(
             "the topical loss compares videos of one process, so each process needs at least 2: "
             "raise --batch-size or set loss.topical_weight=0"
         )
-    same_NN = _same_video(N, clips_per_video, topic_logits.device)
-    positive_NN = same_NN.clone().fill_diagonal_(False)
-    q_NN2 = topic_logits.sigmoid()
-    q_pos = q_NN2[positive_NN]
-    q_neg = q_NN2[~same_NN]
-    positive_term = ((1 - q_pos) ** gamma * (q_pos + _LOG_EPS).log()).mean()
-    negative_term = (q_neg**gamma * (1 - q_neg + _LOG_EPS).log()).mean()
-    return -positive_term - negative_term
+    same_NA1 = _same_video(A, clips_per_video, topic_logits.device)[first_row : first_row + N, :, None]
+    itself_NA1 = torch.eye(A, dtype=torch.bool, device=topic_logits.device)[first_row : first_row + N, :, None]
+    q_NA2 = topic_logits.sigmoid()
+    # Pairs of the other kind are set to a constant and weigh nothing, which spares a GPU counting those that are left;
+    # and no root of 0, whose slope is infinite, comes near a gradient that is not wanted.
+    is_positive = same_NA1 & ~itself_NA1
+    q_pos, q_neg = q_NA2.where(is_positive, 0.5), q_NA2.where(~same_NA1, 0.5)
+    positives = (1 - q_pos) ** gamma * (q_pos + _LOG_EPS).log() * is_positive
+    negatives = q_neg**gamma * (1 - q_neg + _LOG_EPS).log() * ~same_NA1
+    num_positives, num_negatives = 2 * N * (clips_per_video - 1), 2 * N * (A - clips_per_video)
+    return -positives.sum() / num_positives - negatives.sum() / num_negatives
 
 
 def mixed_videos(topic_logits: Tensor, *, clips_per_video: int) -> Tensor:
@@ -154,12 +158,14 @@ def hico_loss(
     visual_weight: float = 1.0,
     topical_weight: float = 1.0,
     world_size: int = 1,
+    first_row: int = 0,
 ) -> HicoLoss:
     """Visual plus topical consistency.
 
     Args:
         embeddings: (N, D) unit vectors of all processes, video-major.
-        topic_logits: (M, M, 2) scores of this process's clips; M = N with one process. None: no topical term.
+        topic_logits: (M, M, 2) scores of this process's clips with each other, or (M, N, 2) with all; None: no topical
+            term.
         clips_per_video: K.
         temperature: of the visual term.
         gamma: of the topical term.
@@ -167,13 +173,14 @@ def hico_loss(
         topical_weight: factor of the topical term in the total.
         world_size: number of processes. Every process computes the whole visual term but has a gradient only
             through its own rows, and gradients are averaged afterwards: the factor undoes the average.
+        first_row: see `topical_loss`.
 
     """
     visual = visual_loss(embeddings, clips_per_video=clips_per_video, temperature=temperature)
     total = visual_weight * world_size * visual
     if topic_logits is None:
         return HicoLoss(total, visual.detach(), None)
-    topical = topical_loss(topic_logits, clips_per_video=clips_per_video, gamma=gamma)
+    topical = topical_loss(topic_logits, clips_per_video=clips_per_video, gamma=gamma, first_row=first_row)
     return HicoLoss(total + topical_weight * topical, visual.detach(), topical.detach())
 
 

@@ -117,7 +117,7 @@ def share_of(items: list[Item], world: World) -> list[Item]:
     return items[world.rank * each : (world.rank + 1) * each]
 
 
-def gather_rows(rows: Tensor, world: World, *, gradient_scale: float = 1.0) -> Tensor:
+def gather_rows(rows: Tensor, world: World) -> Tensor:
     """The rows (n, ...) of all processes in order of rank, (size * n, ...).
 
     Gradients flow through this process's own rows only; those of the others are constants here, and have their
@@ -126,15 +126,13 @@ def gather_rows(rows: Tensor, world: World, *, gradient_scale: float = 1.0) -> T
     Args:
         rows: of this process; as many as every other has.
         world: this process among all.
-        gradient_scale: factor of the gradient of the own rows.
 
     """
     if world.size == 1:
         return rows
     parts = [torch.empty_like(rows) for _ in range(world.size)]
     dist.all_gather(parts, rows.detach().contiguous())
-    constant = rows.detach() * (1 - gradient_scale)
-    parts[world.rank] = rows if gradient_scale == 1.0 else rows * gradient_scale + constant
+    parts[world.rank] = rows
     return torch.cat(parts)
 
 

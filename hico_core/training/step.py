@@ -37,6 +37,7 @@ def compute_loss(outputs: Outputs, loss: LossConfig, *, clips_per_video: int, wo
         visual_weight=loss.visual_weight,
         topical_weight=loss.topical_weight,
         world_size=world.size,
+        first_row=world.rank * len(outputs.embeddings) if loss.topical_pairs == "global" else 0,
     )
 
 
@@ -64,8 +65,7 @@ def train_step(
     outputs: Outputs
     with torch.autocast(clips.device.type, torch.bfloat16, enabled=precision.is_bf16):
         if loss.topical_pairs == "global":
-            # The weights after the gathering see all pairs in every process, so only the rows' own gradient is scaled.
-            outputs = model(clips, lambda rows: gather_rows(rows, world, gradient_scale=world.size))
+            outputs = model(clips, lambda rows: gather_rows(rows, world))
         else:
             outputs = model(clips)
     losses = compute_loss(outputs, loss, clips_per_video=clips.shape[1], world=world)
