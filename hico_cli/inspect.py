@@ -50,29 +50,10 @@ def _describe(path: Path, *, as_json: bool) -> None:
 
 def _draw(root: "Location", picture: Path, *, samples: int, at: float, recipe: str, seed: int) -> None:
     from hico_cli.config import load_pretraining
-    from hico_core.corpus.index import read_index_table
-    from hico_core.data.dataset import ClipDataset
     from hico_core.data.preview import contact_sheet
-    from hico_core.data.sampling import clip_span_seconds
-    from hico_core.data.videos import COLUMNS, IndexedVideos
-    from hico_core.errors import HicoError
-    from hico_core.training.loop import max_distance
+    from hico_core.report.sample import clips_as_drawn
 
-    config = load_pretraining(recipe)
-    data = config.data
-    span = clip_span_seconds(num_frames=data.num_frames, frame_stride=data.frame_stride, target_fps=data.target_fps)
-    videos = IndexedVideos(read_index_table(root, columns=COLUMNS), root=root, subset="train", shortest_seconds=span)
-    if not len(videos):
-        raise HicoError(f"{root}: no training video is as long as one clip, {span:.2f} s")
-    sheet = contact_sheet(
-        ClipDataset(videos, data=data, sampling=config.sampling, augment=config.augment),
-        videos,
-        data=data,
-        augment=config.augment,
-        samples=samples,
-        max_distance_seconds=max_distance(at, config.sampling),
-        seed=seed,
-    )
+    sheet = contact_sheet(clips_as_drawn(load_pretraining(recipe), root, samples=samples, at=at, seed=seed))
     picture.parent.mkdir(parents=True, exist_ok=True)
     beside = picture.with_name(f".{picture.name}.tmp.png")
     sheet.save(beside)

@@ -32,7 +32,7 @@ class ClipPreview(NamedTuple):
     after: list[Image.Image]
 
 
-def contact_sheet(
+def preview_clips(
     dataset: ClipDataset,
     videos: IndexedVideos,
     *,
@@ -41,8 +41,8 @@ def contact_sheet(
     samples: int,
     max_distance_seconds: float | None,
     seed: int,
-) -> Image.Image:
-    """Clips of some videos, a row a clip: frames as they are, with the crop, then as the model gets them.
+) -> list[ClipPreview]:
+    """The clips of some videos, as drawn and as augmented.
 
     Args:
         dataset: makes the items.
@@ -57,30 +57,6 @@ def contact_sheet(
         HicoError: no video can be decoded.
 
     """
-    return _paste(
-        preview_clips(
-            dataset,
-            videos,
-            data=data,
-            augment=augment,
-            samples=samples,
-            max_distance_seconds=max_distance_seconds,
-            seed=seed,
-        )
-    )
-
-
-def preview_clips(
-    dataset: ClipDataset,
-    videos: IndexedVideos,
-    *,
-    data: DataConfig,
-    augment: AugmentConfig,
-    samples: int,
-    max_distance_seconds: float | None,
-    seed: int,
-) -> list[ClipPreview]:
-    """The rows of a contact sheet; see there."""
     chosen = random.Random(seed).sample(range(len(videos)), min(samples, len(videos)))
     rows: list[ClipPreview] = []
     for position, video in enumerate(chosen):
@@ -145,8 +121,8 @@ def _framed(frame_HWC: Tensor, draw: AugmentDraw) -> Image.Image:
     return _image(torch.from_numpy(np.array(picture)))
 
 
-def _paste(rows: list[ClipPreview]) -> Image.Image:
-    """All rows below each other, each under its title."""
+def contact_sheet(rows: Sequence[ClipPreview]) -> Image.Image:
+    """A row a clip under its title: frames as they are, with the crop, then as the model gets them."""
     before_width = max(sum(picture.width for picture in row.before) for row in rows)
     after_width = max(sum(picture.width for picture in row.after) for row in rows)
     height = _TEXT + _TILE + _GAP

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from hico_core import __version__
-from hico_core.config import flat_values
+from hico_core.config import Config, compose_config, flat_values
 from hico_core.corpus.files import write_text
 from hico_core.errors import HicoError
 from hico_core.report import charts
@@ -23,6 +23,9 @@ from hico_core.report.facts import CorpusFacts, Curve, RunFacts, last_values, re
 from hico_core.report.sample import Look, clips_as_drawn, data_of, look_through
 
 _QUALITY = 80  # of JPEG
+
+# Videos whose clips are shown.
+_PREVIEWED = 3
 
 # Rows of a table of failures.
 _MOST_FAILURES = 100
@@ -186,13 +189,14 @@ def _run_part(run: RunFacts, *, on_part: Callable[[str], None]) -> RunPart:
     if run.root is not None and run.is_pretraining:
         on_part(f"{run.name}: clips")
         try:
+            config = compose_config(Config, run.config, origin=str(run.path / "config.yaml"))
             clips = [
                 ClipRow(
                     clip.title,
                     _picture(_strip(clip.before), f"Frames of {clip.title} as they are, with the border of the crop"),
                     _picture(_strip(clip.after), "The same frames as the model gets them"),
                 )
-                for clip in clips_as_drawn(run.config, run.root)
+                for clip in clips_as_drawn(config, run.root, samples=_PREVIEWED, at=0.5, seed=config.train.seed)
             ]
         except HicoError as error:
             notes.append(f"No clips can be shown: {error}")

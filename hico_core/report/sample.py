@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from hico_core.config import Config, DataConfig, FinetuneConfig, compose_config
+from hico_core.corpus.addresses import Location
 from hico_core.corpus.cache import LocalCache, default_cache_folder
 from hico_core.corpus.index import read_index_table
 from hico_core.data.dataset import ClipDataset
@@ -25,7 +26,6 @@ from hico_core.training.loop import max_distance
 # As many as keep a report of the paper's model under 20 s on two cores.
 _VIDEOS, _CLIPS_OF_EACH = 24, 3
 _NEIGHBOURS, _QUERIES = 4, 6
-_PREVIEWED = 3
 
 
 class Moment(NamedTuple):
@@ -127,27 +127,33 @@ def _spread_over(total: int, count: int) -> Sequence[int]:
     return sorted({round(place) for place in np.linspace(0, total - 1, min(count, total))}) if total else []
 
 
-def clips_as_drawn(settings: dict[str, object], root: Path) -> list[ClipPreview]:
-    """Clips of some videos as a pretraining run draws and augments them half-way.
+def clips_as_drawn(config: Config, root: Location, *, samples: int, at: float, seed: int) -> list[ClipPreview]:
+    """Clips of some videos as a pretraining run draws and augments them.
+
+    Args:
+        config: of the run.
+        root: the workspace.
+        samples: how many videos, at most.
+        at: progress of the run, 0 to 1, which decides how far near clips lie apart.
+        seed: of the choice and of everything drawn.
 
     Raises:
-        HicoError: no video can be decoded.
+        HicoError: no video is long enough, or none can be decoded.
 
     """
-    config = compose_config(Config, settings, origin="config.yaml")
     data = config.data
     index = read_index_table(root, columns=COLUMNS)
     videos = IndexedVideos(index, root=root, subset="train", shortest_seconds=_span(data))
     if not len(videos):
-        raise HicoError(f"{root}: no training video is long enough for a clip")
+        raise HicoError(f"{root}: no training video is as long as one clip, {_span(data):.2f} s")
     return preview_clips(
         ClipDataset(videos, data=data, sampling=config.sampling, augment=config.augment),
         videos,
         data=data,
         augment=config.augment,
-        samples=_PREVIEWED,
-        max_distance_seconds=max_distance(0.5, config.sampling),
-        seed=config.train.seed,
+        samples=samples,
+        max_distance_seconds=max_distance(at, config.sampling),
+        seed=seed,
     )
 
 
