@@ -31,8 +31,9 @@ class FinetuneTrainConfig(BaseModel, frozen=True, extra="forbid"):
     max_steps: int | None = Field(None, ge=1)
     """End here, in the middle of the schedule."""
     seed: int = Field(0, ge=0)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the encoder's arithmetic: `auto` takes bf16 where the hardware has it."""
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    """Of the encoder's arithmetic: `auto` takes bf16 where the hardware has it, else fp32. tf32: on GPUs, convolutions
+    of float32 with 10 bits of each factor, which is what PyTorch does by itself."""
     eval_epochs: int = Field(10, ge=1)
     """Look at the videos for validation, if there are any, every so many epochs, and at the end."""
     checkpoint_seconds: float = Field(600.0, ge=0)

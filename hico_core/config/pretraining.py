@@ -74,8 +74,9 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid"):
     max_steps: int | None = Field(None, ge=1)
     """End here, in the middle of the schedule."""
     seed: int = Field(0, ge=0)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the encoder's arithmetic: `auto` takes bf16 where the hardware has it."""
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    """Of the encoder's arithmetic: `auto` takes bf16 where the hardware has it, else fp32. tf32: on GPUs, convolutions
+    of float32 with 10 bits of each factor, which is what PyTorch does by itself."""
     compile: bool = False
     """Let torch.compile fuse the encoder: minutes at the start, faster steps on a GPU."""
     recompute: bool = False

@@ -10,7 +10,7 @@ from hico_core.errors import UsageError
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
-PrecisionName = Literal["auto", "fp32", "bf16"]
+PrecisionName = Literal["auto", "fp32", "tf32", "bf16"]
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -29,7 +29,7 @@ def choose_device(name: DeviceName) -> torch.device:
 class Precision(NamedTuple):
     """A choice and why it was made. Weights, heads, losses and the optimiser are float32 in either."""
 
-    name: Literal["fp32", "bf16"]
+    name: Literal["fp32", "tf32", "bf16"]
     reason: str
 
     @property
@@ -45,7 +45,13 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
     """`auto` takes bfloat16 where the hardware multiplies it faster than float32: on newer GPUs, and on CPUs with AMX.
 
     AVX-512's bfloat16 instructions alone were slower than float32 in a whole step (docs/benchmarks.md).
+
+    Raises:
+        UsageError: a CPU is asked for what only GPUs have.
+
     """
+    if name == "tf32" and device.type != "cuda":
+        raise UsageError("train.precision=tf32: only GPUs have it; take fp32, bf16 or auto")
     if name != "auto":
         return Precision(name, "as asked for")
     if device.type == "cuda":
@@ -56,6 +62,16 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
     if capabilities.get("amx_bf16"):
         return Precision("bf16", "the CPU has AMX")
     return Precision("fp32", "the CPU has no AMX, with which bfloat16 would be faster")
+
+
+def use_precision(name: PrecisionName, device: torch.device) -> Precision:
+    """See `choose_precision`; for this process, whose convolutions then take TF32 (10 bits of each factor) or not.
+
+    PyTorch's own default takes it wherever float32 is asked for on a GPU, which is not what the name says.
+    """
+    precision = choose_precision(name, device)
+    torch.backends.cudnn.allow_tf32 = precision.name == "tf32"
+    return precision
 
 
 # glibc's malloc.h.

@@ -39,7 +39,7 @@ from hico_core.model.hico import HicoModel
 from hico_core.training.checkpoint import Content
 from hico_core.training.collapse import CollapseWatch
 from hico_core.training.distributed import World, gather_to_first, share_batch_norms, share_of
-from hico_core.training.hardware import DeviceName, Precision, choose_precision, keep_freed_memory
+from hico_core.training.hardware import DeviceName, Precision, keep_freed_memory, use_precision
 from hico_core.training.knn import knn_accuracy, read_features
 from hico_core.training.log import StepMetrics, require_wandb
 from hico_core.training.optim import build_optimizer
@@ -118,7 +118,7 @@ def prepare(
         device,
         workers,
         peak_lr,
-        choose_precision(config.train.precision, device),
+        use_precision(config.train.precision, device),
         labelled,
     )
 

@@ -44,7 +44,7 @@ def compute_loss(outputs: Outputs, loss: LossConfig, *, clips_per_video: int, wo
 class StepResult(NamedTuple):
     """What one step of training gave."""
 
-    loss: HicoLoss  # of this process
+    loss: HicoLoss  # of this process, on the CPU
     embedding_std: float
     effective_rank: float
 
@@ -69,13 +69,27 @@ def train_step(
         else:
             outputs = model(clips)
     losses = compute_loss(outputs, loss, clips_per_video=clips.shape[1], world=world)
-    (infinite,) = largest([float(not torch.isfinite(losses.total))], world, clips.device)
+    told, embeddings = _told_of(losses, outputs.embeddings)
+    (infinite,) = largest([float(not torch.isfinite(told.total))], world, clips.device)
     if infinite:
         return None
     optimizer.zero_grad(set_to_none=True)
     losses.total.backward()
     optimizer.step()
-    return StepResult(losses, embedding_std(outputs.embeddings), effective_rank(outputs.embeddings))
+    return StepResult(told, embedding_std(embeddings), effective_rank(embeddings))
+
+
+def _told_of(losses: HicoLoss, embeddings: Tensor) -> tuple[HicoLoss, Tensor]:
+    """Losses and embeddings on the CPU, in one copy.
+
+    It is the only moment of a step at which a GPU is waited for: before the backward pass, so that all that comes after
+    is handed out while the GPU computes.
+    """
+    total, visual, topical = losses
+    numbers = torch.stack([total.detach(), visual, visual if topical is None else topical])
+    copied = torch.cat([numbers, embeddings.detach().flatten()]).cpu()
+    total, visual, last = copied[:3].unbind()
+    return HicoLoss(total, visual, None if topical is None else last), copied[3:].view(embeddings.shape)
 
 
 def augmented_clips(batch: Batch, *, data: DataConfig, augment: AugmentConfig, device: torch.device) -> Tensor:

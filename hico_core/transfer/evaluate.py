@@ -24,7 +24,7 @@ from hico_core.model.classifier import CLASSIFIER, VideoClassifier
 from hico_core.model.encoders import encoder_for
 from hico_core.training.checkpoint import BEST, LAST, Content, parse_content
 from hico_core.training.distributed import gather_objects, joined_world, own_device
-from hico_core.training.hardware import DeviceName, choose_device, choose_precision
+from hico_core.training.hardware import DeviceName, choose_device, choose_precision, use_precision
 from hico_core.training.stopping import StopRequest
 from hico_core.transfer.labelled import LabelledVideo
 from hico_core.transfer.testing import Prediction, parts_that_are_right, predictions_of
@@ -117,7 +117,7 @@ def evaluate(
             model.to(place),
             own,
             config,
-            precision=choose_precision(config.train.precision, place),
+            precision=use_precision(config.train.precision, place),
             cache=_cache_of(config),
             workers=num_workers(workers, processes=world.local_size),
             stop=stop or StopRequest(),

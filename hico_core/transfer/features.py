@@ -23,7 +23,7 @@ from hico_core.errors import BadVideo, UsageError
 from hico_core.interop.checkpoints import load_encoder, load_projection
 from hico_core.model.pooling import Pool, PooledEncoder
 from hico_core.training.encoder import Meter, encode_videos, usual_batch
-from hico_core.training.hardware import DeviceName, choose_device, choose_precision
+from hico_core.training.hardware import DeviceName, choose_device, use_precision
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class FeatureExtractor:
         self.layer: Layer = "pooled" if head is None else "projection"
         self.picture = picture or picture_for(DataConfig(), AugmentConfig())
         self.device = device
-        self.precision = choose_precision("auto", device)
+        self.precision = use_precision("auto", device)
         encoder = PooledEncoder(backbone, pool=pool, head=head).eval()
         self.encoder = encoder.to(device).to(memory_format=torch.channels_last_3d)
         self.batch_size = self._largest_batch() if batch_size == "auto" else batch_size or usual_batch(device)

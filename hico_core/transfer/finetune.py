@@ -45,8 +45,8 @@ from hico_core.training.hardware import (
     FP32,
     DeviceName,
     Precision,
-    choose_precision,
     keep_freed_memory,
+    use_precision,
 )
 from hico_core.training.loop import replica_of
 from hico_core.training.optim import parameter_groups
@@ -236,7 +236,7 @@ def _prepare(
         replica,
         torch.optim.Adam(groups, lr=config.optim.warmup_start_lr),
         device,
-        choose_precision(config.train.precision, device),
+        use_precision(config.train.precision, device),
         num_workers(config.data.workers, processes=world.local_size),
         LocalCache(Path(config.data.cache_dir or default_cache_folder()), size_bytes=int(config.data.cache_gb * 1e9)),
     )

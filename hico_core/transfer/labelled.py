@@ -22,7 +22,7 @@ from hico_core.errors import HicoError
 from hico_core.interop.checkpoints import load_encoder, read_checkpoint
 from hico_core.model.pooling import PooledEncoder
 from hico_core.training.encoder import encode_videos
-from hico_core.training.hardware import DeviceName, choose_device, choose_precision
+from hico_core.training.hardware import DeviceName, choose_device, use_precision
 from hico_core.transfer.manifest import ManifestRow, features_of
 from hico_core.transfer.probe import LabelledRows
 
@@ -113,7 +113,7 @@ def rows_from_videos(
         [video.video for video in videos],
         clip_views(checkpoint, num_views),
         picture,
-        precision=choose_precision("auto", chosen),
+        precision=use_precision("auto", chosen),
         cache=cache,
         workers=num_workers(workers),
     )

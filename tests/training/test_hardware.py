@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hico_core.config import preset
+from hico_core.errors import UsageError
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG, PointwiseConv, TemporalConv
-from hico_core.training.hardware import Precision, choose_precision
+from hico_core.training.hardware import Precision, PrecisionName, choose_precision, use_precision
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step
 
@@ -18,6 +19,18 @@ BF16 = Precision("bf16", "tested")
 def test_what_is_asked_for_is_taken() -> None:
     assert choose_precision("bf16", torch.device("cpu")) == ("bf16", "as asked for")
     assert choose_precision("fp32", torch.device("cpu")).name == "fp32"
+
+
+def test_float32_is_float32_unless_tf32_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU; the switch is there without one."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    gpu = torch.device("cuda", 0)
+    names: dict[PrecisionName, bool] = {"fp32": False, "tf32": True, "bf16": False}
+    for name, allowed in names.items():
+        assert use_precision(name, gpu).name == name
+        assert torch.backends.cudnn.allow_tf32 == allowed
+    with pytest.raises(UsageError, match="tf32: only GPUs have it"):
+        choose_precision("tf32", torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
