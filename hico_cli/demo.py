@@ -48,7 +48,12 @@ def demo(
     if design != "scenes":
         raise typer.BadParameter("only with --corpus-only; `hico benchmark` trains on both", param_hint="--design")
 
-    from hico_core.evidence.demo import run_demo, sentence
+    from hico_core.evidence.demo import LEAST_VIDEOS, run_demo, sentence
+
+    if videos < LEAST_VIDEOS:
+        raise typer.BadParameter(
+            f"{videos} videos are too few to train on; {LEAST_VIDEOS} or more", param_hint="--videos"
+        )
 
     with (
         raising_on_signals("stopped; the same command goes on"),

@@ -11,15 +11,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hico_core.corpus.files import lock, write_text
-from hico_core.evidence.arms import CHOSEN_RATES, FAR_3, HICO
+from hico_core.errors import UsageError
+from hico_core.evidence.arms import CHOSEN_RATES, FAR_3, HICO, VIDEOS_PER_STEP
 from hico_core.evidence.cells import Cell, Corpus, Place, encoder_of, prepare_corpus, probe_cell, segment_clips
-from hico_core.evidence.corpus import read_labels
+from hico_core.evidence.corpus import read_labels, read_recipe
 from hico_core.evidence.segments import Score
 from hico_core.evidence.workers import worker_pool
 from hico_core.interop.checkpoints import load_encoder
 
 # From the floor upwards.
 DEMO_ARMS = ("random", FAR_3.name, HICO.name)
+
+# Parts of the time, as measured.
+_MADE_PART, _TRAINED_PART = 0.35, 0.6
+
+# Every third video is for testing, and a step of training wants so many others.
+LEAST_VIDEOS = 3 * VIDEOS_PER_STEP // 2
 
 # Seconds between two looks at how far the trainings are.
 _LOOK_EVERY = 5.0
@@ -60,13 +67,16 @@ def run_demo(
         on_progress: told how much of all is done (0 to 1), and what.
 
     Raises:
-        HicoError: the folder holds another corpus or other runs, or is in use.
+        HicoError: the folder holds another demo or other runs, or is in use.
 
     """
     place = Place(root)
     corpus = Corpus("scenes", 0.5, seed)
     root.mkdir(parents=True, exist_ok=True)
     with lock(root / ".demo.lock", refusal=f"{root}: another demo runs here; wait for it, or give another --root"):
+        there = read_recipe(place.videos)
+        if there is not None and there.videos != videos:
+            raise UsageError(f"{root}: has a demo of {there.videos} videos; ask for as many, or name another --root")
         made = 0
 
         def on_video(what: str) -> None:
@@ -93,10 +103,6 @@ def run_demo(
                 rows = [score._asdict() for score in scores[arm]]
                 write_text(place.run_dir(arm) / "segment_probes.json", json.dumps({"scores": rows}, indent=1) + "\n")
         return DemoResult(scores, [place.run_dir(cell.arm) for cell in trained])
-
-
-# Parts of the time, as measured.
-_MADE_PART, _TRAINED_PART = 0.35, 0.6
 
 
 def _train(cells: list[Cell], place: Place, *, processes: int, on_progress: Callable[[float, str], None]) -> None:

@@ -45,9 +45,12 @@ def test_again_it_trains_nothing_and_says_the_same(root: Path, monkeypatch: pyte
 
 def test_another_seed_wants_another_folder(root: Path) -> None:
     assert_one_line(hico("demo", "--root", root, "--videos", "48", "--seed", "8"), 2, "seed 1", "new folder")
+    assert_one_line(hico("demo", "--root", root, "--videos", "60"), 2, "has a demo of 48 videos")
     with lock(root / ".demo.lock", refusal=""):
         assert_one_line(hico("demo", "--root", root, "--videos", "48"), 1, "another demo runs here")
     assert hico("demo", "--root", root, "--design", "fillers").returncode == 2
+    assert "24 or more" in hico("demo", "--root", root / "other", "--videos", "23").stderr
+    assert not (root / "other").exists()
 
 
 @pytest.mark.parametrize(

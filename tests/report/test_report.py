@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
+import yaml
 from browsers import opened
 from commands import TINY, assert_one_line, hico
 from made_videos import numbered_video
@@ -145,6 +146,31 @@ def test_a_run_that_has_not_come_far(root: Path, tmp_path: Path) -> None:
         (run / "metrics.jsonl").unlink()
         assert hico("report", run).returncode == 0
         assert "has no step yet" in (run / "report.html").read_text()
+    finally:
+        shutil.rmtree(run)
+
+
+def test_a_finetuning_run_has_its_confusion_and_accuracy(root: Path) -> None:
+    run = root / "runs" / "finetuned"
+    shutil.copytree(root / "runs" / "one", run)
+    try:
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        kept = {key: config[key] for key in ("data", "augment")} | {"dataset": "hmdb51"}
+        (run / "config.yaml").write_text(yaml.safe_dump(kept))
+        (run / "results.json").write_text(json.dumps({"top1": 0.75, "top5": 1.0}))
+        rows = ["a,0,0", "b,0,1", "c,1,1", "d,2,2", "e,2,"]  # the last one could not be read
+        (run / "predictions.csv").write_text("\n".join(["video_id,label,predicted", *rows]) + "\n")
+        facts = read_run(run)
+        assert facts.confusion is not None
+        assert facts.confusion.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+        done = hico("report", run)
+        assert done.returncode == 0, done.stderr
+        text = (run / "report.html").read_text()
+        assert "Confusion" in text
+        assert "finetuning, top1" in text
+        assert "Clips as drawn" not in text
+        (run / "predictions.csv").write_text("video_id,label\na,0\n")
+        assert_one_line(hico("report", run), 1, "predictions.csv", "damaged")
     finally:
         shutil.rmtree(run)
 
