@@ -36,7 +36,7 @@ from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.model.heads import ProjectionHead
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG
-from hico_core.training.hardware import FP32, Precision, choose_precision, keep_freed_memory
+from hico_core.training.hardware import FP32, Precision, choose_precision, keep_freed_memory, use_precision
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step
 
@@ -55,9 +55,9 @@ class PlainTopicHead(nn.Module):
         self.pair = nn.Linear(256, 256)
         self.score = nn.Linear(256, 1)
 
-    def forward(self, features: Tensor, join: Callable[[Tensor], Tensor] = lambda rows: rows) -> Tensor:
+    def forward(self, features: Tensor, gather: None = None) -> Tensor:
         """(N, F) -> (N, N, 2)."""
-        u = join(self.projection(features))
+        u = self.projection(features)
         first = u[:, None].expand(-1, len(u), -1)
         second = u[None].expand(len(u), -1, -1)
         orders = [torch.cat([first, second], dim=-1), torch.cat([second, first], dim=-1)]
@@ -123,7 +123,7 @@ def measure(videos: int, device_name: str, settings: dict[str, Any]) -> dict[str
     """Seconds of a step and the memory that steps add, in this process."""
     device = torch.device(device_name)
     config = preset("hacs-hico-s")
-    precision = FP32 if settings.get("plain") else choose_precision(settings["precision"], device)
+    precision = FP32 if settings.get("plain") else use_precision(settings["precision"], device)
     parts = {key: value for key, value in settings.items() if key != "precision"}
     clips = torch.randn(videos, CLIPS, 3, 16, 112, 112, generator=torch.Generator().manual_seed(0)).to(device)
     if device.type == "cpu" and not settings.get("plain") and not settings.get("recompute"):

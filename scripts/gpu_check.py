@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from hico_core.corpus.index import build_index
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos
 from hico_core.model.hico import HicoModel
-from hico_core.training.hardware import FP32, Precision, choose_precision
+from hico_core.training.hardware import FP32, Precision, PrecisionName, choose_precision, use_precision
 from hico_core.training.log import StepMetrics, part_waiting
 from hico_core.training.loop import pretrain
 from hico_core.training.step import compute_loss, train_step
@@ -48,16 +48,20 @@ class Sizes(NamedTuple):
     videos: int  # of a parity batch
     batches: tuple[int, ...]  # videos of a step, for memory and speed
     timed_steps: int
+    trained_steps: int  # before arithmetic is compared
     run: tuple[str, ...]  # settings of the short training runs
 
 
-GPU_SIZES = Sizes(16, 112, 8, (8, 16, 32, 64, 128), 10, ("train.batch_size=8", "train.epochs=40", "train.max_steps=30"))
+GPU_SIZES = Sizes(
+    16, 112, 8, (8, 16, 32, 64, 128), 10, 50, ("train.batch_size=8", "train.epochs=40", "train.max_steps=30")
+)
 CPU_SIZES = Sizes(
     8,
     32,
     2,
     (2,),
     1,
+    2,
     ("train.batch_size=2", "train.epochs=2", "data.num_frames=8", "data.frame_stride=8", "data.crop_size=32"),
 )
 
@@ -75,30 +79,30 @@ def relative(one: Tensor, other: Tensor) -> float:
     return float((one.cpu().double() - other.cpu().double()).abs().max() / other.abs().max().cpu().double())
 
 
-def weights_with_statistics(clips: Tensor) -> dict[str, Tensor]:
-    """Weights of an untrained model whose batch norms have seen these clips: without that, its features vanish."""
+def trained_weights(sizes: Sizes, device: torch.device) -> dict[str, Tensor]:
+    """Weights after some steps on these clips: those of an untrained encoder multiply rounding by hundreds."""
+    config = preset("hacs-hico-s")
     torch.manual_seed(0)
-    model = HicoModel().train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.momentum = 1.0  # the statistics of the one batch
-    with torch.no_grad():
-        model(clips)
-    return model.state_dict()
+    model, optimizer = build(config, device)
+    clips = clips_of(sizes.videos, sizes, device)
+    for _ in range(sizes.trained_steps):
+        assert train_step(model, optimizer, clips, loss=config.loss, lr=1.0) is not None
+    return {name: value.cpu() for name, value in model.state_dict().items()}
 
 
 def check_parity(sizes: Sizes, device: torch.device) -> dict[str, Any]:
-    """Features, embeddings, loss and gradients on the device against float32 on a CPU, weights and clips the same."""
+    """Features, embeddings, loss and gradients on the device against float32 on a CPU, weights and clips the same.
+
+    How far bfloat16 on the CPU is from float32 there says how much of the GPU's difference is bfloat16's own.
+    """
     config = preset("hacs-hico-s")
     clips = clips_of(sizes.videos, sizes, torch.device("cpu"))
-    weights = weights_with_statistics(clips)
+    weights = trained_weights(sizes, device)
 
     def outcome(where: torch.device, precision: Precision) -> dict[str, Tensor]:
         model = HicoModel().to(where)
         model.load_state_dict(weights)
-        # In evaluation mode, so that the comparison is of arithmetic: normalising over a batch of an untrained encoder
-        # multiplies rounding by hundreds.
-        model.eval()
+        model.eval()  # so that the comparison is of arithmetic, not of a batch's statistics
         with torch.autocast(where.type, torch.bfloat16, enabled=precision.is_bf16):
             outputs = model(clips.to(where))
         loss = compute_loss(outputs, config.loss, clips_per_video=CLIPS)
@@ -112,39 +116,45 @@ def check_parity(sizes: Sizes, device: torch.device) -> dict[str, Any]:
             "gradient": gradient,
         }
 
-    torch.backends.cudnn.allow_tf32 = False
-    reference = outcome(torch.device("cpu"), FP32)
+    cpu = torch.device("cpu")
+    reference = outcome(cpu, FP32)
     found: dict[str, Any] = {}
-    for label, tf32, precision in (("fp32", False, FP32), ("fp32 with TF32", True, FP32), ("bf16", True, BF16)):
-        torch.backends.cudnn.allow_tf32 = tf32
-        here = outcome(device, precision)
-        found[label] = {name: relative(here[name], value) for name, value in reference.items()}
+    names: tuple[PrecisionName, ...] = ("fp32", "tf32", "bf16") if device.type == "cuda" else ("fp32", "bf16")
+    for name in names:
+        here = outcome(device, use_precision(name, device))
+        found[name] = {part: relative(here[part], value) for part, value in reference.items()}
+    on_cpu = outcome(cpu, BF16)
+    found["yardstick: bf16 on the CPU"] = {part: relative(on_cpu[part], value) for part, value in reference.items()}
     return found
 
 
-def check_memory_and_speed(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
-    """Peak memory and clips/s of whole steps on made clips, by batch size: the ceiling of what data can bring."""
-    config = preset("hacs-hico-s")
-    found = []
-    for videos in sizes.batches:
-        for recompute in (False, True):
-            row: dict[str, Any] = {"videos": videos, "recompute": recompute}
-            try:
-                row |= _measure_steps(config, videos, sizes, device, recompute=recompute)
-            except torch.OutOfMemoryError:
-                row["out of memory"] = True
-            found.append(row)
-            print(row, file=sys.stderr, flush=True)
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-    return found
+def check_memory_and_speed(sizes: Sizes, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Peak memory and clips/s of whole steps on made clips: the ceiling of what data can bring.
+
+    By batch size with and without recomputation; at one size, also what the layout of tensors and cuDNN's search for
+    the fastest kernels are worth.
+    """
+    rows: list[dict[str, Any]] = [
+        {"videos": videos, "recompute": recompute} for videos in sizes.batches for recompute in (False, True)
+    ]
+    middle: dict[str, Any] = {"videos": max(b for b in sizes.batches if b <= 32), "recompute": False}
+    rows += [middle | {"layout": "contiguous"}, middle | {"cudnn.benchmark": True}]
+    for row in rows:
+        try:
+            yield row | _measure_steps(preset("hacs-hico-s"), row, sizes, device)
+        except torch.OutOfMemoryError:
+            yield row | {"out of memory": True}
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
-def _measure_steps(
-    config: Config, videos: int, sizes: Sizes, device: torch.device, *, recompute: bool
-) -> dict[str, float]:
-    precision = choose_precision("auto", device)
-    model, optimizer = build(config, device, recompute=recompute)
+def _measure_steps(config: Config, row: Mapping[str, Any], sizes: Sizes, device: torch.device) -> dict[str, float]:
+    precision = use_precision("auto", device)
+    videos = row["videos"]
+    model, optimizer = build(config, device, recompute=row["recompute"])
+    if row.get("layout") == "contiguous":
+        model.to(memory_format=torch.contiguous_format)
+    torch.backends.cudnn.benchmark = row.get("cudnn.benchmark", False)
     clips = clips_of(videos, sizes, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -167,10 +177,31 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
+def check_profile(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
+    """The operations that take most of a step's time on the device."""
+    config = preset("hacs-hico-s")
+    precision = use_precision("auto", device)
+    model, optimizer = build(config, device)
+    clips = clips_of(max(b for b in sizes.batches if b <= 32), sizes, device)
+    on_gpu = device.type == "cuda"
+    activity = torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU
+    for _ in range(3):
+        train_step(model, optimizer, clips, loss=config.loss, lr=0.1, precision=precision)
+    with torch.profiler.profile(activities=[activity]) as profile:
+        train_step(model, optimizer, clips, loss=config.loss, lr=0.1, precision=precision)
+        _wait(device)
+    times = [
+        (e.key, (e.self_device_time_total if on_gpu else e.self_cpu_time_total) / 1000, e.count)
+        for e in profile.key_averages()
+    ]
+    slowest = sorted(times, key=lambda one: -one[1])[:15]
+    return [{"operation": name, "milliseconds": round(ms, 3), "calls": count} for name, ms, count in slowest]
+
+
 def check_compile(sizes: Sizes, device: torch.device) -> dict[str, Any]:
     """How long torch.compile takes at first, and what a step costs with and without it."""
     config = preset("hacs-hico-s")
-    precision = choose_precision("auto", device)
+    precision = use_precision("auto", device)
     clips = clips_of(max(b for b in sizes.batches if b <= 32), sizes, device)
     found = {}
     for compiled in (False, True):
@@ -226,12 +257,18 @@ def check_runs(sizes: Sizes, device: torch.device, root: Path) -> dict[str, Any]
 
 
 def check_torchrun(sizes: Sizes, device: torch.device, root: Path) -> dict[str, Any]:
-    """One process under torchrun on the device: NCCL and SyncBatchNorm come into play."""
+    """As many processes under torchrun as there are GPUs. Of one alone, NCCL is joined, and nothing is exchanged."""
+    processes = max(torch.cuda.device_count(), 1) if device.type == "cuda" else 1
     arguments = ["pretrain", "--root", str(root), "--name", "torchrun", "--device", device.type, "--max-steps", "2"]
     overrides = [part for setting in sizes.run if "max_steps" not in setting for part in ("-o", setting)]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", "-m", "hico_cli"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={processes}", "-m", "hico_cli"]
     done = subprocess.run([*command, *arguments, *overrides], capture_output=True, text=True)
-    return {"exit code": done.returncode, "said": (done.stdout or done.stderr).strip().splitlines()[-1:]}
+    return {
+        "processes": processes,
+        "exit code": done.returncode,
+        "said": (done.stdout or done.stderr).strip().splitlines()[-1:],
+    }
 
 
 def main() -> None:
@@ -247,19 +284,28 @@ def main() -> None:
     results: dict[str, Any] = {"device": name, "torch": torch.__version__, "cuda": torch.version.cuda}
     began = time.perf_counter()
     results["auto"] = choose_precision("auto", device)._asdict()
-    results["parity with a CPU in fp32"] = check_parity(sizes, device)
-    results["steps on made clips"] = check_memory_and_speed(sizes, device)
+
+    def keep(part: str, found: Any) -> None:  # noqa: ANN401 - what becomes JSON
+        """After each part, so that what is measured stays whatever comes after it."""
+        results[part] = found
+        results["seconds in all"] = time.perf_counter() - began
+        if not rehearsal:
+            report(f"gpu-{name}", results)
+
+    keep("parity with a CPU in fp32", check_parity(sizes, device))
+    rows: list[dict[str, Any]] = []
+    for row in check_memory_and_speed(sizes, device):
+        rows.append(row)
+        keep("steps on made clips", rows)
+    keep("slowest operations of a step", check_profile(sizes, device))
     if not rehearsal:
-        results["compile"] = check_compile(sizes, device)
-        results["against a plain step"] = compare(1, device)
+        keep("compile", check_compile(sizes, device))
+        keep("against a plain step", compare(1, device))
     with workspace(videos) as root:
-        results["runs"] = check_runs(sizes, device, root)
-        results["torchrun"] = check_torchrun(sizes, device, root)
-    results["seconds in all"] = time.perf_counter() - began
+        keep("runs", check_runs(sizes, device, root))
+        keep("torchrun", check_torchrun(sizes, device, root))
     if rehearsal:
         print(json.dumps(results, indent=1))
-    else:
-        report(f"gpu-{name}", results)
 
 
 if __name__ == "__main__":
