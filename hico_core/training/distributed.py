@@ -6,7 +6,7 @@ A process that was started alone is a world of one, in which everything here doe
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -181,26 +181,55 @@ def mean_over_processes(values: list[float], world: World, device: torch.device)
     return [float(value) / world.size for value in tensor]
 
 
-class _SumOverProcesses(torch.autograd.Function):
-    """All-reduce whose gradient is an all-reduce, since every process's loss depends on every process's summand."""
+class _NormOverProcesses(torch.autograd.Function):
+    """Batch norm over the rows of all processes: one exchange forward and one backward, and nothing that is waited for.
+
+    N rows of this process, of which every process has as many, C channels:
+
+        mean = average of the processes' means       variance = average of their mean squares - mean^2
+        x' = (x - mean) / sqrt(variance + eps)       y = weight x' + bias
+        dx = weight / sqrt(variance + eps) (dy - mean(dy) - x' mean(dy x'))       means over all rows of all processes
+
+    The gradients of weight and bias are those of the own rows; they are averaged like all others.
+    """
 
     @staticmethod
-    def forward(context: FunctionCtx, tensor: Tensor) -> Tensor:
-        total = tensor.clone()
-        dist.all_reduce(total)
-        return total
+    def forward(
+        context: FunctionCtx, rows: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, C, ...) -> the same shape, and mean and variance (C,)."""
+        dims = [d for d in range(rows.dim()) if d != 1]
+        shape = [1, -1, *([1] * (rows.dim() - 2))]
+        own_variance, own_mean = torch.var_mean(rows, dims, correction=0)
+        moments = torch.stack([own_mean, own_variance + own_mean.square()])
+        dist.all_reduce(moments)
+        mean, square = (moments / dist.get_world_size()).unbind()
+        variance = (square - mean.square()).clamp_(min=0)
+        scale = (variance + eps).rsqrt()
+        normal = (rows - mean.view(shape)) * scale.view(shape)
+        context.save_for_backward(normal, weight, scale)
+        context.mark_non_differentiable(mean, variance)
+        return normal * weight.view(shape) + bias.view(shape), mean, variance
 
     @staticmethod
-    def backward(context: FunctionCtx, gradient: Tensor) -> Tensor:
-        total = gradient.clone()
-        dist.all_reduce(total)
-        return total
+    def backward(context: Any, dy: Tensor, *unused: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # noqa: ANN401
+        normal, weight, scale = context.saved_tensors
+        dims = [d for d in range(dy.dim()) if d != 1]
+        shape = [1, -1, *([1] * (dy.dim() - 2))]
+        own_bias, own_weight = dy.sum(dims), (dy * normal).sum(dims)
+        sums = torch.stack([own_bias, own_weight])
+        dist.all_reduce(sums)
+        count = dist.get_world_size() * dy.numel() // dy.shape[1]
+        mean_dy, mean_product = (part.view(shape) for part in (sums / count).unbind())
+        dx = (dy - mean_dy - normal * mean_product) * (weight * scale).view(shape)
+        return dx, own_weight, own_bias, None
 
 
-class SumBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over the rows of all processes, on any device; PyTorch's own works on GPUs only.
+class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over the rows of all processes, of which each has as many.
 
-    Its parameters and buffers have the names of PyTorch's.
+    Its parameters and buffers have the names of PyTorch's. PyTorch's own for several processes works on GPUs only, and
+    asks each of them how many rows it has.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -210,34 +239,25 @@ class SumBatchNorm(nn.modules.batchnorm._BatchNorm):
         """(N, C, ...) -> the same shape."""
         if not self.training:
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        given, exact = input.dtype, torch.float32 if input.dtype == torch.bfloat16 else input.dtype
-        input = input.to(exact)
-        dims = [d for d in range(input.dim()) if d != 1]
-        shape = [1, -1, *([1] * (input.dim() - 2))]
-        count = _SumOverProcesses.apply(input.new_tensor([input.numel() / input.shape[1]]))
-        mean = _SumOverProcesses.apply(input.sum(dims)) / count
-        centred = input - mean.view(shape)
-        variance = _SumOverProcesses.apply(centred.square().sum(dims)) / count
+        exact = input.float() if input.dtype == torch.bfloat16 else input
+        normalised, mean, variance = _NormOverProcesses.apply(exact, self.weight, self.bias, self.eps)
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        count = dist.get_world_size() * exact.numel() // exact.shape[1]
         with torch.no_grad():
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
             self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        normal = centred * (variance.view(shape) + self.eps).rsqrt()
-        return (normal * self.weight.view(shape) + self.bias.view(shape)).to(given)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        return normalised.to(input.dtype)
 
 
-def share_batch_norms(module: nn.Module, device_type: str) -> nn.Module:
+def share_batch_norms(module: nn.Module) -> nn.Module:
     """Replace each batch norm by one that sees the rows of all processes, with the same parameters and names."""
-    if device_type == "cuda":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-        return converted
     for name, child in module.named_children():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            shared = SumBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum)
-            shared.to(child.weight.dtype)
+            shared = SharedBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum)
+            shared.to(child.weight.device, child.weight.dtype)
             shared.load_state_dict(child.state_dict())
             setattr(module, name, shared.train(child.training))
         else:
-            share_batch_norms(child, device_type)
+            share_batch_norms(child)
     return module

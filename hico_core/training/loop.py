@@ -188,11 +188,12 @@ def replica_of(model: nn.Module, device: torch.device, world: World) -> nn.Modul
     """What is called in training: the model itself, or, with several processes, one that keeps them alike."""
     if world.size == 1:
         return model
-    share_batch_norms(model, device.type)
+    share_batch_norms(model)
     # Of the sides of length 1 of a pointwise convolution, it does not matter how far apart their elements lie.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+    # Statistics of batch norms are alike in all processes, since each computes those of all rows.
+    return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False)
 
 
 def max_distance(progress: float, sampling: SamplingConfig) -> float | None:

@@ -46,7 +46,7 @@ def train(topical: str, world: World) -> dict[str, object]:
     loss = LossConfig(topical_pairs="global" if topical == "global" else "local")
     replica: nn.Module = model
     if world.size > 1:
-        share_batch_norms(model, "cpu")
+        share_batch_norms(model)
         replica = DistributedDataParallel(model)
     optimizer = LARS(parameter_groups(model, weight_decay=1e-6, lars_exclude_bn=True), lr=0.1, momentum=0.9, eta=0.001)
     losses, gradients = [], []
@@ -69,7 +69,7 @@ def finetune(world: World) -> dict[str, object]:
     model.double()
     replica: nn.Module = model
     if world.size > 1:
-        share_batch_norms(model, "cpu")
+        share_batch_norms(model)
         replica = DistributedDataParallel(model)
     optimizer = torch.optim.Adam(parameter_groups(model, weight_decay=1e-3, lars_exclude_bn=False), lr=0.01)
     losses, gradients = [], []

@@ -39,7 +39,7 @@ def test_batch_norms_keep_their_names_and_values() -> None:
     model = nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4, eps=1e-3), nn.Sequential(nn.BatchNorm1d(4)))
     nn.init.normal_(model[1].weight)  # type: ignore[arg-type]
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    share_batch_norms(model, "cpu")
+    share_batch_norms(model)
     after = model.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(before[name], after[name]) for name in before)
