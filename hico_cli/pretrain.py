@@ -1,5 +1,6 @@
 """`hico pretrain`: an index -> a pretrained encoder."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -116,6 +117,10 @@ def pretrain(
             as_json=json,
         )
 
+    names_batch = any(setting.partition("=")[0].strip() == "train.batch_size" for setting in override or [])
+    if batch_size is None and config is None and not names_batch:
+        settings = _fitted(settings, place, nproc=nproc)
+
     if dry_run:
         _rehearse(settings, place, device=device, init_from=init_from, nproc=nproc, as_json=json)
         return
@@ -143,6 +148,28 @@ def pretrain(
         )
     if is_first_process():
         _tell(summary, as_json=json)
+
+
+def _fitted(settings: "Config", root: "Location", *, nproc: int) -> "Config":
+    """Lower a recipe's batch to the videos that there are, and say so once."""
+    from hico_core.training.loop import with_fitting_batch
+    from hico_core.training.schedule import peak_learning_rate
+
+    processes = int(os.environ.get("WORLD_SIZE", "1")) if is_one_of_several() else nproc
+    fitted = with_fitting_batch(settings, root=root, processes=processes)
+    before, now = settings.train.batch_size, fitted.train.batch_size
+    if now < before:
+        rates = [
+            peak_learning_rate(
+                base_lr=settings.optim.base_lr, videos_per_step=size, clips_per_video=settings.sampling.clips_per_video
+            )
+            for size in (before, now)
+        ]
+        complain(
+            f"the recipe's {before} videos a step are more than there are: {now} a step, and with them a peak rate of "
+            f"{rates[1]:.4g} instead of {rates[0]:.4g} (--batch-size asks for another number)"
+        )
+    return fitted
 
 
 def _rehearse(

@@ -147,22 +147,47 @@ def training_videos(config: Config, *, root: Location, processes: int) -> Indexe
     batch_size = config.train.batch_size
     if batch_size % processes:
         raise UsageError(
-            f"train.batch_size {batch_size} is the number of videos over all processes, so it must be a multiple of "
-            f"their number, {processes}"
+            f"--batch-size {batch_size} is the number of videos over all processes, so it must be a multiple of their "
+            f"number, {processes}"
         )
+    if batch_size < 2:
+        raise UsageError("--batch-size must be at least 2: a video is compared with others of its batch")
+    videos, span = _long_enough(config, root)
+    short = f" ({videos.num_short} shorter than one clip, {span:.2f} s, left out)" if videos.num_short else ""
+    largest = len(videos) // processes * processes
+    if largest < 2:
+        raise HicoError(
+            f"{root}: has {len(videos)} training videos{short}, too few to compare with each other in {processes} "
+            f"process{'es' if processes > 1 else ''}; add videos with `hico split`, and run `hico index` again"
+        )
+    if batch_size > largest:
+        raise HicoError(
+            f"{root}: a batch of {batch_size} is too large for {len(videos)} videos{short}; "
+            f"use --batch-size {largest} or fewer, or add videos"
+        )
+    return videos
+
+
+def _long_enough(config: Config, root: Location) -> tuple[IndexedVideos, float]:
+    """The training videos, and the seconds that they must last."""
     data = config.data
     span = clip_span_seconds(num_frames=data.num_frames, frame_stride=data.frame_stride, target_fps=data.target_fps)
     index = read_index_table(root, columns=COLUMNS)
-    videos = IndexedVideos(index, root=root, subset="train", shortest_seconds=span)
-    if batch_size > len(videos):
-        short = f" ({videos.num_short} shorter than one clip, {span:.2f} s, left out)" if videos.num_short else ""
-        raise HicoError(
-            f"{root}: train.batch_size {batch_size} is too large for {len(videos)} videos{short}; "
-            f"use --batch-size {max(len(videos), 2)} or fewer, or add videos"
-        )
-    if batch_size < 2:
-        raise UsageError("train.batch_size must be at least 2: a video is compared with others of its batch")
-    return videos
+    return IndexedVideos(index, root=root, subset="train", shortest_seconds=span), span
+
+
+def with_fitting_batch(config: Config, *, root: Location, processes: int) -> Config:
+    """The configuration with the largest batch that there are videos for, where it asks for a larger one.
+
+    Raises:
+        HicoError: there is no index.
+
+    """
+    videos, _ = _long_enough(config, root)
+    largest = len(videos) // processes * processes
+    if largest < 2 or config.train.batch_size <= largest:
+        return config
+    return config.model_copy(update={"train": config.train.model_copy(update={"batch_size": largest})})
 
 
 def _build_model(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from commands import TINY, assert_one_line, hico, hico_process
 from made_videos import numbered_video
 
@@ -192,6 +193,32 @@ def test_a_name_with_a_dash_is_a_file(videos: Path, tmp_path: Path) -> None:
     assert (tmp_path / "root/train/v_-dash_0000000_0005000.mp4").exists()
 
 
+def test_a_recipes_batch_is_lowered_to_the_videos_there_are(root: Path) -> None:
+    """Said once, with what it means for the rate; a batch that was asked for is taken at its word."""
+    small = [part for part in TINY if part not in ("--batch-size", "2")]
+    done = hico("pretrain", *small, "--name", "lowered", "--max-steps", "1", "-o", "data.workers=0", root=root)
+    assert done.returncode == 0, done.stderr
+    said = "32 videos a step are more than there are: 3 a step, and with them a peak rate of 0.01055 instead of 0.1125"
+    assert done.stderr.count(said) == 1
+    config = yaml.safe_load((root / "runs/lowered/config.yaml").read_text())
+    assert config["train"]["batch_size"] == 3
+    again = hico(
+        "pretrain",
+        *small,
+        "--name",
+        "lowered",
+        "--resume",
+        "-o",
+        "train.max_steps=2",
+        "-o",
+        "data.workers=0",
+        root=root,
+    )
+    assert again.returncode == 0, again.stderr
+    for asked in (("--batch-size", "32"), ("-o", "train.batch_size=32")):
+        assert_one_line(hico("pretrain", *small, *asked, "--name", "x", root=root), 1, "a batch of 32 is too large")
+
+
 def test_one_line_for_each_mistake(root: Path, videos: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -199,9 +226,8 @@ def test_one_line_for_each_mistake(root: Path, videos: Path, tmp_path: Path) -> 
     assert_one_line(hico("split", empty), 2, "no video files in this folder")
     assert_one_line(hico("index", root=empty), 1, "run `hico split")
     assert_one_line(hico("pretrain", root=empty), 1, "index.parquet", "run `hico index")
-    assert_one_line(
-        hico("pretrain", "--name", "new", root=root), 1, "batch_size 32 is too large for 3 videos", "--batch-size 3"
-    )
+    asked = ("pretrain", "--name", "new", "--batch-size", "32")
+    assert_one_line(hico(*asked, root=root), 1, "a batch of 32 is too large for 3 videos", "--batch-size 3")
     assert_one_line(hico("pretrain", "-o", "optim.base_lrr=1", root=root), 2, "optim.base_lrr", "optim.base_lr")
     assert_one_line(hico("pretrain", "--config", empty / "x.yaml", root=root), 2, "x.yaml: cannot be read")
     assert_one_line(hico("pretrain", "--recipe", "simclr-l", root=root), 2, "no recipe hacs-simclr-l")

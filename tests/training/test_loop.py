@@ -30,7 +30,7 @@ from hico_core.interop.checkpoints import load_backbone
 from hico_core.model.hico import HicoModel, Outputs
 from hico_core.training.hardware import choose_device
 from hico_core.training.log import StepMetrics
-from hico_core.training.loop import RunSummary, max_distance, pretrain
+from hico_core.training.loop import RunSummary, max_distance, pretrain, training_videos
 from hico_core.training.rehearse import rehearse
 from hico_core.training.run import kept_epoch
 from hico_core.training.step import compute_loss
@@ -255,10 +255,15 @@ def test_init_from_another_encoder(root: Path, tmp_path: Path) -> None:
 
 
 def test_too_large_a_batch(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(HicoError, match=r"batch_size 4 is too large for 3 videos \(1 shorter than one clip"):
+    with pytest.raises(HicoError, match=r"a batch of 4 is too large for 3 videos \(1 shorter than one clip"):
         run(tiny("train.batch_size=4"), root, tmp_path / "run")
     with pytest.raises(UsageError, match="at least 2"):
         run(tiny("train.batch_size=1"), root, tmp_path / "run")
+    for processes in (1, 3):
+        with pytest.raises(
+            HicoError, match=r"has 0 training videos \(4 shorter than one clip, 66.67 s, left out\), too few"
+        ):
+            training_videos(tiny("data.frame_stride=250", "train.batch_size=3"), root=root, processes=processes)
     assert not (tmp_path / "run").exists()
 
 
