@@ -5,13 +5,60 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from commands import hico
 from made_videos import numbered_video
 
+from hico_cli.main import app
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+
+
+def options_of(command: object, path: tuple[str, ...] = ()) -> dict[str, set[str]]:
+    """By command, such as "hico features show": the options that it takes."""
+    inner: dict[str, object] = getattr(command, "commands", {})
+    found = {" ".join(("hico", *path)): {name for p in command.params for name in (*p.opts, *p.secondary_opts)}}  # type: ignore[attr-defined]
+    for name, child in inner.items():
+        found |= options_of(child, (*path, name))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+    # Pages that are named in words are there too.
+    for name in re.findall(r"docs/[a-z]+\.md", text):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_their_options_exist(page: Path) -> None:
+    """Of every `hico ...` in a block of commands or between backticks."""
+    known = options_of(typer.main.get_command(app))
+    blocks = re.findall(r"```(?:console|bash)\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"`(hico [^`]+)`", page.read_text())
+    for line in lines:
+        words = line.split(" #")[0].replace("\\|", " ").replace("|", " ").split()
+        if "hico" not in words and "hico_cli" not in words:
+            continue
+        place = next(place for place, word in enumerate(words) if word in ("hico", "hico_cli"))
+        named = words[place + 1 :]
+        if not named or words[place - 1 : place] == ["pip"] or named[0].startswith(("'", "[")):
+            continue
+        command = " ".join(["hico", *(named[:2] if " ".join(["hico", *named[:2]]) in known else named[:1])])
+        options = [word.partition("=")[0] for word in named if re.fullmatch(r"--?[a-zA-Z][a-z-]*(=.*)?", word)]
+        if command.startswith("hico --"):
+            command = "hico"
+        assert command in known, line
+        assert set(options) <= known[command] | {"--help", "--debug"}, (line, set(options) - known[command])
 
 
 def test_the_python_of_the_python_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
