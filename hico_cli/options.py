@@ -47,7 +47,8 @@ Epochs = Annotated[
 ]
 
 CacheDir = Annotated[
-    Path | None, typer.Option("--cache-dir", help="Local copies of files in buckets. Default: ~/.cache/hico.")
+    Path | None,
+    typer.Option("--cache-dir", resolve_path=True, help="Local copies of files in buckets. Default: ~/.cache/hico."),
 ]
 
 CacheSize = Annotated[str, typer.Option("--cache-size", metavar="SIZE", help="What those copies may take.")]

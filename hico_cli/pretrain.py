@@ -206,6 +206,8 @@ def _tell(summary: "RunSummary", *, as_json: bool) -> None:
     losses = ""
     if summary.first_loss is not None:
         losses = f", mean loss of the first steps {summary.first_loss:.4f}, of the last {summary.last_loss:.4f}"
+        if summary.first_loss == summary.last_loss:  # there were not more than go into such a mean
+            losses = f", mean loss {summary.first_loss:.4f}"
     knn = "" if summary.knn_accuracy is None else f", kNN accuracy {summary.knn_accuracy:.1%}"
     how = f"{summary.num_steps} steps in {summary.precision.name} ({summary.precision.reason})"
     fields = {**summary._asdict(), "run_dir": str(summary.run_dir), "encoder": str(summary.encoder)}

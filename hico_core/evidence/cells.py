@@ -22,6 +22,7 @@ from hico_core.errors import HicoError
 from hico_core.evidence.arms import PRETRAINED, pretraining, supervision
 from hico_core.evidence.corpus import CorpusRecipe, SegmentLabel, make_corpus
 from hico_core.evidence.segments import (
+    LabelledSegments,
     Score,
     SegmentClips,
     pixels_of,
@@ -235,15 +236,14 @@ def _supervised(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLab
 
 def probe_cell(cell: Cell, encoder: Encoder | None, clips: SegmentClips) -> list[Score]:
     """What a cell's features tell; without an encoder, the pictures themselves."""
-    train, test = clips.of_subset("train"), clips.of_subset("test")
+    parts = [clips.of_subset(subset) for subset in ("train", "test")]
     if encoder is None:
-        features = [pixels_of(part.clips, side=_PIXELS) for part in (train, test)]
+        features = [pixels_of(part.clips, side=_PIXELS) for part in parts]
     else:
         pooled: nn.Module = PooledEncoder(encoder)
-        features = [encode_clips(pooled, part.clips, what_encoders_see()).numpy() for part in (train, test)]
-    return probe_segments(
-        features[0], train.labels, features[1], test.labels, seed=cell.corpus.seed, linear=encoder is not None
-    )
+        features = [encode_clips(pooled, part.clips, what_encoders_see()).numpy() for part in parts]
+    train, test = (LabelledSegments(rows, part.labels) for rows, part in zip(features, parts, strict=True))
+    return probe_segments(train, test, seed=cell.corpus.seed, linear=encoder is not None)
 
 
 def run_cell(cell: Cell, place: Place, labels: list[SegmentLabel]) -> list[Score]:

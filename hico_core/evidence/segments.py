@@ -81,57 +81,68 @@ class Score(NamedTuple):
     chance: float
 
 
-def probe_segments(
-    train: np.ndarray,
-    train_labels: Sequence[SegmentLabel],
-    test: np.ndarray,
-    test_labels: Sequence[SegmentLabel],
-    *,
-    seed: int,
-    linear: bool = True,
-) -> list[Score]:
+class LabelledSegments(NamedTuple):
+    """Features of segments."""
+
+    features: np.ndarray  # (N, F) float32
+    labels: list[SegmentLabel]  # N
+
+
+def probe_segments(train: LabelledSegments, test: LabelledSegments, *, seed: int, linear: bool = True) -> list[Score]:
     """Ask features of training segments, and then those of test segments, what each of them shows.
 
     Segments that show nothing of the topic are asked whether they are such; all else is asked of the others.
 
     Args:
-        train: features (N, F) of segments of training videos.
-        train_labels: of each.
-        test: features of segments of videos that nothing was trained on.
-        test_labels: of each.
+        train: segments of training videos.
+        test: segments of videos that nothing was trained on.
         seed: of the linear probes.
         linear: leave the linear probes out where False.
 
     """
-    scores: list[Score] = []
+    topical = [_chosen(part, lambda label: label.filler is None) for part in (train, test)]
+    questions = {
+        "action": lambda label: label.action,
+        "scene": lambda label: label.scene,
+        "topic": lambda label: str(label.topic),
+    }
+    scores = [
+        score for name, answer in questions.items() for score in _ask(name, answer, *topical, seed=seed, linear=linear)
+    ]
+    if len(topical[0].labels) < len(train.labels):
+        scores += _ask("filler", lambda label: str(label.filler is not None), train, test, seed=seed, linear=linear)
+    return scores + _neighbour_scores(_standardised(topical[1].features, train.features), topical[1].labels)
 
-    def ask(name: str, value: Callable[[SegmentLabel], str], *, fillers: bool = False) -> None:
-        rows = []
-        classes = sorted({value(label) for label in train_labels if fillers or label.filler is None})
-        number = {name: place for place, name in enumerate(classes)}
-        for side, (features, labels) in (("train", (train, train_labels)), ("test", (test, test_labels))):
-            known = [
-                place
-                for place, label in enumerate(labels)
-                if (fillers or label.filler is None) and value(label) in number
-            ]
-            classes_of = np.array([number[value(labels[place])] for place in known])
-            ids = np.array([f"{side} {place}" for place in known], dtype=object)
-            rows.append(LabelledRows(features[known], classes_of, ids))
-        chance = float(np.bincount(rows[1].labels).max() / len(rows[1].labels))
-        if linear:
-            found = linear_probe(rows[0], rows[1], seed=seed, rates=_RATES, weight_decays=_DECAYS, steps=_STEPS)
-            scores.append(Score(f"{name}-linear", found.accuracy, chance))
-        standard = [part._replace(features=_standardised(part.features, rows[0].features)) for part in rows]
-        scores.append(Score(f"{name}-knn", knn(standard[0], standard[1], k=_NEIGHBOURS), chance))
 
-    ask("action", lambda label: str(label.action))
-    ask("scene", lambda label: str(label.scene))
-    ask("topic", lambda label: str(label.topic))
-    if any(label.filler is not None for label in train_labels):
-        ask("filler", lambda label: str(label.filler is not None), fillers=True)
-    scores += _neighbour_scores(_standardised(test, train), test_labels)
-    return scores
+def _chosen(segments: LabelledSegments, keep: Callable[[SegmentLabel], bool]) -> LabelledSegments:
+    places = [place for place, label in enumerate(segments.labels) if keep(label)]
+    return LabelledSegments(segments.features[places], [segments.labels[place] for place in places])
+
+
+def _ask(
+    name: str,
+    answer: Callable[[SegmentLabel], str | None],
+    train: LabelledSegments,
+    test: LabelledSegments,
+    *,
+    seed: int,
+    linear: bool,
+) -> list[Score]:
+    """One question, to all test segments whose right answer some training segment has."""
+    number = {value: place for place, value in enumerate(sorted({str(answer(label)) for label in train.labels}))}
+    rows = []
+    for side, part in (("train", train), ("test", _chosen(test, lambda label: str(answer(label)) in number))):
+        classes = np.array([number[str(answer(label))] for label in part.labels])
+        # For the probe each segment is a video of its own: it has an answer of its own.
+        ids = np.array([f"{side} {place}" for place in range(len(classes))], dtype=object)
+        rows.append(LabelledRows(part.features, classes, ids))
+    chance = float(np.bincount(rows[1].labels).max() / len(rows[1].labels))
+    scores = []
+    if linear:
+        found = linear_probe(rows[0], rows[1], seed=seed, rates=_RATES, weight_decays=_DECAYS, steps=_STEPS)
+        scores.append(Score(f"{name}-linear", found.accuracy, chance))
+    standard = [part._replace(features=_standardised(part.features, rows[0].features)) for part in rows]
+    return [*scores, Score(f"{name}-knn", knn(standard[0], standard[1], k=_NEIGHBOURS), chance)]
 
 
 def _standardised(features: np.ndarray, like: np.ndarray) -> np.ndarray:
@@ -141,15 +152,14 @@ def _standardised(features: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 def _neighbour_scores(features: np.ndarray, labels: Sequence[SegmentLabel]) -> list[Score]:
     """How often the nearest other test segment is of the same video; and the nearest of another video, of its topic."""
-    known = [place for place, label in enumerate(labels) if label.filler is None]
-    units = torch.nn.functional.normalize(torch.from_numpy(features[known]), dim=1)
+    units = torch.nn.functional.normalize(torch.from_numpy(features), dim=1)
     similarity = (units @ units.T).fill_diagonal_(-torch.inf)
-    videos = np.unique([labels[place].video for place in known], return_inverse=True)[1]
-    topics = np.array([labels[place].topic for place in known])
+    videos = np.unique([label.video for label in labels], return_inverse=True)[1]
+    topics = np.array([label.topic for label in labels])
     same_video = videos[:, None] == videos[None, :]
     nearest = similarity.argmax(dim=1).numpy()
     elsewhere = similarity.masked_fill(torch.from_numpy(same_video), -torch.inf).argmax(dim=1).numpy()
-    others = len(known) - 1
+    others = len(labels) - 1
     same_topic = (topics[:, None] == topics[None, :]) & ~same_video
     return [
         Score("video-r1", float((videos[nearest] == videos).mean()), float(((same_video.sum(1) - 1) / others).mean())),

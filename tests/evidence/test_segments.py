@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from hico_core.evidence.corpus import CorpusRecipe, SegmentLabel, labels_of
-from hico_core.evidence.segments import Score, pixels_of, probe_segments
+from hico_core.evidence.segments import LabelledSegments, Score, pixels_of, probe_segments
 from hico_core.evidence.world import ACTIONS
 
 LABELS = list(labels_of(CorpusRecipe(videos=60, seed=1, design="fillers")))
@@ -13,7 +13,10 @@ TEST = [label for label in LABELS if label.subset == "test"]
 
 
 def scores_of(train: np.ndarray, test: np.ndarray) -> dict[str, Score]:
-    return {score.probe: score for score in probe_segments(train, TRAIN, test, TEST, seed=0)}
+    return {
+        score.probe: score
+        for score in probe_segments(LabelledSegments(train, TRAIN), LabelledSegments(test, TEST), seed=0)
+    }
 
 
 def features(labels: list[SegmentLabel], value: list[int], *, seed: int) -> np.ndarray:
