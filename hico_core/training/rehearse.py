@@ -1,8 +1,12 @@
-"""What a run would be, measured on one step of one process, with nothing written."""
+"""What a run would be, measured on a step of one process, with nothing written."""
 
+import resource
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
+
+import torch
 
 from hico_core.config import Config
 from hico_core.corpus.addresses import Location
@@ -42,7 +46,9 @@ class Rehearsal(NamedTuple):
     device: str
     precision: Precision
     loss: float
-    step_seconds: float  # without the exchange with other processes
+    step_seconds: float  # without waiting for clips and without the exchange with other processes
+    hours: float  # of all steps at that speed
+    peak_memory_bytes: int
 
 
 def rehearse(
@@ -53,7 +59,7 @@ def rehearse(
     init_from: Path | None = None,
     processes: int = 1,
 ) -> Rehearsal:
-    """Do the first process's share of the first step of a run, write nothing, and measure.
+    """Do the first process's share of the first step of a run twice, write nothing, and measure the second time.
 
     Args:
         config: of the run.
@@ -71,13 +77,18 @@ def rehearse(
     batches = batches_from(Position(), config, parts, World(size=processes))
     plan, batch = next(batches)
     batches.close()
-    began = time.monotonic()
-    clips = clips_of(batch, config, parts.device)
     lr = learning_rate_at(plan.epoch, config, parts.peak_lr)
-    result = train_step(parts.model, parts.optimizer, clips, loss=config.loss, lr=lr, precision=parts.precision)
-    if result is None:
-        raise HicoError(f"the loss of the first step is not a finite number; the clips: {describe_batch(batch)}")
-    step_seconds = time.monotonic() - began
+    losses, step_seconds = [], 0.0
+    for _ in range(2):  # the first step sets up what all others find
+        began = time.monotonic()
+        clips = clips_of(batch, config, parts.device)
+        result = train_step(parts.model, parts.optimizer, clips, loss=config.loss, lr=lr, precision=parts.precision)
+        if result is None:
+            raise HicoError(f"the loss of the first step is not a finite number; the clips: {describe_batch(batch)}")
+        losses.append(float(result.loss.total))
+        if parts.device.type == "cuda":
+            torch.cuda.synchronize(parts.device)
+        step_seconds = time.monotonic() - began
     everything = sum(p.numel() for p in parts.model.parameters())
     cost = measure_cost(parts.model.backbone, num_frames=config.data.num_frames, size=config.data.crop_size)
     steps_per_epoch = len(parts.videos) / config.train.batch_size
@@ -102,12 +113,22 @@ def rehearse(
         workers=parts.workers,
         device=str(parts.device),
         precision=parts.precision,
-        loss=float(result.loss.total.detach()),
+        loss=losses[0],
         step_seconds=step_seconds,
+        hours=step_seconds * steps_per_epoch * config.train.epochs / 3600,
+        peak_memory_bytes=_peak_memory_bytes(parts.device),
     )
 
 
 def _checkpoint_bytes(parts: Prepared) -> int:
-    """Weights, statistics and momentum."""
-    momentum = [state["momentum_buffer"] for state in parts.optimizer.state.values()]
-    return sum(tensor.nbytes for tensor in [*parts.model.state_dict().values(), *momentum])
+    """Weights, statistics and what the optimiser remembers."""
+    remembered = [value for state in parts.optimizer.state.values() for value in state.values()]
+    return sum(tensor.nbytes for tensor in [*parts.model.state_dict().values(), *remembered])
+
+
+def _peak_memory_bytes(device: torch.device) -> int:
+    """The most that this process has used so far: of the GPU, or of the machine's memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
