@@ -1,5 +1,6 @@
 """Videos -> a folder of features: who is to do, who is done, and what is written of each."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -26,6 +27,11 @@ from hico_core.training.encoder import Meter
 from hico_core.transfer.feature_files import DType, FileFormat, read_array, write_array
 from hico_core.transfer.features import FeatureExtractor, Features
 from hico_core.transfer.manifest import MANIFEST, ManifestRow, Settings, read_manifest
+
+logger = logging.getLogger(__name__)
+
+# Rows of different videos that are more alike than this tell nothing apart.
+_ALIKE = 0.9999
 
 # How often the manifest in a bucket is written again: what came since is extracted again after a kill.
 _UPLOAD_SECONDS = 60.0
@@ -122,7 +128,7 @@ def extract_features(
     """
     jobs, meter = part_of(jobs, shard), meter or Meter()
     settings = _settings(extractor, checkpoint, files.dtype)
-    tally = Tally(len(jobs))
+    tally, likeness = Tally(len(jobs)), Likeness()
     with _opened_folder(folder, shard), closing(_manifest_writer(folder, shard)) as manifest:
         rows = _rows_with(settings, folder)
         todo: list[FeatureJob] = []
@@ -135,12 +141,46 @@ def extract_features(
                 extracted = _extracted_on_ray(todo, extractor, checkpoint, cache, address=ray_address, meter=meter)
             for job, features in extracted:
                 if not isinstance(features, BadVideo):
+                    likeness.add(features.array)
                     read = _what_was_read(job.source, checksum=checksum)
                     manifest.add(_write(folder, job.source, features, read, files, settings, extractor, checkpoint))
                 on_event(_count(job, features, tally))
         finally:
             update_failures(root, command="extract-features", fine=tally.fine, failed=tally.failed)
+    if likeness.num_videos > 1 and likeness.mean_similarity > _ALIKE:
+        logger.warning(
+            "the features of %d videos are nearly alike (mean cosine similarity %.5f): the encoder of %s has hardly "
+            "learnt anything, or has collapsed; look at its loss with `hico report`, and train it for longer",
+            likeness.num_videos,
+            likeness.mean_similarity,
+            checkpoint,
+        )
     return tally.summary()
+
+
+class Likeness:
+    """How alike rows are, without keeping them."""
+
+    def __init__(self) -> None:
+        self.num_videos = 0
+        self._num_rows = 0
+        self._sum = np.zeros(1)
+
+    def add(self, rows: np.ndarray) -> None:
+        """Take a video's rows (T, ...)."""
+        flat = rows.reshape(len(rows), -1).astype(np.float64)
+        self._sum = self._sum + (flat / np.linalg.norm(flat, axis=1, keepdims=True).clip(1e-12)).sum(axis=0)
+        self._num_rows += len(rows)
+        self.num_videos += 1
+
+    @property
+    def mean_similarity(self) -> float:
+        """Mean cosine similarity of two different rows.
+
+        The square of the sum of n unit vectors is n, for each with itself, and the similarities of all n (n - 1) pairs.
+        """
+        n = self._num_rows
+        return float((self._sum @ self._sum - n) / max(n * (n - 1), 1))
 
 
 def _settings(extractor: FeatureExtractor, checkpoint: Path, dtype: DType) -> Settings:

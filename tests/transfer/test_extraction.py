@@ -34,6 +34,7 @@ from hico_core.training.checkpoint import Progress, export_encoder, save_checkpo
 from hico_core.transfer.extraction import (
     FeatureJob,
     Files,
+    Likeness,
     extract_features,
     jobs_of_files,
     jobs_of_index,
@@ -114,6 +115,50 @@ def extract(
 
 def manifest_of(folder: Path) -> dict[str, dict[str, Any]]:
     return {row.video_id: row.model_dump() for row in read_manifest(folder).values()}
+
+
+def test_likeness_is_the_mean_over_pairs() -> None:
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(size=(rows, 5)) + 1 for rows in (1, 4, 2)]
+    likeness = Likeness()
+    for part in parts:
+        likeness.add(part)
+    rows = np.concatenate(parts)
+    pairs = [
+        float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+        for place, a in enumerate(rows)
+        for other, b in enumerate(rows)
+        if place != other
+    ]
+    assert likeness.num_videos == 3
+    assert likeness.mean_similarity == pytest.approx(np.mean(pairs))
+
+
+def test_an_encoder_that_tells_nothing_apart_is_told(
+    root: Path, tmp_path: Path, model: HicoModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    extract(root, tmp_path / "sound")
+    assert "nearly alike" not in caplog.text
+    state = {
+        name: torch.zeros_like(v) if "units.3" in name and "bias" not in name else v
+        for name, v in model.backbone.state_dict().items()
+    }
+    blind = S3DGTiny()
+    blind.load_state_dict({name: v + 0.5 if name.endswith("bias") else v for name, v in state.items()})
+    checkpoint = tmp_path / "blind.safetensors"
+    export_encoder(checkpoint, blind)
+    extract_features(
+        jobs_of_index(IndexedVideos(read_index_table(root), root=root)),
+        extractor=FeatureExtractor.from_checkpoint(checkpoint, device="cpu"),
+        checkpoint=checkpoint,
+        root=root,
+        folder=tmp_path / "blind",
+        cache=NO_CACHE,
+        workers=0,
+        on_event=lambda event: None,
+    )
+    assert "features of 2 videos are nearly alike (mean cosine similarity 1.00000)" in caplog.text
+    assert "blind.safetensors" in caplog.text
 
 
 def test_files_and_manifest(root: Path, tmp_path: Path) -> None:
