@@ -24,6 +24,7 @@ from hico_cli.pretrain import pretrain
 from hico_cli.probe import probe
 from hico_cli.report import report
 from hico_cli.retrieve import retrieve
+from hico_cli.run import run
 from hico_cli.split import split
 from hico_core import __version__
 from hico_core.errors import HicoError, ProcessLost, UsageError
@@ -37,6 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="From a folder of untrimmed videos to a pretrained video encoder and its features (HiCo, CVPR 2022).",
 )
+app.command("run")(run)
 app.command("split")(split)
 app.command("index")(index)
 app.command("pretrain")(pretrain)

@@ -158,4 +158,17 @@ def write_encoder(path: Path, state: dict[str, Tensor], picture: Picture | None)
     if picture is not None:
         metadata["picture"] = json.dumps({"size": picture.size, "mean": picture.mean, "std": picture.std})
     with written_beside(path) as beside:
-        beside.write_bytes(save(tensors, metadata=metadata))
+        beside.write_bytes(_in_one_order(save(tensors, metadata=metadata)))
+
+
+def _in_one_order(content: bytes) -> bytes:
+    """A safetensors file whose metadata are sorted: the package writes them in an order that is another each time.
+
+    The same weights then make the same file, by whose hash features tell what they were made with.
+    """
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at multiples of 8 bytes
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]

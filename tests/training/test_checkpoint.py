@@ -10,10 +10,12 @@ from torch import nn
 
 from hico_core.config import preset
 from hico_core.data.loader import Position
+from hico_core.data.pictures import Picture
 from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError
-from hico_core.interop.checkpoints import read_backbone_state, read_checkpoint
+from hico_core.interop.checkpoints import load_encoder, read_backbone_state, read_checkpoint
 from hico_core.model.s3dg import S3DG
+from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import (
     BEFORE_LAST,
     LAST,
@@ -154,3 +156,15 @@ def test_what_is_left_out_is_named(model: nn.Module, tmp_path: Path) -> None:
     torch.save(content, tmp_path / LAST)
     with pytest.raises(HicoError, match=r"not a checkpoint that hico wrote \(optimizer: "):
         read_last(tmp_path)
+
+
+def test_the_same_weights_make_the_same_export(tmp_path: Path) -> None:
+    """Byte by byte: features know their encoder by its file's hash. The package alone orders metadata at random."""
+    encoder, picture = S3DGTiny(), Picture(27, 0.875, 1, 24, 0.45, 0.225)
+    for number in range(8):
+        export_encoder(tmp_path / f"{number}.safetensors", encoder, picture)
+    contents = {path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(contents) == 1
+    read = read_backbone_state(tmp_path / "0.safetensors")
+    assert all(torch.equal(read[name], value) for name, value in encoder.state_dict().items())
+    assert load_encoder(tmp_path / "0.safetensors")[1].size == 24

@@ -1,0 +1,91 @@
+"""`hico run`: the four commands and a report, with settings that fit the videos and the time."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hico_cli.console import complain
+from hico_cli.extract_features import extract_features
+from hico_cli.index import index
+from hico_cli.options import DEFAULT_ROOT, Device, Json, Root, local_part, require_file_name_part
+from hico_cli.pretrain import pretrain
+from hico_cli.report import report
+from hico_cli.split import split
+
+if TYPE_CHECKING:
+    from hico_core.corpus.addresses import Location
+
+_SOME_FAILED = 3
+
+
+def run(
+    inputs: Annotated[list[str], typer.Argument(help="Videos, folders, patterns, .txt lists, addresses in buckets.")],
+    root: Root = DEFAULT_ROOT,
+    name: Annotated[str, typer.Option(help="Of the run and of the folder of features.")] = "run",
+    hours: Annotated[
+        float, typer.Option(min=0.01, help="What pretraining may take; as many epochs of the recipe as fit.")
+    ] = 1.0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """The whole road: split, index, pretrain (hacs-hico-s), extract-features, and a report to look at.
+
+    Stopped, the same command goes on. Exit code 3: some videos failed; the others were enough.
+    """
+    from hico_core.corpus.addresses import locate, require_reachable
+
+    require_file_name_part(name, option="--name")
+    place = locate(root)
+    require_reachable(place)
+    some_failed = False
+    try:
+        split(inputs, root=root, json=json)
+    except typer.Exit as ended:
+        if ended.exit_code != _SOME_FAILED:
+            raise
+        some_failed = True
+    try:
+        index(root=root, json=json)
+    except typer.Exit as ended:
+        if ended.exit_code != _SOME_FAILED:
+            raise
+    run_dir = local_part(place) / "runs" / name
+    pretrain(
+        root=root,
+        name=name,
+        epochs=_epochs(place, run_dir, hours=hours, device=device),
+        device=device,
+        resume=True,
+        json=json,
+    )
+    try:
+        extract_features(
+            root=root, checkpoint=run_dir / "export" / "encoder.safetensors", name=name, device=device, json=json
+        )
+    except typer.Exit as ended:
+        if ended.exit_code != _SOME_FAILED:
+            raise
+        some_failed = True
+    report([run_dir], json=json)
+    if some_failed:
+        raise typer.Exit(_SOME_FAILED)
+
+
+def _epochs(root: "Location", run_dir: Path, *, hours: float, device: Literal["auto", "cpu", "cuda"]) -> int:
+    """Of the run that is there; else as many as fit into the time, by the speed of a step here."""
+    from hico_core.config import load_config, preset
+    from hico_core.training.loop import with_fitting_batch
+    from hico_core.training.rehearse import rehearse
+
+    if (run_dir / "config.yaml").exists():
+        return load_config(run_dir / "config.yaml").train.epochs
+    config = with_fitting_batch(preset("hacs-hico-s"), root=root, processes=1)
+    plan = rehearse(config, root=root, device=device)
+    epochs = max(min(int(config.train.epochs * hours / plan.hours), config.train.epochs), 1)
+    complain(
+        f"pretraining {epochs} of the recipe's {config.train.epochs} epochs, {config.train.batch_size} videos a step: "
+        f"about {plan.hours * epochs / config.train.epochs:.2f} hours at {plan.step_seconds:.1f} s a step on "
+        f"{plan.device} (--hours)"
+    )
+    return epochs
