@@ -1,5 +1,7 @@
 """`hico run`: the four commands and a report, with settings that fit the videos and the time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -38,38 +40,31 @@ def run(
     require_file_name_part(name, option="--name")
     place = locate(root)
     require_reachable(place)
-    some_failed = False
-    try:
+    failures: list[int] = []
+    with _noting_failures(failures):
         split(inputs, root=root, json=json)
-    except typer.Exit as ended:
-        if ended.exit_code != _SOME_FAILED:
-            raise
-        some_failed = True
-    try:
+    with _noting_failures([]):  # the same videos as before
         index(root=root, json=json)
-    except typer.Exit as ended:
-        if ended.exit_code != _SOME_FAILED:
-            raise
     run_dir = local_part(place) / "runs" / name
-    pretrain(
-        root=root,
-        name=name,
-        epochs=_epochs(place, run_dir, hours=hours, device=device),
-        device=device,
-        resume=True,
-        json=json,
-    )
+    epochs = _epochs(place, run_dir, hours=hours, device=device)
+    pretrain(root=root, name=name, epochs=epochs, device=device, resume=True, json=json)
+    encoder = run_dir / "export" / "encoder.safetensors"
+    with _noting_failures(failures):
+        extract_features(root=root, checkpoint=encoder, name=name, device=device, json=json)
+    report([run_dir], json=json)
+    if failures:
+        raise typer.Exit(_SOME_FAILED)
+
+
+@contextmanager
+def _noting_failures(failures: list[int]) -> Iterator[None]:
+    """A step of which it is enough that most videos are done."""
     try:
-        extract_features(
-            root=root, checkpoint=run_dir / "export" / "encoder.safetensors", name=name, device=device, json=json
-        )
+        yield
     except typer.Exit as ended:
         if ended.exit_code != _SOME_FAILED:
             raise
-        some_failed = True
-    report([run_dir], json=json)
-    if some_failed:
-        raise typer.Exit(_SOME_FAILED)
+        failures.append(ended.exit_code)
 
 
 def _epochs(root: "Location", run_dir: Path, *, hours: float, device: Literal["auto", "cpu", "cuda"]) -> int:
