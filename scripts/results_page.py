@@ -1,6 +1,8 @@
 """Tables and figures of docs/results.md from what `hico benchmark` measured.
 
     python scripts/results_page.py FOLDER
+    python scripts/results_page.py --restore FOLDER     from docs/measurements/benchmark.parquet, so that
+                                                        `hico benchmark FOLDER` goes on from what stands there
 
 FOLDER is the benchmark's. Its results.parquet is copied to docs/measurements/benchmark.parquet; the parts of
 docs/results.md between `<!-- begin NAME -->` and `<!-- end NAME -->` and the figures are written anew.
@@ -9,14 +11,18 @@ docs/results.md between `<!-- begin NAME -->` and `<!-- end NAME -->` and the fi
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from hico_core.corpus.files import write_text
 from hico_core.evidence.arms import CONTROLS, FAR_3, HICO, MEANINGS
 from hico_core.evidence.benchmark import LONG_STEPS, LOOK, STEPS, TUNING_SEED, chosen_rates, write_results
+from hico_core.evidence.cells import Cell, Corpus, scores_as_json
 from hico_core.evidence.findings import SUCCESS, Difference, paired, table_of, verdicts
+from hico_core.evidence.segments import Score
 from hico_core.transfer.probe import mean_and_error
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -184,13 +190,39 @@ def draw_distances(results: pd.DataFrame, target: Path) -> None:
     figure.savefig(target, metadata={"Date": None})
 
 
+def restore(folder: Path) -> None:
+    """The files of the cells of which the results are kept here."""
+    results = pd.read_parquet(DOCS / "measurements" / "benchmark.parquet")
+    names = ["design", "look", "seed", "arm", "steps", "rate", "trimmed", "seconds"]
+    for values, rows in results.groupby(names):
+        fields = {
+            name: getattr(value, "item", lambda value=value: value)() for name, value in zip(names, values, strict=True)
+        }
+        corpus = Corpus(*(fields[name] for name in Corpus._fields))
+        cell = Cell(corpus, *(fields[name] for name in Cell._fields[1:]))
+        scores = [Score(*row) for row in rows[list(Score._fields)].itertuples(index=False, name=None)]
+        write_text(
+            folder / "cells" / f"{cell.name}.json", scores_as_json(cell, scores, seconds=fields["seconds"]) + "\n"
+        )
+
+
+def or_not_yet(text: str, rows: pd.DataFrame, arms: Iterable[str], part: str) -> str:
+    """A table, unless nothing of what it is for was measured."""
+    return text if rows["arm"].isin(list(arms)).any() else f"Not run yet: `hico benchmark FOLDER --part {part}`."
+
+
 def main() -> None:
     """Write everything anew."""
+    if sys.argv[1] == "--restore":
+        restore(Path(sys.argv[2]))
+        return
     folder = Path(sys.argv[1])
     shutil.copyfile(write_results(folder), DOCS / "measurements" / "benchmark.parquet")
     results = pd.read_parquet(DOCS / "measurements" / "benchmark.parquet")
-    main_arms = [arm for arm in MEANINGS if arm not in {control.name for control in CONTROLS}]
-    controls = [FAR_3.name, HICO.name, "visual-topical", *(control.name for control in CONTROLS)]
+    names_of_controls = [control.name for control in CONTROLS]
+    main_arms = [arm for arm in MEANINGS if arm not in names_of_controls]
+    controls = [FAR_3.name, HICO.name, "visual-topical", *names_of_controls]
+    long = setting(results, design="scenes", steps=LONG_STEPS)
     scenes, fillers = (setting(results, design=design) for design in ("scenes", "fillers"))
     cells = results.drop_duplicates(["design", "look", "seed", "arm", "steps", "rate", "trimmed"])
     parts = {
@@ -201,9 +233,9 @@ def main() -> None:
         "fillers": arms_table(fillers, arms=main_arms),
         "fillers pairs": pairs_table(fillers),
         "trimmed": arms_table(setting(results, design="scenes", trimmed=True), arms=main_arms),
-        "controls": arms_table(scenes, arms=controls),
-        "looks": looks_table(results),
-        "long": arms_table(setting(results, design="scenes", steps=LONG_STEPS), arms=main_arms),
+        "controls": or_not_yet(arms_table(scenes, arms=controls), scenes, names_of_controls, "controls"),
+        "looks": or_not_yet(looks_table(results), results[results["look"] != LOOK], MEANINGS, "looks"),
+        "long": or_not_yet(arms_table(long, arms=main_arms), long[long["steps"] == LONG_STEPS], MEANINGS, "long"),
         "rates": rates_table(results),
         "hours": f"{len(cells)} cells, {cells['seconds'].sum() / 3600:.1f} hours of one core for trainings and probes, "
         "beside other work on the machine.",
@@ -217,7 +249,8 @@ def main() -> None:
         text = marked.sub(lambda found, part=part: f"{found[1]}{part}\n{found[2]}", text)  # type: ignore[misc]
     page.write_text(text)
     draw_seeds(results, DOCS / "figures" / "action-by-seed.svg")
-    draw_distances(results, DOCS / "figures" / "action-by-distance.svg")
+    if results["arm"].isin(names_of_controls).any():
+        draw_distances(results, DOCS / "figures" / "action-by-distance.svg")
 
 
 if __name__ == "__main__":
