@@ -1,10 +1,11 @@
 """Pretraining, from an index to a checkpoint, in the order in which it happens."""
 
+import inspect
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -217,8 +218,12 @@ def replica_of(model: nn.Module, device: torch.device, world: World) -> nn.Modul
     # Of the sides of length 1 of a pointwise convolution, it does not matter how far apart their elements lie.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     ids = [device.index] if device.type == "cuda" else None
-    # Statistics of batch norms are alike in all processes, since each computes those of all rows.
-    return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False)
+    # Batch norms have the same statistics in all processes, since each computes those of all rows: there is nothing to
+    # send before each step. PyTorch has given the option that says so another name.
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {"gradient_as_bucket_view": True, name: False}
+    return DistributedDataParallel(model, device_ids=ids, **options)
 
 
 def max_distance(progress: float, sampling: SamplingConfig) -> float | None:

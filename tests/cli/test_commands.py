@@ -22,6 +22,7 @@ from hico_core.model.hico import HicoModel
 
 # command -> an option or argument of its own
 COMMANDS = {
+    "run": "--hours",
     "split": "--segment-seconds",
     "index": "--adopt",
     "pretrain": "--init-from",
@@ -31,6 +32,9 @@ COMMANDS = {
     "evaluate": "--crops",
     "retrieve": "--protocol",
     "export-tad": "--for",
+    "demo": "--corpus-only",
+    "benchmark": "--seeds",
+    "report": "--output",
     "inspect": "--samples",
     "convert": "--to",
     "doctor": "--loader",
@@ -52,7 +56,7 @@ def test_help_of_each_command(command: str) -> None:
     done = hico(command, "--help")
     assert done.returncode == 0
     assert COMMANDS[command] in done.stdout
-    has_root = command not in {"inspect", "convert", "config", "features"}
+    has_root = command not in {"inspect", "convert", "config", "features", "demo", "benchmark", "report"}
     assert ("--root" in done.stdout and "HICO_ROOT" in done.stdout) == has_root
 
 
