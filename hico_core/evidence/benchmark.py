@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -39,6 +39,8 @@ _OTHER_LOOKS = (0.0, 0.75, 1.0)
 
 _DESIGNS: tuple[Design, ...] = ("scenes", "fillers")
 
+_ARMS, _CONTROLS = ([arm.name for arm in arms] for arms in (ARMS, CONTROLS))
+
 Rates = dict[str, float]  # by arm
 
 
@@ -66,22 +68,18 @@ def cells_of(part: Part, *, seeds: Sequence[int], rates: Rates) -> list[Cell]:
     match part:
         case "rates":
             tuning = Corpus("scenes", LOOK, TUNING_SEED)
-            return [Cell(tuning, arm, STEPS, rate) for arm in (*_names(ARMS), "supervised") for rate in RATES]
+            return [Cell(tuning, arm, STEPS, rate) for arm in (*_ARMS, "supervised") for rate in RATES]
         case "arms":
-            return [cell(corpus, arm) for corpus in both for arm in ("random", "pixels", *_names(ARMS), "supervised")]
+            return [cell(corpus, arm) for corpus in both for arm in ("random", "pixels", *_ARMS, "supervised")]
         case "trimmed":
             return [cell(corpus, arm.name, trimmed=True) for corpus in scenes for arm in (HICO, FAR_3)]
         case "controls":
-            return [cell(corpus, arm) for corpus in scenes for arm in _names(CONTROLS)]
+            return [cell(corpus, arm) for corpus in scenes for arm in _CONTROLS]
         case "looks":
             looks = [Corpus("scenes", look, seed) for seed in seeds for look in _OTHER_LOOKS]
             return [cell(corpus, arm) for corpus in looks for arm in ("random", FAR_3.name, HICO.name)]
         case "long":
-            return [cell(corpus, arm, steps=LONG_STEPS) for corpus in both for arm in (*_names(ARMS), "supervised")]
-
-
-def _names(arms: Iterable[tuple[str, object, object, object]]) -> list[str]:
-    return [arm[0] for arm in arms]
+            return [cell(corpus, arm, steps=LONG_STEPS) for corpus in both for arm in (*_ARMS, "supervised")]
 
 
 def chosen_rates(results: pd.DataFrame) -> Rates:

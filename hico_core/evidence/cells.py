@@ -36,7 +36,6 @@ from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 from hico_core.training.encoder import encode_clips
-from hico_core.training.log import StepMetrics
 from hico_core.training.loop import pretrain
 from hico_core.transfer.finetune import finetune
 
@@ -192,7 +191,6 @@ def encoder_of(
     labels: list[SegmentLabel],
     *,
     resume: bool = False,
-    on_step: Callable[[StepMetrics], None] = lambda metrics: None,
 ) -> Encoder:
     """Train a cell's encoder.
 
@@ -202,7 +200,6 @@ def encoder_of(
         run_dir: where the run's files go.
         labels: of the corpus's segments.
         resume: go on with the run that is there.
-        on_step: told of each step of pretraining.
 
     Raises:
         HicoError: the run cannot start or go on.
@@ -220,7 +217,7 @@ def encoder_of(
         PRETRAINED[cell.arm], num_videos=num_videos, steps=cell.steps, rate=cell.rate, seed=cell.corpus.seed
     )
     root = place.trimmed if cell.trimmed else place.root
-    summary = pretrain(config, root=root, run_dir=run_dir, device="cpu", resume=resume, on_step=on_step)
+    summary = pretrain(config, root=root, run_dir=run_dir, device="cpu", resume=resume)
     return load_encoder(summary.encoder)[0]
 
 
