@@ -37,7 +37,7 @@ def demo(
     """Show on made videos what HiCo learns and SimCLR forgets: render, split, index, pretrain, probe.
 
     A made video stays with one topic and changes its scene every few seconds; in each segment something moves in one of
-    eight ways. Three encoders are asked which, on videos that nothing was trained on. Takes about five minutes on two
+    eight ways. Three encoders are asked which, on videos that nothing was trained on. Takes about three minutes on two
     cores. Stopped, the same command goes on.
     """
     from hico_core.corpus.engine import available_cores

@@ -5,7 +5,7 @@ The setting is one for all arms. It follows an experiment outside this project, 
 
 from typing import Any, NamedTuple
 
-from hico_core.config import Config, FinetuneConfig, compose_config
+from hico_core.config import AugmentConfig, Config, DataConfig, FinetuneConfig, compose_config
 
 # Videos a step, and clips of each in arms with three of them; arms with two see the fewer clips.
 VIDEOS_PER_STEP = 16
@@ -106,6 +106,9 @@ _AUGMENT = {
     "grey_probability": 0.4,
     "blur_probability": 0.0,
 }
+
+
+DATA, AUGMENT = DataConfig.model_validate(_DATA), AugmentConfig.model_validate(_AUGMENT)
 
 
 def pretraining(arm: Arm, *, num_videos: int, steps: int, rate: float, seed: int) -> Config:

@@ -17,9 +17,9 @@ from hico_core.corpus.ids import find_sources
 from hico_core.corpus.index import build_index
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos
-from hico_core.data.pictures import Picture, picture_for
+from hico_core.data.pictures import picture_for
 from hico_core.errors import HicoError
-from hico_core.evidence.arms import PRETRAINED, pretraining, supervision
+from hico_core.evidence.arms import AUGMENT, DATA, PRETRAINED, pretraining, supervision
 from hico_core.evidence.corpus import CorpusRecipe, SegmentLabel, make_corpus
 from hico_core.evidence.segments import (
     LabelledSegments,
@@ -41,6 +41,9 @@ from hico_core.transfer.finetune import finetune
 
 # Side of the pictures that nearest neighbours of pixels look at.
 _PIXELS = 8
+
+# What encoders see of each frame of a segment, alike for all arms.
+_PICTURE = picture_for(DATA, AUGMENT)
 
 
 class Corpus(NamedTuple):
@@ -166,19 +169,12 @@ def _rows_of_segment(label: SegmentLabel, pieces: list[dict[str, Any]], root: Pa
     return [{**row, "num_clips": len(rows)} for row in rows]
 
 
-def what_encoders_see() -> Picture:
-    """Of each frame of a segment, alike for all arms."""
-    config = pretraining(PRETRAINED["hico"], num_videos=16, steps=1, rate=1.0, seed=0)
-    return picture_for(config.data, config.augment)
-
-
 def segment_clips(place: Place, labels: list[SegmentLabel]) -> SegmentClips:
     """What all arms are probed with; read once, and kept beside the corpus."""
     kept = place.root / "segments.pt"
     if not kept.exists():
-        config = pretraining(PRETRAINED["hico"], num_videos=16, steps=1, rate=1.0, seed=0)
         cache = LocalCache(default_cache_folder(), size_bytes=10**9)
-        clips = read_segments(place.root, labels, config.data, what_encoders_see(), cache=cache)
+        clips = read_segments(place.root, labels, DATA, _PICTURE, cache=cache)
         with written_beside(kept) as beside:
             torch.save(clips, beside)
     return SegmentClips(labels, torch.load(kept, weights_only=True))
@@ -226,7 +222,7 @@ def _supervised(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLab
     config = supervision(num_segments=num_segments, steps=cell.steps, rate=cell.rate, seed=cell.corpus.seed)
     torch.manual_seed(cell.corpus.seed)
     start = run_dir.with_name(f"{run_dir.name}-start.safetensors")
-    export_encoder(start, S3DGTiny(), what_encoders_see())
+    export_encoder(start, S3DGTiny(), _PICTURE)
     finetune(config, root=place.trimmed, run_dir=run_dir, encoder=start, device="cpu")
     return load_encoder(run_dir / "checkpoints" / "last.pt")[0]
 
@@ -238,7 +234,7 @@ def probe_cell(cell: Cell, encoder: Encoder | None, clips: SegmentClips) -> list
         features = [pixels_of(part.clips, side=_PIXELS) for part in parts]
     else:
         pooled: nn.Module = PooledEncoder(encoder)
-        features = [encode_clips(pooled, part.clips, what_encoders_see()).numpy() for part in parts]
+        features = [encode_clips(pooled, part.clips, _PICTURE).numpy() for part in parts]
     train, test = (LabelledSegments(rows, part.labels) for rows, part in zip(features, parts, strict=True))
     return probe_segments(train, test, seed=cell.corpus.seed, linear=encoder is not None)
 
