@@ -63,9 +63,9 @@ def measure_loader(root: Location, *, workers: int, num_batches: int = 40) -> Lo
         next(batches)  # the start of the workers does not count
         num_clips, cpu, wall = 0, time.process_time(), time.perf_counter()
         for _, batch in islice(batches, num_batches):
-            if batch.crops is None:
+            if batch.pixels is None:
                 raise HicoError(f"{root}: clips cannot be read; the last one: {batch.unusable[-1].reason}")
-            num_clips += len(batch.crops)
+            num_clips += len(batch.draws)
         batches.close()
         return num_clips, time.process_time() - cpu, time.perf_counter() - wall
 

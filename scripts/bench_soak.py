@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
 from benchmarking import report
 
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
@@ -74,8 +75,7 @@ def main() -> None:
         )
         points = {}
         for number, (_, batch) in enumerate(read_batches(dataset, plans, workers=2, pin_memory=False), start=1):
-            assert batch.crops is not None
-            apply_augmentation(batch.crops, batch.draws, size=64, mean=0.45, std=0.225)
+            apply_augmentation(batch.crops_on(torch.device("cpu")), batch.draws, size=64, mean=0.45, std=0.225)
             if number == 500 or number % 1000 == 0:
                 points[number] = measure()
                 print(number, points[number], file=sys.stderr, flush=True)

@@ -198,24 +198,65 @@ OPERATIONS: dict[str, Callable[[Tensor, "float | Tensor"], Tensor]] = {
 }
 
 
-def apply_colour(clips: Tensor, draws: Sequence[ColourDraw]) -> Tensor:
-    """The colour stage of clips (N, T, C, H, W), in place; clips that have the same operation next do it together."""
-    for n, draw in enumerate(draws):
-        if draw.grey and draw.grey_first:
-            clips[n] = to_grey(clips[n])
+class _Group(NamedTuple):
+    """Clips that the same happens to at the same time, in place."""
+
+    operation: Callable[[Tensor, "float | Tensor"], object]
+    clips: list[int]
+    factors: list[float]
+
+
+def _grey_group(draws: Sequence[ColourDraw], *, first: bool) -> _Group:
+    """The clips that are made grey before the operations, or after them."""
+    chosen = [n for n, draw in enumerate(draws) if draw.grey and draw.grey_first == first]
+    return _Group(lambda pictures, _: pictures.copy_(to_grey(pictures)), chosen, [0.0] * len(chosen))
+
+
+def _operation_groups(draws: Sequence[ColourDraw]) -> list[_Group]:
+    """The operations in the order of each clip; clips that have the same one next do it together."""
+    groups = []
     for place in range(max((len(draw.operations) for draw in draws), default=0)):
+        at_place = {n: draw.operations[place] for n, draw in enumerate(draws) if place < len(draw.operations)}
         for name, operation in OPERATIONS.items():
-            chosen = [
-                n for n, draw in enumerate(draws) if place < len(draw.operations) and draw.operations[place][0] == name
-            ]
-            if chosen:
-                factors = [draws[n].operations[place][1] for n in chosen]
-                _replace(clips, chosen, operation, factors)
-    for n, draw in enumerate(draws):
-        if draw.blur_sigma is not None:
-            clips[n] = _blurred(clips[n], draw.blur_sigma)
-        if draw.grey and not draw.grey_first:
-            clips[n] = to_grey(clips[n])
+            factors = {n: factor for n, (drawn, factor) in at_place.items() if drawn == name}
+            groups.append(_Group(operation, list(factors), list(factors.values())))
+    return groups
+
+
+def _do(clips: Tensor, groups: Sequence[_Group]) -> None:
+    """Change the clips of some groups, in place."""
+    groups = [group for group in groups if group.clips]
+    if len(clips) == 1:
+        for group in groups:
+            group.operation(clips[0], group.factors[0])
+        return
+    numbers = [(float(n), factor) for group in groups for n, factor in zip(group.clips, group.factors, strict=True)]
+    table = on_device(torch.tensor(numbers).reshape(-1, 2), clips.device)
+    sizes = [len(group.clips) for group in groups]
+    rows = zip(table[:, 0].long().split(sizes), table[:, 1].view(-1, 1, 1, 1, 1).split(sizes), strict=True)
+    for group, (where, factor) in zip(groups, rows, strict=True):
+        chosen = clips.index_select(0, where)
+        group.operation(chosen, factor)
+        clips.index_copy_(0, where, chosen)
+
+
+def on_device(numbers: Tensor, device: torch.device) -> Tensor:
+    """A copy for which neither side waits: to a GPU, from memory that it reads by itself."""
+    pinned = device.type == "cuda" and torch.cuda.is_available()  # not where a test pretends
+    return (numbers.pin_memory() if pinned else numbers).to(device, non_blocking=True)
+
+
+def apply_colour(clips: Tensor, draws: Sequence[ColourDraw]) -> Tensor:
+    """The colour stage of clips (N, T, C, H, W), in place."""
+    before, after = ([_grey_group(draws, first=first)] for first in (True, False))
+    blurred = {n: draw.blur_sigma for n, draw in enumerate(draws) if draw.blur_sigma is not None}
+    if not blurred:
+        _do(clips, [*before, *_operation_groups(draws), *after])
+        return clips
+    _do(clips, [*before, *_operation_groups(draws)])
+    for n, sigma in blurred.items():
+        clips[n] = _blurred(clips[n], sigma)
+    _do(clips, after)
     return clips
 
 
@@ -228,43 +269,30 @@ def _blurred(clip: Tensor, sigma: float) -> Tensor:
     return blurred
 
 
-def _replace(
-    clips: Tensor, chosen: list[int], operation: Callable[[Tensor, "float | Tensor"], Tensor], factors: list[float]
-) -> None:
-    """Do one operation to some of the clips, in place."""
-    if len(chosen) == 1:
-        operation(clips[chosen[0]], factors[0])
-        return
-    factor = torch.tensor(factors, dtype=clips.dtype).to(clips.device, non_blocking=True).view(-1, 1, 1, 1, 1)
-    where = torch.tensor(chosen).to(clips.device, non_blocking=True)
-    clips.index_copy_(0, where, operation(clips.index_select(0, where), factor))
-
-
-def apply_augmentation(crops: Tensor, draws: Sequence[AugmentDraw], *, size: int, mean: float, std: float) -> Tensor:
-    """Make what the model gets: (N, T, H, W, C) uint8 -> (N, C, T, size, size) float32, normalised.
+def apply_augmentation(
+    crops: Sequence[Tensor], draws: Sequence[AugmentDraw], *, size: int, mean: float, std: float
+) -> Tensor:
+    """Make what the model gets: N crops (T, H, W, C) uint8 -> (N, C, T, size, size) float32, normalised.
 
     Args:
-        crops: each clip's crop in the upper left corner; what lies beyond its own height and width is not looked at.
-        draws: of each clip.
+        crops: of each clip.
+        draws: what is still to happen to each.
         size: of the result, in pixels.
         mean: subtracted from each channel.
         std: each channel is divided by it.
 
     """
-    num_clips, num_frames = crops.shape[:2]
-    result = crops.new_empty((num_clips, 3, num_frames, size, size), dtype=torch.float32)
+    num_clips, num_frames = len(crops), len(crops[0])
+    result = crops[0].new_empty((num_clips, 3, num_frames, size, size), dtype=torch.float32)
     # A GPU does all clips at once, since starting an operation is what costs there; a processor does one at a time,
     # since what fits into its cache is what is fast.
-    together = num_clips if crops.is_cuda else 1
+    together = num_clips if crops[0].is_cuda else 1
     for first in range(0, num_clips, together):
         some = draws[first : first + together]
-        scaled = [
-            scale(crop[:, : draw.crop.height, : draw.crop.width], size=size)
-            for crop, draw in zip(crops[first : first + together], some, strict=True)
-        ]
-        clips = apply_colour(torch.stack(scaled), [draw.colour for draw in some])
+        scaled = torch.stack([scale(crop, size=size) for crop in crops[first : first + together]])
+        clips = apply_colour(scaled, [draw.colour for draw in some])
         clips.sub_(mean).div_(std)
-        for n, draw in enumerate(some):
-            clip_CTHW = clips[n].transpose(0, 1)
-            result[first + n] = clip_CTHW.flip(-1) if draw.flip else clip_CTHW
+        flipped = [n for n, draw in enumerate(some) if draw.flip]
+        _do(clips, [_Group(lambda pictures, _: pictures.copy_(pictures.flip(-1)), flipped, [0.0] * len(flipped))])
+        result[first : first + together] = clips.transpose(1, 2)
     return result

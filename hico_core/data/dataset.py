@@ -38,7 +38,7 @@ class UnusableVideo(NamedTuple):
 class Sample(NamedTuple):
     """One training item."""
 
-    crops: list[Tensor]  # of each clip, (T, H, W, 3) uint8, its crop's size; none if no video could be decoded
+    crops: list[Tensor]  # views of each clip's frames: (T, H, W, 3) uint8; none if no video could be decoded
     draws: list[AugmentDraw]  # what is still to happen to each
     video_id: str
     windows: list[tuple[float, float]]  # of the clips, in seconds
@@ -128,5 +128,4 @@ class ClipDataset(Dataset[Sample]):
             kept=self._kept,
         )
         draw = draw_augmentation(frames_THWC.shape[1], frames_THWC.shape[2], self._augment, rng=rng)
-        # A copy, so that the whole frames are not kept until the batch is complete.
-        return cut(frames_THWC, draw.crop).clone(), draw
+        return cut(frames_THWC, draw.crop), draw

@@ -76,6 +76,6 @@ class RandomViews(Dataset[Sample]):
             frames_THWC = read_numbered(pieces, frames, data=data, cache=self._cache, kept=self._kept)
             draw = draw_augmentation(frames_THWC.shape[1], frames_THWC.shape[2], self._augment, rng=rng)
             window = (frames[0] / fps, frames[-1] / fps)
-            return Sample([cut(frames_THWC, draw.crop).clone()], [draw], self._videos.video_id(video), [window], [])
+            return Sample([cut(frames_THWC, draw.crop)], [draw], self._videos.video_id(video), [window], [])
 
         return with_substitutes(request, self._videos, make)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.cache import LocalCache
 from hico_core.data.decode import SIZE_CHANGES, frame_times, frames_at
-from hico_core.data.loader import outliving_a_death, worker_options
+from hico_core.data.loader import as_it_is, outliving_a_death, worker_options
 from hico_core.data.pictures import Picture, crops_of, normalised_frame
 from hico_core.data.reading import local_file, times_of_frames
 from hico_core.data.videos import Piece
@@ -200,10 +200,6 @@ class _Lanes(IterableDataset[Part]):
                 yield Part(number, 0, 0, None, None, str(bad))
 
 
-def _as_it_is(part: Part) -> Part:
-    return part
-
-
 def read_parts(
     videos: Sequence[WholeVideo],
     layout: Grid | Views,
@@ -234,7 +230,7 @@ def read_parts(
 
     def loader() -> DataLoader[Part]:
         lanes = _Lanes(list(remaining.items()), layout, picture, normalise=normalise, cache=cache)
-        return DataLoader(lanes, batch_size=None, collate_fn=_as_it_is, **worker_options(min(workers, len(remaining))))  # type: ignore[arg-type]
+        return DataLoader(lanes, batch_size=None, collate_fn=as_it_is, **worker_options(min(workers, len(remaining))))
 
     def next_one() -> str:
         return str(next(iter(remaining.values())).path)

@@ -1,12 +1,10 @@
 """Which items each training step is made of, and the processes that make them."""
 
-import ctypes
 import logging
 import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -16,13 +14,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from hico_core.corpus.engine import available_cores
-from hico_core.data.augment import AugmentDraw
-from hico_core.data.dataset import ClipDataset, ClipRequest, Sample, UnusableVideo
+from hico_core.data.batches import PREFETCHED, SLOTS, Batch, BatchReader
+from hico_core.data.dataset import ClipDataset, ClipRequest, Sample
 from hico_core.data.sampling import batches_without_repeats, item_seed, video_order
 from hico_core.errors import HicoError
 
@@ -53,16 +50,6 @@ class PlannedStep(NamedTuple):
     epoch: float  # passes over the videos that are done
     max_distance_seconds: float | None
     requests: list[ClipRequest]
-
-
-class Batch(NamedTuple):
-    """The clips of one step."""
-
-    crops: Tensor | None  # (N, T, H, W, 3) uint8, N = B*K video-major; None if one of the samples has none
-    draws: list[AugmentDraw]  # N: what is still to happen to each clip
-    video_ids: list[str]
-    windows: list[list[tuple[float, float]]]  # of each video's clips, in seconds
-    unusable: list[UnusableVideo]
 
 
 def plan_steps(
@@ -129,38 +116,6 @@ def position_at(
     return Position(step, first, round((epoch - first) / joined * num_batches))
 
 
-def collate(samples: list[Sample]) -> Batch:
-    """Put the items of a step together: crops of different sizes in the upper left corners of a common one."""
-    crops = [crop for sample in samples for crop in sample.crops]
-    together = None
-    if all(sample.crops for sample in samples):
-        height, width = (max(crop.shape[d] for crop in crops) for d in (1, 2))
-        together = torch.zeros((len(crops), crops[0].shape[0], height, width, 3), dtype=torch.uint8)
-        if get_worker_info() is not None:
-            together = together.share_memory_()  # written where the training process reads it
-            _return_freed_memory()
-        for target, crop in zip(together, crops, strict=True):
-            target[:, : crop.shape[1], : crop.shape[2]] = crop
-    return Batch(
-        together,
-        [draw for sample in samples for draw in sample.draws],
-        [sample.video_id for sample in samples],
-        [sample.windows for sample in samples],
-        [bad for sample in samples for bad in sample.unusable],
-    )
-
-
-def _return_freed_memory() -> None:
-    """Let the C library give the system back what it keeps of freed blocks.
-
-    Frames of videos of different sizes never quite fit into the holes of earlier ones, so that a worker's heap would
-    grow for hours. Only glibc can do it.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
-
-
 def num_workers(wanted: int | None, *, processes: int = 1) -> int:
     """How many read for each process that computes: as many as are wanted, else the cores that are there for it."""
     return max(available_cores() // processes, 1) if wanted is None else wanted
@@ -188,17 +143,18 @@ def require_shared_memory(needed: int, *, free: int, workers: int) -> None:
     Args:
         needed: bytes of a batch.
         free: bytes of shared memory.
-        workers: each reads two batches ahead.
+        workers: how many there are.
 
     Raises:
-        HicoError: there is not enough for one batch of each worker and one that is used.
+        HicoError: there is not enough for the batches that each worker keeps.
 
     """
-    least = needed * (min(workers, 1) + workers)
+    least = needed * SLOTS * workers
     if least > free:
+        need = f"{workers} workers need" if workers > 1 else "a worker needs"
         raise HicoError(
-            f"{_SHARED_MEMORY}: {free / 1e6:.0f} MB of shared memory are free, and {workers} workers need about "
-            f"{least / 1e6:.0f} MB for their batches; give a container more (docker run --shm-size=8g), or take fewer "
+            f"{_SHARED_MEMORY}: {free / 1e6:.0f} MB of shared memory are free, and {need} about {least / 1e6:.0f} MB "
+            "for batches; give a container more (docker run --shm-size=8g), or take fewer workers "
             "with -o data.workers=N, 0 for none"
         )
 
@@ -212,6 +168,8 @@ def read_batches(
     dataset: Dataset[Sample], plans: Iterable[PlannedStep], *, workers: int, pin_memory: bool
 ) -> Generator[tuple[PlannedStep, Batch], None, None]:
     """Each planned step with its batch, in order, read ahead. Nothing in them depends on the number of workers.
+
+    A batch's pixels are there until the next one is asked for.
 
     A worker that dies (out of memory, a decoder that crashes) is survived once: what it and the others had not
     delivered is read again by new ones.
@@ -239,17 +197,23 @@ def read_batches(
         undelivered = list(ahead)
         ahead.clear()
         return DataLoader(
-            dataset,  # type: ignore[arg-type]  # collate turns samples into batches, which the stubs do not know
-            batch_sampler=requests(undelivered),
-            collate_fn=collate,
+            BatchReader(dataset),
+            sampler=requests(undelivered),
+            batch_size=None,
+            collate_fn=as_it_is,
             pin_memory=pin_memory,
+            prefetch_factor=PREFETCHED if workers else None,
             **worker_options(workers),
         )
 
     def next_ones() -> str:
         return "videos number " + ", ".join(str(r.video) for plan in islice(ahead, 1) for r in plan.requests)
 
+    # Memory that was handed over is known again as long as somebody holds it; else each batch would be mapped anew.
+    held: deque[Tensor | None] = deque(maxlen=SLOTS * max(workers, 1))
     for batch in outliving_a_death(loader, next_ones):
+        if workers:
+            held.append(batch.pixels if batch.shared is None else batch.shared)
         yield ahead.popleft(), batch
 
 
@@ -298,6 +262,11 @@ def _tells_a_death(error: Exception) -> bool:
     if isinstance(error, RuntimeError):
         return "DataLoader worker (pid" in str(error)
     return isinstance(error, (EOFError, ConnectionError, FileNotFoundError)) and not str(error).startswith("Caught ")
+
+
+def as_it_is(item: Item) -> Item:
+    """For a PyTorch loader whose dataset makes whole batches; by default it would make other tensors of them."""
+    return item
 
 
 def worker_options(workers: int) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def _rows(
             cache=dataset.cache,
             short_side=data.short_side,
         )
-        made = apply_augmentation(crop.unsqueeze(0), [draw], size=data.crop_size, mean=augment.mean, std=augment.std)[0]
+        made = apply_augmentation([crop], [draw], size=data.crop_size, mean=augment.mean, std=augment.std)[0]
         after = ((made * augment.std + augment.mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 3, 0)
         title = f"{sample.video_id}  clip {number}: {window[0]:.2f} to {window[1]:.2f} s"
         rows.append(

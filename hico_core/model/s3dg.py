@@ -3,13 +3,15 @@
 Shape letters: N clips, C channels, T frames, H height, W width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from hico_core.model.shared_norm import normalised
 
 # Channels of one Inception block: (1x1), (1x1 -> 3x3x3), (1x1 -> 3x3x3), (pool -> 1x1).
 # The block's output has b0 + b1_out + b2_out + b3 channels.
@@ -44,10 +46,13 @@ class PointwiseConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, T, H, W) -> (N, C_out, T, H, W)."""
-        return self.relu(self.bn(self._convolve(x)))
+        return self.relu(self.bn(self.convolve(x)))
 
-    def _convolve(self, x: Tensor) -> Tensor:
-        """On a CPU with channels side by side, a matrix product, whose gradients cost half of the convolution's."""
+    def convolve(self, x: Tensor) -> Tensor:
+        """The convolution alone.
+
+        On a CPU with channels side by side, a matrix product, whose gradients cost half of the convolution's.
+        """
         if x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last_3d):
             return self.conv(x)
         return F.linear(x.permute(0, 2, 3, 4, 1), self.conv.weight.flatten(1)).permute(0, 4, 1, 2, 3)
@@ -131,32 +136,43 @@ class InceptionBlock(nn.Module):
         bn_eps: float,
     ) -> None:
         super().__init__()
-        self.branch0 = nn.Sequential(PointwiseConv(in_channels, b0))
-        self.branch1 = nn.Sequential(
-            PointwiseConv(in_channels, b1_in),
-            SeparableConv(b1_in, b1_out, 3, stride=1, bn_eps=bn_eps),
-        )
-        self.branch2 = nn.Sequential(
-            PointwiseConv(in_channels, b2_in),
-            SeparableConv(b2_in, b2_out, 3, stride=1, bn_eps=bn_eps),
-        )
-        self.branch3 = nn.Sequential(nn.MaxPool3d(3, stride=1, padding=1), PointwiseConv(in_channels, b3))
+        pointwise = [PointwiseConv(in_channels, width) for width in (b0, b1_in, b2_in, b3)]
+        separable = [
+            SeparableConv(width_in, width_out, 3, stride=1, bn_eps=bn_eps)
+            for width_in, width_out in ((b1_in, b1_out), (b2_in, b2_out))
+        ]
+        self.branch0 = nn.Sequential(pointwise[0])
+        self.branch1 = nn.Sequential(pointwise[1], separable[0])
+        self.branch2 = nn.Sequential(pointwise[2], separable[1])
+        self.branch3 = nn.Sequential(nn.MaxPool3d(3, stride=1, padding=1), pointwise[3])
+        self._pointwise, self._separable = tuple(pointwise), tuple(separable)
         self.gating_b0 = FeatureGating(b0) if gating else nn.Identity()
         self.gating_b1 = FeatureGating(b1_out) if gating else nn.Identity()
         self.gating_b2 = FeatureGating(b2_out) if gating else nn.Identity()
         self.gating_b3 = FeatureGating(b3) if gating else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, T, H, W) -> (N, b0 + b1_out + b2_out + b3, T, H, W)."""
-        return torch.cat(
-            [
-                self.gating_b0(self.branch0(x)),
-                self.gating_b1(self.branch1(x)),
-                self.gating_b2(self.branch2(x)),
-                self.gating_b3(self.branch3(x)),
-            ],
-            dim=1,
+        """(N, C_in, T, H, W) -> (N, b0 + b1_out + b2_out + b3, T, H, W).
+
+        Branches go forward side by side, so that several processes exchange the statistics of what stands at the same
+        place in one message.
+        """
+        pointwise, separable = self._pointwise, self._separable
+        out0, in1, in2, out3 = _units(
+            [unit.convolve for unit in pointwise], [unit.bn for unit in pointwise], [x, x, x, self.branch3[0](x)]
         )
+        middle = _units([unit.conv1 for unit in separable], [unit.bn1 for unit in separable], [in1, in2])
+        out1, out2 = _units([unit.conv2 for unit in separable], [unit.bn2 for unit in separable], middle)
+        gated = [self.gating_b0(out0), self.gating_b1(out1), self.gating_b2(out2), self.gating_b3(out3)]
+        return torch.cat(gated, dim=1)
+
+
+def _units(
+    convolutions: Sequence[Callable[[Tensor], Tensor]], norms: Sequence[nn.Module], inputs: Sequence[Tensor]
+) -> list[Tensor]:
+    """Units that do not depend on each other: convolution, batch norm, ReLU."""
+    convolved = [convolution(x) for convolution, x in zip(convolutions, inputs, strict=True)]
+    return [F.relu(x, inplace=True) for x in normalised(norms, convolved)]
 
 
 class S3DG(nn.Module):

@@ -1,4 +1,4 @@
-"""Several processes that train one model: who they are, what they tell each other, and how batch norms agree.
+"""Several processes that train one model: who they are, and what they tell each other.
 
 A process that was started alone is a world of one, in which everything here does nothing.
 """
@@ -6,13 +6,11 @@ A process that was started alone is a world of one, in which everything here doe
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
+from torch import Tensor
 
 from hico_core.errors import HicoError, ProcessLost, UsageError
 
@@ -80,10 +78,12 @@ def joined_world(device: torch.device) -> Iterator[World]:
                 "as many as there are GPUs"
             )
         own_gpu = torch.device("cuda", world.local_rank)
-        # Before anything is exchanged: objects travel over the current GPU, which else is the first one for all.
+        # Before anything is exchanged: what does not say where it goes takes the current GPU, which else is the first
+        # one for all.
         torch.cuda.set_device(own_gpu)
     try:
-        dist.init_process_group("gloo" if own_gpu is None else "nccl", device_id=own_gpu)
+        # What the processes decide together lies on CPUs, and is exchanged there: no GPU has to be waited for.
+        dist.init_process_group("gloo" if own_gpu is None else "cpu:gloo,cuda:nccl", device_id=own_gpu)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise HicoError(f"the training processes do not find each other ({reason}); is the port free?") from error
@@ -136,11 +136,11 @@ def gather_rows(rows: Tensor, world: World) -> Tensor:
     return torch.cat(parts)
 
 
-def largest(values: list[float], world: World, device: torch.device) -> list[float]:
+def largest(values: list[float], world: World) -> list[float]:
     """Of each value, the largest that any process has: how all come to the same decision."""
     if world.size == 1:
         return values
-    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    tensor = torch.tensor(values, dtype=torch.float64)
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return [float(value) for value in tensor]
 
@@ -172,92 +172,10 @@ def from_first(own: Item, world: World) -> Item:
     return box[0]
 
 
-def mean_over_processes(values: list[float], world: World, device: torch.device) -> list[float]:
+def mean_over_processes(values: list[float], world: World) -> list[float]:
     """Of each value, the mean of what all processes have."""
     if world.size == 1:
         return values
-    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    tensor = torch.tensor(values, dtype=torch.float64)
     dist.all_reduce(tensor)
     return [float(value) / world.size for value in tensor]
-
-
-class _NormOverProcesses(torch.autograd.Function):
-    """Batch norm over the rows of all processes: one exchange forward and one backward, and nothing that is waited for.
-
-    N rows of this process, of which every process has as many, C channels:
-
-        mean = average of the processes' means       variance = average of their mean squares - mean^2
-        x' = (x - mean) / sqrt(variance + eps)       y = weight x' + bias
-        dx = weight / sqrt(variance + eps) (dy - mean(dy) - x' mean(dy x'))       means over all rows of all processes
-
-    The gradients of weight and bias are those of the own rows; they are averaged like all others.
-    """
-
-    @staticmethod
-    def forward(
-        context: FunctionCtx, rows: Tensor, weight: Tensor, bias: Tensor, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, C, ...) -> the same shape, and mean and variance (C,)."""
-        dims = [d for d in range(rows.dim()) if d != 1]
-        shape = [1, -1, *([1] * (rows.dim() - 2))]
-        own_variance, own_mean = torch.var_mean(rows, dims, correction=0)
-        moments = torch.stack([own_mean, own_variance + own_mean.square()])
-        dist.all_reduce(moments)
-        mean, square = (moments / dist.get_world_size()).unbind()
-        variance = (square - mean.square()).clamp_(min=0)
-        scale = (variance + eps).rsqrt()
-        normal = (rows - mean.view(shape)) * scale.view(shape)
-        context.save_for_backward(normal, weight, scale)
-        context.mark_non_differentiable(mean, variance)
-        return normal * weight.view(shape) + bias.view(shape), mean, variance
-
-    @staticmethod
-    def backward(context: Any, dy: Tensor, *unused: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # noqa: ANN401
-        normal, weight, scale = context.saved_tensors
-        dims = [d for d in range(dy.dim()) if d != 1]
-        shape = [1, -1, *([1] * (dy.dim() - 2))]
-        own_bias, own_weight = dy.sum(dims), (dy * normal).sum(dims)
-        sums = torch.stack([own_bias, own_weight])
-        dist.all_reduce(sums)
-        count = dist.get_world_size() * dy.numel() // dy.shape[1]
-        mean_dy, mean_product = (part.view(shape) for part in (sums / count).unbind())
-        dx = (dy - mean_dy - normal * mean_product) * (weight * scale).view(shape)
-        return dx, own_weight, own_bias, None
-
-
-class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over the rows of all processes, of which each has as many.
-
-    Its parameters and buffers have the names of PyTorch's. PyTorch's own for several processes works on GPUs only, and
-    asks each of them how many rows it has.
-    """
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        """Any shape (N, C, ...)."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, ...) -> the same shape."""
-        if not self.training:
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        exact = input.float() if input.dtype == torch.bfloat16 else input
-        normalised, mean, variance = _NormOverProcesses.apply(exact, self.weight, self.bias, self.eps)
-        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
-        count = dist.get_world_size() * exact.numel() // exact.shape[1]
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-        return normalised.to(input.dtype)
-
-
-def share_batch_norms(module: nn.Module) -> nn.Module:
-    """Replace each batch norm by one that sees the rows of all processes, with the same parameters and names."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            shared = SharedBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum)
-            shared.to(child.weight.device, child.weight.dtype)
-            shared.load_state_dict(child.state_dict())
-            setattr(module, name, shared.train(child.training))
-        else:
-            share_batch_norms(child)
-    return module

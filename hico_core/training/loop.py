@@ -17,10 +17,10 @@ from hico_core.corpus.ids import Source
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.lists import labelled_videos
 from hico_core.data.augment import crop_area_range
+from hico_core.data.batches import Batch
 from hico_core.data.dataset import ClipDataset
 from hico_core.data.decode import require_decoder
 from hico_core.data.loader import (
-    Batch,
     PlannedStep,
     Position,
     batch_bytes,
@@ -37,9 +37,10 @@ from hico_core.errors import HicoError, UsageError
 from hico_core.interop.checkpoints import load_exactly, read_backbone_state
 from hico_core.model.encoders import embedding_dim, hico_model
 from hico_core.model.hico import HicoModel
+from hico_core.model.shared_norm import share_batch_norms
 from hico_core.training.checkpoint import Content
 from hico_core.training.collapse import CollapseWatch
-from hico_core.training.distributed import World, gather_to_first, share_batch_norms, share_of
+from hico_core.training.distributed import World, gather_to_first, share_of
 from hico_core.training.hardware import DeviceName, Precision, keep_freed_memory, use_precision
 from hico_core.training.knn import knn_accuracy, read_features
 from hico_core.training.log import StepMetrics, require_wandb

@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from hico_core.config import Config, FinetuneConfig
+from hico_core.data.batches import Batch
 from hico_core.data.dataset import UnusableVideo
-from hico_core.data.loader import Batch, PlannedStep, position_at
+from hico_core.data.loader import PlannedStep, position_at
 from hico_core.data.pictures import Picture
 from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError, Interrupted, UsageError
@@ -257,7 +258,6 @@ class Run:
                 since_saved, signal_number, num_unusable = largest(
                     [self._got_data - saved_at, float(self._stop.signal_number or 0), float(len(batch.unusable))],
                     self._world,
-                    self._learner.device,
                 )
                 step = Step(plan.position.step + 1, plan, batch, self.progress.last_step_epoch, [])
                 kept = step.ends_epoch(self._keep_every) if self._keep_every else None

@@ -1,5 +1,6 @@
 """One update of pretraining: augmented clips, the loss over all processes, and the optimiser's step."""
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -7,8 +8,7 @@ from torch import Tensor, nn
 
 from hico_core.config import AugmentConfig, DataConfig, LossConfig
 from hico_core.data.augment import apply_augmentation
-from hico_core.data.loader import Batch
-from hico_core.errors import HicoError
+from hico_core.data.batches import Batch
 from hico_core.model.hico import Outputs
 from hico_core.model.losses import HicoLoss, hico_loss, mixed_videos, simclr_loss
 from hico_core.training.collapse import effective_rank, embedding_std
@@ -70,7 +70,7 @@ def train_step(
             outputs = model(clips)
     losses = compute_loss(outputs, loss, clips_per_video=clips.shape[1], world=world)
     told, embeddings = _told_of(losses, outputs.embeddings)
-    (infinite,) = largest([float(not torch.isfinite(told.total))], world, clips.device)
+    (infinite,) = largest([float(not torch.isfinite(told.total))], world)
     if infinite:
         return None
     optimizer.zero_grad(set_to_none=True)
@@ -95,21 +95,31 @@ def _told_of(losses: HicoLoss, embeddings: Tensor) -> tuple[HicoLoss, Tensor]:
 def augmented_clips(batch: Batch, *, data: DataConfig, augment: AugmentConfig, device: torch.device) -> Tensor:
     """What the model gets of a batch, augmented on its device: (N, 3, T, H, W), video-major.
 
+    On a GPU it is made beside whatever that still has to do: as a rule the backward pass of the step before.
+
     Raises:
         HicoError: there are no clips, since neither a video nor its substitutes can be decoded.
 
     """
-    if batch.crops is None:
-        raise HicoError(
-            f"{len(batch.unusable)} videos of one batch cannot be decoded; the last one: {batch.unusable[-1].reason}"
-        )
-    return apply_augmentation(
-        batch.crops.to(device, non_blocking=True),
-        batch.draws,
-        size=data.crop_size,
-        mean=augment.mean,
-        std=augment.std,
-    )
+
+    def made() -> Tensor:
+        crops = batch.crops_on(device)
+        return apply_augmentation(crops, batch.draws, size=data.crop_size, mean=augment.mean, std=augment.std)
+
+    if device.type != "cuda":
+        return made()
+    beside, training = _stream_beside(device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(beside):
+        clips = made()
+    training.wait_stream(beside)
+    clips.record_stream(training)  # their memory is not given to another batch before the step is done with them
+    return clips
+
+
+@cache
+def _stream_beside(device: torch.device) -> torch.cuda.Stream:
+    """Always the same, since memory that was freed is used again by its own stream only."""
+    return torch.cuda.Stream(device)
 
 
 def describe_batch(batch: Batch) -> str:

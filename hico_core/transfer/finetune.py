@@ -9,6 +9,7 @@ asked for.
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import chain
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,9 +25,10 @@ from hico_core.corpus.cache import LocalCache, default_cache_folder
 from hico_core.corpus.failures import FailedSource, update_failures
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.records import Failure, sha256_of
+from hico_core.data.batches import Batch
 from hico_core.data.decode import require_decoder
 from hico_core.data.labelled import RandomViews
-from hico_core.data.loader import Batch, PlannedStep, Position, num_workers, plan_steps, read_batches
+from hico_core.data.loader import PlannedStep, Position, num_workers, plan_steps, read_batches
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.errors import HicoError, UsageError
 from hico_core.interop.checkpoints import backbone_of, load_exactly, read_backbone_state, read_checkpoint
@@ -355,15 +357,17 @@ def classification_step(
     with torch.autocast(clips.device.type, torch.bfloat16, enabled=precision.is_bf16):
         scores = model(clips)
     loss = F.cross_entropy(scores, labels)
-    (infinite,) = largest([float(not torch.isfinite(loss))], world, clips.device)
+    right = (scores.argmax(dim=1) == labels).double().mean()
+    # The only moment at which a GPU is waited for; what comes after is handed out while it computes.
+    told, accuracy = torch.stack([loss.detach().double(), right]).cpu().tolist()
+    (infinite,) = largest([float(not isfinite(told))], world)
     if infinite:
         raise HicoError(f"the loss is not a finite number, lr {lr:.4g}; try a lower optim.base_lr")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
-    right = (scores.argmax(dim=1) == labels).double().mean()
-    mean_loss, accuracy = mean_over_processes([float(loss.detach()), float(right)], world, clips.device)
-    return mean_loss, accuracy
+    mean_loss, mean_accuracy = mean_over_processes([told, accuracy], world)
+    return mean_loss, mean_accuracy
 
 
 def _share(videos: IndexedVideos, world: World) -> list[LabelledVideo]:

@@ -1,6 +1,8 @@
 """Clips are read across the borders of files, from the right frames, and broken videos are replaced and counted."""
 
 import random
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,13 @@ from hico_core.corpus.ids import find_sources
 from hico_core.corpus.index import build_index, read_index, read_index_table
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos
+from hico_core.data.batches import SLOTS, Batch, BatchReader
 from hico_core.data.dataset import ClipDataset, ClipRequest
 from hico_core.data.decode import decode_frames
 from hico_core.data.loader import (
-    Batch,
     PlannedStep,
     Position,
     _tells_a_death,
-    collate,
     plan_steps,
     read_batches,
 )
@@ -188,7 +189,10 @@ def test_a_broken_video_is_replaced_and_named(root: Path, videos: IndexedVideos,
     )
     sample = dataset[ClipRequest(1, 0, 0.5)]
     assert sample.crops == [] and len(sample.unusable) == 21
-    assert collate([sample, sample]).crops is None
+    batch = BatchReader(dataset)[[ClipRequest(1, 0, 0.5), ClipRequest(0, 0, 0.5)]]
+    assert batch.pixels is None and len(batch.unusable) == 42
+    with pytest.raises(HicoError, match="42 videos of one batch cannot be decoded"):
+        batch.crops_on(torch.device("cpu"))
 
 
 START = Position()
@@ -210,9 +214,24 @@ def plans(videos: IndexedVideos, start: Position = START) -> list[PlannedStep]:
 
 def batches_with(videos: IndexedVideos, workers: int) -> list[Batch]:
     steps = plans(videos)[:4]
-    read = list(read_batches(make_dataset(videos), steps, workers=workers, pin_memory=False))
-    assert [plan for plan, _ in read] == steps
-    return [batch for _, batch in read]
+    return read_all(make_dataset(videos), steps, workers)
+
+
+def read_all(dataset: ClipDataset, steps: list[PlannedStep], workers: int) -> list[Batch]:
+    """With copies of the pixels, since workers write new ones over them."""
+    batches = []
+    for plan, (given, batch) in zip(
+        steps, read_batches(dataset, steps, workers=workers, pin_memory=False), strict=True
+    ):
+        assert plan == given and batch.pixels is not None
+        batches.append(replace(batch, pixels=batch.pixels.clone()))
+    return batches
+
+
+def assert_same(one: Batch, other: Batch) -> None:
+    assert one.pixels is not None and other.pixels is not None
+    assert torch.equal(one.pixels, other.pixels)
+    assert replace(one, pixels=None) == replace(other, pixels=None)
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(videos: IndexedVideos) -> None:
@@ -220,21 +239,37 @@ def test_batches_do_not_depend_on_the_number_of_workers(videos: IndexedVideos) -
     assert len(alone) == 4
     for workers in (1, 4):
         for one, other in zip(alone, batches_with(videos, workers), strict=True):
-            assert one.crops is not None and other.crops is not None
-            assert torch.equal(one.crops, other.crops)
-            assert one[1:] == other[1:]
+            assert_same(one, other)
 
 
-def test_crops_of_a_batch_lie_in_the_corner(videos: IndexedVideos) -> None:
+def test_a_batch_is_the_crops_of_its_samples(videos: IndexedVideos) -> None:
+    """Each as it is, also after larger ones, and after smaller ones, were where it is."""
     dataset = make_dataset(videos)
-    samples = [dataset[ClipRequest(video, 1, 0.5)] for video in (0, 2)]
-    batch = collate(samples)
-    assert batch.crops is not None and batch.crops.dtype == torch.uint8
-    crops = [crop for sample in samples for crop in sample.crops]
-    assert batch.draws == [draw for sample in samples for draw in sample.draws]
-    assert batch.crops.shape[2] == max(crop.shape[1] for crop in crops)
-    for row, crop, draw in zip(batch.crops, crops, batch.draws, strict=True):
-        assert torch.equal(row[:, : draw.crop.height, : draw.crop.width], crop)
+    reader = BatchReader(dataset)
+    for seed in range(2 * SLOTS):
+        requests = [ClipRequest(video, seed, 0.5) for video in range(1 + seed % 4)]
+        samples = [dataset[request] for request in requests]
+        batch = reader[requests]
+        crops = [crop for sample in samples for crop in sample.crops]
+        assert batch.draws == [draw for sample in samples for draw in sample.draws]
+        assert batch.pixels is not None and batch.pixels.dtype == torch.uint8
+        assert len(batch.pixels) == sum(crop.numel() for crop in crops)
+        for one, other in zip(batch.crops_on(torch.device("cpu")), crops, strict=True):
+            assert torch.equal(one, other)
+
+
+def test_a_worker_uses_its_memory_in_turn(videos: IndexedVideos) -> None:
+    """What is trained on stays as it is until the next batch is asked for; after a while no new memory is needed."""
+    steps = plans(videos) * 8
+    alone = batches_with(videos, 0)
+    places: list[int] = []
+    for number, (_, batch) in enumerate(read_batches(make_dataset(videos), steps, workers=1, pin_memory=False)):
+        assert batch.pixels is not None and batch.pixels.is_shared()
+        time.sleep(0.05)  # the worker is at the batches after this one
+        if number % len(plans(videos)) < len(alone):
+            assert torch.equal(batch.pixels, alone[number % len(plans(videos))].pixels)  # type: ignore[arg-type]
+        places.append(batch.pixels.data_ptr())
+    assert len(set(places[-3 * SLOTS :])) == SLOTS
 
 
 def test_the_death_of_a_worker_is_survived_once(
@@ -245,11 +280,8 @@ def test_the_death_of_a_worker_is_survived_once(
     file = tmp_path / "deadly"
     file.write_text("once")
     dataset = DyingDataset(videos, deadly_seed=steps[2].requests[0].seed, file=file)
-    read = list(read_batches(dataset, steps, workers=2, pin_memory=False))
-    assert [plan for plan, _ in read] == steps
-    for (_, one), other in zip(read, expected, strict=True):
-        assert one.crops is not None and other.crops is not None
-        assert torch.equal(one.crops, other.crops)
+    for one, other in zip(read_all(dataset, steps, 2), expected, strict=True):
+        assert_same(one, other)
     assert "a worker of the loader died: " in caplog.text and "starting the workers again" in caplog.text
     file.write_text("always")
     with pytest.raises(HicoError, match="a second worker of the loader died"):

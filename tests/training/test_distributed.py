@@ -22,7 +22,8 @@ from hico_core.corpus.index import build_index
 from hico_core.corpus.records import UntrimmedOptions
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.errors import UsageError
-from hico_core.training.distributed import World, place_among_processes, share_batch_norms, share_of
+from hico_core.model.shared_norm import share_batch_norms
+from hico_core.training.distributed import World, place_among_processes, share_of
 from hico_core.training.launch import torchrun_command
 
 SCRIPT = Path(__file__).with_name("processes.py")
