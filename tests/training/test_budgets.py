@@ -60,6 +60,7 @@ def test_so_it_is_among_several_processes() -> None:
         assert graphs_of(share_batch_norms(S3DG().to(memory_format=torch.channels_last_3d))) == 1
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # that PyTorch's compiler looks at
 def test_a_unit_that_breaks_the_graph_would_be_seen() -> None:
     class Printing(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

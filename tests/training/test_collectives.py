@@ -43,7 +43,7 @@ def _flat(values: Any) -> list[Any]:  # noqa: ANN401
     return [leaf for value in values for leaf in (_flat(value) if isinstance(value, (list, tuple)) else [value])]
 
 
-def gradients_sent(watch: Collectives, bucket: Any) -> torch.futures.Future[Tensor]:
+def gradients_sent(watch: Collectives, bucket: Any) -> torch.futures.Future[Tensor]:  # noqa: ANN401
     """Notes the message of some gradients, which the group that pretends cannot take."""
     watch.sent["allreduce_ of gradients"] += 1
     arrived: torch.futures.Future[Tensor] = torch.futures.Future()

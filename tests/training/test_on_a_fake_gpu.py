@@ -5,6 +5,7 @@ two on CPUs.
 """
 
 import random
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from pretended_gpu import GPU, Watch, pretended
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hico_core.config import AugmentConfig, LossConfig, preset
 from hico_core.data.augment import apply_augmentation, draw_augmentation
@@ -27,13 +29,14 @@ BF16 = Precision("bf16", "pretended")
 
 
 def step_of(model: nn.Module, loss: LossConfig, *, adamw: bool = False) -> Watch:
-    """One watched step of 2 videos with 3 clips."""
+    """A watched step of 2 videos with 3 clips, after one that makes what lasts."""
     optimizer: torch.optim.Optimizer = LARS(parameter_groups(model, weight_decay=1e-6, lars_exclude_bn=False), lr=0.1)
     if adamw:
         optimizer = build_optimizer(model, preset("hacs-hico-s").optim.model_copy(update={"name": "adamw"}))
     clips = torch.zeros(2, 3, 3, 8, 64, 64, device=GPU)
-    with Watch() as watch:
-        assert train_step(model, optimizer, clips, loss=loss, lr=0.1, precision=BF16) is not None
+    for _ in range(2):
+        with Watch() as watch:
+            assert train_step(model, optimizer, clips, loss=loss, lr=0.1, precision=BF16) is not None
     return watch
 
 
@@ -52,6 +55,30 @@ def test_a_step_waits_for_the_gpu_once(recipe: str, pairs: str, adamw: bool, mon
         watch = step_of(model, loss, adamw=adamw)
     assert watch.waits == {"step.py: cuda to cpu": 1}
     assert watch.operations > 500
+
+
+def test_lars_gives_a_gpu_few_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each on all tensors of a group at once: PyTorch does that only where they are laid out alike."""
+
+    class Operations(TorchDispatchMode):
+        def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+            lists = [value for value in args if isinstance(value, list) and isinstance(value[0], Tensor)]
+            for tensors in zip(*lists, strict=True):
+                assert len({(tensor.shape, tensor.stride()) for tensor in tensors}) == 1, op
+            names.append(str(op))
+            return op(*args, **(kwargs or {}))
+
+    names: list[str] = []
+    with pretended(monkeypatch, lambda: HicoModel(S3DG())) as model:
+        optimizer = LARS(parameter_groups(model, weight_decay=1e-6, lars_exclude_bn=False), lr=0.1)
+        for parameter in model.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        optimizer.step()
+        with Operations():  # type: ignore[no-untyped-call]
+            optimizer.step()
+    of_numbers = [name for name in names if not re.search("as_strided|split|detach|profiler|prim.device", name)]
+    assert len(of_numbers) == 3 * 21, of_numbers
+    assert any("foreach" in name for name in names)
 
 
 def test_a_mask_in_the_loss_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,9 +105,9 @@ def test_a_mask_in_the_loss_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> No
         with monkeypatch.context() as patch:
             update = LARS._descend
 
-            def with_a_read(self: LARS, weights: list[Tensor], updates: list[Tensor], group: dict[str, Any]) -> None:
-                assert float(updates[0].abs().max()) >= 0
-                update(self, weights, updates, group)
+            def with_a_read(self: LARS, flat: Any, group: dict[str, Any]) -> None:  # noqa: ANN401
+                assert float(flat.updates.abs().max()) >= 0
+                update(self, flat, group)
 
             patch.setattr(LARS, "_descend", with_a_read)
             assert sum(step_of(model, loss).waits.values()) > 1

@@ -68,6 +68,39 @@ def test_lars_equals_its_formula(nesterov: bool) -> None:
     assert weight.item() == pytest.approx(slow_lars(2.0, gradients, 0.5, 0.8, 0.1, nesterov), rel=1e-12)
 
 
+def test_lars_of_a_group_is_that_of_each_parameter() -> None:
+    """However they lie in memory, also where that changes; while one has no gradient; and from a loaded state."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    shapes = [(5,), (4, 3, 2, 3, 3), (6, 4, 1, 1, 1), (3, 7)]
+    together = [torch.nn.Parameter(drawn(*shape)) for shape in shapes]
+    alone = [torch.nn.Parameter(weight.detach().clone()) for weight in together]
+    optimizer = LARS(together, lr=0.5, weight_decay=0.1)
+    each = [LARS([weight], lr=0.5, weight_decay=0.1) for weight in alone]
+    for step in range(8):
+        if step == 2:
+            for weight in together[1:3]:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
+        if step == 5:
+            state = optimizer.state_dict()
+            optimizer = LARS(together, lr=0.5, weight_decay=0.1)
+            optimizer.load_state_dict(state)
+        for number, (one, other) in enumerate(zip(together, alone, strict=True)):
+            gradient = drawn(*one.shape)
+            if step == 4 and gradient.dim() == 5:
+                gradient = gradient.contiguous(memory_format=torch.channels_last_3d)
+            skipped = step == 6 and number == 3
+            one.grad, other.grad = (None, None) if skipped else (gradient, gradient.contiguous())
+        optimizer.step()
+        for own in each:
+            own.step()
+        for one, other in zip(together, alone, strict=True):
+            torch.testing.assert_close(one.detach(), other.detach())
+
+
 @pytest.mark.parametrize(("zero_norm", "moves"), [("authors", False), ("unscaled", True)])
 def test_a_tensor_of_norm_zero(zero_norm: str, moves: bool) -> None:
     bias = torch.nn.Parameter(torch.zeros(3))
