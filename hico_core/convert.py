@@ -20,10 +20,11 @@ from hico_core.model.hico import HicoModel
 from hico_core.training.checkpoint import (
     Content,
     Progress,
+    encoder_bytes,
     parse_content,
+    torch_file_bytes,
+    write_bytes,
     write_checkpoint,
-    write_encoder,
-    write_torch_file,
 )
 from hico_core.training.optim import parameter_groups
 
@@ -67,12 +68,12 @@ def convert(source: Path, target: Path, *, to: Format) -> str:
         return f"a checkpoint of hico, {ours.progress.epochs_done:g} epochs"
     if to == "authors":
         theirs = authors_content(read_checkpoint(source), source)
-        write_torch_file(target, theirs)
+        write_bytes(target, torch_file_bytes(theirs))
         return f"a checkpoint in the authors' format, epoch {theirs['epoch']} (from 0)"
     if to == "safetensors":
         content = read_checkpoint(source)
         encoder = backbone_of(content, origin=str(source))
-        write_encoder(target, encoder, read_picture(source, content))
+        write_bytes(target, encoder_bytes(encoder, read_picture(source, content)))
         return f"the encoder, {len(encoder)} entries"
     backbone = load_backbone(source)
     with written_beside(target) as beside:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from goldens import load_json
+from made_checkpoints import save_checkpoint
 from safetensors.torch import load_file
 
 from hico_core.config import flat_settings, load_config
@@ -15,7 +16,7 @@ from hico_core.data.loader import Position
 from hico_core.errors import HicoError
 from hico_core.interop.checkpoints import load_backbone
 from hico_core.model.hico import HicoModel
-from hico_core.training.checkpoint import Progress, parse_content, restore, save_checkpoint
+from hico_core.training.checkpoint import Progress, parse_content, restore
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step
 

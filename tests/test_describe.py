@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_checkpoints import save_checkpoint
 
 from hico_core.config import finetuning_preset, preset
 from hico_core.convert import convert
@@ -13,7 +14,7 @@ from hico_core.errors import HicoError
 from hico_core.interop.weights import export_state_dict
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.hico import HicoModel
-from hico_core.training.checkpoint import Progress, export_encoder, save_checkpoint
+from hico_core.training.checkpoint import Progress, export_encoder
 from hico_core.training.optim import LARS, parameter_groups
 
 

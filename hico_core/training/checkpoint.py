@@ -63,38 +63,47 @@ class Content(BaseModel, frozen=True, extra="forbid", arbitrary_types_allowed=Tr
 
 
 def write_checkpoint(path: Path, content: Content) -> None:
-    """Write everything from which training goes on exactly."""
-    plain = {**dict(content), "progress": content.progress.model_dump()}
-    write_torch_file(path, plain)
-
-
-def write_torch_file(path: Path, content: dict[str, Any]) -> None:
-    """Write a file of PyTorch's format; it is there whole or not at all.
+    """Write everything from which training goes on exactly.
 
     Raises:
         HicoError: the disk has no room for it.
 
     """
-    # In memory first: PyTorch's own writing ends the process where a disk is full.
+    write_bytes(path, torch_file_bytes(_plain(content)))
+
+
+def _plain(content: Content) -> dict[str, Any]:
+    """Tensors and plain values."""
+    return {**dict(content), "progress": content.progress.model_dump()}
+
+
+def checkpoint_of(
+    *, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, config: dict[str, Any]
+) -> memoryview:
+    """A run's checkpoint as it stands in its file."""
+    return torch_file_bytes(
+        _plain(Content(config=config, model=model.state_dict(), optimizer=optimizer.state_dict(), progress=progress))
+    )
+
+
+def torch_file_bytes(content: dict[str, Any]) -> memoryview:
+    """A file of PyTorch's format; in memory, since PyTorch's own writing ends the process where a disk is full."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    with written_beside(path) as beside:
-        beside.write_bytes(buffer.getbuffer())
+    return buffer.getbuffer()
 
 
-def save_checkpoint(
-    path: Path,
-    *,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    config: dict[str, Any],
-) -> None:
-    """Write a checkpoint of a run. What was the last one until now is kept as the one before."""
-    content = Content(config=config, model=model.state_dict(), optimizer=optimizer.state_dict(), progress=progress)
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a file; it is there whole or not at all. A run's last checkpoint until now is kept as the one before.
+
+    Raises:
+        HicoError: the disk has no room for it.
+
+    """
     if path.name == LAST and path.exists():
         path.replace(path.with_name(BEFORE_LAST))  # to go back to if a disk loses the new one
-    write_checkpoint(path, content)
+    with written_beside(path) as beside:
+        beside.write_bytes(content)
 
 
 def parse_content(content: dict[str, Any], *, origin: Path) -> Content:
@@ -148,17 +157,16 @@ def read_last(folder: Path) -> Content | None:
 
 def export_encoder(path: Path, backbone: nn.Module, picture: Picture | None = None) -> None:
     """Write the encoder alone as safetensors, under the names of `S3DG`, and what it was trained to see."""
-    write_encoder(path, backbone.state_dict(), picture)
+    write_bytes(path, encoder_bytes(backbone.state_dict(), picture))
 
 
-def write_encoder(path: Path, state: dict[str, Tensor], picture: Picture | None) -> None:
-    """Write an encoder's weights, with a hash of them, since the format has no checksums."""
+def encoder_bytes(state: dict[str, Tensor], picture: Picture | None) -> bytes:
+    """A file of an encoder's weights, with a hash of them, since the format has no checksums."""
     tensors = {name: value.contiguous().cpu().clone() for name, value in state.items()}
     metadata = {"format": "hico-encoder", "hico_version": __version__, "sha256": hash_of_tensors(tensors)}
     if picture is not None:
         metadata["picture"] = json.dumps({"size": picture.size, "mean": picture.mean, "std": picture.std})
-    with written_beside(path) as beside:
-        beside.write_bytes(_in_one_order(save(tensors, metadata=metadata)))
+    return _in_one_order(save(tensors, metadata=metadata))
 
 
 def _in_one_order(content: bytes) -> bytes:

@@ -6,7 +6,8 @@ videos, the log and the time, and leaves everything on the disk from which it go
 
 import logging
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from itertools import chain
 from pathlib import Path
@@ -28,10 +29,11 @@ from hico_core.training.checkpoint import (
     LAST,
     Content,
     Progress,
-    export_encoder,
+    checkpoint_of,
+    encoder_bytes,
     read_last,
     restore,
-    save_checkpoint,
+    write_bytes,
 )
 from hico_core.training.distributed import World, from_first, gather_objects, joined_world, largest, own_device
 from hico_core.training.hardware import DeviceName, choose_device
@@ -234,6 +236,8 @@ class Run:
         self._learner, self._config, self._world, self._stop = learner, config, world, stop
         self._keep_every, self._encoder = keep_every, encoder
         self._log: RunLog | None = None
+        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._writing: Future[None] | None = None
         self._step_began = self._got_data = time.monotonic()
         if world.is_first:
             write_config(run_dir, config)
@@ -254,6 +258,8 @@ class Run:
             for plan, batch in self._arriving(batches):
                 self._got_data = time.monotonic()
                 self._note(epochs_done=plan.epoch)
+                if self._writing is not None and self._writing.done():
+                    self.finish_writing()
                 # What the processes may see differently, they decide together.
                 since_saved, signal_number, num_unusable = largest(
                     [self._got_data - saved_at, float(self._stop.signal_number or 0), float(len(batch.unusable))],
@@ -276,6 +282,7 @@ class Run:
             self._note(epochs_done=float(train.epochs))
         kept_last = [f"epoch_{train.epochs:04d}.pt"] if finished and self._keep_every else []
         self.save(*kept_last, LAST)
+        self.finish_writing()
 
     def _arriving(
         self, batches: Generator[tuple[PlannedStep, Batch], None, None]
@@ -292,6 +299,7 @@ class Run:
 
     def _end_by_signal(self, number: int) -> None:
         self.save(LAST)
+        self.finish_writing()
         step = self.progress.position.step
         raise Interrupted(number, f"stopped after step {step}; the same command with --resume goes on")
 
@@ -331,22 +339,41 @@ class Run:
             self._log.write(step.number, fields)
 
     def save(self, *names: str) -> None:
-        """Write checkpoints of these names, and the encoder beside them."""
+        """Write checkpoints of these names, and the encoder beside them, as they are now, while training goes on.
+
+        Raises:
+            HicoError: the ones before could not be written.
+
+        """
         if not self._world.is_first:
             return
-        for name in names:
-            save_checkpoint(
-                self.run_dir / "checkpoints" / name,
-                model=self._learner.model,
-                optimizer=self._learner.optimizer,
-                progress=self.progress.model_copy(update={"bad_videos": list(self.bad_videos)}),
-                config=self._config.model_dump(mode="json"),
-            )
+        self.finish_writing()
+        checkpoint = checkpoint_of(
+            model=self._learner.model,
+            optimizer=self._learner.optimizer,
+            progress=self.progress.model_copy(update={"bad_videos": list(self.bad_videos)}),
+            config=self._config.model_dump(mode="json"),
+        )
+        files = [(self.run_dir / "checkpoints" / name, checkpoint) for name in names]
         if self._encoder is not None:
-            export_encoder(*self._encoder)
+            path, backbone, picture = self._encoder
+            files.append((path, memoryview(encoder_bytes(backbone.state_dict(), picture))))
+        self._writing = self._writer.submit(_write_all, files)
+
+    def finish_writing(self) -> None:
+        """Wait until the checkpoints are on the disk.
+
+        Raises:
+            HicoError: they are not.
+
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def close(self) -> None:
-        """Close the log."""
+        """Finish what is being written, and close the log."""
+        self._writer.shutdown()
         if self._log is not None:
             self._log.close()
 
@@ -364,6 +391,11 @@ class Run:
     def last_loss(self) -> float | None:
         """Mean loss of its last steps."""
         return fmean(self.losses[-_LOSSES_IN_A_MEAN:]) if self.losses else None
+
+
+def _write_all(files: Sequence[tuple[Path, memoryview]]) -> None:
+    for path, content in files:
+        write_bytes(path, content)
 
 
 def check_bad_videos(bad: dict[str, str], num_videos: int, allowed: float) -> None:

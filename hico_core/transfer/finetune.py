@@ -385,6 +385,7 @@ def _val_accuracy(config: FinetuneConfig, parts: _Parts, world: World) -> float:
 def _load_best(run: Run, config: FinetuneConfig, parts: _Parts, world: World) -> str:
     """Compare the last weights with the best before them, and put the best in place; the checkpoint's name."""
     run.note_best(_val_accuracy(config, parts, world))
+    run.finish_writing()
     best = run.run_dir / "checkpoints" / BEST
     content = parse_content(read_checkpoint(best), origin=best) if world.is_first else None
     shared = from_first(content, world)

@@ -62,9 +62,14 @@ def test_so_it_is_among_several_processes() -> None:
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # that PyTorch's compiler looks at
 def test_a_unit_that_breaks_the_graph_would_be_seen() -> None:
-    class Printing(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            torch._dynamo.graph_break()
-            return x
+    class Broken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv3d(3, 4, 1), nn.Conv3d(4, 4, 1)
 
-    assert graphs_of(nn.Sequential(nn.Conv3d(3, 4, 1), Printing(), nn.Conv3d(4, 4, 1))) > 1
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            torch._dynamo.graph_break()
+            return self.second(x)
+
+    assert graphs_of(Broken()) > 1

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from made_checkpoints import save_checkpoint
 from torch import nn
 
 from hico_core.config import preset
@@ -25,7 +26,6 @@ from hico_core.training.checkpoint import (
     parse_content,
     read_last,
     restore,
-    save_checkpoint,
 )
 
 PROGRESS = Progress(

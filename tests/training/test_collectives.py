@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from pretended_gpu import GPU, pretended
 from pretended_group import group_of
 from torch import Tensor, nn
@@ -43,7 +44,10 @@ def _flat(values: Any) -> list[Any]:  # noqa: ANN401
     return [leaf for value in values for leaf in (_flat(value) if isinstance(value, (list, tuple)) else [value])]
 
 
-def gradients_sent(watch: Collectives, bucket: Any) -> torch.futures.Future[Tensor]:  # noqa: ANN401
+def gradients_sent(
+    watch: Collectives,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]  # the stubs lack it
+) -> torch.futures.Future[Tensor]:
     """Notes the message of some gradients, which the group that pretends cannot take."""
     watch.sent["allreduce_ of gradients"] += 1
     arrived: torch.futures.Future[Tensor] = torch.futures.Future()

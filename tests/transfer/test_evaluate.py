@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from commands import assert_one_line, hico
+from made_checkpoints import save_checkpoint
 from made_videos import numbered_video
 from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
@@ -19,7 +20,7 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 from hico_core.config import load_finetuning_config
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.s3dg_tiny import S3DGTiny
-from hico_core.training.checkpoint import EncoderOrigin, Progress, save_checkpoint
+from hico_core.training.checkpoint import EncoderOrigin, Progress
 from hico_core.transfer import evaluate as module
 from hico_core.transfer.testing import Prediction
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from buckets import keys_in, make_bucket
+from made_checkpoints import save_checkpoint
 from made_videos import numbered_video
 from torch import Tensor, nn
 
@@ -30,7 +31,7 @@ from hico_core.errors import BadVideo, HicoError
 from hico_core.model.encoders import hico_model
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg_tiny import S3DGTiny
-from hico_core.training.checkpoint import Progress, export_encoder, save_checkpoint
+from hico_core.training.checkpoint import Progress, export_encoder
 from hico_core.transfer.extraction import (
     FeatureJob,
     Files,

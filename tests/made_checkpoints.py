@@ -1,0 +1,11 @@
+"""Checkpoints of models that were not trained."""
+
+from pathlib import Path
+from typing import Any
+
+from hico_core.training.checkpoint import checkpoint_of, write_bytes
+
+
+def save_checkpoint(path: Path, **parts: Any) -> None:  # noqa: ANN401
+    """Write what `checkpoint_of` makes of these parts."""
+    write_bytes(path, checkpoint_of(**parts))
