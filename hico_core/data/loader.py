@@ -49,7 +49,7 @@ class PlannedStep(NamedTuple):
     position: Position  # before the step
     epoch: float  # passes over the videos that are done
     max_distance_seconds: float | None
-    requests: list[ClipRequest]
+    requests: list[ClipRequest]  # of one process
 
 
 def plan_steps(
@@ -61,8 +61,10 @@ def plan_steps(
     max_distance_at: Callable[[float], float | None],
     seed: int,
     start: Position,
+    rank: int = 0,
+    processes: int = 1,
 ) -> Iterator[PlannedStep]:
-    """All steps from `start` to the end of the training.
+    """All steps from `start` to the end of the training, with one process's share of their videos.
 
     Epochs are joined to rounds so that little is left over at the end of each: what does not fill a batch there
     is not used. Everything follows from the arguments, so training can begin anywhere in it.
@@ -75,8 +77,12 @@ def plan_steps(
         max_distance_at: progress in [0, 1] -> largest distance of near clips in seconds, or None for any.
         seed: of the order and of all items.
         start: the first step to give.
+        rank: of the process; the shares in order of rank are the batch, and each draws the seeds of its own only.
+        processes: that train together; the batch size is a multiple of it.
+
     """
     step = start.step
+    share = range(rank * batch_size // processes, (rank + 1) * batch_size // processes)
     for first in range(start.epoch, epochs, epochs_per_round):
         joined = min(epochs_per_round, epochs - first)
         order = video_order(num_videos=num_videos, epoch=first, num_epochs=joined, seed=seed)
@@ -85,8 +91,10 @@ def plan_steps(
             epoch = first + joined * number / len(batches)
             distance = max_distance_at(epoch / epochs)
             requests = [
-                ClipRequest(video, item_seed(seed=seed, epoch=first, position=number * batch_size + i), distance)
-                for i, video in enumerate(batches[number])
+                ClipRequest(
+                    batches[number][i], item_seed(seed=seed, epoch=first, position=number * batch_size + i), distance
+                )
+                for i in share
             ]
             yield PlannedStep(Position(step, first, number), epoch, distance, requests)
             step += 1

@@ -107,16 +107,6 @@ def _tells_a_lost_process(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
-def share_of(items: list[Item], world: World) -> list[Item]:
-    """The process's part of a step's items: consecutive, so that all parts in order of rank are the whole.
-
-    size 2:   rank 0 | rank 1
-              a b c  | d e f
-    """
-    each = len(items) // world.size
-    return items[world.rank * each : (world.rank + 1) * each]
-
-
 def gather_rows(rows: Tensor, world: World) -> Tensor:
     """The rows (n, ...) of all processes in order of rank, (size * n, ...).
 

@@ -40,7 +40,7 @@ from hico_core.model.hico import HicoModel
 from hico_core.model.shared_norm import share_batch_norms
 from hico_core.training.checkpoint import Content
 from hico_core.training.collapse import CollapseWatch
-from hico_core.training.distributed import World, gather_to_first, share_of
+from hico_core.training.distributed import World, gather_to_first
 from hico_core.training.hardware import DeviceName, Precision, keep_freed_memory, use_precision
 from hico_core.training.knn import knn_accuracy, read_features
 from hico_core.training.log import StepMetrics, require_wandb
@@ -247,9 +247,10 @@ def batches_from(
         max_distance_at=lambda progress: max_distance(progress, config.sampling),
         seed=config.train.seed,
         start=position,
+        rank=world.rank,
+        processes=world.size,
     )
-    ours = (plan._replace(requests=share_of(plan.requests, world)) for plan in plans)
-    return read_batches(parts.dataset, ours, workers=parts.workers, pin_memory=parts.device.type == "cuda")
+    return read_batches(parts.dataset, plans, workers=parts.workers, pin_memory=parts.device.type == "cuda")
 
 
 def clips_of(batch: Batch, config: Config, device: torch.device) -> Tensor:

@@ -41,7 +41,6 @@ from hico_core.training.distributed import (
     gather_objects,
     largest,
     mean_over_processes,
-    share_of,
 )
 from hico_core.training.hardware import (
     FP32,
@@ -289,10 +288,12 @@ def _batches(
         max_distance_at=lambda progress: None,
         seed=config.train.seed,
         start=position,
+        rank=world.rank,
+        processes=world.size,
     )
     return read_batches(
         RandomViews(parts.videos.train, data=config.data, augment=config.augment, cache=parts.cache),
-        (plan._replace(requests=share_of(plan.requests, world)) for plan in plans),
+        plans,
         workers=parts.workers,
         pin_memory=parts.device.type == "cuda",
     )

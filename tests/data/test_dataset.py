@@ -318,6 +318,30 @@ def test_plans_cover_the_videos_and_can_begin_anywhere(videos: IndexedVideos) ->
         assert plans(videos, start=step.position.after_step()) == steps[step.position.step + 1 :]
 
 
+@pytest.mark.parametrize("processes", [1, 2, 3, 6])
+def test_the_shares_of_all_processes_are_the_whole(processes: int) -> None:
+    def planned(rank: int, of: int) -> list[PlannedStep]:
+        return list(
+            plan_steps(
+                num_videos=10,
+                batch_size=6,
+                epochs=4,
+                epochs_per_round=2,
+                max_distance_at=lambda progress: progress,
+                seed=1,
+                start=START,
+                rank=rank,
+                processes=of,
+            )
+        )
+
+    shares = [planned(rank, processes) for rank in range(processes)]
+    for step, whole in enumerate(planned(0, 1)):
+        parts = [share[step] for share in shares]
+        assert [request for part in parts for request in part.requests] == whole.requests
+        assert all(part._replace(requests=whole.requests) == whole for part in parts)
+
+
 def test_index_of_another_subset(root: Path) -> None:
     index = read_index(root)
     index["subset"] = ["val" if video == "ntsc" else "train" for video in index["video_id"]]

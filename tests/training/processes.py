@@ -7,6 +7,7 @@ Run alone, it is the one process that the others must equal.
 
 import os
 import sys
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,14 @@ from hico_core.model.classifier import VideoClassifier
 from hico_core.model.heads import ProjectionHead, TopicHead
 from hico_core.model.hico import HicoModel
 from hico_core.model.shared_norm import share_batch_norms
-from hico_core.training.distributed import World, joined_world, share_of
+from hico_core.training.distributed import World, joined_world
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step
 from hico_core.transfer.finetune import classification_step
 
 VIDEOS, CLIPS = 4, 3
+
+Item = TypeVar("Item")
 
 
 class TinyBackbone(nn.Module):
@@ -37,6 +40,12 @@ class TinyBackbone(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """(N, 3, T, H, W) -> (N, 8, T', H', W')."""
         return self.layers(clips)
+
+
+def share_of(items: list[Item], world: World) -> list[Item]:
+    """The process's part of a step's items, as `plan_steps` shares videos."""
+    each = len(items) // world.size
+    return items[world.rank * each : (world.rank + 1) * each]
 
 
 def train(topical: str, world: World) -> dict[str, object]:

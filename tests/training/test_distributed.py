@@ -23,17 +23,11 @@ from hico_core.corpus.records import UntrimmedOptions
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.errors import UsageError
 from hico_core.model.shared_norm import share_batch_norms
-from hico_core.training.distributed import World, place_among_processes, share_of
+from hico_core.training.distributed import World, place_among_processes
 from hico_core.training.launch import torchrun_command
 
 SCRIPT = Path(__file__).with_name("processes.py")
 ENVIRONMENT = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-
-
-def test_shares_are_the_whole() -> None:
-    items = list("abcdef")
-    for size in (1, 2, 3, 6):
-        assert [item for rank in range(size) for item in share_of(items, World(rank, size))] == items
 
 
 def test_batch_norms_keep_their_names_and_values() -> None:

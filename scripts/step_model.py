@@ -1,0 +1,140 @@
+"""What bounds a training step of the paper's model on a machine: counted operations, over what the machine can do.
+
+    python scripts/step_model.py [VIDEOS_A_PROCESS [PROCESSES]]
+
+Operations, bytes and messages are counted on tensors without content. What a machine can do is assumed: the makers'
+figures, times the part of them that such networks usually reach. Only the CPU's was measured (docs/benchmarks.md).
+"""
+
+import sys
+from typing import Any, NamedTuple
+
+import torch
+from benchmarking import report
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from hico_core.config import preset
+from hico_core.model.hico import HicoModel
+from hico_core.training.optim import build_optimizer
+from hico_core.training.step import compute_loss
+
+CLIPS = 3
+# 36 batch norms forward and backward, gradients, embeddings; see tests/training/test_collectives.py.
+MESSAGES = 2 * 36 + 3 + 1
+
+
+class Machine(NamedTuple):
+    """What one process computes on."""
+
+    name: str
+    flops: float  # a second
+    bytes_moved: float  # a second
+    launch_seconds: float  # to hand out an operation
+    message_seconds: float  # for a short message to all
+    link_bytes: float  # a second, of long ones
+    loader_cores: int  # of each process
+    is_gpu: bool
+
+
+MACHINES = (
+    Machine("H100, 12 cores for each GPU", 990e12 * 0.35, 3.35e12 * 0.6, 5e-6, 30e-6, 300e9, 12, True),
+    Machine("A100, 12 cores for each GPU", 312e12 * 0.45, 2.0e12 * 0.6, 5e-6, 30e-6, 200e9, 12, True),
+    # The rate of its convolutions in float32; the memory's is that of large copies.
+    Machine("2 cores of an Intel Xeon", 235e9, 18e9, 5e-6, 1e-3, 1e9, 2, False),
+)
+
+# Of a core, for a clip of `hico split`'s files: decoding and all that follows (docs/benchmarks.md).
+LOADER_SECONDS = 9.4e-3 + 0.2e-3
+
+
+class Counted(NamedTuple):
+    """Of one step."""
+
+    flops: int
+    bytes_moved: int
+    operations: int
+
+
+class Traffic(TorchDispatchMode):
+    """Adds up what operations read and write."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes_moved = self.operations = 0
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        result = op(*args, **(kwargs or {}))
+        if op.namespace == "aten" and not op.is_view:
+            self.operations += 1
+            self.bytes_moved += sum(tensor.nbytes for tensor in [*_tensors(args), *_tensors((result,))])
+        return result
+
+
+def _tensors(values: Any) -> list[Tensor]:  # noqa: ANN401
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += _tensors(value)
+    return found
+
+
+def count(videos: int, *, bf16: bool) -> Counted:
+    """Of a step of so many videos."""
+    config = preset("hacs-hico-s")
+    with FakeTensorMode():
+        model = HicoModel().train()
+        optimizer = build_optimizer(model, config.optim)
+        clips = torch.zeros(videos, CLIPS, 3, 16, 112, 112)
+        flops, traffic = FlopCounterMode(display=False), Traffic()
+        with flops, traffic:
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                outputs = model(clips)
+            compute_loss(outputs, config.loss, clips_per_video=CLIPS).total.backward()
+            optimizer.step()
+    return Counted(flops.get_total_flops(), traffic.bytes_moved, traffic.operations)
+
+
+def seconds_of(counted: Counted, machine: Machine, *, clips: int, processes: int, parameters: int) -> dict[str, float]:
+    """What each part would take by itself.
+
+    Arithmetic and traffic overlap only in part, so a step takes between the larger one and their sum; the loader, and
+    the handing out of operations, go on beside it; messages come on top.
+    """
+    found = {
+        "arithmetic": counted.flops / machine.flops,
+        "traffic": counted.bytes_moved / machine.bytes_moved,
+        "handing out": counted.operations * machine.launch_seconds,
+        "loader": clips * LOADER_SECONDS / machine.loader_cores,
+    }
+    if processes > 1:
+        found["messages"] = MESSAGES * machine.message_seconds + 2 * 4 * parameters / machine.link_bytes
+    return found
+
+
+def main() -> None:
+    """Print and keep the parts for each machine."""
+    videos, processes = (int(sys.argv[i]) if len(sys.argv) > i else default for i, default in ((1, 32), (2, 8)))
+    parameters = sum(parameter.numel() for parameter in HicoModel().parameters())
+    results: dict[str, Any] = {"videos of a process": videos, "processes": processes, "parameters": parameters}
+    for machine in MACHINES:
+        counted = count(videos, bf16=machine.is_gpu)
+        parts = seconds_of(
+            counted, machine, clips=videos * CLIPS, processes=processes if machine.is_gpu else 1, parameters=parameters
+        )
+        results[machine.name] = {
+            "TFLOP": counted.flops / 1e12,
+            "GB moved": counted.bytes_moved / 1e9,
+            "operations": counted.operations,
+            "milliseconds": {name: round(1000 * seconds, 1) for name, seconds in parts.items()},
+            "bounded by": max(parts, key=lambda name: parts[name]),
+        }
+    report("step-model", results)
+
+
+if __name__ == "__main__":
+    main()
