@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from commands import TINY as OPTIONS
 from commands import hico
 from made_videos import numbered_video
 from safetensors.torch import load_file
@@ -523,3 +525,23 @@ def test_losses_of_a_model_without_topic() -> None:
     loss = compute_loss(outputs, tiny("loss.visual_weight=2").loss, clips_per_video=2)
     assert loss.topical is None
     assert float(loss.total.detach()) == pytest.approx(2 * float(loss.visual))
+
+
+def test_too_little_shared_memory_is_one_line(root: Path, tmp_path: Path) -> None:
+    """As in a container that was given little: hico sees it before a worker is killed for it. What it says helps."""
+    small = "mount -t tmpfs -o size=256k tmpfs /dev/shm"
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "sh", "-c", small], check=False).returncode:
+        pytest.skip("this machine lets nobody mount another /dev/shm")
+
+    def trained(workers: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "hico_cli", "pretrain", "--dataset", "hacs", "--root", root, *OPTIONS]
+        command += ["--name", tmp_path.name, "-o", "train.max_steps=1", "-o", f"data.workers={workers}", "--resume"]
+        words = " ".join(shlex.quote(str(word)) for word in command)
+        there = ["unshare", "-m", "sh", "-c", f"{small} && exec {words}"]
+        return subprocess.run(there, check=False, capture_output=True, text=True)
+
+    done = trained(workers=1)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("hico: /dev/shm: 0 MB of shared memory are free, and a worker needs about ")
+    assert trained(workers=0).returncode == 0

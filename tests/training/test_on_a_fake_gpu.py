@@ -130,6 +130,7 @@ def test_a_step_of_finetuning(monkeypatch: pytest.MonkeyPatch) -> None:
     with pretended(monkeypatch, lambda: VideoClassifier(5)) as model:
         optimizer = torch.optim.Adam(model.parameters())
         clips, labels = torch.zeros(4, 3, 8, 64, 64, device=GPU), torch.zeros(4, dtype=torch.long, device=GPU)
-        with Watch() as watch:
-            assert classification_step(model, optimizer, clips, labels, lr=0.1, precision=BF16) is not None
-    assert sum(watch.waits.values()) <= 3, watch.waits
+        for _ in range(2):  # the first one makes what lasts
+            with Watch() as watch:
+                assert classification_step(model, optimizer, clips, labels, lr=0.1, precision=BF16) is not None
+    assert watch.waits == {"finetune.py: cuda to cpu": 1}
