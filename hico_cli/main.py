@@ -33,7 +33,7 @@ from hico_core.training.launch import tell_exit_code, was_told
 app = typer.Typer(
     name="hico",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="From a folder of untrimmed videos to a pretrained video encoder and its features (HiCo, CVPR 2022).",

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -41,12 +42,17 @@ if TYPE_CHECKING:
 
 
 def pretrain(
+    context: typer.Context,
     dataset: Annotated[
-        Literal["hacs", "uk400", "k400"],
-        typer.Option(help="Whose recipe to run; the videos are those of ROOT."),
-    ] = "hacs",
+        Literal["hacs", "uk400", "k400"] | None,
+        typer.Option(help="Whose recipe to run; the videos are those of ROOT. Default: hacs."),
+    ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="hico-s, hico-l or simclr-s. Default: hico-s for hacs, else hico-l.")
+        str | None,
+        typer.Option(
+            help="Its whole name, such as hacs-hico-s (see `hico config list`), or that without the dataset. "
+            "Default: hico-s for hacs, else hico-l."
+        ),
     ] = None,
     root: Root = DEFAULT_ROOT,
     name: Annotated[str | None, typer.Option(help="Of the run's folder. Default: dataset-recipe.")] = None,
@@ -73,18 +79,22 @@ def pretrain(
     init_from: Annotated[
         Path | None, typer.Option(help="Start from the encoder of this checkpoint (ours or the authors').")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do one step, write nothing, tell all sizes.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do two steps, write nothing; tell times, sizes and memory.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Pretrain an S3D-G encoder on the untrimmed videos of ROOT, without labels.
 
     Writes ROOT/runs/NAME: config.yaml, metrics.jsonl, checkpoints/ and export/encoder.safetensors.
     """
-    from hico_core.config import default_recipe
+    from hico_core.config import default_recipe, preset_names
     from hico_core.interop.pretraining_keys import load_any_config
 
     require_file_name_part(name or "", option="--name")
-    base = f"{dataset}-{recipe or default_recipe(dataset)}"
+    base = recipe if recipe in preset_names() else f"{dataset or 'hacs'}-{recipe or default_recipe(dataset or 'hacs')}"
+    if not base.startswith(dataset or ""):
+        raise typer.BadParameter(f"{recipe} is not one of --dataset {dataset}", param_hint="--recipe")
     shortcuts = {
         "train.batch_size": batch_size,
         "train.max_steps": max_steps,
@@ -106,6 +116,9 @@ def pretrain(
         raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
     if authors is not None and not is_one_of_several():
         complain_about(authors.notes, authors.ignored, Path(str(config)))
+        if dry_run and (data_root is not None or not (place / "index.parquet").exists()):
+            # An index to try with; ROOT stays as it is.
+            place = Path(context.with_resource(TemporaryDirectory(prefix="hico-dry-run-")))
         add_their_data(
             authors,
             place,

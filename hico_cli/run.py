@@ -22,6 +22,7 @@ _SOME_FAILED = 3
 
 
 def run(
+    context: typer.Context,
     inputs: Annotated[list[str], typer.Argument(help="Videos, folders, patterns, .txt lists, addresses in buckets.")],
     root: Root = DEFAULT_ROOT,
     name: Annotated[str, typer.Option(help="Of the run and of the folder of features.")] = "run",
@@ -47,7 +48,7 @@ def run(
         index(root=root, json=json)
     run_dir = local_part(place) / "runs" / name
     epochs = _epochs(place, run_dir, hours=hours, device=device)
-    pretrain(root=root, name=name, epochs=epochs, device=device, resume=True, json=json)
+    pretrain(context, root=root, name=name, epochs=epochs, device=device, resume=True, json=json)
     encoder = run_dir / "export" / "encoder.safetensors"
     with _noting_failures(failures):
         extract_features(root=root, checkpoint=encoder, name=name, device=device, json=json)

@@ -62,6 +62,8 @@ def test_trimmed_kinetics(data: Path, tmp_path: Path) -> None:
     (tmp_path / "kinetics400_train_list.txt").write_text("a.mp4 7\nb.mp4 399\n")
     config = write_config(tmp_path, "pt-k400/s3dg-hico-l.yaml", SMALL)
     folders: list[str | Path] = ["--data-root", data / "videos", "--anno-dir", tmp_path]
+    assert hico("pretrain", "--config", config, *folders, "--dry-run", root=tmp_path / "root").returncode == 0
+    assert not (tmp_path / "root").exists()
     done = hico("pretrain", "--config", config, *folders, "--max-steps", "1", root=tmp_path / "root")
     assert done.returncode == 0, done.stderr
     index = read_index(tmp_path / "root")

@@ -1,6 +1,7 @@
 """The commands as a person runs them, good and bad."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -56,8 +57,15 @@ def test_help_of_each_command(command: str) -> None:
     done = hico(command, "--help")
     assert done.returncode == 0
     assert COMMANDS[command] in done.stdout
+    assert hico(command, "-h").stdout == done.stdout
     has_root = command not in {"inspect", "convert", "config", "features", "demo", "benchmark", "report"}
     assert ("--root" in done.stdout and "HICO_ROOT" in done.stdout) == has_root
+
+
+def test_a_shell_completes_commands() -> None:
+    shell = {**os.environ, "_HICO_COMPLETE": "complete_bash", "COMP_WORDS": "hico ext", "COMP_CWORD": "1"}
+    done = subprocess.run([sys.executable, "-m", "hico_cli"], env=shell, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["extract-features"]
 
 
 def test_wrong_usage() -> None:
@@ -234,6 +242,8 @@ def test_one_line_for_each_mistake(root: Path, videos: Path, tmp_path: Path) -> 
     assert_one_line(hico(*asked, root=root), 1, "a batch of 32 is too large for 3 videos", "--batch-size 3")
     assert_one_line(hico("pretrain", "-o", "optim.base_lrr=1", root=root), 2, "optim.base_lrr", "optim.base_lr")
     assert_one_line(hico("pretrain", "--config", empty / "x.yaml", root=root), 2, "x.yaml: cannot be read")
+    conflict = hico("pretrain", "--dataset", "k400", "--recipe", "hacs-hico-s", root=root)
+    assert conflict.returncode == 2 and "--recipe: hacs-hico-s is not one of --dataset k400" in conflict.stderr
     assert_one_line(hico("pretrain", "--recipe", "simclr-l", root=root), 2, "no recipe hacs-simclr-l")
     assert_one_line(hico("extract-features", root=empty), 1, "run `hico pretrain`, or give --checkpoint")
     done = hico("extract-features", "--checkpoint", videos / "-dash.mp4", root=root)
