@@ -48,6 +48,8 @@ PAIRS = (
     (HICO.name, "hico-mixed-ids"),
     (HICO.name, "visual-topical-0.3s"),
     (HICO.name, "visual-topical-0.5s"),
+    ("hico-0.5s", "visual-topical-0.5s"),
+    ("hico-0.5s", "visual-topical-0.3s"),
 )
 
 
