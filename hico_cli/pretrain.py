@@ -92,8 +92,9 @@ def pretrain(
     from hico_core.interop.pretraining_keys import load_any_config
 
     require_file_name_part(name or "", option="--name")
-    base = recipe if recipe in preset_names() else f"{dataset or 'hacs'}-{recipe or default_recipe(dataset or 'hacs')}"
-    if not base.startswith(dataset or ""):
+    of_dataset = dataset or "hacs"
+    base = recipe if recipe in preset_names() else f"{of_dataset}-{recipe or default_recipe(of_dataset)}"
+    if dataset is not None and not base.startswith(f"{dataset}-"):
         raise typer.BadParameter(f"{recipe} is not one of --dataset {dataset}", param_hint="--recipe")
     shortcuts = {
         "train.batch_size": batch_size,

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from hico_core.training.checkpoint import checkpoint_of, write_bytes
+from hico_core.training.checkpoint import checkpoint_of, write_of_run
 
 
 def save_checkpoint(path: Path, **parts: Any) -> None:  # noqa: ANN401
     """Write what `checkpoint_of` makes of these parts."""
-    write_bytes(path, checkpoint_of(**parts))
+    write_of_run(path, checkpoint_of(**parts))

@@ -224,14 +224,16 @@ def _operation_groups(draws: Sequence[ColourDraw]) -> list[_Group]:
 
 
 def _do(clips: Tensor, groups: Sequence[_Group]) -> None:
-    """Change the clips of some groups, in place."""
+    """Change the clips (N, T, C, H, W) of some groups, in place and group after group."""
     groups = [group for group in groups if group.clips]
+    if not groups:
+        return
     if len(clips) == 1:
         for group in groups:
             group.operation(clips[0], group.factors[0])
         return
     numbers = [(float(n), factor) for group in groups for n, factor in zip(group.clips, group.factors, strict=True)]
-    table = on_device(torch.tensor(numbers).reshape(-1, 2), clips.device)
+    table = _on_device(torch.tensor(numbers), clips.device)
     sizes = [len(group.clips) for group in groups]
     rows = zip(table[:, 0].long().split(sizes), table[:, 1].view(-1, 1, 1, 1, 1).split(sizes), strict=True)
     for group, (where, factor) in zip(groups, rows, strict=True):
@@ -240,7 +242,7 @@ def _do(clips: Tensor, groups: Sequence[_Group]) -> None:
         clips.index_copy_(0, where, chosen)
 
 
-def on_device(numbers: Tensor, device: torch.device) -> Tensor:
+def _on_device(numbers: Tensor, device: torch.device) -> Tensor:
     """A copy for which neither side waits: to a GPU, from memory that it reads by itself."""
     pinned = device.type == "cuda" and torch.cuda.is_available()  # not where a test pretends
     return (numbers.pin_memory() if pinned else numbers).to(device, non_blocking=True)
@@ -248,12 +250,13 @@ def on_device(numbers: Tensor, device: torch.device) -> Tensor:
 
 def apply_colour(clips: Tensor, draws: Sequence[ColourDraw]) -> Tensor:
     """The colour stage of clips (N, T, C, H, W), in place."""
-    before, after = ([_grey_group(draws, first=first)] for first in (True, False))
+    before = [_grey_group(draws, first=True), *_operation_groups(draws)]
+    after = [_grey_group(draws, first=False)]
     blurred = {n: draw.blur_sigma for n, draw in enumerate(draws) if draw.blur_sigma is not None}
     if not blurred:
-        _do(clips, [*before, *_operation_groups(draws), *after])
+        _do(clips, before + after)  # so that all factors go over in one copy
         return clips
-    _do(clips, [*before, *_operation_groups(draws)])
+    _do(clips, before)
     for n, sigma in blurred.items():
         clips[n] = _blurred(clips[n], sigma)
     _do(clips, after)

@@ -145,6 +145,7 @@ class InceptionBlock(nn.Module):
         self.branch1 = nn.Sequential(pointwise[1], separable[0])
         self.branch2 = nn.Sequential(pointwise[2], separable[1])
         self.branch3 = nn.Sequential(nn.MaxPool3d(3, stride=1, padding=1), pointwise[3])
+        # In tuples, which are no part of the state: its names are those of the branches.
         self._pointwise, self._separable = tuple(pointwise), tuple(separable)
         self.gating_b0 = FeatureGating(b0) if gating else nn.Identity()
         self.gating_b1 = FeatureGating(b1_out) if gating else nn.Identity()

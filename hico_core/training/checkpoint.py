@@ -94,7 +94,22 @@ def torch_file_bytes(content: dict[str, Any]) -> memoryview:
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file; it is there whole or not at all. A run's last checkpoint until now is kept as the one before.
+    """Write a file; it is there whole or not at all.
+
+    Raises:
+        HicoError: the disk has no room for it.
+
+    """
+    with written_beside(path) as beside:
+        beside.write_bytes(content)
+
+
+def write_of_run(path: Path, content: memoryview) -> None:
+    """Write a checkpoint of a run. What was the last one until now is kept as the one before.
+
+    Args:
+        path: in the run's folder of checkpoints.
+        content: from `checkpoint_of`.
 
     Raises:
         HicoError: the disk has no room for it.
@@ -102,8 +117,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """
     if path.name == LAST and path.exists():
         path.replace(path.with_name(BEFORE_LAST))  # to go back to if a disk loses the new one
-    with written_beside(path) as beside:
-        beside.write_bytes(content)
+    write_bytes(path, content)
 
 
 def parse_content(content: dict[str, Any], *, origin: Path) -> Content:

@@ -34,6 +34,7 @@ from hico_core.training.checkpoint import (
     read_last,
     restore,
     write_bytes,
+    write_of_run,
 )
 from hico_core.training.distributed import World, from_first, gather_objects, joined_world, largest, own_device
 from hico_core.training.hardware import DeviceName, choose_device
@@ -354,11 +355,12 @@ class Run:
             progress=self.progress.model_copy(update={"bad_videos": list(self.bad_videos)}),
             config=self._config.model_dump(mode="json"),
         )
-        files = [(self.run_dir / "checkpoints" / name, checkpoint) for name in names]
+        paths = [self.run_dir / "checkpoints" / name for name in names]
+        exported = None
         if self._encoder is not None:
             path, backbone, picture = self._encoder
-            files.append((path, memoryview(encoder_bytes(backbone.state_dict(), picture))))
-        self._writing = self._writer.submit(_write_all, files)
+            exported = path, encoder_bytes(backbone.state_dict(), picture)
+        self._writing = self._writer.submit(_write, paths, checkpoint, exported)
 
     def finish_writing(self) -> None:
         """Wait until the checkpoints are on the disk.
@@ -372,8 +374,14 @@ class Run:
             writing.result()
 
     def close(self) -> None:
-        """Finish what is being written, and close the log."""
+        """Finish what is being written, and close the log.
+
+        Where that fails, training has failed before, of which the error tells; so this is only a warning.
+        """
         self._writer.shutdown()
+        error = self._writing.exception() if self._writing is not None else None
+        if error is not None:
+            logger.warning("%s", error)
         if self._log is not None:
             self._log.close()
 
@@ -393,9 +401,12 @@ class Run:
         return fmean(self.losses[-_LOSSES_IN_A_MEAN:]) if self.losses else None
 
 
-def _write_all(files: Sequence[tuple[Path, memoryview]]) -> None:
-    for path, content in files:
-        write_bytes(path, content)
+def _write(paths: Sequence[Path], checkpoint: memoryview, exported: tuple[Path, bytes] | None) -> None:
+    """Write a checkpoint under some names, and the encoder."""
+    for path in paths:
+        write_of_run(path, checkpoint)
+    if exported is not None:
+        write_bytes(*exported)
 
 
 def check_bad_videos(bad: dict[str, str], num_videos: int, allowed: float) -> None:

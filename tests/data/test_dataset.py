@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -198,16 +199,20 @@ def test_a_broken_video_is_replaced_and_named(root: Path, videos: IndexedVideos,
 START = Position()
 
 
-def plans(videos: IndexedVideos, start: Position = START) -> list[PlannedStep]:
+def plans(
+    videos: Sized, start: Position = START, *, batch_size: int = 3, rank: int = 0, processes: int = 1
+) -> list[PlannedStep]:
     return list(
         plan_steps(
             num_videos=len(videos),
-            batch_size=3,
+            batch_size=batch_size,
             epochs=5,
             epochs_per_round=2,
             max_distance_at=lambda progress: progress,
             seed=1,
             start=start,
+            rank=rank,
+            processes=processes,
         )
     )
 
@@ -320,23 +325,9 @@ def test_plans_cover_the_videos_and_can_begin_anywhere(videos: IndexedVideos) ->
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 6])
 def test_the_shares_of_all_processes_are_the_whole(processes: int) -> None:
-    def planned(rank: int, of: int) -> list[PlannedStep]:
-        return list(
-            plan_steps(
-                num_videos=10,
-                batch_size=6,
-                epochs=4,
-                epochs_per_round=2,
-                max_distance_at=lambda progress: progress,
-                seed=1,
-                start=START,
-                rank=rank,
-                processes=of,
-            )
-        )
-
-    shares = [planned(rank, processes) for rank in range(processes)]
-    for step, whole in enumerate(planned(0, 1)):
+    videos = range(10)
+    shares = [plans(videos, batch_size=6, rank=rank, processes=processes) for rank in range(processes)]
+    for step, whole in enumerate(plans(videos, batch_size=6)):
         parts = [share[step] for share in shares]
         assert [request for part in parts for request in part.requests] == whole.requests
         assert all(part._replace(requests=whole.requests) == whole for part in parts)

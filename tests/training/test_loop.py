@@ -423,6 +423,20 @@ def test_a_full_disk_at_a_checkpoint_is_one_line(root: Path, tmp_path: Path, mon
     assert run(tiny("train.max_steps=2"), root, tmp_path / "run", resume=True).num_steps == 2
 
 
+def test_a_checkpoint_that_fails_while_training_fails_is_told(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail_at_the_second(metrics: StepMetrics) -> None:
+        if metrics.step == 2:
+            time.sleep(1)  # meanwhile the checkpoint of the first step fails
+            raise HicoError("something else")
+
+    monkeypatch.setenv("HICO_FAULT", "file.written:2=EFBIG")
+    with pytest.raises(HicoError, match="something else"):
+        run(tiny("train.checkpoint_seconds=0"), root, tmp_path / "run", on_step=fail_at_the_second)
+    assert "checkpoints: File too large" in caplog.text
+
+
 def test_broken_videos_end_the_run_or_are_replaced(broken_root: Path, tmp_path: Path) -> None:
     with pytest.raises(HicoError, match=r"1 of 3 videos cannot be decoded, more than data\.max_bad_fraction=0\.05"):
         run(tiny(), broken_root, tmp_path / "strict")
