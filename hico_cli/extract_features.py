@@ -16,7 +16,9 @@ from hico_cli.options import (
     Device,
     Ids,
     Json,
+    Recursive,
     Root,
+    find_videos,
     local_part,
     read_shard,
     read_size,
@@ -84,6 +86,7 @@ def extract_features(
     ] = None,
     suffix: Annotated[str, typer.Option(help="Put after each file's id.")] = "",
     id_rule: Ids = "stem",
+    recursive: Recursive = True,
     checksum: Annotated[
         bool, typer.Option("--checksum", help="Tell sources apart by their bytes, not by size and time.")
     ] = False,
@@ -136,7 +139,7 @@ def extract_features(
     require_reachable(place)
     checkpoint = checkpoint or newest_encoder(local_part(place))
     folder = place / "features" / (name or _run_name(checkpoint))
-    jobs = _jobs(inputs, place, id_rule=id_rule)
+    jobs = _jobs(inputs, place, id_rule=id_rule, recursive=recursive)
     if nproc > 1 and not dry_run:
         shards = (part or Shard(1, 1)).split(nproc)
         total = len(part_of(jobs, part))
@@ -195,15 +198,14 @@ def extract_features(
 
 
 def _jobs(
-    inputs: "Sequence[str] | None", place: "Location", *, id_rule: Literal["stem", "relpath"]
+    inputs: "Sequence[str] | None", place: "Location", *, id_rule: Literal["stem", "relpath"], recursive: bool
 ) -> "list[FeatureJob]":
-    from hico_core.corpus.ids import find_sources
     from hico_core.corpus.index import read_index_table
     from hico_core.data.videos import COLUMNS, IndexedVideos
     from hico_core.transfer.extraction import jobs_of_files, jobs_of_index
 
     if inputs:
-        return jobs_of_files(find_sources(inputs, id_rule=id_rule))
+        return jobs_of_files(find_videos(inputs, id_rule=id_rule, recursive=recursive))
     return jobs_of_index(IndexedVideos(read_index_table(place, columns=COLUMNS), root=place))
 
 

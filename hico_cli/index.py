@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 import typer
 
 from hico_cli.console import complain, progress, raising_on_signals, result, telling
-from hico_cli.options import DEFAULT_ROOT, CacheDir, CacheSize, Ids, Json, Move, Root, read_size
+from hico_cli.options import DEFAULT_ROOT, CacheDir, CacheSize, Ids, Json, Move, Recursive, Root, find_videos, read_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +49,7 @@ def index(
     ] = 0.0,
     subset: Annotated[Literal["train", "val", "test"], typer.Option(help="Of the --untrimmed videos.")] = "train",
     id_rule: Ids = "stem",
+    recursive: Recursive = True,
     move: Move = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Videos looked at at a time. Default: one a core.")] = None,
     cache_dir: CacheDir = None,
@@ -79,13 +80,15 @@ def index(
         if adopt:
             num_failed += intake.adopt()
         if untrimmed:
-            num_failed += intake.add_untrimmed(untrimmed)
+            num_failed += intake.add_untrimmed(untrimmed, recursive=recursive)
         if list_file:
             base = locate(list_file).parent if data_root is None else locate(data_root)
             num_failed += intake.add_listed(list_file, base)
         summary = build_index(place, val_fraction=val_fraction)
     left_out = f"; {summary.num_failed} videos that failed are left out" if summary.num_failed else ""
-    text = f"{summary.num_clips} clips of {summary.num_videos} videos in {root}/index.parquet{left_out}"
+    subsets = ", ".join(f"{count} {subset}" for subset, count in sorted(summary.videos_of.items()))
+    shared = f" ({subsets})" if len(summary.videos_of) > 1 else ""
+    text = f"{summary.num_clips} clips of {summary.num_videos} videos{shared} in {root}/index.parquet{left_out}"
     result(text, {**summary._asdict(), "index": f"{root}/index.parquet"}, as_json=json)
     if num_failed:
         complain(f"{num_failed} videos failed: {root}/failures.jsonl")
@@ -155,11 +158,9 @@ class _Intake(NamedTuple):
     cache: "LocalCache"
     as_json: bool
 
-    def add_untrimmed(self, inputs: list[str]) -> int:
+    def add_untrimmed(self, inputs: list[str], *, recursive: bool) -> int:
         """Videos of folders, read in place."""
-        from hico_core.corpus.ids import find_sources
-
-        return self._add(find_sources(inputs, id_rule=self.id_rule))
+        return self._add(find_videos(inputs, id_rule=self.id_rule, recursive=recursive))
 
     def add_listed(self, given: str, data_root: "Location") -> int:
         """The clips or videos of a list, or of the lists that match a pattern."""

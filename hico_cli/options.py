@@ -3,16 +3,20 @@
 import os
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from hico_cli.console import complain
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from hico_core.config import Config, FinetuneConfig
     from hico_core.corpus.addresses import Location
+    from hico_core.corpus.ids import IdRule, Source
 
 Root = Annotated[
     str, typer.Option("--root", envvar="HICO_ROOT", help="The workspace: clips, index, runs and features.")
@@ -58,6 +62,13 @@ Ids = Annotated[
     Literal["stem", "relpath"],
     typer.Option(
         "--id", help="What names a video: its file's name, or with the folders before it, d1/0001.mp4 -> d1-0001."
+    ),
+]
+
+Recursive = Annotated[
+    bool,
+    typer.Option(
+        "--recursive/--no-recursive", help="Take the videos of folders below a given folder as well, or only its own."
     ),
 ]
 
@@ -121,6 +132,17 @@ def require_file_name_part(text: str, *, option: str) -> None:
     """
     if "/" in text or "\\" in text or text == "..":
         raise typer.BadParameter(f"{text!r} must be part of a file name: no slashes, not ..", param_hint=option)
+
+
+def find_videos(inputs: "Iterable[str]", *, id_rule: "IdRule", recursive: bool) -> "list[Source]":
+    """The videos that a command is given; what lies beside them and is not taken is told in one line."""
+    from hico_core.corpus.finding import describe_passed_over, find_sources
+
+    passed_over: Counter[str] = Counter()
+    sources = find_sources(inputs, id_rule=id_rule, recursive=recursive, passed_over=passed_over)
+    if passed_over:
+        complain(describe_passed_over(passed_over))
+    return sources
 
 
 def local_part(root: "Location") -> Path:

@@ -92,7 +92,8 @@ def _search(
     device: Literal["auto", "cpu", "cuda"],
     as_json: bool,
 ) -> None:
-    from hico_core.corpus.ids import absolute, video_id
+    from hico_core.corpus.addresses import absolute
+    from hico_core.corpus.ids import video_id
     from hico_core.transfer.match_sheet import write_sheet
     from hico_core.transfer.retrieval import extractor_of, search
 

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hico_cli.console import complain, progress, raising_on_signals, result, telling
-from hico_cli.options import DEFAULT_ROOT, CacheDir, Ids, Json, Move, RetryFailed, Root, read_shard, read_size
+from hico_cli.options import (
+    DEFAULT_ROOT,
+    CacheDir,
+    Ids,
+    Json,
+    Move,
+    Recursive,
+    RetryFailed,
+    Root,
+    find_videos,
+    read_shard,
+    read_size,
+)
 
 if TYPE_CHECKING:
     from hico_core.corpus.events import Summary
@@ -52,6 +64,7 @@ def split(
     ] = None,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only part I of N, for job arrays.")] = None,
     id_rule: Ids = "stem",
+    recursive: Recursive = True,
     move: Move = False,
     retry_failed: RetryFailed = False,
     force: Annotated[
@@ -74,7 +87,6 @@ def split(
     from hico_core.corpus.addresses import locate, require_reachable
     from hico_core.corpus.cache import default_cache_folder
     from hico_core.corpus.engine import available_cores
-    from hico_core.corpus.ids import find_sources
     from hico_core.corpus.records import PROFILES
     from hico_core.corpus.split import SplitPolicy, split_videos
 
@@ -97,7 +109,7 @@ def split(
     base = PROFILES[profile].model_dump() | {"subset": subset, "segment_seconds": segment_seconds, "tail": tail}
     options = _validated(base | {key: value for key, value in changes.items() if value is not None})
     part = read_shard(shard) if shard else None
-    sources = find_sources(inputs, id_rule=id_rule)
+    sources = find_videos(inputs, id_rule=id_rule, recursive=recursive)
     if isinstance(place, Path):
         place = place.absolute()
     with (

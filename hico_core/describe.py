@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from hico_core.errors import HicoError
-from hico_core.interop.checkpoints import backbone_of, clip_length, read_checkpoint, read_picture
+from hico_core.interop.checkpoints import backbone_of, read_checkpoint, read_clip_shape, read_picture
 from hico_core.model.classifier import CLASSIFIER
 from hico_core.model.encoders import encoder_for, encoder_name
 from hico_core.training.checkpoint import parse_content
@@ -72,7 +72,7 @@ def _cost_of(path: Path, content: dict[str, Any]) -> dict[str, Any]:
         picture = read_picture(path, content)
     except HicoError:
         return {}
-    cost = measure_cost(encoder_for(state), num_frames=clip_length(content), size=picture.size)
+    cost = measure_cost(encoder_for(state), num_frames=read_clip_shape(path, content).num_frames, size=picture.size)
     return {
         "encoder": encoder_name(state),
         "encoder parameters": cost.parameters,

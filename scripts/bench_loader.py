@@ -31,7 +31,8 @@ from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
 from hico_core.corpus.adopt import adopt_clips
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ffmpeg import find_ffmpeg
-from hico_core.corpus.ids import clip_name, find_sources
+from hico_core.corpus.finding import find_sources
+from hico_core.corpus.ids import clip_name
 from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.probe import open_video
 from hico_core.corpus.records import SplitOptions, UntrimmedOptions

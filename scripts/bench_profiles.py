@@ -19,7 +19,7 @@ from benchmarking import Cost, alternate, cost_of_call, make_sources, ratio, rep
 
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ffmpeg import find_ffmpeg
-from hico_core.corpus.ids import find_sources
+from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos

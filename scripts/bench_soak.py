@@ -15,7 +15,7 @@ import torch
 from benchmarking import report
 
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
-from hico_core.corpus.ids import find_sources
+from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos

@@ -23,7 +23,7 @@ from make_corpus import make_corpus
 from torch import Tensor
 
 from hico_core.config import Config, load_config, preset
-from hico_core.corpus.ids import find_sources
+from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos

@@ -24,7 +24,7 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
     memory_gb: float = Field(0.0, ge=0)
     """Decoded frames that each reading process keeps: spares decoding a small corpus again in every epoch."""
     workers: int | None = Field(None, ge=0)
-    """Processes that read clips; 0 reads in the training process, null takes one a core, at most 8."""
+    """Processes that read clips; 0 reads in the training process, null: one a core, shared by processes that train."""
     max_bad_fraction: float = Field(0.05, ge=0, le=1)
     """The run ends when more than this part of the videos cannot be decoded."""
     epochs_per_round: int = Field(10, ge=1)

@@ -49,6 +49,11 @@ def locate(text: str | Path) -> Location:
     return UPath(text)
 
 
+def absolute(path: Location) -> Location:
+    """A local path from the root of the disk, its folders without links; the file itself may be one."""
+    return path.parent.resolve() / path.name if isinstance(path, Path) else path
+
+
 def path_of(root: Location, path: str) -> Location:
     """Where the file of a row lies: below the root, or, for a video that is read in place, anywhere.
 

@@ -67,6 +67,7 @@ class IndexSummary(NamedTuple):
     num_clips: int
     num_failed: int  # videos whose record is a failure; they are left out
     clips_of: dict[str, int]  # subset -> clips
+    videos_of: dict[str, int]  # subset -> videos
 
 
 def subset_of(record: VideoRecord, *, val_fraction: float) -> Subset:
@@ -128,18 +129,19 @@ def build_index(root: Location, *, val_fraction: float = 0.0) -> IndexSummary:
 
     """
     clips_of: Counter[str] = Counter()
-    num_videos = num_failed = 0
+    videos_of: Counter[str] = Counter()
+    num_failed = 0
     if not (root / "records").is_dir():
         raise HicoError(f"{root}: nothing was split here yet; run `hico split VIDEOS --root {root}` first")
 
     def good_records() -> Iterator[tuple[VideoRecord, Subset]]:
-        nonlocal num_videos, num_failed
+        nonlocal num_failed
         for record in read_records(root):
             if record.failure:
                 num_failed += 1
                 continue
-            num_videos += 1
             subset = subset_of(record, val_fraction=val_fraction)
+            videos_of[subset] += 1
             clips_of[subset] += len(record.clips)
             open_lists[subset].writelines(
                 list_line(record.video_id, clip.start_ms, clip.end_ms) for clip in record.clips
@@ -163,7 +165,7 @@ def build_index(root: Location, *, val_fraction: float = 0.0) -> IndexSummary:
                 writer.write_batch(batch)
         for opened in open_lists.values():
             opened.close()
-        if not num_videos:
+        if not videos_of:
             raise HicoError(f"{root}: no video was split without failure; see {root / 'failures.jsonl'}")
         for subset, name in _LIST_FILES.items():
             pass_point("index.list")
@@ -173,7 +175,7 @@ def build_index(root: Location, *, val_fraction: float = 0.0) -> IndexSummary:
                 (root / name).unlink(missing_ok=True)
         pass_point("index.table")
         publish(made["index.parquet"], root / "index.parquet")
-    return IndexSummary(num_videos, sum(clips_of.values()), num_failed, dict(clips_of))
+    return IndexSummary(videos_of.total(), clips_of.total(), num_failed, dict(clips_of), dict(videos_of))
 
 
 def read_index_table(root: "Location | str", *, columns: list[str] | None = None) -> pa.Table:

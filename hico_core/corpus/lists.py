@@ -4,18 +4,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from hico_core.corpus.addresses import Location, locate
-from hico_core.corpus.ids import (
-    ClipName,
-    IdRule,
-    Source,
-    absolute,
-    clip_name,
-    name_obstacle,
-    read_list_lines,
-    unique_sources,
-    video_id,
-)
+from hico_core.corpus.addresses import Location, absolute, locate
+from hico_core.corpus.finding import read_list_lines
+from hico_core.corpus.ids import ClipName, IdRule, Source, clip_name, name_obstacle, unique_sources, video_id
 from hico_core.corpus.records import Subset
 from hico_core.errors import UsageError
 

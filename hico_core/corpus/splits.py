@@ -10,8 +10,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from hico_core.corpus.addresses import Location, locate
-from hico_core.corpus.ids import IdRule, Source, absolute, read_list_lines, unique_sources, video_id
+from hico_core.corpus.addresses import Location, absolute, locate
+from hico_core.corpus.finding import read_list_lines
+from hico_core.corpus.ids import IdRule, Source, unique_sources, video_id
 from hico_core.corpus.lists import labelled_videos
 from hico_core.corpus.records import Subset
 from hico_core.errors import UsageError

@@ -31,6 +31,18 @@ class Picture(NamedTuple):
     std: float
 
 
+class ClipShape(NamedTuple):
+    """How much of a video an encoder gets at a time."""
+
+    num_frames: int
+    fps: float  # frames a second of the video that are looked at
+
+
+def clip_shape_for(data: DataConfig) -> ClipShape:
+    """The clips of a training with these settings: every `frame_stride`-th frame of a video at `target_fps`."""
+    return ClipShape(data.num_frames, data.target_fps / data.frame_stride)
+
+
 def picture_for(data: DataConfig, augment: AugmentConfig) -> Picture:
     """The middle of a frame, for an encoder that was trained with these settings."""
     return Picture(round(data.crop_size / _CROP_PART), _CROP_PART, 1, data.crop_size, augment.mean, augment.std)

@@ -13,7 +13,7 @@ from torch import nn
 
 from hico_core.corpus.cache import LocalCache, default_cache_folder
 from hico_core.corpus.files import written_beside
-from hico_core.corpus.ids import find_sources
+from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hico_core.config import AugmentConfig, DataConfig
-from hico_core.data.pictures import Picture, picture_for
+from hico_core.data.pictures import ClipShape, Picture, clip_shape_for, picture_for
 from hico_core.errors import HicoError
 from hico_core.interop.weights import import_state_dict
 from hico_core.model.encoders import Encoder, encoder_for, encoder_name
@@ -182,31 +182,48 @@ def read_picture(path: Path, content: dict[str, Any]) -> Picture:
         HicoError: the file says something that cannot be.
 
     """
-    said: dict[str, Any] = {}
+    return picture_for(*_settings_of_encoder(path, content))
+
+
+def read_clip_shape(path: Path, content: dict[str, Any]) -> ClipShape:
+    """The clips that the encoder of a checkpoint was trained on; see `read_picture`."""
+    return clip_shape_for(_settings_of_encoder(path, content)[0])
+
+
+def _settings_of_encoder(path: Path, content: dict[str, Any]) -> tuple[DataConfig, AugmentConfig]:
+    """The settings of its training that matter for what an encoder sees; defaults stand for what is not said."""
+    data: dict[str, Any] = {}
+    augment: dict[str, Any] = {}
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as opened:
-                said = json.loads((opened.metadata() or {}).get("picture", "{}"))
+                metadata = opened.metadata() or {}
+            picture, clip = json.loads(metadata.get("picture", "{}")), json.loads(metadata.get("clip", "{}"))
+            data = {"crop_size": picture.get("size"), "num_frames": clip.get("num_frames")}
+            if "fps" in clip:
+                data |= {"target_fps": clip["fps"], "frame_stride": 1}
+            augment = picture
         elif "config" in content:
             data, augment = content["config"].get("data", {}), content["config"].get("augment", {})
-            said = {"size": data.get("crop_size"), "mean": augment.get("mean"), "std": augment.get("std")}
         elif isinstance(content.get("cfg"), str):
             theirs = json.loads(content["cfg"]).get("DATA", {})
-            mean, std = theirs.get("MEAN", [None])[0], theirs.get("STD", [None])[0]
-            said = {"size": theirs.get("TRAIN_CROP_SIZE"), "mean": mean, "std": std}
-        known = {name: said[name] for name in ("size", "mean", "std") if said.get(name) is not None}
-        data_config = DataConfig(**({"crop_size": known.pop("size")} if "size" in known else {}))
-        return picture_for(data_config, AugmentConfig(**known))
+            data = {
+                "crop_size": theirs.get("TRAIN_CROP_SIZE"),
+                "num_frames": theirs.get("NUM_INPUT_FRAMES"),
+                "frame_stride": theirs.get("SAMPLING_RATE"),
+                "target_fps": theirs.get("TARGET_FPS"),
+            }
+            augment = {"mean": theirs.get("MEAN", [None])[0], "std": theirs.get("STD", [None])[0]}
+        return (
+            DataConfig(**_given(data, "crop_size", "num_frames", "frame_stride", "target_fps")),
+            AugmentConfig(**_given(augment, "mean", "std")),
+        )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise HicoError(f"{path}: does not say rightly what its encoder sees ({type(error).__name__})") from error
 
 
-def clip_length(content: Mapping[str, Any]) -> int:
-    """Frames of the clips that a checkpoint's encoder was trained on; as the paper's, where the file does not say."""
-    config = content.get("config")
-    data = config.get("data", {}) if isinstance(config, dict) else {}
-    said = data.get("num_frames") if isinstance(data, dict) else None
-    return said if isinstance(said, int) else DataConfig().num_frames
+def _given(said: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: said[name] for name in names if said.get(name) is not None}
 
 
 def load_exactly(module: torch.nn.Module, state: dict[str, Tensor], *, origin: str) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hico_core import __version__
 from hico_core.corpus.files import written_beside
 from hico_core.data.loader import Position
-from hico_core.data.pictures import Picture
+from hico_core.data.pictures import ClipShape, Picture
 from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError
 from hico_core.interop.checkpoints import hash_of_tensors, load_exactly, read_checkpoint
@@ -169,17 +169,21 @@ def read_last(folder: Path) -> Content | None:
     return None
 
 
-def export_encoder(path: Path, backbone: nn.Module, picture: Picture | None = None) -> None:
+def export_encoder(
+    path: Path, backbone: nn.Module, picture: Picture | None = None, clip: ClipShape | None = None
+) -> None:
     """Write the encoder alone as safetensors, under the names of `S3DG`, and what it was trained to see."""
-    write_bytes(path, encoder_bytes(backbone.state_dict(), picture))
+    write_bytes(path, encoder_bytes(backbone.state_dict(), picture, clip))
 
 
-def encoder_bytes(state: dict[str, Tensor], picture: Picture | None) -> bytes:
+def encoder_bytes(state: dict[str, Tensor], picture: Picture | None, clip: ClipShape | None) -> bytes:
     """A file of an encoder's weights, with a hash of them, since the format has no checksums."""
     tensors = {name: value.contiguous().cpu().clone() for name, value in state.items()}
     metadata = {"format": "hico-encoder", "hico_version": __version__, "sha256": hash_of_tensors(tensors)}
     if picture is not None:
         metadata["picture"] = json.dumps({"size": picture.size, "mean": picture.mean, "std": picture.std})
+    if clip is not None:
+        metadata["clip"] = json.dumps(clip._asdict())
     return _in_one_order(save(tensors, metadata=metadata))
 
 

@@ -7,7 +7,7 @@ import pytest
 from made_videos import numbered_video
 
 from hico_core.corpus.check import check_files
-from hico_core.corpus.ids import find_sources
+from hico_core.corpus.finding import find_sources
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos
 from hico_core.corpus.status import summarise_records

@@ -15,7 +15,7 @@ from hico_core.corpus.clips import make_clips
 from hico_core.corpus.damage import damaged_timestamps, good_clips
 from hico_core.corpus.encode import require_encoder
 from hico_core.corpus.ffmpeg import Ffmpeg, Finished, find_ffmpeg
-from hico_core.corpus.ids import find_sources
+from hico_core.corpus.finding import find_sources
 from hico_core.corpus.plan import plan_clips
 from hico_core.corpus.probe import Packet, probe
 from hico_core.corpus.records import PROFILES, SplitOptions, VideoRecord, read_record

@@ -15,7 +15,7 @@ from trees import tree
 
 from hico_core.corpus.engine import run_on_ray, run_on_threads
 from hico_core.corpus.events import Summary
-from hico_core.corpus.ids import find_sources
+from hico_core.corpus.finding import find_sources
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.errors import HicoError

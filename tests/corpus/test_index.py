@@ -11,7 +11,7 @@ from goldens import load_json
 from made_videos import numbered_video
 
 from hico_core import __version__
-from hico_core.corpus.ids import find_sources
+from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, list_line, read_index, read_index_table, subset_of
 from hico_core.corpus.index_check import fault_in
 from hico_core.corpus.probe import probe

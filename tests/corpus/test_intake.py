@@ -17,7 +17,8 @@ from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.failures import FailedSource, read_failures, update_failures
 from hico_core.corpus.files import json_line, read_json_lines
-from hico_core.corpus.ids import Source, find_sources
+from hico_core.corpus.finding import find_sources
+from hico_core.corpus.ids import Source
 from hico_core.corpus.index import build_index, read_index
 from hico_core.corpus.intake import Candidate, Rules, decide, new_record
 from hico_core.corpus.lists import labelled_videos, listed_clips

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from made_videos import numbered_video, painted_number, run_ffmpeg
 
-from hico_core.corpus.ids import find_sources
+from hico_core.corpus.finding import find_sources
 from hico_core.corpus.records import SplitOptions, read_record
 from hico_core.corpus.split import SplitPolicy, split_videos
 

@@ -15,7 +15,7 @@ from trees import tree
 
 from hico_core.corpus.check import check_files
 from hico_core.corpus.events import Summary
-from hico_core.corpus.ids import find_sources
+from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index
 from hico_core.corpus.records import SplitOptions, read_record
 from hico_core.corpus.split import SplitPolicy, split_videos

@@ -17,7 +17,8 @@ from trees import tree
 
 from hico_core.corpus.encode import rate_of, read_frame_ticks
 from hico_core.corpus.events import Summary, VideoEvent
-from hico_core.corpus.ids import find_sources, parse_clip_name
+from hico_core.corpus.finding import find_sources
+from hico_core.corpus.ids import parse_clip_name
 from hico_core.corpus.probe import probe
 from hico_core.corpus.records import SplitOptions, read_record
 from hico_core.corpus.split import (

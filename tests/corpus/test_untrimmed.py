@@ -9,7 +9,7 @@ from made_videos import numbered_video, painted_number, turned_copy
 
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.events import VideoEvent
-from hico_core.corpus.ids import find_sources
+from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index, read_index_table
 from hico_core.corpus.records import SplitOptions, UntrimmedOptions
 from hico_core.corpus.split import split_videos

@@ -10,7 +10,7 @@ from av import VideoFrame
 from made_videos import numbered_video, painted_number, run_ffmpeg, video_with_hidden_frames
 
 from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.ids import find_sources
+from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.records import SplitOptions, UntrimmedOptions
 from hico_core.corpus.split import split_videos

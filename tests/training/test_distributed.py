@@ -17,7 +17,7 @@ from made_videos import numbered_video
 from torch import nn
 
 from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.ids import find_sources
+from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index
 from hico_core.corpus.records import UntrimmedOptions
 from hico_core.corpus.untrimmed import add_untrimmed

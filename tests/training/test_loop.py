@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from hico_core.config import Config, load_config
 from hico_core.convert import convert
 from hico_core.corpus.files import lock
-from hico_core.corpus.ids import find_sources
+from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos

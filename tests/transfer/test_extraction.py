@@ -20,7 +20,8 @@ from hico_core.corpus.addresses import locate
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.files import lock
-from hico_core.corpus.ids import Source, find_sources
+from hico_core.corpus.finding import find_sources
+from hico_core.corpus.ids import Source
 from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.records import SplitOptions, sha256_of
 from hico_core.corpus.split import split_videos

@@ -14,7 +14,7 @@ from trees import tree
 
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.events import Summary
-from hico_core.corpus.ids import find_sources
+from hico_core.corpus.finding import find_sources
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 from hico_core.transfer.extraction import extract_features, jobs_of_files

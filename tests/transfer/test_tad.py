@@ -11,7 +11,7 @@ import yaml
 from made_videos import numbered_video
 
 from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.ids import find_sources
+from hico_core.corpus.finding import find_sources
 from hico_core.data.decode import frame_times
 from hico_core.data.windows import Align, Grid, Tail
 from hico_core.errors import HicoError
