@@ -45,7 +45,8 @@ def _describe(path: Path, *, as_json: bool) -> None:
     lines = [f"{path}: {description.kind}", *(f"{name}: {value}" for name, value in description.facts.items())]
     for warning in description.warnings:
         complain(f"{path}: {warning}")
-    result("\n".join(lines), description._asdict(), as_json=as_json)
+    card = f"\n\n{description.card.rstrip()}" if description.card else ""
+    result("\n".join(lines) + card, description._asdict(), as_json=as_json)
 
 
 def _draw(root: "Location", picture: Path, *, samples: int, at: float, recipe: str, seed: int) -> None:

@@ -227,3 +227,9 @@ def _tell(summary: "RunSummary", *, as_json: bool) -> None:
     fields = {**summary._asdict(), "run_dir": str(summary.run_dir), "encoder": str(summary.encoder)}
     fields["precision"] = summary.precision.name
     result(f"{how}{losses}{knn}; the encoder is {summary.encoder}", fields, as_json=as_json)
+    if summary.collapsed:
+        complain(
+            f"after {summary.num_steps} steps, all clips still get nearly the same embedding, so features of this "
+            "encoder will hardly tell videos apart; train longer (--epochs), or, where the spread of the embeddings "
+            f"fell during training (hico report {summary.run_dir}), with a lower optim.base_lr"
+        )

@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from hico_core import __version__
 from hico_core.config import Config, compose_config
 from hico_core.corpus.files import written_beside
 from hico_core.data.loader import Position
 from hico_core.errors import HicoError, UsageError
-from hico_core.interop.checkpoints import backbone_of, load_backbone, read_checkpoint, read_picture
+from hico_core.interop.checkpoints import backbone_of, load_backbone, read_checkpoint, read_clip_shape, read_picture
 from hico_core.interop.pretraining_keys import read_authors_values, to_authors_values
 from hico_core.interop.weights import export_state_dict, import_state_dict
 from hico_core.model.classifier import CLASSIFIER
+from hico_core.model.encoders import encoder_name
 from hico_core.model.hico import HicoModel
 from hico_core.training.checkpoint import (
     Content,
@@ -39,8 +42,14 @@ FORMAT_OF_SUFFIX: dict[str, Format] = {
     ".onnx": "onnx",
 }
 
-# The clip with which a converted encoder is compared with the one it was made from, (N, 3, T, H, W).
+# The clips with which a converted encoder is compared with the one it was made from, (N, 3, T, H, W): the first one is
+# traced, the other shows that no size is fixed.
 _SAMPLE_SHAPE = (2, 3, 16, 112, 112)
+_OTHER_SHAPE = (1, 3, 24, 96, 128)
+
+# An entry that a file in the authors' format has besides theirs: what their format cannot say, from which a run of hico
+# goes on in the middle of an epoch.
+_OURS = "hico"
 
 # Largest difference of its features, relative to the largest feature: several times what rounding does in 70 layers.
 _TOLERANCE = 1e-4
@@ -73,15 +82,35 @@ def convert(source: Path, target: Path, *, to: Format) -> str:
     if to == "safetensors":
         content = read_checkpoint(source)
         encoder = backbone_of(content, origin=str(source))
-        write_bytes(target, encoder_bytes(encoder, read_picture(source, content)))
+        picture, clip = read_picture(source, content), read_clip_shape(source, content)
+        write_bytes(target, encoder_bytes(encoder, picture, clip))
         return f"the encoder, {len(encoder)} entries"
+    content = read_checkpoint(source)
     backbone = load_backbone(source)
+    about = _about_encoder(source, content)
     with written_beside(target) as beside:
         if to == "exported":
-            _export_program(backbone, beside)
+            _export_program(backbone, beside, about)
         else:
-            _export_onnx(backbone, beside)
-    return f"the encoder, (N, 3, T, H, W) to maps of {backbone.feature_dim} channels, compared with the original"
+            _export_onnx(backbone, beside, about)
+    return (
+        f"the encoder, (N, 3, T, H, W) to maps of {backbone.feature_dim} channels, compared with the original at two "
+        "sizes; what it was trained to see stands in the file"
+    )
+
+
+def _about_encoder(source: Path, content: dict[str, Any]) -> dict[str, str]:
+    """What a user of the encoder without hico has to know: how to make its input."""
+    picture, clip = read_picture(source, content), read_clip_shape(source, content)
+    return {
+        "model": str(encoder_name(backbone_of(content, origin=str(source)))),
+        "hico_version": __version__,
+        "num_frames": str(clip.num_frames),
+        "fps": f"{clip.fps:g}",
+        "size": str(picture.size),
+        "mean": f"{picture.mean:g}",
+        "std": f"{picture.std:g}",
+    }
 
 
 def authors_content(content: dict[str, Any], origin: Path) -> dict[str, Any]:
@@ -132,11 +161,14 @@ def authors_content(content: dict[str, Any], origin: Path) -> dict[str, Any]:
         "model_state": export_state_dict({name: value.contiguous() for name, value in checkpoint.model.items()}),
         "optimizer_state": {"state": state, "param_groups": groups},
         "cfg": json.dumps(to_authors_values(config)),
+        _OURS: {"progress": checkpoint.progress.model_dump(), "config": checkpoint.config},
     }
 
 
 def _hico_content(content: dict[str, Any], origin: Path) -> Content:
-    """The content of our checkpoint from that of theirs, from which a run goes on at its next epoch.
+    """The content of our checkpoint from that of theirs.
+
+    A run goes on from it at the next epoch, or, where theirs was made from one of ours, at the next step.
 
     Raises:
         HicoError: theirs is not of a pretraining.
@@ -144,11 +176,7 @@ def _hico_content(content: dict[str, Any], origin: Path) -> Content:
     """
     if "model_state" not in content or "optimizer_state" not in content or not isinstance(content.get("cfg"), str):
         raise HicoError(f"{origin}: not a pretraining checkpoint of the authors (model_state, optimizer_state, cfg)")
-    try:
-        settings = json.loads(content["cfg"])
-    except ValueError as error:
-        raise HicoError(f"{origin}: its settings (cfg) are not JSON ({error})") from error
-    config = read_authors_values(settings, origin=str(origin)).config
+    config, progress = _config_and_progress(content, origin)
     model = HicoModel(topical=config.loss.name == "hico")
     model.load_state_dict(import_state_dict(content["model_state"]))
     groups = parameter_groups(
@@ -177,48 +205,84 @@ def _hico_content(content: dict[str, Any], origin: Path) -> Content:
             }
         )
         number += len(indices)
-    done = int(content["epoch"]) + 1
-    if done % config.data.epochs_per_round:
-        raise HicoError(f"{origin}: {done} epochs are not a multiple of its {config.data.epochs_per_round} joined ones")
     return Content(
         model=model.state_dict(),
         optimizer={"state": state, "param_groups": saved},
-        progress=Progress(position=Position(step=0, epoch=done, batch=0), epochs_done=float(done)),
+        progress=progress,
         config=config.model_dump(mode="json"),
     )
 
 
-def _export_program(backbone: nn.Module, path: Path) -> None:
+def _config_and_progress(content: dict[str, Any], origin: Path) -> tuple[Config, Progress]:
+    """The settings of a run, and where it stands.
+
+    Raises:
+        HicoError: they cannot be read, or an epoch of theirs is none at which a run can go on.
+
+    """
+    if _OURS in content:
+        try:
+            ours = content[_OURS]
+            return Config.model_validate(ours["config"]), Progress.model_validate(ours["progress"])
+        except (ValidationError, KeyError, TypeError) as error:
+            raise HicoError(
+                f"{origin}: its entry {_OURS!r} is not what hico writes ({type(error).__name__})"
+            ) from error
+    try:
+        settings = json.loads(content["cfg"])
+    except ValueError as error:
+        raise HicoError(f"{origin}: its settings (cfg) are not JSON ({error})") from error
+    config = read_authors_values(settings, origin=str(origin)).config
+    done = int(content["epoch"]) + 1
+    if done % config.data.epochs_per_round:
+        raise HicoError(f"{origin}: {done} epochs are not a multiple of its {config.data.epochs_per_round} joined ones")
+    return config, Progress(position=Position(step=0, epoch=done, batch=0), epochs_done=float(done))
+
+
+def _sample_clips() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(_SAMPLE_SHAPE, generator=generator), torch.randn(_OTHER_SHAPE, generator=generator)
+
+
+# Number of clips, frames, height and width may be any that the encoder can take.
+_ANY_SIZE = (dict.fromkeys((0, 2, 3, 4), torch.export.Dim.DYNAMIC),)
+
+
+def _export_program(backbone: nn.Module, path: Path, about: dict[str, str]) -> None:
     """PyTorch's own format for programs, which needs no code of ours to run."""
-    clips = torch.randn(_SAMPLE_SHAPE, generator=torch.Generator().manual_seed(0))
-    program = torch.export.export(backbone, (clips,), dynamic_shapes=({0: torch.export.Dim("clips", min=1)},))
-    torch.export.save(program, path)
+    samples = _sample_clips()
+    program = torch.export.export(backbone, samples[:1], dynamic_shapes=_ANY_SIZE)
+    torch.export.save(program, path, extra_files={"hico.json": json.dumps(about)})
+    loaded = torch.export.load(path).module()
     with torch.no_grad():
-        _require_equal(torch.export.load(path).module()(clips), backbone(clips), path)
+        for clips in samples:
+            _require_equal(loaded(clips), backbone(clips), path)
 
 
-def _export_onnx(backbone: nn.Module, path: Path) -> None:
+def _export_onnx(backbone: nn.Module, path: Path, about: dict[str, str]) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
             raise UsageError(f"--to onnx: needs the package {package}; pip install 'hico[onnx]'")
     import onnxruntime
 
-    clips = torch.randn(_SAMPLE_SHAPE, generator=torch.Generator().manual_seed(0))
+    samples = _sample_clips()
     program = torch.onnx.export(
         backbone,
-        (clips,),
+        samples[:1],
         dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("clips", min=1)},),
+        dynamic_shapes=_ANY_SIZE,
         input_names=["clips"],
         output_names=["features"],
         verbose=False,
     )
     assert program is not None
+    program.model.metadata_props.update(about)
     program.save(str(path), external_data=False)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (features,) = session.run(None, {"clips": clips.numpy()})
     with torch.no_grad():
-        _require_equal(torch.from_numpy(features), backbone(clips), path)
+        for clips in samples:
+            (features,) = session.run(None, {"clips": clips.numpy()})
+            _require_equal(torch.from_numpy(features), backbone(clips), path)
 
 
 def _require_equal(converted: Tensor, original: Tensor, path: Path) -> None:

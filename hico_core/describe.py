@@ -11,6 +11,7 @@ from hico_core.model.classifier import CLASSIFIER
 from hico_core.model.encoders import encoder_for, encoder_name
 from hico_core.training.checkpoint import parse_content
 from hico_core.training.cost import measure_cost
+from hico_core.training.export import card_of
 
 
 class Description(NamedTuple):
@@ -19,6 +20,7 @@ class Description(NamedTuple):
     kind: str
     facts: dict[str, Any]
     warnings: list[str]
+    card: str | None = None  # the model card of an export
 
 
 def describe_checkpoint(path: Path) -> Description:
@@ -62,7 +64,7 @@ def describe_checkpoint(path: Path) -> Description:
     facts["numbers"] = sum(value.numel() for value in trained)
     facts["bytes"] = sum(value.nbytes for value in distinct.values())
     facts |= _cost_of(path, content)
-    return Description(kind, facts, _warnings(weights))
+    return Description(kind, facts, _warnings(weights), card_of(path))
 
 
 def _cost_of(path: Path, content: dict[str, Any]) -> dict[str, Any]:
@@ -78,6 +80,7 @@ def _cost_of(path: Path, content: dict[str, Any]) -> dict[str, Any]:
         "encoder parameters": cost.parameters,
         "a clip or view": " x ".join(map(str, cost.clip)),
         "GFLOPs a clip": round(cost.gflops_per_clip, 2),
+        "frames a second": round(read_clip_shape(path, content).fps, 3),
         "MB of activations a clip": round(cost.activation_mb_per_clip, 1),
         f"clips/s here ({cost.device}, without gradients)": round(cost.clips_per_second, 1),
     }

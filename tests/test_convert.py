@@ -10,6 +10,7 @@ from goldens import load_json
 from made_checkpoints import save_checkpoint
 from safetensors.torch import load_file
 
+from hico_core import __version__
 from hico_core.config import flat_settings, load_config
 from hico_core.convert import convert
 from hico_core.data.loader import Position
@@ -23,6 +24,18 @@ from hico_core.training.step import train_step
 LAYOUT = load_json("checkpoint_layout.json")
 NAMES = load_json("state_dict_names.json")
 CONFIG = load_config(base="hacs-hico-s", overrides=["optim.base_lr=0.2", "train.batch_size=16"])
+
+
+SHAPES = [(3, 3, 16, 112, 112), (1, 3, 20, 64, 160)]
+ABOUT = {
+    "model": "s3dg",
+    "hico_version": __version__,
+    "num_frames": "16",
+    "fps": "7.5",
+    "size": "112",
+    "mean": "0.45",
+    "std": "0.225",
+}
 
 
 def make_optimizer(model: HicoModel) -> LARS:
@@ -63,8 +76,13 @@ def theirs(checkpoint: Path) -> dict[str, Any]:
     return content
 
 
+def without_ours(theirs: dict[str, Any]) -> dict[str, Any]:
+    """As their own code writes it."""
+    return {key: value for key, value in theirs.items() if key != "hico"}
+
+
 def test_authors_file_has_exactly_their_entries(theirs: dict[str, Any]) -> None:
-    assert list(theirs) == LAYOUT["top_level_keys"]
+    assert list(theirs) == [*LAYOUT["top_level_keys"], "hico"]  # of which their code knows nothing
     assert theirs["epoch"] == LAYOUT["epoch_value"]
     model_state = theirs["model_state"]
     assert [(name, list(value.shape)) for name, value in model_state.items()] == [
@@ -104,10 +122,31 @@ def test_authors_settings_are_text_with_their_sections(theirs: dict[str, Any]) -
     assert settings["TRAIN"]["BATCH_SIZE"] == 16
 
 
-def test_there_and_back_goes_on_as_if_nothing_had_been(
+@pytest.mark.parametrize("epochs_done", [3.4, 10.0, 12.75])
+def test_there_and_back_from_any_step(checkpoint: Path, epochs_done: float, tmp_path: Path) -> None:
+    """In the middle of an epoch too, which the authors' format cannot say."""
+    content = torch.load(checkpoint, weights_only=True)
+    content["progress"] |= {"position": (27, 0, 27), "epochs_done": epochs_done, "bad_videos": ["x"]}
+    torch.save(content, tmp_path / "middle.pt")
+    convert(tmp_path / "middle.pt", tmp_path / "theirs.pyth", to="authors")
+    assert torch.load(tmp_path / "theirs.pyth", weights_only=True)["epoch"] == int(epochs_done) - 1
+    assert f"{epochs_done:g} epochs" in convert(tmp_path / "theirs.pyth", tmp_path / "again.pt", to="hico")
+    before, after = (
+        parse_content(torch.load(tmp_path / name, weights_only=True), origin=tmp_path)
+        for name in ("middle.pt", "again.pt")
+    )
+    assert after.progress == before.progress
+    assert after.config == before.config
+    broken = torch.load(tmp_path / "theirs.pyth", weights_only=True) | {"hico": {"progress": 1, "config": {}}}
+    torch.save(broken, tmp_path / "broken.pyth")
+    with pytest.raises(HicoError, match=r"broken\.pyth: its entry 'hico' is not what hico writes"):
+        convert(tmp_path / "broken.pyth", tmp_path / "never.pt", to="hico")
+
+
+def test_from_their_file_a_run_goes_on_at_the_next_epoch(
     theirs: dict[str, Any], trained: tuple[HicoModel, LARS], tmp_path: Path
 ) -> None:
-    torch.save(theirs, tmp_path / "theirs.pyth")
+    torch.save(without_ours(theirs), tmp_path / "theirs.pyth")
     assert "10 epochs" in convert(tmp_path / "theirs.pyth", tmp_path / "last.pt", to="hico")
     content = torch.load(tmp_path / "last.pt", weights_only=True)
     model = HicoModel()
@@ -140,23 +179,28 @@ def test_encoder_alone(
 
 
 def test_exported_program(checkpoint: Path, tmp_path: Path) -> None:
-    """It takes any number of clips, and needs no class of hico."""
+    """It takes clips of any number and size, needs no class of hico, and says what its input is."""
     convert(checkpoint, tmp_path / "encoder.pt2", to="exported")
-    program = torch.export.load(tmp_path / "encoder.pt2").module()
-    clips = torch.randn(3, 3, 16, 112, 112)
-    with torch.no_grad():
-        torch.testing.assert_close(program(clips), load_backbone(checkpoint)(clips), rtol=1e-4, atol=1e-4)
+    about = {"hico.json": ""}
+    program = torch.export.load(tmp_path / "encoder.pt2", extra_files=about).module()
+    assert json.loads(about["hico.json"]) == ABOUT
+    for shape in SHAPES:
+        clips = torch.randn(shape)
+        with torch.no_grad():
+            torch.testing.assert_close(program(clips), load_backbone(checkpoint)(clips), rtol=1e-4, atol=1e-4)
 
 
 def test_onnx(checkpoint: Path, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     convert(checkpoint, tmp_path / "encoder.onnx", to="onnx")
     session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx")
-    clips = torch.randn(3, 3, 16, 112, 112)
-    (features,) = session.run(None, {"clips": clips.numpy()})
-    with torch.no_grad():
-        expected = load_backbone(checkpoint)(clips)
-    assert float((torch.from_numpy(features) - expected).abs().max() / expected.abs().max()) < 1e-4
+    assert session.get_modelmeta().custom_metadata_map == ABOUT
+    for shape in SHAPES:
+        clips = torch.randn(shape)
+        (features,) = session.run(None, {"clips": clips.numpy()})
+        with torch.no_grad():
+            expected = load_backbone(checkpoint)(clips)
+        assert float((torch.from_numpy(features) - expected).abs().max() / expected.abs().max()) < 1e-4
 
 
 def test_what_lacks_the_rest_is_refused(checkpoint: Path, theirs: dict[str, Any], tmp_path: Path) -> None:
@@ -166,7 +210,7 @@ def test_what_lacks_the_rest_is_refused(checkpoint: Path, theirs: dict[str, Any]
         convert(tmp_path / "encoder.safetensors", target, to="authors")
     with pytest.raises(HicoError, match="not a pretraining checkpoint of the authors"):
         convert(checkpoint, target, to="hico")
-    torch.save({**theirs, "epoch": 6}, tmp_path / "odd.pyth")
+    torch.save({**without_ours(theirs), "epoch": 6}, tmp_path / "odd.pyth")
     with pytest.raises(HicoError, match="7 epochs are not a multiple of its 10"):
         convert(tmp_path / "odd.pyth", target, to="hico")
     assert not target.exists()

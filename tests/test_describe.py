@@ -36,7 +36,7 @@ def test_a_finetuned_one(tmp_path: Path) -> None:
         progress=Progress(position=Position(3, 0, 3), epochs_done=1.5),
         config=finetuning_preset("finetune-ucf101").model_dump(mode="json"),
     )
-    kind, facts, _ = describe_checkpoint(tmp_path / "last.pt")
+    kind, facts, *_ = describe_checkpoint(tmp_path / "last.pt")
     assert kind == "hico finetuning checkpoint"
     assert (facts["recipe"], facts["step"], facts["parts"]) == ("finetune-ucf101", 3, "backbone, out")
     with pytest.raises(HicoError, match="is of finetuning"):
@@ -53,7 +53,7 @@ def test_a_checkpoint_of_ours(model: HicoModel, tmp_path: Path) -> None:
         progress=Progress(position=Position(12, 0, 12), bad_videos=["a"], world_size=4, epochs_done=2.5),
         config=config.model_dump(mode="json"),
     )
-    kind, facts, warnings = describe_checkpoint(tmp_path / "last.pt")
+    kind, facts, warnings, _ = describe_checkpoint(tmp_path / "last.pt")
     assert kind == "hico checkpoint"
     assert (facts["recipe"], facts["step"], facts["epochs done"], facts["processes"]) == ("k400-hico-l", 12, 2.5, 4)
     assert facts["videos that could not be decoded"] == 1

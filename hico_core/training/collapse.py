@@ -34,8 +34,11 @@ def effective_rank(embeddings: Tensor) -> float:
 
 def has_collapsed(stds: Sequence[float], *, width: int) -> bool:
     """Whether the last `PATIENCE` steps' embeddings of this width were nearly alike."""
-    limit = _PART_OF_EVEN_SPREAD / math.sqrt(width)
-    return len(stds) >= PATIENCE and all(std < limit for std in stds[-PATIENCE:])
+    return len(stds) >= PATIENCE and _nearly_alike(stds[-PATIENCE:], width=width)
+
+
+def _nearly_alike(stds: Sequence[float], *, width: int) -> bool:
+    return all(std < _PART_OF_EVEN_SPREAD / math.sqrt(width) for std in stds)
 
 
 class CollapseWatch:
@@ -46,6 +49,10 @@ class CollapseWatch:
         self._width = width
         self._stds: deque[float] = deque(maxlen=PATIENCE)
         self._told = False
+
+    def at_end(self) -> bool:
+        """Whether the last steps' embeddings are nearly alike, be there ever so few steps; False if there were none."""
+        return bool(self._stds) and _nearly_alike(list(self._stds), width=self._width)
 
     def look(self, std: float, rank: float) -> None:
         """Take a step's `embedding_std` and `effective_rank`; the log says so where it is the one too many."""

@@ -30,7 +30,6 @@ from hico_core.data.loader import (
     read_batches,
     require_shared_memory,
 )
-from hico_core.data.pictures import picture_for
 from hico_core.data.sampling import clip_span_seconds
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.errors import HicoError, UsageError
@@ -41,6 +40,7 @@ from hico_core.model.shared_norm import share_batch_norms
 from hico_core.training.checkpoint import Content
 from hico_core.training.collapse import CollapseWatch
 from hico_core.training.distributed import World, gather_to_first
+from hico_core.training.export import ENCODER, exports
 from hico_core.training.hardware import DeviceName, Precision, keep_freed_memory, use_precision
 from hico_core.training.knn import knn_accuracy, read_features
 from hico_core.training.log import StepMetrics, require_wandb
@@ -53,9 +53,6 @@ from hico_core.training.stopping import StopRequest
 _FREE_ON_RESUME = FREE_ON_RESUME | {
     *("train.checkpoint_epochs", "train.compile", "train.recompute", "train.wandb_project"),
 }
-
-# Below a run's folder: its encoder alone.
-_EXPORT = Path("export", "encoder.safetensors")
 
 
 class Prepared(NamedTuple):
@@ -83,6 +80,7 @@ class RunSummary(NamedTuple):
     first_loss: float | None  # mean of this call's first 10 steps; None if it had nothing left to do
     last_loss: float | None  # mean of its last 10
     knn_accuracy: float | None  # at the end, if asked for
+    collapsed: bool  # the embeddings of the last steps are nearly alike
 
 
 def prepare(
@@ -320,8 +318,17 @@ def pretrain(
                 if world.is_first:
                     on_step(metrics)
         knn = _knn_accuracy(parts, config, world)
-        encoder = run_dir / _EXPORT
-        return RunSummary(run_dir, encoder, run.steps_done, parts.precision, run.first_loss, run.last_loss, knn)
+        encoder = run_dir / ENCODER
+        return RunSummary(
+            run_dir,
+            encoder,
+            run.steps_done,
+            parts.precision,
+            run.first_loss,
+            run.last_loss,
+            knn,
+            collapse.at_end(),
+        )
 
 
 def _run_of(
@@ -349,7 +356,7 @@ def _run_of(
         stop=stop,
         keep_every=config.train.checkpoint_epochs,
         wandb_project=config.train.wandb_project,
-        encoder=(run_dir / _EXPORT, parts.model.backbone, picture_for(config.data, config.augment)),
+        exports=lambda progress, loss: exports(parts.model.backbone, run_dir / ENCODER, config, progress, loss=loss),
     )
 
 

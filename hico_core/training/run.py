@@ -6,7 +6,7 @@ videos, the log and the time, and leaves everything on the disk from which it go
 
 import logging
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from itertools import chain
@@ -21,7 +21,6 @@ from hico_core.config import Config, FinetuneConfig
 from hico_core.data.batches import Batch
 from hico_core.data.dataset import UnusableVideo
 from hico_core.data.loader import PlannedStep, position_at
-from hico_core.data.pictures import Picture
 from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError, Interrupted, UsageError
 from hico_core.training.checkpoint import (
@@ -30,7 +29,6 @@ from hico_core.training.checkpoint import (
     Content,
     Progress,
     checkpoint_of,
-    encoder_bytes,
     read_last,
     restore,
     write_bytes,
@@ -215,7 +213,7 @@ class Run:
         stop: StopRequest,
         keep_every: int | None = None,
         wandb_project: str | None = None,
-        encoder: tuple[Path, nn.Module, Picture] | None = None,
+        exports: Callable[[Progress, float | None], Mapping[Path, bytes]] = lambda progress, loss: {},
     ) -> None:
         """Begin, or go on.
 
@@ -228,14 +226,14 @@ class Run:
             stop: asks for the end.
             keep_every: keep a checkpoint every so many epochs, besides the last one.
             wandb_project: see `RunLog`.
-            encoder: a file that follows the checkpoints, the model that is written there, and what it sees.
+            exports: progress, mean loss of this call's last steps -> files that are written with the checkpoints.
 
         """
         self.run_dir, self.progress = run_dir, progress
         self.bad_videos = dict.fromkeys(progress.bad_videos, "found before resuming")
         self.losses: list[float] = []  # of the steps of this call
         self._learner, self._config, self._world, self._stop = learner, config, world, stop
-        self._keep_every, self._encoder = keep_every, encoder
+        self._keep_every, self._exports = keep_every, exports
         self._log: RunLog | None = None
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None
@@ -340,7 +338,7 @@ class Run:
             self._log.write(step.number, fields)
 
     def save(self, *names: str) -> None:
-        """Write checkpoints of these names, and the encoder beside them, as they are now, while training goes on.
+        """Write checkpoints of these names, and what is exported with them, as they are now, while training goes on.
 
         Raises:
             HicoError: the ones before could not be written.
@@ -356,11 +354,8 @@ class Run:
             config=self._config.model_dump(mode="json"),
         )
         paths = [self.run_dir / "checkpoints" / name for name in names]
-        exported = None
-        if self._encoder is not None:
-            path, backbone, picture = self._encoder
-            exported = path, encoder_bytes(backbone.state_dict(), picture)
-        self._writing = self._writer.submit(_write, paths, checkpoint, exported)
+        exports = self._exports(self.progress, self.last_loss)
+        self._writing = self._writer.submit(_write, paths, checkpoint, exports)
 
     def finish_writing(self) -> None:
         """Wait until the checkpoints are on the disk.
@@ -401,12 +396,12 @@ class Run:
         return fmean(self.losses[-_LOSSES_IN_A_MEAN:]) if self.losses else None
 
 
-def _write(paths: Sequence[Path], checkpoint: memoryview, exported: tuple[Path, bytes] | None) -> None:
-    """Write a checkpoint under some names, and the encoder."""
+def _write(paths: Sequence[Path], checkpoint: memoryview, exports: Mapping[Path, bytes]) -> None:
+    """Write a checkpoint under some names, and other files."""
     for path in paths:
         write_of_run(path, checkpoint)
-    if exported is not None:
-        write_bytes(*exported)
+    for path, content in exports.items():
+        write_bytes(path, content)
 
 
 def check_bad_videos(bad: dict[str, str], num_videos: int, allowed: float) -> None:

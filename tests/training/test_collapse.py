@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hico_core.training.collapse import PATIENCE, effective_rank, embedding_std, has_collapsed
+from hico_core.training.collapse import PATIENCE, CollapseWatch, effective_rank, embedding_std, has_collapsed
 
 
 def slow_effective_rank(values: list[float]) -> float:
@@ -47,3 +47,14 @@ def test_embeddings_spread_evenly() -> None:
 )
 def test_has_collapsed(stds: list[float], collapsed: bool) -> None:
     assert has_collapsed(stds, width=128) == collapsed
+
+
+@pytest.mark.parametrize(
+    ("stds", "collapsed"),
+    [([], False), ([0.001] * 3, True), ([0.001, 0.08], False), ([0.08] * 3 + [0.001] * PATIENCE, True)],
+)
+def test_the_end_of_a_run_looks_collapsed_after_few_steps_too(stds: list[float], collapsed: bool) -> None:
+    watch = CollapseWatch(width=128)
+    for std in stds:
+        watch.look(std, 1.0)
+    assert watch.at_end() == collapsed

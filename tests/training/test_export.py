@@ -1,0 +1,62 @@
+"""What a run exports: an encoder, and a card that is about this very file."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from hico_core.config import load_config
+from hico_core.data.loader import Position
+from hico_core.data.videos import IndexIdentity
+from hico_core.describe import describe_checkpoint
+from hico_core.interop.checkpoints import load_encoder, read_checkpoint, read_clip_shape
+from hico_core.model.s3dg_tiny import S3DGTiny
+from hico_core.training.checkpoint import Progress
+from hico_core.training.export import CARD, card_of, exports
+
+CONFIG = load_config(overrides=["model.encoder=s3dg-tiny", "data.crop_size=56", "data.num_frames=8", "train.epochs=20"])
+PROGRESS = Progress(position=Position(30, 0, 30), epochs_done=15.5, index=IndexIdentity(11, "", ""))
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """An export as a run writes it, after 30 steps."""
+    torch.manual_seed(0)
+    path = tmp_path / "encoder.safetensors"
+    for file, content in exports(S3DGTiny(), path, CONFIG, PROGRESS, loss=3.25).items():
+        file.write_bytes(content)
+    return path
+
+
+def test_a_card_tells_what_a_user_of_the_encoder_has_to_know(written: Path) -> None:
+    card = card_of(written)
+    assert card is not None
+    for said in (
+        "hacs-hico-s",
+        "| videos | 11 |",
+        "30 of 32 videos, 3 clips each",
+        "15.5 of 20",
+        "mean of the last steps 3.2500",
+        "(N, 3, 8, 56, 56): 8 frames at 7.5 a second, RGB from 0 to 1, minus 0.45, divided by 0.225",
+        "(N, 128, t, h, w)",
+        hashlib.sha256(written.read_bytes()).hexdigest(),
+    ):
+        assert said in card, said
+    assert describe_checkpoint(written).card == card
+
+
+def test_an_export_says_what_its_encoder_was_trained_to_see(written: Path) -> None:
+    assert load_encoder(written)[1].size == 56
+    assert read_clip_shape(written, read_checkpoint(written)) == (8, 7.5)
+
+
+def test_a_card_is_kept_where_nothing_was_trained_since(written: Path) -> None:
+    torch.manual_seed(0)
+    assert list(exports(S3DGTiny(), written, CONFIG, PROGRESS, loss=None)) == [written]
+    # Of other weights, or where there is none, it is written without the loss that nobody knows.
+    written.write_bytes(b"another")
+    assert card_of(written) is None
+    again = exports(S3DGTiny(), written, CONFIG, PROGRESS, loss=None)
+    assert list(again) == [written, written.with_name(CARD)]
+    assert b"| loss | hico |" in again[written.with_name(CARD)]
