@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from hico_cli.console import result
-from hico_cli.options import DEFAULT_ROOT, Json, Root
+from hico_cli.options import Json, Root
+from hico_core.corpus.addresses import DEFAULT_ROOT, locate
 
 # What a fast GPU takes, for machines without one.
 _REFERENCE_CLIPS_PER_SECOND = 1000.0
@@ -27,7 +28,6 @@ def doctor(
     if loader:
         _measure_loader(root, as_json=json)
         return
-    from hico_core.corpus.addresses import locate
     from hico_core.doctor import examine
 
     findings = []
@@ -43,7 +43,6 @@ def doctor(
 
 
 def _measure_loader(root: str, *, as_json: bool) -> None:
-    from hico_core.corpus.addresses import locate
     from hico_core.loader_speed import measure_loader
 
     speed = measure_loader(locate(root), workers=min(os.cpu_count() or 1, 8))

@@ -7,7 +7,8 @@ import typer
 
 from hico_cli.console import complain, noting_signals, progress, result
 from hico_cli.labels import LISTS, ListFolder, labelled
-from hico_cli.options import DEFAULT_ROOT, Device, Json, Nproc, Root, is_first_process, local_part, resume_in_processes
+from hico_cli.options import Device, Json, Nproc, Root, is_first_process, resume_in_processes
+from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate, require_reachable
 
 if TYPE_CHECKING:
     from hico_core.transfer.evaluate import Evaluation
@@ -35,8 +36,6 @@ def evaluate(
     Several runs, such as those of the three splits of UCF101, are tested each on its own list; mean and standard error
     are told at the end. Exit code 3: some videos cannot be decoded; they count as wrong.
     """
-    from hico_core.corpus.addresses import locate, require_reachable
-
     if test and len(test) != len(runs):
         raise typer.BadParameter(f"{len(test)} lists for {len(runs)} runs; give a list a run", param_hint="--list")
     if output and len(runs) > 1:

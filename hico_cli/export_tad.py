@@ -7,7 +7,8 @@ import typer
 
 from hico_cli.console import complain, result
 from hico_cli.features import feature_folder
-from hico_cli.options import DEFAULT_ROOT, Json, Root, local_part
+from hico_cli.options import Json, Root
+from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate
 
 
 def export_tad(
@@ -27,7 +28,6 @@ def export_tad(
     The annotations get each video's duration, frame, fps and the label_id of each segment. Beside them: the classes,
     the videos that are missing, and the part of a configuration that depends on the features.
     """
-    from hico_core.corpus.addresses import locate
     from hico_core.transfer.manifest import require_features
     from hico_core.transfer.tad import feature_grid, fit_annotations, read_annotations, write_export
 

@@ -10,7 +10,6 @@ import typer
 
 from hico_cli.console import complain, progress, raising_on_signals, result, telling
 from hico_cli.options import (
-    DEFAULT_ROOT,
     CacheDir,
     CacheSize,
     Device,
@@ -19,20 +18,18 @@ from hico_cli.options import (
     Recursive,
     Root,
     find_videos,
-    local_part,
     read_shard,
     read_size,
     require_file_name_part,
 )
-from hico_core.errors import HicoError
+from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate, require_reachable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hico_core.corpus.addresses import Location
     from hico_core.corpus.workspace import Shard
     from hico_core.training.encoder import Meter
-    from hico_core.transfer.extraction import FeatureJob
+    from hico_core.transfer.jobs import FeatureJob, ReadFrom
     from hico_core.transfer.rehearsal import ExtractionPlan
 
 
@@ -85,6 +82,14 @@ def extract_features(
         str | None, typer.Option(help="Put before each file's id, such as v_ for ActivityNet (preset anet).")
     ] = None,
     suffix: Annotated[str, typer.Option(help="Put after each file's id.")] = "",
+    read_from: Annotated[
+        Literal["clips", "sources"] | None,
+        typer.Option(
+            "--from",
+            help="What is read of the index's videos: their clips (the default, and smaller), or the files they were "
+            "cut from.",
+        ),
+    ] = None,
     id_rule: Ids = "stem",
     recursive: Recursive = True,
     checksum: Annotated[
@@ -115,13 +120,13 @@ def extract_features(
     Writes ROOT/features/NAME/<id>.npy and a line a video in manifest.jsonl. Finished videos are left alone. Exit
     code 3: some videos failed; they are listed in ROOT/failures.jsonl.
     """
-    from hico_core.corpus.addresses import locate, require_reachable
-    from hico_core.corpus.cache import LocalCache, default_cache_folder
+    from hico_core.corpus.cache import LocalCache
     from hico_core.corpus.workspace import Shard
     from hico_core.training.encoder import Meter
-    from hico_core.transfer.extraction import Files, part_of
+    from hico_core.transfer.extraction import Files
     from hico_core.transfer.extraction import extract_features as extract
     from hico_core.transfer.features import FeatureExtractor
+    from hico_core.transfer.jobs import features_name, newest_encoder, part_of
     from hico_core.transfer.manifest import pack_into_hdf5, require_hdf5
     from hico_core.transfer.presets import PRESETS
 
@@ -138,8 +143,8 @@ def extract_features(
     place = locate(root)
     require_reachable(place)
     checkpoint = checkpoint or newest_encoder(local_part(place))
-    folder = place / "features" / (name or _run_name(checkpoint))
-    jobs = _jobs(inputs, place, id_rule=id_rule, recursive=recursive)
+    folder = place / "features" / (name or features_name(checkpoint))
+    jobs = _jobs(inputs, place, id_rule=id_rule, recursive=recursive, read=read_from)
     if nproc > 1 and not dry_run:
         shards = (part or Shard(1, 1)).split(nproc)
         total = len(part_of(jobs, part))
@@ -157,7 +162,7 @@ def extract_features(
         device=device,
         batch_size=_read_batch_size(batch_size),
     )
-    cache = LocalCache(cache_dir or default_cache_folder(), size_bytes=read_size(cache_size))
+    cache = LocalCache(cache_dir, size_bytes=read_size(cache_size))
     files = Files(prefix, suffix, "npy" if file_format == "hdf5" else file_format, dtype)
     if dry_run:
         from hico_core.transfer.rehearsal import rehearse_extraction
@@ -198,15 +203,23 @@ def extract_features(
 
 
 def _jobs(
-    inputs: "Sequence[str] | None", place: "Location", *, id_rule: Literal["stem", "relpath"], recursive: bool
+    inputs: "Sequence[str] | None",
+    place: "Location",
+    *,
+    id_rule: Literal["stem", "relpath"],
+    recursive: bool,
+    read: "ReadFrom | None",
 ) -> "list[FeatureJob]":
     from hico_core.corpus.index import read_index_table
     from hico_core.data.videos import COLUMNS, IndexedVideos
-    from hico_core.transfer.extraction import jobs_of_files, jobs_of_index
+    from hico_core.transfer.jobs import jobs_of_files, jobs_of_index
 
     if inputs:
         return jobs_of_files(find_videos(inputs, id_rule=id_rule, recursive=recursive))
-    return jobs_of_index(IndexedVideos(read_index_table(place, columns=COLUMNS), root=place))
+    jobs = jobs_of_index(IndexedVideos(read_index_table(place, columns=COLUMNS), root=place), read=read or "clips")
+    if read is None and any(job.source.clips for job in jobs):
+        complain("reading the clips that the index names; --from sources reads the videos that they were cut from")
+    return jobs
 
 
 def _extract_in_processes(
@@ -299,23 +312,3 @@ def _read_batch_size(text: str | None) -> "int | Literal['auto'] | None":
     if not text.isdecimal() or int(text) < 1:
         raise typer.BadParameter(f"{text!r} is no number of windows; write one, or auto", param_hint="--batch-size")
     return int(text)
-
-
-def newest_encoder(root: Path) -> Path:
-    """The export that was written last among the runs of a workspace.
-
-    Raises:
-        HicoError: there is none.
-
-    """
-    exports = list((root / "runs").glob("*/export/encoder.safetensors"))
-    if not exports:
-        raise HicoError(f"{root / 'runs'}: no run has exported an encoder; run `hico pretrain`, or give --checkpoint")
-    return max(exports, key=lambda path: path.stat().st_mtime)
-
-
-def _run_name(checkpoint: Path) -> str:
-    """hico-data/runs/hacs-hico-s/export/encoder.safetensors -> hacs-hico-s; of another file, its stem."""
-    if checkpoint.parent.name in {"export", "checkpoints"}:
-        return checkpoint.absolute().parents[1].name
-    return checkpoint.stem

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hico_cli.console import complain, result
-from hico_cli.options import DEFAULT_ROOT, Json, Root, local_part
+from hico_cli.options import Json, Root
+from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate
 from hico_core.errors import HicoError
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ def feature_folder(name: str | None, root: str) -> Path:
         HicoError: there is none.
 
     """
-    from hico_core.corpus.addresses import locate
     from hico_core.transfer.manifest import MANIFEST
 
     base = local_part(locate(root)) / "features"

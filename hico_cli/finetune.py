@@ -7,10 +7,8 @@ import typer
 
 from hico_cli.config import complain_about
 from hico_cli.console import complain, noting_signals, progress, result
-from hico_cli.extract_features import newest_encoder
 from hico_cli.index import add_their_data
 from hico_cli.options import (
-    DEFAULT_ROOT,
     AllowChanged,
     AnnoDir,
     BatchSize,
@@ -26,10 +24,10 @@ from hico_cli.options import (
     as_overrides,
     is_first_process,
     is_one_of_several,
-    local_part,
     require_file_name_part,
     resume_in_processes,
 )
+from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate, require_reachable
 
 if TYPE_CHECKING:
     from hico_core.config import FinetuneConfig
@@ -87,7 +85,6 @@ def finetune(
     given = as_overrides(shortcuts, epochs=epochs, read=lambda: load_any_finetuning(config, base=recipe)[0])
     settings, authors = load_any_finetuning(config, base=recipe, overrides=given + (override or []))
 
-    from hico_core.corpus.addresses import locate, require_reachable
     from hico_core.corpus.lists import find_labelled_lists
 
     place = locate(root)
@@ -110,6 +107,8 @@ def finetune(
     run_dir = local_part(place) / "runs" / title
     # A run that goes on has its encoder in its checkpoints.
     if checkpoint is None and not (resume and run_dir.exists()):
+        from hico_core.transfer.jobs import newest_encoder
+
         checkpoint = newest_encoder(local_part(place))
     resume = resume_in_processes(nproc, resume=resume)
 

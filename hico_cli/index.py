@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 import typer
 
 from hico_cli.console import complain, progress, raising_on_signals, result, telling
-from hico_cli.options import DEFAULT_ROOT, CacheDir, CacheSize, Ids, Json, Move, Recursive, Root, find_videos, read_size
+from hico_cli.options import CacheDir, CacheSize, Ids, Json, Move, Recursive, Root, find_videos, read_size
+from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate, require_reachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from hico_core.corpus.addresses import Location
     from hico_core.corpus.cache import LocalCache
     from hico_core.corpus.ids import IdRule, Source
     from hico_core.corpus.intake import Candidate, Rules
@@ -61,8 +61,7 @@ def index(
     Writes ROOT/index.parquet and ROOT/training.txt (validation.txt, testing.txt for the other subsets). Exit code 3:
     some videos failed, or --check found differences.
     """
-    from hico_core.corpus.addresses import locate, require_reachable
-    from hico_core.corpus.cache import LocalCache, default_cache_folder
+    from hico_core.corpus.cache import LocalCache
     from hico_core.corpus.engine import available_cores
     from hico_core.corpus.index import build_index
 
@@ -73,7 +72,7 @@ def index(
     if check:
         _check(place, as_json=json)
         return
-    cache = LocalCache(cache_dir or default_cache_folder(), size_bytes=read_size(cache_size))
+    cache = LocalCache(cache_dir, size_bytes=read_size(cache_size))
     intake = _Intake(place, subset, id_rule, move, workers or available_cores(), cache, json)
     num_failed = 0
     with raising_on_signals("stopped; the old index is as it was, and the same command goes on"):
@@ -127,8 +126,7 @@ def add_their_data(
         as_json: tell programs.
 
     """
-    from hico_core.corpus.addresses import locate
-    from hico_core.corpus.cache import LocalCache, default_cache_folder
+    from hico_core.corpus.cache import LocalCache
     from hico_core.corpus.engine import available_cores
     from hico_core.corpus.index import build_index
 
@@ -139,7 +137,7 @@ def add_their_data(
         raise typer.BadParameter("needed, since the file names no DATA.DATA_ROOT_DIR", param_hint="--data-root")
     lists = anno_dir or (theirs.anno_dir if data_root is None else None)
     data = theirs.config.data
-    cache = LocalCache(Path(data.cache_dir or default_cache_folder()), size_bytes=int(data.cache_gb * 1e9))
+    cache = LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
     for subset, listed in find(locate(folder), None if lists is None else locate(lists)).items():
         _Intake(root, subset, "stem", False, available_cores(), cache, as_json).add_listed(
             str(listed.list_file), listed.data_root
@@ -164,7 +162,6 @@ class _Intake(NamedTuple):
 
     def add_listed(self, given: str, data_root: "Location") -> int:
         """The clips or videos of a list, or of the lists that match a pattern."""
-        from hico_core.corpus.addresses import locate
         from hico_core.corpus.intake import Candidate
         from hico_core.corpus.lists import is_list_of_clips, listed_clips
         from hico_core.corpus.records import AdoptedOptions

@@ -1,15 +1,13 @@
 """`hico inspect`: what a checkpoint is, or what training sees of the videos of a workspace."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hico_cli.console import complain, result
-from hico_cli.options import Json, local_part
-
-if TYPE_CHECKING:
-    from hico_core.corpus.addresses import Location
+from hico_cli.options import Json
+from hico_core.corpus.addresses import Location, local_part, locate, require_reachable
 
 
 def inspect(
@@ -26,8 +24,6 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Describe a checkpoint, or draw the clips of some videos before and after augmentation."""
-    from hico_core.corpus.addresses import locate, require_reachable
-
     place = locate(target)
     if isinstance(place, Path) and not place.is_dir():
         _describe(place, as_json=json)

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from hico_core.corpus.addresses import Location, locate
+
 if TYPE_CHECKING:
-    from hico_core.corpus.addresses import Location
     from hico_core.corpus.records import Subset
     from hico_core.transfer.labelled import LabelledVideo
 
@@ -31,7 +32,6 @@ def labelled(
     lists: "list[str] | None", *, place: "Location", subset: "Subset", data_root: str | None
 ) -> list[LabelledSet]:
     """The labelled videos of each list, or, without lists, those of a subset of the index."""
-    from hico_core.corpus.addresses import locate
     from hico_core.corpus.splits import read_split
     from hico_core.transfer.labelled import labelled_of_index, labelled_of_list
 

@@ -15,13 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from hico_core.config import Config, FinetuneConfig
-    from hico_core.corpus.addresses import Location
     from hico_core.corpus.ids import IdRule, Source
 
 Root = Annotated[
     str, typer.Option("--root", envvar="HICO_ROOT", help="The workspace: clips, index, runs and features.")
 ]
-DEFAULT_ROOT = "hico-data"
 
 Json = Annotated[bool, typer.Option("--json", help="Progress and result as JSON, for programs.")]
 
@@ -143,11 +141,6 @@ def find_videos(inputs: "Iterable[str]", *, id_rule: "IdRule", recursive: bool) 
     if passed_over:
         complain(describe_passed_over(passed_over))
     return sources
-
-
-def local_part(root: "Location") -> Path:
-    """Where runs and features go: below the workspace, or, if that lies in a bucket, below ./hico-data."""
-    return root if isinstance(root, Path) else Path(DEFAULT_ROOT)
 
 
 def as_overrides(

@@ -11,7 +11,6 @@ from hico_cli.config import complain_about
 from hico_cli.console import complain, noting_signals, progress, result
 from hico_cli.index import add_their_data
 from hico_cli.options import (
-    DEFAULT_ROOT,
     AllowChanged,
     AnnoDir,
     BatchSize,
@@ -28,15 +27,14 @@ from hico_cli.options import (
     as_overrides,
     is_first_process,
     is_one_of_several,
-    local_part,
     read_size,
     require_file_name_part,
     resume_in_processes,
 )
+from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate, require_reachable
 
 if TYPE_CHECKING:
     from hico_core.config import Config
-    from hico_core.corpus.addresses import Location
     from hico_core.training.log import StepMetrics
     from hico_core.training.loop import RunSummary
 
@@ -108,7 +106,6 @@ def pretrain(
     settings, authors = load_any_config(config, base=base, overrides=given + (override or []))
     base = f"{settings.dataset}-{settings.recipe}"
 
-    from hico_core.corpus.addresses import locate, require_reachable
     from hico_core.corpus.lists import find_training_list
 
     place = locate(root)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hico_cli.console import progress, raising_on_signals, result
-from hico_cli.extract_features import newest_encoder
 from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled
-from hico_cli.options import DEFAULT_ROOT, CacheDir, CacheSize, Device, Json, Root, local_part, read_size
+from hico_cli.options import CacheDir, CacheSize, Device, Json, Root, read_size
+from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate, require_reachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,9 +52,9 @@ def probe(
     The linear probe tries 20 pairs of rate and weight decay at once and takes the one that knows most of a fifth of the
     training videos, held out by video; test videos choose nothing.
     """
-    from hico_core.corpus.addresses import locate, require_reachable
-    from hico_core.corpus.cache import LocalCache, default_cache_folder
+    from hico_core.corpus.cache import LocalCache
     from hico_core.corpus.files import write_text
+    from hico_core.transfer.jobs import newest_encoder
     from hico_core.transfer.labelled import rows_from_folder, rows_from_videos
     from hico_core.transfer.manifest import require_features
     from hico_core.transfer.probe import probe_splits
@@ -67,7 +67,7 @@ def probe(
     if features is None:
         encoder = checkpoint or newest_encoder(local_part(place))
         name, made_with = encoder.stem, str(encoder)
-        cache = LocalCache(cache_dir or default_cache_folder(), size_bytes=read_size(cache_size))
+        cache = LocalCache(cache_dir, size_bytes=read_size(cache_size))
 
         def rows_of(videos: "Sequence[LabelledVideo]") -> "LabelledRows":
             return rows_from_videos(encoder, videos, num_views=views, device=device, cache=cache, workers=workers)

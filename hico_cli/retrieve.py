@@ -8,7 +8,8 @@ import typer
 from hico_cli.console import result
 from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled
-from hico_cli.options import DEFAULT_ROOT, Device, Json, Root
+from hico_cli.options import Device, Json, Root
+from hico_core.corpus.addresses import DEFAULT_ROOT, absolute, locate
 
 if TYPE_CHECKING:
     from hico_core.transfer.manifest import ManifestRow
@@ -50,7 +51,6 @@ def retrieve(
     """Look for moments like those of QUERY among features, or measure retrieval with --protocol: R@k and mAP."""
     if (query is None) == (protocol is None):
         raise typer.BadParameter("give a video, or --protocol, and not both", param_hint="QUERY")
-    from hico_core.corpus.addresses import locate
     from hico_core.transfer.manifest import require_features
 
     folder = feature_folder(features, root)
@@ -92,7 +92,6 @@ def _search(
     device: Literal["auto", "cpu", "cuda"],
     as_json: bool,
 ) -> None:
-    from hico_core.corpus.addresses import absolute
     from hico_core.corpus.ids import video_id
     from hico_core.transfer.match_sheet import write_sheet
     from hico_core.transfer.retrieval import extractor_of, search

@@ -3,20 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from hico_cli.console import complain
 from hico_cli.extract_features import extract_features
 from hico_cli.index import index
-from hico_cli.options import DEFAULT_ROOT, Device, Json, Root, local_part, require_file_name_part
+from hico_cli.options import Device, Json, Root, require_file_name_part
 from hico_cli.pretrain import pretrain
 from hico_cli.report import report
 from hico_cli.split import split
-
-if TYPE_CHECKING:
-    from hico_core.corpus.addresses import Location
+from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate, require_reachable
 
 _SOME_FAILED = 3
 
@@ -36,8 +34,6 @@ def run(
 
     Stopped, the same command goes on. Exit code 3: some videos failed; the others were enough.
     """
-    from hico_core.corpus.addresses import locate, require_reachable
-
     require_file_name_part(name, option="--name")
     place = locate(root)
     require_reachable(place)

@@ -1,14 +1,12 @@
 """`hico split`: untrimmed videos -> exact clips."""
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from hico_cli.console import complain, progress, raising_on_signals, result, telling
 from hico_cli.options import (
-    DEFAULT_ROOT,
     CacheDir,
     Ids,
     Json,
@@ -20,6 +18,7 @@ from hico_cli.options import (
     read_shard,
     read_size,
 )
+from hico_core.corpus.addresses import DEFAULT_ROOT, locate, require_reachable
 
 if TYPE_CHECKING:
     from hico_core.corpus.events import Summary
@@ -84,9 +83,6 @@ def split(
     Finished videos are left alone, so the same command goes on where it was stopped. Exit code 3: some videos
     failed; they are listed in ROOT/failures.jsonl.
     """
-    from hico_core.corpus.addresses import locate, require_reachable
-    from hico_core.corpus.cache import default_cache_folder
-    from hico_core.corpus.engine import available_cores
     from hico_core.corpus.records import PROFILES
     from hico_core.corpus.split import SplitPolicy, split_videos
 
@@ -110,8 +106,6 @@ def split(
     options = _validated(base | {key: value for key, value in changes.items() if value is not None})
     part = read_shard(shard) if shard else None
     sources = find_videos(inputs, id_rule=id_rule, recursive=recursive)
-    if isinstance(place, Path):
-        place = place.absolute()
     with (
         raising_on_signals("stopped; the same command goes on"),
         progress("split", total=len(sources), as_json=json) as report,
@@ -120,7 +114,7 @@ def split(
             sources,
             root=place,
             options=options,
-            workers=workers or available_cores(),
+            workers=workers,
             on_event=telling(report, done="split", parts="clips"),
             policy=SplitPolicy(
                 verify=verify,
@@ -133,7 +127,7 @@ def split(
                 min_free_bytes=read_size(min_free),
             ),
             shard=part,
-            cache_folder=cache_dir or default_cache_folder(),
+            cache_folder=cache_dir,
             ray_address=None if engine == "local" else ray_address or os.environ.get("RAY_ADDRESS") or "local",
         )
     _tell(summary, root=root, folder=f"{root}/{subset}", as_json=json)
@@ -162,6 +156,7 @@ def _validated(settings: dict[str, object]) -> "SplitOptions":
     """
     from pydantic import ValidationError
 
+    from hico_core.config.explain import what_is_wrong
     from hico_core.corpus.records import SplitOptions
 
     if settings["short_side"] == 0:
@@ -171,12 +166,11 @@ def _validated(settings: dict[str, object]) -> "SplitOptions":
     except ValidationError as error:
         problem = error.errors()[0]
         option = "--" + str(problem["loc"][0]).replace("_", "-")
-        raise typer.BadParameter(f"{problem['input']}: {problem['msg']}", param_hint=option) from error
+        raise typer.BadParameter(f"{problem['input']}: {what_is_wrong(problem)}", param_hint=option) from error
 
 
 def _print_status(root: str, *, as_json: bool) -> None:
     """A table of what the records of a workspace say."""
-    from hico_core.corpus.addresses import locate
     from hico_core.corpus.status import summarise_records
 
     rows = summarise_records(locate(root))

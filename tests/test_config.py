@@ -1,10 +1,16 @@
 """Configurations refuse what is wrong in one line, and presets say what the recipes say."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from hico_core.config import (
+    Config,
+    FinetuneConfig,
+    compose_config,
     dump_config,
     finetuning_preset,
     finetuning_preset_names,
@@ -113,11 +119,15 @@ def test_dump_reads_back(tmp_path: Path) -> None:
         ("optm.base_lr=1", "unknown key optm.base_lr; the nearest known key is optim.base_lr"),
         ("epochs=3", "the nearest known key is train.epochs"),
         ("optim.base_lr=fast", "optim.base_lr cannot be 'fast'"),
-        ("optim.base_lr=-1", "greater than 0"),
+        ("optim.base_lr=-1", "optim.base_lr cannot be -1: must be more than 0"),
         ("train.batch_size", "must be key=value"),
-        ("sampling.distance=far", "'gradual', 'fixed' or 'any'"),
-        ("optim=3", "optim cannot be 3"),
-        ("train.epochs=[", "the value is not YAML"),
+        ("sampling.distance=far", "cannot be 'far': must be 'gradual', 'fixed' or 'any'"),
+        ("optim=3", "optim cannot be 3: must be a section with keys"),
+        ("optim.base_lr=.inf", "must be a finite number"),
+        (f"train.seed={10**32}", "must be less than"),
+        ("train.epochs=1.5", "must be a whole number"),
+        (f"loss.name={['x' * 99] * 99}", "must be"),
+        ("train.epochs=[", "not YAML"),
     ],
 )
 def test_wrong_overrides(override: str, message: str) -> None:
@@ -128,11 +138,18 @@ def test_wrong_overrides(override: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+# Nine lists, each of nine times the one before: 9 ** 9 values.
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("- 1", "must be sections"),
         ("a: [", "not YAML"),
+        ("train: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("train: &t\n  epochs: *t", "aliases (*name) make more than 100000 values"),
+        (BOMB, "aliases (*name) make more than 100000 values"),
         ("loss: {visual_weight: 0, topical_weight: 0}", "nothing would be learned"),
         ("!!python/object/apply:os.system [ls]", "not YAML"),
     ],
@@ -143,6 +160,35 @@ def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=r"wrong\.yaml") as caught:
         load_config(file)
     assert message in str(caught.value)
+
+
+def test_a_chain_of_bases_without_end(tmp_path: Path) -> None:
+    for number in range(60):
+        (tmp_path / f"{number}.yaml").write_text(f"base: {number + 1}.yaml")
+    with pytest.raises(UsageError, match=r"50\.yaml: base leads through more than 50 files"):
+        load_config(tmp_path / "0.yaml")
+
+
+def _wrong_values(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Overrides that nearly all are wrong: each kind of value for each key."""
+    for name, field in schema.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _wrong_values(field.annotation, f"{prefix}{name}.")
+        yield from (
+            f"{prefix}{name}={value}" for value in ("-1", "x", "[1]", "[a, b]", "{a: 1}", "1e99", "null", "-2.5")
+        )
+
+
+@pytest.mark.parametrize("schema", [Config, FinetuneConfig])
+def test_no_words_of_the_validator(schema: type[BaseModel]) -> None:
+    refused = 0
+    for override in _wrong_values(schema):
+        try:
+            compose_config(schema, {"dataset": "hacs"} if schema is Config else {}, origin="x", overrides=[override])
+        except UsageError as error:
+            refused += 1
+            assert not re.search("Input|should|Value error|valid ", str(error)), error
+    assert refused > 100
 
 
 def test_missing_file_and_recipe(tmp_path: Path) -> None:
@@ -159,7 +205,7 @@ def test_missing_file_and_recipe(tmp_path: Path) -> None:
         (["sampling.start_seconds=2"], "start_seconds=2.0 is more than sampling.end_seconds=1.0"),
         (["optim.warmup_epochs=121"], "optim.warmup_epochs=121 is longer than train.epochs=120"),
         (["train.epochs=4"], "optim.warmup_epochs=5 is longer than train.epochs=4; --epochs changes both"),
-        (["augment.crop_jitter=[224, 168]"], "augment.crop_jitter cannot be [224, 168]: Value error, must be two"),
+        (["augment.crop_jitter=[224, 168]"], "augment.crop_jitter cannot be [224, 168]: must be two"),
         (["augment.crop_ratio=[1.2, 0.8]"], "the smaller one first"),
         (["train.compile=true", "train.recompute=true"], "do not work together"),
     ],

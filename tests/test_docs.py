@@ -1,6 +1,9 @@
 """What the documentation shows runs as it stands there."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,9 @@ import torch
 import typer
 from commands import hico
 from made_videos import numbered_video
+from PIL import Image
 
+import hico_core
 from hico_cli.main import app
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
@@ -71,10 +76,42 @@ def test_the_python_of_the_python_page(tmp_path: Path, monkeypatch: pytest.Monke
     made = ("--checkpoint", "encoder.safetensors", "--name", "made", "--workers", "0")
     assert hico("extract-features", "videos", *made, root=tmp_path / "hico-data").returncode == 0
     examples = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(), re.DOTALL)
-    assert len(examples) >= 8
+    assert len(examples) >= 12
     names: dict[str, object] = {}
     for example in examples:
         exec(compile(example, "docs/python.md", "exec"), names)
+    assert names["summary"].num_done == 2  # type: ignore[attr-defined]
+    assert names["run"].num_steps == 1  # type: ignore[attr-defined]
     assert names["measured"].recall[1] == 1.0  # type: ignore[attr-defined]
     assert names["array"].shape == (9, 128)  # type: ignore[attr-defined]
     assert names["matches"][0].similarity == pytest.approx(1)  # type: ignore[index]
+
+
+def test_the_example_file(tmp_path: Path) -> None:
+    """As a person runs it, but for less time."""
+    for number in range(3):
+        numbered_video(tmp_path / f"videos/{number}.mp4", seconds=3)
+    text = (DOCS / "example.py").read_text()
+    for usual, short in (("train.batch_size=4", "train.batch_size=2"), ("train.epochs=20", "train.epochs=2")):
+        assert usual in text
+        text = text.replace(usual, short)
+    (tmp_path / "example.py").write_text(text)
+    command = [sys.executable, "-W", "error", "example.py", "videos"]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    with Image.open(tmp_path / "matches.png") as picture:
+        assert picture.height > 200
+
+
+@pytest.mark.parametrize("name", hico_core.__all__)
+def test_what_is_imported_from_the_top(name: str) -> None:
+    assert callable(getattr(hico_core, name))
+    with pytest.raises(AttributeError, match="has no attribute 'splitvideos'"):
+        hico_core.splitvideos  # noqa: B018
+
+
+def test_the_top_loads_nothing_slow() -> None:
+    code = "import sys, hico_core; sys.exit(any(name in sys.modules for name in ('torch', 'pandas', 'pyarrow')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, model_validator
 from hico_core.config.sections import AugmentConfig, DataConfig, require_warmup_fits
 
 
-class FinetuneOptimConfig(BaseModel, frozen=True, extra="forbid"):
+class FinetuneOptimConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Adam and its schedule."""
 
     base_lr: float = Field(0.001, gt=0)
@@ -18,7 +18,7 @@ class FinetuneOptimConfig(BaseModel, frozen=True, extra="forbid"):
     warmup_start_lr: float = Field(0.00002, ge=0)
 
 
-class FinetuneTrainConfig(BaseModel, frozen=True, extra="forbid"):
+class FinetuneTrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """What is trained, how long and how much at a time."""
 
     tune: Literal["all", "head"] = "all"
@@ -30,7 +30,7 @@ class FinetuneTrainConfig(BaseModel, frozen=True, extra="forbid"):
     """Videos a step."""
     max_steps: int | None = Field(None, ge=1)
     """End here, in the middle of the schedule."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     """Of the encoder's arithmetic: `auto` takes bf16 where the hardware has it, else fp32. tf32: on GPUs, convolutions
     of float32 with 10 bits of each factor, which is what PyTorch does by itself."""
@@ -40,7 +40,7 @@ class FinetuneTrainConfig(BaseModel, frozen=True, extra="forbid"):
     """Write the last checkpoint at least this often."""
 
 
-class FinetuneTestConfig(BaseModel, frozen=True, extra="forbid"):
+class FinetuneTestConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """What is looked at of each test video; the scores of all views are added."""
 
     views: int = Field(1, ge=1)
@@ -51,7 +51,7 @@ class FinetuneTestConfig(BaseModel, frozen=True, extra="forbid"):
     """Side of such a square, as a part of the frame's shorter side."""
 
 
-class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
+class FinetuneConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """A whole finetuning run: a pretrained encoder learns classes from labelled videos."""
 
     dataset: str = "hmdb51"

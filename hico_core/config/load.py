@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from hico_core.config.explain import shown, what_is_wrong
 from hico_core.config.finetuning import FinetuneConfig
 from hico_core.config.pretraining import Config, Dataset
 from hico_core.errors import UsageError
@@ -21,6 +22,10 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 # What the names of presets begin with that are not of pretraining.
 _FINETUNING = "finetune-"
+
+# More than any configuration has, and far less than a file can be made to say.
+_MOST_VALUES = 100_000
+_LONGEST_TRAIL = 50
 
 
 def _flat_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
@@ -49,8 +54,8 @@ def _explain(error: ValidationError, schema: type[BaseModel], origin: str) -> Us
         near = difflib.get_close_matches(key, _flat_keys(schema), n=1, cutoff=0)
         return UsageError(f"{origin}: unknown key {key}; the nearest known key is {near[0]}")
     if not key:
-        return UsageError(f"{origin}: {problem['msg'].removeprefix('Value error, ')}")
-    return UsageError(f"{origin}: {key} cannot be {problem['input']!r}: {problem['msg']}")
+        return UsageError(f"{origin}: {what_is_wrong(problem)}")
+    return UsageError(f"{origin}: {key} cannot be {shown(problem['input'])}: {what_is_wrong(problem)}")
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,11 +67,35 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _read_yaml(text: str, origin: str) -> dict[str, Any]:
+def _parse_yaml(text: str, origin: str) -> object:
+    """What YAML says, all of which can be walked through in no time.
+
+    Raises:
+        UsageError: it is no YAML, or nested or repeated without end.
+
+    """
     try:
-        content = yaml.safe_load(text)
+        content: object = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UsageError(f"{origin}: not YAML ({' '.join(str(error).split())})") from error
+    except RecursionError:
+        raise UsageError(f"{origin}: is nested too deeply for a configuration") from None
+    # An alias may stand for a part that holds the alias again, or ten of one that holds ten others, and so on.
+    left, count = [content], 0
+    while left:
+        part = left.pop()
+        count += 1
+        if count > _MOST_VALUES:
+            raise UsageError(f"{origin}: its aliases (*name) make more than {_MOST_VALUES} values; write them out")
+        if isinstance(part, dict):
+            left += part.values()
+        elif isinstance(part, list):
+            left += part
+    return content
+
+
+def _read_yaml(text: str, origin: str) -> dict[str, Any]:
+    content = _parse_yaml(text, origin)
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -79,10 +108,7 @@ def parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"-o {text}: must be key=value, for example -o optim.base_lr=0.1")
-    try:
-        nested: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UsageError(f"-o {text}: the value is not YAML ({' '.join(str(error).split())})") from error
+    nested: Any = _parse_yaml(value, f"-o {text}")
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return dict(nested)
@@ -105,6 +131,8 @@ def _with_base(
         raise UsageError(f"{origin}: base must be the name of a recipe or a file, not {base!r}")
     if base in trail:
         raise UsageError(f"{origin}: base leads in a circle: {' -> '.join([*trail, base])}")
+    if len(trail) == _LONGEST_TRAIL:
+        raise UsageError(f"{origin}: base leads through more than {_LONGEST_TRAIL} files")
     if base in _presets():
         below, folder_below = _read_yaml(_presets()[base], f"preset {base}"), None
     elif folder is not None and (folder / base).is_file():

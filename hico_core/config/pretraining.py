@@ -9,14 +9,14 @@ from hico_core.config.sections import AugmentConfig, DataConfig, require_warmup_
 Dataset = Literal["hacs", "uk400", "k400"]
 
 
-class ModelConfig(BaseModel, frozen=True, extra="forbid"):
+class ModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """What is trained."""
 
     encoder: Literal["s3dg", "s3dg-tiny"] = "s3dg"
     """The paper's, of 9 million parameters, or one of 0.2 million for tests and experiments; heads suit it."""
 
 
-class SamplingConfig(BaseModel, frozen=True, extra="forbid"):
+class SamplingConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How the clips of one video lie to each other (HiCo, section 3)."""
 
     clips_per_video: int = Field(3, ge=2)
@@ -28,7 +28,7 @@ class SamplingConfig(BaseModel, frozen=True, extra="forbid"):
     """The last clip is drawn anywhere in the video, far from the others."""
 
 
-class LossConfig(BaseModel, frozen=True, extra="forbid"):
+class LossConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """HiCo's two terms, or SimCLR's one."""
 
     name: Literal["hico", "simclr"] = "hico"
@@ -42,7 +42,7 @@ class LossConfig(BaseModel, frozen=True, extra="forbid"):
     """`mixed` takes clips of different videos for those of one: a control, in which the term has nothing to teach."""
 
 
-class OptimConfig(BaseModel, frozen=True, extra="forbid"):
+class OptimConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """The optimiser and its schedule."""
 
     name: Literal["lars", "adamw"] = "lars"
@@ -65,7 +65,7 @@ class OptimConfig(BaseModel, frozen=True, extra="forbid"):
     """Not scaled."""
 
 
-class TrainConfig(BaseModel, frozen=True, extra="forbid"):
+class TrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How long, how much at a time, from which seed."""
 
     epochs: int = Field(120, ge=1)
@@ -73,7 +73,7 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid"):
     """Videos a step, over all processes."""
     max_steps: int | None = Field(None, ge=1)
     """End here, in the middle of the schedule."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     """Of the encoder's arithmetic: `auto` takes bf16 where the hardware has it, else fp32. tf32: on GPUs, convolutions
     of float32 with 10 bits of each factor, which is what PyTorch does by itself."""
@@ -89,7 +89,7 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid"):
     """Write the last one at least this often."""
 
 
-class EvalConfig(BaseModel, frozen=True, extra="forbid"):
+class EvalConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """What is measured with labels while training goes on without them."""
 
     knn_list: str | None = None
@@ -99,7 +99,7 @@ class EvalConfig(BaseModel, frozen=True, extra="forbid"):
     """Measure every so many epochs, and at the end."""
 
 
-class Config(BaseModel, frozen=True, extra="forbid"):
+class Config(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """A whole pretraining run."""
 
     dataset: Dataset = "hacs"

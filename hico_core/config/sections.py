@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, field_validator
 
 
-class DataConfig(BaseModel, frozen=True, extra="forbid"):
+class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Which frames make a clip, and how they are read."""
 
     num_frames: int = Field(16, ge=8)
@@ -31,7 +31,7 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
     """Passes over the videos that the loader joins, so that less is left over."""
 
 
-class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
+class AugmentConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """One draw for all frames of a clip."""
 
     crop_jitter: tuple[int, int] = (168, 224)

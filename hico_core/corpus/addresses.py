@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Location: TypeAlias = "Path | UPath"
 
+# The workspace, where nobody says another.
+DEFAULT_ROOT = "hico-data"
+
 
 class _Driver(NamedTuple):
     """What reads a kind of bucket."""
@@ -27,7 +30,7 @@ class _Driver(NamedTuple):
 _DRIVERS = {"s3": _Driver("s3fs", "s3"), "oss": _Driver("ossfs", "oss")}
 
 
-def locate(text: str | Path) -> Location:
+def locate(text: "str | Location") -> Location:
     """A place from its name: a local path, or an address in a bucket.
 
     Raises:
@@ -52,6 +55,17 @@ def locate(text: str | Path) -> Location:
 def absolute(path: Location) -> Location:
     """A local path from the root of the disk, its folders without links; the file itself may be one."""
     return path.parent.resolve() / path.name if isinstance(path, Path) else path
+
+
+def absolute_root(root: "Location | str") -> Location:
+    """A workspace by its name, from the root of the disk if it is local, as it stands in what is written there."""
+    place = locate(root)
+    return place.absolute() if isinstance(place, Path) else place
+
+
+def local_part(root: Location) -> Path:
+    """Where runs go: below the workspace, or, if that lies in a bucket, below ./hico-data."""
+    return root if isinstance(root, Path) else Path(DEFAULT_ROOT)
 
 
 def path_of(root: Location, path: str) -> Location:

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import logging
 import os
 import tempfile
 import time
@@ -13,6 +14,8 @@ from typing import NamedTuple
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.files import fetch
 from hico_core.errors import BadVideo
+
+logger = logging.getLogger(__name__)
 
 # How full a cache is after room was made, as a part of its size.
 _AFTER_EVICTION = 0.9
@@ -27,14 +30,28 @@ _LOOK_AFTER = 0.02
 def default_cache_folder() -> Path:
     """Where copies from buckets are kept if nothing else is said: `$XDG_CACHE_HOME/hico` or `~/.cache/hico`."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "hico"
+    if base:
+        return Path(base) / "hico"
+    try:
+        return Path.home() / ".cache" / "hico"
+    except RuntimeError:  # a user without a home, as in containers
+        folder = Path(tempfile.gettempdir()) / f"hico-{os.getuid()}"
+        logger.info("this user has no home folder; copies of files in buckets go to %s", folder)
+        return folder
 
 
 class LocalCache:
     """Copies of files from buckets, used least recently first to go. Any number of processes may share its folder."""
 
-    def __init__(self, folder: Path, *, size_bytes: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | str | None = None, *, size_bytes: int = 20 * 10**9) -> None:
+        """Keep copies in a folder, which is made when it is needed.
+
+        Args:
+            folder: None: see `default_cache_folder`.
+            size_bytes: what they may take.
+
+        """
+        self._folder = default_cache_folder() if folder is None else Path(folder)
         self._size_bytes = size_bytes
         self._added = size_bytes  # look at the folder after the first addition
 

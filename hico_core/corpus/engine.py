@@ -1,9 +1,12 @@
 """Doing the same work for many items, several at a time: in threads here, or on a Ray cluster."""
 
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -18,6 +21,9 @@ _RETRIES = 3
 # Items that wait on a Ray cluster beside those that run, per CPU: enough that no CPU waits, few enough that neither
 # memory nor the cluster's queue grows with the number of items.
 _PER_CPU = 2
+
+# How long a signal may wait while nothing is done.
+_MOMENT_SECONDS = 0.5
 
 
 def available_cores() -> int:
@@ -89,32 +95,72 @@ def run_on_ray(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    try:
-        _require_answer(address)
-        ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise HicoError(f"--ray-address {address}: cannot join the cluster ({reason})") from error
+    with _noted_signals() as signals:
+        try:
+            _require_answer(address)
+            ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise HicoError(f"--ray-address {address}: cannot join the cluster ({reason})") from error
+        signals.note()  # again, since Ray has taken SIGTERM for itself
 
-    @ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=_RETRIES)
-    def task(item: Item) -> Result:
-        return work(item)
+        @ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=_RETRIES)
+        def task(item: Item) -> Result:
+            return work(item)
 
-    # What the cluster calls it, in its dashboard and in lists of processes.
-    named = task.options(name=getattr(work, "func", work).__name__)
-    pending: dict[Any, Item] = {}
-    try:
-        for item in items:
-            pending[named.remote(item)] = item
-            if len(pending) >= _PER_CPU * max(ray.cluster_resources().get("CPU", 1), 1):
+        # What the cluster calls it, in its dashboard and in lists of processes.
+        named = task.options(name=getattr(work, "func", work).__name__)
+        pending: dict[Any, Item] = {}
+        try:
+            for item in items:
+                pending[named.remote(item)] = item
+                while len(pending) >= _PER_CPU * max(ray.cluster_resources().get("CPU", 1), 1):
+                    signals.act()
+                    yield from _finished(pending, on_lost)
+            while pending:
+                signals.act()
                 yield from _finished(pending, on_lost)
-        while pending:
-            yield from _finished(pending, on_lost)
+        finally:
+            # Ends what still runs: Ray kills a worker's whole process group.
+            for reference in pending:
+                ray.cancel(reference, force=True)
+            ray.shutdown()
+
+
+class _Signals:
+    """Ctrl-C and SIGTERM, noted as they come and acted upon later, as was to be done before."""
+
+    def __init__(self) -> None:
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._noted: list[int] = []
+        self._come_here = threading.current_thread() is threading.main_thread()
+
+    def note(self) -> None:
+        """From here on."""
+        for number in self._before if self._come_here else ():
+            signal.signal(number, lambda number, frame: self._noted.append(number))
+
+    def act(self) -> None:
+        """Let what has come have its usual effect, which is most often an exception."""
+        if self._noted:
+            self.restore()
+            signal.raise_signal(self._noted.pop())
+
+    def restore(self) -> None:
+        """As it was before."""
+        for number, handler in self._before.items() if self._come_here else ():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _noted_signals() -> Iterator[_Signals]:
+    """Keep Ctrl-C and SIGTERM away from Ray's waiting, which is no Python: what a handler raises there is lost."""
+    signals = _Signals()
+    signals.note()
+    try:
+        yield signals
     finally:
-        # Ends what still runs: Ray kills a worker's whole process group.
-        for reference in pending:
-            ray.cancel(reference, force=True)
-        ray.shutdown()
+        signals.restore()
 
 
 def _require_answer(address: str) -> None:
@@ -130,10 +176,10 @@ def _require_answer(address: str) -> None:
 
 
 def _finished(pending: dict[Any, Item], on_lost: Callable[[Item, str], Result]) -> Iterator[Result]:
-    """Wait for at least one pending item; take it out and yield its result."""
+    """Wait a moment for a pending item to be done; take it out and yield its result."""
     import ray
 
-    done, _ = ray.wait(list(pending), num_returns=1)
+    done, _ = ray.wait(list(pending), num_returns=1, timeout=_MOMENT_SECONDS)
     for reference in done:
         item = pending.pop(reference)
         try:

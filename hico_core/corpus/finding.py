@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from hico_core.corpus.addresses import Location, absolute, locate, require_reachable
 from hico_core.corpus.ids import IdRule, Source, parse_clip_name, unique_sources, video_id
@@ -66,7 +66,11 @@ def find_sources(
     )
 
 
-def sources_of(videos: Source | str | Path | Sequence[Source | str | Path]) -> list[Source]:
+# What functions take where commands take names of videos.
+Videos: TypeAlias = Source | str | Path | Sequence[Source | str | Path]
+
+
+def sources_of(videos: Videos) -> list[Source]:
     """The same for those who call functions: sources stay as they are, and names are resolved."""
     given = [videos] if isinstance(videos, Source | str | Path) else list(videos)
     named = [str(one) for one in given if not isinstance(one, Source)]

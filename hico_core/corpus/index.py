@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hico_core import __version__
-from hico_core.corpus.addresses import Location, locate
+from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate
 from hico_core.corpus.files import pass_point, publish
 from hico_core.corpus.index_check import fault_in
 from hico_core.corpus.records import ClipRecord, Subset, VideoRecord, read_records
@@ -115,7 +115,7 @@ def _batches(records: Iterable[tuple[VideoRecord, Subset]]) -> Iterator[pa.Recor
         yield pa.RecordBatch.from_pydict(columns, schema=_SCHEMA)
 
 
-def build_index(root: Location, *, val_fraction: float = 0.0) -> IndexSummary:
+def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 0.0) -> IndexSummary:
     """Write index.parquet and the list files from the records under `root`; each is there whole or not at all.
 
     Rows are sorted by video and time. Videos that failed are left out and counted.
@@ -128,6 +128,7 @@ def build_index(root: Location, *, val_fraction: float = 0.0) -> IndexSummary:
         HicoError: there are no records, or none without failure; or another command is writing here.
 
     """
+    root = locate(root)
     clips_of: Counter[str] = Counter()
     videos_of: Counter[str] = Counter()
     num_failed = 0

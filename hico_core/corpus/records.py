@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from hico_core.config.explain import first_wrong
 from hico_core.corpus.addresses import Location, is_remote
 from hico_core.corpus.ids import Source, clip_name
 from hico_core.errors import HicoError
@@ -176,10 +177,9 @@ def read_record(root: Location, video_id: str) -> VideoRecord | None:
     try:
         record = VideoRecord.model_validate_json(content)
     except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise HicoError(
-            f"{path}: not a record that this version of hico wrote ({reason}); `hico split --force` of its video "
-            "replaces it"
+            f"{path}: not a record that this version of hico wrote ({first_wrong(error)}); `hico split --force` of "
+            "its video replaces it"
         ) from error
     if record.video_id != video_id:
         raise HicoError(f"{path}: is the record of {record.video_id!r}; rename it back, or remove it")

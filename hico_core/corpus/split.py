@@ -8,18 +8,21 @@ checked in a temporary folder (clips.py), and come into the workspace as everyth
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from hico_core.corpus.addresses import Location
+from hico_core.corpus.addresses import DEFAULT_ROOT, Location, absolute_root
+from hico_core.corpus.cache import default_cache_folder
 from hico_core.corpus.clips import OnCorrupt, make_clips
 from hico_core.corpus.encode import require_encoder
+from hico_core.corpus.engine import available_cores
 from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.ffmpeg import Ffmpeg, find_ffmpeg
 from hico_core.corpus.files import fetch
+from hico_core.corpus.finding import Videos, sources_of
 from hico_core.corpus.ids import Source, clip_name
 from hico_core.corpus.intake import Candidate, Made, Rules, take_in, told
 from hico_core.corpus.plan import PlannedClip, Segment, plan_clips, plan_segments
@@ -55,15 +58,15 @@ class SplitPolicy(NamedTuple):
 
 
 def split_videos(
-    sources: Sequence[Source],
+    videos: Videos,
     *,
-    root: Location,
+    root: "Location | str" = DEFAULT_ROOT,
     options: SplitOptions = SplitOptions(),  # noqa: B008 - immutable
-    workers: int,
+    workers: int | None = None,
     on_event: Callable[[VideoEvent], None] = lambda event: None,
     policy: SplitPolicy = SplitPolicy(),  # noqa: B008 - immutable
     shard: tuple[int, int] | None = None,
-    cache_folder: Path = Path(tempfile.gettempdir()),  # noqa: B008 - immutable
+    cache_folder: Path | None = None,
     ray_address: str | None = None,
 ) -> Summary:
     """Split videos into `<root>/<subset>/`, several at a time, leaving out those that are finished.
@@ -72,14 +75,15 @@ def split_videos(
     one that was split before, the clips stay until new ones are made and checked.
 
     Args:
-        sources: from `hico_core.corpus.ids.find_sources`.
+        videos: files, folders, patterns, lists, or what `hico_core.corpus.finding.find_sources` made of them.
         root: the workspace; made if missing.
         options: what the clips are to be.
-        workers: how many videos at a time, each with one thread of ffmpeg; of no meaning on a cluster.
+        workers: how many videos at a time, each with one thread of ffmpeg; None: one a core. Of no meaning on
+            a cluster.
         on_event: told of each video, in the order in which they end.
         policy: how they are dealt with.
         shard: (number from 1, count): only this part of the videos; other parts may run at the same time.
-        cache_folder: where clips are made if the workspace lies in a bucket.
+        cache_folder: where clips are made if the workspace lies in a bucket; None: see `default_cache_folder`.
         ray_address: run on this Ray cluster ("local" starts one here) instead of in threads.
 
     Raises:
@@ -87,19 +91,20 @@ def split_videos(
             writing here.
 
     """
+    place, sources = absolute_root(root), sources_of(videos)
     program = Ffmpeg(find_ffmpeg())
     with tempfile.TemporaryDirectory(prefix="hico-") as folder:
         require_encoder(program, options, folder=Path(folder))
     on_cluster = ray_address is not None
     events = take_in(
         [Candidate(source, options) for source in sources],
-        root=root,
-        scratch=scratch_folder(root, cache_folder),
+        root=place,
+        scratch=scratch_folder(place, cache_folder or default_cache_folder()),
         command="split",
         rules=Rules(policy.checksum, policy.force, policy.retry_failed, policy.move, policy.verify),
         # A process of a cluster has no ffmpeg yet, and ends its children by itself.
         make=partial(_make, policy=policy, program=None if on_cluster else program),
-        workers=workers,
+        workers=workers or available_cores(),
         stop=program.stop,
         shard=Shard(*shard) if shard else None,
         ray_address=ray_address,

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from hico_core.corpus.cache import LocalCache, default_cache_folder
+from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.files import written_beside
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index
@@ -173,7 +173,7 @@ def segment_clips(place: Place, labels: list[SegmentLabel]) -> SegmentClips:
     """What all arms are probed with; read once, and kept beside the corpus."""
     kept = place.root / "segments.pt"
     if not kept.exists():
-        cache = LocalCache(default_cache_folder(), size_bytes=10**9)
+        cache = LocalCache(size_bytes=10**9)
         clips = read_segments(place.root, labels, DATA, _PICTURE, cache=cache)
         with written_beside(kept) as beside:
             torch.save(clips, beside)

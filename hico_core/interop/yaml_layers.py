@@ -25,6 +25,10 @@ _BASE_FILES = ("configs/pool/base.yaml", "pool/base.yaml")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
+# Theirs are three deep.
+_LONGEST_TRAIL = 20
+
+
 class Layered(NamedTuple):
     """The merged content of a file and all below it."""
 
@@ -57,6 +61,8 @@ def resolve_authors_yaml(path: Path) -> Layered:
 def _merged_layers(path: Path, *, trail: tuple[Path, ...]) -> Layered:
     if path in trail:
         raise UsageError(f"{path}: files name each other in a circle")
+    if len(trail) == _LONGEST_TRAIL:
+        raise UsageError(f"{path}: files name each other through more than {_LONGEST_TRAIL} layers")
     own = with_numbers(read_yaml_file(path))
     below: dict[str, Any] = {}
     notes: list[str] = []

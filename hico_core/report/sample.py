@@ -10,7 +10,7 @@ from PIL import Image
 
 from hico_core.config import Config, DataConfig, FinetuneConfig, compose_config
 from hico_core.corpus.addresses import Location
-from hico_core.corpus.cache import LocalCache, default_cache_folder
+from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.index import read_index_table
 from hico_core.data.dataset import ClipDataset
 from hico_core.data.pictures import clip_around
@@ -96,7 +96,7 @@ def look_through(encoder: Path, root: Path, data: DataConfig) -> Look:
     backbone, picture = load_encoder(encoder)
     index = read_index_table(root, columns=COLUMNS)
     videos = IndexedVideos(index, root=root, shortest_seconds=_span(data))
-    cache = LocalCache(Path(data.cache_dir or default_cache_folder()), size_bytes=int(data.cache_gb * 1e9))
+    cache = LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
     moments: list[Moment] = []
     clips: list[torch.Tensor] = []
     reason = "there are none that are long enough"

@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from hico_core import __version__
+from hico_core.config.explain import first_wrong
 from hico_core.corpus.files import written_beside
 from hico_core.data.loader import Position
 from hico_core.data.pictures import ClipShape, Picture
@@ -132,9 +133,7 @@ def parse_content(content: dict[str, Any], *, origin: Path) -> Content:
     try:
         return Content.model_validate(content)
     except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(str(part) for part in problem["loc"])
-        raise HicoError(f"{origin}: not a checkpoint that hico wrote ({field}: {problem['msg']})") from error
+        raise HicoError(f"{origin}: not a checkpoint that hico wrote ({first_wrong(error)})") from error
 
 
 def restore(content: Content, *, model: nn.Module, optimizer: torch.optim.Optimizer, origin: Path) -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hico_core.config import Config, SamplingConfig
-from hico_core.corpus.addresses import Location, locate
+from hico_core.config import Config, SamplingConfig, preset
+from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate
 from hico_core.corpus.ids import Source
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.lists import labelled_videos
@@ -269,10 +269,10 @@ def learning_rate_at(epoch: float, config: Config, peak: float) -> float:
 
 
 def pretrain(
-    config: Config,
+    config: Config | None = None,
     *,
-    root: Location,
-    run_dir: Path,
+    root: "Location | str" = DEFAULT_ROOT,
+    run_dir: Path | None = None,
     device: DeviceName = "auto",
     resume: bool = False,
     allow_changed: bool = False,
@@ -284,9 +284,10 @@ def pretrain(
     """Train a HiCo model on the videos of an index, in as many processes as were started together.
 
     Args:
-        config: of the run.
+        config: of the run, such as `hico_core.config.preset("k400-hico-l")`; None: hacs-hico-s, with fewer videos in a
+            step if there are fewer.
         root: the workspace with index.parquet.
-        run_dir: where its files go.
+        run_dir: where its files go; None: runs/DATASET-RECIPE in the workspace.
         device: as `choose_device` takes it.
         resume: go on from the run's last checkpoint; without one, start.
         allow_changed: let a resumed run have another batch size, number of processes or index.
@@ -300,6 +301,9 @@ def pretrain(
         Interrupted: a signal ended it; a checkpoint is written.
 
     """
+    root = locate(root)
+    config = config or with_fitting_batch(preset("hacs-hico-s"), root=root, processes=1)
+    run_dir = run_dir or local_part(root) / "runs" / f"{config.dataset}-{config.recipe}"
     with entered_run(run_dir, config, device, resume=resume, allow_changed=allow_changed, free=_FREE_ON_RESUME) as (
         world,
         own_device,

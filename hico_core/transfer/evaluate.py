@@ -14,7 +14,7 @@ import torch
 
 from hico_core import __version__
 from hico_core.config import FinetuneConfig, compose_config
-from hico_core.corpus.cache import LocalCache, default_cache_folder
+from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.files import write_text, written_beside
 from hico_core.corpus.records import sha256_of
 from hico_core.data.loader import num_workers
@@ -133,7 +133,7 @@ def evaluate(
 
 def _cache_of(config: FinetuneConfig) -> LocalCache:
     data = config.data
-    return LocalCache(Path(data.cache_dir or default_cache_folder()), size_bytes=int(data.cache_gb * 1e9))
+    return LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
 
 
 def _config_of(content: Content, checkpoint: Path, *, views: int | None, crops: int | None) -> FinetuneConfig:

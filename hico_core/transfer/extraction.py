@@ -10,22 +10,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hico_core.corpus.addresses import Location, locate
+from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.engine import run_on_ray
 from hico_core.corpus.events import Summary, Tally, VideoEvent
 from hico_core.corpus.failures import update_failures
 from hico_core.corpus.files import json_line, lock, remove_abandoned, write_text, written_beside
+from hico_core.corpus.finding import Videos
 from hico_core.corpus.ids import Source
 from hico_core.corpus.intake import is_same_file, other_file
 from hico_core.corpus.records import Failure, SourceFile, sha256_of, source_file
 from hico_core.corpus.workspace import Shard, sole_writer
-from hico_core.data.lanes import WholeVideo
-from hico_core.data.videos import IndexedVideos
 from hico_core.errors import BadVideo, HicoError
 from hico_core.training.encoder import Meter
 from hico_core.transfer.feature_files import DType, FileFormat, read_array, write_array
 from hico_core.transfer.features import FeatureExtractor, Features
+from hico_core.transfer.jobs import FeatureJob, features_name, jobs_of, newest_encoder, part_of
 from hico_core.transfer.manifest import MANIFEST, ManifestRow, Settings, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -38,14 +38,6 @@ _UPLOAD_SECONDS = 60.0
 
 # How long a writer waits for another's line to be in the manifest.
 _PATIENCE_SECONDS = 60.0
-
-
-class FeatureJob(NamedTuple):
-    """A video to extract."""
-
-    source: Source  # its clips, if it was split, are what is read
-    video: WholeVideo
-    duration_seconds: float | None = None  # where an index tells it
 
 
 class Files(NamedTuple):
@@ -64,55 +56,32 @@ class Files(NamedTuple):
 NPY_FILES = Files()
 
 
-def part_of(jobs: Sequence[FeatureJob], shard: Shard | None) -> list[FeatureJob]:
-    """The jobs of a shard; together, all shards have each job once."""
-    return [job for job in jobs if shard is None or shard.has(job.source.video_id)]
-
-
-def jobs_of_files(sources: Sequence[Source]) -> list[FeatureJob]:
-    """Jobs for videos that are read from their own files."""
-    return [FeatureJob(source, WholeVideo(source.path, [])) for source in sources]
-
-
-def jobs_of_index(videos: IndexedVideos) -> list[FeatureJob]:
-    """A job for each video of an index, to be read from its clips, or from its own file if it was not split."""
-    return [_indexed_job(videos, number) for number in range(len(videos))]
-
-
-def _indexed_job(videos: IndexedVideos, number: int) -> FeatureJob:
-    path, pieces = locate(videos.source(number)), videos.pieces(number)
-    in_place = all(str(piece.path) == str(path) for piece in pieces)
-    clips = () if in_place else tuple(piece.path for piece in pieces)
-    source = Source(videos.video_id(number), path, clips=clips)
-    return FeatureJob(source, WholeVideo(path, pieces), videos.duration_seconds(number))
-
-
 def extract_features(
-    jobs: Sequence[FeatureJob],
+    videos: Videos | Sequence[FeatureJob] | None = None,
     *,
-    extractor: FeatureExtractor,
-    checkpoint: Path,
-    root: Location,
-    folder: Location,
-    cache: LocalCache,
+    extractor: FeatureExtractor | None = None,
+    checkpoint: Path | None = None,
+    root: "Location | str" = DEFAULT_ROOT,
+    folder: "Location | None" = None,
+    cache: LocalCache | None = None,
     files: Files = NPY_FILES,
     checksum: bool = False,
     workers: int | None = None,
     shard: Shard | None = None,
     ray_address: str | None = None,
     meter: Meter | None = None,
-    on_event: Callable[[VideoEvent], None],
+    on_event: Callable[[VideoEvent], None] = lambda event: None,
 ) -> Summary:
     """Write `[prefix]<id>[suffix].<format>` for each video that has none, and a line for it in manifest.jsonl.
 
     A video that cannot be decoded becomes a line of `<root>/failures.jsonl`.
 
     Args:
-        jobs: the videos of all shards.
-        extractor: encoder, grid and picture.
-        checkpoint: the file from which the encoder was loaded; the manifest has its hash.
+        videos: of all shards: files, folders, patterns, lists, or jobs; None: those of the index.
+        extractor: encoder, grid and picture; None: `FeatureExtractor.from_checkpoint`.
+        checkpoint: the file from which the encoder was loaded, whose hash the manifest has; None: `newest_encoder`.
         root: the workspace.
-        folder: where the files go; made if missing.
+        folder: where the files go, made if missing; None: features/NAME in the workspace, named as the run.
         cache: for videos in buckets.
         files: their names and format.
         checksum: tell sources apart by their bytes, not by their time.
@@ -126,7 +95,12 @@ def extract_features(
         HicoError: the folder has features of other settings or of another video of an id, or is being written to.
 
     """
-    jobs, meter = part_of(jobs, shard), meter or Meter()
+    root = locate(root)
+    checkpoint = checkpoint or newest_encoder(local_part(root))
+    extractor = extractor or FeatureExtractor.from_checkpoint(checkpoint)
+    folder = folder or root / "features" / features_name(checkpoint)
+    cache, meter = cache or LocalCache(), meter or Meter()
+    jobs = part_of(jobs_of(videos, root), shard)
     settings = _settings(extractor, checkpoint, files.dtype)
     tally, likeness = Tally(len(jobs)), Likeness()
     with _opened_folder(folder, shard), closing(_manifest_writer(folder, shard)) as manifest:
@@ -457,6 +431,7 @@ def _write(
         source_size_bytes=read.size_bytes,
         source_mtime_ns=read.mtime_ns,
         source_sha256=read.sha256,
+        read_from="clips" if source.clips else "sources",
         start_seconds=start.tolist(),
         end_seconds=end.tolist(),
         centre_seconds=((start + end) / 2).tolist(),

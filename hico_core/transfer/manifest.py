@@ -17,6 +17,7 @@ from hico_core.errors import HicoError, UsageError
 from hico_core.model.pooling import Pool
 from hico_core.transfer.feature_files import DType, FileFormat, read_array
 from hico_core.transfer.features import Layer
+from hico_core.transfer.jobs import ReadFrom
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +65,7 @@ class ManifestRow(Settings, frozen=True, extra="forbid"):
     source_size_bytes: int
     source_mtime_ns: int
     source_sha256: str | None
+    read_from: ReadFrom | None = None  # the clips of an index, or the source itself
     start_seconds: list[float]
     end_seconds: list[float]
     centre_seconds: list[float]

@@ -18,8 +18,9 @@ from hico_core.data.pictures import normalised
 from hico_core.data.windows import num_grid_points, window_starts
 from hico_core.errors import BadVideo, HicoError
 from hico_core.training.encoder import encode_batch, new_buffer
-from hico_core.transfer.extraction import FeatureJob, Files
+from hico_core.transfer.extraction import Files
 from hico_core.transfer.features import FeatureExtractor
+from hico_core.transfer.jobs import FeatureJob
 
 # Batches that are measured, after one that warms up.
 _MEASURED_BATCHES = 3

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -110,6 +111,23 @@ def test_a_cluster_loses_a_process_and_then_a_node(cluster: Cluster, tmp_path: P
     assert tree(tmp_path / "ray") == tree(tmp_path / "local")
     assert split(tmp_path / "ray", cluster.address).num_unchanged == 6
     assert tree(tmp_path / "ray") == tree(tmp_path / "local")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters on one machine")
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_work_on_a_cluster(cluster: Cluster, tmp_path: Path, how: signal.Signals, code: int) -> None:
+    for i in range(6):
+        numbered_video(tmp_path / f"videos/{i}.mp4", seconds=20, size="320x240")
+    root = tmp_path / "root"
+    command = [sys.executable, "-m", "hico_cli", "split", str(tmp_path / "videos"), "--root", str(root)]
+    options = ["--engine", "ray", "--ray-address", cluster.address, "--preset", "veryslow"]
+    with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        processes_at_work(root)
+        process.send_signal(how)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert "stopped; the same command goes on" in said
+    assert len(list((root / "records").glob("*.json"))) < 6
 
 
 def end_this_process(item: str, *, log: Path) -> str:

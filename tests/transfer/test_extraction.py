@@ -33,17 +33,10 @@ from hico_core.model.encoders import hico_model
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import Progress, export_encoder
-from hico_core.transfer.extraction import (
-    FeatureJob,
-    Files,
-    Likeness,
-    extract_features,
-    jobs_of_files,
-    jobs_of_index,
-    part_of,
-)
+from hico_core.transfer.extraction import Files, Likeness, extract_features
 from hico_core.transfer.feature_files import DType, FileFormat, read_array
 from hico_core.transfer.features import FeatureExtractor
+from hico_core.transfer.jobs import FeatureJob, jobs_of_files, jobs_of_index, part_of
 from hico_core.transfer.manifest import (
     check_features,
     load_features,
@@ -194,6 +187,20 @@ def test_clips_give_what_their_source_gives(root: Path, tmp_path: Path) -> None:
         assert not isinstance(of_clips, BadVideo)
         np.testing.assert_array_equal(of_clips.times, of_source.times)
         np.testing.assert_allclose(of_clips.array, of_source.array, atol=0.05)
+
+
+def test_what_is_read_can_be_chosen_and_is_told(root: Path, tmp_path: Path) -> None:
+    videos = IndexedVideos(read_index_table(root), root=root)
+    extract(root, tmp_path)
+    of_clips = np.load(tmp_path / "a.npy")
+    assert {row["read_from"] for row in manifest_of(tmp_path).values()} == {"clips"}
+    summary, _ = extract(root, tmp_path, jobs_of_index(videos, read="sources"))
+    assert (summary.num_done, summary.num_unchanged) == (2, 0)  # features of clips are not those of the files
+    assert {row["read_from"] for row in manifest_of(tmp_path).values()} == {"sources"}
+    of_files, _ = extract(root, tmp_path / "files", jobs_of_files([Source("a", root.parent / "videos/v_a.mp4")]))
+    assert of_files.num_done == 1
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "files/a.npy"))
+    assert not np.array_equal(np.load(tmp_path / "a.npy"), of_clips)
 
 
 def test_finished_videos_are_left_alone_and_damaged_ones_redone(root: Path, tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from hico_core.corpus.events import Summary
 from hico_core.corpus.finding import find_sources
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
-from hico_core.transfer.extraction import extract_features, jobs_of_files
+from hico_core.transfer.extraction import extract_features
 from hico_core.transfer.features import FeatureExtractor
+from hico_core.transfer.jobs import jobs_of_files
 from hico_core.transfer.manifest import read_manifest
 
 ray = pytest.importorskip("ray")

@@ -17,8 +17,9 @@ from hico_core.errors import HicoError
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 from hico_core.transfer import retrieval as module
-from hico_core.transfer.extraction import extract_features, jobs_of_files
+from hico_core.transfer.extraction import extract_features
 from hico_core.transfer.features import FeatureExtractor
+from hico_core.transfer.jobs import jobs_of_files
 from hico_core.transfer.labelled import labelled_of_list, rows_from_folder
 from hico_core.transfer.manifest import load_features, read_manifest
 from hico_core.transfer.match_sheet import write_sheet

@@ -17,8 +17,9 @@ from hico_core.data.windows import Align, Grid, Tail
 from hico_core.errors import HicoError
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
-from hico_core.transfer.extraction import NPY_FILES, Files, extract_features, jobs_of_files
+from hico_core.transfer.extraction import NPY_FILES, Files, extract_features
 from hico_core.transfer.features import FeatureExtractor
+from hico_core.transfer.jobs import jobs_of_files
 from hico_core.transfer.manifest import ManifestRow, read_manifest
 from hico_core.transfer.tad import (
     Toolkit,

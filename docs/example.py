@@ -1,0 +1,32 @@
+"""From a folder of videos to a picture of what is like what: `python example.py VIDEOS`, then look at matches.png."""
+
+import sys
+from pathlib import Path
+
+from hico_core import FeatureExtractor, build_index, extract_features, pretrain, split_videos
+from hico_core.config import load_config
+from hico_core.transfer.manifest import require_features
+from hico_core.transfer.match_sheet import write_sheet
+from hico_core.transfer.retrieval import search
+
+
+def main(videos: Path) -> None:
+    """Split, index, pretrain a small encoder, extract features, and look for the first video among all of them."""
+    split_videos(videos)
+    print(build_index())
+    # A small encoder for a few minutes on a CPU; pretrain() alone is the paper's, for hours on a GPU.
+    settings = ["model.encoder=s3dg-tiny", "train.batch_size=4", "train.epochs=20", "optim.warmup_epochs=1"]
+    run = pretrain(load_config(overrides=settings), on_step=lambda step: print(step.step, step.loss))
+    extract_features(checkpoint=run.encoder)
+
+    query = next(path for path in sorted(videos.iterdir()) if path.suffix == ".mp4")
+    extractor = FeatureExtractor.from_checkpoint(run.encoder)
+    features = extractor.extract(query)
+    folder = Path("hico-data/features") / run.run_dir.name
+    others = [row for row in require_features(folder).values() if row.video_id != query.stem]
+    matches = search(features.array, features.times[:, 0], folder, others, top=10)
+    write_sheet(Path("matches.png"), query, matches, window_seconds=extractor.grid.window / 15)
+
+
+if __name__ == "__main__":  # the loader's processes import this file
+    main(Path(sys.argv[1]))
