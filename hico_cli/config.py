@@ -1,5 +1,7 @@
 """`hico config`: what recipes there are, what they hold, how they differ, and whether a file is right."""
 
+import difflib
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from hico_core.interop.finetuning_keys import AuthorsFinetuning
     from hico_core.interop.pretraining_keys import AuthorsConfig
 
+logger = logging.getLogger(__name__)
+
 config = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Recipes: list, show, compare and check configurations."
 )
@@ -28,7 +32,10 @@ def load_named(name: str) -> "Config | FinetuneConfig":
 
     if name in preset_names():
         return load_pretraining(name)
-    return finetuning_preset(name) if name in finetuning_preset_names() else _load_file(Path(name))[0]
+    if name in finetuning_preset_names():
+        return finetuning_preset(name)
+    _require_file(name)
+    return _load_file(Path(name))[0]
 
 
 def load_pretraining(name: str) -> "Config":
@@ -36,7 +43,24 @@ def load_pretraining(name: str) -> "Config":
     from hico_core.config import preset, preset_names
     from hico_core.interop.pretraining_keys import load_any_config
 
-    return preset(name) if name in preset_names() else load_any_config(Path(name), base="hacs-hico-s")[0]
+    if name in preset_names():
+        return preset(name)
+    _require_file(name)
+    return load_any_config(Path(name), base="hacs-hico-s")[0]
+
+
+def _require_file(name: str) -> None:
+    """Check that what is no recipe is a file.
+
+    Raises:
+        UsageError: it is not; names the recipe that is written most like it.
+
+    """
+    from hico_core.config import finetuning_preset_names, preset_names
+
+    if not Path(name).exists():
+        (near,) = difflib.get_close_matches(name, [*preset_names(), *finetuning_preset_names()], n=1, cutoff=0)
+        raise UsageError(f"{name}: neither a recipe nor a file; the nearest recipe is {near} (`hico config list`)")
 
 
 def _load_file(path: Path) -> "tuple[Config | FinetuneConfig, AuthorsConfig | AuthorsFinetuning | None]":
@@ -93,4 +117,5 @@ def complain_about(notes: "Sequence[str]", ignored: "Sequence[str]", path: Path)
     for note in notes:
         complain(f"{path}: {note}")
     if ignored:
-        complain(f"{path}: ignored, without a meaning here: {', '.join(ignored)}")
+        complain(f"{path}: {len(ignored)} of its keys mean nothing here and are ignored (`hico --debug` lists them)")
+        logger.debug("%s: ignored: %s", path, ", ".join(ignored))

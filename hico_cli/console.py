@@ -9,11 +9,16 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from hico_core.errors import Interrupted
 
 if TYPE_CHECKING:
     from hico_core.corpus.events import VideoEvent
     from hico_core.training.stopping import StopRequest
+
+# Characters of a wrong value that are shown.
+_LONGEST_VALUE = 80
 
 # (how much is done, what happened in words, the same for programs)
 Report = Callable[[float, str, dict[str, Any]], None]
@@ -53,6 +58,25 @@ def complain(text: str, *, of_all: bool = False) -> None:
     if rank == "0" or of_all:
         who = "" if rank == "0" else f"process {rank}: "
         print(f"hico: {who}{_one_line(text)}", file=sys.stderr, flush=True)
+
+
+def describe_usage_error(error: typer.TyperException) -> str:
+    """One line for a mistake on the command line: what was typed, why it is wrong, and where to look."""
+    from pydantic import ValidationError
+
+    from hico_core.config.explain import what_is_wrong
+
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "hico"
+    parameter = getattr(error, "param", None)
+    where = getattr(error, "param_hint", None) or (parameter.opts[0] if parameter else "")
+    why = str(getattr(error, "message", "")).rstrip(".")
+    if isinstance(error.__cause__, ValidationError):
+        problem = error.__cause__.errors()[0]
+        where, why = f"{where} {str(problem['input'])[:_LONGEST_VALUE]}", what_is_wrong(problem).rstrip(".")
+    elif not isinstance(error, typer.BadParameter) or not why:
+        where, why = "", error.format_message().rstrip(".")
+    return (f"{where}: " if where else "") + f"{why} (`{command} -h` lists what there is)"
 
 
 def _one_line(text: str) -> str:

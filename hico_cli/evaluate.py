@@ -8,7 +8,7 @@ import typer
 from hico_cli.console import complain, noting_signals, progress, result
 from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import Device, Json, Nproc, Root, is_first_process, resume_in_processes
-from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate, require_reachable
+from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
 
 if TYPE_CHECKING:
     from hico_core.transfer.evaluate import Evaluation
@@ -40,8 +40,7 @@ def evaluate(
         raise typer.BadParameter(f"{len(test)} lists for {len(runs)} runs; give a list a run", param_hint="--list")
     if output and len(runs) > 1:
         raise typer.BadParameter("is for one run; of several, each has its own folder", param_hint="--output")
-    place = locate(root)
-    require_reachable(place)
+    place = locate_root(root)
     resume_in_processes(nproc, resume=False)
     from hico_core.transfer.evaluate import checkpoint_of
     from hico_core.transfer.evaluate import evaluate as run_test

@@ -22,7 +22,8 @@ from hico_cli.options import (
     read_size,
     require_file_name_part,
 )
-from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate, require_reachable
+from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate_root
+from hico_core.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,11 +141,10 @@ def extract_features(
         require_hdf5()
     if packed and shard:
         raise typer.BadParameter("needs all videos; run the command once more without --shard", param_hint="--format")
-    place = locate(root)
-    require_reachable(place)
+    place = locate_root(root)
     checkpoint = checkpoint or newest_encoder(local_part(place))
     folder = place / "features" / (name or features_name(checkpoint))
-    jobs = _jobs(inputs, place, id_rule=id_rule, recursive=recursive, read=read_from)
+    jobs = _jobs(inputs, place, id_rule=id_rule, recursive=recursive, read=read_from or "clips")
     if nproc > 1 and not dry_run:
         shards = (part or Shard(1, 1)).split(nproc)
         total = len(part_of(jobs, part))
@@ -169,6 +169,8 @@ def extract_features(
 
         _tell_plan(rehearse_extraction(jobs, extractor=extractor, cache=cache, files=files, workers=workers), json)
         return
+    if read_from is None and any(job.source.clips for job in jobs) and (part is None or part.number == 1):
+        complain("reading the clips that the index names; --from sources reads the videos that they were cut from")
     meter = Meter()
     with (
         raising_on_signals("stopped; the same command goes on"),
@@ -208,7 +210,7 @@ def _jobs(
     *,
     id_rule: Literal["stem", "relpath"],
     recursive: bool,
-    read: "ReadFrom | None",
+    read: "ReadFrom",
 ) -> "list[FeatureJob]":
     from hico_core.corpus.index import read_index_table
     from hico_core.data.videos import COLUMNS, IndexedVideos
@@ -216,10 +218,7 @@ def _jobs(
 
     if inputs:
         return jobs_of_files(find_videos(inputs, id_rule=id_rule, recursive=recursive))
-    jobs = jobs_of_index(IndexedVideos(read_index_table(place, columns=COLUMNS), root=place), read=read or "clips")
-    if read is None and any(job.source.clips for job in jobs):
-        complain("reading the clips that the index names; --from sources reads the videos that they were cut from")
-    return jobs
+    return jobs_of_index(IndexedVideos(read_index_table(place, columns=COLUMNS), root=place), read=read)
 
 
 def _extract_in_processes(
@@ -277,20 +276,21 @@ def _speed(meter: "Meter") -> str:
 
 def _tell(fields: dict[str, Any], folder: "Location", *, root: str, as_json: bool) -> None:
     text = (
-        f"{fields['num_extracted']} videos extracted, {fields['num_unchanged']} unchanged, {fields['num_failed']} "
-        f"failed; the features are in {folder}"
+        f"{counted(fields['num_extracted'], 'video')} extracted, {fields['num_unchanged']} unchanged, "
+        f"{fields['num_failed']} failed; the features are in {folder}"
     )
     result(text, {**fields, "manifest": str(folder / "manifest.jsonl")}, as_json=as_json)
     if fields["num_failed"]:
-        complain(f"{fields['num_failed']} videos failed: {root}/failures.jsonl")
+        complain(f"{counted(fields['num_failed'], 'video')} failed: {root}/failures.jsonl")
         raise typer.Exit(3)
 
 
 def _tell_plan(plan: "ExtractionPlan", as_json: bool) -> None:
     text = (
-        f"{plan.num_videos} videos, about {plan.num_rows} rows, {plan.num_bytes / 1e9:.3f} GB, {plan.hours:.2f} hours "
-        f"at {plan.rows_per_second:.1f} rows/s (reading a window {plan.reading_seconds * 1e3:.1f} ms in one process, "
-        f"encoding it {plan.encoding_seconds * 1e3:.1f} ms); nothing was written"
+        f"{counted(plan.num_videos, 'video')}, about {plan.num_rows} rows, {plan.num_bytes / 1e9:.3f} GB, "
+        f"{plan.hours:.2f} hours at {plan.rows_per_second:.1f} rows/s (reading a window "
+        f"{plan.reading_seconds * 1e3:.1f} ms in one process, encoding it "
+        f"{plan.encoding_seconds * 1e3:.1f} ms); nothing was written"
     )
     if plan.num_unknown:
         text += f"; {plan.num_unknown} videos whose length is not known are left out"

@@ -8,7 +8,7 @@ import typer
 from hico_cli.console import complain, result
 from hico_cli.options import Json, Root
 from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate
-from hico_core.errors import HicoError
+from hico_core.errors import HicoError, counted
 
 if TYPE_CHECKING:
     from hico_core.transfer.manifest import ManifestRow
@@ -84,7 +84,7 @@ def check(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = Fal
         complain(f"{folder / file}: {problem}")
     count = len(require_features(folder))
     result(
-        f"{folder}: {count} files in the manifest, {len(problems)} problems",
+        f"{folder}: {counted(count, 'file')} in the manifest, {counted(len(problems), 'problem')}",
         {"folder": str(folder), "num_files": count, "problems": dict(problems)},
         as_json=json,
     )

@@ -27,7 +27,8 @@ from hico_cli.options import (
     require_file_name_part,
     resume_in_processes,
 )
-from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate, require_reachable
+from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
+from hico_core.errors import counted
 
 if TYPE_CHECKING:
     from hico_core.config import FinetuneConfig
@@ -87,8 +88,7 @@ def finetune(
 
     from hico_core.corpus.lists import find_labelled_lists
 
-    place = locate(root)
-    require_reachable(place)
+    place = locate_root(root)
     if authors is None and (data_root or anno_dir):
         raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
     if authors is not None and not is_one_of_several():
@@ -155,7 +155,7 @@ def _tell(summary: "FinetuneSummary", *, root: str, as_json: bool) -> None:
         )
     fields = {**summary._asdict(), "run_dir": str(summary.run_dir), "precision": summary.precision.name}
     fields["test"] = None if tested is None else tested._asdict()
-    result(f"{summary.num_steps} steps in {summary.precision.name}; {accuracy}", fields, as_json=as_json)
+    result(f"{counted(summary.num_steps, 'step')} in {summary.precision.name}; {accuracy}", fields, as_json=as_json)
     if tested is not None and tested.num_failed:
         complain(f"{tested.num_failed} test videos failed: {root}/failures.jsonl")
         raise typer.Exit(3)

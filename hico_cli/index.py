@@ -7,7 +7,8 @@ import typer
 
 from hico_cli.console import complain, progress, raising_on_signals, result, telling
 from hico_cli.options import CacheDir, CacheSize, Ids, Json, Move, Recursive, Root, find_videos, read_size
-from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate, require_reachable
+from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate, locate_root
+from hico_core.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -65,8 +66,7 @@ def index(
     from hico_core.corpus.engine import available_cores
     from hico_core.corpus.index import build_index
 
-    place = locate(root)
-    require_reachable(place)
+    place = locate_root(root)
     if isinstance(place, Path):
         place = place.absolute()
     if check:
@@ -84,13 +84,14 @@ def index(
             base = locate(list_file).parent if data_root is None else locate(data_root)
             num_failed += intake.add_listed(list_file, base)
         summary = build_index(place, val_fraction=val_fraction)
-    left_out = f"; {summary.num_failed} videos that failed are left out" if summary.num_failed else ""
+    left_out = f"; {counted(summary.num_failed, 'video')} that failed left out" if summary.num_failed else ""
     subsets = ", ".join(f"{count} {subset}" for subset, count in sorted(summary.videos_of.items()))
     shared = f" ({subsets})" if len(summary.videos_of) > 1 else ""
-    text = f"{summary.num_clips} clips of {summary.num_videos} videos{shared} in {root}/index.parquet{left_out}"
+    sizes = f"{counted(summary.num_clips, 'clip')} of {counted(summary.num_videos, 'video')}"
+    text = f"{sizes}{shared} in {root}/index.parquet{left_out}"
     result(text, {**summary._asdict(), "index": f"{root}/index.parquet"}, as_json=json)
     if num_failed:
-        complain(f"{num_failed} videos failed: {root}/failures.jsonl")
+        complain(f"{counted(num_failed, 'video')} failed: {root}/failures.jsonl")
         raise typer.Exit(3)
 
 
@@ -100,7 +101,7 @@ def _check(root: "Location", *, as_json: bool) -> None:
     differences = list(check_files(root))
     for kind, path, detail in differences:
         complain(f"{path}: {kind}" + (f" ({detail})" if detail else ""))
-    text = f"{len(differences)} files differ from the records" if differences else "all files are as the records say"
+    text = f"{counted(len(differences), 'file')} not as recorded" if differences else "all files are as recorded"
     result(text, {"differences": [difference._asdict() for difference in differences]}, as_json=as_json)
     if differences:
         raise typer.Exit(3)

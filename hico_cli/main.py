@@ -1,5 +1,6 @@
 """`hico`: joins the commands, and turns failures into one line and an exit code."""
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ import typer
 
 from hico_cli.benchmark import benchmark
 from hico_cli.config import config
-from hico_cli.console import complain
+from hico_cli.console import complain, describe_usage_error
 from hico_cli.convert import convert
 from hico_cli.demo import demo
 from hico_cli.doctor import doctor
@@ -66,13 +67,25 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when a command fails.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Say more: a traceback where a command fails, and which keys are ignored.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    context.obj = {"debug": debug}
+    if debug:
+        logging.getLogger("hico_cli").addHandler(logging.StreamHandler())
+        logging.getLogger("hico_cli").setLevel(logging.DEBUG)
+
+
+def _tell_usage(error: typer.TyperException) -> None:
+    """Say what is wrong with what was typed; where nothing was, that is the help."""
+    text = error.format_message()
+    if "\n" in text:
+        print(text, file=sys.stderr)
+    elif tell_exit_code(error.exit_code, os.environ):
+        complain(describe_usage_error(error))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -81,7 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if was_told(os.environ):  # started again, though starting again mends nothing
         sys.exit(0)
     try:
-        app(arguments, prog_name="hico")
+        sys.exit(app(arguments, prog_name="hico", standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        _tell_usage(error)
+        sys.exit(error.exit_code)
     except ProcessLost as error:
         # The one that was lost has said why, or was killed, and all are started again.
         if not was_told(os.environ):

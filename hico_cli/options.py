@@ -42,7 +42,7 @@ AnnoDir = Annotated[
 
 Override = Annotated[list[str] | None, typer.Option("-o", "--override", help="section.key=value; may be repeated.")]
 
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Videos in a step.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Videos in a step.")]
 
 Epochs = Annotated[
     int | None, typer.Option("--epochs", min=1, help="Passes over the videos; the warm-up changes in proportion.")

@@ -31,7 +31,8 @@ from hico_cli.options import (
     require_file_name_part,
     resume_in_processes,
 )
-from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate, require_reachable
+from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate_root
+from hico_core.errors import counted
 
 if TYPE_CHECKING:
     from hico_core.config import Config
@@ -108,8 +109,7 @@ def pretrain(
 
     from hico_core.corpus.lists import find_training_list
 
-    place = locate(root)
-    require_reachable(place)
+    place = locate_root(root)
     if authors is None and (data_root or anno_dir):
         raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
     if authors is not None and not is_one_of_several():
@@ -128,12 +128,15 @@ def pretrain(
             as_json=json,
         )
 
+    lowered = ""
     names_batch = any(setting.partition("=")[0].strip() == "train.batch_size" for setting in override or [])
     if batch_size is None and config is None and not names_batch:
-        settings = _fitted(settings, place, nproc=nproc)
+        settings, lowered = _fitted(settings, place, nproc=nproc)
 
     if dry_run:
         _rehearse(settings, place, device=device, init_from=init_from, nproc=nproc, as_json=json)
+        if lowered:
+            complain(lowered)
         return
 
     resume = resume_in_processes(nproc, resume=resume)
@@ -143,6 +146,10 @@ def pretrain(
     with noting_signals() as stop, progress(base, total=total, as_json=json) as report:
 
         def on_step(metrics: "StepMetrics") -> None:
+            nonlocal lowered
+            if lowered:  # now that nothing else is wrong
+                complain(lowered)
+                lowered = ""
             report(metrics.epoch, _line(metrics, total), metrics._asdict())
 
         summary = run(
@@ -161,26 +168,26 @@ def pretrain(
         _tell(summary, as_json=json)
 
 
-def _fitted(settings: "Config", root: "Location", *, nproc: int) -> "Config":
-    """Lower a recipe's batch to the videos that there are, and say so once."""
+def _fitted(settings: "Config", root: "Location", *, nproc: int) -> "tuple[Config, str]":
+    """Lower a recipe's batch to the videos that there are; what there is to say of that, if anything."""
     from hico_core.training.loop import with_fitting_batch
     from hico_core.training.schedule import peak_learning_rate
 
     processes = int(os.environ.get("WORLD_SIZE", "1")) if is_one_of_several() else nproc
     fitted = with_fitting_batch(settings, root=root, processes=processes)
     before, now = settings.train.batch_size, fitted.train.batch_size
-    if now < before:
-        rates = [
-            peak_learning_rate(
-                base_lr=settings.optim.base_lr, videos_per_step=size, clips_per_video=settings.sampling.clips_per_video
-            )
-            for size in (before, now)
-        ]
-        complain(
-            f"the recipe's {before} videos a step are more than there are: {now} a step, and with them a peak rate of "
-            f"{rates[1]:.4g} instead of {rates[0]:.4g} (--batch-size asks for another number)"
+    if now == before:
+        return fitted, ""
+    rates = [
+        peak_learning_rate(
+            base_lr=settings.optim.base_lr, videos_per_step=size, clips_per_video=settings.sampling.clips_per_video
         )
-    return fitted
+        for size in (before, now)
+    ]
+    return fitted, (
+        f"the recipe's {before} videos a step are more than there are: {now} a step, and with them a peak rate of "
+        f"{rates[1]:.4g} instead of {rates[0]:.4g} (--batch-size asks for another number)"
+    )
 
 
 def _rehearse(
@@ -220,13 +227,13 @@ def _tell(summary: "RunSummary", *, as_json: bool) -> None:
         if summary.first_loss == summary.last_loss:  # there were not more than go into such a mean
             losses = f", mean loss {summary.first_loss:.4f}"
     knn = "" if summary.knn_accuracy is None else f", kNN accuracy {summary.knn_accuracy:.1%}"
-    how = f"{summary.num_steps} steps in {summary.precision.name} ({summary.precision.reason})"
+    how = f"{counted(summary.num_steps, 'step')} in {summary.precision.name} ({summary.precision.reason})"
     fields = {**summary._asdict(), "run_dir": str(summary.run_dir), "encoder": str(summary.encoder)}
     fields["precision"] = summary.precision.name
     result(f"{how}{losses}{knn}; the encoder is {summary.encoder}", fields, as_json=as_json)
     if summary.collapsed:
         complain(
-            f"after {summary.num_steps} steps, all clips still get nearly the same embedding, so features of this "
-            "encoder will hardly tell videos apart; train longer (--epochs), or, where the spread of the embeddings "
-            f"fell during training (hico report {summary.run_dir}), with a lower optim.base_lr"
+            f"after {counted(summary.num_steps, 'step')}, all clips still get nearly the same embedding, so "
+            "features of this encoder will hardly tell videos apart; train longer (--epochs), or, where the "
+            f"spread of the embeddings fell during training (hico report {summary.run_dir}), with a lower optim.base_lr"
         )

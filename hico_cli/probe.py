@@ -10,7 +10,7 @@ from hico_cli.console import progress, raising_on_signals, result
 from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import CacheDir, CacheSize, Device, Json, Root, read_size
-from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate, require_reachable
+from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,8 +61,7 @@ def probe(
 
     if len(train or []) != len(test or []):
         raise typer.BadParameter(f"{len(test or [])} lists, but --train has {len(train or [])}", param_hint="--test")
-    place = locate(root)
-    require_reachable(place)
+    place = locate_root(root)
     rows_of: Callable[[Sequence[LabelledVideo]], LabelledRows]
     if features is None:
         encoder = checkpoint or newest_encoder(local_part(place))

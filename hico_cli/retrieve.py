@@ -9,7 +9,7 @@ from hico_cli.console import result
 from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import Device, Json, Root
-from hico_core.corpus.addresses import DEFAULT_ROOT, absolute, locate
+from hico_core.corpus.addresses import DEFAULT_ROOT, absolute, locate_root
 
 if TYPE_CHECKING:
     from hico_core.transfer.manifest import ManifestRow
@@ -62,7 +62,7 @@ def retrieve(
     from hico_core.transfer.retrieval import retrieval
 
     assert protocol is not None
-    place = locate(root)
+    place = locate_root(root)
     sides = [
         rows_from_folder(
             folder,

@@ -14,7 +14,7 @@ from hico_cli.options import Device, Json, Root, require_file_name_part
 from hico_cli.pretrain import pretrain
 from hico_cli.report import report
 from hico_cli.split import split
-from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate, require_reachable
+from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate_root
 
 _SOME_FAILED = 3
 
@@ -35,8 +35,7 @@ def run(
     Stopped, the same command goes on. Exit code 3: some videos failed; the others were enough.
     """
     require_file_name_part(name, option="--name")
-    place = locate(root)
-    require_reachable(place)
+    place = locate_root(root)
     failures: list[int] = []
     with _noting_failures(failures):
         split(inputs, root=root, json=json)

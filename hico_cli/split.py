@@ -18,7 +18,8 @@ from hico_cli.options import (
     read_shard,
     read_size,
 )
-from hico_core.corpus.addresses import DEFAULT_ROOT, locate, require_reachable
+from hico_core.corpus.addresses import DEFAULT_ROOT, locate, locate_root
+from hico_core.errors import counted
 
 if TYPE_CHECKING:
     from hico_core.corpus.events import Summary
@@ -86,13 +87,12 @@ def split(
     from hico_core.corpus.records import PROFILES
     from hico_core.corpus.split import SplitPolicy, split_videos
 
-    place = locate(root)
-    require_reachable(place)
+    place = locate_root(root)
     if status:
         _print_status(str(root), as_json=json)
         return
     if not inputs:
-        raise typer.BadParameter("name some videos, or folders of them", param_hint="INPUTS")
+        raise typer.BadParameter("name videos, or folders of them", param_hint="INPUTS")
     changes = {
         "short_side": short_side,
         "fps": fps,
@@ -135,15 +135,15 @@ def split(
 
 def _tell(summary: "Summary", *, root: str, folder: str, as_json: bool) -> None:
     text = (
-        f"{summary.num_done} videos split, {summary.num_unchanged} unchanged, {summary.num_failed} failed; "
-        f"{summary.num_parts} clips in {folder}"
+        f"{counted(summary.num_done, 'video')} split, {summary.num_unchanged} unchanged, {summary.num_failed} failed; "
+        f"{counted(summary.num_parts, 'clip')} in {folder}"
     )
     names = {"num_done": "num_split", "num_parts": "num_clips"}
     fields = {names.get(name, name): value for name, value in summary._asdict().items()}
     result(text, {**fields, "folder": folder}, as_json=as_json)
     if summary.num_failed:
         before = f", {summary.num_failed_before} of them before (--retry-failed)" if summary.num_failed_before else ""
-        complain(f"{summary.num_failed} videos failed{before}: {root}/failures.jsonl")
+        complain(f"{counted(summary.num_failed, 'video')} failed{before}: {root}/failures.jsonl")
         raise typer.Exit(3)
 
 
@@ -166,7 +166,7 @@ def _validated(settings: dict[str, object]) -> "SplitOptions":
     except ValidationError as error:
         problem = error.errors()[0]
         option = "--" + str(problem["loc"][0]).replace("_", "-")
-        raise typer.BadParameter(f"{problem['input']}: {what_is_wrong(problem)}", param_hint=option) from error
+        raise typer.BadParameter(what_is_wrong(problem), param_hint=f"{option} {problem['input']}") from None
 
 
 def _print_status(root: str, *, as_json: bool) -> None:

@@ -7,6 +7,11 @@ from pathlib import Path
 _STDERR_TAIL = 20
 
 
+def counted(number: int, noun: str) -> str:
+    """1, "video" -> "1 video"; 3, "video" -> "3 videos"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 class HicoError(Exception):
     """A failure that a person can act on; the command line prints it as one line."""
 

@@ -57,6 +57,23 @@ def absolute(path: Location) -> Location:
     return path.parent.resolve() / path.name if isinstance(path, Path) else path
 
 
+def locate_root(text: "str | Location") -> Location:
+    """A workspace by its name, which is looked at before any work is done.
+
+    Raises:
+        UsageError: it is a file, or in one.
+        HicoError: its bucket cannot be reached.
+
+    """
+    root = locate(text)
+    require_reachable(root)
+    if isinstance(root, Path):
+        existing = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+        if not existing.is_dir():
+            raise UsageError(f"--root {root}: {existing} is a file; name a folder, which is made if it is missing")
+    return root
+
+
 def absolute_root(root: "Location | str") -> Location:
     """A workspace by its name, from the root of the disk if it is local, as it stands in what is written there."""
     place = locate(root)

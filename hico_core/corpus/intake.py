@@ -36,7 +36,7 @@ from hico_core.corpus.records import (
     source_file,
 )
 from hico_core.corpus.workspace import Shard, make_temporary, opened_workspace, sweep
-from hico_core.errors import BadVideo, HicoError
+from hico_core.errors import BadVideo, HicoError, counted
 
 logger = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ def take_one(
         except BadVideo as bad:
             failure = Failure(stage=bad.stage, error=bad.reason, stderr_tail=bad.stderr_tail)
             if before is not None and not before.failure:
-                kept = f"; the {len(before.clips)} clips that it has stay as they are"
+                kept = f"; what it has, {counted(len(before.clips), 'clip')}, stays as it is"
                 failure = failure.model_copy(update={"error": failure.error + kept})
                 return Taken(candidate, before, failure)
             record = record.model_copy(update={"failure": failure})

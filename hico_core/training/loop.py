@@ -32,7 +32,7 @@ from hico_core.data.loader import (
 )
 from hico_core.data.sampling import clip_span_seconds
 from hico_core.data.videos import COLUMNS, IndexedVideos
-from hico_core.errors import HicoError, UsageError
+from hico_core.errors import HicoError, UsageError, counted
 from hico_core.interop.checkpoints import load_exactly, read_backbone_state
 from hico_core.model.encoders import embedding_dim, hico_model
 from hico_core.model.hico import HicoModel
@@ -156,9 +156,10 @@ def training_videos(config: Config, *, root: Location, processes: int) -> Indexe
     short = f" ({videos.num_short} shorter than one clip, {span:.2f} s, left out)" if videos.num_short else ""
     largest = len(videos) // processes * processes
     if largest < 2:
+        in_processes = f" in {processes} processes" if processes > 1 else ""
         raise HicoError(
-            f"{root}: has {len(videos)} training videos{short}, too few to compare with each other in {processes} "
-            f"process{'es' if processes > 1 else ''}; add videos with `hico split`, and run `hico index` again"
+            f"{root}: has {counted(len(videos), 'training video')}{short}, too few to compare with each other"
+            f"{in_processes}; add videos with `hico split`, and run `hico index` again"
         )
     if batch_size > largest:
         raise HicoError(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from authors_files import write_config
-from commands import assert_one_line, hico
+from commands import assert_one_line, hico, hico_process
 from made_videos import numbered_video
 
 from hico_core.config import load_config
@@ -92,4 +92,5 @@ def test_config_shows_what_it_becomes(tmp_path: Path) -> None:
     lines = hico("config", "diff", "hacs-hico-l", config).stdout.splitlines()
     assert sorted(lines) == ["data.workers: None -> 4", "optim.scale_lr: global -> authors"]
     done = hico("config", "validate", config)
-    assert done.returncode == 0 and "is in order" in done.stdout and "ignored" in done.stderr
+    assert done.returncode == 0 and "is in order" in done.stdout and "OSS.ENABLE" not in done.stderr
+    assert "OSS.ENABLE" in hico_process("--debug", "config", "validate", config, root=tmp_path).stderr

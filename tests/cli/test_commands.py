@@ -193,7 +193,7 @@ def test_some_failed(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     done = hico("split", videos / "-dash.mp4", tmp_path / "text.mp4", "--root", tmp_path / "root")
     assert done.returncode == 3
-    assert "1 videos split, 0 unchanged, 1 failed" in done.stdout
+    assert "1 video split, 0 unchanged, 1 failed" in done.stdout
     assert "text.mp4: cannot be opened as a video" in done.stderr
     (failure,) = [json.loads(line) for line in (tmp_path / "root/failures.jsonl").read_text().splitlines()]
     assert failure["source"] == str(tmp_path / "text.mp4")
@@ -249,7 +249,7 @@ def test_one_line_for_each_mistake(root: Path, videos: Path, tmp_path: Path) -> 
     done = hico("extract-features", "--checkpoint", videos / "-dash.mp4", root=root)
     assert_one_line(done, 1, "-dash.mp4: not a checkpoint")
     (tmp_path / "file").write_text("")
-    assert_one_line(hico("split", videos, "--root", tmp_path / "file" / "root"), 1, "Not a directory")
+    assert_one_line(hico("split", videos, "--root", tmp_path / "file" / "root"), 2, "file is a file; name a folder")
     if not torch.cuda.is_available():
         assert_one_line(hico("pretrain", "--device", "cuda", *TINY, root=root), 2, "--device cuda")
 

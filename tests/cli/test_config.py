@@ -54,4 +54,6 @@ def test_what_is_wrong_is_one_line(text: str, parts: list[str], tmp_path: Path) 
 
 
 def test_a_recipe_that_is_not_there() -> None:
-    assert_one_line(hico("config", "show", "hacs-hico-xl"), 2, "hacs-hico-xl: cannot be read")
+    assert_one_line(
+        hico("config", "show", "hacs-hico-xl"), 2, "hacs-hico-xl: neither a recipe nor a file", "hacs-hico-l"
+    )

@@ -34,4 +34,4 @@ def test_nothing_to_run_on_is_one_line(tmp_path: Path) -> None:
     numbered_video(tmp_path / "one/a.mp4", seconds=3)
     done = hico("run", tmp_path / "one", root=tmp_path / "one-root")
     assert done.returncode == 1
-    assert "has 1 training videos, too few to compare with each other" in done.stderr.splitlines()[-1]
+    assert "has 1 training video, too few to compare with each other" in done.stderr.splitlines()[-1]

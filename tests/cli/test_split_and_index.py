@@ -27,7 +27,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (["split", "nowhere"], 2, ["nowhere: no such file or folder"]),
         (["split", "empty"], 2, ["empty: no video files in this folder"]),
-        (["split", "videos", "--root", "videos/a.mp4"], 1, ["videos/a.mp4"]),
+        (["split", "videos", "--root", "videos/a.mp4"], 2, ["videos/a.mp4 is a file"]),
         (["split", "videos", "other"], 1, ["/a.mp4 and ", "other/a.mp4 have one id, 'a'"]),
         (["split", "videos", "--min-free", "900000TB"], 1, ["--min-free keeps", "free some space"]),
         (["split", "videos", "--engine", "ray", "--ray-address", "127.0.0.1:1"], 1, ["127.0.0.1:1: cannot join"]),
@@ -88,7 +88,9 @@ def test_failures_are_told_once_more_and_tried_again_when_asked(videos: Path, tm
     broken = tmp_path / "broken.mp4"
     broken.write_text("no video")
     inputs = [videos / "a.mp4", broken]
-    assert_one_line(Done(3, "", hico("split", *inputs, root=tmp_path / "root").stderr.splitlines()[-1]), 3, "1 videos")
+    assert_one_line(
+        Done(3, "", hico("split", *inputs, root=tmp_path / "root").stderr.splitlines()[-1]), 3, "1 video failed"
+    )
     done = hico("split", *inputs, root=tmp_path / "root")
     assert done.returncode == 3
     assert "1 of them before (--retry-failed)" in done.stderr.splitlines()[-1]
@@ -112,7 +114,7 @@ def test_profiles_and_options(videos: Path, tmp_path: Path) -> None:
 
 def test_check_names_what_differs(videos: Path, tmp_path: Path) -> None:
     split(videos, tmp_path)
-    assert hico("index", "--check", root=tmp_path).stdout == "all files are as the records say\n"
+    assert hico("index", "--check", root=tmp_path).stdout == "all files are as recorded\n"
     (tmp_path / "train/v_a_0000000_0005000.mp4").unlink()
     done = hico("index", "--check", root=tmp_path)
     assert done.returncode == 3

@@ -118,7 +118,7 @@ def test_a_failure_keeps_the_clips_that_were_there(
         spoil(one / "a.mp4")
     summary, (event,) = split(one / "a.mp4", root, options, policy)
     assert (summary.num_failed, event.outcome) == (1, "failed")
-    assert said in event.note and "the 2 clips that it has stay as they are" in event.note
+    assert said in event.note and "what it has, 2 clips, stays as it is" in event.note
     assert clips_of(root) == before and len(before) == 2
     assert read_record(root, "a") == record
     (line,) = read_failures(root)
