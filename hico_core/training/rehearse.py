@@ -1,5 +1,6 @@
 """What a run would be, measured on a step of one process, with nothing written."""
 
+import math
 import resource
 import sys
 import time
@@ -10,7 +11,7 @@ import torch
 
 from hico_core.config import Config
 from hico_core.corpus.addresses import Location
-from hico_core.data.loader import Position
+from hico_core.data.loader import PlannedStep, Position
 from hico_core.errors import HicoError
 from hico_core.training.cost import measure_cost
 from hico_core.training.distributed import World
@@ -25,6 +26,9 @@ from hico_core.training.loop import (
 )
 from hico_core.training.schedule import peak_learning_rate
 from hico_core.training.step import describe_batch, train_step
+
+# Enough to tell how fast clips are read, and a matter of seconds.
+_VIDEOS_READ = 4
 
 
 class Rehearsal(NamedTuple):
@@ -41,13 +45,16 @@ class Rehearsal(NamedTuple):
     processes: int
     batch_bytes: int  # of one process, as all that follow
     checkpoint_bytes: int
+    checkpoints_bytes: int  # of all that are kept at the end: one every train.checkpoint_epochs, and the last two
     peak_lr: float
     workers: int
     device: str
     precision: Precision
     loss: float
     step_seconds: float  # without waiting for clips and without the exchange with other processes
-    hours: float  # of all steps at that speed
+    step_clips_per_second: float  # of one process, at that speed
+    reader_clips_per_second: float  # what its reading processes give it, if each has a core of its own
+    hours: float  # of all steps, at the lower one of these two
     peak_memory_bytes: int
 
 
@@ -77,6 +84,7 @@ def rehearse(
     batches = batches_from(Position(), config, parts, World(size=processes))
     plan, batch = next(batches)
     batches.close()
+    read_seconds = _read_seconds(parts, plan)
     lr = learning_rate_at(plan.epoch, config, parts.peak_lr)
     losses, step_seconds = [], 0.0
     for _ in range(2):  # the first step sets up what all others find
@@ -92,6 +100,11 @@ def rehearse(
     everything = sum(p.numel() for p in parts.model.parameters())
     cost = measure_cost(parts.model.backbone, num_frames=config.data.num_frames, size=config.data.crop_size)
     steps_per_epoch = len(parts.videos) / config.train.batch_size
+    clips_per_second = len(batch.draws) / step_seconds
+    read_per_second = max(parts.workers, 1) / read_seconds
+    if not parts.workers:  # which reads and computes in turn
+        clips_per_second = 1 / (1 / clips_per_second + read_seconds)
+    checkpoint_bytes = _checkpoint_bytes(parts)
     return Rehearsal(
         num_videos=len(parts.videos),
         num_short_videos=parts.videos.num_short,
@@ -103,7 +116,8 @@ def rehearse(
         activation_mb_per_clip=cost.activation_mb_per_clip,
         processes=processes,
         batch_bytes=clips.nbytes,
-        checkpoint_bytes=_checkpoint_bytes(parts),
+        checkpoint_bytes=checkpoint_bytes,
+        checkpoints_bytes=checkpoint_bytes * (math.ceil(config.train.epochs / config.train.checkpoint_epochs) + 2),
         peak_lr=peak_learning_rate(
             base_lr=config.optim.base_lr,
             videos_per_step=config.train.batch_size,
@@ -115,9 +129,25 @@ def rehearse(
         precision=parts.precision,
         loss=losses[0],
         step_seconds=step_seconds,
-        hours=step_seconds * steps_per_epoch * config.train.epochs / 3600,
+        step_clips_per_second=clips_per_second,
+        reader_clips_per_second=read_per_second,
+        hours=_hours(config, parts, min(clips_per_second, read_per_second) * processes),
         peak_memory_bytes=_peak_memory_bytes(parts.device),
     )
+
+
+def _read_seconds(parts: Prepared, plan: PlannedStep) -> float:
+    """What a clip takes to be read, decoded and cut, in this process; the first video only opens what is needed."""
+    first, *rest = [plan.requests[number % len(plan.requests)] for number in range(1 + _VIDEOS_READ)]
+    parts.dataset[first]
+    began = time.process_time()
+    num_clips = sum(len(parts.dataset[request].crops) for request in rest)
+    return (time.process_time() - began) / max(num_clips, 1)
+
+
+def _hours(config: Config, parts: Prepared, clips_per_second: float) -> float:
+    num_clips = len(parts.videos) * config.sampling.clips_per_video * config.train.epochs
+    return num_clips / clips_per_second / 3600
 
 
 def _checkpoint_bytes(parts: Prepared) -> int:
