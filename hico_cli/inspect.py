@@ -23,15 +23,19 @@ def inspect(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Describe a checkpoint, or draw the clips of some videos before and after augmentation."""
+    """Describe a checkpoint; or a workspace, with a picture of some clips before and after augmentation."""
     place = locate(target)
     if isinstance(place, Path) and not place.is_dir():
         _describe(place, as_json=json)
         return
     require_reachable(place)
+    from hico_core.report.facts import read_corpus
+
+    facts = read_corpus(place).summary()
     picture = output or local_part(place) / "samples.png"
     _draw(place, picture, samples=samples, at=at, recipe=recipe, seed=seed)
-    result(str(picture), {"picture": str(picture)}, as_json=json)
+    lines = [f"{name}: {value}" for name, value in facts.items()]
+    result("\n".join([*lines, f"picture: {picture}"]), {**facts, "picture": str(picture)}, as_json=json)
 
 
 def _describe(path: Path, *, as_json: bool) -> None:

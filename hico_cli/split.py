@@ -22,8 +22,13 @@ from hico_core.corpus.addresses import DEFAULT_ROOT, locate, locate_root
 from hico_core.errors import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hico_core.corpus.addresses import Location
     from hico_core.corpus.events import Summary
+    from hico_core.corpus.ids import Source
     from hico_core.corpus.records import SplitOptions
+    from hico_core.corpus.split import SplitPolicy
 
 
 def split(
@@ -77,6 +82,10 @@ def split(
     min_free: Annotated[str, typer.Option(metavar="SIZE", help="Stop when less disk is free.")] = "1GB",
     cache_dir: CacheDir = None,
     status: Annotated[bool, typer.Option("--status", help="Only tell what ROOT's records say.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Split some videos into a temporary folder; tell minutes, GB and hours of all."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Split videos into clips of 5 s that hold each frame exactly once, in ROOT/train (or val, test).
@@ -106,6 +115,19 @@ def split(
     options = _validated(base | {key: value for key, value in changes.items() if value is not None})
     part = read_shard(shard) if shard else None
     sources = find_videos(inputs, id_rule=id_rule, recursive=recursive)
+    policy = SplitPolicy(
+        verify=verify,
+        on_corrupt=on_corrupt,
+        checksum=checksum,
+        force=force,
+        retry_failed=retry_failed,
+        move=move,
+        timeout_seconds=timeout,
+        min_free_bytes=read_size(min_free),
+    )
+    if dry_run:
+        _rehearse(sources, place, options, policy, workers=workers, as_json=json)
+        return
     with (
         raising_on_signals("stopped; the same command goes on"),
         progress("split", total=len(sources), as_json=json) as report,
@@ -116,21 +138,35 @@ def split(
             options=options,
             workers=workers,
             on_event=telling(report, done="split", parts="clips"),
-            policy=SplitPolicy(
-                verify=verify,
-                on_corrupt=on_corrupt,
-                checksum=checksum,
-                force=force,
-                retry_failed=retry_failed,
-                move=move,
-                timeout_seconds=timeout,
-                min_free_bytes=read_size(min_free),
-            ),
+            policy=policy,
             shard=part,
             cache_folder=cache_dir,
             ray_address=None if engine == "local" else ray_address or os.environ.get("RAY_ADDRESS") or "local",
         )
     _tell(summary, root=root, folder=f"{root}/{subset}", as_json=json)
+
+
+def _rehearse(
+    sources: "Sequence[Source]",
+    root: "Location",
+    options: "SplitOptions",
+    policy: "SplitPolicy",
+    *,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    from hico_core.corpus.engine import available_cores
+    from hico_core.corpus.split_rehearsal import rehearse_split
+
+    with raising_on_signals("stopped; nothing was written"):
+        plan = rehearse_split(sources, root=root, options=options, policy=policy, workers=workers or available_cores())
+    failed = f", of which {plan.num_sampled_failed} failed" if plan.num_sampled_failed else ""
+    text = (
+        f"{counted(plan.num_videos, 'video')} to split, {plan.num_unchanged} unchanged; about "
+        f"{plan.minutes:.1f} minutes of video, {plan.clip_bytes / 1e9:.3f} GB of clips, {plan.hours:.2f} hours with "
+        f"{counted(plan.workers, 'worker')}, as measured on {plan.num_sampled}{failed}; nothing was written"
+    )
+    result(text, plan._asdict(), as_json=as_json)
 
 
 def _tell(summary: "Summary", *, root: str, folder: str, as_json: bool) -> None:

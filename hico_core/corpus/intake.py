@@ -273,7 +273,7 @@ def _require_free_names(
             )
 
 
-def _plan(
+def plan_intake(
     candidates: Iterable[Candidate], *, root: Location, rules: Rules, tally: Tally
 ) -> Iterator[VideoEvent | Candidate]:
     """Go through all videos before any work is done: those that are dealt with already, and those that are to do.
@@ -351,7 +351,7 @@ def take_in(
         sweep(scratch, alone=alone)
         work = partial(take_one, root=root, scratch=scratch, rules=rules, make=make)
         try:
-            planned = list(_plan(candidates, root=root, rules=rules, tally=tally))
+            planned = list(plan_intake(candidates, root=root, rules=rules, tally=tally))
             yield from (event for event in planned if isinstance(event, VideoEvent))
             todo = [candidate for candidate in planned if isinstance(candidate, Candidate)]
             if ray_address is None:

@@ -22,11 +22,14 @@ _TILE = 112  # pixels, the height of a frame in the picture
 _TEXT = 14  # pixels, the height of a line of text
 _GAP = 6
 _CROP_COLOUR = (255, 60, 0)
+_LINE_COLOUR = (128, 128, 128)
+_LEAST_WIDTH = 640  # pixels, in which the words of the head have room
 
 
 class ClipPreview(NamedTuple):
     """One clip, as some of its frames."""
 
+    video_id: str
     title: str
     before: list[Image.Image]  # whole frames, the crop drawn on them
     after: list[Image.Image]
@@ -97,9 +100,8 @@ def _rows(
         made = apply_augmentation([crop], [draw], size=data.crop_size, mean=augment.mean, std=augment.std)[0]
         after = ((made * augment.std + augment.mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 3, 0)
         title = f"{sample.video_id}  clip {number}: {window[0]:.2f} to {window[1]:.2f} s"
-        rows.append(
-            ClipPreview(title, [_framed(frame, draw) for frame in _some(frames)], [_image(f) for f in _some(after)])
-        )
+        before = [_framed(frame, draw) for frame in _some(frames)]
+        rows.append(ClipPreview(sample.video_id, title, before, [_image(frame) for frame in _some(after)]))
     return rows
 
 
@@ -122,16 +124,26 @@ def _framed(frame_HWC: Tensor, draw: AugmentDraw) -> Image.Image:
 
 
 def contact_sheet(rows: Sequence[ClipPreview]) -> Image.Image:
-    """A row a clip under its title: frames as they are, with the crop, then as the model gets them."""
+    """A row a clip under its title: frames as they are, with the crop, then as the model gets them.
+
+    A line stands between two videos. Frames keep their shape: those of portrait videos are narrow.
+    """
     before_width = max(sum(picture.width for picture in row.before) for row in rows)
+    after_left = before_width + 4 * _GAP
     after_width = max(sum(picture.width for picture in row.after) for row in rows)
     height = _TEXT + _TILE + _GAP
-    sheet = Image.new("RGB", (before_width + 4 * _GAP + after_width, height * len(rows)), "white")
+    head = 2 * _TEXT + _GAP
+    sheet = Image.new("RGB", (max(after_left + after_width, _LEAST_WIDTH), head + height * len(rows)), "white")
     pen = ImageDraw.Draw(sheet)
+    pen.text((_GAP, 0), f"What training sees: {_FRAMES} frames of each clip, in the order of time", fill="black")
+    pen.text((_GAP, _TEXT), "as in the video; what lies in the red square is cut out", fill="black")
+    pen.text((after_left, _TEXT), "after augmentation, as the encoder gets it", fill="black")
     for number, row in enumerate(rows):
-        top = number * height
+        top = head + number * height
+        if number == 0 or row.video_id != rows[number - 1].video_id:
+            pen.line((0, top - _GAP // 2, sheet.width, top - _GAP // 2), fill=_LINE_COLOUR)
         pen.text((_GAP, top), row.title, fill="black")
-        for left, pictures in ((0, row.before), (before_width + 4 * _GAP, row.after)):
+        for left, pictures in ((0, row.before), (after_left, row.after)):
             for picture in pictures:
                 sheet.paste(picture, (left, top + _TEXT))
                 left += picture.width

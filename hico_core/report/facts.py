@@ -22,6 +22,10 @@ from hico_core.errors import HicoError, UsageError
 _MOST_POINTS = 600
 
 
+# Of the sizes of pictures, in a summary.
+_SIZES_NAMED = 5
+
+
 class CorpusFacts(NamedTuple):
     """What a workspace holds."""
 
@@ -39,6 +43,24 @@ class CorpusFacts(NamedTuple):
     def hours(self) -> float:
         """Of all videos together."""
         return float(self.durations.sum() / 3600)
+
+    def summary(self) -> dict[str, str]:
+        """The same in a few lines."""
+        shortest, median, longest = np.quantile(self.durations, [0, 0.5, 1])
+        slowest, usual, fastest = np.quantile(self.rates, [0, 0.5, 1])
+        sizes = ", ".join(f"{size}: {count}" for size, count in self.sizes[:_SIZES_NAMED])
+        others = sum(count for _, count in self.sizes[_SIZES_NAMED:])
+        return {
+            "videos": ", ".join(f"{count} {subset}" for subset, count in sorted(self.videos_of.items())),
+            "clips": f"{self.num_clips}",
+            "hours": f"{self.hours:.2f}",
+            "GB": f"{self.num_bytes / 1e9:.3f}",
+            "length of a video, seconds": f"{shortest:.1f} to {longest:.1f}, median {median:.1f}",
+            "frames a second": f"{slowest:.4g} to {fastest:.4g}, median {usual:.4g}",
+            "width x height, pixels": sizes + (f", others: {others}" if others else ""),
+            "with labels": f"{len(self.labels)}",
+            "failed": f"{len(self.failures)}",
+        }
 
 
 def read_corpus(root: Location) -> CorpusFacts:

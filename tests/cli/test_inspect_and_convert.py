@@ -26,11 +26,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_sheet_of_samples(root: Path) -> None:
     done = hico("inspect", root, "--samples", "2", "--at", "1.0")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(root / "samples.png")
+    facts = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    assert facts["picture"] == str(root / "samples.png")
+    assert facts["videos"].endswith(" train") and facts["failed"] == "0" and "median" in facts["frames a second"]
     sheet = np.asarray(Image.open(root / "samples.png"))
-    # 2 videos of 3 clips, a row each: a title and frames of 112 pixels.
-    assert sheet.shape[0] == 6 * (14 + 112 + 6)
-    frames, title = sheet[14 : 14 + 112], sheet[:14]
+    # Two lines of a head; 2 videos of 3 clips, a row each: a title and frames of 112 pixels.
+    head = 2 * 14 + 6
+    assert sheet.shape[0] == head + 6 * (14 + 112 + 6)
+    frames, title = sheet[head + 14 : head + 14 + 112], sheet[head : head + 14]
     assert frames.std() > 20 and title.min() < 50
     border = (frames == (255, 60, 0)).all(axis=-1)
     assert border.any(), "the crop is drawn on the frames"
