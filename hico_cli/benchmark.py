@@ -36,7 +36,7 @@ def benchmark(
         list[PartName] | None,
         typer.Option("--part", help="What to run; may be repeated. Default: everything, in this order."),
     ] = None,
-    seeds: Annotated[str, typer.Option(metavar="SEEDS", help="Of the corpora, such as 1-10 or 1,2,5.")] = "1-10",
+    seeds: Annotated[str, typer.Option(metavar="SEEDS", help="Seeds of the corpora, such as 1-10 or 1,2,5.")] = "1-10",
     processes: Annotated[
         int | None, typer.Option(min=1, help="Trainings at a time, one thread each. Default: one a core.")
     ] = None,

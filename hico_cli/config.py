@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 config = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Recipes: list, show, compare and check configurations."
+    no_args_is_help=True, rich_markup_mode="markdown", help="Recipes: list, show, compare and check configurations."
 )
 
 _Name = Annotated[str, typer.Argument(metavar="RECIPE|FILE", help="A recipe such as hacs-hico-s, or a YAML file.")]

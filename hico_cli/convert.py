@@ -11,7 +11,7 @@ from hico_cli.options import Json
 
 def convert(
     source: Annotated[Path, typer.Argument(help="A checkpoint (.pt), an export (.safetensors) or the authors' .pyth.")],
-    target: Annotated[Path, typer.Argument(help="The file to write.")],
+    target: Annotated[Path, typer.Argument(help="The file to write; its ending says the format.")],
     to: Annotated[
         Literal["hico", "authors", "safetensors", "exported", "onnx"] | None,
         typer.Option(help="Default: by the ending, .pt, .pyth, .safetensors, .pt2 or .onnx."),

@@ -42,51 +42,82 @@ def extract_features(
     root: Root = DEFAULT_ROOT,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help=".safetensors, our .pt or the authors' .pyth. Default: ROOT's newest run."),
+        typer.Option(
+            rich_help_panel="Encoder", help=".safetensors, our .pt or the authors' .pyth. Default: ROOT's newest run."
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The folder in ROOT/features. Default: the run's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option(rich_help_panel="Files", help="The folder in ROOT/features. Default: the run's name.")
+    ] = None,
     preset: Annotated[
         Literal["anet", "hacs", "thumos", "clip"],
-        typer.Option(help="Windows as ActivityNet, HACS or THUMOS features have them, or as in pretraining (clip)."),
+        typer.Option(
+            rich_help_panel="Windows",
+            help="Windows as ActivityNet, HACS or THUMOS features have them, or as in pretraining (clip).",
+        ),
     ] = "hacs",
-    window: Annotated[int | None, typer.Option(help="Frames in a window. Default: 16.")] = None,
+    window: Annotated[
+        int | None, typer.Option(rich_help_panel="Windows", help="Frames in a window. Default: 16.")
+    ] = None,
     stride: Annotated[
-        int | None, typer.Option(help="Frames from one window to the next. Default: 16; thumos: 4.")
+        int | None,
+        typer.Option(rich_help_panel="Windows", help="Frames from one window to the next. Default: 16; thumos: 4."),
     ] = None,
     fps: Annotated[
         str | None,
         typer.Option(
-            metavar="N|native", help="Frames a second that are looked at; native: the video's own. Default: 15."
+            metavar="N|native",
+            rich_help_panel="Windows",
+            help="Frames a second that are looked at; native: the video's own. Default: 15.",
         ),
     ] = None,
     align: Annotated[
         Literal["start", "center"],
-        typer.Option(help="The first window begins with the video, or windows lie around the middles of the strides."),
+        typer.Option(
+            rich_help_panel="Windows",
+            help="The first window begins with the video, or windows lie around the middles of the strides.",
+        ),
     ] = "start",
     tail: Annotated[
         Literal["pad", "drop", "shift"],
-        typer.Option(help="A last window that is not full: repeat the last frame, leave it out, or move it back."),
+        typer.Option(
+            rich_help_panel="Windows",
+            help="A last window that is not full: repeat the last frame, leave it out, or move it back.",
+        ),
     ] = "pad",
     file_format: Annotated[
         Literal["npy", "npz", "pt", "hdf5", "parquet"],
-        typer.Option("--format", help="hdf5: .npy files, and all of them once more in features.hdf5."),
+        typer.Option(
+            "--format", rich_help_panel="Files", help="hdf5: .npy files, and all of them once more in features.hdf5."
+        ),
     ] = "npy",
-    dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Of the numbers in the files.")] = "float32",
+    dtype: Annotated[
+        Literal["float32", "float16"],
+        typer.Option(rich_help_panel="Files", help="Precision of the numbers in the files."),
+    ] = "float32",
     pool: Annotated[
-        Literal["avg", "max", "none"], typer.Option(help="Over the encoder's maps; none: [T, 1024, t, h, w].")
+        Literal["avg", "max", "none"],
+        typer.Option(rich_help_panel="Encoder", help="Over the encoder's maps; none: [T, 1024, t, h, w]."),
     ] = "avg",
     layer: Annotated[
         Literal["pooled", "projection"],
-        typer.Option(help="The encoder's 1024 numbers, or the 128 that pretraining compares (needs a .pt or .pyth)."),
+        typer.Option(
+            rich_help_panel="Encoder",
+            help="The encoder's 1024 numbers, or the 128 that pretraining compares (needs a .pt or .pyth).",
+        ),
     ] = "pooled",
     prefix: Annotated[
-        str | None, typer.Option(help="Put before each file's id, such as v_ for ActivityNet (preset anet).")
+        str | None,
+        typer.Option(
+            rich_help_panel="Files", help="Put before each file's id, such as v_ for ActivityNet (preset anet)."
+        ),
     ] = None,
-    suffix: Annotated[str, typer.Option(help="Put after each file's id.")] = "",
+    suffix: Annotated[str, typer.Option(rich_help_panel="Files", help="Put after each file's id.")] = "",
     read_from: Annotated[
         Literal["clips", "sources"] | None,
         typer.Option(
             "--from",
+            rich_help_panel="Which videos",
             help="What is read of the index's videos: their clips (the default, and smaller), or the files they were "
             "cut from.",
         ),
@@ -94,19 +125,47 @@ def extract_features(
     id_rule: Ids = "stem",
     recursive: Recursive = True,
     checksum: Annotated[
-        bool, typer.Option("--checksum", help="Tell sources apart by their bytes, not by size and time.")
+        bool,
+        typer.Option(
+            "--checksum",
+            rich_help_panel="Which videos",
+            help="Tell sources apart by their bytes, not by size and time.",
+        ),
     ] = False,
     batch_size: Annotated[
-        str | None, typer.Option(metavar="N|auto", help="Windows encoded together; auto: what a GPU's memory holds.")
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            rich_help_panel="Encoder",
+            help="Windows encoded together; auto: what a GPU's memory holds.",
+        ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that read. Default: one a core.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, rich_help_panel="Where it runs", help="Processes that read. Default: one a core."),
+    ] = None,
     nproc: Annotated[
-        int, typer.Option("--nproc", min=1, help="Processes on this machine that share the videos, a GPU each.")
+        int,
+        typer.Option(
+            "--nproc",
+            min=1,
+            rich_help_panel="Where it runs",
+            help="Processes on this machine that share the videos, a GPU each.",
+        ),
     ] = 1,
-    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only part I of N, for job arrays.")] = None,
-    engine: Annotated[Literal["local", "ray"], typer.Option(help="Here, or on a Ray cluster.")] = "local",
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", rich_help_panel="Where it runs", help="Only part I of N, for job arrays."),
+    ] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(rich_help_panel="Where it runs", help="Here, or on a Ray cluster.")
+    ] = "local",
     ray_address: Annotated[
-        str | None, typer.Option(help="Of the cluster's head. Default: RAY_ADDRESS, else a new one on this machine.")
+        str | None,
+        typer.Option(
+            rich_help_panel="Where it runs",
+            help="Of the cluster's head. Default: RAY_ADDRESS, else a new one on this machine.",
+        ),
     ] = None,
     device: Device = "auto",
     cache_dir: CacheDir = None,
@@ -118,7 +177,7 @@ def extract_features(
 ) -> None:
     """Extract a [T, 1024] array per video: row i is the window that starts i * stride / fps seconds in.
 
-    Writes ROOT/features/NAME/<id>.npy and a line a video in manifest.jsonl. Finished videos are left alone. Exit
+    Writes ROOT/features/NAME/ID.npy and a line a video in manifest.jsonl. Finished videos are left alone. Exit
     code 3: some videos failed; they are listed in ROOT/failures.jsonl.
     """
     from hico_core.corpus.cache import LocalCache

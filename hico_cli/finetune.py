@@ -68,7 +68,7 @@ def finetune(
 ) -> None:
     """Finetune on the labelled videos of ROOT's index: train on its subset train, test on its subset test.
 
-    Add videos with `hico index --list train.txt`, and `--list test.txt --subset test`: `<path> <label>` a line. Where
+    Add videos with `hico index --list train.txt`, and `--list test.txt --subset test`: `PATH LABEL` a line. Where
     there are videos in the subset val, the checkpoint that knows most of them (best.pt) is the one that is tested.
     Writes ROOT/runs/NAME: results.json, predictions.csv, metrics.jsonl and checkpoints/. Exit code 3: some test videos
     cannot be decoded; they count as wrong, and are listed in ROOT/failures.jsonl.

@@ -36,7 +36,7 @@ def index(
         typer.Option(
             "--list",
             metavar="FILE",
-            help="Add what a list names: <id>,<start>,<end> (clips) or <path> <label> (videos).",
+            help="Add what a list names: ID,START,END a line (clips) or PATH LABEL (videos).",
         ),
     ] = None,
     data_root: Annotated[
@@ -48,7 +48,9 @@ def index(
     val_fraction: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Part of the training videos to validate on, drawn by id.")
     ] = 0.0,
-    subset: Annotated[Literal["train", "val", "test"], typer.Option(help="Of the --untrimmed videos.")] = "train",
+    subset: Annotated[
+        Literal["train", "val", "test"], typer.Option(help="The subset to which --untrimmed and --list add videos.")
+    ] = "train",
     id_rule: Ids = "stem",
     recursive: Recursive = True,
     move: Move = False,

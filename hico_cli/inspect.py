@@ -12,12 +12,12 @@ from hico_core.corpus.addresses import Location, local_part, locate, require_rea
 
 def inspect(
     target: Annotated[str, typer.Argument(help="A checkpoint, or a workspace with an index.")],
-    samples: Annotated[int, typer.Option(min=1, help="Of a workspace: how many videos to show.")] = 8,
+    samples: Annotated[int, typer.Option(min=1, help="Number of videos in the picture of a workspace.")] = 8,
     at: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Progress of training, which decides how far near clips lie apart.")
     ] = 0.5,
     recipe: Annotated[str, typer.Option(help="A recipe such as hacs-hico-s, or a YAML file.")] = "hacs-hico-s",
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of videos and clips.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for the choice of videos and clips.")] = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-O", help="The picture. Default: ROOT/samples.png.")
     ] = None,

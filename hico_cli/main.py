@@ -36,7 +36,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="markdown",
     help="From a folder of untrimmed videos to a pretrained video encoder and its features (HiCo, CVPR 2022).",
 )
 app.command("run")(run)

@@ -23,73 +23,123 @@ Root = Annotated[
 
 Json = Annotated[bool, typer.Option("--json", help="Progress and result as JSON, for programs.")]
 
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto takes a GPU if there is one.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option("--device", rich_help_panel="Where it runs", help="auto takes a GPU if there is one."),
+]
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", help="YAML with what differs from the recipe, or a file of the authors' code as it is."),
+    typer.Option(
+        "--config",
+        rich_help_panel="Settings",
+        help="YAML with what differs from the recipe, or a file of the authors' code as it is.",
+    ),
 ]
 
 DataRoot = Annotated[
     str | None,
-    typer.Option("--data-root", metavar="DIR", help="Index the clips or videos here first; for an authors' --config."),
+    typer.Option(
+        "--data-root",
+        metavar="DIR",
+        rich_help_panel="Files of the authors' code",
+        help="Index the clips or videos here first; for an authors' --config.",
+    ),
 ]
 
 AnnoDir = Annotated[
     str | None,
-    typer.Option("--anno-dir", metavar="DIR", help="Where their lists lie. Default: DATA_ROOT and what the file says."),
+    typer.Option(
+        "--anno-dir",
+        metavar="DIR",
+        rich_help_panel="Files of the authors' code",
+        help="Where their lists lie. Default: DATA_ROOT and what the file says.",
+    ),
 ]
 
-Override = Annotated[list[str] | None, typer.Option("-o", "--override", help="section.key=value; may be repeated.")]
+Override = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--override", rich_help_panel="Settings", help="section.key=value; may be repeated."),
+]
 
-BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Videos in a step.")]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", min=1, rich_help_panel="Settings", help="Videos in a step.")
+]
 
 Epochs = Annotated[
-    int | None, typer.Option("--epochs", min=1, help="Passes over the videos; the warm-up changes in proportion.")
+    int | None,
+    typer.Option(
+        "--epochs", min=1, rich_help_panel="Settings", help="Passes over the videos; the warm-up changes in proportion."
+    ),
 ]
 
 CacheDir = Annotated[
     Path | None,
-    typer.Option("--cache-dir", resolve_path=True, help="Local copies of files in buckets. Default: ~/.cache/hico."),
+    typer.Option(
+        "--cache-dir",
+        resolve_path=True,
+        rich_help_panel="Buckets",
+        help="Local copies of files in buckets. Default: ~/.cache/hico.",
+    ),
 ]
 
-CacheSize = Annotated[str, typer.Option("--cache-size", metavar="SIZE", help="What those copies may take.")]
+CacheSize = Annotated[
+    str, typer.Option("--cache-size", metavar="SIZE", rich_help_panel="Buckets", help="What those copies may take.")
+]
 
 
 Ids = Annotated[
     Literal["stem", "relpath"],
     typer.Option(
-        "--id", help="What names a video: its file's name, or with the folders before it, d1/0001.mp4 -> d1-0001."
+        "--id",
+        rich_help_panel="Which videos",
+        help="What names a video: its file's name, or with the folders before it, d1/0001.mp4 -> d1-0001.",
     ),
 ]
 
 Recursive = Annotated[
     bool,
     typer.Option(
-        "--recursive/--no-recursive", help="Take the videos of folders below a given folder as well, or only its own."
+        "--recursive/--no-recursive",
+        rich_help_panel="Which videos",
+        help="Take the videos of folders below a given folder as well, or only its own.",
     ),
 ]
 
 Move = Annotated[
-    bool, typer.Option("--move", help="Let videos change from the subset that they are in to the one given here.")
+    bool,
+    typer.Option(
+        "--move",
+        rich_help_panel="Which videos",
+        help="Let videos change from the subset that they are in to the one given here.",
+    ),
 ]
 
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", rich_help_panel="Which videos", help="Try again what failed before.")
+]
 
 
-MaxSteps = Annotated[int | None, typer.Option("--max-steps", min=1, help="End after this many steps.")]
+MaxSteps = Annotated[
+    int | None, typer.Option("--max-steps", min=1, rich_help_panel="Going on", help="End after this many steps.")
+]
 
 Nproc = Annotated[
     int,
     typer.Option(
-        "--nproc", min=1, help="Training processes on this machine, a GPU each; torchrun for several machines."
+        "--nproc",
+        min=1,
+        rich_help_panel="Where it runs",
+        help="Training processes on this machine, a GPU each; torchrun for several machines.",
     ),
 ]
 
 AllowChanged = Annotated[
     bool,
     typer.Option(
-        "--allow-changed", help="Resume with another batch size or number of processes, or with other videos."
+        "--allow-changed",
+        rich_help_panel="Going on",
+        help="Resume with another batch size or number of processes, or with other videos.",
     ),
 ]
 

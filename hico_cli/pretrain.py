@@ -44,17 +44,20 @@ def pretrain(
     context: typer.Context,
     dataset: Annotated[
         Literal["hacs", "uk400", "k400"] | None,
-        typer.Option(help="Whose recipe to run; the videos are those of ROOT. Default: hacs."),
+        typer.Option(
+            rich_help_panel="Settings", help="Whose recipe to run; the videos are those of ROOT. Default: hacs."
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
+            rich_help_panel="Settings",
             help="Its whole name, such as hacs-hico-s (see `hico config list`), or that without the dataset. "
-            "Default: hico-s for hacs, else hico-l."
+            "Default: hico-s for hacs, else hico-l.",
         ),
     ] = None,
     root: Root = DEFAULT_ROOT,
-    name: Annotated[str | None, typer.Option(help="Of the run's folder. Default: dataset-recipe.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run's folder. Default: dataset-recipe.")] = None,
     config: ConfigFile = None,
     data_root: DataRoot = None,
     anno_dir: AnnoDir = None,
@@ -64,19 +67,31 @@ def pretrain(
     max_steps: MaxSteps = None,
     device: Device = "auto",
     compile_: Annotated[
-        bool, typer.Option("--compile", help="Let torch.compile fuse the encoder: a slow start, then faster steps.")
+        bool,
+        typer.Option(
+            "--compile",
+            rich_help_panel="Settings",
+            help="Let torch.compile fuse the encoder: a slow start, then faster steps.",
+        ),
     ] = False,
     decoder: Annotated[
         Literal["auto", "pyav", "decord", "torchcodec"] | None,
-        typer.Option(help="Reads the clips; all give the same pixels."),
+        typer.Option(rich_help_panel="Settings", help="Reads the clips; all give the same pixels."),
     ] = None,
     cache_dir: CacheDir = None,
-    cache_size: Annotated[str | None, typer.Option(metavar="SIZE", help="What those copies may take.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    cache_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", rich_help_panel="Buckets", help="What those copies may take.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", rich_help_panel="Going on", help="Go on from the run's last checkpoint.")
+    ] = False,
     allow_changed: AllowChanged = False,
     nproc: Nproc = 1,
     init_from: Annotated[
-        Path | None, typer.Option(help="Start from the encoder of this checkpoint (ours or the authors').")
+        Path | None,
+        typer.Option(
+            rich_help_panel="Settings", help="Start from the encoder of this checkpoint (ours or the authors')."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Do two steps, write nothing; tell times, sizes and memory.")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def retrieve(
-    query: Annotated[Path | None, typer.Argument(help="A video whose like is looked for.")] = None,
+    query: Annotated[Path | None, typer.Argument(help="The video for which similar moments are looked for.")] = None,
     root: Root = DEFAULT_ROOT,
     features: Annotated[
         str | None, typer.Option(help="A folder in ROOT/features, or a path. Default: the newest.")

@@ -23,7 +23,7 @@ def run(
     context: typer.Context,
     inputs: Annotated[list[str], typer.Argument(help="Videos, folders, patterns, .txt lists, addresses in buckets.")],
     root: Root = DEFAULT_ROOT,
-    name: Annotated[str, typer.Option(help="Of the run and of the folder of features.")] = "run",
+    name: Annotated[str, typer.Option(help="Name of the run and of the folder of features.")] = "run",
     hours: Annotated[
         float, typer.Option(min=0.01, help="What pretraining may take; as many epochs of the recipe as fit.")
     ] = 1.0,

@@ -37,49 +37,103 @@ def split(
         typer.Argument(help="Videos, folders, patterns, .txt lists (a path a line), addresses in buckets."),
     ] = None,
     root: Root = DEFAULT_ROOT,
-    subset: Annotated[Literal["train", "val", "test"], typer.Option(help="Which part of the data it is.")] = "train",
-    segment_seconds: Annotated[float, typer.Option(min=0.1, help="Length of a clip.")] = 5.0,
+    subset: Annotated[
+        Literal["train", "val", "test"],
+        typer.Option(rich_help_panel="Which videos", help="The subset that the videos belong to."),
+    ] = "train",
+    segment_seconds: Annotated[float, typer.Option(min=0.1, rich_help_panel="Clips", help="Length of a clip.")] = 5.0,
     tail: Annotated[
-        Literal["keep", "drop"], typer.Option(help="What to do with a last clip that is shorter.")
+        Literal["keep", "drop"],
+        typer.Option(rich_help_panel="Clips", help="What to do with a last clip that is shorter."),
     ] = "keep",
     profile: Annotated[
         Literal["training", "archive", "source"],
-        typer.Option(help="training: fastest to read; archive: close to the source; source: its size and quality."),
+        typer.Option(
+            rich_help_panel="Encoding",
+            help="training: fastest to read; archive: close to the source; source: its size and quality.",
+        ),
     ] = "training",
-    short_side: Annotated[int | None, typer.Option(help="Pixels at most; 0: as the source.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Constant frame rate. Default: each frame at its time.")] = None,
-    crf: Annotated[int | None, typer.Option(min=0, max=51, help="Quality; less is better.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Of the encoder: veryfast, medium, ...")] = None,
-    gop: Annotated[int | None, typer.Option(min=1, help="Frames between keyframes, at most.")] = None,
-    encoder: Annotated[
-        Literal["libx264", "libx265", "libopenh264", "h264_nvenc"] | None, typer.Option(help="Of ffmpeg.")
+    short_side: Annotated[
+        int | None, typer.Option(rich_help_panel="Clips", help="Pixels at most; 0: as the source.")
     ] = None,
-    audio: Annotated[Literal["keep", "drop"] | None, typer.Option(help="Default: drop.")] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(rich_help_panel="Clips", help="Constant frame rate. Default: each frame at its time."),
+    ] = None,
+    crf: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=51,
+            rich_help_panel="Encoding",
+            help="Constant quality, 0 (best) to 51; the profile says it otherwise.",
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(rich_help_panel="Encoding", help="Speed of the encoder: veryfast, medium, ...")
+    ] = None,
+    gop: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel="Encoding", help="Frames between keyframes, at most.")
+    ] = None,
+    encoder: Annotated[
+        Literal["libx264", "libx265", "libopenh264", "h264_nvenc"] | None,
+        typer.Option(rich_help_panel="Encoding", help="Video encoder of ffmpeg."),
+    ] = None,
+    audio: Annotated[
+        Literal["keep", "drop"] | None,
+        typer.Option(rich_help_panel="Clips", help="Whether clips keep the sound. Default: drop."),
+    ] = None,
     verify: Annotated[
-        Literal["fast", "full"], typer.Option(help="fast: counts, times, sizes. full: decode each clip as well.")
+        Literal["fast", "full"],
+        typer.Option(rich_help_panel="Checks", help="fast: counts, times, sizes. full: decode each clip as well."),
     ] = "fast",
     on_corrupt: Annotated[
         Literal["keep-good", "skip", "fail"],
-        typer.Option(help="A damaged video: keep its good clips, leave it out, or end the command."),
+        typer.Option(
+            rich_help_panel="Checks", help="A damaged video: keep its good clips, leave it out, or end the command."
+        ),
     ] = "skip",
-    workers: Annotated[int | None, typer.Option(min=1, help="Videos at a time. Default: one a core.")] = None,
-    engine: Annotated[Literal["local", "ray"], typer.Option(help="Threads here, or a Ray cluster.")] = "local",
-    ray_address: Annotated[
-        str | None, typer.Option(help="Of the cluster's head. Default: RAY_ADDRESS, else a new one on this machine.")
+    workers: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel="Where it runs", help="Videos at a time. Default: one a core.")
     ] = None,
-    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only part I of N, for job arrays.")] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(rich_help_panel="Where it runs", help="Threads here, or a Ray cluster.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel="Where it runs",
+            help="Of the cluster's head. Default: RAY_ADDRESS, else a new one on this machine.",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", rich_help_panel="Where it runs", help="Only part I of N, for job arrays."),
+    ] = None,
     id_rule: Ids = "stem",
     recursive: Recursive = True,
     move: Move = False,
     retry_failed: RetryFailed = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Split finished videos again; their clips stay until new ones are checked.")
+        bool,
+        typer.Option(
+            "--force",
+            rich_help_panel="Which videos",
+            help="Split finished videos again; their clips stay until new ones are checked.",
+        ),
     ] = False,
     checksum: Annotated[
-        bool, typer.Option("--checksum", help="Tell sources apart by SHA-256, not by time of change.")
+        bool,
+        typer.Option(
+            "--checksum", rich_help_panel="Which videos", help="Tell sources apart by SHA-256, not by time of change."
+        ),
     ] = False,
-    timeout: Annotated[float | None, typer.Option(min=0.1, help="Seconds that one video may take.")] = None,
-    min_free: Annotated[str, typer.Option(metavar="SIZE", help="Stop when less disk is free.")] = "1GB",
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, rich_help_panel="Checks", help="Seconds that one video may take.")
+    ] = None,
+    min_free: Annotated[
+        str, typer.Option(metavar="SIZE", rich_help_panel="Checks", help="Stop when less disk is free.")
+    ] = "1GB",
     cache_dir: CacheDir = None,
     status: Annotated[bool, typer.Option("--status", help="Only tell what ROOT's records say.")] = False,
     dry_run: Annotated[

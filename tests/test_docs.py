@@ -1,5 +1,6 @@
 """What the documentation shows runs as it stands there."""
 
+import ast
 import os
 import re
 import subprocess
@@ -9,14 +10,22 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+from browsers import opened
 from commands import hico
 from made_videos import numbered_video
 from PIL import Image
 
 import hico_core
 from hico_cli.main import app
+from hico_core.corpus.failures import FailureLine
+from hico_core.corpus.index import SCHEMA
+from hico_core.corpus.records import Failure, VideoRecord
+from hico_core.evidence.corpus import SegmentLabel
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
+from hico_core.training.log import StepMetrics
+from hico_core.transfer.finetune import FinetuneMetrics
+from hico_core.transfer.manifest import ManifestRow
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -115,3 +124,51 @@ def test_what_is_imported_from_the_top(name: str) -> None:
 def test_the_top_loads_nothing_slow() -> None:
     code = "import sys, hico_core; sys.exit(any(name in sys.modules for name in ('torch', 'pandas', 'pyarrow')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def columns_and_keys() -> set[str]:
+    """Of all files that hico writes for others to read."""
+    models = (VideoRecord, Failure, FailureLine, ManifestRow)
+    found = {name for model in models for name in model.model_fields}
+    found |= {name for lines in (StepMetrics, FinetuneMetrics, SegmentLabel) for name in lines._fields}
+    return found | set(SCHEMA.names)
+
+
+@pytest.mark.parametrize("name", sorted(columns_and_keys()))
+def test_every_column_and_key_is_explained(name: str) -> None:
+    assert f"`{name}`" in (DOCS / "formats.md").read_text()
+
+
+def texts_in_code() -> set[str]:
+    """All that stands in strings of the code, each placeholder of an f-string being an end."""
+    files = [path for folder in ("hico_core", "hico_cli") for path in (ROOT / folder).rglob("*.py")]
+    nodes = (node for path in files for node in ast.walk(ast.parse(path.read_text())))
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def test_messages_that_are_explained_are_those_of_the_code() -> None:
+    messages = re.findall(r"^\| `([^`]+)` \|", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(messages) > 20
+    known = texts_in_code()
+    assert [message for message in messages if not any(message in text for text in known)] == []
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return folder
+
+
+def test_every_page_is_in_the_site_and_readable_without_a_network(site: Path) -> None:
+    names = {path.stem for path in DOCS.glob("*.md")}
+    assert names <= {path.stem for path in site.glob("*.html")}
+    for name in sorted(names):
+        with opened(site / f"{name}.html", width=400) as visit:
+            assert visit.page.locator("h1").count() == 1, name
+            assert [text for text in visit.complaints if "file:" not in text] == [], name
+            assert all(url.startswith(("file:", "data:", "blob:")) for url in visit.requests), visit.requests

@@ -101,7 +101,10 @@ def run_on_ray(
             ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
-            raise HicoError(f"--ray-address {address}: cannot join the cluster ({reason})") from error
+            raise HicoError(
+                f"--ray-address {address}: cannot join the cluster ({reason}); if it asks for a token, set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here as on its head"
+            ) from error
         signals.note()  # again, since Ray has taken SIGTERM for itself
 
         @ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=_RETRIES)

@@ -32,7 +32,7 @@ _ROWS_PER_GROUP = 65_536
 
 _LIST_FILES = {"train": "training.txt", "val": "validation.txt", "test": "testing.txt"}
 
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
         ("video_id", pa.string()),
         ("clip_index", pa.int32()),  # from 0, in time order
@@ -104,15 +104,15 @@ def list_line(video_id: str, start_ms: int, end_ms: int) -> str:
 
 def _batches(records: Iterable[tuple[VideoRecord, Subset]]) -> Iterator[pa.RecordBatch]:
     """Rows of many videos, a part at a time."""
-    columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for record, subset in records:
         for name, values in _columns_of(record, subset).items():
             columns[name] += values
         if len(columns["path"]) >= _ROWS_PER_GROUP:
-            yield pa.RecordBatch.from_pydict(columns, schema=_SCHEMA)
-            columns = {name: [] for name in _SCHEMA.names}
+            yield pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
+            columns = {name: [] for name in SCHEMA.names}
     if columns["path"]:
-        yield pa.RecordBatch.from_pydict(columns, schema=_SCHEMA)
+        yield pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
 
 
 def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 0.0) -> IndexSummary:
@@ -161,7 +161,7 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
             for subset, name in _LIST_FILES.items()
         }
         # With checksums, since a flipped bit in a page would otherwise be read as another value.
-        with pq.ParquetWriter(made["index.parquet"], _SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+        with pq.ParquetWriter(made["index.parquet"], SCHEMA, compression="zstd", write_page_checksum=True) as writer:
             for batch in _batches(good_records()):
                 writer.write_batch(batch)
         for opened in open_lists.values():
@@ -226,7 +226,7 @@ def _read(root: "Location | str", columns: list[str] | None, *, read_dictionary:
             if version != SCHEMA_VERSION:
                 ours = f"this is hico {__version__} with schema {SCHEMA_VERSION}"
                 raise HicoError(f"{path}: index of schema {version}, {ours}; {again}")
-            for field in _SCHEMA if columns is None else [_SCHEMA.field(name) for name in columns]:
+            for field in SCHEMA if columns is None else [SCHEMA.field(name) for name in columns]:
                 found = file.schema_arrow.field(field.name).type if field.name in file.schema_arrow.names else None
                 if found not in (field.type, pa.dictionary(pa.int32(), field.type)):
                     raise HicoError(f"{path}: has no column {field.name} of {field.type}; {again}")

@@ -47,7 +47,7 @@ COMMANDS = {
 def test_help() -> None:
     done = hico("--help")
     assert done.returncode == 0
-    lines = [line.split() for line in done.stdout.partition("Commands:")[2].splitlines()]
+    lines = [line.strip("│ ").split() for line in done.stdout.partition(" Commands ")[2].splitlines()]
     assert {words[0] for words in lines if words} >= COMMANDS.keys()
     assert {command.name for command in app.registered_commands} | {"config", "features"} == COMMANDS.keys()
 
