@@ -91,6 +91,8 @@ def _tell_usage(error: typer.TyperException) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 all good, 1 failed, 2 wrong usage, 3 some inputs failed (see DESIGN)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if logging.lastResort is not None:  # which prints warnings that nobody else asks for
+        logging.lastResort.setFormatter(logging.Formatter("hico: %(message)s"))
     if was_told(os.environ):  # started again, though starting again mends nothing
         sys.exit(0)
     try:

@@ -1,6 +1,7 @@
 """A workspace in a bucket holds what a local one holds, and is read through a cache that stays small."""
 
 import os
+import tempfile
 import threading
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from made_videos import numbered_video
 
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
 from hico_core.corpus.addresses import Location, locate, require_reachable
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import LocalCache, default_cache_folder
 from hico_core.corpus.check import check_files
 from hico_core.corpus.events import Summary
 from hico_core.corpus.files import fetch, publish, write_text
@@ -224,3 +225,15 @@ def test_an_object_of_another_size_is_not_taken(bucket: str, tmp_path: Path) -> 
     assert not list(tmp_path.iterdir())
     with pytest.raises(FileNotFoundError), LocalCache(tmp_path, size_bytes=10**6).local(locate(f"s3://{bucket}/none")):
         pass
+
+
+def test_a_user_without_a_home_has_a_cache_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs as a number that nobody has."""
+
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    assert default_cache_folder() == Path(tempfile.gettempdir()) / f"hico-{os.getuid()}"
