@@ -34,10 +34,13 @@ def progress(title: str, *, total: float, as_json: bool) -> Iterator[Report]:
     else:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Column
 
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-            task = bar.add_task(title, total=total)
+        # What is left stands first; of the words, a narrow terminal shows the beginning.
+        words = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+        columns = (BarColumn(bar_width=16), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn(), words)
+        with Progress(*columns, console=Console(stderr=True), expand=True) as bar:
+            task = bar.add_task(f"{title}: starting", total=total)
             yield lambda done, text, fields: bar.update(task, completed=done, description=f"{title}: {text}")
 
 

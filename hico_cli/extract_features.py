@@ -15,8 +15,10 @@ from hico_cli.options import (
     Device,
     Ids,
     Json,
+    RayAddress,
     Recursive,
     Root,
+    ShardOf,
     find_videos,
     read_shard,
     read_size,
@@ -153,20 +155,11 @@ def extract_features(
             help="Processes on this machine that share the videos, a GPU each.",
         ),
     ] = 1,
-    shard: Annotated[
-        str | None,
-        typer.Option(metavar="I/N", rich_help_panel="Where it runs", help="Only part I of N, for job arrays."),
-    ] = None,
+    shard: ShardOf = None,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(rich_help_panel="Where it runs", help="Here, or on a Ray cluster.")
     ] = "local",
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel="Where it runs",
-            help="Of the cluster's head. Default: RAY_ADDRESS, else a new one on this machine.",
-        ),
-    ] = None,
+    ray_address: RayAddress = None,
     device: Device = "auto",
     cache_dir: CacheDir = None,
     cache_size: CacheSize = "20GB",

@@ -144,6 +144,20 @@ AllowChanged = Annotated[
 ]
 
 
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel="Where it runs",
+        help="Address of the cluster's head. Default: RAY_ADDRESS, else a new one on this machine.",
+    ),
+]
+
+ShardOf = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", rich_help_panel="Where it runs", help="Only part I of N, for job arrays."),
+]
+
+
 def is_one_of_several() -> bool:
     """Whether this process was started by torchrun, or by --nproc, which uses it."""
     return "TORCHELASTIC_RUN_ID" in os.environ

@@ -11,9 +11,11 @@ from hico_cli.options import (
     Ids,
     Json,
     Move,
+    RayAddress,
     Recursive,
     RetryFailed,
     Root,
+    ShardOf,
     find_videos,
     read_shard,
     read_size,
@@ -99,17 +101,8 @@ def split(
     engine: Annotated[
         Literal["local", "ray"], typer.Option(rich_help_panel="Where it runs", help="Threads here, or a Ray cluster.")
     ] = "local",
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel="Where it runs",
-            help="Of the cluster's head. Default: RAY_ADDRESS, else a new one on this machine.",
-        ),
-    ] = None,
-    shard: Annotated[
-        str | None,
-        typer.Option(metavar="I/N", rich_help_panel="Where it runs", help="Only part I of N, for job arrays."),
-    ] = None,
+    ray_address: RayAddress = None,
+    shard: ShardOf = None,
     id_rule: Ids = "stem",
     recursive: Recursive = True,
     move: Move = False,
