@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from hico_core.corpus.events import VideoEvent
     from hico_core.training.stopping import StopRequest
 
+# Set where nobody wants to see progress.
+QUIET = "HICO_QUIET"
+
 # Characters of a wrong value that are shown.
 _LONGEST_VALUE = 80
 
@@ -26,8 +29,10 @@ Report = Callable[[float, str, dict[str, Any]], None]
 
 @contextmanager
 def progress(title: str, *, total: float, as_json: bool) -> Iterator[Report]:
-    """Report on a piece of work: a bar in a terminal, lines in a log, JSON lines for programs."""
-    if as_json:
+    """Report on a piece of work: a bar in a terminal, lines in a log, JSON lines for programs; nothing if so asked."""
+    if os.environ.get(QUIET):
+        yield lambda done, text, fields: None
+    elif as_json:
         yield lambda done, text, fields: print(json.dumps(fields), file=sys.stderr, flush=True)
     elif not sys.stderr.isatty():
         yield lambda done, text, fields: print(text, file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ import typer
 
 from hico_cli.benchmark import benchmark
 from hico_cli.config import config
-from hico_cli.console import complain, describe_usage_error
+from hico_cli.console import QUIET, complain, describe_usage_error
 from hico_cli.convert import convert
 from hico_cli.demo import demo
 from hico_cli.doctor import doctor
@@ -70,10 +70,16 @@ def _options(
     debug: Annotated[
         bool, typer.Option("--debug", help="Say more: a traceback where a command fails, and which keys are ignored.")
     ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", envvar=QUIET, help="No progress; only what went wrong, and the result."),
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
+    if quiet:
+        os.environ[QUIET] = "1"  # which processes that this one starts have as well
     if debug:
         logging.getLogger("hico_cli").addHandler(logging.StreamHandler())
         logging.getLogger("hico_cli").setLevel(logging.DEBUG)

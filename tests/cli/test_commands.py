@@ -151,6 +151,12 @@ def test_features_of_files_by_the_authors_checkpoint(root: Path, videos: Path, t
     assert array.shape == (1 + -(-(7 * 15 - 16) // 8), 1024)
 
 
+def test_quiet(root: Path, videos: Path) -> None:
+    done = hico_process("--quiet", "split", videos, root=root)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 unchanged" in done.stdout
+
+
 def test_json(root: Path, videos: Path) -> None:
     done = hico("split", videos, "--json", root=root)
     assert json.loads(done.stdout)["num_unchanged"] == 3
