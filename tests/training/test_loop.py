@@ -275,7 +275,7 @@ def test_no_index(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_names_the_clips(root: Path, tmp_path: Path) -> None:
-    config = tiny("augment.mean=.nan")
+    config = tiny("augment.mean=3e38")
     with pytest.raises(HicoError, match=r"not a finite number at step 1, lr 0\.001; the clips: [abc] at \d") as caught:
         run(config, root, tmp_path)
     assert "\n" not in str(caught.value)
