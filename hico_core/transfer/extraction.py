@@ -21,7 +21,7 @@ from hico_core.corpus.ids import Source
 from hico_core.corpus.intake import is_same_file, other_file
 from hico_core.corpus.records import Failure, SourceFile, sha256_of, source_file
 from hico_core.corpus.workspace import Shard, sole_writer
-from hico_core.errors import BadVideo, HicoError
+from hico_core.errors import BadVideo, HicoError, UsageError
 from hico_core.training.encoder import Meter
 from hico_core.transfer.feature_files import DType, FileFormat, read_array, write_array
 from hico_core.transfer.features import FeatureExtractor, Features
@@ -92,10 +92,13 @@ def extract_features(
         on_event: told of each video.
 
     Raises:
+        UsageError: there is an extractor without its checkpoint.
         HicoError: the folder has features of other settings or of another video of an id, or is being written to.
 
     """
     root = locate(root)
+    if extractor is not None and checkpoint is None:
+        raise UsageError("an extractor needs the checkpoint that it was made of, whose hash the manifest has")
     checkpoint = checkpoint or newest_encoder(local_part(root))
     extractor = extractor or FeatureExtractor.from_checkpoint(checkpoint)
     folder = folder or root / "features" / features_name(checkpoint)

@@ -28,7 +28,7 @@ from hico_core.corpus.split import split_videos
 from hico_core.corpus.workspace import Shard
 from hico_core.data.pictures import Picture
 from hico_core.data.videos import IndexedVideos
-from hico_core.errors import BadVideo, HicoError
+from hico_core.errors import BadVideo, HicoError, UsageError
 from hico_core.model.encoders import hico_model
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg_tiny import S3DGTiny
@@ -187,6 +187,12 @@ def test_clips_give_what_their_source_gives(root: Path, tmp_path: Path) -> None:
         assert not isinstance(of_clips, BadVideo)
         np.testing.assert_array_equal(of_clips.times, of_source.times)
         np.testing.assert_allclose(of_clips.array, of_source.array, atol=0.05)
+
+
+def test_an_extractor_comes_with_its_checkpoint(root: Path) -> None:
+    extractor = FeatureExtractor(MeanColour(), device=torch.device("cpu"))
+    with pytest.raises(UsageError, match="an extractor needs the checkpoint"):
+        extract_features([], extractor=extractor, root=root)
 
 
 def test_what_is_read_can_be_chosen_and_is_told(root: Path, tmp_path: Path) -> None:
