@@ -110,9 +110,11 @@ def _files_of(given: str, passed_over: Counter[str], *, recursive: bool) -> Iter
         return
     path = Path(given)
     if path.is_dir():
-        videos = videos_among(_names_below(path, passed_over), passed_over, recursive=recursive)
+        here: Counter[str] = Counter()
+        videos = videos_among(_names_below(path, here), here, recursive=recursive)
         if not videos:
-            raise UsageError(f"{given}: no video files in this folder{_in_brackets(passed_over)}")
+            raise UsageError(f"{given}: no video files in this folder{_in_brackets(here)}")
+        passed_over.update(here)
         yield from (_Found(path / name, path) for name in videos)
     elif path.is_file() and path.suffix.lower() in _LIST_SUFFIXES:
         for _, line in read_list_lines(path):
@@ -153,6 +155,7 @@ def _files_of_bucket(given: str, passed_over: Counter[str], *, recursive: bool) 
     require_reachable(place)
     assert not isinstance(place, Path)
     base: Location = place
+    here: Counter[str] = Counter()
     if glob.has_magic(given):
         found = [name for name, info in place.fs.glob(place.path, detail=True).items() if info["type"] == "file"]
         base = locate(_without_magic(given))
@@ -162,9 +165,10 @@ def _files_of_bucket(given: str, passed_over: Counter[str], *, recursive: bool) 
         names = [info["name"] for info in listed if info["type"] == "file" and info["size"]]
         found = [name for name in names if name == place.path.rstrip("/")]
         inside = [name.removeprefix(below) for name in names if name.startswith(below)]
-        found += [below + name for name in videos_among(inside, passed_over, recursive=recursive)]
+        found += [below + name for name in videos_among(inside, here, recursive=recursive)]
     if not found:
-        raise UsageError(f"{given}: no video files there{_in_brackets(passed_over)}")
+        raise UsageError(f"{given}: no video files there{_in_brackets(here)}")
+    passed_over.update(here)
     protocol = given.split("://")[0]
     yield from (_Found(locate(f"{protocol}://{name}"), base) for name in sorted(found))
 

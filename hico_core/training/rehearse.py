@@ -11,7 +11,7 @@ import torch
 
 from hico_core.config import Config
 from hico_core.corpus.addresses import Location
-from hico_core.data.loader import PlannedStep, Position
+from hico_core.data.loader import PlannedStep, Position, num_workers
 from hico_core.errors import HicoError
 from hico_core.training.cost import measure_cost
 from hico_core.training.distributed import World
@@ -85,6 +85,7 @@ def rehearse(
     plan, batch = next(batches)
     batches.close()
     read_seconds = _read_seconds(parts, plan)
+    workers = num_workers(config.data.workers, processes=processes)  # which share the machine's cores
     lr = learning_rate_at(plan.epoch, config, parts.peak_lr)
     losses, step_seconds = [], 0.0
     for _ in range(2):  # the first step sets up what all others find
@@ -101,8 +102,8 @@ def rehearse(
     cost = measure_cost(parts.model.backbone, num_frames=config.data.num_frames, size=config.data.crop_size)
     steps_per_epoch = len(parts.videos) / config.train.batch_size
     clips_per_second = len(batch.draws) / step_seconds
-    read_per_second = max(parts.workers, 1) / read_seconds
-    if not parts.workers:  # which reads and computes in turn
+    read_per_second = max(workers, 1) / read_seconds
+    if not workers:  # which reads and computes in turn
         clips_per_second = 1 / (1 / clips_per_second + read_seconds)
     checkpoint_bytes = _checkpoint_bytes(parts)
     return Rehearsal(
@@ -124,7 +125,7 @@ def rehearse(
             clips_per_video=config.sampling.clips_per_video,
             authors_processes=processes if config.optim.scale_lr == "authors" else 1,
         ),
-        workers=parts.workers,
+        workers=workers,
         device=str(parts.device),
         precision=parts.precision,
         loss=losses[0],

@@ -115,5 +115,10 @@ def test_inputs_that_stand_for_nothing(folder: Path, given: str) -> None:
 
 def test_a_folder_without_videos(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "before").mkdir()
+    for name in ("b.mp4", "b.txt"):
+        (tmp_path / "before" / name).write_bytes(b"")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "a.jpg").rename(tmp_path / "pictures/a.jpg")
     with pytest.raises(UsageError, match=r"no video files in this folder \(passed over: 1 not videos by their names\)"):
-        ids(tmp_path)
+        ids(tmp_path / "before", tmp_path / "pictures")  # what was passed over in another folder does not count

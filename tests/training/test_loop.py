@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from hico_core.config import Config, load_config
 from hico_core.convert import convert
+from hico_core.corpus.engine import available_cores
 from hico_core.corpus.files import lock
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index
@@ -494,9 +495,10 @@ def test_rehearsal_measures_and_writes_nothing(root: Path) -> None:
 
 
 def test_rehearsal_of_one_process_among_several(root: Path) -> None:
-    """The local rate of the authors' code counts processes; clips are those of one."""
-    config = tiny("train.batch_size=2", "optim.scale_lr=authors", "loss.topical_weight=0", "sampling.topical=false")
+    """The local rate of the authors' code counts processes; clips and readers are those of one."""
+    config = tiny("optim.scale_lr=authors", "loss.topical_weight=0", "sampling.topical=false", "data.workers=null")
     sizes = rehearse(config, root=root, device="cpu", processes=2)
+    assert sizes.workers == max(available_cores() // 2, 1), "processes share the machine's cores"
     assert sizes.batch_bytes == 1 * 3 * 3 * 8 * 32 * 32 * 4
     assert sizes.peak_lr == pytest.approx(0.3 * 2 * 2 * 3 / 256)
     done = hico(
