@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hico_core.errors import Interrupted
+from hico_core.errors import Interrupted, counted
 
 if TYPE_CHECKING:
     from hico_core.corpus.events import VideoEvent
@@ -94,14 +94,14 @@ def _one_line(text: str) -> str:
 
 
 def telling(
-    report: Report, *, done: str, parts: str, more: Callable[[], str] = lambda: ""
+    report: Report, *, done: str, part: str, more: Callable[[], str] = lambda: ""
 ) -> "Callable[[VideoEvent], None]":
     """What to do at each video: move the progress on, and say what failed or is worth knowing.
 
     Args:
         report: from `progress`.
         done: what happened to a video that is done, in one word.
-        parts: what its parts are called.
+        part: what one of its parts is called.
         more: what else to say at each video.
 
     """
@@ -111,8 +111,8 @@ def telling(
             complain(f"{event.source}: {event.note}")
         outcome = done if event.outcome == "done" else event.outcome
         count = f"{event.num_done}/{event.num_videos}"
-        fields = {"video": event.video_id, "outcome": outcome, parts: event.num_parts}
-        said = ", ".join(filter(None, [f"{event.num_parts} {parts}", more()]))
+        fields = {"video": event.video_id, "outcome": outcome, f"{part}s": event.num_parts}
+        said = ", ".join(filter(None, [counted(event.num_parts, part), more()]))
         report(event.num_done, f"{count} {event.video_id}: {outcome}, {said}", fields)
 
     return on_event

@@ -241,7 +241,7 @@ def extract_features(
             shard=part,
             ray_address=None if engine == "local" else ray_address or os.environ.get("RAY_ADDRESS") or "local",
             meter=meter,
-            on_event=telling(report, done="extracted", parts="rows", more=lambda: _speed(meter)),
+            on_event=telling(report, done="extracted", part="row", more=lambda: _speed(meter)),
         )
         if packed:
             pack_into_hdf5(folder)

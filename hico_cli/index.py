@@ -189,7 +189,7 @@ class _Intake(NamedTuple):
                 videos=videos,
                 workers=self.workers,
                 cache=self.cache,
-                on_event=telling(report, done="adopted", parts="clips"),
+                on_event=telling(report, done="adopted", part="clip"),
                 rules=self._rules(),
             ).num_failed
 
@@ -204,7 +204,7 @@ class _Intake(NamedTuple):
                 options=UntrimmedOptions(subset=self.subset),
                 workers=self.workers,
                 cache=self.cache,
-                on_event=telling(report, done="indexed", parts="rows"),
+                on_event=telling(report, done="indexed", part="row"),
                 rules=self._rules(),
             ).num_failed
 

@@ -29,7 +29,7 @@ from hico_cli.run import run
 from hico_cli.split import split
 from hico_core import __version__
 from hico_core.errors import HicoError, ProcessLost, UsageError
-from hico_core.training.launch import tell_exit_code, was_told
+from hico_core.training.launch import leave, tell_exit_code, was_told
 
 app = typer.Typer(
     name="hico",
@@ -110,11 +110,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The one that was lost has said why, or was killed, and all are started again.
         if not was_told(os.environ):
             complain(f"{error}; all go on from the last checkpoint if they are started again")
-        sys.exit(1)
+        leave(1, os.environ)
     except (HicoError, OSError) as error:
         if "--debug" in arguments:
             raise
         code = error.exit_code if isinstance(error, HicoError) else 1
         if tell_exit_code(code, os.environ):
             complain(str(error), of_all=not isinstance(error, UsageError))
-        sys.exit(code)
+        leave(code, os.environ)

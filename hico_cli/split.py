@@ -184,7 +184,7 @@ def split(
             root=place,
             options=options,
             workers=workers,
-            on_event=telling(report, done="split", parts="clips"),
+            on_event=telling(report, done="split", part="clip"),
             policy=policy,
             shard=part,
             cache_folder=cache_dir,

@@ -1,5 +1,6 @@
 """Starting several training processes on one machine, through torchrun."""
 
+import atexit
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
+from typing import NoReturn
 
 # Processes that die are started again, all of them, and go on from the last checkpoint; so often.
 _RESTARTS = 3
@@ -96,3 +98,22 @@ def tell_exit_code(code: int, environment: Mapping[str, str]) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def leave(code: int, environment: Mapping[str, str]) -> NoReturn:
+    """End this process after an error; if it is one of several, at once."""
+    if int(environment.get("WORLD_SIZE") or 1) > 1:
+        end_at_once(code)
+    sys.exit(code)
+
+
+def end_at_once(code: int) -> NoReturn:
+    """End a process that talks to others without taking Python down.
+
+    The threads of PyTorch that do the talking may be in the middle of it. One that finds Python gone ends the process
+    with SIGABRT and a line of its own.
+    """
+    atexit._run_exitfuncs()  # with which multiprocessing gives back its semaphores
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
