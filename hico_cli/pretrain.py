@@ -125,6 +125,7 @@ def pretrain(
     from hico_core.corpus.lists import find_training_list
 
     place = locate_root(root)
+    run_dir = local_part(place) / "runs" / (name or base)
     if authors is None and (data_root or anno_dir):
         raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
     if authors is not None and not is_one_of_several():
@@ -146,7 +147,9 @@ def pretrain(
     lowered = ""
     names_batch = any(setting.partition("=")[0].strip() == "train.batch_size" for setting in override or [])
     if batch_size is None and config is None and not names_batch:
-        settings, lowered = _fitted(settings, place, nproc=nproc)
+        settings, lowered = _fitted(
+            settings, place, run_dir=run_dir, resume=resume and not dry_run, nproc=nproc, device=device
+        )
 
     if dry_run:
         _rehearse(settings, place, device=device, init_from=init_from, nproc=nproc, as_json=json)
@@ -170,7 +173,7 @@ def pretrain(
         summary = run(
             settings,
             root=place,
-            run_dir=local_part(place) / "runs" / (name or base),
+            run_dir=run_dir,
             device=device,
             resume=resume,
             allow_changed=allow_changed,
@@ -183,16 +186,26 @@ def pretrain(
         _tell(summary, as_json=json)
 
 
-def _fitted(settings: "Config", root: "Location", *, nproc: int) -> "tuple[Config, str]":
-    """Lower a recipe's batch to the videos that there are; what there is to say of that, if anything."""
-    from hico_core.training.loop import with_fitting_batch
+def _fitted(
+    settings: "Config",
+    root: "Location",
+    *,
+    run_dir: Path,
+    resume: bool,
+    nproc: int,
+    device: Literal["auto", "cpu", "cuda"],
+) -> "tuple[Config, str]":
+    """Lower a recipe's batch to the videos and the memory that there are; what there is to say of that, if anything."""
+    from hico_core.training.fitting import with_batch_of_run
     from hico_core.training.schedule import peak_learning_rate
 
     processes = int(os.environ.get("WORLD_SIZE", "1")) if is_one_of_several() else nproc
-    fitted = with_fitting_batch(settings, root=root, processes=processes)
-    before, now = settings.train.batch_size, fitted.train.batch_size
-    if now == before:
+    fitted, reason = with_batch_of_run(
+        settings, root=root, run_dir=run_dir, resume=resume, device=device, processes=processes
+    )
+    if not reason:
         return fitted, ""
+    before, now = settings.train.batch_size, fitted.train.batch_size
     rates = [
         peak_learning_rate(
             base_lr=settings.optim.base_lr, videos_per_step=size, clips_per_video=settings.sampling.clips_per_video
@@ -200,7 +213,7 @@ def _fitted(settings: "Config", root: "Location", *, nproc: int) -> "tuple[Confi
         for size in (before, now)
     ]
     return fitted, (
-        f"the recipe's {before} videos a step are more than there are: {now} a step, and with them a peak rate of "
+        f"the recipe's {before} videos a step {reason}: {now} a step, and with them a peak rate of "
         f"{rates[1]:.4g} instead of {rates[0]:.4g} (--batch-size asks for another number)"
     )
 

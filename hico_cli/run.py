@@ -42,8 +42,17 @@ def run(
     with _noting_failures([]):  # the same videos as before
         index(root=root, json=json)
     run_dir = local_part(place) / "runs" / name
-    epochs = _epochs(place, run_dir, hours=hours, device=device)
-    pretrain(context, root=root, name=name, epochs=epochs, device=device, resume=True, json=json)
+    epochs, batch_size = _length(place, run_dir, hours=hours, device=device)
+    pretrain(
+        context,
+        root=root,
+        name=name,
+        epochs=epochs,
+        batch_size=batch_size,
+        device=device,
+        resume=True,
+        json=json,
+    )
     encoder = run_dir / "export" / "encoder.safetensors"
     with _noting_failures(failures):
         extract_features(root=root, checkpoint=encoder, name=name, device=device, json=json)
@@ -63,20 +72,25 @@ def _noting_failures(failures: list[int]) -> Iterator[None]:
         failures.append(ended.exit_code)
 
 
-def _epochs(root: "Location", run_dir: Path, *, hours: float, device: Literal["auto", "cpu", "cuda"]) -> int:
-    """Of the run that is there; else as many as fit into the time, by the speed of a step here."""
+def _length(
+    root: "Location", run_dir: Path, *, hours: float, device: Literal["auto", "cpu", "cuda"]
+) -> tuple[int, int]:
+    """Epochs and videos a step of the run that is there; of a new one, what fits into time and memory here."""
     from hico_core.config import load_config, preset
-    from hico_core.training.loop import with_fitting_batch
+    from hico_core.training.fitting import with_batch_of_run
     from hico_core.training.rehearse import rehearse
 
     if (run_dir / "config.yaml").exists():
-        return load_config(run_dir / "config.yaml").train.epochs
-    config = with_fitting_batch(preset("hacs-hico-s"), root=root, processes=1)
+        train = load_config(run_dir / "config.yaml").train
+        return train.epochs, train.batch_size
+    recipe = preset("hacs-hico-s")
+    config, reason = with_batch_of_run(recipe, root=root, run_dir=run_dir, resume=False, device=device)
     plan = rehearse(config, root=root, device=device)
     epochs = max(min(int(config.train.epochs * hours / plan.hours), config.train.epochs), 1)
+    because = f" (the recipe's {recipe.train.batch_size} {reason})" if reason else ""
     complain(
-        f"pretraining {epochs} of the recipe's {config.train.epochs} epochs, {config.train.batch_size} videos a step: "
-        f"about {plan.hours * epochs / config.train.epochs:.2f} hours at {plan.step_seconds:.1f} s a step on "
-        f"{plan.device} (--hours)"
+        f"pretraining {epochs} of the recipe's {config.train.epochs} epochs, {config.train.batch_size} videos a step"
+        f"{because}: about {plan.hours * epochs / config.train.epochs:.2f} hours at {plan.step_seconds:.1f} s a step "
+        f"on {plan.device} (--hours)"
     )
-    return epochs
+    return epochs, config.train.batch_size

@@ -2,11 +2,14 @@
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 
-from hico_core.errors import UsageError
+from hico_core.errors import HicoError, UsageError
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -88,3 +91,44 @@ def keep_freed_memory() -> None:
     if set_option is not None:
         set_option(_M_MMAP_MAX, 0)
         set_option(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def free_memory_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What this process may still take of the machine's memory, or of its container's; None where nothing tells.
+
+    Args:
+        meminfo: of Linux, in kB.
+        cgroup: of the container, with limits of version 2.
+
+    """
+    if not meminfo.exists():
+        return None
+    free = int(_fields(meminfo, ":")["MemAvailable"].removesuffix("kB")) * 1024
+    limit = cgroup / "memory.max"
+    if limit.exists() and (most := limit.read_text().strip()) != "max":
+        # Files that the system only keeps because there is room are not counted.
+        free = min(free, int(most) - int(_fields(cgroup / "memory.stat", " ")["anon"]))
+    return free
+
+
+def _fields(path: Path, separator: str) -> dict[str, str]:
+    lines = (line.partition(separator) for line in path.read_text().splitlines())
+    return {name: value.strip() for name, _, value in lines}
+
+
+@contextmanager
+def telling_full_memory(videos: int, device: torch.device) -> Iterator[None]:
+    """Around steps of so many videos.
+
+    Raises:
+        HicoError: the memory of the GPU, or that which the system allows this process, does not hold one.
+
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)):
+            raise
+        raise HicoError(
+            f"a step of {videos} videos does not fit into the memory of {device}; take fewer with --batch-size"
+        ) from error

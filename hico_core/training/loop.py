@@ -14,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 from hico_core.config import Config, SamplingConfig, preset
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate
 from hico_core.corpus.ids import Source
-from hico_core.corpus.index import read_index_table
 from hico_core.corpus.lists import labelled_videos
 from hico_core.data.augment import crop_area_range
 from hico_core.data.batches import Batch
@@ -30,9 +29,8 @@ from hico_core.data.loader import (
     read_batches,
     require_shared_memory,
 )
-from hico_core.data.sampling import clip_span_seconds
-from hico_core.data.videos import COLUMNS, IndexedVideos
-from hico_core.errors import HicoError, UsageError, counted
+from hico_core.data.videos import IndexedVideos
+from hico_core.errors import HicoError
 from hico_core.interop.checkpoints import load_exactly, read_backbone_state
 from hico_core.model.encoders import embedding_dim, hico_model
 from hico_core.model.hico import HicoModel
@@ -41,6 +39,7 @@ from hico_core.training.checkpoint import Content
 from hico_core.training.collapse import CollapseWatch
 from hico_core.training.distributed import World, gather_to_first
 from hico_core.training.export import ENCODER, exports
+from hico_core.training.fitting import training_videos, with_batch_of_run
 from hico_core.training.hardware import DeviceName, Precision, keep_freed_memory, use_precision
 from hico_core.training.knn import knn_accuracy, read_features
 from hico_core.training.log import StepMetrics, require_wandb
@@ -134,61 +133,6 @@ def _require_room_for_batches(config: Config, videos: IndexedVideos, *, workers:
             largest_area=crop_area_range(config.augment.crop_jitter)[1],
         )
         require_shared_memory(needed, free=free // world.local_size, workers=workers)
-
-
-def training_videos(config: Config, *, root: Location, processes: int) -> IndexedVideos:
-    """The videos of the subset train that are long enough for a clip.
-
-    Raises:
-        HicoError: there is no index, or there are too few of them for the batch.
-        UsageError: the batch cannot be shared among so many processes.
-
-    """
-    batch_size = config.train.batch_size
-    if batch_size % processes:
-        raise UsageError(
-            f"--batch-size {batch_size} is the number of videos over all processes, so it must be a multiple of their "
-            f"number, {processes}"
-        )
-    if batch_size < 2:
-        raise UsageError("--batch-size must be at least 2: a video is compared with others of its batch")
-    videos, span = _long_enough(config, root)
-    short = f" ({videos.num_short} shorter than one clip, {span:.2f} s, left out)" if videos.num_short else ""
-    largest = len(videos) // processes * processes
-    if largest < 2:
-        in_processes = f" in {processes} processes" if processes > 1 else ""
-        raise HicoError(
-            f"{root}: has {counted(len(videos), 'training video')}{short}, too few to compare with each other"
-            f"{in_processes}; add videos with `hico split`, and run `hico index` again"
-        )
-    if batch_size > largest:
-        raise HicoError(
-            f"{root}: a batch of {batch_size} is too large for {len(videos)} videos{short}; "
-            f"use --batch-size {largest} or fewer, or add videos"
-        )
-    return videos
-
-
-def _long_enough(config: Config, root: Location) -> tuple[IndexedVideos, float]:
-    """The training videos, and the seconds that they must last."""
-    data = config.data
-    span = clip_span_seconds(num_frames=data.num_frames, frame_stride=data.frame_stride, target_fps=data.target_fps)
-    index = read_index_table(root, columns=COLUMNS)
-    return IndexedVideos(index, root=root, subset="train", shortest_seconds=span), span
-
-
-def with_fitting_batch(config: Config, *, root: Location, processes: int) -> Config:
-    """The configuration with the largest batch that there are videos for, where it asks for a larger one.
-
-    Raises:
-        HicoError: there is no index.
-
-    """
-    videos, _ = _long_enough(config, root)
-    largest = len(videos) // processes * processes
-    if largest < 2 or config.train.batch_size <= largest:
-        return config
-    return config.model_copy(update={"train": config.train.model_copy(update={"batch_size": largest})})
 
 
 def _build_model(
@@ -286,7 +230,7 @@ def pretrain(
 
     Args:
         config: of the run, such as `hico_core.config.preset("k400-hico-l")`; None: hacs-hico-s, with fewer videos in a
-            step if there are fewer.
+            step if there are fewer, or not the memory for more.
         root: the workspace with index.parquet.
         run_dir: where its files go; None: runs/DATASET-RECIPE in the workspace.
         device: as `choose_device` takes it.
@@ -303,8 +247,10 @@ def pretrain(
 
     """
     root = locate(root)
-    config = config or with_fitting_batch(preset("hacs-hico-s"), root=root, processes=1)
-    run_dir = run_dir or local_part(root) / "runs" / f"{config.dataset}-{config.recipe}"
+    default = preset("hacs-hico-s")
+    run_dir = run_dir or local_part(root) / "runs" / f"{(config or default).dataset}-{(config or default).recipe}"
+    if config is None:
+        config = with_batch_of_run(default, root=root, run_dir=run_dir, resume=resume, device=device).config
     with entered_run(run_dir, config, device, resume=resume, allow_changed=allow_changed, free=_FREE_ON_RESUME) as (
         world,
         own_device,

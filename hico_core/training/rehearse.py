@@ -15,14 +15,14 @@ from hico_core.data.loader import PlannedStep, Position, num_workers
 from hico_core.errors import HicoError
 from hico_core.training.cost import measure_cost
 from hico_core.training.distributed import World
-from hico_core.training.hardware import DeviceName, Precision, choose_device
+from hico_core.training.fitting import training_videos
+from hico_core.training.hardware import DeviceName, Precision, choose_device, telling_full_memory
 from hico_core.training.loop import (
     Prepared,
     batches_from,
     clips_of,
     learning_rate_at,
     prepare,
-    training_videos,
 )
 from hico_core.training.schedule import peak_learning_rate
 from hico_core.training.step import describe_batch, train_step
@@ -90,8 +90,9 @@ def rehearse(
     losses, step_seconds = [], 0.0
     for _ in range(2):  # the first step sets up what all others find
         began = time.monotonic()
-        clips = clips_of(batch, config, parts.device)
-        result = train_step(parts.model, parts.optimizer, clips, loss=config.loss, lr=lr, precision=parts.precision)
+        with telling_full_memory(config.train.batch_size // processes, parts.device):
+            clips = clips_of(batch, config, parts.device)
+            result = train_step(parts.model, parts.optimizer, clips, loss=config.loss, lr=lr, precision=parts.precision)
         if result is None:
             raise HicoError(f"the loss of the first step is not a finite number; the clips: {describe_batch(batch)}")
         losses.append(float(result.loss.total))

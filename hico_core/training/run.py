@@ -35,7 +35,7 @@ from hico_core.training.checkpoint import (
     write_of_run,
 )
 from hico_core.training.distributed import World, from_first, gather_objects, joined_world, largest, own_device
-from hico_core.training.hardware import DeviceName, choose_device
+from hico_core.training.hardware import DeviceName, choose_device, telling_full_memory
 from hico_core.training.log import RunLog
 from hico_core.training.run_folder import opened_run, write_config
 from hico_core.training.stopping import StopRequest
@@ -125,8 +125,8 @@ def entered_run(
         free: settings that may differ on resuming; see `opened_run`.
 
     Raises:
-        HicoError: the processes do not find each other, the folder is of another run or in use, or its checkpoints
-            cannot be read.
+        HicoError: the processes do not find each other, the folder is of another run or in use, its checkpoints
+            cannot be read, or a step does not fit into memory.
 
     """
     chosen = choose_device(device)
@@ -136,7 +136,9 @@ def entered_run(
             changeable = CHANGEABLE_ON_RESUME if allow_changed else set()
             stack.enter_context(opened_run(run_dir, config, resume=resume, free=free, changeable=changeable))
             checkpoint = read_last(run_dir / "checkpoints")
-        yield Entered(world, own_device(chosen, world), from_first(checkpoint, world))
+        own = own_device(chosen, world)
+        with telling_full_memory(config.train.batch_size // world.size, own):
+            yield Entered(world, own, from_first(checkpoint, world))
 
 
 def go_on_from(

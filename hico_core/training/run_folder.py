@@ -23,7 +23,8 @@ def opened_run(
 ) -> Iterator[None]:
     """Let nobody else train in a run's folder meanwhile; check that an old one is of the same run.
 
-    A new folder is left only if `write_config` was called.
+    A new folder is left only if `write_config` was called. A run that ended before its first step was done, say
+    because it did not fit into memory, may begin anew with any configuration.
 
     Args:
         run_dir: the folder; made if missing.
@@ -41,7 +42,7 @@ def opened_run(
     busy = f"{run_dir}: another process is training in this run; wait for it to end, or give another --name"
     try:
         with lock(run_dir / ".lock", refusal=busy):
-            if (run_dir / _CONFIG).exists():
+            if (run_dir / _CONFIG).exists() and _has_steps(run_dir):
                 _require_same_run(run_dir, config, resume=resume, free=free, changeable=changeable)
             for folder in (run_dir, run_dir / "checkpoints", run_dir / "export"):
                 remove_abandoned(folder)
@@ -54,6 +55,12 @@ def opened_run(
 def write_config(run_dir: Path, config: BaseModel) -> None:
     """Write the configuration down; from here on the run is one."""
     write_text(run_dir / _CONFIG, dump_config(config))
+
+
+def _has_steps(run_dir: Path) -> bool:
+    """Whether there is anything of a run to lose."""
+    metrics = run_dir / "metrics.jsonl"
+    return (metrics.exists() and metrics.stat().st_size > 0) or any(run_dir.glob("*/*.pt"))
 
 
 def _require_same_run(

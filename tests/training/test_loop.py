@@ -31,9 +31,10 @@ from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError, Interrupted, UsageError
 from hico_core.interop.checkpoints import load_backbone
 from hico_core.model.hico import HicoModel, Outputs
+from hico_core.training.fitting import training_videos
 from hico_core.training.hardware import choose_device
 from hico_core.training.log import StepMetrics
-from hico_core.training.loop import RunSummary, max_distance, pretrain, training_videos
+from hico_core.training.loop import RunSummary, max_distance, pretrain
 from hico_core.training.rehearse import rehearse
 from hico_core.training.run import kept_epoch
 from hico_core.training.step import compute_loss

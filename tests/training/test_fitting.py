@@ -1,0 +1,128 @@
+"""A batch is lowered to the videos and the memory that there are, and a step that does not fit is told in a line."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from made_videos import numbered_video
+
+from hico_core.config import Config, dump_config, load_config, preset
+from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.finding import find_sources
+from hico_core.corpus.index import build_index
+from hico_core.corpus.records import UntrimmedOptions
+from hico_core.corpus.untrimmed import add_untrimmed
+from hico_core.errors import HicoError
+from hico_core.training import loop
+from hico_core.training.fitting import step_bytes, with_batch_of_run, with_fitting_batch
+from hico_core.training.hardware import free_memory_bytes, telling_full_memory
+
+CPU = torch.device("cpu")
+TINY = ["model.encoder=s3dg-tiny", "data.num_frames=8", "data.frame_stride=8", "data.crop_size=32", "data.workers=0"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fitting")
+    for number in range(9):
+        numbered_video(folder / f"videos/{number}.mp4", seconds=3)
+    add_untrimmed(
+        find_sources([str(folder / "videos")]),
+        root=folder / "root",
+        options=UntrimmedOptions(),
+        workers=2,
+        cache=LocalCache(folder, size_bytes=1),
+        on_event=lambda event: None,
+    )
+    build_index(folder / "root")
+    return folder / "root"
+
+
+def config_of(batch_size: int) -> Config:
+    return load_config(overrides=[f"train.batch_size={batch_size}"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "processes", "free_gb", "size", "reason"),
+    [
+        (8, 1, None, 8, ""),
+        (9, 1, 100.0, 9, ""),
+        (32, 1, None, 9, "are more than there are"),
+        (32, 1, 100.0, 9, "are more than there are"),
+        (32, 2, None, 8, "are more than there are"),
+        (9, 1, 4.0, 3, "take too much of the 4 GB of memory that are free"),
+        (32, 1, 4.0, 3, "take too much of the 4 GB of memory that are free"),
+        (3, 1, 4.0, 3, ""),
+        (32, 1, 0.5, 2, "take too much of the 0 GB of memory that are free"),
+        (32, 10, None, 32, ""),  # too few videos, which is told elsewhere
+    ],
+)
+def test_a_batch_that_fits(
+    asked: int, processes: int, free_gb: float | None, size: int, reason: str, root: Path
+) -> None:
+    free_bytes = None if free_gb is None else int(free_gb * 1e9)
+    fitted = with_fitting_batch(config_of(asked), root=root, processes=processes, free_bytes=free_bytes)
+    assert (fitted.config.train.batch_size, fitted.reason) == (size, reason)
+
+
+@pytest.mark.parametrize(("videos", "encoder", "gb"), [(4, "s3dg", 3.2), (16, "s3dg", 9.1), (16, "s3dg-tiny", 3.7)])
+def test_memory_is_about_what_was_measured(videos: int, encoder: str, gb: float) -> None:
+    """Of `hico pretrain --dry-run` on a CPU."""
+    config = load_config(overrides=[f"model.encoder={encoder}"])
+    assert step_bytes(config, videos) == pytest.approx(gb * 1e9, rel=0.15)
+
+
+def test_a_run_goes_on_with_its_batch(root: Path, tmp_path: Path) -> None:
+    """Whatever videos have come, and whatever memory is free then."""
+    (tmp_path / "config.yaml").write_text(dump_config(config_of(3)))
+
+    def batch_size(*, resume: bool) -> int:
+        fitted = with_batch_of_run(
+            preset("hacs-hico-s"), root=root, run_dir=tmp_path, resume=resume, device="cpu", processes=2
+        )
+        return fitted.config.train.batch_size
+
+    assert batch_size(resume=True) == 3
+    assert batch_size(resume=False) == 8
+
+
+def test_free_memory_is_that_of_the_machine_or_the_container(tmp_path: Path) -> None:
+    meminfo, cgroup = tmp_path / "meminfo", tmp_path / "cgroup"
+    assert free_memory_bytes(meminfo, cgroup) is None
+    meminfo.write_text("MemTotal:       24684000 kB\nMemAvailable:    2000 kB\nHugePages_Total:       0\n")
+    assert free_memory_bytes(meminfo, cgroup) == 2_048_000
+    cgroup.mkdir()
+    (cgroup / "memory.stat").write_text("anon 300000\nfile 900000\n")
+    (cgroup / "memory.max").write_text("max\n")
+    assert free_memory_bytes(meminfo, cgroup) == 2_048_000
+    (cgroup / "memory.max").write_text("1000000\n")
+    assert free_memory_bytes(meminfo, cgroup) == 700_000
+
+
+def test_memory_that_runs_out_is_one_line() -> None:
+    """On a CPU for real; a GPU's error is made here."""
+    said = "a step of 4 videos does not fit into the memory of cpu; take fewer with --batch-size"
+    with pytest.raises(HicoError, match=said), telling_full_memory(4, CPU):
+        torch.empty(10**15)
+    with pytest.raises(HicoError, match=said), telling_full_memory(4, CPU):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    with pytest.raises(RuntimeError, match="something else"), telling_full_memory(4, CPU):
+        raise RuntimeError("something else")
+
+
+def test_the_remedy_of_a_step_that_does_not_fit_works(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run may be begun anew with a smaller batch, since it had done no step; not once it has."""
+
+    def train(batch_size: int) -> None:
+        config = load_config(overrides=[*TINY, "train.max_steps=1", f"train.batch_size={batch_size}"])
+        loop.pretrain(config, root=root, run_dir=tmp_path / "run", device="cpu")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", lambda *arguments, **options: torch.empty(10**15))
+        with pytest.raises(HicoError, match="a step of 4 videos does not fit into the memory of cpu"):
+            train(4)
+    train(2)
+    with pytest.raises(HicoError, match="this run is there already"):
+        train(2)
