@@ -1,5 +1,6 @@
 """Checkpoints in other people's formats: the authors' .pyth, safetensors, PyTorch's exported programs, ONNX."""
 
+import io
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 
 from hico_core import __version__
 from hico_core.config import Config, compose_config
-from hico_core.corpus.files import written_beside
 from hico_core.data.loader import Position
 from hico_core.errors import HicoError, UsageError
 from hico_core.interop.checkpoints import backbone_of, load_backbone, read_checkpoint, read_clip_shape, read_picture
@@ -88,11 +88,8 @@ def convert(source: Path, target: Path, *, to: Format) -> str:
     content = read_checkpoint(source)
     backbone = load_backbone(source)
     about = _about_encoder(source, content)
-    with written_beside(target) as beside:
-        if to == "exported":
-            _export_program(backbone, beside, about)
-        else:
-            _export_onnx(backbone, beside, about)
+    exported = _exported_program if to == "exported" else _onnx_program
+    write_bytes(target, exported(backbone, about, target))
     return (
         f"the encoder, (N, 3, T, H, W) to maps of {backbone.feature_dim} channels, compared with the original at two "
         "sizes; what it was trained to see stands in the file"
@@ -248,18 +245,21 @@ def _sample_clips() -> tuple[Tensor, Tensor]:
 _ANY_SIZE = (dict.fromkeys((0, 2, 3, 4), torch.export.Dim.DYNAMIC),)
 
 
-def _export_program(backbone: nn.Module, path: Path, about: dict[str, str]) -> None:
+def _exported_program(backbone: nn.Module, about: dict[str, str], path: Path) -> bytes:
     """PyTorch's own format for programs, which needs no code of ours to run."""
     samples = _sample_clips()
     program = torch.export.export(backbone, samples[:1], dynamic_shapes=_ANY_SIZE)
-    torch.export.save(program, path, extra_files={"hico.json": json.dumps(about)})
-    loaded = torch.export.load(path).module()
+    content = io.BytesIO()
+    torch.export.save(program, content, extra_files={"hico.json": json.dumps(about)})
+    content.seek(0)
+    loaded = torch.export.load(content).module()
     with torch.no_grad():
         for clips in samples:
             _require_equal(loaded(clips), backbone(clips), path)
+    return content.getvalue()
 
 
-def _export_onnx(backbone: nn.Module, path: Path, about: dict[str, str]) -> None:
+def _onnx_program(backbone: nn.Module, about: dict[str, str], path: Path) -> bytes:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
             raise UsageError(f"--to onnx: needs the package {package}; pip install 'hico[onnx]'")
@@ -277,12 +277,13 @@ def _export_onnx(backbone: nn.Module, path: Path, about: dict[str, str]) -> None
     )
     assert program is not None
     program.model.metadata_props.update(about)
-    program.save(str(path), external_data=False)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    content: bytes = program.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     with torch.no_grad():
         for clips in samples:
             (features,) = session.run(None, {"clips": clips.numpy()})
             _require_equal(torch.from_numpy(features), backbone(clips), path)
+    return content
 
 
 def _require_equal(converted: Tensor, original: Tensor, path: Path) -> None:
