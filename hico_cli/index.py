@@ -165,17 +165,21 @@ class _Intake(NamedTuple):
 
     def add_listed(self, given: str, data_root: "Location") -> int:
         """The clips or videos of a list, or of the lists that match a pattern."""
+        from hico_core.corpus.index import read_class_names
         from hico_core.corpus.intake import Candidate
-        from hico_core.corpus.lists import is_list_of_clips, listed_clips
+        from hico_core.corpus.lists import is_list_of_clips, listed_clips, require_some
         from hico_core.corpus.records import AdoptedOptions
-        from hico_core.corpus.splits import is_pattern, read_split
+        from hico_core.corpus.splits import is_pattern, numbered_as, read_split
 
         if isinstance(data_root, Path):
             data_root = data_root.resolve()
         if not is_pattern(given) and is_list_of_clips(locate(given)):
             clips = listed_clips(locate(given), data_root=data_root)
             return self.adopt([Candidate(video, AdoptedOptions(subset=self.subset)) for video in clips])
-        return self._add(read_split(given, data_root=data_root, subset=self.subset, id_rule=self.id_rule).videos)
+        split = read_split(given, data_root=data_root, subset=self.subset, id_rule=self.id_rule)
+        videos = numbered_as(split, read_class_names(self.root)).videos
+        require_some(videos, named_by=given, data_root=data_root)
+        return self._add(videos)
 
     def adopt(self, videos: "list[Candidate] | None" = None) -> int:
         """Clips that another tool cut; None: those in the workspace."""

@@ -7,6 +7,8 @@ import typer
 from hico_core.corpus.addresses import Location, locate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hico_core.corpus.records import Subset
     from hico_core.transfer.labelled import LabelledVideo
 
@@ -22,24 +24,42 @@ LISTS = (
 
 
 class LabelledSet(NamedTuple):
-    """Videos whose classes are known, and the names of the classes where a list has them."""
+    """Videos whose classes are known, and label -> name of those classes that have one."""
 
     videos: "list[LabelledVideo]"
-    classes: list[str] | None
+    classes: dict[int, str]
 
 
 def labelled(
-    lists: "list[str] | None", *, place: "Location", subset: "Subset", data_root: str | None
+    lists: "list[str] | None",
+    *,
+    place: "Location",
+    subset: "Subset",
+    data_root: str | None,
+    known: "Mapping[int, str] | None" = None,
 ) -> list[LabelledSet]:
-    """The labelled videos of each list, or, without lists, those of a subset of the index."""
-    from hico_core.corpus.splits import read_split
+    """The labelled videos of each list, or, without lists, those of a subset of the index.
+
+    Args:
+        lists: as `hico_core.corpus.splits.read_split` takes them.
+        place: the workspace.
+        subset: of the index, or of a list that holds several.
+        data_root: where the videos of lists lie; None: beside the list.
+        known: label -> name of the classes that lists are numbered by; None: those of the index, if they share any.
+
+    """
+    from hico_core.corpus.index import read_class_names
+    from hico_core.corpus.splits import numbered_as, read_split
     from hico_core.transfer.labelled import labelled_of_index, labelled_of_list
 
+    of_index = read_class_names(place) if known is None else known
     if not lists:
-        return [LabelledSet(labelled_of_index(place, subset), None)]
+        return [LabelledSet(labelled_of_index(place, subset), dict(of_index))]
     found = []
     for given in lists:
         base = locate(given).parent if data_root is None else locate(data_root)
         split = read_split(given, data_root=base, subset=subset)
+        shared = set(split.classes.values()) & set(of_index.values())
+        split = numbered_as(split, of_index if shared else {})
         found.append(LabelledSet(labelled_of_list(split.videos), split.classes))
     return found

@@ -78,16 +78,14 @@ def probe(
         def rows_of(videos: "Sequence[LabelledVideo]") -> "LabelledRows":
             return rows_from_folder(folder, manifest, videos)
 
-    pairs = zip(
-        labelled(train, place=place, subset="train", data_root=data_root),
-        labelled(test, place=place, subset="test", data_root=data_root),
-        strict=True,
-    )
+    to_train = labelled(train, place=place, subset="train", data_root=data_root)
+    known = {label: name for one in to_train for label, name in one.classes.items()}
+    to_test = labelled(test, place=place, subset="test", data_root=data_root, known=known)
     with (
         raising_on_signals("stopped; nothing was written"),
         progress("probe", total=max(len(train or []), 1) * (seeds + 1), as_json=json) as report,
     ):
-        splits = [(rows_of(to_train.videos), rows_of(to_test.videos)) for to_train, to_test in pairs]
+        splits = [(rows_of(one.videos), rows_of(other.videos)) for one, other in zip(to_train, to_test, strict=True)]
         done = 0
 
         def on_done(what: str) -> None:

@@ -28,6 +28,7 @@ class Source(NamedTuple):
     label: int | None = None  # class of the video, where a list says it
     clips: tuple[Location, ...] = ()  # that another tool cut, in time order
     obstacle: str | None = None  # why nothing can be made of it, where its name tells already
+    class_name: str | None = None  # what its label is called, where a list says it
 
 
 class ClipName(NamedTuple):

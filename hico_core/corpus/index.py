@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hico_core import __version__
@@ -55,6 +56,7 @@ SCHEMA = pa.schema(
         ("source", pa.string()),  # the untrimmed video
         ("label", pa.int32()),  # class of the video; null where there is none
         ("first_frame", pa.int32()),  # number of the row's first frame in its file: not 0 in untrimmed videos
+        ("class_name", pa.string()),  # what the label is called, where a list said it
     ],
     metadata={"hico_schema_version": SCHEMA_VERSION, "hico_version": __version__},
 )
@@ -93,6 +95,7 @@ def _columns_of(record: VideoRecord, subset: Subset) -> dict[str, list[Any]]:
         "variable_fps": [record.variable_fps] * count,
         "source": [record.source.path] * count,
         "label": [record.options.label if record.options.kind == "untrimmed" else None] * count,
+        "class_name": [record.options.class_name if record.options.kind == "untrimmed" else None] * count,
         **{name: [getattr(clip, name) for clip in clips] for name in ClipRecord.model_fields},
     }
 
@@ -193,6 +196,21 @@ def read_index_table(root: "Location | str", *, columns: list[str] | None = None
 
     """
     return _read(root, columns, read_dictionary=["video_id", "subset", "codec", "source"])
+
+
+def read_class_names(root: "Location | str") -> dict[int, str]:
+    """Label -> what it is called, of the labels of an index that have names; none where there is no index.
+
+    Raises:
+        HicoError: the index is of another schema, or is damaged.
+
+    """
+    place = locate(root) if isinstance(root, str) else root
+    if not (place / "index.parquet").exists():
+        return {}
+    table = _read(root, ["label", "class_name"])
+    named = table.filter(pc.is_valid(table["class_name"])).group_by(["label", "class_name"]).aggregate([])
+    return dict(sorted(zip(named["label"].to_pylist(), named["class_name"].to_pylist(), strict=True)))
 
 
 def read_index(root: "Location | str", *, columns: list[str] | None = None) -> pd.DataFrame:

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 # Columns of which rows may have no value.
-_NULLABLE = frozenset({"label", "sha256"})
+_NULLABLE = frozenset({"class_name", "label", "sha256"})
 
 # Columns whose values must be at least this.
 _LEAST = {

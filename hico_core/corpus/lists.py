@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import NamedTuple
 
 from hico_core.corpus.addresses import Location, absolute, locate
@@ -125,7 +126,8 @@ def labelled_videos(list_file: Location, *, data_root: Location, id_rule: IdRule
     """The videos of a list, in order of their ids. They are not looked for here.
 
     Args:
-        list_file: `<path> <label>` a line; a path may hold blanks, the label is what follows the last one.
+        list_file: `<path> <label>` a line, or `<path> <class name>`. What follows the last blank is the label, or, so
+            that names may hold blanks, what follows a tab. Names are numbered in their order.
         data_root: where relative paths begin.
         id_rule: how ids are made, see `video_id`.
 
@@ -134,12 +136,42 @@ def labelled_videos(list_file: Location, *, data_root: Location, id_rule: IdRule
         HicoError: two videos have one id, or one video has two labels.
 
     """
-    sources: list[Source] = []
+    lines: list[tuple[str, str]] = []
     for number, line in read_list_lines(list_file):
-        name, _, label = line.rpartition(" ")
-        if not name or not label.isdecimal():
-            raise UsageError(f"{list_file}, line {number}: {line!r} is not <path> <label>, the label a whole number")
-        path = absolute(locate(name.strip()) if "://" in name else data_root / name.strip())
-        base = absolute(data_root / "x").parent
-        sources.append(Source(video_id(path, rule=id_rule, base=base), path, int(label)))
+        name, _, label = (part.strip() for part in line.rpartition("\t" if "\t" in line else " "))
+        if not name or (lines and label.isdecimal() != lines[0][1].isdecimal()):
+            raise UsageError(
+                f"{list_file}, line {number}: {line!r} is not <path> <label>, with a whole number in all lines or a "
+                "class name in all"
+            )
+        lines.append((name, label))
+    class_names = sorted({label for _, label in lines if not label.isdecimal()})
+    base = absolute(data_root / "x").parent
+    sources: list[Source] = []
+    for name, label in lines:
+        path = absolute(locate(name) if "://" in name else data_root / name)
+        source = Source(video_id(path, rule=id_rule, base=base), path)
+        if class_names:
+            sources.append(source._replace(label=class_names.index(label), class_name=label))
+        else:
+            sources.append(source._replace(label=int(label)))
     return unique_sources(sources)
+
+
+def require_some(videos: Sequence[Source], *, named_by: str, data_root: Location) -> None:
+    """See that a list goes with a folder, so that a wrong one does not give a failure for each video.
+
+    Args:
+        videos: of the list.
+        named_by: the list, for a person.
+        data_root: where relative paths begin. In a bucket nothing is looked for.
+
+    Raises:
+        UsageError: no video is where the list says.
+
+    """
+    if isinstance(data_root, Path) and videos and not any(video.path.exists() for video in videos):
+        raise UsageError(
+            f"{named_by}: not one of its videos is there (the first would be {videos[0].path}); "
+            "name the folder that its paths begin in with --data-root"
+        )

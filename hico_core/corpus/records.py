@@ -63,6 +63,7 @@ class UntrimmedOptions(BaseModel, frozen=True, extra="forbid"):
     kind: Literal["untrimmed"] = "untrimmed"
     subset: Subset = "train"
     label: int | None = None  # class of the video
+    class_name: str | None = None  # what that is called
     segment_seconds: float = Field(5.0, gt=0)
 
 

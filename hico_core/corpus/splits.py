@@ -7,6 +7,7 @@ import csv
 import glob
 import io
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,18 +28,18 @@ _KINETICS_COLUMNS = frozenset({"label", "youtube_id", "time_start", "time_end"})
 
 
 class Split(NamedTuple):
-    """Labelled videos and, where the list says them, the names of the classes."""
+    """Labelled videos, each with the name of its class where the list says it, and label -> name of all its classes."""
 
     videos: list[Source]  # in order of their ids
-    classes: list[str] | None
+    classes: dict[int, str]
 
 
 def read_split(given: str, *, data_root: Location, subset: Subset, id_rule: IdRule = "stem") -> Split:
     """The labelled videos of a list. They are not looked for here.
 
-    `<path> <label>` a line, as Kinetics' and the HiCo authors' lists. UCF101: trainlist01.txt or testlist01.txt, with
-    classInd.txt beside it. HMDB51: a pattern such as `splits/*_test_split1.txt`. Kinetics: a .csv file with the columns
-    label, youtube_id, time_start and time_end.
+    `<path> <label>` or `<path> <class name>` a line, as Kinetics' and the HiCo authors' lists. UCF101:
+    trainlist01.txt or testlist01.txt, with classInd.txt beside it. HMDB51: a pattern such as
+    `splits/*_test_split1.txt`. Kinetics: a .csv file with the columns label, youtube_id, time_start and time_end.
 
     Args:
         given: the list, or the pattern of HMDB51's.
@@ -58,7 +59,26 @@ def read_split(given: str, *, data_root: Location, subset: Subset, id_rule: IdRu
         return _kinetics(path, data_root=data_root, id_rule=id_rule)
     if _UCF_LIST.fullmatch(path.name) and (path.parent / _UCF_CLASSES).exists():
         return _ucf(path, data_root=data_root, id_rule=id_rule)
-    return Split(labelled_videos(path, data_root=data_root, id_rule=id_rule), None)
+    videos = labelled_videos(path, data_root=data_root, id_rule=id_rule)
+    return Split(videos, {v.label: v.class_name for v in videos if v.label is not None and v.class_name is not None})
+
+
+def numbered_as(split: Split, known: Mapping[int, str]) -> Split:
+    """The same videos, with the labels that their classes have elsewhere; a class without one there gets a new one.
+
+    Lists number the classes that they name, so a class may have another number in the list for testing.
+
+    Args:
+        split: of a list; where it has no names for its labels, they stay as they are.
+        known: label -> name.
+
+    """
+    number_of = {name: label for label, name in known.items()}
+    for label, name in sorted(split.classes.items()):
+        taken = set(number_of.values())
+        number_of.setdefault(name, label if label not in taken else max(taken) + 1)
+    videos = [v if v.class_name is None else v._replace(label=number_of[v.class_name]) for v in split.videos]
+    return Split(videos, {label: name for name, label in number_of.items()})
 
 
 def is_pattern(given: str) -> bool:
@@ -66,9 +86,9 @@ def is_pattern(given: str) -> bool:
     return "://" not in given and glob.has_magic(given)
 
 
-def _source(path: Location, label: int, *, data_root: Location, id_rule: IdRule) -> Source:
+def _source(path: Location, label: int, class_name: str, *, data_root: Location, id_rule: IdRule) -> Source:
     path, base = absolute(path), absolute(data_root / "x").parent
-    return Source(video_id(path, rule=id_rule, base=base), path, label)
+    return Source(video_id(path, rule=id_rule, base=base), path, label, class_name=class_name)
 
 
 def _ucf(path: Location, *, data_root: Location, id_rule: IdRule) -> Split:
@@ -78,11 +98,12 @@ def _ucf(path: Location, *, data_root: Location, id_rule: IdRule) -> Split:
     sources = []
     for number, line in read_list_lines(path):
         name = line.split()[0]
-        label = label_of.get(name.split("/")[0])
+        class_name = name.split("/")[0]
+        label = label_of.get(class_name)
         if label is None:
             raise UsageError(f"{path}, line {number}: {line!r} does not begin with a class of {_UCF_CLASSES}")
-        sources.append(_source(data_root / name, label, data_root=data_root, id_rule=id_rule))
-    return Split(unique_sources(sources), classes)
+        sources.append(_source(data_root / name, label, class_name, data_root=data_root, id_rule=id_rule))
+    return Split(unique_sources(sources), dict(enumerate(classes)))
 
 
 def _hmdb(pattern: str, *, data_root: Location, subset: Subset, id_rule: IdRule) -> Split:
@@ -100,8 +121,8 @@ def _hmdb(pattern: str, *, data_root: Location, subset: Subset, id_rule: IdRule)
                 raise UsageError(f"{files[name]}, line {number}: {line!r} is not <name> <0, 1 or 2>")
             if _HMDB_NUMBERS[part] == subset:
                 path = data_root / name / video.strip()
-                sources.append(_source(path, label, data_root=data_root, id_rule=id_rule))
-    return Split(unique_sources(sources), classes)
+                sources.append(_source(path, label, name, data_root=data_root, id_rule=id_rule))
+    return Split(unique_sources(sources), dict(enumerate(classes)))
 
 
 def _kinetics(path: Location, *, data_root: Location, id_rule: IdRule) -> Split:
@@ -119,7 +140,7 @@ def _kinetics(path: Location, *, data_root: Location, id_rule: IdRule) -> Split:
     by_class = (data_root / rows[0]["label"] / names[0]).exists()
     folders = [data_root / row["label"] if by_class else data_root for row in rows]
     sources = [
-        _source(folder / name, label_of[row["label"]], data_root=data_root, id_rule=id_rule)
+        _source(folder / name, label_of[row["label"]], row["label"], data_root=data_root, id_rule=id_rule)
         for row, folder, name in zip(rows, folders, names, strict=True)
     ]
-    return Split(unique_sources(sources), classes)
+    return Split(unique_sources(sources), dict(enumerate(classes)))

@@ -67,7 +67,10 @@ def add_untrimmed(
 
     """
     events = take_in(
-        [Candidate(source, options.model_copy(update={"label": source.label})) for source in sources],
+        [
+            Candidate(source, options.model_copy(update={"label": source.label, "class_name": source.class_name}))
+            for source in sources
+        ],
         root=root,
         scratch=scratch_folder(root, Path(gettempdir())),
         command="index",

@@ -361,8 +361,8 @@ def _map(look: Look) -> Figure:
     places, shares = look.map()
     if places.shape[1] < 2:
         return Figure("Map of the features", Markup(""), "There are too few clips for a map.")
-    labelled = any(moment.label is not None for moment in look.moments)
-    groups = [("no label" if m.label is None else f"class {m.label}") if labelled else m.video_id for m in look.moments]
+    labelled = any(moment.class_name is not None for moment in look.moments)
+    groups = [(m.class_name or "no label") if labelled else m.video_id for m in look.moments]
     first, second = (
         f"direction {place} ({share:.0%} of the variance)" for place, share in zip((1, 2), shares, strict=True)
     )

@@ -1,6 +1,6 @@
 """A look through a run's encoder at some videos of its workspace: neighbours, and a map."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from PIL import Image
 from hico_core.config import Config, DataConfig, FinetuneConfig, compose_config
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.index import read_index_table
+from hico_core.corpus.index import read_class_names, read_index_table
 from hico_core.data.dataset import ClipDataset
 from hico_core.data.pictures import clip_around
 from hico_core.data.preview import ClipPreview, preview_clips
@@ -33,7 +33,7 @@ class Moment(NamedTuple):
 
     video_id: str
     seconds: float  # its middle
-    label: int | None
+    class_name: str | None
     frame: Image.Image  # its middle one, as the encoder sees it
 
 
@@ -97,6 +97,7 @@ def look_through(encoder: Path, root: Path, data: DataConfig) -> Look:
     index = read_index_table(root, columns=COLUMNS)
     videos = IndexedVideos(index, root=root, shortest_seconds=_span(data))
     cache = LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
+    names = read_class_names(root)
     moments: list[Moment] = []
     clips: list[torch.Tensor] = []
     reason = "there are none that are long enough"
@@ -106,7 +107,9 @@ def look_through(encoder: Path, root: Path, data: DataConfig) -> Look:
                 seconds = videos.duration_seconds(number) * (part + 0.5) / _CLIPS_OF_EACH
                 clip = clip_around(videos.pieces(number), seconds, data=data, picture=picture, cache=cache)
                 frame = Image.fromarray(clip[len(clip) // 2].numpy())
-                moments.append(Moment(videos.video_id(number), seconds, videos.label(number), frame))
+                moments.append(
+                    Moment(videos.video_id(number), seconds, _class_name(videos.label(number), names), frame)
+                )
                 clips.append(clip)
         except BadVideo as bad:
             reason = str(bad)
@@ -121,6 +124,10 @@ def look_through(encoder: Path, root: Path, data: DataConfig) -> Look:
 
 def _span(data: DataConfig) -> float:
     return clip_span_seconds(num_frames=data.num_frames, frame_stride=data.frame_stride, target_fps=data.target_fps)
+
+
+def _class_name(label: int | None, names: Mapping[int, str]) -> str | None:
+    return None if label is None else names.get(label, f"class {label}")
 
 
 def _spread_over(total: int, count: int) -> Sequence[int]:

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,7 +75,7 @@ def evaluate(
     videos: Sequence[LabelledVideo],
     *,
     output: Path,
-    classes: Sequence[str] | None = None,
+    classes: Mapping[int, str] = MappingProxyType({}),
     views: int | None = None,
     crops: int | None = None,
     device: DeviceName = "auto",
@@ -90,7 +91,7 @@ def evaluate(
         checkpoint: of a finetuning run.
         videos: to be tested.
         output: a folder.
-        classes: names of the classes, by number.
+        classes: label -> name; a class without one is called by its number.
         views: clips a video; None: as the run's configuration says.
         crops: squares of each frame, 1 or 3; None: as it says.
         device: as `choose_device` takes it.
@@ -106,8 +107,8 @@ def evaluate(
     content = parse_content(read_checkpoint(checkpoint), origin=checkpoint)
     config = _config_of(content, checkpoint, views=views, crops=crops)
     model = _classifier(content, checkpoint)
-    names = list(classes or map(str, range(model.out.out_features)))
-    _require_testable(videos, names, model.out.out_features, checkpoint)
+    names = [classes.get(label, str(label)) for label in range(model.out.out_features)]
+    _require_testable(videos, classes, model.out.out_features, checkpoint)
     chosen = choose_device(device)
     with joined_world(chosen) as world:
         place = own_device(chosen, world)
@@ -151,12 +152,12 @@ def _classifier(content: Content, checkpoint: Path) -> VideoClassifier:
 
 
 def _require_testable(
-    videos: Sequence[LabelledVideo], names: Sequence[str], num_classes: int, checkpoint: Path
+    videos: Sequence[LabelledVideo], classes: Mapping[int, str], num_classes: int, checkpoint: Path
 ) -> None:
     if not videos:
         raise HicoError("no labelled videos to test on; add some with `hico index --list FILE --subset test`")
-    if len(names) != num_classes:
-        raise HicoError(f"the list has {len(names)} classes, but {checkpoint} knows {num_classes}")
+    if len(classes) > num_classes:
+        raise HicoError(f"the list has {len(classes)} classes, but {checkpoint} knows {num_classes}")
     last = max(videos, key=lambda video: video.label)
     if last.label >= num_classes:
         raise HicoError(f"{last.video_id} has label {last.label}, but {checkpoint} knows {num_classes} classes from 0")
@@ -210,7 +211,8 @@ def _write(output: Path, evaluation: Evaluation, predictions: Sequence[Predictio
     lines = ["class,name,videos,right,accuracy\n"]
     for number, name in enumerate(classes):
         count, right = int(confusion[number].sum()), int(confusion[number, number])
-        lines.append(f'{number},"{name}",{count},{right},{right / count if count else ""}\n')
+        quoted = name.replace('"', '""')
+        lines.append(f'{number},"{quoted}",{count},{right},{right / count if count else ""}\n')
     write_text(output / "classes.csv", "".join(lines))
     columns = {
         name: [getattr(prediction, name) for prediction in predictions]

@@ -11,7 +11,7 @@ from commands import TINY, Done, assert_one_line, hico, hico_process
 from made_videos import numbered_video
 
 from hico_core.corpus.files import lock
-from hico_core.corpus.index import read_index
+from hico_core.corpus.index import read_class_names, read_index
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +182,21 @@ def test_the_doctor_tells_what_is_there(tmp_path: Path) -> None:
     assert_one_line(hico("doctor", "--loader", root=tmp_path), 1, "run `hico index")
     findings = json.loads(hico("doctor", "--json", root=tmp_path).stdout)["findings"]
     assert {"ffmpeg", "PyAV", "workspace"} <= {finding["name"] for finding in findings}
+
+
+def test_lists_may_name_classes(tmp_path: Path) -> None:
+    """A class has one number, though the list for testing names fewer."""
+    root = tmp_path / "root"
+    for name in ("a", "b", "c"):
+        numbered_video(tmp_path / f"{name}.mp4", seconds=3)
+    (tmp_path / "train.txt").write_text("a.mp4\thigh jump\nb.mp4\tbow\n")
+    (tmp_path / "test.txt").write_text("c.mp4\thigh jump\n")
+    for subset in ("train", "test"):
+        done = hico("index", "--list", tmp_path / f"{subset}.txt", "--subset", subset, root=root)
+        assert done.returncode == 0, done.stderr
+    index = read_index(root)
+    found = index[["video_id", "label", "class_name"]].to_numpy().tolist()
+    assert found == [["a", 1, "high jump"], ["b", 0, "bow"], ["c", 1, "high jump"]]
+    assert read_class_names(root) == {0: "bow", 1: "high jump"}
+    moved = hico("index", "--list", tmp_path / "test.txt", "--data-root", tmp_path / "root", root=root)
+    assert_one_line(moved, 2, "not one of its videos is there", "--data-root")

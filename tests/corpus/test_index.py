@@ -42,6 +42,7 @@ COLUMNS = {
     "source": "string",
     "label": "int32",
     "first_frame": "int32",
+    "class_name": "string",
 }
 
 
@@ -88,7 +89,7 @@ def test_rows_lists_and_metadata(root: Path) -> None:
     assert index["video_id"].tolist() == ["-a, 1_2", "b", "b"]
     assert index["clip_index"].tolist() == [0, 0, 1]
     assert index["num_clips"].tolist() == [1, 2, 2]
-    assert index["label"].isna().all()
+    assert index["label"].isna().all() and index["class_name"].isna().all()
     for row in index.to_dict("records"):
         clip = root / row["path"]
         assert clip.name == f"v_{row['video_id']}_{row['start_ms']:07d}_{row['end_ms']:07d}.mp4"

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from hico_core.corpus.lists import find_training_list, is_list_of_clips, labelled_videos, listed_clips
+from hico_core.corpus.ids import Source
+from hico_core.corpus.lists import (
+    find_training_list,
+    is_list_of_clips,
+    labelled_videos,
+    listed_clips,
+    require_some,
+)
 from hico_core.errors import HicoError, UsageError
 
 
@@ -43,13 +50,24 @@ def test_labelled_videos(tmp_path: Path) -> None:
     [
         ("", "is empty"),
         ("a.mp4\n", r"line 1: 'a\.mp4' is not <path> <label>"),
-        ("a.mp4 0\nb.mp4 x\n", "line 2"),
+        ("a.mp4 0\nb.mp4 x\n", "line 2: 'b.mp4 x' is not <path> <label>, with a whole number in all lines or a class"),
+        ("a.mp4 x\nb.mp4 0\n", "line 2"),
         ("x/a.mp4 0\ny/a.mp4 1\n", "have one id, 'a'"),
     ],
 )
 def test_wrong_lists_of_videos(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(HicoError, match=message):
         labelled_videos(write(tmp_path / "list.txt", text), data_root=tmp_path)
+
+
+def test_a_list_that_goes_with_another_folder(tmp_path: Path) -> None:
+    """One line, not a failure for each of its videos; some that are missing are failures."""
+    listed = [Source(name, tmp_path / f"{name}.mp4", 0) for name in ("a", "b")]
+    said = r"list\.txt: not one of its videos is there \(the first would be .*/a\.mp4\); name the folder .* --data-root"
+    with pytest.raises(UsageError, match=said):
+        require_some(listed, named_by="list.txt", data_root=tmp_path)
+    (tmp_path / "b.mp4").touch()
+    require_some(listed, named_by="list.txt", data_root=tmp_path)
 
 
 def test_wrong_lists_of_clips(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from hico_core.corpus.ids import Source
 from hico_core.corpus.records import Subset
-from hico_core.corpus.splits import read_split
+from hico_core.corpus.splits import Split, numbered_as, read_split
 from hico_core.errors import UsageError
 
 
@@ -23,8 +24,11 @@ def test_ucf101(tmp_path: Path) -> None:
         "Apply/v_Apply_g08_c01.avi": 0,
     }
     found = read_split(str(tmp_path / "testlist01.txt"), data_root=root, subset="test")
-    assert [(v.video_id, v.label) for v in found.videos] == [("Apply_g01_c01", 0), ("Cut_g01_c01", 2)]
-    assert found.classes == ["Apply", "Basket", "Cut"]
+    assert [(v.video_id, v.label, v.class_name) for v in found.videos] == [
+        ("Apply_g01_c01", 0, "Apply"),
+        ("Cut_g01_c01", 2, "Cut"),
+    ]
+    assert found.classes == {0: "Apply", 1: "Basket", 2: "Cut"}
     (tmp_path / "trainlist02.txt").write_text("Dive/v_Dive_g08_c01.avi 4\n")
     with pytest.raises(UsageError, match=r"trainlist02\.txt, line 1: .* does not begin with a class of classInd\.txt"):
         labels(str(tmp_path / "trainlist02.txt"), root)
@@ -70,3 +74,39 @@ def test_kinetics(tmp_path: Path, by_class: bool) -> None:
 def test_a_path_and_a_label_a_line(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("a.mp4 3\nb c.mp4 0\n")
     assert labels(str(tmp_path / "list.txt"), tmp_path) == {"a.mp4": 3, "b c.mp4": 0}
+
+
+@pytest.mark.parametrize("separator", [" ", "\t"])
+def test_a_path_and_a_class_name_a_line(separator: str, tmp_path: Path) -> None:
+    """Names are numbered in their order; after a tab they may hold blanks."""
+    jump = "long jump" if separator == "\t" else "jump"
+    lines = [f"a b.mp4{separator}{jump}", f"c.mp4{separator}bow", f"d.mp4{separator}{jump}"]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    found = read_split(str(tmp_path / "list.txt"), data_root=tmp_path, subset="train")
+    assert [(v.video_id, v.label) for v in found.videos] == [("a b", 1), ("c", 0), ("d", 1)]
+    assert [v.class_name for v in found.videos] == [jump, "bow", jump]
+    assert found.classes == {0: "bow", 1: jump}
+
+
+@pytest.mark.parametrize(
+    ("classes", "known", "numbers"),
+    [
+        ({0: "b", 1: "c"}, {}, {"b": 0, "c": 1}),
+        ({4: "b", 7: "c"}, {}, {"b": 4, "c": 7}),
+        ({0: "b", 1: "c"}, {0: "a", 1: "b", 2: "c"}, {"a": 0, "b": 1, "c": 2}),
+        ({0: "c", 1: "d"}, {0: "a", 2: "c"}, {"a": 0, "d": 1, "c": 2}),
+        ({0: "d", 1: "e"}, {0: "a", 2: "c"}, {"a": 0, "e": 1, "c": 2, "d": 3}),
+    ],
+)
+def test_a_class_has_one_number_in_all_lists(
+    classes: dict[int, str], known: dict[int, str], numbers: dict[str, int]
+) -> None:
+    videos = [Source(name, Path(f"{name}.mp4"), label, class_name=name) for label, name in classes.items()]
+    numbered = numbered_as(Split(videos, classes), known)
+    assert numbered.classes == {label: name for name, label in numbers.items()}
+    assert [video.label for video in numbered.videos] == [numbers[name] for name in classes.values()]
+
+
+def test_labels_without_names_stay(tmp_path: Path) -> None:
+    split = Split([Source("a", tmp_path / "a.mp4", 5)], {})
+    assert numbered_as(split, {0: "x"}).videos == split.videos
