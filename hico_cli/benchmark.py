@@ -37,7 +37,7 @@ def benchmark(
         typer.Option("--part", help="What to run; may be repeated. Default: everything, in this order."),
     ] = None,
     seeds: Annotated[str, typer.Option(metavar="SEEDS", help="Seeds of the corpora, such as 1-10 or 1,2,5.")] = "1-10",
-    processes: Annotated[
+    workers: Annotated[
         int | None, typer.Option(min=1, help="Trainings at a time, one thread each. Default: one a core.")
     ] = None,
     json: Json = False,
@@ -63,7 +63,7 @@ def benchmark(
                 def on_progress(now: "Progress") -> None:
                     report(now.done, f"{now.done}/{now.total} {now.what}", now._asdict())
 
-                run_benchmark(folder, cells, processes=processes or available_cores(), on_progress=on_progress)
+                run_benchmark(folder, cells, processes=workers or available_cores(), on_progress=on_progress)
     target = write_results(folder)
     found = read_results(folder)
     result(_tables(found) + f"\n\n{target}", {"results": str(target), "rows": len(found)}, as_json=json)

@@ -2,13 +2,19 @@
 
 import math
 import os
-from typing import Annotated
+import shutil
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hico_cli.console import result
 from hico_cli.options import Json, Root
 from hico_core.corpus.addresses import DEFAULT_ROOT, locate
+
+if TYPE_CHECKING:
+    from hico_core.doctor import Finding
 
 # What a fast GPU takes, for machines without one.
 _REFERENCE_CLIPS_PER_SECOND = 1000.0
@@ -34,12 +40,20 @@ def doctor(
     for finding in examine(locate(root)):
         findings.append(finding)
         if not json:
-            advice = f"  ->  {finding.advice}" if finding.advice else ""
-            print(f"{finding.state:9}{finding.name:20}{finding.found}{advice}", flush=True)
+            print(_line(finding, width=shutil.get_terminal_size().columns if sys.stdout.isatty() else None), flush=True)
     if json:
         result("", {"findings": [finding._asdict() for finding in findings]}, as_json=True)
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(1)
+
+
+def _line(finding: "Finding", *, width: int | None) -> str:
+    """A finding in words; in a terminal of some width, as an entry of a table."""
+    advice = f"  ->  {finding.advice}" if finding.advice else ""
+    line = f"{finding.state:9}{finding.name:20}{finding.found}{advice}"
+    if width is None:
+        return line
+    return textwrap.fill(line, width, subsequent_indent=" " * 29, break_long_words=False, break_on_hyphens=False)
 
 
 def _measure_loader(root: str, *, as_json: bool) -> None:

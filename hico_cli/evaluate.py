@@ -7,7 +7,7 @@ import typer
 
 from hico_cli.console import complain, noting_signals, progress, result
 from hico_cli.labels import LISTS, ListFolder, labelled
-from hico_cli.options import Device, Json, Nproc, Root, is_first_process, resume_in_processes
+from hico_cli.options import Device, Json, Nproc, Readers, Root, is_first_process, resume_in_processes
 from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Names of runs of `hico finetune`, or checkpoints of them.")
+        list[str], typer.Argument(metavar="RUN...", help="Names of runs of hico finetune, or checkpoints of them.")
     ],
     root: Root = DEFAULT_ROOT,
     test: Annotated[list[str] | None, typer.Option("--list", help=f"Videos to test on, a list a run. {LISTS}")] = None,
@@ -26,7 +26,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-O", help="The folder to write. Default: ROOT/runs/RUN/evaluation.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that read. Default: one a core.")] = None,
+    workers: Readers = None,
     nproc: Nproc = 1,
     device: Device = "auto",
     json: Json = False,

@@ -16,6 +16,7 @@ from hico_cli.options import (
     Ids,
     Json,
     RayAddress,
+    Readers,
     Recursive,
     Root,
     ShardOf,
@@ -142,10 +143,7 @@ def extract_features(
             help="Windows encoded together; auto: what a GPU's memory holds.",
         ),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, rich_help_panel="Where it runs", help="Processes that read. Default: one a core."),
-    ] = None,
+    workers: Readers = None,
     nproc: Annotated[
         int,
         typer.Option(

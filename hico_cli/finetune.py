@@ -20,6 +20,7 @@ from hico_cli.options import (
     MaxSteps,
     Nproc,
     Override,
+    Readers,
     Root,
     as_overrides,
     is_first_process,
@@ -58,6 +59,7 @@ def finetune(
         typer.Option(min=1, metavar="EPOCHS", help="How often to look at the videos of the subset val, if any."),
     ] = None,
     views: Annotated[int | None, typer.Option(min=1, help="Clips of each test video.")] = None,
+    workers: Readers = None,
     device: Device = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run's last checkpoint; a finished run is tested again.")
@@ -68,7 +70,7 @@ def finetune(
 ) -> None:
     """Finetune on the labelled videos of ROOT's index: train on its subset train, test on its subset test.
 
-    Add videos with `hico index --list train.txt`, and `--list test.txt --subset test`: `PATH LABEL` a line. Where
+    Add videos with hico index --list train.txt, and --list test.txt --subset test: PATH LABEL a line. Where
     there are videos in the subset val, the checkpoint that knows most of them (best.pt) is the one that is tested.
     Writes ROOT/runs/NAME: results.json, predictions.csv, metrics.jsonl and checkpoints/. Exit code 3: some test videos
     cannot be decoded; they count as wrong, and are listed in ROOT/failures.jsonl.
@@ -82,6 +84,7 @@ def finetune(
         "train.max_steps": max_steps,
         "train.eval_epochs": eval_every,
         "test.views": views,
+        "data.workers": workers,
     }
     given = as_overrides(shortcuts, epochs=epochs, read=lambda: load_any_finetuning(config, base=recipe)[0])
     settings, authors = load_any_finetuning(config, base=recipe, overrides=given + (override or []))

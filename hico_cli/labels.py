@@ -18,7 +18,7 @@ ListFolder = Annotated[
 ]
 
 LISTS = (
-    "A list: `PATH LABEL` a line, UCF101's trainlist01.txt, Kinetics' .csv, or a pattern of HMDB51's "
+    "A list: PATH LABEL a line, UCF101's trainlist01.txt, Kinetics' .csv, or a pattern of HMDB51's "
     "'*_test_split1.txt'. May be repeated, once a split. Default: the index."
 )
 

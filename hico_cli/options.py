@@ -28,6 +28,16 @@ Device = Annotated[
     typer.Option("--device", rich_help_panel="Where it runs", help="auto takes a GPU if there is one."),
 ]
 
+Readers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        rich_help_panel="Where it runs",
+        help="Processes that read; 0: the main one does. Default: one a core.",
+    ),
+]
+
 ConfigFile = Annotated[
     Path | None,
     typer.Option(

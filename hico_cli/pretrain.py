@@ -23,6 +23,7 @@ from hico_cli.options import (
     MaxSteps,
     Nproc,
     Override,
+    Readers,
     Root,
     as_overrides,
     is_first_process,
@@ -52,7 +53,7 @@ def pretrain(
         str | None,
         typer.Option(
             rich_help_panel="Settings",
-            help="Its whole name, such as hacs-hico-s (see `hico config list`), or that without the dataset. "
+            help="Its whole name, such as hacs-hico-s (see hico config list), or that without the dataset. "
             "Default: hico-s for hacs, else hico-l.",
         ),
     ] = None,
@@ -65,6 +66,7 @@ def pretrain(
     batch_size: BatchSize = None,
     epochs: Epochs = None,
     max_steps: MaxSteps = None,
+    workers: Readers = None,
     device: Device = "auto",
     compile_: Annotated[
         bool,
@@ -114,6 +116,7 @@ def pretrain(
         "train.batch_size": batch_size,
         "train.max_steps": max_steps,
         "data.decoder": decoder,
+        "data.workers": workers,
         "train.compile": compile_ or None,
         "data.cache_dir": None if cache_dir is None else str(cache_dir),
         "data.cache_gb": None if cache_size is None else read_size(cache_size) / 1e9,

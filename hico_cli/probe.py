@@ -9,7 +9,7 @@ import typer
 from hico_cli.console import progress, raising_on_signals, result
 from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled
-from hico_cli.options import CacheDir, CacheSize, Device, Json, Root, read_size
+from hico_cli.options import CacheDir, CacheSize, Device, Json, Readers, Root, read_size
 from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def probe(
     output: Annotated[
         Path | None, typer.Option("--output", "-O", help="The JSON file to write. Default: ROOT/probes/NAME.json.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that read. Default: one a core.")] = None,
+    workers: Readers = None,
     device: Device = "auto",
     cache_dir: CacheDir = None,
     cache_size: CacheSize = "20GB",

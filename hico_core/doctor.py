@@ -112,7 +112,7 @@ def _shared_memory() -> Finding:
     found = f"{free / 1e9:.2f} GB free"
     if free >= _ENOUGH_SHARED_BYTES:
         return Finding("shared memory", "ok", found)
-    return Finding("shared memory", "optional", found, "docker run --shm-size=8g, or train with -o data.workers=0")
+    return Finding("shared memory", "optional", found, "docker run --shm-size=8g, or train with --workers 0")
 
 
 def _place(root: Location) -> Finding:

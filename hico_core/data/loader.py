@@ -163,7 +163,7 @@ def require_shared_memory(needed: int, *, free: int, workers: int) -> None:
         raise HicoError(
             f"{_SHARED_MEMORY}: {free / 1e6:.0f} MB of shared memory are free, and {need} about {least / 1e6:.0f} MB "
             "for batches; give a container more (docker run --shm-size=8g), or take fewer workers "
-            "with -o data.workers=N, 0 for none"
+            "with --workers N, 0 for none"
         )
 
 
@@ -250,8 +250,7 @@ def outliving_a_death(
             reason = f"{first_line} (next would be {name_next()})"
             if deaths:
                 raise HicoError(
-                    f"a second worker of the loader died: {reason}; try -o data.decoder=pyav, or fewer workers with "
-                    "-o data.workers=1"
+                    f"a second worker of the loader died: {reason}; try fewer with --workers 1, or -o data.decoder=pyav"
                 ) from error
             logger.warning("a worker of the loader died: %s; starting the workers again", reason)
         finally:
