@@ -6,6 +6,7 @@ two on CPUs.
 
 import random
 import re
+import time
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hico_core import loader_speed
 from hico_core.config import AugmentConfig, LossConfig, preset
 from hico_core.data.augment import apply_augmentation, draw_augmentation
 from hico_core.model import losses as losses_module
@@ -134,3 +136,33 @@ def test_a_step_of_finetuning(monkeypatch: pytest.MonkeyPatch) -> None:
             with Watch() as watch:
                 assert classification_step(model, optimizer, clips, labels, lr=0.1, precision=BF16) is not None
     assert watch.waits == {"finetune.py: cuda to cpu": 1}
+
+
+def test_the_doctor_measures_the_step_that_pretrain_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the GPU's precision and layout, with the recipe's optimiser; the first three steps are not timed."""
+    steps: list[Precision] = []
+
+    def watched(model: nn.Module, optimizer: torch.optim.Optimizer, clips: Tensor, **settings: Any) -> object:  # noqa: ANN401
+        assert clips.shape == (32, 3, 3, 16, 112, 112) and clips.device == GPU
+        weights = [p for p in model.parameters() if p.dim() == 5]
+        assert weights and all(p.is_contiguous(memory_format=torch.channels_last_3d) for p in weights)
+        assert isinstance(optimizer, LARS) and model.training
+        steps.append(settings["precision"])
+        return train_step(model, optimizer, clips, **settings)
+
+    clock = iter([10.0, 12.0])
+    with pretended(monkeypatch, HicoModel) as model, Watch(), monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "synchronize", lambda: steps.append(BF16))
+        patch.setattr(loader_speed, "HicoModel", lambda: model.to(memory_format=torch.contiguous_format))
+        patch.setattr(loader_speed, "train_step", watched)
+        patch.setattr(time, "perf_counter", lambda: next(clock))
+        assert loader_speed._gpu_speed() == 5 * 96 / 2
+    assert [precision.name for precision in steps] == ["bf16"] * 10
+    # What was waited for stands among the steps: before the fourth one, and after the last.
+    assert [place for place, precision in enumerate(steps) if precision is BF16] == [3, 9]
+
+
+def test_a_machine_without_a_gpu_has_no_such_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert loader_speed._gpu_speed() is None
