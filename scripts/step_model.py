@@ -1,12 +1,16 @@
 """What bounds a training step of the paper's model on a machine: counted operations, over what the machine can do.
 
     python scripts/step_model.py [VIDEOS_A_PROCESS [PROCESSES]]
+    python scripts/step_model.py check
 
 Operations, bytes and messages are counted on tensors without content. What a machine can do is assumed: the makers'
 figures, times the part of them that such networks usually reach. Only the CPU's was measured (docs/benchmarks.md).
+`check` does steps of several sizes on this CPU, and compares what they take with what was counted.
 """
 
+import statistics
 import sys
+import time
 from typing import Any, NamedTuple
 
 import torch
@@ -17,9 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from hico_core.config import preset
-from hico_core.model.hico import HicoModel
+from hico_core.model.encoders import EncoderName, hico_model
+from hico_core.training.hardware import keep_freed_memory
 from hico_core.training.optim import build_optimizer
-from hico_core.training.step import compute_loss
+from hico_core.training.step import compute_loss, train_step
 
 CLIPS = 3
 # 36 batch norms forward and backward, gradients, embeddings; see tests/training/test_collectives.py.
@@ -83,13 +88,13 @@ def _tensors(values: Any) -> list[Tensor]:  # noqa: ANN401
     return found
 
 
-def count(videos: int, *, bf16: bool) -> Counted:
-    """Of a step of so many videos."""
+def count(videos: int, *, bf16: bool, encoder: EncoderName = "s3dg", size: int = 112) -> Counted:
+    """Of a step of so many videos, with frames of so many pixels a side."""
     config = preset("hacs-hico-s")
     with FakeTensorMode():
-        model = HicoModel().train()
+        model = hico_model(encoder).train()
         optimizer = build_optimizer(model, config.optim)
-        clips = torch.zeros(videos, CLIPS, 3, 16, 112, 112)
+        clips = torch.zeros(videos, CLIPS, 3, 16, size, size)
         flops, traffic = FlopCounterMode(display=False), Traffic()
         with flops, traffic:
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
@@ -116,10 +121,53 @@ def seconds_of(counted: Counted, machine: Machine, *, clips: int, processes: int
     return found
 
 
+# Steps whose real time is compared: videos, encoder, pixels a side.
+CHECKED: tuple[tuple[int, EncoderName, int], ...] = (
+    *((2, "s3dg", 112), (4, "s3dg", 112), (8, "s3dg", 112), (16, "s3dg", 112)),
+    *((8, "s3dg", 64), (8, "s3dg-tiny", 112), (16, "s3dg-tiny", 112)),
+)
+TIMED_STEPS = 3
+
+
+def measured_seconds(videos: int, encoder: EncoderName, size: int) -> float:
+    """The median of some steps on this CPU, after two that set up what all others find."""
+    config = preset("hacs-hico-s")
+    model = hico_model(encoder).to(memory_format=torch.channels_last_3d).train()
+    optimizer = build_optimizer(model, config.optim)
+    clips = torch.randn(videos, CLIPS, 3, 16, size, size)
+    seconds = []
+    for _ in range(2 + TIMED_STEPS):
+        began = time.perf_counter()
+        train_step(model, optimizer, clips, loss=config.loss, lr=1e-3)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[2:])
+
+
+def check() -> None:
+    """Print and keep what steps take here beside what was counted."""
+    keep_freed_memory()
+    machine = next(machine for machine in MACHINES if not machine.is_gpu)
+    results: dict[str, Any] = {}
+    for videos, encoder, size in CHECKED:
+        counted = count(videos, bf16=False, encoder=encoder, size=size)
+        parts = seconds_of(counted, machine, clips=0, processes=1, parameters=0)
+        model, real = parts["arithmetic"] + parts["traffic"], measured_seconds(videos, encoder, size)
+        results[f"{encoder}, {videos} videos, {size} pixels"] = {
+            "arithmetic": parts["arithmetic"],
+            "traffic": parts["traffic"],
+            "measured": real,
+            "measured over their sum": real / model,
+        }
+    report("step-model-check", results)
+
+
 def main() -> None:
     """Print and keep the parts for each machine."""
+    if sys.argv[1:] == ["check"]:
+        check()
+        return
     videos, processes = (int(sys.argv[i]) if len(sys.argv) > i else default for i, default in ((1, 32), (2, 8)))
-    parameters = sum(parameter.numel() for parameter in HicoModel().parameters())
+    parameters = sum(parameter.numel() for parameter in hico_model().parameters())
     results: dict[str, Any] = {"videos of a process": videos, "processes": processes, "parameters": parameters}
     for machine in MACHINES:
         counted = count(videos, bf16=machine.is_gpu)
