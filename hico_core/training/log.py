@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -49,7 +50,11 @@ def require_wandb(project: str | None) -> None:
 
 
 class RunLog:
-    """Appends to metrics.jsonl, each line at once, to TensorBoard's files and, if asked, to Weights & Biases."""
+    """Appends to metrics.jsonl, each line at once, to TensorBoard's files and, if asked, to Weights & Biases.
+
+    A line must be on the disk before the checkpoint that counts its step, and is written in microseconds. The others
+    take a millisecond, and are told beside the step.
+    """
 
     def __init__(self, run_dir: Path, *, keep_steps: int, wandb_project: str | None = None) -> None:
         """Open for appending; what was said of steps after `keep_steps`, which are done again, is dropped.
@@ -62,6 +67,8 @@ class RunLog:
         cut_json_lines(path, lambda line: isinstance(line.get("step"), int) and line["step"] <= keep_steps)
         self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=keep_steps + 1)
+        self._beside = ThreadPoolExecutor(max_workers=1)
+        self._telling: Future[None] | None = None
         self._wandb = None
         if wandb_project is not None:
             import wandb
@@ -82,14 +89,20 @@ class RunLog:
         self._file.write(json.dumps({"step": step, **fields}) + "\n")
         measured = {**fields, "waiting": part_waiting(fields)}
         scalars = {name: value for name, value in measured.items() if value is not None and name != "step"}
+        if self._telling is not None and self._telling.done():
+            self._telling.result()  # raises what went wrong
+        self._telling = self._beside.submit(self._tell, step, scalars)
+
+    def _tell(self, step: int, scalars: Mapping[str, float]) -> None:
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
         if self._wandb is not None:
-            self._wandb.log(scalars, step=step)
+            self._wandb.log(dict(scalars), step=step)
 
     def close(self) -> None:
         """No more steps."""
         self._file.close()
+        self._beside.shutdown()
         self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
