@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hico_core.errors import HicoError, ProcessLost, UsageError
+from hico_core.errors import HicoError, ProcessLost, UsageError, counted
 
 Item = TypeVar("Item")
 
@@ -74,8 +74,8 @@ def joined_world(device: torch.device) -> Iterator[World]:
     if device.type == "cuda":
         if world.local_rank >= torch.cuda.device_count():
             raise UsageError(
-                f"{world.local_size} training processes on this machine have {torch.cuda.device_count()} GPUs; start "
-                "as many as there are GPUs"
+                f"{world.local_size} training processes on this machine have "
+                f"{counted(torch.cuda.device_count(), 'GPU')}; start as many as there are GPUs"
             )
         own_gpu = torch.device("cuda", world.local_rank)
         # Before anything is exchanged: what does not say where it goes takes the current GPU, which else is the first

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from commands import TINY, assert_one_line, hico, hico_process
 from goldens import assert_close
 from made_videos import numbered_video
@@ -23,7 +25,7 @@ from hico_core.corpus.records import UntrimmedOptions
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.errors import UsageError
 from hico_core.model.shared_norm import share_batch_norms
-from hico_core.training.distributed import World, place_among_processes
+from hico_core.training.distributed import World, joined_world, own_device, place_among_processes
 from hico_core.training.launch import torchrun_command
 
 SCRIPT = Path(__file__).with_name("processes.py")
@@ -110,9 +112,32 @@ def steps_of(root: Path, name: str) -> list[int]:
     return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_stopped_and_resumed_is_never_stopped(root: Path, undisturbed: dict[str, torch.Tensor]) -> None:
-    pretrain(root, "resumed", "--max-steps", "3")
-    pretrain(root, "resumed", "--resume")
+def pretrain_on_two_machines(roots: list[Path], name: str, *more: str) -> None:
+    """A process on each of two disks, as torchrun starts them on two machines."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    place = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "hico_cli", *RUN, "--name", name, "--root", str(root), *more],
+            env={**ENVIRONMENT, **place, "TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "MASTER_PORT": port},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, root in enumerate(roots)
+    ]
+    for process in started:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+
+
+def test_stopped_and_resumed_is_never_stopped(root: Path, undisturbed: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    """All go on from the first one's checkpoint, also where another sees an older one, on a disk of its own."""
+    pretrain(root, "resumed", "--max-steps", "1")
+    shutil.copytree(root, tmp_path / "other")
+    pretrain(root, "resumed", "--resume", "--max-steps", "3")
+    pretrain_on_two_machines([root, tmp_path / "other"], "resumed", "--resume")
+    assert steps_of(tmp_path / "other", "resumed") == [1]
     assert same(last_weights(root, "resumed"), undisturbed)
     assert steps_of(root, "resumed") == steps_of(root, "undisturbed")
     # Another number of processes, or of videos a step, is another run.
@@ -203,6 +228,27 @@ def test_processes_that_do_not_know_each_other_do_not_train_alone(name: str) -> 
     partly = {other: value for other, value in PLACE.items() if other != name}
     with pytest.raises(UsageError, match=f"WORLD_SIZE=4 .* {name} are not set; start them with torchrun"):
         place_among_processes(partly)
+
+
+def test_a_process_takes_its_gpu_before_anything_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what does not name a GPU goes to the first one, from all processes."""
+    done: list[object] = []
+    for name, value in PLACE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", done.append)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, device_id: done.append((backend, device_id)))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: done.append("left"))
+    own = torch.device("cuda", 1)
+    with joined_world(torch.device("cuda")) as world:
+        assert own_device(torch.device("cuda"), world) == own
+    assert done == [own, ("cpu:gloo,cuda:nccl", own), "left"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with (
+        pytest.raises(UsageError, match="2 training processes on this machine have 1 GPU;"),
+        joined_world(torch.device("cuda")),
+    ):
+        pass
 
 
 def test_a_port_in_use_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
