@@ -2,10 +2,12 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from made_videos import numbered_video
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hico_core.config import load_config
 from hico_core.corpus.cache import LocalCache
@@ -13,7 +15,7 @@ from hico_core.corpus.ids import Source
 from hico_core.errors import HicoError
 from hico_core.model.s3dg import S3DG
 from hico_core.training.hardware import FP32
-from hico_core.training.knn import knn_accuracy, read_features
+from hico_core.training.knn import knn_accuracy, nearest, read_features
 
 
 def slow_accuracy(features: list[list[float]], labels: list[int], k: int) -> float:
@@ -40,6 +42,34 @@ def test_accuracy_is_its_definition(k: int) -> None:
     accuracy = knn_accuracy(features, labels, k=k)
     assert accuracy == pytest.approx(slow_accuracy(features.tolist(), labels.tolist(), k))
     assert 0 < accuracy < 1
+
+
+class Largest(TorchDispatchMode):
+    """Notes the number of elements of the largest tensor that an operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.elements = 0
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        result = op(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (list, tuple)) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+def test_memory_grows_with_the_videos_not_with_their_square() -> None:
+    """No similarities of all with all, and no votes of each neighbour for each class; in parts it is the same."""
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(3000, 8, generator=generator), torch.arange(3000) % 400
+    with Largest() as watch:
+        in_parts = knn_accuracy(features, labels, k=20)
+    assert watch.elements <= 1200 * 3000
+    first, *rest = nearest(features, features, k=20, without_itself=True)
+    whole = (features @ features.T).fill_diagonal_(-torch.inf).topk(20, dim=1)
+    assert torch.equal(first, whole.values) and torch.equal(rest[0], whole.indices)
+    assert 0 <= in_parts < 1
 
 
 def test_classes_that_lie_apart() -> None:
