@@ -325,6 +325,8 @@ def _units_of(packet: bytes) -> set[int]:
 def _decode_decord(request: _Request) -> list[np.ndarray]:
     import decord  # has no wheels for some machines, so not at the top
 
+    decord.logging.set_level(decord.logging.QUIET)  # ffmpeg's complaints; what matters is raised
+
     path = request.path
     _require_exact("decord", path)
     try:
