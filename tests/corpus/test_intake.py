@@ -135,6 +135,20 @@ def test_a_failure_after_a_success_is_forgotten_by_the_next_success(one: Path) -
     assert read_failures(root) == []
 
 
+def test_a_source_that_changes_while_it_is_read_is_split_again(
+    one: Path, ffmpeg_program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clips may be of either file; what is recorded is the one that was there before."""
+    changing = one / "ffmpeg"
+    changing.write_text(f'#!/bin/sh\ntouch "{one / "a.mp4"}"\nexec "{ffmpeg_program}" "$@"\n')
+    changing.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("HICO_FFMPEG", str(changing))
+        assert split(one / "a.mp4", one / "root", policy=SplitPolicy(force=True))[0].num_done == 1
+    assert split(one / "a.mp4", one / "root")[0].num_done == 1
+    assert split(one / "a.mp4", one / "root")[0].num_unchanged == 1
+
+
 # --- may this video have its id?
 
 
