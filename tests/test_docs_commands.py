@@ -1,13 +1,19 @@
 """The command lines of the documentation are run, page by page, in a folder as the page supposes it, but in small."""
 
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import boto3
 import pytest
 import torch
+from buckets import make_bucket, s3_server
+from clusters import ray_cluster
 from commands import hico
 from made_videos import numbered_video
 
@@ -35,7 +41,7 @@ ELSEWHERE = {"demo", "torchrun"}
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Videos, lists of them, and a workspace with an encoder."""
     folder = tmp_path_factory.mktemp("prepared")
-    for number in range(3):
+    for number in range(4):
         numbered_video(folder / f"videos/{number}.mp4", seconds=3)
     shutil.copytree(folder / "videos", folder / "HACS/videos")
     lists: dict[str, list[str]] = {"trainlist01.txt": [], "testlist01.txt": []}
@@ -50,7 +56,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, lines in lists.items():
             (place / name).write_text("\n".join(lines) + "\n")
     annotation = {"duration": 3.0, "subset": "training", "annotations": [{"segment": [0.0, 2.0], "label": "run"}]}
-    (folder / "activity_net.json").write_text(json.dumps({"database": {str(n): annotation for n in range(3)}}))
+    (folder / "activity_net.json").write_text(json.dumps({"database": {str(n): annotation for n in range(4)}}))
     assert hico("split", folder / "videos", root=folder / "hico-data").returncode == 0
     assert hico("index", root=folder / "hico-data").returncode == 0
     torch.manual_seed(0)
@@ -73,16 +79,70 @@ def in_small(words: list[str]) -> list[str]:
     return [*known, *SMALL.get(words[0], [])]
 
 
-PAGES = ["README.md", *(f"docs/{name}.md" for name in "splitting training features finetuning reproduce".split())]
+PAGES = [
+    "README.md",
+    *(f"docs/{name}.md" for name in "index splitting training gpus features finetuning reproduce".split()),
+]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page(prepared: Path, tmp_path: Path, page: str) -> None:
     place = tmp_path / "place"
-    begins_with_split = page in {"README.md", "docs/splitting.md"}
+    begins_with_split = page in {"README.md", "docs/index.md", "docs/splitting.md"}
     shutil.copytree(prepared, place, ignore=lambda folder, names: ["hico-data"] if begins_with_split else [])
     commands = [words for words in commands_of(ROOT / page) if words[0] not in ELSEWHERE]
-    assert len(commands) >= 2
+    assert commands
     for words in commands:
         done = hico(*in_small(words), cwd=place)
         assert done.returncode == 0, (words, done.stderr)
+
+
+def test_the_commands_on_buckets_and_clusters(prepared: Path, tmp_path: Path) -> None:
+    """With a real server and a real cluster; each command is a process of its own."""
+    shutil.copytree(prepared, tmp_path / "place", ignore=lambda folder, names: ["hico-data"])
+    commands = commands_of(ROOT / "docs/buckets.md")
+    assert [words[0] for words in commands if "ray" in words] == ["split", "extract-features"]
+    with s3_server(), ray_cluster() as cluster:
+        make_bucket("bucket")
+        for video in (prepared / "videos").iterdir():
+            boto3.client("s3").upload_file(str(video), "bucket", f"videos/{video.name}")
+        for words in commands:
+            here = [word.replace("HOST:PORT", cluster.address) for word in in_small(words)]
+            command = [sys.executable, "-m", "hico_cli", *here]
+            done = subprocess.run(command, cwd=tmp_path / "place", capture_output=True, text=True)
+            assert done.returncode == 0, (words, done.stderr)
+
+
+# What the example of many machines supposes, and what there is here.
+ONE_MACHINE = {
+    "--nproc-per-node 8": "--nproc-per-node 2",
+    "--root /shared/hacs --batch-size 256": "--root hico-data --batch-size 4",
+    "--nnodes 2": "--nnodes 1",
+}
+
+
+def test_training_on_many_machines(prepared: Path, tmp_path: Path) -> None:
+    """The job for Slurm, with one machine, for which `srun` starts its task; the line for torchrun is the same one."""
+    shutil.copytree(prepared / "hico-data", tmp_path / "hico-data")
+    page = (ROOT / "docs/gpus.md").read_text()
+    (job,) = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    (line,) = re.findall(r"^\$ (torchrun .*?)\n```", page, re.DOTALL | re.MULTILINE)
+    of_job = job.split("srun ")[1].replace('"$first:29500"', "FIRST:29500").replace('"$SLURM_NNODES"', "2")
+    assert of_job.replace("\\\n", " ").split() == line.replace("\\\n", " ").split()
+
+    for there, here in ONE_MACHINE.items():
+        job = job.replace(there, here)
+    (tmp_path / "job").write_text(job.rstrip() + " " + shlex.join(SMALL["pretrain"]) + "\n")
+    programs = {"scontrol": "echo 127.0.0.1", "srun": 'exec "$@"'}
+    for name, does in programs.items():
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    path = f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    slurm = {"SLURM_NNODES": "1", "SLURM_JOB_NODELIST": "here", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["bash", "job"], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **slurm, "PATH": path}
+    )
+    assert done.returncode == 0, done.stderr
+    checkpoint = torch.load(tmp_path / "hico-data/runs/hacs-hico-s/checkpoints/last.pt", weights_only=True)
+    assert checkpoint["progress"]["world_size"] == 2

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate
+from hico_core.corpus.addresses import DEFAULT_ROOT, Location, absolute, local_part, locate
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.engine import run_on_ray
 from hico_core.corpus.events import Summary, Tally, VideoEvent
@@ -21,6 +21,7 @@ from hico_core.corpus.ids import Source
 from hico_core.corpus.intake import is_same_file, other_file
 from hico_core.corpus.records import Failure, SourceFile, sha256_of, source_file
 from hico_core.corpus.workspace import Shard, sole_writer
+from hico_core.data.lanes import WholeVideo
 from hico_core.errors import BadVideo, HicoError, UsageError
 from hico_core.training.encoder import Meter
 from hico_core.transfer.feature_files import DType, FileFormat, read_array, write_array
@@ -361,13 +362,19 @@ def _extracted_on_ray(
     )
     for job, features in run_on_ray(
         partial(_extract_here, spec=spec, cache=cache),
-        jobs,
+        [job._replace(video=_seen_from_anywhere(job.video)) for job in jobs],
         address=address,
         num_gpus=1 if extractor.device.type == "cuda" else 0,
         on_lost=lambda job, reason: (job, BadVideo(str(job.source.path), reason, stage="engine")),
     ):
         meter.num_rows += 0 if isinstance(features, BadVideo) else len(features.array)
         yield job, features
+
+
+def _seen_from_anywhere(video: WholeVideo) -> WholeVideo:
+    """The same video for processes whose working folder is another."""
+    pieces = [piece._replace(path=absolute(piece.path)) for piece in video.pieces]
+    return WholeVideo(absolute(video.path), pieces)
 
 
 def _extract_here(
