@@ -1,12 +1,13 @@
 """`hico finetune`: a pretrained encoder and labelled videos -> a classifier and its accuracy."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from hico_cli.config import complain_about
-from hico_cli.console import complain, noting_signals, progress, result
+from hico_cli.console import complain, noting_signals, progress, result, tell_rehearsal
 from hico_cli.index import add_their_data
 from hico_cli.options import (
     AllowChanged,
@@ -28,7 +29,7 @@ from hico_cli.options import (
     require_file_name_part,
     resume_in_processes,
 )
-from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
+from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate_root
 from hico_core.errors import counted
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 
 def finetune(
+    context: typer.Context,
     recipe: Annotated[str, typer.Option(help="finetune-hmdb51 or finetune-ucf101.")] = "finetune-hmdb51",
     root: Root = DEFAULT_ROOT,
     checkpoint: Annotated[
@@ -66,6 +68,9 @@ def finetune(
     ] = False,
     allow_changed: AllowChanged = False,
     nproc: Nproc = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do two steps, write nothing; tell times, sizes and memory.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Finetune on the labelled videos of ROOT's index: train on its subset train, test on its subset test.
@@ -96,6 +101,9 @@ def finetune(
         raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
     if authors is not None and not is_one_of_several():
         complain_about(authors.notes, authors.ignored, Path(str(config)))
+        if dry_run and (data_root is not None or not (place / "index.parquet").exists()):
+            # An index to try with; ROOT stays as it is.
+            place = Path(context.with_resource(TemporaryDirectory(prefix="hico-dry-run-")))
         add_their_data(
             authors,
             place,
@@ -109,10 +117,13 @@ def finetune(
     title = name or _default_name(settings)
     run_dir = local_part(place) / "runs" / title
     # A run that goes on has its encoder in its checkpoints.
-    if checkpoint is None and not (resume and run_dir.exists()):
+    if checkpoint is None and not (resume and run_dir.exists() and not dry_run):
         from hico_core.transfer.jobs import newest_encoder
 
-        checkpoint = newest_encoder(local_part(place))
+        checkpoint = newest_encoder(local_part(locate_root(root)))
+    if dry_run and checkpoint is not None:
+        _rehearse(settings, place, encoder=checkpoint, device=device, nproc=nproc, as_json=json)
+        return
     resume = resume_in_processes(nproc, resume=resume)
 
     from hico_core.transfer.finetune import finetune as run
@@ -144,6 +155,22 @@ def finetune(
         )
     if is_first_process():
         _tell(summary, root=root, as_json=json)
+
+
+def _rehearse(
+    settings: "FinetuneConfig",
+    root: "Location",
+    *,
+    encoder: Path,
+    device: Literal["auto", "cpu", "cuda"],
+    nproc: int,
+    as_json: bool,
+) -> None:
+    from hico_core.config import dump_config
+    from hico_core.transfer.finetune import rehearse_finetuning
+
+    found = rehearse_finetuning(settings, root=root, encoder=encoder, device=device, processes=nproc)
+    tell_rehearsal(dump_config(settings), settings.model_dump(mode="json"), found._asdict(), as_json=as_json)
 
 
 def _tell(summary: "FinetuneSummary", *, root: str, as_json: bool) -> None:

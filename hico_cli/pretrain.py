@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hico_cli.config import complain_about
-from hico_cli.console import complain, noting_signals, progress, result
+from hico_cli.console import complain, noting_signals, progress, result, tell_rehearsal
 from hico_cli.index import add_their_data
 from hico_cli.options import (
     AllowChanged,
@@ -234,9 +234,7 @@ def _rehearse(
     from hico_core.training.rehearse import rehearse
 
     rehearsal = rehearse(settings, root=root, device=device, init_from=init_from, processes=nproc)
-    sizes = {**rehearsal._asdict(), "precision": f"{rehearsal.precision.name} ({rehearsal.precision.reason})"}
-    text = dump_config(settings) + "\n" + "\n".join(f"{key}: {value}" for key, value in sizes.items())
-    result(text, {"config": settings.model_dump(mode="json"), **sizes}, as_json=as_json)
+    tell_rehearsal(dump_config(settings), settings.model_dump(mode="json"), rehearsal._asdict(), as_json=as_json)
 
 
 def _line(metrics: "StepMetrics", epochs: int) -> str:

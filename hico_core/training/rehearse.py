@@ -1,22 +1,22 @@
 """What a run would be, measured on a step of one process, with nothing written."""
 
 import math
-import resource
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch.utils.data import Dataset
 
 from hico_core.config import Config
 from hico_core.corpus.addresses import Location
+from hico_core.data.dataset import Sample
 from hico_core.data.loader import PlannedStep, Position, num_workers
 from hico_core.errors import HicoError
 from hico_core.training.cost import measure_cost
 from hico_core.training.distributed import World
 from hico_core.training.fitting import training_videos
-from hico_core.training.hardware import DeviceName, Precision, choose_device, telling_full_memory
+from hico_core.training.hardware import DeviceName, Precision, choose_device, peak_memory_bytes, telling_full_memory
 from hico_core.training.loop import (
     Prepared,
     batches_from,
@@ -84,7 +84,7 @@ def rehearse(
     batches = batches_from(Position(), config, parts, World(size=processes))
     plan, batch = next(batches)
     batches.close()
-    read_seconds = _read_seconds(parts, plan)
+    read_seconds = read_seconds_of(parts.dataset, plan)
     workers = num_workers(config.data.workers, processes=processes)  # which share the machine's cores
     lr = learning_rate_at(plan.epoch, config, parts.peak_lr)
     losses, step_seconds = [], 0.0
@@ -134,16 +134,16 @@ def rehearse(
         step_clips_per_second=clips_per_second,
         reader_clips_per_second=read_per_second,
         hours=_hours(config, parts, min(clips_per_second, read_per_second) * processes),
-        peak_memory_bytes=_peak_memory_bytes(parts.device),
+        peak_memory_bytes=peak_memory_bytes(parts.device),
     )
 
 
-def _read_seconds(parts: Prepared, plan: PlannedStep) -> float:
+def read_seconds_of(dataset: Dataset[Sample], plan: PlannedStep) -> float:
     """What a clip takes to be read, decoded and cut, in this process; the first video only opens what is needed."""
     first, *rest = [plan.requests[number % len(plan.requests)] for number in range(1 + _VIDEOS_READ)]
-    parts.dataset[first]
+    dataset[first]
     began = time.process_time()
-    num_clips = sum(len(parts.dataset[request].crops) for request in rest)
+    num_clips = sum(len(dataset[request].crops) for request in rest)
     return (time.process_time() - began) / max(num_clips, 1)
 
 
@@ -156,11 +156,3 @@ def _checkpoint_bytes(parts: Prepared) -> int:
     """Weights, statistics and what the optimiser remembers."""
     remembered = [value for state in parts.optimizer.state.values() for value in state.values()]
     return sum(tensor.nbytes for tensor in [*parts.model.state_dict().values(), *remembered])
-
-
-def _peak_memory_bytes(device: torch.device) -> int:
-    """The most that this process has used so far: of the GPU, or of the machine's memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -6,6 +6,7 @@ Videos and labels come from the index: its subset `train` is trained on, `test` 
 asked for.
 """
 
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import chain
@@ -35,6 +36,7 @@ from hico_core.interop.checkpoints import backbone_of, load_exactly, read_backbo
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.encoders import encoder_for
 from hico_core.training.checkpoint import BEST, LAST, Content, EncoderOrigin, parse_content
+from hico_core.training.cost import measure_cost
 from hico_core.training.distributed import (
     World,
     from_first,
@@ -46,11 +48,15 @@ from hico_core.training.hardware import (
     FP32,
     DeviceName,
     Precision,
+    choose_device,
     keep_freed_memory,
+    peak_memory_bytes,
+    telling_full_memory,
     use_precision,
 )
 from hico_core.training.loop import replica_of
 from hico_core.training.optim import parameter_groups
+from hico_core.training.rehearse import read_seconds_of
 from hico_core.training.run import FREE_ON_RESUME, Learner, Run, Step, entered_run, go_on_from
 from hico_core.training.schedule import learning_rate
 from hico_core.training.step import ALONE, augmented_clips
@@ -292,11 +298,15 @@ def _batches(
         processes=world.size,
     )
     return read_batches(
-        RandomViews(parts.videos.train, data=config.data, augment=config.augment, cache=parts.cache),
+        _random_views(config, parts),
         plans,
         workers=parts.workers,
         pin_memory=parts.device.type == "cuda",
     )
+
+
+def _random_views(config: FinetuneConfig, parts: _Parts) -> RandomViews:
+    return RandomViews(parts.videos.train, data=config.data, augment=config.augment, cache=parts.cache)
 
 
 def _do_step(step: Step, run: Run, config: FinetuneConfig, parts: _Parts, world: World) -> FinetuneMetrics:
@@ -310,19 +320,9 @@ def _do_step(step: Step, run: Run, config: FinetuneConfig, parts: _Parts, world:
     if len(parts.videos.val) and step.ends_epoch(config.train.eval_epochs):
         val_accuracy = _val_accuracy(config, parts, world)
         run.note_best(val_accuracy)
-    lr = learning_rate(
-        step.plan.epoch,
-        peak=config.optim.base_lr,
-        start=config.optim.warmup_start_lr,
-        warmup_epochs=config.optim.warmup_epochs,
-        total_epochs=config.train.epochs,
-    )
-    labels = torch.tensor([parts.videos.labels[video_id] for video_id in step.batch.video_ids]).to(parts.device)
-    clips = augmented_clips(step.batch, data=config.data, augment=config.augment, device=parts.device)
-    loss, accuracy = classification_step(
-        parts.replica, parts.optimizer, clips, labels, lr=lr, world=world, precision=parts.precision
-    )
-    times = run.times(world.size * len(labels))
+    lr = _learning_rate_at(step.plan.epoch, config)
+    loss, accuracy = _learn(step.batch, lr, config, parts, world)
+    times = run.times(world.size * len(step.batch.video_ids))
     return FinetuneMetrics(
         step=step.number,
         epoch=step.plan.epoch,
@@ -334,6 +334,25 @@ def _do_step(step: Step, run: Run, config: FinetuneConfig, parts: _Parts, world:
         step_seconds=times.step_seconds,
         bad_videos=len(run.bad_videos),
         val_accuracy=val_accuracy,
+    )
+
+
+def _learning_rate_at(epoch: float, config: FinetuneConfig) -> float:
+    return learning_rate(
+        epoch,
+        peak=config.optim.base_lr,
+        start=config.optim.warmup_start_lr,
+        warmup_epochs=config.optim.warmup_epochs,
+        total_epochs=config.train.epochs,
+    )
+
+
+def _learn(batch: Batch, lr: float, config: FinetuneConfig, parts: _Parts, world: World) -> tuple[float, float]:
+    """See `classification_step`; of a batch as it was read."""
+    labels = torch.tensor([parts.videos.labels[video_id] for video_id in batch.video_ids]).to(parts.device)
+    clips = augmented_clips(batch, data=config.data, augment=config.augment, device=parts.device)
+    return classification_step(
+        parts.replica, parts.optimizer, clips, labels, lr=lr, world=world, precision=parts.precision
     )
 
 
@@ -451,3 +470,80 @@ def _report(
         fine = set(source_of.values()) - {failure.source for failure in failed}
         update_failures(root, command="finetune", fine=fine, failed=failed)
     return accuracy
+
+
+class FinetuneRehearsal(NamedTuple):
+    """What a finetuning would be, measured on its first step."""
+
+    num_videos: int  # to train on
+    num_test_videos: int
+    num_classes: int
+    num_steps: int  # about; a few more are left out where epochs meet
+    processes: int
+    workers: int
+    device: str
+    precision: Precision
+    loss: float
+    step_seconds: float  # without waiting for clips and without the exchange with other processes
+    step_clips_per_second: float  # of one process, at that speed
+    reader_clips_per_second: float  # what its reading processes give it, if each has a core of its own
+    hours: float  # of all steps, at the lower one of these two
+    test_hours: float  # of all views of the videos to test on, once, reading left out
+    peak_memory_bytes: int
+
+
+def rehearse_finetuning(
+    config: FinetuneConfig, *, root: Location, encoder: Path, device: DeviceName = "auto", processes: int = 1
+) -> FinetuneRehearsal:
+    """Do the first process's share of the first step twice, write nothing, and measure the second time.
+
+    Args:
+        config: of the run.
+        root: the workspace whose index has labelled videos.
+        encoder: a checkpoint of ours or the authors'.
+        device: where to train.
+        processes: how many would train together on this machine.
+
+    Raises:
+        HicoError: the run cannot start, or its first step fails.
+
+    """
+    _labelled_videos(config, root, processes=processes)
+    parts, _ = _prepare(config, root, encoder, None, choose_device(device), ALONE)
+    batches = _batches(Position(), config, parts, World(size=processes))
+    plan, batch = next(batches)
+    batches.close()
+    workers = num_workers(config.data.workers, processes=processes)
+    read_seconds = read_seconds_of(_random_views(config, parts), plan)
+    losses, step_seconds = [], 0.0
+    for _ in range(2):  # the first step sets up what all others find
+        began = time.monotonic()
+        with telling_full_memory(config.train.batch_size // processes, parts.device):
+            losses.append(_learn(batch, _learning_rate_at(0.0, config), config, parts, ALONE)[0])
+        if parts.device.type == "cuda":
+            torch.cuda.synchronize(parts.device)
+        step_seconds = time.monotonic() - began
+    clips_per_second = len(batch.video_ids) / step_seconds
+    read_per_second = max(workers, 1) / read_seconds
+    if not workers:  # which reads and computes in turn
+        clips_per_second = 1 / (1 / clips_per_second + read_seconds)
+    num_clips = len(parts.videos.train) * config.train.epochs
+    cost = measure_cost(parts.model.backbone, num_frames=config.data.num_frames, size=config.data.crop_size)
+    num_views = len(parts.videos.test) * config.test.views * config.test.crops
+    return FinetuneRehearsal(
+        num_videos=len(parts.videos.train),
+        num_test_videos=len(parts.videos.test),
+        num_classes=parts.videos.num_classes,
+        num_steps=num_clips // config.train.batch_size,
+        processes=processes,
+        workers=workers,
+        device=str(parts.device),
+        precision=parts.precision,
+        loss=losses[0],
+        step_seconds=step_seconds,
+        step_clips_per_second=clips_per_second,
+        reader_clips_per_second=read_per_second,
+        hours=num_clips / (min(clips_per_second, read_per_second) * processes) / 3600,
+        test_hours=num_views / cost.clips_per_second / processes / 3600,
+        peak_memory_bytes=peak_memory_bytes(parts.device),
+    )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from commands import assert_one_line, hico
 from goldens import assert_close, load_arrays, load_json
 from made_videos import run_ffmpeg
 
@@ -24,7 +25,7 @@ from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 from hico_core.training.optim import parameter_groups
 from hico_core.training.stopping import StopRequest
-from hico_core.transfer.finetune import FinetuneMetrics, FinetuneSummary, finetune
+from hico_core.transfer.finetune import FinetuneMetrics, FinetuneSummary, finetune, rehearse_finetuning
 from hico_core.transfer.testing import predict
 
 TINY = [
@@ -257,3 +258,29 @@ def test_videos_for_validation_choose_the_checkpoint_that_is_tested(root: Path, 
 def test_a_new_run_needs_an_encoder(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name one with --checkpoint"):
         finetune(tiny(), root=root, run_dir=tmp_path / "run", encoder=None, device="cpu", resume=True)
+
+
+def test_rehearsal_is_the_first_step_and_writes_nothing(root: Path, tmp_path: Path) -> None:
+    before, config = sorted(root.rglob("*")), tiny("test.views=3")
+    found = rehearse_finetuning(config, root=root, encoder=root.parent / "encoder.safetensors", device="cpu")
+    assert sorted(root.rglob("*")) == before
+    assert (found.num_videos, found.num_test_videos, found.num_classes) == (8, 4, 2)
+    assert found.num_steps == 8 * config.train.epochs // config.train.batch_size
+    assert found.loss == run(tiny("train.max_steps=1", "test.views=3"), root, tmp_path).first_loss
+    slower = min(found.step_clips_per_second, found.reader_clips_per_second)
+    assert found.hours == pytest.approx(8 * config.train.epochs / slower / 3600)
+    assert found.test_hours > 0 and found.peak_memory_bytes > 100e6
+
+    command: list[str | Path] = [
+        "finetune",
+        "--dry-run",
+        "--checkpoint",
+        root.parent / "encoder.safetensors",
+        "--batch-size",
+        "4",
+    ]
+    done = hico(*command, "-o", "data.num_frames=8", "-o", "data.crop_size=32", "--workers", "0", root=root)
+    assert done.returncode == 0, done.stderr
+    assert "num_classes: 2" in done.stdout and "test_hours: " in done.stdout
+    assert_one_line(hico(*command, "--nproc", "3", root=root), 2, "must be a multiple of their number, 3")
+    assert sorted(root.rglob("*")) == before
