@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +59,41 @@ class Rehearsal(NamedTuple):
     peak_memory_bytes: int
 
 
+class Speed(NamedTuple):
+    """How fast one process takes clips."""
+
+    step_seconds: float  # without waiting for clips and without the exchange with other processes
+    step_clips_per_second: float  # at that speed
+    reader_clips_per_second: float  # what its reading processes give it, if each has a core of its own
+
+    def hours(self, num_clips: int, *, processes: int) -> float:
+        """Of so many clips, at the lower one of the two speeds."""
+        return num_clips / (min(self.step_clips_per_second, self.reader_clips_per_second) * processes) / 3600
+
+
+def measure_speed(
+    step: Callable[[], float], *, num_clips: int, read_seconds: float, workers: int, device: torch.device
+) -> tuple[float, Speed]:
+    """Do a step twice: the loss of the first one, and how long the second one takes, which finds all set up.
+
+    Args:
+        step: gives its loss.
+        num_clips: that it takes.
+        read_seconds: of a clip, in one process.
+        workers: processes that read; 0: the one that computes does.
+        device: where it computes.
+
+    """
+    loss = step()
+    began = time.monotonic()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    step_seconds = time.monotonic() - began
+    reading = 0.0 if workers else read_seconds * num_clips  # in turn with the step
+    return loss, Speed(step_seconds, num_clips / (step_seconds + reading), max(workers, 1) / read_seconds)
+
+
 def rehearse(
     config: Config,
     *,
@@ -87,25 +123,22 @@ def rehearse(
     read_seconds = read_seconds_of(parts.dataset, plan)
     workers = num_workers(config.data.workers, processes=processes)  # which share the machine's cores
     lr = learning_rate_at(plan.epoch, config, parts.peak_lr)
-    losses, step_seconds = [], 0.0
-    for _ in range(2):  # the first step sets up what all others find
-        began = time.monotonic()
-        with telling_full_memory(config.train.batch_size // processes, parts.device):
-            clips = clips_of(batch, config, parts.device)
-            result = train_step(parts.model, parts.optimizer, clips, loss=config.loss, lr=lr, precision=parts.precision)
+
+    def step() -> float:
+        clips = clips_of(batch, config, parts.device)
+        result = train_step(parts.model, parts.optimizer, clips, loss=config.loss, lr=lr, precision=parts.precision)
         if result is None:
             raise HicoError(f"the loss of the first step is not a finite number; the clips: {describe_batch(batch)}")
-        losses.append(float(result.loss.total))
-        if parts.device.type == "cuda":
-            torch.cuda.synchronize(parts.device)
-        step_seconds = time.monotonic() - began
+        return float(result.loss.total)
+
+    with telling_full_memory(config.train.batch_size // processes, parts.device):
+        loss, speed = measure_speed(
+            step, num_clips=len(batch.draws), read_seconds=read_seconds, workers=workers, device=parts.device
+        )
     everything = sum(p.numel() for p in parts.model.parameters())
     cost = measure_cost(parts.model.backbone, num_frames=config.data.num_frames, size=config.data.crop_size)
     steps_per_epoch = len(parts.videos) / config.train.batch_size
-    clips_per_second = len(batch.draws) / step_seconds
-    read_per_second = max(workers, 1) / read_seconds
-    if not workers:  # which reads and computes in turn
-        clips_per_second = 1 / (1 / clips_per_second + read_seconds)
+    num_clips = len(parts.videos) * config.sampling.clips_per_video * config.train.epochs
     checkpoint_bytes = _checkpoint_bytes(parts)
     return Rehearsal(
         num_videos=len(parts.videos),
@@ -117,7 +150,7 @@ def rehearse(
         gflops_per_clip=cost.gflops_per_clip,
         activation_mb_per_clip=cost.activation_mb_per_clip,
         processes=processes,
-        batch_bytes=clips.nbytes,
+        batch_bytes=_batch_bytes(config, len(batch.draws)),
         checkpoint_bytes=checkpoint_bytes,
         checkpoints_bytes=checkpoint_bytes * (math.ceil(config.train.epochs / config.train.checkpoint_epochs) + 2),
         peak_lr=peak_learning_rate(
@@ -129,11 +162,11 @@ def rehearse(
         workers=workers,
         device=str(parts.device),
         precision=parts.precision,
-        loss=losses[0],
-        step_seconds=step_seconds,
-        step_clips_per_second=clips_per_second,
-        reader_clips_per_second=read_per_second,
-        hours=_hours(config, parts, min(clips_per_second, read_per_second) * processes),
+        loss=loss,
+        step_seconds=speed.step_seconds,
+        step_clips_per_second=speed.step_clips_per_second,
+        reader_clips_per_second=speed.reader_clips_per_second,
+        hours=speed.hours(num_clips, processes=processes),
         peak_memory_bytes=peak_memory_bytes(parts.device),
     )
 
@@ -147,9 +180,10 @@ def read_seconds_of(dataset: Dataset[Sample], plan: PlannedStep) -> float:
     return (time.process_time() - began) / max(num_clips, 1)
 
 
-def _hours(config: Config, parts: Prepared, clips_per_second: float) -> float:
-    num_clips = len(parts.videos) * config.sampling.clips_per_video * config.train.epochs
-    return num_clips / clips_per_second / 3600
+def _batch_bytes(config: Config, num_clips: int) -> int:
+    """Of augmented clips in single precision."""
+    data = config.data
+    return num_clips * 3 * data.num_frames * data.crop_size**2 * 4
 
 
 def _checkpoint_bytes(parts: Prepared) -> int:

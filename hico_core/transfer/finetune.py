@@ -6,7 +6,6 @@ Videos and labels come from the index: its subset `train` is trained on, `test` 
 asked for.
 """
 
-import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import chain
@@ -56,7 +55,7 @@ from hico_core.training.hardware import (
 )
 from hico_core.training.loop import replica_of
 from hico_core.training.optim import parameter_groups
-from hico_core.training.rehearse import read_seconds_of
+from hico_core.training.rehearse import measure_speed, read_seconds_of
 from hico_core.training.run import FREE_ON_RESUME, Learner, Run, Step, entered_run, go_on_from
 from hico_core.training.schedule import learning_rate
 from hico_core.training.step import ALONE, augmented_clips
@@ -514,19 +513,14 @@ def rehearse_finetuning(
     plan, batch = next(batches)
     batches.close()
     workers = num_workers(config.data.workers, processes=processes)
-    read_seconds = read_seconds_of(_random_views(config, parts), plan)
-    losses, step_seconds = [], 0.0
-    for _ in range(2):  # the first step sets up what all others find
-        began = time.monotonic()
-        with telling_full_memory(config.train.batch_size // processes, parts.device):
-            losses.append(_learn(batch, _learning_rate_at(0.0, config), config, parts, ALONE)[0])
-        if parts.device.type == "cuda":
-            torch.cuda.synchronize(parts.device)
-        step_seconds = time.monotonic() - began
-    clips_per_second = len(batch.video_ids) / step_seconds
-    read_per_second = max(workers, 1) / read_seconds
-    if not workers:  # which reads and computes in turn
-        clips_per_second = 1 / (1 / clips_per_second + read_seconds)
+    with telling_full_memory(config.train.batch_size // processes, parts.device):
+        loss, speed = measure_speed(
+            lambda: _learn(batch, _learning_rate_at(0.0, config), config, parts, ALONE)[0],
+            num_clips=len(batch.video_ids),
+            read_seconds=read_seconds_of(_random_views(config, parts), plan),
+            workers=workers,
+            device=parts.device,
+        )
     num_clips = len(parts.videos.train) * config.train.epochs
     cost = measure_cost(parts.model.backbone, num_frames=config.data.num_frames, size=config.data.crop_size)
     num_views = len(parts.videos.test) * config.test.views * config.test.crops
@@ -539,11 +533,11 @@ def rehearse_finetuning(
         workers=workers,
         device=str(parts.device),
         precision=parts.precision,
-        loss=losses[0],
-        step_seconds=step_seconds,
-        step_clips_per_second=clips_per_second,
-        reader_clips_per_second=read_per_second,
-        hours=num_clips / (min(clips_per_second, read_per_second) * processes) / 3600,
+        loss=loss,
+        step_seconds=speed.step_seconds,
+        step_clips_per_second=speed.step_clips_per_second,
+        reader_clips_per_second=speed.reader_clips_per_second,
+        hours=speed.hours(num_clips, processes=processes),
         test_hours=num_views / cost.clips_per_second / processes / 3600,
         peak_memory_bytes=peak_memory_bytes(parts.device),
     )

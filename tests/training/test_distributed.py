@@ -15,14 +15,9 @@ import torch
 import torch.distributed as dist
 from commands import TINY, assert_one_line, hico, hico_process
 from goldens import assert_close
-from made_videos import numbered_video
+from made_workspaces import untrimmed_workspace
 from torch import nn
 
-from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.finding import find_sources
-from hico_core.corpus.index import build_index
-from hico_core.corpus.records import UntrimmedOptions
-from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.errors import UsageError
 from hico_core.model.shared_norm import share_batch_norms
 from hico_core.training.distributed import World, joined_world, own_device, place_among_processes
@@ -65,19 +60,7 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("distributed")
-    for i in range(6):
-        numbered_video(folder / f"{i}.mp4", seconds=6)
-    add_untrimmed(
-        find_sources([str(folder)]),
-        root=folder / "root",
-        options=UntrimmedOptions(),
-        workers=2,
-        cache=LocalCache(folder, size_bytes=1),
-        on_event=lambda event: None,
-    )
-    build_index(folder / "root")
-    return folder / "root"
+    return untrimmed_workspace(tmp_path_factory.mktemp("distributed"), videos=6, seconds=6)
 
 
 SETTINGS = [*TINY, "-o", "data.workers=0", "-o", "data.crop_size=32", "-o", "train.checkpoint_seconds=0"]

@@ -4,14 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_videos import numbered_video
+from made_workspaces import untrimmed_workspace
 
 from hico_core.config import Config, dump_config, load_config, preset
-from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.finding import find_sources
-from hico_core.corpus.index import build_index
-from hico_core.corpus.records import UntrimmedOptions
-from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.errors import HicoError
 from hico_core.training import loop
 from hico_core.training.fitting import step_bytes, with_batch_of_run, with_fitting_batch
@@ -23,19 +18,7 @@ TINY = ["model.encoder=s3dg-tiny", "data.num_frames=8", "data.frame_stride=8", "
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fitting")
-    for number in range(9):
-        numbered_video(folder / f"videos/{number}.mp4", seconds=3)
-    add_untrimmed(
-        find_sources([str(folder / "videos")]),
-        root=folder / "root",
-        options=UntrimmedOptions(),
-        workers=2,
-        cache=LocalCache(folder, size_bytes=1),
-        on_event=lambda event: None,
-    )
-    build_index(folder / "root")
-    return folder / "root"
+    return untrimmed_workspace(tmp_path_factory.mktemp("fitting"), videos=9, seconds=3)
 
 
 def config_of(batch_size: int) -> Config:
