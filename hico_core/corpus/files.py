@@ -25,6 +25,10 @@ _OTHER_LINE_ENDS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}
 # What a system says when a disk or a quota has no room left, or a file may not grow. It is never the video's fault.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
+# A process that is killed while it starts a program leaves a copy of itself, which holds its locks until the program
+# runs.
+VANISHING_SECONDS = 1.0
+
 _TEMPORARY = ".tmp"
 _FAULT_VARIABLE = "HICO_FAULT"
 _passed: dict[str, int] = {}  # fault -> how often this process came by
@@ -179,7 +183,7 @@ def cut_json_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
 
 
 @contextmanager
-def lock(file: Path, *, refusal: str, wait_seconds: float = 0.0) -> Iterator[None]:
+def lock(file: Path, *, refusal: str, wait_seconds: float = VANISHING_SECONDS) -> Iterator[None]:
     """Let no other process be in this block; the lock ends with the process, however that ends.
 
     Args:
@@ -206,7 +210,7 @@ def lock(file: Path, *, refusal: str, wait_seconds: float = 0.0) -> Iterator[Non
 def is_locked(file: Path) -> bool:
     """Whether some process holds a lock now."""
     try:
-        with lock(file, refusal=""):
+        with lock(file, refusal="", wait_seconds=0.0):
             return False
     except HicoError:
         return True

@@ -146,15 +146,16 @@ def labelled_videos(list_file: Location, *, data_root: Location, id_rule: IdRule
             )
         lines.append((name, label))
     class_names = sorted({label for _, label in lines if not label.isdecimal()})
+    number_of = {name: number for number, name in enumerate(class_names)}
     base = absolute(data_root / "x").parent
     sources: list[Source] = []
     for name, label in lines:
         path = absolute(locate(name) if "://" in name else data_root / name)
         source = Source(video_id(path, rule=id_rule, base=base), path)
-        if class_names:
-            sources.append(source._replace(label=class_names.index(label), class_name=label))
-        else:
-            sources.append(source._replace(label=int(label)))
+        named = label in number_of
+        sources.append(
+            source._replace(label=number_of[label], class_name=label) if named else source._replace(label=int(label))
+        )
     return unique_sources(sources)
 
 

@@ -74,9 +74,12 @@ def numbered_as(split: Split, known: Mapping[int, str]) -> Split:
 
     """
     number_of = {name: label for label, name in known.items()}
+    taken, next_free = set(known), max(known, default=-1) + 1
     for label, name in sorted(split.classes.items()):
-        taken = set(number_of.values())
-        number_of.setdefault(name, label if label not in taken else max(taken) + 1)
+        if name not in number_of:
+            number_of[name] = next_free if label in taken else label
+            taken.add(number_of[name])
+            next_free = max(next_free, number_of[name] + 1)
     videos = [v if v.class_name is None else v._replace(label=number_of[v.class_name]) for v in split.videos]
     return Split(videos, {label: name for name, label in number_of.items()})
 

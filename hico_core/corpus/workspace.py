@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.commit import SCRATCH, finish_commits
-from hico_core.corpus.files import is_locked, lock, remove_abandoned
+from hico_core.corpus.files import VANISHING_SECONDS, is_locked, lock, remove_abandoned
 from hico_core.errors import HicoError
 
 # How long a shard waits for others of its job that are just starting.
@@ -70,7 +70,7 @@ def sole_writer(folder: Path, *, shard: Shard | None, busy: str) -> Iterator[Non
         HicoError: somebody else is.
 
     """
-    whole = lock(folder / ".lock", refusal=busy, wait_seconds=_START_SECONDS if shard else 0.0)
+    whole = lock(folder / ".lock", refusal=busy, wait_seconds=_START_SECONDS if shard else VANISHING_SECONDS)
     with ExitStack() as stack:
         if shard is None:
             stack.enter_context(whole)

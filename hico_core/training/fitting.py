@@ -127,15 +127,18 @@ def _with_batch_size(config: Config, size: int) -> Config:
 
 def _largest_batch(config: Config, free_bytes: int) -> int:
     """Of how many videos a step fits into memory; 2 at least, since it takes no fewer."""
-    of_none = step_bytes(config, 0)
-    return max(int((free_bytes * _PART_TAKEN - of_none) / (step_bytes(config, 1) - of_none)), 2)
+    return max(int((free_bytes * _PART_TAKEN - _FIXED_BYTES) / _video_bytes(config)), 2)
 
 
 def step_bytes(config: Config, videos: int) -> float:
     """About what a process takes that trains on a CPU in single precision, with so many videos a step."""
+    return _FIXED_BYTES + videos * _video_bytes(config)
+
+
+def _video_bytes(config: Config) -> float:
+    """About what each video of a step adds to that."""
     data = config.data
     clip = torch.zeros(1, 3, data.num_frames, data.crop_size, data.crop_size)
     with torch.inference_mode():
         activations = activation_bytes(hico_model(config.model.encoder, topical=False).backbone, clip)
-    clips = videos * config.sampling.clips_per_video
-    return _FIXED_BYTES + clips * (_ACTIVATIONS_HELD * activations + _CLIPS_HELD * clip.nbytes)
+    return config.sampling.clips_per_video * (_ACTIVATIONS_HELD * activations + _CLIPS_HELD * clip.nbytes)

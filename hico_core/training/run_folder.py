@@ -60,7 +60,8 @@ def write_config(run_dir: Path, config: BaseModel) -> None:
 def _has_steps(run_dir: Path) -> bool:
     """Whether there is anything of a run to lose."""
     metrics = run_dir / "metrics.jsonl"
-    return (metrics.exists() and metrics.stat().st_size > 0) or any(run_dir.glob("*/*.pt"))
+    has_lines = metrics.exists() and metrics.stat().st_size > 0
+    return has_lines or any(run_dir.glob("checkpoints/*.pt")) or any(run_dir.glob("export/encoder.*"))
 
 
 def _require_same_run(

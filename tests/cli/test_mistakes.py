@@ -67,7 +67,7 @@ MISTAKES = [
     ("pretrain --root root --config nowhere.yaml", 2, "nowhere.yaml: cannot be read"),
     ("pretrain --root root --dataset hcas", 2, "--dataset hcas: 'hcas' is not one of 'hacs', 'uk400', 'k400'"),
     ("pretrain --root root --recipe hico-x", 2, "no recipe hacs-hico-x; there are: hacs-hico-l"),
-    ("pretrain --root root --resum", 2, "No such option: --resum (Possible options: --resume)"),
+    ("pretrain --root root --resum", 2, "No such option: --resum (Possible options: --resume"),
     ("pretrain --root root --init-from other.pt", 1, "other.pt: holds no S3D-G encoder"),
     ("extract-features --root root", 1, "no run has exported an encoder; run `hico pretrain`, or give --checkpoint"),
     ("extract-features --root root --checkpoint nowhere.pt", 1, "nowhere.pt: no such checkpoint"),

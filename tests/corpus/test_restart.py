@@ -15,6 +15,7 @@ from trees import tree
 
 from hico_core.corpus.check import check_files
 from hico_core.corpus.events import Summary
+from hico_core.corpus.files import lock
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index
 from hico_core.corpus.records import SplitOptions, read_record
@@ -158,6 +159,18 @@ def test_no_ffmpeg_outlives_the_command(how: signal.Signals, corpus: Path, tmp_p
         assert process.wait(timeout=20) == 128 + how
     assert not children_in(tmp_path)
     assert not (tmp_path / ".tmp").exists()
+
+
+def test_what_a_killed_process_leaves_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    """A copy of it that was about to become ffmpeg still has its lock."""
+    hold = "import sys, time; from filelock import FileLock; held = FileLock(sys.argv[1]); held.acquire(); print()"
+    command = [sys.executable, "-uc", f"{hold}; time.sleep(0.3)", str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        with pytest.raises(HicoError, match="busy"), lock(tmp_path / ".lock", refusal="busy", wait_seconds=0.0):
+            pass
+        with lock(tmp_path / ".lock", refusal="busy"):
+            assert other.wait(timeout=60) == 0
 
 
 def test_two_runs_do_not_write_into_one_workspace(
