@@ -45,7 +45,8 @@ def labelled(
         place: the workspace.
         subset: of the index, or of a list that holds several.
         data_root: where the videos of lists lie; None: beside the list.
-        known: label -> name of the classes that lists are numbered by; None: those of the index, if they share any.
+        known: label -> name of the classes of the other side, by which lists are numbered; None: those of the index, of
+            a list that shares any of them.
 
     """
     from hico_core.corpus.index import read_class_names
@@ -59,7 +60,7 @@ def labelled(
     for given in lists:
         base = locate(given).parent if data_root is None else locate(data_root)
         split = read_split(given, data_root=base, subset=subset)
-        shared = set(split.classes.values()) & set(of_index.values())
-        split = numbered_as(split, of_index if shared else {})
+        of_one_corpus = known is not None or set(split.classes.values()) & set(of_index.values())
+        split = numbered_as(split, of_index if of_one_corpus else {})
         found.append(LabelledSet(labelled_of_list(split.videos), split.classes))
     return found

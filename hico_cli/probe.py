@@ -80,7 +80,7 @@ def probe(
 
     to_train = labelled(train, place=place, subset="train", data_root=data_root)
     known = {label: name for one in to_train for label, name in one.classes.items()}
-    to_test = labelled(test, place=place, subset="test", data_root=data_root, known=known)
+    to_test = labelled(test, place=place, subset="test", data_root=data_root, known=known or None)
     with (
         raising_on_signals("stopped; nothing was written"),
         progress("probe", total=max(len(train or []), 1) * (seeds + 1), as_json=json) as report,

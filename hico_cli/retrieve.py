@@ -63,15 +63,15 @@ def retrieve(
 
     assert protocol is not None
     place = locate_root(root)
-    sides = [
-        rows_from_folder(
-            folder,
-            manifest,
-            labelled([given] if given else None, place=place, subset=subset, data_root=data_root)[0].videos,
-            means=protocol != "clip",
-        )
-        for given, subset in ((query_list, queries), (gallery_list, gallery))
-    ]
+    (asked,) = labelled([query_list] if query_list else None, place=place, subset=queries, data_root=data_root)
+    (searched,) = labelled(
+        [gallery_list] if gallery_list else None,
+        place=place,
+        subset=gallery,
+        data_root=data_root,
+        known=asked.classes or None,
+    )
+    sides = [rows_from_folder(folder, manifest, side.videos, means=protocol != "clip") for side in (asked, searched)]
     found = retrieval(*sides, protocol=protocol)
     recall = ", ".join(f"R@{k} {value:.2%}" for k, value in found.recall.items())
     text = (

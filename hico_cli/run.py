@@ -79,8 +79,9 @@ def _length(
     from hico_core.config import load_config, preset
     from hico_core.training.fitting import with_batch_of_run
     from hico_core.training.rehearse import rehearse
+    from hico_core.training.run_folder import has_steps
 
-    if (run_dir / "config.yaml").exists():
+    if has_steps(run_dir):
         train = load_config(run_dir / "config.yaml").train
         return train.epochs, train.batch_size
     recipe = preset("hacs-hico-s")

@@ -14,6 +14,7 @@ from hico_core.errors import HicoError, UsageError, counted
 from hico_core.model.encoders import hico_model
 from hico_core.training.cost import activation_bytes
 from hico_core.training.hardware import DeviceName, choose_device, free_memory_bytes
+from hico_core.training.run_folder import has_steps
 
 # What a process takes that trains on a CPU, fitted to steps of s3dg and s3dg-tiny (docs/benchmarks.md): in all, and for
 # each clip so many times the outputs of the encoder's layers and the clip itself.
@@ -81,7 +82,7 @@ def with_batch_of_run(
         config: of the recipe.
         root: the workspace with index.parquet.
         run_dir: the run's folder.
-        resume: go on with a run that is there.
+        resume: go on with a run that is there. One that did no step, say because it did not fit, is none.
         device: where to train; on a GPU, only the videos are counted.
         processes: that train together. What memory each of several finds free is not asked, since they would not come
             to the same number.
@@ -90,7 +91,7 @@ def with_batch_of_run(
         HicoError: there is no index.
 
     """
-    if resume and (run_dir / "config.yaml").exists():
+    if resume and has_steps(run_dir):
         return FittingBatch(_with_batch_size(config, load_config(run_dir / "config.yaml").train.batch_size))
     alone = processes == 1 and choose_device(device).type == "cpu" and not config.train.recompute
     return with_fitting_batch(config, root=root, processes=processes, free_bytes=free_memory_bytes() if alone else None)

@@ -42,7 +42,7 @@ def opened_run(
     busy = f"{run_dir}: another process is training in this run; wait for it to end, or give another --name"
     try:
         with lock(run_dir / ".lock", refusal=busy):
-            if (run_dir / _CONFIG).exists() and _has_steps(run_dir):
+            if (run_dir / _CONFIG).exists() and has_steps(run_dir):
                 _require_same_run(run_dir, config, resume=resume, free=free, changeable=changeable)
             for folder in (run_dir, run_dir / "checkpoints", run_dir / "export"):
                 remove_abandoned(folder)
@@ -57,7 +57,7 @@ def write_config(run_dir: Path, config: BaseModel) -> None:
     write_text(run_dir / _CONFIG, dump_config(config))
 
 
-def _has_steps(run_dir: Path) -> bool:
+def has_steps(run_dir: Path) -> bool:
     """Whether there is anything of a run to lose."""
     metrics = run_dir / "metrics.jsonl"
     has_lines = metrics.exists() and metrics.stat().st_size > 0

@@ -58,6 +58,7 @@ def test_memory_is_about_what_was_measured(videos: int, encoder: str, gb: float)
 def test_a_run_goes_on_with_its_batch(root: Path, tmp_path: Path) -> None:
     """Whatever videos have come, and whatever memory is free then."""
     (tmp_path / "config.yaml").write_text(dump_config(config_of(3)))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
 
     def batch_size(*, resume: bool) -> int:
         fitted = with_batch_of_run(
@@ -67,6 +68,8 @@ def test_a_run_goes_on_with_its_batch(root: Path, tmp_path: Path) -> None:
 
     assert batch_size(resume=True) == 3
     assert batch_size(resume=False) == 8
+    (tmp_path / "metrics.jsonl").unlink()
+    assert batch_size(resume=True) == 8, "a run that did no step, since it did not fit, is none"
 
 
 def test_free_memory_is_that_of_the_machine_or_the_container(tmp_path: Path) -> None:
