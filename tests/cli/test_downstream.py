@@ -115,6 +115,12 @@ def test_retrieve(root: Path, tmp_path: Path) -> None:
     assert sheet.exists()
     done = hico("retrieve", "--protocol", "video", "--features", "made", root=root)
     assert done.stdout.startswith("protocol video: R@1 ") and "2 queries, 4 in the gallery" in done.stdout
+    # Lists number the classes that they name, so here each would call its own class 0.
+    (tmp_path / "asked.txt").write_text("4.mp4 bow\n")
+    (tmp_path / "searched.txt").write_text("0.mp4 jump\n1.mp4 jump\n")
+    lists = ("--query-list", tmp_path / "asked.txt", "--gallery-list", tmp_path / "searched.txt")
+    done = hico("retrieve", "--protocol", "video", "--features", "made", *lists, root=root)
+    assert done.stdout.startswith("protocol video: R@1 0.00%"), done.stderr
 
 
 @pytest.mark.parametrize("toolkit", ["actionformer", "opentad"])
