@@ -25,6 +25,7 @@ class PartName(str, Enum):
     CONTROLS = "controls"
     LOOKS = "looks"
     LONG = "long"
+    LONG_RATES = "long-rates"
 
 
 _PROBES = ("action-linear", "action-knn", "scene-linear", "topic-linear", "topic-knn", "topic-r1", "video-r1")
@@ -47,7 +48,8 @@ def benchmark(
     rates: each arm with three rates on seed 0, which chooses its rate. arms: every arm, on videos without and with
     fillers. trimmed: each segment is a video of its own. controls: wrong videos for the topical term, other distances.
     looks: videos that differ less or more from each other in what is common to all of their frames. long: three times
-    the steps. All of it takes about a day of one core. Stopped, the same command goes on.
+    the steps. long-rates: each arm with three rates there, on seed 0. All of it takes about a day of one core. Stopped,
+    the same command goes on.
 
     Writes FOLDER/results.parquet, a row for each arm, corpus and probe.
     """

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -114,10 +115,10 @@ def seeds_table(results: pd.DataFrame) -> str:
     return markdown(["seed", "never trained", "SimCLR-far", "HiCo"], lines)
 
 
-def rates_table(results: pd.DataFrame) -> str:
-    """What chose the rates."""
+def rates_table(results: pd.DataFrame, *, steps: int) -> str:
+    """The action by rate on the tuning seed, the rates that were chosen at 600 steps in bold."""
     tried = results[
-        (results["seed"] == TUNING_SEED) & (results["probe"] == "action-linear") & (results["steps"] == STEPS)
+        (results["seed"] == TUNING_SEED) & (results["probe"] == "action-linear") & (results["steps"] == steps)
     ]
     chosen = chosen_rates(results)
     rates = sorted(set(tried["rate"].tolist()))
@@ -128,7 +129,7 @@ def rates_table(results: pd.DataFrame) -> str:
     lines = [
         [arm, *(f"**{percent[arm, rate]}**" if chosen[arm] == rate else percent[arm, rate] for rate in rates)]
         for arm in MEANINGS
-        if arm in chosen
+        if all((arm, rate) in percent for rate in rates) and rates
     ]
     return markdown(["arm", *(f"rate {rate:g}" for rate in rates)], lines)
 
@@ -224,8 +225,8 @@ def main() -> None:
     names_of_controls = [control.name for control in CONTROLS]
     main_arms = [arm for arm in MEANINGS if arm not in names_of_controls]
     controls = [FAR_3.name, HICO.name, "visual-topical", *names_of_controls]
-    long = setting(results, design="scenes", steps=LONG_STEPS)
     scenes, fillers = (setting(results, design=design) for design in ("scenes", "fillers"))
+    tuning = results[results["seed"] == TUNING_SEED]
     cells = results.drop_duplicates(["design", "look", "seed", "arm", "steps", "rate", "trimmed"])
     parts = {
         "rule": rule_table(results),
@@ -237,11 +238,18 @@ def main() -> None:
         "trimmed": arms_table(setting(results, design="scenes", trimmed=True), arms=main_arms),
         "controls": or_not_yet(arms_table(scenes, arms=controls), scenes, names_of_controls, "controls"),
         "looks": or_not_yet(looks_table(results), results[results["look"] != LOOK], MEANINGS, "looks"),
-        "long": or_not_yet(arms_table(long, arms=main_arms), long[long["steps"] == LONG_STEPS], MEANINGS, "long"),
-        "rates": rates_table(results),
+        "rates": rates_table(results, steps=STEPS),
+        "long rates": or_not_yet(
+            rates_table(results, steps=LONG_STEPS), tuning[tuning["steps"] == LONG_STEPS], MEANINGS, "long-rates"
+        ),
         "hours": f"{len(cells)} cells, {cells['seconds'].sum() / 3600:.1f} hours of one core for trainings and probes, "
         "beside other work on the machine.",
     }
+    for design in ("scenes", "fillers"):
+        rows = setting(results, design=design, steps=LONG_STEPS)
+        trained = rows[rows["steps"] == LONG_STEPS]
+        parts[f"long {design}"] = or_not_yet(arms_table(rows, arms=main_arms), trained, MEANINGS, "long")
+        parts[f"long {design} pairs"] = or_not_yet(pairs_table(rows), trained, MEANINGS, "long")
     page = DOCS / "results.md"
     text = page.read_text()
     for name, part in parts.items():
@@ -250,6 +258,7 @@ def main() -> None:
             sys.exit(f"{page}: has no part {name}")
         text = marked.sub(lambda found, part=part: f"{found[1]}{part}\n{found[2]}", text)  # type: ignore[misc]
     page.write_text(text)
+    mpl.rcParams["svg.hashsalt"] = "hico"  # else the names inside the pictures are drawn at random
     draw_seeds(results, DOCS / "figures" / "action-by-seed.svg")
     if results["arm"].isin(names_of_controls).any():
         draw_distances(results, DOCS / "figures" / "action-by-distance.svg")

@@ -22,7 +22,7 @@ from hico_core.evidence.corpus import read_labels
 from hico_core.evidence.workers import worker_pool
 from hico_core.evidence.world import Design
 
-Part = Literal["rates", "arms", "trimmed", "controls", "looks", "long"]
+Part = Literal["rates", "arms", "trimmed", "controls", "looks", "long", "long-rates"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 # The seed on which the setting and the rates are chosen; no other seed may be looked at for that.
@@ -49,7 +49,8 @@ def cells_of(part: Part, *, seeds: Sequence[int], rates: Rates) -> list[Cell]:
 
     rates: each trained arm with each rate, on the tuning seed. arms: each arm, both designs. trimmed: HiCo and
     SimCLR-far where each segment is a video. controls: mixed ids, and the sweep of the distance. looks: HiCo and
-    SimCLR-far where videos' looks differ less or more. long: three times the steps.
+    SimCLR-far where videos' looks differ less or more. long: three times the steps, with the rates of the shorter
+    trainings. long-rates: what other rates would have given there, on the tuning seed.
 
     Args:
         part: which.
@@ -66,9 +67,9 @@ def cells_of(part: Part, *, seeds: Sequence[int], rates: Rates) -> list[Cell]:
     scenes = [Corpus("scenes", LOOK, seed) for seed in seeds]
     both = [Corpus(design, LOOK, seed) for seed in seeds for design in _DESIGNS]
     match part:
-        case "rates":
-            tuning = Corpus("scenes", LOOK, TUNING_SEED)
-            return [Cell(tuning, arm, STEPS, rate) for arm in (*_ARMS, "supervised") for rate in RATES]
+        case "rates" | "long-rates":
+            tuning, steps = Corpus("scenes", LOOK, TUNING_SEED), STEPS if part == "rates" else LONG_STEPS
+            return [Cell(tuning, arm, steps, rate) for arm in (*_ARMS, "supervised") for rate in RATES]
         case "arms":
             return [cell(corpus, arm) for corpus in both for arm in ("random", "pixels", *_ARMS, "supervised")]
         case "trimmed":

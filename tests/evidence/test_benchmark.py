@@ -18,6 +18,7 @@ from hico_core.errors import HicoError
 from hico_core.evidence.arms import ARMS, CONTROLS, HICO, MEANINGS, PRETRAINED, RATES, pretraining
 from hico_core.evidence.benchmark import (
     PARTS,
+    Part,
     Progress,
     cells_of,
     chosen_rates,
@@ -68,10 +69,14 @@ def test_the_plan() -> None:
     assert set(of_arm) == set(MEANINGS)
     # HiCo and its rival stand side by side everywhere.
     assert of_arm["hico"] == of_arm["simclr-far-3"] == 2 + 1 + 3 + 2
-    tried = cells_of("rates", seeds=range(1, 11), rates={})
-    assert {cell.corpus.seed for cell in tried} == {0}
-    assert Counter(cell.arm for cell in tried) == dict.fromkeys([arm.name for arm in ARMS] + ["supervised"], len(RATES))
     assert {cell.rate for cell in cells if cell.arm == "simclr-far-3" and cell.corpus.seed} == {6e-3}
+
+
+@pytest.mark.parametrize(("part", "steps"), [("rates", 600), ("long-rates", 1800)])
+def test_each_arm_is_tried_with_each_rate_on_the_tuning_seed(part: Part, steps: int) -> None:
+    tried = cells_of(part, seeds=range(1, 11), rates={})
+    assert {(cell.corpus.seed, cell.steps) for cell in tried} == {(0, steps)}
+    assert Counter(cell.arm for cell in tried) == dict.fromkeys([arm.name for arm in ARMS] + ["supervised"], len(RATES))
 
 
 def test_each_arm_gets_the_rate_that_suits_it() -> None:
@@ -80,6 +85,7 @@ def test_each_arm_gets_the_rate_that_suits_it() -> None:
         (0, "hico", 1e-3, "action-linear", 600, 0.5),
         (0, "hico", 3e-3, "action-linear", 600, 0.4),
         (0, "hico", 3e-3, "topic-linear", 600, 0.9),
+        (0, "hico", 3e-3, "action-linear", 1800, 0.9),
         (1, "hico", 6e-3, "action-linear", 600, 0.9),
         (0, "visual", 6e-3, "action-linear", 600, 0.2),
     ]
