@@ -229,7 +229,6 @@ def extract_features(
         summary = extract(
             jobs,
             extractor=extractor,
-            checkpoint=checkpoint,
             root=place,
             folder=folder,
             cache=cache,

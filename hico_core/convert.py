@@ -14,7 +14,14 @@ from hico_core import __version__
 from hico_core.config import Config, compose_config
 from hico_core.data.loader import Position
 from hico_core.errors import HicoError, UsageError
-from hico_core.interop.checkpoints import backbone_of, load_backbone, read_checkpoint, read_clip_shape, read_picture
+from hico_core.interop.checkpoints import (
+    CheckpointFile,
+    backbone_of,
+    clip_shape_of,
+    encoder_of,
+    picture_of,
+    read_checkpoint,
+)
 from hico_core.interop.pretraining_keys import read_authors_values, to_authors_values
 from hico_core.interop.weights import export_state_dict, import_state_dict
 from hico_core.model.classifier import CLASSIFIER
@@ -23,8 +30,8 @@ from hico_core.model.hico import HicoModel
 from hico_core.training.checkpoint import (
     Content,
     Progress,
+    content_of,
     encoder_bytes,
-    parse_content,
     torch_file_bytes,
     write_bytes,
     write_checkpoint,
@@ -71,23 +78,21 @@ def convert(source: Path, target: Path, *, to: Format) -> str:
         UsageError: a package is missing.
 
     """
+    file = read_checkpoint(source)
     if to == "hico":
-        ours = _hico_content(read_checkpoint(source), source)
+        ours = _hico_content(file)
         write_checkpoint(target, ours)
         return f"a checkpoint of hico, {ours.progress.epochs_done:g} epochs"
     if to == "authors":
-        theirs = authors_content(read_checkpoint(source), source)
+        theirs = authors_content(file)
         write_bytes(target, torch_file_bytes(theirs))
         return f"a checkpoint in the authors' format, epoch {theirs['epoch']} (from 0)"
     if to == "safetensors":
-        content = read_checkpoint(source)
-        encoder = backbone_of(content, origin=str(source))
-        picture, clip = read_picture(source, content), read_clip_shape(source, content)
-        write_bytes(target, encoder_bytes(encoder, picture, clip))
+        encoder = backbone_of(file.content, origin=str(source))
+        write_bytes(target, encoder_bytes(encoder, picture_of(file), clip_shape_of(file)))
         return f"the encoder, {len(encoder)} entries"
-    content = read_checkpoint(source)
-    backbone = load_backbone(source)
-    about = _about_encoder(source, content)
+    backbone = encoder_of(file)
+    about = _about_encoder(file)
     exported = _exported_program if to == "exported" else _onnx_program
     write_bytes(target, exported(backbone, about, target))
     return (
@@ -96,11 +101,11 @@ def convert(source: Path, target: Path, *, to: Format) -> str:
     )
 
 
-def _about_encoder(source: Path, content: dict[str, Any]) -> dict[str, str]:
+def _about_encoder(file: CheckpointFile) -> dict[str, str]:
     """What a user of the encoder without hico has to know: how to make its input."""
-    picture, clip = read_picture(source, content), read_clip_shape(source, content)
+    picture, clip = picture_of(file), clip_shape_of(file)
     return {
-        "model": str(encoder_name(backbone_of(content, origin=str(source)))),
+        "model": str(encoder_name(backbone_of(file.content, origin=str(file.path)))),
         "hico_version": __version__,
         "num_frames": str(clip.num_frames),
         "fps": f"{clip.fps:g}",
@@ -110,16 +115,17 @@ def _about_encoder(source: Path, content: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def authors_content(content: dict[str, Any], origin: Path) -> dict[str, Any]:
+def authors_content(file: CheckpointFile) -> dict[str, Any]:
     """The content of their checkpoint file from that of ours.
 
     Raises:
         HicoError: ours is no whole checkpoint of pretraining.
 
     """
-    if "model" not in content or "optimizer" not in content:
+    origin = file.path
+    if "model" not in file.content or "optimizer" not in file.content:
         raise HicoError(f"{origin}: only a checkpoint of a run has all that the authors' format holds, not an export")
-    checkpoint = parse_content(content, origin=origin)
+    checkpoint = content_of(file)
     if CLASSIFIER in checkpoint.model:
         raise HicoError(
             f"{origin}: is of finetuning; only checkpoints of pretraining are written in the authors' format"
@@ -162,7 +168,7 @@ def authors_content(content: dict[str, Any], origin: Path) -> dict[str, Any]:
     }
 
 
-def _hico_content(content: dict[str, Any], origin: Path) -> Content:
+def _hico_content(file: CheckpointFile) -> Content:
     """The content of our checkpoint from that of theirs.
 
     A run goes on from it at the next epoch, or, where theirs was made from one of ours, at the next step.
@@ -171,6 +177,7 @@ def _hico_content(content: dict[str, Any], origin: Path) -> Content:
         HicoError: theirs is not of a pretraining.
 
     """
+    content, origin = file.content, file.path
     if "model_state" not in content or "optimizer_state" not in content or not isinstance(content.get("cfg"), str):
         raise HicoError(f"{origin}: not a pretraining checkpoint of the authors (model_state, optimizer_state, cfg)")
     config, progress = _config_and_progress(content, origin)

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from hico_core.errors import HicoError
-from hico_core.interop.checkpoints import backbone_of, read_checkpoint, read_clip_shape, read_picture
+from hico_core.interop.checkpoints import CheckpointFile, backbone_of, clip_shape_of, picture_of, read_checkpoint
 from hico_core.model.classifier import CLASSIFIER
 from hico_core.model.encoders import encoder_for, encoder_name
-from hico_core.training.checkpoint import parse_content
+from hico_core.training.checkpoint import content_of
 from hico_core.training.cost import measure_cost
 from hico_core.training.export import card_of
 
@@ -30,12 +30,13 @@ def describe_checkpoint(path: Path) -> Description:
         HicoError: the file cannot be read, or holds no weights.
 
     """
-    content = read_checkpoint(path)
+    file = read_checkpoint(path)
+    content = file.content
     if "model_state" in content:
         kind, state = _kind_of_authors(content), content["model_state"]
         facts: dict[str, Any] = {"epoch (from 0)": content.get("epoch"), "entries": len(state)}
     elif "model" in content:
-        checkpoint = parse_content(content, origin=path)
+        checkpoint = content_of(file)
         state, config, progress = checkpoint.model, checkpoint.config, checkpoint.progress
         finetuned = CLASSIFIER in state
         kind = "hico finetuning checkpoint" if finetuned else "hico checkpoint"
@@ -63,24 +64,24 @@ def describe_checkpoint(path: Path) -> Description:
     facts["parts"] = ", ".join(sorted({name.split(".")[0] for name in weights}))
     facts["numbers"] = sum(value.numel() for value in trained)
     facts["bytes"] = sum(value.nbytes for value in distinct.values())
-    facts |= _cost_of(path, content)
+    facts |= _cost_of(file)
     return Description(kind, facts, _warnings(weights), card_of(path))
 
 
-def _cost_of(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+def _cost_of(file: CheckpointFile) -> dict[str, Any]:
     """What the encoder costs on clips as it was trained on; nothing of a file without one."""
     try:
-        state = backbone_of(content, origin=str(path))
-        picture = read_picture(path, content)
+        state = backbone_of(file.content, origin=str(file.path))
+        picture, clip = picture_of(file), clip_shape_of(file)
     except HicoError:
         return {}
-    cost = measure_cost(encoder_for(state), num_frames=read_clip_shape(path, content).num_frames, size=picture.size)
+    cost = measure_cost(encoder_for(state), num_frames=clip.num_frames, size=picture.size)
     return {
         "encoder": encoder_name(state),
         "encoder parameters": cost.parameters,
         "a clip or view": " x ".join(map(str, cost.clip)),
         "GFLOPs a clip": round(cost.gflops_per_clip, 2),
-        "frames a second": round(read_clip_shape(path, content).fps, 3),
+        "frames a second": round(clip.fps, 3),
         "MB of activations a clip": round(cost.activation_mb_per_clip, 1),
         f"clips/s here ({cost.device}, without gradients)": round(cost.clips_per_second, 1),
     }

@@ -15,9 +15,9 @@ from hico_core.config import flat_settings, load_config
 from hico_core.convert import convert
 from hico_core.data.loader import Position
 from hico_core.errors import HicoError
-from hico_core.interop.checkpoints import load_backbone
+from hico_core.interop.checkpoints import load_backbone, read_checkpoint
 from hico_core.model.hico import HicoModel
-from hico_core.training.checkpoint import Progress, parse_content, restore
+from hico_core.training.checkpoint import Progress, content_of, restore
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step
 
@@ -131,10 +131,7 @@ def test_there_and_back_from_any_step(checkpoint: Path, epochs_done: float, tmp_
     convert(tmp_path / "middle.pt", tmp_path / "theirs.pyth", to="authors")
     assert torch.load(tmp_path / "theirs.pyth", weights_only=True)["epoch"] == int(epochs_done) - 1
     assert f"{epochs_done:g} epochs" in convert(tmp_path / "theirs.pyth", tmp_path / "again.pt", to="hico")
-    before, after = (
-        parse_content(torch.load(tmp_path / name, weights_only=True), origin=tmp_path)
-        for name in ("middle.pt", "again.pt")
-    )
+    before, after = (content_of(read_checkpoint(tmp_path / name)) for name in ("middle.pt", "again.pt"))
     assert after.progress == before.progress
     assert after.config == before.config
     broken = torch.load(tmp_path / "theirs.pyth", weights_only=True) | {"hico": {"progress": 1, "config": {}}}
@@ -148,10 +145,9 @@ def test_from_their_file_a_run_goes_on_at_the_next_epoch(
 ) -> None:
     torch.save(without_ours(theirs), tmp_path / "theirs.pyth")
     assert "10 epochs" in convert(tmp_path / "theirs.pyth", tmp_path / "last.pt", to="hico")
-    content = torch.load(tmp_path / "last.pt", weights_only=True)
     model = HicoModel()
     optimizer = make_optimizer(model)
-    parsed = parse_content(content, origin=tmp_path)
+    parsed = content_of(read_checkpoint(tmp_path / "last.pt"))
     restore(parsed, model=model, optimizer=optimizer, origin=tmp_path)
     progress = parsed.progress
     assert progress.position == Position(0, 10, 0) and progress.epochs_done == 10.0
@@ -161,7 +157,7 @@ def test_from_their_file_a_run_goes_on_at_the_next_epoch(
     for one, other in zip(trained_model.parameters(), model.parameters(), strict=True):
         momentum = trained_optimizer.state[one]["momentum_buffer"]
         assert torch.equal(momentum, optimizer.state[other]["momentum_buffer"])
-    back = load_config(overrides=[]).model_validate(content["config"])
+    back = load_config(overrides=[]).model_validate(parsed.config)
     different = {key for key, value in flat_settings(CONFIG).items() if flat_settings(back)[key] != value}
     assert different == {"recipe", "optim.scale_lr"}
 

@@ -30,7 +30,7 @@ from hico_core.evidence.segments import (
     read_segments,
 )
 from hico_core.evidence.world import ACTIONS, FPS, Design
-from hico_core.interop.checkpoints import load_encoder
+from hico_core.interop.checkpoints import load_backbone
 from hico_core.model.encoders import Encoder
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg_tiny import S3DGTiny
@@ -214,7 +214,7 @@ def encoder_of(
     )
     root = place.trimmed if cell.trimmed else place.root
     summary = pretrain(config, root=root, run_dir=run_dir, device="cpu", resume=resume)
-    return load_encoder(summary.encoder)[0]
+    return load_backbone(summary.encoder)
 
 
 def _supervised(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLabel]) -> Encoder:
@@ -224,7 +224,7 @@ def _supervised(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLab
     start = run_dir.with_name(f"{run_dir.name}-start.safetensors")
     export_encoder(start, S3DGTiny(), _PICTURE)
     finetune(config, root=place.trimmed, run_dir=run_dir, encoder=start, device="cpu")
-    return load_encoder(run_dir / "checkpoints" / "last.pt")[0]
+    return load_backbone(run_dir / "checkpoints" / "last.pt")
 
 
 def probe_cell(cell: Cell, encoder: Encoder | None, clips: SegmentClips) -> list[Score]:

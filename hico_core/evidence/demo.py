@@ -17,7 +17,7 @@ from hico_core.evidence.cells import Cell, Corpus, Place, encoder_of, prepare_co
 from hico_core.evidence.corpus import read_labels, read_recipe
 from hico_core.evidence.segments import Score
 from hico_core.evidence.workers import worker_pool
-from hico_core.interop.checkpoints import load_encoder
+from hico_core.interop.checkpoints import load_backbone
 
 # From the floor upwards.
 DEMO_ARMS = ("random", FAR_3.name, HICO.name)
@@ -98,7 +98,7 @@ def run_demo(
             if not cell.steps:
                 scores[arm] = probe_cell(cell, encoder_of(cell, place, place.run_dir(arm), labels), clips)
             else:
-                trained_encoder, _ = load_encoder(place.run_dir(arm) / "export" / "encoder.safetensors")
+                trained_encoder = load_backbone(place.run_dir(arm) / "export" / "encoder.safetensors")
                 scores[arm] = probe_cell(cell, trained_encoder, clips)
                 rows = [score._asdict() for score in scores[arm]]
                 write_text(place.run_dir(arm) / "segment_probes.json", json.dumps({"scores": rows}, indent=1) + "\n")

@@ -1,16 +1,17 @@
 """Checkpoints of ours and of the authors as they are read: safely, checked, and no more than was asked for."""
 
 import hashlib
+import io
 import json
 import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from hico_core.config import AugmentConfig, DataConfig
@@ -21,15 +22,29 @@ from hico_core.model.encoders import Encoder, encoder_for, encoder_name
 from hico_core.model.heads import ProjectionHead
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The file's top level. Nothing but tensors and plain values is ever unpickled.
+class CheckpointFile(NamedTuple):
+    """A checkpoint as it was when it was read. A training may write the next one under its name at any moment."""
+
+    path: Path
+    sha256: str  # of the file
+    content: dict[str, Any]  # its top level
+    metadata: dict[str, str]  # of a safetensors file
+
+
+def read_checkpoint(path: Path) -> CheckpointFile:
+    """Read a file once, and all of it. Nothing but tensors and plain values is ever unpickled.
 
     Raises:
         HicoError: the file cannot be read, is damaged, or has weights that are no numbers.
 
     """
+    metadata: dict[str, str] = {}
     try:
-        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch_file(path)
+        written = path.read_bytes()
+        if path.suffix == ".safetensors":
+            content, metadata = _parse_safetensors(written, path)
+        else:
+            content = _parse_torch_file(written, path)
     except FileNotFoundError:
         raise HicoError(f"{path}: no such checkpoint") from None
     except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
@@ -43,27 +58,29 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     for name, value in _weights_in(content, path).items():
         if value.is_floating_point() and not value.isfinite().all():
             raise HicoError(f"{path}: {name} has values that are no numbers; the training behind it has failed")
-    return content
+    return CheckpointFile(path, hashlib.sha256(written).hexdigest(), content, metadata)
 
 
-def _read_torch_file(path: Path) -> object:
-    if path.exists() and not zipfile.is_zipfile(path):  # what torch.save has written since 2020
+def _parse_torch_file(written: bytes, path: Path) -> Any:  # noqa: ANN401 - whatever stands in it
+    if not zipfile.is_zipfile(io.BytesIO(written)):  # what torch.save has written since 2020
         raise HicoError(f"{path}: not a checkpoint (no PyTorch file)")
     # PyTorch writes the checksums of a zip file and does not look at them.
-    with zipfile.ZipFile(path) as parts:
+    with zipfile.ZipFile(io.BytesIO(written)) as parts:
         damaged = parts.testzip()
     if damaged is not None:
         raise HicoError(f"{path}: not a checkpoint that can be read safely ({damaged} is damaged)")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return torch.load(io.BytesIO(written), map_location="cpu", weights_only=True)
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    tensors = dict(load_file(path))
-    with safe_open(path, framework="pt") as opened:
-        written = (opened.metadata() or {}).get("sha256")  # only hico's exports have it
-    if written is not None and written != hash_of_tensors(tensors):
+def _parse_safetensors(written: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata."""
+    tensors = safetensors.torch.load(written)
+    length_of_header = int.from_bytes(written[:8], "little")
+    metadata: dict[str, str] = json.loads(written[8 : 8 + length_of_header]).get("__metadata__", {})
+    hashed = metadata.get("sha256")  # only hico's exports have it
+    if hashed is not None and hashed != hash_of_tensors(tensors):
         raise HicoError(f"{path}: not a checkpoint that can be read safely (its weights do not match their hash)")
-    return tensors
+    return tensors, metadata
 
 
 def hash_of_tensors(tensors: Mapping[str, Tensor]) -> str:
@@ -91,23 +108,11 @@ def _weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
-def read_backbone_state(path: Path | str) -> dict[str, Tensor]:
-    """The encoder's weights in a checkpoint of ours, a safetensors export or a .pyth file of the authors.
-
-    Raises:
-        HicoError: the file cannot be read or holds no encoder that is known.
-
-    """
-    path = Path(path)
-    content = read_checkpoint(path)
-    return backbone_of(content, origin=str(path))
-
-
 def backbone_of(content: dict[str, Any], *, origin: str) -> dict[str, Tensor]:
-    """The encoder's weights in what a checkpoint holds; see `read_backbone_state`.
+    """The encoder's weights in the content of our checkpoint, a safetensors export or a .pyth file of the authors.
 
     Raises:
-        HicoError: it holds none.
+        HicoError: it holds no encoder that is known.
 
     """
     if "model_state" in content:
@@ -133,72 +138,69 @@ def load_backbone(path: Path | str) -> Encoder:
         HicoError: the file cannot be read, or its entries are not exactly those of an encoder.
 
     """
-    return load_encoder(path)[0]
+    return encoder_of(read_checkpoint(Path(path)))
 
 
-def load_encoder(path: Path | str) -> tuple[Encoder, Picture]:
-    """The encoder of a checkpoint, as `load_backbone`, and what it was trained to see."""
-    path = Path(path)
-    content = read_checkpoint(path)
-    state = backbone_of(content, origin=str(path))
+def encoder_of(file: CheckpointFile) -> Encoder:
+    """See `load_backbone`.
+
+    Raises:
+        HicoError: the file holds none, or its entries are not exactly those of an encoder.
+
+    """
+    state = backbone_of(file.content, origin=str(file.path))
     backbone = encoder_for(state)
-    load_exactly(backbone, state, origin=str(path))
-    return backbone.eval(), read_picture(path, content)
+    load_exactly(backbone, state, origin=str(file.path))
+    return backbone.eval()
 
 
-def load_projection(path: Path | str) -> ProjectionHead:
+def projection_of(file: CheckpointFile) -> ProjectionHead:
     """The visual head of a pretraining checkpoint, ours or the authors', in evaluation mode: (N, F) -> (N, D).
 
     Raises:
-        HicoError: the file cannot be read, or has no such head, as exports and finetuned models have none.
+        HicoError: the file has no such head, as exports and finetuned models have none.
 
     """
-    path = Path(path)
-    content = read_checkpoint(path)
-    theirs = content.get("model_state")
-    state = content.get("model", {})
+    theirs = file.content.get("model_state")
+    state = file.content.get("model", {})
     if theirs is not None:
         state = import_state_dict({name: value for name, value in theirs.items() if name.startswith("head.mlp")})
     prefix = "visual_head."
     own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     if not own.keys() >= {"linear1.weight", "linear3.weight"}:
         raise HicoError(
-            f"{path}: has no projection head; give a checkpoint of pretraining, such as runs/NAME/checkpoints/last.pt"
+            f"{file.path}: has no projection head; give a checkpoint of pretraining, such as "
+            "runs/NAME/checkpoints/last.pt"
         )
     hidden_dim, in_dim = own["linear1.weight"].shape
     head = ProjectionHead(in_dim, hidden_dim, len(own["linear3.weight"]))
-    load_exactly(head, own, origin=str(path))
+    load_exactly(head, own, origin=str(file.path))
     return head.eval()
 
 
-def read_picture(path: Path, content: dict[str, Any]) -> Picture:
+def picture_of(file: CheckpointFile) -> Picture:
     """What the encoder of a checkpoint was trained to see; what the paper's saw, where the file does not say.
-
-    Args:
-        path: the file.
-        content: from `read_checkpoint`.
 
     Raises:
         HicoError: the file says something that cannot be.
 
     """
-    return picture_for(*_settings_of_encoder(path, content))
+    return picture_for(*_settings_of_encoder(file))
 
 
-def read_clip_shape(path: Path, content: dict[str, Any]) -> ClipShape:
-    """The clips that the encoder of a checkpoint was trained on; see `read_picture`."""
-    return clip_shape_for(_settings_of_encoder(path, content)[0])
+def clip_shape_of(file: CheckpointFile) -> ClipShape:
+    """The clips that the encoder of a checkpoint was trained on; see `picture_of`."""
+    return clip_shape_for(_settings_of_encoder(file)[0])
 
 
-def _settings_of_encoder(path: Path, content: dict[str, Any]) -> tuple[DataConfig, AugmentConfig]:
+def _settings_of_encoder(file: CheckpointFile) -> tuple[DataConfig, AugmentConfig]:
     """The settings of its training that matter for what an encoder sees; defaults stand for what is not said."""
+    content = file.content
     data: dict[str, Any] = {}
     augment: dict[str, Any] = {}
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as opened:
-                metadata = opened.metadata() or {}
-            picture, clip = json.loads(metadata.get("picture", "{}")), json.loads(metadata.get("clip", "{}"))
+        if file.path.suffix == ".safetensors":
+            picture, clip = (json.loads(file.metadata.get(name, "{}")) for name in ("picture", "clip"))
             data = {"crop_size": picture.get("size"), "num_frames": clip.get("num_frames")}
             if "fps" in clip:
                 data |= {"target_fps": clip["fps"], "frame_stride": 1}
@@ -219,7 +221,7 @@ def _settings_of_encoder(path: Path, content: dict[str, Any]) -> tuple[DataConfi
             AugmentConfig(**_given(augment, "mean", "std")),
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise HicoError(f"{path}: does not say rightly what its encoder sees ({type(error).__name__})") from error
+        raise HicoError(f"{file.path}: does not say rightly what its encoder sees ({type(error).__name__})") from error
 
 
 def _given(said: Mapping[str, Any], *names: str) -> dict[str, Any]:

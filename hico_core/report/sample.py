@@ -18,7 +18,7 @@ from hico_core.data.preview import ClipPreview, preview_clips
 from hico_core.data.sampling import clip_span_seconds
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.errors import BadVideo, HicoError
-from hico_core.interop.checkpoints import load_encoder
+from hico_core.interop.checkpoints import encoder_of, picture_of, read_checkpoint
 from hico_core.model.pooling import PooledEncoder
 from hico_core.training.encoder import encode_clips
 from hico_core.training.loop import max_distance
@@ -93,7 +93,8 @@ def look_through(encoder: Path, root: Path, data: DataConfig) -> Look:
         HicoError: none can be read, or the encoder cannot.
 
     """
-    backbone, picture = load_encoder(encoder)
+    file = read_checkpoint(encoder)
+    backbone, picture = encoder_of(file), picture_of(file)
     index = read_index_table(root, columns=COLUMNS)
     videos = IndexedVideos(index, root=root, shortest_seconds=_span(data))
     cache = LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))

@@ -18,7 +18,7 @@ from hico_core.data.loader import Position
 from hico_core.data.pictures import ClipShape, Picture
 from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError
-from hico_core.interop.checkpoints import hash_of_tensors, load_exactly, read_checkpoint
+from hico_core.interop.checkpoints import CheckpointFile, hash_of_tensors, load_exactly, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -116,24 +116,25 @@ def write_of_run(path: Path, content: memoryview) -> None:
         HicoError: the disk has no room for it.
 
     """
-    if path.name == LAST and path.exists():
-        path.replace(path.with_name(BEFORE_LAST))  # to go back to if a disk loses the new one
-    write_bytes(path, content)
+    with written_beside(path) as beside:
+        beside.write_bytes(content)
+        if path.name == LAST and path.exists():
+            path.replace(path.with_name(BEFORE_LAST))  # to go back to if a disk loses the new one
 
 
-def parse_content(content: dict[str, Any], *, origin: Path) -> Content:
-    """What `hico_core.interop.read_checkpoint` gave, if it is a checkpoint of ours.
+def content_of(file: CheckpointFile) -> Content:
+    """What stands in a checkpoint of ours.
 
     Raises:
         HicoError: it is none, or not of this version.
 
     """
-    if content.get("format") != _FORMAT:
-        raise HicoError(f"{origin}: not a checkpoint of this version of hico; start another run with --init-from")
+    if file.content.get("format") != _FORMAT:
+        raise HicoError(f"{file.path}: not a checkpoint of this version of hico; start another run with --init-from")
     try:
-        return Content.model_validate(content)
+        return Content.model_validate(file.content)
     except ValidationError as error:
-        raise HicoError(f"{origin}: not a checkpoint that hico wrote ({first_wrong(error)})") from error
+        raise HicoError(f"{file.path}: not a checkpoint that hico wrote ({first_wrong(error)})") from error
 
 
 def restore(content: Content, *, model: nn.Module, optimizer: torch.optim.Optimizer, origin: Path) -> None:
@@ -160,7 +161,7 @@ def read_last(folder: Path) -> Content | None:
     found = [path for path in (folder / LAST, folder / BEFORE_LAST) if path.exists()]
     for path in found:
         try:
-            return parse_content(read_checkpoint(path), origin=path)
+            return content_of(read_checkpoint(path))
         except HicoError as error:
             if path == found[-1]:
                 raise

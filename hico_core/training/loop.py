@@ -31,7 +31,7 @@ from hico_core.data.loader import (
 )
 from hico_core.data.videos import IndexedVideos
 from hico_core.errors import HicoError
-from hico_core.interop.checkpoints import load_exactly, read_backbone_state
+from hico_core.interop.checkpoints import backbone_of, load_exactly, read_checkpoint
 from hico_core.model.encoders import embedding_dim, hico_model
 from hico_core.model.hico import HicoModel
 from hico_core.model.shared_norm import share_batch_norms
@@ -143,7 +143,8 @@ def _build_model(
     topical = config.loss.name == "hico" and config.loss.topical_weight > 0
     model = hico_model(config.model.encoder, topical=topical, recompute=config.train.recompute)
     if init_from is not None and world.is_first:  # the others get its weights when the replica is made
-        load_exactly(model.backbone, read_backbone_state(init_from), origin=str(init_from))
+        state = backbone_of(read_checkpoint(init_from).content, origin=str(init_from))
+        load_exactly(model.backbone, state, origin=str(init_from))
     # Convolutions in three dimensions are faster on channels that lie side by side.
     model.to(device).to(memory_format=torch.channels_last_3d)
     if device.type == "cpu" and not config.train.recompute:

@@ -17,14 +17,13 @@ from hico_core import __version__
 from hico_core.config import FinetuneConfig, compose_config
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.files import write_text, written_beside
-from hico_core.corpus.records import sha256_of
 from hico_core.data.loader import num_workers
 from hico_core.errors import HicoError
-from hico_core.interop.checkpoints import backbone_of, load_exactly, read_checkpoint
+from hico_core.interop.checkpoints import CheckpointFile, backbone_of, load_exactly, read_checkpoint
 from hico_core.model.classifier import CLASSIFIER, VideoClassifier
 from hico_core.model.encoders import encoder_for
-from hico_core.training.checkpoint import BEST, LAST, Content, parse_content
-from hico_core.training.distributed import gather_objects, joined_world, own_device
+from hico_core.training.checkpoint import BEST, LAST, Content, content_of
+from hico_core.training.distributed import from_first, gather_objects, joined_world, own_device
 from hico_core.training.hardware import DeviceName, choose_device, choose_precision, use_precision
 from hico_core.training.stopping import StopRequest
 from hico_core.transfer.labelled import LabelledVideo
@@ -104,13 +103,16 @@ def evaluate(
         Interrupted: a signal asked for the end; nothing was written.
 
     """
-    content = parse_content(read_checkpoint(checkpoint), origin=checkpoint)
-    config = _config_of(content, checkpoint, views=views, crops=crops)
-    model = _classifier(content, checkpoint)
-    names = [classes.get(label, str(label)) for label in range(model.out.out_features)]
-    _require_testable(videos, classes, model.out.out_features, checkpoint)
     chosen = choose_device(device)
     with joined_world(chosen) as world:
+        # One process reads it for all: a training may write the next one meanwhile.
+        file = from_first(read_checkpoint(checkpoint) if world.is_first else None, world)
+        assert file is not None
+        content = content_of(file)
+        config = _config_of(content, checkpoint, views=views, crops=crops)
+        model = _classifier(content, checkpoint)
+        names = [classes.get(label, str(label)) for label in range(model.out.out_features)]
+        _require_testable(videos, classes, model.out.out_features, checkpoint)
         place = own_device(chosen, world)
         own = list(videos[world.rank :: world.size])
         predictions: list[Prediction] = []
@@ -126,7 +128,7 @@ def evaluate(
             predictions.append(prediction)
             on_tested(len(predictions), len(own))
         together = sorted(chain.from_iterable(gather_objects(predictions, world)))
-        evaluation = _evaluation(together, content, config, checkpoint, place, len(names))
+        evaluation = _evaluation(together, file, content, config, place, len(names))
         if world.is_first:
             _write(output, evaluation, together, names)
         return evaluation
@@ -165,9 +167,9 @@ def _require_testable(
 
 def _evaluation(
     predictions: Sequence[Prediction],
+    file: CheckpointFile,
     content: Content,
     config: FinetuneConfig,
-    checkpoint: Path,
     device: torch.device,
     num_classes: int,
 ) -> Evaluation:
@@ -185,8 +187,8 @@ def _evaluation(
         mean_class_accuracy=float(right.mean()),
         views=config.test.views,
         crops=config.test.crops,
-        checkpoint=str(checkpoint),
-        checkpoint_sha256=sha256_of(checkpoint),
+        checkpoint=str(file.path),
+        checkpoint_sha256=file.sha256,
         steps=content.progress.position.step,
         encoder=origin.path if origin else "",
         encoder_sha256=origin.sha256 if origin else "",

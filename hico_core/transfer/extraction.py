@@ -23,6 +23,7 @@ from hico_core.corpus.records import Failure, SourceFile, sha256_of, source_file
 from hico_core.corpus.workspace import Shard, sole_writer
 from hico_core.data.lanes import WholeVideo
 from hico_core.errors import BadVideo, HicoError, UsageError
+from hico_core.training.checkpoint import EncoderOrigin
 from hico_core.training.encoder import Meter
 from hico_core.transfer.feature_files import DType, FileFormat, read_array, write_array
 from hico_core.transfer.features import FeatureExtractor, Features
@@ -79,8 +80,8 @@ def extract_features(
 
     Args:
         videos: of all shards: files, folders, patterns, lists, or jobs; None: those of the index.
-        extractor: encoder, grid and picture; None: `FeatureExtractor.from_checkpoint`.
-        checkpoint: the file from which the encoder was loaded, whose hash the manifest has; None: `newest_encoder`.
+        extractor: encoder, grid and picture, from `FeatureExtractor.from_checkpoint`; None: that of `checkpoint`.
+        checkpoint: the file to make an extractor of, where none is given; None: `newest_encoder`.
         root: the workspace.
         folder: where the files go, made if missing; None: features/NAME in the workspace, named as the run.
         cache: for videos in buckets.
@@ -93,19 +94,24 @@ def extract_features(
         on_event: told of each video.
 
     Raises:
-        UsageError: there is an extractor without its checkpoint.
+        UsageError: the extractor was not loaded from a file, or there are both it and a checkpoint.
         HicoError: the folder has features of other settings or of another video of an id, or is being written to.
 
     """
     root = locate(root)
-    if extractor is not None and checkpoint is None:
-        raise UsageError("an extractor needs the checkpoint that it was made of, whose hash the manifest has")
-    checkpoint = checkpoint or newest_encoder(local_part(root))
-    extractor = extractor or FeatureExtractor.from_checkpoint(checkpoint)
-    folder = folder or root / "features" / features_name(checkpoint)
+    if extractor is None:
+        extractor = FeatureExtractor.from_checkpoint(checkpoint or newest_encoder(local_part(root)))
+    elif checkpoint is not None:
+        raise UsageError("give an extractor or the checkpoint to make one of, not both")
+    origin = extractor.origin
+    if origin is None:
+        raise UsageError(
+            "the manifest names the encoder's file: make the extractor with FeatureExtractor.from_checkpoint"
+        )
+    folder = folder or root / "features" / features_name(Path(origin.path))
     cache, meter = cache or LocalCache(), meter or Meter()
     jobs = part_of(jobs_of(videos, root), shard)
-    settings = _settings(extractor, checkpoint, files.dtype)
+    settings = _settings(extractor, origin, files.dtype)
     tally, likeness = Tally(len(jobs)), Likeness()
     with _opened_folder(folder, shard), closing(_manifest_writer(folder, shard)) as manifest:
         rows = _rows_with(settings, folder)
@@ -116,12 +122,12 @@ def extract_features(
             if ray_address is None:
                 extracted = _extracted_here(todo, extractor, cache, workers=workers, meter=meter)
             else:
-                extracted = _extracted_on_ray(todo, extractor, checkpoint, cache, address=ray_address, meter=meter)
+                extracted = _extracted_on_ray(todo, extractor, origin, cache, address=ray_address, meter=meter)
             for job, features in extracted:
                 if not isinstance(features, BadVideo):
                     likeness.add(features.array)
                     read = _what_was_read(job.source, checksum=checksum)
-                    manifest.add(_write(folder, job.source, features, read, files, settings, extractor, checkpoint))
+                    manifest.add(_write(folder, job.source, features, read, files, settings, extractor, origin))
                 on_event(_count(job, features, tally))
         finally:
             update_failures(root, command="extract-features", fine=tally.fine, failed=tally.failed)
@@ -131,7 +137,7 @@ def extract_features(
             "learnt anything, or has collapsed; look at its loss with `hico report`, and train it for longer",
             likeness.num_videos,
             likeness.mean_similarity,
-            checkpoint,
+            origin.path,
         )
     return tally.summary()
 
@@ -161,7 +167,7 @@ class Likeness:
         return float((self._sum @ self._sum - n) / max(n * (n - 1), 1))
 
 
-def _settings(extractor: FeatureExtractor, checkpoint: Path, dtype: DType) -> Settings:
+def _settings(extractor: FeatureExtractor, origin: EncoderOrigin, dtype: DType) -> Settings:
     """What all features of a folder have in common."""
     grid = extractor.grid
     return Settings(
@@ -173,7 +179,7 @@ def _settings(extractor: FeatureExtractor, checkpoint: Path, dtype: DType) -> Se
         pool=extractor.pool,
         layer=extractor.layer,
         dtype=dtype,
-        checkpoint_sha256=sha256_of(checkpoint),
+        checkpoint_sha256=origin.sha256,
         picture=extractor.picture._asdict(),
         precision=extractor.precision.name,
     )
@@ -331,8 +337,7 @@ def _is_whole(row: ManifestRow, folder: Location) -> bool:
 class _RemoteSettings(NamedTuple):
     """What a process on another node needs to make the same extractor."""
 
-    checkpoint: str
-    checkpoint_sha256: str  # so that another file of that name is another extractor
+    checkpoint: EncoderOrigin
     settings: tuple[tuple[str, Any], ...]
 
 
@@ -347,7 +352,7 @@ def _extracted_here(
 def _extracted_on_ray(
     jobs: Sequence[FeatureJob],
     extractor: FeatureExtractor,
-    checkpoint: Path,
+    origin: EncoderOrigin,
     cache: LocalCache,
     *,
     address: str,
@@ -357,9 +362,7 @@ def _extracted_on_ray(
     grid = extractor.grid._asdict()
     others = {"pool": extractor.pool, "layer": extractor.layer, "batch_size": extractor.batch_size}
     device = {"device": extractor.device.type}
-    spec = _RemoteSettings(
-        str(checkpoint.absolute()), sha256_of(checkpoint), tuple({**grid, **others, **device}.items())
-    )
+    spec = _RemoteSettings(origin, tuple({**grid, **others, **device}.items()))
     for job, features in run_on_ray(
         partial(_extract_here, spec=spec, cache=cache),
         [job._replace(video=_seen_from_anywhere(job.video)) for job in jobs],
@@ -386,7 +389,19 @@ def _extract_here(
 
 @lru_cache(maxsize=1)
 def _extractor_of(spec: _RemoteSettings) -> FeatureExtractor:
-    return FeatureExtractor.from_checkpoint(spec.checkpoint, **dict(spec.settings))
+    """The same extractor as where the command runs.
+
+    Raises:
+        HicoError: the file is another one by now, or on this machine.
+
+    """
+    extractor = FeatureExtractor.from_checkpoint(spec.checkpoint.path, **dict(spec.settings))
+    if extractor.origin != spec.checkpoint:
+        raise HicoError(
+            f"{spec.checkpoint.path}: is not the file that the command began with; where a training still writes it, "
+            "name a copy with --checkpoint"
+        )
+    return extractor
 
 
 def _count(job: FeatureJob, features: Features | BadVideo, tally: Tally) -> VideoEvent:
@@ -413,7 +428,7 @@ def _write(
     files: Files,
     settings: Settings,
     extractor: FeatureExtractor,
-    checkpoint: Path,
+    origin: EncoderOrigin,
 ) -> ManifestRow:
     """Write a video's file, whole or not at all; what the manifest is to say of it."""
     video_id = source.video_id
@@ -436,7 +451,7 @@ def _write(
         size_bytes=size_bytes,
         sha256=sha256,
         fps=extractor.grid.rate(features.meta.source_fps),
-        checkpoint=str(checkpoint.absolute()),
+        checkpoint=origin.path,
         **features.meta._asdict(),
         source_size_bytes=read.size_bytes,
         source_mtime_ns=read.mtime_ns,

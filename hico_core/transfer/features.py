@@ -20,8 +20,9 @@ from hico_core.data.loader import num_workers
 from hico_core.data.pictures import Picture, picture_for
 from hico_core.data.windows import Align, Grid, Tail, window_times
 from hico_core.errors import BadVideo, UsageError
-from hico_core.interop.checkpoints import load_encoder, load_projection
+from hico_core.interop.checkpoints import encoder_of, picture_of, projection_of, read_checkpoint
 from hico_core.model.pooling import Pool, PooledEncoder
+from hico_core.training.checkpoint import EncoderOrigin
 from hico_core.training.encoder import Meter, encode_videos, usual_batch
 from hico_core.training.hardware import DeviceName, choose_device, use_precision
 
@@ -67,6 +68,7 @@ class FeatureExtractor:
         pool: Pool = "avg",
         head: nn.Module | None = None,
         picture: Picture | None = None,
+        origin: EncoderOrigin | None = None,
         device: torch.device,
         batch_size: int | Literal["auto"] | None = None,
     ) -> None:
@@ -78,6 +80,7 @@ class FeatureExtractor:
             pool: what becomes of its maps.
             head: what pooled rows go through.
             picture: what the encoder sees of a frame; None: what the paper's saw.
+            origin: the file that the encoder was loaded from, which manifests name.
             device: where to compute.
             batch_size: windows that go through the encoder together; "auto": as many as the device's memory holds;
                 None: a number that suits most. It changes no feature by more than rounding.
@@ -90,6 +93,7 @@ class FeatureExtractor:
         self.grid, self.pool = grid, pool
         self.layer: Layer = "pooled" if head is None else "projection"
         self.picture = picture or picture_for(DataConfig(), AugmentConfig())
+        self.origin = origin
         self.device = device
         self.precision = use_precision("auto", device)
         encoder = PooledEncoder(backbone, pool=pool, head=head).eval()
@@ -131,13 +135,14 @@ class FeatureExtractor:
         """
         grid = Grid(fps, window, stride, align, tail)
         _require_sound(grid, pool, with_head=layer == "projection")
-        backbone, picture = load_encoder(path)
+        file = read_checkpoint(Path(path))
         return cls(
-            backbone,
+            encoder_of(file),
             grid=grid,
             pool=pool,
-            head=load_projection(path) if layer == "projection" else None,
-            picture=picture,
+            head=projection_of(file) if layer == "projection" else None,
+            picture=picture_of(file),
+            origin=EncoderOrigin(path=str(file.path.absolute()), sha256=file.sha256),
             device=choose_device(device),
             batch_size=batch_size,
         )

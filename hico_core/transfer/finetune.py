@@ -24,17 +24,17 @@ from hico_core.corpus.addresses import Location
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.failures import FailedSource, update_failures
 from hico_core.corpus.index import read_index_table
-from hico_core.corpus.records import Failure, sha256_of
+from hico_core.corpus.records import Failure
 from hico_core.data.batches import Batch
 from hico_core.data.decode import require_decoder
 from hico_core.data.labelled import RandomViews
 from hico_core.data.loader import PlannedStep, Position, num_workers, plan_steps, read_batches
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.errors import HicoError, UsageError
-from hico_core.interop.checkpoints import backbone_of, load_exactly, read_backbone_state, read_checkpoint
+from hico_core.interop.checkpoints import backbone_of, load_exactly, read_checkpoint
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.encoders import encoder_for
-from hico_core.training.checkpoint import BEST, LAST, Content, EncoderOrigin, parse_content
+from hico_core.training.checkpoint import BEST, LAST, Content, EncoderOrigin, content_of
 from hico_core.training.cost import measure_cost
 from hico_core.training.distributed import (
     World,
@@ -220,9 +220,7 @@ def _prepare(
     elif encoder is None:
         raise UsageError("no encoder to start from, and no checkpoint of the run; name one with --checkpoint")
     else:
-        state = from_first(read_backbone_state(encoder) if world.is_first else {}, world)
-        named = EncoderOrigin(path=str(encoder), sha256=sha256_of(encoder)) if world.is_first else None
-        origin = from_first(named, world)
+        state, origin = from_first(_start_from(encoder) if world.is_first else ({}, None), world)
     backbone = encoder_for(state)
     model = VideoClassifier(videos.num_classes, backbone, backbone.feature_dim)
     load_exactly(model.backbone, state, origin=str(encoder))
@@ -247,6 +245,12 @@ def _prepare(
         LocalCache(config.data.cache_dir, size_bytes=int(config.data.cache_gb * 1e9)),
     )
     return parts, origin
+
+
+def _start_from(encoder: Path) -> tuple[dict[str, Tensor], EncoderOrigin]:
+    """The weights of an encoder's file, and which file that was."""
+    file = read_checkpoint(encoder)
+    return backbone_of(file.content, origin=str(encoder)), EncoderOrigin(path=str(encoder), sha256=file.sha256)
 
 
 def _labelled_videos(config: FinetuneConfig, root: Location, *, processes: int) -> _Videos:
@@ -406,7 +410,7 @@ def _load_best(run: Run, config: FinetuneConfig, parts: _Parts, world: World) ->
     run.note_best(_val_accuracy(config, parts, world))
     run.finish_writing()
     best = run.run_dir / "checkpoints" / BEST
-    content = parse_content(read_checkpoint(best), origin=best) if world.is_first else None
+    content = content_of(read_checkpoint(best)) if world.is_first else None
     shared = from_first(content, world)
     assert shared is not None
     load_exactly(parts.model, shared.model, origin=str(best))

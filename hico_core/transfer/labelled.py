@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from hico_core.config import DataConfig
 from hico_core.corpus.addresses import Location, locate
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ids import Source
@@ -19,7 +18,7 @@ from hico_core.data.loader import num_workers
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.data.windows import Views
 from hico_core.errors import HicoError
-from hico_core.interop.checkpoints import load_encoder, read_checkpoint
+from hico_core.interop.checkpoints import clip_shape_of, encoder_of, picture_of, read_checkpoint
 from hico_core.model.pooling import PooledEncoder
 from hico_core.training.encoder import encode_videos
 from hico_core.training.hardware import DeviceName, choose_device, use_precision
@@ -106,13 +105,14 @@ def rows_from_videos(
         HicoError: the checkpoint holds no encoder.
 
     """
-    backbone, picture = load_encoder(checkpoint)
+    file = read_checkpoint(checkpoint)
+    clip = clip_shape_of(file)
     chosen = choose_device(device)
     encoded = encode_videos(
-        PooledEncoder(backbone).to(chosen).to(memory_format=torch.channels_last_3d),
+        PooledEncoder(encoder_of(file)).to(chosen).to(memory_format=torch.channels_last_3d),
         [video.video for video in videos],
-        clip_views(checkpoint, num_views),
-        picture,
+        Views(num_views, clip.num_frames, 1, clip.fps),
+        picture_of(file),
         precision=use_precision("auto", chosen),
         cache=cache,
         workers=num_workers(workers),
@@ -125,13 +125,6 @@ def rows_from_videos(
             known.append(video)
             arrays.append(found.rows.numpy())
     return _labelled(known, arrays)
-
-
-def clip_views(checkpoint: Path, count: int) -> Views:
-    """Clips as a checkpoint's encoder was trained on; as the paper's, where the file does not say."""
-    data = read_checkpoint(checkpoint).get("config", {}).get("data", {}) if checkpoint.suffix == ".pt" else {}
-    config = DataConfig(**{key: data[key] for key in ("num_frames", "frame_stride", "target_fps") if key in data})
-    return Views(count, config.num_frames, config.frame_stride, config.target_fps)
 
 
 def _labelled(videos: Sequence[LabelledVideo], arrays: Sequence[np.ndarray]) -> LabelledRows:

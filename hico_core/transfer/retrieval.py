@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hico_core.corpus.addresses import Location
-from hico_core.corpus.records import sha256_of
 from hico_core.errors import HicoError
 from hico_core.training.hardware import DeviceName
 from hico_core.transfer.features import FeatureExtractor
@@ -54,9 +53,7 @@ def extractor_of(row: ManifestRow, *, checkpoint: Path | None, device: DeviceNam
     path = checkpoint or Path(row.checkpoint)
     if not path.exists():
         raise HicoError(f"{path}: the encoder of these features is not there; name it with --checkpoint")
-    if sha256_of(path) != row.checkpoint_sha256:
-        raise HicoError(f"{path}: is not the encoder that these features come from; name that one with --checkpoint")
-    return FeatureExtractor.from_checkpoint(
+    extractor = FeatureExtractor.from_checkpoint(
         path,
         window=row.window,
         stride=row.stride,
@@ -67,6 +64,9 @@ def extractor_of(row: ManifestRow, *, checkpoint: Path | None, device: DeviceNam
         layer=row.layer,
         device=device,
     )
+    if extractor.origin is None or extractor.origin.sha256 != row.checkpoint_sha256:
+        raise HicoError(f"{path}: is not the encoder that these features come from; name that one with --checkpoint")
+    return extractor
 
 
 class _Block(NamedTuple):

@@ -1,7 +1,13 @@
 """A checkpoint is whole, of this model and of numbers, or it is refused in one line."""
 
 import random
+import resource
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import pytest
@@ -10,11 +16,12 @@ from made_checkpoints import save_checkpoint
 from torch import nn
 
 from hico_core.config import preset
+from hico_core.corpus.records import sha256_of
 from hico_core.data.loader import Position
 from hico_core.data.pictures import Picture
 from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError
-from hico_core.interop.checkpoints import load_encoder, read_backbone_state, read_checkpoint
+from hico_core.interop.checkpoints import CheckpointFile, picture_of, read_checkpoint
 from hico_core.model.s3dg import S3DG
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import (
@@ -22,10 +29,11 @@ from hico_core.training.checkpoint import (
     LAST,
     EncoderOrigin,
     Progress,
+    content_of,
     export_encoder,
-    parse_content,
     read_last,
     restore,
+    write_of_run,
 )
 
 PROGRESS = Progress(
@@ -46,12 +54,12 @@ def model() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
 
 
-def save(path: Path, model: nn.Module) -> torch.optim.Optimizer:
+def save(path: Path, model: nn.Module, progress: Progress = PROGRESS) -> torch.optim.Optimizer:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(torch.randn(5, 3)).sum().backward()
     optimizer.step()
     config = preset("hacs-hico-s").model_dump(mode="json")
-    save_checkpoint(path, model=model, optimizer=optimizer, progress=PROGRESS, config=config)
+    save_checkpoint(path, model=model, optimizer=optimizer, progress=progress, config=config)
     return optimizer
 
 
@@ -89,7 +97,7 @@ def test_a_flipped_bit_of_a_checkpoint_is_noticed(model: nn.Module, tmp_path: Pa
     for _ in range(200):
         (tmp_path / LAST).write_bytes(flipped(data, rng))
         try:
-            content = parse_content(read_checkpoint(tmp_path / LAST), origin=tmp_path / LAST)
+            content = content_of(read_checkpoint(tmp_path / LAST))
         except HicoError as error:
             num_noticed += 1
             assert "\n" not in str(error) and "last.pt" in str(error)
@@ -102,12 +110,12 @@ def test_a_flipped_bit_of_a_checkpoint_is_noticed(model: nn.Module, tmp_path: Pa
 def test_a_flipped_bit_of_an_export_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
     export_encoder(path, S3DG())
-    good, data = read_backbone_state(path), path.read_bytes()
+    good, data = read_checkpoint(path).content, path.read_bytes()
     rng = random.Random(2)
     for _ in range(8):
         path.write_bytes(flipped(data, rng))
         try:
-            assert same_weights(read_backbone_state(path), good)
+            assert same_weights(read_checkpoint(path).content, good)
         except HicoError as error:
             assert "encoder.safetensors" in str(error) and "\n" not in str(error)
 
@@ -143,7 +151,7 @@ def test_fields_of_wrong_types_are_one_line(field: str, model: nn.Module, tmp_pa
             content[section] = value
         torch.save(content, tmp_path / "changed.pt")
         try:
-            parsed = parse_content(read_checkpoint(tmp_path / "changed.pt"), origin=tmp_path / "changed.pt")
+            parsed = content_of(read_checkpoint(tmp_path / "changed.pt"))
             restore(parsed, model=model, optimizer=optimizer, origin=tmp_path / "changed.pt")
         except HicoError as error:
             assert "changed.pt" in str(error) and "\n" not in str(error)
@@ -165,6 +173,57 @@ def test_the_same_weights_make_the_same_export(tmp_path: Path) -> None:
         export_encoder(tmp_path / f"{number}.safetensors", encoder, picture)
     contents = {path.read_bytes() for path in tmp_path.iterdir()}
     assert len(contents) == 1
-    read = read_backbone_state(tmp_path / "0.safetensors")
-    assert all(torch.equal(read[name], value) for name, value in encoder.state_dict().items())
-    assert load_encoder(tmp_path / "0.safetensors")[1].size == 24
+    read = read_checkpoint(tmp_path / "0.safetensors")
+    assert same_weights(read.content, encoder.state_dict())
+    assert picture_of(read).size == 24
+
+
+# Two files, one after the other, under a third name.
+KEEP_WRITING = """
+import itertools, os, shutil, sys
+for size in itertools.cycle(("24", "48")):
+    shutil.copyfile(size, "next")
+    os.replace("next", sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("name", ["encoder.safetensors", "last.pt"])
+def test_a_file_is_read_as_it_was_at_one_moment(name: str, model: nn.Module, tmp_path: Path) -> None:
+    """While a training writes the next one under its name, again and again."""
+    for size in (24, 48):
+        if name == LAST:
+            save(tmp_path / f"{size}", model, Progress(position=Position(size)))
+        else:
+            export_encoder(tmp_path / f"{size}", S3DGTiny(), Picture(27, 0.875, 1, size, 0.45, 0.225))
+    hashes = {sha256_of(tmp_path / f"{size}"): size for size in (24, 48)}
+    copyfile(tmp_path / "24", tmp_path / name)
+    writer = subprocess.Popen([sys.executable, "-c", KEEP_WRITING, name], cwd=tmp_path)
+    seen: list[CheckpointFile] = []
+    deadline = time.monotonic() + 60
+    try:
+        while len(seen) < 40 or ({file.sha256 for file in seen} != hashes.keys() and time.monotonic() < deadline):
+            seen.append(read_checkpoint(tmp_path / name))
+    finally:
+        writer.kill()
+        writer.wait()
+    for file in seen:
+        size = content_of(file).progress.position.step if name == LAST else picture_of(file).size
+        assert size == hashes[file.sha256]
+    assert {file.sha256 for file in seen} == hashes.keys()
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path) -> None:
+    """A real limit of the system: files may grow to 4 KB only."""
+    write_of_run(tmp_path / LAST, memoryview(b"first"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(HicoError, match="File too large"):
+            write_of_run(tmp_path / LAST, memoryview(bytes(8192)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {LAST: b"first"}
+    write_of_run(tmp_path / LAST, memoryview(b"second"))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {LAST: b"second", BEFORE_LAST: b"first"}

@@ -10,7 +10,7 @@ from hico_core.config import load_config
 from hico_core.data.loader import Position
 from hico_core.data.videos import IndexIdentity
 from hico_core.describe import describe_checkpoint
-from hico_core.interop.checkpoints import load_encoder, read_checkpoint, read_clip_shape
+from hico_core.interop.checkpoints import clip_shape_of, picture_of, read_checkpoint
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import Progress
 from hico_core.training.export import CARD, card_of, exports
@@ -47,8 +47,9 @@ def test_a_card_tells_what_a_user_of_the_encoder_has_to_know(written: Path) -> N
 
 
 def test_an_export_says_what_its_encoder_was_trained_to_see(written: Path) -> None:
-    assert load_encoder(written)[1].size == 56
-    assert read_clip_shape(written, read_checkpoint(written)) == (8, 7.5)
+    file = read_checkpoint(written)
+    assert picture_of(file).size == 56
+    assert clip_shape_of(file) == (8, 7.5)
 
 
 def test_a_card_is_kept_where_nothing_was_trained_since(written: Path) -> None:

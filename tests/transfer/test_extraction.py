@@ -95,7 +95,6 @@ def extract(
     summary = extract_features(
         jobs_of_index(IndexedVideos(read_index_table(root), root=root)) if jobs is None else jobs,
         extractor=FeatureExtractor.from_checkpoint(checkpoint, device="cpu"),
-        checkpoint=checkpoint,
         root=root,
         folder=folder,
         cache=NO_CACHE,
@@ -145,7 +144,6 @@ def test_an_encoder_that_tells_nothing_apart_is_told(
     extract_features(
         jobs_of_index(IndexedVideos(read_index_table(root), root=root)),
         extractor=FeatureExtractor.from_checkpoint(checkpoint, device="cpu"),
-        checkpoint=checkpoint,
         root=root,
         folder=tmp_path / "blind",
         cache=NO_CACHE,
@@ -189,10 +187,26 @@ def test_clips_give_what_their_source_gives(root: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(of_clips.array, of_source.array, atol=0.05)
 
 
-def test_an_extractor_comes_with_its_checkpoint(root: Path) -> None:
+def test_an_extractor_comes_from_a_file(root: Path) -> None:
     extractor = FeatureExtractor(MeanColour(), device=torch.device("cpu"))
-    with pytest.raises(UsageError, match="an extractor needs the checkpoint"):
+    with pytest.raises(UsageError, match=r"make the extractor with FeatureExtractor\.from_checkpoint"):
         extract_features([], extractor=extractor, root=root)
+    with pytest.raises(UsageError, match="not both"):
+        extract_features([], extractor=extractor, checkpoint=root.parent / "encoder.safetensors", root=root)
+
+
+def test_a_training_may_write_the_next_encoder_meanwhile(root: Path, tmp_path: Path, model: HicoModel) -> None:
+    """The manifest has the hash of what was loaded, not of what lies there at the end."""
+    checkpoint = tmp_path / "encoder.safetensors"
+    export_encoder(checkpoint, model.backbone)
+    loaded = sha256_of(checkpoint)
+    extractor = FeatureExtractor.from_checkpoint(checkpoint, device="cpu")
+    torch.manual_seed(2)
+    export_encoder(checkpoint, S3DGTiny())
+    assert sha256_of(checkpoint) != loaded
+    jobs = jobs_of_files([Source("a", root.parent / "videos/v_a.mp4")])
+    extract_features(jobs, extractor=extractor, root=root, folder=tmp_path / "features", cache=NO_CACHE, workers=0)
+    assert manifest_of(tmp_path / "features")["a"]["checkpoint_sha256"] == loaded
 
 
 def test_what_is_read_can_be_chosen_and_is_told(root: Path, tmp_path: Path) -> None:
@@ -229,7 +243,6 @@ def test_features_of_two_checkpoints_do_not_mix(root: Path, tmp_path: Path) -> N
         extract_features(
             [],
             extractor=FeatureExtractor.from_checkpoint(other, device="cpu"),
-            checkpoint=other,
             root=root,
             folder=tmp_path,
             cache=NO_CACHE,
@@ -319,7 +332,6 @@ def test_the_picture_is_that_of_the_run(root: Path, tmp_path: Path, model: HicoM
     extract_features(
         jobs_of_files([Source("a", tmp_path / "a.mp4")]),
         extractor=extractor,
-        checkpoint=tmp_path / "encoder.safetensors",
         root=root,
         folder=tmp_path / "features",
         cache=NO_CACHE,

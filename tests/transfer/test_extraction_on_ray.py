@@ -15,6 +15,7 @@ from trees import tree
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.events import Summary
 from hico_core.corpus.finding import find_sources
+from hico_core.errors import HicoError
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 from hico_core.transfer.extraction import extract_features
@@ -60,11 +61,13 @@ def test_a_cluster_loses_a_process_and_then_a_node(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as Ray's processes have; with more, the last bits differ
 
-    def extract(folder: Path, address: str | None) -> Summary:
+    def load() -> FeatureExtractor:
+        return FeatureExtractor.from_checkpoint(tmp_path / "encoder.safetensors", stride=8, device="cpu")
+
+    def extract(folder: Path, address: str | None, extractor: FeatureExtractor | None = None) -> Summary:
         return extract_features(
             jobs_of_files(find_sources([str(tmp_path / "videos")])),
-            extractor=FeatureExtractor.from_checkpoint(tmp_path / "encoder.safetensors", stride=8, device="cpu"),
-            checkpoint=tmp_path / "encoder.safetensors",
+            extractor=extractor or load(),
             root=tmp_path,
             folder=folder,
             cache=LocalCache(tmp_path / "cache", size_bytes=1),
@@ -92,6 +95,10 @@ def test_a_cluster_loses_a_process_and_then_a_node(tmp_path: Path) -> None:
         assert len(lost) == 2
         assert (summary.num_done, summary.num_failed) == (4, 1)
         assert extract(tmp_path / "ray", cluster.address).num_unchanged == 4
+        loaded_before = load()
+        export_encoder(tmp_path / "encoder.safetensors", S3DGTiny())  # as a training that goes on
+        with pytest.raises(HicoError, match=r"encoder\.safetensors: is not the file that the command began with"):
+            extract(tmp_path / "mixed", cluster.address, loaded_before)
 
     def arrays(folder: Path) -> dict[str, bytes]:
         return {name: data for name, data in tree(folder).items() if name.endswith(".npy")}

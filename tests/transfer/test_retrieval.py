@@ -87,7 +87,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     extract_features(
         jobs_of_files(find_sources([str(base / "videos")])),
         extractor=extractor,
-        checkpoint=base / "encoder.safetensors",
         root=base,
         folder=base / "features",
         cache=LocalCache(base, size_bytes=1),

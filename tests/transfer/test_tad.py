@@ -59,7 +59,6 @@ def extract(
         extractor=FeatureExtractor.from_checkpoint(
             base / "encoder.safetensors", fps=fps, stride=stride, align=align, tail=tail, device="cpu"
         ),
-        checkpoint=base / "encoder.safetensors",
         root=folder.parent,
         folder=folder,
         cache=LocalCache(base, size_bytes=1),
