@@ -118,6 +118,8 @@ def extract_features(
         todo: list[FeatureJob] = []
         for planned in _plan(jobs, files, rows, folder, tally, checksum=checksum):
             todo.append(planned) if isinstance(planned, FeatureJob) else on_event(planned)
+        # Taken before anything is read, so that a video which changes meanwhile is extracted again.
+        identities = {job.source.video_id: source_file(job.source) for job in todo}
         try:
             if ray_address is None:
                 extracted = _extracted_here(todo, extractor, cache, workers=workers, meter=meter)
@@ -126,7 +128,8 @@ def extract_features(
             for job, features in extracted:
                 if not isinstance(features, BadVideo):
                     likeness.add(features.array)
-                    read = _what_was_read(job.source, checksum=checksum)
+                    read = identities[job.source.video_id]
+                    read = _with_hash(read, job.source) if checksum else read
                     manifest.add(_write(folder, job.source, features, read, files, settings, extractor, origin))
                 on_event(_count(job, features, tally))
         finally:
@@ -412,12 +415,11 @@ def _count(job: FeatureJob, features: Features | BadVideo, tally: Tally) -> Vide
     return tally.add(video_id, source, "done", num_parts=len(features.array))
 
 
-def _what_was_read(source: Source, *, checksum: bool) -> SourceFile:
-    """The identity of a video's file or clips, with a hash if sources are told apart by it."""
-    found = source_file(source)
-    if checksum and not source.clips and isinstance(source.path, Path):
-        return found.model_copy(update={"sha256": sha256_of(source.path)})
-    return found
+def _with_hash(read: SourceFile, source: Source) -> SourceFile:
+    """The identity of what was read, with a hash where that is one file which has not changed since."""
+    if source.clips or not isinstance(source.path, Path) or not is_same_file(read, source):
+        return read
+    return read.model_copy(update={"sha256": sha256_of(source.path)})
 
 
 def _write(

@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import h5py
@@ -232,6 +234,37 @@ def test_finished_videos_are_left_alone_and_damaged_ones_redone(root: Path, tmp_
     assert {event.video_id: event.outcome for event in events} == {"-b": "done", "a": "unchanged"}
     assert manifest_of(tmp_path).keys() == {"-b", "a"}
     assert np.load(tmp_path / "-b.npy").shape == (manifest_of(tmp_path)["-b"]["rows"], 128)
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+def test_a_video_that_changes_meanwhile_is_extracted_again(root: Path, tmp_path: Path, checksum: bool) -> None:
+    """It is not known whether the old one or the new one was read, so its features are not taken for the new one's."""
+    for name in ("a", "b"):
+        copyfile(root.parent / "videos/v_a.mp4", tmp_path / f"{name}.mp4")
+    numbered_video(tmp_path / "new.mp4", seconds=3)
+    jobs = jobs_of_files([Source(name, tmp_path / f"{name}.mp4") for name in ("a", "b")])
+
+    def change_b(event: VideoEvent) -> None:
+        if event.video_id == "a":
+            (tmp_path / "new.mp4").replace(tmp_path / "b.mp4")
+
+    def run(on_event: Callable[[VideoEvent], None] = lambda event: None) -> Summary:
+        return extract_features(
+            jobs,
+            extractor=FeatureExtractor.from_checkpoint(root.parent / "encoder.safetensors", device="cpu"),
+            root=root,
+            folder=tmp_path / "features",
+            cache=NO_CACHE,
+            workers=0,
+            checksum=checksum,
+            on_event=on_event,
+        )
+
+    assert run(change_b).num_done == 2
+    again = run()
+    assert (again.num_done, again.num_unchanged) == (1, 1)
+    assert run().num_unchanged == 2
+    assert manifest_of(tmp_path / "features")["b"]["duration_seconds"] == pytest.approx(3)
 
 
 def test_features_of_two_checkpoints_do_not_mix(root: Path, tmp_path: Path) -> None:
