@@ -171,11 +171,21 @@ def read_run(path: Path) -> RunFacts:
         metrics,
         num_unreadable + len(rows) - len(metrics),
         workspace if (workspace / "index.parquet").is_file() else None,
-        [(file.name, file.stat().st_size) for file in sorted((path / "checkpoints").glob("*.pt"))],
+        _sizes(sorted((path / "checkpoints").glob("*.pt"))),
         encoder if encoder.is_file() else None,
         _probes_of(path, workspace),
         _confusion(path / "predictions.csv"),
     )
+
+
+def _sizes(files: Sequence[Path]) -> list[tuple[str, int]]:
+    found = []
+    for file in files:
+        try:
+            found.append((file.name, file.stat().st_size))
+        except FileNotFoundError:  # the training is just putting the next one in its place
+            continue
+    return found
 
 
 def is_run(path: Path) -> bool:
