@@ -49,6 +49,10 @@ class BadVideo(HicoError):
         return f"{self.path}: {self.reason}"
 
 
+class NoRoom(HicoError):
+    """A disk or quota is full, which is the fault of no video."""
+
+
 class Interrupted(HicoError):
     """A signal asked the run to end; what was done is saved and the same command goes on."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hico_core.corpus.addresses import Location
-from hico_core.corpus.files import fetch
+from hico_core.corpus.files import fetch, pass_point, room_error
 from hico_core.errors import BadVideo
 
 logger = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ class LocalCache:
 
         Raises:
             HicoError: the file has another size, so it is another file.
+            NoRoom: the disk is full, and nothing on it is a copy that nobody uses.
             OSError: it is not there, or cannot be fetched.
 
         """
@@ -85,11 +86,29 @@ class LocalCache:
                     return
 
     def _fetch(self, location: Location, path: Path, size_bytes: int | None) -> None:
+        try:
+            self._added += self._fetch_once(location, path, size_bytes)
+        except OSError as error:
+            if room_error(error, self._folder) is None:
+                raise
+            logger.warning("%s: %s; the copies that nobody uses are deleted", self._folder, error.strerror)
+            self._make_room(0)
+            try:
+                self._added = self._fetch_once(location, path, size_bytes)
+            except OSError as again:
+                raise room_error(again, self._folder) or again from again
+        if self._added > _LOOK_AFTER * self._size_bytes:
+            self._make_room(_AFTER_EVICTION * self._size_bytes)
+            self._added = 0
+
+    def _fetch_once(self, location: Location, path: Path, size_bytes: int | None) -> int:
+        """Fetch a file; its size."""
         self._folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=_FETCHING, dir=self._folder)
         os.close(handle)
         beside = Path(name)
         try:
+            pass_point("cache.fetch")
             fetch(location, beside)
             size = beside.stat().st_size
             if size_bytes is not None:
@@ -97,13 +116,10 @@ class LocalCache:
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
-        self._added += size
-        if self._added > _LOOK_AFTER * self._size_bytes:
-            self._make_room()
-            self._added = 0
+        return size
 
-    def _make_room(self) -> None:
-        """Delete the files used longest ago, but none that is in use."""
+    def _make_room(self, most_bytes: float) -> None:
+        """Delete the files used longest ago until so much is left, but none that is in use."""
         files = [_CachedFile.of(entry) for entry in os.scandir(self._folder)]
         total = sum(file.size_bytes for file in files)
         now = time.time()
@@ -111,7 +127,7 @@ class LocalCache:
             if file.path.name.startswith(_FETCHING):
                 if now - file.used_at > _ABANDONED_AFTER_SECONDS:
                     file.path.unlink(missing_ok=True)
-            elif total > _AFTER_EVICTION * self._size_bytes:
+            elif total > most_bytes:
                 with _held(file.path, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
                     if alone:
                         file.path.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from hico_core.corpus.addresses import Location
-from hico_core.errors import HicoError
+from hico_core.errors import HicoError, NoRoom
 
 # Characters other than \n at which Python and other languages also end a line.
 _OTHER_LINE_ENDS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}
@@ -216,11 +216,11 @@ def is_locked(file: Path) -> bool:
         return True
 
 
-def room_error(error: OSError, folder: Path) -> HicoError | None:
+def room_error(error: OSError, folder: Path) -> NoRoom | None:
     """What to say of an error that only means that a disk or quota has no room; None of any other."""
     if error.errno not in NO_ROOM:
         return None
-    return HicoError(f"{folder}: {error.strerror}; free some space, and the same command goes on")
+    return NoRoom(f"{folder}: {error.strerror}; free some space, and the same command goes on")
 
 
 def says_no_room(lines: Collection[str]) -> bool:

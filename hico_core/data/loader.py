@@ -21,7 +21,7 @@ from hico_core.corpus.engine import available_cores
 from hico_core.data.batches import PREFETCHED, SLOTS, Batch, BatchReader
 from hico_core.data.dataset import ClipDataset, ClipRequest, Sample
 from hico_core.data.sampling import batches_without_repeats, item_seed, video_order
-from hico_core.errors import HicoError
+from hico_core.errors import HicoError, NoRoom
 
 logger = logging.getLogger(__name__)
 
@@ -236,6 +236,7 @@ def outliving_a_death(
 
     Raises:
         HicoError: a second worker died.
+        NoRoom: a disk is full that copies from buckets go to.
 
     """
     for deaths in (0, 1):
@@ -243,6 +244,8 @@ def outliving_a_death(
         try:
             yield from make_loader()
             return
+        except NoRoom as error:
+            raise NoRoom(_as_it_was_raised(error)) from error
         except (RuntimeError, EOFError, OSError) as error:
             if not _tells_a_death(error):
                 raise
@@ -258,6 +261,11 @@ def outliving_a_death(
             # else: PyTorch would wait for it for ever.
             for worker in set(multiprocessing.active_children()) - others:
                 worker.kill()
+
+
+def _as_it_was_raised(error: NoRoom) -> str:
+    """The message alone: PyTorch puts a worker's traceback before it."""
+    return str(error).rpartition(f"{NoRoom.__name__}: ")[2].strip()
 
 
 def _tells_a_death(error: Exception) -> bool:

@@ -16,7 +16,7 @@ from hico_core.corpus.probe import probe
 from hico_core.data.decode import DecoderName, decode_frames
 from hico_core.data.sampling import frame_indices, frames_shown_at
 from hico_core.data.videos import Piece
-from hico_core.errors import BadVideo, HicoError
+from hico_core.errors import BadVideo, HicoError, NoRoom
 
 
 def pieces_of_window(pieces: Sequence[Piece], window: tuple[float, float]) -> list[Piece]:
@@ -195,6 +195,7 @@ def local_file(location: Location, *, cache: LocalCache, size_bytes: int | None 
 
     Raises:
         BadVideo: it cannot be fetched.
+        NoRoom: the disk is full.
 
     """
     with ExitStack() as stack:
@@ -202,7 +203,7 @@ def local_file(location: Location, *, cache: LocalCache, size_bytes: int | None 
             path = stack.enter_context(cache.local(location, size_bytes=size_bytes))
         except FileNotFoundError:
             raise BadVideo(str(location), "no such file") from None
-        except BadVideo:
+        except (BadVideo, NoRoom):
             raise
         except HicoError as error:
             raise BadVideo(str(location), str(error).removeprefix(f"{location}: ")) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from buckets import keys_in, make_bucket
+from full_disks import files_of_at_most
 from made_videos import numbered_video
 
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
@@ -22,8 +23,9 @@ from hico_core.corpus.records import SplitOptions, UntrimmedOptions
 from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.data.dataset import ClipDataset, ClipRequest
+from hico_core.data.reading import local_file
 from hico_core.data.videos import IndexedVideos
-from hico_core.errors import HicoError, UsageError
+from hico_core.errors import HicoError, NoRoom, UsageError
 
 SMALL = SplitOptions(short_side=96, preset="ultrafast")
 
@@ -213,6 +215,33 @@ def test_many_readers_share_a_cache(bucket: str, tmp_path: Path) -> None:
         thread.join()
     assert not wrong
     assert used(tmp_path) <= 8_000
+
+
+def test_on_a_full_disk_the_copies_that_nobody_uses_go(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    places = objects(bucket, 3, 1000)
+    cache = LocalCache(tmp_path, size_bytes=10**6)
+    with cache.local(places[0]) as held:
+        with cache.local(places[1]) as unused:
+            pass
+        monkeypatch.setenv("HICO_FAULT", "cache.fetch=ENOSPC")
+        with cache.local(places[2]) as fetched:
+            assert fetched.read_bytes() == bytes([2]) * 1000
+        assert held.exists() and not unused.exists()
+    assert "No space left on device; the copies that nobody uses are deleted" in caplog.text
+
+
+def test_a_full_disk_is_the_fault_of_no_video(bucket: str, tmp_path: Path) -> None:
+    """A real limit of the system: files may grow to 500 bytes only."""
+    (place,) = objects(bucket, 1, 1000)
+    with (
+        files_of_at_most(500),
+        pytest.raises(NoRoom, match="File too large; free some space, and the same command goes on"),
+        local_file(place, cache=LocalCache(tmp_path, size_bytes=10**6)),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_object_of_another_size_is_not_taken(bucket: str, tmp_path: Path) -> None:

@@ -1,10 +1,18 @@
 """What a loader needs of a machine is said before it is missing."""
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from hico_core.corpus.engine import available_cores
-from hico_core.data.loader import batch_bytes, num_workers, require_shared_memory
-from hico_core.errors import HicoError
+from hico_core.data.loader import (
+    as_it_is,
+    batch_bytes,
+    num_workers,
+    outliving_a_death,
+    require_shared_memory,
+    worker_options,
+)
+from hico_core.errors import HicoError, NoRoom
 
 
 def test_workers_share_the_cores() -> None:
@@ -41,3 +49,21 @@ def test_shared_memory(free: float, workers: int, fits: bool) -> None:
     told = rf"{free / 1e6:.0f} MB of shared memory are free, and .* about {300 * workers} MB"
     with pytest.raises(HicoError, match=told):
         require_shared_memory(100_000_000, free=int(free), workers=workers)
+
+
+class OnAFullDisk(Dataset[int]):
+    def __getitem__(self, number: int) -> int:
+        raise NoRoom("/cache: No space left on device; free some space")
+
+    def __len__(self) -> int:
+        return 3
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_full_disk_ends_all_with_one_line(workers: int) -> None:
+    def loader() -> DataLoader[int]:
+        return DataLoader(OnAFullDisk(), batch_size=None, collate_fn=as_it_is, **worker_options(workers))
+
+    with pytest.raises(NoRoom) as raised:
+        list(outliving_a_death(loader, lambda: "nothing"))
+    assert str(raised.value) == "/cache: No space left on device; free some space"

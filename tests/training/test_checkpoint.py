@@ -1,8 +1,6 @@
 """A checkpoint is whole, of this model and of numbers, or it is refused in one line."""
 
 import random
-import resource
-import signal
 import subprocess
 import sys
 import time
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from full_disks import files_of_at_most
 from made_checkpoints import save_checkpoint
 from torch import nn
 
@@ -213,17 +212,9 @@ def test_a_file_is_read_as_it_was_at_one_moment(name: str, model: nn.Module, tmp
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path) -> None:
-    """A real limit of the system: files may grow to 4 KB only."""
     write_of_run(tmp_path / LAST, memoryview(b"first"))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        with pytest.raises(HicoError, match="File too large"):
-            write_of_run(tmp_path / LAST, memoryview(bytes(8192)))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
+    with files_of_at_most(4096), pytest.raises(HicoError, match="File too large"):
+        write_of_run(tmp_path / LAST, memoryview(bytes(8192)))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {LAST: b"first"}
     write_of_run(tmp_path / LAST, memoryview(b"second"))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {LAST: b"second", BEFORE_LAST: b"first"}
