@@ -40,7 +40,12 @@ def read_checkpoint(path: Path) -> CheckpointFile:
     """
     metadata: dict[str, str] = {}
     try:
-        written = path.read_bytes()
+        with path.open("rb") as opened:
+            # torch.save has written zip files since 2020; looked at before all is read, which may be a film of 50 GB.
+            if path.suffix != ".safetensors" and not zipfile.is_zipfile(opened):
+                raise HicoError(f"{path}: not a checkpoint (no PyTorch file)")
+            opened.seek(0)
+            written = opened.read()
         if path.suffix == ".safetensors":
             content, metadata = _parse_safetensors(written, path)
         else:
@@ -62,8 +67,6 @@ def read_checkpoint(path: Path) -> CheckpointFile:
 
 
 def _parse_torch_file(written: bytes, path: Path) -> Any:  # noqa: ANN401 - whatever stands in it
-    if not zipfile.is_zipfile(io.BytesIO(written)):  # what torch.save has written since 2020
-        raise HicoError(f"{path}: not a checkpoint (no PyTorch file)")
     # PyTorch writes the checksums of a zip file and does not look at them.
     with zipfile.ZipFile(io.BytesIO(written)) as parts:
         damaged = parts.testzip()
