@@ -61,28 +61,30 @@ class _Rows:
     """Rows as they come, put together video by video and given out in order."""
 
     def __init__(self) -> None:
-        self._missing: dict[int, tuple[list[Tensor | None], Facts]] = {}  # of the videos that have begun
+        self._begun: dict[int, tuple[list[Tensor | None], Facts]] = {}
+        self._num_missing: dict[int, int] = {}  # rows of those videos
         self._finished: dict[int, EncodedVideo] = {}
         self._next = 0
 
     def begin(self, part: Part) -> None:
         """Note that a video is being read, or that it cannot be used."""
         if part.facts is None:
-            self._missing.pop(part.video, None)
+            self._begun.pop(part.video, None)
             self._finished[part.video] = EncodedVideo(part.video, None, None, part.reason)
-        elif part.video not in self._missing:
-            self._missing[part.video] = ([None] * part.num_rows, part.facts)
+        elif part.video not in self._begun:
+            self._begun[part.video] = ([None] * part.num_rows, part.facts)
+            self._num_missing[part.video] = part.num_rows
 
     def fill(self, video: int, row: int, values: Tensor) -> None:
         """Take one row; one that comes twice is the same both times."""
-        if video not in self._missing:  # it turned out to be bad
+        if video not in self._begun:  # it turned out to be bad
             return
-        rows, facts = self._missing[video]
+        rows, facts = self._begun[video]
+        self._num_missing[video] -= rows[row] is None
         rows[row] = values
-        complete = [row for row in rows if row is not None]
-        if len(complete) == len(rows):
-            del self._missing[video]
-            self._finished[video] = EncodedVideo(video, torch.stack(complete), facts)
+        if not self._num_missing[video]:
+            del self._begun[video]
+            self._finished[video] = EncodedVideo(video, torch.stack([row for row in rows if row is not None]), facts)
 
     def ready(self) -> Iterator[EncodedVideo]:
         """The videos that are finished and whose turn it is."""
