@@ -4,6 +4,7 @@ A video is read in one go. Each frame that some window has is decoded once, howe
 window leaves as soon as its last frame is there, so memory does not grow with the length of a video.
 """
 
+from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple, TypedDict
 
@@ -160,7 +161,7 @@ def _frames_of(
     for pieces_of_file in _by_file(pieces):
         first = pieces_of_file[0]
         count = sum(piece.num_frames for piece in pieces_of_file) or numbers[-1] + 1
-        inside = [number for number in numbers if passed <= number < passed + count]
+        inside = numbers[bisect_left(numbers, passed) : bisect_left(numbers, passed + count)]
         if inside:
             in_file = [number - passed + first.first_frame for number in inside]
             with local_file(first.path, cache=cache, size_bytes=first.size_bytes) as path:
