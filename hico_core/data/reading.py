@@ -65,8 +65,10 @@ def times_of_frames(pieces: Sequence[Piece]) -> list[float]:
 
     """
     shown: list[float] = []
+    # Of a video that was indexed in place, all pieces lie in one file.
+    seconds_of = {path: probe(str(path)).frame_seconds for path in dict.fromkeys(piece.path for piece in pieces)}
     for piece in pieces:
-        seconds = probe(str(piece.path)).frame_seconds[piece.first_frame : piece.first_frame + piece.num_frames]
+        seconds = seconds_of[piece.path][piece.first_frame : piece.first_frame + piece.num_frames]
         shown += [piece.start_seconds + moment - seconds[0] for moment in seconds]
     return shown
 

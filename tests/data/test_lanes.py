@@ -1,6 +1,5 @@
 """A whole video is read once, whatever its rate, its files and its windows; each window has the frames it should."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +11,15 @@ from made_videos import numbered_video, painted_number, run_ffmpeg, video_with_h
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index_table
+from hico_core.corpus.probe import VideoInfo, probe
 from hico_core.corpus.records import SplitOptions, UntrimmedOptions
 from hico_core.corpus.split import split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
-from hico_core.data import lanes
+from hico_core.data import lanes, reading
 from hico_core.data.decode import decode_frames, frame_times
 from hico_core.data.lanes import Part, WholeVideo, parts_of_video, read_parts
 from hico_core.data.pictures import Picture, crops_of
-from hico_core.data.reading import times_of_frames
-from hico_core.data.videos import IndexedVideos, Piece
+from hico_core.data.videos import IndexedVideos
 from hico_core.data.windows import Grid, Views, plan_windows
 from hico_core.errors import BadVideo
 
@@ -102,15 +101,16 @@ def test_a_long_video_of_variable_rate_is_looked_at_once(
     videos = indexed(folder, tmp_path / "root", split=False)
     number = [videos.video_id(n) for n in range(len(videos))].index("uneven")
     assert videos.pieces(number)[0].variable_fps
-    asked: list[int] = []
+    assert len(videos.pieces(number)) > 1
+    asked: list[str] = []
 
-    def counting(pieces: Sequence[Piece]) -> list[float]:
-        asked.append(len(pieces))
-        return times_of_frames(pieces)
+    def counting(path: str) -> VideoInfo:
+        asked.append(path)
+        return probe(path)
 
-    monkeypatch.setattr(lanes, "times_of_frames", counting)
+    monkeypatch.setattr(reading, "probe", counting)
     read(WholeVideo(folder / "uneven.mp4", videos.pieces(number)), Views(10, 8, 4, 30.0))
-    assert asked == [len(videos.pieces(number))]
+    assert asked == [str(folder / "uneven.mp4")]
 
 
 def test_each_frame_is_decoded_once_and_only_if_it_is_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
