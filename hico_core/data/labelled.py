@@ -1,6 +1,7 @@
 """Random clips of labelled videos, for training with labels."""
 
 import random
+from itertools import accumulate
 
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -37,7 +38,7 @@ def read_numbered(
     """
     last = frames[-1]
     if not pieces[0].variable_fps:  # only the files that are needed
-        starts = [sum(piece.num_frames for piece in pieces[:number]) for number in range(len(pieces))]
+        starts = list(accumulate((piece.num_frames for piece in pieces[:-1]), initial=0))
         first = max(number for number, start in enumerate(starts) if start <= frames[0])
         pieces = [piece for piece, start in zip(pieces, starts, strict=True) if starts[first] <= start <= last]
         frames = [frame - starts[first] for frame in frames]
