@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -69,18 +69,19 @@ def tell_rehearsal(config: str, settings: dict[str, Any], found: dict[str, Any],
     result(text, {"config": settings, **sizes}, as_json=as_json)
 
 
-def complain(text: str, *, of_all: bool = False) -> None:
+def complain(text: str, *, who: Literal["first", "any", "this"] = "first") -> None:
     """One line about something that went wrong.
 
     Args:
         text: what, and what to do.
-        of_all: of several training processes, whichever says it; else only the first one, as all see the same.
+        who: of several training processes, says it: the first one only, since all see the same; whichever is here; or
+            this one, with its number.
 
     """
     rank = os.environ.get("RANK", "0")
-    if rank == "0" or of_all:
-        who = "" if rank == "0" else f"process {rank}: "
-        print(f"hico: {who}{_one_line(text)}", file=sys.stderr, flush=True)
+    if rank == "0" or who != "first":
+        number = f"process {rank}: " if who == "this" and rank != "0" else ""
+        print(f"hico: {number}{_one_line(text)}", file=sys.stderr, flush=True)
 
 
 def describe_usage_error(error: typer.TyperException) -> str:

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -29,7 +29,7 @@ from hico_cli.run import run
 from hico_cli.split import split
 from hico_core import __version__
 from hico_core.errors import HicoError, ProcessLost, UsageError
-from hico_core.training.launch import leave, tell_exit_code, was_told
+from hico_core.training.launch import EXIT_CODE_FILE, leave, tell_exit_code, was_told
 
 app = typer.Typer(
     name="hico",
@@ -91,7 +91,12 @@ def _tell_usage(error: typer.TyperException) -> None:
     if "\n" in text:
         print(text, file=sys.stderr)
     elif tell_exit_code(error.exit_code, os.environ):
-        complain(describe_usage_error(error))
+        complain(describe_usage_error(error), who=_who_tells_usage())
+
+
+def _who_tells_usage() -> Literal["first", "any"]:
+    """Of several processes, which all find a mistake in what was typed: whoever did first, where they know of that."""
+    return "any" if EXIT_CODE_FILE in os.environ else "first"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -116,5 +121,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         code = error.exit_code if isinstance(error, HicoError) else 1
         if tell_exit_code(code, os.environ):
-            complain(str(error), of_all=not isinstance(error, UsageError))
+            complain(str(error), who=_who_tells_usage() if isinstance(error, UsageError) else "this")
         leave(code, os.environ)

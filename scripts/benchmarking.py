@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from hico_core.corpus.ffmpeg import find_ffmpeg
 
+MEASUREMENTS = Path(__file__).parents[1] / "docs" / "measurements"
+
 
 class Cost(NamedTuple):
     """What a piece of work took."""
@@ -82,10 +84,17 @@ def report(name: str, results: dict[str, Any]) -> None:
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
         **results,
     }
-    target = Path(__file__).parents[1] / "docs" / "measurements" / f"{name}.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = MEASUREMENTS / f"{name}.json"
+    MEASUREMENTS.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(full, indent=1) + "\n")
     print(json.dumps(full, indent=1))
+
+
+def results_of(name: str) -> dict[str, Any]:
+    """What `report` kept, or nothing."""
+    path = MEASUREMENTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
 
 
 def make_sources(videos: Path, folder: Path, *, height: int, count: int, seconds: float = 60.0) -> list[Path]:

@@ -1,40 +1,51 @@
 """Everything of hico that needs a GPU, in one run of a few minutes; results as JSON in docs/measurements/.
 
-    python scripts/gpu_check.py [VIDEOS]
+    python scripts/gpu_check.py [--videos FOLDER] [PART ...]
     python scripts/gpu_check.py --cpu       the same road with tiny sizes on a CPU, to see that the script itself works
 
-VIDEOS is a folder of real videos for the part that decodes; without it, that part makes a small corpus.
+FOLDER has real videos for the parts that decode; without it, they make a small corpus. Where PARTs are named, only they
+are measured, and the others stay in the results as they are: parity, steps, profile, encoder, compile, plain, runs.
 """
 
+import argparse
 import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from bench_step import build, compare
-from benchmarking import report
+from benchmarking import report, results_of
 from make_corpus import make_corpus
 from torch import Tensor
 
-from hico_core.config import Config, load_config, preset
+from hico_core.config import Config, dump_config, load_config, preset
+from hico_core.corpus.engine import available_cores
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos
 from hico_core.model.hico import HicoModel
-from hico_core.training.hardware import FP32, Precision, PrecisionName, choose_precision, use_precision
+from hico_core.model.pooling import PooledEncoder
+from hico_core.model.s3dg import S3DG
+from hico_core.training.encoder import WindowEncoder
+from hico_core.training.fitting import with_fitting_batch
+from hico_core.training.hardware import FP32, DeviceName, Precision, PrecisionName, choose_precision, use_precision
 from hico_core.training.log import StepMetrics, part_waiting
 from hico_core.training.loop import pretrain
 from hico_core.training.step import compute_loss, train_step
 
 NEEDS = """needs: one NVIDIA GPU with 16 GB free (what does not fit is said, not fatal), a PyTorch that sees it,
 2 GB of disk for temporary files, 4 cores for the decoding part, under 8 minutes"""
+
+ENCODED = 1024  # windows, at each size
+TAKES_MINUTES_ON_A_CPU = {"compile", "plain"}
 
 CLIPS = 3
 BF16 = Precision("bf16", "checked")
@@ -53,7 +64,13 @@ class Sizes(NamedTuple):
 
 
 GPU_SIZES = Sizes(
-    16, 112, 8, (8, 16, 32, 64, 128), 10, 50, ("train.batch_size=8", "train.epochs=40", "train.max_steps=30")
+    16,
+    112,
+    8,
+    (8, 16, 32, 64, 128),
+    10,
+    50,
+    ("optim.warmup_epochs=1", "train.batch_size=8", "train.epochs=40", "train.max_steps=30"),
 )
 CPU_SIZES = Sizes(
     8,
@@ -62,7 +79,14 @@ CPU_SIZES = Sizes(
     (2,),
     1,
     2,
-    ("train.batch_size=2", "train.epochs=2", "data.num_frames=8", "data.frame_stride=8", "data.crop_size=32"),
+    (
+        "optim.warmup_epochs=1",
+        "train.batch_size=2",
+        "train.epochs=2",
+        "data.num_frames=8",
+        "data.frame_stride=8",
+        "data.crop_size=32",
+    ),
 )
 
 
@@ -191,7 +215,7 @@ def check_profile(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
         train_step(model, optimizer, clips, loss=config.loss, lr=0.1, precision=precision)
         _wait(device)
     times = [
-        (e.key, (e.self_device_time_total if on_gpu else e.self_cpu_time_total) / 1000, e.count)
+        (e.key[:100], (e.self_device_time_total if on_gpu else e.self_cpu_time_total) / 1000, e.count)
         for e in profile.key_averages()
     ]
     slowest = sorted(times, key=lambda one: -one[1])[:15]
@@ -216,6 +240,23 @@ def check_compile(sizes: Sizes, device: torch.device) -> dict[str, Any]:
     return found
 
 
+def check_encoder(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
+    """Windows/s of the encoder alone, as features are extracted, by how many go through it together."""
+    precision = use_precision("auto", device)
+    encoder = PooledEncoder(S3DG(), pool="avg").eval().to(device).to(memory_format=torch.channels_last_3d)
+    rows = []
+    for batch_size in (4 * size for size in sizes.batches):
+        clips = list(clips_of(batch_size, sizes, device)[:, 0])
+        windows = WindowEncoder(encoder, batch_size=batch_size, precision=precision)
+        batches = max(ENCODED // batch_size, 1) if device.type == "cuda" else 1
+        windows.encode(clips)
+        began = time.perf_counter()
+        for _ in range(batches):
+            windows.encode(clips)
+        rows.append({"windows together": batch_size, "windows/s": batches * batch_size / (time.perf_counter() - began)})
+    return rows
+
+
 @contextlib.contextmanager
 def workspace(videos: Path | None) -> Iterator[Path]:
     """A root with split and indexed videos."""
@@ -230,16 +271,22 @@ def workspace(videos: Path | None) -> Iterator[Path]:
         yield root
 
 
-def check_runs(sizes: Sizes, device: torch.device, root: Path) -> dict[str, Any]:
-    """A run with real decoding; the same stopped half-way and resumed; and what processes under --nproc 1 do."""
-    name = "cuda" if device.type == "cuda" else "cpu"
+def check_runs(sizes: Sizes, device: torch.device, videos: Path | None) -> dict[str, Any]:
+    """A run with real decoding; the same stopped half-way and resumed; and processes under torchrun."""
+    with workspace(videos) as root:
+        asked = with_fitting_batch(load_config(overrides=sizes.run), root=root, processes=1, free_bytes=None).config
+        return _check_pretrain(asked, device, root) | {"torchrun": _check_torchrun(asked, device, root)}
+
+
+def _check_pretrain(asked: Config, device: torch.device, root: Path) -> dict[str, Any]:
+    name: DeviceName = "cuda" if device.type == "cuda" else "cpu"
     steps: list[StepMetrics] = []
-    config = load_config(overrides=["optim.warmup_epochs=1", *sizes.run])
-    whole = pretrain(config, root=root, run_dir=root / "runs/whole", device=name, on_step=steps.append)  # type: ignore[arg-type]
-    half = max(whole.num_steps // 2, 1)
-    first = load_config(overrides=["optim.warmup_epochs=1", *sizes.run, f"train.max_steps={half}"])
-    pretrain(first, root=root, run_dir=root / "runs/half", device=name)  # type: ignore[arg-type]
-    pretrain(config, root=root, run_dir=root / "runs/half", device=name, resume=True)  # type: ignore[arg-type]
+    whole = pretrain(asked, root=root, run_dir=root / "runs/whole", device=name, on_step=steps.append)
+    half = asked.model_copy(
+        update={"train": asked.train.model_copy(update={"max_steps": max(whole.num_steps // 2, 1)})}
+    )
+    pretrain(half, root=root, run_dir=root / "runs/half", device=name)
+    pretrain(asked, root=root, run_dir=root / "runs/half", device=name, resume=True)
     weights = [
         torch.load(root / "runs" / run / "checkpoints/last.pt", weights_only=True)["model"] for run in ("whole", "half")
     ]
@@ -247,6 +294,8 @@ def check_runs(sizes: Sizes, device: torch.device, root: Path) -> dict[str, Any]
     return {
         "precision": whole.precision._asdict(),
         "steps": whole.num_steps,
+        "videos of a step": asked.train.batch_size,
+        "cores": available_cores(),
         "clips/s with decoding": sum(m.clips_per_second for m in later) / len(later),
         "part of the time waiting for data": sum(part_waiting(m._asdict()) for m in later) / len(later),
         # 0 where the device computes the same sum in the same order each time.
@@ -256,56 +305,61 @@ def check_runs(sizes: Sizes, device: torch.device, root: Path) -> dict[str, Any]
     }
 
 
-def check_torchrun(sizes: Sizes, device: torch.device, root: Path) -> dict[str, Any]:
+def _check_torchrun(asked: Config, device: torch.device, root: Path) -> dict[str, Any]:
     """As many processes under torchrun as there are GPUs. Of one alone, NCCL is joined, and nothing is exchanged."""
     processes = max(torch.cuda.device_count(), 1) if device.type == "cuda" else 1
-    arguments = ["pretrain", "--root", str(root), "--name", "torchrun", "--device", device.type, "--max-steps", "2"]
-    overrides = [part for setting in sizes.run if "max_steps" not in setting for part in ("-o", setting)]
+    config = root / "config.yaml"
+    config.write_text(dump_config(asked))
+    arguments = ["pretrain", "--config", str(config), "--root", str(root), "--name", "torchrun"]
+    arguments += ["--device", device.type, "--max-steps", "2"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={processes}", "-m", "hico_cli"]
-    done = subprocess.run([*command, *arguments, *overrides], capture_output=True, text=True)
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True)
     return {
         "processes": processes,
         "exit code": done.returncode,
-        "said": (done.stdout or done.stderr).strip().splitlines()[-1:],
+        "said": done.stdout.splitlines()[-1:] if done.returncode == 0 else done.stderr.splitlines()[:5],
     }
 
 
 def main() -> None:
     """Check, and write docs/measurements/gpu-<name>.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--videos", type=Path)
+    parser.add_argument("parts", nargs="*")
+    asked = parser.parse_args()
     print(NEEDS, file=sys.stderr)
-    rehearsal = sys.argv[1:] == ["--cpu"]
-    if not rehearsal and not torch.cuda.is_available():
+    if not asked.cpu and not torch.cuda.is_available():
         sys.exit("gpu_check: PyTorch sees no GPU here; --cpu runs the script itself with tiny sizes")
-    device = torch.device("cpu" if rehearsal else "cuda")
-    sizes = CPU_SIZES if rehearsal else GPU_SIZES
-    videos = None if rehearsal or len(sys.argv) < 2 else Path(sys.argv[1]).resolve()
-    name = "rehearsal" if rehearsal else torch.cuda.get_device_name().lower().replace(" ", "-")
-    results: dict[str, Any] = {"device": name, "torch": torch.__version__, "cuda": torch.version.cuda}
-    began = time.perf_counter()
-    results["auto"] = choose_precision("auto", device)._asdict()
-
-    def keep(part: str, found: Any) -> None:  # noqa: ANN401 - what becomes JSON
-        """After each part, so that what is measured stays whatever comes after it."""
-        results[part] = found
-        results["seconds in all"] = time.perf_counter() - began
-        if not rehearsal:
-            report(f"gpu-{name}", results)
-
-    keep("parity with a CPU in fp32", check_parity(sizes, device))
-    rows: list[dict[str, Any]] = []
-    for row in check_memory_and_speed(sizes, device):
-        rows.append(row)
-        keep("steps on made clips", rows)
-    keep("slowest operations of a step", check_profile(sizes, device))
-    if not rehearsal:
-        keep("compile", check_compile(sizes, device))
-        keep("against a plain step", compare(1, device))
-    with workspace(videos) as root:
-        keep("runs", check_runs(sizes, device, root))
-        keep("torchrun", check_torchrun(sizes, device, root))
-    if rehearsal:
-        print(json.dumps(results, indent=1))
+    device = torch.device("cpu" if asked.cpu else "cuda")
+    sizes = CPU_SIZES if asked.cpu else GPU_SIZES
+    # Each gives what it has found so far, so that this stays whatever comes after it.
+    checks: dict[str, Callable[[], Iterable[Any]]] = {
+        "parity": lambda: [check_parity(sizes, device)],
+        "steps": lambda: accumulate([row] for row in check_memory_and_speed(sizes, device)),
+        "profile": lambda: [check_profile(sizes, device)],
+        "encoder": lambda: [check_encoder(sizes, device)],
+        "compile": lambda: [check_compile(sizes, device)],
+        "plain": lambda: [compare(2, device)],
+        "runs": lambda: [check_runs(sizes, device, asked.videos and asked.videos.resolve())],
+    }
+    if wrong := set(asked.parts) - checks.keys():
+        parser.error(f"no such part: {', '.join(sorted(wrong))}; there are {', '.join(checks)}")
+    parts = asked.parts or [part for part in checks if not (asked.cpu and part in TAKES_MINUTES_ON_A_CPU)]
+    name = "rehearsal" if asked.cpu else f"gpu-{torch.cuda.get_device_name().lower().replace(' ', '-')}"
+    about = {"torch": torch.__version__, "cuda": torch.version.cuda, "auto": choose_precision("auto", device)._asdict()}
+    results: dict[str, Any] = {}
+    if asked.parts and (old := results_of(name)).items() >= about.items():
+        results = {part: old[part] for part in checks if part in old}
+    for part in parts:
+        began = time.perf_counter()
+        for found in checks[part]():
+            results[part] = {"seconds": time.perf_counter() - began, "found": found}
+            if not asked.cpu:
+                report(name, about | results)
+    if asked.cpu:
+        print(json.dumps(about | results, indent=1))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
     python scripts/step_model.py check
 
 Operations, bytes and messages are counted on tensors without content. What a machine can do is assumed: the makers'
-figures, times the part of them that such networks usually reach. Only the CPU's was measured (docs/benchmarks.md).
+figures, times the part of them that such networks reach. The CPU's was measured (docs/benchmarks.md), and some of an
+H100's (docs/gpus.md).
 `check` does steps of several sizes on this CPU, and compares what they take with what was counted.
 """
 
@@ -45,8 +46,10 @@ class Machine(NamedTuple):
 
 
 MACHINES = (
-    Machine("H100, 12 cores for each GPU", 990e12 * 0.35, 3.35e12 * 0.6, 5e-6, 30e-6, 300e9, 12, True),
-    Machine("A100, 12 cores for each GPU", 312e12 * 0.45, 2.0e12 * 0.6, 5e-6, 30e-6, 200e9, 12, True),
+    # The part of the memory's speed, and what it takes to hand out an operation, are those of steps on an H100 with 64 and
+    # 128 videos, and with 8 (docs/gpus.md). Its host was a virtual machine.
+    Machine("H100, 12 cores for each GPU", 990e12 * 0.35, 3.35e12 * 0.35, 35e-6, 30e-6, 300e9, 12, True),
+    Machine("A100, 12 cores for each GPU", 312e12 * 0.45, 2.0e12 * 0.35, 35e-6, 30e-6, 200e9, 12, True),
     # The rate of its convolutions in float32; the memory's is that of large copies.
     Machine("2 cores of an Intel Xeon", 235e9, 18e9, 5e-6, 1e-3, 1e9, 2, False),
 )

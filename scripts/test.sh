@@ -15,3 +15,7 @@ mypy
 # A process a core, each computing in one thread. Tests of a file stay together, for what they share.
 export OMP_NUM_THREADS=1
 pytest --numprocesses auto --dist loadfile --durations=10 "$@"
+
+if [ $# = 0 ] && python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    pytest -m gpu --durations=10
+fi

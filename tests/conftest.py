@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,12 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from buckets import s3_server
 
 from hico_core.corpus.ffmpeg import find_ffmpeg
 
 # Real videos for trying things by hand lie beside some checkouts; tests that want them skip where they do not.
 REAL_VIDEOS = Path(__file__).parents[2] / "shared" / "videos"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests say what holds on a CPU, to the last bit; those marked `gpu` are run by themselves, with `-m gpu`."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no GPU here, or not run with -m gpu"))
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +47,8 @@ def real_videos() -> Path:
 @pytest.fixture(scope="session")
 def buckets() -> Iterator[str]:
     """An S3 server; one for all tests, since drivers remember the address that they saw first."""
+    from buckets import s3_server  # here, so that tests that want no bucket do without its packages
+
     with s3_server() as address:
         yield address
 

@@ -62,8 +62,34 @@ def test_what_is_measured_stays_where_a_later_part_fails(
         gpu_check.main()
     name, results = json.loads(written.read_text())
     assert name == "gpu-a-device"
-    assert results["parity with a CPU in fp32"] == {"fp32": 0.0}
-    assert results["steps on made clips"] == [{"videos": 8}, {"videos": 16}]
+    assert results["parity"]["found"] == {"fp32": 0.0}
+    assert results["steps"]["found"] == [{"videos": 8}, {"videos": 16}]
+
+
+def test_parts_that_are_not_asked_for_stay(
+    gpu_check: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As long as PyTorch is the same: what was measured with another is dropped."""
+    monkeypatch.setattr("benchmarking.MEASUREMENTS", tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A Device")
+    monkeypatch.setattr(gpu_check, "choose_precision", lambda *args: gpu_check.BF16)
+    found = iter("abcd")
+    for check in ("check_parity", "check_profile"):
+        monkeypatch.setattr(gpu_check, check, lambda *args: next(found))
+
+    def kept(*parts: str) -> dict[str, str]:
+        monkeypatch.setattr(sys, "argv", ["gpu_check.py", *parts])
+        gpu_check.main()
+        results = json.loads((tmp_path / "gpu-a-device.json").read_text())
+        return {part: results[part]["found"] for part in ("parity", "profile") if part in results}
+
+    assert kept("parity", "profile") == {"parity": "a", "profile": "b"}
+    assert kept("profile") == {"parity": "a", "profile": "c"}
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    assert kept("profile") == {"profile": "d"}
+    with pytest.raises(SystemExit):
+        kept("nonsense")
 
 
 def test_parity_is_measured_with_trained_weights_and_a_yardstick(gpu_check: ModuleType) -> None:

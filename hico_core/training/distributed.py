@@ -72,7 +72,7 @@ def joined_world(device: torch.device) -> Iterator[World]:
         return
     own_gpu = None
     if device.type == "cuda":
-        if world.local_rank >= torch.cuda.device_count():
+        if world.local_size > torch.cuda.device_count():  # seen by all of them, so that none waits for the others
             raise UsageError(
                 f"{world.local_size} training processes on this machine have "
                 f"{counted(torch.cuda.device_count(), 'GPU')}; start as many as there are GPUs"
@@ -94,6 +94,10 @@ def joined_world(device: torch.device) -> Iterator[World]:
             raise
         # The group is not taken down: that may wait for the one that is gone.
         raise ProcessLost("another training process has ended") from error
+    except HicoError:
+        if world.size == 1:  # nobody is waited for, and NCCL says a line about a group that is left as it is
+            dist.destroy_process_group()
+        raise
     dist.destroy_process_group()
 
 

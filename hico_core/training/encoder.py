@@ -3,9 +3,10 @@
     videos -> windows (planned from timestamps) -> pictures (worker processes) -> batches -> rows, video by video
 
 All batches have one size, whatever videos they come from, so that a video's rows do not depend on which others are
-encoded with it, nor on the number of workers.
+encoded with it, nor on the number of workers; but where memory does not hold so many windows, by rounding.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -18,9 +19,13 @@ from hico_core.corpus.cache import LocalCache
 from hico_core.data.lanes import Facts, Part, WholeVideo, read_parts
 from hico_core.data.pictures import Picture, normalised
 from hico_core.data.windows import Grid, Views
+from hico_core.errors import HicoError
 from hico_core.training.hardware import Precision
 
-# Windows that go through the encoder together. Few of them fill a processor; a GPU wants more.
+logger = logging.getLogger(__name__)
+
+# Windows that go through the encoder together. Few of them fill a processor; on an H100, 128 go twice as fast as 32
+# (docs/gpus.md), but take four times the memory, and 32 are more than its readers bring.
 _BATCH_ON_CPU, _BATCH_ON_GPU = 4, 32
 
 
@@ -93,6 +98,69 @@ class _Rows:
             self._next += 1
 
 
+class WindowEncoder:
+    """A model that is given as many windows at once as memory holds."""
+
+    def __init__(self, model: nn.Module, *, batch_size: int, precision: Precision) -> None:
+        """Take a model: clips (N, 3, T, S, S) -> rows (N, ...).
+
+        Args:
+            model: in evaluation.
+            batch_size: windows at once. Where they do not fit, half as many from then on, and so forth.
+            precision: of its arithmetic.
+
+        """
+        self.batch_size = batch_size
+        self._model, self._precision = model, precision
+        self._buffer: Tensor | None = None
+
+    def encode(self, clips: Sequence[Tensor]) -> Tensor:
+        """Clips (3, T, S, S), of which there is one at least: (n, ...) float32 on the CPU.
+
+        Raises:
+            HicoError: memory does not hold a single one.
+
+        """
+        encoded: list[Tensor] = []
+        first = 0
+        while first < len(clips):
+            some = clips[first : first + self.batch_size]
+            try:
+                encoded.append(self._encode_together(some))
+            except torch.OutOfMemoryError as error:
+                where = clips[0].device
+                if self.batch_size == 1:
+                    raise HicoError(f"{where}: its memory does not hold one window; use --device cpu") from error
+                self._buffer = None
+                self.batch_size //= 2
+                logger.warning("the memory of %s does not hold so many windows; %d at once now", where, self.batch_size)
+            else:
+                first += len(some)
+        return torch.cat(encoded)
+
+    def _encode_together(self, clips: Sequence[Tensor]) -> Tensor:
+        """One batch, filled up with empty clips: with always the same shapes, memory is used again."""
+        if self._buffer is None:
+            # Channels lie side by side, on which convolutions are twice as fast; and new room for each batch would cost
+            # more than filling it.
+            self._buffer = torch.empty(
+                (self.batch_size, *clips[0].shape),
+                dtype=clips[0].dtype,
+                device=clips[0].device,
+                memory_format=torch.channels_last_3d,
+            )
+        buffer = self._buffer
+        for place, clip in enumerate(clips):
+            buffer[place].copy_(clip)
+        buffer[len(clips) :].zero_()
+        with (
+            torch.inference_mode(),
+            torch.autocast(buffer.device.type, torch.bfloat16, enabled=self._precision.is_bf16),
+        ):
+            found: Tensor = self._model(buffer)
+        return found[: len(clips)].float().cpu()
+
+
 def encode_videos(
     model: nn.Module,
     videos: Sequence[WholeVideo],
@@ -118,19 +186,19 @@ def encode_videos(
         precision: of its arithmetic.
         cache: for files in buckets.
         workers: processes that read.
-        batch_size: windows that go through the encoder together; None: as many as suit the device.
+        batch_size: windows that go through the encoder together, as long as memory holds them; None: as many as suit
+            the device.
         meter: told of rows and waiting.
 
     Raises:
-        HicoError: two workers died.
+        HicoError: two workers died, or memory does not hold one window.
 
     """
     device = device_of(model)
-    batch_size = batch_size or usual_batch(device)
+    encoder = WindowEncoder(model, batch_size=batch_size or usual_batch(device), precision=precision)
     meter = meter or Meter()
     rows = _Rows()
     waiting: list[tuple[int, int, Tensor]] = []  # video, row, clip
-    buffer: Tensor | None = None
     # A GPU scales pictures faster than those who read can; on a CPU, frames that windows share are scaled once.
     on_device = device.type == "cuda"
     reading = read_parts(videos, layout, picture, normalise=not on_device, cache=cache, workers=workers)
@@ -142,15 +210,13 @@ def encode_videos(
                 if on_device:
                     clips = normalised(part.clips.to(device, non_blocking=True), picture)
                 waiting += [(part.video, part.first_row + place, clip) for place, clip in enumerate(clips)]
-            while len(waiting) >= batch_size:
-                batch, waiting = waiting[:batch_size], waiting[batch_size:]
-                buffer = new_buffer(batch[0][2], batch_size) if buffer is None else buffer
-                _encode(model, batch, rows, buffer=buffer, precision=precision)
+            while len(waiting) >= encoder.batch_size:
+                batch, waiting = waiting[: encoder.batch_size], waiting[encoder.batch_size :]
+                _encode(encoder, batch, rows)
                 meter.num_rows += len(batch)
             yield from rows.ready()
         if waiting:
-            buffer = new_buffer(waiting[0][2], batch_size) if buffer is None else buffer
-            _encode(model, waiting, rows, buffer=buffer, precision=precision)
+            _encode(encoder, waiting, rows)
             meter.num_rows += len(waiting)
         yield from rows.ready()
 
@@ -176,31 +242,10 @@ def _metered(parts: Iterator[Part], meter: Meter) -> Iterator[Part]:
         yield part
 
 
-def _encode(
-    model: nn.Module, batch: list[tuple[int, int, Tensor]], rows: _Rows, *, buffer: Tensor, precision: Precision
-) -> None:
-    encoded = encode_batch(model, [clip for _, _, clip in batch], buffer=buffer, precision=precision)
+def _encode(encoder: WindowEncoder, batch: list[tuple[int, int, Tensor]], rows: _Rows) -> None:
+    encoded = encoder.encode([clip for _, _, clip in batch])
     for (video, row, _), values in zip(batch, encoded, strict=True):
         rows.fill(video, row, values)
-
-
-def new_buffer(clip: Tensor, batch_size: int) -> Tensor:
-    """Room for batches of clips like this one (3, T, S, S).
-
-    Channels lie side by side, on which convolutions are twice as fast; and new room for each batch would cost more than
-    filling it.
-    """
-    return clip.new_empty((batch_size, *clip.shape)).contiguous(memory_format=torch.channels_last_3d)
-
-
-def encode_batch(model: nn.Module, clips: Sequence[Tensor], *, buffer: Tensor, precision: Precision) -> Tensor:
-    """Encode clips (3, T, S, S) as a batch of the buffer's size, filled up with empty ones: (n, ...) on the CPU."""
-    for place, clip in enumerate(clips):
-        buffer[place].copy_(clip)
-    buffer[len(clips) :].zero_()
-    with torch.inference_mode(), torch.autocast(buffer.device.type, torch.bfloat16, enabled=precision.is_bf16):
-        found: Tensor = model(buffer)
-    return found[: len(clips)].float().cpu()
 
 
 def encode_clips(model: nn.Module, clips: Tensor, picture: Picture) -> Tensor:

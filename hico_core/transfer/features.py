@@ -36,7 +36,7 @@ USUAL_GRID = Grid(15.0, 16, 16)
 # S3D-G halves time three times.
 _SHORTEST_WINDOW = 8
 
-# What a GPU is tried with first, where it is to choose by itself.
+# Of windows, where a GPU is given as many as its memory holds; with more, an H100 is no faster (docs/gpus.md).
 _LARGEST_BATCH = 256
 
 
@@ -82,8 +82,8 @@ class FeatureExtractor:
             picture: what the encoder sees of a frame; None: what the paper's saw.
             origin: the file that the encoder was loaded from, which manifests name.
             device: where to compute.
-            batch_size: windows that go through the encoder together; "auto": as many as the device's memory holds;
-                None: a number that suits most. It changes no feature by more than rounding.
+            batch_size: windows that go through the encoder together, if memory holds them; "auto": as many as it
+                holds; None: a number that suits most. It changes no feature by more than rounding.
 
         Raises:
             UsageError: a number is out of range, or two settings contradict each other.
@@ -98,7 +98,8 @@ class FeatureExtractor:
         self.precision = use_precision("auto", device)
         encoder = PooledEncoder(backbone, pool=pool, head=head).eval()
         self.encoder = encoder.to(device).to(memory_format=torch.channels_last_3d)
-        self.batch_size = self._largest_batch() if batch_size == "auto" else batch_size or usual_batch(device)
+        largest = _LARGEST_BATCH if device.type == "cuda" else usual_batch(device)  # a CPU is no faster with more
+        self.batch_size = largest if batch_size == "auto" else batch_size or usual_batch(device)
 
     @classmethod
     def from_checkpoint(
@@ -205,23 +206,6 @@ class FeatureExtractor:
             meta = FeatureSource(str(video.path), facts.fps, facts.duration_seconds, facts.num_frames)
             times = window_times(self.grid, duration_seconds=facts.duration_seconds, source_fps=facts.fps)
             yield Features(found.rows.numpy(), times, meta)
-
-    def _largest_batch(self) -> int:
-        """What a GPU's memory holds, found by trying; on a CPU, more windows at once are no faster."""
-        if self.device.type != "cuda":
-            return usual_batch(self.device)
-        size = _LARGEST_BATCH
-        side = self.picture.size
-        while size > 1:
-            try:
-                with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=self.precision.is_bf16):
-                    self.encoder(torch.zeros(size, 3, self.grid.window, side, side, device=self.device))
-            except torch.cuda.OutOfMemoryError:
-                size //= 2
-            else:
-                break
-        logger.info("%d windows go through the encoder together", size)
-        return size
 
 
 def _require_sound(grid: Grid, pool: Pool, *, with_head: bool) -> None:

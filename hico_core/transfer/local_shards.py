@@ -12,6 +12,8 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import IO, Any, NamedTuple
 
+import torch
+
 from hico_core.corpus.engine import available_cores
 from hico_core.corpus.ffmpeg import dies_with_us
 from hico_core.corpus.workspace import Shard
@@ -72,7 +74,7 @@ def _processes(
                         *(*dies_with_us(), sys.executable, "-m", "hico_cli"),
                         *(*arguments, "--shard", str(shard), "--json"),
                     ],
-                    env=environment_of(place, len(shards), environment),
+                    env=environment_of(place, len(shards), environment, num_gpus=torch.cuda.device_count()),
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,
@@ -90,13 +92,13 @@ def _processes(
                 process.wait()
 
 
-def environment_of(place: int, count: int, environment: Mapping[str, str]) -> dict[str, str]:
+def environment_of(place: int, count: int, environment: Mapping[str, str], *, num_gpus: int) -> dict[str, str]:
     """What process number `place` of `count` is given: one of the GPUs, in turn, and its share of the cores."""
     own = dict(environment)
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible else [str(number) for number in range(count)]
-    if visible != "":  # empty: none may be used
-        own["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
+    if num_gpus:
+        # The numbers of GPUs, or the names that somebody gave; a process sees none if its own is none of them.
+        names = (environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(num_gpus)))).split(",")
+        own["CUDA_VISIBLE_DEVICES"] = names[place % num_gpus]
     own.setdefault("OMP_NUM_THREADS", str(max(available_cores() // count, 1)))
     return own
 

@@ -17,7 +17,7 @@ from hico_core.data.loader import num_workers
 from hico_core.data.pictures import normalised
 from hico_core.data.windows import num_grid_points, window_starts
 from hico_core.errors import BadVideo, HicoError
-from hico_core.training.encoder import encode_batch, new_buffer
+from hico_core.training.encoder import WindowEncoder
 from hico_core.transfer.extraction import Files
 from hico_core.transfer.features import FeatureExtractor
 from hico_core.transfer.jobs import FeatureJob
@@ -64,7 +64,7 @@ def rehearse_extraction(
     known = [count for count in rows if count is not None]
     reading, encoding = [], []
     width = 0
-    buffer: Tensor | None = None
+    encoder = WindowEncoder(extractor.encoder, batch_size=extractor.batch_size, precision=extractor.precision)
     clips = _clips(jobs, extractor, cache)
     for _ in range(1 + _MEASURED_BATCHES):
         began = time.monotonic()
@@ -73,8 +73,7 @@ def rehearse_extraction(
             break
         read = time.monotonic()
         pictures = normalised(torch.stack(batch).to(extractor.device), extractor.picture)
-        buffer = new_buffer(pictures[0], extractor.batch_size) if buffer is None else buffer
-        encoded = encode_batch(extractor.encoder, list(pictures), buffer=buffer, precision=extractor.precision)
+        encoded = encoder.encode(list(pictures))
         reading.append((read - began) / len(batch))
         encoding.append((time.monotonic() - read) / len(batch))
         width = encoded[0].numel()

@@ -1,8 +1,9 @@
 """What each of two training processes does, for tests/training/test_distributed.py: some steps, and what came out.
 
-    torchrun --nproc-per-node N processes.py OUT
+    torchrun --nproc-per-node N processes.py OUT [cuda]
 
-Run alone, it is the one process that the others must equal.
+Run alone, it is the one process that the others must equal. On a machine with fewer GPUs than processes, they share the
+first one, and what they exchange goes over the CPU: NCCL wants a GPU for each.
 """
 
 import os
@@ -10,6 +11,7 @@ import sys
 from typing import TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -48,53 +50,55 @@ def share_of(items: list[Item], world: World) -> list[Item]:
     return items[world.rank * each : (world.rank + 1) * each]
 
 
-def train(topical: str, world: World) -> dict[str, object]:
+def replica_of(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model, averaging over the processes of torchrun: over one as well, so that a single GPU tries NCCL."""
+    if not dist.is_initialized():
+        return model
+    share_batch_norms(model)
+    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def train(topical: str, world: World, device: torch.device) -> dict[str, object]:
     """Five steps in double precision, and what came out."""
     torch.manual_seed(0)
     model = HicoModel(TinyBackbone(), ProjectionHead(8, 16, 8), TopicHead(8, 16, 8), topical=topical != "none")
-    model.double()
+    model.double().to(device)
     loss = LossConfig(topical_pairs="global" if topical == "global" else "local")
-    replica: nn.Module = model
-    if world.size > 1:
-        share_batch_norms(model)
-        replica = DistributedDataParallel(model)
+    replica = replica_of(model, device)
     optimizer = LARS(parameter_groups(model, weight_decay=1e-6, lars_exclude_bn=True), lr=0.1, momentum=0.9, eta=0.001)
     losses, gradients = [], []
     for step in range(5):
         generator = torch.Generator().manual_seed(step)
         clips = torch.randn(VIDEOS, CLIPS, 3, 5, 9, 9, generator=generator, dtype=torch.float64)
-        own = torch.stack(share_of(list(clips), world))
+        own = torch.stack(share_of(list(clips), world)).to(device)
         result = train_step(replica, optimizer, own, loss=loss, lr=0.1, world=world)
         assert result is not None
         losses.append(float(result.loss.visual))
-        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
-    return {"losses": losses, "gradients": gradients, "state": model.state_dict(), "size": world.size}
+        gradients.append([p.grad.clone().cpu() for p in model.parameters() if p.grad is not None])
+    return {"losses": losses, "gradients": gradients, "state": model.cpu().state_dict(), "size": world.size}
 
 
-def finetune(world: World) -> dict[str, object]:
+def finetune(world: World, device: torch.device) -> dict[str, object]:
     """Five steps of classification in double precision."""
     torch.manual_seed(0)
     model = VideoClassifier(3, TinyBackbone())
     model.out = nn.Linear(8, 3)
-    model.double()
-    replica: nn.Module = model
-    if world.size > 1:
-        share_batch_norms(model)
-        replica = DistributedDataParallel(model)
+    model.double().to(device)
+    replica = replica_of(model, device)
     optimizer = torch.optim.Adam(parameter_groups(model, weight_decay=1e-3, lars_exclude_bn=False), lr=0.01)
     losses, gradients = [], []
     for step in range(5):
         generator = torch.Generator().manual_seed(step)
         clips = torch.randn(VIDEOS, 3, 5, 9, 9, generator=generator, dtype=torch.float64)
-        own = torch.stack(share_of(list(clips), world))
-        labels = torch.tensor(share_of([0, 1, 2, 1], world))
+        own = torch.stack(share_of(list(clips), world)).to(device)
+        labels = torch.tensor(share_of([0, 1, 2, 1], world)).to(device)
         losses.append(classification_step(replica, optimizer, own, labels, lr=0.01, world=world))
-        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+        gradients.append([p.grad.clone().cpu() for p in model.parameters() if p.grad is not None])
     return {
         "losses": [loss for loss, _ in losses],
         "accuracies": [accuracy for _, accuracy in losses],
         "gradients": gradients,
-        "state": model.state_dict(),
+        "state": model.cpu().state_dict(),
         "size": world.size,
     }
 
@@ -102,11 +106,14 @@ def finetune(world: World) -> dict[str, object]:
 def main() -> None:
     """Train without the topical term, with all pairs in it, and with labels; the first process writes all."""
     torch.set_num_threads(1)
-    with joined_world(torch.device("cpu")) as world:
-        results = {topical: train(topical, world) for topical in ("none", "global")}
-        results["finetuning"] = finetune(world)
+    out, *on_gpu = sys.argv[1:]
+    one_each = torch.cuda.device_count() >= int(os.environ.get("WORLD_SIZE", "1"))
+    with joined_world(torch.device("cuda" if on_gpu and one_each else "cpu")) as world:
+        device = torch.device("cuda", world.local_rank if one_each else 0) if on_gpu else torch.device("cpu")
+        results = {topical: train(topical, world, device) for topical in ("none", "global")}
+        results["finetuning"] = finetune(world, device)
         if world.is_first:
-            torch.save(results, sys.argv[1])
+            torch.save(results, out)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +19,10 @@ from goldens import assert_close
 from made_workspaces import untrimmed_workspace
 from torch import nn
 
-from hico_core.errors import UsageError
+from hico_core.errors import HicoError, UsageError
 from hico_core.model.shared_norm import share_batch_norms
 from hico_core.training.distributed import World, joined_world, own_device, place_among_processes
-from hico_core.training.launch import torchrun_command
+from hico_core.training.launch import EXIT_CODE_FILE, torchrun_command
 
 SCRIPT = Path(__file__).with_name("processes.py")
 ENVIRONMENT = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
@@ -38,24 +39,43 @@ def test_batch_norms_keep_their_names_and_values() -> None:
     assert model[1].eps == 1e-3
 
 
-def test_two_processes_are_one(tmp_path: Path) -> None:
+def what_comes_out(folder: Path, *arguments: str, processes: int) -> dict[str, Any]:
+    """Of so many processes under torchrun, or of one that is started alone (0)."""
+    out = folder / f"{processes}{arguments}.pt"
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes else []
+    command = [sys.executable, *torchrun, str(SCRIPT), str(out), *arguments]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = torch.load(out, weights_only=True)
+    return found
+
+
+def assert_same_training(one: dict[str, Any], two: dict[str, Any]) -> None:
     """Loss, gradients, running statistics and weights after five steps, in double precision."""
-    outs = [tmp_path / "one.pt", tmp_path / "two.pt"]
-    subprocess.run([sys.executable, SCRIPT, outs[0]], check=True, env=ENVIRONMENT)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run([*torchrun, SCRIPT, outs[1]], check=True, env=ENVIRONMENT, capture_output=True)
-    alone, together = (torch.load(out, weights_only=True) for out in outs)
-    assert alone["finetuning"]["accuracies"] == together["finetuning"]["accuracies"]
+    assert one["finetuning"]["accuracies"] == two["finetuning"]["accuracies"]
     for kind in ("none", "global", "finetuning"):
-        one, two = alone[kind], together[kind]
-        assert (one["size"], two["size"]) == (1, 2)
-        assert one["losses"] == pytest.approx(two["losses"], abs=1e-9)
+        here, there = one[kind], two[kind]
+        assert here["losses"] == pytest.approx(there["losses"], abs=1e-9)
         for step in range(5):
-            for a, b in zip(one["gradients"][step], two["gradients"][step], strict=True):
+            for a, b in zip(here["gradients"][step], there["gradients"][step], strict=True):
                 assert_close(a, b, 1e-9)
-        assert one["state"].keys() == two["state"].keys()
-        for name, value in one["state"].items():
-            assert_close(value.double(), two["state"][name].double(), 1e-9)
+        assert here["state"].keys() == there["state"].keys()
+        for name, value in here["state"].items():
+            assert_close(value.double(), there["state"][name].double(), 1e-9)
+
+
+def test_two_processes_are_one(tmp_path: Path) -> None:
+    alone, together = what_comes_out(tmp_path, processes=0), what_comes_out(tmp_path, processes=2)
+    assert (alone["none"]["size"], together["none"]["size"]) == (1, 2)
+    assert_same_training(alone, together)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("processes", [0, 1, 2])
+def test_on_a_gpu_as_on_a_cpu(processes: int, tmp_path: Path) -> None:
+    """Alone; alone over NCCL, with shared batch norms; two that share a GPU, or, over NCCL, have one each."""
+    on_a_cpu = what_comes_out(tmp_path, processes=0)
+    assert_same_training(on_a_cpu, what_comes_out(tmp_path, "cuda", processes=processes))
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +254,19 @@ def test_a_process_takes_its_gpu_before_anything_is_said(monkeypatch: pytest.Mon
         pass
 
 
+def test_a_single_process_that_fails_leaves_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which NCCL would say a line of its own. Of several, one that fails waits for nobody: see `leave`."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    for name, value in {**alone, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(HicoError, match="no videos"), joined_world(torch.device("cpu")):
+        assert dist.is_initialized()
+        raise HicoError("no videos")
+    assert not dist.is_initialized()
+
+
 def test_a_port_in_use_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
@@ -250,3 +283,16 @@ def test_how_processes_are_started() -> None:
     )
     assert command[-4:] == ["hico_cli", "pretrain", "--name", "a"]
     assert "--nproc-per-node=2" in command and "--standalone" in command
+
+
+def test_a_mistake_is_said_by_whichever_process_finds_it_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process may find it later, or not at all; it ends without a second line."""
+    root = untrimmed_workspace(tmp_path, videos=2, seconds=3)
+    mistake = ("pretrain", "--device", "cpu", "-o", "train.precision=tf32")
+    monkeypatch.setenv(EXIT_CODE_FILE, str(tmp_path / "exit code"))
+    monkeypatch.setenv("RANK", "1")
+    assert_one_line(hico(*mistake, root=root), 2, "train.precision=tf32")
+    assert (tmp_path / "exit code").read_text() == "2"
+    monkeypatch.setenv("RANK", "0")
+    done = hico(*mistake, root=root)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -71,6 +71,44 @@ def test_the_same_bytes_with_any_number_of_workers_and_in_any_order(
             assert torch.equal(one.rows, two.rows) and torch.equal(one.rows, three.rows)
 
 
+class LittleMemory(nn.Module):
+    """An encoder in memory for so many windows at once, from a moment on."""
+
+    def __init__(self, encoder: nn.Module, *, holds: int, after: int = 0) -> None:
+        super().__init__()
+        self.encoder, self.holds, self.after = encoder, holds, after
+        self.given: list[int] = []
+
+    def forward(self, clips: Tensor) -> Tensor:
+        self.given.append(len(clips))
+        if len(self.given) > self.after and len(clips) > self.holds:
+            raise torch.OutOfMemoryError("full")
+        rows: Tensor = self.encoder(clips)
+        return rows
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_fewer_windows_at_once_where_memory_does_not_hold_them(
+    encoder: PooledEncoder, videos: list[WholeVideo], after: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From the start, or when something else has taken the memory: no row is lost, and it is said once a time."""
+    model = LittleMemory(encoder, holds=3, after=after)
+    found = list(encode_videos(model, videos, GRID, SMALL, precision=FP32, cache=CACHE, workers=0, batch_size=8))
+    assert [given for given in model.given if given > 3] == [8] * after + [8, 4]
+    assert set(model.given[after + 2 :]) == {2}
+    for one, other in zip(encode(encoder, videos), found, strict=True):
+        assert one.facts == other.facts and (one.rows is None) == (other.rows is None)
+        assert one.rows is None or (other.rows is not None and torch.allclose(one.rows, other.rows, atol=1e-5))
+    assert [record.message for record in caplog.records] == [
+        f"the memory of cpu does not hold so many windows; {size} at once now" for size in (4, 2)
+    ]
+
+
+def test_memory_that_does_not_hold_one_window(encoder: PooledEncoder, videos: list[WholeVideo]) -> None:
+    with pytest.raises(HicoError, match="cpu: its memory does not hold one window"):
+        encode(LittleMemory(encoder, holds=0), videos)
+
+
 def test_rows_are_what_the_encoder_says_of_each_clip(encoder: PooledEncoder, videos: list[WholeVideo]) -> None:
     """The slow twin: one clip at a time, scaled and normalised by hand."""
     (found,) = encode(encoder, videos[:1])

@@ -14,15 +14,16 @@ from hico_core.training.step import train_step
 RECIPES = {"hico": "hacs-hico-s", "simclr": "hacs-simclr-s"}
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("kind", RECIPES)
-def test_two_steps(kind: str) -> None:
+def test_two_steps(kind: str, device: str) -> None:
     golden = load_arrays(f"train_step_{kind}.npz")
     config: Config = preset(RECIPES[kind])
     seed, videos, clips = int(golden["seed"]), int(golden["B"]), int(golden["S"])
     shape = tuple(golden["clip_shape"])
     model = HicoModel(topical=kind == "hico")
     model.load_state_dict(import_state_dict(authors_state(f"pretrain_{kind}", seed)))
-    model.double().train()
+    model.double().to(device).train()
     optimizer = LARS(
         parameter_groups(model, weight_decay=config.optim.weight_decay, lars_exclude_bn=config.optim.lars_exclude_bn),
         lr=1.0,
@@ -33,7 +34,7 @@ def test_two_steps(kind: str) -> None:
     )
     for step, lr in enumerate(golden["lrs"]):
         made = clip_input(seed, (videos * clips, *shape), key=f"input_step{step}")
-        batch = torch.from_numpy(made).double().view(videos, clips, *shape)
+        batch = torch.from_numpy(made).double().view(videos, clips, *shape).to(device)
         result = train_step(model, optimizer, batch, loss=config.loss, lr=float(lr))
         assert result is not None
         assert_close(result.loss.total, golden[f"step{step}/loss"], 1e-9)
@@ -42,8 +43,8 @@ def test_two_steps(kind: str) -> None:
             assert_close(result.loss.visual, golden[f"step{step}/part_vcl_loss"], 1e-9)
             assert_close(result.loss.topical, golden[f"step{step}/part_tcl_loss"], 1e-9)
 
-        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-        weights = export_state_dict({name: p.detach() for name, p in model.named_parameters()})
+        gradients = {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
+        weights = export_state_dict({name: p.detach().cpu() for name, p in model.named_parameters()})
         by_their_name = export_state_dict(gradients)
         norms = golden[f"step{step}/grad_norm"]
         for i, name in enumerate(golden["param_names"]):
