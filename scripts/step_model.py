@@ -46,8 +46,8 @@ class Machine(NamedTuple):
 
 
 MACHINES = (
-    # The part of the memory's speed, and what it takes to hand out an operation, are those of steps on an H100 with 64 and
-    # 128 videos, and with 8 (docs/gpus.md). Its host was a virtual machine.
+    # What part of the memory's speed is reached, and how long an operation takes to hand out, are those of steps on an
+    # H100 with 64 and 128 videos, and with 8 (docs/gpus.md); its host was a virtual machine.
     Machine("H100, 12 cores for each GPU", 990e12 * 0.35, 3.35e12 * 0.35, 35e-6, 30e-6, 300e9, 12, True),
     Machine("A100, 12 cores for each GPU", 312e12 * 0.45, 2.0e12 * 0.35, 35e-6, 30e-6, 200e9, 12, True),
     # The rate of its convolutions in float32; the memory's is that of large copies.
