@@ -24,8 +24,8 @@ from hico_core.training.hardware import Precision
 
 logger = logging.getLogger(__name__)
 
-# Windows that go through the encoder together. Few of them fill a processor; on an H100, 128 go twice as fast as 32
-# (docs/gpus.md), but take four times the memory, and 32 are more than its readers bring.
+# Windows that go through the encoder together. Few of them fill a processor. On an H100, 32 go as fast as 16 cores read
+# them; 128 go twice as fast, but take four times the memory (docs/gpus.md).
 _BATCH_ON_CPU, _BATCH_ON_GPU = 4, 32
 
 
