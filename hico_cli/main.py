@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if was_told(os.environ):  # started again, though starting again mends nothing
         sys.exit(0)
     try:
-        sys.exit(app(arguments, prog_name="hico", standalone_mode=False) or 0)
+        leave(app(arguments, prog_name="hico", standalone_mode=False) or 0, os.environ)
     except typer.TyperException as error:
         _tell_usage(error)
         sys.exit(error.exit_code)

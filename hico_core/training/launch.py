@@ -101,7 +101,7 @@ def tell_exit_code(code: int, environment: Mapping[str, str]) -> bool:
 
 
 def leave(code: int, environment: Mapping[str, str]) -> NoReturn:
-    """End this process after an error; if it is one of several, at once."""
+    """End this process, whether all is good or not; if it is one of several, at once."""
     if int(environment.get("WORLD_SIZE") or 1) > 1:
         end_at_once(code)
     sys.exit(code)
@@ -110,8 +110,8 @@ def leave(code: int, environment: Mapping[str, str]) -> NoReturn:
 def end_at_once(code: int) -> NoReturn:
     """End a process that talks to others without taking Python down.
 
-    The threads of PyTorch that do the talking may be in the middle of it. One that finds Python gone ends the process
-    with SIGABRT and a line of its own.
+    The threads of PyTorch that do the talking may be in the middle of it, or only about to end. One that finds Python
+    gone ends the process with SIGABRT and a line of its own; then torchrun takes a finished training for a failed one.
     """
     atexit._run_exitfuncs()  # with which multiprocessing gives back its semaphores
     sys.stdout.flush()

@@ -21,6 +21,7 @@ from hico_core.model.heads import ProjectionHead, TopicHead
 from hico_core.model.hico import HicoModel
 from hico_core.model.shared_norm import share_batch_norms
 from hico_core.training.distributed import World, joined_world
+from hico_core.training.launch import leave
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step
 from hico_core.transfer.finetune import classification_step
@@ -119,3 +120,4 @@ def main() -> None:
 if __name__ == "__main__":
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     main()
+    leave(0, os.environ)

@@ -267,6 +267,27 @@ def test_a_single_process_that_fails_leaves_no_group(monkeypatch: pytest.MonkeyP
     assert not dist.is_initialized()
 
 
+@pytest.mark.parametrize(("processes", "taken_down"), [("1", True), ("2", False)])
+@pytest.mark.parametrize(("arguments", "code"), [(["config", "list"], 0), (["inspect", "/nowhere"], 1)])
+def test_one_of_several_processes_ends_at_once(
+    processes: str, taken_down: bool, arguments: list[str], code: int
+) -> None:
+    """Also when all is good: now and then, a thread of PyTorch that outlives Python ends the process with SIGABRT.
+
+    Python that is taken down waits for such threads as this one, which waits for the end of the main one.
+    """
+    program = (
+        "import threading; from hico_cli.main import main; "
+        "threading.Thread(target=lambda: (threading.main_thread().join(), print('waited for'))).start(); "
+        f"main({arguments})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env={**ENVIRONMENT, "WORLD_SIZE": processes}
+    )
+    assert done.returncode == code, done.stderr
+    assert ("waited for" in done.stdout) == taken_down
+
+
 def test_a_port_in_use_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
