@@ -96,7 +96,7 @@ def environment_of(place: int, count: int, environment: Mapping[str, str], *, nu
     """What process number `place` of `count` is given: one of the GPUs, in turn, and its share of the cores."""
     own = dict(environment)
     if num_gpus:
-        # The numbers of GPUs, or the names that somebody gave; a process sees none if its own is none of them.
+        # Those that somebody named, or else their numbers. A process that is given one that is not there sees no GPU.
         names = (environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(num_gpus)))).split(",")
         own["CUDA_VISIBLE_DEVICES"] = names[place % num_gpus]
     own.setdefault("OMP_NUM_THREADS", str(max(available_cores() // count, 1)))
