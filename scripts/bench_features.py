@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ffmpeg import find_ffmpeg
+from hico_core.data.clock import clock_of_times
 from hico_core.data.lanes import WholeVideo, read_parts
 from hico_core.data.pictures import Picture, picture_for
 from hico_core.data.windows import Grid, Views, plan_windows
@@ -194,7 +195,7 @@ def test_of_finetuning(sources: list[Path], rounds: int) -> dict[str, object]:
                 for crop in range(3):
                     frames = read_all(path)
                     seconds = [number / 30 for number in range(len(frames))]
-                    chosen = torch.from_numpy(frames[plan_windows(seconds, views, constant_fps=30.0)[view]])
+                    chosen = torch.from_numpy(frames[plan_windows(clock_of_times(seconds), views)[view]])
                     clip = chosen.permute(0, 3, 1, 2).float() / 255
                     side = round(min(clip.shape[2:]) * 0.875)
                     top = (clip.shape[2] - side) // 2

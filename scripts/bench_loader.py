@@ -41,7 +41,7 @@ from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.data.augment import apply_augmentation, crop_area_range, cut, draw_augmentation, draw_crop, scale
 from hico_core.data.dataset import ClipDataset
 from hico_core.data.loader import Position, plan_steps, read_batches
-from hico_core.data.reading import frames_of_window, pieces_of_window, read_clip
+from hico_core.data.reading import clock_of, pieces_with, read_clip
 from hico_core.data.videos import IndexedVideos
 
 SPAN = 64 / 30  # seconds of a clip
@@ -69,34 +69,29 @@ def windows_of(videos: IndexedVideos, *, seed: int) -> list[Window]:
 def read_by_decord(videos: IndexedVideos, window: Window) -> Tensor:
     """The authors' way: whole frames from each file that the clip touches."""
     moments = (window.start, window.start + SPAN)
-    pieces = pieces_of_window(videos.pieces(window.video), moments)
-    frames = frames_of_window(pieces, moments, num_frames=16)
-    parts, passed = [], 0
-    for piece in pieces:
-        local = [frame - passed for frame in frames if passed <= frame < passed + piece.num_frames]
-        passed += piece.num_frames
-        if local:
-            parts.append(torch.from_numpy(decord.VideoReader(str(piece.path)).get_batch(local).asnumpy()))
-    return torch.cat(parts)
+    pieces = videos.pieces(window.video, moments)
+    frames = clock_of(pieces, cache=CACHE).of_window(moments, num_frames=16)
+    return torch.cat(
+        [
+            torch.from_numpy(decord.VideoReader(str(piece.path)).get_batch(numbers).asnumpy())
+            for piece, numbers in pieces_with(pieces, frames)
+        ]
+    )
 
 
 def read_by_hico(videos: IndexedVideos, window: Window) -> Tensor:
     """hico's way, up to RGB frames."""
     moments = (window.start, window.start + SPAN)
-    return read_clip(videos.pieces(window.video), moments, num_frames=16, decoder="pyav", cache=CACHE)
+    return read_clip(videos.pieces(window.video, moments), moments, num_frames=16, decoder="pyav", cache=CACHE)
 
 
 def decode_only(videos: IndexedVideos, window: Window) -> None:
     """The limit: libavcodec on the packets that are needed, and nothing is done with its frames."""
     moments = (window.start, window.start + SPAN)
-    pieces = pieces_of_window(videos.pieces(window.video), moments)
-    frames = frames_of_window(pieces, moments, num_frames=16)
-    passed = 0
-    for piece in pieces:
-        wanted = {frame - passed for frame in frames if passed <= frame < passed + piece.num_frames}
-        passed += piece.num_frames
-        if not wanted:
-            continue
+    pieces = videos.pieces(window.video, moments)
+    frames = clock_of(pieces, cache=CACHE).of_window(moments, num_frames=16)
+    for piece, numbers in pieces_with(pieces, frames):
+        wanted = set(numbers)
         with open_video(str(piece.path)) as (container, stream):
             stream.thread_type = "NONE"
             ticks_per_frame = float(1 / stream.time_base / piece.fps)  # type: ignore[operator]

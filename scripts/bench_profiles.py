@@ -50,7 +50,8 @@ def read(root: Path) -> Cost:
         for number in range(_CLIPS_PER_ROUND):
             video = number % len(videos)
             start = rng.uniform(0, videos.duration_seconds(video) - 64 / 30)
-            read_clip(videos.pieces(video), (start, start + 64 / 30), num_frames=16, decoder="pyav", cache=cache)
+            window = (start, start + 64 / 30)
+            read_clip(videos.pieces(video, window), window, num_frames=16, decoder="pyav", cache=cache)
 
     return cost_of_call(run)
 

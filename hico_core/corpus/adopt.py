@@ -12,7 +12,7 @@ from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.ids import ClipName, parse_clip_name
 from hico_core.corpus.intake import Candidate, Made, Rules, take_in, told
 from hico_core.corpus.lists import clips_source
-from hico_core.corpus.probe import VideoInfo, frame_rate, is_countable, largest_keyframe_interval, probe
+from hico_core.corpus.probe import VideoInfo, frame_rate, largest_keyframe_interval, probe
 from hico_core.corpus.records import AdoptedOptions, ClipRecord, Subset, read_record, sha256_of
 from hico_core.corpus.workspace import scratch_folder
 from hico_core.errors import BadVideo, HicoError, UsageError
@@ -130,10 +130,10 @@ def _make(candidate: Candidate, folder: Path, *, root: Path, cache: LocalCache) 
     seconds = [
         clip.start_seconds + moment for clip, info in zip(clips, infos, strict=True) for moment in info.frame_seconds
     ]
-    variable = frame_rate(sorted(seconds)).variable or not all(map(is_countable, infos))
+    rate = frame_rate(sorted(seconds))
     missing = ", ".join(f"{gap.start_ms / 1000:g} to {gap.end_ms / 1000:g} s" for gap in gaps)
     note = f"has no clip of {missing}; adopted with the gaps" if gaps else ""
-    return Made(clips, fps=frame_rate(infos[0].frame_seconds).fps, variable_fps=variable, note=note)
+    return Made(clips, fps=rate.fps, variable_fps=rate.variable, note=note)
 
 
 def _row_path(path: Location, root: Path) -> str:
@@ -169,7 +169,7 @@ def _clip_record(path: Location, name: ClipName, info: VideoInfo, *, row_path: s
         start_ms=name.start_ms,
         end_ms=name.end_ms,
         start_seconds=start,
-        end_seconds=start + seconds[-1] + 1 / frame_rate(seconds).fps,
+        end_seconds=start + seconds[-1] + frame_rate(seconds).period_seconds,
         num_frames=len(seconds),
         width=info.width,
         height=info.height,

@@ -19,6 +19,8 @@ from hico_core.errors import BadVideo
 # than half a period nearer or farther than their numbers say, so that rounding finds the number of each from any other.
 _GRID_TOLERANCE = 0.24
 
+# Two times that a container rounds to milliseconds lie this much nearer or farther at the most.
+_STAMP_ROUNDING_SECONDS = 1e-3
 
 # Where each packet is one shown frame and a seek lands on the keyframe that was asked for.
 _SEEKABLE = {("mp4", "h264"), ("mp4", "hevc")}
@@ -74,6 +76,7 @@ class FrameRate(NamedTuple):
 
     fps: float  # average
     variable: bool  # a constant grid of `fps` would show a wrong frame somewhere
+    period_seconds: float  # how long the usual frame is shown, and so the last one
 
 
 @contextmanager
@@ -111,11 +114,6 @@ def short_reason(error: Exception) -> str:
 def is_seekable(container: InputContainer, stream: VideoStream) -> bool:
     """Whether packets are frames one to one, and a seek finds its keyframe, so that parts can be decoded alone."""
     return any((kind, stream.codec_context.name) in _SEEKABLE for kind in container.format.name.split(","))
-
-
-def is_countable(info: "VideoInfo") -> bool:
-    """Whether the container names the time of the first frame as its start, from which a constant rate is counted."""
-    return info.start_tick == info.timestamps[0]
 
 
 def packets_in_order(container: InputContainer, stream: VideoStream, *, path: Path | str) -> list[Packet]:
@@ -175,6 +173,53 @@ def probe(path: Path | str) -> VideoInfo:
         return read_packets(container, stream, path=path)
 
 
+def frame_times(path: Path | str) -> list[float]:
+    """When each frame of a file is shown, in seconds from the first one.
+
+    Raises:
+        BadVideo: the file cannot be read to its end, has no frame that decodes, or its clock goes back.
+
+    """
+    with open_video(path) as (container, stream):
+        # A process a core reads videos; threads inside a decoder cost more CPU than they save.
+        stream.thread_type = "NONE"
+        return times_of_opened(container, stream, path=path)
+
+
+def times_of_opened(container: InputContainer, stream: VideoStream, *, path: Path | str) -> list[float]:
+    """The same of a video that is open at its beginning.
+
+    Where packets are frames one to one, nothing is decoded; elsewhere everything is, since only that tells.
+
+    Raises:
+        BadVideo: see `frame_times`.
+
+    """
+    if is_seekable(container, stream):
+        return read_packets(container, stream, path=path).frame_seconds
+    ticks: list[int] = []
+    try:
+        for frame in container.decode(stream):
+            if frame.pts is None:
+                raise BadVideo(path, "has a frame without a time")
+            ticks.append(frame.pts)
+    except av.FFmpegError as error:
+        raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
+    if not ticks or stream.time_base is None:
+        raise BadVideo(path, "has no frame that decodes")
+    seconds = seconds_from_first(ticks, stream.time_base)
+    if len(seconds) > 1 and not any(seconds):
+        raise BadVideo(path, "has all its frames at one time")
+    for number, (earlier, later) in enumerate(pairwise(seconds), start=1):
+        if later < earlier:
+            raise BadVideo(
+                path,
+                f"its clock goes back from {earlier:.3f} s to {later:.3f} s at frame {number} (joined recordings?); "
+                "`hico split` makes clips of it",
+            )
+    return seconds
+
+
 def header_facts(path: Path | str) -> HeaderFacts:
     """Length and average rate of a video as its header has them, at no more cost than opening it.
 
@@ -193,22 +238,34 @@ def frame_rate(frame_seconds: Sequence[float]) -> FrameRate:
     """Average rate of frames at these times (ascending, in seconds), and whether it is constant.
 
     A container's rounding of times (Matroska: milliseconds) does not make a rate variable; a dropped frame does.
-    A single frame counts as one frame a second.
+    A single frame counts as one frame a second. Where the rate varies, the usual frame is the median one, since a hole
+    lengthens the mean.
     """
     if len(frame_seconds) < 2:
-        return FrameRate(1.0, variable=False)
-    first, last = frame_seconds[0], frame_seconds[-1]
-    fps = (len(frame_seconds) - 1) / (last - first)
-    variable = any(abs((t - first) * fps - i) > _GRID_TOLERANCE for i, t in enumerate(frame_seconds))
-    return FrameRate(fps, variable)
+        return FrameRate(1.0, variable=False, period_seconds=1.0)
+    first = frame_seconds[0]
+    fps = _usual_rate(len(frame_seconds) - 1, frame_seconds[-1] - first)
+    if all(abs((t - first) * fps - i) <= _GRID_TOLERANCE for i, t in enumerate(frame_seconds)):
+        return FrameRate(fps, variable=False, period_seconds=1 / fps)
+    return FrameRate(fps, variable=True, period_seconds=median(b - a for a, b in pairwise(frame_seconds)))
+
+
+def _usual_rate(num_periods: int, seconds: float) -> float:
+    """Frames a second: a whole number, half of one, or NTSC's 1000/1001 of one if rounding alone tells them apart.
+
+    300 frames at 30 fps in Matroska end at 9.967 s instead of 9.9667, which reads as 29.999 fps. Taken literally, each
+    frame would seem to come later than it does, and a moment that lies on a frame's time would show the one before.
+    """
+    average = num_periods / seconds
+    for usual in (round(average), round(average * 2) / 2, round(average * 1.001) * 1000 / 1001):
+        if usual and abs(num_periods / usual - seconds) <= _STAMP_ROUNDING_SECONDS:
+            return float(usual)
+    return average
 
 
 def video_duration(frame_seconds: Sequence[float]) -> float:
     """Seconds from the first frame to the end of the last, which is taken to last as long as the usual frame."""
-    if len(frame_seconds) < 2:
-        return 1.0
-    usual = median(b - a for a, b in pairwise(frame_seconds))
-    return frame_seconds[-1] - frame_seconds[0] + usual
+    return frame_seconds[-1] - frame_seconds[0] + frame_rate(frame_seconds).period_seconds
 
 
 def largest_keyframe_interval(info: VideoInfo) -> int:

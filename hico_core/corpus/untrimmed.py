@@ -20,12 +20,11 @@ from hico_core.corpus.plan import plan_clips
 from hico_core.corpus.probe import (
     VideoInfo,
     frame_rate,
-    is_countable,
-    is_seekable,
     largest_keyframe_interval,
     open_video,
     read_packets,
     short_reason,
+    times_of_opened,
 )
 from hico_core.corpus.records import ClipRecord, UntrimmedOptions
 from hico_core.corpus.workspace import scratch_folder
@@ -107,7 +106,7 @@ def _make(candidate: Candidate, folder: Path, *, cache: LocalCache) -> Made:
                 start_ms=clip.segment.start_ms,
                 end_ms=clip.segment.end_ms,
                 start_seconds=seconds[clip.first_frame],
-                end_seconds=seconds[last] + 1 / rate.fps,
+                end_seconds=seconds[last] + rate.period_seconds,
                 num_frames=clip.num_frames,
                 width=shown.width,
                 height=shown.height,
@@ -117,7 +116,7 @@ def _make(candidate: Candidate, folder: Path, *, cache: LocalCache) -> Made:
                 sha256=None,
             )
         )
-    return Made(clips, fps=rate.fps, variable_fps=rate.variable or not is_countable(shown.info))
+    return Made(clips, fps=rate.fps, variable_fps=rate.variable)
 
 
 def _look_at(path: Path) -> _Shown:
@@ -131,16 +130,11 @@ def _look_at(path: Path) -> _Shown:
         info = read_packets(container, stream, path=path)
         try:
             container.seek(0)
-            frames = container.decode(stream)
-            first = next(frames, None)
+            first = next(container.decode(stream), None)
             if first is None:
                 raise BadVideo(path, "has no frame that decodes")
-            seconds = info.frame_seconds
-            if not is_seekable(container, stream):
-                shown = [first.time, *(frame.time for frame in frames)]
-                if any(moment is None for moment in shown):
-                    raise BadVideo(path, "has a frame without a time")
-                seconds = [moment - shown[0] for moment in shown]
+            container.seek(0)
+            seconds = times_of_opened(container, stream, path=path)
         except (av.FFmpegError, OSError) as error:
             raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
         sides = (first.width, first.height)

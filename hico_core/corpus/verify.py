@@ -46,9 +46,10 @@ def check_clips(
 
     """
     records = []
+    period_seconds = frame_rate(frame_seconds).period_seconds
     for clip, file in zip(plan, files, strict=True):
         try:
-            record = _check_clip(file, clip, frame_seconds)
+            record = _check_clip(file, clip, frame_seconds, period_seconds=period_seconds)
             _check_size(record, info, short_side=options.short_side)
         except BadVideo as bad:
             start = clip.segment.start_ms / 1000
@@ -57,7 +58,7 @@ def check_clips(
     return records
 
 
-def _check_clip(file: Path, clip: PlannedClip, frame_seconds: Sequence[float]) -> ClipRecord:
+def _check_clip(file: Path, clip: PlannedClip, frame_seconds: Sequence[float], *, period_seconds: float) -> ClipRecord:
     """Compare a written clip with its frames in the source.
 
     Raises:
@@ -78,7 +79,7 @@ def _check_clip(file: Path, clip: PlannedClip, frame_seconds: Sequence[float]) -
         start_ms=clip.segment.start_ms,
         end_ms=clip.segment.end_ms,
         start_seconds=times[0],
-        end_seconds=times[-1] + 1 / frame_rate(frame_seconds).fps,
+        end_seconds=times[-1] + period_seconds,
         num_frames=clip.num_frames,
         width=info.width,
         height=info.height,

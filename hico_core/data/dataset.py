@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
 from hico_core.corpus.cache import LocalCache
 from hico_core.data.augment import AugmentDraw, cut, draw_augmentation
-from hico_core.data.reading import kept_frames, read_clip
+from hico_core.data.reading import errors_of_video, kept_frames, read_clip
 from hico_core.data.sampling import clip_span_seconds, clip_windows
 from hico_core.data.videos import IndexedVideos
 from hico_core.errors import BadVideo
@@ -63,7 +63,8 @@ def with_substitutes(
     unusable: list[UnusableVideo] = []
     for _ in range(_MAX_SUBSTITUTES + 1):
         try:
-            sample = make(video, rng)
+            with errors_of_video(videos.video_id(video)):
+                sample = make(video, rng)
         except BadVideo as bad:
             unusable.append(UnusableVideo(videos.video_id(video), str(bad)))
             video = rng.randrange(len(videos))

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import pairwise
+from itertools import islice
 from math import floor
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -41,6 +41,10 @@ SIZE_CHANGES = "changes the size of its pictures in the middle"
 
 # The kind of H.264 unit that a decoder can really begin at (ITU-T H.264, table 7-1).
 _IDR_SLICE = 5
+
+
+# The first frame that is shown is among so many that are decoded first: neither H.264 nor HEVC delays more than 16.
+_MOST_REORDERED = 17
 
 
 class _Request(NamedTuple):
@@ -166,7 +170,9 @@ def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float |
         stream.thread_type = "NONE"
         try:
             if is_seekable(container, stream):
-                search = _search_by_rate(stream, constant_fps) or _search_by_packets(path, numbers, container, stream)
+                search = _search_by_rate(container, stream, constant_fps) or _search_by_packets(
+                    path, numbers, container, stream
+                )
                 for run in _runs(numbers):
                     before = given
                     for frame in _frames_after_seek(run, search, container, stream):
@@ -237,11 +243,12 @@ def _frames_after_seek(
         context.skip_frame = "DEFAULT"
 
 
-def _search_by_rate(stream: VideoStream, fps: float | None) -> _Search | None:
+def _search_by_rate(container: InputContainer, stream: VideoStream, fps: float | None) -> _Search | None:
     """Where a constant rate is known, arithmetic tells which frame a timestamp is."""
-    time_base, start = stream.time_base, stream.start_time
-    if fps is None or time_base is None or start is None:
+    time_base = stream.time_base
+    if fps is None or time_base is None:
         return None
+    start = _first_tick(container, stream)
     frames_per_tick = fps * float(time_base)
     # Containers seek by decoding times, which run ahead of the times of showing by the decoder's delay.
     delay = stream.codec_context.delay + 1
@@ -249,6 +256,12 @@ def _search_by_rate(stream: VideoStream, fps: float | None) -> _Search | None:
         lambda number: start + floor((number - delay) / frames_per_tick),
         lambda tick: round((tick - start) * frames_per_tick),
     )
+
+
+def _first_tick(container: InputContainer, stream: VideoStream) -> int:
+    """When the first frame is shown, which is not always what the container names as its start (edit lists)."""
+    packets = (packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard)
+    return min((tick for tick in islice(packets, _MOST_REORDERED) if tick is not None), default=0)
 
 
 def _search_by_packets(
@@ -360,31 +373,3 @@ _DECODERS: dict[DecoderName, Decoder] = {
     "decord": _decode_decord,
     "torchcodec": _decode_torchcodec,
 }
-
-
-def frame_times(path: Path | str) -> list[float]:
-    """When each frame of a file is shown, in seconds from the first one.
-
-    Where packets are frames one to one, nothing is decoded; elsewhere everything is, since only that tells.
-
-    Raises:
-        BadVideo: the file cannot be read to its end, or has no frame that decodes.
-
-    """
-    with open_video(path) as (container, stream):
-        if is_seekable(container, stream):
-            return read_packets(container, stream, path=path).frame_seconds
-        stream.thread_type = "NONE"
-        times: list[float] = []
-        try:
-            for frame in container.decode(stream):
-                if frame.time is None:
-                    raise BadVideo(path, "has a frame without a time")
-                times.append(frame.time)
-        except av.FFmpegError as error:
-            raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
-    if not times:
-        raise BadVideo(path, "has no frame that decodes")
-    if any(later < earlier for earlier, later in pairwise(times)):
-        raise BadVideo(path, "has frames whose times do not ascend")
-    return [moment - times[0] for moment in times]

@@ -4,7 +4,6 @@ A video is read in one go. Each frame that some window has is decoded once, howe
 window leaves as soon as its last frame is there, so memory does not grow with the length of a video.
 """
 
-from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple, TypedDict
 
@@ -16,12 +15,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.cache import LocalCache
-from hico_core.data.decode import SIZE_CHANGES, frame_times, frames_at
+from hico_core.data.decode import SIZE_CHANGES, frames_at
 from hico_core.data.loader import as_it_is, outliving_a_death, worker_options
 from hico_core.data.pictures import Picture, crops_of, normalised_frame
-from hico_core.data.reading import local_file, times_of_frames
+from hico_core.data.reading import by_file, clock_of, errors_of_video, local_file, pieces_with, whole_file
 from hico_core.data.videos import Piece
-from hico_core.data.windows import Grid, Views, frame_period, plan_windows
+from hico_core.data.windows import Grid, Views, plan_windows
 from hico_core.errors import BadVideo
 
 # A video with fewer frames than one in so many seconds has a hole that would be seen as thousands of equal windows.
@@ -80,20 +79,19 @@ def parts_of_video(
         BadVideo: it cannot be decoded, or its pictures change their size.
 
     """
-    # Of a file of which nothing is known, the rate counts as variable, so that its times are read.
-    unknown = Piece(video.path, start_seconds=0.0, num_frames=0, fps=0.0, variable_fps=True)
-    pieces = video.pieces or [unknown]
-    constant_fps = None if pieces[0].variable_fps else pieces[0].fps
-    seconds = _seconds_of(pieces, cache=cache)
-    period = frame_period(seconds)
-    facts = Facts(len(seconds), 1 / period, seconds[-1] + period)
+    if video.pieces:
+        pieces, clock = video.pieces, clock_of(video.pieces, cache=cache)
+    else:
+        piece, clock = whole_file(video.path, cache=cache)
+        pieces = [piece]
+    facts = Facts(clock.num_frames, clock.fps, clock.duration_seconds)
     if facts.duration_seconds > _MOST_SECONDS_A_FRAME * facts.num_frames:
         raise BadVideo(
             str(video.path),
             f"has {facts.num_frames} frames in {facts.duration_seconds:.0f} s: nearly all of it is one frame that "
             "stands still; cut it, or encode it anew",
         )
-    windows = plan_windows(seconds, layout, constant_fps=constant_fps)
+    windows = plan_windows(clock, layout)
     num_rows = len(windows) * picture.num_crops
     held: dict[int, list[np.ndarray]] = {}  # by number of the frame: those that a window to come may have
     frames = _frames_of(pieces, np.unique(windows).tolist(), cache=cache)
@@ -122,51 +120,23 @@ def _stacked(frames: list[list[np.ndarray]]) -> list[np.ndarray]:
     return [np.stack([crops[place] for crops in frames]) for place in range(len(frames[0]))]
 
 
-def _seconds_of(pieces: Sequence[Piece], *, cache: LocalCache) -> list[float]:
-    """When each frame of the pieces is shown, from the first one.
-
-    Where the index says that the rate is constant, nothing is read for it.
-    """
-    if not pieces[0].variable_fps:
-        return [piece.start_seconds + frame / piece.fps for piece in pieces for frame in range(piece.num_frames)]
-    if pieces[0].num_frames == 0:
-        with local_file(pieces[0].path, cache=cache) as path:
-            return frame_times(path)
-    times: list[float] = []
-    for pieces_of_file in _by_file(pieces):
-        with local_file(pieces_of_file[0].path, cache=cache, size_bytes=pieces_of_file[0].size_bytes) as path:
-            times += times_of_frames([piece._replace(path=path) for piece in pieces_of_file])
-    return times
-
-
-def _by_file(pieces: Sequence[Piece]) -> list[list[Piece]]:
-    """Pieces that lie in one file together: a video that was indexed in place has many."""
-    grouped: dict[str, list[Piece]] = {}
-    for piece in pieces:
-        grouped.setdefault(str(piece.path), []).append(piece)
-    return list(grouped.values())
-
-
 def _frames_of(
     pieces: Sequence[Piece], numbers: Sequence[int], *, cache: LocalCache
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """Decode frames that are counted through all pieces, with their numbers; ascending, file by file.
+    """Decode frames of a video, with their numbers; ascending, file by file.
 
     Raises:
         BadVideo: a file cannot be fetched or decoded, or lacks a frame.
 
     """
-    passed = 0
     constant_fps = None if pieces[0].variable_fps else pieces[0].fps
-    for pieces_of_file in _by_file(pieces):
-        first = pieces_of_file[0]
-        count = sum(piece.num_frames for piece in pieces_of_file) or numbers[-1] + 1
-        inside = numbers[bisect_left(numbers, passed) : bisect_left(numbers, passed + count)]
-        if inside:
-            in_file = [number - passed + first.first_frame for number in inside]
-            with local_file(first.path, cache=cache, size_bytes=first.size_bytes) as path:
-                yield from zip(inside, frames_at(path, in_file, constant_fps=constant_fps), strict=True)
-        passed += count
+    for of_file in by_file(pieces):
+        file = of_file[0]
+        in_file = [number for _, inside in pieces_with(of_file, numbers) for number in inside]
+        if in_file:
+            with local_file(file.path, cache=cache, size_bytes=file.size_bytes) as path:
+                for number, frame in zip(in_file, frames_at(path, in_file, constant_fps=constant_fps), strict=True):
+                    yield number - file.first_frame + file.first_number, frame
 
 
 class _ReadingOptions(TypedDict):
@@ -196,7 +166,8 @@ class _Lanes(IterableDataset[Part]):
         own = self._videos if worker is None else self._videos[worker.id :: worker.num_workers]
         for number, video in own:
             try:
-                yield from parts_of_video(number, video, self._layout, self._picture, **self._options)
+                with errors_of_video(video.path):
+                    yield from parts_of_video(number, video, self._layout, self._picture, **self._options)
             except BadVideo as bad:
                 yield Part(number, 0, 0, None, None, str(bad))
 

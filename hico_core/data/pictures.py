@@ -1,6 +1,5 @@
 """What an encoder sees of a frame when nothing is random: how large, which part, and how it is normalised."""
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ from hico_core.data.augment import central_crops, cut, scale
 from hico_core.data.decode import rgb
 from hico_core.data.reading import read_clip
 from hico_core.data.sampling import clip_span_seconds
-from hico_core.data.videos import Piece
+from hico_core.data.videos import IndexedVideos
 
 # An encoder that was trained on crops of 112 looks at the middle 112 of 128, as is usual since AlexNet.
 _CROP_PART = 0.875
@@ -58,12 +57,13 @@ def crops_of(frame: VideoFrame, picture: Picture) -> list[np.ndarray]:
 
 
 def clip_around(
-    pieces: Sequence[Piece], seconds: float, *, data: DataConfig, picture: Picture, cache: LocalCache
+    videos: IndexedVideos, video: int, seconds: float, *, data: DataConfig, picture: Picture, cache: LocalCache
 ) -> Tensor:
     """The clip around a moment of a video, as long as in training, its middle cut out: (T, side, side, 3) uint8.
 
     Args:
-        pieces: of the video.
+        videos: of an index.
+        video: its position there.
         seconds: the moment.
         data: how long a clip is, and how it is read.
         picture: what an encoder sees of its frames.
@@ -74,9 +74,10 @@ def clip_around(
 
     """
     half = clip_span_seconds(num_frames=data.num_frames, frame_stride=data.frame_stride, target_fps=data.target_fps) / 2
+    window = (seconds - half, seconds + half)
     frames = read_clip(
-        pieces,
-        (seconds - half, seconds + half),
+        videos.pieces(video, window),
+        window,
         num_frames=data.num_frames,
         decoder=data.decoder,
         cache=cache,

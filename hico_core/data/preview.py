@@ -90,7 +90,7 @@ def _rows(
         zip(sample.crops, sample.draws, sample.windows, strict=True), start=1
     ):
         frames = read_clip(
-            videos.pieces(video),
+            videos.pieces(video, window),
             window,
             num_frames=data.num_frames,
             decoder=data.decoder,

@@ -1,5 +1,7 @@
 """Frames of a video across the files that hold them."""
 
+import logging
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -12,65 +14,96 @@ from torch import Tensor
 from hico_core.config import DataConfig
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.probe import probe
+from hico_core.corpus.probe import frame_rate, frame_times, short_reason
+from hico_core.data.clock import Clock, clock_of_times
 from hico_core.data.decode import DecoderName, decode_frames
-from hico_core.data.sampling import frame_indices, frames_shown_at
 from hico_core.data.videos import Piece
 from hico_core.errors import BadVideo, HicoError, NoRoom
 
-
-def pieces_of_window(pieces: Sequence[Piece], window: tuple[float, float]) -> list[Piece]:
-    """The files that hold the frames shown in [start, end); at a hole, the file before it.
-
-    pieces |0    |5    |10   ,  window 4 .. 6  ->  |0    |5
-    """
-    start, end = window
-    first = max((i for i, piece in enumerate(pieces) if piece.start_seconds <= start), default=0)
-    return [pieces[first], *(piece for piece in pieces[first + 1 :] if piece.start_seconds < end)]
+logger = logging.getLogger(__name__)
 
 
-def frames_of_window(pieces: Sequence[Piece], window: tuple[float, float], *, num_frames: int) -> list[int]:
-    """Which frames make a clip of the window, counted through the given pieces from the first one's first frame.
+def clock_of(pieces: Sequence[Piece], *, cache: LocalCache) -> Clock:
+    """When the frames of consecutive pieces of a video are shown.
 
-    With a constant frame rate, by the authors' arithmetic. Otherwise, from the files' timestamps, the frames
-    that are shown at equally spaced moments of the window.
-
-    Args:
-        pieces: from `pieces_of_window`, with local files.
-        window: in seconds of the video.
-        num_frames: how many frames make the clip.
+    Where the index says that the rate is constant, nothing is read for it.
 
     Raises:
-        BadVideo: a file's timestamps cannot be read.
+        BadVideo: a file's times cannot be read, or are not those of the index.
 
     """
-    start, end = window
-    origin = pieces[0].start_seconds
-    if not pieces[0].variable_fps:
-        return frame_indices(
-            start_seconds=max(start - origin, 0.0),
-            end_seconds=end - origin,
-            fps=pieces[0].fps,
-            total_frames=sum(piece.num_frames for piece in pieces),
-            num_frames=num_frames,
-        )
-    return frames_shown_at(times_of_frames(pieces), np.linspace(start, end, num_frames).tolist())
+    first, last = pieces[0], pieces[-1]
+    num_frames = last.first_number + last.num_frames
+    if not first.variable_fps:
+        return Clock(fps=first.fps, num_frames=num_frames, period_seconds=1 / first.fps)
+    stamps = [moment for of_file in by_file(pieces) for moment in _times_of(of_file, cache=cache)]
+    period = frame_rate(stamps).period_seconds
+    return Clock(
+        fps=first.fps,
+        num_frames=num_frames,
+        period_seconds=period,
+        stamps=np.array(stamps),
+        first=first.first_number,
+    )
 
 
-def times_of_frames(pieces: Sequence[Piece]) -> list[float]:
-    """When each frame of the pieces, with local files, is shown: seconds of the video, from the files' timestamps.
+def _times_of(pieces: Sequence[Piece], *, cache: LocalCache) -> list[float]:
+    """When each frame of the pieces, which lie in one file, is shown: seconds of the video.
 
     Raises:
-        BadVideo: a file's timestamps cannot be read.
+        BadVideo: the file's times cannot be read, or it has other frames than the index says.
 
     """
+    file = pieces[0]
+    with local_file(file.path, cache=cache, size_bytes=file.size_bytes) as path:
+        in_file = frame_times(path)
     shown: list[float] = []
-    # Of a video that was indexed in place, all pieces lie in one file.
-    seconds_of = {path: probe(str(path)).frame_seconds for path in dict.fromkeys(piece.path for piece in pieces)}
     for piece in pieces:
-        seconds = seconds_of[piece.path][piece.first_frame : piece.first_frame + piece.num_frames]
+        seconds = in_file[piece.first_frame : piece.first_frame + piece.num_frames]
+        if len(seconds) < piece.num_frames:
+            indexed = piece.first_frame + piece.num_frames
+            raise BadVideo(str(file.path), f"has {len(in_file)} frames and the index says {indexed}; index it again")
         shown += [piece.start_seconds + moment - seconds[0] for moment in seconds]
     return shown
+
+
+def whole_file(path: Location, *, cache: LocalCache) -> tuple[Piece, Clock]:
+    """A file of which nothing is known yet, as the one piece of its video.
+
+    Raises:
+        BadVideo: it cannot be fetched, or its times cannot be read.
+
+    """
+    with local_file(path, cache=cache) as local:
+        clock = clock_of_times(frame_times(local))
+    variable = clock.stamps is not None
+    piece = Piece(path, start_seconds=0.0, num_frames=clock.num_frames, fps=clock.fps, variable_fps=variable)
+    return piece, clock
+
+
+def by_file(pieces: Sequence[Piece]) -> list[list[Piece]]:
+    """Pieces that lie in one file together: a video that was indexed in place has many."""
+    grouped: dict[str, list[Piece]] = {}
+    for piece in pieces:
+        grouped.setdefault(str(piece.path), []).append(piece)
+    return list(grouped.values())
+
+
+def pieces_with(pieces: Sequence[Piece], numbers: Sequence[int]) -> list[tuple[Piece, list[int]]]:
+    """The pieces that hold frames of a video, and the numbers of these in their files.
+
+    Args:
+        pieces: of the video, in order.
+        numbers: of frames in the video, ascending.
+
+    """
+    found = []
+    for piece in pieces:
+        first = piece.first_number
+        inside = numbers[bisect_left(numbers, first) : bisect_left(numbers, first + piece.num_frames)]
+        if inside:
+            found.append((piece, [number - first + piece.first_frame for number in inside]))
+    return found
 
 
 class KeptFrames:
@@ -116,7 +149,7 @@ def read_clip(
     """Decode the frames of a window, across the borders of files: (num_frames, H, W, 3) uint8.
 
     Args:
-        pieces: of the whole video.
+        pieces: of the video, at least those that `IndexedVideos.pieces` names for the window.
         window: in seconds of the video.
         num_frames: how many frames make the clip.
         decoder: see `decode_frames`.
@@ -128,9 +161,8 @@ def read_clip(
         BadVideo: a file cannot be fetched or decoded.
 
     """
-    with local_pieces(pieces_of_window(pieces, window), cache=cache) as local:
-        frames = frames_of_window(local, window, num_frames=num_frames)
-        return decode_pieces(local, frames, decoder=decoder, short_side=short_side, kept=kept)
+    frames = clock_of(pieces, cache=cache).of_window(window, num_frames=num_frames)
+    return decode_pieces(pieces, frames, decoder=decoder, cache=cache, short_side=short_side, kept=kept)
 
 
 def decode_pieces(
@@ -138,57 +170,55 @@ def decode_pieces(
     frames: Sequence[int],
     *,
     decoder: DecoderName,
+    cache: LocalCache,
     short_side: int | None = None,
     kept: KeptFrames | None = None,
 ) -> Tensor:
-    """Decode frames that are counted through the given pieces: (len(frames), H, W, 3) uint8.
+    """Decode frames of a video: (len(frames), H, W, 3) uint8.
 
     Args:
-        pieces: of one video, with local files, without a hole between them.
-        frames: their numbers from the first piece's first frame, ascending.
+        pieces: those that hold the frames, and others.
+        frames: their numbers in the video, ascending; they may repeat.
         decoder: see `decode_frames`.
+        cache: for files in buckets.
         short_side: larger pictures are scaled down to it.
         kept: frames that need not be decoded again.
 
     Raises:
-        BadVideo: a file cannot be decoded.
+        BadVideo: a file cannot be fetched or decoded.
 
     """
     side = short_side if short_side is not None and pieces[0].short_side > short_side else None
     # A constant rate tells which frame a timestamp is, so that no packets need be counted.
     fps = None if pieces[0].variable_fps else pieces[0].fps
-    decode = partial(decode_frames, decoder=decoder, short_side=side, constant_fps=fps)
-    of_piece: list[tuple[Piece, list[int]]] = []
-    passed = 0
-    for piece in pieces:
-        inside = [frame for frame in frames if passed <= frame < passed + piece.num_frames]
-        if inside:
-            of_piece.append((piece, [frame - passed + piece.first_frame for frame in inside]))
-        passed += piece.num_frames
+
+    def decode(piece: Piece, numbers: Sequence[int]) -> Tensor:
+        with local_file(piece.path, cache=cache, size_bytes=piece.size_bytes) as path:
+            return decode_frames(path, numbers, decoder=decoder, short_side=side, constant_fps=fps)
+
+    found = pieces_with(pieces, frames)
     if kept is not None:
-        return torch.cat(
-            [kept.take(piece, numbers, side, partial(decode, str(piece.path))) for piece, numbers in of_piece]
-        )
+        return torch.cat([kept.take(piece, numbers, side, partial(decode, piece)) for piece, numbers in found])
     # Frames of one file are decoded in one go, whether it is a clip or a whole video.
-    of_file: dict[Location, list[int]] = {}
-    for piece, numbers in of_piece:
-        of_file.setdefault(piece.path, []).extend(numbers)
-    return torch.cat([decode(str(path), numbers) for path, numbers in of_file.items()])
+    of_file: dict[Location, tuple[Piece, list[int]]] = {}
+    for piece, numbers in found:
+        of_file.setdefault(piece.path, (piece, []))[1].extend(numbers)
+    return torch.cat([decode(piece, numbers) for piece, numbers in of_file.values()])
 
 
 @contextmanager
-def local_pieces(pieces: Sequence[Piece], *, cache: LocalCache) -> Iterator[list[Piece]]:
-    """The pieces with their files on this machine.
+def errors_of_video(video: "Location | str") -> Iterator[None]:
+    """What a decoder or a calculation stumbles over inside is the video's fault, and no reason to end a run.
 
     Raises:
-        BadVideo: a file cannot be fetched.
+        BadVideo: in place of such an error.
 
     """
-    with ExitStack() as stack:
-        yield [
-            piece._replace(path=stack.enter_context(local_file(piece.path, cache=cache, size_bytes=piece.size_bytes)))
-            for piece in pieces
-        ]
+    try:
+        yield
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        logger.debug("%s", video, exc_info=True)
+        raise BadVideo(str(video), f"cannot be read ({type(error).__name__}: {short_reason(error)})") from error
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 Times are in seconds from the video's first frame, frames are counted in presentation order from 0.
 """
 
-import bisect
 import random
 from collections.abc import Sequence
 
@@ -78,11 +77,15 @@ def frame_indices(
     """Frames of a clip that covers [start, end] of a video with a constant frame rate.
 
     Start and end are first truncated to frames. The step includes the end frame, so 16 frames of a window of
-    64 lie 64/15 apart, not 4: that is what the authors' published models were trained on.
+    64 lie 64/15 apart, not 4: that is what the authors' published models were trained on. In a window shorter than a
+    frame (time lapses), for which their arithmetic has no answer, the frames are those that are shown then.
     """
+    if 0 <= (end_seconds - start_seconds) * fps < 1:
+        moments = np.linspace(start_seconds, end_seconds, num_frames)
+        return [min(int(moment * fps), total_frames - 1) for moment in moments]
     first = int(start_seconds * fps)
     end = min(int(end_seconds * fps), total_frames)
-    return _spread(first, end, num_frames, min(end, total_frames) - 1)
+    return _spread(first, end, num_frames, end - 1)
 
 
 def view_indices(
@@ -113,14 +116,6 @@ def random_view_indices(
     clip_frames = num_frames * stride * fps / target_fps
     start = rng.uniform(0, max(total_frames - clip_frames, 0))
     return _spread(start, start + clip_frames - 1, num_frames, total_frames - 1)
-
-
-def frames_shown_at(frame_seconds: Sequence[float], moments: Sequence[float]) -> list[int]:
-    """The frame that a player shows at each moment: the last one whose time has come.
-
-    frame_seconds 0.0 0.1 2.0, moments 0.05 1.0 2.5  ->  0 1 2
-    """
-    return [max(bisect.bisect_right(frame_seconds, moment) - 1, 0) for moment in moments]
 
 
 def video_order(*, num_videos: int, epoch: int, num_epochs: int, seed: int) -> list[int]:

@@ -18,7 +18,8 @@ class Piece(NamedTuple):
     num_frames: int
     fps: float
     variable_fps: bool
-    first_frame: int = 0  # its number in the file; not 0 where the file is a whole video
+    first_number: int = 0  # number of its first frame in the video
+    first_frame: int = 0  # the same in the file; not 0 where the file is a whole video
     size_bytes: int | None = None  # of the file
     short_side: int = 0  # pixels
 
@@ -28,6 +29,10 @@ COLUMNS = [
     *("video_id", "clip_index", "subset", "path", "first_frame", "start_seconds", "end_seconds"),
     *("num_frames", "fps", "variable_fps", "width", "height", "size_bytes", "source", "label"),
 ]
+
+
+# How far a clip may begin from where its number says, in frames, for its frames to be found by counting.
+_MISPLACED_FRAMES = 0.5
 
 
 class IndexIdentity(NamedTuple):
@@ -74,6 +79,10 @@ class IndexedVideos:
                 "size_bytes",
             )
         }
+        self._columns["first_number"] = numbers = _counted_from(first_rows, self._columns["num_frames"])
+        # Where clips are missing, or the rate is only about right, counting does not find frames: their times do.
+        misplaced = np.abs(self._columns["start_seconds"] * self._columns["fps"] - numbers) > _MISPLACED_FRAMES
+        self._columns["variable_fps"] = self._columns["variable_fps"] | _spread_over_videos(misplaced, first_rows)
         durations = rows["end_seconds"].to_numpy()[last_rows]
         long_enough = durations >= shortest_seconds
         self._first = first_rows[long_enough]
@@ -121,16 +130,18 @@ class IndexedVideos:
 
         Args:
             video: its position.
-            window: only those that hold the frames shown in [start, end); at a hole, the one before it. That takes the
-                same time however long the video is.
+            window: only those that hold the frames shown from start to end, in seconds; at a hole, the one before it.
+                That takes the same time however long the video is.
 
         """
         columns = self._columns
         first, last = int(self._first[video]), int(self._last[video])
         if window is not None:
             starts = columns["start_seconds"][first : last + 1]
-            begin = max(int(np.searchsorted(starts, window[0], side="right")) - 1, 0)
-            end = max(int(np.searchsorted(starts, window[1], side="left")), begin + 1)
+            # A container's rounding of a time may put a border on the other side of the window's.
+            margin = 1 / float(columns["fps"][first])
+            begin = max(int(np.searchsorted(starts, window[0] - margin, side="right")) - 1, 0)
+            end = max(int(np.searchsorted(starts, window[1] + margin, side="right")), begin + 1)
             first, last = first + begin, first + end - 1
         return [
             Piece(
@@ -139,9 +150,25 @@ class IndexedVideos:
                 num_frames=int(columns["num_frames"][row]),
                 fps=float(columns["fps"][row]),
                 variable_fps=bool(columns["variable_fps"][row]),
+                first_number=int(columns["first_number"][row]),
                 first_frame=int(columns["first_frame"][row]),
                 size_bytes=int(columns["size_bytes"][row]),
                 short_side=int(min(columns["width"][row], columns["height"][row])),
             )
             for row in range(first, last + 1)
         ]
+
+
+def _counted_from(first_rows: np.ndarray, num_frames: np.ndarray) -> np.ndarray:
+    """For each row, how many frames its video has in the rows before it: (R,) int64."""
+    before = np.concatenate([[0], np.cumsum(num_frames[:-1], dtype=np.int64)])[: len(num_frames)]
+    rows_of_video = np.diff(np.append(first_rows, len(num_frames)))
+    return before - np.repeat(before[first_rows], rows_of_video)
+
+
+def _spread_over_videos(of_row: np.ndarray, first_rows: np.ndarray) -> np.ndarray:
+    """For each row, whether something holds for any row of its video: (R,) bool."""
+    if not len(of_row):
+        return of_row
+    rows_of_video = np.diff(np.append(first_rows, len(of_row)))
+    return np.repeat(np.logical_or.reduceat(of_row, first_rows), rows_of_video)

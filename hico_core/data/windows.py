@@ -1,18 +1,14 @@
 """Which frames of a video an encoder looks at: windows on a grid of real time, or views spread over the video.
 
-Pure functions of the times at which frames are shown, so they can be asked before anything is decoded.
+Pure functions of a video's clock, so they can be asked before anything is decoded.
 """
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from hico_core.data.sampling import frames_shown_at, view_indices
-
-# Rounding of a timestamp must not hold a frame back by a whole step of the grid.
-_ROUNDING_SECONDS = 1e-6
-
+from hico_core.data.clock import Clock, num_grid_points
+from hico_core.data.sampling import view_indices
 
 Align = Literal["start", "center"]
 Tail = Literal["pad", "drop", "shift"]
@@ -56,23 +52,9 @@ class Views(NamedTuple):
     target_fps: float
 
 
-def plan_windows(seconds: Sequence[float], layout: Grid | Views, *, constant_fps: float | None) -> np.ndarray:
-    """Numbers of the frames of each window: (W, T) int64. Neither first nor last frames go back from row to row.
-
-    Args:
-        seconds: when each frame is shown, from the first one; ascending.
-        layout: where the windows lie.
-        constant_fps: the rate, of a video where it is constant.
-
-    """
-    if isinstance(layout, Grid):
-        return _windows_on_grid(seconds, layout)
-    return _spread_views(seconds, layout, constant_fps=constant_fps)
-
-
-def frame_period(seconds: Sequence[float]) -> float:
-    """Seconds that the usual frame is shown; one frame alone counts as a second."""
-    return seconds[-1] / (len(seconds) - 1) if len(seconds) > 1 else 1.0
+def plan_windows(clock: Clock, layout: Grid | Views) -> np.ndarray:
+    """Numbers of the frames of each window: (W, T) int64. Neither first nor last frames go back from row to row."""
+    return _windows_on_grid(clock, layout) if isinstance(layout, Grid) else _spread_views(clock, layout)
 
 
 def window_starts(num_points: int, grid: Grid) -> np.ndarray:
@@ -100,45 +82,20 @@ def window_times(grid: Grid, *, duration_seconds: float, source_fps: float) -> n
     return np.stack([starts, starts + grid.window], axis=1) / rate
 
 
-def num_grid_points(duration_seconds: float, *, fps: float) -> int:
-    """Points k / fps that lie before the end; one that lies on it by rounding is no longer shown."""
-    return max(int(np.ceil((duration_seconds - _ROUNDING_SECONDS) * fps)), 1)
-
-
-def shown_on_grid(seconds: Sequence[float], *, fps: float) -> np.ndarray:
-    """For each point k / fps of the grid, the number of the frame that a player would show then: (P,) int64.
-
-    The last frame is shown for as long as the usual one.
-
-    frames at 0.0 0.4 2.0, 1 fps  ->  0 (at 0 s), 1 (at 1 s), 2 (at 2 s)
-    """
-    end = seconds[-1] + frame_period(seconds)
-    points = np.arange(num_grid_points(end, fps=fps), dtype=np.float64) / fps
-    shown = np.searchsorted(np.asarray(seconds), points + _ROUNDING_SECONDS, side="right") - 1
-    return np.maximum(shown, 0)
-
-
-def shown_at(seconds: Sequence[float], moment: float) -> int:
-    """The number of the frame that a player would show at a moment; before the first one and after the last, those."""
-    return max(int(np.searchsorted(np.asarray(seconds), moment + _ROUNDING_SECONDS, side="right")) - 1, 0)
-
-
-def _windows_on_grid(seconds: Sequence[float], grid: Grid) -> np.ndarray:
+def _windows_on_grid(clock: Clock, grid: Grid) -> np.ndarray:
     """Points before the first frame and after the last show that frame."""
-    shown = shown_on_grid(seconds, fps=grid.rate(1 / frame_period(seconds)))
+    shown = clock.on_grid(fps=grid.rate(clock.fps))
     points = window_starts(len(shown), grid)[:, None] + np.arange(grid.window)[None, :]
     windows: np.ndarray = shown[points.clip(0, len(shown) - 1)]
     return windows
 
 
-def _spread_views(seconds: Sequence[float], views: Views, *, constant_fps: float | None) -> np.ndarray:
-    """The authors' arithmetic counts frames at the average rate; where it varies, those that are shown then."""
-    total = len(seconds)
-    fps = constant_fps or 1 / frame_period(seconds)
+def _spread_views(clock: Clock, views: Views) -> np.ndarray:
+    """The authors' arithmetic counts frames at the average rate."""
     rows = [
         view_indices(
-            total_frames=total,
-            fps=fps,
+            total_frames=clock.num_frames,
+            fps=clock.fps,
             view=view,
             num_views=views.num_views,
             num_frames=views.num_frames,
@@ -147,6 +104,4 @@ def _spread_views(seconds: Sequence[float], views: Views, *, constant_fps: float
         )
         for view in range(views.num_views)
     ]
-    if constant_fps is None:
-        rows = [frames_shown_at(seconds, [number / fps for number in row]) for row in rows]
-    return np.array(rows, dtype=np.int64)
+    return np.array([clock.numbered(row) for row in rows], dtype=np.int64)

@@ -55,7 +55,8 @@ def read_segments(
             raise HicoError(f"{root}: its index has no video {label.video}; split the corpus and index it again")
         clips.append(
             clip_around(
-                videos.pieces(place[label.video]),
+                videos,
+                place[label.video],
                 (label.start + label.end) / 2,
                 data=data,
                 picture=picture,

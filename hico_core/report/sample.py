@@ -106,7 +106,7 @@ def look_through(encoder: Path, root: Path, data: DataConfig) -> Look:
         try:
             for part in range(_CLIPS_OF_EACH):
                 seconds = videos.duration_seconds(number) * (part + 0.5) / _CLIPS_OF_EACH
-                clip = clip_around(videos.pieces(number), seconds, data=data, picture=picture, cache=cache)
+                clip = clip_around(videos, number, seconds, data=data, picture=picture, cache=cache)
                 frame = Image.fromarray(clip[len(clip) // 2].numpy())
                 moments.append(
                     Moment(videos.video_id(number), seconds, _class_name(videos.label(number), names), frame)

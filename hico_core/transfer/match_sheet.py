@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw
 
 from hico_core.corpus.addresses import locate
 from hico_core.corpus.files import write_text, written_beside
-from hico_core.data.decode import decode_frames, frame_times
-from hico_core.data.windows import shown_at
+from hico_core.corpus.probe import frame_times
+from hico_core.data.clock import clock_of_times
+from hico_core.data.decode import decode_frames
 from hico_core.errors import BadVideo
 from hico_core.transfer.retrieval import Match
 
@@ -62,10 +63,10 @@ def _frames(source: Path | str, start: float, end: float) -> list[Image.Image]:
     try:
         if not isinstance(place, Path):
             raise BadVideo(str(source), "is in a bucket")
-        times = frame_times(place)
+        clock = clock_of_times(frame_times(place))
         moments = [start + (end - start) * (number + 0.5) / _FRAMES for number in range(_FRAMES)]
-        numbers = [shown_at(times, moment) for moment in moments]
-        return [Image.fromarray(frame.numpy()) for frame in decode_frames(place, numbers, short_side=_SIDE)]
+        frames = decode_frames(place, clock.shown_at(moments).tolist(), short_side=_SIDE)
+        return [Image.fromarray(frame.numpy()) for frame in frames]
     except BadVideo:
         return [Image.new("RGB", (_SIDE, _SIDE), _GREY)] * _FRAMES
 

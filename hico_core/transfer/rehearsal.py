@@ -12,10 +12,11 @@ from torch import Tensor
 
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.probe import header_facts
+from hico_core.data.clock import num_grid_points
 from hico_core.data.lanes import parts_of_video
 from hico_core.data.loader import num_workers
 from hico_core.data.pictures import normalised
-from hico_core.data.windows import num_grid_points, window_starts
+from hico_core.data.windows import window_starts
 from hico_core.errors import BadVideo, HicoError
 from hico_core.training.encoder import WindowEncoder
 from hico_core.transfer.extraction import Files

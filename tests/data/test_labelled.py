@@ -15,7 +15,8 @@ from hico_core.corpus.records import UntrimmedOptions
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.data.dataset import ClipRequest
 from hico_core.data.decode import decode_frames
-from hico_core.data.labelled import RandomViews, count_and_rate, read_numbered
+from hico_core.data.labelled import RandomViews
+from hico_core.data.reading import clock_of, decode_pieces
 from hico_core.data.sampling import random_view_indices
 from hico_core.data.videos import IndexedVideos
 
@@ -59,16 +60,18 @@ def test_frames_by_number(videos: IndexedVideos, frames: list[int]) -> None:
     """However the index cuts a video into pieces, they are the file's frames."""
     pieces = videos.pieces(number(videos, "steady"))
     assert len(pieces) == 3
-    read = read_numbered(pieces, frames, data=DATA, cache=CACHE)
+    read = decode_pieces(pieces, frames, decoder="auto", cache=CACHE)
     assert torch.equal(read, decode_frames(str(pieces[0].path), frames))
 
 
 def test_a_variable_rate_shows_what_a_player_would(videos: IndexedVideos) -> None:
     """Frames 90 to 150 are missing: the one before them stays."""
     pieces = videos.pieces(number(videos, "uneven"))
-    total, fps = count_and_rate(pieces)
+    clock = clock_of(pieces, cache=CACHE)
+    total, fps = clock.num_frames, clock.fps
     moments = [1.0, 4.0, 6.0]
-    read = read_numbered(pieces, [round(moment * fps) for moment in moments], data=DATA, cache=CACHE)
+    frames = clock.numbered([round(moment * fps) for moment in moments])
+    read = decode_pieces(pieces, frames, decoder="auto", cache=CACHE)
     shown = [painted_number(picture.numpy()) for picture in read]
     assert total == 179
     for moment, frame in zip(moments, shown, strict=True):

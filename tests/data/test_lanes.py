@@ -11,12 +11,13 @@ from made_videos import numbered_video, painted_number, run_ffmpeg, video_with_h
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index_table
-from hico_core.corpus.probe import VideoInfo, probe
+from hico_core.corpus.probe import frame_times
 from hico_core.corpus.records import SplitOptions, UntrimmedOptions
 from hico_core.corpus.split import split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.data import lanes, reading
-from hico_core.data.decode import decode_frames, frame_times
+from hico_core.data.clock import clock_of_times
+from hico_core.data.decode import decode_frames
 from hico_core.data.lanes import Part, WholeVideo, parts_of_video, read_parts
 from hico_core.data.pictures import Picture, crops_of
 from hico_core.data.videos import IndexedVideos
@@ -55,7 +56,7 @@ LAYOUTS = [Grid(15.0, 16, 16), Grid(30.0, 8, 3), Grid(4.0, 8, 20), Views(1, 8, 4
 def test_windows_are_those_that_were_planned(folder: Path, name: str, layout: Grid | Views) -> None:
     """The slow twin decodes each window by itself."""
     path = folder / name
-    windows = plan_windows(frame_times(path), layout, constant_fps=None)
+    windows = plan_windows(clock_of_times(frame_times(path)), layout)
     clips = read(WholeVideo(path, []), layout)
     assert len(clips) == len(windows)
     for clip, window in zip(clips, windows.tolist(), strict=True):
@@ -104,11 +105,11 @@ def test_a_long_video_of_variable_rate_is_looked_at_once(
     assert len(videos.pieces(number)) > 1
     asked: list[str] = []
 
-    def counting(path: str) -> VideoInfo:
-        asked.append(path)
-        return probe(path)
+    def counting(path: Path | str) -> list[float]:
+        asked.append(str(path))
+        return frame_times(path)
 
-    monkeypatch.setattr(reading, "probe", counting)
+    monkeypatch.setattr(reading, "frame_times", counting)
     read(WholeVideo(folder / "uneven.mp4", videos.pieces(number)), Views(10, 8, 4, 30.0))
     assert asked == [str(folder / "uneven.mp4")]
 
@@ -142,7 +143,7 @@ def test_three_crops_follow_each_other(tmp_path: Path) -> None:
     numbered_video(tmp_path / "a.mp4", seconds=3, size="200x100")
     picture = Picture(None, 0.5, 3, 112, 0.45, 0.225)
     clips = read(WholeVideo(tmp_path / "a.mp4", []), Views(2, 8, 4, 30.0), picture)
-    windows = plan_windows(frame_times(tmp_path / "a.mp4"), Views(2, 8, 4, 30.0), constant_fps=None).tolist()
+    windows = plan_windows(clock_of_times(frame_times(tmp_path / "a.mp4")), Views(2, 8, 4, 30.0)).tolist()
     whole = [decode_frames(tmp_path / "a.mp4", window) for window in windows]
     assert len(clips) == 6
     for row, clip in enumerate(clips):

@@ -14,7 +14,6 @@ from hico_core.data.sampling import (
     clip_span_seconds,
     clip_windows,
     frame_indices,
-    frames_shown_at,
     item_seed,
     random_view_indices,
     video_order,
@@ -137,15 +136,20 @@ def test_random_view_indices(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "moments", "expected"),
+    ("fps", "window", "expected"),
     [
-        ([0.0, 0.1, 2.0], [0.05, 1.0, 2.5], [0, 1, 2]),  # in a hole, the frame before it stays
-        ([0.0, 0.1], [0.1], [1]),  # a frame is shown from its own time on
-        ([5.0, 6.0], [4.0], [0]),  # before the first, the first
+        (0.1, (12.0, 14.1), [1] * 4),  # one frame is shown all the time
+        (0.1, (0.0, 2.1), [0] * 4),
+        (0.1, (9.0, 12.0), [0, 1, 1, 1]),  # the second one comes at 10 s
+        (0.4, (1.0, 3.1), [0, 0, 0, 1]),
+        (0.1, (57.9, 60.0), [5] * 4),  # the last one stays to the end
     ],
 )
-def test_frames_shown_at(times: list[float], moments: list[float], expected: list[int]) -> None:
-    assert frames_shown_at(times, moments) == expected
+def test_a_window_shorter_than_a_frame_has_those_shown_then(
+    fps: float, window: tuple[float, float], expected: list[int]
+) -> None:
+    start, end = window
+    assert frame_indices(start_seconds=start, end_seconds=end, fps=fps, total_frames=6, num_frames=4) == expected
 
 
 FOLDS = [case for case in GOLDEN["multifold_sampler"] if case["shuffle"]]

@@ -5,8 +5,9 @@ import random
 import numpy as np
 import pytest
 
+from hico_core.data.clock import clock_of_times
 from hico_core.data.sampling import view_indices
-from hico_core.data.windows import Align, Grid, Tail, Views, plan_windows, shown_on_grid, window_starts, window_times
+from hico_core.data.windows import Align, Grid, Tail, Views, plan_windows, window_starts, window_times
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_windows_cover_the_grid(
 ) -> None:
     seconds = [k / 10 for k in range(points)]
     grid = Grid(10.0, window, stride, align, tail)
-    windows = plan_windows(seconds, grid, constant_fps=None)
+    windows = plan_windows(clock_of_times(seconds), grid)
     assert window_starts(points, grid).tolist() == starts
     times = window_times(grid, duration_seconds=points / 10, source_fps=10.0)
     assert len(windows) == len(times) == len(starts)
@@ -69,47 +70,16 @@ def test_window_centres_are_where_detection_toolkits_put_them() -> None:
 
 def test_a_grid_of_the_videos_own_rate() -> None:
     seconds = [k / 25 for k in range(40)]
-    native = plan_windows(seconds, Grid(None, 8, 8), constant_fps=25.0)
+    native = plan_windows(clock_of_times(seconds), Grid(None, 8, 8))
     assert native.tolist() == [list(range(start, start + 8)) for start in range(0, 40, 8)]
     times = window_times(Grid(None, 8, 8), duration_seconds=1.6, source_fps=25.0)
     assert times[:, 0] == pytest.approx(np.arange(5) * 8 / 25)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "fps", "shown"),
-    [
-        ([0.0, 0.4, 2.0], 1.0, [0, 1, 2]),
-        ([0.0, 0.5, 1.0, 1.5], 1.0, [0, 2]),  # every second frame
-        ([0.0, 1.0], 2.0, [0, 0, 1, 1]),  # each frame twice
-        ([0.0, 3.0], 1.0, [0, 0, 0, 1, 1, 1]),  # a hole repeats the frame before it
-        ([0.0], 2.0, [0, 0]),  # one frame lasts a second
-        ([0.0, 1 / 3 + 1e-9, 2 / 3 + 1e-9], 3.0, [0, 1, 2]),  # rounding holds no frame back
-        ([10.0, 11.0], 1.0, [0] * 11 + [1] * 11),  # the beginning is missing: its first frame is shown
-    ],
-)
-def test_grid(seconds: list[float], fps: float, shown: list[int]) -> None:
-    assert shown_on_grid(seconds, fps=fps).tolist() == shown
-
-
-def test_grid_is_what_a_player_shows() -> None:
-    """The slow twin: point by point, frame by frame."""
-    rng = random.Random(0)
-    for _ in range(200):
-        gaps = [rng.choice([0.04, 0.033, 0.5, 0.001, 2.0]) for _ in range(rng.randrange(30))]
-        seconds = [0.0, *np.cumsum(gaps).tolist()]
-        fps = rng.choice([15.0, 30.0, 7.5])
-        period = seconds[-1] / (len(seconds) - 1) if len(seconds) > 1 else 1.0
-        expected: list[int] = []
-        while len(expected) / fps < seconds[-1] + period - 1e-6:
-            moment = len(expected) / fps
-            expected.append(max(n for n, shown_from in enumerate(seconds) if shown_from <= moment + 1e-6))
-        assert shown_on_grid(seconds, fps=fps).tolist() == expected
-
-
 def test_views_of_a_constant_rate_are_the_authors() -> None:
     views = Views(5, 8, 4, 30.0)
     seconds = [k / 25 for k in range(300)]
-    rows = plan_windows(seconds, views, constant_fps=25.0)
+    rows = plan_windows(clock_of_times(seconds), views)
     for view, row in enumerate(rows.tolist()):
         assert row == view_indices(
             total_frames=300, fps=25.0, view=view, num_views=5, num_frames=8, stride=4, target_fps=30.0
@@ -119,7 +89,7 @@ def test_views_of_a_constant_rate_are_the_authors() -> None:
 def test_views_of_a_variable_rate_show_what_a_player_would() -> None:
     seconds = [k / 30 for k in range(360) if not 90 <= k < 150]  # nothing from 3 to 5 s
     fps = (len(seconds) - 1) / seconds[-1]
-    (row,) = plan_windows(seconds, Views(1, 8, 20, 30.0), constant_fps=None).tolist()
+    (row,) = plan_windows(clock_of_times(seconds), Views(1, 8, 20, 30.0)).tolist()
     counted = view_indices(
         total_frames=len(seconds), fps=fps, view=0, num_views=1, num_frames=8, stride=20, target_fps=30.0
     )
@@ -137,6 +107,6 @@ def test_views_of_a_variable_rate_show_what_a_player_would() -> None:
 def test_frames_never_go_back(layout: Grid | Views) -> None:
     """So that a video can be read once, from its beginning to its end."""
     seconds = [k / 29.97 + (k > 100) * 7 for k in range(200)]
-    windows = plan_windows(seconds, layout, constant_fps=None)
+    windows = plan_windows(clock_of_times(seconds), layout)
     assert (np.diff(windows, axis=1) >= 0).all()
     assert (np.diff(windows[:, 0]) >= 0).all() and (np.diff(windows[:, -1]) >= 0).all()

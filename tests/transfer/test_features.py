@@ -11,9 +11,11 @@ from goldens import assert_close, authors_state
 from made_videos import numbered_video
 from torch import Tensor, nn
 
-from hico_core.data.decode import decode_frames, frame_times
+from hico_core.corpus.probe import frame_times
+from hico_core.data.clock import clock_of_times
+from hico_core.data.decode import decode_frames
 from hico_core.data.pictures import Picture
-from hico_core.data.windows import Grid, shown_on_grid, window_starts
+from hico_core.data.windows import Grid, window_starts
 from hico_core.errors import BadVideo, HicoError, UsageError
 from hico_core.interop.checkpoints import load_backbone
 from hico_core.interop.weights import export_state_dict, import_state_dict
@@ -37,7 +39,7 @@ def test_features_equal_the_windows_one_by_one(tmp_path: Path) -> None:
     numbered_video(tmp_path / "a.mp4", seconds=5)
     extractor = FeatureExtractor(MeanColour(), grid=Grid(12.0, 8, 5), device=torch.device("cpu"))
     features = extractor.extract(tmp_path / "a.mp4")
-    numbers = shown_on_grid(frame_times(tmp_path / "a.mp4"), fps=12.0).tolist()
+    numbers = clock_of_times(frame_times(tmp_path / "a.mp4")).on_grid(fps=12.0).tolist()
     pictures = list(decode_frames(tmp_path / "a.mp4", numbers)[:, 7:112, 27:132].numpy())  # 105 is 0.875 of 120
     assert len(pictures) == 60
     assert features.array.shape == (len(window_starts(60, Grid(12.0, 8, 5))), 3)
@@ -84,7 +86,7 @@ def test_all_kinds_of_checkpoint_give_the_same_features(tmp_path: Path, model: H
     assert all(np.array_equal(arrays[0], other) for other in arrays[1:])
 
     backbone = load_backbone(tmp_path / "ours.pt")
-    numbers = shown_on_grid(frame_times(tmp_path / "a.mp4"), fps=15.0)[:16].tolist()
+    numbers = clock_of_times(frame_times(tmp_path / "a.mp4")).on_grid(fps=15.0)[:16].tolist()
     middle = decode_frames(tmp_path / "a.mp4", numbers, short_side=128)[:, 8:120, 29:141]
     clip = (middle.permute(3, 0, 1, 2)[None] / 255 - 0.45) / 0.225
     with torch.no_grad():

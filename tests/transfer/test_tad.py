@@ -12,7 +12,7 @@ from made_videos import numbered_video
 
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.finding import find_sources
-from hico_core.data.decode import frame_times
+from hico_core.corpus.probe import frame_times
 from hico_core.data.windows import Align, Grid, Tail
 from hico_core.errors import HicoError
 from hico_core.model.s3dg_tiny import S3DGTiny
