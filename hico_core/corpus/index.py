@@ -5,6 +5,7 @@ memory. `check_files` in check.py compares it with what lies on disk.
 """
 
 import hashlib
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,9 +23,11 @@ from hico_core import __version__
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate
 from hico_core.corpus.files import pass_point, publish
 from hico_core.corpus.index_check import fault_in
-from hico_core.corpus.records import ClipRecord, Subset, VideoRecord, read_records
+from hico_core.corpus.records import ClipRecord, Subset, VideoRecord, fault_in_record, read_records
 from hico_core.corpus.workspace import opened_workspace
 from hico_core.errors import HicoError
+
+logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = "2"
 
@@ -142,6 +145,11 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
         nonlocal num_failed
         for record in read_records(root):
             if record.failure:
+                num_failed += 1
+                continue
+            fault = fault_in_record(record)  # of an earlier version, which did not ask before it wrote
+            if fault:
+                logger.warning("%s: %s; left out until it is split or indexed again", record.source.path, fault)
                 num_failed += 1
                 continue
             subset = subset_of(record, val_fraction=val_fraction)

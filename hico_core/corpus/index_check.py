@@ -4,22 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hico_core.corpus.records import LEAST, LONGEST_SECONDS
+
 # Columns of which rows may have no value.
 _NULLABLE = frozenset({"class_name", "label", "sha256"})
-
-# Columns whose values must be at least this.
-_LEAST = {
-    "num_frames": 1,
-    "width": 1,
-    "height": 1,
-    "first_frame": 0,
-    "start_ms": 0,
-    "start_seconds": 0,
-    "size_bytes": 0,
-}
-
-# No video lasts longer, in seconds: a year.
-_LONGEST_SECONDS = 366 * 24 * 3600.0
 
 
 def fault_in(table: pa.Table) -> str | None:
@@ -28,11 +16,11 @@ def fault_in(table: pa.Table) -> str | None:
     for name in names - _NULLABLE:
         if table[name].null_count:
             return f"{name} has rows without a value"
-    for name in names & _LEAST.keys():
-        if len(table) and pc.min(table[name]).as_py() < _LEAST[name]:
-            return f"{name} has a value below {_LEAST[name]}"
+    for name in names & LEAST.keys():
+        if len(table) and pc.min(table[name]).as_py() < LEAST[name]:
+            return f"{name} has a value below {LEAST[name]}"
     for name in names & {"start_seconds", "end_seconds", "fps"}:
-        low, high = 0.0 if name != "fps" else 1e-6, _LONGEST_SECONDS
+        low, high = 0.0 if name != "fps" else 1e-6, LONGEST_SECONDS
         inside = pc.and_(pc.greater_equal(table[name], low), pc.less_equal(table[name], high))
         if not pc.all(inside, min_count=0).as_py():  # not a number is outside as well
             return f"{name} has a value that is no {'rate' if name == 'fps' else 'time'}"

@@ -31,6 +31,7 @@ from hico_core.corpus.records import (
     SourceFile,
     Verification,
     VideoRecord,
+    fault_in_record,
     read_record,
     sha256_of,
     source_file,
@@ -116,7 +117,7 @@ def decide(
     source, options = candidate
     if not before.failure:
         _require_id(before, candidate, move=rules.move)
-    if rules.force or before.options != options:
+    if rules.force or before.options != options or fault_in_record(before):  # an earlier version wrote what none reads
         return "to do"
     # A file that was only moved need not be split again; elsewhere the rows name the file itself.
     if before.source.path != str(source.path) and (options.kind != "split" or before.failure):
@@ -207,6 +208,8 @@ def take_one(
     try:
         try:
             made = make(candidate, folder)
+            filled = _filled(record, made, rules)
+            _require_readable(filled)
             _require_free_names(root, candidate, made, before, force=rules.force)
         except BadVideo as bad:
             failure = Failure(stage=bad.stage, error=bad.reason, stderr_tail=bad.stderr_tail)
@@ -217,7 +220,7 @@ def take_one(
             record = record.model_copy(update={"failure": failure})
         else:
             note = made.note
-            record = _filled(record, made, rules)
+            record = filled
         commit(root, record, folder, before)
     except OSError as error:
         raise room_error(error, scratch.parent) or error from error
@@ -239,6 +242,18 @@ def _filled(record: VideoRecord, made: Made, rules: Rules) -> VideoRecord:
             "clips": made.clips,
         }
     )
+
+
+def _require_readable(record: VideoRecord) -> None:
+    """Check that the index will take what is about to be committed.
+
+    Raises:
+        BadVideo: it will not.
+
+    """
+    fault = fault_in_record(record)
+    if fault:
+        raise BadVideo(record.source.path, f"{fault}, which cannot be indexed", stage="verify")
 
 
 def _read_for_replacement(root: Location, video_id: str, *, force: bool) -> VideoRecord | None:

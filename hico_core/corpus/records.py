@@ -6,6 +6,7 @@ from anywhere, so what one says is checked before anything is read or removed by
 
 import hashlib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -134,6 +135,37 @@ class VideoRecord(BaseModel, frozen=True, extra="forbid"):
             if not elsewhere and (self.options.kind == "untrimmed" or clip.path != inside):
                 raise ValueError(f"{clip.path!r} is not where a clip of {self.video_id!r} lies")
         return self
+
+
+# Values of a clip that must be at least this.
+LEAST = {
+    "num_frames": 1,
+    "width": 1,
+    "height": 1,
+    "first_frame": 0,
+    "start_ms": 0,
+    "start_seconds": 0,
+    "size_bytes": 0,
+}
+
+# No video lasts longer, in seconds: a year.
+LONGEST_SECONDS = 366 * 24 * 3600.0
+
+
+def fault_in_record(record: VideoRecord) -> str | None:
+    """Why the index would refuse the rows of a video, in words; None if it would not. The rules of `index_check`."""
+    if record.clips and not 1e-6 <= (record.fps or 0.0) <= LONGEST_SECONDS:
+        return f"has {record.fps} frames a second"
+    for clip in record.clips:
+        for name, least in LEAST.items():
+            if getattr(clip, name) < least:
+                return f"has a clip at {clip.start_seconds:g} s whose {name} is {getattr(clip, name)}"
+        if not clip.start_seconds <= clip.end_seconds <= LONGEST_SECONDS:  # not a number neither
+            return f"has a clip that lasts from {clip.start_seconds:g} to {clip.end_seconds:g} s"
+    for earlier, later in pairwise(record.clips):
+        if later.start_seconds < earlier.start_seconds:
+            return f"has a clip at {later.start_seconds:g} s after one at {earlier.start_seconds:g} s"
+    return None
 
 
 def sha256_of(path: Path) -> str:

@@ -8,14 +8,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from goldens import load_json
+from hypothesis import given
+from hypothesis import strategies as st
 from made_videos import numbered_video
 
 from hico_core import __version__
 from hico_core.corpus.finding import find_sources
-from hico_core.corpus.index import build_index, list_line, read_index, read_index_table, subset_of
+from hico_core.corpus.index import SCHEMA, _columns_of, build_index, list_line, read_index, read_index_table, subset_of
 from hico_core.corpus.index_check import fault_in
 from hico_core.corpus.probe import probe
-from hico_core.corpus.records import SourceFile, SplitOptions, Subset, VideoRecord, sha256_of
+from hico_core.corpus.records import (
+    ClipRecord,
+    SourceFile,
+    SplitOptions,
+    Subset,
+    VideoRecord,
+    fault_in_record,
+    sha256_of,
+)
 from hico_core.corpus.split import split_videos
 from hico_core.errors import HicoError
 
@@ -249,3 +259,45 @@ def test_a_flipped_bit_of_the_index_is_noticed(root: Path, tmp_path: Path) -> No
             assert read_index_table(tmp_path).equals(good)
         except HicoError as error:
             assert "run `hico index" in str(error)
+
+
+CLIP = ClipRecord(
+    path="train/v_a_0000000_0005000.mp4",
+    start_ms=0,
+    end_ms=5000,
+    start_seconds=0.0,
+    end_seconds=5.0,
+    num_frames=150,
+    width=64,
+    height=48,
+    codec="h264",
+    keyframe_interval=32,
+    size_bytes=1,
+    sha256=None,
+)
+LATER = CLIP.model_copy(update={"path": "train/v_a_0005000_0010000.mp4", "start_seconds": 5.0, "end_seconds": 10.0})
+
+
+@given(
+    field=st.sampled_from(["num_frames", "width", "first_frame", "start_ms", "size_bytes"]),
+    number=st.integers(-2, 2),
+    moment=st.sampled_from([-1.0, 0.0, 4.0, 6.0, 11.0, math.nan, math.inf, 1e12]),
+    which=st.sampled_from(["start_seconds", "end_seconds"]),
+    place=st.integers(0, 1),
+    fps=st.sampled_from([25.0, 0.0, -1.0, math.nan, math.inf, None]),
+)
+def test_what_is_committed_is_what_can_be_read(
+    field: str, number: int, moment: float, which: str, place: int, fps: float | None
+) -> None:
+    """The rules for records and the reader's own: a record passes the ones where its rows pass the others."""
+    clips = [CLIP, LATER]
+    clips[place] = clips[place].model_copy(update={field: number, which: moment})
+    record = VideoRecord(
+        hico_version="0",
+        video_id="a",
+        source=SourceFile(path="a.mp4", size_bytes=1, mtime_ns=1),
+        options=SplitOptions(),
+        attempts=1,
+    ).model_copy(update={"clips": clips, "fps": fps, "variable_fps": False})
+    rows = pa.RecordBatch.from_pydict(_columns_of(record, "train"), schema=SCHEMA)
+    assert (fault_in_record(record) is None) == (fault_in(pa.Table.from_batches([rows])) is None)

@@ -11,7 +11,7 @@ from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.events import VideoEvent
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index, read_index_table
-from hico_core.corpus.records import SplitOptions, UntrimmedOptions
+from hico_core.corpus.records import SplitOptions, UntrimmedOptions, VideoRecord, record_text
 from hico_core.corpus.split import split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.data.reading import read_clip
@@ -109,3 +109,43 @@ def test_a_video_on_its_side_has_the_size_that_is_shown(tmp_path: Path) -> None:
     build_index(tmp_path / "root")
     index = read_index(tmp_path / "root")
     assert (index["width"][0], index["height"][0]) == (120, 160)
+
+
+def joined_twice(folder: Path, name: str) -> Path:
+    """Two recordings with the same clock, one behind the other."""
+    part = folder / "part.ts"
+    numbered_video(part, seconds=6, fps="10", output=("-c:v", "libx264", "-preset", "ultrafast", "-bf", "0"))
+    (folder / name).write_bytes(part.read_bytes() * 2)
+    return folder / name
+
+
+def test_a_clock_that_goes_back_is_refused_by_name_and_split_has_it(tmp_path: Path) -> None:
+    joined = joined_twice(tmp_path, "joined.ts")
+    num_failed, (event,) = add(joined, tmp_path / "in place")
+    assert num_failed == 1
+    assert "its clock goes back from 5.900 s to 0.000 s at frame 60" in event.note
+    split_videos(
+        find_sources([str(joined)]),
+        root=tmp_path / "split",
+        options=SplitOptions(preset="ultrafast"),
+        workers=1,
+        on_event=lambda event: None,
+    )
+    build_index(tmp_path / "split")
+    index = read_index(tmp_path / "split")
+    assert list(index["start_ms"]) == [0, 5000, 10000] and list(index["num_frames"]) == [50, 50, 20]
+
+
+def test_what_an_earlier_version_wrote_is_left_out_and_mended_by_the_same_command(tmp_path: Path) -> None:
+    """A record whose clips go back in time, which no reader takes."""
+    numbered_video(tmp_path / "videos/a.mp4", seconds=12)
+    numbered_video(tmp_path / "videos/b.mp4", seconds=12)
+    add(tmp_path / "videos", tmp_path / "root")
+    path = tmp_path / "root/records/a.json"
+    record = VideoRecord.model_validate_json(path.read_text())
+    path.write_text(record_text(record.model_copy(update={"clips": record.clips[::-1]})))
+    assert build_index(tmp_path / "root").num_failed == 1
+    assert set(read_index(tmp_path / "root")["video_id"]) == {"b"}
+    add(tmp_path / "videos", tmp_path / "root")
+    assert build_index(tmp_path / "root").num_failed == 0
+    assert list(read_index(tmp_path / "root")["start_ms"]) == [0, 5000, 10000] * 2
