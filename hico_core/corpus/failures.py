@@ -1,5 +1,7 @@
 """<root>/failures.jsonl: the sources that a command could not use, a line each."""
 
+import fnmatch
+import glob
 import logging
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -8,7 +10,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from hico_core.corpus.addresses import Location
+from hico_core.corpus.addresses import Location, absolute, locate
 from hico_core.corpus.files import json_line, lock, read_json_lines, write_text
 from hico_core.corpus.records import Failure
 
@@ -85,3 +87,21 @@ def update_failures(root: Location, *, command: str, fine: Iterable[str], failed
             )
         if lines or path.exists():
             write_text(path, b"".join(json_line(line.model_dump()) for line in lines.values()).decode())
+
+
+def forget_rows(root: Location, given: str, *, command: str) -> None:
+    """Drop what failures.jsonl says of lines of a list, or of lists that match a pattern, which is to be read again.
+
+    A line that was mended is a video by then, so nothing else would take its failure off.
+    """
+    lists = str(absolute(locate(given)))
+    if not glob.has_magic(given):
+        lists = glob.escape(lists)
+
+    def is_row(line: FailureLine) -> bool:
+        list_file, _, number = line.source.rpartition(", line ")
+        return line.command == command and number.isdecimal() and fnmatch.fnmatchcase(list_file, lists)
+
+    rows = [line.source for line in read_failures(root) if is_row(line)]
+    if rows:
+        update_failures(root, command=command, fine=rows, failed=[])
