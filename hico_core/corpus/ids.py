@@ -20,6 +20,9 @@ _NO_NAME_HOLDS = _NO_LINE_HOLDS | {"Cs"}
 # A record is named <id>.json, and file systems allow 255 bytes.
 _LONGEST_ID = 255 - len(".json")
 
+# Of a local path, in bytes, and of each of its parts; systems refuse to look at longer ones.
+_LONGEST_PATH, _LONGEST_PART = 4095, 255
+
 IdRule = Literal["stem", "relpath"]
 
 
@@ -69,12 +72,13 @@ def name_obstacle(name: str, path: str) -> str | None:
     if any(unicodedata.category(c) in _NO_LINE_HOLDS for c in name):
         return "its file name holds a line break or another control character; rename the file"
     try:
-        size = len(name.encode())
-        path.encode()
+        size, whole = len(name.encode()), path.encode()
     except UnicodeEncodeError:
         return "its name is not UTF-8; rename the file or folder"
     if size > _LONGEST_ID:
         return f"its file name is too long: an id may have {_LONGEST_ID} bytes, this has {size}; rename the file"
+    if "://" not in path and (len(whole) > _LONGEST_PATH or max(map(len, whole.split(b"/"))) > _LONGEST_PART):
+        return f"its path is too long: it may have {_LONGEST_PATH} bytes, and each part of it {_LONGEST_PART}"
     return None
 
 

@@ -81,14 +81,15 @@ def _find_list(name: str, data_root: Location, anno_dir: "Location | None") -> C
 
 
 def is_list_of_clips(list_file: Location) -> bool:
-    """Whether a list is of clips rather than of labelled videos, as most of its lines are.
+    """Whether a list is of clips rather than of labelled videos, as most of its lines are. No table of Kinetics is.
 
     Raises:
         UsageError: the list cannot be read, or is empty.
 
     """
     lines = read_list_lines(list_file)
-    return 2 * sum(_parse_clip_line(line) is not None for _, line in lines) > len(lines)
+    num_clips = sum(_parse_clip_line(line) is not None for _, line in lines)
+    return 2 * num_clips > len(lines) and "youtube_id" not in lines[0][1]
 
 
 def _parse_clip_line(line: str) -> ClipName | None:
