@@ -169,11 +169,15 @@ class _Intake(NamedTuple):
 
     def add_untrimmed(self, inputs: list[str], *, recursive: bool) -> int:
         """Videos of folders, read in place."""
-        return self._add(find_videos(inputs, id_rule=self.id_rule, recursive=recursive))
+        from hico_core.corpus.failures import forget_mended
+
+        sources = find_videos(inputs, id_rule=self.id_rule, recursive=recursive)
+        forget_mended(self.root, inputs, sources, command="index")
+        return self._add(sources)
 
     def add_listed(self, given: str, data_root: "Location") -> int:
         """The clips or videos of a list, or of the lists that match a pattern."""
-        from hico_core.corpus.failures import forget_rows
+        from hico_core.corpus.failures import forget_mended
         from hico_core.corpus.index import read_class_names
         from hico_core.corpus.intake import Candidate
         from hico_core.corpus.lists import is_list_of_clips, listed_clips, require_some
@@ -182,13 +186,14 @@ class _Intake(NamedTuple):
 
         if isinstance(data_root, Path):
             data_root = data_root.resolve()
-        forget_rows(self.root, given, command="index")
         if not is_pattern(given) and is_list_of_clips(locate(given)):
             clips = listed_clips(locate(given), data_root=data_root)
+            forget_mended(self.root, [given], clips, command="index")
             return self.adopt([Candidate(video, AdoptedOptions(subset=self.subset)) for video in clips])
         split = read_split(given, data_root=data_root, subset=self.subset, id_rule=self.id_rule)
         videos = numbered_as(split, read_class_names(self.root)).videos
         require_some(videos, named_by=given, data_root=data_root)
+        forget_mended(self.root, [given], videos, command="index")
         return self._add(videos)
 
     def adopt(self, videos: "list[Candidate] | None" = None) -> int:

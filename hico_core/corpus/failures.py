@@ -3,6 +3,7 @@
 import fnmatch
 import glob
 import logging
+import re
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,11 +13,15 @@ from pydantic import BaseModel, ValidationError
 
 from hico_core.corpus.addresses import Location, absolute, locate
 from hico_core.corpus.files import json_line, lock, read_json_lines, write_text
+from hico_core.corpus.ids import Source
 from hico_core.corpus.records import Failure
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 60.0
+
+# What stands for a line of a list, see `corpus.finding.bad_row`.
+_LINE_OF_LIST = re.compile(r"(.+), line \d+", re.DOTALL)
 
 
 class FailureLine(BaseModel, frozen=True, extra="forbid"):
@@ -89,19 +94,21 @@ def update_failures(root: Location, *, command: str, fine: Iterable[str], failed
             write_text(path, b"".join(json_line(line.model_dump()) for line in lines.values()).decode())
 
 
-def forget_rows(root: Location, given: str, *, command: str) -> None:
-    """Drop what failures.jsonl says of lines of a list, or of lists that match a pattern, which is to be read again.
+def forget_mended(root: Location, given: Iterable[str], sources: Iterable[Source], *, command: str) -> None:
+    """Drop what failures.jsonl says of lines of lists that can be used by now: those are videos, under other names.
 
-    A line that was mended is a video by then, so nothing else would take its failure off.
+    Args:
+        root: the workspace.
+        given: what the command was given: lists, patterns of lists, or anything else, which changes nothing.
+        sources: what that stands for now.
+        command: whose failures these are.
+
     """
-    lists = str(absolute(locate(given)))
-    if not glob.has_magic(given):
-        lists = glob.escape(lists)
-
-    def is_row(line: FailureLine) -> bool:
-        list_file, _, number = line.source.rpartition(", line ")
-        return line.command == command and number.isdecimal() and fnmatch.fnmatchcase(list_file, lists)
-
-    rows = [line.source for line in read_failures(root) if is_row(line)]
-    if rows:
-        update_failures(root, command=command, fine=rows, failed=[])
+    bad = {str(source.path) for source in sources if source.obstacle}
+    names = [line.source for line in read_failures(root) if line.command == command and line.source not in bad]
+    list_of = {name: match[1] for name in names if (match := _LINE_OF_LIST.fullmatch(name))}
+    if list_of:
+        paths = [(one, str(absolute(locate(one)))) for one in given]
+        patterns = [path if glob.has_magic(one) else glob.escape(path) for one, path in paths]
+        mended = [name for name, path in list_of.items() if any(fnmatch.fnmatchcase(path, one) for one in patterns)]
+        update_failures(root, command=command, fine=mended, failed=[])

@@ -239,3 +239,6 @@ def test_a_list_with_everything_that_a_line_can_be(videos: Path, tmp_path: Path)
     assert done.returncode == 3 and "1 video split, 0 unchanged, 9 failed" in done.stdout, done.stderr
     assert f"hico: {tmp_path}/list.txt, line 7: gs://there/x.mp4: gs:// is not supported" in done.stderr
     assert len(failures_in(tmp_path / "root")) == 9
+    (tmp_path / "list.txt").write_text(str(videos / "a.mp4"))
+    assert hico("split", tmp_path / "list.txt", root=tmp_path / "root").returncode == 0
+    assert not any(", line" in source for source in failures_in(tmp_path / "root")), "a line that was mended"
