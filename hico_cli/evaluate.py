@@ -34,7 +34,8 @@ def evaluate(
     """Test classifiers on several views of each video: results.json, predictions.parquet, classes.csv, confusion.png.
 
     Several runs, such as those of the three splits of UCF101, are tested each on its own list; mean and standard error
-    are told at the end. Exit code 3: some videos cannot be decoded; they count as wrong.
+    are told at the end. Exit code 3: some videos cannot be decoded, which count as wrong, or some lines of a list
+    cannot be used.
     """
     if test and len(test) != len(runs):
         raise typer.BadParameter(f"{len(test)} lists for {len(runs)} runs; give a list a run", param_hint="--list")
@@ -51,7 +52,7 @@ def evaluate(
         run = local_part(place) / "runs" / name
         checkpoint = checkpoint_of(run if run.is_dir() else Path(name))
         folder = output or (run if run.is_dir() else checkpoint.parent) / "evaluation"
-        videos, classes = lists[number] if test else lists[0]
+        videos, classes, _ = lists[number] if test else lists[0]
         with noting_signals() as stop, progress(name, total=len(videos), as_json=json) as report:
             found.append(
                 run_test(
@@ -71,6 +72,8 @@ def evaluate(
             _tell(name, found[-1], folder, as_json=json)
     if is_first_process():
         _tell_all(found, as_json=json)
+        if any(one.num_failed for one in found) or any(one.num_bad for one in lists):
+            raise typer.Exit(3)
 
 
 def _tell(name: str, found: "Evaluation", folder: Path, *, as_json: bool) -> None:
@@ -90,5 +93,3 @@ def _tell_all(found: "list[Evaluation]", *, as_json: bool) -> None:
         value = mean_and_error([one.top1 for one in found])
         text = f"top-1 over {len(found)} runs: {value.mean:.2%} ± {value.standard_error:.2%} (standard error)"
         result(text, {"top1": value._asdict()}, as_json=as_json)
-    if any(one.num_failed for one in found):
-        raise typer.Exit(3)

@@ -25,22 +25,25 @@ def export_tad(
 ) -> None:
     """Write annotations limited to the videos that have features, and the configuration that fits these features.
 
-    The annotations get each video's duration, frame, fps and the label_id of each segment. Beside them: the classes,
-    the videos that are missing, and the part of a configuration that depends on the features.
+    The annotations get each video's duration, frame, fps and the label_id of each segment. Segments are cut to their
+    video; those that are empty or Ambiguous are left out. Beside them: the classes, the videos that are missing, and
+    the part of a configuration that depends on the features. Exit code 3: the entries of some videos cannot be used.
     """
     from hico_core.transfer.manifest import require_features
-    from hico_core.transfer.tad import feature_grid, fit_annotations, read_annotations, write_export
+    from hico_core.transfer.tad import describe_changes, feature_grid, fit_annotations, read_annotations, write_export
 
     folder = feature_folder(features, root)
     manifest = require_features(folder)
     grid = feature_grid(manifest, folder, toolkit)
-    export = fit_annotations(read_annotations(annotations), manifest, origin=str(annotations))
+    database, problems = read_annotations(annotations)
+    export = fit_annotations(database, manifest, origin=str(annotations))
     target = output or local_part(locate(root)) / "tad" / f"{folder.name}-{toolkit}"
     written = write_export(toolkit, export, grid, folder=target, features=folder)
-    if export.missing:
-        complain(f"{len(export.missing)} annotated videos have no features: {written[1]}")
-    if export.num_segments_behind:
-        complain(f"{export.num_segments_behind} segments begin after the last feature of their video and are left out")
+    for name, problem in problems.items():
+        complain(f"{annotations}: the entry of {name!r} {problem}; left out")
+    changes = describe_changes(export, missing_file=written[1])
+    if changes:
+        complain(changes)
     if export.other_durations:
         first = export.other_durations[0]
         complain(
@@ -51,9 +54,14 @@ def export_tad(
         "num_videos": len(export.annotations),
         "num_classes": len(export.categories),
         "num_missing": len(export.missing),
-        "num_segments_left_out": export.num_segments_behind,
+        "num_failed": len(problems),
+        "num_segments_left_out": export.left_out.total(),
+        "segments_left_out": dict(export.left_out),
+        "num_segments_cut": export.num_cut,
         "num_without_annotations": export.num_without_annotations,
         "files": [str(path) for path in written],
     }
     text = f"{len(export.annotations)} videos, {len(export.categories)} classes; {written[-1]}"
     result(text, fields, as_json=json)
+    if problems:
+        raise typer.Exit(3)

@@ -172,6 +172,7 @@ def extract_features(
     code 3: some videos failed; they are listed in ROOT/failures.jsonl.
     """
     from hico_core.corpus.cache import LocalCache
+    from hico_core.corpus.failures import forget_mended
     from hico_core.corpus.workspace import Shard
     from hico_core.training.encoder import Meter
     from hico_core.transfer.extraction import Files
@@ -195,6 +196,8 @@ def extract_features(
     checkpoint = checkpoint or newest_encoder(local_part(place))
     folder = place / "features" / (name or features_name(checkpoint))
     jobs = _jobs(inputs, place, id_rule=id_rule, recursive=recursive, read=read_from or "clips")
+    if not dry_run:
+        forget_mended(place, inputs or [], [job.source for job in jobs], command="extract-features")
     if nproc > 1 and not dry_run:
         shards = (part or Shard(1, 1)).split(nproc)
         total = len(part_of(jobs, part))

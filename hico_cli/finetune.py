@@ -99,12 +99,13 @@ def finetune(
     place = locate_root(root)
     if authors is None and (data_root or anno_dir):
         raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
+    num_failed = 0
     if authors is not None and not is_one_of_several():
         complain_about(authors.notes, authors.ignored, Path(str(config)))
         if dry_run and (data_root is not None or not (place / "index.parquet").exists()):
             # An index to try with; ROOT stays as it is.
             place = Path(context.with_resource(TemporaryDirectory(prefix="hico-dry-run-")))
-        add_their_data(
+        num_failed = add_their_data(
             authors,
             place,
             data_root=data_root,
@@ -124,7 +125,7 @@ def finetune(
     if dry_run and checkpoint is not None:
         _rehearse(settings, place, encoder=checkpoint, device=device, nproc=nproc, as_json=json)
         return
-    resume = resume_in_processes(nproc, resume=resume)
+    resume = resume_in_processes(nproc, resume=resume, num_failed=num_failed)
 
     from hico_core.transfer.finetune import finetune as run
 
@@ -155,6 +156,8 @@ def finetune(
         )
     if is_first_process():
         _tell(summary, root=root, as_json=json)
+    if num_failed:
+        raise typer.Exit(3)
 
 
 def _rehearse(

@@ -117,7 +117,7 @@ def add_their_data(
     anno_dir: str | None,
     find: "Callable[[Location, Location | None], Mapping[Subset, CorpusList]]",
     as_json: bool,
-) -> None:
+) -> int:
     """Index what a file of the authors trains on, unless ROOT has an index and no folder is given.
 
     Args:
@@ -128,24 +128,32 @@ def add_their_data(
         find: data_root, anno_dir -> the list of each subset.
         as_json: tell programs.
 
+    Returns:
+        How many videos failed.
+
     """
     from hico_core.corpus.cache import LocalCache
     from hico_core.corpus.engine import available_cores
     from hico_core.corpus.index import build_index
 
     if data_root is None and (root / "index.parquet").exists():
-        return
+        return 0
     folder = data_root or theirs.data_root
     if folder is None:
         raise typer.BadParameter("needed, since the file names no DATA.DATA_ROOT_DIR", param_hint="--data-root")
     lists = anno_dir or (theirs.anno_dir if data_root is None else None)
     data = theirs.config.data
     cache = LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
-    for subset, listed in find(locate(folder), None if lists is None else locate(lists)).items():
+    num_failed = sum(
         _Intake(root, subset, "stem", False, available_cores(), cache, as_json).add_listed(
             str(listed.list_file), listed.data_root
         )
+        for subset, listed in find(locate(folder), None if lists is None else locate(lists)).items()
+    )
     build_index(root)
+    if num_failed:
+        complain(f"{counted(num_failed, 'video')} failed: {root}/failures.jsonl")
+    return num_failed
 
 
 class _Intake(NamedTuple):
@@ -161,10 +169,15 @@ class _Intake(NamedTuple):
 
     def add_untrimmed(self, inputs: list[str], *, recursive: bool) -> int:
         """Videos of folders, read in place."""
-        return self._add(find_videos(inputs, id_rule=self.id_rule, recursive=recursive))
+        from hico_core.corpus.failures import forget_mended
+
+        sources = find_videos(inputs, id_rule=self.id_rule, recursive=recursive)
+        forget_mended(self.root, inputs, sources, command="index")
+        return self._add(sources)
 
     def add_listed(self, given: str, data_root: "Location") -> int:
         """The clips or videos of a list, or of the lists that match a pattern."""
+        from hico_core.corpus.failures import forget_mended
         from hico_core.corpus.index import read_class_names
         from hico_core.corpus.intake import Candidate
         from hico_core.corpus.lists import is_list_of_clips, listed_clips, require_some
@@ -175,10 +188,12 @@ class _Intake(NamedTuple):
             data_root = data_root.resolve()
         if not is_pattern(given) and is_list_of_clips(locate(given)):
             clips = listed_clips(locate(given), data_root=data_root)
+            forget_mended(self.root, [given], clips, command="index")
             return self.adopt([Candidate(video, AdoptedOptions(subset=self.subset)) for video in clips])
         split = read_split(given, data_root=data_root, subset=self.subset, id_rule=self.id_rule)
         videos = numbered_as(split, read_class_names(self.root)).videos
         require_some(videos, named_by=given, data_root=data_root)
+        forget_mended(self.root, [given], videos, command="index")
         return self._add(videos)
 
     def adopt(self, videos: "list[Candidate] | None" = None) -> int:

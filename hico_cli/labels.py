@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from hico_cli.console import complain
 from hico_core.corpus.addresses import Location, locate
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class LabelledSet(NamedTuple):
 
     videos: "list[LabelledVideo]"
     classes: dict[int, str]
+    num_bad: int = 0  # lines of the list that cannot be used; each was told
 
 
 def labelled(
@@ -39,6 +41,8 @@ def labelled(
     known: "Mapping[int, str] | None" = None,
 ) -> list[LabelledSet]:
     """The labelled videos of each list, or, without lists, those of a subset of the index.
+
+    Each line of a list that cannot be used is told in a line.
 
     Args:
         lists: as `hico_core.corpus.splits.read_split` takes them.
@@ -62,5 +66,8 @@ def labelled(
         split = read_split(given, data_root=base, subset=subset)
         of_one_corpus = known is not None or set(split.classes.values()) & set(of_index.values())
         split = numbered_as(split, of_index if of_one_corpus else {})
-        found.append(LabelledSet(labelled_of_list(split.videos), split.classes))
+        bad = [video for video in split.videos if video.obstacle]
+        for video in bad:
+            complain(f"{video.path}: {video.obstacle}; left out")
+        found.append(LabelledSet(labelled_of_list(split.videos), split.classes, len(bad)))
     return found

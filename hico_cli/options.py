@@ -178,8 +178,13 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def resume_in_processes(nproc: int, *, resume: bool) -> bool:
+def resume_in_processes(nproc: int, *, resume: bool, num_failed: int = 0) -> bool:
     """Start the processes of --nproc; in one of them, or without it, go on.
+
+    Args:
+        nproc: how many.
+        resume: whether --resume was given.
+        num_failed: videos that could not be indexed before, for the exit code.
 
     Returns:
         Whether to resume: torchrun starts all processes again when one has died.
@@ -191,7 +196,7 @@ def resume_in_processes(nproc: int, *, resume: bool) -> bool:
     if nproc > 1 and not is_one_of_several():
         from hico_core.training.launch import run_processes
 
-        raise typer.Exit(run_processes(sys.argv[1:], processes=nproc))
+        raise typer.Exit(run_processes(sys.argv[1:], processes=nproc) or (3 if num_failed else 0))
     return resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 

@@ -131,12 +131,13 @@ def pretrain(
     run_dir = local_part(place) / "runs" / (name or base)
     if authors is None and (data_root or anno_dir):
         raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
+    num_failed = 0
     if authors is not None and not is_one_of_several():
         complain_about(authors.notes, authors.ignored, Path(str(config)))
         if dry_run and (data_root is not None or not (place / "index.parquet").exists()):
             # An index to try with; ROOT stays as it is.
             place = Path(context.with_resource(TemporaryDirectory(prefix="hico-dry-run-")))
-        add_their_data(
+        num_failed = add_their_data(
             authors,
             place,
             data_root=data_root,
@@ -160,7 +161,7 @@ def pretrain(
             complain(lowered)
         return
 
-    resume = resume_in_processes(nproc, resume=resume)
+    resume = resume_in_processes(nproc, resume=resume, num_failed=num_failed)
     from hico_core.training.loop import pretrain as run  # slow to load, so that a wrong key is told at once
 
     total = settings.train.epochs
@@ -187,6 +188,8 @@ def pretrain(
         )
     if is_first_process():
         _tell(summary, as_json=json)
+    if num_failed:
+        raise typer.Exit(3)
 
 
 def _fitted(

@@ -50,7 +50,8 @@ def probe(
     """Train classifiers on frozen features of labelled videos and test them: linear, k-NN, few-shot.
 
     The linear probe tries 20 pairs of rate and weight decay at once and takes the one that knows most of a fifth of the
-    training videos, held out by video; test videos choose nothing.
+    training videos, held out by video; test videos choose nothing. Exit code 3: some videos, or lines of a list, cannot
+    be used.
     """
     from hico_core.corpus.cache import LocalCache
     from hico_core.corpus.files import write_text
@@ -112,6 +113,10 @@ def probe(
         str(target),
     ]
     result("\n".join(lines), {**fields, "file": str(target)}, as_json=json)
+    num_given = sum(len(one.videos) for one in (*to_train, *to_test))
+    num_read = sum(len(set(side.videos)) for split in splits for side in split)
+    if any(one.num_bad for one in (*to_train, *to_test)) or (features is None and num_read < num_given):
+        raise typer.Exit(3)
 
 
 def _said(value: "MeanAndError") -> str:

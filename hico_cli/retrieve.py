@@ -48,7 +48,10 @@ def retrieve(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Look for moments like those of QUERY among features, or measure retrieval with --protocol: R@k and mAP."""
+    """Look for moments like those of QUERY among features, or measure retrieval with --protocol: R@k and mAP.
+
+    Exit code 3: some lines of a list cannot be used.
+    """
     if (query is None) == (protocol is None):
         raise typer.BadParameter("give a video, or --protocol, and not both", param_hint="QUERY")
     from hico_core.transfer.manifest import require_features
@@ -79,6 +82,8 @@ def retrieve(
         f"{found.gallery_size} in the gallery)"
     )
     result(text, found._asdict(), as_json=json)
+    if asked.num_bad or searched.num_bad:
+        raise typer.Exit(3)
 
 
 def _search(

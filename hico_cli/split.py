@@ -140,6 +140,7 @@ def split(
     Finished videos are left alone, so the same command goes on where it was stopped. Exit code 3: some videos
     failed; they are listed in ROOT/failures.jsonl.
     """
+    from hico_core.corpus.failures import forget_mended
     from hico_core.corpus.records import PROFILES
     from hico_core.corpus.split import SplitPolicy, split_videos
 
@@ -175,6 +176,7 @@ def split(
     if dry_run:
         _rehearse(sources, place, options, policy, workers=workers, as_json=json)
         return
+    forget_mended(place, inputs, sources, command="split")
     with (
         raising_on_signals("stopped; the same command goes on"),
         progress("split", total=len(sources), as_json=json) as report,

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 # A file stands for itself, a folder for all that is in it.
 LAYERS = [
     "errors",
+    "texts",
     "config",
     "corpus",
     "data",

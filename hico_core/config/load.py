@@ -17,6 +17,7 @@ from hico_core.config.explain import shown, what_is_wrong
 from hico_core.config.finetuning import FinetuneConfig
 from hico_core.config.pretraining import Config, Dataset
 from hico_core.errors import UsageError
+from hico_core.texts import read_text
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -152,12 +153,7 @@ def read_yaml_file(path: Path) -> dict[str, Any]:
         UsageError: it cannot be read, or holds something else.
 
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UsageError(f"{path}: cannot be read ({reason})") from error
-    return _read_yaml(text, str(path))
+    return _read_yaml(read_text(path), str(path))
 
 
 @cache

@@ -5,6 +5,7 @@ workspace is the same for both. What differs: a file becomes visible by a rename
 of a bucket goes through a local cache of bounded size (cache.py).
 """
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -102,6 +103,11 @@ def path_of(root: Location, path: str) -> Location:
 def is_remote(location: Location) -> bool:
     """Whether a place lies in a bucket."""
     return not isinstance(location, Path)
+
+
+def is_there(location: Location) -> bool:
+    """Whether something lies at a place. A name that is too long for the system stands for nothing."""
+    return os.path.exists(location) if isinstance(location, Path) else location.exists()  # noqa: PTH110 - Path raises
 
 
 def require_reachable(location: Location) -> None:

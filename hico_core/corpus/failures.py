@@ -1,6 +1,9 @@
 """<root>/failures.jsonl: the sources that a command could not use, a line each."""
 
+import fnmatch
+import glob
 import logging
+import re
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -8,13 +11,17 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from hico_core.corpus.addresses import Location
+from hico_core.corpus.addresses import Location, absolute, locate
 from hico_core.corpus.files import json_line, lock, read_json_lines, write_text
+from hico_core.corpus.ids import Source
 from hico_core.corpus.records import Failure
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 60.0
+
+# What stands for a line of a list, see `corpus.finding.bad_row`.
+_LINE_OF_LIST = re.compile(r"(.+), line \d+", re.DOTALL)
 
 
 class FailureLine(BaseModel, frozen=True, extra="forbid"):
@@ -85,3 +92,23 @@ def update_failures(root: Location, *, command: str, fine: Iterable[str], failed
             )
         if lines or path.exists():
             write_text(path, b"".join(json_line(line.model_dump()) for line in lines.values()).decode())
+
+
+def forget_mended(root: Location, given: Iterable[str], sources: Iterable[Source], *, command: str) -> None:
+    """Drop what failures.jsonl says of lines of lists that can be used by now: those are videos, under other names.
+
+    Args:
+        root: the workspace.
+        given: what the command was given: lists, patterns of lists, or anything else, which changes nothing.
+        sources: what that stands for now.
+        command: whose failures these are.
+
+    """
+    bad = {str(source.path) for source in sources if source.obstacle}
+    names = [line.source for line in read_failures(root) if line.command == command and line.source not in bad]
+    list_of = {name: match[1] for name in names if (match := _LINE_OF_LIST.fullmatch(name))}
+    if list_of:
+        paths = [(one, str(absolute(locate(one)))) for one in given]
+        patterns = [path if glob.has_magic(one) else glob.escape(path) for one, path in paths]
+        mended = [name for name, path in list_of.items() if any(fnmatch.fnmatchcase(path, one) for one in patterns)]
+        update_failures(root, command=command, fine=mended, failed=[])

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 from hico_core.corpus.addresses import Location, absolute, locate, require_reachable
 from hico_core.corpus.ids import IdRule, Source, parse_clip_name, unique_sources, video_id
 from hico_core.errors import UsageError
+from hico_core.texts import read_text
 
 # What a folder is searched for. A file that is named itself is taken whatever its ending.
 VIDEO_SUFFIXES = frozenset(
@@ -45,7 +46,8 @@ def find_sources(
     """Resolve files, folders, patterns and list files (.txt: a path a line) to videos, in order of their ids.
 
     Addresses in buckets (s3://, oss://) stand for one video, for all below them, or are patterns. A file that is given
-    twice counts once. Files of a list are not looked for here: one that is missing fails by itself, later.
+    twice counts once. Files of a list are not looked for here: one that is missing, or a line that names none, fails by
+    itself, later.
 
     Args:
         inputs: what a command is given.
@@ -60,10 +62,12 @@ def find_sources(
     """
     counted: Counter[str] = Counter() if passed_over is None else passed_over
     found = (one for given in inputs for one in _files_of(given, counted, recursive=recursive))
-    return unique_sources(
-        Source(video_id(path, rule=id_rule, base=absolute(base / "x").parent), path)
-        for path, base in ((absolute(one.path), one.base) for one in found)
-    )
+    return unique_sources(one if isinstance(one, Source) else _source(one, id_rule) for one in found)
+
+
+def _source(found: _Found, id_rule: IdRule) -> Source:
+    path = absolute(found.path)
+    return Source(video_id(path, rule=id_rule, base=absolute(found.base / "x").parent), path)
 
 
 # What functions take where commands take names of videos.
@@ -103,8 +107,8 @@ def videos_among(names: Iterable[str], passed_over: Counter[str], *, recursive: 
     return sorted(str(path) for path, why in reasons.items() if why is None)
 
 
-def _files_of(given: str, passed_over: Counter[str], *, recursive: bool) -> Iterator[_Found]:
-    """The video files that one argument of a command stands for."""
+def _files_of(given: str, passed_over: Counter[str], *, recursive: bool) -> Iterator[_Found | Source]:
+    """The video files that one argument of a command stands for; of a list, also the lines that stand for none."""
     if "://" in given:
         yield from _files_of_bucket(given, passed_over, recursive=recursive)
         return
@@ -117,8 +121,9 @@ def _files_of(given: str, passed_over: Counter[str], *, recursive: bool) -> Iter
         passed_over.update(here)
         yield from (_Found(path / name, path) for name in videos)
     elif path.is_file() and path.suffix.lower() in _LIST_SUFFIXES:
-        for _, line in read_list_lines(path):
-            yield _Found(locate(line) if "://" in line else path.parent / line, path.parent)
+        rows = [_row_of_list(path, number, line) for number, line in read_list_lines(path)]
+        require_good_rows([row for row in rows if isinstance(row, Source)], num_rows=len(rows))
+        yield from rows
     elif path.is_file():
         yield _Found(path, path.parent)
     else:
@@ -127,6 +132,30 @@ def _files_of(given: str, passed_over: Counter[str], *, recursive: bool) -> Iter
             raise UsageError(f"{given}: no such file or folder, and no file matches it as a pattern")
         base = Path(_without_magic(given))
         yield from (_Found(p, base) for p in found)
+
+
+def _row_of_list(list_file: Path, number: int, line: str) -> _Found | Source:
+    try:
+        return _Found(locate(line) if "://" in line else list_file.parent / line, list_file.parent)
+    except UsageError as error:
+        return bad_row(list_file, number, str(error))
+
+
+def bad_row(list_file: Location, number: int, why: str) -> Source:
+    """What stands for a line of a list that cannot be used, so that it fails by itself among the list's videos."""
+    name = f"{list_file.name}, line {number}"
+    return Source(name, absolute(list_file.parent / name), obstacle=why)
+
+
+def require_good_rows(bad: Sequence[Source], *, num_rows: int) -> None:
+    """See that some line of a list can be used: if none can, it is a file of another kind.
+
+    Raises:
+        UsageError: none can; tells why of the first.
+
+    """
+    if bad and len(bad) == num_rows:
+        raise UsageError(f"{bad[0].path}: {bad[0].obstacle}")
 
 
 def _names_below(folder: Path, passed_over: Counter[str]) -> Iterator[str]:
@@ -181,18 +210,14 @@ def _without_magic(pattern: str) -> str:
 def read_list_lines(list_file: Location) -> list[tuple[int, str]]:
     """The lines of a list that are not empty, with their numbers from 1.
 
-    Bytes that are not UTF-8 stay what they are, as in names of files: such a name is looked for on the disk, and each
-    that cannot be used fails by itself.
+    Bytes that are not UTF-8 stay what they are, as in names of files: each name that cannot be used fails by itself.
 
     Raises:
         UsageError: the list cannot be read, or has none.
 
     """
-    try:
-        text = list_file.read_bytes().decode("utf-8", "surrogateescape")
-    except OSError as error:
-        raise UsageError(f"{list_file}: cannot be read as a list ({error.strerror})") from error
-    numbered = [(number, line.strip(" \t\r")) for number, line in enumerate(text.split("\n"), start=1)]
+    lines = read_text(list_file, keep_odd_bytes=True).split("\n")
+    numbered = [(number, line.strip(" \t")) for number, line in enumerate(lines, start=1)]
     if not any(line for _, line in numbered):
         raise UsageError(f"{list_file}: is empty")
     return [(number, line) for number, line in numbered if line]

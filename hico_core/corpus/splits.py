@@ -5,16 +5,15 @@ Classes are numbered from 0. In lists without numbers, they are numbered in orde
 
 import csv
 import glob
-import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from hico_core.corpus.addresses import Location, absolute, locate
-from hico_core.corpus.finding import read_list_lines
-from hico_core.corpus.ids import IdRule, Source, unique_sources, video_id
-from hico_core.corpus.lists import labelled_videos
+from hico_core.corpus.addresses import Location, is_there, locate
+from hico_core.corpus.finding import bad_row, read_list_lines
+from hico_core.corpus.ids import IdRule, Source, is_plain_name, whole_number
+from hico_core.corpus.lists import labelled_videos, listed_video, listed_videos
 from hico_core.corpus.records import Subset
 from hico_core.errors import UsageError
 
@@ -24,18 +23,22 @@ _UCF_CLASSES = "classInd.txt"
 _HMDB_LIST = re.compile(r"(?P<name>.+)_test_split\d+\.txt")
 _HMDB_NUMBERS: dict[str, Subset | None] = {"0": None, "1": "train", "2": "test"}
 
+_LAST_SECOND = 10**9
+
 _KINETICS_COLUMNS = frozenset({"label", "youtube_id", "time_start", "time_end"})
 
 
 class Split(NamedTuple):
     """Labelled videos, each with the name of its class where the list says it, and label -> name of all its classes."""
 
-    videos: list[Source]  # in order of their ids
+    videos: list[Source]  # in order of their ids; those with an obstacle cannot be used
     classes: dict[int, str]
 
 
 def read_split(given: str, *, data_root: Location, subset: Subset, id_rule: IdRule = "stem") -> Split:
     """The labelled videos of a list. They are not looked for here.
+
+    A line that is something else, or a video with two labels, is there as a source with an obstacle.
 
     `<path> <label>` or `<path> <class name>` a line, as Kinetics' and the HiCo authors' lists. UCF101:
     trainlist01.txt or testlist01.txt, with classInd.txt beside it. HMDB51: a pattern such as
@@ -48,8 +51,8 @@ def read_split(given: str, *, data_root: Location, subset: Subset, id_rule: IdRu
         id_rule: how ids are made, see `video_id`.
 
     Raises:
-        UsageError: the list cannot be read, or a line is something else.
-        HicoError: two videos have one id, or one video has two labels.
+        UsageError: the list cannot be read, or all lines are something else.
+        HicoError: two videos have one id.
 
     """
     if is_pattern(given):
@@ -89,11 +92,6 @@ def is_pattern(given: str) -> bool:
     return "://" not in given and glob.has_magic(given)
 
 
-def _source(path: Location, label: int, class_name: str, *, data_root: Location, id_rule: IdRule) -> Source:
-    path, base = absolute(path), absolute(data_root / "x").parent
-    return Source(video_id(path, rule=id_rule, base=base), path, label, class_name=class_name)
-
-
 def _ucf(path: Location, *, data_root: Location, id_rule: IdRule) -> Split:
     """`Class/v_Class_g01_c01.avi`, in lists for training with a number after it; the folder names the class."""
     classes = [line.split(maxsplit=1)[-1] for _, line in read_list_lines(path.parent / _UCF_CLASSES)]
@@ -104,9 +102,11 @@ def _ucf(path: Location, *, data_root: Location, id_rule: IdRule) -> Split:
         class_name = name.split("/")[0]
         label = label_of.get(class_name)
         if label is None:
-            raise UsageError(f"{path}, line {number}: {line!r} does not begin with a class of {_UCF_CLASSES}")
-        sources.append(_source(data_root / name, label, class_name, data_root=data_root, id_rule=id_rule))
-    return Split(unique_sources(sources), dict(enumerate(classes)))
+            sources.append(bad_row(path, number, f"{line!r} does not begin with a class of {_UCF_CLASSES}"))
+        else:
+            video = data_root / name
+            sources.append(listed_video(video, label, class_name, data_root=data_root, id_rule=id_rule))
+    return Split(listed_videos(sources), dict(enumerate(classes)))
 
 
 def _hmdb(pattern: str, *, data_root: Location, subset: Subset, id_rule: IdRule) -> Split:
@@ -121,29 +121,57 @@ def _hmdb(pattern: str, *, data_root: Location, subset: Subset, id_rule: IdRule)
         for number, line in read_list_lines(files[name]):
             video, _, part = line.rpartition(" ")
             if part not in _HMDB_NUMBERS or not video:
-                raise UsageError(f"{files[name]}, line {number}: {line!r} is not <name> <0, 1 or 2>")
-            if _HMDB_NUMBERS[part] == subset:
+                sources.append(bad_row(files[name], number, f"{line!r} is not <name> <0, 1 or 2>"))
+            elif _HMDB_NUMBERS[part] == subset:
                 path = data_root / name / video.strip()
-                sources.append(_source(path, label, name, data_root=data_root, id_rule=id_rule))
-    return Split(unique_sources(sources), dict(enumerate(classes)))
+                sources.append(listed_video(path, label, name, data_root=data_root, id_rule=id_rule))
+    return Split(listed_videos(sources), dict(enumerate(classes)))
 
 
 def _kinetics(path: Location, *, data_root: Location, id_rule: IdRule) -> Split:
     """A row a video; its file is `<youtube_id>_<start>_<end>.mp4`, in one folder, or in one a class."""
-    text = "\n".join(line for _, line in read_list_lines(path))
-    rows = list(csv.DictReader(io.StringIO(text)))
-    if not rows or not rows[0].keys() >= _KINETICS_COLUMNS:
-        raise UsageError(f"{path}: has not the columns {', '.join(sorted(_KINETICS_COLUMNS))}, as Kinetics' lists have")
-    classes = sorted({row["label"] for row in rows})
+    (_, head), *lines = read_list_lines(path)
+    columns = _fields(head) or []
+    if not _KINETICS_COLUMNS <= set(columns):
+        wanted = ", ".join(sorted(_KINETICS_COLUMNS))
+        raise UsageError(f"{path}: has not the columns {wanted}, as Kinetics' lists have")
+    if not lines:
+        raise UsageError(f"{path}: has no rows below its columns")
+    rows = [(number, dict(zip(columns, _fields(line) or [], strict=False))) for number, line in lines]
+    labels = {row.get("label", "") for _, row in rows}
+    classes = sorted(label for label in labels if is_plain_name(label))
     label_of = {name: label for label, name in enumerate(classes)}
+    folder_of: dict[str, str] = {}  # a video that has two labels stays one video
+    by_class = any(is_there(data_root / name) for name in classes)
+
+    def source_of(number: int, row: Mapping[str, str]) -> Source:
+        problem = _problem_with(row)
+        if problem:
+            return bad_row(path, number, problem)
+        name = f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}.mp4"
+        label = row["label"]
+        folder = data_root / folder_of.setdefault(name, label) if by_class else data_root
+        return listed_video(folder / name, label_of[label], label, data_root=data_root, id_rule=id_rule)
+
+    return Split(listed_videos(source_of(*row) for row in rows), dict(enumerate(classes)))
+
+
+def _fields(line: str) -> list[str] | None:
+    """What a line of a table holds; None where a quote is not closed. By itself: such a one would swallow others."""
     try:
-        names = [f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}.mp4" for row in rows]
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{path}: a time is not a whole number of seconds ({error})") from error
-    by_class = (data_root / rows[0]["label"] / names[0]).exists()
-    folders = [data_root / row["label"] if by_class else data_root for row in rows]
-    sources = [
-        _source(folder / name, label_of[row["label"]], row["label"], data_root=data_root, id_rule=id_rule)
-        for row, folder, name in zip(rows, folders, names, strict=True)
-    ]
-    return Split(unique_sources(sources), dict(enumerate(classes)))
+        return [field.strip() for field in next(csv.reader([line], strict=True, skipinitialspace=True))]
+    except csv.Error:
+        return None
+
+
+def _problem_with(row: Mapping[str, str]) -> str | None:
+    """Why a row of Kinetics names no video, or None."""
+    missing = [column for column in sorted(_KINETICS_COLUMNS) if not row.get(column)]
+    if missing:
+        return f"has no {' and no '.join(missing)}"
+    if not is_plain_name(row["label"]):
+        return f"its label {row['label']!r} is not plain text in UTF-8"
+    for column in ("time_start", "time_end"):
+        if whole_number(row[column], most=_LAST_SECOND) is None:
+            return f"its {column} {row[column]!r} is not a whole number of seconds"
+    return None

@@ -1,6 +1,7 @@
 """Pretraining, from an index to a checkpoint, in the order in which it happens."""
 
 import inspect
+import logging
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -48,6 +49,8 @@ from hico_core.training.run import FREE_ON_RESUME, Learner, Run, Step, entered_r
 from hico_core.training.schedule import learning_rate, peak_learning_rate, sampling_distance
 from hico_core.training.step import ALONE, augmented_clips, describe_batch, train_step, whole_loss
 from hico_core.training.stopping import StopRequest
+
+logger = logging.getLogger(__name__)
 
 _FREE_ON_RESUME = FREE_ON_RESUME | {
     *("train.checkpoint_epochs", "train.compile", "train.recompute", "train.wandb_project"),
@@ -97,7 +100,11 @@ def prepare(
     labelled: Sequence[Source] = ()
     if config.eval.knn_list is not None:
         list_file = locate(config.eval.knn_list)
-        labelled = labelled_videos(list_file, data_root=list_file.parent)
+        listed = labelled_videos(list_file, data_root=list_file.parent)
+        labelled = [video for video in listed if not video.obstacle]
+        for video in listed if world.rank == 0 else ():
+            if video.obstacle:
+                logger.warning("left out of the nearest neighbours: %s: %s", video.path, video.obstacle)
     model, replica = _build_model(config, device=device, init_from=init_from, world=world)
     workers = num_workers(config.data.workers, processes=world.local_size)
     _require_room_for_batches(config, videos, workers=workers, world=world)

@@ -52,11 +52,11 @@ def labelled_among(videos: IndexedVideos) -> list[LabelledVideo]:
 
 
 def labelled_of_list(sources: Sequence[Source]) -> list[LabelledVideo]:
-    """The videos of a list, from `corpus.splits.read_split`."""
+    """The videos of a list, from `corpus.splits.read_split`, that can be used."""
     return [
         LabelledVideo(source.video_id, source.label, WholeVideo(source.path, []))
         for source in sources
-        if source.label is not None
+        if source.label is not None and not source.obstacle
     ]
 
 

@@ -6,15 +6,19 @@ frame / duration.
 """
 
 import json
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import yaml
 
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.files import write_text
-from hico_core.errors import HicoError
+from hico_core.corpus.ids import is_plain_name
+from hico_core.errors import HicoError, counted
+from hico_core.texts import read_text
 from hico_core.transfer.manifest import ManifestRow
 
 Toolkit = Literal["actionformer", "opentad"]
@@ -25,6 +29,16 @@ CATEGORIES = "category_idx.txt"
 SNIPPETS: dict[Toolkit, str] = {"actionformer": "actionformer.yaml", "opentad": "opentad.py"}
 
 _READ_BY: dict[Toolkit, tuple[str, ...]] = {"actionformer": ("npy",), "opentad": ("npy", "npz", "pt")}
+
+# What THUMOS calls segments that are neither of a class nor of none.
+_AMBIGUOUS = "Ambiguous"
+
+# Why segments are left out.
+AMBIGUOUS = "called Ambiguous"
+EMPTY = "empty or ending before they start"
+OUTSIDE = "outside their video or after its last feature"
+NO_SEGMENT = "not [start, end] in seconds"
+NO_LABEL = "without a label"
 
 # How far an annotated duration may lie from that of the video before it is told.
 _SAME_DURATION_SECONDS = 1.0
@@ -43,13 +57,21 @@ class FeatureGrid(NamedTuple):
     file_format: str
 
 
+class Annotations(NamedTuple):
+    """What a file of annotations says, by the names that it gives to videos."""
+
+    database: dict[str, Any]  # name -> entry, with a subset and a list of annotations
+    problems: dict[str, str]  # name -> why its entry cannot be used
+
+
 class Export(NamedTuple):
     """What is written for a toolkit."""
 
     annotations: dict[str, Any]
     categories: list[str]  # in order of their numbers
-    missing: list[str]  # annotated videos without features, or whose segments all lie behind them
-    num_segments_behind: int  # left out: they begin after the last feature
+    missing: list[str]  # annotated videos without features, or all of whose segments are left out
+    left_out: Counter[str]  # segments, by reason
+    num_cut: int  # segments that begin before their video or end after it
     num_without_annotations: int  # videos with features that no annotation names
     other_durations: list[str]  # ids whose annotated duration is not that of the video
 
@@ -93,49 +115,86 @@ def centre_seconds(grid: FeatureGrid, *, count: int, fps: float) -> list[float]:
     return [(place * grid.stride + grid.offset_frames) / fps for place in range(count)]
 
 
-def read_annotations(path: Path) -> dict[str, Any]:
+def read_annotations(path: Path) -> Annotations:
     """A file as ActivityNet's: {"database": {id: {"subset": ..., "annotations": [{"segment", "label"}]}}}.
 
     Raises:
-        HicoError: it is something else; names the entry.
+        HicoError: it is something else, or no entry of a video can be used.
 
     """
+    text = read_text(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise HicoError(f"{path}: no such file of annotations") from None
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise HicoError(f"{path}: is not a JSON file of annotations ({error})") from error
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict) or not database:
         raise HicoError(f'{path}: has no "database" of videos, as ActivityNet\'s annotations have')
-    for video_id, entry in database.items():
-        problem = _problem_with(entry)
-        if problem:
-            raise HicoError(f"{path}: the entry of {video_id!r} {problem}")
-    return dict(database)
+    problems = {name: problem for name, entry in database.items() if (problem := _problem_with(name, entry))}
+    if len(problems) == len(database):
+        name, problem = next(iter(problems.items()))
+        raise HicoError(f"{path}: the entry of {name!r} {problem}")
+    return Annotations({name: entry for name, entry in database.items() if name not in problems}, problems)
 
 
-def _problem_with(entry: object) -> str | None:
+def _problem_with(name: str, entry: object) -> str | None:
+    if not is_plain_name(name):
+        return "has a name that is not plain text"
     if not isinstance(entry, dict) or not isinstance(entry.get("subset"), str):
         return "names no subset"
-    for annotation in entry.get("annotations", []):
-        if not isinstance(annotation, dict) or not isinstance(annotation.get("label"), str):
-            return "has an annotation without a label"
-        segment = annotation.get("segment")
-        if not isinstance(segment, list) or len(segment) != 2 or not all(isinstance(t, int | float) for t in segment):
-            return f"has a segment {segment!r}, not [start, end] in seconds"
-        if not segment[0] <= segment[1]:
-            return f"has a segment that ends before it starts, {segment}"
+    if not isinstance(entry.get("annotations", []), list):
+        return "has annotations that are no list"
     return None
+
+
+class _Fitted(NamedTuple):
+    """The annotations of a video that are left, and what became of the others."""
+
+    annotations: list[dict[str, Any]]
+    left_out: Counter[str]
+    num_cut: int
+
+
+def _fitted(annotations: Sequence[Any], row: ManifestRow, *, duration_seconds: float) -> _Fitted:
+    """Cut segments to their video, and leave out those of which nothing is left or that a toolkit cannot take."""
+    kept: list[dict[str, Any]] = []
+    left_out: Counter[str] = Counter()
+    num_cut = 0
+    for annotation in annotations:
+        label, segment = (annotation.get(key) if isinstance(annotation, dict) else None for key in ("label", "segment"))
+        if not isinstance(label, str) or not is_plain_name(label):
+            left_out[NO_LABEL] += 1
+        elif label == _AMBIGUOUS:
+            left_out[AMBIGUOUS] += 1
+        elif not _is_segment(segment):
+            left_out[NO_SEGMENT] += 1
+        elif not segment[0] < segment[1]:
+            left_out[EMPTY] += 1
+        elif segment[1] <= 0 or segment[0] >= duration_seconds or _lies_behind(segment[0], row):
+            left_out[OUTSIDE] += 1
+        else:
+            cut = [max(segment[0], 0), min(segment[1], duration_seconds)]
+            num_cut += cut != segment
+            kept.append({**annotation, "segment": cut})
+    return _Fitted(kept, left_out, num_cut)
+
+
+def _is_segment(segment: object) -> TypeGuard[list[float]]:
+    return (
+        isinstance(segment, list)
+        and len(segment) == 2
+        and all(isinstance(t, int | float) and not isinstance(t, bool) and -math.inf < t < math.inf for t in segment)
+    )
 
 
 def fit_annotations(database: Mapping[str, Any], manifest: Mapping[str, ManifestRow], *, origin: str) -> Export:
     """Limit annotations to videos that have features, and fill in duration, frame, fps and label_id.
 
-    Ids match with or without a leading `v_`. Segments stay as they are, but for those that begin after the last
-    feature: of a video that has no other, ActionFormer could not be trained. Classes are numbered as far as some video
-    has them, since ActionFormer compares their number with its configuration.
+    A name that no video has stands for the one without its leading `v_`, unless that is annotated itself. Segments are
+    cut to their video. Left out and counted are those that are empty, that begin after the last feature, that nobody
+    could read, and THUMOS' Ambiguous, which is no class; a video that has no other is left out, since ActionFormer
+    could not be trained on it. Classes are numbered as far as some video has them, since ActionFormer compares their
+    number with its configuration.
 
     Args:
         database: from `read_annotations`.
@@ -143,44 +202,75 @@ def fit_annotations(database: Mapping[str, Any], manifest: Mapping[str, Manifest
         origin: of the annotations, for messages.
 
     Raises:
-        HicoError: no annotated video has features.
+        HicoError: no annotated video has features, or no segment of any can be used.
 
     """
     by_id = {row.video_id: row for row in manifest.values()}
     fitted: dict[str, Any] = {}
     missing: list[str] = []
     other_durations: list[str] = []
-    num_behind = 0
+    left_out: Counter[str] = Counter()
+    num_cut = 0
     for name, entry in database.items():
-        video_id = name.removeprefix("v_")
-        row = by_id.get(video_id)
-        annotations = entry.get("annotations", [])
-        seen = [] if row is None else [a for a in annotations if not _lies_behind(a["segment"][0], row)]
-        if row is None or (annotations and not seen):
-            missing.append(video_id)
+        short = name.removeprefix("v_")
+        row = by_id.get(name) or (by_id.get(short) if short not in database else None)
+        if row is None:
+            missing.append(name)
             continue
-        num_behind += len(annotations) - len(seen)
         frame = max(round(row.duration_seconds * row.fps), 1)
+        duration_seconds = frame / row.fps
+        annotations = entry.get("annotations", [])
+        found = _fitted(annotations, row, duration_seconds=duration_seconds)
+        left_out += found.left_out
+        num_cut += found.num_cut
+        if annotations and not found.annotations:
+            missing.append(name)
+            continue
         annotated = entry.get("duration")
-        if isinstance(annotated, int | float) and abs(annotated - row.duration_seconds) > _SAME_DURATION_SECONDS:
-            other_durations.append(video_id)
-        fitted[video_id] = {
+        least, most = (row.duration_seconds + off for off in (-_SAME_DURATION_SECONDS, _SAME_DURATION_SECONDS))
+        if isinstance(annotated, int | float) and not least <= annotated <= most:
+            other_durations.append(row.video_id)
+        fitted[row.video_id] = {
             **entry,
-            "duration": frame / row.fps,
+            "duration": duration_seconds,
             "frame": frame,
             "fps": row.fps,
-            "annotations": seen,
+            "annotations": found.annotations,
         }
-    if not fitted:
+    if not fitted and not left_out:
         raise HicoError(
             f"{origin}: none of its {len(database)} videos has features here; it begins with {next(iter(database))!r}, "
             f"the features with {min(by_id)!r}"
         )
     categories = sorted({a["label"] for entry in fitted.values() for a in entry["annotations"]})
+    if not categories:
+        raise HicoError(
+            f"{origin}: the videos with features have no segment to use ({_in_words(left_out) or 'none at all'})"
+        )
     number_of = {label: number for number, label in enumerate(categories)}
     for entry in fitted.values():
         entry["annotations"] = [{**a, "label_id": number_of[a["label"]]} for a in entry["annotations"]]
-    return Export(fitted, categories, sorted(missing), num_behind, len(by_id.keys() - fitted.keys()), other_durations)
+    num_without = len(by_id.keys() - fitted.keys())
+    return Export(fitted, categories, sorted(missing), left_out, num_cut, num_without, other_durations)
+
+
+def describe_changes(export: Export, *, missing_file: Path) -> str:
+    """What was left out and cut, in one line; nothing where there is nothing to say."""
+    left_out, cut = export.left_out, export.num_cut
+    parts = [
+        f"left out {counted(left_out.total(), 'segment')}: {_in_words(left_out)}" if left_out else "",
+        f"cut {counted(cut, 'segment')} to the length of the video" if cut else "",
+        f"{counted(len(export.missing), 'annotated video')} without features or without a segment that is left: "
+        f"{missing_file}"
+        if export.missing
+        else "",
+    ]
+    return "; ".join(filter(None, parts))
+
+
+def _in_words(left_out: Mapping[str, int]) -> str:
+    """How many segments were left out for each reason: "3 called Ambiguous, 1 without a label"."""
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
 
 
 def _lies_behind(start_seconds: float, row: ManifestRow) -> bool:

@@ -71,6 +71,18 @@ def test_trimmed_kinetics(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "root" / "runs" / "k400-hico-l").is_dir()
 
 
+@pytest.mark.parametrize("nproc", ["1", "2"])
+def test_a_bad_line_costs_its_video_not_the_run(data: Path, tmp_path: Path, nproc: str) -> None:
+    (tmp_path / "kinetics400_train_list.txt").write_text("a.mp4 7\nb.mp4 399\nc.mp4\n")
+    config = write_config(tmp_path, "pt-k400/s3dg-hico-l.yaml", SMALL)
+    command = ("pretrain", "--config", config, "--data-root", data / "videos", "--anno-dir", tmp_path, "--nproc", nproc)
+    small = ("--max-steps", "1", "-o", "model.encoder=s3dg-tiny", "-o", "loss.topical_weight=0")
+    done = hico_process(*command, *small, root=tmp_path / "root")
+    assert done.returncode == 3 and "1 step in" in done.stdout, done.stderr
+    assert f"hico: {tmp_path}/kinetics400_train_list.txt, line 3: 'c.mp4' is not <path> <label>" in done.stderr
+    assert f"hico: 1 video failed: {tmp_path}/root/failures.jsonl" in done.stderr.splitlines()
+
+
 def test_index_of_a_list(data: Path, tmp_path: Path) -> None:
     done = hico("index", "--list", data / "clips" / "training.txt", root=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -131,9 +131,60 @@ def test_export_tad(root: Path, toolkit: str) -> None:
     }
     (root / "ann.json").write_text(json.dumps({"database": annotations}))
     done = hico("export-tad", root / "ann.json", "--for", toolkit, "--features", "made", root=root)
-    assert done.returncode == 0 and "1 annotated videos have no features" in done.stderr
+    assert_one_line(done, 0, "hico: 1 annotated video without features or without a segment that is left: ")
     assert done.stdout.startswith("1 videos, 1 classes; ")
     assert len(list((root / f"tad/made-{toolkit}").iterdir())) == 4
+
+
+def test_export_tad_of_annotations_as_people_have_them(root: Path, tmp_path: Path) -> None:
+    """Video 0 has 2 s. All that is left out or cut stands in one line; an entry that cannot be used is a failure."""
+    segments = [[0.5, 1], [0, 0], [1, 400], [-1, 1], ["0", "1"]]
+    annotations = [{"segment": segment, "label": "a"} for segment in segments]
+    annotations.append({"segment": [0, 1], "label": "Ambiguous"})
+    database: dict[str, object] = {"v_0": {"subset": "training", "annotations": annotations}}
+    (tmp_path / "ann.json").write_text(json.dumps({"database": database}), encoding="utf-8-sig")
+    command = ("export-tad", tmp_path / "ann.json", "--for", "opentad", "--features", "made", "-O", tmp_path / "tad")
+    assert_one_line(
+        hico(*command, root=root),
+        0,
+        "left out 3 segments: 1 called Ambiguous, 1 empty or ending before they start, 1 not [start, end] in seconds; "
+        "cut 2 segments to the length of the video",
+    )
+    written = json.loads((tmp_path / "tad/annotations.json").read_text())["database"]["0"]
+    assert [a["segment"] for a in written["annotations"]] == [[0.5, 1], [1, 2], [0, 1]]
+    (tmp_path / "ann.json").write_text(json.dumps({"database": {**database, "1": {"annotations": []}}}))
+    done = hico(*command, "--json", root=root)
+    assert done.returncode == 3 and "ann.json: the entry of '1' names no subset; left out" in done.stderr
+    told = json.loads(done.stdout)
+    assert (told["num_failed"], told["num_segments_left_out"], told["num_segments_cut"]) == (1, 3, 2)
+    assert told["segments_left_out"]["called Ambiguous"] == 1
+
+
+def test_bad_lines_of_lists_are_told_and_the_others_are_used(root: Path, tmp_path: Path) -> None:
+    bad = "0.mp4 0\n1.mp4 1\n2.mp4 0\n3.mp4 1\n3.mp4 0\nalone.mp4\n"
+    (tmp_path / "bad.txt").write_bytes(bad.replace("\n", "\r\n").encode("utf-16"))
+    told = [
+        f"hico: {root}/videos/3.mp4: stands in the list with two labels, 1 and 0; left out",
+        f"hico: {tmp_path}/bad.txt, line 6: 'alone.mp4' is not <path> <label>, with a whole number in UTF-8 as in "
+        "other lines; left out",
+    ]
+    lists = ("--train", tmp_path / "bad.txt", "--test", root / "test.txt", "--data-root", root / "videos")
+    done = hico("probe", "made", *lists, "--seeds", "1", "-O", tmp_path / "probe.json", root=root)
+    assert done.returncode == 3 and "3 videos to train on and 2 to test on" in done.stdout
+    assert [line for line in done.stderr.splitlines() if line.endswith("left out")] == told
+    lists = ("--query-list", root / "test.txt", "--gallery-list", tmp_path / "bad.txt", "--data-root", root / "videos")
+    done = hico("retrieve", "--protocol", "video", "--features", "made", *lists, root=root)
+    assert done.returncode == 3 and "2 queries, 3 in the gallery" in done.stdout
+    assert done.stderr.splitlines() == told
+
+
+def test_a_video_that_is_missing_is_told_by_the_probe(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("0.mp4 0\n1.mp4 1\n2.mp4 0\nmissing.mp4 1\n")
+    lists = ("--train", tmp_path / "list.txt", "--test", root / "test.txt", "--data-root", root / "videos")
+    options = ("--views", "1", "--seeds", "1", "--workers", "0", "-O", tmp_path / "probe.json")
+    done = hico_process("probe", *lists, *options, root=root)
+    assert done.returncode == 3 and "3 videos to train on and 2 to test on" in done.stdout, done.stderr
+    assert f"hico: left out: {root}/videos/missing.mp4: " in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -152,7 +203,7 @@ def test_export_tad(root: Path, toolkit: str) -> None:
         (["extract-features", "--dtype", "float16", "--name", "made"], 1, ["dtype=float32, not float16"]),
         (["probe", "none"], 1, ["no features here"]),
         (["probe", "made", "--train", "x.txt"], 2, ["0 lists, but --train has 1"]),
-        (["probe", "made", "--train", "none.txt", "--test", "none.txt"], 2, ["none.txt: cannot be read as a list"]),
+        (["probe", "made", "--train", "none.txt", "--test", "none.txt"], 2, ["none.txt: cannot be read"]),
         (["probe", "made", "--shots", "9"], 1, ["fewer than 9 (--shots)"]),
         (["retrieve"], 2, ["give a video, or --protocol"]),
         (["retrieve", "none.mp4", "--features", "made"], 1, ["none.mp4", "no such file"]),
@@ -163,7 +214,7 @@ def test_export_tad(root: Path, toolkit: str) -> None:
             ["is both a query and in the gallery; 4 such videos"],
         ),
         (["retrieve", "--protocol", "clip", "--queries", "val", "--features", "made"], 1, ["needs labelled videos"]),
-        (["export-tad", "none.json", "--for", "opentad"], 1, ["no such file of annotations"]),
+        (["export-tad", "none.json", "--for", "opentad"], 2, ["none.json: cannot be read"]),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_written(

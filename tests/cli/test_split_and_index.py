@@ -200,3 +200,45 @@ def test_lists_may_name_classes(tmp_path: Path) -> None:
     assert read_class_names(root) == {0: "bow", 1: "high jump"}
     moved = hico("index", "--list", tmp_path / "test.txt", "--data-root", tmp_path / "root", root=root)
     assert_one_line(moved, 2, "not one of its videos is there", "--data-root")
+
+
+def failures_in(root: Path) -> dict[str, str]:
+    rows = map(json.loads, (root / "failures.jsonl").read_text().splitlines())
+    return {row["source"]: row["error"] for row in rows}
+
+
+def test_a_bad_row_costs_its_video_not_the_index(videos: Path, tmp_path: Path) -> None:
+    """It is told and listed, and off the list once it is mended."""
+    for name, new in (("a", "x_000003_000009"), ("b", "y_000000_000007"), ("c", "z_000001_000012")):
+        (tmp_path / f"{new}.mp4").symlink_to(videos / f"{name}.mp4")
+    listed = tmp_path / "val.csv"
+    good = ["label,youtube_id,time_start,time_end", "bow,x,3,9", "run,y,0,7"]
+    listed.write_text("\r\n".join([*good, "bow,y,0,7", "run,z,soon,12"]), encoding="utf-8-sig")
+    done = hico("index", "--list", listed, root=tmp_path / "root")
+    assert done.returncode == 3 and "2 clips of 1 video in" in done.stdout, done.stderr
+    expected = {
+        f"{tmp_path}/y_000000_000007.mp4": "stands in the list with two labels, 'run' and 'bow'",
+        f"{tmp_path}/val.csv, line 5": "its time_start 'soon' is not a whole number of seconds",
+    }
+    assert failures_in(tmp_path / "root") == expected
+    for source, error in expected.items():
+        assert f"hico: {source}: {error}" in done.stderr.splitlines()
+    listed.write_text("\n".join([*good, "run,y,0,7", "run,z,1,12"]))
+    done = hico("index", "--list", listed, root=tmp_path / "root")
+    assert done.returncode == 0 and "of 3 videos in" in done.stdout, done.stderr
+    assert failures_in(tmp_path / "root") == {}
+    index = read_index(tmp_path / "root")
+    assert dict(zip(index["video_id"].str[0], index["class_name"], strict=True)) == {"x": "bow", "y": "run", "z": "run"}
+
+
+def test_a_list_with_everything_that_a_line_can_be(videos: Path, tmp_path: Path) -> None:
+    """Each line is one video, done or failed by itself; nothing ends the command."""
+    lines = ["..", "/", ".", "x" * 5000, f"{'x/' * 3000}deep.mp4", "tab\there.mp4", "gs://there/x.mp4", "none.mp4", "#"]
+    (tmp_path / "list.txt").write_text("\n".join([*lines, str(videos / "a.mp4"), str(videos / "a.mp4")]))
+    done = hico("split", tmp_path / "list.txt", root=tmp_path / "root")
+    assert done.returncode == 3 and "1 video split, 0 unchanged, 9 failed" in done.stdout, done.stderr
+    assert f"hico: {tmp_path}/list.txt, line 7: gs://there/x.mp4: gs:// is not supported" in done.stderr
+    assert len(failures_in(tmp_path / "root")) == 9
+    (tmp_path / "list.txt").write_text(str(videos / "a.mp4"))
+    assert hico("split", tmp_path / "list.txt", root=tmp_path / "root").returncode == 0
+    assert not any(", line" in source for source in failures_in(tmp_path / "root")), "a line that was mended"

@@ -93,6 +93,16 @@ def test_a_list_that_is_not_utf_8(folder: Path) -> None:
     assert bad.obstacle is not None and "is not UTF-8" in bad.obstacle
 
 
+def test_a_bad_line_costs_its_video_not_the_list(folder: Path) -> None:
+    (folder / "list.txt").write_text("b.mp4\nhttps://there/x.mp4\n")
+    good, bad = find_sources([str(folder / "list.txt")])
+    assert (good.video_id, good.obstacle) == ("b", None)
+    assert bad.path == folder / "list.txt, line 2" and "https:// is not supported" in str(bad.obstacle)
+    (folder / "list.txt").write_text("https://there/x.mp4\n")
+    with pytest.raises(UsageError, match=r"list\.txt, line 1: https.* is not supported"):
+        find_sources([str(folder / "list.txt")])
+
+
 def test_relative_names_with_a_dash_become_absolute(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     (source,) = find_sources(["-dash.webm"])

@@ -67,8 +67,60 @@ def test_kinetics(tmp_path: Path, by_class: bool) -> None:
     with pytest.raises(UsageError, match="has not the columns label, time_end, time_start, youtube_id"):
         labels(str(tmp_path / "other.csv"), root)
     (tmp_path / "bad.csv").write_text("label,youtube_id,time_start,time_end\na,b,x,3\n")
-    with pytest.raises(UsageError, match="is not a whole number of seconds"):
+    with pytest.raises(UsageError, match="line 2: its time_start 'x' is not a whole number of seconds"):
         labels(str(tmp_path / "bad.csv"), root)
+    (tmp_path / "none.csv").write_text("label,youtube_id,time_start,time_end\n")
+    with pytest.raises(UsageError, match="has no rows below its columns"):
+        labels(str(tmp_path / "none.csv"), root)
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ("zumba,x,then,13", "its time_start 'then' is not a whole number of seconds"),
+        ("zumba,x,3,13.5", "its time_end '13.5' is not"),
+        ("zumba,x,-3,13", "its time_start '-3' is not"),
+        (f"zumba,x,3,{'9' * 5000}", "is not a whole number"),
+        ("zumba,x", "has no time_end and no time_start"),
+        (",x,3,13", "has no label"),
+        ("zumba, fast,x,3,13", "its time_start 'x' is not"),
+        ('"zumba,x,3,13', "has no label and no time_end and no time_start and no youtube_id"),  # no closing quote
+        ("caf\udce9,x,3,13", "is not plain text in UTF-8"),
+        ("bow,a,3,13", "stands in the list with two labels, 'bow' and 'zumba'"),
+    ],
+)
+def test_a_bad_row_costs_its_video_not_the_list(row: str, why: str, tmp_path: Path) -> None:
+    """Whatever it is, the rows after it are read; labels keep the numbers of all classes that are named."""
+    text = f"label,youtube_id,time_start,time_end\n{row}\nzumba,a,3,13\nzumba,a,3,13\n\nbow,b,1,11\n"
+    (tmp_path / "val.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
+    (tmp_path / "zumba").mkdir()
+    split = read_split(str(tmp_path / "val.csv"), data_root=tmp_path, subset="train")
+    (bad,) = [video for video in split.videos if video.obstacle]
+    assert why in str(bad.obstacle)
+    twice = "two labels" in why
+    assert bad.path == (tmp_path / "bow/a_000003_000013.mp4" if twice else tmp_path / "val.csv, line 2")
+    good = {str(video.path.relative_to(tmp_path)): video.label for video in split.videos if not video.obstacle}  # type: ignore[arg-type]
+    assert good["bow/b_000001_000011.mp4"] == 0
+    assert len(good) == (1 if twice else 2)
+
+
+def test_a_bad_row_of_ucf101_and_hmdb51(tmp_path: Path) -> None:
+    (tmp_path / "classInd.txt").write_text("1 Apply\n")
+    (tmp_path / "trainlist01.txt").write_text("Dive/v_d.avi 4\nApply/v_a.avi 1\n")
+    (tmp_path / "run_test_split1.txt").write_text("a.avi 1\nb.avi\n")
+    ucf = read_split(str(tmp_path / "trainlist01.txt"), data_root=tmp_path, subset="train").videos
+    assert [(v.video_id, v.obstacle) for v in ucf] == [
+        ("a", None),
+        ("trainlist01.txt, line 1", "'Dive/v_d.avi 4' does not begin with a class of classInd.txt"),
+    ]
+    hmdb = read_split(str(tmp_path / "*_test_split1.txt"), data_root=tmp_path, subset="train").videos
+    assert [v.obstacle for v in hmdb] == [None, "'b.avi' is not <name> <0, 1 or 2>"]
+
+
+def test_folders_of_classes_are_seen_though_the_first_video_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "val.csv").write_text("label,youtube_id,time_start,time_end\nbow,a,3,13\nrun,b,1,11\n")
+    (tmp_path / "run").mkdir()
+    assert labels(str(tmp_path / "val.csv"), tmp_path) == {"bow/a_000003_000013.mp4": 0, "run/b_000001_000011.mp4": 1}
 
 
 def test_a_path_and_a_label_a_line(tmp_path: Path) -> None:

@@ -204,13 +204,16 @@ def test_a_checkpoint_cut_short_is_not_taken(
         run(tiny(), root, tmp_path, resume=True)
 
 
-def test_nearest_neighbours_while_training(root: Path, tmp_path: Path, undisturbed: Path) -> None:
+def test_nearest_neighbours_while_training(
+    root: Path, tmp_path: Path, undisturbed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """They are measured before the first step, after some epochs and at the end, and change nothing of the training."""
     listed = root.parent / "videos" / "list.txt"
-    listed.write_text("a.mp4 0\nb.mp4 1\nc.mp4 1\n")
+    listed.write_text("a.mp4 0\nb.mp4 1\nc.mp4 1\nd.mp4\n")
     summary = run(tiny(f"eval.knn_list={listed}", "eval.knn_epochs=2", "eval.knn_neighbours=1"), root, tmp_path)
     measured = [line["knn_accuracy"] for line in metrics_of(tmp_path)]
     assert measured[0] is not None and measured[1] is None and len([m for m in measured if m is not None]) == 2
+    assert f"left out of the nearest neighbours: {listed}, line 4: 'd.mp4' is not <path> <label>" in caplog.text
     # Of three videos, one and two of a class: the one is never right, the two are if they are near each other.
     assert summary.knn_accuracy in (0.0, 1 / 3, 2 / 3)
     one, two = weights_of(tmp_path), weights_of(undisturbed)

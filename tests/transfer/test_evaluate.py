@@ -104,6 +104,15 @@ def test_videos_that_cannot_be_decoded_count_as_wrong(root: Path, tmp_path: Path
     assert results["top1"] == sum(row["predicted"] == row["label"] for row in known) / 3
 
 
+def test_lines_that_cannot_be_used_are_told_and_left_out(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("0.mp4 0\n1.mp4 1\n2.mp4\n")
+    lists = ("--list", tmp_path / "list.txt", "--data-root", root / "videos")
+    done = hico("evaluate", "tuned", *lists, "--views", "1", "-O", tmp_path, "--json", root=root)
+    assert done.returncode == 3 and f"hico: {tmp_path}/list.txt, line 3: '2.mp4' is not <path> <label>" in done.stderr
+    results = json.loads(done.stdout)
+    assert (results["num_videos"], results["num_failed"]) == (2, 0)
+
+
 def test_three_splits_in_one_command(root: Path) -> None:
     lists: list[Any] = []
     for number in (1, 2, 3):

@@ -1,6 +1,7 @@
 """Features stand where ActionFormer and OpenTAD put them, to a millisecond; annotations fit what is there."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ from hico_core.transfer.features import FeatureExtractor
 from hico_core.transfer.jobs import jobs_of_files
 from hico_core.transfer.manifest import ManifestRow, read_manifest
 from hico_core.transfer.tad import (
+    AMBIGUOUS,
+    EMPTY,
+    NO_LABEL,
+    NO_SEGMENT,
+    OUTSIDE,
     Toolkit,
     actionformer_config,
     centre_seconds,
@@ -130,17 +136,99 @@ def test_annotations_fit_what_is_there(base: Path, tmp_path: Path) -> None:
     }
     export = fit_annotations(database, manifest, origin="x")
     assert export.annotations.keys() == {"holes", "steady"}
-    assert export.missing == ["gone", "late"]
+    assert export.missing == ["gone", "v_late"]
     assert export.categories == ["dive", "jump"], "as many as the annotations that are left have"
     found = export.annotations["holes"]
     assert [(a["segment"], a["label_id"]) for a in found["annotations"]] == [([1, 2], 1), ([3, 4], 0)]
-    assert export.num_segments_behind == 1 and found["url"] == "kept"
+    assert export.left_out.total() == 1 and found["url"] == "kept"
     assert export.other_durations == ["steady"]
     assert "label_id" not in database["v_holes"]["annotations"][0], "the input stays as it is"
-    only_late = fit_annotations({"holes": entry((500, 501, "x")), "steady": entry()}, manifest, origin="x")
+    only_late = fit_annotations({"holes": entry((500, 501, "x")), "steady": entry((0, 1, "x"))}, manifest, origin="x")
     assert only_late.missing == ["holes"] and only_late.annotations.keys() == {"steady"}
     with pytest.raises(HicoError, match="none of its 1 videos has features here; it begins with 'gone'"):
         fit_annotations({"gone": entry()}, manifest, origin="ann.json")
+    with pytest.raises(HicoError, match=r"no segment to use \(1 called Ambiguous\)"):
+        fit_annotations({"steady": entry((1, 2, "Ambiguous"))}, manifest, origin="ann.json")
+
+
+@pytest.mark.parametrize(
+    ("segment", "label", "becomes"),
+    [
+        ([1.5, 2], "run", [1.5, 2]),
+        ([0, 8], "run", [0, 8]),
+        ([7, 8.5], "run", [7, 8]),  # the video has 8 s
+        ([6, 1e300], "run", [6, 8]),
+        ([6, 10**400], "run", [6, 8]),
+        ([-3, 2], "run", [0, 2]),
+        ([1, 2], "Ambiguous", AMBIGUOUS),
+        ([0, 0], "run", EMPTY),
+        ([3, 3.0], "run", EMPTY),
+        ([2, 1], "run", EMPTY),
+        ([-2, -1], "run", OUTSIDE),
+        ([-2, 0], "run", OUTSIDE),
+        ([8, 9], "run", OUTSIDE),
+        ([10**400, 10**401], "run", OUTSIDE),
+        ([math.nan, 2], "run", NO_SEGMENT),
+        ([1, math.inf], "run", NO_SEGMENT),
+        (["1", "2"], "run", NO_SEGMENT),
+        ([True, 2], "run", NO_SEGMENT),
+        ([1], "run", NO_SEGMENT),
+        (None, "run", NO_SEGMENT),
+        ([1, 2], None, NO_LABEL),
+        ([1, 2], 3, NO_LABEL),
+        ([1, 2], "", NO_LABEL),
+        ([1, 2], "two\nlines", NO_LABEL),
+        ([1, 2], "\udce9", NO_LABEL),
+    ],
+)
+def test_segments_are_cut_or_left_out_and_counted(base: Path, segment: object, label: object, becomes: object) -> None:
+    manifest = made_once(base)
+    odd = {"segment": segment, "label": label}
+    database = {"steady": {"subset": "training", "annotations": [odd, {"segment": [3, 4], "label": "other"}]}}
+    text = json.dumps({"database": database})  # as files have it
+    export = fit_annotations(json.loads(text)["database"], manifest, origin="x")
+    *fitted, other = export.annotations["steady"]["annotations"]
+    assert other["segment"] == [3, 4]
+    if isinstance(becomes, str):
+        assert fitted == [] and export.left_out == {becomes: 1} and export.num_cut == 0
+    else:
+        assert fitted[0]["segment"] == becomes and not export.left_out
+        assert export.num_cut == (becomes != segment)
+
+
+def test_an_annotation_that_is_no_object(base: Path) -> None:
+    manifest = made_once(base)
+    database = {"steady": {"subset": "training", "annotations": ["run", None, {"segment": [3, 4], "label": "a"}]}}
+    assert fit_annotations(database, manifest, origin="x").left_out == {NO_LABEL: 2}
+
+
+@pytest.mark.parametrize(
+    ("ids", "names", "expected"),
+    [
+        (["v_0pABCDEFG"], ["v_0pABCDEFG"], {"v_0pABCDEFG": "v_0pABCDEFG"}),
+        (["0pABCDEFG"], ["v_0pABCDEFG"], {"0pABCDEFG": "v_0pABCDEFG"}),
+        (["x"], ["v_x", "x"], {"x": "x"}),  # whatever comes first
+        (["x"], ["x", "v_x"], {"x": "x"}),
+        (["x", "v_x"], ["x", "v_x"], {"x": "x", "v_x": "v_x"}),
+        (["x", "v_x"], ["v_x"], {"v_x": "v_x"}),
+    ],
+)
+def test_an_exact_name_comes_before_one_without_v(
+    base: Path,
+    ids: list[str],
+    names: list[str],
+    expected: dict[str, str],
+) -> None:
+    row = made_once(base)["steady.npy"]
+    manifest = {f"{name}.npy": row.model_copy(update={"video_id": name}) for name in ids}
+    export = fit_annotations({name: entry((1, 2, "a"), url=name) for name in names}, manifest, origin="x")
+    assert {video_id: found["url"] for video_id, found in export.annotations.items()} == expected
+    assert export.missing == sorted(set(names) - set(expected.values()))
+
+
+def made_once(base: Path) -> dict[str, ManifestRow]:
+    folder = base / "once"
+    return read_manifest(folder) if folder.exists() else extract(base, folder)
 
 
 @pytest.mark.parametrize("toolkit", ["actionformer", "opentad"])
@@ -202,17 +290,19 @@ def test_features_that_do_not_fit(
         ("[]", 'has no "database" of videos'),
         ('{"database": {}}', 'has no "database" of videos'),
         ('{"database": {"a": {}}}', "the entry of 'a' names no subset"),
-        ('{"database": {"a": {"subset": "x", "annotations": [{"segment": [0, 1]}]}}}', "an annotation without a label"),
-        (
-            '{"database": {"a": {"subset": "x", "annotations": [{"segment": [0], "label": "b"}]}}}',
-            r"not \[start, end\]",
-        ),
-        ('{"database": {"a": {"subset": "x", "annotations": [{"segment": [2, 1], "label": "b"}]}}}', "ends before"),
+        ('{"database": {"a": {"subset": "x", "annotations": null}}}', "has annotations that are no list"),
+        ('{"database": {"a": []}}', "names no subset"),
+        ('{"database": {"a\\nb": {"subset": "x"}}}', "has a name that is not plain text"),
     ],
 )
 def test_annotations_that_are_none(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(HicoError, match=problem):
         read_annotations(tmp_path / "a.json")
-    with pytest.raises(HicoError, match="no such file of annotations"):
+    with pytest.raises(HicoError, match=r"none\.json: cannot be read"):
         read_annotations(tmp_path / "none.json")
+
+
+def test_a_bad_entry_costs_its_video_not_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"database": {"a": {}, "b": {"subset": "x"}}}')
+    assert read_annotations(tmp_path / "a.json") == ({"b": {"subset": "x"}}, {"a": "names no subset"})
