@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    context: typer.Context,
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="Names of runs of hico finetune, or checkpoints of them.")
     ],
@@ -41,7 +42,7 @@ def evaluate(
     if output and len(runs) > 1:
         raise typer.BadParameter("is for one run; of several, each has its own folder", param_hint="--output")
     place = locate_root(root)
-    resume_in_processes(nproc, resume=False)
+    resume_in_processes(context, nproc, resume=False)
     from hico_core.transfer.evaluate import checkpoint_of
     from hico_core.transfer.evaluate import evaluate as run_test
 

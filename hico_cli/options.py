@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -178,8 +177,13 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def resume_in_processes(nproc: int, *, resume: bool) -> bool:
+def resume_in_processes(context: typer.Context, nproc: int, *, resume: bool) -> bool:
     """Start the processes of --nproc; in one of them, or without it, go on.
+
+    Args:
+        context: of the command; the processes are given the arguments that `main` was.
+        nproc: how many.
+        resume: whether the user asks for it.
 
     Returns:
         Whether to resume: torchrun starts all processes again when one has died.
@@ -191,7 +195,7 @@ def resume_in_processes(nproc: int, *, resume: bool) -> bool:
     if nproc > 1 and not is_one_of_several():
         from hico_core.training.launch import run_processes
 
-        raise typer.Exit(run_processes(sys.argv[1:], processes=nproc))
+        raise typer.Exit(run_processes(context.obj, processes=nproc))
     return resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 

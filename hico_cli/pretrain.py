@@ -160,7 +160,7 @@ def pretrain(
             complain(lowered)
         return
 
-    resume = resume_in_processes(nproc, resume=resume)
+    resume = resume_in_processes(context, nproc, resume=resume)
     from hico_core.training.loop import pretrain as run  # slow to load, so that a wrong key is told at once
 
     total = settings.train.epochs

@@ -24,7 +24,7 @@ from hico_core.corpus.files import pass_point, publish
 from hico_core.corpus.index_check import fault_in
 from hico_core.corpus.records import ClipRecord, Subset, VideoRecord, read_records
 from hico_core.corpus.workspace import opened_workspace
-from hico_core.errors import HicoError
+from hico_core.errors import HicoError, short_reason
 
 SCHEMA_VERSION = "2"
 
@@ -252,8 +252,7 @@ def _read(root: "Location | str", columns: list[str] | None, *, read_dictionary:
     except FileNotFoundError:
         raise HicoError(f"{root}: has no index.parquet; run `hico index --root {root}` first") from None
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:  # the latter: names in its schema are damaged
-        reason = str(error).splitlines()[0]
-        raise HicoError(f"{path}: damaged, or not a parquet file ({reason}); {again}") from error
+        raise HicoError(f"{path}: damaged, or not a parquet file ({short_reason(error)}); {again}") from error
     fault = fault_in(table)
     if fault:
         raise HicoError(f"{path}: {fault}, which hico does not write; {again}")

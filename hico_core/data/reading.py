@@ -16,7 +16,7 @@ from hico_core.corpus.probe import probe
 from hico_core.data.decode import DecoderName, decode_frames
 from hico_core.data.sampling import frame_indices, frames_shown_at
 from hico_core.data.videos import Piece
-from hico_core.errors import BadVideo, HicoError, NoRoom
+from hico_core.errors import BadVideo, HicoError, NoRoom, short_reason
 
 
 def pieces_of_window(pieces: Sequence[Piece], window: tuple[float, float]) -> list[Piece]:
@@ -210,5 +210,5 @@ def local_file(location: Location, *, cache: LocalCache, size_bytes: int | None 
         except HicoError as error:
             raise BadVideo(str(location), str(error).removeprefix(f"{location}: ")) from error
         except OSError as error:
-            raise BadVideo(str(location), f"cannot be fetched ({error})") from error
+            raise BadVideo(str(location), f"cannot be fetched ({short_reason(error)})") from error
         yield path

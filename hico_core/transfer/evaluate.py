@@ -218,8 +218,9 @@ def _write(output: Path, evaluation: Evaluation, predictions: Sequence[Predictio
     write_text(output / "classes.csv", "".join(lines))
     columns = {
         name: [getattr(prediction, name) for prediction in predictions]
-        for name in ("video_id", "label", "predicted", "probability", "in_top5", "reason")
+        for name in ("video_id", "label", "predicted", "probability", "in_top5")
     }
+    columns["reason"] = [str(prediction.bad or "") for prediction in predictions]
     scores = pa.array([list(prediction.probabilities) for prediction in predictions], pa.list_(pa.float32()))
     with written_beside(output / "predictions.parquet") as beside:
         pq.write_table(pa.table({**columns, "probabilities": scores}), beside, compression="zstd")

@@ -18,6 +18,7 @@ from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 
 from hico_core.config import load_finetuning_config
+from hico_core.errors import BadVideo
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import EncoderOrigin, Progress
@@ -140,7 +141,7 @@ def test_confusions_are_scikit_learns() -> None:
         Prediction(str(n), label, said, 0.5, in_top5=True)
         for n, (label, said) in enumerate(zip(labels, predicted, strict=True))
     ]
-    predictions.append(Prediction("bad", 2, None, None, in_top5=False, reason="x"))
+    predictions.append(Prediction("bad", 2, None, None, in_top5=False, bad=BadVideo("bad.mp4", "x")))
     matrix = module.confusion_matrix(predictions, 4)
     np.testing.assert_array_equal(matrix[:, :4], confusion_matrix(labels, predicted))
     assert matrix[:, 4].tolist() == [0, 0, 1, 0]
