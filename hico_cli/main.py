@@ -86,11 +86,8 @@ def _options(
 
 
 def _tell_usage(error: typer.TyperException) -> None:
-    """Say what is wrong with what was typed; where nothing was, that is the help."""
-    text = error.format_message()
-    if "\n" in text:
-        print(text, file=sys.stderr)
-    elif tell_exit_code(error.exit_code, os.environ):
+    """Say what is wrong with what was typed; where nothing was, Typer has printed the help already."""
+    if error.format_message() and tell_exit_code(error.exit_code, os.environ):
         complain(describe_usage_error(error), who=_who_tells_usage())
 
 

@@ -54,7 +54,7 @@ class BadVideo(HicoError):
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
 
-    def said_of(self, subject: Path | str) -> str:
+    def said_of(self, subject: object) -> str:
         """The reason where the subject is named already; what is wrong with another file, a clip of it, names that."""
         return self.reason if self.path == str(subject) else str(self)
 

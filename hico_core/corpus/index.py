@@ -19,12 +19,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hico_core import __version__
+from hico_core.config import DataConfig
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate
 from hico_core.corpus.files import pass_point, publish
 from hico_core.corpus.index_check import fault_in
 from hico_core.corpus.records import ClipRecord, Subset, VideoRecord, read_records
 from hico_core.corpus.workspace import opened_workspace
-from hico_core.errors import HicoError, short_reason
+from hico_core.errors import HicoError, counted, short_reason
 
 SCHEMA_VERSION = "2"
 
@@ -70,6 +71,18 @@ class IndexSummary(NamedTuple):
     num_failed: int  # videos whose record is a failure; they are left out
     clips_of: dict[str, int]  # subset -> clips
     videos_of: dict[str, int]  # subset -> videos
+    num_short: int  # training videos that are shorter than one clip of the recipes
+
+    @property
+    def left_out(self) -> str:
+        """What pretraining will leave out, in words; empty if nothing."""
+        return left_out_of_pretraining(self.num_short, clip_seconds=DataConfig().span_seconds)
+
+
+def left_out_of_pretraining(num_short: int, *, clip_seconds: float) -> str:
+    """What to say where so many videos are shorter than one clip; nothing if there are none."""
+    videos = f"{counted(num_short, 'video')} shorter than one clip ({clip_seconds:.2f} s)"
+    return f"pretraining leaves out {videos}" if num_short else ""
 
 
 def subset_of(record: VideoRecord, *, val_fraction: float) -> Subset:
@@ -134,12 +147,13 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
     root = locate(root)
     clips_of: Counter[str] = Counter()
     videos_of: Counter[str] = Counter()
-    num_failed = 0
+    num_failed = num_short = 0
+    clip_seconds = DataConfig().span_seconds
     if not (root / "records").is_dir():
         raise HicoError(f"{root}: nothing was split here yet; run `hico split VIDEOS --root {root}` first")
 
     def good_records() -> Iterator[tuple[VideoRecord, Subset]]:
-        nonlocal num_failed
+        nonlocal num_failed, num_short
         for record in read_records(root):
             if record.failure:
                 num_failed += 1
@@ -147,6 +161,7 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
             subset = subset_of(record, val_fraction=val_fraction)
             videos_of[subset] += 1
             clips_of[subset] += len(record.clips)
+            num_short += subset == "train" and record.clips[-1].end_seconds < clip_seconds
             open_lists[subset].writelines(
                 list_line(record.video_id, clip.start_ms, clip.end_ms) for clip in record.clips
             )
@@ -179,7 +194,7 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
                 (root / name).unlink(missing_ok=True)
         pass_point("index.table")
         publish(made["index.parquet"], root / "index.parquet")
-    return IndexSummary(videos_of.total(), clips_of.total(), num_failed, dict(clips_of), dict(videos_of))
+    return IndexSummary(videos_of.total(), clips_of.total(), num_failed, dict(clips_of), dict(videos_of), num_short)
 
 
 def read_index_table(root: "Location | str", *, columns: list[str] | None = None) -> pa.Table:

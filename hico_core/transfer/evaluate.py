@@ -69,6 +69,12 @@ def checkpoint_of(run: Path) -> Path:
     )
 
 
+def folder_of_results(checkpoint: Path) -> Path:
+    """Where the results of a checkpoint belong: in its run's folder, else beside it."""
+    beside = checkpoint.parent
+    return (beside.parent if beside.name == "checkpoints" else beside) / "evaluation"
+
+
 def evaluate(
     checkpoint: Path,
     videos: Sequence[LabelledVideo],

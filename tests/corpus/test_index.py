@@ -19,7 +19,7 @@ from hico_core.corpus.records import SourceFile, SplitOptions, Subset, VideoReco
 from hico_core.corpus.split import split_videos
 from hico_core.errors import HicoError
 
-# DESIGN, section 4, and one of ours
+# What other tools read, and one of ours.
 COLUMNS = {
     "video_id": "string",
     "clip_index": "int32",
