@@ -101,9 +101,13 @@ def reads_of_the_command_line(path: Path) -> list[int]:
     tree = ast.parse(path.read_text())
     program = [node for node in tree.body if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)]
     allowed = {id(inner) for node in program for inner in ast.walk(node)}
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in ("argv", "orig_argv")]
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "sys"]
-    return [node.lineno for node in (*found, *imports) if id(node) not in allowed]
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Attribute) and node.attr in ("argv", "orig_argv"))
+        or (isinstance(node, ast.ImportFrom) and node.module == "sys")
+        if id(node) not in allowed
+    ]
 
 
 def test_only_main_reads_what_was_typed() -> None:

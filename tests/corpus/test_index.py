@@ -11,6 +11,7 @@ from goldens import load_json
 from made_videos import numbered_video
 
 from hico_core import __version__
+from hico_core.config import DataConfig, preset, preset_names
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, list_line, read_index, read_index_table, subset_of
 from hico_core.corpus.index_check import fault_in
@@ -44,6 +45,12 @@ COLUMNS = {
     "first_frame": "int32",
     "class_name": "string",
 }
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_clip_lasts_as_long_in_all_recipes(name: str) -> None:
+    """So that the index can say which videos are shorter than one."""
+    assert preset(name).data.span_seconds == DataConfig().span_seconds
 
 
 def test_list_lines_are_the_authors() -> None:

@@ -77,6 +77,15 @@ def test_what_comes_out(root: Path) -> None:
         assert min(picture.size) >= 300
 
 
+def test_results_lie_in_the_run_however_it_is_named(root: Path) -> None:
+    run = root / "runs/tuned"
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    for named in ("tuned", run, checkpoint):
+        done = hico("evaluate", named, "--views", "1", "--json", root=root)
+        assert json.loads(done.stdout)["folder"] == str(run / "evaluation"), done.stderr
+    assert [path.name for path in (run / "checkpoints").iterdir()] == [checkpoint.name]
+
+
 def test_two_processes_say_the_same(root: Path, tmp_path: Path) -> None:
     """Rows do not depend on who encodes them, in as many threads."""
     outputs = []
