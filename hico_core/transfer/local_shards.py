@@ -104,8 +104,9 @@ def environment_of(place: int, count: int, environment: Mapping[str, str], *, nu
 
 
 def _pass_lines(source: IO[str], lines: "SimpleQueue[str | None]") -> None:
-    for line in source:
-        lines.put(line.rstrip("\n"))
+    with source:
+        for line in source:
+            lines.put(line.rstrip("\n"))
     lines.put(None)
 
 
@@ -113,7 +114,12 @@ def _collected(source: IO[str] | None) -> Callable[[], str]:
     """Read a stream in the background; call the result for all of it."""
     assert source is not None
     text: list[str] = []
-    thread = Thread(target=lambda: text.append(source.read()), daemon=True)
+
+    def collect() -> None:
+        with source:
+            text.append(source.read())
+
+    thread = Thread(target=collect, daemon=True)
     thread.start()
 
     def all_of_it() -> str:

@@ -389,6 +389,7 @@ def test_a_worker_that_is_stuck_does_not_keep_the_run_from_ending(root: Path) ->
     command = ["pretrain", *options, "--name", "stuck", "--root", str(root)]
     with subprocess.Popen([sys.executable, "-m", "hico_cli", *command], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
+        assert "pretraining leaves out 1 video" in process.stderr.readline()
         assert process.stderr.readline().startswith("step 1 ")
         workers = descendants_of(process.pid)
         for worker in workers:
