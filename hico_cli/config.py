@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import complain
+from hico_cli.console import complain, result
+from hico_cli.options import Json
 from hico_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,43 +74,47 @@ def _load_file(path: Path) -> "tuple[Config | FinetuneConfig, AuthorsConfig | Au
 
 
 @config.command("list")
-def list_recipes() -> None:
+def list_recipes(json: Json = False) -> None:
     """Name all recipes, one a line."""
     from hico_core.config import finetuning_preset_names, preset_names
 
-    print(*preset_names(), *finetuning_preset_names(), sep="\n")
+    names = [*preset_names(), *finetuning_preset_names()]
+    result("\n".join(names), {"recipes": names}, as_json=json)
 
 
 @config.command()
-def show(name: _Name) -> None:
+def show(name: _Name, json: Json = False) -> None:
     """Print a whole configuration as YAML."""
     from hico_core.config import dump_config
 
-    print(dump_config(load_named(name)), end="")
+    settings = load_named(name)
+    result(dump_config(settings).rstrip("\n"), settings.model_dump(mode="json"), as_json=json)
 
 
 @config.command()
-def diff(one: _Name, other: _Name) -> None:
+def diff(one: _Name, other: _Name, json: Json = False) -> None:
     """Print the settings in which two configurations differ, one a line: key, first value, second value."""
     from hico_core.config import flat_settings
 
     first, second = flat_settings(load_named(one)), flat_settings(load_named(other))
     if first.keys() != second.keys():
         raise UsageError(f"{one} and {other}: one is of pretraining, the other of finetuning")
-    for key, value in first.items():
-        if value != second[key]:
-            print(f"{key}: {value} -> {second[key]}")
+    differing = {key: (value, second[key]) for key, value in first.items() if value != second[key]}
+    if differing or json:
+        lines = (f"{key}: {old} -> {new}" for key, (old, new) in differing.items())
+        result("\n".join(lines), differing, as_json=json)
 
 
 @config.command()
 def validate(
     path: Annotated[Path, typer.Argument(help="A YAML file, as for --config of hico pretrain or hico finetune.")],
+    json: Json = False,
 ) -> None:
     """Say whether a file is a configuration; one line names what is wrong with it (exit code 2)."""
     _, authors = _load_file(path)
     if authors is not None:
         complain_about(authors.notes, authors.ignored, path)
-    print(f"{path}: is in order")
+    result(f"{path}: is in order", {"path": str(path), "valid": True}, as_json=json)
 
 
 def complain_about(notes: "Sequence[str]", ignored: "Sequence[str]", path: Path) -> None:

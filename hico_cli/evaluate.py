@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    context: typer.Context,
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="Names of runs of hico finetune, or checkpoints of them.")
     ],
@@ -24,7 +25,7 @@ def evaluate(
     views: Annotated[int | None, typer.Option(min=1, help="Clips a video. Default: as the run says.")] = None,
     crops: Annotated[int | None, typer.Option(min=1, max=3, help="Squares of each frame, 1 or 3.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-O", help="The folder to write. Default: ROOT/runs/RUN/evaluation.")
+        Path | None, typer.Option("--output", "-O", help="The folder to write. Default: evaluation in RUN's folder.")
     ] = None,
     workers: Readers = None,
     nproc: Nproc = 1,
@@ -42,8 +43,8 @@ def evaluate(
     if output and len(runs) > 1:
         raise typer.BadParameter("is for one run; of several, each has its own folder", param_hint="--output")
     place = locate_root(root)
-    resume_in_processes(nproc, resume=False)
-    from hico_core.transfer.evaluate import checkpoint_of
+    resume_in_processes(context, nproc, resume=False)
+    from hico_core.transfer.evaluate import checkpoint_of, folder_of_results
     from hico_core.transfer.evaluate import evaluate as run_test
 
     lists = labelled(test, place=place, subset="test", data_root=data_root)
@@ -51,7 +52,7 @@ def evaluate(
     for number, name in enumerate(runs):
         run = local_part(place) / "runs" / name
         checkpoint = checkpoint_of(run if run.is_dir() else Path(name))
-        folder = output or (run if run.is_dir() else checkpoint.parent) / "evaluation"
+        folder = output or folder_of_results(checkpoint)
         videos, classes, _ = lists[number] if test else lists[0]
         with noting_signals() as stop, progress(name, total=len(videos), as_json=json) as report:
             found.append(

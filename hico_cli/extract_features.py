@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 
 def extract_features(
+    context: typer.Context,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(help="Videos, folders, patterns or .txt lists. Default: the videos of ROOT's index."),
@@ -201,7 +202,9 @@ def extract_features(
     if nproc > 1 and not dry_run:
         shards = (part or Shard(1, 1)).split(nproc)
         total = len(part_of(jobs, part))
-        _extract_in_processes(shards, folder, total=total, root=root, workers=workers, packed=packed, as_json=json)
+        _extract_in_processes(
+            context.obj, shards, folder, total=total, root=root, workers=workers, packed=packed, as_json=json
+        )
         return
     extractor = FeatureExtractor.from_checkpoint(
         checkpoint,
@@ -274,6 +277,7 @@ def _jobs(
 
 
 def _extract_in_processes(
+    typed: "Sequence[str]",
     shards: "list[Shard]",
     folder: "Location",
     *,
@@ -283,17 +287,16 @@ def _extract_in_processes(
     packed: bool,
     as_json: bool,
 ) -> None:
-    """Run this command once a process, each with a shard of the videos, and tell what became of all."""
+    """Run this command, as `typed`, once a process, each with a shard of the videos; tell what became of all."""
     from hico_core.corpus.engine import available_cores
-    from hico_core.training.launch import without_options
+    from hico_core.training.launch import with_options, without_options
     from hico_core.transfer.local_shards import run_shards
     from hico_core.transfer.manifest import pack_into_hdf5
 
     # hdf5 stands for .npy files, which are packed once all are there.
-    arguments = without_options(sys.argv[1:], ["--nproc", "--shard", *(["--format"] if packed else [])])
-    arguments = [argument for argument in arguments if argument != "--json"]
+    arguments = without_options(typed, ["--nproc", "--shard", *(["--format"] if packed else [])])
     if workers is None:
-        arguments += ["--workers", str(max(available_cores() // len(shards), 1))]
+        arguments = with_options(arguments, ["--workers", str(max(available_cores() // len(shards), 1))])
     num_done = 0
     with (
         raising_on_signals("stopped; the same command goes on"),

@@ -125,7 +125,7 @@ def finetune(
     if dry_run and checkpoint is not None:
         _rehearse(settings, place, encoder=checkpoint, device=device, nproc=nproc, as_json=json)
         return
-    resume = resume_in_processes(nproc, resume=resume, num_failed=num_failed)
+    resume = resume_in_processes(context, nproc, resume=resume, num_failed=num_failed)
 
     from hico_core.transfer.finetune import finetune as run
 

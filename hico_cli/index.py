@@ -87,6 +87,7 @@ def index(
             num_failed += intake.add_listed(list_file, base)
         summary = build_index(place, val_fraction=val_fraction)
     left_out = f"; {counted(summary.num_failed, 'video')} that failed left out" if summary.num_failed else ""
+    left_out += f"; {summary.left_out}" if summary.left_out else ""
     subsets = ", ".join(f"{count} {subset}" for subset, count in sorted(summary.videos_of.items()))
     shared = f" ({subsets})" if len(summary.videos_of) > 1 else ""
     sizes = f"{counted(summary.num_clips, 'clip')} of {counted(summary.num_videos, 'video')}"

@@ -86,11 +86,8 @@ def _options(
 
 
 def _tell_usage(error: typer.TyperException) -> None:
-    """Say what is wrong with what was typed; where nothing was, that is the help."""
-    text = error.format_message()
-    if "\n" in text:
-        print(text, file=sys.stderr)
-    elif tell_exit_code(error.exit_code, os.environ):
+    """Say what is wrong with what was typed; where nothing was, Typer has printed the help already."""
+    if error.format_message() and tell_exit_code(error.exit_code, os.environ):
         complain(describe_usage_error(error), who=_who_tells_usage())
 
 
@@ -100,14 +97,20 @@ def _who_tells_usage() -> Literal["first", "any"]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit: 0 all good, 1 failed, 2 wrong usage, 3 some inputs failed (see DESIGN)."""
+    """Run a command and exit: 0 all good, 1 failed, 2 wrong usage, 3 some inputs failed, 130 or 143 stopped.
+
+    Args:
+        arguments: of the command, as typed; None: those of this process. Commands that start processes of their
+            own find them in their context, as `obj`.
+
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if logging.lastResort is not None:  # which prints warnings that nobody else asks for
         logging.lastResort.setFormatter(logging.Formatter("hico: %(message)s"))
     if was_told(os.environ):  # started again, though starting again mends nothing
         sys.exit(0)
     try:
-        leave(app(arguments, prog_name="hico", standalone_mode=False) or 0, os.environ)
+        leave(app(arguments, obj=arguments, prog_name="hico", standalone_mode=False) or 0, os.environ)
     except typer.TyperException as error:
         _tell_usage(error)
         sys.exit(error.exit_code)

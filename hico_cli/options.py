@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -178,12 +177,13 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def resume_in_processes(nproc: int, *, resume: bool, num_failed: int = 0) -> bool:
+def resume_in_processes(context: typer.Context, nproc: int, *, resume: bool, num_failed: int = 0) -> bool:
     """Start the processes of --nproc; in one of them, or without it, go on.
 
     Args:
+        context: of the command; the processes are given the arguments that `main` was.
         nproc: how many.
-        resume: whether --resume was given.
+        resume: whether the user asks for it.
         num_failed: videos that could not be indexed before, for the exit code.
 
     Returns:
@@ -196,7 +196,7 @@ def resume_in_processes(nproc: int, *, resume: bool, num_failed: int = 0) -> boo
     if nproc > 1 and not is_one_of_several():
         from hico_core.training.launch import run_processes
 
-        raise typer.Exit(run_processes(sys.argv[1:], processes=nproc) or (3 if num_failed else 0))
+        raise typer.Exit(run_processes(context.obj, processes=nproc) or (3 if num_failed else 0))
     return resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 

@@ -161,7 +161,7 @@ def pretrain(
             complain(lowered)
         return
 
-    resume = resume_in_processes(nproc, resume=resume, num_failed=num_failed)
+    resume = resume_in_processes(context, nproc, resume=resume, num_failed=num_failed)
     from hico_core.training.loop import pretrain as run  # slow to load, so that a wrong key is told at once
 
     total = settings.train.epochs

@@ -29,8 +29,14 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """What is imported from here is loaded when it is asked for, since PyTorch and pandas take seconds to load."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+def __dir__() -> list[str]:
+    return __all__
+
+
+if not TYPE_CHECKING:  # for a type checker, a name that is not imported above is a mistake
+
+    def __getattr__(name: str) -> object:
+        """What is imported from here is loaded when it is asked for: PyTorch and pandas take seconds to load."""
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -2,7 +2,6 @@
 
 import io
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from hico_core import __version__
 from hico_core.config import Config, compose_config
 from hico_core.data.loader import Position
-from hico_core.errors import HicoError, UsageError
+from hico_core.errors import HicoError, require_package
 from hico_core.interop.checkpoints import (
     CheckpointFile,
     backbone_of,
@@ -268,8 +267,7 @@ def _exported_program(backbone: nn.Module, about: dict[str, str], path: Path) ->
 
 def _onnx_program(backbone: nn.Module, about: dict[str, str], path: Path) -> bytes:
     for package in ("onnx", "onnxscript", "onnxruntime"):
-        if find_spec(package) is None:
-            raise UsageError(f"--to onnx: needs the package {package}; pip install 'hico[onnx]'")
+        require_package(package, extra="onnx", wanted_by="--to onnx")
     import onnxruntime
 
     samples = _sample_clips()

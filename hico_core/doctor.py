@@ -15,7 +15,7 @@ from hico_core.corpus.addresses import Location, require_reachable
 from hico_core.corpus.encode import require_encoder
 from hico_core.corpus.ffmpeg import Ffmpeg, find_ffmpeg
 from hico_core.corpus.records import Encoder, SplitOptions
-from hico_core.errors import HicoError
+from hico_core.errors import HicoError, how_to_install
 
 # A loader with many workers holds a few files each; with 256 open files, the default of some systems, it fails.
 _ENOUGH_FILES = 1024
@@ -50,9 +50,9 @@ def examine(root: Location) -> Iterator[Finding]:
     yield _package("decord", "decord", needed=False, advice="not needed: PyAV reads the same frames")
     yield _package("torch", "PyTorch", needed=True)
     yield _gpu()
-    yield _package("ray", "Ray", needed=False, advice="for --engine ray: pip install 'hico[ray]'")
-    yield _package("s3fs", "S3", needed=False, advice="for s3:// addresses: pip install 'hico[s3]'")
-    yield _package("ossfs", "OSS", needed=False, advice="for oss:// addresses: pip install 'hico[oss]'")
+    yield _package("ray", "Ray", needed=False, advice=f"for --engine ray: {how_to_install('ray')}")
+    yield _package("s3fs", "S3", needed=False, advice=f"for s3:// addresses: {how_to_install('s3')}")
+    yield _package("ossfs", "OSS", needed=False, advice=f"for oss:// addresses: {how_to_install('oss')}")
     yield _open_files()
     yield _shared_memory()
     yield _place(root)

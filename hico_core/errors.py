@@ -1,6 +1,7 @@
 """What goes wrong for a user. Each message names the file or value and says what to do about it."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 # Of what a program writes, the end says most.
@@ -10,6 +11,11 @@ _STDERR_TAIL = 20
 def counted(number: int, noun: str) -> str:
     """1, "video" -> "1 video"; 3, "video" -> "3 videos"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def short_reason(error: Exception) -> str:
+    """An error of a library in a few words: without the path, which the message around it names, and in one line."""
+    return next(iter(str(getattr(error, "strerror", None) or error).splitlines()), type(error).__name__)
 
 
 class HicoError(Exception):
@@ -48,6 +54,10 @@ class BadVideo(HicoError):
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
 
+    def said_of(self, subject: object) -> str:
+        """The reason where the subject is named already; what is wrong with another file, a clip of it, names that."""
+        return self.reason if self.path == str(subject) else str(self)
+
 
 class NoRoom(HicoError):
     """A disk or quota is full, which is the fault of no video."""
@@ -63,3 +73,24 @@ class Interrupted(HicoError):
 
 class ProcessLost(HicoError):
     """Another of the processes that train together has ended, so this one cannot go on."""
+
+
+def how_to_install(extra: str) -> str:
+    """What to type for the packages of an extra; hico itself is installed from a checkout, not from a registry."""
+    return f"pip install '.[{extra}]' in the checkout of hico"
+
+
+def require_package(package: str, *, extra: str, wanted_by: str) -> None:
+    """Check that an optional package is there.
+
+    Args:
+        package: as it is imported.
+        extra: of hico, which brings it.
+        wanted_by: the option, setting or address that needs it.
+
+    Raises:
+        UsageError: it is not installed.
+
+    """
+    if find_spec(package) is None:
+        raise UsageError(f"{wanted_by}: needs the package {package}; {how_to_install(extra)}")

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from made_videos import numbered_video
 from PIL import Image
 
 import hico_core
+import hico_core.interop
 from hico_cli.main import app
 from hico_core.corpus.failures import FailureLine
 from hico_core.corpus.index import SCHEMA
@@ -30,6 +32,18 @@ from hico_core.transfer.manifest import ManifestRow
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+TEXTS = PAGES + [
+    path
+    for folder in ("hico_core", "hico_cli", "scripts", "tests")
+    for path in sorted((ROOT / folder).rglob("*.*"))
+    if path.suffix in {".md", ".py", ".sh", ".yaml"}
+]
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What a link to a heading of the page may end in: "## The road, so far" -> "the-road-so-far"."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
 def options_of(command: object, path: tuple[str, ...] = ()) -> dict[str, set[str]]:
@@ -41,15 +55,33 @@ def options_of(command: object, path: tuple[str, ...] = ()) -> dict[str, set[str
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    text = page.read_text()
-    for target in re.findall(r"\]\(([^)#]+)", text):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), target
-    # Pages that are named in words are there too.
-    for name in re.findall(r"docs/[a-z]+\.md", text):
-        assert (ROOT / name).exists(), name
+    targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()) if "://" not in target]
+    for target in targets:
+        name, _, anchor = target.partition("#")
+        there = page.parent / name if name else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors_of(there), target
+
+
+def test_files_that_are_named_are_there() -> None:
+    """In pages, comments and docstrings: seen from the checkout's root, or from hico_core."""
+    bases = (ROOT, ROOT / "hico_core")
+    folders = {path.name for base in bases for path in base.iterdir() if path.is_dir()}
+    gone = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in TEXTS
+        for name in re.findall(r"(?<![\w./<-])[a-z_]+/[a-z_/]*[a-z_]+\.(?:md|py|sh)\b", path.read_text())
+        if name.partition("/")[0] in folders and not any((base / name).exists() for base in bases)
+    ]
+    assert gone == []
+
+
+def test_nothing_points_out_of_the_repository() -> None:
+    """A reader has the checkout only, none of the documents of those who wrote it."""
+    outside = re.compile(r"\bsee DESIGN|DESIGN, section|\bfacts/|\bissue ?\d")
+    assert [str(path) for path in TEXTS if path != Path(__file__) and outside.search(path.read_text())] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -114,11 +146,17 @@ def test_the_example_file(tmp_path: Path) -> None:
         assert picture.height > 200
 
 
+@pytest.mark.parametrize("package", [hico_core, hico_core.interop])
+def test_a_shell_lists_what_there_is_to_import(package: ModuleType) -> None:
+    assert dir(package) == sorted(package.__all__)
+    assert all(callable(getattr(package, name)) for name in package.__all__)
+
+
 @pytest.mark.parametrize("name", hico_core.__all__)
 def test_what_is_imported_from_the_top(name: str) -> None:
     assert callable(getattr(hico_core, name))
     with pytest.raises(AttributeError, match="has no attribute 'splitvideos'"):
-        hico_core.splitvideos  # noqa: B018
+        hico_core.splitvideos  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_the_top_loads_nothing_slow() -> None:

@@ -97,6 +97,31 @@ def test_help_loads_nothing_slow(arguments: list[str]) -> None:
     assert loaded.isdisjoint({"torch", "torchvision", "pandas", "pyarrow", "av", "decord", "numpy"})
 
 
+def reads_of_the_command_line(path: Path) -> list[int]:
+    """Lines that read sys.argv, but for those of a file that is run as a program: below its `if __name__ == ...`."""
+    tree = ast.parse(path.read_text())
+    program = [node for node in tree.body if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)]
+    allowed = {id(inner) for node in program for inner in ast.walk(node)}
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Attribute) and node.attr in ("argv", "orig_argv"))
+        or (isinstance(node, ast.ImportFrom) and node.module == "sys")
+        if id(node) not in allowed
+    ]
+
+
+def test_only_main_reads_what_was_typed() -> None:
+    """Whoever calls `main` with arguments is obeyed by all that it does, processes that it starts included."""
+    main = ROOT / "hico_cli/main.py"
+    files = [*CORE_FILES, *(ROOT / "hico_cli").rglob("*.py")]
+    assert {path: lines for path in files if path != main and (lines := reads_of_the_command_line(path))} == {}
+    (function,) = (
+        node for node in ast.parse(main.read_text()).body if isinstance(node, ast.FunctionDef) and node.name == "main"
+    )
+    assert [function.lineno < line <= (function.end_lineno or 0) for line in reads_of_the_command_line(main)] == [True]
+
+
 def _modules_after(code: str) -> set[str]:
     script = f"{code}\nimport sys\nprint('\\nMODULES', *sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -30,6 +30,11 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     epochs_per_round: int = Field(10, ge=1)
     """Passes over the videos that the loader joins, so that less is left over."""
 
+    @property
+    def span_seconds(self) -> float:
+        """What a clip covers of a video; shorter videos are left out of pretraining."""
+        return self.num_frames * self.frame_stride / self.target_fps
+
 
 class AugmentConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """One draw for all frames of a clip."""

@@ -6,11 +6,10 @@ of a bucket goes through a local cache of bounded size (cache.py).
 """
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from hico_core.errors import HicoError, UsageError
+from hico_core.errors import HicoError, UsageError, require_package, short_reason
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -46,8 +45,7 @@ def locate(text: "str | Location") -> Location:
         known = ", ".join(f"{name}://" for name in _DRIVERS)
         raise UsageError(f"{text}: {protocol}:// is not supported; use a local path or one of {known}")
     driver = _DRIVERS[protocol]
-    if find_spec(driver.module) is None:
-        raise UsageError(f"{text}: needs the package {driver.module}; pip install 'hico[{driver.extra}]'")
+    require_package(driver.module, extra=driver.extra, wanted_by=text)
     from upath import UPath  # slow to import, and most workspaces are local
 
     return UPath(text)
@@ -128,5 +126,6 @@ def require_reachable(location: Location) -> None:
     except FileNotFoundError:
         raise HicoError(f"{location}: there is no bucket {bucket!r}") from None
     except Exception as error:  # each driver has its own exceptions, of no common kind
-        reason = str(error).splitlines()[0]
-        raise HicoError(f"{location}: cannot be reached ({reason}); check address and credentials") from error
+        raise HicoError(
+            f"{location}: cannot be reached ({short_reason(error)}); check address and credentials"
+        ) from error

@@ -7,10 +7,9 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any, TypeVar
 
-from hico_core.errors import HicoError, UsageError
+from hico_core.errors import HicoError, require_package, short_reason
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -90,8 +89,7 @@ def run_on_ray(
         HicoError: there is no cluster at that address.
 
     """
-    if find_spec("ray") is None:
-        raise UsageError("--engine ray: needs the package ray; pip install 'hico[ray]'")
+    require_package("ray", extra="ray", wanted_by="--engine ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
@@ -100,10 +98,9 @@ def run_on_ray(
             _require_answer(address)
             ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
         except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
             raise HicoError(
-                f"--ray-address {address}: cannot join the cluster ({reason}); if it asks for a token, set "
-                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here as on its head"
+                f"--ray-address {address}: cannot join the cluster ({short_reason(error)}); if it asks for a token, "
+                "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here as on its head"
             ) from error
         signals.note()  # again, since Ray has taken SIGTERM for itself
 
@@ -188,7 +185,7 @@ def _finished(pending: dict[Any, Item], on_lost: Callable[[Item, str], Result]) 
         try:
             result: Result = ray.get(reference)
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
-            result = on_lost(item, str(error).splitlines()[0])
+            result = on_lost(item, short_reason(error))
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         yield result

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import imageio_ffmpeg
 
-from hico_core.errors import HicoError
+from hico_core.errors import HicoError, short_reason
 
 # Containers that hold their video themselves. Playlists and scripts (HLS, DASH, ffconcat) name other files, and a
 # name with a video's ending does not keep FFmpeg from taking a file for one.
@@ -99,7 +99,7 @@ class Ffmpeg:
                 [program, "-version"], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
             ).stdout
         except (OSError, subprocess.CalledProcessError) as error:
-            raise HicoError(f"{program}: cannot be run as ffmpeg ({error})") from error
+            raise HicoError(f"{program}: cannot be run as ffmpeg ({short_reason(error)})") from error
         self.banner = banner.splitlines()[0]
         self.version = parse_version(banner)
         self.stopped = False

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from hico_core.corpus.addresses import Location
-from hico_core.errors import HicoError, NoRoom
+from hico_core.errors import HicoError, NoRoom, short_reason
 
 # Characters other than \n at which Python and other languages also end a line.
 _OTHER_LINE_ENDS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}
@@ -132,7 +132,7 @@ def fetch(location: Location, target: Path) -> None:
     except OSError:
         raise
     except Exception as error:  # each driver has its own exceptions, of no common kind
-        raise HicoError(f"{location}: cannot be fetched ({str(error).splitlines()[0]})") from error
+        raise HicoError(f"{location}: cannot be fetched ({short_reason(error)})") from error
 
 
 def json_line(fields: Mapping[str, Any]) -> bytes:

@@ -20,12 +20,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hico_core import __version__
+from hico_core.config import DataConfig
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate
 from hico_core.corpus.files import pass_point, publish
 from hico_core.corpus.index_check import fault_in
 from hico_core.corpus.records import ClipRecord, Subset, VideoRecord, fault_in_record, read_records
 from hico_core.corpus.workspace import opened_workspace
-from hico_core.errors import HicoError
+from hico_core.errors import HicoError, counted, short_reason
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,18 @@ class IndexSummary(NamedTuple):
     num_failed: int  # videos whose record is a failure; they are left out
     clips_of: dict[str, int]  # subset -> clips
     videos_of: dict[str, int]  # subset -> videos
+    num_short: int  # training videos that are shorter than one clip of the recipes
+
+    @property
+    def left_out(self) -> str:
+        """What pretraining will leave out, in words; empty if nothing."""
+        return left_out_of_pretraining(self.num_short, clip_seconds=DataConfig().span_seconds)
+
+
+def left_out_of_pretraining(num_short: int, *, clip_seconds: float) -> str:
+    """What to say where so many videos are shorter than one clip; nothing if there are none."""
+    videos = f"{counted(num_short, 'video')} shorter than one clip ({clip_seconds:.2f} s)"
+    return f"pretraining leaves out {videos}" if num_short else ""
 
 
 def subset_of(record: VideoRecord, *, val_fraction: float) -> Subset:
@@ -137,12 +150,13 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
     root = locate(root)
     clips_of: Counter[str] = Counter()
     videos_of: Counter[str] = Counter()
-    num_failed = 0
+    num_failed = num_short = 0
+    clip_seconds = DataConfig().span_seconds
     if not (root / "records").is_dir():
         raise HicoError(f"{root}: nothing was split here yet; run `hico split VIDEOS --root {root}` first")
 
     def good_records() -> Iterator[tuple[VideoRecord, Subset]]:
-        nonlocal num_failed
+        nonlocal num_failed, num_short
         for record in read_records(root):
             if record.failure:
                 num_failed += 1
@@ -155,6 +169,7 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
             subset = subset_of(record, val_fraction=val_fraction)
             videos_of[subset] += 1
             clips_of[subset] += len(record.clips)
+            num_short += subset == "train" and record.clips[-1].end_seconds < clip_seconds
             open_lists[subset].writelines(
                 list_line(record.video_id, clip.start_ms, clip.end_ms) for clip in record.clips
             )
@@ -187,7 +202,7 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
                 (root / name).unlink(missing_ok=True)
         pass_point("index.table")
         publish(made["index.parquet"], root / "index.parquet")
-    return IndexSummary(videos_of.total(), clips_of.total(), num_failed, dict(clips_of), dict(videos_of))
+    return IndexSummary(videos_of.total(), clips_of.total(), num_failed, dict(clips_of), dict(videos_of), num_short)
 
 
 def read_index_table(root: "Location | str", *, columns: list[str] | None = None) -> pa.Table:
@@ -260,8 +275,7 @@ def _read(root: "Location | str", columns: list[str] | None, *, read_dictionary:
     except FileNotFoundError:
         raise HicoError(f"{root}: has no index.parquet; run `hico index --root {root}` first") from None
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:  # the latter: names in its schema are damaged
-        reason = str(error).splitlines()[0]
-        raise HicoError(f"{path}: damaged, or not a parquet file ({reason}); {again}") from error
+        raise HicoError(f"{path}: damaged, or not a parquet file ({short_reason(error)}); {again}") from error
     fault = fault_in(table)
     if fault:
         raise HicoError(f"{path}: {fault}, which hico does not write; {again}")

@@ -13,7 +13,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from hico_core.corpus.ffmpeg import INPUT_OPTIONS
-from hico_core.errors import BadVideo
+from hico_core.errors import BadVideo, short_reason
 
 # How far a frame may lie from its place on a constant grid, in frame periods. Two frames of a video then lie less
 # than half a period nearer or farther than their numbers say, so that rounding finds the number of each from any other.
@@ -104,11 +104,6 @@ def open_video(path: Path | str) -> Iterator[tuple[InputContainer, VideoStream]]
         if not streams:
             raise BadVideo(path, "has no video stream that can be decoded")
         yield container, streams[0]
-
-
-def short_reason(error: Exception) -> str:
-    """The error in a few words, without the path that PyAV repeats."""
-    return str(getattr(error, "strerror", None) or error).splitlines()[0]
 
 
 def is_seekable(container: InputContainer, stream: VideoStream) -> bool:

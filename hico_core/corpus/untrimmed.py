@@ -23,12 +23,11 @@ from hico_core.corpus.probe import (
     largest_keyframe_interval,
     open_video,
     read_packets,
-    short_reason,
     times_of_opened,
 )
 from hico_core.corpus.records import ClipRecord, UntrimmedOptions
 from hico_core.corpus.workspace import scratch_folder
-from hico_core.errors import BadVideo
+from hico_core.errors import BadVideo, short_reason
 
 
 class _Shown(NamedTuple):

@@ -21,8 +21,8 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from hico_core.corpus.probe import is_seekable, open_video, read_packets, short_reason
-from hico_core.errors import BadVideo, UsageError
+from hico_core.corpus.probe import is_seekable, open_video, read_packets
+from hico_core.errors import BadVideo, UsageError, short_reason
 
 logger = logging.getLogger(__name__)
 

@@ -53,7 +53,7 @@ class Part(NamedTuple):
     num_rows: int  # in all
     clips: Tensor | None  # (n, T, side, side, 3) uint8, or normalised: (n, T, size, size, 3) float32; None: no use
     facts: Facts | None
-    reason: str = ""  # why it cannot be used
+    bad: BadVideo | None = None  # why it cannot be used
 
 
 def parts_of_video(
@@ -169,7 +169,7 @@ class _Lanes(IterableDataset[Part]):
                 with errors_of_video(video.path):
                     yield from parts_of_video(number, video, self._layout, self._picture, **self._options)
             except BadVideo as bad:
-                yield Part(number, 0, 0, None, None, str(bad))
+                yield Part(number, 0, 0, None, None, bad)
 
 
 def read_parts(

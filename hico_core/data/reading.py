@@ -14,11 +14,11 @@ from torch import Tensor
 from hico_core.config import DataConfig
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.probe import frame_rate, frame_times, short_reason
+from hico_core.corpus.probe import frame_rate, frame_times
 from hico_core.data.clock import Clock, clock_of_times
 from hico_core.data.decode import DecoderName, decode_frames
 from hico_core.data.videos import Piece
-from hico_core.errors import BadVideo, HicoError, NoRoom
+from hico_core.errors import BadVideo, HicoError, NoRoom, short_reason
 
 logger = logging.getLogger(__name__)
 
@@ -240,5 +240,5 @@ def local_file(location: Location, *, cache: LocalCache, size_bytes: int | None 
         except HicoError as error:
             raise BadVideo(str(location), str(error).removeprefix(f"{location}: ")) from error
         except OSError as error:
-            raise BadVideo(str(location), f"cannot be fetched ({error})") from error
+            raise BadVideo(str(location), f"cannot be fetched ({short_reason(error)})") from error
         yield path

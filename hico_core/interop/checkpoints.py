@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.data.pictures import ClipShape, Picture, clip_shape_for, picture_for
-from hico_core.errors import HicoError
+from hico_core.errors import HicoError, short_reason
 from hico_core.interop.weights import import_state_dict
 from hico_core.model.encoders import Encoder, encoder_for, encoder_name
 from hico_core.model.heads import ProjectionHead
@@ -53,8 +53,7 @@ def read_checkpoint(path: Path) -> CheckpointFile:
     except FileNotFoundError:
         raise HicoError(f"{path}: no such checkpoint") from None
     except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise HicoError(f"{path}: not a checkpoint that can be read safely ({reason})") from error
+        raise HicoError(f"{path}: not a checkpoint that can be read safely ({short_reason(error)})") from error
     except (ValueError, TypeError, KeyError, AttributeError, EOFError, IndexError, OverflowError, MemoryError) as error:
         # What unpickling raises where bytes are not what they claim to be.
         raise HicoError(f"{path}: not a checkpoint that can be read safely ({type(error).__name__})") from error

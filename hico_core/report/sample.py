@@ -15,7 +15,6 @@ from hico_core.corpus.index import read_class_names, read_index_table
 from hico_core.data.dataset import ClipDataset
 from hico_core.data.pictures import clip_around
 from hico_core.data.preview import ClipPreview, preview_clips
-from hico_core.data.sampling import clip_span_seconds
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.errors import BadVideo, HicoError
 from hico_core.interop.checkpoints import encoder_of, picture_of, read_checkpoint
@@ -96,7 +95,7 @@ def look_through(encoder: Path, root: Path, data: DataConfig) -> Look:
     file = read_checkpoint(encoder)
     backbone, picture = encoder_of(file), picture_of(file)
     index = read_index_table(root, columns=COLUMNS)
-    videos = IndexedVideos(index, root=root, shortest_seconds=_span(data))
+    videos = IndexedVideos(index, root=root, shortest_seconds=data.span_seconds)
     cache = LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
     names = read_class_names(root)
     moments: list[Moment] = []
@@ -123,10 +122,6 @@ def look_through(encoder: Path, root: Path, data: DataConfig) -> Look:
     return Look([moments[place] for place in same], features.numpy())
 
 
-def _span(data: DataConfig) -> float:
-    return clip_span_seconds(num_frames=data.num_frames, frame_stride=data.frame_stride, target_fps=data.target_fps)
-
-
 def _class_name(label: int | None, names: Mapping[int, str]) -> str | None:
     return None if label is None else names.get(label, f"class {label}")
 
@@ -151,9 +146,9 @@ def clips_as_drawn(config: Config, root: Location, *, samples: int, at: float, s
     """
     data = config.data
     index = read_index_table(root, columns=COLUMNS)
-    videos = IndexedVideos(index, root=root, subset="train", shortest_seconds=_span(data))
+    videos = IndexedVideos(index, root=root, subset="train", shortest_seconds=data.span_seconds)
     if not len(videos):
-        raise HicoError(f"{root}: no training video is as long as one clip, {_span(data):.2f} s")
+        raise HicoError(f"{root}: no training video is as long as one clip, {data.span_seconds:.2f} s")
     return preview_clips(
         ClipDataset(videos, data=data, sampling=config.sampling, augment=config.augment),
         videos,

@@ -5,6 +5,7 @@ python -m hico_core.training.agent ARGUMENTS OF TORCHRUN
 
 import logging
 import sys
+from collections.abc import Sequence
 
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -13,11 +14,11 @@ from torch.distributed.run import main as torchrun
 from hico_core.training.launch import end_at_once
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Run torchrun to its end."""
     logging.disable()  # it would say of each error what the processes say themselves
     try:
-        torchrun(sys.argv[1:])
+        torchrun(list(arguments))
     except SignalException as stopped:
         return 128 + stopped.sigval
     except ChildFailedError as failed:
@@ -32,4 +33,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    end_at_once(main())
+    end_at_once(main(sys.argv[1:]))

@@ -19,7 +19,7 @@ from hico_core.corpus.cache import LocalCache
 from hico_core.data.lanes import Facts, Part, WholeVideo, read_parts
 from hico_core.data.pictures import Picture, normalised
 from hico_core.data.windows import Grid, Views
-from hico_core.errors import HicoError
+from hico_core.errors import BadVideo, HicoError
 from hico_core.training.hardware import Precision
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class EncodedVideo(NamedTuple):
     number: int  # of the video among those that were given
     rows: Tensor | None  # (windows * crops, ...) float32 on the CPU; None where it cannot be used
     facts: Facts | None
-    reason: str = ""  # why it cannot be used
+    bad: BadVideo | None = None  # why it cannot be used
 
 
 class _Rows:
@@ -75,7 +75,7 @@ class _Rows:
         """Note that a video is being read, or that it cannot be used."""
         if part.facts is None:
             self._begun.pop(part.video, None)
-            self._finished[part.video] = EncodedVideo(part.video, None, None, part.reason)
+            self._finished[part.video] = EncodedVideo(part.video, None, None, part.bad)
         elif part.video not in self._begun:
             self._begun[part.video] = ([None] * part.num_rows, part.facts)
             self._num_missing[part.video] = part.num_rows

@@ -7,8 +7,7 @@ import torch
 
 from hico_core.config import Config, load_config
 from hico_core.corpus.addresses import Location
-from hico_core.corpus.index import read_index_table
-from hico_core.data.sampling import clip_span_seconds
+from hico_core.corpus.index import left_out_of_pretraining, read_index_table
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.errors import HicoError, UsageError, counted
 from hico_core.model.encoders import hico_model
@@ -41,8 +40,9 @@ def training_videos(config: Config, *, root: Location, processes: int) -> Indexe
         )
     if batch_size < 2:
         raise UsageError("--batch-size must be at least 2: a video is compared with others of its batch")
-    videos, span = _long_enough(config, root)
-    short = f" ({videos.num_short} shorter than one clip, {span:.2f} s, left out)" if videos.num_short else ""
+    videos = _long_enough(config, root)
+    left_out = left_out_of_pretraining(videos.num_short, clip_seconds=config.data.span_seconds)
+    short = f" ({left_out})" if left_out else ""
     largest = len(videos) // processes * processes
     if largest < 2:
         in_processes = f" in {processes} processes" if processes > 1 else ""
@@ -58,12 +58,10 @@ def training_videos(config: Config, *, root: Location, processes: int) -> Indexe
     return videos
 
 
-def _long_enough(config: Config, root: Location) -> tuple[IndexedVideos, float]:
-    """The training videos, and the seconds that they must last."""
-    data = config.data
-    span = clip_span_seconds(num_frames=data.num_frames, frame_stride=data.frame_stride, target_fps=data.target_fps)
+def _long_enough(config: Config, root: Location) -> IndexedVideos:
+    """The training videos that last for a clip."""
     index = read_index_table(root, columns=COLUMNS)
-    return IndexedVideos(index, root=root, subset="train", shortest_seconds=span), span
+    return IndexedVideos(index, root=root, subset="train", shortest_seconds=config.data.span_seconds)
 
 
 class FittingBatch(NamedTuple):
@@ -111,7 +109,7 @@ def with_fitting_batch(config: Config, *, root: Location, processes: int, free_b
 
     """
     asked = config.train.batch_size
-    videos, _ = _long_enough(config, root)
+    videos = _long_enough(config, root)
     of_videos = len(videos) // processes * processes
     size = min(asked, of_videos)
     if size < 2:  # too few to train on, which is told by whoever wants to

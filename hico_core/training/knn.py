@@ -62,7 +62,7 @@ def read_features(
     )
     for source, video in zip(videos, encoded, strict=True):
         if video.rows is None:
-            logger.warning("left out of the nearest neighbours: %s", video.reason)
+            logger.warning("left out of the nearest neighbours: %s", video.bad)
         elif source.label is not None:
             rows.append(video.rows[0])
             labels.append(source.label)

@@ -25,11 +25,22 @@ def without_options(arguments: Sequence[str], options: Sequence[str]) -> list[st
     """A command line without `--option VALUE` and `--option=VALUE`, for each of these options."""
     kept: list[str] = []
     skip = False
-    for argument in arguments:
+    end = _end_of_options(arguments)
+    for argument in arguments[:end]:
         if not skip and argument.split("=")[0] not in options:
             kept.append(argument)
         skip = not skip and argument in options
-    return kept
+    return [*kept, *arguments[end:]]
+
+
+def with_options(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """A command line with more options, before a `--` behind which all are names."""
+    end = _end_of_options(arguments)
+    return [*arguments[:end], *options, *arguments[end:]]
+
+
+def _end_of_options(arguments: Sequence[str]) -> int:
+    return arguments.index("--") if "--" in arguments else len(arguments)
 
 
 def torchrun_command(arguments: Sequence[str], *, processes: int, log_dir: Path) -> list[str]:

@@ -4,12 +4,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from hico_core.corpus.files import cut_json_lines
-from hico_core.errors import UsageError
+from hico_core.errors import require_package
 
 
 class StepMetrics(NamedTuple):
@@ -45,8 +44,8 @@ def require_wandb(project: str | None) -> None:
         UsageError: it is not installed.
 
     """
-    if project is not None and find_spec("wandb") is None:
-        raise UsageError("train.wandb_project: needs the package wandb; pip install 'hico[wandb]'")
+    if project is not None:
+        require_package("wandb", extra="wandb", wanted_by="train.wandb_project")
 
 
 class RunLog:

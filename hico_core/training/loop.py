@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hico_core.config import Config, SamplingConfig, preset
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate
 from hico_core.corpus.ids import Source
+from hico_core.corpus.index import left_out_of_pretraining
 from hico_core.corpus.lists import labelled_videos
 from hico_core.data.augment import crop_area_range
 from hico_core.data.batches import Batch
@@ -266,6 +267,8 @@ def pretrain(
     ):
         parts = prepare(config, root=root, device=own_device, init_from=init_from, world=world)
         run = _run_of(parts, config, checkpoint, world, stop or StopRequest(), run_dir, allow_changed=allow_changed)
+        if world.is_first:
+            _report_beginning(parts, config, init_from=init_from, goes_on=checkpoint is not None)
         collapse = CollapseWatch(width=embedding_dim(config.model.encoder))
         with closing(run):
             for step in run.steps(batches_from(run.progress.position, config, parts, world)):
@@ -288,6 +291,17 @@ def pretrain(
             knn,
             collapse.at_end(),
         )
+
+
+def _report_beginning(parts: Prepared, config: Config, *, init_from: Path | None, goes_on: bool) -> None:
+    """Log what the videos and the encoder of a run are where that is not what one may take for granted."""
+    left_out = left_out_of_pretraining(parts.videos.num_short, clip_seconds=config.data.span_seconds)
+    if left_out:
+        logger.warning(left_out)
+    if init_from is not None and goes_on:
+        logger.warning("%s is not loaded: the run goes on from its last checkpoint", init_from)
+    elif init_from is not None:
+        logger.warning("starting from the encoder of %s; heads and optimiser start anew", init_from)
 
 
 def _run_of(

@@ -69,6 +69,12 @@ def checkpoint_of(run: Path) -> Path:
     )
 
 
+def folder_of_results(checkpoint: Path) -> Path:
+    """Where the results of a checkpoint belong: in its run's folder, else beside it."""
+    beside = checkpoint.parent
+    return (beside.parent if beside.name == "checkpoints" else beside) / "evaluation"
+
+
 def evaluate(
     checkpoint: Path,
     videos: Sequence[LabelledVideo],
@@ -218,8 +224,9 @@ def _write(output: Path, evaluation: Evaluation, predictions: Sequence[Predictio
     write_text(output / "classes.csv", "".join(lines))
     columns = {
         name: [getattr(prediction, name) for prediction in predictions]
-        for name in ("video_id", "label", "predicted", "probability", "in_top5", "reason")
+        for name in ("video_id", "label", "predicted", "probability", "in_top5")
     }
+    columns["reason"] = [str(prediction.bad or "") for prediction in predictions]
     scores = pa.array([list(prediction.probabilities) for prediction in predictions], pa.list_(pa.float32()))
     with written_beside(output / "predictions.parquet") as beside:
         pq.write_table(pa.table({**columns, "probabilities": scores}), beside, compression="zstd")

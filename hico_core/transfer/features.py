@@ -199,13 +199,14 @@ class FeatureExtractor:
             meter=meter,
         )
         for video, found in zip(videos, encoded, strict=True):
-            if found.rows is None or found.facts is None:
-                yield BadVideo(str(video.path), found.reason, stage="decode")
+            if found.bad is not None:
+                yield BadVideo(str(video.path), found.bad.said_of(video.path), stage="decode")
                 continue
-            facts = found.facts
+            facts, rows = found.facts, found.rows
+            assert facts is not None and rows is not None
             meta = FeatureSource(str(video.path), facts.fps, facts.duration_seconds, facts.num_frames)
             times = window_times(self.grid, duration_seconds=facts.duration_seconds, source_fps=facts.fps)
-            yield Features(found.rows.numpy(), times, meta)
+            yield Features(rows.numpy(), times, meta)
 
 
 def _require_sound(grid: Grid, pool: Pool, *, with_head: bool) -> None:

@@ -169,8 +169,8 @@ def finetune(
         num_mine = len(_share(parts.videos.test, world))
         for prediction in _predictions(parts.videos.test, config, parts, world, stop):
             predictions.append(prediction)
-            if prediction.reason:
-                on_bad_video(prediction.video_id, prediction.reason)
+            if prediction.bad:
+                on_bad_video(prediction.video_id, str(prediction.bad))
             on_tested(len(predictions), num_mine)
         test = _report(predictions, run, config, parts, root=root, tested=tested, world=world)
         return FinetuneSummary(run_dir, run.steps_done, parts.precision, run.first_loss, run.last_loss, test)
@@ -466,9 +466,9 @@ def _report(
         test = parts.videos.test
         source_of = {test.video_id(number): test.source(number) for number in range(len(test))}
         failed = [
-            FailedSource(source_of[prediction.video_id], Failure(stage="decode", error=prediction.reason))
-            for prediction in together
-            if prediction.reason
+            FailedSource(source, Failure(stage="decode", error=bad.said_of(source)))
+            for source, bad in ((source_of[prediction.video_id], prediction.bad) for prediction in together)
+            if bad
         ]
         fine = set(source_of.values()) - {failure.source for failure in failed}
         update_failures(root, command="finetune", fine=fine, failed=failed)

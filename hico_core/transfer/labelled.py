@@ -120,7 +120,7 @@ def rows_from_videos(
     known, arrays = [], []
     for video, found in zip(videos, encoded, strict=True):
         if found.rows is None:
-            logger.warning("left out: %s", found.reason)
+            logger.warning("left out: %s", found.bad)
         else:
             known.append(video)
             arrays.append(found.rows.numpy())

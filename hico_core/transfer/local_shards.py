@@ -17,7 +17,7 @@ import torch
 from hico_core.corpus.engine import available_cores
 from hico_core.corpus.ffmpeg import dies_with_us
 from hico_core.corpus.workspace import Shard
-from hico_core.training.launch import EXIT_CODE_FILE
+from hico_core.training.launch import EXIT_CODE_FILE, with_options
 
 # How long a process that was asked to end may take before it is killed.
 _GRACE_SECONDS = 20.0
@@ -39,7 +39,7 @@ def run_shards(
     """Run `hico ARGUMENTS --shard I/N --json` for each shard, all at once, to their ends.
 
     Args:
-        arguments: of the command, without --nproc, --shard and --json.
+        arguments: of the command, without --nproc and --shard.
         shards: of the videos.
         on_line: told of each line that one of them writes about its progress.
 
@@ -72,7 +72,7 @@ def _processes(
                 subprocess.Popen(
                     [
                         *(*dies_with_us(), sys.executable, "-m", "hico_cli"),
-                        *(*arguments, "--shard", str(shard), "--json"),
+                        *with_options(arguments, ["--shard", str(shard), "--json"]),
                     ],
                     env=environment_of(place, len(shards), environment, num_gpus=torch.cuda.device_count()),
                     stdout=subprocess.PIPE,
@@ -104,8 +104,9 @@ def environment_of(place: int, count: int, environment: Mapping[str, str], *, nu
 
 
 def _pass_lines(source: IO[str], lines: "SimpleQueue[str | None]") -> None:
-    for line in source:
-        lines.put(line.rstrip("\n"))
+    with source:
+        for line in source:
+            lines.put(line.rstrip("\n"))
     lines.put(None)
 
 
@@ -113,7 +114,12 @@ def _collected(source: IO[str] | None) -> Callable[[], str]:
     """Read a stream in the background; call the result for all of it."""
     assert source is not None
     text: list[str] = []
-    thread = Thread(target=lambda: text.append(source.read()), daemon=True)
+
+    def collect() -> None:
+        with source:
+            text.append(source.read())
+
+    thread = Thread(target=collect, daemon=True)
     thread.start()
 
     def all_of_it() -> str:

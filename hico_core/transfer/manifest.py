@@ -1,7 +1,6 @@
 """A folder of features: what its manifest says of each file, whether that is true, and the features as one table."""
 
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -13,7 +12,7 @@ from hico_core.corpus.addresses import Location
 from hico_core.corpus.files import fetch, read_json_lines, written_beside
 from hico_core.corpus.records import SourceFile, sha256_of
 from hico_core.data.windows import Align, Grid, Tail
-from hico_core.errors import HicoError, UsageError
+from hico_core.errors import HicoError, require_package, short_reason
 from hico_core.model.pooling import Pool
 from hico_core.transfer.feature_files import DType, FileFormat, read_array
 from hico_core.transfer.features import Layer
@@ -157,7 +156,9 @@ def features_of(folder: Location, row: ManifestRow) -> np.ndarray:
             try:
                 fetch(path, local)
             except OSError as error:
-                raise HicoError(f"{path}: cannot be read ({error}); run `hico extract-features` again") from error
+                raise HicoError(
+                    f"{path}: cannot be read ({short_reason(error)}); run `hico extract-features` again"
+                ) from error
             array = np.array(read_array(local))
     if array.shape[0] != row.rows or array[0].size != row.dim or array.dtype != row.dtype:
         raise HicoError(
@@ -176,8 +177,7 @@ def require_hdf5() -> None:
         UsageError: the package is missing.
 
     """
-    if find_spec("h5py") is None:
-        raise UsageError("--format hdf5: needs the package h5py; pip install 'hico[hdf5]'")
+    require_package("h5py", extra="hdf5", wanted_by="--format hdf5")
 
 
 def pack_into_hdf5(folder: Location) -> None:

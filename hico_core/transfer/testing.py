@@ -15,7 +15,7 @@ from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.files import write_text
 from hico_core.data.pictures import Picture
 from hico_core.data.windows import Views
-from hico_core.errors import Interrupted
+from hico_core.errors import BadVideo, Interrupted
 from hico_core.training.encoder import encode_videos
 from hico_core.training.hardware import Precision
 from hico_core.training.stopping import StopRequest
@@ -30,7 +30,7 @@ class Prediction(NamedTuple):
     predicted: int | None  # None: the video cannot be decoded, which counts as wrong
     probability: float | None  # mean over the views
     in_top5: bool
-    reason: str = ""  # why it cannot be decoded
+    bad: BadVideo | None = None  # why it cannot be decoded
     probabilities: tuple[float, ...] = ()  # of each class, mean over the views
 
 
@@ -87,7 +87,7 @@ def predictions_of(
     )
     for (video_id, label, _), found in zip(videos, encoded, strict=True):
         if found.rows is None:
-            yield Prediction(video_id, label, None, None, in_top5=False, reason=found.reason)
+            yield Prediction(video_id, label, None, None, in_top5=False, bad=found.bad)
         else:
             yield predict(video_id, label, found.rows.softmax(dim=1))
         if stop.signal_number is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 import yaml
 from commands import TINY, assert_one_line, hico, hico_process
 from made_videos import numbered_video
@@ -60,6 +61,25 @@ def test_help_of_each_command(command: str) -> None:
     assert hico(command, "-h").stdout == done.stdout
     has_root = command not in {"inspect", "convert", "config", "features", "demo", "benchmark", "report"}
     assert ("--root" in done.stdout and "HICO_ROOT" in done.stdout) == has_root
+
+
+def leaves(command: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The words of every command that does something."""
+    inner: dict[str, object] = getattr(command, "commands", {})
+    return [leaf for name, child in inner.items() for leaf in leaves(child, (*path, name))] or [path]
+
+
+@pytest.mark.parametrize("words", leaves(typer.main.get_command(app)), ids=" ".join)
+def test_every_command_has_json(words: tuple[str, ...]) -> None:
+    done = hico(*words, "-h")
+    assert done.returncode == 0 and "--json" in done.stdout
+
+
+@pytest.mark.parametrize("words", [(), ("config",), ("features",)], ids=" ".join)
+def test_a_group_alone_shows_its_help(words: tuple[str, ...]) -> None:
+    done = hico(*words)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout.strip() == hico(*words, "-h").stdout.strip()
 
 
 def test_a_shell_completes_commands() -> None:

@@ -1,5 +1,6 @@
 """`hico config`: recipes and files can be looked at before anything is run."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,17 @@ def test_recipes_of_finetuning(tmp_path: Path) -> None:
     assert hico("config", "validate", path).stdout == f"{path}: is in order\n"
     assert hico("config", "diff", "finetune-ucf101", path).stdout == "test.views: 1 -> 10\n"
     assert_one_line(hico("config", "diff", "hacs-hico-s", path), 2, "mine.yaml", "finetuning")
+
+
+def test_json(tmp_path: Path) -> None:
+    assert "hacs-hico-s" in json.loads(hico("config", "list", "--json").stdout)["recipes"]
+    assert json.loads(hico("config", "show", "hacs-hico-s", "--json").stdout)["train"]["epochs"] == 120
+    differing = json.loads(hico("config", "diff", "hacs-hico-s", "hacs-hico-l", "--json").stdout)
+    assert differing["train.epochs"] == [120, 600] and "train.batch_size" not in differing
+    assert json.loads(hico("config", "diff", "hacs-hico-s", "hacs-hico-s", "--json").stdout) == {}
+    assert hico("config", "diff", "hacs-hico-s", "hacs-hico-s").stdout == ""
+    (tmp_path / "mine.yaml").write_text("train: {epochs: 30}\n")
+    assert json.loads(hico("config", "validate", tmp_path / "mine.yaml", "--json").stdout)["valid"] is True
 
 
 def test_diff() -> None:

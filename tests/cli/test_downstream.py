@@ -68,6 +68,24 @@ def test_processes_share_the_videos(root: Path) -> None:
     assert len(done.stderr.splitlines()) == 1, "one line, though two processes found it"
 
 
+def test_main_is_obeyed_by_the_processes_that_it_starts(root: Path) -> None:
+    """Also where what it is given is not what this process was started with, and names stand behind `--`."""
+    name, extra = "called", ("--workers", "0", "--json")
+    done = hico(*("extract-features", "--nproc", "2", "--name", name, *extra, "--", root / "videos/5.mp4"), root=root)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["num_extracted"] == 1 and (root / "features/called/5.npy").exists()
+
+
+def test_a_video_that_fails_is_named_once(root: Path) -> None:
+    bad = root / "empty.mp4"
+    bad.write_bytes(b"")
+    done = extract(root, bad, "--name", "failed")
+    assert done.returncode == 3 and done.stderr.splitlines()[0].count(str(bad)) == 1, done.stderr
+    lines = [json.loads(line) for line in (root / "failures.jsonl").read_text().splitlines()]
+    (line,) = (line for line in lines if line["source"] == str(bad))
+    assert line["error"].startswith("cannot be opened as a video (")
+
+
 def test_a_dry_run_writes_nothing(root: Path) -> None:
     before = sorted(root.rglob("*"))
     done = extract(root, "--dry-run", "--json", "--name", "dry")

@@ -53,7 +53,7 @@ MISTAKES = [
     ("index --root root --list nowhere.txt", 2, "nowhere.txt: cannot be read"),
     ("pretrain --root empty", 1, "empty: has no index.parquet; run `hico index --root empty` first"),
     ("pretrain --root one", 1, "one: has 1 training video, too few to compare with each other; add videos"),
-    ("pretrain --root brief", 1, "(2 shorter than one clip, 2.13 s, left out)"),
+    ("pretrain --root brief", 1, "(pretraining leaves out 2 videos shorter than one clip (2.13 s))"),
     ("pretrain --root root --batch-size 64", 1, "a batch of 64 is too large for 3 videos; use --batch-size 3 or fewer"),
     ("pretrain --root root --batch-size 0", 2, "--batch-size 0: must be at least 1"),
     ("pretrain --root root --epochs -1", 2, "--epochs -1: must be at least 1"),

@@ -184,6 +184,20 @@ def test_the_doctor_tells_what_is_there(tmp_path: Path) -> None:
     assert {"ffmpeg", "PyAV", "workspace"} <= {finding["name"] for finding in findings}
 
 
+def test_what_pretraining_leaves_out_is_said_alike(tmp_path: Path) -> None:
+    for name, seconds in (("a", 3), ("b", 3), ("short", 1)):
+        numbered_video(tmp_path / f"videos/{name}.mp4", seconds=seconds)
+    left_out = "pretraining leaves out 1 video shorter than one clip (2.13 s)"
+    done = hico("index", "--untrimmed", tmp_path / "videos", root=tmp_path)
+    assert done.stdout == f"3 clips of 3 videos in {tmp_path}/index.parquet; {left_out}\n"
+    assert json.loads(hico("index", "--json", root=tmp_path).stdout)["num_short"] == 1
+    done = hico_process("pretrain", *TINY, "-o", "data.workers=0", "--max-steps", "1", root=tmp_path)
+    assert done.returncode == 0 and f"hico: {left_out}" in done.stderr.splitlines(), done.stderr
+    (tmp_path / "test.txt").write_text("videos/short.mp4 0\n")
+    moved = ("--list", tmp_path / "test.txt", "--subset", "test", "--move")
+    assert "leaves out" not in hico("index", *moved, root=tmp_path).stdout, "it is none to pretrain on"
+
+
 def test_lists_may_name_classes(tmp_path: Path) -> None:
     """A class has one number, though the list for testing names fewer."""
     root = tmp_path / "root"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from made_videos import numbered_video
 
 from hico_core import __version__
+from hico_core.config import DataConfig, preset, preset_names
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import SCHEMA, _columns_of, build_index, list_line, read_index, read_index_table, subset_of
 from hico_core.corpus.index_check import fault_in
@@ -29,7 +30,7 @@ from hico_core.corpus.records import (
 from hico_core.corpus.split import split_videos
 from hico_core.errors import HicoError
 
-# DESIGN, section 4, and one of ours
+# What other tools read, and one of ours.
 COLUMNS = {
     "video_id": "string",
     "clip_index": "int32",
@@ -54,6 +55,12 @@ COLUMNS = {
     "first_frame": "int32",
     "class_name": "string",
 }
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_clip_lasts_as_long_in_all_recipes(name: str) -> None:
+    """So that the index can say which videos are shorter than one."""
+    assert preset(name).data.span_seconds == DataConfig().span_seconds
 
 
 def test_list_lines_are_the_authors() -> None:

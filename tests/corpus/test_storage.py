@@ -59,8 +59,8 @@ def test_oss_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hico_core.corpus.addresses.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"needs the package s3fs; pip install 'hico\[s3\]'"):
+    monkeypatch.setattr("hico_core.errors.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"needs the package s3fs; pip install '\.\[s3\]'"):
         locate("s3://bucket")
 
 

@@ -184,7 +184,7 @@ def test_a_bad_video_is_one_part_and_the_others_are_read(folder: Path, tmp_path:
     for workers in (0, 2):
         parts: list[Part] = list(read_parts(videos, Grid(15.0, 16, 16), WHOLE, cache=CACHE, workers=workers))
         (bad,) = [part for part in parts if part.video == 0]
-        assert bad.clips is None and "bad.mp4: cannot be opened" in bad.reason
+        assert bad.clips is None and "bad.mp4: cannot be opened" in str(bad.bad)
         assert sum(len(part.clips) for part in parts if part.clips is not None) == 12
 
 

@@ -22,7 +22,7 @@ from torch import nn
 from hico_core.errors import HicoError, UsageError
 from hico_core.model.shared_norm import share_batch_norms
 from hico_core.training.distributed import World, joined_world, own_device, place_among_processes
-from hico_core.training.launch import EXIT_CODE_FILE, torchrun_command
+from hico_core.training.launch import EXIT_CODE_FILE, torchrun_command, with_options, without_options
 
 SCRIPT = Path(__file__).with_name("processes.py")
 ENVIRONMENT = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
@@ -296,6 +296,21 @@ def test_a_port_in_use_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) 
             monkeypatch.setenv(name, value)
         done = hico_process("pretrain", *TINY, "--name", "port", root=root)
     assert_one_line(done, 1, "do not find each other", "is the port free?")
+
+
+def test_main_is_obeyed_by_the_processes_that_it_starts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though this process was started with other arguments."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    assert hico(*RUN, "--name", "called", "--max-steps", "1", root=root).returncode == 0
+    last_weights(root, "called")
+
+
+def test_names_behind_the_options_stay_names() -> None:
+    typed = ["extract-features", "--nproc", "2", "--", "--nproc", "-a.mp4"]
+    kept = without_options(typed, ["--nproc"])
+    assert kept == ["extract-features", "--", "--nproc", "-a.mp4"]
+    assert with_options(kept, ["--json"]) == ["extract-features", "--json", "--", "--nproc", "-a.mp4"]
+    assert with_options(["split"], ["--json"]) == ["split", "--json"]
 
 
 def test_how_processes_are_started() -> None:

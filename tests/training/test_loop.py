@@ -252,23 +252,30 @@ def test_recipes_run(root: Path, tmp_path: Path, base: str, overrides: list[str]
     assert all((line["topical"] is not None) == has_topic for line in lines)
 
 
-def test_init_from_another_encoder(root: Path, tmp_path: Path) -> None:
+def test_init_from_another_encoder(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run(tiny("train.max_steps=1"), root, tmp_path / "first")
     encoder = tmp_path / "first/export/encoder.safetensors"
     config = tiny("train.max_steps=1", "optim.base_lr=1e-9", "optim.warmup_start_lr=0")
+    caplog.clear()
     run(config, root, tmp_path / "second", init_from=encoder)
+    short = "pretraining leaves out 1 video shorter than one clip (2.13 s)"
+    assert caplog.messages == [short, f"starting from the encoder of {encoder}; heads and optimiser start anew"]
+    caplog.clear()
+    run(config, root, tmp_path / "second", init_from=encoder, resume=True)
+    assert caplog.messages == [short, f"{encoder} is not loaded: the run goes on from its last checkpoint"]
     before, after = load_file(encoder), load_file(tmp_path / "second/export/encoder.safetensors")
     assert torch.equal(before["units.1.0.conv1.weight"], after["units.1.0.conv1.weight"])
 
 
 def test_too_large_a_batch(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(HicoError, match=r"a batch of 4 is too large for 3 videos \(1 shorter than one clip"):
+    with pytest.raises(HicoError, match=r"a batch of 4 is too large for 3 videos \(pretraining leaves out 1 "):
         run(tiny("train.batch_size=4"), root, tmp_path / "run")
     with pytest.raises(UsageError, match="at least 2"):
         run(tiny("train.batch_size=1"), root, tmp_path / "run")
     for processes in (1, 3):
         with pytest.raises(
-            HicoError, match=r"has 0 training videos \(4 shorter than one clip, 66.67 s, left out\), too few"
+            HicoError,
+            match=r"has 0 training videos \(pretraining leaves out 4 .* one clip \(66.67 s\)\), too few",
         ):
             training_videos(tiny("data.frame_stride=250", "train.batch_size=3"), root=root, processes=processes)
     assert not (tmp_path / "run").exists()
@@ -385,6 +392,7 @@ def test_a_worker_that_is_stuck_does_not_keep_the_run_from_ending(root: Path) ->
     command = ["pretrain", *options, "--name", "stuck", "--root", str(root)]
     with subprocess.Popen([sys.executable, "-m", "hico_cli", *command], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
+        assert "pretraining leaves out 1 video" in process.stderr.readline()
         assert process.stderr.readline().startswith("step 1 ")
         workers = descendants_of(process.pid)
         for worker in workers:

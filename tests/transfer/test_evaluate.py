@@ -18,6 +18,7 @@ from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 
 from hico_core.config import load_finetuning_config
+from hico_core.errors import BadVideo
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import EncoderOrigin, Progress
@@ -74,6 +75,15 @@ def test_what_comes_out(root: Path) -> None:
     assert by_class["right"].sum() == round(results["top1"] * 5)
     with Image.open(folder / "confusion.png") as picture:
         assert min(picture.size) >= 300
+
+
+def test_results_lie_in_the_run_however_it_is_named(root: Path) -> None:
+    run = root / "runs/tuned"
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    for named in ("tuned", run, checkpoint):
+        done = hico("evaluate", named, "--views", "1", "--json", root=root)
+        assert json.loads(done.stdout)["folder"] == str(run / "evaluation"), done.stderr
+    assert [path.name for path in (run / "checkpoints").iterdir()] == [checkpoint.name]
 
 
 def test_two_processes_say_the_same(root: Path, tmp_path: Path) -> None:
@@ -149,7 +159,7 @@ def test_confusions_are_scikit_learns() -> None:
         Prediction(str(n), label, said, 0.5, in_top5=True)
         for n, (label, said) in enumerate(zip(labels, predicted, strict=True))
     ]
-    predictions.append(Prediction("bad", 2, None, None, in_top5=False, reason="x"))
+    predictions.append(Prediction("bad", 2, None, None, in_top5=False, bad=BadVideo("bad.mp4", "x")))
     matrix = module.confusion_matrix(predictions, 4)
     np.testing.assert_array_equal(matrix[:, :4], confusion_matrix(labels, predicted))
     assert matrix[:, 4].tolist() == [0, 0, 1, 0]

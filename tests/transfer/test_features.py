@@ -141,6 +141,10 @@ def test_many_videos_in_order(tmp_path: Path) -> None:
     found = list(extractor.extract_many([tmp_path / name for name in names], workers=2, meter=meter))
     lengths = [None if isinstance(one, BadVideo) else len(one.array) for one in found]
     assert lengths == [4, None, 2, 3]
+    bad = tmp_path / "bad.mp4"
+    assert str(found[1]).startswith(f"{bad}: cannot be opened as a video (") and str(found[1]).count(str(bad)) == 1
+    with pytest.raises(BadVideo, match=r"^nope\.mp4: no such file$"):
+        extractor.extract("nope.mp4")
     assert meter.num_rows == 9 and 0 <= meter.waiting_part <= 1 and meter.rows_per_second > 0
 
 

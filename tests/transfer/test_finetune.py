@@ -169,6 +169,7 @@ def test_a_test_video_that_cannot_be_decoded_counts_as_wrong(root: Path, tmp_pat
     assert told == ["d"]
     (line,) = [json.loads(line) for line in (work / "failures.jsonl").read_text().splitlines()]
     assert line["command"] == "finetune" and line["source"].endswith("d.mp4")
+    assert line["error"] and "d.mp4" not in line["error"]
     assert (tmp_path / "run" / "predictions.csv").read_text().splitlines()[-1] == "d,1,,,False"
 
 
