@@ -1,8 +1,9 @@
-"""What each of some processes does for tests/training/test_handing_over.py: it enters a run, as to resume it.
+"""What each of some processes does for tests/training/test_handing_over.py: it enters runs, as to resume them.
 
-    torchrun --nproc-per-node N receivers.py RUN_DIR
+    torchrun --nproc-per-node N receivers.py RUN_DIR...
 
-Each writes RUN_DIR/entered.RANK.json: a hash of what it got, and by how many bytes its memory has grown for that.
+Each writes RUN_DIR/entered.RANK.json: a hash of what it got, and by how many bytes its memory has grown for that; and,
+into the first folder, odd.RANK.pt: tensors that are not as those of a checkpoint, and other values.
 """
 
 import json
@@ -12,11 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from hico_core.config import preset
 from hico_core.interop.checkpoints import hash_of_tensors
-from hico_core.training.distributed import largest
+from hico_core.training.distributed import from_first, joined_world, largest
 from hico_core.training.launch import leave
 from hico_core.training.run import entered_run
 
@@ -38,12 +40,10 @@ def tensors_in(value: Any, name: str = "") -> dict[str, Tensor]:  # noqa: ANN401
     return {inner: tensor for key, item in items for inner, tensor in tensors_in(item, f"{name}.{key}").items()}
 
 
-def main() -> None:
-    """Enter the run, and write down what that took."""
-    run_dir = Path(sys.argv[1])
+def enter(run_dir: Path) -> None:
+    """Enter a run, and write down what that took."""
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
     before = memory("VmRSS")
-    resource.setrlimit(resource.RLIMIT_AS, (memory("VmSize") + _ROOM, resource.RLIM_INFINITY))
     config = preset("hacs-hico-s")
     with entered_run(run_dir, config, "cpu", resume=True, allow_changed=False, free=()) as (world, _, checkpoint):
         grown = memory("VmHWM") - before
@@ -57,6 +57,37 @@ def main() -> None:
         }
         (run_dir / f"entered.{world.rank}.json").write_text(json.dumps(told))
         largest([0.0], world)  # all are done
+
+
+def odd_values() -> dict[str, Any]:
+    """Views, tensors of any type, layout and number of sides; what they stand in has values of its own."""
+    numbers = torch.arange(120.0)
+    return {
+        "view": numbers[3:7],
+        "with gaps": numbers.view(10, 12)[::2, ::3],
+        "one value for all": torch.ones(1).expand(5),
+        "channels last": numbers.view(1, 2, 3, 4, 5).to(memory_format=torch.channels_last_3d),
+        "parameter": nn.Parameter(torch.ones(2)),
+        "no sides": torch.tensor(3),
+        "empty": torch.empty(0, 4),
+        "booleans": torch.tensor([True, False]),
+        "bfloat16": torch.ones(3, dtype=torch.bfloat16),
+        "twice": (numbers, numbers),
+        "plain": {"text": "text", "nothing": None, "number": 0.1},
+    }
+
+
+def main() -> None:
+    """Enter all runs; hand over what is odd."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (memory("VmSize") + _ROOM, hard))
+    run_dirs = [Path(argument) for argument in sys.argv[1:]]
+    for run_dir in run_dirs:
+        enter(run_dir)
+    with joined_world(torch.device("cpu")) as world:
+        values = from_first(odd_values() if world.is_first else {}, world)
+        torch.save(values, run_dirs[0] / f"odd.{world.rank}.pt")
+        largest([0.0], world)
 
 
 if __name__ == "__main__":

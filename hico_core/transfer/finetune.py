@@ -166,7 +166,7 @@ def finetune(
                 run.write(step, metrics.loss, metrics._asdict())
                 if world.is_first:
                     on_step(metrics)
-        tested = _load_best(run, config, parts, world) if len(parts.videos.val) else LAST
+            tested = _load_best(run, config, parts, world) if len(parts.videos.val) else LAST
         predictions: list[Prediction] = []
         num_mine = len(_share(parts.videos.test, world))
         for prediction in _predictions(parts.videos.test, config, parts, world, stop):
