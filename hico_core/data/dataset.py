@@ -11,7 +11,7 @@ from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
 from hico_core.corpus.cache import LocalCache
 from hico_core.data.augment import AugmentDraw, cut, draw_augmentation
 from hico_core.data.reading import errors_of_video, kept_frames, read_clip
-from hico_core.data.sampling import clip_span_seconds, clip_windows
+from hico_core.data.sampling import clip_windows
 from hico_core.data.videos import IndexedVideos
 from hico_core.errors import BadVideo
 
@@ -105,11 +105,7 @@ class ClipDataset(Dataset[Sample]):
     ) -> list[tuple[float, float]]:
         return clip_windows(
             duration_seconds=self._videos.duration_seconds(video),
-            span_seconds=clip_span_seconds(
-                num_frames=self._data.num_frames,
-                frame_stride=self._data.frame_stride,
-                target_fps=self._data.target_fps,
-            ),
+            span_seconds=self._data.span_seconds,
             num_clips=self._sampling.clips_per_video,
             max_distance_seconds=max_distance_seconds,
             topical=self._sampling.topical,

@@ -12,7 +12,6 @@ from hico_core.corpus.cache import LocalCache
 from hico_core.data.augment import central_crops, cut, scale
 from hico_core.data.decode import rgb
 from hico_core.data.reading import read_clip
-from hico_core.data.sampling import clip_span_seconds
 from hico_core.data.videos import IndexedVideos
 
 # An encoder that was trained on crops of 112 looks at the middle 112 of 128, as is usual since AlexNet.
@@ -73,7 +72,7 @@ def clip_around(
         BadVideo: a file cannot be fetched or decoded.
 
     """
-    half = clip_span_seconds(num_frames=data.num_frames, frame_stride=data.frame_stride, target_fps=data.target_fps) / 2
+    half = data.span_seconds / 2
     window = (seconds - half, seconds + half)
     frames = read_clip(
         videos.pieces(video, window),

@@ -10,14 +10,6 @@ import numpy as np
 import torch
 
 
-def clip_span_seconds(*, num_frames: int, frame_stride: int, target_fps: float) -> float:
-    """Time that a clip covers, from its first frame to the end of the last frame's slot.
-
-    num_frames 4, frame_stride 2:  f.f.f.f.  ->  8 slots  ->  8 / target_fps
-    """
-    return num_frames * frame_stride / target_fps
-
-
 def clip_windows(
     *,
     duration_seconds: float,

@@ -71,7 +71,19 @@ def _parse_torch_file(written: bytes, path: Path) -> Any:  # noqa: ANN401 - what
         damaged = parts.testzip()
     if damaged is not None:
         raise HicoError(f"{path}: not a checkpoint that can be read safely ({damaged} is damaged)")
-    return torch.load(io.BytesIO(written), map_location="cpu", weights_only=True)
+    return with_own_memory(torch.load(io.BytesIO(written), map_location="cpu", weights_only=True))
+
+
+def with_own_memory(value: Any) -> Any:  # noqa: ANN401 - whatever stands in a checkpoint
+    """The same dictionaries and lists of tensors and plain values, in which no tensor is a part of a larger memory.
+
+    Whatever pickles a view takes along the whole memory that it is a view of, once for each view.
+    """
+    if isinstance(value, Tensor):
+        return value.detach().clone() if value.untyped_storage().nbytes() > value.nbytes else value
+    if isinstance(value, dict):
+        return {key: with_own_memory(item) for key, item in value.items()}
+    return [with_own_memory(item) for item in value] if isinstance(value, list) else value
 
 
 def _parse_safetensors(written: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -18,7 +18,13 @@ from hico_core.data.loader import Position
 from hico_core.data.pictures import ClipShape, Picture
 from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError
-from hico_core.interop.checkpoints import CheckpointFile, hash_of_tensors, load_exactly, read_checkpoint
+from hico_core.interop.checkpoints import (
+    CheckpointFile,
+    hash_of_tensors,
+    load_exactly,
+    read_checkpoint,
+    with_own_memory,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +96,7 @@ def checkpoint_of(
 def torch_file_bytes(content: dict[str, Any]) -> memoryview:
     """A file of PyTorch's format; in memory, since PyTorch's own writing ends the process where a disk is full."""
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(with_own_memory(content), buffer)
     return buffer.getbuffer()
 
 

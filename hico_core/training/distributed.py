@@ -3,10 +3,12 @@
 A process that was started alone is a world of one, in which everything here does nothing.
 """
 
+import io
 import os
-from collections.abc import Iterator, Mapping
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -140,7 +142,7 @@ def largest(values: list[float], world: World) -> list[float]:
 
 
 def gather_objects(own: Item, world: World) -> list[Item]:
-    """What each process has, in order of rank: plain values."""
+    """What each process has, in order of rank: plain values, and few, since each process gets those of all."""
     if world.size == 1:
         return [own]
     found = [own] * world.size
@@ -158,12 +160,60 @@ def gather_to_first(own: Item, world: World) -> list[Item]:
 
 
 def from_first(own: Item, world: World) -> Item:
-    """What the first process has, given to all; of the others, it does not matter what they have."""
+    """What the first process has, given to all; of the others, it does not matter what they have.
+
+    Tensors are sent as tensors, one after the other, and arrive on the CPU: what a process receives takes its own size
+    and no more, even where a pickled tensor, being a view, would bring along all that it is a view of.
+    """
     if world.size == 1:
         return own
-    box = [own]
+    pickled = io.BytesIO()
+    pickler = _PicklerWithoutTensors(pickled)
+    if world.is_first:
+        pickler.dump(own)
+    sent = pickler.tensors
+    box = [(pickled.getvalue(), [torch.empty_like(tensor, device="meta") for tensor in sent])]
     dist.broadcast_object_list(box, src=0)
-    return box[0]
+    value, layouts = box[0]
+    if world.is_first:
+        for tensor in sent:
+            _broadcast(torch.empty_like(tensor, device="cpu").copy_(tensor))
+        return own
+    received = [torch.empty_like(layout, device="cpu") for layout in layouts]
+    for tensor in received:
+        _broadcast(tensor)
+    found: Item = _UnpicklerWithTensors(io.BytesIO(value), received).load()
+    return found
+
+
+class _PicklerWithoutTensors(pickle.Pickler):
+    """Writes the number of a tensor in its place, and keeps the tensors."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.tensors: list[Tensor] = []
+
+    def persistent_id(self, obj: Any) -> int | None:  # noqa: ANN401 - whatever is pickled
+        if not isinstance(obj, Tensor):
+            return None
+        self.tensors.append(obj.detach())
+        return len(self.tensors) - 1
+
+
+class _UnpicklerWithTensors(pickle.Unpickler):
+    """Puts tensors where their numbers stand."""
+
+    def __init__(self, file: io.BytesIO, tensors: Sequence[Tensor]) -> None:
+        super().__init__(file)
+        self._tensors = tensors
+
+    def persistent_load(self, pid: int) -> Tensor:
+        return self._tensors[pid]
+
+
+def _broadcast(dense: Tensor) -> None:
+    """Fill a tensor that has its memory to itself with what the first process has in its own, byte by byte."""
+    dist.broadcast(dense.as_strided((dense.numel(),), (1,)).view(torch.uint8), src=0)
 
 
 def mean_over_processes(values: list[float], world: World) -> list[float]:

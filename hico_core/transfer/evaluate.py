@@ -23,7 +23,7 @@ from hico_core.interop.checkpoints import CheckpointFile, backbone_of, load_exac
 from hico_core.model.classifier import CLASSIFIER, VideoClassifier
 from hico_core.model.encoders import encoder_for
 from hico_core.training.checkpoint import BEST, LAST, Content, content_of
-from hico_core.training.distributed import from_first, gather_objects, joined_world, own_device
+from hico_core.training.distributed import from_first, gather_to_first, joined_world, own_device
 from hico_core.training.hardware import DeviceName, choose_device, choose_precision, use_precision
 from hico_core.training.stopping import StopRequest
 from hico_core.transfer.labelled import LabelledVideo
@@ -133,10 +133,13 @@ def evaluate(
         ):
             predictions.append(prediction)
             on_tested(len(predictions), len(own))
-        together = sorted(chain.from_iterable(gather_objects(predictions, world)))
-        evaluation = _evaluation(together, file, content, config, place, len(names))
+        together = sorted(chain.from_iterable(gather_to_first(predictions, world)))
+        evaluation = None
         if world.is_first:
+            evaluation = _evaluation(together, file, content, config, place, len(names))
             _write(output, evaluation, together, names)
+        evaluation = from_first(evaluation, world)
+        assert evaluation is not None
         return evaluation
 
 
@@ -227,7 +230,7 @@ def _write(output: Path, evaluation: Evaluation, predictions: Sequence[Predictio
         for name in ("video_id", "label", "predicted", "probability", "in_top5")
     }
     columns["reason"] = [str(prediction.bad or "") for prediction in predictions]
-    scores = pa.array([list(prediction.probabilities) for prediction in predictions], pa.list_(pa.float32()))
+    scores = pa.array([np.asarray(prediction.probabilities) for prediction in predictions], pa.list_(pa.float32()))
     with written_beside(output / "predictions.parquet") as beside:
         pq.write_table(pa.table({**columns, "probabilities": scores}), beside, compression="zstd")
     with written_beside(output / "confusion.png") as beside:

@@ -11,6 +11,7 @@ from contextlib import closing
 from itertools import chain
 from math import isfinite
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -40,6 +41,7 @@ from hico_core.training.distributed import (
     World,
     from_first,
     gather_objects,
+    gather_to_first,
     largest,
     mean_over_processes,
 )
@@ -164,7 +166,7 @@ def finetune(
                 run.write(step, metrics.loss, metrics._asdict())
                 if world.is_first:
                     on_step(metrics)
-        tested = _load_best(run, config, parts, world) if len(parts.videos.val) else LAST
+            tested = _load_best(run, config, parts, world) if len(parts.videos.val) else LAST
         predictions: list[Prediction] = []
         num_mine = len(_share(parts.videos.test, world))
         for prediction in _predictions(parts.videos.test, config, parts, world, stop):
@@ -400,9 +402,9 @@ def _share(videos: IndexedVideos, world: World) -> list[LabelledVideo]:
 
 def _val_accuracy(config: FinetuneConfig, parts: _Parts, world: World) -> float:
     """Part of the videos for validation that are known, each process looking at its share of them."""
-    found = list(_predictions(parts.videos.val, config, parts, world, StopRequest()))
-    together = list(chain.from_iterable(gather_objects(found, world)))
-    return parts_that_are_right(together)[0]
+    found = _predictions(parts.videos.val, config, parts, world, StopRequest())
+    right = [prediction.predicted == prediction.label for prediction in found]
+    return fmean(chain.from_iterable(gather_objects(right, world)))
 
 
 def _load_best(run: Run, config: FinetuneConfig, parts: _Parts, world: World) -> str:
@@ -410,10 +412,8 @@ def _load_best(run: Run, config: FinetuneConfig, parts: _Parts, world: World) ->
     run.note_best(_val_accuracy(config, parts, world))
     run.finish_writing()
     best = run.run_dir / "checkpoints" / BEST
-    content = content_of(read_checkpoint(best)) if world.is_first else None
-    shared = from_first(content, world)
-    assert shared is not None
-    load_exactly(parts.model, shared.model, origin=str(best))
+    weights = from_first(content_of(read_checkpoint(best)).model if world.is_first else {}, world)
+    load_exactly(parts.model, weights, origin=str(best))
     return BEST
 
 
@@ -442,15 +442,20 @@ def _report(
     tested: str,
     world: World,
 ) -> Accuracy | None:
-    """Put the predictions of all processes together; write results.json, predictions.csv and the failures."""
-    together = sorted(chain.from_iterable(gather_objects(predictions, world)))
-    if not together:
-        return None
-    top1, top5 = parts_that_are_right(together)
+    """Put the predictions of all processes together in the first one, which writes and tells all what comes out."""
+    together = sorted(chain.from_iterable(gather_to_first(predictions, world)))
+    accuracy = _accuracy_of(together, run, config, tested=tested) if together else None
+    if accuracy is not None:
+        _write_report(accuracy, together, run.run_dir, parts.videos.test, root=root)
+    return from_first(accuracy, world)
+
+
+def _accuracy_of(predictions: list[Prediction], run: Run, config: FinetuneConfig, *, tested: str) -> Accuracy:
+    top1, top5 = parts_that_are_right(predictions)
     origin = run.progress.encoder
-    accuracy = Accuracy(
-        num_videos=len(together),
-        num_failed=sum(prediction.predicted is None for prediction in together),
+    return Accuracy(
+        num_videos=len(predictions),
+        num_failed=sum(prediction.predicted is None for prediction in predictions),
         top1=top1,
         top5=top5,
         views=config.test.views,
@@ -461,18 +466,21 @@ def _report(
         encoder=origin.path if origin else "",
         encoder_sha256=origin.sha256 if origin else "",
     )
-    if world.is_first:
-        write_results(run.run_dir, accuracy, together)
-        test = parts.videos.test
-        source_of = {test.video_id(number): test.source(number) for number in range(len(test))}
-        failed = [
-            FailedSource(source, Failure(stage="decode", error=bad.said_of(source)))
-            for source, bad in ((source_of[prediction.video_id], prediction.bad) for prediction in together)
-            if bad
-        ]
-        fine = set(source_of.values()) - {failure.source for failure in failed}
-        update_failures(root, command="finetune", fine=fine, failed=failed)
-    return accuracy
+
+
+def _write_report(
+    accuracy: Accuracy, predictions: list[Prediction], run_dir: Path, test: IndexedVideos, *, root: Location
+) -> None:
+    """Write results.json, predictions.csv and the failures."""
+    write_results(run_dir, accuracy, predictions)
+    source_of = {test.video_id(number): test.source(number) for number in range(len(test))}
+    failed = [
+        FailedSource(source, Failure(stage="decode", error=bad.said_of(source)))
+        for source, bad in ((source_of[prediction.video_id], prediction.bad) for prediction in predictions)
+        if bad
+    ]
+    fine = set(source_of.values()) - {failure.source for failure in failed}
+    update_failures(root, command="finetune", fine=fine, failed=failed)
 
 
 class FinetuneRehearsal(NamedTuple):

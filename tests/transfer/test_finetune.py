@@ -256,6 +256,16 @@ def test_videos_for_validation_choose_the_checkpoint_that_is_tested(root: Path, 
     assert results["encoder_sha256"] == sha256_of(root.parent / "encoder.safetensors"), "of the file as it was"
 
 
+def test_the_last_weights_may_be_the_best(root: Path, tmp_path: Path) -> None:
+    """They are measured when training has ended, and written then."""
+    add_labelled(tmp_path / "root", tmp_path, "train", {"a": 0, "b": 1})
+    add_labelled(tmp_path / "root", tmp_path, "val", {"c": 0, "d": 1})
+    config, encoder = tiny("train.batch_size=2", "train.max_steps=1"), root.parent / "encoder.safetensors"
+    finetune(config, root=tmp_path / "root", run_dir=tmp_path / "run", encoder=encoder, device="cpu")
+    best = torch.load(tmp_path / "run/checkpoints/best.pt", weights_only=True)
+    assert best["progress"]["position"][0] == 1
+
+
 def test_a_new_run_needs_an_encoder(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name one with --checkpoint"):
         finetune(tiny(), root=root, run_dir=tmp_path / "run", encoder=None, device="cpu", resume=True)
