@@ -99,7 +99,7 @@ class ClipRecord(BaseModel, frozen=True, extra="forbid"):
 class Failure(BaseModel, frozen=True, extra="forbid"):
     """Why a video could not be used."""
 
-    stage: str  # name, probe, decode, split, timeout, verify, plan, adopt, commit or engine
+    stage: str  # name, probe, decode, encode, split, timeout, verify, plan, adopt, commit or engine
     error: str
     stderr_tail: list[str] = []
 

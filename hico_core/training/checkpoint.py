@@ -87,7 +87,18 @@ def _plain(content: Content) -> dict[str, Any]:
 def checkpoint_of(
     *, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, config: dict[str, Any]
 ) -> memoryview:
-    """A run's checkpoint as it stands in its file."""
+    """A run's checkpoint as it stands in its file.
+
+    Raises:
+        HicoError: the model has weights that are no numbers, with which no file can be read again.
+
+    """
+    for name, value in model.state_dict().items():
+        if not value.isfinite().all():
+            raise HicoError(
+                f"{name} has values that are no numbers, so no checkpoint is written; go on from the last one with a "
+                "lower learning rate"
+            )
     return torch_file_bytes(
         _plain(Content(config=config, model=model.state_dict(), optimizer=optimizer.state_dict(), progress=progress))
     )

@@ -125,7 +125,8 @@ def extract_features(
                 extracted = _extracted_here(todo, extractor, cache, workers=workers, meter=meter)
             else:
                 extracted = _extracted_on_ray(todo, extractor, origin, cache, address=ray_address, meter=meter)
-            for job, features in extracted:
+            for job, found in extracted:
+                features = _storable(found, files.dtype, job.source)
                 if not isinstance(features, BadVideo):
                     likeness.add(features.array)
                     read = identities[job.source.video_id]
@@ -422,6 +423,19 @@ def _with_hash(read: SourceFile, source: Source) -> SourceFile:
     return read.model_copy(update={"sha256": sha256_of(source.path)})
 
 
+def _storable(features: Features | BadVideo, dtype: DType, source: Source) -> Features | BadVideo:
+    """Features in the precision of their file; what no reader would take there is the failure of the video."""
+    if isinstance(features, BadVideo):
+        return features
+    with np.errstate(over="ignore"):  # said below
+        array = np.ascontiguousarray(features.array.astype(dtype))
+    if np.isfinite(array).all():
+        return features._replace(array=array)
+    largest = float(np.abs(features.array).max())
+    reason = f"has features that {dtype} cannot hold (the largest is {largest:.4g})"
+    return BadVideo(str(source.path), reason, stage="encode")
+
+
 def _write(
     folder: Location,
     source: Source,
@@ -435,7 +449,7 @@ def _write(
     """Write a video's file, whole or not at all; what the manifest is to say of it."""
     video_id = source.video_id
     name = files.name(video_id)
-    array = np.ascontiguousarray(features.array.astype(files.dtype))
+    array = features.array
     with written_beside(folder / name) as beside:
         write_array(beside, array, features.times, video_id=video_id, file_format=files.file_format)
         size_bytes, sha256 = beside.stat().st_size, sha256_of(beside)

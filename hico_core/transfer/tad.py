@@ -360,6 +360,9 @@ def write_export(toolkit: Toolkit, export: Export, grid: FeatureGrid, *, folder:
         CATEGORIES: _lines(export.categories),
         SNIPPETS[toolkit]: snippet,
     }
+    for name in (*export.missing, *export.categories):
+        if len(name.splitlines()) != 1 or name != name.strip():
+            raise HicoError(f"{name!r}: a name that a list of one a line cannot hold; rename it in the annotations")
     for name, text in texts.items():
         write_text(folder / name, text)
     return [folder / name for name in texts]

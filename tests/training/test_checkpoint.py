@@ -28,6 +28,7 @@ from hico_core.training.checkpoint import (
     LAST,
     EncoderOrigin,
     Progress,
+    checkpoint_of,
     content_of,
     export_encoder,
     read_last,
@@ -218,3 +219,12 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {LAST: b"first"}
     write_of_run(tmp_path / LAST, memoryview(b"second"))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {LAST: b"second", BEFORE_LAST: b"first"}
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_weights_that_no_reader_takes_are_not_written(model: nn.Module, value: float) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with torch.no_grad():
+        next(model.parameters())[0, 0] = value
+    with pytest.raises(HicoError, match=r"0\.weight has values that are no numbers, so no checkpoint is written"):
+        checkpoint_of(model=model, optimizer=optimizer, progress=PROGRESS, config={})

@@ -514,3 +514,29 @@ def test_in_a_bucket_a_whole_run_takes_in_what_shards_wrote(root: Path, tmp_path
     assert extract(root, folder, jobs)[0].num_done == 1  # type: ignore[arg-type]
     assert extract(root, folder, jobs)[0].num_unchanged == 1  # type: ignore[arg-type]
     assert sorted(keys_in("features")) == ["made/a.npy", "made/manifest.jsonl"]
+
+
+def test_features_that_a_file_cannot_hold_are_a_failure_of_their_video(root: Path, tmp_path: Path) -> None:
+    """Half precision ends at 65,504: what were infinite in the file would be refused by whoever reads it."""
+    backbone = hico_model("s3dg-tiny").eval().backbone
+    with torch.no_grad():
+        dict(backbone.named_parameters())["units.3.0.bn2.bias"].fill_(1e6)
+    export_encoder(tmp_path / "encoder.safetensors", backbone)
+    numbered_video(tmp_path / "a.mp4", seconds=2)
+    found: dict[str, Summary] = {}
+    dtypes: tuple[DType, DType] = ("float16", "float32")
+    for dtype in dtypes:
+        found[dtype] = extract_features(
+            jobs_of_files([Source("a", tmp_path / "a.mp4")]),
+            extractor=FeatureExtractor.from_checkpoint(tmp_path / "encoder.safetensors", device="cpu"),
+            root=root,
+            folder=tmp_path / dtype,
+            cache=NO_CACHE,
+            workers=0,
+            on_event=lambda event: None,
+            files=Files(dtype=dtype),
+        )
+    assert found["float16"].num_failed == 1 and found["float32"].num_failed == 0
+    assert not list((tmp_path / "float16").glob("*.npy")) and not read_manifest(tmp_path / "float16")
+    (row,) = read_manifest(tmp_path / "float32").values()
+    assert features_of_row(tmp_path / "float32", row).max() > 65_504

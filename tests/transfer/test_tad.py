@@ -306,3 +306,33 @@ def test_annotations_that_are_none(tmp_path: Path, text: str, problem: str) -> N
 def test_a_bad_entry_costs_its_video_not_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"database": {"a": {}, "b": {"subset": "x"}}}')
     assert read_annotations(tmp_path / "a.json") == ({"b": {"subset": "x"}}, {"a": "names no subset"})
+
+
+def test_names_that_a_list_cannot_hold_are_refused_before_anything_is_written(base: Path, tmp_path: Path) -> None:
+    """Lists have a name a line, which the toolkits strip."""
+    manifest = made_once(base)
+    grid = feature_grid(manifest, base / "once", "opentad")
+    for name in ("go\nne", " gone", "gone\u2028"):
+        export = fit_annotations({"steady": entry((1, 2, "jump")), name: entry()}, manifest, origin="x")
+        with pytest.raises(HicoError, match="a name that a list of one a line cannot hold"):
+            write_export("opentad", export, grid, folder=tmp_path / "tad", features=base / "once")
+    assert not (tmp_path / "tad").exists()
+
+
+@pytest.mark.parametrize("label", ["jump 'n' run", 'say "hi"', "a: b # c", "${x}", "跳", "{0}", "\\n"])
+def test_odd_names_are_read_back_as_they_are(base: Path, tmp_path: Path, label: str) -> None:
+    manifest = made_once(base)
+    export = fit_annotations({"steady": entry((1, 2, label))}, manifest, origin="x")
+    for toolkit in ("actionformer", "opentad"):
+        folder = tmp_path / f"{toolkit} {label.replace('/', '')}"
+        grid = feature_grid(manifest, base / "once", toolkit)
+        annotations, _, categories, snippet = write_export(toolkit, export, grid, folder=folder, features=base / "once")
+        (segment,) = json.loads(annotations.read_text())["database"]["steady"]["annotations"]
+        assert segment["label"] == label and categories.read_text(encoding="utf-8") == label + "\n"
+        text = snippet.read_text(encoding="utf-8")
+        if toolkit == "actionformer":
+            assert yaml.safe_load(text)["dataset"]["json_file"] == str(annotations)
+        else:
+            names: dict[str, object] = {}
+            exec(text, {}, names)
+            assert names["annotation_path"] == str(annotations) and names["class_map"] == str(categories)
