@@ -1,11 +1,15 @@
 """Whether what the records say lies on disk, and nothing else."""
 
 import hashlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from hico_core.corpus.addresses import Location, path_of
+import numpy as np
+
+from hico_core.corpus.addresses import Location, is_remote, path_of
 from hico_core.corpus.ids import parse_clip_name
 from hico_core.corpus.records import ClipRecord, Subset, VideoRecord, read_records, sha256_of
 from hico_core.errors import HicoError
@@ -49,8 +53,49 @@ def check_files(root: Location) -> Iterator[Difference]:
                 yield Difference("extra", str(path), named)
 
 
+def clips_there(root: Location) -> Callable[[VideoRecord], list[ClipRecord]]:
+    """What tells those clips of a record whose files are there.
+
+    Folders of clips are listed once each, which takes 8 bytes a clip; files elsewhere are looked for one by one, but for
+    those in buckets, which are taken to be there.
+    """
+
+    @cache
+    def listed(subset: Subset) -> np.ndarray:
+        return np.sort(np.fromiter(map(_short_hash, _names_in(root / subset)), dtype=np.uint64))
+
+    def there(record: VideoRecord) -> list[ClipRecord]:
+        if record.options.kind == "split":
+            names = listed(record.options.subset)
+            return [clip for clip in record.clips if _is_among(clip.path.rsplit("/", 1)[-1], names)]
+        is_there = {
+            path: is_remote(file := path_of(root, path)) or file.exists()
+            for path in {clip.path for clip in record.clips}
+        }
+        return [clip for clip in record.clips if is_there[clip.path]]
+
+    return there
+
+
+def _names_in(folder: Location) -> list[str]:
+    """The names in a folder as it is now; none where it is missing."""
+    try:
+        if isinstance(folder, Path):
+            return [entry.name for entry in os.scandir(folder)]
+        return [name.rsplit("/", 1)[-1] for name in folder.fs.ls(folder.path, detail=False, refresh=True)]
+    except FileNotFoundError:
+        return []
+
+
+def _is_among(name: str, hashes: np.ndarray) -> bool:
+    """Whether a name's hash is one of those, which are sorted."""
+    sought = np.uint64(_short_hash(name))
+    place = int(np.searchsorted(hashes, sought))
+    return place < len(hashes) and bool(hashes[place] == sought)
+
+
 def _short_hash(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big")
 
 
 def _check_record(root: Location, record: VideoRecord) -> Iterator[Difference]:

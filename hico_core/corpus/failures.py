@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from hico_core.corpus.addresses import Location
+from hico_core.corpus.addresses import Location, name_from
 from hico_core.corpus.files import json_line, lock, read_json_lines, write_text
 from hico_core.corpus.records import Failure
 
@@ -20,7 +20,7 @@ _PATIENCE_SECONDS = 60.0
 class FailureLine(BaseModel, frozen=True, extra="forbid"):
     """A line of failures.jsonl."""
 
-    source: str
+    source: str  # from the root, if it lies below it
     stage: str
     error: str
     stderr_tail: list[str]
@@ -70,10 +70,11 @@ def update_failures(root: Location, *, command: str, fine: Iterable[str], failed
         else nullcontext()
     )
     with alone:
-        lines = {(line.source, line.command): line for line in read_failures(root)}
+        lines = {(name_from(root, line.source), line.command): line for line in read_failures(root)}
         for source in fine:
-            lines.pop((source, command), None)
-        for source, failure, attempts in failed:
+            lines.pop((name_from(root, source), command), None)
+        for given, failure, attempts in failed:
+            source = name_from(root, given)
             before = lines.get((source, command))
             lines[source, command] = FailureLine(
                 source=source,

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hico_core.config import FinetuneConfig
-from hico_core.corpus.addresses import Location
+from hico_core.corpus.addresses import Location, absolute, name_from
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.failures import FailedSource, update_failures
 from hico_core.corpus.index import read_index_table
@@ -220,7 +220,7 @@ def _prepare(
     elif encoder is None:
         raise UsageError("no encoder to start from, and no checkpoint of the run; name one with --checkpoint")
     else:
-        state, origin = from_first(_start_from(encoder) if world.is_first else ({}, None), world)
+        state, origin = from_first(_start_from(encoder, root) if world.is_first else ({}, None), world)
     backbone = encoder_for(state)
     model = VideoClassifier(videos.num_classes, backbone, backbone.feature_dim)
     load_exactly(model.backbone, state, origin=str(encoder))
@@ -247,10 +247,11 @@ def _prepare(
     return parts, origin
 
 
-def _start_from(encoder: Path) -> tuple[dict[str, Tensor], EncoderOrigin]:
+def _start_from(encoder: Path, root: Location) -> tuple[dict[str, Tensor], EncoderOrigin]:
     """The weights of an encoder's file, and which file that was."""
     file = read_checkpoint(encoder)
-    return backbone_of(file.content, origin=str(encoder)), EncoderOrigin(path=str(encoder), sha256=file.sha256)
+    origin = EncoderOrigin(path=name_from(root, absolute(encoder)), sha256=file.sha256)
+    return backbone_of(file.content, origin=str(encoder)), origin
 
 
 def _labelled_videos(config: FinetuneConfig, root: Location, *, processes: int) -> _Videos:

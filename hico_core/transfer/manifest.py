@@ -1,6 +1,6 @@
 """A folder of features: what its manifest says of each file, whether that is true, and the features as one table."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from hico_core.corpus.addresses import Location
-from hico_core.corpus.files import fetch, read_json_lines, written_beside
+from hico_core.corpus.addresses import Location, name_from, place_named, workspace_of
+from hico_core.corpus.files import fetch, json_line, read_json_lines, written_beside
 from hico_core.corpus.records import SourceFile, sha256_of
 from hico_core.data.windows import Align, Grid, Tail
 from hico_core.errors import HicoError, UsageError
@@ -44,7 +44,10 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
 
 
 class ManifestRow(Settings, frozen=True, extra="forbid"):
-    """A line of manifest.jsonl: a video's file. Times are in seconds from the video's first frame."""
+    """A line of manifest.jsonl: a video's file. Times are in seconds from the video's first frame.
+
+    In the file, `checkpoint` and `source` are seen from the workspace, if they lie in it.
+    """
 
     video_id: str
     file: str  # [prefix]<video_id>[suffix].<file_format>
@@ -101,7 +104,20 @@ def read_manifest(folder: Location) -> dict[str, ManifestRow]:
         for fields in read_json_lines(path).rows:
             row = _row(fields, path)
             rows[row.file] = row
-    return rows
+    workspace = workspace_of(folder)
+    return rows if workspace is None else {name: _with_paths(row, workspace, place_named) for name, row in rows.items()}
+
+
+def manifest_line(row: ManifestRow, folder: Location) -> bytes:
+    """How a row stands in the manifest of a folder."""
+    workspace = workspace_of(folder)
+    written = row if workspace is None else _with_paths(row, workspace, name_from)
+    return json_line(written.model_dump())
+
+
+def _with_paths(row: ManifestRow, workspace: Location, named: Callable[[Location, str], str]) -> ManifestRow:
+    paths = {key: named(workspace, getattr(row, key)) for key in ("checkpoint", "source")}
+    return row.model_copy(update=paths)
 
 
 def _row(fields: dict[str, Any], path: Location) -> ManifestRow:
