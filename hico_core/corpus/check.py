@@ -56,8 +56,8 @@ def check_files(root: Location) -> Iterator[Difference]:
 def clips_there(root: Location) -> Callable[[VideoRecord], list[ClipRecord]]:
     """What tells those clips of a record whose files are there.
 
-    Folders of clips are listed once each, which takes 8 bytes a clip; files elsewhere are looked for one by one, but for
-    those in buckets, which are taken to be there.
+    Folders of clips are listed once each, which takes 8 bytes a clip. Files elsewhere are looked for one by one, but
+    for those in buckets, which are taken to be there.
     """
 
     @cache

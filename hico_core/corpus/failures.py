@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +51,25 @@ def read_failures(root: Location) -> list[FailureLine]:
     return lines
 
 
+def _alone(root: Location) -> AbstractContextManager[None]:
+    """Let nobody else write failures.jsonl meanwhile."""
+    if not isinstance(root, Path):
+        return nullcontext()
+    refusal = f"{root / 'failures.jsonl'}: another process keeps it locked"
+    return lock(root / ".failures.lock", refusal=refusal, wait_seconds=_PATIENCE_SECONDS)
+
+
+def forget_failures(root: Location, sources: Iterable[str]) -> None:
+    """Drop the lines of some sources from <root>/failures.jsonl, whatever command failed on them."""
+    gone = {name_from(root, source) for source in sources}
+    path = root / "failures.jsonl"
+    with _alone(root):
+        lines = read_failures(root)
+        kept = [line for line in lines if name_from(root, line.source) not in gone]
+        if len(kept) < len(lines):
+            write_text(path, b"".join(json_line(line.model_dump()) for line in kept).decode())
+
+
 def update_failures(root: Location, *, command: str, fine: Iterable[str], failed: Iterable[FailedSource]) -> None:
     """Bring <root>/failures.jsonl up to date: a line for each source that failed, none for one that is fine now.
 
@@ -62,14 +81,7 @@ def update_failures(root: Location, *, command: str, fine: Iterable[str], failed
 
     """
     path = root / "failures.jsonl"
-    alone = (
-        lock(
-            root / ".failures.lock", refusal=f"{path}: another process keeps it locked", wait_seconds=_PATIENCE_SECONDS
-        )
-        if isinstance(root, Path)
-        else nullcontext()
-    )
-    with alone:
+    with _alone(root):
         lines = {(name_from(root, line.source), line.command): line for line in read_failures(root)}
         for source in fine:
             lines.pop((name_from(root, source), command), None)

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from hico_core import __version__
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate, name_from
 from hico_core.corpus.check import clips_there
-from hico_core.corpus.files import pass_point, publish
+from hico_core.corpus.files import pass_point, publish, write_text, written_beside
 from hico_core.corpus.index_check import fault_in
 from hico_core.corpus.records import ClipRecord, Subset, VideoRecord, read_records
 from hico_core.corpus.workspace import opened_workspace
@@ -219,6 +219,51 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
         pass_point("index.table")
         publish(made["index.parquet"], root / "index.parquet")
     return IndexSummary(videos_of.total(), clips_of.total(), num_failed, num_missing, dict(clips_of), dict(videos_of))
+
+
+def rows_of_videos(root: Location) -> dict[str, int]:
+    """How many rows each video of the index has; none where there is no index.
+
+    Raises:
+        HicoError: the index is of another schema, or is damaged.
+
+    """
+    if not (root / "index.parquet").exists():
+        return {}
+    counts = pc.value_counts(_read(root, ["video_id"])["video_id"])
+    return dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True))
+
+
+def drop_videos(root: Location, video_ids: Collection[str]) -> None:
+    """Write the lists, then the index, without some videos; those of which nothing is left are removed."""
+    for name in _LIST_FILES.values():
+        if (root / name).exists():
+            lines = (root / name).read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.rsplit(",", 2)[0] not in video_ids]
+            pass_point("index.list")
+            if not kept:
+                (root / name).unlink()
+            elif len(kept) < len(lines):
+                write_text(root / name, "".join(kept))
+    pass_point("index.table")
+    rows_of = rows_of_videos(root)
+    if rows_of and rows_of.keys() <= set(video_ids):
+        (root / "index.parquet").unlink()
+    elif not rows_of.keys().isdisjoint(video_ids):
+        _write_index_without(root, video_ids)
+
+
+def _write_index_without(root: Location, video_ids: Collection[str]) -> None:
+    path, gone = root / "index.parquet", pa.array(video_ids, pa.string())
+    with (
+        pq.ParquetFile(path if isinstance(path, Path) else path.open("rb")) as old,
+        written_beside(path) as beside,
+        pq.ParquetWriter(beside, SCHEMA, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        for batch in old.iter_batches(_ROWS_PER_GROUP):
+            kept = batch.filter(pc.invert(pc.is_in(batch["video_id"], gone)))
+            if len(kept):
+                writer.write_batch(kept)
 
 
 def read_index_table(root: "Location | str", *, columns: list[str] | None = None) -> pa.Table:

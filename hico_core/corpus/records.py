@@ -189,11 +189,16 @@ def read_record(root: Location, video_id: str) -> VideoRecord | None:
     return _with_paths(record, lambda name: place_named(root, name))
 
 
-def read_records(root: Location) -> Iterator[VideoRecord]:
-    """All records in order of their ids, one at a time."""
+def record_ids(root: Location) -> list[str]:
+    """The ids of all videos that have a record, sorted."""
     folder = root / "records"
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    for name in sorted(name.removesuffix(".json") for name in names if name.endswith(".json")):
+    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+
+def read_records(root: Location) -> Iterator[VideoRecord]:
+    """All records in order of their ids, one at a time."""
+    for name in record_ids(root):
         record = read_record(root, name)
         if record is not None:
             yield record

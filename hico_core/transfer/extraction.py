@@ -113,7 +113,7 @@ def extract_features(
     jobs = part_of(jobs_of(videos, root), shard)
     settings = _settings(extractor, origin, files.dtype)
     tally, likeness = Tally(len(jobs)), Likeness()
-    with _opened_folder(folder, shard), closing(_manifest_writer(folder, shard)) as manifest:
+    with opened_folder(folder, shard), closing(_manifest_writer(folder, shard)) as manifest:
         rows = _rows_with(settings, folder)
         todo: list[FeatureJob] = []
         for planned in _plan(jobs, files, rows, folder, tally, checksum=checksum):
@@ -189,7 +189,7 @@ def _settings(extractor: FeatureExtractor, origin: EncoderOrigin, dtype: DType) 
 
 
 @contextmanager
-def _opened_folder(folder: Location, shard: Shard | None) -> Iterator[None]:
+def opened_folder(folder: Location, shard: Shard | None) -> Iterator[None]:
     """Let only one command at a time write a video's file. Nothing can be locked in a bucket.
 
     Raises:

@@ -1,6 +1,6 @@
 """A folder of features: what its manifest says of each file, whether that is true, and the features as one table."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from hico_core.corpus.addresses import Location, name_from, place_named, workspace_of
-from hico_core.corpus.files import fetch, json_line, read_json_lines, written_beside
+from hico_core.corpus.files import fetch, json_line, read_json_lines, write_text, written_beside
 from hico_core.corpus.records import SourceFile, sha256_of
 from hico_core.data.windows import Align, Grid, Tail
 from hico_core.errors import HicoError, UsageError
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MANIFEST = "manifest.jsonl"
+MANIFESTS = "manifest*.jsonl"  # with those of shards in a bucket
+HDF5 = "features.hdf5"
 VERSION: Literal[2] = 2
 
 
@@ -115,6 +117,18 @@ def manifest_line(row: ManifestRow, folder: Location) -> bytes:
     return json_line(written.model_dump())
 
 
+def drop_lines(folder: Location, video_ids: Collection[str]) -> None:
+    """Write the manifests of a folder without the lines of some videos; one of which nothing is left is removed."""
+    paths: list[Location] = list(folder.glob(MANIFESTS))
+    for path in paths:
+        rows = read_json_lines(path).rows
+        kept = [row for row in rows if row.get("video_id") not in video_ids]
+        if not kept:
+            path.unlink()
+        elif len(kept) < len(rows):
+            write_text(path, b"".join(map(json_line, kept)).decode())
+
+
 def _with_paths(row: ManifestRow, workspace: Location, named: Callable[[Location, str], str]) -> ManifestRow:
     paths = {key: named(workspace, getattr(row, key)) for key in ("checkpoint", "source")}
     return row.model_copy(update=paths)
@@ -196,12 +210,18 @@ def require_hdf5() -> None:
         raise UsageError("--format hdf5: needs the package h5py; pip install 'hico[hdf5]'")
 
 
-def pack_into_hdf5(folder: Location) -> None:
-    """Write features.hdf5 with a dataset a video, named as its file without the ending, as ActionFormer reads them."""
+def pack_into_hdf5(folder: Location, rows: Mapping[str, ManifestRow] | None = None) -> None:
+    """Write features.hdf5 with a dataset a video, named as its file without the ending, as ActionFormer reads them.
+
+    Args:
+        folder: with features.
+        rows: file name -> row, of those that go in; None: all.
+
+    """
     import h5py
 
-    rows = require_features(folder)
-    with written_beside(folder / "features.hdf5") as beside, h5py.File(beside, "w") as packed:
+    rows = require_features(folder) if rows is None else rows
+    with written_beside(folder / HDF5) as beside, h5py.File(beside, "w") as packed:
         for name, row in sorted(rows.items()):
             packed.create_dataset(name.removesuffix(f".{row.file_format}"), data=features_of(folder, row))
 
