@@ -137,7 +137,7 @@ def finetune(
         encoder: a checkpoint of ours or the authors' that a new run starts from; a run that goes on needs none.
         device: as `choose_device` takes it.
         resume: go on from the run's last checkpoint; a finished run is only tested again.
-        allow_changed: let a resumed run have another batch size, number of processes or index.
+        allow_changed: let a resumed run have other epochs, another batch size, number of processes or index.
         on_step: told of each step, in the first process.
         on_bad_video: told of the id and reason of each video that cannot be decoded, once.
         on_tested: told how many videos are tested by this process, and of how many.

@@ -121,7 +121,8 @@ def _find(root: Location, wanted: Sequence[str], folders: Sequence[Location]) ->
     known |= {row.video_id for rows in manifests.values() for row in rows}
     _require_known(wanted, known, root)
     records = [record for name in wanted if (record := read_record(root, name)) is not None]
-    features = {folder: [row for row in rows if row.video_id in wanted] for folder, rows in manifests.items()}
+    gone = set(wanted)
+    features = {folder: [row for row in rows if row.video_id in gone] for folder, rows in manifests.items()}
     return _Found(
         records,
         {folder: rows for folder, rows in features.items() if rows},
