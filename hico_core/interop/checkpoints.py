@@ -22,7 +22,6 @@ from hico_core.interop.weights import import_state_dict
 from hico_core.model.encoders import MARKS, Encoder, encoder_for
 from hico_core.model.heads import ProjectionHead
 
-
 logger = logging.getLogger(__name__)
 
 # Where checkpoints have their weights; in others, they are the whole file.
@@ -75,7 +74,7 @@ def read_checkpoint(path: Path) -> CheckpointFile:
         raise HicoError(f"{path}: not a checkpoint that can be read safely ({type(error).__name__})") from error
     if not isinstance(content, dict):
         raise HicoError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
-    for name, value in _weights_in(content, path).items():
+    for name, value in weights_in(content, path).items():
         if value.is_floating_point() and not value.isfinite().all():
             raise HicoError(f"{path}: {name} has values that are no numbers; the training behind it has failed")
     return CheckpointFile(path, hashlib.sha256(written).hexdigest(), content, metadata)
@@ -125,7 +124,7 @@ def hash_of_tensors(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+def weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     """The tensors of a model, under whatever key a format keeps them.
 
     Raises:
@@ -147,7 +146,7 @@ def backbone_of(content: dict[str, Any], *, origin: str) -> dict[str, Tensor]:
         HicoError: it holds no encoder that is known.
 
     """
-    state = _weights_in(content, Path(origin))
+    state = weights_in(content, Path(origin))
     prefix = _prefix_of_encoder(state, origin)
     backbone = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     if "model_state" in content:
