@@ -18,7 +18,7 @@ from torch import Tensor
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.data.pictures import ClipShape, Picture, clip_shape_for, picture_for
 from hico_core.errors import HicoError
-from hico_core.interop.weights import import_state_dict
+from hico_core.interop.weights import ALIAS, import_state_dict
 from hico_core.model.encoders import MARKS, Encoder, encoder_for
 from hico_core.model.heads import ProjectionHead
 
@@ -149,7 +149,7 @@ def backbone_of(content: dict[str, Any], *, origin: str) -> dict[str, Tensor]:
     state = weights_in(content, Path(origin))
     prefix = _prefix_of_encoder(state, origin)
     backbone = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    if "model_state" in content:
+    if ALIAS in backbone:
         theirs = import_state_dict({f"backbone.{name}": value for name, value in backbone.items()})
         backbone = {name.removeprefix("backbone."): value for name, value in theirs.items()}
     if prefix in _OWN_PREFIXES:
@@ -167,7 +167,9 @@ def _prefix_of_encoder(state: Mapping[str, Tensor], origin: str) -> str:
         HicoError: there is no encoder, there are several, or its names begin with something that is not known.
 
     """
-    found = [name.removesuffix(mark) for name in state for mark in MARKS if name == mark or name.endswith(f".{mark}")]
+    marks = (*MARKS, ALIAS)
+    found = [name.removesuffix(mark) for name in state for mark in marks if name == mark or name.endswith(f".{mark}")]
+    found = list(dict.fromkeys(found))
     if not found:
         first = f", but {next(iter(state))}" if state else ""
         raise HicoError(f"{origin}: holds no S3D-G encoder (no entry {next(iter(MARKS))}{first})")
