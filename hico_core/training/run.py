@@ -22,7 +22,7 @@ from hico_core.data.batches import Batch
 from hico_core.data.dataset import UnusableVideo
 from hico_core.data.loader import PlannedStep, position_at
 from hico_core.data.videos import IndexIdentity
-from hico_core.errors import HicoError, Interrupted, UsageError
+from hico_core.errors import HicoError, Interrupted, UsageError, counted
 from hico_core.training.checkpoint import (
     BEST,
     LAST,
@@ -206,8 +206,9 @@ def _new_schedule(planned: int, config: Config | FinetuneConfig, *, epochs_done:
         raise UsageError(f"{run_dir}: {epochs_done:.4g} epochs are done already; --epochs {epochs} are fewer")
     part = learning_rate(epochs_done, peak=1.0, start=0.0, warmup_epochs=warmup, total_epochs=epochs)
     return (
-        f"{planned} epochs were planned and {epochs} are now: after {epochs_done:.4g}, it goes on with the schedule of "
-        f"a run of {epochs}, the learning rate at {part:.0%} of its peak (warm-up {warmup:.4g} epochs, cosine to 0)"
+        f"was planned for {counted(planned, 'epoch')} and is for {epochs} now: after {epochs_done:.4g}, it goes on "
+        f"with the schedule of a run of {epochs}, the learning rate at {part:.0%} of its peak (warm-up until "
+        f"{warmup:.4g}, then a cosine to 0)"
     )
 
 

@@ -347,8 +347,8 @@ def test_more_epochs(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixtur
     caplog.clear()
     run(more, root, tmp_path / "run", resume=True, allow_changed=True)
     (told,) = [record.getMessage() for record in caplog.records if record.name.startswith("hico_core.training.run")]
-    assert "1 epochs were planned and 4 are now: after 1, it goes on with the schedule of a run of 4" in told
-    assert "at 85% of its peak (warm-up 1 epochs, cosine to 0)" in told
+    assert "was planned for 1 epoch and is for 4 now: after 1, it goes on with the schedule of a run of 4" in told
+    assert "at 85% of its peak (warm-up until 1, then a cosine to 0)" in told
     lines = metrics_of(tmp_path / "run")
     later = [line for line in lines if line["epoch"] >= 1]
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
