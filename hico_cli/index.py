@@ -62,7 +62,7 @@ def index(
     """Index all videos of ROOT's records: a row per 5 s, and the authors' list files.
 
     Writes ROOT/index.parquet and ROOT/training.txt (validation.txt, testing.txt for the other subsets). Exit code 3:
-    some videos failed, or --check found differences.
+    some videos failed, some clips are not there any more, or --check found differences.
     """
     from hico_core.corpus.cache import LocalCache
     from hico_core.corpus.engine import available_cores
@@ -91,10 +91,13 @@ def index(
     subsets = ", ".join(f"{count} {subset}" for subset, count in sorted(summary.videos_of.items()))
     shared = f" ({subsets})" if len(summary.videos_of) > 1 else ""
     sizes = f"{counted(summary.num_clips, 'clip')} of {counted(summary.num_videos, 'video')}"
+    if summary.num_missing:
+        left_out += f"; {counted(summary.num_missing, 'clip')} that are not there left out"
     text = f"{sizes}{shared} in {root}/index.parquet{left_out}"
     result(text, {**summary._asdict(), "index": f"{root}/index.parquet"}, as_json=json)
     if num_failed:
         complain(f"{counted(num_failed, 'video')} failed: {root}/failures.jsonl")
+    if num_failed or summary.num_missing:
         raise typer.Exit(3)
 
 

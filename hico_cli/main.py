@@ -23,6 +23,7 @@ from hico_cli.index import index
 from hico_cli.inspect import inspect
 from hico_cli.pretrain import pretrain
 from hico_cli.probe import probe
+from hico_cli.remove import remove
 from hico_cli.report import report
 from hico_cli.retrieve import retrieve
 from hico_cli.run import run
@@ -49,6 +50,7 @@ app.command("probe")(probe)
 app.command("evaluate")(evaluate)
 app.command("retrieve")(retrieve)
 app.command("export-tad")(export_tad)
+app.command("remove")(remove)
 app.command("demo")(demo)
 app.command("benchmark")(benchmark)
 app.command("report")(report)

@@ -148,7 +148,7 @@ AllowChanged = Annotated[
     typer.Option(
         "--allow-changed",
         rich_help_panel="Going on",
-        help="Resume with another batch size or number of processes, or with other videos.",
+        help="Resume with other epochs, another batch size or number of processes, or other videos.",
     ),
 ]
 

@@ -10,7 +10,7 @@ from hico_cli.console import progress, raising_on_signals, result
 from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import CacheDir, CacheSize, Device, Json, Readers, Root, read_size
-from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
+from hico_core.corpus.addresses import DEFAULT_ROOT, absolute, local_part, locate_root, name_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,8 +101,8 @@ def probe(
         "linear": found.linear._asdict(),
         "knn": found.knn._asdict(),
         "few_shot": {count: value._asdict() for count, value in found.few_shot.items()},
-        "features": made_with if features is None else str(folder),
-        "encoder": made_with,
+        "features": name_from(place, absolute(Path(made_with) if features is None else folder)),
+        "encoder": name_from(place, absolute(Path(made_with))),
     }
     write_text(target, json_module.dumps(fields, indent=2) + "\n")
     lines = [

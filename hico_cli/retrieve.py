@@ -9,7 +9,7 @@ from hico_cli.console import result
 from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import Device, Json, Root
-from hico_core.corpus.addresses import DEFAULT_ROOT, absolute, locate_root
+from hico_core.corpus.addresses import DEFAULT_ROOT, absolute, local_part, locate_root
 
 if TYPE_CHECKING:
     from hico_core.transfer.manifest import ManifestRow
@@ -59,7 +59,7 @@ def retrieve(
     folder = feature_folder(features, root)
     manifest = require_features(folder)
     if query is not None:
-        _search(query, folder, manifest, checkpoint, top, include_own, sheet, device, json)
+        _search(query, folder, root, manifest, checkpoint, top, include_own, sheet, device, json)
         return
     from hico_core.transfer.labelled import rows_from_folder
     from hico_core.transfer.retrieval import retrieval
@@ -89,6 +89,7 @@ def retrieve(
 def _search(
     query: Path,
     folder: Path,
+    root: str,
     manifest: "dict[str, ManifestRow]",
     checkpoint: Path | None,
     top: int,
@@ -104,7 +105,7 @@ def _search(
     if sheet is not None and sheet.suffix not in {".png", ".html"}:
         raise typer.BadParameter(f"{sheet} must end in .png or .html", param_hint="--sheet")
     rows = list(manifest.values())
-    extractor = extractor_of(rows[0], checkpoint=checkpoint, device=device)
+    extractor = extractor_of(rows[0], checkpoint=checkpoint, device=device, root=local_part(locate_root(root)))
     features = extractor.extract(query)
     own = {row.video_id for row in rows if row.source == str(absolute(query)) or row.video_id == video_id(query)}
     matches = search(

@@ -6,7 +6,14 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from hico_core.errors import HicoError
-from hico_core.interop.checkpoints import CheckpointFile, backbone_of, clip_shape_of, picture_of, read_checkpoint
+from hico_core.interop.checkpoints import (
+    CheckpointFile,
+    backbone_of,
+    clip_shape_of,
+    picture_of,
+    read_checkpoint,
+    weights_in,
+)
 from hico_core.model.classifier import CLASSIFIER
 from hico_core.model.encoders import encoder_for, encoder_name
 from hico_core.training.checkpoint import content_of
@@ -35,7 +42,7 @@ def describe_checkpoint(path: Path) -> Description:
     if "model_state" in content:
         kind, state = _kind_of_authors(content), content["model_state"]
         facts: dict[str, Any] = {"epoch (from 0)": content.get("epoch"), "entries": len(state)}
-    elif "model" in content:
+    elif "format" in content:
         checkpoint = content_of(file)
         state, config, progress = checkpoint.model, checkpoint.config, checkpoint.progress
         finetuned = CLASSIFIER in state
@@ -53,7 +60,7 @@ def describe_checkpoint(path: Path) -> Description:
         if progress.encoder is not None:
             facts["began from"] = progress.encoder.path
     else:
-        kind, state = "encoder", content
+        kind, state = "encoder", weights_in(content, path)
         facts = {}
     weights = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if not weights:

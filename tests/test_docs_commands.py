@@ -73,6 +73,13 @@ def commands_of(page: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True)[2:] for line in lines if line.startswith("$ hico ")]
 
 
+def lines_of(page: Path) -> list[tuple[list[str], int]]:
+    """The words of each `$ ...` line, whatever its program, and the exit code that its comment tells."""
+    blocks = re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    return [(shlex.split(line, comments=True)[1:], 3 if "# exit code 3" in line else 0) for line in lines]
+
+
 def in_small(words: list[str]) -> list[str]:
     """A command line as it is run here."""
     known = [INSTEAD.get(before, word) for before, word in zip(["", *words], words, strict=False)]
@@ -95,6 +102,24 @@ def test_the_commands_of_a_page(prepared: Path, tmp_path: Path, page: str) -> No
     for words in commands:
         done = hico(*in_small(words), cwd=place)
         assert done.returncode == 0, (words, done.stderr)
+
+
+def test_everyday_tasks(prepared: Path, tmp_path: Path) -> None:
+    """With what the shell does between them."""
+    place = tmp_path / "place"
+    shutil.copytree(prepared / "videos", place / "videos")
+    numbered_video(place / "new/4.mp4", seconds=3)
+    assert hico("split", "videos", cwd=place).returncode == 0
+    assert hico("index", cwd=place).returncode == 0
+    shutil.copytree(prepared / "hico-data/runs", place / "hico-data/runs")
+    lines = lines_of(ROOT / "docs/tasks.md")
+    assert {words[0] for words, _ in lines} == {"hico", "mv", "rm", "du"}
+    for words, code in lines:
+        if words[0] == "hico":
+            done = hico(*in_small(words[1:]), cwd=place)
+            assert done.returncode == code, (words, done.stderr)
+        else:
+            subprocess.run(["bash", "-c", " ".join(words)], cwd=place, check=True)
 
 
 def test_the_commands_on_buckets_and_clusters(prepared: Path, tmp_path: Path) -> None:

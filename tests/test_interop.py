@@ -1,8 +1,10 @@
 """Checkpoints of the authors come in and go out under the right names, and nothing in a file is executed."""
 
+import argparse
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from goldens import authors_state, load_json
@@ -11,6 +13,7 @@ from hico_core.errors import HicoError
 from hico_core.interop.checkpoints import load_backbone
 from hico_core.interop.weights import export_state_dict, import_state_dict
 from hico_core.model.hico import HicoModel
+from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 
 NAMES = load_json("state_dict_names.json")
@@ -137,3 +140,72 @@ def test_a_backbone_must_be_whole(tmp_path: Path, model: HicoModel) -> None:
     torch.save([1], tmp_path / "list.pt")
     with pytest.raises(HicoError, match="holds a list"):
         load_backbone(tmp_path / "list.pt")
+
+
+PREFIXES = [
+    *("module.", "_orig_mod.", "encoder_q.", "backbone.", "module.backbone.", "module._orig_mod.backbone."),
+    *("module.encoder_q.", "encoder_q.0.", "module.encoder_q.0.", "model.backbone.", "backbone._orig_mod."),
+]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("key", [None, "state_dict", "model"])
+def test_prefixes_of_other_frameworks_are_taken_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, prefix: str, key: str | None
+) -> None:
+    encoder = S3DGTiny()
+    state = {f"{prefix}{name}": value for name, value in encoder.state_dict().items()}
+    state |= {f"{prefix.replace('encoder_q', 'encoder_k')}fc.weight": torch.zeros(1), "queue": torch.zeros(3, 4)}
+    if "encoder_q" in prefix:  # the slow twin of momentum contrast
+        state |= {name.replace("encoder_q", "encoder_k"): value + 1 for name, value in state.items()}
+    elif prefix == "backbone.":
+        state.pop("backbone.fc.weight")
+    torch.save({key: state, "epoch": 3} if key else state, tmp_path / "theirs.pth")
+    loaded = load_backbone(tmp_path / "theirs.pth").state_dict()
+    assert loaded.keys() == encoder.state_dict().keys()
+    assert all(torch.equal(value, loaded[name]) for name, value in encoder.state_dict().items())
+    assert ("1 entries are none of the encoder's, such as fc.weight" in caplog.text) == (
+        "encoder_q" not in prefix and prefix != "backbone."
+    )
+
+
+def test_authors_checkpoints_of_several_processes(tmp_path: Path, model: HicoModel) -> None:
+    """Under both names of each unit, or under the second alone."""
+    exported = {f"module.{name}": value for name, value in export_state_dict(model.state_dict()).items()}
+    plain = ("module.backbone.C", "module.backbone.M")
+    for state in (exported, {name: value for name, value in exported.items() if not name.startswith(plain)}):
+        torch.save({"model_state": state}, tmp_path / "theirs.pyth")
+        loaded = load_backbone(tmp_path / "theirs.pyth").state_dict()
+        assert all(torch.equal(value, loaded[name]) for name, value in model.backbone.state_dict().items())
+
+
+def test_what_stands_before_an_encoder_is_named(tmp_path: Path) -> None:
+    state = S3DGTiny().state_dict()
+    for names, told in (
+        (["student"], "an encoder behind 'student.'"),
+        (["module", "encoder_q"], "several encoders, behind 'module.' and 'encoder_q.'"),
+    ):
+        content = {f"{name}.{key}": value for name in names for key, value in state.items()}
+        torch.save(content, tmp_path / "theirs.pth")
+        with pytest.raises(HicoError, match=f"theirs.pth: holds {told}; save the weights of one"):
+            load_backbone(tmp_path / "theirs.pth")
+    torch.save({"patch_embed.weight": torch.zeros(2)}, tmp_path / "vit.pth")
+    with pytest.raises(HicoError, match=r"no S3D-G encoder \(no entry Conv_1a.conv1.weight, but patch_embed.weight\)"):
+        load_backbone(tmp_path / "vit.pth")
+
+
+@pytest.mark.parametrize(
+    ("beside", "names"),
+    [
+        ({"acc": np.float64(0.5)}, ["scalar"]),
+        ({"args": argparse.Namespace(lr=0.1)}, ["argparse.Namespace"]),
+        ({"args": argparse.Namespace(lr=0.1), "where": Path("here")}, ["argparse.Namespace", "pathlib"]),
+    ],
+)
+def test_what_cannot_be_read_safely_is_named(tmp_path: Path, beside: dict[str, object], names: list[str]) -> None:
+    torch.save({"state_dict": S3DGTiny().state_dict(), **beside}, tmp_path / "theirs.pth")
+    with pytest.raises(HicoError) as caught:
+        load_backbone(tmp_path / "theirs.pth")
+    told = str(caught.value)
+    assert "beside tensors it holds " in told and all(name in told for name in names)
+    assert told.isprintable() and "weights_only=False" in told and "two options" not in told

@@ -98,6 +98,41 @@ def path_of(root: Location, path: str) -> Location:
     return root / path
 
 
+def name_from(root: Location, place: "Location | str") -> str:
+    """How the files of a workspace name a place: from the root, if it lies below it, so that both can move together.
+
+    Args:
+        root: the workspace.
+        place: from the root of the disk, or in a bucket; what is a name already stays one.
+
+    """
+    text = str(place)
+    if not text.startswith("/") and "://" not in text:
+        return text
+    for base in {root.absolute(), root.resolve()} if isinstance(root, Path) else {root}:
+        below = text.removeprefix(f"{str(base).rstrip('/')}/")
+        if below != text and ".." not in below.split("/"):
+            return below
+    return text
+
+
+def place_named(root: Location, name: str) -> str:
+    """The inverse of `name_from`.
+
+    Raises:
+        HicoError: the name leads out of the root.
+
+    """
+    is_whole = not name or name.startswith("/") or "://" in name
+    return name if is_whole else str(absolute(path_of(root, name)))
+
+
+def workspace_of(folder: Location) -> "Location | None":
+    """The workspace of ROOT/features/NAME or ROOT/runs/NAME; None of a folder elsewhere."""
+    folder = folder.absolute() if isinstance(folder, Path) else folder
+    return folder.parent.parent if folder.parent.name in {"features", "runs"} else None
+
+
 def is_remote(location: Location) -> bool:
     """Whether a place lies in a bucket."""
     return not isinstance(location, Path)

@@ -6,7 +6,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from hico_core.corpus.addresses import Location
+from hico_core.corpus.addresses import Location, name_from
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.ids import ClipName, parse_clip_name
@@ -124,7 +124,7 @@ def _make(candidate: Candidate, folder: Path, *, root: Path, cache: LocalCache) 
     looked_at = [_look_at(path, cache) for path in source.clips]
     infos = [info for info, _ in looked_at]
     clips = [
-        _clip_record(path, name, info, row_path=_row_path(path, root), sha256=sha256)
+        _clip_record(path, name, info, row_path=name_from(root, path), sha256=sha256)
         for path, name, (info, sha256) in zip(source.clips, names, looked_at, strict=True)
     ]
     seconds = [
@@ -134,13 +134,6 @@ def _make(candidate: Candidate, folder: Path, *, root: Path, cache: LocalCache) 
     missing = ", ".join(f"{gap.start_ms / 1000:g} to {gap.end_ms / 1000:g} s" for gap in gaps)
     note = f"has no clip of {missing}; adopted with the gaps" if gaps else ""
     return Made(clips, fps=rate.fps, variable_fps=rate.variable, note=note)
-
-
-def _row_path(path: Location, root: Path) -> str:
-    """How the index names a file: from the root, if it lies below it."""
-    if isinstance(path, Path) and path.is_relative_to(root):
-        return path.relative_to(root).as_posix()
-    return str(path)
 
 
 def _look_at(path: Location, cache: LocalCache) -> tuple[VideoInfo, str]:

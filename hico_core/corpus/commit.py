@@ -38,7 +38,7 @@ def commit(root: Location, record: VideoRecord, folder: Path, before: VideoRecor
     new = {clip.path for clip in record.clips}
     were_made_here = before is not None and before.options.kind == "split"
     old = [clip.path for clip in before.clips] if before is not None and were_made_here else []
-    (folder / _RECORD).write_text(record_text(record), encoding="utf-8")
+    (folder / _RECORD).write_text(record_text(record, root), encoding="utf-8")
     (folder / _OBSOLETE).write_text(json.dumps([path for path in old if path not in new]), encoding="utf-8")
     sync(folder / _RECORD)
     if isinstance(root, Path):

@@ -5,13 +5,13 @@ import glob
 import logging
 import re
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from hico_core.corpus.addresses import Location, absolute, locate
+from hico_core.corpus.addresses import Location, absolute, locate, name_from
 from hico_core.corpus.files import json_line, lock, read_json_lines, write_text
 from hico_core.corpus.ids import Source
 from hico_core.corpus.records import Failure
@@ -27,7 +27,7 @@ _LINE_OF_LIST = re.compile(r"(.+), line \d+", re.DOTALL)
 class FailureLine(BaseModel, frozen=True, extra="forbid"):
     """A line of failures.jsonl."""
 
-    source: str
+    source: str  # from the root, if it lies below it
     stage: str
     error: str
     stderr_tail: list[str]
@@ -58,6 +58,25 @@ def read_failures(root: Location) -> list[FailureLine]:
     return lines
 
 
+def _alone(root: Location) -> AbstractContextManager[None]:
+    """Let nobody else write failures.jsonl meanwhile."""
+    if not isinstance(root, Path):
+        return nullcontext()
+    refusal = f"{root / 'failures.jsonl'}: another process keeps it locked"
+    return lock(root / ".failures.lock", refusal=refusal, wait_seconds=_PATIENCE_SECONDS)
+
+
+def forget_failures(root: Location, sources: Iterable[str]) -> None:
+    """Drop the lines of some sources from <root>/failures.jsonl, whatever command failed on them."""
+    gone = {name_from(root, source) for source in sources}
+    path = root / "failures.jsonl"
+    with _alone(root):
+        lines = read_failures(root)
+        kept = [line for line in lines if name_from(root, line.source) not in gone]
+        if len(kept) < len(lines):
+            write_text(path, b"".join(json_line(line.model_dump()) for line in kept).decode())
+
+
 def update_failures(root: Location, *, command: str, fine: Iterable[str], failed: Iterable[FailedSource]) -> None:
     """Bring <root>/failures.jsonl up to date: a line for each source that failed, none for one that is fine now.
 
@@ -69,18 +88,12 @@ def update_failures(root: Location, *, command: str, fine: Iterable[str], failed
 
     """
     path = root / "failures.jsonl"
-    alone = (
-        lock(
-            root / ".failures.lock", refusal=f"{path}: another process keeps it locked", wait_seconds=_PATIENCE_SECONDS
-        )
-        if isinstance(root, Path)
-        else nullcontext()
-    )
-    with alone:
-        lines = {(line.source, line.command): line for line in read_failures(root)}
+    with _alone(root):
+        lines = {(name_from(root, line.source), line.command): line for line in read_failures(root)}
         for source in fine:
-            lines.pop((source, command), None)
-        for source, failure, attempts in failed:
+            lines.pop((name_from(root, source), command), None)
+        for given, failure, attempts in failed:
+            source = name_from(root, given)
             before = lines.get((source, command))
             lines[source, command] = FailureLine(
                 source=source,

@@ -1,14 +1,14 @@
 """Records -> <root>/index.parquet, a row per clip, and the authors' list files beside it.
 
-The index says what the records say and looks at no clip, so it is made in one pass over the records in bounded
-memory. `check_files` in check.py compares it with what lies on disk.
+The index says what the records say of the clips that are there, and looks into none, so it is made in one pass over the
+records in bounded memory. `check_files` in check.py compares all that lies on disk with them.
 """
 
 import hashlib
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 
 from hico_core import __version__
 from hico_core.config import DataConfig
-from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate
-from hico_core.corpus.files import pass_point, publish
+from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate, name_from
+from hico_core.corpus.check import clips_there
+from hico_core.corpus.files import pass_point, publish, write_text, written_beside
 from hico_core.corpus.index_check import fault_in
 from hico_core.corpus.records import ClipRecord, Subset, VideoRecord, fault_in_record, read_records
 from hico_core.corpus.workspace import opened_workspace
@@ -43,7 +44,7 @@ SCHEMA = pa.schema(
         ("clip_index", pa.int32()),  # from 0, in time order
         ("num_clips", pa.int32()),  # of its video
         ("subset", pa.string()),  # train, val or test
-        ("path", pa.string()),  # relative to the root, /-separated
+        ("path", pa.string()),  # from the root, /-separated; absolute where it lies elsewhere
         ("start_ms", pa.int64()),  # as planned; what the file is named by
         ("end_ms", pa.int64()),
         ("start_seconds", pa.float64()),  # of its first frame, from the source's first frame
@@ -57,7 +58,7 @@ SCHEMA = pa.schema(
         ("keyframe_interval", pa.int32()),  # largest, in frames
         ("size_bytes", pa.int64()),
         ("sha256", pa.string()),
-        ("source", pa.string()),  # the untrimmed video
+        ("source", pa.string()),  # the untrimmed video, named in the same way
         ("label", pa.int32()),  # class of the video; null where there is none
         ("first_frame", pa.int32()),  # number of the row's first frame in its file: not 0 in untrimmed videos
         ("class_name", pa.string()),  # what the label is called, where a list said it
@@ -72,6 +73,7 @@ class IndexSummary(NamedTuple):
     num_videos: int
     num_clips: int
     num_failed: int  # videos whose record is a failure; they are left out
+    num_missing: int  # clips that are not there; they are left out
     clips_of: dict[str, int]  # subset -> clips
     videos_of: dict[str, int]  # subset -> videos
     num_short: int  # training videos that are shorter than one clip of the recipes
@@ -98,10 +100,11 @@ def subset_of(record: VideoRecord, *, val_fraction: float) -> Subset:
     return "val" if record.options.subset == "train" and drawn < val_fraction else record.options.subset
 
 
-def _columns_of(record: VideoRecord, subset: Subset) -> dict[str, list[Any]]:
+def _columns_of(record: VideoRecord, subset: Subset, root: Location) -> dict[str, list[Any]]:
     """The rows of one video, as columns."""
     clips = record.clips
     count = len(clips)
+    names = {path: name_from(root, path) for path in {record.source.path, *(clip.path for clip in clips)}}
     return {
         "video_id": [record.video_id] * count,
         "clip_index": list(range(count)),
@@ -109,11 +112,32 @@ def _columns_of(record: VideoRecord, subset: Subset) -> dict[str, list[Any]]:
         "subset": [subset] * count,
         "fps": [record.fps] * count,
         "variable_fps": [record.variable_fps] * count,
-        "source": [record.source.path] * count,
+        "source": [names[record.source.path]] * count,
         "label": [record.options.label if record.options.kind == "untrimmed" else None] * count,
         "class_name": [record.options.class_name if record.options.kind == "untrimmed" else None] * count,
         **{name: [getattr(clip, name) for clip in clips] for name in ClipRecord.model_fields},
+        "path": [names[clip.path] for clip in clips],
     }
+
+
+def _with_clips(record: VideoRecord, clips: list[ClipRecord]) -> VideoRecord:
+    """A record with some of its clips only; frames cannot be counted across those that are missing between them."""
+    has_hole = clips != record.clips[: len(clips)]
+    return record.model_copy(update={"clips": clips, "variable_fps": record.variable_fps or has_hole})
+
+
+def _missing_in(record: VideoRecord, found: VideoRecord) -> str:
+    """In words: which clips of a record are not there, and what to do about it."""
+    kept = {clip.path for clip in found.clips}
+    missing = [clip.path for clip in record.clips if clip.path not in kept]
+    name = record.video_id
+    if record.options.kind == "untrimmed":
+        return (
+            f"{missing[0]}: no such file; {name!r} is left out (tell `hico index` where it is now, or `hico remove` it)"
+        )
+    count = f"{len(missing)} of {counted(len(record.clips), 'clip')} of {name!r} {'is' if len(missing) == 1 else 'are'}"
+    again = "split it again with --force, or " if record.options.kind == "split" else ""
+    return f"{missing[0]}: {count} missing and left out ({again}`hico remove` it)"
 
 
 def list_line(video_id: str, start_ms: int, end_ms: int) -> str:
@@ -121,11 +145,11 @@ def list_line(video_id: str, start_ms: int, end_ms: int) -> str:
     return f"{video_id},{start_ms:07d},{end_ms:07d}\n"
 
 
-def _batches(records: Iterable[tuple[VideoRecord, Subset]]) -> Iterator[pa.RecordBatch]:
+def _batches(records: Iterable[tuple[VideoRecord, Subset]], root: Location) -> Iterator[pa.RecordBatch]:
     """Rows of many videos, a part at a time."""
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for record, subset in records:
-        for name, values in _columns_of(record, subset).items():
+        for name, values in _columns_of(record, subset, root).items():
             columns[name] += values
         if len(columns["path"]) >= _ROWS_PER_GROUP:
             yield pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
@@ -137,7 +161,8 @@ def _batches(records: Iterable[tuple[VideoRecord, Subset]]) -> Iterator[pa.Recor
 def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 0.0) -> IndexSummary:
     """Write index.parquet and the list files from the records under `root`; each is there whole or not at all.
 
-    Rows are sorted by video and time. Videos that failed are left out and counted.
+    Rows are sorted by video and time. Videos that failed are left out and counted; so are clips that are not there,
+    which the log names.
 
     Args:
         root: the workspace.
@@ -150,22 +175,29 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
     root = locate(root)
     clips_of: Counter[str] = Counter()
     videos_of: Counter[str] = Counter()
-    num_failed = num_short = 0
+    num_failed = num_missing = num_short = 0
     clip_seconds = DataConfig().span_seconds
     if not (root / "records").is_dir():
         raise HicoError(f"{root}: nothing was split here yet; run `hico split VIDEOS --root {root}` first")
 
     def good_records() -> Iterator[tuple[VideoRecord, Subset]]:
-        nonlocal num_failed, num_short
-        for record in read_records(root):
-            if record.failure:
+        nonlocal num_failed, num_missing, num_short
+        there = clips_there(root)
+        for recorded in read_records(root):
+            if recorded.failure:
                 num_failed += 1
                 continue
-            fault = fault_in_record(record)  # of an earlier version, which did not ask before it wrote
+            fault = fault_in_record(recorded)  # of an earlier version, which did not ask before it wrote
             if fault:
-                logger.warning("%s: %s; left out until it is split or indexed again", record.source.path, fault)
+                logger.warning("%s: %s; left out until it is split or indexed again", recorded.source.path, fault)
                 num_failed += 1
                 continue
+            record = _with_clips(recorded, there(recorded))
+            if len(record.clips) < len(recorded.clips):
+                num_missing += len(recorded.clips) - len(record.clips)
+                logger.warning("%s", _missing_in(recorded, record))
+                if not record.clips:
+                    continue
             subset = subset_of(record, val_fraction=val_fraction)
             videos_of[subset] += 1
             clips_of[subset] += len(record.clips)
@@ -188,11 +220,15 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
         }
         # With checksums, since a flipped bit in a page would otherwise be read as another value.
         with pq.ParquetWriter(made["index.parquet"], SCHEMA, compression="zstd", write_page_checksum=True) as writer:
-            for batch in _batches(good_records()):
+            for batch in _batches(good_records(), root):
                 writer.write_batch(batch)
         for opened in open_lists.values():
             opened.close()
         if not videos_of:
+            if num_missing:
+                raise HicoError(
+                    f"{root}: no clip of its records is there any more; split the videos again with --force"
+                )
             raise HicoError(f"{root}: no video was split without failure; see {root / 'failures.jsonl'}")
         for subset, name in _LIST_FILES.items():
             pass_point("index.list")
@@ -202,7 +238,60 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
                 (root / name).unlink(missing_ok=True)
         pass_point("index.table")
         publish(made["index.parquet"], root / "index.parquet")
-    return IndexSummary(videos_of.total(), clips_of.total(), num_failed, dict(clips_of), dict(videos_of), num_short)
+    return IndexSummary(
+        num_videos=videos_of.total(),
+        num_clips=clips_of.total(),
+        num_failed=num_failed,
+        num_missing=num_missing,
+        clips_of=dict(clips_of),
+        videos_of=dict(videos_of),
+        num_short=num_short,
+    )
+
+
+def rows_of_videos(root: Location) -> dict[str, int]:
+    """How many rows each video of the index has; none where there is no index.
+
+    Raises:
+        HicoError: the index is of another schema, or is damaged.
+
+    """
+    if not (root / "index.parquet").exists():
+        return {}
+    counts = pc.value_counts(_read(root, ["video_id"])["video_id"])
+    return dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True))
+
+
+def drop_videos(root: Location, video_ids: Collection[str]) -> None:
+    """Write the lists, then the index, without some videos; those of which nothing is left are removed."""
+    for name in _LIST_FILES.values():
+        if (root / name).exists():
+            lines = (root / name).read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.rsplit(",", 2)[0] not in video_ids]
+            pass_point("index.list")
+            if not kept:
+                (root / name).unlink()
+            elif len(kept) < len(lines):
+                write_text(root / name, "".join(kept))
+    pass_point("index.table")
+    rows_of = rows_of_videos(root)
+    if rows_of and rows_of.keys() <= set(video_ids):
+        (root / "index.parquet").unlink()
+    elif not rows_of.keys().isdisjoint(video_ids):
+        _write_index_without(root, video_ids)
+
+
+def _write_index_without(root: Location, video_ids: Collection[str]) -> None:
+    path, gone = root / "index.parquet", pa.array(video_ids, pa.string())
+    with (
+        pq.ParquetFile(path if isinstance(path, Path) else path.open("rb")) as old,
+        written_beside(path) as beside,
+        pq.ParquetWriter(beside, SCHEMA, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        for batch in old.iter_batches(_ROWS_PER_GROUP):
+            kept = batch.filter(pc.invert(pc.is_in(batch["video_id"], gone)))
+            if len(kept):
+                writer.write_batch(kept)
 
 
 def read_index_table(root: "Location | str", *, columns: list[str] | None = None) -> pa.Table:

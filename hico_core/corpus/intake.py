@@ -22,7 +22,7 @@ from hico_core.corpus.commit import commit, finish_commit
 from hico_core.corpus.engine import run_on_ray, run_on_threads
 from hico_core.corpus.events import Summary, Tally, VideoEvent
 from hico_core.corpus.failures import update_failures
-from hico_core.corpus.files import room_error
+from hico_core.corpus.files import room_error, write_text
 from hico_core.corpus.ids import Source
 from hico_core.corpus.records import (
     ClipRecord,
@@ -33,6 +33,8 @@ from hico_core.corpus.records import (
     VideoRecord,
     fault_in_record,
     read_record,
+    record_path,
+    record_text,
     sha256_of,
     source_file,
 )
@@ -289,9 +291,21 @@ def _require_free_names(
 
 
 def plan_intake(
-    candidates: Iterable[Candidate], *, root: Location, rules: Rules, tally: Tally
+    candidates: Iterable[Candidate],
+    *,
+    root: Location,
+    rules: Rules,
+    tally: Tally,
+    on_moved: Callable[[VideoRecord, Source], None] = lambda record, source: None,
 ) -> Iterator[VideoEvent | Candidate]:
     """Go through all videos before any work is done: those that are dealt with already, and those that are to do.
+
+    Args:
+        candidates: the videos.
+        root: the workspace.
+        rules: when a known video is taken in again.
+        tally: counts them.
+        on_moved: told of each that is dealt with already, but lay elsewhere then.
 
     Raises:
         HicoError: one may not have its id.
@@ -313,6 +327,8 @@ def plan_intake(
         if before is None or outcome == "to do":
             yield candidate
         else:
+            if outcome == "unchanged" and before.source.path != str(source.path):
+                on_moved(before, source)
             yield tally.add(
                 source.video_id,
                 str(source.path),
@@ -366,7 +382,8 @@ def take_in(
         sweep(scratch, alone=alone)
         work = partial(take_one, root=root, scratch=scratch, rules=rules, make=make)
         try:
-            planned = list(plan_intake(candidates, root=root, rules=rules, tally=tally))
+            moved = partial(_note_place, root)
+            planned = list(plan_intake(candidates, root=root, rules=rules, tally=tally, on_moved=moved))
             yield from (event for event in planned if isinstance(event, VideoEvent))
             todo = [candidate for candidate in planned if isinstance(candidate, Candidate)]
             if ray_address is None:
@@ -383,6 +400,12 @@ def take_in(
             if alone and not any(scratch.iterdir()):
                 scratch.rmdir()
     yield tally.summary()
+
+
+def _note_place(root: Location, record: VideoRecord, source: Source) -> None:
+    """Write down where the file of a video lies now."""
+    place = record.source.model_copy(update={"path": str(source.path)})
+    write_text(record_path(root, source.video_id), record_text(record.model_copy(update={"source": place}), root))
 
 
 def _make_folders(root: Location, scratch: Path, candidates: Sequence[Candidate]) -> None:

@@ -5,7 +5,7 @@ from anywhere, so what one says is checked before anything is read or removed by
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from hico_core.config.explain import first_wrong
-from hico_core.corpus.addresses import Location, is_remote
+from hico_core.corpus.addresses import Location, is_remote, name_from, place_named
 from hico_core.corpus.ids import Source, clip_name
 from hico_core.errors import HicoError
 
@@ -25,7 +25,9 @@ Verification = Literal["fast", "full"]
 class SourceFile(BaseModel, frozen=True, extra="forbid"):
     """The file that a record is about; another size or time means that it is about another file."""
 
-    path: str  # absolute, or an address in a bucket; of a video that another tool cut, the pattern of its clips
+    # An address in a bucket, or absolute; in the file, from the root if it lies below it. Of a video that another tool
+    # cut, the pattern of its clips.
+    path: str
     size_bytes: int
     mtime_ns: int
     sha256: str | None = None  # if asked for; then it decides, not the time
@@ -81,7 +83,7 @@ Options = SplitOptions | UntrimmedOptions | AdoptedOptions
 class ClipRecord(BaseModel, frozen=True, extra="forbid"):
     """One clip; the columns of index.parquet."""
 
-    path: str  # relative to the root, /-separated; of an untrimmed video: the video's own
+    path: str  # from the root, /-separated; of an untrimmed video: the video's own, as `SourceFile.path`
     first_frame: int = 0  # number of the first frame in that file
     start_ms: int  # of the plan
     end_ms: int
@@ -127,12 +129,12 @@ class VideoRecord(BaseModel, frozen=True, extra="forbid"):
             name = clip_name(self.video_id, start_ms=clip.start_ms, end_ms=clip.end_ms)
             inside = f"{self.options.subset}/{name}"
             # What was not made here may lie anywhere: hico reads it there and never removes it.
-            elsewhere = ("://" in clip.path or clip.path.startswith("/")) and {
-                "split": False,
+            may_be = {
+                "split": clip.path == inside,
                 "untrimmed": clip.path == self.source.path,
-                "adopted": clip.path.endswith(f"/{name}"),
+                "adopted": clip.path.rsplit("/", 1)[-1] == name,
             }[self.options.kind]
-            if not elsewhere and (self.options.kind == "untrimmed" or clip.path != inside):
+            if not may_be or ".." in clip.path.split("/"):
                 raise ValueError(f"{clip.path!r} is not where a clip of {self.video_id!r} lies")
         return self
 
@@ -216,19 +218,33 @@ def read_record(root: Location, video_id: str) -> VideoRecord | None:
         ) from error
     if record.video_id != video_id:
         raise HicoError(f"{path}: is the record of {record.video_id!r}; rename it back, or remove it")
-    return record
+    return _with_paths(record, lambda name: place_named(root, name))
+
+
+def record_ids(root: Location) -> list[str]:
+    """The ids of all videos that have a record, sorted."""
+    folder = root / "records"
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
 
 
 def read_records(root: Location) -> Iterator[VideoRecord]:
     """All records in order of their ids, one at a time."""
-    folder = root / "records"
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    for name in sorted(name.removesuffix(".json") for name in names if name.endswith(".json")):
+    for name in record_ids(root):
         record = read_record(root, name)
         if record is not None:
             yield record
 
 
-def record_text(record: VideoRecord) -> str:
-    """What stands in a record's file."""
-    return record.model_dump_json(indent=1) + "\n"
+def record_text(record: VideoRecord, root: Location) -> str:
+    """What stands in a record's file: paths below the root are seen from there, so that a workspace can be moved."""
+    return _with_paths(record, lambda path: name_from(root, path)).model_dump_json(indent=1) + "\n"
+
+
+def _with_paths(record: VideoRecord, change: Callable[[str], str]) -> VideoRecord:
+    """A record with other paths of what may lie outside of the workspace."""
+    source = record.source.model_copy(update={"path": change(record.source.path)})
+    clips = record.clips
+    if record.options.kind == "untrimmed":
+        clips = [clip.model_copy(update={"path": source.path}) for clip in clips]
+    return record.model_copy(update={"source": source, "clips": clips})

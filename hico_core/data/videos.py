@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hico_core.corpus.addresses import Location, path_of
+from hico_core.corpus.addresses import Location, path_of, place_named
 
 
 class Piece(NamedTuple):
@@ -114,7 +114,11 @@ class IndexedVideos:
 
     def source(self, video: int) -> str:
         """The path of the untrimmed video at a position, as it was when it was split or indexed."""
-        return str(self._sources[video].as_py())
+        return place_named(self._root, str(self._sources[video].as_py()))
+
+    def is_in_place(self, video: int) -> bool:
+        """Whether the video at a position is read from its own file, as it was not split."""
+        return bool(self._paths[int(self._first[video])].as_py() == self._sources[video].as_py())
 
     def label(self, video: int) -> int | None:
         """The class of the video at a position; None where the list that it came from had none."""

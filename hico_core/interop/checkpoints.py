@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import logging
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -17,9 +18,20 @@ from torch import Tensor
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.data.pictures import ClipShape, Picture, clip_shape_for, picture_for
 from hico_core.errors import HicoError, short_reason
-from hico_core.interop.weights import import_state_dict
-from hico_core.model.encoders import Encoder, encoder_for, encoder_name
+from hico_core.interop.weights import ALIAS, import_state_dict
+from hico_core.model.encoders import MARKS, Encoder, encoder_for
 from hico_core.model.heads import ProjectionHead
+
+logger = logging.getLogger(__name__)
+
+# Where checkpoints have their weights; in others, they are the whole file.
+_WEIGHTS = ("model_state", "model", "state_dict")
+
+# What stands before the names of an encoder's weights in our own files and the authors'.
+_OWN_PREFIXES = ("", "backbone.")
+
+# What frameworks and contrastive methods put before names; places in a sequence (`0`) as well.
+_WRAPPERS = frozenset({"module", "_orig_mod", "model", "encoder", "encoder_q", "backbone"})
 
 
 class CheckpointFile(NamedTuple):
@@ -52,14 +64,16 @@ def read_checkpoint(path: Path) -> CheckpointFile:
             content = _parse_torch_file(written, path)
     except FileNotFoundError:
         raise HicoError(f"{path}: no such checkpoint") from None
-    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except pickle.UnpicklingError as error:
+        raise HicoError(f"{path}: not a checkpoint that can be read safely ({_in_the_way(written, error)})") from error
+    except (OSError, SafetensorError, RuntimeError, zipfile.BadZipFile) as error:
         raise HicoError(f"{path}: not a checkpoint that can be read safely ({short_reason(error)})") from error
     except (ValueError, TypeError, KeyError, AttributeError, EOFError, IndexError, OverflowError, MemoryError) as error:
         # What unpickling raises where bytes are not what they claim to be.
         raise HicoError(f"{path}: not a checkpoint that can be read safely ({type(error).__name__})") from error
     if not isinstance(content, dict):
         raise HicoError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
-    for name, value in _weights_in(content, path).items():
+    for name, value in weights_in(content, path).items():
         if value.is_floating_point() and not value.isfinite().all():
             raise HicoError(f"{path}: {name} has values that are no numbers; the training behind it has failed")
     return CheckpointFile(path, hashlib.sha256(written).hexdigest(), content, metadata)
@@ -86,6 +100,20 @@ def with_own_memory(value: Any) -> Any:  # noqa: ANN401 - whatever stands in a c
     return [with_own_memory(item) for item in value] if isinstance(value, list) else value
 
 
+def _in_the_way(written: bytes, error: pickle.UnpicklingError) -> str:
+    """What of a PyTorch file cannot be read without running code that stands in it, and how to get around that."""
+    try:
+        names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(written)))
+    except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, IndexError, EOFError):
+        names = []
+    if not names:  # no such object, but bytes that are not what they claim to be
+        return type(error).__name__
+    return (
+        f"beside tensors it holds {', '.join(names)}; if you trust it, save its weights alone: load it with "
+        "torch.load(FILE, weights_only=False) and torch.save the dictionary of tensors"
+    )
+
+
 def _parse_safetensors(written: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata."""
     tensors = safetensors.torch.load(written)
@@ -107,14 +135,14 @@ def hash_of_tensors(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+def weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     """The tensors of a model, under whatever key a format keeps them.
 
     Raises:
         HicoError: there is something else under that key.
 
     """
-    state = content.get("model_state", content.get("model", content))
+    state = next((content[key] for key in _WEIGHTS if key in content), content)
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise HicoError(f"{path}: holds no weights where a checkpoint has them")
     if state is not content and not all(isinstance(value, Tensor) for value in state.values()):
@@ -129,17 +157,40 @@ def backbone_of(content: dict[str, Any], *, origin: str) -> dict[str, Tensor]:
         HicoError: it holds no encoder that is known.
 
     """
-    if "model_state" in content:
-        theirs = content["model_state"]
-        state = import_state_dict({name: value for name, value in theirs.items() if name.startswith("backbone.")})
-    elif "model" in content:
-        state = content["model"]
-    else:
-        state = {f"backbone.{name}": value for name, value in content.items() if isinstance(value, Tensor)}
-    backbone = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
-    if encoder_name(backbone) is None:
-        raise HicoError(f"{origin}: holds no S3D-G encoder (no entry Conv_1a.conv1.weight)")
-    return backbone
+    state = weights_in(content, Path(origin))
+    prefix = _prefix_of_encoder(state, origin)
+    backbone = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if ALIAS in backbone:
+        theirs = import_state_dict({f"backbone.{name}": value for name, value in backbone.items()})
+        backbone = {name.removeprefix("backbone."): value for name, value in theirs.items()}
+    if prefix in _OWN_PREFIXES:
+        return backbone
+    own = encoder_for(backbone).state_dict().keys()
+    if left_out := sorted(backbone.keys() - own):
+        logger.warning("%s: %d entries are none of the encoder's, such as %s", origin, len(left_out), left_out[0])
+    return {name: value for name, value in backbone.items() if name in own}
+
+
+def _prefix_of_encoder(state: Mapping[str, Tensor], origin: str) -> str:
+    """What the names of an encoder's weights begin with, such as `module.encoder_q.0.`.
+
+    Raises:
+        HicoError: there is no encoder, there are several, or its names begin with something that is not known.
+
+    """
+    marks = (*MARKS, ALIAS)
+    found = [name.removesuffix(mark) for name in state for mark in marks if name == mark or name.endswith(f".{mark}")]
+    found = list(dict.fromkeys(found))
+    if not found:
+        first = f", but {next(iter(state))}" if state else ""
+        raise HicoError(f"{origin}: holds no S3D-G encoder (no entry {next(iter(MARKS))}{first})")
+    known = [
+        prefix for prefix in found if all(part.isdecimal() or part in _WRAPPERS for part in prefix.split(".")[:-1])
+    ]
+    if len(known) == 1:
+        return known[0]
+    which = f"several encoders, behind {' and '.join(map(repr, known))}" if known else f"an encoder behind {found[0]!r}"
+    raise HicoError(f"{origin}: holds {which}; save the weights of one without what stands before their names")
 
 
 def load_backbone(path: Path | str) -> Encoder:

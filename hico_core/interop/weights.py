@@ -23,6 +23,9 @@ _CONTAINERS = {
     "block5": ("MaxPool_5a", "Mixed_5b", "Mixed_5c"),
 }
 _UNIT_OF_ALIAS = {f"{block}.{i}": unit for block, units in _CONTAINERS.items() for i, unit in enumerate(units)}
+# An entry that an encoder has under no name but theirs.
+ALIAS = "block1.0.conv1.weight"
+
 _UNITS = frozenset(_UNIT_OF_ALIAS.values())
 
 _PROJECTION_LAYERS = {

@@ -14,7 +14,7 @@ EncoderName = Literal["s3dg", "s3dg-tiny"]
 Encoder = S3DG | S3DGTiny
 
 # An entry that only one encoder has.
-_MARKS: dict[str, EncoderName] = {"Conv_1a.conv1.weight": "s3dg", "units.0.0.conv1.weight": "s3dg-tiny"}
+MARKS: dict[str, EncoderName] = {"Conv_1a.conv1.weight": "s3dg", "units.0.0.conv1.weight": "s3dg-tiny"}
 
 # Widths of the small encoder's heads: hidden layer, embedding.
 _TINY_HEADS = (128, 64)
@@ -22,7 +22,7 @@ _TINY_HEADS = (128, 64)
 
 def encoder_name(state: Mapping[str, Tensor]) -> EncoderName | None:
     """Which encoder weights are of; None of none that is known."""
-    return next((name for mark, name in _MARKS.items() if mark in state), None)
+    return next((name for mark, name in MARKS.items() if mark in state), None)
 
 
 def encoder_for(state: Mapping[str, Tensor]) -> Encoder:

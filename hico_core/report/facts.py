@@ -202,11 +202,10 @@ def _probes_of(path: Path, workspace: Path) -> list[ProbeRow]:
     for name in ("top1", "top5"):
         if _is_number(results.get(name)):
             found.append(ProbeRow(f"finetuning, {name}", results[name], None, None, "results.json"))
-    inside = {str(path.absolute()), str(path)}
     for file in sorted((workspace / "probes").glob("*.json")):
         content = _json_object(file)
-        encoder = str(content.get("encoder", ""))
-        if not any(encoder.startswith(f"{folder}/") for folder in inside):
+        encoder = str(content.get("encoder", ""))  # from the workspace, or, in older files, from where it was made
+        if not any(place.is_relative_to(path.absolute()) for place in (workspace / encoder, Path(encoder).absolute())):
             continue
         measured = {"linear probe": content.get("linear"), "k-NN": content.get("knn")}
         measured |= {f"{shots}-shot": value for shots, value in content.get("few_shot", {}).items()}

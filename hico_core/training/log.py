@@ -1,13 +1,13 @@
 """What a run says of itself: metrics.jsonl, a line a step, and the same for TensorBoard and Weights & Biases."""
 
-import hashlib
 import json
+import secrets
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from hico_core.corpus.files import cut_json_lines
+from hico_core.corpus.files import cut_json_lines, write_text
 from hico_core.errors import require_package
 
 
@@ -72,9 +72,11 @@ class RunLog:
         if wandb_project is not None:
             import wandb
 
-            same_run = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
+            known_as = run_dir / "wandb-id"  # in the folder, so that a run that is moved stays the same one there
+            if not known_as.exists():
+                write_text(known_as, secrets.token_hex(8))
             self._wandb = wandb.init(
-                project=wandb_project, name=run_dir.name, id=same_run, resume="allow", dir=str(run_dir)
+                project=wandb_project, name=run_dir.name, id=known_as.read_text(), resume="allow", dir=str(run_dir)
             )
 
     def write(self, step: int, fields: Mapping[str, float | None]) -> None:

@@ -244,7 +244,7 @@ def pretrain(
         run_dir: where its files go; None: runs/DATASET-RECIPE in the workspace.
         device: as `choose_device` takes it.
         resume: go on from the run's last checkpoint; without one, start.
-        allow_changed: let a resumed run have another batch size, number of processes or index.
+        allow_changed: let a resumed run have other epochs, another batch size, number of processes or index.
         init_from: a checkpoint whose encoder a new run starts from.
         on_step: told of each step, in the first process.
         on_bad_video: told of the id and reason of each video that another one stood in for, once.

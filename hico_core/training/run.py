@@ -22,7 +22,7 @@ from hico_core.data.batches import Batch
 from hico_core.data.dataset import UnusableVideo
 from hico_core.data.loader import PlannedStep, position_at
 from hico_core.data.videos import IndexIdentity
-from hico_core.errors import HicoError, Interrupted, UsageError
+from hico_core.errors import HicoError, Interrupted, UsageError, counted
 from hico_core.training.checkpoint import (
     BEST,
     LAST,
@@ -37,7 +37,8 @@ from hico_core.training.checkpoint import (
 from hico_core.training.distributed import World, from_first, gather_objects, joined_world, largest, own_device
 from hico_core.training.hardware import DeviceName, choose_device, telling_full_memory
 from hico_core.training.log import RunLog
-from hico_core.training.run_folder import opened_run, write_config
+from hico_core.training.run_folder import CHANGEABLE_ON_RESUME, opened_run, write_config
+from hico_core.training.schedule import learning_rate
 from hico_core.training.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -50,9 +51,6 @@ FREE_ON_RESUME = {
     *("data.workers", "data.cache_dir", "data.cache_gb", "data.decoder", "data.max_bad_fraction"),
     *("train.max_steps", "train.checkpoint_seconds"),
 }
-
-# Settings that change the order of the videos, from the moment on at which they are changed.
-CHANGEABLE_ON_RESUME = {"train.batch_size"}
 
 
 class Learner(NamedTuple):
@@ -133,7 +131,7 @@ def entered_run(
     with joined_world(chosen) as world, ExitStack() as stack:
         checkpoint = None
         if world.is_first:
-            changeable = CHANGEABLE_ON_RESUME if allow_changed else set()
+            changeable = CHANGEABLE_ON_RESUME if allow_changed else {}
             stack.enter_context(opened_run(run_dir, config, resume=resume, free=free, changeable=changeable))
             checkpoint = read_last(run_dir / "checkpoints")
         own = own_device(chosen, world)
@@ -153,10 +151,12 @@ def go_on_from(
 ) -> Progress:
     """Put a run's checkpoint in place, and find where it goes on; without one, at the beginning.
 
-    Where the videos or their number in a step have changed, that is after as many passes over them as were done.
+    Where the videos, their number in a step or the epochs have changed, that is after as many passes over them as
+    were done, with the schedule of a run that had been planned so.
 
     Raises:
-        UsageError: something has changed that the result depends on, and `allow_changed` is not given.
+        UsageError: something has changed that the result depends on, and `allow_changed` is not given, or more
+            epochs are done than there are to be.
         HicoError: the checkpoint is of another model, or the processes read different indexes.
 
     """
@@ -176,8 +176,12 @@ def go_on_from(
         if not allow_changed:
             raise UsageError(f"{changed}; go on with them with --allow-changed, or give another --name")
         logger.warning("%s; going on with them after %.2f epochs", changed, before.epochs_done)
-    position = before.position
-    if other_videos or checkpoint.config["train"]["batch_size"] != config.train.batch_size:
+    position, planned = before.position, checkpoint.config["train"]
+    if planned["epochs"] != config.train.epochs:
+        told = _new_schedule(planned["epochs"], config, epochs_done=before.epochs_done, run_dir=run_dir)
+        if world.is_first:
+            logger.warning("%s: %s", run_dir, told)
+    if other_videos or any(planned[key] != getattr(config.train, key) for key in ("batch_size", "epochs")):
         position = position_at(
             before.epochs_done,
             step=position.step,
@@ -188,6 +192,24 @@ def go_on_from(
             seed=config.train.seed,
         )
     return before.model_copy(update={"position": position, "world_size": world.size, "index": index})
+
+
+def _new_schedule(planned: int, config: Config | FinetuneConfig, *, epochs_done: float, run_dir: Path) -> str:
+    """In words: how the learning rate of a run goes on that is to last for other epochs than were planned.
+
+    Raises:
+        UsageError: it has lasted for longer already.
+
+    """
+    epochs, warmup = config.train.epochs, config.optim.warmup_epochs
+    if epochs < epochs_done:
+        raise UsageError(f"{run_dir}: {epochs_done:.4g} epochs are done already; --epochs {epochs} are fewer")
+    part = learning_rate(epochs_done, peak=1.0, start=0.0, warmup_epochs=warmup, total_epochs=epochs)
+    return (
+        f"was planned for {counted(planned, 'epoch')} and is for {epochs} now: after {epochs_done:.4g}, it goes on "
+        f"with the schedule of a run of {epochs}, the learning rate at {part:.0%} of its peak (warm-up until "
+        f"{warmup:.4g}, then a cosine to 0)"
+    )
 
 
 def _require_one_index(index: IndexIdentity, world: World) -> None:

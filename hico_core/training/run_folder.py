@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 _CONFIG = "config.yaml"
 
+# Settings that may change what comes out of a run, from the moment on at which they are changed, and their options.
+CHANGEABLE_ON_RESUME = {"train.batch_size": "--batch-size", "train.epochs": "--epochs"}
+
 
 @contextmanager
 def opened_run(
@@ -31,7 +34,7 @@ def opened_run(
         config: of the run.
         resume: go on with an old one.
         free: settings that may differ on resuming, since they do not change what comes out.
-        changeable: settings that may differ and change what comes out; the log says so.
+        changeable: settings that may differ and change what comes out, as `CHANGEABLE_ON_RESUME`; the log says so.
 
     Raises:
         UsageError: the folder is there and `resume` is not given, or it is of another configuration.
@@ -71,11 +74,15 @@ def _require_same_run(
         raise UsageError(f"{run_dir}: this run is there already; go on with --resume, or give another --name")
     written = run_dir / _CONFIG
     old = flat_settings(compose_config(type(config), read_yaml_file(written), origin=str(written)))
-    for key, value in flat_settings(config).items():
-        if value == old[key] or key in free:
-            continue
+    now = flat_settings(config)
+    changed = [key for key in now if now[key] != old[key] and key not in free]
+    if "train.epochs" in changed:  # with which --epochs lengthens the warm-up, so nobody need have typed that
+        changed = [key for key in changed if key != "optim.warmup_epochs"]
+    for key in changed:
         if key not in changeable:
-            raise UsageError(
-                f"{run_dir}: this run has {key}={old[key]}, not {value}; resume it as it is, or give another --name"
-            )
-        logger.warning("%s: %s was %s and is %s from here on", run_dir, key, old[key], value)
+            option = CHANGEABLE_ON_RESUME.get(key)
+            was = f"{option} {old[key]}, go on otherwise with --allow-changed" if option else f"-o {key}={old[key]}"
+            differs = f"this run has {key}={old[key]}, not {now[key]}"
+            raise UsageError(f"{run_dir}: {differs}; resume it as it was with {was}, or give another --name")
+        if key != "train.epochs":  # which is told with the schedule that follows from it
+            logger.warning("%s: %s was %s and is %s from here on", run_dir, key, old[key], now[key])

@@ -15,7 +15,7 @@ from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.engine import run_on_ray
 from hico_core.corpus.events import Summary, Tally, VideoEvent
 from hico_core.corpus.failures import update_failures
-from hico_core.corpus.files import json_line, lock, remove_abandoned, write_text, written_beside
+from hico_core.corpus.files import lock, remove_abandoned, write_text, written_beside
 from hico_core.corpus.finding import Videos
 from hico_core.corpus.ids import Source
 from hico_core.corpus.intake import is_same_file, other_file
@@ -28,7 +28,7 @@ from hico_core.training.encoder import Meter
 from hico_core.transfer.feature_files import DType, FileFormat, read_array, write_array
 from hico_core.transfer.features import FeatureExtractor, Features
 from hico_core.transfer.jobs import FeatureJob, features_name, jobs_of, newest_encoder, part_of
-from hico_core.transfer.manifest import MANIFEST, ManifestRow, Settings, read_manifest
+from hico_core.transfer.manifest import MANIFEST, ManifestRow, Settings, manifest_line, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def extract_features(
     jobs = part_of(jobs_of(videos, root), shard)
     settings = _settings(extractor, origin, files.dtype)
     tally, likeness = Tally(len(jobs)), Likeness()
-    with _opened_folder(folder, shard), closing(_manifest_writer(folder, shard)) as manifest:
+    with opened_folder(folder, shard), closing(_manifest_writer(folder, shard)) as manifest:
         rows = _rows_with(settings, folder)
         todo: list[FeatureJob] = []
         for planned in _plan(jobs, files, rows, folder, tally, checksum=checksum):
@@ -190,7 +190,7 @@ def _settings(extractor: FeatureExtractor, origin: EncoderOrigin, dtype: DType) 
 
 
 @contextmanager
-def _opened_folder(folder: Location, shard: Shard | None) -> Iterator[None]:
+def opened_folder(folder: Location, shard: Shard | None) -> Iterator[None]:
     """Let only one command at a time write a video's file. Nothing can be locked in a bucket.
 
     Raises:
@@ -211,7 +211,7 @@ class _LocalManifest:
     """Adds lines to manifest.jsonl, as several processes may do at once."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / MANIFEST
+        self._folder, self._path = folder, folder / MANIFEST
 
     def add(self, row: ManifestRow) -> None:
         """Append a line; after one that a killed writer cut short, on a line of its own."""
@@ -224,7 +224,7 @@ class _LocalManifest:
                 opened.seek(-1, 2)
                 if opened.read() != b"\n":
                     opened.write(b"\n")
-            opened.write(json_line(row.model_dump()))
+            opened.write(manifest_line(row, self._folder))
 
     def close(self) -> None:
         """All lines are written already."""
@@ -238,7 +238,7 @@ class _BucketManifest:
 
     def __init__(self, folder: Location, shard: Shard | None) -> None:
         name = MANIFEST if shard is None else f"manifest-{shard.number}-of-{shard.total}.jsonl"
-        self._path = folder / name
+        self._folder, self._path = folder, folder / name
         self._taken_in: list[Location] = [] if shard else list(folder.glob("manifest-*.jsonl"))
         before = [path for path in (self._path, *self._taken_in) if path.exists()]
         self._lines = [line for path in before for line in path.read_bytes().splitlines(keepends=True)]
@@ -247,7 +247,7 @@ class _BucketManifest:
 
     def add(self, row: ManifestRow) -> None:
         """Take a line."""
-        self._lines.append(json_line(row.model_dump()))
+        self._lines.append(manifest_line(row, self._folder))
         self._is_new = True
         if time.monotonic() - self._written > _UPLOAD_SECONDS:
             self.close()

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hico_core.config import FinetuneConfig
-from hico_core.corpus.addresses import Location
+from hico_core.corpus.addresses import Location, absolute, name_from
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.failures import FailedSource, update_failures
 from hico_core.corpus.index import read_index_table
@@ -139,7 +139,7 @@ def finetune(
         encoder: a checkpoint of ours or the authors' that a new run starts from; a run that goes on needs none.
         device: as `choose_device` takes it.
         resume: go on from the run's last checkpoint; a finished run is only tested again.
-        allow_changed: let a resumed run have another batch size, number of processes or index.
+        allow_changed: let a resumed run have other epochs, another batch size, number of processes or index.
         on_step: told of each step, in the first process.
         on_bad_video: told of the id and reason of each video that cannot be decoded, once.
         on_tested: told how many videos are tested by this process, and of how many.
@@ -222,7 +222,7 @@ def _prepare(
     elif encoder is None:
         raise UsageError("no encoder to start from, and no checkpoint of the run; name one with --checkpoint")
     else:
-        state, origin = from_first(_start_from(encoder) if world.is_first else ({}, None), world)
+        state, origin = from_first(_start_from(encoder, root) if world.is_first else ({}, None), world)
     backbone = encoder_for(state)
     model = VideoClassifier(videos.num_classes, backbone, backbone.feature_dim)
     load_exactly(model.backbone, state, origin=str(encoder))
@@ -249,10 +249,11 @@ def _prepare(
     return parts, origin
 
 
-def _start_from(encoder: Path) -> tuple[dict[str, Tensor], EncoderOrigin]:
+def _start_from(encoder: Path, root: Location) -> tuple[dict[str, Tensor], EncoderOrigin]:
     """The weights of an encoder's file, and which file that was."""
     file = read_checkpoint(encoder)
-    return backbone_of(file.content, origin=str(encoder)), EncoderOrigin(path=str(encoder), sha256=file.sha256)
+    origin = EncoderOrigin(path=name_from(root, absolute(encoder)), sha256=file.sha256)
+    return backbone_of(file.content, origin=str(encoder)), origin
 
 
 def _labelled_videos(config: FinetuneConfig, root: Location, *, processes: int) -> _Videos:

@@ -8,6 +8,7 @@ from hico_core.corpus.addresses import Location, locate
 from hico_core.corpus.finding import Videos, sources_of
 from hico_core.corpus.ids import Source
 from hico_core.corpus.index import read_index_table
+from hico_core.corpus.records import sha256_of
 from hico_core.corpus.workspace import Shard
 from hico_core.data.lanes import WholeVideo
 from hico_core.data.videos import COLUMNS, IndexedVideos
@@ -41,7 +42,7 @@ def jobs_of_index(videos: IndexedVideos, *, read: ReadFrom = "clips") -> list[Fe
 
 def _indexed_job(videos: IndexedVideos, number: int, read: ReadFrom) -> FeatureJob:
     path, pieces = locate(videos.source(number)), videos.pieces(number)
-    in_place = all(str(piece.path) == str(path) for piece in pieces)
+    in_place = videos.is_in_place(number)
     clips = () if in_place or read == "sources" else tuple(piece.path for piece in pieces)
     source = Source(videos.video_id(number), path, clips=clips)
     video = WholeVideo(path, pieces if clips or in_place else [])
@@ -59,6 +60,13 @@ def newest_encoder(root: Path) -> Path:
     if not exports:
         raise HicoError(f"{root / 'runs'}: no run has exported an encoder; run `hico pretrain`, or give --checkpoint")
     return max(exports, key=lambda path: path.stat().st_mtime)
+
+
+def encoder_of_runs(root: Path, sha256: str) -> Path | None:
+    """The file with these bytes among what the runs of a workspace have exported and kept; None if there is none."""
+    kept = ("export/encoder.safetensors", "checkpoints/*.pt")
+    files = (path for pattern in kept for path in sorted(root.glob(f"runs/*/{pattern}")))
+    return next((path for path in files if sha256_of(path) == sha256), None)
 
 
 def features_name(checkpoint: Path) -> str:

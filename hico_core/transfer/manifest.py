@@ -1,6 +1,6 @@
 """A folder of features: what its manifest says of each file, whether that is true, and the features as one table."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from hico_core.corpus.addresses import Location
-from hico_core.corpus.files import fetch, read_json_lines, written_beside
+from hico_core.corpus.addresses import Location, name_from, place_named, workspace_of
+from hico_core.corpus.files import fetch, json_line, read_json_lines, write_text, written_beside
 from hico_core.corpus.records import SourceFile, sha256_of
 from hico_core.data.windows import Align, Grid, Tail
 from hico_core.errors import HicoError, require_package, short_reason
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MANIFEST = "manifest.jsonl"
+MANIFESTS = "manifest*.jsonl"  # with those of shards in a bucket
+HDF5 = "features.hdf5"
 VERSION: Literal[2] = 2
 
 
@@ -43,7 +45,10 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
 
 
 class ManifestRow(Settings, frozen=True, extra="forbid"):
-    """A line of manifest.jsonl: a video's file. Times are in seconds from the video's first frame."""
+    """A line of manifest.jsonl: a video's file. Times are in seconds from the video's first frame.
+
+    In the file, `checkpoint` and `source` are seen from the workspace, if they lie in it.
+    """
 
     video_id: str
     file: str  # [prefix]<video_id>[suffix].<file_format>
@@ -100,7 +105,32 @@ def read_manifest(folder: Location) -> dict[str, ManifestRow]:
         for fields in read_json_lines(path).rows:
             row = _row(fields, path)
             rows[row.file] = row
-    return rows
+    workspace = workspace_of(folder)
+    return rows if workspace is None else {name: _with_paths(row, workspace, place_named) for name, row in rows.items()}
+
+
+def manifest_line(row: ManifestRow, folder: Location) -> bytes:
+    """How a row stands in the manifest of a folder."""
+    workspace = workspace_of(folder)
+    written = row if workspace is None else _with_paths(row, workspace, name_from)
+    return json_line(written.model_dump())
+
+
+def drop_lines(folder: Location, video_ids: Collection[str]) -> None:
+    """Write the manifests of a folder without the lines of some videos; one of which nothing is left is removed."""
+    paths: list[Location] = list(folder.glob(MANIFESTS))
+    for path in paths:
+        rows = read_json_lines(path).rows
+        kept = [row for row in rows if row.get("video_id") not in video_ids]
+        if not kept:
+            path.unlink()
+        elif len(kept) < len(rows):
+            write_text(path, b"".join(map(json_line, kept)).decode())
+
+
+def _with_paths(row: ManifestRow, workspace: Location, named: Callable[[Location, str], str]) -> ManifestRow:
+    paths = {key: named(workspace, getattr(row, key)) for key in ("checkpoint", "source")}
+    return row.model_copy(update=paths)
 
 
 def _row(fields: dict[str, Any], path: Location) -> ManifestRow:
@@ -180,12 +210,18 @@ def require_hdf5() -> None:
     require_package("h5py", extra="hdf5", wanted_by="--format hdf5")
 
 
-def pack_into_hdf5(folder: Location) -> None:
-    """Write features.hdf5 with a dataset a video, named as its file without the ending, as ActionFormer reads them."""
+def pack_into_hdf5(folder: Location, rows: Mapping[str, ManifestRow] | None = None) -> None:
+    """Write features.hdf5 with a dataset a video, named as its file without the ending, as ActionFormer reads them.
+
+    Args:
+        folder: with features.
+        rows: file name -> row, of those that go in; None: all.
+
+    """
     import h5py
 
-    rows = require_features(folder)
-    with written_beside(folder / "features.hdf5") as beside, h5py.File(beside, "w") as packed:
+    rows = require_features(folder) if rows is None else rows
+    with written_beside(folder / HDF5) as beside, h5py.File(beside, "w") as packed:
         for name, row in sorted(rows.items()):
             packed.create_dataset(name.removesuffix(f".{row.file_format}"), data=features_of(folder, row))
 

@@ -13,6 +13,7 @@ from hico_core.corpus.addresses import Location
 from hico_core.errors import HicoError
 from hico_core.training.hardware import DeviceName
 from hico_core.transfer.features import FeatureExtractor
+from hico_core.transfer.jobs import encoder_of_runs
 from hico_core.transfer.manifest import ManifestRow, features_of
 from hico_core.transfer.probe import LabelledRows, video_means
 
@@ -38,19 +39,24 @@ class Match(NamedTuple):
     source: str
 
 
-def extractor_of(row: ManifestRow, *, checkpoint: Path | None, device: DeviceName) -> FeatureExtractor:
+def extractor_of(
+    row: ManifestRow, *, checkpoint: Path | None, device: DeviceName, root: Path | None = None
+) -> FeatureExtractor:
     """The extractor that a row of a manifest was made by, so that a query is looked at in the same way.
 
     Args:
         row: of the manifest.
-        checkpoint: where the encoder is now; None: where the row says.
+        checkpoint: where the encoder is now; None: where the row says, or among the runs of `root`.
         device: where to compute.
+        root: the workspace, whose runs are searched for the encoder by its hash where the row's path leads nowhere.
 
     Raises:
         HicoError: the file is gone, or is another one.
 
     """
     path = checkpoint or Path(row.checkpoint)
+    if checkpoint is None and root is not None and not path.exists():
+        path = encoder_of_runs(root, row.checkpoint_sha256) or path
     if not path.exists():
         raise HicoError(f"{path}: the encoder of these features is not there; name it with --checkpoint")
     extractor = FeatureExtractor.from_checkpoint(

@@ -53,7 +53,7 @@ def test_clips_of_another_tool(tmp_path: Path) -> None:
     assert {name for name, event in events.items() if event.outcome == "failed"} == {"overlapping", "broken"}
     assert events["with_gap"].note == "has no clip of 5 to 10 s; adopted with the gaps"
     lines = [json.loads(line) for line in (tmp_path / "failures.jsonl").read_text().splitlines()]
-    names = {f"{tmp_path}/train/v_{name}_*.mp4" for name in ("overlapping", "broken")}
+    names = {f"train/v_{name}_*.mp4" for name in ("overlapping", "broken")}
     assert {line["source"] for line in lines} == names, "a line for each"
 
     summary = build_index(tmp_path)

@@ -1,12 +1,15 @@
 """The index has a row per committed clip, and the lists are the authors'."""
 
+import json
 import math
 import random
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import hico, hico_process
 from goldens import load_json
 from hypothesis import given
 from hypothesis import strategies as st
@@ -306,5 +309,43 @@ def test_what_is_committed_is_what_can_be_read(
         options=SplitOptions(),
         attempts=1,
     ).model_copy(update={"clips": clips, "fps": fps, "variable_fps": False})
-    rows = pa.RecordBatch.from_pydict(_columns_of(record, "train"), schema=SCHEMA)
+    rows = pa.RecordBatch.from_pydict(_columns_of(record, "train", Path("root")), schema=SCHEMA)
     assert (fault_in_record(record) is None) == (fault_in(pa.Table.from_batches([rows])) is None)
+
+
+def test_clips_that_were_deleted_by_hand(tmp_path: Path) -> None:
+    """They are left out and named, and the command ends with 3; a hole between the others shows in their times."""
+    for name in ("a", "b", "c"):
+        numbered_video(tmp_path / f"videos/{name}.mp4", seconds=14)
+    numbered_video(tmp_path / "in place/d.mp4", seconds=6)
+    root = tmp_path / "root"
+    split_into(root, tmp_path / "videos")
+    assert hico("index", "--untrimmed", tmp_path / "in place", root=root).returncode == 0
+    before = read_index(root)
+    for name in ("v_a_0000000_0005000.mp4", "v_b_0005000_0010000.mp4"):
+        (root / "train" / name).unlink()
+    for path in (root / "train").glob("v_c_*"):
+        path.unlink()
+    (tmp_path / "in place/d.mp4").unlink()
+    done = hico_process("index", "--json", root=root)
+    assert done.returncode == 3
+    told = json.loads(done.stdout)
+    assert (told["num_videos"], told["num_clips"], told["num_missing"]) == (2, 4, 7)
+    lines = done.stderr.splitlines()
+    assert len(lines) == 4 and all(line.startswith("hico: ") for line in lines)
+    assert "train/v_a_0000000_0005000.mp4: 1 of 3 clips of 'a' is missing and left out" in lines[0]
+    assert "3 of 3 clips of 'c' are missing" in lines[2] and f"{tmp_path}/in place/d.mp4: no such file" in lines[3]
+    left = read_index(root)
+    kept = before[before["path"].isin(left["path"])].reset_index(drop=True)
+    assert left["path"].tolist() == [name for name in before["path"] if (root / name).exists()]
+    assert left["num_clips"].tolist() == [2, 2, 2, 2] and left["clip_index"].tolist() == [0, 1, 0, 1]
+    assert left["start_seconds"].equals(kept["start_seconds"]) and left["variable_fps"].all()
+    listed = (root / "training.txt").read_text().splitlines()
+    assert listed == ["a,0005000,0010000", "a,0010000,0014000", "b,0000000,0005000", "b,0010000,0014000"]
+    # What the message says mends it.
+    assert hico("split", tmp_path / "videos", "--force", "--preset", "ultrafast", root=root).returncode == 0
+    assert hico("remove", "d", root=root).returncode == 0
+    assert hico("index", root=root).returncode == 0
+    shutil.rmtree(root / "train")
+    done = hico("index", root=root)
+    assert done.returncode == 1 and "no clip of its records is there any more" in done.stderr

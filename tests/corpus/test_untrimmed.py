@@ -143,7 +143,7 @@ def test_what_an_earlier_version_wrote_is_left_out_and_mended_by_the_same_comman
     add(tmp_path / "videos", tmp_path / "root")
     path = tmp_path / "root/records/a.json"
     record = VideoRecord.model_validate_json(path.read_text())
-    path.write_text(record_text(record.model_copy(update={"clips": record.clips[::-1]})))
+    path.write_text(record_text(record.model_copy(update={"clips": record.clips[::-1]}), tmp_path / "root"))
     assert build_index(tmp_path / "root").num_failed == 1
     assert set(read_index(tmp_path / "root")["video_id"]) == {"b"}
     add(tmp_path / "videos", tmp_path / "root")

@@ -344,6 +344,36 @@ def test_another_index_is_refused_or_said(
     assert epochs[3] == pytest.approx(2.0, abs=0.5), "three steps of two videos are two of three passes"
 
 
+def test_more_epochs(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Refused by what was typed, or gone on with as a run would have that was planned so from the beginning."""
+    run(tiny("train.epochs=1", "optim.warmup_epochs=0.25"), root, tmp_path / "run")
+    more = tiny("train.epochs=4", "optim.warmup_epochs=1")  # as --epochs 4 makes of it
+    refusal = r"train\.epochs=1, not 4; .* with --epochs 1, go on otherwise with --allow-changed, or"
+    with pytest.raises(UsageError, match=refusal):
+        run(more, root, tmp_path / "run", resume=True)
+    other = tiny("train.epochs=1", "optim.warmup_epochs=0.25", "optim.base_lr=0.1")
+    with pytest.raises(UsageError, match=r"it was with -o optim\.base_lr=0\.3, or"):
+        run(other, root, tmp_path / "run", resume=True, allow_changed=True)
+    caplog.clear()
+    run(more, root, tmp_path / "run", resume=True, allow_changed=True)
+    (told,) = [record.getMessage() for record in caplog.records if record.name.startswith("hico_core.training.run")]
+    assert "was planned for 1 epoch and is for 4 now: after 1, it goes on with the schedule of a run of 4" in told
+    assert "at 85% of its peak (warm-up until 1, then a cosine to 0)" in told
+    lines = metrics_of(tmp_path / "run")
+    later = [line for line in lines if line["epoch"] >= 1]
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    assert later[0]["epoch"] == pytest.approx(1, abs=0.5) and lines[-1]["epoch"] > 3
+    undisturbed = {line["epoch"]: line["lr"] for line in _metrics_of_new_run(more, root, tmp_path / "new")}
+    assert [line["lr"] for line in later] == [undisturbed[line["epoch"]] for line in later]
+    with pytest.raises(UsageError, match="4 epochs are done already; --epochs 2 are fewer"):
+        run(tiny("train.epochs=2", "optim.warmup_epochs=0.5"), root, tmp_path / "run", resume=True, allow_changed=True)
+
+
+def _metrics_of_new_run(config: Config, root: Path, run_dir: Path) -> list[dict[str, Any]]:
+    run(config, root, run_dir)
+    return metrics_of(run_dir)
+
+
 @pytest.mark.parametrize(
     ("now", "words"),
     [

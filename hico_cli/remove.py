@@ -1,0 +1,39 @@
+"""`hico remove`: videos leave a workspace."""
+
+from typing import Annotated
+
+import typer
+
+from hico_cli.console import complain, raising_on_signals, result
+from hico_cli.options import Json, Root
+from hico_core.corpus.addresses import DEFAULT_ROOT, locate_root
+from hico_core.errors import counted
+
+
+def remove(
+    video_ids: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="Ids of videos; put -- before one that begins with -.")
+    ],
+    root: Root = DEFAULT_ROOT,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files that would go.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove videos from ROOT: their clips, records, features, and rows of the index and the lists.
+
+    The videos themselves stay where they are, and so do clips that another tool cut.
+    """
+    from hico_core.transfer.removal import remove_videos
+
+    with raising_on_signals("stopped; the same command goes on"):
+        removal = remove_videos(video_ids, root=locate_root(root), dry_run=dry_run)
+    if dry_run and not json:
+        for path in [*removal.clips, *removal.features]:
+            result(path, {}, as_json=False)
+    text = (
+        f"{'would remove' if dry_run else 'removed'} {counted(len(removal.video_ids), 'video')}: "
+        f"{counted(len(removal.clips), 'clip')}, {counted(len(removal.features), 'file')} of features, "
+        f"{counted(removal.num_rows, 'row')} of the index, {removal.size_bytes / 1e6:.1f} MB"
+    )
+    result(text, {**removal._asdict(), "dry_run": dry_run}, as_json=json)
+    for path in removal.staying:
+        complain(f"{path}: was not made by hico and stays")
