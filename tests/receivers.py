@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def odd_values() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Enter all runs; hand over what is odd."""
+    """Enter all runs; hand over what is odd; join and leave again and again."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (memory("VmSize") + _ROOM, hard))
     run_dirs = [Path(argument) for argument in sys.argv[1:]]
@@ -88,6 +89,10 @@ def main() -> None:
         values = from_first(odd_values() if world.is_first else {}, world)
         torch.save(values, run_dirs[0] / f"odd.{world.rank}.pt")
         largest([0.0], world)
+    for number in range(40):
+        with joined_world(torch.device("cpu")) as world:
+            time.sleep(0.01 * (number % 2 == world.rank))  # each is the slower one in its turn
+            assert largest([float(world.rank)], world) == [1.0]
 
 
 if __name__ == "__main__":

@@ -8,11 +8,14 @@ import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from hico_core.errors import HicoError, ProcessLost, UsageError, counted
 
@@ -85,7 +88,9 @@ def joined_world(device: torch.device) -> Iterator[World]:
         torch.cuda.set_device(own_gpu)
     try:
         # What the processes decide together lies on CPUs, and is exchanged there: no GPU has to be waited for.
-        dist.init_process_group("gloo" if own_gpu is None else "cpu:gloo,cuda:nccl", device_id=own_gpu)
+        backend = "gloo" if own_gpu is None else "cpu:gloo,cuda:nccl"
+        store = _store_of_joining(world)
+        dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, device_id=own_gpu)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise HicoError(f"the training processes do not find each other ({reason}); is the port free?") from error
@@ -101,6 +106,22 @@ def joined_world(device: torch.device) -> Iterator[World]:
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
+
+
+def _store_of_joining(world: World) -> Store:
+    """Where the processes tell each other their addresses; a place of its own for each time that they join.
+
+    Else one that joins again could read the address that another one had the time before.
+    """
+    store = _meeting_point(world.rank, os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"])
+    return PrefixStore(str(store.add(f"joined by {world.rank}", 1)), store)
+
+
+@cache
+def _meeting_point(rank: int, address: str, port: str) -> Store:
+    """What the environment names. It is kept: others may come to it when its process has left the group."""
+    store: Store = next(rendezvous("env://"))[0]
+    return store
 
 
 def own_device(chosen: torch.device, world: World) -> torch.device:

@@ -21,6 +21,7 @@ from torch import nn
 
 from hico_core.errors import HicoError, UsageError
 from hico_core.model.shared_norm import share_batch_norms
+from hico_core.training import distributed
 from hico_core.training.distributed import World, joined_world, own_device, place_among_processes
 from hico_core.training.launch import EXIT_CODE_FILE, torchrun_command, with_options, without_options
 
@@ -240,7 +241,8 @@ def test_a_process_takes_its_gpu_before_anything_is_said(monkeypatch: pytest.Mon
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", done.append)
-    monkeypatch.setattr(dist, "init_process_group", lambda backend, device_id: done.append((backend, device_id)))
+    monkeypatch.setattr(distributed, "_store_of_joining", lambda world: None)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **how: done.append((backend, how["device_id"])))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: done.append("left"))
     own = torch.device("cuda", 1)
     with joined_world(torch.device("cuda")) as world:
