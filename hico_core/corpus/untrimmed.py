@@ -16,6 +16,7 @@ from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.ids import Source
 from hico_core.corpus.intake import Candidate, Made, Rules, take_in, told
+from hico_core.corpus.picture import margins_of, require_one_size, shown_size, without_margins
 from hico_core.corpus.plan import plan_clips
 from hico_core.corpus.probe import (
     VideoInfo,
@@ -131,7 +132,7 @@ def _look_at(path: Path) -> _Shown:
         info = read_packets(container, stream, path=path)
         try:
             container.seek(0)
-            frames = container.decode(stream)
+            frames = require_one_size(container.decode(stream), path=path)
             first = next(frames, None)
             if first is None:
                 raise BadVideo(path, "has no frame that decodes")
@@ -143,6 +144,5 @@ def _look_at(path: Path) -> _Shown:
                 seconds = [moment - shown[0] for moment in shown]
         except (av.FFmpegError, OSError) as error:
             raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
-        sides = (first.width, first.height)
-        width, height = sides if first.rotation % 180 == 0 else sides[::-1]
+        width, height = shown_size(without_margins(first, margins_of(container, stream)))
     return _Shown(width, height, seconds, info)
