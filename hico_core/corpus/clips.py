@@ -21,6 +21,7 @@ from hico_core.corpus.picture import (
     CROPS_SINCE,
     MIRRORS_SINCE,
     PLAIN_TURNS,
+    colour_filter,
     crop_filter,
     margins_of,
     require_one_size,
@@ -126,45 +127,58 @@ def _encode_by_true_plan(
     expected_seconds, time_base = _expected_times(info, options)
     crop = _own_crop(source, program)
 
-    def encode_by(seconds: list[float], first_tick: int | None) -> tuple[list[PlannedClip], Encoded]:
+    def encode_by(
+        seconds: list[float], first_tick: int | None, *, colour: str | None = None
+    ) -> tuple[list[PlannedClip], Encoded]:
         plan = plan_clips(seconds, segment_seconds=options.segment_seconds)
-        sound_seconds = video_duration(seconds) if sound else None
-        clock = {"first_tick": first_tick, "sound_seconds": sound_seconds}
-        return plan, encode(
-            source, plan, time_base, options, program, **clock, crop=crop, folder=folder, deadline=deadline
+        encoded = encode(
+            source,
+            plan,
+            time_base,
+            options,
+            program,
+            first_tick=first_tick,
+            sound_seconds=video_duration(seconds) if sound else None,
+            crop=crop,
+            colour=colour,
+            folder=folder,
+            deadline=deadline,
         )
+        return plan, encoded
 
     expected_tick = _expected_first_tick(info, time_base) if sound else None
     plan, encoded = encode_by(expected_seconds, expected_tick)
-    if encoded.new_beginnings:
-        _require_same_size(source, encoded, options)
+    colour = _colour_to_keep(source, encoded, options) if encoded.new_beginnings else None
     true_plan = plan_clips(encoded.frame_seconds, segment_seconds=options.segment_seconds)
-    # Some packets are no frames of their own (hidden VP8 frames, fields) or carry no times. What ffmpeg has just
-    # decoded is the truth, and a second run cuts by it.
-    right_clock = expected_tick == encoded.ticks[0] if expected_tick is not None else not encoded.new_beginnings
-    if _borders(true_plan) != _borders(plan) or not right_clock:
-        logger.warning("%s: packets and frames differ; splitting again by its decoded frames", source)
-        true_plan, again = encode_by(encoded.frame_seconds, encoded.ticks[0])
+    other_clock = expected_tick is not None and expected_tick != encoded.ticks[0]
+    if _borders(true_plan) != _borders(plan) or other_clock or colour:
+        # Some packets are no frames of their own (hidden VP8 frames, fields) or carry no times. What ffmpeg has just
+        # decoded is the truth, and a second run cuts by it.
+        what = "its colours change in the middle" if colour else "packets and frames differ"
+        logger.warning("%s: %s; splitting again by its decoded frames", source, what)
+        true_plan, again = encode_by(encoded.frame_seconds, encoded.ticks[0], colour=colour)
         if again.ticks != encoded.ticks:
             raise BadVideo(source, "decodes differently each time", stage="decode")
     return true_plan, encoded
 
 
-def _require_same_size(source: Path, encoded: Encoded, options: SplitOptions) -> None:
-    """Look at what changes in the middle of a video where ffmpeg says that something does.
+def _colour_to_keep(source: Path, encoded: Encoded, options: SplitOptions) -> str:
+    """The filter for a video of whose pictures ffmpeg says that something changes in the middle.
 
     Raises:
-        BadVideo: the size changes, or something does over which ffmpeg cannot go on counting at a new rate.
+        BadVideo: it is their size, or something over which ffmpeg cannot go on counting at a new rate.
 
     """
-    number = encoded.new_beginnings[0]
-    seconds = encoded.frame_seconds[number]
-    if options.fps:
-        reason = f"changes its pictures' properties at {seconds:.2f} s, and --fps cannot count across that"
-        raise BadVideo(source, f"{reason}; split it without --fps, or cut it there", stage="decode")
     with open_video(source) as (container, stream):
-        for _ in require_one_size(container.decode(stream), path=source):
+        frames = require_one_size(container.decode(stream), path=source)
+        colour = colour_filter(next(frames))
+        for _ in frames:
             pass
+    if options.fps:
+        seconds = encoded.frame_seconds[encoded.new_beginnings[0]]
+        reason = f"changes its colours at {seconds:.2f} s, and --fps cannot count across that"
+        raise BadVideo(source, f"{reason}; split it without --fps, or cut it there", stage="decode")
+    return colour
 
 
 def _own_crop(source: Path, program: Ffmpeg) -> str | None:

@@ -83,6 +83,7 @@ def ffmpeg_arguments(
     first_tick: int | None = None,
     sound_seconds: float | None = None,
     crop: str | None = None,
+    colour: str | None = None,
 ) -> list[str]:
     """Decode once, write `00000.mp4`, `00001.mp4`, ... in the working folder, and print a `pts:` a frame.
 
@@ -103,6 +104,7 @@ def ffmpeg_arguments(
         first_tick: when the first frame comes by ffmpeg's clock; None: whenever it comes, which leaves out the sound.
         sound_seconds: keep so much of the sound, from the first frame on; None: leave it out.
         crop: the filter that hides what the container says, where this ffmpeg does not do it by itself.
+        colour: the filter that brings all frames to one colour range and matrix, where they change.
 
     """
     number = f"floor({{}}/{options.segment_seconds}+{BORDER_TOLERANCE})"
@@ -113,6 +115,7 @@ def ffmpeg_arguments(
         PRINT_FRAMES,
         f"setpts=PTS-({'STARTPTS' if first_tick is None else first_tick})",
         scale_filter(options.short_side),
+        *([colour] if colour else []),
         "format=yuv420p",
     ]
     opened = ffmpeg.input(str(source), **INPUT_OPTIONS, threads=1)
@@ -211,6 +214,7 @@ def encode(
     first_tick: int | None,
     sound_seconds: float | None,
     crop: str | None,
+    colour: str | None,
     folder: Path,
     deadline: float | None,
 ) -> Encoded:
@@ -233,6 +237,7 @@ def encode(
         options=options,
         passthrough=passthrough_arguments(program.version),
         crop=crop,
+        colour=colour,
     )
     frames = folder / "frames.txt"
     finished = program.run(arguments, cwd=folder, deadline=deadline, output=frames)
@@ -244,6 +249,9 @@ def encode(
     stderr_lines = finished.stderr_lines
     if not ticks:
         raise BadVideo(source, "no frame could be decoded", stage="decode", stderr_lines=stderr_lines)
-    if any(b <= a for a, b in pairwise(ticks)):
-        raise BadVideo(source, "its frames' times do not ascend", stage="decode", stderr_lines=stderr_lines)
-    return Encoded(ticks, seconds_from_first(ticks, time_base), new_beginnings, stderr_lines)
+    seconds = seconds_from_first(ticks, time_base)
+    for earlier, later in pairwise(seconds):
+        if later <= earlier:
+            reason = f"its frames' times do not ascend: one at {earlier:.3f} s is followed by one at {later:.3f} s"
+            raise BadVideo(source, reason, stage="decode", stderr_lines=stderr_lines)
+    return Encoded(ticks, seconds, new_beginnings, stderr_lines)

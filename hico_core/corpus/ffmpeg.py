@@ -124,7 +124,7 @@ class Ffmpeg:
             output: a file for what it prints; None: nobody wants it.
 
         """
-        with open(output or os.devnull, "wb") as printed, self._lock:
+        with Path(output or os.devnull).open("wb") as printed, self._lock:
             if self.stopped:
                 return Finished(-1, ["stopped before it started"])
             process = subprocess.Popen(

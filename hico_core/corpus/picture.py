@@ -24,12 +24,12 @@ from av.video.stream import VideoStream
 
 from hico_core.errors import BadVideo
 
-# What swscale converts to RGB in one step where both sides are even, with the very pixels of ffmpeg's `scale` filter. Of others, that filter
-# minds where the samples of colour lie, and swscale by itself does not.
+# What swscale converts to RGB in one step where both sides are even, with the very pixels of ffmpeg's `scale` filter.
+# Of others, that filter minds where the samples of colour lie, and swscale by itself does not.
 _SAME_BY_ITSELF = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gbrp", "rgb24", "bgr24"}
 
 # Turns without mirroring.
-PLAIN_TURNS = ([], ["transpose=clock"], ["transpose=cclock"], ["hflip", "vflip"])
+PLAIN_TURNS: tuple[list[str], ...] = ([], ["transpose=clock"], ["transpose=cclock"], ["hflip", "vflip"])
 
 # The versions of ffmpeg, the program, since which it does by itself what is said here.
 CROPS_SINCE = (7, 1)
@@ -66,7 +66,7 @@ def margins_of(container: InputContainer, stream: VideoStream) -> Margins | None
         level = av.logging.get_level()
         av.logging.set_level(av.logging.INFO)
         try:
-            dump = container.dumps_format()
+            dump = container.dumps_format()  # type: ignore[attr-defined]  # the stubs lack it
         finally:
             av.logging.set_level(level)
     return margins_in(dump, stream=stream.index)
@@ -113,10 +113,21 @@ def turn_filters(matrix: Sequence[int]) -> list[str]:
 
 def turn_of(frame: VideoFrame) -> list[str]:
     """FFmpeg's filters that turn a frame as its container or stream asks."""
-    for entry in frame.side_data:
-        if entry.type == Type.DISPLAYMATRIX:
-            return turn_filters(np.frombuffer(bytes(entry), np.int32).tolist())
-    return []
+    try:
+        side_data = frame.side_data
+    except ValueError:
+        # It carries something (EXIF, views) that PyAV has no name for, and so shows nothing of it all.
+        nameless = range(len(Type), len(Type) + 16)
+        side_data = filtered(frame, [f"sidedata=mode=delete:type={kind}" for kind in nameless]).side_data
+    matrix = side_data.get("DISPLAYMATRIX")
+    # The stubs know no more of it than that it is there.
+    return [] if matrix is None else turn_filters(np.frombuffer(matrix, np.int32).tolist())  # type: ignore[call-overload]
+
+
+def colour_filter(frame: VideoFrame) -> str:
+    """FFmpeg's filter that brings all frames to the colour range and matrix of this one; ones unnamed are BT.601."""
+    matrix = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020"}.get(int(frame.colorspace), "bt601")
+    return f"scale=out_color_matrix={matrix}:out_range={'pc' if int(frame.color_range) == 2 else 'tv'}"
 
 
 def filtered(frame: VideoFrame, filters: Sequence[str]) -> VideoFrame:
