@@ -118,7 +118,7 @@ def ffmpeg_arguments(
         *([colour] if colour else []),
         "format=yuv420p",
     ]
-    opened = ffmpeg.input(str(source), **INPUT_OPTIONS, threads=1)
+    opened = ffmpeg.input(str(source), **INPUT_OPTIONS, threads=1, flags="unaligned")
     streams, heard = [opened["V:0"]], {"an": None}
     if sound_seconds is not None and first_tick is not None:
         streams.append(opened["a:0"])

@@ -10,6 +10,7 @@ from statistics import median
 from typing import NamedTuple
 
 import av
+from av.codec.context import Flags
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
@@ -103,6 +104,8 @@ def open_video(path: Path | str) -> Iterator[tuple[InputContainer, VideoStream]]
         ]
         if not streams:
             raise BadVideo(path, "has no video stream that can be decoded")
+        # Else what an encoder cut off at the left comes back where that suits the processor's registers.
+        streams[0].codec_context.flags |= Flags.unaligned
         yield container, streams[0]
 
 

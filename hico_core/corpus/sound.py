@@ -73,13 +73,14 @@ def check_sound(file: Path, clip: ClipRecord, sound: Sound) -> None:
         BadVideo: it begins elsewhere, or has another length.
 
     """
-    with av.open(str(file)) as container:
+    with open_video(file) as (container, picture):
+        zero = float((picture.start_time or 0) * picture.time_base) if picture.time_base else 0.0
         stream = next(iter(container.streams.audio), None)
-        times = _packet_seconds(container, stream) if stream else []
+        heard = _packet_seconds(container, stream) if stream else []
         rate = stream.rate if stream else 44_100
     seconds = clip.end_seconds - clip.start_seconds
     tolerance = _TOLERANCE_SAMPLES / rate + _TOLERANCE_SECONDS
-    starts, ends = (times[0][0], times[-1][1]) if times else (0.0, 0.0)
+    starts, ends = (heard[0][0] - zero, heard[-1][1] - zero) if heard else (0.0, 0.0)
     if abs(starts) > tolerance:
         raise BadVideo(file, f"has sound from {starts:.3f} s on instead of from its beginning")
     if sound.ends is not None:

@@ -21,6 +21,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from hico_core.corpus.ffmpeg import INPUT_OPTIONS
 from hico_core.corpus.picture import PLAIN_TURNS, margins_of, rgb, turn_of, without_margins
 from hico_core.corpus.probe import is_seekable, open_video, read_packets, short_reason
 from hico_core.errors import BadVideo, UsageError
@@ -282,6 +283,8 @@ def _obstacle(decoder: Literal["decord", "torchcodec"], path: Path) -> str | Non
         codec, pixels = stream.codec_context.name, stream.codec_context.pix_fmt
         if "avi" in container.format.name.split(","):
             return "AVI files, which have no times to sort frames by"
+        if container.format.name == "mpegts":
+            return "MPEG-TS files, whose colours may change in the middle"
         if pixels not in _EXACT_ON[decoder].get(codec, set()):
             return f"{codec} with {pixels}"
         if len(container.streams.video) > 1:
@@ -296,7 +299,16 @@ def _obstacle(decoder: Literal["decord", "torchcodec"], path: Path) -> str | Non
         first = next(container.decode(stream), None)
         if first is not None and turn_of(first) not in PLAIN_TURNS:
             return "mirrored pictures"
+        if first is not None and (first.width, first.height) != _size_aligned(path):
+            return "pictures that the encoder cut off at the left"
         return "interlaced pictures" if first is not None and first.interlaced_frame else None
+
+
+def _size_aligned(path: Path) -> tuple[int, int]:
+    """(width, height) of the first frame where a decoder may leave in what is cut off; see `open_video`."""
+    with av.open(str(path), options=INPUT_OPTIONS) as container:
+        first = next(container.decode(video=0))
+        return first.width, first.height
 
 
 def _units_of(packet: bytes) -> set[int]:
