@@ -1,5 +1,6 @@
 """Videos made with ffmpeg for a test, never stored. Frames carry their numbers, so a test can ask which came back."""
 
+import struct
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,19 @@ def turned_copy(source: Path, target: Path, *, degrees: int) -> None:
         run_ffmpeg("-display_rotation", str(degrees), "-i", source, "-c", "copy", target)
     else:
         run_ffmpeg("-i", source, "-c", "copy", "-metadata:s:v:0", f"rotate={degrees}", target)
+
+
+def with_clean_aperture(source: Path, target: Path, *, width: int, height: int, right: float, down: float) -> None:
+    """An H.264 mp4 file that asks players to show only a part, whose middle lies so far from the picture's middle."""
+    data = bytearray(source.read_bytes())
+    halves = [width, 1, height, 1, round(right * 2), 2, round(down * 2), 2]
+    box = struct.pack(">I4s8i", 40, b"clap", *halves)
+    place = data.index(b"pasp") - 4
+    data[place:place] = box  # the index lies behind the pictures, so that those stay where they are
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        at = data.rindex(name, 0, place) - 4
+        data[at : at + 4] = struct.pack(">I", struct.unpack(">I", data[at : at + 4])[0] + len(box))
+    target.write_bytes(data)
 
 
 # The frame number is painted as BITS black or white bars, most significant first: it survives scaling and encoding.

@@ -10,15 +10,27 @@ verify       what ffmpeg wrote against the plan and the source
 import logging
 from collections.abc import Sequence
 from fractions import Fraction
+from math import floor
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from hico_core.corpus.damage import damaged_seconds, good_clips
 from hico_core.corpus.encode import Encoded, encode, rate_of
-from hico_core.corpus.ffmpeg import Ffmpeg
+from hico_core.corpus.ffmpeg import Ffmpeg, ffmpeg_lacks
+from hico_core.corpus.picture import (
+    CROPS_SINCE,
+    MIRRORS_SINCE,
+    PLAIN_TURNS,
+    colour_filter,
+    crop_filter,
+    margins_of,
+    require_one_size,
+    turn_of,
+)
 from hico_core.corpus.plan import PlannedClip, plan_clips
-from hico_core.corpus.probe import VideoInfo, probe
+from hico_core.corpus.probe import VideoInfo, open_video, probe, video_duration
 from hico_core.corpus.records import ClipRecord, SplitOptions, Verification
+from hico_core.corpus.sound import Sound, sound_of
 from hico_core.corpus.verify import check_clips, decode_fully
 from hico_core.errors import BadVideo
 
@@ -72,7 +84,8 @@ def make_clips(
 
     """
     info = probe(source)
-    plan, encoded = _encode_by_true_plan(source, info, options, program, folder=folder, deadline=deadline)
+    sound = sound_of(source, info) if options.audio == "keep" else None
+    plan, encoded = _encode_by_true_plan(source, info, sound, options, program, folder=folder, deadline=deadline)
     kept = _keep(plan, options)
     if not kept:
         raise BadVideo(source, "is shorter than one clip, and --tail drop leaves nothing of it", stage="plan")
@@ -93,7 +106,7 @@ def make_clips(
     number_of = {clip: number for number, clip in enumerate(plan)}
     files = [folder / f"{number_of[clip]:05d}.mp4" for clip in good]
     seconds = encoded.frame_seconds
-    records = check_clips(source, good, files, frame_seconds=seconds, info=info, options=options)
+    records = check_clips(source, good, files, frame_seconds=seconds, info=info, sound=sound, options=options)
     if verify == "full":
         for clip, file in zip(good, files, strict=True):
             decode_fully(source, file, clip, program, folder=folder, deadline=deadline)
@@ -101,21 +114,98 @@ def make_clips(
 
 
 def _encode_by_true_plan(
-    source: Path, info: VideoInfo, options: SplitOptions, program: Ffmpeg, *, folder: Path, deadline: float | None
+    source: Path,
+    info: VideoInfo,
+    sound: Sound | None,
+    options: SplitOptions,
+    program: Ffmpeg,
+    *,
+    folder: Path,
+    deadline: float | None,
 ) -> tuple[list[PlannedClip], Encoded]:
     """Encode by what the packets say, and once more where decoding shows that they are not the frames."""
     expected_seconds, time_base = _expected_times(info, options)
-    plan = plan_clips(expected_seconds, segment_seconds=options.segment_seconds)
-    encoded = encode(source, plan, time_base, options, program, folder=folder, deadline=deadline)
+    crop = _own_crop(source, program)
+
+    def encode_by(
+        seconds: list[float], first_tick: int | None, *, colour: str | None = None
+    ) -> tuple[list[PlannedClip], Encoded]:
+        plan = plan_clips(seconds, segment_seconds=options.segment_seconds)
+        encoded = encode(
+            source,
+            plan,
+            time_base,
+            options,
+            program,
+            first_tick=first_tick,
+            sound_seconds=video_duration(seconds) if sound else None,
+            crop=crop,
+            colour=colour,
+            folder=folder,
+            deadline=deadline,
+        )
+        return plan, encoded
+
+    expected_tick = _expected_first_tick(info, time_base) if sound else None
+    plan, encoded = encode_by(expected_seconds, expected_tick)
+    colour = _colour_to_keep(source, encoded, options) if encoded.new_beginnings else None
     true_plan = plan_clips(encoded.frame_seconds, segment_seconds=options.segment_seconds)
-    if _borders(true_plan) != _borders(plan):
+    other_clock = expected_tick is not None and expected_tick != encoded.ticks[0]
+    if _borders(true_plan) != _borders(plan) or other_clock or colour:
         # Some packets are no frames of their own (hidden VP8 frames, fields) or carry no times. What ffmpeg has just
         # decoded is the truth, and a second run cuts by it.
-        logger.warning("%s: packets and frames differ; splitting again by its decoded frames", source)
-        again = encode(source, true_plan, time_base, options, program, folder=folder, deadline=deadline)
+        what = "its colours change in the middle" if colour else "packets and frames differ"
+        logger.warning("%s: %s; splitting again by its decoded frames", source, what)
+        true_plan, again = encode_by(encoded.frame_seconds, encoded.ticks[0], colour=colour)
         if again.ticks != encoded.ticks:
             raise BadVideo(source, "decodes differently each time", stage="decode")
     return true_plan, encoded
+
+
+def _colour_to_keep(source: Path, encoded: Encoded, options: SplitOptions) -> str:
+    """The filter for a video of whose pictures ffmpeg says that something changes in the middle.
+
+    Raises:
+        BadVideo: it is their size, or something over which ffmpeg cannot go on counting at a new rate.
+
+    """
+    with open_video(source) as (container, stream):
+        frames = require_one_size(container.decode(stream), path=source)
+        colour = colour_filter(next(frames))
+        for _ in frames:
+            pass
+    if options.fps:
+        seconds = encoded.frame_seconds[encoded.new_beginnings[0]]
+        reason = f"changes its colours at {seconds:.2f} s, and --fps cannot count across that"
+        raise BadVideo(source, f"{reason}; split it without --fps, or cut it there", stage="decode")
+    return colour
+
+
+def _own_crop(source: Path, program: Ffmpeg) -> str | None:
+    """The filter that an older ffmpeg needs to show what a newer one shows by itself.
+
+    Raises:
+        BadVideo: it would show another picture.
+
+    """
+    if not ffmpeg_lacks(program.version, CROPS_SINCE):
+        return None
+    with open_video(source) as (container, stream):
+        margins = margins_of(container, stream)
+        first = next(container.decode(stream), None)
+    turn = turn_of(first) if first else []
+    if ffmpeg_lacks(program.version, MIRRORS_SINCE) and turn not in PLAIN_TURNS:
+        raise BadVideo(source, f"is shown mirrored, which {program.program} is too old for; use ffmpeg 5.1 or later")
+    if margins and turn:
+        raise BadVideo(
+            source, f"is shown cut and turned, which {program.program} is too old for; use ffmpeg 7.1 or later"
+        )
+    return crop_filter(margins) if margins else None
+
+
+def _expected_first_tick(info: VideoInfo, time_base: Fraction) -> int:
+    """When ffmpeg should show the first frame: its clock begins where the first stream of a file does."""
+    return floor((info.timestamps[0] - info.file_start_tick) * info.time_base / time_base + Fraction(1, 2))
 
 
 def _expected_times(info: VideoInfo, options: SplitOptions) -> tuple[list[float], Fraction]:

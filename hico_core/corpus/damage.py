@@ -5,7 +5,7 @@ from pathlib import Path
 
 import ffmpeg
 
-from hico_core.corpus.encode import Encoded, read_frame_ticks, require_run_to_end
+from hico_core.corpus.encode import PRINT_FRAMES, Encoded, read_frame_ticks, require_run_to_end
 from hico_core.corpus.ffmpeg import INPUT_OPTIONS, Ffmpeg, passthrough_arguments
 from hico_core.corpus.plan import BORDER_TOLERANCE, PlannedClip
 from hico_core.corpus.probe import Packet, VideoInfo, open_video, packets_in_order
@@ -52,15 +52,15 @@ def damaged_seconds(
 
     """
     strict = ffmpeg.input(str(source), **INPUT_OPTIONS, threads=1, err_detect="explode")["V:0"]
-    print_frames = "metadata=add:key=hico:value=1,metadata=print:file=whole.txt"
-    output = ffmpeg.output(strict, "-", vf=print_frames, f="null", **passthrough_arguments(program.version))
-    finished = program.run(output.global_args("-nostdin", "-v", "error").get_args(), cwd=folder, deadline=deadline)
+    output = ffmpeg.output(strict, "-", vf=PRINT_FRAMES, f="null", **passthrough_arguments(program.version))
+    arguments = output.global_args("-nostdin", "-v", "error").get_args()
+    written = folder / "whole.txt"
+    finished = program.run(arguments, cwd=folder, deadline=deadline, output=written)
     # Of a pass that was broken off, all frames after the break would look lost.
     require_run_to_end(source, program, finished, folder=folder)
-    written = folder / "whole.txt"
     # ffmpeg counts from the start of the file, packets from wherever their clock began.
     shift = info.timestamps[0] - encoded.ticks[0]
-    whole = {tick + shift for tick in read_frame_ticks(written.read_text())} if written.exists() else set()
+    whole = {tick + shift for tick in read_frame_ticks(written.read_text())}
     with open_video(source) as (container, stream):
         packets = packets_in_order(container, stream, path=source)
     damaged = damaged_timestamps(packets, whole)

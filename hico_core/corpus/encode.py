@@ -14,10 +14,14 @@ from hico_core.corpus.files import says_no_room
 from hico_core.corpus.plan import BORDER_TOLERANCE, PlannedClip
 from hico_core.corpus.probe import seconds_from_first
 from hico_core.corpus.records import SplitOptions
+from hico_core.corpus.sound import sound_arguments
 from hico_core.errors import BadVideo, HicoError
 
 # A border that no video reaches: ffmpeg wants at least one.
 _NEVER = 2**31 - 2
+
+# Filters that print the time of each frame, for `read_frames`.
+PRINT_FRAMES = "metadata=add:key=hico:value=1,metadata=print:file=-"
 
 
 def encoder_arguments(options: SplitOptions) -> dict[str, Any]:
@@ -76,8 +80,15 @@ def ffmpeg_arguments(
     time_base: Fraction,
     options: SplitOptions,
     passthrough: dict[str, str],
+    first_tick: int | None = None,
+    sound_seconds: float | None = None,
+    crop: str | None = None,
+    colour: str | None = None,
 ) -> list[str]:
-    """Decode once, write `00000.mp4`, `00001.mp4`, ... and `frames.txt` (a `pts:` a frame) in the working folder.
+    """Decode once, write `00000.mp4`, `00001.mp4`, ... in the working folder, and print a `pts:` a frame.
+
+    Where the properties of pictures change, ffmpeg builds its filters anew, and they begin to count again. What is
+    printed goes on; so does the clock, where it is told where to begin.
 
     Files are cut by counting frames, not by comparing times, which differ by the encoder's delay. A keyframe is
     forced wherever the segment number of a frame differs from that of the last forced one, which holds across
@@ -90,24 +101,32 @@ def ffmpeg_arguments(
         time_base: seconds per tick of the frames' times.
         options: size, quality, length.
         passthrough: the option that keeps frames at their own times, by the ffmpeg's version.
+        first_tick: when the first frame comes by ffmpeg's clock; None: whenever it comes, which leaves out the sound.
+        sound_seconds: keep so much of the sound, from the first frame on; None: leave it out.
+        crop: the filter that hides what the container says, where this ffmpeg does not do it by itself.
+        colour: the filter that brings all frames to one colour range and matrix, where they change.
 
     """
     number = f"floor({{}}/{options.segment_seconds}+{BORDER_TOLERANCE})"
     new_segment = f"gt({number.format('t')},{number.format('prev_forced_t')})"
     filters = [
+        *([crop] if crop else []),
         *([f"fps={rate_of(options.fps)}"] if options.fps else []),
-        "metadata=add:key=hico:value=1,metadata=print:file=frames.txt",
-        "setpts=PTS-STARTPTS",
+        PRINT_FRAMES,
+        f"setpts=PTS-({'STARTPTS' if first_tick is None else first_tick})",
         scale_filter(options.short_side),
+        *([colour] if colour else []),
         "format=yuv420p",
     ]
-    opened = ffmpeg.input(str(source), **INPUT_OPTIONS, threads=1)
-    streams = [opened["V:0"], *([opened["a:0?"]] if options.audio == "keep" else [])]
-    sound = {"c:a": "aac", "shortest": None} if options.audio == "keep" else {"an": None}
+    opened = ffmpeg.input(str(source), **INPUT_OPTIONS, threads=1, flags="unaligned")
+    streams, heard = [opened["V:0"]], {"an": None}
+    if sound_seconds is not None and first_tick is not None:
+        streams.append(opened["a:0"])
+        heard = sound_arguments(first_frame=first_tick * time_base, picture_seconds=sound_seconds)
     output = ffmpeg.output(
         *streams,
         "%05d.mp4",
-        **{"vf": ",".join(filters), **sound, "sn": None, "dn": None, "map_metadata": -1, "map_chapters": -1},
+        **{"vf": ",".join(filters), **heard, "sn": None, "dn": None, "map_metadata": -1, "map_chapters": -1},
         **encoder_arguments(options),
         **{"enc_time_base:v": f"{time_base.numerator}/{time_base.denominator}"},
         **{"force_key_frames": f"expr:if(isnan(prev_forced_t),1,{new_segment})"},
@@ -129,11 +148,18 @@ def read_frame_ticks(text: str) -> list[int]:
     return [int(line.split("pts:")[1].split()[0]) for line in text.splitlines() if line.startswith("frame:")]
 
 
+def read_new_beginnings(text: str) -> list[int]:
+    """Numbers of the frames, the first left out, at which ffmpeg's filters began to count again."""
+    counted = [line.split()[0] for line in text.splitlines() if line.startswith("frame:")]
+    return [number for number, count in enumerate(counted) if count == "frame:0" and number]
+
+
 class Encoded(NamedTuple):
     """What one run of ffmpeg decoded."""
 
     ticks: list[int]
     frame_seconds: list[float]  # from the first one's
+    new_beginnings: list[int]  # frames before which some property of the pictures changed
     stderr_lines: list[str]
 
 
@@ -163,23 +189,19 @@ def require_run_to_end(source: Path, program: Ffmpeg, finished: Finished, *, fol
         )
 
 
-def require_success(
-    source: Path, program: Ffmpeg, arguments: list[str], *, folder: Path, deadline: float | None
-) -> list[str]:
-    """Run ffmpeg; return the lines it wrote.
+def require_success(source: Path, program: Ffmpeg, finished: Finished, *, folder: Path) -> None:
+    """Check that ffmpeg came to a good end.
 
     Raises:
         BadVideo: it ended with an error or took too long.
         HicoError: the disk is full, or it was stopped with the whole run.
 
     """
-    finished = program.run(arguments, cwd=folder, deadline=deadline)
     require_run_to_end(source, program, finished, folder=folder)
     if finished.exit_code != 0:
         said = finished.stderr_lines[-1] if finished.stderr_lines else "nothing"
         reason = f"ffmpeg ended with {finished.exit_code}; it said: {said}"
         raise BadVideo(source, reason, stage="split", stderr_lines=finished.stderr_lines)
-    return finished.stderr_lines
 
 
 def encode(
@@ -189,10 +211,17 @@ def encode(
     options: SplitOptions,
     program: Ffmpeg,
     *,
+    first_tick: int | None,
+    sound_seconds: float | None,
+    crop: str | None,
+    colour: str | None,
     folder: Path,
     deadline: float | None,
 ) -> Encoded:
     """Run ffmpeg once over the video: `00000.mp4` and so on in `folder`, cut by the plan.
+
+    Where it finds that properties of the pictures change, and was not told the first tick, its clock began anew and
+    the clips are no good, whatever it ended with.
 
     Raises:
         BadVideo: it ended with an error, took too long, or decoded nothing that can be cut.
@@ -203,14 +232,26 @@ def encode(
         source,
         [clip.num_frames for clip in plan],
         time_base=time_base,
+        first_tick=first_tick,
+        sound_seconds=sound_seconds,
         options=options,
         passthrough=passthrough_arguments(program.version),
+        crop=crop,
+        colour=colour,
     )
-    stderr_lines = require_success(source, program, arguments, folder=folder, deadline=deadline)
     frames = folder / "frames.txt"
-    ticks = read_frame_ticks(frames.read_text()) if frames.exists() else []
+    finished = program.run(arguments, cwd=folder, deadline=deadline, output=frames)
+    require_run_to_end(source, program, finished, folder=folder)
+    printed = frames.read_text()
+    ticks, new_beginnings = read_frame_ticks(printed), read_new_beginnings(printed)
+    if first_tick is not None or not new_beginnings:
+        require_success(source, program, finished, folder=folder)
+    stderr_lines = finished.stderr_lines
     if not ticks:
         raise BadVideo(source, "no frame could be decoded", stage="decode", stderr_lines=stderr_lines)
-    if any(b <= a for a, b in pairwise(ticks)):
-        raise BadVideo(source, "its frames' times do not ascend", stage="decode", stderr_lines=stderr_lines)
-    return Encoded(ticks, seconds_from_first(ticks, time_base), stderr_lines)
+    seconds = seconds_from_first(ticks, time_base)
+    for earlier, later in pairwise(seconds):
+        if later <= earlier:
+            reason = f"its frames' times do not ascend: one at {earlier:.3f} s is followed by one at {later:.3f} s"
+            raise BadVideo(source, reason, stage="decode", stderr_lines=stderr_lines)
+    return Encoded(ticks, seconds, new_beginnings, stderr_lines)

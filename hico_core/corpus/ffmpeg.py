@@ -65,8 +65,12 @@ def parse_version(banner: str) -> tuple[int, int] | None:
 
 def passthrough_arguments(version: tuple[int, int] | None) -> dict[str, str]:
     """The output option that keeps every frame at its own time: nothing doubled, nothing dropped."""
-    old = version is not None and version < _FPS_MODE_SINCE
-    return {"vsync" if old else "fps_mode": "passthrough"}
+    return {"vsync" if ffmpeg_lacks(version, _FPS_MODE_SINCE) else "fps_mode": "passthrough"}
+
+
+def ffmpeg_lacks(version: tuple[int, int] | None, since: tuple[int, int]) -> bool:
+    """Whether an ffmpeg is older than a version; one without a release number counts as new."""
+    return version is not None and version < since
 
 
 def dies_with_us() -> list[str]:
@@ -108,23 +112,26 @@ class Ffmpeg:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
 
-    def run(self, arguments: list[str], *, cwd: Path, deadline: float | None = None) -> Finished:
+    def run(
+        self, arguments: list[str], *, cwd: Path, deadline: float | None = None, output: Path | None = None
+    ) -> Finished:
         """Run to the end in folder `cwd`.
 
         Args:
             arguments: what comes after the program's name.
             cwd: where it runs and writes.
             deadline: kill it at this time of `time.monotonic()`.
+            output: a file for what it prints; None: nobody wants it.
 
         """
-        with self._lock:
+        with Path(output or os.devnull).open("wb") as printed, self._lock:
             if self.stopped:
                 return Finished(-1, ["stopped before it started"])
             process = subprocess.Popen(
                 [*self._prefix, str(self.program), *arguments],
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=printed,
                 stderr=subprocess.PIPE,
                 start_new_session=self._own_session,
             )

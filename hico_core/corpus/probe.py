@@ -4,15 +4,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import pairwise
+from math import floor
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 import av
+from av.codec.context import Flags
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from hico_core.corpus.ffmpeg import INPUT_OPTIONS
+from hico_core.corpus.picture import margins_of, require_one_size, size_without
 from hico_core.errors import BadVideo, short_reason
 
 # How far a frame may lie from its place on a constant grid, in frame periods. Two frames of a video then lie less
@@ -50,13 +53,14 @@ def seconds_from_first(ticks: Sequence[int], time_base: Fraction) -> list[float]
 class VideoInfo(NamedTuple):
     """A file's first video stream as its container describes it."""
 
-    width: int  # as coded, before rotation
+    width: int  # without margins that the container hides, not turned yet
     height: int
     codec: str
     time_base: Fraction  # seconds per tick of the timestamps
     timestamps: list[int]  # of all packets, in presentation order
     keyframes: list[Keyframe]
     start_tick: int | None  # of the stream, as the container says
+    file_start_tick: int  # the earliest of all streams, in ticks of this one: where ffmpeg's clock begins
 
     @property
     def frame_seconds(self) -> list[float]:
@@ -103,6 +107,8 @@ def open_video(path: Path | str) -> Iterator[tuple[InputContainer, VideoStream]]
         ]
         if not streams:
             raise BadVideo(path, "has no video stream that can be decoded")
+        # Else what an encoder cut off at the left comes back where that suits the processor's registers.
+        streams[0].codec_context.flags |= Flags.unaligned
         yield container, streams[0]
 
 
@@ -146,14 +152,17 @@ def read_packets(container: InputContainer, stream: VideoStream, *, path: Path |
     packets = sorted(packets_in_order(container, stream, path=path))
     if stream.time_base is None:
         raise BadVideo(path, "has a video stream without a clock")
+    width, height = size_without(margins_of(container, stream), stream.width, stream.height, stream.format)
+    file_start = Fraction(container.start_time or 0, av.time_base)
     return VideoInfo(
-        width=stream.width,
-        height=stream.height,
+        width=width,
+        height=height,
         codec=stream.codec_context.name,
         time_base=stream.time_base,
         timestamps=[packet.pts for packet in packets],
         keyframes=[Keyframe(i, packet.dts) for i, packet in enumerate(packets) if packet.is_keyframe],
         start_tick=stream.start_time,
+        file_start_tick=floor(file_start / stream.time_base + Fraction(1, 2)),
     )
 
 
@@ -172,7 +181,8 @@ def frame_times(path: Path | str) -> list[float]:
     """When each frame of a file is shown, in seconds from the first one.
 
     Raises:
-        BadVideo: the file cannot be read to its end, has no frame that decodes, or its clock goes back.
+        BadVideo: the file cannot be read to its end, has no frame that decodes, its clock goes back, or its pictures
+            change their size.
 
     """
     with open_video(path) as (container, stream):
@@ -194,7 +204,7 @@ def times_of_opened(container: InputContainer, stream: VideoStream, *, path: Pat
         return read_packets(container, stream, path=path).frame_seconds
     ticks: list[int] = []
     try:
-        for frame in container.decode(stream):
+        for frame in require_one_size(container.decode(stream), path=path):
             if frame.pts is None:
                 raise BadVideo(path, "has a frame without a time")
             ticks.append(frame.pts)

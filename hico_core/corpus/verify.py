@@ -10,6 +10,7 @@ from hico_core.corpus.ffmpeg import INPUT_OPTIONS, Ffmpeg, passthrough_arguments
 from hico_core.corpus.plan import PlannedClip
 from hico_core.corpus.probe import VideoInfo, frame_rate, largest_keyframe_interval, probe
 from hico_core.corpus.records import ClipRecord, SplitOptions, sha256_of
+from hico_core.corpus.sound import Sound, check_sound
 from hico_core.errors import BadVideo
 
 # How far a clip's frame may lie from its place in the source: rounding of the container's time bases.
@@ -26,9 +27,10 @@ def check_clips(
     *,
     frame_seconds: Sequence[float],
     info: VideoInfo,
+    sound: Sound | None,
     options: SplitOptions,
 ) -> list[ClipRecord]:
-    """Compare each clip with the plan and the source, by counts, times and sizes.
+    """Compare each clip with the plan and the source, by counts, times, sizes and sound.
 
     Args:
         source: the video.
@@ -36,6 +38,7 @@ def check_clips(
         files: the clips, one for each of the plan.
         frame_seconds: times of all of the source's frames, from the first one's.
         info: the source as its container describes it.
+        sound: of the source, if the clips are to have it.
         options: what the clips were to be.
 
     Returns:
@@ -51,6 +54,8 @@ def check_clips(
         try:
             record = _check_clip(file, clip, frame_seconds, period_seconds=period_seconds)
             _check_size(record, info, short_side=options.short_side)
+            if sound is not None:
+                check_sound(file, record, sound)
         except BadVideo as bad:
             start = clip.segment.start_ms / 1000
             raise BadVideo(source, f"its clip at {start:g} s {bad.reason}", stage="verify") from bad
@@ -120,12 +125,12 @@ def decode_fully(
     arguments = output.global_args("-nostdin", "-v", "error", "-xerror", "-y").get_args()
     start = clip.segment.start_ms / 1000
     try:
-        said = require_success(source, program, arguments, folder=folder, deadline=deadline)
+        finished = program.run(arguments, cwd=folder, deadline=deadline)
+        require_success(source, program, finished, folder=folder)
     except BadVideo as failed:
         raise BadVideo(source, f"its clip at {start:g} s does not decode: {failed.reason}", stage="verify") from failed
     lines = (folder / "decoded.crc").read_text().splitlines()
     num_frames = sum(not line.startswith("#") for line in lines)
-    if said or num_frames != clip.num_frames:
-        raise BadVideo(
-            source, f"its clip at {start:g} s decodes to {num_frames} frames", stage="verify", stderr_lines=said
-        )
+    if finished.stderr_lines or num_frames != clip.num_frames:
+        reason = f"its clip at {start:g} s decodes to {num_frames} frames"
+        raise BadVideo(source, reason, stage="verify", stderr_lines=finished.stderr_lines)

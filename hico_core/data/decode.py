@@ -21,6 +21,8 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from hico_core.corpus.ffmpeg import INPUT_OPTIONS
+from hico_core.corpus.picture import PLAIN_TURNS, margins_of, rgb, turn_of, without_margins
 from hico_core.corpus.probe import is_seekable, open_video, read_packets
 from hico_core.errors import BadVideo, UsageError, short_reason
 
@@ -60,18 +62,6 @@ class _Request(NamedTuple):
 Decoder = Callable[[_Request], list[np.ndarray]]
 
 
-def scaled_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
-    """(height, width) with the shorter one equal to `short_side` and the other in proportion."""
-    if height <= width:
-        return short_side, round(width * short_side / height)
-    return round(height * short_side / width), short_side
-
-
-def upright(picture: np.ndarray, rotation: int) -> np.ndarray:
-    """Turn a picture as its container asks (`rotation` degrees counter-clockwise, in right angles)."""
-    return np.ascontiguousarray(np.rot90(picture, rotation // 90))
-
-
 def decode_frames(
     path: Path | str,
     indices: Sequence[int],
@@ -83,7 +73,7 @@ def decode_frames(
     """Decode the frames with the given numbers; they may repeat and come in any order.
 
     Args:
-        path: a local video file; its first video stream is read, its rotation applied.
+        path: a local video file; its first video stream is read, and shown as `ffmpeg -i` shows it.
         indices: frame numbers in presentation order, from 0.
         decoder: "pyav", "decord" or "torchcodec" (if installed), or "auto", which is PyAV: exact on every file, and
             the fastest, since it passes over frames that nobody asked for.
@@ -126,16 +116,8 @@ def require_decoder(decoder: DecoderName) -> None:
         raise UsageError(f"data.decoder={decoder}: it does not load ({short_reason(error)}); use pyav") from error
 
 
-def rgb(frame: VideoFrame, short_side: int | None) -> np.ndarray:
-    """A frame as it is shown, scaled on the way from YUV if it is to be."""
-    if short_side is not None:
-        height, width = scaled_size(frame.height, frame.width, short_side=short_side)
-        frame = frame.reformat(width, height, format="rgb24", interpolation="BICUBIC", threads=1)
-    return upright(frame.to_ndarray(format="rgb24", threads=1), frame.rotation)
-
-
 def _scaled(picture: np.ndarray, short_side: int | None) -> np.ndarray:
-    """A picture that another decoder gave, scaled as `_rgb` does."""
+    """A picture that another decoder gave, scaled as `rgb` does."""
     if short_side is None:
         return picture
     return rgb(VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"), short_side)
@@ -151,7 +133,7 @@ _SEEK_OVER = 64
 
 
 def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float | None = None) -> Iterator[VideoFrame]:
-    """Decode frames one after the other; only one is in memory at a time.
+    """Decode frames one after the other, without the margins that their container hides; one is in memory at a time.
 
     Frames that nobody asked for are decoded only where others refer to them.
 
@@ -168,6 +150,7 @@ def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float |
     with open_video(path) as (container, stream):
         # A process a core reads videos; threads inside a decoder cost more CPU than they save.
         stream.thread_type = "NONE"
+        margins = margins_of(container, stream)
         try:
             if is_seekable(container, stream):
                 search = _search_by_rate(container, stream, constant_fps) or _search_by_packets(
@@ -177,7 +160,7 @@ def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float |
                     before = given
                     for frame in _frames_after_seek(run, search, container, stream):
                         given += 1
-                        yield frame
+                        yield without_margins(frame, margins)
                     if given < before + len(run):
                         logger.warning("%s: seeking gives no sound frame; decoding from the start", path)
                         container.seek(0)
@@ -185,7 +168,7 @@ def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float |
             if given < len(numbers):
                 for frame in _frames_from_start(numbers[given:], container, stream):
                     given += 1
-                    yield frame
+                    yield without_margins(frame, margins)
         except av.FFmpegError as error:
             raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
     if given < len(numbers):
@@ -313,17 +296,32 @@ def _obstacle(decoder: Literal["decord", "torchcodec"], path: Path) -> str | Non
         codec, pixels = stream.codec_context.name, stream.codec_context.pix_fmt
         if "avi" in container.format.name.split(","):
             return "AVI files, which have no times to sort frames by"
+        if container.format.name == "mpegts":
+            return "MPEG-TS files, whose colours may change in the middle"
         if pixels not in _EXACT_ON[decoder].get(codec, set()):
             return f"{codec} with {pixels}"
         if len(container.streams.video) > 1:
             return "several video streams"
+        if margins_of(container, stream):
+            return "pictures of which the container hides a part"
         if codec == "h264" and is_seekable(container, stream):
             keyframes = (bytes(packet) for packet in container.demux(stream) if packet.is_keyframe and packet.size)
             if not all(_IDR_SLICE in _units_of(packet) for packet in keyframes):
                 return "keyframes that refer to frames before them"
             container.seek(0)
         first = next(container.decode(stream), None)
+        if first is not None and turn_of(first) not in PLAIN_TURNS:
+            return "mirrored pictures"
+        if first is not None and (first.width, first.height) != _size_aligned(path):
+            return "pictures that the encoder cut off at the left"
         return "interlaced pictures" if first is not None and first.interlaced_frame else None
+
+
+def _size_aligned(path: Path) -> tuple[int, int]:
+    """(width, height) of the first frame where a decoder may leave in what is cut off; see `open_video`."""
+    with av.open(str(path), options=INPUT_OPTIONS) as container:
+        first = next(container.decode(video=0))
+        return first.width, first.height
 
 
 def _units_of(packet: bytes) -> set[int]:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.picture import rgb
 from hico_core.data.augment import central_crops, cut, scale
-from hico_core.data.decode import rgb
 from hico_core.data.reading import read_clip
 from hico_core.data.videos import IndexedVideos
 

@@ -42,6 +42,7 @@ COMMANDS = {
     "doctor": "--loader",
     "config": "validate",
     "features": "check",
+    "remove": "--dry-run",
 }
 
 

@@ -138,8 +138,10 @@ class BreakingFfmpeg(Ffmpeg):
         super().__init__(find_ffmpeg())
         self._stopping = stopping
 
-    def run(self, arguments: list[str], *, cwd: Path, deadline: float | None = None) -> Finished:
-        finished = super().run(arguments, cwd=cwd, deadline=deadline)
+    def run(
+        self, arguments: list[str], *, cwd: Path, deadline: float | None = None, output: Path | None = None
+    ) -> Finished:
+        finished = super().run(arguments, cwd=cwd, deadline=deadline, output=output)
         written = cwd / "whole.txt"
         if not written.exists():
             return finished
@@ -207,8 +209,10 @@ class SpoilingFfmpeg(Ffmpeg):
 
     spoiled = False
 
-    def run(self, arguments: list[str], *, cwd: Path, deadline: float | None = None) -> Finished:
-        finished = super().run(arguments, cwd=cwd, deadline=deadline)
+    def run(
+        self, arguments: list[str], *, cwd: Path, deadline: float | None = None, output: Path | None = None
+    ) -> Finished:
+        finished = super().run(arguments, cwd=cwd, deadline=deadline, output=output)
         clip = cwd / "00000.mp4"
         if clip.exists() and not self.spoiled:
             data = bytearray(clip.read_bytes())
@@ -257,6 +261,7 @@ def test_a_clip_has_the_shape_of_its_source(width: int, height: int, good: bool,
             [tmp_path / "clip.mp4"],
             frame_seconds=seconds,
             info=info,
+            sound=None,
             options=SMALL,
         )
 

@@ -12,9 +12,10 @@ import torch
 from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy
 
 from hico_core.corpus.encode import encoder_arguments
+from hico_core.corpus.picture import scaled_size
 from hico_core.corpus.probe import frame_rate, frame_times, probe
 from hico_core.corpus.records import PROFILES, SplitOptions
-from hico_core.data.decode import DecoderName, decode_frames, frames_at, require_decoder, scaled_size
+from hico_core.data.decode import DecoderName, decode_frames, frames_at, require_decoder
 from hico_core.errors import BadVideo, UsageError
 
 DECODERS: list[DecoderName] = ["pyav", "decord", "torchcodec"]
