@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from hico_core.corpus.addresses import Location, absolute, locate, name_from
+from hico_core.corpus.addresses import Location, absolute, locate, name_from, place_named
 from hico_core.corpus.files import json_line, lock, read_json_lines, write_text
 from hico_core.corpus.ids import Source
 from hico_core.corpus.records import Failure
@@ -118,7 +118,8 @@ def forget_mended(root: Location, given: Iterable[str], sources: Iterable[Source
 
     """
     bad = {str(source.path) for source in sources if source.obstacle}
-    names = [line.source for line in read_failures(root) if line.command == command and line.source not in bad]
+    lines = [place_named(root, line.source) for line in read_failures(root) if line.command == command]
+    names = [name for name in lines if name not in bad]
     list_of = {name: match[1] for name in names if (match := _LINE_OF_LIST.fullmatch(name))}
     if list_of:
         paths = [(one, str(absolute(locate(one)))) for one in given]

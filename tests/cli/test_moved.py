@@ -159,3 +159,16 @@ def test_videos_that_were_moved_are_named_by_their_new_place(tmp_path: Path) -> 
     export_encoder(tmp_path / "encoder.safetensors", S3DGTiny())
     words = ("--checkpoint", tmp_path / "encoder.safetensors", "--from", "sources", *QUICK)
     assert hico("extract-features", *words, root=root).returncode == 0
+
+
+def test_a_line_of_a_list_inside_the_workspace_is_forgotten_once_it_is_mended(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    numbered_video(root / "lists/a.mp4", seconds=3)
+    (root / "lists/all.txt").write_text("a.mp4\ngs://there/b.mp4\n")
+    words = ("split", root / "lists/all.txt")
+    assert hico(*words, root=root).returncode == 3
+    (line,) = (root / "failures.jsonl").read_text().splitlines()
+    assert json.loads(line)["source"] == "lists/all.txt, line 2"
+    (root / "lists/all.txt").write_text("a.mp4\n")
+    assert hico(*words, root=root).returncode == 0
+    assert (root / "failures.jsonl").read_text() == ""
