@@ -4,6 +4,7 @@ import struct
 import subprocess
 from pathlib import Path
 
+import av
 import numpy as np
 
 from hico_core.corpus.ffmpeg import Ffmpeg, find_ffmpeg
@@ -11,6 +12,14 @@ from hico_core.corpus.ffmpeg import Ffmpeg, find_ffmpeg
 
 def run_ffmpeg(*arguments: str | Path) -> None:
     subprocess.run([find_ffmpeg(), "-nostdin", "-v", "error", "-y", *arguments], check=True)
+
+
+def frames_of_ffmpeg(video: Path, folder: Path) -> np.ndarray:
+    """All frames of a video as ffmpeg shows them: (N, H, W, 3)."""
+    raw = folder / "shown.nut"
+    run_ffmpeg("-i", video, "-map", "0:V:0", "-fps_mode", "passthrough", "-c:v", "rawvideo", "-pix_fmt", "rgb24", raw)
+    with av.open(str(raw)) as container:
+        return np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
 
 
 def turned_copy(source: Path, target: Path, *, degrees: int) -> None:

@@ -12,7 +12,7 @@ from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.ids import ClipName, parse_clip_name
 from hico_core.corpus.intake import Candidate, Made, Rules, take_in, told
 from hico_core.corpus.lists import clips_source
-from hico_core.corpus.probe import VideoInfo, frame_rate, largest_keyframe_interval, probe
+from hico_core.corpus.probe import VideoInfo, frame_rate, largest_keyframe_interval, probe, shown_size_of
 from hico_core.corpus.records import AdoptedOptions, ClipRecord, Subset, read_record, sha256_of
 from hico_core.corpus.workspace import scratch_folder
 from hico_core.errors import BadVideo, HicoError, UsageError
@@ -145,7 +145,8 @@ def _look_at(path: Location, cache: LocalCache) -> tuple[VideoInfo, str]:
     """
     try:
         with cache.local(path) as local:
-            info, sha256 = probe(local), sha256_of(local)
+            width, height = shown_size_of(local)
+            info, sha256 = probe(local)._replace(width=width, height=height), sha256_of(local)
     except FileNotFoundError:
         raise BadVideo(str(path), f"its clip {path.name} is missing") from None
     except BadVideo as bad:

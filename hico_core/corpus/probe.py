@@ -15,7 +15,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from hico_core.corpus.ffmpeg import INPUT_OPTIONS
-from hico_core.corpus.picture import margins_of, require_one_size, size_without
+from hico_core.corpus.picture import margins_of, require_one_size, shown_size, size_without, without_margins
 from hico_core.errors import BadVideo, short_reason
 
 # How far a frame may lie from its place on a constant grid, in frame periods. Two frames of a video then lie less
@@ -223,6 +223,23 @@ def times_of_opened(container: InputContainer, stream: VideoStream, *, path: Pat
                 "`hico split` makes clips of it",
             )
     return seconds
+
+
+def shown_size_of(path: Path | str) -> tuple[int, int]:
+    """(width, height) in which a file's first frame is shown, from decoding that one.
+
+    Raises:
+        BadVideo: it cannot be decoded.
+
+    """
+    with open_video(path) as (container, stream):
+        try:
+            first = next(container.decode(stream), None)
+        except av.FFmpegError as error:
+            raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
+        if first is None:
+            raise BadVideo(path, "has no frame that decodes")
+        return shown_size(without_margins(first, margins_of(container, stream)))
 
 
 def header_facts(path: Path | str) -> HeaderFacts:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from made_videos import numbered_video
+from made_videos import numbered_video, turned_copy
 
 from hico_core.corpus.adopt import Gap, adopt_clips, find_gaps
 from hico_core.corpus.cache import LocalCache
@@ -72,6 +72,16 @@ def test_clips_of_another_tool(tmp_path: Path) -> None:
     outcomes = {name: event.outcome for name, event in events.items()}
     assert outcomes == {"--0edUL8zmA": "unchanged", "with_gap": "done", "overlapping": "failed", "broken": "failed"}
     assert events["with_gap"].note == ""
+
+
+def test_a_clip_has_the_size_in_which_it_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    numbered_video(tmp_path / "flat.mp4", seconds=1)
+    turned_copy(tmp_path / "flat.mp4", tmp_path / "train" / clip_name("a", start_ms=0, end_ms=1000), degrees=90)
+    adopt(tmp_path)
+    build_index(tmp_path)
+    (row,) = read_index(tmp_path).itertuples()
+    assert (row.width, row.height) == (120, 160)
 
 
 def test_nothing_to_adopt(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from made_videos import run_ffmpeg, with_clean_aperture
+from made_videos import frames_of_ffmpeg, run_ffmpeg, with_clean_aperture
 from PIL import Image
 
 from hico_core.corpus.cache import LocalCache
@@ -173,15 +173,7 @@ def video(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def shown(video: Path) -> np.ndarray:
-    return frames_of_ffmpeg(video)
-
-
-def frames_of_ffmpeg(video: Path) -> np.ndarray:
-    """All frames as ffmpeg shows them, (N, H, W, 3)."""
-    raw = video.with_name("shown.nut")
-    run_ffmpeg("-i", video, "-fps_mode", "passthrough", "-c:v", "rawvideo", "-pix_fmt", "rgb24", raw)
-    with av.open(str(raw)) as container:
-        return np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
+    return frames_of_ffmpeg(video, video.parent)
 
 
 def test_decoded(video: Path, shown: np.ndarray) -> None:
@@ -292,7 +284,7 @@ def test_an_older_ffmpeg_shows_the_same_part_or_none(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     video = FILES["clean aperture to one side"](tmp_path / "a")
     clip = decode_frames(split_by_old(video, tmp_path / "clips"), [2]).numpy()[0]
-    assert np.abs(clip.astype(float) - frames_of_ffmpeg(video)[2]).mean() < 2.5
+    assert np.abs(clip.astype(float) - frames_of_ffmpeg(video, tmp_path)[2]).mean() < 2.5
     (tmp_path / "b").mkdir()
     video = FILES["clean aperture, turned and mirrored"](tmp_path / "b")
     with pytest.raises(BadVideo, match=r"is shown cut and turned, .* use ffmpeg 7\.1 or later"):
