@@ -220,7 +220,7 @@ def times_of_opened(container: InputContainer, stream: VideoStream, *, path: Pat
             raise BadVideo(
                 path,
                 f"its clock goes back from {earlier:.3f} s to {later:.3f} s at frame {number} (joined recordings?); "
-                "`hico split` makes clips of it",
+                "try `hico split`, or encode it anew",
             )
     return seconds
 
