@@ -252,6 +252,6 @@ def encode(
     seconds = seconds_from_first(ticks, time_base)
     for earlier, later in pairwise(seconds):
         if later <= earlier:
-            reason = f"its frames' times do not ascend: one at {earlier:.3f} s is followed by one at {later:.3f} s; encode it anew"
-            raise BadVideo(source, reason, stage="decode", stderr_lines=stderr_lines)
+            reason = f"its frames' times do not ascend: one at {earlier:.3f} s is followed by one at {later:.3f} s"
+            raise BadVideo(source, f"{reason}; encode it anew", stage="decode", stderr_lines=stderr_lines)
     return Encoded(ticks, seconds, new_beginnings, stderr_lines)

@@ -21,7 +21,7 @@ from hico_core.corpus.index import build_index, read_index, read_index_table
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos
 from hico_core.data.batches import SLOTS, Batch, BatchReader
-from hico_core.data.dataset import ClipDataset, ClipRequest
+from hico_core.data.dataset import ClipDataset, ClipRequest, Sample, with_substitutes
 from hico_core.data.decode import decode_frames
 from hico_core.data.loader import (
     PlannedStep,
@@ -358,3 +358,19 @@ def test_workers_start_after_this_process_has_decoded(videos: IndexedVideos) -> 
     _, alone = next(read_batches(make_dataset(videos), steps, workers=0, pin_memory=False))
     _, by_worker = next(read_batches(make_dataset(videos), steps, workers=2, pin_memory=False))
     assert alone.video_ids == by_worker.video_ids
+
+
+@pytest.mark.parametrize("error", [IndexError("list index out of range"), ZeroDivisionError(), RuntimeError("a\nb")])
+def test_an_error_inside_the_reading_of_one_video_is_that_videos(videos: IndexedVideos, error: Exception) -> None:
+    """Whatever a decoder or a calculation stumbles over, another video stands in, and the reason is one line."""
+
+    def make(video: int, rng: random.Random) -> Sample:
+        if video == 1:
+            raise error
+        return Sample([], [], videos.video_id(video), [], [])
+
+    sample = with_substitutes(ClipRequest(1, 7, None), videos, make)
+    assert sample.video_id != videos.video_id(1)
+    (bad, *_) = sample.unusable
+    assert bad.video_id == videos.video_id(1)
+    assert f"cannot be read ({type(error).__name__}" in bad.reason and "\n" not in bad.reason
