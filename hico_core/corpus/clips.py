@@ -14,6 +14,9 @@ from math import floor
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import av
+from av import VideoFrame
+
 from hico_core.corpus.damage import damaged_seconds, good_clips
 from hico_core.corpus.encode import Encoded, encode, rate_of
 from hico_core.corpus.ffmpeg import Ffmpeg, ffmpeg_lacks
@@ -24,6 +27,7 @@ from hico_core.corpus.picture import (
     colour_filter,
     crop_filter,
     margins_of,
+    require_known_turn,
     require_one_size,
     turn_of,
 )
@@ -125,7 +129,10 @@ def _encode_by_true_plan(
 ) -> tuple[list[PlannedClip], Encoded]:
     """Encode by what the packets say, and once more where decoding shows that they are not the frames."""
     expected_seconds, time_base = _expected_times(info, options)
-    crop = _own_crop(source, program)
+    first = _first_frame(source)
+    if first is not None:
+        require_known_turn(first, path=source)
+    crop = _own_crop(source, first, program)
 
     def encode_by(
         seconds: list[float], first_tick: int | None, *, colour: str | None = None
@@ -181,7 +188,16 @@ def _colour_to_keep(source: Path, encoded: Encoded, options: SplitOptions) -> st
     return colour
 
 
-def _own_crop(source: Path, program: Ffmpeg) -> str | None:
+def _first_frame(source: Path) -> VideoFrame | None:
+    """The first frame that decodes; None where none does, of which ffmpeg says more."""
+    with open_video(source) as (container, stream):
+        try:
+            return next(container.decode(stream), None)
+        except av.FFmpegError:
+            return None
+
+
+def _own_crop(source: Path, first: VideoFrame | None, program: Ffmpeg) -> str | None:
     """The filter that an older ffmpeg needs to show what a newer one shows by itself.
 
     Raises:
@@ -192,7 +208,6 @@ def _own_crop(source: Path, program: Ffmpeg) -> str | None:
         return None
     with open_video(source) as (container, stream):
         margins = margins_of(container, stream)
-        first = next(container.decode(stream), None)
     turn = turn_of(first) if first else []
     if ffmpeg_lacks(program.version, MIRRORS_SINCE) and turn not in PLAIN_TURNS:
         raise BadVideo(source, f"is shown mirrored, which {program.program} is too old for; use ffmpeg 5.1 or later")

@@ -94,6 +94,9 @@ def turn_filters(matrix: Sequence[int]) -> list[str]:
     Args:
         matrix: a b u, c d v, x y w: a pixel at (p, q) is shown at (ap + cq, bp + dq).
 
+    Raises:
+        ValueError: it asks for another angle than a right one.
+
     """
     a, b, _, c, d = matrix[:5]
     across, down = hypot(a, c), hypot(b, d)
@@ -106,8 +109,8 @@ def turn_filters(matrix: Sequence[int]) -> list[str]:
         return ["transpose=" + ("clock_flip" if c < 0 else "cclock")]
     if angle == 180:
         return [*(["hflip"] if a < 0 else []), *(["vflip"] if d < 0 else [])]
-    if angle > 1:
-        return [f"rotate={angle}*PI/180"]
+    if angle not in {0, 1}:
+        raise ValueError(f"asks to be turned by {angle} degrees; hico turns by right angles only, so encode it anew")
     return ["vflip"] if angle == 0 and d < 0 else []
 
 
@@ -122,6 +125,19 @@ def turn_of(frame: VideoFrame) -> list[str]:
     matrix = side_data.get("DISPLAYMATRIX")
     # The stubs know no more of it than that it is there.
     return [] if matrix is None else turn_filters(np.frombuffer(matrix, np.int32).tolist())  # type: ignore[call-overload]
+
+
+def require_known_turn(frame: VideoFrame, *, path: Path | str) -> None:
+    """Check, on the first frame, that a video is shown in a way that hico knows.
+
+    Raises:
+        BadVideo: it asks for another angle than a right one.
+
+    """
+    try:
+        turn_of(frame)
+    except ValueError as error:
+        raise BadVideo(path, str(error)) from error
 
 
 def colour_filter(frame: VideoFrame) -> str:
@@ -165,6 +181,8 @@ def require_one_size(frames: Iterable[VideoFrame], *, path: Path | str) -> Itera
     """
     first: tuple[tuple[int, int], float] | None = None
     for frame in frames:
+        if first is None:
+            require_known_turn(frame, path=path)
         size, seconds = shown_size(frame), frame.time or 0.0
         first = first or (size, seconds)
         if size != first[0]:

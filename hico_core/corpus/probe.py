@@ -15,7 +15,14 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from hico_core.corpus.ffmpeg import INPUT_OPTIONS
-from hico_core.corpus.picture import margins_of, require_one_size, shown_size, size_without, without_margins
+from hico_core.corpus.picture import (
+    margins_of,
+    require_known_turn,
+    require_one_size,
+    shown_size,
+    size_without,
+    without_margins,
+)
 from hico_core.errors import BadVideo, short_reason
 
 # How far a frame may lie from its place on a constant grid, in frame periods. Two frames of a video then lie less
@@ -239,6 +246,7 @@ def shown_size_of(path: Path | str) -> tuple[int, int]:
             raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
         if first is None:
             raise BadVideo(path, "has no frame that decodes")
+        require_known_turn(first, path=path)
         return shown_size(without_margins(first, margins_of(container, stream)))
 
 

@@ -16,7 +16,7 @@ from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.ids import Source
 from hico_core.corpus.intake import Candidate, Made, Rules, take_in, told
-from hico_core.corpus.picture import margins_of, shown_size, without_margins
+from hico_core.corpus.picture import margins_of, require_known_turn, shown_size, without_margins
 from hico_core.corpus.plan import plan_clips
 from hico_core.corpus.probe import (
     VideoInfo,
@@ -137,5 +137,6 @@ def _look_at(path: Path) -> _Shown:
             seconds = times_of_opened(container, stream, path=path)
         except (av.FFmpegError, OSError) as error:
             raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
+        require_known_turn(first, path=path)
         width, height = shown_size(without_margins(first, margins_of(container, stream)))
     return _Shown(width, height, seconds, info)

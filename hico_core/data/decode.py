@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from hico_core.corpus.ffmpeg import INPUT_OPTIONS
-from hico_core.corpus.picture import PLAIN_TURNS, margins_of, rgb, turn_of, without_margins
+from hico_core.corpus.picture import PLAIN_TURNS, margins_of, require_known_turn, rgb, turn_of, without_margins
 from hico_core.corpus.probe import is_seekable, open_video, read_packets
 from hico_core.errors import BadVideo, UsageError, short_reason
 
@@ -159,6 +159,8 @@ def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float |
                 for run in _runs(numbers):
                     before = given
                     for frame in _frames_after_seek(run, search, container, stream):
+                        if not given:
+                            require_known_turn(frame, path=path)
                         given += 1
                         yield without_margins(frame, margins)
                     if given < before + len(run):
@@ -167,6 +169,8 @@ def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float |
                         break
             if given < len(numbers):
                 for frame in _frames_from_start(numbers[given:], container, stream):
+                    if not given:
+                        require_known_turn(frame, path=path)
                     given += 1
                     yield without_margins(frame, margins)
         except av.FFmpegError as error:
@@ -310,6 +314,8 @@ def _obstacle(decoder: Literal["decord", "torchcodec"], path: Path) -> str | Non
                 return "keyframes that refer to frames before them"
             container.seek(0)
         first = next(container.decode(stream), None)
+        if first is not None:
+            require_known_turn(first, path=path)
         if first is not None and turn_of(first) not in PLAIN_TURNS:
             return "mirrored pictures"
         if first is not None and (first.width, first.height) != _size_aligned(path):

@@ -1,11 +1,13 @@
 """A file has the same pixels, those of `ffmpeg -i FILE`, whichever way it comes in."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from commands import hico
 from made_videos import frames_of_ffmpeg, run_ffmpeg, with_clean_aperture
 from PIL import Image
 
@@ -139,7 +141,6 @@ FILES: dict[str, Callable[[Path], Path]] = {
         for flip in ((), ("-display_hflip",))
     },
     "upside down": turned("-display_vflip"),
-    "turned by 10": turned("-display_rotation", "10"),
     "4:2:2, turned": turned("-display_rotation", "90", pixels="yuv422p"),
     "10 bits, mirrored": turned("-display_hflip", pixels="yuv420p10le"),
     "clean aperture": cropped("mp4", width=152, height=112, right=0, down=0),
@@ -232,6 +233,17 @@ def test_split(video: Path, shown: np.ndarray, tmp_path: Path) -> None:
     assert clips.shape == (len(shown), height, width, 3)
     difference = np.abs(clips.astype(float) - shown[:, :height, :width]).mean(axis=(1, 2, 3))
     assert difference.max() < 2.5
+
+
+def test_another_angle_is_refused_by_name_in_every_way_in(tmp_path: Path) -> None:
+    path = turned("-display_rotation", "10")(tmp_path)
+    reason = r"asks to be turned by (10|350) degrees; hico turns by right angles only"
+    with pytest.raises(BadVideo, match=reason):
+        decode_frames(path, [0])
+    for way in ("split", "index"):
+        command: list[str | Path] = ["split", path] if way == "split" else ["index", "--untrimmed", path]
+        done = hico(*command, "--root", tmp_path / way)
+        assert done.returncode in {1, 3} and re.search(reason, done.stderr)
 
 
 def test_a_size_that_changes_is_refused_by_name_and_time(tmp_path: Path) -> None:
