@@ -219,6 +219,9 @@ def times_of_opened(container: InputContainer, stream: VideoStream, *, path: Pat
         raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
     if not ticks or stream.time_base is None:
         raise BadVideo(path, "has no frame that decodes")
+    if "avi" in container.format.name.split(","):
+        # It says when frames are decoded, not when they are shown; they come in the order in which they are shown.
+        ticks.sort()
     seconds = seconds_from_first(ticks, stream.time_base)
     if len(seconds) > 1 and not any(seconds):
         raise BadVideo(path, "has all its frames at one time")

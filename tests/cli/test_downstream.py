@@ -82,7 +82,7 @@ def test_a_video_that_fails_is_named_once(root: Path) -> None:
     done = extract(root, bad, "--name", "failed")
     assert done.returncode == 3 and done.stderr.splitlines()[0].count(str(bad)) == 1, done.stderr
     lines = [json.loads(line) for line in (root / "failures.jsonl").read_text().splitlines()]
-    (line,) = (line for line in lines if line["source"] == str(bad))
+    (line,) = (line for line in lines if line["source"] == bad.name)
     assert line["error"].startswith("cannot be opened as a video (")
 
 

@@ -109,6 +109,16 @@ VIDEOS: dict[str, tuple[str, float, str, tuple[str, ...]]] = {
         "mkv": ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "10", "-bf", "2"),
         "webm": ("-c:v", "libvpx", "-crf", "4", "-b:v", "4M", "-deadline", "realtime", "-cpu-used", "8"),
         "ts": ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "10", "-bf", "2"),
+        "avi": (
+            "-c:v",
+            "libx264",
+            "-preset",
+            "ultrafast",
+            "-crf",
+            "10",
+            "-bf",
+            "2",
+        ),  # has only times of decoding
     }.items()
     for name, fps, seconds, keep in [
         ("lapse", "1/10", 60.0, "1"),
@@ -123,6 +133,7 @@ VIDEOS: dict[str, tuple[str, float, str, tuple[str, ...]]] = {
         ("hole", "30", 12.0, "not(between(t,3,7.7))"),
         ("dropped", "25", 9.0, "gt(random(3),0.3)"),
     ]
+    if container != "avi" or name in {"film", "thirty"}
 }
 
 
@@ -196,6 +207,8 @@ def test_they_are_the_frames_that_decoding_shows(folder: Path, name: str) -> Non
     with av.open(str(ways.path)) as container:
         frames = list(container.decode(video=0))
         ticks = [frame.pts or 0 for frame in frames]
+        if name.endswith("avi"):
+            ticks.sort()
         base = frames[0].time_base or Fraction(0)
         seconds = [float((tick - ticks[0]) * base) for tick in ticks]
     piece = ways.pieces["directly"][0]

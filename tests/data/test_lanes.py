@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -173,7 +174,8 @@ def test_a_change_of_size_is_a_bad_video(tmp_path: Path) -> None:
     (tmp_path / "both.ts").write_bytes((tmp_path / "small.ts").read_bytes() + (tmp_path / "large.ts").read_bytes())
     with pytest.raises(BadVideo, match=r"both\.ts: changes the size of its pictures in the middle"):
         read(WholeVideo(tmp_path / "both.ts", []), Grid(15.0, 48, 16))
-    count = len(frame_times(tmp_path / "both.ts"))
+    with av.open(str(tmp_path / "both.ts")) as container:
+        count = sum(1 for _ in container.decode(video=0))
     with pytest.raises(BadVideo, match="changes the size of its pictures in the middle"):
         decode_frames(tmp_path / "both.ts", [0, count - 1])
 
