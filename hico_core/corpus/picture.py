@@ -7,14 +7,14 @@ each frame's own. Pixels are never stretched to be square.
 """
 
 import re
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from math import atan2, degrees, hypot
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import av
-import numpy as np
 from av import VideoFrame
 from av.container import InputContainer
 from av.filter import Graph
@@ -23,6 +23,9 @@ from av.video.format import VideoFormat
 from av.video.stream import VideoStream
 
 from hico_core.errors import BadVideo
+
+if TYPE_CHECKING:
+    import numpy as np  # slow to load, which `hico split` need not wait for
 
 # What swscale converts to RGB in one step where both sides are even, with the very pixels of ffmpeg's `scale` filter.
 # Of others, that filter minds where the samples of colour lie, and swscale by itself does not.
@@ -124,7 +127,7 @@ def turn_of(frame: VideoFrame) -> list[str]:
         side_data = filtered(frame, [f"sidedata=mode=delete:type={kind}" for kind in nameless]).side_data
     matrix = side_data.get("DISPLAYMATRIX")
     # The stubs know no more of it than that it is there.
-    return [] if matrix is None else turn_filters(np.frombuffer(matrix, np.int32).tolist())  # type: ignore[call-overload]
+    return [] if matrix is None else turn_filters(struct.unpack("9i", matrix))  # type: ignore[arg-type]
 
 
 def require_known_turn(frame: VideoFrame, *, path: Path | str) -> None:
@@ -202,7 +205,7 @@ def scaled_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
     return round(height * short_side / width), short_side
 
 
-def rgb(frame: VideoFrame, short_side: int | None) -> np.ndarray:
+def rgb(frame: VideoFrame, short_side: int | None) -> "np.ndarray":
     """A frame without margins as it is shown: (H, W, 3) uint8, scaled on the way from YUV if it is to be."""
     turn = turn_of(frame)
     if short_side is None:
