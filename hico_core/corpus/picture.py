@@ -112,9 +112,9 @@ def turn_filters(matrix: Sequence[int]) -> list[str]:
         return ["transpose=" + ("clock_flip" if c < 0 else "cclock")]
     if angle == 180:
         return [*(["hflip"] if a < 0 else []), *(["vflip"] if d < 0 else [])]
-    if angle not in {0, 1}:
+    if angle not in {359, 0, 1}:
         raise ValueError(f"asks to be turned by {angle} degrees; hico turns by right angles only, so encode it anew")
-    return ["vflip"] if angle == 0 and d < 0 else []
+    return ["vflip"] if d < 0 else []
 
 
 def turn_of(frame: VideoFrame) -> list[str]:
@@ -212,7 +212,7 @@ def rgb(frame: VideoFrame, short_side: int | None) -> "np.ndarray":
         # In one graph, so that the conversion lies where ffmpeg would put it.
         if turn or frame.format.name not in _SAME_BY_ITSELF or frame.width % 2 or frame.height % 2:
             frame = filtered(frame, [*turn, "format=pix_fmts=rgb24"])
-        return frame.reformat(format="rgb24", interpolation="BICUBIC", threads=1).to_ndarray()
+        return frame.to_ndarray(format="rgb24", interpolation="BICUBIC", threads=1)
     height, width = scaled_size(frame.height, frame.width, short_side=short_side)
     small = frame.reformat(width, height, format="rgb24", interpolation="BICUBIC", threads=1)
     return filtered(small, turn).to_ndarray()

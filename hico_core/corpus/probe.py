@@ -124,6 +124,29 @@ def is_seekable(container: InputContainer, stream: VideoStream) -> bool:
     return any((kind, stream.codec_context.name) in _SEEKABLE for kind in container.format.name.split(","))
 
 
+def units_of(packet: bytes) -> Iterator[memoryview]:
+    """The H.264 or HEVC units in a packet of an mp4 file, where each unit follows its length in 4 bytes."""
+    whole, position = memoryview(packet), 0
+    while position + 4 < len(whole):
+        end = position + 4 + int.from_bytes(whole[position : position + 4], "big")
+        if end > position + 4:
+            yield whole[position + 4 : end]
+        position = end
+
+
+def has_new_descriptions(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether keyframes of a seekable video describe their pictures differently, as where two sizes were joined.
+
+    A description is a sequence parameter set, which tells the size of pictures (ITU-T H.264, 7.3.2.1; H.265, 7.3.2.2).
+    """
+
+    def is_description(unit: memoryview) -> bool:
+        return unit[0] & 31 == 7 if stream.codec_context.name == "h264" else unit[0] >> 1 & 63 == 33
+
+    keyframes = (bytes(packet) for packet in container.demux(stream) if packet.is_keyframe and packet.size)
+    return len({tuple(bytes(u) for u in units_of(packet) if is_description(u)) for packet in keyframes}) > 1
+
+
 def packets_in_order(container: InputContainer, stream: VideoStream, *, path: Path | str) -> list[Packet]:
     """All packets of an open video in decoding order, decoding none.
 

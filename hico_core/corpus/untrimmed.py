@@ -16,11 +16,13 @@ from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.ids import Source
 from hico_core.corpus.intake import Candidate, Made, Rules, take_in, told
-from hico_core.corpus.picture import margins_of, require_known_turn, shown_size, without_margins
+from hico_core.corpus.picture import margins_of, require_known_turn, require_one_size, shown_size, without_margins
 from hico_core.corpus.plan import plan_clips
 from hico_core.corpus.probe import (
     VideoInfo,
     frame_rate,
+    has_new_descriptions,
+    is_seekable,
     largest_keyframe_interval,
     open_video,
     read_packets,
@@ -120,7 +122,9 @@ def _make(candidate: Candidate, folder: Path, *, cache: LocalCache) -> Made:
 
 
 def _look_at(path: Path) -> _Shown:
-    """Size and frame times as decoding gives them. Only files whose packets may not be frames are decoded whole.
+    """Size and frame times as decoding gives them.
+
+    Only files whose packets may not be frames, or whose pictures may change their size, are decoded whole.
 
     Raises:
         BadVideo: the video cannot be used.
@@ -135,6 +139,11 @@ def _look_at(path: Path) -> _Shown:
                 raise BadVideo(path, "has no frame that decodes")
             container.seek(0)
             seconds = times_of_opened(container, stream, path=path)
+            container.seek(0)
+            if is_seekable(container, stream) and has_new_descriptions(container, stream):
+                container.seek(0)
+                for _ in require_one_size(container.decode(stream), path=path):
+                    pass
         except (av.FFmpegError, OSError) as error:
             raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
         require_known_turn(first, path=path)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from hico_core.corpus.ffmpeg import INPUT_OPTIONS
 from hico_core.corpus.picture import PLAIN_TURNS, margins_of, require_known_turn, rgb, turn_of, without_margins
-from hico_core.corpus.probe import is_seekable, open_video, read_packets
+from hico_core.corpus.probe import is_seekable, open_video, read_packets, units_of
 from hico_core.errors import BadVideo, UsageError, short_reason
 
 logger = logging.getLogger(__name__)
@@ -310,7 +310,7 @@ def _obstacle(decoder: Literal["decord", "torchcodec"], path: Path) -> str | Non
             return "pictures of which the container hides a part"
         if codec == "h264" and is_seekable(container, stream):
             keyframes = (bytes(packet) for packet in container.demux(stream) if packet.is_keyframe and packet.size)
-            if not all(_IDR_SLICE in _units_of(packet) for packet in keyframes):
+            if not all(_IDR_SLICE in {unit[0] & 31 for unit in units_of(packet)} for packet in keyframes):
                 return "keyframes that refer to frames before them"
             container.seek(0)
         first = next(container.decode(stream), None)
@@ -328,15 +328,6 @@ def _size_aligned(path: Path) -> tuple[int, int]:
     with av.open(str(path), options=INPUT_OPTIONS) as container:
         first = next(container.decode(video=0))
         return first.width, first.height
-
-
-def _units_of(packet: bytes) -> set[int]:
-    """The kinds of H.264 units in a packet of an mp4 file, where each unit follows its length in 4 bytes."""
-    kinds, position = set(), 0
-    while position + 4 < len(packet):
-        kinds.add(packet[position + 4] & 31)
-        position += 4 + int.from_bytes(packet[position : position + 4], "big")
-    return kinds
 
 
 def _decode_decord(request: _Request) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from made_videos import numbered_video, painted_number, turned_copy
+from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy
 
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.events import VideoEvent
@@ -149,3 +149,19 @@ def test_what_an_earlier_version_wrote_is_left_out_and_mended_by_the_same_comman
     add(tmp_path / "videos", tmp_path / "root")
     assert build_index(tmp_path / "root").num_failed == 0
     assert list(read_index(tmp_path / "root")["start_ms"]) == [0, 5000, 10000] * 2
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_size_that_changes_in_the_middle_is_refused_before_it_is_indexed(tmp_path: Path, codec: str) -> None:
+    """Also where packets are frames, so that the file need not be decoded to be counted."""
+    for name, size, start in (("small", "160x120", "0"), ("large", "320x180", "2"), ("again", "160x120", "2")):
+        how = ("-c:v", codec, "-preset", "ultrafast", "-bf", "0", "-output_ts_offset", start)
+        numbered_video(tmp_path / f"{name}.ts", seconds=2, size=size, output=how)
+    for name, second in (("two sizes", "large"), ("one size", "again")):
+        joined = tmp_path / "joined.ts"
+        joined.write_bytes((tmp_path / "small.ts").read_bytes() + (tmp_path / f"{second}.ts").read_bytes())
+        run_ffmpeg("-i", joined, "-c", "copy", tmp_path / f"{name}.mp4")
+    num_failed, (event,) = add(tmp_path / "two sizes.mp4", tmp_path / "root")
+    assert num_failed == 1 and "from 160x120 to 320x180 at 2.00 s" in event.note
+    num_failed, (event,) = add(tmp_path / "one size.mp4", tmp_path / "root")
+    assert num_failed == 0 and event.outcome == "done"
