@@ -1,6 +1,7 @@
 """A run's metrics are there for programs and in TensorBoard, each step once, also after resuming."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,10 @@ def test_weights_and_biases_without_a_network(tmp_path: Path, monkeypatch: pytes
     log.write(1, metrics(1, 2.5)._asdict())
     log.close()
     (written,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    # Its own process writes the file, and may do so just after `finish` returns.
+    until = time.monotonic() + 30
+    while b"effective_rank" not in written.read_bytes() and time.monotonic() < until:
+        time.sleep(0.05)
     assert b"effective_rank" in written.read_bytes()
 
 
