@@ -172,7 +172,7 @@ def extract_features(
     Writes ROOT/features/NAME/ID.npy and a line a video in manifest.jsonl. Finished videos are left alone. Exit
     code 3: some videos failed; they are listed in ROOT/failures.jsonl.
     """
-    from hico_core.corpus.cache import LocalCache
+    from hico_core.corpus.cache import local_cache
     from hico_core.corpus.failures import forget_mended
     from hico_core.corpus.workspace import Shard
     from hico_core.training.encoder import Meter
@@ -218,7 +218,7 @@ def extract_features(
         device=device,
         batch_size=_read_batch_size(batch_size),
     )
-    cache = LocalCache(cache_dir, size_bytes=read_size(cache_size))
+    cache = local_cache(cache_dir, size_bytes=read_size(cache_size))
     files = Files(prefix, suffix, "npy" if file_format == "hdf5" else file_format, dtype)
     if dry_run:
         from hico_core.transfer.rehearsal import rehearse_extraction

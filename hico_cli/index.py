@@ -64,7 +64,7 @@ def index(
     Writes ROOT/index.parquet and ROOT/training.txt (validation.txt, testing.txt for the other subsets). Exit code 3:
     some videos failed, some clips are not there any more, or --check found differences.
     """
-    from hico_core.corpus.cache import LocalCache
+    from hico_core.corpus.cache import local_cache
     from hico_core.corpus.engine import available_cores
     from hico_core.corpus.index import build_index
 
@@ -74,7 +74,7 @@ def index(
     if check:
         _check(place, as_json=json)
         return
-    cache = LocalCache(cache_dir, size_bytes=read_size(cache_size))
+    cache = local_cache(cache_dir, size_bytes=read_size(cache_size))
     intake = _Intake(place, subset, id_rule, move, workers or available_cores(), cache, json)
     num_failed = 0
     with raising_on_signals("stopped; the old index is as it was, and the same command goes on"):
@@ -136,7 +136,7 @@ def add_their_data(
         How many videos failed.
 
     """
-    from hico_core.corpus.cache import LocalCache
+    from hico_core.corpus.cache import local_cache
     from hico_core.corpus.engine import available_cores
     from hico_core.corpus.index import build_index
 
@@ -147,7 +147,7 @@ def add_their_data(
         raise typer.BadParameter("needed, since the file names no DATA.DATA_ROOT_DIR", param_hint="--data-root")
     lists = anno_dir or (theirs.anno_dir if data_root is None else None)
     data = theirs.config.data
-    cache = LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
+    cache = local_cache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
     num_failed = sum(
         _Intake(root, subset, "stem", False, available_cores(), cache, as_json).add_listed(
             str(listed.list_file), listed.data_root

@@ -53,8 +53,8 @@ def probe(
     training videos, held out by video; test videos choose nothing. Exit code 3: some videos, or lines of a list, cannot
     be used.
     """
-    from hico_core.corpus.cache import LocalCache
-    from hico_core.corpus.files import write_text
+    from hico_core.corpus.cache import local_cache
+    from hico_core.corpus.storage import write_text
     from hico_core.transfer.jobs import newest_encoder
     from hico_core.transfer.labelled import rows_from_folder, rows_from_videos
     from hico_core.transfer.manifest import require_features
@@ -67,7 +67,7 @@ def probe(
     if features is None:
         encoder = checkpoint or newest_encoder(local_part(place))
         name, made_with = encoder.stem, str(encoder)
-        cache = LocalCache(cache_dir, size_bytes=read_size(cache_size))
+        cache = local_cache(cache_dir, size_bytes=read_size(cache_size))
 
         def rows_of(videos: "Sequence[LabelledVideo]") -> "LabelledRows":
             return rows_from_videos(encoder, videos, num_views=views, device=device, cache=cache, workers=workers)

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from hico_core.corpus.addresses import Location, require_reachable
+from hico_core.corpus.addresses import Location, is_local, require_reachable
 from hico_core.corpus.encode import require_encoder
 from hico_core.corpus.ffmpeg import Ffmpeg, find_ffmpeg
 from hico_core.corpus.records import Encoder, SplitOptions
@@ -117,7 +117,7 @@ def _shared_memory() -> Finding:
 
 def _place(root: Location) -> Finding:
     """The disk or the bucket of the workspace."""
-    if not isinstance(root, Path):
+    if not is_local(root):
         try:
             require_reachable(root)
         except HicoError as error:

@@ -18,7 +18,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hico_core.corpus.files import write_text
+from hico_core.corpus.storage import write_text
 from hico_core.evidence.arms import CONTROLS, FAR_3, HICO, MEANINGS
 from hico_core.evidence.benchmark import LONG_STEPS, LOOK, STEPS, TUNING_SEED, chosen_rates, write_results
 from hico_core.evidence.cells import Cell, Corpus, scores_as_json

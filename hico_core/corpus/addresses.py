@@ -1,20 +1,111 @@
 """Where videos and the workspace lie: local folders, or buckets (s3://, oss://) through fsspec.
 
-A local place is a `pathlib.Path`, one in a bucket a `UPath` that is used in the same way, so the code that walks a
-workspace is the same for both. What differs: a file becomes visible by a rename or by one PUT (files.py), and a reader
-of a bucket goes through a local cache of bounded size (cache.py).
+A local place is a `pathlib.Path`, one in a bucket a `BucketPath` that is used in the same way, so the code that walks a
+workspace is the same for both. What a disk and a bucket do differently is in storage.py.
 """
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
 
+from hico_core.corpus.cache import LocalCache, local_cache
 from hico_core.errors import HicoError, UsageError, require_package, short_reason
 
 if TYPE_CHECKING:
     from upath import UPath
+    from upath.types import StatResultType
 
-Location: TypeAlias = "Path | UPath"
+
+@dataclass(frozen=True, slots=True)
+class BucketPath:
+    """A place in a bucket, used as a `pathlib.Path` is, and the cache that its files are read through.
+
+    Places that are made from it share its cache, so that only who makes the first one need know of it.
+    """
+
+    address: "UPath"
+    cache: LocalCache
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+    def __truediv__(self, name: str) -> "BucketPath":
+        return BucketPath(self.address / name, self.cache)
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return self.address.name
+
+    @property
+    def stem(self) -> str:
+        """The last part without its suffix."""
+        return self.address.stem
+
+    @property
+    def suffix(self) -> str:
+        """Of the last part, with its dot."""
+        return self.address.suffix
+
+    @property
+    def parent(self) -> "BucketPath":
+        """All parts but the last."""
+        return BucketPath(self.address.parent, self.cache)
+
+    @property
+    def filesystem(self) -> Any:  # noqa: ANN401 - fsspec has no types
+        """What fsspec reads the bucket with; it takes `key`."""
+        return self.address.fs
+
+    @property
+    def key(self) -> str:
+        """The address without its protocol, bucket first."""
+        return self.address.path
+
+    def exists(self) -> bool:
+        """Whether an object or a folder is there."""
+        return self.address.exists()
+
+    def is_dir(self) -> bool:
+        """Whether objects lie below it."""
+        return self.address.is_dir()
+
+    def is_file(self) -> bool:
+        """Whether an object is there."""
+        return self.address.is_file()
+
+    def iterdir(self) -> "Iterator[BucketPath]":
+        """What lies in the folder."""
+        return (BucketPath(address, self.cache) for address in self.address.iterdir())
+
+    def glob(self, pattern: str) -> "Iterator[BucketPath]":
+        """What lies in the folder and has such a name."""
+        return (BucketPath(address, self.cache) for address in self.address.glob(pattern))
+
+    def stat(self) -> "StatResultType":
+        """Size and time."""
+        return self.address.stat()
+
+    def open(self, mode: str = "r") -> "IO[Any]":
+        """The object as a file to read."""
+        return self.address.open(mode)
+
+    def read_bytes(self) -> bytes:
+        """The whole object."""
+        return self.address.read_bytes()
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """The whole object as text."""
+        return self.address.read_text(encoding=encoding)
+
+    def unlink(self, *, missing_ok: bool = False) -> None:
+        """Remove the object."""
+        self.address.unlink(missing_ok=missing_ok)
+
+
+Location: TypeAlias = Path | BucketPath
 
 # The workspace, where nobody says another.
 DEFAULT_ROOT = "hico-data"
@@ -30,14 +121,19 @@ class _Driver(NamedTuple):
 _DRIVERS = {"s3": _Driver("s3fs", "s3"), "oss": _Driver("ossfs", "oss")}
 
 
-def locate(text: "str | Location") -> Location:
-    """A place from its name: a local path, or an address in a bucket.
+def locate(text: "str | Location", cache: LocalCache | None = None) -> Location:
+    """A place from its name: a local path, or an address in a bucket; a place is given back as it is.
+
+    Args:
+        text: the name.
+        cache: through which files of a bucket are read; None: the usual one.
 
     Raises:
         UsageError: the address is of another kind, or what reads it is not installed.
 
     """
-    text = str(text)
+    if not isinstance(text, str):
+        return text
     if "://" not in text:
         return Path(text)
     protocol = text.split("://")[0]
@@ -48,7 +144,7 @@ def locate(text: "str | Location") -> Location:
     require_package(driver.module, extra=driver.extra, wanted_by=text)
     from upath import UPath  # slow to import, and most workspaces are local
 
-    return UPath(text)
+    return BucketPath(UPath(text), cache or local_cache())
 
 
 def absolute(path: Location) -> Location:
@@ -56,7 +152,7 @@ def absolute(path: Location) -> Location:
     return path.parent.resolve() / path.name if isinstance(path, Path) else path
 
 
-def locate_root(text: "str | Location") -> Location:
+def locate_root(text: "str | Location", cache: LocalCache | None = None) -> Location:
     """A workspace by its name, which is looked at before any work is done.
 
     Raises:
@@ -64,7 +160,7 @@ def locate_root(text: "str | Location") -> Location:
         HicoError: its bucket cannot be reached.
 
     """
-    root = locate(text)
+    root = locate(text, cache)
     require_reachable(root)
     if isinstance(root, Path):
         existing = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
@@ -84,15 +180,20 @@ def local_part(root: Location) -> Path:
     return root if isinstance(root, Path) else Path(DEFAULT_ROOT)
 
 
-def path_of(root: Location, path: str) -> Location:
+def path_of(root: Location, path: str, cache: LocalCache | None = None) -> Location:
     """Where the file of a row lies: below the root, or, for a video that is read in place, anywhere.
+
+    Args:
+        root: the workspace.
+        path: as it stands in the row.
+        cache: see `locate`; a file below a root in a bucket has the root's.
 
     Raises:
         HicoError: the path leads out of the root, which no path does that hico wrote.
 
     """
     if "://" in path or path.startswith("/"):
-        return locate(path)
+        return locate(path, cache)
     if not path or ".." in path.split("/"):
         raise HicoError(f"{root}: {path!r} leads out of the workspace; run `hico index --root {root}` again")
     return root / path
@@ -133,9 +234,9 @@ def workspace_of(folder: Location) -> "Location | None":
     return folder.parent.parent if folder.parent.name in {"features", "runs"} else None
 
 
-def is_remote(location: Location) -> bool:
-    """Whether a place lies in a bucket."""
-    return not isinstance(location, Path)
+def is_local(location: Location) -> TypeGuard[Path]:
+    """Whether a place lies on a disk of this machine, where files can be renamed and locked."""
+    return isinstance(location, Path)
 
 
 def is_there(location: Location) -> bool:
@@ -152,12 +253,9 @@ def require_reachable(location: Location) -> None:
     """
     if isinstance(location, Path):
         return
-    from fsspec.core import url_to_fs
-
-    filesystem, path = url_to_fs(str(location))
-    bucket = path.split("/")[0]
+    bucket = location.key.split("/")[0]
     try:
-        filesystem.ls(bucket, refresh=True)
+        location.filesystem.ls(bucket, refresh=True)
     except FileNotFoundError:
         raise HicoError(f"{location}: there is no bucket {bucket!r}") from None
     except Exception as error:  # each driver has its own exceptions, of no common kind

@@ -6,7 +6,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from hico_core.corpus.addresses import Location, name_from
+from hico_core.corpus.addresses import Location, is_local, name_from
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.ids import ClipName, parse_clip_name
@@ -14,6 +14,7 @@ from hico_core.corpus.intake import Candidate, Made, Rules, take_in, told
 from hico_core.corpus.lists import clips_source
 from hico_core.corpus.probe import VideoInfo, frame_rate, largest_keyframe_interval, probe, shown_size_of
 from hico_core.corpus.records import AdoptedOptions, ClipRecord, Subset, read_record, sha256_of
+from hico_core.corpus.storage import local_copy
 from hico_core.corpus.workspace import scratch_folder
 from hico_core.errors import BadVideo, HicoError, UsageError
 
@@ -94,7 +95,7 @@ def adopt_clips(
         HicoError: an id belongs to another video, or another command is writing here.
 
     """
-    if not isinstance(root, Path):
+    if not is_local(root):
         raise UsageError(f"{root}: records of clips that another tool cut need a local workspace")
     events = take_in(
         find_clips(root) if videos is None else list(videos),
@@ -144,7 +145,7 @@ def _look_at(path: Location, cache: LocalCache) -> tuple[VideoInfo, str]:
 
     """
     try:
-        with cache.local(path) as local:
+        with local_copy(path) as local:
             width, height = shown_size_of(local)
             info, sha256 = probe(local)._replace(width=width, height=height), sha256_of(local)
     except FileNotFoundError:

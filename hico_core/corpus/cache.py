@@ -8,17 +8,25 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from hico_core.corpus.addresses import Location
-from hico_core.corpus.files import fetch, pass_point, room_error
-from hico_core.errors import BadVideo
+from hico_core.corpus.files import pass_point, room_error
+from hico_core.errors import BadVideo, HicoError, short_reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from upath import UPath
 
 logger = logging.getLogger(__name__)
 
 # How full a cache is after room was made, as a part of its size.
 _AFTER_EVICTION = 0.9
+
+# What the copies may take if nothing else is said.
+_USUAL_BYTES = 20 * 10**9
 
 _FETCHING = ".fetching-"
 _ABANDONED_AFTER_SECONDS = 3600
@@ -43,24 +51,28 @@ def default_cache_folder() -> Path:
 class LocalCache:
     """Copies of files from buckets, used least recently first to go. Any number of processes may share its folder."""
 
-    def __init__(self, folder: Path | str | None = None, *, size_bytes: int = 20 * 10**9) -> None:
+    def __init__(self, folder: Path, *, size_bytes: int) -> None:
         """Keep copies in a folder, which is made when it is needed.
 
         Args:
-            folder: None: see `default_cache_folder`.
+            folder: whose files are all copies.
             size_bytes: what they may take.
 
         """
-        self._folder = default_cache_folder() if folder is None else Path(folder)
+        self._folder = folder
         self._size_bytes = size_bytes
         self._added = size_bytes  # look at the folder after the first addition
 
+    def __reduce__(self) -> "tuple[Callable[[Path, int], LocalCache], tuple[Path, int]]":
+        """Another process has one of its own, for all places that it is sent: see `local_cache`."""
+        return local_cache, (self._folder, self._size_bytes)
+
     @contextmanager
-    def local(self, location: Location, *, size_bytes: int | None = None) -> Iterator[Path]:
-        """A local file with the content of `location`, which stays there while the context lasts.
+    def local(self, address: "UPath", *, size_bytes: int | None = None) -> Iterator[Path]:
+        """A local file with the content of an object, which stays there while the context lasts.
 
         Args:
-            location: a local path is given back as it is.
+            address: in a bucket.
             size_bytes: what the file should have; None: not checked.
 
         Raises:
@@ -69,39 +81,34 @@ class LocalCache:
             OSError: it is not there, or cannot be fetched.
 
         """
-        if isinstance(location, Path):
-            if size_bytes is not None:
-                _require_size(location, location.stat().st_size, size_bytes)
-            yield location
-            return
-        name = hashlib.sha256(f"{location}|{size_bytes}".encode()).hexdigest()[:32] + location.suffix
+        name = hashlib.sha256(f"{address}|{size_bytes}".encode()).hexdigest()[:32] + address.suffix
         path = self._folder / name
         while True:
             if not path.exists():
-                self._fetch(location, path, size_bytes)
+                self._fetch(address, path, size_bytes)
             with _held(path, fcntl.LOCK_SH) as in_use:
                 if in_use:
                     os.utime(path)
                     yield path
                     return
 
-    def _fetch(self, location: Location, path: Path, size_bytes: int | None) -> None:
+    def _fetch(self, address: "UPath", path: Path, size_bytes: int | None) -> None:
         try:
-            self._added += self._fetch_once(location, path, size_bytes)
+            self._added += self._fetch_once(address, path, size_bytes)
         except OSError as error:
             if room_error(error, self._folder) is None:
                 raise
             logger.warning("%s: %s; the copies that nobody uses are deleted", self._folder, error.strerror)
             self._make_room(0)
             try:
-                self._added = self._fetch_once(location, path, size_bytes)
+                self._added = self._fetch_once(address, path, size_bytes)
             except OSError as again:
                 raise room_error(again, self._folder) or again from again
         if self._added > _LOOK_AFTER * self._size_bytes:
             self._make_room(_AFTER_EVICTION * self._size_bytes)
             self._added = 0
 
-    def _fetch_once(self, location: Location, path: Path, size_bytes: int | None) -> int:
+    def _fetch_once(self, address: "UPath", path: Path, size_bytes: int | None) -> int:
         """Fetch a file; its size."""
         self._folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=_FETCHING, dir=self._folder)
@@ -109,10 +116,10 @@ class LocalCache:
         beside = Path(name)
         try:
             pass_point("cache.fetch")
-            fetch(location, beside)
+            fetch(address, beside)
             size = beside.stat().st_size
             if size_bytes is not None:
-                _require_size(location, size, size_bytes)
+                require_size(address, size, size_bytes)
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
@@ -134,11 +141,45 @@ class LocalCache:
                         total -= file.size_bytes
 
 
-def _require_size(location: Location, found: int, expected: int) -> None:
+def require_size(place: object, found: int, expected: int) -> None:
+    """Check that a file is the one that the index knows.
+
+    Raises:
+        BadVideo: it is not.
+
+    """
     if found != expected:
         raise BadVideo(
-            str(location), f"has {found} bytes instead of {expected}; `hico index --check` names all such files"
+            str(place), f"has {found} bytes instead of {expected}; `hico index --check` names all such files"
         )
+
+
+@cache
+def local_cache(folder: Path | str | None = None, size_bytes: int = _USUAL_BYTES) -> LocalCache:
+    """The cache of a folder: one for all of a process, as it counts what it has added.
+
+    Args:
+        folder: None: see `default_cache_folder`.
+        size_bytes: what the copies may take.
+
+    """
+    return LocalCache(Path(folder or default_cache_folder()), size_bytes=size_bytes)
+
+
+def fetch(address: "UPath", target: Path) -> None:
+    """Copy an object to a local name.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+        HicoError: the bucket cannot be reached.
+
+    """
+    try:
+        address.fs.get_file(address.path, str(target))
+    except OSError:
+        raise
+    except Exception as error:  # each driver has its own exceptions, of no common kind
+        raise HicoError(f"{address}: cannot be fetched ({short_reason(error)})") from error
 
 
 class _CachedFile(NamedTuple):

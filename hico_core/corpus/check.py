@@ -1,17 +1,15 @@
 """Whether what the records say lies on disk, and nothing else."""
 
-import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from hico_core.corpus.addresses import Location, is_remote, path_of
+from hico_core.corpus.addresses import Location, is_local, path_of
 from hico_core.corpus.ids import parse_clip_name
 from hico_core.corpus.records import ClipRecord, Subset, VideoRecord, read_records, sha256_of
+from hico_core.corpus.storage import storage_of
 from hico_core.errors import HicoError
 
 _BLOCK = 1 << 20
@@ -70,7 +68,7 @@ def clips_there(root: Location) -> Callable[[VideoRecord], list[ClipRecord]]:
             is_there = _are_among(_hashes(names), listed(record.options.subset))
         else:
             looked_for = {
-                path: is_remote(file := path_of(root, path)) or file.exists()
+                path: not is_local(file := path_of(root, path)) or file.exists()
                 for path in {clip.path for clip in record.clips}
             }
             is_there = [looked_for[clip.path] for clip in record.clips]
@@ -82,9 +80,7 @@ def clips_there(root: Location) -> Callable[[VideoRecord], list[ClipRecord]]:
 def _names_in(folder: Location) -> list[str]:
     """The names in a folder as it is now; none where it is missing."""
     try:
-        if isinstance(folder, Path):
-            return [entry.name for entry in os.scandir(folder)]
-        return [name.rsplit("/", 1)[-1] for name in folder.fs.ls(folder.path, detail=False, refresh=True)]
+        return storage_of(folder).names_in(folder)
     except FileNotFoundError:
         return []
 
@@ -118,16 +114,6 @@ def _check_clip(path: Location, clip: ClipRecord) -> Difference | None:
         return Difference("missing", str(path))
     if size != clip.size_bytes:
         return Difference("changed", str(path), f"{size} bytes instead of {clip.size_bytes}")
-    if clip.sha256 is not None and _sha256(path) != clip.sha256:
+    if clip.sha256 is not None and sha256_of(path) != clip.sha256:
         return Difference("changed", str(path), "other bytes of the same number")
     return None
-
-
-def _sha256(path: Location) -> str:
-    if isinstance(path, Path):
-        return sha256_of(path)
-    digest = hashlib.sha256()
-    with path.open("rb") as opened:
-        while block := opened.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from hico_core.corpus.addresses import Location
-from hico_core.corpus.files import pass_point, publish, sync
+from hico_core.corpus.addresses import Location, is_local
+from hico_core.corpus.files import pass_point, sync
 from hico_core.corpus.records import VideoRecord, record_path, record_text
+from hico_core.corpus.storage import publish
 from hico_core.errors import HicoError
 
 # Below a local workspace: where videos are made, and commits wait to be carried out.
@@ -41,7 +42,7 @@ def commit(root: Location, record: VideoRecord, folder: Path, before: VideoRecor
     (folder / _RECORD).write_text(record_text(record, root), encoding="utf-8")
     (folder / _OBSOLETE).write_text(json.dumps([path for path in old if path not in new]), encoding="utf-8")
     sync(folder / _RECORD)
-    if isinstance(root, Path):
+    if is_local(root):
         pending = _pending(root, record.video_id)
         pending.parent.mkdir(parents=True, exist_ok=True)
         pass_point("commit.announce")
@@ -54,9 +55,10 @@ def commit(root: Location, record: VideoRecord, folder: Path, before: VideoRecor
     _carry_out(root, record, folder)
 
 
-def finish_commit(root: Path, video_id: str) -> None:
+def finish_commit(root: Location, video_id: str) -> None:
     """Carry out a video's commit that was announced and broken off; nothing if there is none."""
-    _finish(root, _pending(root, video_id))
+    if is_local(root):
+        _finish(root, _pending(root, video_id))
 
 
 def finish_commits(root: Path) -> None:

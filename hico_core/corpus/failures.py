@@ -5,16 +5,16 @@ import glob
 import logging
 import re
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
 from hico_core.corpus.addresses import Location, absolute, locate, name_from, place_named
-from hico_core.corpus.files import json_line, lock, read_json_lines, write_text
+from hico_core.corpus.files import json_line, read_json_lines
 from hico_core.corpus.ids import Source
 from hico_core.corpus.records import Failure
+from hico_core.corpus.storage import storage_of, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -60,10 +60,8 @@ def read_failures(root: Location) -> list[FailureLine]:
 
 def _alone(root: Location) -> AbstractContextManager[None]:
     """Let nobody else write failures.jsonl meanwhile."""
-    if not isinstance(root, Path):
-        return nullcontext()
     refusal = f"{root / 'failures.jsonl'}: another process keeps it locked"
-    return lock(root / ".failures.lock", refusal=refusal, wait_seconds=_PATIENCE_SECONDS)
+    return storage_of(root).locked(root / ".failures.lock", refusal=refusal, wait_seconds=_PATIENCE_SECONDS)
 
 
 def forget_failures(root: Location, sources: Iterable[str]) -> None:

@@ -1,23 +1,20 @@
-"""How files come into being and change: written beside, flushed to the disk and renamed; lines of JSON; locks.
-
-Whoever reads a file under its final name sees all of it, the old one or the new one, whenever the writer is killed.
-"""
+"""Local files: flushed to the disk, lines of JSON, locks, and what is said where a disk is full."""
 
 import errno
 import json
 import os
-import secrets
 import signal
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from hico_core.corpus.addresses import Location
-from hico_core.errors import HicoError, NoRoom, short_reason
+from hico_core.errors import HicoError, NoRoom
+
+if TYPE_CHECKING:
+    from hico_core.corpus.addresses import Location
 
 # Characters other than \n at which Python and other languages also end a line.
 _OTHER_LINE_ENDS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}
@@ -29,7 +26,9 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # runs.
 VANISHING_SECONDS = 1.0
 
-_TEMPORARY = ".tmp"
+# How names of files end that are not finished.
+TEMPORARY = ".tmp"
+
 _FAULT_VARIABLE = "HICO_FAULT"
 _passed: dict[str, int] = {}  # fault -> how often this process came by
 
@@ -62,77 +61,11 @@ def sync(path: Path) -> None:
         os.fsync(opened.fileno())
 
 
-@contextmanager
-def written_beside(target: Location) -> Iterator[Path]:
-    """A temporary local name, which becomes the target if the block ends well.
-
-    It lies in the target's folder, or, for a target in a bucket, among temporary files. It has nothing of the target's
-    name, which may be as long as a name can be.
-
-    Raises:
-        HicoError: the disk has no room.
-
-    """
-    with nullcontext() if isinstance(target, Path) else TemporaryDirectory(prefix="hico-") as elsewhere:
-        folder = target.parent if isinstance(target, Path) else Path(str(elsewhere))
-        folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f".{secrets.token_hex(8)}{_TEMPORARY}"
-        try:
-            yield beside
-            pass_point("file.written")
-            publish(beside, target)
-        except OSError as error:
-            raise room_error(error, folder) or error from error
-        finally:
-            beside.unlink(missing_ok=True)
-
-
 def remove_abandoned(folder: Path) -> None:
     """Remove what killed writers left in a folder. Only for one that nobody else writes to now."""
-    for path in folder.glob(f".*{_TEMPORARY}"):
+    for path in folder.glob(f".*{TEMPORARY}"):
         if path.is_file():
             path.unlink(missing_ok=True)
-
-
-def write_text(location: Location, text: str) -> None:
-    """Write a text file so that it is there whole or not at all. Two writers of one file need a lock."""
-    with written_beside(location) as beside:
-        beside.write_text(text, encoding="utf-8", newline="\n")
-
-
-def publish(file: Path, target: Location) -> None:
-    """Move a finished file to its final name, in one step that readers see whole or not at all.
-
-    Args:
-        file: local; on the target's disk if that is local too.
-        target: the final name.
-
-    """
-    if isinstance(target, Path):
-        sync(file)
-        file.replace(target)
-    else:
-        # Never streamed to the final name: an upload that is broken off would leave a short object.
-        target.fs.put_file(str(file), target.path)
-        file.unlink()
-
-
-def fetch(location: Location, target: Path) -> None:
-    """Copy a file from a bucket to a local name.
-
-    Raises:
-        OSError: it is not there, or cannot be read.
-        HicoError: the bucket cannot be reached.
-
-    """
-    if isinstance(location, Path):
-        raise TypeError(f"{location} is local already")
-    try:
-        location.fs.get_file(location.path, str(target))
-    except OSError:
-        raise
-    except Exception as error:  # each driver has its own exceptions, of no common kind
-        raise HicoError(f"{location}: cannot be fetched ({short_reason(error)})") from error
 
 
 def json_line(fields: Mapping[str, Any]) -> bytes:
@@ -148,7 +81,7 @@ class JsonLines(NamedTuple):
     num_unreadable: int
 
 
-def read_json_lines(location: Location) -> JsonLines:
+def read_json_lines(location: "Location") -> JsonLines:
     """The objects in a file of one a line; a missing file has none. Lines that are none are left out and counted."""
     try:
         lines = location.read_bytes().split(b"\n")

@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
-from hico_core.corpus.addresses import Location, absolute, locate, require_reachable
+from hico_core.corpus.addresses import BucketPath, Location, absolute, locate, require_reachable
 from hico_core.corpus.ids import IdRule, Source, parse_clip_name, unique_sources, video_id
 from hico_core.errors import UsageError
 from hico_core.texts import read_text
@@ -182,17 +182,17 @@ def _files_of_bucket(given: str, passed_over: Counter[str], *, recursive: bool) 
     """The same as `_files_of` for an address in a bucket: one listing, no request a file."""
     place = locate(given)
     require_reachable(place)
-    assert not isinstance(place, Path)
+    assert isinstance(place, BucketPath)
     base: Location = place
     here: Counter[str] = Counter()
     if glob.has_magic(given):
-        found = [name for name, info in place.fs.glob(place.path, detail=True).items() if info["type"] == "file"]
+        found = [name for name, info in place.filesystem.glob(place.key, detail=True).items() if info["type"] == "file"]
         base = locate(_without_magic(given))
     else:
-        below = place.path.rstrip("/") + "/"
-        listed = place.fs.find(place.path, detail=True).values()
+        below = place.key.rstrip("/") + "/"
+        listed = place.filesystem.find(place.key, detail=True).values()
         names = [info["name"] for info in listed if info["type"] == "file" and info["size"]]
-        found = [name for name in names if name == place.path.rstrip("/")]
+        found = [name for name in names if name == place.key.rstrip("/")]
         inside = [name.removeprefix(below) for name in names if name.startswith(below)]
         found += [below + name for name in videos_among(inside, here, recursive=recursive)]
     if not found:

@@ -21,11 +21,12 @@ import pyarrow.parquet as pq
 
 from hico_core import __version__
 from hico_core.config import DataConfig
-from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate, name_from
+from hico_core.corpus.addresses import DEFAULT_ROOT, Location, is_local, locate, name_from
 from hico_core.corpus.check import clips_there
-from hico_core.corpus.files import pass_point, publish, write_text, written_beside
+from hico_core.corpus.files import pass_point
 from hico_core.corpus.index_check import fault_in
 from hico_core.corpus.records import ClipRecord, Subset, VideoRecord, fault_in_record, read_records
+from hico_core.corpus.storage import publish, storage_of, write_text, written_beside
 from hico_core.corpus.workspace import opened_workspace
 from hico_core.errors import HicoError, counted, short_reason
 
@@ -208,7 +209,7 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
             yield record, subset
 
     with opened_workspace(root), ExitStack() as stack:
-        inside = root if isinstance(root, Path) else None
+        inside = root if is_local(root) else None
         if inside is not None:
             for abandoned in inside.glob(".index-*"):  # by an indexer that was killed
                 shutil.rmtree(abandoned, ignore_errors=True)
@@ -284,7 +285,7 @@ def drop_videos(root: Location, video_ids: Collection[str]) -> None:
 def _write_index_without(root: Location, video_ids: Collection[str]) -> None:
     path, gone = root / "index.parquet", pa.array(video_ids, pa.string())
     with (
-        pq.ParquetFile(path if isinstance(path, Path) else path.open("rb")) as old,
+        pq.ParquetFile(storage_of(path).for_arrow(path)) as old,
         written_beside(path) as beside,
         pq.ParquetWriter(beside, SCHEMA, compression="zstd", write_page_checksum=True) as writer,
     ):
@@ -348,7 +349,7 @@ def _read(root: "Location | str", columns: list[str] | None, *, read_dictionary:
     again = f"run `hico index --root {root}` again"
     try:
         with pq.ParquetFile(
-            path if isinstance(path, Path) else path.open("rb"),
+            storage_of(path).for_arrow(path),
             read_dictionary=list(read_dictionary),
             page_checksum_verification=True,
         ) as file:

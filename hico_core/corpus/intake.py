@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from hico_core import __version__
-from hico_core.corpus.addresses import Location, is_remote, locate
+from hico_core.corpus.addresses import Location, is_local, locate
 from hico_core.corpus.commit import commit, finish_commit
 from hico_core.corpus.engine import run_on_ray, run_on_threads
 from hico_core.corpus.events import Summary, Tally, VideoEvent
 from hico_core.corpus.failures import update_failures
-from hico_core.corpus.files import room_error, write_text
+from hico_core.corpus.files import room_error
 from hico_core.corpus.ids import Source
 from hico_core.corpus.records import (
     ClipRecord,
@@ -38,6 +38,7 @@ from hico_core.corpus.records import (
     sha256_of,
     source_file,
 )
+from hico_core.corpus.storage import write_text
 from hico_core.corpus.workspace import Shard, make_temporary, opened_workspace, sweep
 from hico_core.errors import BadVideo, HicoError, counted
 
@@ -98,7 +99,7 @@ def other_file(before: SourceFile, source: Source) -> "Location | None":
             return None
     except OSError:  # the source itself is missing, which it is told for later
         return other
-    same_object = is_remote(other) and is_same_file(before, source)
+    same_object = not is_local(other) and is_same_file(before, source)
     return None if same_object else other
 
 
@@ -199,8 +200,7 @@ def take_one(
 
     """
     name = candidate.source.video_id
-    if isinstance(root, Path):
-        finish_commit(root, name)
+    finish_commit(root, name)
     before = _read_for_replacement(root, name, force=rules.force)
     if decide(before, candidate, rules) == "unchanged":  # another process did it, and died before it could tell
         return Taken(candidate, before)

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import NamedTuple
 
-from hico_core.corpus.addresses import Location, absolute, is_there, locate
+from hico_core.corpus.addresses import Location, absolute, is_local, is_there, locate
 from hico_core.corpus.finding import bad_row, read_list_lines, require_good_rows
 from hico_core.corpus.ids import (
     ClipName,
@@ -139,7 +138,7 @@ def _file_name(name: ClipName) -> str:
 def _folder_of_clips(data_root: Location, names: Sequence[ClipName]) -> Location:
     """The folder that has the first clip of those that are anywhere; in a bucket, each look is a request."""
     folders = [data_root / name if name else data_root for name in _CLIP_FOLDERS]
-    for name in names if isinstance(data_root, Path) else names[:_MOST_REQUESTS]:
+    for name in names if is_local(data_root) else names[:_MOST_REQUESTS]:
         for folder in folders:
             if is_there(folder / _file_name(name)):
                 return folder
@@ -249,7 +248,7 @@ def require_some(videos: Sequence[Source], *, named_by: str, data_root: Location
 
     """
     named = [video for video in videos if not video.obstacle]
-    if isinstance(data_root, Path) and named and not any(is_there(video.path) for video in named):
+    if is_local(data_root) and named and not any(is_there(video.path) for video in named):
         raise UsageError(
             f"{named_by}: not one of its videos is there (the first would be {named[0].path}); "
             "name the folder that its paths begin in with --data-root"

@@ -7,14 +7,14 @@ from anywhere, so what one says is checked before anything is read or removed by
 import hashlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from hico_core.config.explain import first_wrong
-from hico_core.corpus.addresses import Location, is_remote, name_from, place_named
+from hico_core.corpus.addresses import Location, name_from, place_named
 from hico_core.corpus.ids import Source, clip_name
+from hico_core.corpus.storage import storage_of
 from hico_core.errors import HicoError
 
 Subset = Literal["train", "val", "test"]
@@ -170,7 +170,7 @@ def fault_in_record(record: VideoRecord) -> str | None:
     return None
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: Location) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as opened:
@@ -188,7 +188,7 @@ def source_file(source: Source) -> SourceFile:
         except OSError:
             continue
         sizes.append(stat.st_size)
-        times.append(round(stat.st_mtime * 1e9) if is_remote(location) else stat.st_mtime_ns)
+        times.append(storage_of(location).modified_ns(stat))
     return SourceFile(path=str(source.path), size_bytes=sum(sizes), mtime_ns=max(times, default=0))
 
 

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,14 +21,14 @@ from hico_core.corpus.encode import require_encoder
 from hico_core.corpus.engine import available_cores
 from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.ffmpeg import Ffmpeg, find_ffmpeg
-from hico_core.corpus.files import fetch
 from hico_core.corpus.finding import Videos, sources_of
 from hico_core.corpus.ids import Source, clip_name
 from hico_core.corpus.intake import Candidate, Made, Rules, take_in, told
 from hico_core.corpus.plan import PlannedClip, Segment, plan_clips, plan_segments
 from hico_core.corpus.probe import frame_rate
 from hico_core.corpus.records import SplitOptions, Verification, sha256_of
-from hico_core.corpus.workspace import Shard, make_temporary, scratch_folder
+from hico_core.corpus.storage import fetched
+from hico_core.corpus.workspace import Shard, scratch_folder
 from hico_core.errors import BadVideo, HicoError
 
 __all__ = [  # planning is part of this module's interface
@@ -193,13 +193,9 @@ def _local_source(source: Source, folder: Path) -> Iterator[Path]:
         BadVideo: it cannot be fetched.
 
     """
-    if isinstance(source.path, Path):
-        yield source.path
-        return
-    staged = make_temporary(folder) / f"source{source.path.suffix}"
-    try:
-        fetch(source.path, staged)
-    except FileNotFoundError:
-        raise BadVideo(str(source.path), "no such file") from None
-    yield staged
-    shutil.rmtree(staged.parent)
+    with ExitStack() as stack:
+        try:
+            local = stack.enter_context(fetched(source.path, folder))
+        except FileNotFoundError:
+            raise BadVideo(str(source.path), "no such file") from None
+        yield local

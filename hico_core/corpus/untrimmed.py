@@ -29,6 +29,7 @@ from hico_core.corpus.probe import (
     times_of_opened,
 )
 from hico_core.corpus.records import ClipRecord, UntrimmedOptions
+from hico_core.corpus.storage import local_copy
 from hico_core.corpus.workspace import scratch_folder
 from hico_core.errors import BadVideo, short_reason
 
@@ -92,7 +93,7 @@ def _make(candidate: Candidate, folder: Path, *, cache: LocalCache) -> Made:
     source, options = candidate
     assert isinstance(options, UntrimmedOptions)
     try:
-        with cache.local(source.path) as local:
+        with local_copy(source.path) as local:
             shown, size_bytes = _look_at(local), local.stat().st_size
     except FileNotFoundError:
         raise BadVideo(str(source.path), "no such file") from None

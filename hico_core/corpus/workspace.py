@@ -10,9 +10,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from hico_core.corpus.addresses import Location
+from hico_core.corpus.addresses import Location, is_local
 from hico_core.corpus.commit import SCRATCH, finish_commits
-from hico_core.corpus.files import VANISHING_SECONDS, is_locked, lock, remove_abandoned
+from hico_core.corpus.files import VANISHING_SECONDS, remove_abandoned
+from hico_core.corpus.storage import storage_of
 from hico_core.errors import HicoError
 
 # How long a shard waits for others of its job that are just starting.
@@ -47,19 +48,18 @@ def opened_workspace(root: Location, *, shard: Shard | None = None) -> Iterator[
         HicoError: somebody else is writing.
 
     """
-    if not isinstance(root, Path):
-        yield
-        return
     busy = f"{root}: another hico command is writing here; wait for it to end, or use another --root"
     with sole_writer(root, shard=shard, busy=busy):
-        if shard is None:  # a shard finishes each video's commit by itself
+        if shard is None and is_local(root):  # a shard finishes each video's commit by itself
             finish_commits(root)
         yield
 
 
 @contextmanager
-def sole_writer(folder: Path, *, shard: Shard | None, busy: str) -> Iterator[None]:
+def sole_writer(folder: Location, *, shard: Shard | None, busy: str) -> Iterator[None]:
     """Let nobody else write to a folder meanwhile, but for the other shards of the same division.
+
+    A bucket cannot be locked.
 
     Args:
         folder: with the locks.
@@ -70,28 +70,29 @@ def sole_writer(folder: Path, *, shard: Shard | None, busy: str) -> Iterator[Non
         HicoError: somebody else is.
 
     """
-    whole = lock(folder / ".lock", refusal=busy, wait_seconds=_START_SECONDS if shard else VANISHING_SECONDS)
+    locked = storage_of(folder).locked
+    whole = locked(folder / ".lock", refusal=busy, wait_seconds=_START_SECONDS if shard else VANISHING_SECONDS)
     with ExitStack() as stack:
         if shard is None:
             stack.enter_context(whole)
             _require_free(folder, but_for="", busy=busy)
         else:
             with whole:  # while it starts; it then holds its own part only
-                stack.enter_context(lock(folder / f".shard-{shard.number}-of-{shard.total}.lock", refusal=busy))
+                stack.enter_context(locked(folder / f".shard-{shard.number}-of-{shard.total}.lock", refusal=busy))
                 _require_free(folder, but_for=f"-of-{shard.total}.lock", busy=busy)
         yield
 
 
-def _require_free(folder: Path, *, but_for: str, busy: str) -> None:
+def _require_free(folder: Location, *, but_for: str, busy: str) -> None:
     """No shard may be at work, but for those whose locks end so."""
     for other in folder.glob(".shard-*.lock"):
-        if not (but_for and other.name.endswith(but_for)) and is_locked(other):
+        if not (but_for and other.name.endswith(but_for)) and storage_of(other).is_locked(other):
             raise HicoError(busy)
 
 
 def scratch_folder(root: Location, cache_folder: Path) -> Path:
     """Where clips are made: on the workspace's own disk, so that they can be renamed into place."""
-    return root / SCRATCH if isinstance(root, Path) else cache_folder.absolute() / "split"
+    return root / SCRATCH if is_local(root) else cache_folder.absolute() / "split"
 
 
 def make_temporary(scratch: Path) -> Path:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import local_cache
 from hico_core.data.augment import AugmentDraw, cut, draw_augmentation
 from hico_core.data.reading import errors_of_video, kept_frames, read_clip
 from hico_core.data.sampling import clip_windows
@@ -80,7 +80,7 @@ class ClipDataset(Dataset[Sample]):
         self, videos: IndexedVideos, *, data: DataConfig, sampling: SamplingConfig, augment: AugmentConfig
     ) -> None:
         self._videos = videos
-        self.cache = LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
+        self.cache = local_cache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
         self._kept = kept_frames(data)
         self._data = data
         self._sampling = sampling

@@ -15,6 +15,7 @@ from hico_core.config import DataConfig
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.probe import frame_rate, frame_times
+from hico_core.corpus.storage import local_copy
 from hico_core.data.clock import Clock, clock_of_times
 from hico_core.data.decode import DecoderName, decode_frames
 from hico_core.data.videos import Piece
@@ -232,7 +233,7 @@ def local_file(location: Location, *, cache: LocalCache, size_bytes: int | None 
     """
     with ExitStack() as stack:
         try:
-            path = stack.enter_context(cache.local(location, size_bytes=size_bytes))
+            path = stack.enter_context(local_copy(location, size_bytes=size_bytes))
         except FileNotFoundError:
             raise BadVideo(str(location), "no such file") from None
         except (BadVideo, NoRoom):

@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple, get_args
 
 import pandas as pd
 
-from hico_core.corpus.files import lock, remove_abandoned, write_text, written_beside
+from hico_core.corpus.files import lock, remove_abandoned
+from hico_core.corpus.storage import write_text, written_beside
 from hico_core.errors import HicoError
 from hico_core.evidence.arms import ARMS, CONTROLS, FAR_3, HICO, RATE, RATES
 from hico_core.evidence.cells import Cell, Corpus, Place, prepare_corpus, run_cell, scores_as_json, segment_clips

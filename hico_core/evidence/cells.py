@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.files import written_beside
+from hico_core.corpus.cache import local_cache
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos
+from hico_core.corpus.storage import written_beside
 from hico_core.data.pictures import picture_for
 from hico_core.errors import HicoError
 from hico_core.evidence.arms import AUGMENT, DATA, PRETRAINED, pretraining, supervision
@@ -173,7 +173,7 @@ def segment_clips(place: Place, labels: list[SegmentLabel]) -> SegmentClips:
     """What all arms are probed with; read once, and kept beside the corpus."""
     kept = place.root / "segments.pt"
     if not kept.exists():
-        cache = LocalCache(size_bytes=10**9)
+        cache = local_cache(size_bytes=10**9)
         clips = read_segments(place.root, labels, DATA, _PICTURE, cache=cache)
         with written_beside(kept) as beside:
             torch.save(clips, beside)

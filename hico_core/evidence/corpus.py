@@ -13,7 +13,8 @@ import av
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from hico_core.corpus.files import lock, read_json_lines, remove_abandoned, write_text, written_beside
+from hico_core.corpus.files import lock, read_json_lines, remove_abandoned
+from hico_core.corpus.storage import write_text, written_beside
 from hico_core.errors import HicoError, UsageError
 from hico_core.evidence.painting import paint
 from hico_core.evidence.world import FPS, Design, draw_script, draw_world

@@ -10,7 +10,8 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import NamedTuple
 
-from hico_core.corpus.files import lock, write_text
+from hico_core.corpus.files import lock
+from hico_core.corpus.storage import write_text
 from hico_core.errors import UsageError
 from hico_core.evidence.arms import CHOSEN_RATES, FAR_3, HICO, VIDEOS_PER_STEP
 from hico_core.evidence.cells import Cell, Corpus, Place, encoder_of, prepare_corpus, probe_cell, segment_clips

@@ -10,7 +10,7 @@ from PIL import Image
 
 from hico_core.config import Config, DataConfig, FinetuneConfig, compose_config
 from hico_core.corpus.addresses import Location
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import local_cache
 from hico_core.corpus.index import read_class_names, read_index_table
 from hico_core.data.dataset import ClipDataset
 from hico_core.data.pictures import clip_around
@@ -96,7 +96,7 @@ def look_through(encoder: Path, root: Path, data: DataConfig) -> Look:
     backbone, picture = encoder_of(file), picture_of(file)
     index = read_index_table(root, columns=COLUMNS)
     videos = IndexedVideos(index, root=root, shortest_seconds=data.span_seconds)
-    cache = LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
+    cache = local_cache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
     names = read_class_names(root)
     moments: list[Moment] = []
     clips: list[torch.Tensor] = []

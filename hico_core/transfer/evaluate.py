@@ -15,8 +15,8 @@ import torch
 
 from hico_core import __version__
 from hico_core.config import FinetuneConfig, compose_config
-from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.files import write_text, written_beside
+from hico_core.corpus.cache import LocalCache, local_cache
+from hico_core.corpus.storage import write_text, written_beside
 from hico_core.data.loader import num_workers
 from hico_core.errors import HicoError
 from hico_core.interop.checkpoints import CheckpointFile, backbone_of, load_exactly, read_checkpoint
@@ -145,7 +145,7 @@ def evaluate(
 
 def _cache_of(config: FinetuneConfig) -> LocalCache:
     data = config.data
-    return LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
+    return local_cache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
 
 
 def _config_of(content: Content, checkpoint: Path, *, views: int | None, crops: int | None) -> FinetuneConfig:

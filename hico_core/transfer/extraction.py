@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, absolute, local_part, locate
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import LocalCache, local_cache
 from hico_core.corpus.engine import run_on_ray
 from hico_core.corpus.events import Summary, Tally, VideoEvent
 from hico_core.corpus.failures import update_failures
-from hico_core.corpus.files import lock, remove_abandoned, write_text, written_beside
+from hico_core.corpus.files import lock, remove_abandoned
 from hico_core.corpus.finding import Videos
 from hico_core.corpus.ids import Source
 from hico_core.corpus.intake import is_same_file, other_file
 from hico_core.corpus.records import Failure, SourceFile, sha256_of, source_file
+from hico_core.corpus.storage import write_text, written_beside
 from hico_core.corpus.workspace import Shard, sole_writer
 from hico_core.data.lanes import WholeVideo
 from hico_core.errors import BadVideo, HicoError, UsageError
@@ -109,7 +110,7 @@ def extract_features(
             "the manifest names the encoder's file: make the extractor with FeatureExtractor.from_checkpoint"
         )
     folder = folder or root / "features" / features_name(Path(origin.path))
-    cache, meter = cache or LocalCache(), meter or Meter()
+    cache, meter = cache or local_cache(), meter or Meter()
     jobs = part_of(jobs_of(videos, root), shard)
     settings = _settings(extractor, origin, files.dtype)
     tally, likeness = Tally(len(jobs)), Likeness()

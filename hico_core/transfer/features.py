@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from hico_core.config import AugmentConfig, DataConfig
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import LocalCache, local_cache
 from hico_core.data.lanes import WholeVideo
 from hico_core.data.loader import num_workers
 from hico_core.data.pictures import Picture, picture_for
@@ -171,7 +171,7 @@ class FeatureExtractor:
             meter: told of rows and waiting.
 
         """
-        nothing = LocalCache(Path(), size_bytes=1)  # of no use to local files
+        nothing = local_cache(Path(), size_bytes=1)  # of no use to local files
         videos = [WholeVideo(Path(path), []) for path in paths]
         return self.extract_all(videos, cache=nothing, workers=workers, meter=meter)
 

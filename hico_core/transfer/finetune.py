@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from hico_core.config import FinetuneConfig
 from hico_core.corpus.addresses import Location, absolute, name_from
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import LocalCache, local_cache
 from hico_core.corpus.failures import FailedSource, update_failures
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.records import Failure
@@ -244,7 +244,7 @@ def _prepare(
         device,
         use_precision(config.train.precision, device),
         num_workers(config.data.workers, processes=world.local_size),
-        LocalCache(config.data.cache_dir, size_bytes=int(config.data.cache_gb * 1e9)),
+        local_cache(config.data.cache_dir, size_bytes=int(config.data.cache_gb * 1e9)),
     )
     return parts, origin
 

@@ -1,16 +1,17 @@
 """A folder of features: what its manifest says of each file, whether that is true, and the features as one table."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from hico_core.corpus.addresses import Location, name_from, place_named, workspace_of
-from hico_core.corpus.files import fetch, json_line, read_json_lines, write_text, written_beside
+from hico_core.corpus.files import json_line, read_json_lines
 from hico_core.corpus.records import SourceFile, sha256_of
+from hico_core.corpus.storage import fetched, write_text, written_beside
 from hico_core.data.windows import Align, Grid, Tail
 from hico_core.errors import HicoError, require_package, short_reason
 from hico_core.model.pooling import Pool
@@ -178,18 +179,14 @@ def features_of(folder: Location, row: ManifestRow) -> np.ndarray:
 
     """
     path = folder / row.file
-    if isinstance(path, Path):
-        array = read_array(path)
-    else:
-        with TemporaryDirectory(prefix="hico-") as temporary:
-            local = Path(temporary) / f"features{path.suffix}"
-            try:
-                fetch(path, local)
-            except OSError as error:
-                raise HicoError(
-                    f"{path}: cannot be read ({short_reason(error)}); run `hico extract-features` again"
-                ) from error
-            array = np.array(read_array(local))
+    with ExitStack() as stack:
+        try:
+            local = stack.enter_context(fetched(path))
+        except OSError as error:
+            raise HicoError(
+                f"{path}: cannot be read ({short_reason(error)}); run `hico extract-features` again"
+            ) from error
+        array = read_array(local)
     if array.shape[0] != row.rows or array[0].size != row.dim or array.dtype != row.dtype:
         raise HicoError(
             f"{path}: holds {array.dtype} {array.shape}, not {row.dtype} {(row.rows, *row.shape)} as its manifest says;"

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from hico_core.corpus.addresses import locate
-from hico_core.corpus.files import write_text, written_beside
+from hico_core.corpus.addresses import is_local, locate
 from hico_core.corpus.probe import frame_times
+from hico_core.corpus.storage import write_text, written_beside
 from hico_core.data.clock import clock_of_times
 from hico_core.data.decode import decode_frames
 from hico_core.errors import BadVideo
@@ -61,7 +61,7 @@ def _frames(source: Path | str, start: float, end: float) -> list[Image.Image]:
     """Some frames of a moment, equally far apart."""
     place = locate(source)
     try:
-        if not isinstance(place, Path):
+        if not is_local(place):
             raise BadVideo(str(source), "is in a bucket")
         clock = clock_of_times(frame_times(place))
         moments = [start + (end - start) * (number + 0.5) / _FRAMES for number in range(_FRAMES)]

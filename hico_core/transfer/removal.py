@@ -12,14 +12,14 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from difflib import get_close_matches
-from pathlib import Path
 from typing import NamedTuple
 
-from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate
+from hico_core.corpus.addresses import DEFAULT_ROOT, Location, is_local, locate
 from hico_core.corpus.failures import forget_failures
-from hico_core.corpus.files import pass_point, remove_abandoned, write_text
+from hico_core.corpus.files import pass_point, remove_abandoned
 from hico_core.corpus.index import drop_videos, rows_of_videos
 from hico_core.corpus.records import VideoRecord, read_record, record_ids, record_path
+from hico_core.corpus.storage import write_text
 from hico_core.corpus.workspace import opened_workspace
 from hico_core.errors import UsageError
 from hico_core.transfer.extraction import opened_folder
@@ -78,7 +78,7 @@ def remove_videos(video_ids: Sequence[str], *, root: "Location | str" = DEFAULT_
         return _removal(wanted, _find(root, wanted, folders), root)
     with ExitStack() as stack:
         stack.enter_context(opened_workspace(root))
-        if isinstance(root, Path):
+        if is_local(root):
             remove_abandoned(root)
         for folder in folders:
             stack.enter_context(opened_folder(folder, None))

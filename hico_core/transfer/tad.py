@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple, TypeGuard
 import yaml
 
 from hico_core.corpus.addresses import Location
-from hico_core.corpus.files import write_text
 from hico_core.corpus.ids import is_plain_name
+from hico_core.corpus.storage import write_text
 from hico_core.errors import HicoError, counted
 from hico_core.texts import read_text
 from hico_core.transfer.manifest import ManifestRow

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hico_core.config import FinetuneConfig
 from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.files import write_text
+from hico_core.corpus.storage import write_text
 from hico_core.data.pictures import Picture
 from hico_core.data.windows import Views
 from hico_core.errors import BadVideo, Interrupted

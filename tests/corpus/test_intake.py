@@ -165,7 +165,7 @@ def record_of(options: Options, path: str, *, failed: bool = False) -> VideoReco
 
 def test_an_id_is_free_or_known(tmp_path: Path) -> None:
     gone, here = Source("a", tmp_path / "gone.mp4"), Source("a", tmp_path / "here.mp4")
-    here.path.write_bytes(b"")
+    (tmp_path / "here.mp4").write_bytes(b"")
     new = Candidate(gone, SMALL)
     assert decide(None, new, Rules()) == "to do"
     known = new_record(new, None)

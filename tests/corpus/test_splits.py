@@ -11,7 +11,7 @@ from hico_core.errors import UsageError
 
 
 def labels(given: str, root: Path, subset: Subset = "train") -> dict[str, int | None]:
-    return {str(v.path.relative_to(root)): v.label for v in read_split(given, data_root=root, subset=subset).videos}  # type: ignore[arg-type]
+    return {str(v.path.relative_to(root)): v.label for v in read_split(given, data_root=root, subset=subset).videos}  # type: ignore[union-attr]
 
 
 def test_ucf101(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_bad_row_costs_its_video_not_the_list(row: str, why: str, tmp_path: Pa
     assert why in str(bad.obstacle)
     twice = "two labels" in why
     assert bad.path == (tmp_path / "bow/a_000003_000013.mp4" if twice else tmp_path / "val.csv, line 2")
-    good = {str(video.path.relative_to(tmp_path)): video.label for video in split.videos if not video.obstacle}  # type: ignore[arg-type]
+    good = {str(video.path.relative_to(tmp_path)): video.label for video in split.videos if not video.obstacle}  # type: ignore[union-attr]
     assert good["bow/b_000001_000011.mp4"] == 0
     assert len(good) == (1 if twice else 2)
 

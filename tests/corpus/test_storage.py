@@ -10,20 +10,20 @@ import torch
 from buckets import keys_in, make_bucket
 from full_disks import files_of_at_most
 from made_videos import numbered_video
+from upath import UPath
 
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
-from hico_core.corpus.addresses import Location, locate, require_reachable
-from hico_core.corpus.cache import LocalCache, default_cache_folder
+from hico_core.corpus.addresses import BucketPath, Location, locate, require_reachable
+from hico_core.corpus.cache import LocalCache, default_cache_folder, fetch
 from hico_core.corpus.check import check_files
 from hico_core.corpus.events import Summary
-from hico_core.corpus.files import fetch, publish, write_text
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index, read_index_table
 from hico_core.corpus.records import SplitOptions, UntrimmedOptions
 from hico_core.corpus.split import SplitPolicy, split_videos
+from hico_core.corpus.storage import local_copy, publish, write_text
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.data.dataset import ClipDataset, ClipRequest
-from hico_core.data.reading import local_file
 from hico_core.data.videos import IndexedVideos
 from hico_core.errors import HicoError, NoRoom, UsageError
 
@@ -40,6 +40,12 @@ def bucket(request: pytest.FixtureRequest) -> str:
     return name
 
 
+def put(address: str, content: bytes) -> None:
+    place = locate(address)
+    assert isinstance(place, BucketPath)
+    place.address.write_bytes(content)
+
+
 def test_places() -> None:
     assert locate("/a/b") == Path("/a/b") and locate(Path("c")) == Path("c")
     place = locate("s3://bucket/a b/c")
@@ -54,8 +60,8 @@ def test_oss_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OSS_ENDPOINT", "http://127.0.0.1:1")
     place = locate("oss://bucket/folder/v.mp4")
     assert not isinstance(place, Path)
-    assert place.path.strip("/") == "bucket/folder/v.mp4" and place.name == "v.mp4"
-    assert type(place.fs).__name__ == "OSSFileSystem"
+    assert place.key.strip("/") == "bucket/folder/v.mp4" and place.name == "v.mp4"
+    assert type(place.filesystem).__name__ == "OSSFileSystem"
 
 
 def test_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +82,7 @@ def test_files_come_and_go_whole(bucket: str, tmp_path: Path) -> None:
     publish(tmp_path / "b", root / "train/b.mp4")
     assert keys_in(bucket) == {"root/a.txt": "häuser\n".encode(), "root/train/b.mp4": b"clip"}
     assert not (tmp_path / "b").exists()
-    fetch(root / "train/b.mp4", tmp_path / "c")
+    fetch(UPath(str(root / "train/b.mp4")), tmp_path / "c")
     assert (tmp_path / "c").read_bytes() == b"clip"
 
 
@@ -99,7 +105,7 @@ def test_a_workspace_in_a_bucket_is_that_of_a_disk(bucket: str, tmp_path: Path) 
     numbered_video(videos / "b 1.mkv", seconds=6, fps="25")
     (videos / "broken.mp4").write_text("no video")
     for path in videos.iterdir():
-        locate(f"s3://{bucket}/in/{path.name}").write_bytes(path.read_bytes())
+        put(f"s3://{bucket}/in/{path.name}", path.read_bytes())
     remote = locate(f"s3://{bucket}/root")
 
     split(str(videos), local, tmp_path)
@@ -133,7 +139,7 @@ def test_training_reads_from_a_bucket(bucket: str, tmp_path: Path) -> None:
     local, remote = tmp_path / "local", locate(f"s3://{bucket}/root")
     in_place = locate(f"s3://{bucket}/in place")
     for name in ("a.mp4", "b.mp4"):
-        locate(f"s3://{bucket}/in/{name}").write_bytes((tmp_path / name).read_bytes())
+        put(f"s3://{bucket}/in/{name}", (tmp_path / name).read_bytes())
     for root in (local, remote):
         split(str(tmp_path / "*.mp4"), root, tmp_path)
         build_index(root)
@@ -161,8 +167,8 @@ def test_training_reads_from_a_bucket(bucket: str, tmp_path: Path) -> None:
     assert len(samples(in_place)) == len(samples(local)) == 12
 
 
-def objects(bucket: str, count: int, size: int) -> list[Location]:
-    places = [locate(f"s3://{bucket}/{i}.bin") for i in range(count)]
+def objects(bucket: str, count: int, size: int) -> list[UPath]:
+    places = [UPath(f"s3://{bucket}/{i}.bin") for i in range(count)]
     for i, place in enumerate(places):
         place.write_bytes(bytes([i]) * size)
     return places
@@ -238,7 +244,7 @@ def test_a_full_disk_is_the_fault_of_no_video(bucket: str, tmp_path: Path) -> No
     with (
         files_of_at_most(500),
         pytest.raises(NoRoom, match="File too large; free some space, and the same command goes on"),
-        local_file(place, cache=LocalCache(tmp_path, size_bytes=10**6)),
+        local_copy(locate(str(place), LocalCache(tmp_path, size_bytes=10**6))),
     ):
         pass
     assert not list(tmp_path.iterdir())
@@ -252,7 +258,7 @@ def test_an_object_of_another_size_is_not_taken(bucket: str, tmp_path: Path) -> 
     ):
         pass
     assert not list(tmp_path.iterdir())
-    with pytest.raises(FileNotFoundError), LocalCache(tmp_path, size_bytes=10**6).local(locate(f"s3://{bucket}/none")):
+    with pytest.raises(FileNotFoundError), LocalCache(tmp_path, size_bytes=10**6).local(UPath(f"s3://{bucket}/none")):
         pass
 
 
