@@ -19,6 +19,7 @@ from hico_core.corpus.events import Summary
 from hico_core.corpus.files import fetch, publish, write_text
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index, read_index_table
+from hico_core.corpus.intake import Rules
 from hico_core.corpus.records import SplitOptions, UntrimmedOptions
 from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
@@ -87,8 +88,7 @@ def split(inputs: str, root: Location, folder: Path) -> Summary:
         options=SMALL,
         workers=2,
         on_event=lambda event: None,
-        policy=SplitPolicy(checksum=True),
-        cache_folder=folder / "cache",
+        policy=SplitPolicy(rules=Rules(checksum=True), cache_folder=folder / "cache"),
     )
 
 
