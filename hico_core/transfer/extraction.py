@@ -57,7 +57,7 @@ _PATIENCE_SECONDS = 60.0
 class Files(NamedTuple):
     """Where the files of a command's features lie, how they are named, and what they are."""
 
-    folder: Location | None = None  # made if missing; None: see `features_folder`
+    folder: "Location | None" = None  # made if missing; None: see `features_folder`
     prefix: str = ""
     file_format: FileFormat | Literal["hdf5"] = "npy"  # hdf5: .npy, and all of them once more in features.hdf5
     dtype: DType = "float32"
