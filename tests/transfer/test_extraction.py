@@ -303,10 +303,10 @@ def test_finished_means_this_very_source(root: Path, tmp_path: Path) -> None:
     assert features_of(root, folder, path, prefix="v_").num_done == 1, "of another file name"
     assert features_of(root, folder, path, prefix="v_").num_unchanged == 1
     # Only touched: a hash tells that it is the same.
-    assert features_of(root, folder, path, suffix="_s", checksum=True).num_done == 1
+    assert features_of(root, folder, path, prefix="s_", checksum=True).num_done == 1
     os.utime(path, (1, 1))
-    assert features_of(root, folder, path, suffix="_s", checksum=True).num_unchanged == 1
-    assert features_of(root, folder, path, suffix="_s").num_done == 1
+    assert features_of(root, folder, path, prefix="s_", checksum=True).num_unchanged == 1
+    assert features_of(root, folder, path, prefix="s_").num_done == 1
     before = (folder / "a.npy").read_bytes()
     numbered_video(tmp_path / "other/a.mp4", seconds=2)
     with pytest.raises(HicoError, match=r"other/a\.mp4 and .*/a\.mp4, whose features are in .*a\.npy, have one id"):
