@@ -17,7 +17,7 @@ def main(videos: Path) -> None:
     # A small encoder for a few minutes on a CPU; pretrain() alone is the paper's, for hours on a GPU.
     settings = ["model.encoder=s3dg-tiny", "train.batch_size=4", "train.epochs=20", "optim.warmup_epochs=1"]
     run = pretrain(load_config(overrides=settings), on_step=lambda step: print(step.step, step.loss))
-    extract_features(checkpoint=run.encoder)
+    extract_features(encoder=run.encoder)
 
     query = next(path for path in sorted(videos.iterdir()) if path.suffix == ".mp4")
     extractor = FeatureExtractor.from_checkpoint(run.encoder)

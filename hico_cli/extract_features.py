@@ -1,10 +1,8 @@
 """`hico extract-features`: a checkpoint and videos -> dense features."""
 
-import json as json_module
-import os
-import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,20 +23,16 @@ from hico_cli.options import (
     read_size,
     require_file_name_part,
 )
-from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate_root
+from hico_core.corpus.addresses import DEFAULT_ROOT, locate_root
 from hico_core.errors import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hico_core.corpus.workspace import Shard
+    from hico_core.corpus.events import Summary
     from hico_core.training.encoder import Meter
-    from hico_core.transfer.jobs import FeatureJob, ReadFrom
     from hico_core.transfer.rehearsal import ExtractionPlan
 
 
 def extract_features(
-    context: typer.Context,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(help="Videos, folders, patterns or .txt lists. Default: the videos of ROOT's index."),
@@ -116,7 +110,6 @@ def extract_features(
             rich_help_panel="Files", help="Put before each file's id, such as v_ for ActivityNet (preset anet)."
         ),
     ] = None,
-    suffix: Annotated[str, typer.Option(rich_help_panel="Files", help="Put after each file's id.")] = "",
     read_from: Annotated[
         Literal["clips", "sources"] | None,
         typer.Option(
@@ -155,15 +148,13 @@ def extract_features(
         ),
     ] = 1,
     shard: ShardOf = None,
-    engine: Annotated[
-        Literal["local", "ray"], typer.Option(rich_help_panel="Where it runs", help="Here, or on a Ray cluster.")
-    ] = "local",
     ray_address: RayAddress = None,
     device: Device = "auto",
     cache_dir: CacheDir = None,
     cache_size: CacheSize = "20GB",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell rows, bytes and hours, measured on a few batches; write nothing.")
+        bool,
+        typer.Option("--dry-run", help="Estimate rows, bytes and hours, measured on a few batches; write nothing."),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -176,41 +167,30 @@ def extract_features(
     from hico_core.corpus.failures import forget_mended
     from hico_core.corpus.workspace import Shard
     from hico_core.training.encoder import Meter
-    from hico_core.transfer.extraction import Files
+    from hico_core.transfer.extraction import ExtractionPolicy, Files
     from hico_core.transfer.extraction import extract_features as extract
-    from hico_core.transfer.features import FeatureExtractor
-    from hico_core.transfer.jobs import features_name, newest_encoder, part_of
-    from hico_core.transfer.manifest import pack_into_hdf5, require_hdf5
+    from hico_core.transfer.jobs import EncoderSettings, features_folder, jobs_of, load_extractor, part_of
     from hico_core.transfer.presets import PRESETS
 
-    windows = PRESETS[preset]
-    prefix = windows.prefix if prefix is None else prefix
-    for option, text in (("--name", name or ""), ("--prefix", prefix), ("--suffix", suffix)):
+    prefix = PRESETS[preset].prefix if prefix is None else prefix
+    for option, text in (("--name", name or ""), ("--prefix", prefix)):
         require_file_name_part(text, option=option)
-    part = Shard(*read_shard(shard)) if shard else None
-    packed = file_format == "hdf5"
-    if packed:
-        require_hdf5()
-    if packed and shard:
-        raise typer.BadParameter("needs all videos; run the command once more without --shard", param_hint="--format")
     place = locate_root(root)
-    checkpoint = checkpoint or newest_encoder(local_part(place))
-    folder = place / "features" / (name or features_name(checkpoint))
-    jobs = _jobs(inputs, place, id_rule=id_rule, recursive=recursive, read=read_from or "clips")
-    if not dry_run:
-        forget_mended(place, inputs or [], [job.source for job in jobs], command="extract-features")
-    if nproc > 1 and not dry_run:
-        shards = (part or Shard(1, 1)).split(nproc)
-        total = len(part_of(jobs, part))
-        _extract_in_processes(
-            context.obj, shards, folder, total=total, root=root, workers=workers, packed=packed, as_json=json
-        )
-        return
-    extractor = FeatureExtractor.from_checkpoint(
-        checkpoint,
-        window=windows.window if window is None else window,
-        stride=windows.stride if stride is None else stride,
-        fps=windows.fps if fps is None else _read_fps(fps),
+    cache = LocalCache(cache_dir, size_bytes=read_size(cache_size))
+    policy = ExtractionPolicy(
+        checksum=checksum,
+        cache=cache,
+        workers=workers,
+        processes=nproc,
+        shard=Shard(*read_shard(shard)) if shard else None,
+        ray_address=ray_address,
+    )
+    settings = EncoderSettings(
+        checkpoint=checkpoint,
+        preset=preset,
+        window=window,
+        stride=stride,
+        fps=_read_fps(fps),
         align=align,
         tail=tail,
         pool=pool,
@@ -218,36 +198,45 @@ def extract_features(
         device=device,
         batch_size=_read_batch_size(batch_size),
     )
-    cache = local_cache(cache_dir, size_bytes=read_size(cache_size))
-    files = Files(prefix, suffix, "npy" if file_format == "hdf5" else file_format, dtype)
+    extractor = load_extractor(settings, root=place)
+    sources = find_videos(inputs, id_rule=id_rule, recursive=recursive) if inputs else None
+    jobs = jobs_of(sources, place, read=read_from or "clips")
+    files = Files(features_folder(place, extractor, name), prefix, file_format, dtype)
     if dry_run:
         from hico_core.transfer.rehearsal import rehearse_extraction
 
-        _tell_plan(rehearse_extraction(jobs, extractor=extractor, cache=cache, files=files, workers=workers), json)
+        plan = rehearse_extraction(jobs, extractor=extractor, cache=cache, files=files, workers=workers)
+        _report_estimate(plan, json)
         return
-    if read_from is None and any(job.source.clips for job in jobs) and (part is None or part.number == 1):
+    forget_mended(place, inputs or [], [job.source for job in jobs], command="extract-features")
+    if read_from is None and any(job.source.clips for job in jobs) and (not policy.shard or policy.shard.number == 1):
         complain("reading the clips that the index names; --from sources reads the videos that they were cut from")
     meter = Meter()
     with (
         raising_on_signals("stopped; the same command goes on"),
-        progress("features", total=len(part_of(jobs, part)), as_json=json) as report,
+        progress("features", total=len(part_of(jobs, policy.shard)), as_json=json) as report,
     ):
         summary = extract(
             jobs,
-            extractor=extractor,
+            encoder=extractor,
             root=place,
-            folder=folder,
-            cache=cache,
             files=files,
-            checksum=checksum,
-            workers=workers,
-            shard=part,
-            ray_address=None if engine == "local" else ray_address or os.environ.get("RAY_ADDRESS") or "local",
+            policy=policy,
             meter=meter,
             on_event=telling(report, done="extracted", part="row", more=lambda: _speed(meter)),
         )
-        if packed:
-            pack_into_hdf5(folder)
+    _report(summary, meter, str(files.folder), root=root, as_json=json)
+
+
+def _speed(meter: "Meter") -> str:
+    return f"{meter.rows_per_second:.1f} rows/s, {meter.waiting_part:.0%} waiting"
+
+
+def _report(summary: "Summary", meter: "Meter", folder: str, *, root: str, as_json: bool) -> None:
+    text = (
+        f"{counted(summary.num_done, 'video')} extracted, {summary.num_unchanged} unchanged, "
+        f"{summary.num_failed} failed; the features are in {folder}"
+    )
     fields = {
         "num_extracted": summary.num_done,
         "num_unchanged": summary.num_unchanged,
@@ -255,92 +244,15 @@ def extract_features(
         "num_rows": summary.num_parts,
         "rows_per_second": meter.rows_per_second,
         "waiting": meter.waiting_part,
+        "manifest": f"{folder}/manifest.jsonl",
     }
-    _tell(fields, folder, root=root, as_json=json)
-
-
-def _jobs(
-    inputs: "Sequence[str] | None",
-    place: "Location",
-    *,
-    id_rule: Literal["stem", "relpath"],
-    recursive: bool,
-    read: "ReadFrom",
-) -> "list[FeatureJob]":
-    from hico_core.corpus.index import read_index_table
-    from hico_core.data.videos import COLUMNS, IndexedVideos
-    from hico_core.transfer.jobs import jobs_of_files, jobs_of_index
-
-    if inputs:
-        return jobs_of_files(find_videos(inputs, id_rule=id_rule, recursive=recursive))
-    return jobs_of_index(IndexedVideos(read_index_table(place, columns=COLUMNS), root=place), read=read)
-
-
-def _extract_in_processes(
-    typed: "Sequence[str]",
-    shards: "list[Shard]",
-    folder: "Location",
-    *,
-    total: int,
-    root: str,
-    workers: int | None,
-    packed: bool,
-    as_json: bool,
-) -> None:
-    """Run this command, as `typed`, once a process, each with a shard of the videos; tell what became of all."""
-    from hico_core.corpus.engine import available_cores
-    from hico_core.training.launch import with_options, without_options
-    from hico_core.transfer.local_shards import run_shards
-    from hico_core.transfer.manifest import pack_into_hdf5
-
-    # hdf5 stands for .npy files, which are packed once all are there.
-    arguments = without_options(typed, ["--nproc", "--shard", *(["--format"] if packed else [])])
-    if workers is None:
-        arguments = with_options(arguments, ["--workers", str(max(available_cores() // len(shards), 1))])
-    num_done = 0
-    with (
-        raising_on_signals("stopped; the same command goes on"),
-        progress("features", total=total, as_json=as_json) as report,
-    ):
-
-        def on_line(line: str) -> None:
-            nonlocal num_done
-            if line.startswith("{"):
-                event = json_module.loads(line)
-                num_done += 1
-                text = f"{num_done}/{total} {event['video']}: {event['outcome']}, {event['rows']} rows"
-                report(num_done, text, event)
-            else:
-                print(line, file=sys.stderr, flush=True)
-
-        results = run_shards(arguments, shards=shards, on_line=on_line)
-        failed = [one.exit_code for one in results if not one.fields]
-        if failed:
-            raise typer.Exit(max(failed))
-        if packed:
-            pack_into_hdf5(folder)
-    names = ("num_extracted", "num_unchanged", "num_failed", "num_rows", "rows_per_second")
-    fields: dict[str, Any] = {name: sum(one.fields[name] for one in results) for name in names}
-    fields["waiting"] = sum(one.fields["waiting"] for one in results) / len(results)
-    _tell(fields, folder, root=root, as_json=as_json)
-
-
-def _speed(meter: "Meter") -> str:
-    return f"{meter.rows_per_second:.1f} rows/s, {meter.waiting_part:.0%} waiting"
-
-
-def _tell(fields: dict[str, Any], folder: "Location", *, root: str, as_json: bool) -> None:
-    text = (
-        f"{counted(fields['num_extracted'], 'video')} extracted, {fields['num_unchanged']} unchanged, "
-        f"{fields['num_failed']} failed; the features are in {folder}"
-    )
-    result(text, {**fields, "manifest": str(folder / "manifest.jsonl")}, as_json=as_json)
-    if fields["num_failed"]:
-        complain(f"{counted(fields['num_failed'], 'video')} failed: {root}/failures.jsonl")
+    result(text, fields, as_json=as_json)
+    if summary.num_failed:
+        complain(f"{counted(summary.num_failed, 'video')} failed: {root}/failures.jsonl")
         raise typer.Exit(3)
 
 
-def _tell_plan(plan: "ExtractionPlan", as_json: bool) -> None:
+def _report_estimate(plan: "ExtractionPlan", as_json: bool) -> None:
     text = (
         f"{counted(plan.num_videos, 'video')}, about {plan.num_rows} rows, {plan.num_bytes / 1e9:.3f} GB, "
         f"{plan.hours:.2f} hours at {plan.rows_per_second:.1f} rows/s (reading a window "
@@ -349,12 +261,12 @@ def _tell_plan(plan: "ExtractionPlan", as_json: bool) -> None:
     )
     if plan.num_unknown:
         text += f"; {plan.num_unknown} videos whose length is not known are left out"
-    result(text, plan._asdict(), as_json=as_json)
+    result(text, asdict(plan), as_json=as_json)
 
 
-def _read_fps(text: str) -> float | None:
-    if text == "native":
-        return None
+def _read_fps(text: str | None) -> float | Literal["native"] | None:
+    if text is None or text == "native":
+        return text  # type: ignore[return-value]
     try:
         return float(text)
     except ValueError:

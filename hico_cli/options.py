@@ -156,8 +156,10 @@ AllowChanged = Annotated[
 RayAddress = Annotated[
     str | None,
     typer.Option(
+        metavar="HOST:PORT|auto|local",
         rich_help_panel="Where it runs",
-        help="Address of the cluster's head. Default: RAY_ADDRESS, else a new one on this machine.",
+        help="Work on the Ray cluster with this head; auto: that of RAY_ADDRESS, else the one this machine belongs to; "
+        "local: a new one on this machine.",
     ),
 ]
 

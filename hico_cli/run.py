@@ -55,7 +55,7 @@ def run(
     )
     encoder = run_dir / "export" / "encoder.safetensors"
     with _noting_failures(failures):
-        extract_features(context, root=root, checkpoint=encoder, name=name, device=device, json=json)
+        extract_features(root=root, checkpoint=encoder, name=name, device=device, json=json)
     report([run_dir], json=json)
     if failures:
         raise typer.Exit(_SOME_FAILED)

@@ -1,6 +1,6 @@
 """`hico split`: untrimmed videos -> exact clips."""
 
-import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -20,7 +20,7 @@ from hico_cli.options import (
     read_shard,
     read_size,
 )
-from hico_core.corpus.addresses import DEFAULT_ROOT, locate, locate_root
+from hico_core.corpus.addresses import DEFAULT_ROOT, locate_root
 from hico_core.errors import counted
 
 if TYPE_CHECKING:
@@ -98,9 +98,6 @@ def split(
     workers: Annotated[
         int | None, typer.Option(min=1, rich_help_panel="Where it runs", help="Videos at a time. Default: one a core.")
     ] = None,
-    engine: Annotated[
-        Literal["local", "ray"], typer.Option(rich_help_panel="Where it runs", help="Threads here, or a Ray cluster.")
-    ] = "local",
     ray_address: RayAddress = None,
     shard: ShardOf = None,
     id_rule: Ids = "stem",
@@ -128,10 +125,11 @@ def split(
         str, typer.Option(metavar="SIZE", rich_help_panel="Checks", help="Stop when less disk is free.")
     ] = "1GB",
     cache_dir: CacheDir = None,
-    status: Annotated[bool, typer.Option("--status", help="Only tell what ROOT's records say.")] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Split some videos into a temporary folder; tell minutes, GB and hours of all."),
+        typer.Option(
+            "--dry-run", help="Split some videos into a temporary folder; estimate minutes, GB and hours of all."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -141,13 +139,12 @@ def split(
     failed; they are listed in ROOT/failures.jsonl.
     """
     from hico_core.corpus.failures import forget_mended
+    from hico_core.corpus.intake import Rules
     from hico_core.corpus.records import PROFILES
     from hico_core.corpus.split import SplitPolicy, split_videos
+    from hico_core.corpus.workspace import Shard
 
     place = locate_root(root)
-    if status:
-        _print_status(str(root), as_json=json)
-        return
     if not inputs:
         raise typer.BadParameter("name videos, or folders of them", param_hint="INPUTS")
     changes = {
@@ -161,20 +158,18 @@ def split(
     }
     base = PROFILES[profile].model_dump() | {"subset": subset, "segment_seconds": segment_seconds, "tail": tail}
     options = _validated(base | {key: value for key, value in changes.items() if value is not None})
-    part = read_shard(shard) if shard else None
-    sources = find_videos(inputs, id_rule=id_rule, recursive=recursive)
     policy = SplitPolicy(
-        verify=verify,
+        rules=Rules(verify=verify, checksum=checksum, force=force, retry_failed=retry_failed, move=move),
         on_corrupt=on_corrupt,
-        checksum=checksum,
-        force=force,
-        retry_failed=retry_failed,
-        move=move,
         timeout_seconds=timeout,
         min_free_bytes=read_size(min_free),
+        shard=Shard(*read_shard(shard)) if shard else None,
+        ray_address=ray_address,
+        cache_folder=cache_dir,
     )
+    sources = find_videos(inputs, id_rule=id_rule, recursive=recursive)
     if dry_run:
-        _rehearse(sources, place, options, policy, workers=workers, as_json=json)
+        _estimate(sources, place, options, policy, workers=workers, as_json=json)
         return
     forget_mended(place, inputs, sources, command="split")
     with (
@@ -185,17 +180,14 @@ def split(
             sources,
             root=place,
             options=options,
+            policy=policy,
             workers=workers,
             on_event=telling(report, done="split", part="clip"),
-            policy=policy,
-            shard=part,
-            cache_folder=cache_dir,
-            ray_address=None if engine == "local" else ray_address or os.environ.get("RAY_ADDRESS") or "local",
         )
-    _tell(summary, root=root, folder=f"{root}/{subset}", as_json=json)
+    _report(summary, root=root, folder=f"{root}/{subset}", as_json=json)
 
 
-def _rehearse(
+def _estimate(
     sources: "Sequence[Source]",
     root: "Location",
     options: "SplitOptions",
@@ -215,10 +207,10 @@ def _rehearse(
         f"{plan.minutes:.1f} minutes of video, {plan.clip_bytes / 1e9:.3f} GB of clips, {plan.hours:.2f} hours with "
         f"{counted(plan.workers, 'worker')}, as measured on {plan.num_sampled}{failed}; nothing was written"
     )
-    result(text, plan._asdict(), as_json=as_json)
+    result(text, asdict(plan), as_json=as_json)
 
 
-def _tell(summary: "Summary", *, root: str, folder: str, as_json: bool) -> None:
+def _report(summary: "Summary", *, root: str, folder: str, as_json: bool) -> None:
     text = (
         f"{counted(summary.num_done, 'video')} split, {summary.num_unchanged} unchanged, {summary.num_failed} failed; "
         f"{counted(summary.num_parts, 'clip')} in {folder}"
@@ -252,23 +244,3 @@ def _validated(settings: dict[str, object]) -> "SplitOptions":
         problem = error.errors()[0]
         option = "--" + str(problem["loc"][0]).replace("_", "-")
         raise typer.BadParameter(what_is_wrong(problem), param_hint=f"{option} {problem['input']}") from None
-
-
-def _print_status(root: str, *, as_json: bool) -> None:
-    """A table of what the records of a workspace say."""
-    from hico_core.corpus.status import summarise_records
-
-    rows = summarise_records(locate(root))
-    if as_json:
-        result("", {"status": [row._asdict() for row in rows]}, as_json=True)
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("subset", "made by", "state", "videos", "clips", "hours", "GB")
-    for row in rows:
-        size = f"{row.size_bytes / 1e9:.2f}"
-        table.add_row(
-            row.subset, row.kind, row.state, str(row.num_videos), str(row.num_clips), f"{row.seconds / 3600:.2f}", size
-        )
-    Console().print(table)

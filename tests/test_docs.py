@@ -19,9 +19,9 @@ from PIL import Image
 import hico_core
 import hico_core.interop
 from hico_cli.main import app
-from hico_core.corpus.failures import FailureLine
+from hico_core.corpus.failures import Failure, FailureLine
 from hico_core.corpus.index import SCHEMA
-from hico_core.corpus.records import Failure, VideoRecord
+from hico_core.corpus.records import VideoRecord
 from hico_core.evidence.corpus import SegmentLabel
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder

@@ -8,9 +8,10 @@ from typing import NamedTuple, get_args
 
 from hico_core.corpus.addresses import Location, is_local, name_from
 from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.engine import run_on_threads
 from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.ids import ClipName, parse_clip_name
-from hico_core.corpus.intake import Candidate, Made, Rules, take_in, told
+from hico_core.corpus.intake import Candidate, Made, Rules, Workplace, take_in
 from hico_core.corpus.lists import clips_source
 from hico_core.corpus.probe import VideoInfo, frame_rate, largest_keyframe_interval, probe, shown_size_of
 from hico_core.corpus.records import AdoptedOptions, ClipRecord, Subset, read_record, sha256_of
@@ -50,7 +51,7 @@ def find_clips(root: Path) -> list[Candidate]:
 def _was_split_here(root: Path, video_id: str) -> bool:
     try:
         record = read_record(root, video_id)
-    except HicoError:  # told of by the intake, as of one video among the others
+    except HicoError:  # which the intake reports, as of one video among the others
         return False
     return record is not None and not record.failure and record.options.kind == "split"
 
@@ -87,7 +88,7 @@ def adopt_clips(
         videos: the clips, wherever they lie; None: those in the workspace.
         workers: how many videos at a time.
         cache: for clips in buckets, which are fetched once to be looked at.
-        on_event: told of each video; its note names the gaps between the clips.
+        on_event: called for each video; its note names the gaps between the clips.
         rules: when a known video is looked at again.
 
     Raises:
@@ -97,16 +98,15 @@ def adopt_clips(
     """
     if not is_local(root):
         raise UsageError(f"{root}: records of clips that another tool cut need a local workspace")
-    events = take_in(
+    return take_in(
         find_clips(root) if videos is None else list(videos),
-        root=root,
-        scratch=scratch_folder(root, root),
+        Workplace(root, scratch_folder(root, root)),
         command="index",
         rules=rules,
         make=partial(_make, root=root, cache=cache),
-        workers=workers,
+        runner=partial(run_on_threads, workers=workers),
+        on_event=on_event,
     )
-    return told(events, on_event)
 
 
 def _make(candidate: Candidate, folder: Path, *, root: Path, cache: LocalCache) -> Made:

@@ -1,18 +1,33 @@
-"""Doing the same work for many items, several at a time: in threads here, or on a Ray cluster."""
+"""The same work for many videos, restartable: what is dealt with is planned first, the rest is done several at a time.
+
+plan     which videos are to do, and what is known of the others: nothing is written
+work     items -> results, one for each; here, in threads, in processes (processes.py), or on a Ray cluster
+finish   what is left to do with a result, by this process, in whatever order they come
+"""
 
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
+from hico_core.corpus.addresses import Location
+from hico_core.corpus.events import Summary, Tally, VideoEvent, VideoOutcome
+from hico_core.corpus.failures import update_failures
 from hico_core.errors import HicoError, require_package, short_reason
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+# Makes one result for each item, in order: a stream, so that it may read ahead.
+Work = Callable[[Sequence[Item]], Iterable[Result]]
+
+# Has the work done, all of it, and yields the results as they come. An exception in the work ends the run.
+Runner = Callable[[Work[Item, Result], Sequence[Item]], Generator[Result, None, None]]
 
 # How often Ray tries an item again whose process or node died. Errors of the work itself are not retried.
 _RETRIES = 3
@@ -25,21 +40,71 @@ _PER_CPU = 2
 _MOMENT_SECONDS = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class Plan(Generic[Item]):
+    """What a command that may have been stopped before is to do now."""
+
+    todo: Sequence[Item]
+    dealt_with: Sequence[VideoOutcome]
+
+
+def run_restartable(
+    plan: Plan[Item],
+    work: Work[Item, Result],
+    runner: Runner[Item, Result],
+    *,
+    finish: Callable[[Result], VideoOutcome],
+    root: Location,
+    command: str,
+    on_event: Callable[[VideoEvent], None],
+) -> Summary:
+    """Carry out a plan; bring `<root>/failures.jsonl` up to date, however the run ends.
+
+    Args:
+        plan: what is to do, and what is dealt with.
+        work: done by the runner; done twice, it must give the same result.
+        runner: such as `run_on_threads`.
+        finish: what is left to do with a result, here; says what became of its video.
+        root: the workspace.
+        command: by whose name failures are listed.
+        on_event: called for each video, those that are dealt with first.
+
+    Raises:
+        HicoError: from `work`, `runner` or `finish`.
+
+    """
+    tally = Tally(len(plan.dealt_with) + len(plan.todo))
+    try:
+        for known in plan.dealt_with:
+            on_event(tally.add(known))
+        with closing(runner(work, plan.todo)) as results:
+            for result in results:
+                on_event(tally.add(finish(result)))
+    finally:
+        update_failures(root, command=command, fine=tally.fine, failed=tally.failed)
+    return tally.summary()
+
+
 def available_cores() -> int:
     """The cores that this process may use, which may be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def run_here(work: Work[Item, Result], items: Sequence[Item]) -> Generator[Result, None, None]:
+    """Do all the work in this process, which needs no help."""
+    yield from work(items)
+
+
 def run_on_threads(
-    work: Callable[[Item], Result], items: Iterable[Item], *, workers: int, stop: Callable[[], None]
+    work: Work[Item, Result], items: Iterable[Item], *, workers: int, stop: Callable[[], None] = lambda: None
 ) -> Generator[Result, None, None]:
-    """Call `work` on each item and yield the results as they come.
+    """Do the work on each item in a thread.
 
     Threads are right where the work is done by other processes, such as ffmpeg. Only a few items are handed
     out at a time, so memory does not grow with their number.
 
     Args:
-        work: called in `workers` threads; an exception in it ends the whole run.
+        work: called in `workers` threads, with one item each time.
         items: taken one by one.
         workers: how many threads.
         stop: called when the run ends early (an exception, Ctrl-C) so that work that has begun comes to an end.
@@ -50,7 +115,7 @@ def run_on_threads(
     finished = False
     try:
         for item in items:
-            pending.add(executor.submit(work, item))
+            pending.add(executor.submit(_result_of, work, item))
             if len(pending) >= 2 * workers:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
@@ -64,23 +129,29 @@ def run_on_threads(
         executor.shutdown(wait=True, cancel_futures=True)
 
 
+def _result_of(work: Work[Item, Result], item: Item) -> Result:
+    (result,) = work([item])
+    return result
+
+
 def run_on_ray(
-    work: Callable[[Item], Result],
+    work: Work[Item, Result],
     items: Iterable[Item],
     *,
     address: str,
     num_gpus: int = 0,
     on_lost: Callable[[Item, str], Result],
 ) -> Generator[Result, None, None]:
-    """Call `work` on each item in some process of a Ray cluster, one CPU each, and yield the results as they come.
+    """Do the work on each item in some process of a Ray cluster, one CPU each.
 
     An item whose process or node dies is tried again on another; `work` must give the same result when it is
     done twice, also at the same time.
 
     Args:
-        work: importable on all nodes, with the arguments bound to it; an exception in it ends the whole run.
+        work: importable on all nodes, with the arguments bound to it; called with one item each time.
         items: taken one by one.
-        address: of the cluster's head, "auto" for the one this machine belongs to, or "local" to start one here.
+        address: of the cluster's head, "local" to start one here, or "auto" for the one that the environment's
+            RAY_ADDRESS names, else the one this machine belongs to.
         num_gpus: that an item needs beside its CPU.
         on_lost: makes the result of an item whose every attempt was cut off, from it and the reason.
 
@@ -89,7 +160,8 @@ def run_on_ray(
         HicoError: there is no cluster at that address.
 
     """
-    require_package("ray", extra="ray", wanted_by="--engine ray")
+    require_package("ray", extra="ray", wanted_by="--ray-address")
+    address = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
@@ -106,7 +178,7 @@ def run_on_ray(
 
         @ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=_RETRIES)
         def task(item: Item) -> Result:
-            return work(item)
+            return _result_of(work, item)
 
         # What the cluster calls it, in its dashboard and in lists of processes.
         named = task.options(name=getattr(work, "func", work).__name__)

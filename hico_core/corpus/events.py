@@ -1,16 +1,30 @@
-"""What commands that go through many videos tell of each, and of all."""
+"""What commands that go through many videos report of each, and of all."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from hico_core.corpus.failures import FailedSource
-from hico_core.corpus.records import Failure
+from hico_core.corpus.failures import FailedSource, Failure
 
 Outcome = Literal["done", "unchanged", "failed", "failed before"]
 
 
-class VideoEvent(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoOutcome:
+    """What became of one video."""
+
+    video_id: str
+    source: str
+    outcome: Outcome
+    num_parts: int = 0  # clips, rows or windows that the video has now
+    note: str = ""  # what is worth knowing of it
+    failure: Failure | None = None  # of the outcomes that are failures
+    attempts: int | None = None  # that failed; None: one more than failures.jsonl says
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoEvent:
     """One video is dealt with."""
 
     video_id: str
@@ -42,34 +56,38 @@ class Tally:
         self._num_parts = 0
         self._sources: list[str] = []
 
-    def add(
-        self,
-        video_id: str,
-        source: str,
-        outcome: Outcome,
-        *,
-        num_parts: int = 0,
-        note: str = "",
-        failure: Failure | None = None,
-        attempts: int | None = None,
-    ) -> VideoEvent:
-        """Count one video; `failure` belongs to the outcomes that are failures."""
-        self._outcomes[outcome] += 1
-        self._num_parts += num_parts
-        if failure is not None:
-            note = note or failure.error
-            self.failed.append(FailedSource(source, failure, attempts))
+    def add(self, video: VideoOutcome) -> VideoEvent:
+        """Count one video."""
+        self._outcomes[video.outcome] += 1
+        self._num_parts += video.num_parts
+        note = video.note
+        if video.failure is not None:
+            note = note or video.failure.error
+            self.failed.append(FailedSource(video.source, video.failure, video.attempts))
         else:
-            self._sources.append(source)
-        return VideoEvent(video_id, source, outcome, num_parts, note, self._outcomes.total(), self._num_videos)
+            self._sources.append(video.source)
+        return VideoEvent(
+            video_id=video.video_id,
+            source=video.source,
+            outcome=video.outcome,
+            num_parts=video.num_parts,
+            note=note,
+            num_done=self._outcomes.total(),
+            num_videos=self._num_videos,
+        )
 
     @property
-    def fine(self) -> Iterable[str]:
+    def fine(self) -> Iterator[str]:
         """The sources that did not fail."""
         return iter(self._sources)
 
     def summary(self) -> Summary:
         """All that was counted."""
         counts = self._outcomes
-        num_failed = counts["failed"] + counts["failed before"]
-        return Summary(counts["done"], counts["unchanged"], num_failed, self._num_parts, counts["failed before"])
+        return Summary(
+            num_done=counts["done"],
+            num_unchanged=counts["unchanged"],
+            num_failed=counts["failed"] + counts["failed before"],
+            num_parts=self._num_parts,
+            num_failed_before=counts["failed before"],
+        )

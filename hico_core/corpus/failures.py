@@ -5,16 +5,14 @@ import glob
 import logging
 import re
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel, ValidationError
 
 from hico_core.corpus.addresses import Location, absolute, locate, name_from, place_named
-from hico_core.corpus.files import json_line, read_json_lines
-from hico_core.corpus.ids import Source
-from hico_core.corpus.records import Failure
-from hico_core.corpus.storage import storage_of, write_text
+from hico_core.corpus.files import json_line, lock, read_json_lines, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +20,14 @@ _PATIENCE_SECONDS = 60.0
 
 # What stands for a line of a list, see `corpus.finding.bad_row`.
 _LINE_OF_LIST = re.compile(r"(.+), line \d+", re.DOTALL)
+
+
+class Failure(BaseModel, frozen=True, extra="forbid"):
+    """Why a video could not be used."""
+
+    stage: str  # name, probe, decode, encode, split, timeout, verify, plan, adopt, commit or engine
+    error: str
+    stderr_tail: list[str] = []
 
 
 class FailureLine(BaseModel, frozen=True, extra="forbid"):
@@ -33,6 +39,15 @@ class FailureLine(BaseModel, frozen=True, extra="forbid"):
     stderr_tail: list[str]
     attempts: int
     command: str  # that failed on this source
+
+
+class _Given(Protocol):
+    """A video that a command is given, or a line of a list that is none."""
+
+    @property
+    def path(self) -> Location: ...
+    @property
+    def obstacle(self) -> str | None: ...
 
 
 class FailedSource(NamedTuple):
@@ -105,7 +120,7 @@ def update_failures(root: Location, *, command: str, fine: Iterable[str], failed
             write_text(path, b"".join(json_line(line.model_dump()) for line in lines.values()).decode())
 
 
-def forget_mended(root: Location, given: Iterable[str], sources: Iterable[Source], *, command: str) -> None:
+def forget_mended(root: Location, given: Iterable[str], sources: Iterable[_Given], *, command: str) -> None:
     """Drop what failures.jsonl says of lines of lists that can be used by now: those are videos, under other names.
 
     Args:

@@ -10,8 +10,9 @@ next, so a workspace is never left between two states of a video, whenever a pro
 
 import logging
 import shutil
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -19,14 +20,13 @@ from typing import Literal, NamedTuple
 from hico_core import __version__
 from hico_core.corpus.addresses import Location, is_local, locate
 from hico_core.corpus.commit import commit, finish_commit
-from hico_core.corpus.engine import run_on_ray, run_on_threads
-from hico_core.corpus.events import Summary, Tally, VideoEvent
-from hico_core.corpus.failures import update_failures
-from hico_core.corpus.files import room_error
+from hico_core.corpus.engine import Plan, Runner, run_restartable
+from hico_core.corpus.events import Summary, VideoEvent, VideoOutcome
+from hico_core.corpus.failures import Failure
+from hico_core.corpus.files import room_error, write_text
 from hico_core.corpus.ids import Source
 from hico_core.corpus.records import (
     ClipRecord,
-    Failure,
     Options,
     SourceFile,
     Verification,
@@ -64,7 +64,8 @@ class Made(NamedTuple):
     note: str = ""
 
 
-class Rules(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
     """When a video that is known is taken in again."""
 
     checksum: bool = False  # tell sources apart by SHA-256, not by time
@@ -290,139 +291,152 @@ def _require_free_names(
             )
 
 
-def plan_intake(
-    candidates: Iterable[Candidate],
-    *,
-    root: Location,
-    rules: Rules,
-    tally: Tally,
-    on_moved: Callable[[VideoRecord, Source], None] = lambda record, source: None,
-) -> Iterator[VideoEvent | Candidate]:
+class Planned(NamedTuple):
+    """What there is to take in."""
+
+    plan: Plan[Candidate]
+    moved: list[VideoRecord]  # of videos that are dealt with, but lie elsewhere now: the records as they are to be
+
+
+def plan_intake(candidates: Iterable[Candidate], *, root: Location, rules: Rules) -> Planned:
     """Go through all videos before any work is done: those that are dealt with already, and those that are to do.
 
     Args:
         candidates: the videos.
         root: the workspace.
         rules: when a known video is taken in again.
-        tally: counts them.
-        on_moved: told of each that is dealt with already, but lay elsewhere then.
 
     Raises:
         HicoError: one may not have its id.
 
     """
+    todo: list[Candidate] = []
+    dealt_with: list[VideoOutcome] = []
+    moved: list[VideoRecord] = []
     for candidate in candidates:
         source = candidate.source
         if source.obstacle:
-            failure = Failure(stage="name", error=source.obstacle)
-            yield tally.add(source.video_id, str(source.path), "failed", failure=failure)
+            dealt_with.append(_failed(source, stage="name", error=source.obstacle))
             continue
         try:
             before = _read_for_replacement(root, source.video_id, force=rules.force)
         except HicoError as unreadable:
-            failure = Failure(stage="record", error=str(unreadable))
-            yield tally.add(source.video_id, str(source.path), "failed", failure=failure)
+            dealt_with.append(_failed(source, stage="record", error=str(unreadable)))
             continue
-        outcome = decide(before, candidate, rules)
-        if before is None or outcome == "to do":
-            yield candidate
-        else:
-            if outcome == "unchanged" and before.source.path != str(source.path):
-                on_moved(before, source)
-            yield tally.add(
-                source.video_id,
-                str(source.path),
-                outcome,
+        decision = decide(before, candidate, rules)
+        if before is None or decision == "to do":
+            todo.append(candidate)
+            continue
+        if decision == "unchanged" and before.source.path != str(source.path):
+            place = before.source.model_copy(update={"path": str(source.path)})
+            moved.append(before.model_copy(update={"source": place}))
+        dealt_with.append(
+            VideoOutcome(
+                video_id=source.video_id,
+                source=str(source.path),
+                outcome=decision,
                 num_parts=len(before.clips),
                 failure=before.failure,
                 attempts=before.attempts,
             )
+        )
+    return Planned(Plan(todo, dealt_with), moved)
+
+
+def _failed(source: Source, *, stage: str, error: str) -> VideoOutcome:
+    failure = Failure(stage=stage, error=error)
+    return VideoOutcome(video_id=source.video_id, source=str(source.path), outcome="failed", failure=failure)
+
+
+class Workplace(NamedTuple):
+    """Where videos come in."""
+
+    root: Location  # the workspace; made if missing
+    scratch: Path  # where they are made: on the workspace's disk if that is local
+    shard: Shard | None = None  # only this part of the videos; other parts may come in at the same time
 
 
 def take_in(
     candidates: Sequence[Candidate],
+    place: Workplace,
     *,
-    root: Location,
-    scratch: Path,
     command: str,
     rules: Rules,
     make: Callable[[Candidate, Path], Made],
-    workers: int,
-    stop: Callable[[], None] = lambda: None,
-    shard: Shard | None = None,
-    ray_address: str | None = None,
-) -> Generator[VideoEvent | Summary, None, None]:
+    runner: Runner[Candidate, Taken],
+    on_event: Callable[[VideoEvent], None],
+) -> Summary:
     """Take videos into a workspace; those that cannot be used become lines of `<root>/failures.jsonl`.
 
     Args:
         candidates: the videos; of a shard, all of them.
-        root: the workspace; made if missing.
-        scratch: where they are made: on the workspace's disk if that is local.
+        place: where they come in.
         command: by whose name failures are listed.
         rules: when a known video is taken in again.
-        make: candidate, empty folder -> what was made there; raises BadVideo. Importable on all nodes of a cluster.
-        workers: how many at a time; of no meaning on a cluster.
-        stop: ends what `make` has begun, when the run ends early.
-        shard: only this part of the videos; other parts may run at the same time.
-        ray_address: run on this Ray cluster instead of in threads.
-
-    Yields:
-        An event for each video as it is dealt with, and at last the summary.
+        make: candidate, empty folder -> what was made there; raises BadVideo.
+        runner: has them made; for one on other machines, `make` is importable there.
+        on_event: called for each video as it is dealt with.
 
     Raises:
         HicoError: an id belongs to another video, the disk is full, or somebody else is writing here.
 
     """
+    root, scratch, shard = place
     if shard:
         candidates = [candidate for candidate in candidates if shard.has(candidate.source.video_id)]
-    tally = Tally(len(candidates))
     with opened_workspace(root, shard=shard):
-        _make_folders(root, scratch, candidates)
-        alone = shard is None and isinstance(root, Path)
-        sweep(scratch, alone=alone)
-        work = partial(take_one, root=root, scratch=scratch, rules=rules, make=make)
-        try:
-            moved = partial(_note_place, root)
-            planned = list(plan_intake(candidates, root=root, rules=rules, tally=tally, on_moved=moved))
-            yield from (event for event in planned if isinstance(event, VideoEvent))
-            todo = [candidate for candidate in planned if isinstance(candidate, Candidate)]
-            if ray_address is None:
-                done = run_on_threads(work, todo, workers=workers, stop=stop)
-            else:
-                lost = partial(_take_lost, root=root, scratch=scratch)
-                done = run_on_ray(work, todo, address=ray_address, on_lost=lost)
-            with closing(done):
-                for taken in done:
-                    yield _count(taken, tally)
-        finally:
-            update_failures(root, command=command, fine=tally.fine, failed=tally.failed)
-            sweep(scratch, alone=alone)
-            if alone and not any(scratch.iterdir()):
-                scratch.rmdir()
-    yield tally.summary()
+        if isinstance(root, Path):
+            made_here = {candidate.options.subset for candidate in candidates if candidate.options.kind == "split"}
+            for folder in ("records", *made_here):
+                (root / folder).mkdir(parents=True, exist_ok=True)
+        with _opened_scratch(scratch, alone=shard is None and isinstance(root, Path)):
+            planned = plan_intake(candidates, root=root, rules=rules)
+            for record in planned.moved:
+                write_text(record_path(root, record.video_id), record_text(record, root))
+            return run_restartable(
+                planned.plan,
+                partial(take_each, root=root, scratch=scratch, rules=rules, make=make),
+                runner,
+                finish=_outcome_of,
+                root=root,
+                command=command,
+                on_event=on_event,
+            )
 
 
-def _note_place(root: Location, record: VideoRecord, source: Source) -> None:
-    """Write down where the file of a video lies now."""
-    place = record.source.model_copy(update={"path": str(source.path)})
-    write_text(record_path(root, source.video_id), record_text(record.model_copy(update={"source": place}), root))
-
-
-def _make_folders(root: Location, scratch: Path, candidates: Sequence[Candidate]) -> None:
-    if isinstance(root, Path):
-        made_here = {candidate.options.subset for candidate in candidates if candidate.options.kind == "split"}
-        for folder in ("records", *made_here):
-            (root / folder).mkdir(parents=True, exist_ok=True)
+@contextmanager
+def _opened_scratch(scratch: Path, *, alone: bool) -> Iterator[None]:
+    """A folder for temporary ones, without what killed runs left there; gone afterwards if nobody else needs it."""
     scratch.mkdir(parents=True, exist_ok=True)
+    sweep(scratch, alone=alone)
+    try:
+        yield
+    finally:
+        sweep(scratch, alone=alone)
+        if alone and not any(scratch.iterdir()):
+            scratch.rmdir()
 
 
-def _count(taken: Taken, tally: Tally) -> VideoEvent:
+def take_each(
+    candidates: Iterable[Candidate],
+    *,
+    root: Location,
+    scratch: Path,
+    rules: Rules,
+    make: Callable[[Candidate, Path], Made],
+) -> Iterator[Taken]:
+    """`take_one` for each candidate."""
+    for candidate in candidates:
+        yield take_one(candidate, root=root, scratch=scratch, rules=rules, make=make)
+
+
+def _outcome_of(taken: Taken) -> VideoOutcome:
     source, record = taken.candidate.source, taken.record
     kept = record is not None and not record.failure
-    return tally.add(
-        source.video_id,
-        str(source.path),
-        "failed" if taken.failure else "done",
+    return VideoOutcome(
+        video_id=source.video_id,
+        source=str(source.path),
+        outcome="failed" if taken.failure else "done",
         num_parts=len(record.clips) if record is not None and kept else 0,
         note=taken.note,
         failure=taken.failure,
@@ -430,23 +444,10 @@ def _count(taken: Taken, tally: Tally) -> VideoEvent:
     )
 
 
-def _take_lost(candidate: Candidate, reason: str, *, root: Location, scratch: Path) -> Taken:
+def take_lost(candidate: Candidate, reason: str, *, root: Location, scratch: Path) -> Taken:
     """Record a video whose every attempt ended with its process: it may be what kills them."""
 
     def fail(candidate: Candidate, folder: Path) -> Made:
         raise BadVideo(str(candidate.source.path), f"its worker process died each time ({reason})", stage="engine")
 
     return take_one(candidate, root=root, scratch=scratch, rules=Rules(force=True), make=fail)
-
-
-def told(events: Generator[VideoEvent | Summary, None, None], on_event: Callable[[VideoEvent], None]) -> Summary:
-    """Tell of each video as it is dealt with; return the summary that comes last."""
-    summary: Summary | None = None
-    with closing(events):
-        for event in events:
-            if isinstance(event, Summary):
-                summary = event
-            else:
-                on_event(event)
-    assert summary is not None
-    return summary

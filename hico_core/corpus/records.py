@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from hico_core.config.explain import first_wrong
-from hico_core.corpus.addresses import Location, name_from, place_named
+from hico_core.corpus.addresses import Location, is_remote, name_from, place_named
+from hico_core.corpus.failures import Failure
 from hico_core.corpus.ids import Source, clip_name
 from hico_core.corpus.storage import storage_of
 from hico_core.errors import HicoError
@@ -96,14 +97,6 @@ class ClipRecord(BaseModel, frozen=True, extra="forbid"):
     keyframe_interval: int  # frames
     size_bytes: int
     sha256: str | None  # None for untrimmed videos
-
-
-class Failure(BaseModel, frozen=True, extra="forbid"):
-    """Why a video could not be used."""
-
-    stage: str  # name, probe, decode, encode, split, timeout, verify, plan, adopt, commit or engine
-    error: str
-    stderr_tail: list[str] = []
 
 
 class VideoRecord(BaseModel, frozen=True, extra="forbid"):

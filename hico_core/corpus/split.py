@@ -9,26 +9,25 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, absolute_root
 from hico_core.corpus.cache import default_cache_folder
 from hico_core.corpus.clips import OnCorrupt, make_clips
 from hico_core.corpus.encode import require_encoder
-from hico_core.corpus.engine import available_cores
+from hico_core.corpus.engine import Runner, available_cores, run_on_ray, run_on_threads
 from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.ffmpeg import Ffmpeg, find_ffmpeg
 from hico_core.corpus.finding import Videos, sources_of
 from hico_core.corpus.ids import Source, clip_name
-from hico_core.corpus.intake import Candidate, Made, Rules, take_in, told
+from hico_core.corpus.intake import Candidate, Made, Rules, Taken, Workplace, take_in, take_lost
 from hico_core.corpus.plan import PlannedClip, Segment, plan_clips, plan_segments
 from hico_core.corpus.probe import frame_rate
-from hico_core.corpus.records import SplitOptions, Verification, sha256_of
-from hico_core.corpus.storage import fetched
-from hico_core.corpus.workspace import Shard, scratch_folder
+from hico_core.corpus.records import SplitOptions, sha256_of
+from hico_core.corpus.workspace import Shard, make_temporary, scratch_folder
 from hico_core.errors import BadVideo, HicoError
 
 __all__ = [  # planning is part of this module's interface
@@ -44,17 +43,17 @@ __all__ = [  # planning is part of this module's interface
 _LONGEST_NAME = 255
 
 
-class SplitPolicy(NamedTuple):
-    """How videos are dealt with, apart from what their clips are to be (`SplitOptions`)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitPolicy:
+    """How and where videos are dealt with, apart from what their clips are to be (`SplitOptions`)."""
 
-    verify: Verification = "fast"
+    rules: Rules = field(default_factory=Rules)  # when a known video is split again
     on_corrupt: OnCorrupt = "skip"
-    checksum: bool = False  # tell sources apart by SHA-256, not by time
-    force: bool = False  # split finished videos again
-    retry_failed: bool = False
-    move: bool = False  # from the subset that they are in
     timeout_seconds: float | None = None  # for one video
     min_free_bytes: int = 1_000_000_000
+    shard: Shard | None = None  # only this part of the videos; other parts may be split at the same time
+    ray_address: str | None = None  # on this Ray cluster, see `run_on_ray`, instead of in threads
+    cache_folder: Path | None = None  # where clips of a workspace in a bucket are made; None: `default_cache_folder`
 
 
 def split_videos(
@@ -62,12 +61,9 @@ def split_videos(
     *,
     root: "Location | str" = DEFAULT_ROOT,
     options: SplitOptions = SplitOptions(),  # noqa: B008 - immutable
+    policy: SplitPolicy = SplitPolicy(),
     workers: int | None = None,
     on_event: Callable[[VideoEvent], None] = lambda event: None,
-    policy: SplitPolicy = SplitPolicy(),  # noqa: B008 - immutable
-    shard: tuple[int, int] | None = None,
-    cache_folder: Path | None = None,
-    ray_address: str | None = None,
 ) -> Summary:
     """Split videos into `<root>/<subset>/`, several at a time, leaving out those that are finished.
 
@@ -78,13 +74,10 @@ def split_videos(
         videos: files, folders, patterns, lists, or what `hico_core.corpus.finding.find_sources` made of them.
         root: the workspace; made if missing.
         options: what the clips are to be.
+        policy: how and where videos are dealt with.
         workers: how many videos at a time, each with one thread of ffmpeg; None: one a core. Of no meaning on
             a cluster.
-        on_event: told of each video, in the order in which they end.
-        policy: how they are dealt with.
-        shard: (number from 1, count): only this part of the videos; other parts may run at the same time.
-        cache_folder: where clips are made if the workspace lies in a bucket; None: see `default_cache_folder`.
-        ray_address: run on this Ray cluster ("local" starts one here) instead of in threads.
+        on_event: called for each video, in the order in which they end.
 
     Raises:
         HicoError: there is no usable ffmpeg, an id belongs to another video, the disk is full, or another command is
@@ -95,21 +88,23 @@ def split_videos(
     program = Ffmpeg(find_ffmpeg())
     with tempfile.TemporaryDirectory(prefix="hico-") as folder:
         require_encoder(program, options, folder=Path(folder))
-    on_cluster = ray_address is not None
-    events = take_in(
+    scratch = scratch_folder(place, policy.cache_folder or default_cache_folder())
+    runner: Runner[Candidate, Taken]
+    if policy.ray_address is None:
+        runner = partial(run_on_threads, workers=workers or available_cores(), stop=program.stop)
+    else:
+        lost = partial(take_lost, root=place, scratch=scratch)
+        runner = partial(run_on_ray, address=policy.ray_address, on_lost=lost)
+    return take_in(
         [Candidate(source, options) for source in sources],
-        root=place,
-        scratch=scratch_folder(place, cache_folder or default_cache_folder()),
+        Workplace(place, scratch, policy.shard),
         command="split",
-        rules=Rules(policy.checksum, policy.force, policy.retry_failed, policy.move, policy.verify),
+        rules=policy.rules,
         # A process of a cluster has no ffmpeg yet, and ends its children by itself.
-        make=partial(_make, policy=policy, program=None if on_cluster else program),
-        workers=workers or available_cores(),
-        stop=program.stop,
-        shard=Shard(*shard) if shard else None,
-        ray_address=ray_address,
+        make=partial(_make, policy=policy, program=None if policy.ray_address else program),
+        runner=runner,
+        on_event=on_event,
     )
-    return told(events, on_event)
 
 
 def _make(candidate: Candidate, folder: Path, *, policy: SplitPolicy, program: Ffmpeg | None) -> Made:
@@ -133,14 +128,14 @@ def _make(candidate: Candidate, folder: Path, *, policy: SplitPolicy, program: F
                 program=program or Ffmpeg(find_ffmpeg(), own_session=False),
                 folder=folder,
                 on_corrupt=policy.on_corrupt,
-                verify=policy.verify,
+                verify=policy.rules.verify,
                 deadline=deadline,
             )
         except BadVideo as bad:
             if bad.stage == "decode" and policy.on_corrupt == "fail":
                 raise HicoError(f"{bad}; --on-corrupt skip goes on with the others") from bad
             raise
-        sha256 = sha256_of(local) if policy.checksum else None
+        sha256 = sha256_of(local) if policy.rules.checksum else None
     named = []
     for clip, file in zip(made.records, made.files, strict=True):
         name = clip_name(source.video_id, start_ms=clip.start_ms, end_ms=clip.end_ms)

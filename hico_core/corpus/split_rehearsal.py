@@ -1,16 +1,17 @@
 """What splitting a corpus would take, measured on some of its videos, with nothing written to the workspace."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 from hico_core.corpus.addresses import Location
-from hico_core.corpus.events import Tally
+from hico_core.corpus.events import VideoEvent
 from hico_core.corpus.ids import Source
-from hico_core.corpus.intake import Candidate, Rules, plan_intake
-from hico_core.corpus.records import SplitOptions, VideoRecord, read_records, source_file
+from hico_core.corpus.intake import Candidate, plan_intake
+from hico_core.corpus.records import SplitOptions, read_records, source_file
 from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.errors import HicoError
 
@@ -18,17 +19,18 @@ from hico_core.errors import HicoError
 _SAMPLED_PER_WORKER = 2
 
 
-class SplitPlan(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitPlan:
     """What `hico split` would do. Minutes, bytes and hours go by the sample and by the sizes of the files."""
 
     num_videos: int  # to split
     num_unchanged: int  # finished already
     num_failed_before: int  # which are tried again only if asked for
-    num_sampled: int
-    num_sampled_failed: int
-    minutes: float  # of video
-    clip_bytes: int
-    hours: float  # with so many workers on this machine
+    num_sampled: int = 0
+    num_sampled_failed: int = 0
+    minutes: float = 0.0  # of video
+    clip_bytes: int = 0
+    hours: float = 0.0  # with so many workers on this machine
     workers: int
 
 
@@ -55,46 +57,44 @@ def rehearse_split(
         HicoError: an id belongs to another video, or none of the sample can be split.
 
     """
-    rules = Rules(policy.checksum, policy.force, policy.retry_failed, policy.move, policy.verify)
-    tally = Tally(len(sources))
-    planned = list(plan_intake([Candidate(s, options) for s in sources], root=root, rules=rules, tally=tally))
-    todo = [one.source for one in planned if isinstance(one, Candidate)]
-    known = tally.summary()
+    plan = plan_intake([Candidate(source, options) for source in sources], root=root, rules=policy.rules).plan
+    todo = [candidate.source for candidate in plan.todo]
+    known = Counter(video.outcome for video in plan.dealt_with)
+    found = SplitPlan(
+        num_videos=len(todo),
+        num_unchanged=known["unchanged"],
+        num_failed_before=known["failed before"],
+        workers=workers,
+    )
     if not todo:
-        return SplitPlan(0, known.num_unchanged, known.num_failed_before, 0, 0, 0.0, 0, 0.0, workers)
+        return found
     chosen = sample_by_size(todo, _SAMPLED_PER_WORKER * workers)
+    events: list[VideoEvent] = []
     with TemporaryDirectory(prefix="hico-") as folder:
         began = time.monotonic()
-        failed: list[str] = []
         split_videos(
             chosen,
             root=Path(folder) / "root",
             options=options,
+            policy=replace(policy, shard=None, ray_address=None),
             workers=workers,
-            policy=policy,
-            on_event=lambda event: failed.append(event.note) if event.outcome == "failed" else None,
+            on_event=events.append,
         )
         took = time.monotonic() - began
         records = [record for record in read_records(Path(folder) / "root") if not record.failure]
+    failed = [event.note for event in events if event.outcome == "failed"]
     if not records:
         raise HicoError(f"none of {len(chosen)} sampled videos can be split; the first: {chosen[0].path}: {failed[0]}")
     share = _bytes_of(todo) / max(_bytes_of(chosen), 1)
-    return SplitPlan(
-        len(todo),
-        known.num_unchanged,
-        known.num_failed_before,
-        len(chosen),
-        len(failed),
-        share * sum(_seconds(record) for record in records) / 60,
-        round(share * sum(clip.size_bytes for record in records for clip in record.clips)),
-        share * took / 3600,
-        workers,
+    return replace(
+        found,
+        num_sampled=len(chosen),
+        num_sampled_failed=len(failed),
+        minutes=share * sum(record.clips[-1].end_seconds for record in records) / 60,
+        clip_bytes=round(share * sum(clip.size_bytes for record in records for clip in record.clips)),
+        hours=share * took / 3600,
     )
 
 
 def _bytes_of(sources: Sequence[Source]) -> int:
     return sum(source_file(source).size_bytes for source in sources)
-
-
-def _seconds(record: VideoRecord) -> float:
-    return record.clips[-1].end_seconds

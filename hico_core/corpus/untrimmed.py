@@ -13,9 +13,10 @@ import av
 
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.engine import run_on_threads
 from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.ids import Source
-from hico_core.corpus.intake import Candidate, Made, Rules, take_in, told
+from hico_core.corpus.intake import Candidate, Made, Rules, Workplace, take_in
 from hico_core.corpus.picture import margins_of, require_known_turn, require_one_size, shown_size, without_margins
 from hico_core.corpus.plan import plan_clips
 from hico_core.corpus.probe import (
@@ -61,26 +62,25 @@ def add_untrimmed(
         options: what a row is to be; the label is each source's own.
         workers: how many videos at a time.
         cache: for videos in buckets, which are fetched once to be looked at.
-        on_event: told of each video.
+        on_event: called for each video.
         rules: when a known video is looked at again.
 
     Raises:
         HicoError: an id belongs to another video, or another command is writing here.
 
     """
-    events = take_in(
+    return take_in(
         [
             Candidate(source, options.model_copy(update={"label": source.label, "class_name": source.class_name}))
             for source in sources
         ],
-        root=root,
-        scratch=scratch_folder(root, Path(gettempdir())),
+        Workplace(root, scratch_folder(root, Path(gettempdir()))),
         command="index",
         rules=rules,
         make=partial(_make, cache=cache),
-        workers=workers,
+        runner=partial(run_on_threads, workers=workers),
+        on_event=on_event,
     )
-    return told(events, on_event)
 
 
 def _make(candidate: Candidate, folder: Path, *, cache: LocalCache) -> Made:

@@ -30,10 +30,6 @@ class Shard(NamedTuple):
         """Whether a video belongs to this part; new videos do not move the others."""
         return zlib.crc32(video_id.encode("utf-8", "surrogateescape")) % self.total == self.number - 1
 
-    def split(self, count: int) -> "list[Shard]":
-        """The parts of this part: the remainders of division by total * count that leave number by total."""
-        return [Shard(self.number + self.total * place, self.total * count) for place in range(count)]
-
     def __str__(self) -> str:
         return f"{self.number}/{self.total}"
 

@@ -2,34 +2,45 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, absolute, local_part, locate
-from hico_core.corpus.cache import LocalCache, local_cache
-from hico_core.corpus.engine import run_on_ray
-from hico_core.corpus.events import Summary, Tally, VideoEvent
-from hico_core.corpus.failures import update_failures
-from hico_core.corpus.files import lock, remove_abandoned
+from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.engine import Plan, Runner, Work, run_here, run_on_ray, run_restartable
+from hico_core.corpus.events import Summary, VideoEvent, VideoOutcome
+from hico_core.corpus.failures import Failure
+from hico_core.corpus.files import lock, remove_abandoned, write_text, written_beside
 from hico_core.corpus.finding import Videos
 from hico_core.corpus.ids import Source
 from hico_core.corpus.intake import is_same_file, other_file
-from hico_core.corpus.records import Failure, SourceFile, sha256_of, source_file
-from hico_core.corpus.storage import write_text, written_beside
+from hico_core.corpus.processes import run_on_processes
+from hico_core.corpus.records import SourceFile, sha256_of, source_file
 from hico_core.corpus.workspace import Shard, sole_writer
 from hico_core.data.lanes import WholeVideo
+from hico_core.data.loader import num_workers
 from hico_core.errors import BadVideo, HicoError, UsageError
 from hico_core.training.checkpoint import EncoderOrigin
 from hico_core.training.encoder import Meter
 from hico_core.transfer.feature_files import DType, FileFormat, read_array, write_array
 from hico_core.transfer.features import FeatureExtractor, Features
-from hico_core.transfer.jobs import FeatureJob, features_name, jobs_of, newest_encoder, part_of
-from hico_core.transfer.manifest import MANIFEST, ManifestRow, Settings, manifest_line, read_manifest
+from hico_core.transfer.jobs import FeatureJob, features_folder, jobs_of, newest_encoder, origin_of, part_of
+from hico_core.transfer.manifest import (
+    MANIFEST,
+    ManifestRow,
+    Settings,
+    manifest_line,
+    pack_into_hdf5,
+    read_manifest,
+    require_hdf5,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -44,98 +55,112 @@ _PATIENCE_SECONDS = 60.0
 
 
 class Files(NamedTuple):
-    """How the files of a folder are named, and what they are."""
+    """Where the files of a command's features lie, how they are named, and what they are."""
 
+    folder: "Location | None" = None  # made if missing; None: see `features_folder`
     prefix: str = ""
-    suffix: str = ""
-    file_format: FileFormat = "npy"
+    file_format: FileFormat | Literal["hdf5"] = "npy"  # hdf5: .npy, and all of them once more in features.hdf5
     dtype: DType = "float32"
+
+    @property
+    def format_of_one(self) -> FileFormat:
+        """Of a video's own file."""
+        return "npy" if self.file_format == "hdf5" else self.file_format
 
     def name(self, video_id: str) -> str:
         """The file of a video."""
-        return f"{self.prefix}{video_id}{self.suffix}.{self.file_format}"
+        return f"{self.prefix}{video_id}.{self.format_of_one}"
 
 
 NPY_FILES = Files()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractionPolicy:
+    """How and where videos are dealt with, apart from what their features are to be."""
+
+    checksum: bool = False  # tell sources apart by their bytes, not by their time
+    cache: LocalCache | None = None  # for videos in buckets
+    workers: int | None = None  # processes that read, for each that encodes; None: one a core
+    processes: int = 1  # of this machine that encode, a GPU each in turn
+    shard: Shard | None = None  # only this part of the videos; other calls may write the other parts at the same time
+    ray_address: str | None = None  # on this Ray cluster, see `run_on_ray`; each process computes in one thread
+
+    def __post_init__(self) -> None:
+        if self.processes > 1 and self.ray_address:
+            raise UsageError(f"--nproc {self.processes}: is of this machine; leave it out, or leave --ray-address out")
+
+
 def extract_features(
     videos: Videos | Sequence[FeatureJob] | None = None,
     *,
-    extractor: FeatureExtractor | None = None,
-    checkpoint: Path | None = None,
+    encoder: FeatureExtractor | Path | str | None = None,
     root: "Location | str" = DEFAULT_ROOT,
-    folder: "Location | None" = None,
-    cache: LocalCache | None = None,
     files: Files = NPY_FILES,
-    checksum: bool = False,
-    workers: int | None = None,
-    shard: Shard | None = None,
-    ray_address: str | None = None,
+    policy: ExtractionPolicy = ExtractionPolicy(),
     meter: Meter | None = None,
     on_event: Callable[[VideoEvent], None] = lambda event: None,
 ) -> Summary:
-    """Write `[prefix]<id>[suffix].<format>` for each video that has none, and a line for it in manifest.jsonl.
+    """Write `[prefix]<id>.<format>` for each video that has none, and a line for it in manifest.jsonl.
 
     A video that cannot be decoded becomes a line of `<root>/failures.jsonl`.
 
     Args:
         videos: of all shards: files, folders, patterns, lists, or jobs; None: those of the index.
-        extractor: encoder, grid and picture, from `FeatureExtractor.from_checkpoint`; None: that of `checkpoint`.
-        checkpoint: the file to make an extractor of, where none is given; None: `newest_encoder`.
+        encoder: with its grid and picture, from `FeatureExtractor.from_checkpoint`, or the checkpoint to make such a
+            one of; None: `newest_encoder`.
         root: the workspace.
-        folder: where the files go, made if missing; None: features/NAME in the workspace, named as the run.
-        cache: for videos in buckets.
-        files: their names and format.
-        checksum: tell sources apart by their bytes, not by their time.
-        workers: processes that read; None: one a core.
-        shard: take only this part of the videos; other calls may write the other parts at the same time.
-        ray_address: extract on this Ray cluster, see `run_on_ray`; each process computes in one thread.
-        meter: told of rows and waiting.
-        on_event: told of each video.
+        files: where they go, their names and format.
+        policy: how and where videos are dealt with.
+        meter: counts rows and waiting.
+        on_event: called for each video.
 
     Raises:
-        UsageError: the extractor was not loaded from a file, or there are both it and a checkpoint.
+        UsageError: the extractor was not loaded from a file, or a shard is to be packed.
         HicoError: the folder has features of other settings or of another video of an id, or is being written to.
 
     """
+    if files.file_format == "hdf5":
+        require_hdf5()
+        if policy.shard:
+            raise UsageError("--format hdf5: needs all videos; run the command once more without --shard")
     root = locate(root)
-    if extractor is None:
-        extractor = FeatureExtractor.from_checkpoint(checkpoint or newest_encoder(local_part(root)))
-    elif checkpoint is not None:
-        raise UsageError("give an extractor or the checkpoint to make one of, not both")
-    origin = extractor.origin
-    if origin is None:
-        raise UsageError(
-            "the manifest names the encoder's file: make the extractor with FeatureExtractor.from_checkpoint"
+    if not isinstance(encoder, FeatureExtractor):
+        encoder = FeatureExtractor.from_checkpoint(encoder or newest_encoder(local_part(root)))
+    origin, meter = origin_of(encoder), meter or Meter()
+    folder = files.folder or features_folder(root, encoder)
+    jobs = part_of(jobs_of(videos, root), policy.shard)
+    settings = _settings(encoder, origin, files.dtype)
+    with opened_folder(folder, policy.shard), closing(_manifest_writer(folder, policy.shard)) as manifest:
+        plan = plan_extraction(jobs, files, folder, _rows_with(settings, folder), checksum=policy.checksum)
+        writer = _Writer(
+            folder=folder,
+            files=files,
+            extractor=encoder,
+            settings=settings,
+            manifest=manifest,
+            # Looked up before anything is read, so that a video which changes meanwhile is extracted again.
+            identities={job.source.video_id: source_file(job.source) for job in plan.todo},
+            checksum=policy.checksum,
         )
-    folder = folder or root / "features" / features_name(Path(origin.path))
-    cache, meter = cache or local_cache(), meter or Meter()
-    jobs = part_of(jobs_of(videos, root), shard)
-    settings = _settings(extractor, origin, files.dtype)
-    tally, likeness = Tally(len(jobs)), Likeness()
-    with opened_folder(folder, shard), closing(_manifest_writer(folder, shard)) as manifest:
-        rows = _rows_with(settings, folder)
-        todo: list[FeatureJob] = []
-        for planned in _plan(jobs, files, rows, folder, tally, checksum=checksum):
-            todo.append(planned) if isinstance(planned, FeatureJob) else on_event(planned)
-        # Taken before anything is read, so that a video which changes meanwhile is extracted again.
-        identities = {job.source.video_id: source_file(job.source) for job in todo}
-        try:
-            if ray_address is None:
-                extracted = _extracted_here(todo, extractor, cache, workers=workers, meter=meter)
-            else:
-                extracted = _extracted_on_ray(todo, extractor, origin, cache, address=ray_address, meter=meter)
-            for job, found in extracted:
-                features = _storable(found, files.dtype, job.source)
-                if not isinstance(features, BadVideo):
-                    likeness.add(features.array)
-                    read = identities[job.source.video_id]
-                    read = _with_hash(read, job.source) if checksum else read
-                    manifest.add(_write(folder, job.source, features, read, files, settings, extractor, origin))
-                on_event(_count(job, features, tally))
-        finally:
-            update_failures(root, command="extract-features", fine=tally.fine, failed=tally.failed)
+
+        def finish(extracted: Extracted) -> VideoOutcome:
+            meter.num_rows += extracted.num_rows
+            # Of processes, the mean; on a cluster, nobody knows how many work at a time.
+            meter.waiting_seconds += 0.0 if policy.ray_address else extracted.waiting_seconds / policy.processes
+            return writer.finish(extracted)
+
+        work, runner = _work_and_runner(encoder, origin, policy)
+        summary = run_restartable(
+            plan, work, runner, finish=finish, root=root, command="extract-features", on_event=on_event
+        )
+    if files.file_format == "hdf5":
+        pack_into_hdf5(folder)
+    _warn_of_collapse(writer.likeness, origin)
+    return summary
+
+
+def _warn_of_collapse(likeness: "Likeness", origin: EncoderOrigin) -> None:
     if likeness.num_videos > 1 and likeness.mean_similarity > _ALIKE:
         logger.warning(
             "the features of %d videos are nearly alike (mean cosine similarity %.5f): the encoder of %s has hardly "
@@ -144,7 +169,6 @@ def extract_features(
             likeness.mean_similarity,
             origin.path,
         )
-    return tally.summary()
 
 
 class Likeness:
@@ -284,31 +308,36 @@ def _rows_with(settings: Settings, folder: Location) -> dict[str, ManifestRow]:
     return rows
 
 
-def _plan(
-    jobs: Sequence[FeatureJob],
-    files: Files,
-    rows: dict[str, ManifestRow],
-    folder: Location,
-    tally: Tally,
-    *,
-    checksum: bool,
-) -> Iterator[VideoEvent | FeatureJob]:
+def plan_extraction(
+    jobs: Sequence[FeatureJob], files: Files, folder: Location, rows: dict[str, ManifestRow], *, checksum: bool
+) -> Plan[FeatureJob]:
     """Go through all videos before any work is done: those that are dealt with already, and those that are to do.
+
+    Args:
+        jobs: the videos.
+        files: what is to be written of them.
+        folder: where.
+        rows: what is there: its manifest, by file.
+        checksum: tell sources apart by their bytes, not by their time.
 
     Raises:
         HicoError: one may not have its file; see `is_finished`.
 
     """
+    todo: list[FeatureJob] = []
+    dealt_with: list[VideoOutcome] = []
     for job in jobs:
         source = job.source
-        row = rows.get(files.name(source.video_id))
+        video_id, path = source.video_id, str(source.path)
+        row = rows.get(files.name(video_id))
         if source.obstacle:
             failure = Failure(stage="name", error=source.obstacle)
-            yield tally.add(source.video_id, str(source.path), "failed", failure=failure)
+            dealt_with.append(VideoOutcome(video_id=video_id, source=path, outcome="failed", failure=failure))
         elif row is not None and is_finished(row, source, folder, checksum=checksum):
-            yield tally.add(source.video_id, str(source.path), "unchanged", num_parts=row.rows)
+            dealt_with.append(VideoOutcome(video_id=video_id, source=path, outcome="unchanged", num_parts=row.rows))
         else:
-            yield job
+            todo.append(job)
+    return Plan(todo, dealt_with)
 
 
 def is_finished(row: ManifestRow, source: Source, folder: Location, *, checksum: bool) -> bool:
@@ -339,44 +368,58 @@ def _is_whole(row: ManifestRow, folder: Location) -> bool:
         return False
 
 
-class _RemoteSettings(NamedTuple):
-    """What a process on another node needs to make the same extractor."""
+class Extracted(NamedTuple):
+    """What came of one video."""
 
-    checkpoint: EncoderOrigin
-    settings: tuple[tuple[str, Any], ...]
+    job: FeatureJob
+    features: Features | BadVideo
+    waiting_seconds: float  # for pictures, since the video before
 
-
-def _extracted_here(
-    jobs: Sequence[FeatureJob], extractor: FeatureExtractor, cache: LocalCache, *, workers: int | None, meter: Meter
-) -> Iterator[tuple[FeatureJob, Features | BadVideo]]:
-    """Extract each video, in order."""
-    found = extractor.extract_all([job.video for job in jobs], cache=cache, workers=workers, meter=meter)
-    return zip(jobs, found, strict=True)
+    @property
+    def num_rows(self) -> int:
+        """Of its features."""
+        return 0 if isinstance(self.features, BadVideo) else len(self.features.array)
 
 
-def _extracted_on_ray(
-    jobs: Sequence[FeatureJob],
-    extractor: FeatureExtractor,
-    origin: EncoderOrigin,
-    cache: LocalCache,
-    *,
-    address: str,
-    meter: Meter,
-) -> Iterator[tuple[FeatureJob, Features | BadVideo]]:
-    """Extract each video in some process of a Ray cluster, in whatever order they finish."""
-    grid = extractor.grid._asdict()
+class _Description(NamedTuple):
+    """What a process anywhere needs to make the same extractor."""
+
+    origin: EncoderOrigin
+    settings: tuple[tuple[str, Any], ...]  # of `FeatureExtractor.from_checkpoint`
+
+
+def _work_and_runner(
+    extractor: FeatureExtractor, origin: EncoderOrigin, policy: ExtractionPolicy
+) -> tuple[Work[FeatureJob, Extracted], Runner[FeatureJob, Extracted]]:
+    """By what videos are extracted, and where."""
+    cache = policy.cache or LocalCache()
+    if policy.ray_address is None and policy.processes == 1:
+        return partial(_extract_each, extractor=extractor, cache=cache, workers=policy.workers), run_here
+    description = _description_of(extractor, origin)
+    on_gpu = extractor.device.type == "cuda"
+    if policy.ray_address is None:
+        workers = num_workers(policy.workers, processes=policy.processes)
+        num_gpus = torch.cuda.device_count() if on_gpu else 0
+        work = partial(_extract_as_described, description=description, cache=cache, workers=workers)
+        return work, partial(run_on_processes, processes=policy.processes, num_gpus=num_gpus)
+    work = partial(_extract_as_described, description=description, cache=cache, workers=0)
+    return work, partial(_on_cluster, address=policy.ray_address, num_gpus=int(on_gpu))
+
+
+def _description_of(extractor: FeatureExtractor, origin: EncoderOrigin) -> _Description:
     others = {"pool": extractor.pool, "layer": extractor.layer, "batch_size": extractor.batch_size}
     device = {"device": extractor.device.type}
-    spec = _RemoteSettings(origin, tuple({**grid, **others, **device}.items()))
-    for job, features in run_on_ray(
-        partial(_extract_here, spec=spec, cache=cache),
-        [job._replace(video=_seen_from_anywhere(job.video)) for job in jobs],
-        address=address,
-        num_gpus=1 if extractor.device.type == "cuda" else 0,
-        on_lost=lambda job, reason: (job, BadVideo(str(job.source.path), reason, stage="engine")),
-    ):
-        meter.num_rows += 0 if isinstance(features, BadVideo) else len(features.array)
-        yield job, features
+    return _Description(origin, tuple({**extractor.grid._asdict(), **others, **device}.items()))
+
+
+def _on_cluster(
+    work: Work[FeatureJob, Extracted], jobs: Sequence[FeatureJob], *, address: str, num_gpus: int
+) -> Generator[Extracted, None, None]:
+    def lost(job: FeatureJob, reason: str) -> Extracted:
+        return Extracted(job, BadVideo(str(job.source.path), reason, stage="engine"), 0.0)
+
+    anywhere = [job._replace(video=_seen_from_anywhere(job.video)) for job in jobs]
+    return run_on_ray(work, anywhere, address=address, num_gpus=num_gpus, on_lost=lost)
 
 
 def _seen_from_anywhere(video: WholeVideo) -> WholeVideo:
@@ -385,36 +428,100 @@ def _seen_from_anywhere(video: WholeVideo) -> WholeVideo:
     return WholeVideo(absolute(video.path), pieces)
 
 
-def _extract_here(
-    job: FeatureJob, *, spec: _RemoteSettings, cache: LocalCache
-) -> tuple[FeatureJob, Features | BadVideo]:
-    (features,) = _extractor_of(spec).extract_all([job.video], cache=cache, workers=0)
-    return job, features
+def _extract_each(
+    jobs: Sequence[FeatureJob], *, extractor: FeatureExtractor, cache: LocalCache, workers: int | None
+) -> Iterator[Extracted]:
+    """Extract each video, in order."""
+    meter, before = Meter(), 0.0
+    found = extractor.extract_all([job.video for job in jobs], cache=cache, workers=workers, meter=meter)
+    for job, features in zip(jobs, found, strict=True):
+        yield Extracted(job, features, meter.waiting_seconds - before)
+        before = meter.waiting_seconds
+
+
+def _extract_as_described(
+    jobs: Sequence[FeatureJob], *, description: _Description, cache: LocalCache, workers: int
+) -> Iterator[Extracted]:
+    """The same by an extractor that is made here, in a process that may get other videos to do later."""
+    return _extract_each(jobs, extractor=_extractor_of(description), cache=cache, workers=workers)
 
 
 @lru_cache(maxsize=1)
-def _extractor_of(spec: _RemoteSettings) -> FeatureExtractor:
+def _extractor_of(description: _Description) -> FeatureExtractor:
     """The same extractor as where the command runs.
 
     Raises:
         HicoError: the file is another one by now, or on this machine.
 
     """
-    extractor = FeatureExtractor.from_checkpoint(spec.checkpoint.path, **dict(spec.settings))
-    if extractor.origin != spec.checkpoint:
+    path = description.origin.path
+    extractor = FeatureExtractor.from_checkpoint(path, **dict(description.settings))
+    if extractor.origin != description.origin:
         raise HicoError(
-            f"{spec.checkpoint.path}: is not the file that the command began with; where a training still writes it, "
-            "name a copy with --checkpoint"
+            f"{path}: is not the file that the command began with; where a training still writes it, name a copy with "
+            "--checkpoint"
         )
     return extractor
 
 
-def _count(job: FeatureJob, features: Features | BadVideo, tally: Tally) -> VideoEvent:
-    video_id, source = job.source.video_id, str(job.source.path)
-    if isinstance(features, BadVideo):
-        failure = Failure(stage=features.stage, error=features.reason)
-        return tally.add(video_id, source, "failed", failure=failure)
-    return tally.add(video_id, source, "done", num_parts=len(features.array))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Writer:
+    """Writes the features of one video after the other, and for each a line of the manifest."""
+
+    folder: Location
+    files: Files
+    extractor: FeatureExtractor
+    settings: Settings
+    manifest: _LocalManifest | _BucketManifest
+    identities: Mapping[str, SourceFile]  # by id: what a video's file was before anything was read
+    checksum: bool
+    likeness: Likeness = field(default_factory=Likeness)
+
+    def finish(self, extracted: Extracted) -> VideoOutcome:
+        """Write what came of a video, if it is any good; what became of the video."""
+        source = extracted.job.source
+        features = _storable(extracted.features, self.files.dtype, source)
+        video_id, path = source.video_id, str(source.path)
+        if isinstance(features, BadVideo):
+            failure = Failure(stage=features.stage, error=features.reason)
+            return VideoOutcome(video_id=video_id, source=path, outcome="failed", failure=failure)
+        self.likeness.add(features.array)
+        self.manifest.add(self._write(source, features))
+        return VideoOutcome(video_id=video_id, source=path, outcome="done", num_parts=len(features.array))
+
+    def _write(self, source: Source, features: Features) -> ManifestRow:
+        """Write a video's file, whole or not at all; what the manifest is to say of it."""
+        read = self.identities[source.video_id]
+        read = _with_hash(read, source) if self.checksum else read
+        name, file_format = self.files.name(source.video_id), self.files.format_of_one
+        array = features.array
+        with written_beside(self.folder / name) as beside:
+            write_array(beside, array, features.times, video_id=source.video_id, file_format=file_format)
+            size_bytes, sha256 = beside.stat().st_size, sha256_of(beside)
+        start, end = features.times.T
+        return ManifestRow(
+            **self.settings.model_dump(),
+            video_id=source.video_id,
+            file=name,
+            prefix=self.files.prefix,
+            suffix="",
+            file_format=file_format,
+            rows=len(array),
+            dim=int(array[0].size),
+            shape=list(array.shape[1:]),
+            size_bytes=size_bytes,
+            sha256=sha256,
+            fps=self.extractor.grid.rate(features.meta.source_fps),
+            checkpoint=origin_of(self.extractor).path,
+            **features.meta._asdict(),
+            source_size_bytes=read.size_bytes,
+            source_mtime_ns=read.mtime_ns,
+            source_sha256=read.sha256,
+            read_from="clips" if source.clips else "sources",
+            start_seconds=start.tolist(),
+            end_seconds=end.tolist(),
+            centre_seconds=((start + end) / 2).tolist(),
+        )
 
 
 def _with_hash(read: SourceFile, source: Source) -> SourceFile:
@@ -428,53 +535,10 @@ def _storable(features: Features | BadVideo, dtype: DType, source: Source) -> Fe
     """Features in the precision of their file; what no reader would take there is the failure of the video."""
     if isinstance(features, BadVideo):
         return features
-    with np.errstate(over="ignore"):  # said below
+    with np.errstate(over="ignore"):  # reported below
         array = np.ascontiguousarray(features.array.astype(dtype))
     if np.isfinite(array).all():
         return features._replace(array=array)
     largest = float(np.abs(features.array).max())
     reason = f"has features that {dtype} cannot hold (the largest is {largest:.4g})"
     return BadVideo(str(source.path), reason, stage="encode")
-
-
-def _write(
-    folder: Location,
-    source: Source,
-    features: Features,
-    read: SourceFile,
-    files: Files,
-    settings: Settings,
-    extractor: FeatureExtractor,
-    origin: EncoderOrigin,
-) -> ManifestRow:
-    """Write a video's file, whole or not at all; what the manifest is to say of it."""
-    video_id = source.video_id
-    name = files.name(video_id)
-    array = features.array
-    with written_beside(folder / name) as beside:
-        write_array(beside, array, features.times, video_id=video_id, file_format=files.file_format)
-        size_bytes, sha256 = beside.stat().st_size, sha256_of(beside)
-    start, end = features.times.T
-    return ManifestRow(
-        **settings.model_dump(),
-        video_id=video_id,
-        file=name,
-        prefix=files.prefix,
-        suffix=files.suffix,
-        file_format=files.file_format,
-        rows=len(array),
-        dim=int(array[0].size),
-        shape=list(array.shape[1:]),
-        size_bytes=size_bytes,
-        sha256=sha256,
-        fps=extractor.grid.rate(features.meta.source_fps),
-        checkpoint=origin.path,
-        **features.meta._asdict(),
-        source_size_bytes=read.size_bytes,
-        source_mtime_ns=read.mtime_ns,
-        source_sha256=read.sha256,
-        read_from="clips" if source.clips else "sources",
-        start_seconds=start.tolist(),
-        end_seconds=end.tolist(),
-        centre_seconds=((start + end) / 2).tolist(),
-    )

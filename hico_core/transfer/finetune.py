@@ -22,10 +22,9 @@ from torch import Tensor, nn
 
 from hico_core.config import FinetuneConfig
 from hico_core.corpus.addresses import Location, absolute, name_from
-from hico_core.corpus.cache import LocalCache, local_cache
-from hico_core.corpus.failures import FailedSource, update_failures
+from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.failures import FailedSource, Failure, update_failures
 from hico_core.corpus.index import read_index_table
-from hico_core.corpus.records import Failure
 from hico_core.data.batches import Batch
 from hico_core.data.decode import require_decoder
 from hico_core.data.labelled import RandomViews

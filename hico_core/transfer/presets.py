@@ -1,6 +1,8 @@
 """The windows that features of well-known datasets have, as detection toolkits expect them."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Preset = Literal["anet", "hacs", "thumos", "clip"]
 
 
 class WindowPreset(NamedTuple):
@@ -12,7 +14,7 @@ class WindowPreset(NamedTuple):
     prefix: str  # of the files
 
 
-PRESETS = {
+PRESETS: dict[Preset, WindowPreset] = {
     "anet": WindowPreset(15.0, 16, 16, "v_"),  # ActivityNet, as ActionFormer's and OpenTAD's TSP features
     "hacs": WindowPreset(15.0, 16, 16, ""),
     "thumos": WindowPreset(None, 16, 4, ""),  # as their I3D features

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ from hico_core.transfer.jobs import FeatureJob
 _MEASURED_BATCHES = 3
 
 
-class ExtractionPlan(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractionPlan:
     """What an extraction would be. Rows and hours leave out the videos whose length is not known."""
 
     num_videos: int

@@ -87,9 +87,7 @@ def feature_grid(manifest: Mapping[str, ManifestRow], folder: Location, toolkit:
     rows = list(manifest.values())
     first = rows[0]
     if len({(row.prefix, row.suffix, row.file_format) for row in rows}) > 1:
-        raise HicoError(
-            f"{folder}: its files are not all named alike; extract with one --prefix, --suffix and --format"
-        )
+        raise HicoError(f"{folder}: its files are not all named alike; extract with one --prefix and --format")
     if first.file_format not in _READ_BY[toolkit]:
         readable = " or ".join(_READ_BY[toolkit])
         raise HicoError(f"{folder}: {toolkit} does not read .{first.file_format}; extract with --format {readable}")

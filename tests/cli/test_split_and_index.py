@@ -30,11 +30,10 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["split", "videos", "--root", "videos/a.mp4"], 2, ["videos/a.mp4 is a file"]),
         (["split", "videos", "other"], 1, ["/a.mp4 and ", "other/a.mp4 have one id, 'a'"]),
         (["split", "videos", "--min-free", "900000TB"], 1, ["--min-free keeps", "free some space"]),
-        (["split", "videos", "--engine", "ray", "--ray-address", "127.0.0.1:1"], 1, ["127.0.0.1:1: cannot join"]),
+        (["split", "videos", "--ray-address", "127.0.0.1:1"], 1, ["127.0.0.1:1: cannot join"]),
         (["split", "videos", "--encoder", "h264_nvenc"], 1, ["cannot encode with h264_nvenc", "another --encoder"]),
         (["split", "videos", "--root", "gs://bucket"], 2, ["gs:// is not supported"]),
         (["split", "videos", "--root", "held"], 1, ["held: another hico command is writing here"]),
-        (["split", "--status"], 1, ["nothing was split here"]),
         (["index"], 1, ["nothing was split here yet; run `hico split"]),
         (["index", "--check"], 1, ["nothing was split here"]),
         (["index", "--adopt"], 2, ["no clips without a record"]),
@@ -96,11 +95,6 @@ def test_failures_are_told_once_more_and_tried_again_when_asked(videos: Path, tm
     assert "1 of them before (--retry-failed)" in done.stderr.splitlines()[-1]
     done = hico("split", *inputs, "--retry-failed", root=tmp_path / "root")
     assert "before" not in done.stderr.splitlines()[-1]
-
-    status = json.loads(hico("split", "--status", "--json", root=tmp_path / "root").stdout)["status"]
-    assert [(row["state"], row["num_videos"]) for row in status] == [("done", 1), ("failed: probe", 1)]
-    table = hico("split", "--status", root=tmp_path / "root").stdout
-    assert "failed: probe" in table and "done" in table
 
 
 def test_profiles_and_options(videos: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hico_core.corpus.damage import damaged_timestamps, good_clips
 from hico_core.corpus.encode import require_encoder
 from hico_core.corpus.ffmpeg import Ffmpeg, Finished, find_ffmpeg
 from hico_core.corpus.finding import find_sources
+from hico_core.corpus.intake import Rules
 from hico_core.corpus.plan import plan_clips
 from hico_core.corpus.probe import Packet, probe
 from hico_core.corpus.records import PROFILES, SplitOptions, VideoRecord, read_record
@@ -269,7 +270,7 @@ def test_a_clip_has_the_shape_of_its_source(width: int, height: int, good: bool,
 def test_full_verification_passes_what_is_good(tmp_path: Path) -> None:
     numbered_video(tmp_path / "a.mp4", seconds=7)
     fast = split(tmp_path / "a.mp4", tmp_path / "root", SplitPolicy())
-    full = split(tmp_path / "a.mp4", tmp_path / "root", SplitPolicy(verify="full"))
+    full = split(tmp_path / "a.mp4", tmp_path / "root", SplitPolicy(rules=Rules(verify="full")))
     assert (fast.verified, full.verified) == ("fast", "full")
     assert full.clips == fast.clips
     assert full.attempts == 2, "what was only looked at is done again when it is to be decoded"
@@ -324,7 +325,7 @@ def test_an_encoder_that_is_not_there(tmp_path: Path, ffmpeg_program: Path) -> N
 @pytest.mark.parametrize("name", PROFILES)
 def test_profiles(name: str, tmp_path: Path) -> None:
     run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=426x320:d=6", tmp_path / "a.mp4")
-    record = split(tmp_path / "a.mp4", tmp_path / "root", SplitPolicy(verify="full"), PROFILES[name])
+    record = split(tmp_path / "a.mp4", tmp_path / "root", SplitPolicy(rules=Rules(verify="full")), PROFILES[name])
     short_side, interval = {"training": (192, 32), "archive": (256, 125), "source": (320, 125)}[name]
     assert {(clip.height, clip.num_frames) for clip in record.clips} == {(short_side, 125), (short_side, 25)}
     assert [clip.keyframe_interval for clip in record.clips] == [interval, min(interval, 25)]
@@ -338,7 +339,7 @@ def test_other_encoders_cut_as_exactly(encoder: str, tmp_path: Path, ffmpeg_prog
     except HicoError:
         pytest.skip(f"this ffmpeg has no {encoder}")
     numbered_video(tmp_path / "a.mp4", seconds=7, fps="30000/1001")
-    record = split(tmp_path / "a.mp4", tmp_path / "root", SplitPolicy(verify="full"), options)
+    record = split(tmp_path / "a.mp4", tmp_path / "root", SplitPolicy(rules=Rules(verify="full")), options)
     assert record.failure is None, record.failure
     shown = []
     for clip in record.clips:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_threads_take_items_as_they_go() -> None:
             taken.append(i)
             yield i
 
-    results = run_on_threads(lambda i: i * i, items(), workers=2, stop=lambda: None)
+    results = run_on_threads(lambda some: [i * i for i in some], items(), workers=2)
     first = next(results)
     assert first in {0, 1, 4, 9} and len(taken) <= 4  # whichever of those taken was done first
     assert sorted([first, *results]) == [i * i for i in range(100)]
@@ -44,10 +44,10 @@ def test_threads_take_items_as_they_go() -> None:
 def test_an_error_ends_the_work() -> None:
     stopped: list[bool] = []
 
-    def work(i: int) -> int:
-        if i == 3:
+    def work(items: Sequence[int]) -> Sequence[int]:
+        if 3 in items:
             raise HicoError("enough")
-        return i
+        return items
 
     with pytest.raises(HicoError, match="enough"):
         list(run_on_threads(work, range(100), workers=2, stop=lambda: stopped.append(True)))
@@ -87,8 +87,7 @@ def test_a_cluster_loses_a_process_and_then_a_node(cluster: Cluster, tmp_path: P
             options=SplitOptions(preset="veryslow"),
             workers=2,
             on_event=lambda event: None,
-            policy=SplitPolicy(),
-            ray_address=address,
+            policy=SplitPolicy(ray_address=address),
         )
 
     killed: list[int] = []
@@ -120,7 +119,7 @@ def test_a_signal_ends_work_on_a_cluster(cluster: Cluster, tmp_path: Path, how: 
         numbered_video(tmp_path / f"videos/{i}.mp4", seconds=20, size="320x240")
     root = tmp_path / "root"
     command = [sys.executable, "-m", "hico_cli", "split", str(tmp_path / "videos"), "--root", str(root)]
-    options = ["--engine", "ray", "--ray-address", cluster.address, "--preset", "veryslow"]
+    options = ["--ray-address", cluster.address, "--preset", "veryslow"]
     with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         processes_at_work(root)
         process.send_signal(how)
@@ -130,12 +129,12 @@ def test_a_signal_ends_work_on_a_cluster(cluster: Cluster, tmp_path: Path, how: 
     assert len(list((root / "records").glob("*.json"))) < 6
 
 
-def end_this_process(item: str, *, log: Path) -> str:
-    if item == "poison":
+def end_this_process(items: Sequence[str], *, log: Path) -> list[str]:
+    if "poison" in items:
         with log.open("a") as opened:
             opened.write("x")
         os.kill(os.getpid(), signal.SIGKILL)
-    return item.upper()
+    return [item.upper() for item in items]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters on one machine")
@@ -156,4 +155,4 @@ def test_what_kills_its_processes_is_given_up_and_named(cluster: Cluster, tmp_pa
 
 def test_a_cluster_that_is_not_there() -> None:
     with pytest.raises(HicoError, match=r"--ray-address 127\.0\.0\.1:1: cannot join the cluster"):
-        list(run_on_ray(str, [1], address="127.0.0.1:1", on_lost=lambda item, reason: reason))
+        list(run_on_ray(list, [1], address="127.0.0.1:1", on_lost=lambda item, reason: reason))

@@ -15,7 +15,7 @@ from trees import tree
 from hico_core.corpus.adopt import adopt_clips
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.events import Summary, VideoEvent
-from hico_core.corpus.failures import FailedSource, read_failures, update_failures
+from hico_core.corpus.failures import FailedSource, Failure, read_failures, update_failures
 from hico_core.corpus.files import json_line, read_json_lines
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.ids import Source
@@ -25,7 +25,6 @@ from hico_core.corpus.lists import labelled_videos, listed_clips
 from hico_core.corpus.records import (
     AdoptedOptions,
     ClipRecord,
-    Failure,
     Options,
     SourceFile,
     SplitOptions,
@@ -101,10 +100,10 @@ def damage(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "options", "policy", "said"),
     [
-        (damage, SMALL, SplitPolicy(force=True), "cannot be opened"),
+        (damage, SMALL, SplitPolicy(rules=Rules(force=True)), "cannot be opened"),
         (damage, SMALL, SplitPolicy(), "cannot be opened"),  # the source changed
         (None, SMALL.model_copy(update={"crf": 40}), SplitPolicy(timeout_seconds=0.001), "--timeout"),
-        (None, SMALL, SplitPolicy(force=True, timeout_seconds=0.001), "--timeout"),
+        (None, SMALL, SplitPolicy(rules=Rules(force=True), timeout_seconds=0.001), "--timeout"),
         (None, SMALL.model_copy(update={"segment_seconds": 30.0, "tail": "drop"}), SplitPolicy(), "shorter than one"),
     ],
 )
@@ -128,10 +127,10 @@ def test_a_failure_keeps_the_clips_that_were_there(
 
 def test_a_failure_after_a_success_is_forgotten_by_the_next_success(one: Path) -> None:
     root = one / "root"
-    split(one / "a.mp4", root, policy=SplitPolicy(force=True, timeout_seconds=0.001))
-    split(one / "a.mp4", root, policy=SplitPolicy(force=True, timeout_seconds=0.001))
+    split(one / "a.mp4", root, policy=SplitPolicy(rules=Rules(force=True), timeout_seconds=0.001))
+    split(one / "a.mp4", root, policy=SplitPolicy(rules=Rules(force=True), timeout_seconds=0.001))
     assert read_failures(root)[0].attempts == 2
-    assert split(one / "a.mp4", root, policy=SplitPolicy(force=True))[0].num_done == 1
+    assert split(one / "a.mp4", root, policy=SplitPolicy(rules=Rules(force=True)))[0].num_done == 1
     assert read_failures(root) == []
 
 
@@ -144,7 +143,7 @@ def test_a_source_that_changes_while_it_is_read_is_split_again(
     changing.chmod(0o755)
     with monkeypatch.context() as patch:
         patch.setenv("HICO_FFMPEG", str(changing))
-        assert split(one / "a.mp4", one / "root", policy=SplitPolicy(force=True))[0].num_done == 1
+        assert split(one / "a.mp4", one / "root", policy=SplitPolicy(rules=Rules(force=True)))[0].num_done == 1
     assert split(one / "a.mp4", one / "root")[0].num_done == 1
     assert split(one / "a.mp4", one / "root")[0].num_unchanged == 1
 
@@ -245,7 +244,7 @@ def test_an_id_is_in_one_subset(tmp_path: Path, way: str) -> None:
 
 
 def test_the_remedy_of_another_subset_works(one: Path) -> None:
-    split(one / "a.mp4", one / "root", SMALL.model_copy(update={"subset": "val"}), SplitPolicy(move=True))
+    split(one / "a.mp4", one / "root", SMALL.model_copy(update={"subset": "val"}), SplitPolicy(rules=Rules(move=True)))
     assert {name.split("/")[0] for name in clips_of(one / "root")} == {"val"}
     assert build_index(one / "root").clips_of == {"val": 2}
 
@@ -263,10 +262,10 @@ def test_clips_of_another_tool_are_not_overwritten(one: Path, tmp_path: Path) ->
     (root / "records/a.json").unlink()
     assert adopt(root).num_done == 1  # the first remedy
     with pytest.raises(HicoError, match="was cut by another tool and taken in here"):
-        split(one / "a.mp4", root, SMALL, SplitPolicy(force=True))
+        split(one / "a.mp4", root, SMALL, SplitPolicy(rules=Rules(force=True)))
     assert clips_of(root) == before
     (root / "records/a.json").unlink()
-    assert split(one / "a.mp4", root, SMALL, SplitPolicy(force=True))[0].num_done == 1  # the second one
+    assert split(one / "a.mp4", root, SMALL, SplitPolicy(rules=Rules(force=True)))[0].num_done == 1  # the second one
 
 
 def test_listed_clips_of_a_video_that_was_split(one: Path, tmp_path: Path) -> None:
@@ -366,7 +365,7 @@ def test_a_record_reaches_no_file_outside_the_workspace(one: Path) -> None:
             build_index(one / "root")
         summary, (event,) = split(one / "a.mp4", one / "root")
         assert summary.num_failed == 1 and "--force" in event.note
-        assert split(one / "a.mp4", one / "root", policy=SplitPolicy(force=True))[0].num_done == 1
+        assert split(one / "a.mp4", one / "root", policy=SplitPolicy(rules=Rules(force=True)))[0].num_done == 1
         assert victim.read_bytes() == b"precious"
 
 

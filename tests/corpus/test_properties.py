@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from made_videos import numbered_video, painted_number, run_ffmpeg
 
 from hico_core.corpus.finding import find_sources
+from hico_core.corpus.intake import Rules
 from hico_core.corpus.records import SplitOptions, read_record
 from hico_core.corpus.split import SplitPolicy, split_videos
 
@@ -100,7 +101,7 @@ def test_clips_partition_any_source(source: MadeSource) -> None:
             options=options,
             workers=1,
             on_event=lambda event: None,
-            policy=SplitPolicy(verify="full"),
+            policy=SplitPolicy(rules=Rules(verify="full")),
         )
         record = read_record(folder / "root", "a")
         assert record is not None and record.failure is None, record

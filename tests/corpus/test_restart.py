@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from hico_core.corpus.events import Summary
 from hico_core.corpus.files import lock
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index
+from hico_core.corpus.intake import Rules
 from hico_core.corpus.records import SplitOptions, read_record
 from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.corpus.workspace import Shard, opened_workspace
@@ -34,8 +36,7 @@ def split(inputs: Path, root: Path, policy: SplitPolicy, shard: tuple[int, int] 
         options=SMALL,
         workers=2,
         on_event=lambda event: None,
-        policy=policy,
-        shard=shard,
+        policy=replace(policy, shard=Shard(*shard) if shard else None),
     )
 
 
@@ -190,7 +191,7 @@ def test_two_runs_do_not_write_into_one_workspace(
                 split(corpus, tmp_path, SplitPolicy(), shard=shard)
         with pytest.raises(HicoError, match="another hico command is writing here"):
             build_index(tmp_path)
-        assert split(corpus, tmp_path, SplitPolicy(force=True), shard=(2, 2)).num_done > 0
+        assert split(corpus, tmp_path, SplitPolicy(rules=Rules(force=True)), shard=(2, 2)).num_done > 0
 
 
 def test_shards_are_the_whole(corpus: Path, tmp_path: Path) -> None:
@@ -209,7 +210,7 @@ def test_shards_are_the_whole(corpus: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def one(tmp_path: Path) -> Path:
     numbered_video(tmp_path / "a.mp4", seconds=3)
-    split(tmp_path / "a.mp4", tmp_path / "root", SplitPolicy(checksum=True))
+    split(tmp_path / "a.mp4", tmp_path / "root", SplitPolicy(rules=Rules(checksum=True)))
     return tmp_path
 
 
@@ -221,22 +222,22 @@ def attempts(folder: Path) -> int:
 
 def test_force_does_finished_videos_again(one: Path) -> None:
     assert split(one / "a.mp4", one / "root", SplitPolicy()).num_unchanged == 1
-    assert split(one / "a.mp4", one / "root", SplitPolicy(force=True)).num_done == 1
+    assert split(one / "a.mp4", one / "root", SplitPolicy(rules=Rules(force=True))).num_done == 1
     assert attempts(one) == 2
 
 
 def test_a_touched_file_is_another_one_unless_its_checksum_says_not(one: Path) -> None:
     os.utime(one / "a.mp4", (1, 1))
-    assert split(one / "a.mp4", one / "root", SplitPolicy(checksum=True)).num_unchanged == 1
+    assert split(one / "a.mp4", one / "root", SplitPolicy(rules=Rules(checksum=True))).num_unchanged == 1
     assert split(one / "a.mp4", one / "root", SplitPolicy()).num_done == 1
     # Same size, same time, other bytes.
-    split(one / "a.mp4", one / "root", SplitPolicy(checksum=True, force=True))
+    split(one / "a.mp4", one / "root", SplitPolicy(rules=Rules(checksum=True, force=True)))
     data = bytearray((one / "a.mp4").read_bytes())
     data[data.index(b"Lavf")] ^= 1
     (one / "a.mp4").write_bytes(data)
     os.utime(one / "a.mp4", (1, 1))
     assert split(one / "a.mp4", one / "root", SplitPolicy()).num_unchanged == 1
-    assert split(one / "a.mp4", one / "root", SplitPolicy(checksum=True)).num_done == 1
+    assert split(one / "a.mp4", one / "root", SplitPolicy(rules=Rules(checksum=True))).num_done == 1
 
 
 def test_a_failure_is_forgotten_once_the_file_is_good(tmp_path: Path) -> None:

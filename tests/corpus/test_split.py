@@ -19,6 +19,7 @@ from hico_core.corpus.encode import rate_of, read_frame_ticks
 from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.ids import parse_clip_name
+from hico_core.corpus.intake import Rules
 from hico_core.corpus.probe import probe
 from hico_core.corpus.records import SplitOptions, read_record
 from hico_core.corpus.split import (
@@ -32,7 +33,7 @@ from hico_core.corpus.split import (
 from hico_core.errors import HicoError
 
 SMALL = SplitOptions(short_side=96, preset="ultrafast", crf=10)
-RETRY = SplitPolicy(retry_failed=True)
+RETRY = SplitPolicy(rules=Rules(retry_failed=True))
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_packets_that_are_no_frames(tmp_path: Path) -> None:
     """Counted by packets, a border would lie some frames too early, though there are as many clips."""
     video_with_hidden_frames(tmp_path / "a.webm", seconds=7)
     assert len(probe(tmp_path / "a.webm").timestamps) > 210
-    split(tmp_path / "a.webm", tmp_path / "root", policy=SplitPolicy(verify="full"))
+    split(tmp_path / "a.webm", tmp_path / "root", policy=SplitPolicy(rules=Rules(verify="full")))
     clips = sorted((tmp_path / "root/train").iterdir())
     assert [numbers_in(clip) for clip in clips] == list(expected_numbers(tmp_path / "a.webm").values())
 
@@ -309,7 +310,7 @@ def test_finished_videos_are_left_alone_and_changed_ones_redone(tmp_path: Path) 
     split(source, root)
     before = tree(root)
     summary, _ = split(source, root)
-    assert summary == Summary(0, 1, 0, 2)
+    assert summary == Summary(num_done=0, num_unchanged=1, num_failed=0, num_parts=2)
     assert tree(root) == before
 
     split(source, root, SMALL.model_copy(update={"segment_seconds": 2.0}))

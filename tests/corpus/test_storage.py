@@ -19,6 +19,7 @@ from hico_core.corpus.check import check_files
 from hico_core.corpus.events import Summary
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index, read_index_table
+from hico_core.corpus.intake import Rules
 from hico_core.corpus.records import SplitOptions, UntrimmedOptions
 from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.corpus.storage import local_copy, publish, write_text
@@ -93,8 +94,7 @@ def split(inputs: str, root: Location, folder: Path) -> Summary:
         options=SMALL,
         workers=2,
         on_event=lambda event: None,
-        policy=SplitPolicy(checksum=True),
-        cache_folder=folder / "cache",
+        policy=SplitPolicy(rules=Rules(checksum=True), cache_folder=folder / "cache"),
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -35,7 +36,7 @@ from hico_core.model.encoders import hico_model
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import Progress, export_encoder
-from hico_core.transfer.extraction import Files, Likeness, extract_features
+from hico_core.transfer.extraction import ExtractionPolicy, Files, Likeness, extract_features
 from hico_core.transfer.feature_files import DType, FileFormat, read_array
 from hico_core.transfer.features import FeatureExtractor
 from hico_core.transfer.jobs import FeatureJob, jobs_of_files, jobs_of_index, part_of
@@ -50,6 +51,7 @@ from hico_core.transfer.manifest import features_of as features_of_row
 from hico_core.transfer.rehearsal import rehearse_extraction
 
 NO_CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
+HERE = ExtractionPolicy(cache=NO_CACHE, workers=0)
 
 
 class MeanColour(nn.Module):
@@ -96,15 +98,11 @@ def extract(
     events: list[VideoEvent] = []
     summary = extract_features(
         jobs_of_index(IndexedVideos(read_index_table(root), root=root)) if jobs is None else jobs,
-        extractor=FeatureExtractor.from_checkpoint(checkpoint, device="cpu"),
+        encoder=FeatureExtractor.from_checkpoint(checkpoint, device="cpu"),
         root=root,
-        folder=folder,
-        cache=NO_CACHE,
-        workers=0,
+        files=Files(folder, **names),  # type: ignore[arg-type]
+        policy=replace(HERE, checksum=checksum, shard=shard),
         on_event=events.append,
-        checksum=checksum,
-        shard=shard,
-        files=Files(**names),  # type: ignore[arg-type]
     )
     return summary, events
 
@@ -145,24 +143,22 @@ def test_an_encoder_that_tells_nothing_apart_is_told(
     export_encoder(checkpoint, blind)
     extract_features(
         jobs_of_index(IndexedVideos(read_index_table(root), root=root)),
-        extractor=FeatureExtractor.from_checkpoint(checkpoint, device="cpu"),
+        encoder=checkpoint,
         root=root,
-        folder=tmp_path / "blind",
-        cache=NO_CACHE,
-        workers=0,
-        on_event=lambda event: None,
+        files=Files(tmp_path / "blind"),
+        policy=HERE,
     )
     assert "features of 2 videos are nearly alike (mean cosine similarity 1.00000)" in caplog.text
     assert "blind.safetensors" in caplog.text
 
 
 def test_files_and_manifest(root: Path, tmp_path: Path) -> None:
-    summary, _ = extract(root, tmp_path, prefix="v_", suffix="_s3d")
+    summary, _ = extract(root, tmp_path, prefix="v_")
     assert (summary.num_done, summary.num_failed) == (2, 0)
     rows = manifest_of(tmp_path)
     assert rows.keys() == {"-b", "a"}
     for video_id, row in rows.items():
-        array = np.load(tmp_path / f"v_{video_id}_s3d.npy")
+        array = np.load(tmp_path / f"v_{video_id}.npy")
         assert array.dtype == np.float32
         assert array.shape == (row["rows"], row["dim"]) == (len(row["start_seconds"]), 128)
         assert row["checkpoint_sha256"] == sha256_of(root.parent / "encoder.safetensors")
@@ -192,9 +188,7 @@ def test_clips_give_what_their_source_gives(root: Path, tmp_path: Path) -> None:
 def test_an_extractor_comes_from_a_file(root: Path) -> None:
     extractor = FeatureExtractor(MeanColour(), device=torch.device("cpu"))
     with pytest.raises(UsageError, match=r"make the extractor with FeatureExtractor\.from_checkpoint"):
-        extract_features([], extractor=extractor, root=root)
-    with pytest.raises(UsageError, match="not both"):
-        extract_features([], extractor=extractor, checkpoint=root.parent / "encoder.safetensors", root=root)
+        extract_features([], encoder=extractor, root=root)
 
 
 def test_a_training_may_write_the_next_encoder_meanwhile(root: Path, tmp_path: Path, model: HicoModel) -> None:
@@ -207,7 +201,7 @@ def test_a_training_may_write_the_next_encoder_meanwhile(root: Path, tmp_path: P
     export_encoder(checkpoint, S3DGTiny())
     assert sha256_of(checkpoint) != loaded
     jobs = jobs_of_files([Source("a", root.parent / "videos/v_a.mp4")])
-    extract_features(jobs, extractor=extractor, root=root, folder=tmp_path / "features", cache=NO_CACHE, workers=0)
+    extract_features(jobs, encoder=extractor, root=root, files=Files(tmp_path / "features"), policy=HERE)
     assert manifest_of(tmp_path / "features")["a"]["checkpoint_sha256"] == loaded
 
 
@@ -251,12 +245,10 @@ def test_a_video_that_changes_meanwhile_is_extracted_again(root: Path, tmp_path:
     def run(on_event: Callable[[VideoEvent], None] = lambda event: None) -> Summary:
         return extract_features(
             jobs,
-            extractor=FeatureExtractor.from_checkpoint(root.parent / "encoder.safetensors", device="cpu"),
+            encoder=FeatureExtractor.from_checkpoint(root.parent / "encoder.safetensors", device="cpu"),
             root=root,
-            folder=tmp_path / "features",
-            cache=NO_CACHE,
-            workers=0,
-            checksum=checksum,
+            files=Files(tmp_path / "features"),
+            policy=replace(HERE, checksum=checksum),
             on_event=on_event,
         )
 
@@ -275,11 +267,9 @@ def test_features_of_two_checkpoints_do_not_mix(root: Path, tmp_path: Path) -> N
     with pytest.raises(HicoError, match="has features with checkpoint_sha256="):
         extract_features(
             [],
-            extractor=FeatureExtractor.from_checkpoint(other, device="cpu"),
+            encoder=FeatureExtractor.from_checkpoint(other, device="cpu"),
             root=root,
-            folder=tmp_path,
-            cache=NO_CACHE,
-            on_event=lambda event: None,
+            files=Files(tmp_path),
         )
 
 
@@ -313,10 +303,10 @@ def test_finished_means_this_very_source(root: Path, tmp_path: Path) -> None:
     assert features_of(root, folder, path, prefix="v_").num_done == 1, "of another file name"
     assert features_of(root, folder, path, prefix="v_").num_unchanged == 1
     # Only touched: a hash tells that it is the same.
-    assert features_of(root, folder, path, suffix="_s", checksum=True).num_done == 1
+    assert features_of(root, folder, path, prefix="s_", checksum=True).num_done == 1
     os.utime(path, (1, 1))
-    assert features_of(root, folder, path, suffix="_s", checksum=True).num_unchanged == 1
-    assert features_of(root, folder, path, suffix="_s").num_done == 1
+    assert features_of(root, folder, path, prefix="s_", checksum=True).num_unchanged == 1
+    assert features_of(root, folder, path, prefix="s_").num_done == 1
     before = (folder / "a.npy").read_bytes()
     numbered_video(tmp_path / "other/a.mp4", seconds=2)
     with pytest.raises(HicoError, match=r"other/a\.mp4 and .*/a\.mp4, whose features are in .*a\.npy, have one id"):
@@ -364,12 +354,10 @@ def test_the_picture_is_that_of_the_run(root: Path, tmp_path: Path, model: HicoM
     assert FeatureExtractor.from_checkpoint(tmp_path / "last.pt", device="cpu").picture == picture
     extract_features(
         jobs_of_files([Source("a", tmp_path / "a.mp4")]),
-        extractor=extractor,
+        encoder=extractor,
         root=root,
-        folder=tmp_path / "features",
-        cache=NO_CACHE,
-        workers=0,
-        on_event=lambda event: None,
+        files=Files(tmp_path / "features"),
+        policy=HERE,
     )
     assert manifest_of(tmp_path / "features")["a"]["picture"] == picture._asdict()
 
@@ -418,14 +406,6 @@ def test_shards_at_once_are_the_whole(root: Path, tmp_path: Path) -> None:
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert manifest_of(folder).keys() == manifest_of(tmp_path / "whole").keys()
     assert extract(root, folder)[0].num_unchanged == 2
-
-
-def test_parts_of_parts_are_the_whole() -> None:
-    jobs = jobs_of_files([Source(str(number), Path(f"{number}.mp4")) for number in range(50)])
-    for shard in (Shard(1, 1), Shard(2, 3)):
-        parts = [job.source.video_id for part in shard.split(4) for job in part_of(jobs, part)]
-        assert sorted(parts) == sorted(job.source.video_id for job in part_of(jobs, shard))
-    assert len(part_of(jobs, Shard(2, 3))) < len(part_of(jobs, None)) == 50
 
 
 def test_what_is_wrong_with_a_folder_is_one_line(root: Path, tmp_path: Path) -> None:
@@ -504,7 +484,7 @@ def test_in_a_bucket_a_whole_run_takes_in_what_shards_wrote(root: Path, tmp_path
     path = tmp_path / "a.mp4"
     numbered_video(path, seconds=2)
     jobs = jobs_of_files([Source("a", path)])
-    shards = Shard(1, 1).split(2)
+    shards = [Shard(number, 2) for number in (1, 2)]
     (own,) = (shard for shard in shards if part_of(jobs, shard))
     for shard in shards:
         extract(root, folder, jobs, shard=shard)  # type: ignore[arg-type]
@@ -528,13 +508,10 @@ def test_features_that_a_file_cannot_hold_are_a_failure_of_their_video(root: Pat
     for dtype in dtypes:
         found[dtype] = extract_features(
             jobs_of_files([Source("a", tmp_path / "a.mp4")]),
-            extractor=FeatureExtractor.from_checkpoint(tmp_path / "encoder.safetensors", device="cpu"),
+            encoder=FeatureExtractor.from_checkpoint(tmp_path / "encoder.safetensors", device="cpu"),
             root=root,
-            folder=tmp_path / dtype,
-            cache=NO_CACHE,
-            workers=0,
-            on_event=lambda event: None,
-            files=Files(dtype=dtype),
+            files=Files(tmp_path / dtype, dtype=dtype),
+            policy=HERE,
         )
     assert found["float16"].num_failed == 1 and found["float32"].num_failed == 0
     assert not list((tmp_path / "float16").glob("*.npy")) and not read_manifest(tmp_path / "float16")

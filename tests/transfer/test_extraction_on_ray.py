@@ -12,13 +12,12 @@ import torch
 from made_videos import numbered_video
 from trees import tree
 
-from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.events import Summary
 from hico_core.corpus.finding import find_sources
 from hico_core.errors import HicoError
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
-from hico_core.transfer.extraction import extract_features
+from hico_core.transfer.extraction import ExtractionPolicy, Files, extract_features
 from hico_core.transfer.features import FeatureExtractor
 from hico_core.transfer.jobs import jobs_of_files
 from hico_core.transfer.manifest import read_manifest
@@ -37,7 +36,7 @@ def at_work() -> list[int]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if b"ray::_extract_here" in entry.joinpath("cmdline").read_bytes():
+            if b"ray::_extract_as_described" in entry.joinpath("cmdline").read_bytes():
                 found.append(int(entry.name))
         except OSError:
             continue
@@ -67,13 +66,10 @@ def test_a_cluster_loses_a_process_and_then_a_node(tmp_path: Path) -> None:
     def extract(folder: Path, address: str | None, extractor: FeatureExtractor | None = None) -> Summary:
         return extract_features(
             jobs_of_files(find_sources([str(tmp_path / "videos")])),
-            extractor=extractor or load(),
+            encoder=extractor or load(),
             root=tmp_path,
-            folder=folder,
-            cache=LocalCache(tmp_path / "cache", size_bytes=1),
-            workers=0,
-            ray_address=address,
-            on_event=lambda event: None,
+            files=Files(folder),
+            policy=ExtractionPolicy(workers=0, ray_address=address),
         )
 
     extract(tmp_path / "local", None)

@@ -11,13 +11,12 @@ from made_videos import numbered_video
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.finding import find_sources
 from hico_core.errors import HicoError
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 from hico_core.transfer import retrieval as module
-from hico_core.transfer.extraction import extract_features
+from hico_core.transfer.extraction import ExtractionPolicy, Files, extract_features
 from hico_core.transfer.features import FeatureExtractor
 from hico_core.transfer.jobs import jobs_of_files
 from hico_core.transfer.labelled import labelled_of_list, rows_from_folder
@@ -86,12 +85,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     extractor = FeatureExtractor.from_checkpoint(base / "encoder.safetensors", stride=8, device="cpu")
     extract_features(
         jobs_of_files(find_sources([str(base / "videos")])),
-        extractor=extractor,
+        encoder=extractor,
         root=base,
-        folder=base / "features",
-        cache=LocalCache(base, size_bytes=1),
-        workers=0,
-        on_event=lambda event: None,
+        files=Files(base / "features"),
+        policy=ExtractionPolicy(workers=0),
     )
     return base / "features"
 

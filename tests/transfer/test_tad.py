@@ -11,17 +11,16 @@ import torch
 import yaml
 from made_videos import numbered_video
 
-from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.probe import frame_times
 from hico_core.data.windows import Align, Grid, Tail
 from hico_core.errors import HicoError
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
-from hico_core.transfer.extraction import NPY_FILES, Files, extract_features
+from hico_core.transfer.extraction import NPY_FILES, ExtractionPolicy, Files, extract_features
 from hico_core.transfer.features import FeatureExtractor
 from hico_core.transfer.jobs import jobs_of_files
-from hico_core.transfer.manifest import ManifestRow, read_manifest
+from hico_core.transfer.manifest import ManifestRow, manifest_line, read_manifest
 from hico_core.transfer.tad import (
     AMBIGUOUS,
     EMPTY,
@@ -62,15 +61,12 @@ def extract(
 ) -> dict[str, ManifestRow]:
     extract_features(
         jobs_of_files(find_sources([str(base / "videos")])),
-        extractor=FeatureExtractor.from_checkpoint(
+        encoder=FeatureExtractor.from_checkpoint(
             base / "encoder.safetensors", fps=fps, stride=stride, align=align, tail=tail, device="cpu"
         ),
         root=folder.parent,
-        folder=folder,
-        cache=LocalCache(base, size_bytes=1),
-        files=files,
-        workers=0,
-        on_event=lambda event: None,
+        files=files._replace(folder=folder),
+        policy=ExtractionPolicy(workers=0),
     )
     return read_manifest(folder)
 
@@ -231,11 +227,21 @@ def made_once(base: Path) -> dict[str, ManifestRow]:
     return read_manifest(folder) if folder.exists() else extract(base, folder)
 
 
+def as_an_older_hico_named_it(folder: Path, rows: dict[str, ManifestRow]) -> dict[str, ManifestRow]:
+    """The same features in files with a suffix, as there was an option for it."""
+    renamed = {}
+    for name, row in rows.items():
+        of_old = f"{name.removesuffix('.npy')}_s3d.npy"
+        (folder / name).rename(folder / of_old)
+        renamed[of_old] = row.model_copy(update={"file": of_old, "suffix": "_s3d"})
+    (folder / "manifest.jsonl").write_bytes(b"".join(manifest_line(row, folder) for row in renamed.values()))
+    return read_manifest(folder)
+
+
 @pytest.mark.parametrize("toolkit", ["actionformer", "opentad"])
 def test_what_is_written(base: Path, tmp_path: Path, toolkit: Toolkit) -> None:
-    files = Files(prefix="v_", suffix="_s3d")
     folder = tmp_path / "features"
-    manifest = extract(base, folder, files=files)
+    manifest = as_an_older_hico_named_it(folder, extract(base, folder, files=Files(prefix="v_")))
     database = {"holes": entry((1, 2, "jump")), "steady": entry((1, 2, "run"), subset="validation"), "gone": entry()}
     export = fit_annotations(database, manifest, origin="x")
     grid = feature_grid(manifest, folder, toolkit)
