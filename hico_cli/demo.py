@@ -40,24 +40,21 @@ def demo(
     eight ways. Three encoders are asked which, on videos that nothing was trained on. Takes about three minutes on two
     cores. Stopped, the same command goes on.
     """
-    from hico_core.corpus.engine import available_cores
-
     if corpus_only is not None:
         _make_corpus(corpus_only, seed=seed, videos=videos, design=design, as_json=json)
-        return
-    if design != "scenes":
-        raise typer.BadParameter("only with --corpus-only; `hico benchmark` trains on both", param_hint="--design")
+    elif design != "scenes":
+        raise typer.BadParameter("only with --corpus-only: what is trained on has no fillers", param_hint="--design")
+    else:
+        _run(root, seed=seed, videos=videos, as_json=json)
 
-    from hico_core.evidence.demo import LEAST_VIDEOS, run_demo, sentence
 
-    if videos < LEAST_VIDEOS:
-        raise typer.BadParameter(
-            f"{videos} videos are too few to train on; {LEAST_VIDEOS} or more", param_hint="--videos"
-        )
+def _run(root: Path, *, seed: int, videos: int, as_json: bool) -> None:
+    from hico_core.corpus.engine import available_cores
+    from hico_core.evidence.demo import run_demo, sentence
 
     with (
         raising_on_signals("stopped; the same command goes on"),
-        progress("demo", total=1.0, as_json=json) as report,
+        progress("demo", total=1.0, as_json=as_json) as report,
     ):
         found = run_demo(
             root,
@@ -67,17 +64,12 @@ def demo(
             processes=available_cores(),
             on_progress=lambda done, what: report(done, what, {"done": round(done, 3), "what": what}),
         )
-    said = sentence(found)
-    runs = [str(run) for run in found.runs]
-    fields = {
-        "scores": {arm: {score.probe: score.accuracy for score in scores} for arm, scores in found.scores.items()},
-        "sentence": said,
-        "runs": runs,
-    }
+    shown, runs = sentence(found), [str(run) for run in found.runs]
+    accuracies = {arm: {score.probe: score.accuracy for score in scores} for arm, scores in found.scores.items()}
     result(
-        "\n".join([_table(found), "", said, _CAUTION, "", f"Look at the runs: hico report {' '.join(runs)}"]),
-        fields,
-        as_json=json,
+        "\n".join([_table(found), "", shown, _CAUTION, "", f"Look at the runs: hico report {' '.join(runs)}"]),
+        {"scores": accuracies, "sentence": shown, "runs": runs},
+        as_json=as_json,
     )
 
 

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from hico_cli.benchmark import benchmark
 from hico_cli.config import config
 from hico_cli.console import QUIET, complain, describe_usage_error
 from hico_cli.convert import convert
@@ -52,7 +51,6 @@ app.command("retrieve")(retrieve)
 app.command("export-tad")(export_tad)
 app.command("remove")(remove)
 app.command("demo")(demo)
-app.command("benchmark")(benchmark)
 app.command("report")(report)
 app.command("inspect")(inspect)
 app.command("convert")(convert)

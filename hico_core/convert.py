@@ -226,7 +226,8 @@ def _config_and_progress(content: dict[str, Any], origin: Path) -> tuple[Config,
     if _OURS in content:
         try:
             ours = content[_OURS]
-            return Config.model_validate(ours["config"]), Progress.model_validate(ours["progress"])
+            config = compose_config(Config, ours["config"], origin=f"{origin}: its entry {_OURS!r}")
+            return config, Progress.model_validate(ours["progress"])
         except (ValidationError, KeyError, TypeError) as error:
             raise HicoError(
                 f"{origin}: its entry {_OURS!r} is not what hico writes ({type(error).__name__})"

@@ -240,6 +240,100 @@ def bytes_per_minute(root: Path, minutes: float) -> float:
     return sum(path.stat().st_size for path in (root / "train").iterdir()) / minutes
 
 
+Roots = dict[str, IndexedVideos]  # the same videos, by the way in which they came into a workspace
+
+
+def measure_decoding(videos: Roots, windows: Sequence[Window], *, rounds: int) -> dict[str, object]:
+    """Whole clips as they are decoded."""
+    decoded = alternate(
+        {
+            "a authors": partial(over_all, partial(read_by_decord, videos["naive"]), windows),
+            "b hico, same files": partial(over_all, partial(read_by_hico, videos["naive"]), windows),
+            "c hico, split": partial(over_all, partial(read_by_hico, videos["split"]), windows),
+            "c hico, split 256": partial(over_all, partial(read_by_hico, videos["split 256"]), windows),
+            "d hico, untrimmed": partial(over_all, partial(read_by_hico, videos["untrimmed"]), windows),
+            "e limit on split": partial(over_all, partial(decode_only, videos["split"]), windows),
+        },
+        rounds=rounds,
+    )
+    return {
+        "decode, ms CPU a clip": _per_clip(decoded),
+        "decode, clips/s a core": {k: 1000 / v for k, v in _per_clip(decoded).items()},
+        "decode, times faster than a": {k: ratio(decoded, "a authors", k) for k in decoded},
+        "decode, split / limit": ratio(decoded, "c hico, split", "e limit on split"),
+    }
+
+
+def measure_end_to_end(
+    videos: Roots, windows: Sequence[Window], *, authors: AuthorsAugmentation, rng: random.Random, rounds: int
+) -> dict[str, object]:
+    """Decoded and augmented."""
+
+    def augmented(name: str) -> Callable[[], Cost]:
+        return partial(over_all, lambda window: augment_by_hico(read_by_hico(videos[name], window), rng), windows)
+
+    ends = alternate(
+        {
+            "a authors": partial(
+                over_all, lambda window: authors(read_by_decord(videos["naive"], window), rng), windows
+            ),
+            "b hico, same files": augmented("naive"),
+            "c hico, split": augmented("split"),
+            "c hico, split, decode and crop": partial(
+                over_all, lambda window: crop_by_hico(read_by_hico(videos["split"], window), rng), windows
+            ),
+            "d hico, untrimmed": augmented("untrimmed"),
+        },
+        rounds=rounds,
+    )
+    return {
+        "end to end, ms CPU a clip": _per_clip(ends),
+        "end to end, times faster than a": {k: ratio(ends, "a authors", k) for k in ends},
+        "decode and crop / a": ratio(ends, "c hico, split, decode and crop", "a authors"),
+    }
+
+
+def measure_colours(
+    videos: Roots, windows: Sequence[Window], *, authors: AuthorsAugmentation, rng: random.Random, rounds: int
+) -> dict[str, object]:
+    """Crops that are scaled and coloured, beside torchvision."""
+    crops = [crop_by_hico(read_by_hico(videos["split"], window), rng)[0] for window in windows[:12]]
+    draws = [draw_augmentation(192, 341, SETTINGS, rng=random.Random(i)) for i in range(len(windows))]
+
+    def ours(window: Window) -> None:
+        number = windows.index(window)
+        crop = crops[number % 12]
+        draw = draws[number]
+        draw = draw._replace(crop=draw.crop._replace(height=crop.shape[1], width=crop.shape[2]))
+        apply_augmentation([crop], [draw], size=SIZE, mean=0.45, std=0.225)
+
+    def torchvisions(window: Window) -> None:
+        authors.colour(scale(crops[windows.index(window) % 12], size=SIZE), rng)
+
+    colours = alternate(
+        {"hico": partial(over_all, ours, windows), "torchvision v2": partial(over_all, torchvisions, windows)},
+        rounds=rounds,
+    )
+    return {
+        "scale and colour, ms CPU a clip": _per_clip(colours),
+        "scale and colour, hico / torchvision v2": ratio(colours, "hico", "torchvision v2"),
+    }
+
+
+def measure_workers(videos: Roots, windows: Sequence[Window]) -> dict[str, list[float]]:
+    """Clips a second of two processes, twice."""
+    ours = partial(hico_with_workers, workers=2)
+    candidates: dict[str, Callable[[], float]] = {
+        "a authors": partial(authors_with_workers, videos["naive"], [*windows, *windows], workers=2),
+        "c hico, split, up to crops": partial(ours, videos["split"], batches=150, augment=False),
+        "c hico, split, with colours in the training process": partial(
+            ours, videos["split"], batches=150, augment=True
+        ),
+        "d hico, untrimmed, up to crops": partial(ours, videos["untrimmed"], batches=40, augment=False),
+    }
+    return {name: [measure() for _ in range(2)] for name, measure in candidates.items()}
+
+
 def main() -> None:
     """Measure, and write docs/measurements/loader.json."""
     given, rounds = Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else 5
@@ -250,81 +344,11 @@ def main() -> None:
         sources = make_sources(given, work / "sources", height=360, count=3)
         videos = make_roots(sources, work, {"split": SplitOptions(), "split 256": SplitOptions(short_side=256)})
         windows = windows_of(videos["split"], seed=0)
-
-        decoded = alternate(
-            {
-                "a authors": partial(over_all, partial(read_by_decord, videos["naive"]), windows),
-                "b hico, same files": partial(over_all, partial(read_by_hico, videos["naive"]), windows),
-                "c hico, split": partial(over_all, partial(read_by_hico, videos["split"]), windows),
-                "c hico, split 256": partial(over_all, partial(read_by_hico, videos["split 256"]), windows),
-                "d hico, untrimmed": partial(over_all, partial(read_by_hico, videos["untrimmed"]), windows),
-                "e limit on split": partial(over_all, partial(decode_only, videos["split"]), windows),
-            },
-            rounds=rounds,
-        )
-        results["decode, ms CPU a clip"] = _per_clip(decoded)
-        results["decode, clips/s a core"] = {k: 1000 / v for k, v in _per_clip(decoded).items()}
-        results["decode, times faster than a"] = {k: ratio(decoded, "a authors", k) for k in decoded}
-        results["decode, split / limit"] = ratio(decoded, "c hico, split", "e limit on split")
-
-        rng = random.Random(0)
-        authors = AuthorsAugmentation()
-        ends = alternate(
-            {
-                "a authors": partial(
-                    over_all, lambda window: authors(read_by_decord(videos["naive"], window), rng), windows
-                ),
-                "b hico, same files": partial(
-                    over_all, lambda window: augment_by_hico(read_by_hico(videos["naive"], window), rng), windows
-                ),
-                "c hico, split": partial(
-                    over_all, lambda window: augment_by_hico(read_by_hico(videos["split"], window), rng), windows
-                ),
-                "c hico, split, decode and crop": partial(
-                    over_all, lambda window: crop_by_hico(read_by_hico(videos["split"], window), rng), windows
-                ),
-                "d hico, untrimmed": partial(
-                    over_all, lambda window: augment_by_hico(read_by_hico(videos["untrimmed"], window), rng), windows
-                ),
-            },
-            rounds=rounds,
-        )
-        results["end to end, ms CPU a clip"] = _per_clip(ends)
-        results["end to end, times faster than a"] = {k: ratio(ends, "a authors", k) for k in ends}
-        results["decode and crop / a"] = ratio(ends, "c hico, split, decode and crop", "a authors")
-
-        crops = [crop_by_hico(read_by_hico(videos["split"], window), rng)[0] for window in windows[:12]]
-        draws = [draw_augmentation(192, 341, SETTINGS, rng=random.Random(i)) for i in range(len(windows))]
-
-        def ours(window: Window) -> None:
-            number = windows.index(window)
-            crop = crops[number % 12]
-            draw = draws[number]
-            draw = draw._replace(crop=draw.crop._replace(height=crop.shape[1], width=crop.shape[2]))
-            apply_augmentation([crop], [draw], size=SIZE, mean=0.45, std=0.225)
-
-        def torchvisions(window: Window) -> None:
-            authors.colour(scale(crops[windows.index(window) % 12], size=SIZE), rng)
-
-        colours = alternate(
-            {"hico": partial(over_all, ours, windows), "torchvision v2": partial(over_all, torchvisions, windows)},
-            rounds=rounds,
-        )
-        results["scale and colour, ms CPU a clip"] = _per_clip(colours)
-        results["scale and colour, hico / torchvision v2"] = ratio(colours, "hico", "torchvision v2")
-
-        results["2 workers, clips/s"] = {
-            "a authors": [authors_with_workers(videos["naive"], windows * 2, workers=2) for _ in range(2)],
-            "c hico, split, up to crops": [
-                hico_with_workers(videos["split"], workers=2, batches=150, augment=False) for _ in range(2)
-            ],
-            "c hico, split, with colours in the training process": [
-                hico_with_workers(videos["split"], workers=2, batches=150, augment=True) for _ in range(2)
-            ],
-            "d hico, untrimmed, up to crops": [
-                hico_with_workers(videos["untrimmed"], workers=2, batches=40, augment=False) for _ in range(2)
-            ],
-        }
+        authors, rng = AuthorsAugmentation(), random.Random(0)
+        results |= measure_decoding(videos, windows, rounds=rounds)
+        results |= measure_end_to_end(videos, windows, authors=authors, rng=rng, rounds=rounds)
+        results |= measure_colours(videos, windows, authors=authors, rng=rng, rounds=rounds)
+        results["2 workers, clips/s"] = measure_workers(videos, windows)
         minutes = len(sources)
         results["kB a minute of video"] = {
             name: bytes_per_minute(work / name, minutes) / 1000 for name in ("split", "split 256", "naive")

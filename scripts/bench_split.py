@@ -87,6 +87,17 @@ def make_finished_root(root: Path, count: int) -> Path:
     scratch = root / "scratch"
     for folder in (videos, scratch, root / "records", root / "train"):
         folder.mkdir(parents=True)
+    for number in range(count):
+        path = videos / f"video{number:06d}.mp4"
+        path.touch()
+        folder = scratch / path.stem
+        folder.mkdir()
+        commit(root, _finished_record(path), folder, None)
+    return videos
+
+
+def _finished_record(path: Path) -> VideoRecord:
+    """As of a video of 150 s."""
     clip = ClipRecord(
         path="",
         start_ms=0,
@@ -101,35 +112,26 @@ def make_finished_root(root: Path, count: int) -> Path:
         size_bytes=200_000,
         sha256="0" * 64,
     )
-    for number in range(count):
-        path = videos / f"video{number:06d}.mp4"
-        path.touch()
-        name = path.stem
-        clips = [
-            clip.model_copy(
-                update={
-                    "path": f"train/v_{name}_{5000 * i:07d}_{5000 * (i + 1):07d}.mp4",
-                    "start_ms": 5000 * i,
-                    "end_ms": 5000 * (i + 1),
-                }
-            )
-            for i in range(30)
-        ]
-        stat = path.stat()
-        record = VideoRecord(
-            hico_version="0",
-            video_id=name,
-            source=SourceFile(path=str(path), size_bytes=0, mtime_ns=stat.st_mtime_ns),
-            options=SplitOptions(),
-            attempts=1,
-            fps=30.0,
-            variable_fps=False,
-            clips=clips,
+    clips = [
+        clip.model_copy(
+            update={
+                "path": f"train/v_{path.stem}_{5000 * i:07d}_{5000 * (i + 1):07d}.mp4",
+                "start_ms": 5000 * i,
+                "end_ms": 5000 * (i + 1),
+            }
         )
-        folder = scratch / name
-        folder.mkdir()
-        commit(root, record, folder, None)
-    return videos
+        for i in range(30)
+    ]
+    return VideoRecord(
+        hico_version="0",
+        video_id=path.stem,
+        source=SourceFile(path=str(path), size_bytes=0, mtime_ns=path.stat().st_mtime_ns),
+        options=SplitOptions(),
+        attempts=1,
+        fps=30.0,
+        variable_fps=False,
+        clips=clips,
+    )
 
 
 def rerun(root: Path, videos: Path) -> Cost:
@@ -149,6 +151,42 @@ def measure_workers(sources: Sequence[Path], work: Path, *, rounds: int) -> dict
     return {"costs": summary(pair), "wall 2 / 1": ratio(pair, "2 workers", "1 worker", of="wall_seconds")}
 
 
+def measure_split(sources: list[Path], work: Path, *, seconds: float, rounds: int) -> dict[str, object]:
+    """`hico split` beside ffmpeg by hand, and, of one video, beside one ffmpeg a clip."""
+    many = alternate(
+        {
+            "hico": partial(split_by_hico, sources, work / "root"),
+            "by hand": partial(split_by_hand, by_hand_commands(sources), work / "hand"),
+        },
+        rounds=rounds,
+    )
+    one = alternate(
+        {
+            "hico": partial(split_by_hico, sources[:1], work / "root"),
+            "naive": partial(split_naively, sources[:1], work / "naive", num_clips=int(seconds) // 5),
+        },
+        rounds=rounds,
+    )
+    return {
+        "seconds of video": len(sources) * seconds,
+        "costs": summary(many),
+        "cpu hico / by hand": ratio(many, "hico", "by hand"),
+        "costs, one video": summary(one),
+        "cpu hico / naive, one video": ratio(one, "hico", "naive"),
+    }
+
+
+def measure_reruns(work: Path, *, rounds: int) -> dict[str, dict[str, float]]:
+    """The same command again, where all is done."""
+    finished = {
+        count: (work / f"finished{count}", make_finished_root(work / f"finished{count}", count))
+        for count in (100, 10_000)
+    }
+    return summary(
+        alternate({f"{count} finished": partial(rerun, *where) for count, where in finished.items()}, rounds=rounds)
+    )
+
+
 def main() -> None:
     """Measure, and write docs/measurements/split.json, or split-workers-<version of ffmpeg>.json."""
     videos, rounds = Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else 3
@@ -164,37 +202,10 @@ def main() -> None:
         work = Path(name)
         for height, count, seconds in ((360, 12, 60.0), (720, 6, 30.0)):
             sources = make_sources(videos, work / "sources", height=height, count=count, seconds=seconds)
-            many = alternate(
-                {
-                    "hico": partial(split_by_hico, sources, work / "root"),
-                    "by hand": partial(split_by_hand, by_hand_commands(sources), work / "hand"),
-                },
-                rounds=rounds,
-            )
-            one = alternate(
-                {
-                    "hico": partial(split_by_hico, sources[:1], work / "root"),
-                    "naive": partial(split_naively, sources[:1], work / "naive", num_clips=int(seconds) // 5),
-                },
-                rounds=rounds,
-            )
-            results[f"{height}p"] = {
-                "seconds of video": count * seconds,
-                "costs": summary(many),
-                "cpu hico / by hand": ratio(many, "hico", "by hand"),
-                "costs, one video": summary(one),
-                "cpu hico / naive, one video": ratio(one, "hico", "naive"),
-            }
+            results[f"{height}p"] = measure_split(sources, work, seconds=seconds, rounds=rounds)
             if height == 360:
                 results["workers"] = measure_workers(sources, work, rounds=rounds)
-        finished = {
-            count: (work / f"finished{count}", make_finished_root(work / f"finished{count}", count))
-            for count in (100, 10_000)
-        }
-        costs = alternate(
-            {f"{count} finished": partial(rerun, *where) for count, where in finished.items()}, rounds=rounds
-        )
-        results["re-run"] = summary(costs)
+        results["re-run"] = measure_reruns(work, rounds=rounds)
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     results["note"] = f"the benchmark itself took {own // 1024} MB; load {os.getloadavg()[0]:.1f}"
     report("split", results)

@@ -15,9 +15,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from bench_step import build, compare
@@ -51,7 +52,8 @@ CLIPS = 3
 BF16 = Precision("bf16", "checked")
 
 
-class Sizes(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
     """How large everything is."""
 
     frames: int
@@ -64,22 +66,22 @@ class Sizes(NamedTuple):
 
 
 GPU_SIZES = Sizes(
-    16,
-    112,
-    8,
-    (8, 16, 32, 64, 128),
-    10,
-    50,
-    ("optim.warmup_epochs=1", "train.batch_size=8", "train.epochs=40", "train.max_steps=30"),
+    frames=16,
+    side=112,
+    videos=8,
+    batches=(8, 16, 32, 64, 128),
+    timed_steps=10,
+    trained_steps=50,
+    run=("optim.warmup_epochs=1", "train.batch_size=8", "train.epochs=40", "train.max_steps=30"),
 )
 CPU_SIZES = Sizes(
-    8,
-    32,
-    2,
-    (2,),
-    1,
-    2,
-    (
+    frames=8,
+    side=32,
+    videos=2,
+    batches=(2,),
+    timed_steps=1,
+    trained_steps=2,
+    run=(
         "optim.warmup_epochs=1",
         "train.batch_size=2",
         "train.epochs=2",

@@ -8,8 +8,8 @@ awkward on purpose: a leading `-`, a space, a `v_` prefix.
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from hico_core.corpus.ffmpeg import find_ffmpeg
 
@@ -26,7 +26,8 @@ _SCENES = (
 )
 
 
-class Video(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Video:
     """One video to make."""
 
     name: str
@@ -37,14 +38,14 @@ class Video(NamedTuple):
 
 
 _VIDEOS = (
-    Video("v_kitchen01.mp4", [4, 3, 6, 5], "320x240", "30", (1.0, 0.3, 0.3)),
-    Video("-garden_02.mp4", [5, 6], "426x240", "30000/1001", (0.3, 1.0, 0.3)),
-    Video("street at night.mp4", [7, 4, 5, 6], "320x240", "25", (0.3, 0.3, 1.0)),
-    Video("harbour.mkv", [3, 4, 5], "180x320", "24", (1.0, 1.0, 0.2)),
-    Video("v_-workshop.mp4", [6, 8, 5, 7, 7], "320x240", "30", (0.2, 1.0, 1.0)),
-    Video("stadium.webm", [5, 4, 4], "240x180", "20", (1.0, 0.2, 1.0)),
-    Video("mountain_hut.mp4", [8, 6, 3], "426x240", "30", (1.0, 1.0, 1.0)),
-    Video("market.mp4", [4, 9, 4, 4], "320x240", "25", (0.3, 0.3, 0.3)),
+    Video(name="v_kitchen01.mp4", seconds=[4, 3, 6, 5], size="320x240", rate="30", tint=(1.0, 0.3, 0.3)),
+    Video(name="-garden_02.mp4", seconds=[5, 6], size="426x240", rate="30000/1001", tint=(0.3, 1.0, 0.3)),
+    Video(name="street at night.mp4", seconds=[7, 4, 5, 6], size="320x240", rate="25", tint=(0.3, 0.3, 1.0)),
+    Video(name="harbour.mkv", seconds=[3, 4, 5], size="180x320", rate="24", tint=(1.0, 1.0, 0.2)),
+    Video(name="v_-workshop.mp4", seconds=[6, 8, 5, 7, 7], size="320x240", rate="30", tint=(0.2, 1.0, 1.0)),
+    Video(name="stadium.webm", seconds=[5, 4, 4], size="240x180", rate="20", tint=(1.0, 0.2, 1.0)),
+    Video(name="mountain_hut.mp4", seconds=[8, 6, 3], size="426x240", rate="30", tint=(1.0, 1.0, 1.0)),
+    Video(name="market.mp4", seconds=[4, 9, 4, 4], size="320x240", rate="25", tint=(0.3, 0.3, 0.3)),
 )
 
 

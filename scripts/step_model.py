@@ -12,6 +12,7 @@ H100's (docs/gpus.md).
 import statistics
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -32,7 +33,8 @@ CLIPS = 3
 MESSAGES = 2 * 36 + 3 + 1
 
 
-class Machine(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
     """What one process computes on."""
 
     name: str
@@ -48,10 +50,37 @@ class Machine(NamedTuple):
 MACHINES = (
     # What part of the memory's speed is reached, and how long an operation takes to hand out, are those of steps on an
     # H100 with 64 and 128 videos, and with 8 (docs/gpus.md); its host was a virtual machine.
-    Machine("H100, 12 cores for each GPU", 990e12 * 0.35, 3.35e12 * 0.35, 35e-6, 30e-6, 300e9, 12, True),
-    Machine("A100, 12 cores for each GPU", 312e12 * 0.45, 2.0e12 * 0.35, 35e-6, 30e-6, 200e9, 12, True),
+    Machine(
+        name="H100, 12 cores for each GPU",
+        flops=990e12 * 0.35,
+        bytes_moved=3.35e12 * 0.35,
+        launch_seconds=35e-6,
+        message_seconds=30e-6,
+        link_bytes=300e9,
+        loader_cores=12,
+        is_gpu=True,
+    ),
+    Machine(
+        name="A100, 12 cores for each GPU",
+        flops=312e12 * 0.45,
+        bytes_moved=2.0e12 * 0.35,
+        launch_seconds=35e-6,
+        message_seconds=30e-6,
+        link_bytes=200e9,
+        loader_cores=12,
+        is_gpu=True,
+    ),
     # The rate of its convolutions in float32; the memory's is that of large copies.
-    Machine("2 cores of an Intel Xeon", 235e9, 18e9, 5e-6, 1e-3, 1e9, 2, False),
+    Machine(
+        name="2 cores of an Intel Xeon",
+        flops=235e9,
+        bytes_moved=18e9,
+        launch_seconds=5e-6,
+        message_seconds=1e-3,
+        link_bytes=1e9,
+        loader_cores=2,
+        is_gpu=False,
+    ),
 )
 
 # Of a core, for a clip of `hico split`'s files: decoding and all that follows (docs/benchmarks.md).

@@ -191,6 +191,21 @@ def test_no_words_of_the_validator(schema: type[BaseModel]) -> None:
     assert refused > 100
 
 
+def test_a_setting_that_is_gone(tmp_path: Path) -> None:
+    """Old files that have its default are read; one that asks for what is gone is refused by that."""
+    file = tmp_path / "old.yaml"
+    file.write_text("loss: {topical_ids: videos, gamma: 1}")
+    assert load_config(file) == load_config(overrides=["loss.gamma=1", "loss.topical_ids=videos"])
+    file.write_text("loss: {topical_ids: mixed}")
+    for origin, path, overrides in (
+        (str(file), file, []),
+        ("-o loss.topical_ids=mixed", None, ["loss.topical_ids=mixed"]),
+    ):
+        with pytest.raises(UsageError, match=r"loss\.topical_ids=mixed is gone") as caught:
+            load_config(path, overrides=overrides)
+        assert str(caught.value).startswith(f"{origin}: ")
+
+
 def test_missing_file_and_recipe(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.yaml: cannot be read"):
         load_config(tmp_path / "none.yaml")

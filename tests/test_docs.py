@@ -1,6 +1,7 @@
 """What the documentation shows runs as it stands there."""
 
 import ast
+import dataclasses
 import os
 import re
 import subprocess
@@ -168,7 +169,8 @@ def columns_and_keys() -> set[str]:
     """Of all files that hico writes for others to read."""
     models = (VideoRecord, Failure, FailureLine, ManifestRow)
     found = {name for model in models for name in model.model_fields}
-    found |= {name for lines in (StepMetrics, FinetuneMetrics, SegmentLabel) for name in lines._fields}
+    found |= {name for lines in (StepMetrics, FinetuneMetrics) for name in lines._fields}
+    found |= {field.name for field in dataclasses.fields(SegmentLabel)}
     return found | set(SCHEMA.names)
 
 

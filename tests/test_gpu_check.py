@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,7 +34,7 @@ def test_what_does_not_fit_into_memory_is_a_row_like_others(
         return {"clips/s": 1.0}
 
     monkeypatch.setattr(gpu_check, "_measure_steps", measure)
-    sizes = gpu_check.CPU_SIZES._replace(batches=(32, 64))
+    sizes = replace(gpu_check.CPU_SIZES, batches=(32, 64))
     rows = list(gpu_check.check_memory_and_speed(sizes, torch.device("cpu")))
     assert [row.get("out of memory", False) for row in rows] == [False, False, True, False, False, False]
     assert {row.get("layout") for row in rows} == {None, "contiguous"}
@@ -94,7 +95,7 @@ def test_parts_that_are_not_asked_for_stay(
 
 def test_parity_is_measured_with_trained_weights_and_a_yardstick(gpu_check: ModuleType) -> None:
     """On a CPU, float32 differs from itself by nothing, and bfloat16 by what the yardstick says."""
-    found = gpu_check.check_parity(gpu_check.CPU_SIZES._replace(trained_steps=1), torch.device("cpu"))
+    found = gpu_check.check_parity(replace(gpu_check.CPU_SIZES, trained_steps=1), torch.device("cpu"))
     assert set(found["fp32"].values()) == {0.0}
     assert found["bf16"] == found["yardstick: bf16 on the CPU"]
     assert found["bf16"]["embeddings"] > 0

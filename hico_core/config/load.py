@@ -28,6 +28,9 @@ _FINETUNING = "finetune-"
 _MOST_VALUES = 100_000
 _LONGEST_TRAIL = 50
 
+# Settings that are gone, each with the one value that is still true: older versions wrote it into every config.yaml.
+_RETIRED = {"loss.topical_ids": "videos"}
+
 
 def _flat_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
     """All keys that can be set, dotted."""
@@ -262,12 +265,30 @@ def compose_config(
 
     """
     overrides = list(overrides)
+    values = _without_retired(values, origin=origin)
     for override in overrides:
-        values = merge(values, parse_override(override))
+        values = merge(values, _without_retired(parse_override(override), origin=f"-o {override}"))
     try:
         return schema.model_validate(values)
     except ValidationError as error:
         raise _explain(error, schema, _who_set(error, overrides) or origin) from None
+
+
+def _without_retired(values: Mapping[str, Any], *, origin: str) -> Mapping[str, Any]:
+    """Values without the settings that are gone.
+
+    Raises:
+        UsageError: one of them asks for what is gone with it.
+
+    """
+    for retired, only in _RETIRED.items():
+        section, key = retired.split(".")
+        inner = values[section] if isinstance(values, Mapping) and section in values else None
+        if isinstance(inner, Mapping) and key in inner:
+            if inner[key] != only:
+                raise UsageError(f"{origin}: {retired}={inner[key]} is gone, every run has {only}; take the key out")
+            values = {**values, section: {name: value for name, value in inner.items() if name != key}}
+    return values
 
 
 def _who_set(error: ValidationError, overrides: list[str]) -> str | None:

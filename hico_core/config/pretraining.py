@@ -38,8 +38,6 @@ class LossConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     topical_weight: float = Field(1.0, ge=0)
     topical_pairs: Literal["local", "global"] = "local"
     """Pairs of the topical term: of each process's own clips, as the authors do, or of all processes' clips."""
-    topical_ids: Literal["videos", "mixed"] = "videos"
-    """`mixed` takes clips of different videos for those of one: a control, in which the term has nothing to teach."""
 
 
 class OptimConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -128,13 +126,6 @@ class Config(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
                 f"sampling.start_seconds={sampling.start_seconds} is more than sampling.end_seconds="
                 f"{sampling.end_seconds}: the distance of near clips grows"
             )
-        if loss.topical_ids == "mixed" and self.train.batch_size < sampling.clips_per_video:
-            raise ValueError(
-                "loss.topical_ids=mixed takes clips of as many videos as there are clips of one; "
-                f"train.batch_size must be at least {sampling.clips_per_video}"
-            )
-        if loss.topical_ids == "mixed" and loss.topical_pairs == "global":
-            raise ValueError("loss.topical_ids=mixed mixes the clips of one process; take loss.topical_pairs=local")
         if self.train.compile and self.train.recompute:
             raise ValueError("train.compile and train.recompute do not work together; choose one")
         require_warmup_fits(self.optim.warmup_epochs, self.train.epochs)

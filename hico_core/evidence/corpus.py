@@ -6,8 +6,9 @@ segment, and FOLDER/corpus.json that from which all of it follows.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import av
 import numpy as np
@@ -17,7 +18,7 @@ from hico_core.corpus.files import lock, read_json_lines, remove_abandoned
 from hico_core.corpus.storage import write_text, written_beside
 from hico_core.errors import HicoError, UsageError
 from hico_core.evidence.painting import paint
-from hico_core.evidence.world import FPS, Design, draw_script, draw_world
+from hico_core.evidence.scenery import FPS, Design, draw_scenery, draw_script
 
 # Twice the side that is trained on is left of it after `hico split`, whose encoder wants some pixels to work with.
 SIDE = 64
@@ -36,7 +37,8 @@ class CorpusRecipe(BaseModel, frozen=True, extra="forbid"):
     """How strongly the videos differ in what is common to all of their frames."""
 
 
-class SegmentLabel(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentLabel:
     """A line of labels.jsonl."""
 
     video: str  # its id
@@ -61,20 +63,20 @@ def video_id(number: int) -> str:
 
 def labels_of(recipe: CorpusRecipe) -> Iterator[SegmentLabel]:
     """What each segment of a corpus shows."""
-    world = draw_world(recipe.seed)
+    scenery = draw_scenery(recipe.seed)
     for number in range(recipe.videos):
-        script = draw_script(world, seed=recipe.seed, number=number, design=recipe.design, look=recipe.look)
+        script = draw_script(scenery, seed=recipe.seed, number=number, design=recipe.design, look=recipe.look)
         for segment in script.segments:
             staging = segment.staging
             yield SegmentLabel(
-                video_id(number),
-                subset_of(number),
-                segment.start_seconds,
-                segment.end_seconds,
-                script.topic,
-                None if staging is None else staging.motion.action,
-                None if staging is None else staging.scene.name,
-                segment.filler,
+                video=video_id(number),
+                subset=subset_of(number),
+                start=segment.start_seconds,
+                end=segment.end_seconds,
+                topic=script.topic,
+                action=None if staging is None else staging.motion.action,
+                scene=None if staging is None else staging.scene.name,
+                filler=segment.filler,
             )
 
 
@@ -99,15 +101,15 @@ def make_corpus(
         remove_abandoned(folder)
         write_text(folder / "corpus.json", recipe.model_dump_json(indent=2) + "\n")
         labels = list(labels_of(recipe))
-        write_text(folder / "labels.jsonl", "".join(json.dumps(label._asdict()) + "\n" for label in labels))
-        world = draw_world(recipe.seed)
+        write_text(folder / "labels.jsonl", "".join(json.dumps(asdict(label)) + "\n" for label in labels))
+        scenery = draw_scenery(recipe.seed)
         for subset in ("train", "test"):
             (folder / subset).mkdir(exist_ok=True)
             remove_abandoned(folder / subset)
         for number in range(recipe.videos):
             path = folder / subset_of(number) / f"{video_id(number)}.mp4"
             if not path.exists():
-                script = draw_script(world, seed=recipe.seed, number=number, design=recipe.design, look=recipe.look)
+                script = draw_script(scenery, seed=recipe.seed, number=number, design=recipe.design, look=recipe.look)
                 write_video(path, paint(script, side=SIDE))
             on_video(number)
     return labels

@@ -13,15 +13,27 @@ from typing import NamedTuple
 from hico_core.corpus.files import lock
 from hico_core.corpus.storage import write_text
 from hico_core.errors import UsageError
-from hico_core.evidence.arms import CHOSEN_RATES, FAR_3, HICO, VIDEOS_PER_STEP
-from hico_core.evidence.cells import Cell, Corpus, Place, encoder_of, prepare_corpus, probe_cell, segment_clips
-from hico_core.evidence.corpus import read_labels, read_recipe
-from hico_core.evidence.segments import Score
+from hico_core.evidence.arms import FAR_3, HICO, VIDEOS_PER_STEP, Arm, pretraining
+from hico_core.evidence.corpus import SegmentLabel, read_labels, read_recipe
+from hico_core.evidence.segments import Score, SegmentClips
+from hico_core.evidence.trial import (
+    Corpus,
+    Place,
+    num_training_videos,
+    prepare_corpus,
+    probe_encoder,
+    segment_clips,
+    untrained_encoder,
+)
 from hico_core.evidence.workers import worker_pool
 from hico_core.interop.checkpoints import load_backbone
+from hico_core.training.loop import pretrain
 
 # From the floor upwards.
 DEMO_ARMS = ("random", FAR_3.name, HICO.name)
+
+# AdamW's, as the part `rates` of scripts/evidence/benchmark.py chose them (docs/results.md).
+_RATES = {FAR_3.name: 3e-3, HICO.name: 6e-3}
 
 # Parts of the time, as measured.
 _MADE_PART, _TRAINED_PART = 0.35, 0.6
@@ -31,6 +43,9 @@ LEAST_VIDEOS = 3 * VIDEOS_PER_STEP // 2
 
 # Seconds between two looks at how far the trainings are.
 _LOOK_EVERY = 5.0
+
+# (part of the whole that is done, what was just done)
+OnProgress = Callable[[float, str], None]
 
 
 class DemoResult(NamedTuple):
@@ -55,7 +70,7 @@ def run_demo(
     videos: int,
     steps: int,
     processes: int,
-    on_progress: Callable[[float, str], None] = lambda done, what: None,
+    on_progress: OnProgress = lambda done, what: None,
 ) -> DemoResult:
     """Make a corpus, train and probe; what is done already is left alone, and a training that was stopped goes on.
 
@@ -65,63 +80,64 @@ def run_demo(
         videos: to make; a third of them is for testing.
         steps: of each training.
         processes: trainings at a time, and videos that are split at a time.
-        on_progress: told how much of all is done (0 to 1), and what.
+        on_progress: called with how much of all is done (0 to 1), and what.
 
     Raises:
+        UsageError: the videos are too few to train on, or not as many as those of the demo that is there.
         HicoError: the folder holds another demo or other runs, or is in use.
 
     """
+    if videos < LEAST_VIDEOS:
+        raise UsageError(f"{videos} videos are too few to train on; ask for {LEAST_VIDEOS} or more")
     place = Place(root)
-    corpus = Corpus("scenes", 0.5, seed)
     root.mkdir(parents=True, exist_ok=True)
     with lock(root / ".demo.lock", refusal=f"{root}: another demo runs here; wait for it, or give another --root"):
         there = read_recipe(place.videos)
         if there is not None and there.videos != videos:
             raise UsageError(f"{root}: has a demo of {there.videos} videos; ask for as many, or name another --root")
-        made = 0
-
-        def on_video(what: str) -> None:
-            nonlocal made
-            made += 1
-            on_progress(_MADE_PART * made / (2 * videos), what)
-
-        labels = prepare_corpus(corpus, place, videos=videos, workers=processes, on_video=on_video)
-        on_progress(_MADE_PART, "reading what the encoders will be asked about")
+        labels = _prepare(place, seed=seed, videos=videos, workers=processes, on_progress=on_progress)
         clips = segment_clips(place, labels)
-        cells = {
-            arm: Cell(corpus, arm, steps if arm in CHOSEN_RATES else 0, CHOSEN_RATES.get(arm, 0.0)) for arm in DEMO_ARMS
-        }
-        trained = [cell for cell in cells.values() if cell.steps]
-        _train(trained, place, processes=processes, on_progress=on_progress)
+        _train((FAR_3, HICO), place, seed=seed, steps=steps, processes=processes, on_progress=on_progress)
         scores = {}
-        for arm, cell in cells.items():
+        for arm in DEMO_ARMS:
             on_progress(_MADE_PART + _TRAINED_PART, f"probing {arm}")
-            if not cell.steps:
-                scores[arm] = probe_cell(cell, encoder_of(cell, place, place.run_dir(arm), labels), clips)
-            else:
-                trained_encoder = load_backbone(place.run_dir(arm) / "export" / "encoder.safetensors")
-                scores[arm] = probe_cell(cell, trained_encoder, clips)
-                rows = [score._asdict() for score in scores[arm]]
-                write_text(place.run_dir(arm) / "segment_probes.json", json.dumps({"scores": rows}, indent=1) + "\n")
-        return DemoResult(scores, [place.run_dir(cell.arm) for cell in trained])
+            scores[arm] = _probe(arm, place, clips, seed=seed)
+        return DemoResult(scores, [place.run_dir(arm) for arm in _RATES])
 
 
-def _train(cells: list[Cell], place: Place, *, processes: int, on_progress: Callable[[float, str], None]) -> None:
-    """Train cells side by side, each in a process of its own."""
-    with worker_pool(min(processes, len(cells))) as pool:
-        running: set[Future[None]] = {pool.submit(_train_one, cell, place) for cell in cells}
-        total = sum(cell.steps for cell in cells)
+def _prepare(place: Place, *, seed: int, videos: int, workers: int, on_progress: OnProgress) -> list[SegmentLabel]:
+    made = 0
+
+    def on_video(what: str) -> None:
+        nonlocal made
+        made += 1  # each is made, and then split
+        on_progress(_MADE_PART * made / (2 * videos), what)
+
+    corpus = Corpus("scenes", 0.5, seed)
+    labels = prepare_corpus(corpus, place, videos=videos, workers=workers, on_video=on_video)
+    on_progress(_MADE_PART, "reading what the encoders will be asked about")
+    return labels
+
+
+def _train(
+    arms: tuple[Arm, ...], place: Place, *, seed: int, steps: int, processes: int, on_progress: OnProgress
+) -> None:
+    """Train arms side by side, each in a process of its own."""
+    with worker_pool(min(processes, len(arms))) as pool:
+        running: set[Future[None]] = {pool.submit(_train_one, arm, place, seed=seed, steps=steps) for arm in arms}
         while running:
             done, running = wait(running, timeout=_LOOK_EVERY)
-            steps = {cell.arm: _steps_done(place.run_dir(cell.arm)) for cell in cells}
-            said = ", ".join(f"{arm} step {count}" for arm, count in steps.items())
-            on_progress(_MADE_PART + _TRAINED_PART * sum(steps.values()) / total, said)
+            counts = {arm.name: _steps_done(place.run_dir(arm.name)) for arm in arms}
+            what = ", ".join(f"{name} step {count}" for name, count in counts.items())
+            on_progress(_MADE_PART + _TRAINED_PART * sum(counts.values()) / (steps * len(arms)), what)
             for future in done:
                 future.result()
 
 
-def _train_one(cell: Cell, place: Place) -> None:
-    encoder_of(cell, place, place.run_dir(cell.arm), read_labels(place.videos), resume=True)
+def _train_one(arm: Arm, place: Place, *, seed: int, steps: int) -> None:
+    num_videos = num_training_videos(read_labels(place.videos))
+    config = pretraining(arm, num_videos=num_videos, steps=steps, rate=_RATES[arm.name], seed=seed)
+    pretrain(config, root=place.root, run_dir=place.run_dir(arm.name), device="cpu", resume=True)
 
 
 def _steps_done(run_dir: Path) -> int:
@@ -129,6 +145,17 @@ def _steps_done(run_dir: Path) -> int:
         return (run_dir / "metrics.jsonl").read_bytes().count(b"\n")
     except FileNotFoundError:
         return 0
+
+
+def _probe(arm: str, place: Place, clips: SegmentClips, *, seed: int) -> list[Score]:
+    """What an arm's features tell; of a run, it is written down for its report too."""
+    if arm not in _RATES:
+        return probe_encoder(untrained_encoder(seed), clips, seed=seed)
+    run_dir = place.run_dir(arm)
+    scores = probe_encoder(load_backbone(run_dir / "export" / "encoder.safetensors"), clips, seed=seed)
+    rows = [score._asdict() for score in scores]
+    write_text(run_dir / "segment_probes.json", json.dumps({"scores": rows}, indent=1) + "\n")
+    return scores
 
 
 def sentence(result: DemoResult) -> str:
@@ -145,6 +172,6 @@ def sentence(result: DemoResult) -> str:
             "from anywhere in a video together, knows less of it."
         )
     return (
-        "With this seed HiCo does not know best what happens in a clip. Seeds differ; `hico benchmark` takes ten, "
-        "and docs/results.md has the table."
+        "With this seed HiCo does not know best what happens in a clip. Seeds differ; docs/results.md has the table of "
+        "ten."
     )

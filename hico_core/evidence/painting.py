@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hico_core.evidence.world import FPS, Colour, Look, Script, Segment, Shape, Staging, Texture
+from hico_core.evidence.scenery import FPS, Colour, Script, Shape, Staging, Texture, VideoLook, VideoSegment
 
 # Objects stand on the scene at this distance from each other, so that one is always to be seen.
 _LATTICE = 2.0
@@ -36,7 +36,7 @@ def paint(script: Script, *, side: int) -> Array:
     return _with_look(frames, script.look, seed=script.segments[0].seed)
 
 
-def paint_segment(segment: Segment, *, side: int) -> Array:
+def paint_segment(segment: VideoSegment, *, side: int) -> Array:
     """A segment without a look: (T, S, S, 3) float32 in [0, 1]."""
     rng = np.random.default_rng(segment.seed)
     if segment.staging is None:
@@ -168,7 +168,7 @@ def _shape(shape: Shape, p: Array, q: Array) -> Array:
             return 0.62 + 0.36 * np.cos(3 * np.arctan2(p, -q)) - radius
 
 
-def _with_look(frames: Array, look: Look, *, seed: int) -> Array:
+def _with_look(frames: Array, look: VideoLook, *, seed: int) -> Array:
     """What is common to a video's frames, and rounding: (T, S, S, 3) in [0, 1] -> uint8."""
     side = frames.shape[1]
     x, y = _pixels(side)

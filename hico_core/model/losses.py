@@ -135,19 +135,6 @@ def topical_loss(topic_logits: Tensor, *, clips_per_video: int, gamma: float = 0
     return -positives.sum() / num_positives - negatives.sum() / num_negatives
 
 
-def mixed_videos(topic_logits: Tensor, *, clips_per_video: int) -> Tensor:
-    """Scores (N, N, 2) in an order in which the clips that stand for one video are of different ones: a control.
-
-    Clip k of a video takes the place of clip k of the video k places before it, so that each clip is used once.
-
-    2 clips of videos a b c:   a0 a1 b0 b1 c0 c1  ->  a0 b1 b0 c1 c0 a1
-    """
-    place_N = torch.arange(len(topic_logits), device=topic_logits.device)
-    clip_N = place_N % clips_per_video
-    from_N = (place_N + clip_N * clips_per_video) % len(topic_logits)
-    return topic_logits[from_N][:, from_N]
-
-
 def hico_loss(
     embeddings: Tensor,
     topic_logits: Tensor | None,

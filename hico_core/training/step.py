@@ -10,7 +10,7 @@ from hico_core.config import AugmentConfig, DataConfig, LossConfig
 from hico_core.data.augment import apply_augmentation
 from hico_core.data.batches import Batch
 from hico_core.model.hico import Outputs
-from hico_core.model.losses import HicoLoss, hico_loss, mixed_videos, simclr_loss
+from hico_core.model.losses import HicoLoss, hico_loss, simclr_loss
 from hico_core.training.collapse import effective_rank, embedding_std
 from hico_core.training.distributed import World, gather_rows, largest
 from hico_core.training.hardware import FP32, Precision
@@ -25,12 +25,9 @@ def compute_loss(outputs: Outputs, loss: LossConfig, *, clips_per_video: int, wo
         return simclr_loss(
             embeddings, clips_per_video=clips_per_video, temperature=loss.temperature, world_size=world.size
         )
-    topic_logits = outputs.topic_logits
-    if topic_logits is not None and loss.topical_ids == "mixed":
-        topic_logits = mixed_videos(topic_logits, clips_per_video=clips_per_video)
     return hico_loss(
         embeddings,
-        topic_logits,
+        outputs.topic_logits,
         clips_per_video=clips_per_video,
         temperature=loss.temperature,
         gamma=loss.gamma,

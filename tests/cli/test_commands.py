@@ -35,7 +35,6 @@ COMMANDS = {
     "retrieve": "--protocol",
     "export-tad": "--for",
     "demo": "--corpus-only",
-    "benchmark": "--seeds",
     "report": "--output",
     "inspect": "--samples",
     "convert": "--to",
@@ -60,7 +59,7 @@ def test_help_of_each_command(command: str) -> None:
     assert done.returncode == 0
     assert COMMANDS[command] in done.stdout
     assert hico(command, "-h").stdout == done.stdout
-    has_root = command not in {"inspect", "convert", "config", "features", "demo", "benchmark", "report"}
+    has_root = command not in {"inspect", "convert", "config", "features", "demo", "report"}
     assert ("--root" in done.stdout and "HICO_ROOT" in done.stdout) == has_root
 
 

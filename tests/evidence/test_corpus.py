@@ -15,7 +15,7 @@ from hico_core.corpus.files import lock
 from hico_core.errors import HicoError, UsageError
 from hico_core.evidence.corpus import CorpusRecipe, labels_of, make_corpus, read_labels, subset_of
 from hico_core.evidence.painting import paint
-from hico_core.evidence.world import FPS, draw_script, draw_world
+from hico_core.evidence.scenery import FPS, draw_scenery, draw_script
 
 RECIPE = CorpusRecipe(videos=6, seed=2)
 
@@ -34,10 +34,10 @@ def frames_of(path: Path) -> np.ndarray:
 
 def test_videos_show_what_was_painted(corpus: Path) -> None:
     """Lossy, and at an eighth of a second a frame."""
-    world = draw_world(2)
+    scenery = draw_scenery(2)
     for number in range(6):
         path = corpus / subset_of(number) / f"made_{number:05d}.mp4"
-        painted = paint(draw_script(world, seed=2, number=number, design="scenes", look=0.5), side=64)
+        painted = paint(draw_script(scenery, seed=2, number=number, design="scenes", look=0.5), side=64)
         shown = frames_of(path)
         assert shown.shape == painted.shape
         error = np.abs(shown.astype(float) - painted).mean(axis=(1, 2, 3))

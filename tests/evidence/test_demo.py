@@ -49,7 +49,7 @@ def test_another_seed_wants_another_folder(root: Path) -> None:
     with lock(root / ".demo.lock", refusal=""):
         assert_one_line(hico("demo", "--root", root, "--videos", "48"), 1, "another demo runs here")
     assert hico("demo", "--root", root, "--design", "fillers").returncode == 2
-    assert "24 or more" in hico("demo", "--root", root / "other", "--videos", "23").stderr
+    assert_one_line(hico("demo", "--root", root / "other", "--videos", "23"), 2, "24 or more")
     assert not (root / "other").exists()
 
 

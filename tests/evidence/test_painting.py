@@ -1,6 +1,7 @@
 """The labels of made videos are true to their pixels: another way of looking reads the movement back."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from hico_core.evidence.painting import paint, paint_segment
-from hico_core.evidence.world import (
+from hico_core.evidence.scenery import (
     ACTIONS,
     FILLERS,
     SHAPES,
@@ -17,16 +18,16 @@ from hico_core.evidence.world import (
     Action,
     Motion,
     Scene,
-    Segment,
     Staging,
+    VideoSegment,
+    draw_scenery,
     draw_script,
-    draw_world,
 )
 
 SIDE = 64
 STAGING = Staging(
-    Scene("patches", "star"),
-    Motion("up", 1.0, 1, 0.5),
+    scene=Scene("patches", "star"),
+    motion=Motion("up", 1.0, 1, 0.5),
     ground=(0.1, 0.1, 0.2),
     texture=(0.5, 0.4, 0.4),
     shape=(0.9, 0.8, 0.2),
@@ -37,8 +38,8 @@ STAGING = Staging(
 )
 
 
-def segment_of(staging: Staging | None, *, filler: str | None = None, seed: int = 1) -> Segment:
-    return Segment(0, 20, staging, filler, seed)  # type: ignore[arg-type]
+def segment_of(staging: Staging | None, *, filler: str | None = None, seed: int = 1) -> VideoSegment:
+    return VideoSegment(first_frame=0, num_frames=20, staging=staging, filler=filler, seed=seed)  # type: ignore[arg-type]
 
 
 class Step(NamedTuple):
@@ -97,18 +98,18 @@ def test_the_movement_is_the_one_that_the_label_names(action: Action) -> None:
     rng = np.random.default_rng(5)
     for trial in range(4):
         motion = Motion(action, float(rng.uniform(0.75, 1.3)), int(rng.choice([-1, 1])), float(rng.uniform(0, 6)))
-        staging = STAGING._replace(motion=motion, place=tuple(rng.uniform(-0.5, 0.5, size=2)))
+        staging = replace(STAGING, motion=motion, place=tuple(rng.uniform(-0.5, 0.5, size=2)))
         frames = paint_segment(segment_of(staging, seed=trial), side=SIDE)
         assert action_seen(frames) == action, motion
 
 
 def test_drawn_videos_move_as_their_labels_say() -> None:
     """Whole videos of the corpus, with whatever scene was drawn; some stripes hide some movements."""
-    world = draw_world(0)
+    scenery = draw_scenery(0)
     segments = [
         segment
         for number in range(8)
-        for segment in draw_script(world, seed=0, number=number, design="scenes", look=0.5).segments
+        for segment in draw_script(scenery, seed=0, number=number, design="scenes", look=0.5).segments
     ]
     right = 0
     for segment in segments:
@@ -119,9 +120,9 @@ def test_drawn_videos_move_as_their_labels_say() -> None:
 
 
 def test_all_textures_and_shapes_differ() -> None:
-    still = STAGING._replace(motion=Motion("shaking", 0.0, 1, 0.0))
-    textures = [paint_segment(segment_of(still._replace(scene=Scene(t, "disc"))), side=SIDE)[0] for t in TEXTURES]
-    shapes = [paint_segment(segment_of(still._replace(scene=Scene("bars", s))), side=SIDE)[0] for s in SHAPES]
+    still = replace(STAGING, motion=Motion("shaking", 0.0, 1, 0.0))
+    textures = [paint_segment(segment_of(replace(still, scene=Scene(t, "disc"))), side=SIDE)[0] for t in TEXTURES]
+    shapes = [paint_segment(segment_of(replace(still, scene=Scene("bars", s))), side=SIDE)[0] for s in SHAPES]
     for pictures in (textures, shapes):
         assert len(pictures) == 10
         for place, picture in enumerate(pictures):
@@ -137,8 +138,8 @@ def test_fillers_are_pictures_and_say_nothing_of_the_scene(filler: str) -> None:
 
 
 def test_the_same_script_gives_the_same_frames_and_its_look_is_all_that_a_look_changes() -> None:
-    world = draw_world(1)
-    one, other = (draw_script(world, seed=1, number=4, design="fillers", look=look) for look in (0.5, 0.0))
+    scenery = draw_scenery(1)
+    one, other = (draw_script(scenery, seed=1, number=4, design="fillers", look=look) for look in (0.5, 0.0))
     assert np.array_equal(paint(one, side=SIDE), paint(one, side=SIDE))
     plain = np.concatenate([paint_segment(segment, side=SIDE) for segment in other.segments])
     assert np.abs(paint(other, side=SIDE) / 255 - plain).max() < 1 / 255

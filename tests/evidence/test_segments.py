@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from hico_core.evidence.corpus import CorpusRecipe, SegmentLabel, labels_of
+from hico_core.evidence.scenery import ACTIONS
 from hico_core.evidence.segments import LabelledSegments, Score, pixels_of, probe_segments
-from hico_core.evidence.world import ACTIONS
 
 LABELS = list(labels_of(CorpusRecipe(videos=60, seed=1, design="fillers")))
 TRAIN = [label for label in LABELS if label.subset == "train"]

@@ -11,7 +11,7 @@ from goldens import assert_close, load_arrays
 from torch import Tensor
 
 from hico_core.errors import UsageError
-from hico_core.model.losses import hico_loss, info_nce, mixed_videos, topical_loss, visual_loss
+from hico_core.model.losses import hico_loss, info_nce, topical_loss, visual_loss
 
 HICO = load_arrays("hico_loss.npz")
 SIMCLR = load_arrays("simclr_loss.npz")
@@ -111,22 +111,6 @@ def test_losses_equal_their_loops(videos: int, clips: int) -> None:
     assert float(nce) == pytest.approx(slow_info_nce(z, videos, clips, 0.2), rel=1e-12)
     topical = topical_loss(logits, clips_per_video=clips, gamma=0.5)
     assert float(topical) == pytest.approx(slow_topical_loss(logits, clips, 0.5), rel=1e-12)
-
-
-@pytest.mark.parametrize(("videos", "clips"), [(2, 2), (3, 3), (5, 3)])
-def test_mixed_videos_have_no_two_clips_of_one(videos: int, clips: int) -> None:
-    """Scores that tell which clips they are of: those that stand for one video are of different ones."""
-    number = torch.arange(videos * clips)
-    mixed = mixed_videos(
-        torch.stack([number[:, None].expand(-1, len(number)), number.expand(len(number), -1)], -1),
-        clips_per_video=clips,
-    )
-    order = mixed[:, 0, 0]
-    assert sorted(order.tolist()) == number.tolist()
-    for first in range(0, len(number), clips):
-        assert len({place // clips for place in order[first : first + clips].tolist()}) == clips
-    assert torch.equal(mixed[..., 0], order[:, None].expand(-1, len(number)))
-    assert torch.equal(mixed[..., 1], order.expand(len(number), -1))
 
 
 @pytest.mark.parametrize("case", cases(DISTRIBUTED))

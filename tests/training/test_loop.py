@@ -241,7 +241,6 @@ def test_resume_without_a_checkpoint_starts(root: Path, tmp_path: Path) -> None:
         ("hacs-hico-l", ["optim.warmup_epochs=1", "augment.blur=gaussian"]),
         ("k400-hico-l", ["loss.topical_weight=0", "sampling.topical=false", "sampling.clips_per_video=2"]),
         ("uk400-hico-l", ["sampling.distance=fixed", "data.decoder=pyav"]),
-        ("hacs-hico-s", ["loss.topical_ids=mixed", "train.batch_size=3"]),
     ],
 )
 def test_recipes_run(root: Path, tmp_path: Path, base: str, overrides: list[str]) -> None:

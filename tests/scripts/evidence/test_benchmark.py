@@ -1,6 +1,7 @@
 """The benchmark runs each cell once, whatever stops it, and each arm differs from HiCo in what its name says."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -8,31 +9,28 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import benchmark
 import pandas as pd
 import pytest
-from commands import assert_one_line, hico
+from arms import ARMS, CONTROLS, MEANINGS, PRETRAINED, RATES
+from cells import Cell, scores_as_json
+from parts import PARTS, Part, cells_of, chosen_rates
+from results import BenchmarkProgress, file_of, read_results, run_benchmark, write_results
 
 from hico_core.config import Config, flat_settings
 from hico_core.corpus.files import lock
 from hico_core.errors import HicoError
-from hico_core.evidence.arms import ARMS, CONTROLS, HICO, MEANINGS, PRETRAINED, RATES, pretraining
-from hico_core.evidence.benchmark import (
-    PARTS,
-    Part,
-    Progress,
-    cells_of,
-    chosen_rates,
-    read_results,
-    run_benchmark,
-    write_results,
-)
-from hico_core.evidence.cells import Cell, Corpus
+from hico_core.evidence.arms import HICO, pretraining
+from hico_core.evidence.segments import Score
+from hico_core.evidence.trial import Corpus
+
+SCRIPTS = Path(benchmark.__file__).parent
 
 CORPUS = Corpus("fillers", 0.5, 9)
 CELLS = [
-    Cell(CORPUS, "pixels", 0, 0.0),
-    *(Cell(CORPUS, arm, 3, 3e-3) for arm in ("hico", "simclr-far-3", "supervised")),
-    Cell(CORPUS, "hico", 3, 3e-3, trimmed=True),
+    Cell(corpus=CORPUS, arm="pixels"),
+    *(Cell(corpus=CORPUS, arm=arm, steps=3, rate=3e-3) for arm in ("hico", "simclr-far-3", "supervised")),
+    Cell(corpus=CORPUS, arm="hico", steps=3, rate=3e-3, trimmed=True),
 ]
 
 
@@ -96,7 +94,7 @@ def test_each_arm_gets_the_rate_that_suits_it() -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("benchmark")
-    seen: list[Progress] = []
+    seen: list[BenchmarkProgress] = []
     run_benchmark(folder, CELLS, processes=2, videos=48, on_progress=seen.append)
     assert [progress.done for progress in seen] == [0, 1, 2, 3, 4, 5]
     return folder
@@ -119,7 +117,7 @@ def test_results_have_a_row_for_each_cell_and_probe(folder: Path) -> None:
 
 def test_what_is_done_is_not_done_again(folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
-    seen: list[Progress] = []
+    seen: list[BenchmarkProgress] = []
     run_benchmark(folder, CELLS, processes=1, videos=48, on_progress=seen.append)
     assert seen == []
     assert {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()} == before
@@ -142,12 +140,14 @@ def test_one_benchmark_at_a_time(folder: Path) -> None:
 PROGRAM = """
 import sys
 from pathlib import Path
-from hico_core.evidence.benchmark import run_benchmark
-from hico_core.evidence.cells import Cell, Corpus
+from cells import Cell
+from results import run_benchmark
+from hico_core.evidence.trial import Corpus
 
 if __name__ == "__main__":
     corpus = Corpus("scenes", 0.5, 3)
-    cells = [Cell(corpus, "random", 0, 0.0), Cell(corpus, "hico", 3, 3e-3), Cell(corpus, "hico", 4000, 3e-3)]
+    cells = [Cell(corpus=corpus, arm="random")]
+    cells += [Cell(corpus=corpus, arm="hico", steps=steps, rate=3e-3) for steps in (3, 4000)]
     chosen = cells[:int(sys.argv[2])]
     tell = lambda progress: print(progress.done, flush=True)
     run_benchmark(Path(sys.argv[1]), chosen, processes=1, videos=24, on_progress=tell)
@@ -158,8 +158,11 @@ if __name__ == "__main__":
 def test_a_kill_keeps_what_is_done_and_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    command = [sys.executable, str(program), str(tmp_path / "out"), "3"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as started:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SCRIPTS), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, str(program), str(tmp_path / "out")]
+    with subprocess.Popen(
+        [*command, "3"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as started:
         assert started.stdout is not None
         for line in started.stdout:
             if line.strip() == "2":  # the long one has begun
@@ -171,7 +174,7 @@ def test_a_kill_keeps_what_is_done_and_leaves_no_process(tmp_path: Path, number:
     while any(Path(f"/proc/{child}").exists() and not is_zombie(child) for child in children):
         assert time.monotonic() < deadline, "a training goes on without anybody who waits for it"
         time.sleep(0.1)
-    done = subprocess.run([sys.executable, str(program), str(tmp_path / "out"), "2"], capture_output=True, text=True)
+    done = subprocess.run([*command, "2"], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out" / "cells").glob("*.json"))) == 2
 
@@ -200,7 +203,7 @@ def test_a_cell_that_fails_ends_the_benchmark_and_keeps_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk is full when the second cell is written down: one line, and the same command goes on."""
-    cells = [Cell(CORPUS, "pixels", 0, 0.0), Cell(CORPUS, "random", 0, 0.0)]
+    cells = [Cell(corpus=CORPUS, arm="pixels"), Cell(corpus=CORPUS, arm="random")]
     run_benchmark(tmp_path, cells[:1], processes=1, videos=24)
     monkeypatch.setenv("HICO_FAULT", "file.written=ENOSPC")  # of the new process, at its first file
     with pytest.raises(HicoError, match="No space left"):
@@ -221,25 +224,33 @@ def test_a_cell_that_fails_ends_the_benchmark_and_keeps_the_others(
         ("0-2", "seed 0"),
     ],
 )
-def test_seeds(tmp_path: Path, seeds: str, said: str) -> None:
-    done = hico("benchmark", tmp_path / "out", "--seeds", seeds)
-    assert done.returncode == 2
-    assert said in " ".join(done.stderr.split())
+def test_seeds(tmp_path: Path, seeds: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main([str(tmp_path / "out"), "--seeds", seeds])
+    assert said in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
 
 
-def test_the_tables_of_what_is_there(folder: Path) -> None:
+def test_the_tables_of_what_is_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command, with all cells of a part measured already."""
-    scores = json.loads((folder / "cells" / f"{CELLS[1].name}.json").read_text())["scores"]
+    scores = [Score(**row) for row in json.loads(file_of(CELLS[1], folder).read_text())["scores"]]
     for cell in cells_of("trimmed", seeds=[1, 2], rates={}):
-        corpus = cell.corpus._asdict()
-        content = {**corpus, **cell._asdict(), "seconds": 1.0, "scores": scores}
-        del content["corpus"]
-        (folder / "cells" / f"{cell.name}.json").write_text(json.dumps(content))
-    done = hico("benchmark", folder, "--part", "trimmed", "--seeds", "1,2")
-    assert done.returncode == 0, done.stderr
-    assert "scenes, trimmed, look 0.5, 600 steps, 2 seeds" in done.stdout
-    assert "scenes, trimmed: +0.0% ± 0.0%, 0 of 2 seeds: met" in done.stdout
+        file_of(cell, folder).write_text(scores_as_json(cell, scores, seconds=1.0))
+    arguments = [str(folder), "--part", "trimmed", "--seeds", "1,2"]
+    benchmark.main(arguments)
+    shown = capsys.readouterr().out
+    assert "scenes, trimmed, look 0.5, 600 steps, 2 seeds" in shown
+    assert "scenes, trimmed: +0.0% ± 0.0%, 0 of 2 seeds: met" in shown
     assert (folder / "results.parquet").exists()
-    with lock(folder / ".lock", refusal=""):
-        assert_one_line(hico("benchmark", folder, "--part", "trimmed"), 1, "another benchmark runs here")
+    with lock(folder / ".lock", refusal=""), pytest.raises(SystemExit, match="1"):
+        benchmark.main(arguments)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("benchmark: ") and "another benchmark runs here" in line
+
+
+def test_it_starts_from_anywhere(tmp_path: Path) -> None:
+    """As a maintainer types it, with nothing on the path but what Python puts there."""
+    command = [sys.executable, str(SCRIPTS / "benchmark.py"), "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parents[1])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "--part" in done.stdout

@@ -1,8 +1,8 @@
-"""Tables and figures of docs/results.md from what `hico benchmark` measured.
+"""Tables and figures of docs/results.md from what scripts/evidence/benchmark.py measured.
 
-    python scripts/results_page.py FOLDER
-    python scripts/results_page.py --restore FOLDER     from docs/measurements/benchmark.parquet, so that
-                                                        `hico benchmark FOLDER` goes on from what stands there
+    python scripts/evidence/results_page.py FOLDER
+    python scripts/evidence/results_page.py --restore FOLDER    from docs/measurements/benchmark.parquet, so that the
+                                                                benchmark in FOLDER goes on from what stands there
 
 FOLDER is the benchmark's. Its results.parquet is copied to docs/measurements/benchmark.parquet; the parts of
 docs/results.md between `<!-- begin NAME -->` and `<!-- end NAME -->` and the figures are written anew.
@@ -16,17 +16,20 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
+from arms import CONTROLS, MEANINGS
+from cells import Cell, scores_as_json
+from findings import SUCCESS, PairedDifference, paired, table_of, verdicts
 from matplotlib.figure import Figure
+from parts import LONG_STEPS, LOOK, STEPS, TUNING_SEED, chosen_rates
+from results import file_of, write_results
 
-from hico_core.corpus.storage import write_text
-from hico_core.evidence.arms import CONTROLS, FAR_3, HICO, MEANINGS
-from hico_core.evidence.benchmark import LONG_STEPS, LOOK, STEPS, TUNING_SEED, chosen_rates, write_results
-from hico_core.evidence.cells import Cell, Corpus, scores_as_json
-from hico_core.evidence.findings import SUCCESS, Difference, paired, table_of, verdicts
+from hico_core.corpus.files import write_text
+from hico_core.evidence.arms import FAR_3, HICO
 from hico_core.evidence.segments import Score
+from hico_core.evidence.trial import Corpus
 from hico_core.transfer.probe import mean_and_error
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 PROBES = {
     "action-linear": "action",
@@ -80,7 +83,7 @@ def arms_table(rows: pd.DataFrame, *, arms: list[str]) -> str:
     return markdown(["arm", "what it is", "seeds", *PROBES.values()], lines)
 
 
-def said(difference: Difference) -> str:
+def said(difference: PairedDifference) -> str:
     """In points."""
     mean, error = 100 * difference.mean, 100 * difference.standard_error
     return f"{mean:+.1f} ± {error:.1f}, {difference.won} of {difference.num_seeds}"
@@ -196,32 +199,26 @@ def draw_distances(results: pd.DataFrame, target: Path) -> None:
 def restore(folder: Path) -> None:
     """The files of the cells of which the results are kept here."""
     results = pd.read_parquet(DOCS / "measurements" / "benchmark.parquet")
-    names = ["design", "look", "seed", "arm", "steps", "rate", "trimmed", "seconds"]
-    for values, rows in results.groupby(names):
-        fields = {
-            name: getattr(value, "item", lambda value=value: value)() for name, value in zip(names, values, strict=True)
-        }
-        corpus = Corpus(*(fields[name] for name in Corpus._fields))
-        cell = Cell(corpus, *(fields[name] for name in Cell._fields[1:]))
+    of_corpus, of_cell = list(Corpus._fields), ["arm", "steps", "rate", "trimmed"]
+    for values, rows in results.groupby([*of_corpus, *of_cell, "seconds"]):
+        plain = [getattr(value, "item", lambda value=value: value)() for value in values]
+        corpus = Corpus(*plain[: len(of_corpus)])
+        cell = Cell(corpus=corpus, **dict(zip(of_cell, plain[len(of_corpus) : -1], strict=True)))
         scores = [Score(*row) for row in rows[list(Score._fields)].itertuples(index=False, name=None)]
-        write_text(
-            folder / "cells" / f"{cell.name}.json", scores_as_json(cell, scores, seconds=fields["seconds"]) + "\n"
-        )
+        write_text(file_of(cell, folder), scores_as_json(cell, scores, seconds=plain[-1]) + "\n")
 
 
 def or_not_yet(text: str, rows: pd.DataFrame, arms: Iterable[str], part: str) -> str:
     """A table, unless nothing of what it is for was measured."""
-    return text if rows["arm"].isin(list(arms)).any() else f"Not run yet: `hico benchmark FOLDER --part {part}`."
+    return (
+        text
+        if rows["arm"].isin(list(arms)).any()
+        else f"Not run yet: `python scripts/evidence/benchmark.py FOLDER --part {part}`."
+    )
 
 
-def main() -> None:
-    """Write everything anew."""
-    if sys.argv[1] == "--restore":
-        restore(Path(sys.argv[2]))
-        return
-    folder = Path(sys.argv[1])
-    shutil.copyfile(write_results(folder), DOCS / "measurements" / "benchmark.parquet")
-    results = pd.read_parquet(DOCS / "measurements" / "benchmark.parquet")
+def parts_of_page(results: pd.DataFrame) -> dict[str, str]:
+    """The text between each pair of marks of docs/results.md."""
     names_of_controls = [control.name for control in CONTROLS]
     main_arms = [arm for arm in MEANINGS if arm not in names_of_controls]
     controls = [FAR_3.name, HICO.name, "visual-topical", *names_of_controls]
@@ -250,17 +247,31 @@ def main() -> None:
         trained = rows[rows["steps"] == LONG_STEPS]
         parts[f"long {design}"] = or_not_yet(arms_table(rows, arms=main_arms), trained, MEANINGS, "long")
         parts[f"long {design} pairs"] = or_not_yet(pairs_table(rows), trained, MEANINGS, "long")
-    page = DOCS / "results.md"
-    text = page.read_text()
+    return parts
+
+
+def with_parts(text: str, parts: dict[str, str], *, page: Path) -> str:
+    """A page's text, with what stands between the marks of each part anew."""
     for name, part in parts.items():
         marked = re.compile(f"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
         if not marked.search(text):
             sys.exit(f"{page}: has no part {name}")
         text = marked.sub(lambda found, part=part: f"{found[1]}{part}\n{found[2]}", text)  # type: ignore[misc]
-    page.write_text(text)
+    return text
+
+
+def main() -> None:
+    """Write everything anew."""
+    if sys.argv[1] == "--restore":
+        restore(Path(sys.argv[2]))
+        return
+    shutil.copyfile(write_results(Path(sys.argv[1])), DOCS / "measurements" / "benchmark.parquet")
+    results = pd.read_parquet(DOCS / "measurements" / "benchmark.parquet")
+    page = DOCS / "results.md"
+    page.write_text(with_parts(page.read_text(), parts_of_page(results), page=page))
     mpl.rcParams["svg.hashsalt"] = "hico"  # else the names inside the pictures are drawn at random
     draw_seeds(results, DOCS / "figures" / "action-by-seed.svg")
-    if results["arm"].isin(names_of_controls).any():
+    if results["arm"].isin([control.name for control in CONTROLS]).any():
         draw_distances(results, DOCS / "figures" / "action-by-distance.svg")
 
 

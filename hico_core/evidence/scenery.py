@@ -1,13 +1,15 @@
 """What made videos show, as drawn numbers: topics, their scenes, actions, looks. Nothing is painted here.
 
-A world has topics, and each topic has scenes of its own (a texture and a shape). An untrimmed video keeps to one topic
-and one look, and changes its scene every few seconds. What happens in a segment, its action, is drawn independently of
-the topic: it says nothing about which video this is, so whoever pulls far clips of a video together has to forget it.
+A scenery has topics, and each topic has scenes of its own (a texture and a shape). An untrimmed video keeps to one
+topic and one look, and changes its scene every few seconds. What happens in a segment, its action, is drawn
+independently of the topic: it says nothing about which video this is, so whoever pulls far clips of a video together
+has to forget it.
 
 Lengths are in half widths of the picture, whose middle is (0, 0); times are in seconds.
 """
 
 import colorsys
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -51,7 +53,7 @@ class Scene(NamedTuple):
         return f"{self.texture}-{self.shape}"
 
 
-class World(NamedTuple):
+class Scenery(NamedTuple):
     """The scenes of each topic. A pair of texture and shape belongs to one topic at most."""
 
     scenes: tuple[tuple[Scene, ...], ...]  # by topic
@@ -66,7 +68,8 @@ class Motion(NamedTuple):
     phase: float  # where in its course a repeated movement begins, and of a shake its direction: 0 to 2 pi
 
 
-class Staging(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staging:
     """What is a topical segment's own."""
 
     scene: Scene
@@ -80,7 +83,8 @@ class Staging(NamedTuple):
     tilt: float  # radians
 
 
-class Segment(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoSegment:
     """Some seconds of a video."""
 
     first_frame: int
@@ -100,7 +104,8 @@ class Segment(NamedTuple):
         return (self.first_frame + self.num_frames) / FPS
 
 
-class Look(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoLook:
     """What all of a video's frames have in common, whatever they show; a strength of 0 changes nothing."""
 
     gains: Colour  # by which the channels are multiplied
@@ -117,23 +122,23 @@ class Script(NamedTuple):
     """A whole video."""
 
     topic: int
-    look: Look
-    segments: list[Segment]
+    look: VideoLook
+    segments: list[VideoSegment]
 
 
-def draw_world(seed: int) -> World:
+def draw_scenery(seed: int) -> Scenery:
     """Deal 40 of the 100 pairs of texture and shape to the topics, so that scenes of one look no more alike."""
     rng = np.random.default_rng([seed, 0])
     pairs = [Scene(texture, shape) for texture in TEXTURES for shape in SHAPES]
     dealt = [pairs[place] for place in rng.permutation(len(pairs))[: NUM_TOPICS * SCENES_PER_TOPIC]]
-    return World(tuple(tuple(dealt[topic::NUM_TOPICS]) for topic in range(NUM_TOPICS)))
+    return Scenery(tuple(tuple(dealt[topic::NUM_TOPICS]) for topic in range(NUM_TOPICS)))
 
 
-def draw_script(world: World, *, seed: int, number: int, design: Design, look: float) -> Script:
-    """Draw one video of a world.
+def draw_script(scenery: Scenery, *, seed: int, number: int, design: Design, look: float) -> Script:
+    """Draw one video of a scenery.
 
     Args:
-        world: from `draw_world`.
+        scenery: from `draw_scenery`.
         seed: of the corpus.
         number: of the video; each has draws of its own, so that a larger corpus begins with a smaller one's videos.
         design: "scenes", or "fillers", where half of the segments have nothing to do with the topic.
@@ -146,9 +151,12 @@ def draw_script(world: World, *, seed: int, number: int, design: Design, look: f
     first = 0
     for length in _segment_lengths(rng):
         is_filler = design == "fillers" and rng.random() < _FILLER_PART
-        staging = None if is_filler else _draw_staging(world.scenes[topic], rng)
+        staging = None if is_filler else _draw_staging(scenery.scenes[topic], rng)
         filler = FILLERS[rng.integers(len(FILLERS))] if is_filler else None
-        segments.append(Segment(first, length, staging, filler, int(rng.integers(2**32))))
+        seed_of_segment = int(rng.integers(2**32))
+        segments.append(
+            VideoSegment(first_frame=first, num_frames=length, staging=staging, filler=filler, seed=seed_of_segment)
+        )
         first += length
     # Drawn apart, so that videos that differ in their looks alone can be made.
     return Script(topic, _draw_look(np.random.default_rng([seed, 2, number]), strength=look), segments)
@@ -168,8 +176,8 @@ def _draw_staging(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Stagin
         phase=float(rng.uniform(0, 2 * np.pi)),
     )
     return Staging(
-        scenes[rng.integers(len(scenes))],
-        motion,
+        scene=scenes[rng.integers(len(scenes))],
+        motion=motion,
         ground=_colour(rng, (0.05, 0.25)),
         texture=_colour(rng, (0.35, 0.6)),
         shape=_colour(rng, (0.8, 1.0)),
@@ -185,11 +193,11 @@ def _colour(rng: np.random.Generator, brightness: tuple[float, float]) -> Colour
     return colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.2, 0.7), rng.uniform(*brightness))
 
 
-def _draw_look(rng: np.random.Generator, *, strength: float) -> Look:
+def _draw_look(rng: np.random.Generator, *, strength: float) -> VideoLook:
     red, green, blue = 1 + strength * rng.uniform(-0.5, 0.3, size=3)
     tiles = rng.random((3, 3)) < 0.6
     right, below = rng.integers(2, size=2)
-    return Look(
+    return VideoLook(
         gains=(float(red), float(green), float(blue)),
         gamma=float(np.exp(strength * rng.uniform(-0.5, 0.5))),
         vignette=float(strength * rng.uniform(0, 0.8)),

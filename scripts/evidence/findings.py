@@ -20,7 +20,7 @@ _MOST_STANDARD_ERRORS, _LEAST_WON, _LARGEST_TRIMMED_GAP = 2.0, 0.9, 0.05
 SETTING = ["design", "look", "trimmed", "steps"]
 
 
-class Difference(NamedTuple):
+class PairedDifference(NamedTuple):
     """One arm minus another, seed by seed."""
 
     num_seeds: int
@@ -36,7 +36,7 @@ def means(results: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def paired(results: pd.DataFrame, arm: str, baseline: str, probe: str) -> Difference:
+def paired(results: pd.DataFrame, arm: str, baseline: str, probe: str) -> PairedDifference:
     """One arm minus another over the seeds that both have, of results that differ in nothing but seed and arm.
 
     Raises:
@@ -50,14 +50,16 @@ def paired(results: pd.DataFrame, arm: str, baseline: str, probe: str) -> Differ
     difference = (ours - theirs).dropna().to_numpy()
     count = len(difference)
     error = float(difference.std(ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
-    return Difference(count, float(difference.mean()) if count else float("nan"), error, int((difference > 0).sum()))
+    return PairedDifference(
+        count, float(difference.mean()) if count else float("nan"), error, int((difference > 0).sum())
+    )
 
 
 class Verdict(NamedTuple):
     """What the rule says of one setting."""
 
     setting: str
-    difference: Difference
+    difference: PairedDifference
     met: bool
 
 

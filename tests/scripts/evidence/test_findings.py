@@ -4,8 +4,7 @@ import math
 
 import pandas as pd
 import pytest
-
-from hico_core.evidence.findings import means, paired, table_of, verdicts
+from findings import means, paired, table_of, verdicts
 
 
 def rows(arm: str, values: list[float], *, trimmed: bool = False, design: str = "scenes") -> list[dict[str, object]]:

@@ -5,30 +5,30 @@ from itertools import chain
 
 import pytest
 
-from hico_core.evidence.world import (
+from hico_core.evidence.scenery import (
     ACTIONS,
     NUM_TOPICS,
     SCENES_PER_TOPIC,
     VIDEO_FRAMES,
     Design,
     Script,
+    draw_scenery,
     draw_script,
-    draw_world,
 )
 
-WORLD = draw_world(3)
+SCENERY = draw_scenery(3)
 
 
 def scripts(count: int, *, design: Design = "scenes", look: float = 0.5) -> list[Script]:
-    return [draw_script(WORLD, seed=3, number=number, design=design, look=look) for number in range(count)]
+    return [draw_script(SCENERY, seed=3, number=number, design=design, look=look) for number in range(count)]
 
 
 def test_each_scene_belongs_to_one_topic() -> None:
-    dealt = list(chain.from_iterable(WORLD.scenes))
-    assert len(WORLD.scenes) == NUM_TOPICS
-    assert [len(scenes) for scenes in WORLD.scenes] == [SCENES_PER_TOPIC] * NUM_TOPICS
+    dealt = list(chain.from_iterable(SCENERY.scenes))
+    assert len(SCENERY.scenes) == NUM_TOPICS
+    assert [len(scenes) for scenes in SCENERY.scenes] == [SCENES_PER_TOPIC] * NUM_TOPICS
     assert len(set(dealt)) == len(dealt)
-    assert draw_world(3) == WORLD != draw_world(4)
+    assert draw_scenery(3) == SCENERY != draw_scenery(4)
 
 
 @pytest.mark.parametrize("design", ["scenes", "fillers"])
@@ -40,7 +40,7 @@ def test_segments_fill_the_video_and_keep_to_its_topic(design: Design) -> None:
             assert 16 <= segment.num_frames <= 24  # 2 to 3 s
             assert (segment.staging is None) == (segment.filler is not None)
             if segment.staging is not None:
-                assert segment.staging.scene in WORLD.scenes[script.topic]
+                assert segment.staging.scene in SCENERY.scenes[script.topic]
             end += segment.num_frames
         assert end == VIDEO_FRAMES
 

@@ -1,0 +1,120 @@
+"""One trial: a corpus that is ready to be trained on, an encoder that is trained on it, and what its features tell."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.files import written_beside
+from hico_core.corpus.finding import find_sources
+from hico_core.corpus.index import build_index
+from hico_core.corpus.records import SplitOptions
+from hico_core.corpus.split import split_videos
+from hico_core.data.pictures import picture_for
+from hico_core.errors import HicoError
+from hico_core.evidence.arms import AUGMENT, DATA
+from hico_core.evidence.corpus import CorpusRecipe, SegmentLabel, make_corpus
+from hico_core.evidence.scenery import Design
+from hico_core.evidence.segments import LabelledSegments, Score, SegmentClips, probe_segments, read_segments
+from hico_core.model.encoders import Encoder
+from hico_core.model.pooling import PooledEncoder
+from hico_core.model.s3dg_tiny import S3DGTiny
+from hico_core.training.encoder import encode_clips
+
+# What encoders see of each frame of a segment, alike for all arms.
+PICTURE = picture_for(DATA, AUGMENT)
+
+
+class Corpus(NamedTuple):
+    """Which videos, apart from their number."""
+
+    design: Design
+    look: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.design}-look{self.look:g}-seed{self.seed}"
+
+
+class Place(NamedTuple):
+    """Where a corpus lies once it is made, split and indexed."""
+
+    root: Path  # the workspace
+
+    @property
+    def videos(self) -> Path:
+        """As they were made."""
+        return self.root / "videos"
+
+    def run_dir(self, name: str) -> Path:
+        """Of a training."""
+        return self.root / "runs" / name
+
+
+def prepare_corpus(
+    corpus: Corpus, place: Place, *, videos: int, workers: int, on_video: Callable[[str], None] = lambda done: None
+) -> list[SegmentLabel]:
+    """Make a corpus, split it, index it. What is there already is left alone.
+
+    Args:
+        corpus: which.
+        place: where.
+        videos: how many, for training and testing together.
+        workers: videos that are split at a time.
+        on_video: called with a line on each video that is made or split.
+
+    Raises:
+        HicoError: the folder holds something else, the disk has no room, or a video cannot be split.
+
+    """
+    recipe = CorpusRecipe(videos=videos, seed=corpus.seed, design=corpus.design, look=corpus.look)
+    labels = make_corpus(recipe, place.videos, on_video=lambda number: on_video(f"{number + 1}/{videos} videos made"))
+    for subset in ("train", "test"):
+        sources = find_sources([str(place.videos / subset)])
+        summary = split_videos(
+            sources,
+            root=place.root,
+            options=SplitOptions(subset=subset),
+            workers=workers,
+            on_event=lambda event: on_video(f"{event.num_done}/{event.num_videos} videos split"),
+        )
+        if summary.num_failed:
+            raise HicoError(f"{summary.num_failed} videos cannot be split; see {place.root / 'failures.jsonl'}")
+    build_index(place.root)
+    return labels
+
+
+def segment_clips(place: Place, labels: list[SegmentLabel]) -> SegmentClips:
+    """What all arms are probed with; read once, and kept beside the corpus."""
+    kept = place.root / "segments.pt"
+    if not kept.exists():
+        cache = LocalCache(size_bytes=10**9)
+        clips = read_segments(place.root, labels, DATA, PICTURE, cache=cache)
+        with written_beside(kept) as beside:
+            torch.save(clips, beside)
+    return SegmentClips(labels, torch.load(kept, weights_only=True))
+
+
+def untrained_encoder(seed: int) -> Encoder:
+    """The floor: what the arms' encoders are before any training."""
+    torch.manual_seed(seed)
+    return S3DGTiny()
+
+
+def num_training_videos(labels: list[SegmentLabel]) -> int:
+    """Videos of a corpus that are trained on."""
+    return len({label.video for label in labels if label.subset == "train"})
+
+
+def probe_encoder(encoder: Encoder, clips: SegmentClips, *, seed: int) -> list[Score]:
+    """What an encoder's features of the test segments tell, after a probe on those of the training segments."""
+    pooled = PooledEncoder(encoder)
+    train, test = (
+        LabelledSegments(encode_clips(pooled, part.clips, PICTURE).numpy(), part.labels)
+        for part in (clips.of_subset("train"), clips.of_subset("test"))
+    )
+    return probe_segments(train, test, seed=seed)
