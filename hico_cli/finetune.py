@@ -33,8 +33,9 @@ from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locat
 from hico_core.errors import counted
 
 if TYPE_CHECKING:
-    from hico_core.config import FinetuneConfig
     from hico_core.transfer.finetune import FinetuneMetrics, FinetuneSummary
+
+    from hico_core.config import FinetuneConfig
 
 
 def finetune(
@@ -169,8 +170,9 @@ def _rehearse(
     nproc: int,
     as_json: bool,
 ) -> None:
-    from hico_core.config import dump_config
     from hico_core.transfer.finetune import rehearse_finetuning
+
+    from hico_core.config import dump_config
 
     found = rehearse_finetuning(settings, root=root, encoder=encoder, device=device, processes=nproc)
     tell_rehearsal(dump_config(settings), settings.model_dump(mode="json"), found._asdict(), as_json=as_json)

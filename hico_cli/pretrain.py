@@ -233,8 +233,9 @@ def _rehearse(
     nproc: int,
     as_json: bool,
 ) -> None:
-    from hico_core.config import dump_config
     from hico_core.training.rehearse import rehearse
+
+    from hico_core.config import dump_config
 
     rehearsal = rehearse(settings, root=root, device=device, init_from=init_from, processes=nproc)
     tell_rehearsal(dump_config(settings), settings.model_dump(mode="json"), rehearsal._asdict(), as_json=as_json)
