@@ -19,7 +19,7 @@ from hico_core.training.cost import measure_cost
 from hico_core.training.distributed import World
 from hico_core.training.hardware import DeviceName, Precision, choose_device, peak_memory_bytes, telling_full_memory
 from hico_core.training.learner import Learner
-from hico_core.training.loop import prepare
+from hico_core.training.loop import Pretraining, prepare
 from hico_core.training.step import ALONE
 
 # Enough to tell how fast clips are read, and a matter of seconds.
@@ -151,17 +151,21 @@ def dry_run(
     """
     world = World(size=processes, local_size=processes)
     parts = prepare(config, root=root, device=choose_device(device), init_from=init_from, world=world, joined=False)
-    learner = parts.learner
     first = measure_first_step(
         parts.batches(Position(), world),
         parts.dataset,
         lambda plan, batch: float(parts.learn(plan, batch, ALONE).loss.total),
         workers=parts.workers,
-        device=learner.device,
+        device=parts.learner.device,
     )
+    return _described(config, parts, first, processes=processes)
+
+
+def _described(config: Config, parts: Pretraining, first: FirstStep, *, processes: int) -> DryRun:
+    """What follows from the first step for the whole run."""
+    learner, train = parts.learner, config.train
     everything = sum(p.numel() for p in learner.model.parameters())
     cost = measure_cost(learner.model.backbone, num_frames=config.data.num_frames, size=config.data.crop_size)
-    train = config.train
     steps_per_epoch = len(parts.videos) / train.batch_size
     num_clips = len(parts.videos) * config.sampling.clips_per_video * train.epochs
     checkpoint_bytes = _checkpoint_bytes(learner)

@@ -8,7 +8,17 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from hico_core.config import AugmentConfig, Config, DataConfig, EvalConfig, LossConfig, SamplingConfig, preset
+from hico_core.config import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    EvalConfig,
+    LossConfig,
+    OptimConfig,
+    SamplingConfig,
+    TrainConfig,
+    preset,
+)
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate
 from hico_core.corpus.ids import Source
 from hico_core.corpus.index import left_out_of_pretraining
@@ -248,14 +258,14 @@ def prepare(
     """
     require_decoder(config.data.decoder)
     require_wandb(config.train.wandb_project)
-    data, sampling, train, optim = config.data, config.sampling, config.train, config.optim
+    data, sampling, train = config.data, config.sampling, config.train
     videos = training_videos(
         root, shortest_seconds=data.span_seconds, batch_size=train.batch_size, processes=world.size
     )
     listed = _listed_videos(config.eval.knn_list, world)
     learner = learner_of(
         _model(config, init_from if world.is_first else None),  # the others get its weights with the replica
-        lambda model: build_optimizer(model, optim),
+        lambda model: build_optimizer(model, config.optim),
         device=device,
         world=world if joined else ALONE,
         precision=train.precision,
@@ -271,23 +281,12 @@ def prepare(
             workers=workers,
             processes=world.local_size,
         )
-    peak = peak_learning_rate(
-        base_lr=optim.base_lr,
-        videos_per_step=train.batch_size,
-        clips_per_video=sampling.clips_per_video,
-        authors_processes=world.local_size if optim.scale_lr == "authors" else 1,
-    )
     return Pretraining(
         videos=videos,
         dataset=ClipDataset(videos, data=data, sampling=sampling, augment=config.augment),
         learner=learner,
         order=order_of(config, num_videos=len(videos)),
-        rates=RateSchedule(
-            peak=peak,
-            start=optim.warmup_start_lr,
-            warmup_epochs=optim.warmup_epochs,
-            total_epochs=train.epochs,
-        ),
+        rates=_rates(config.optim, train, clips_per_video=sampling.clips_per_video, processes=world.local_size),
         workers=workers,
         data=data,
         augment=config.augment,
@@ -295,6 +294,19 @@ def prepare(
         loss=config.loss,
         evaluation=config.eval,
         listed=listed,
+    )
+
+
+def _rates(optim: OptimConfig, train: TrainConfig, *, clips_per_video: int, processes: int) -> RateSchedule:
+    """The learning rates of a training in so many processes of a machine."""
+    peak = peak_learning_rate(
+        base_lr=optim.base_lr,
+        videos_per_step=train.batch_size,
+        clips_per_video=clips_per_video,
+        authors_processes=processes if optim.scale_lr == "authors" else 1,
+    )
+    return RateSchedule(
+        peak=peak, start=optim.warmup_start_lr, warmup_epochs=optim.warmup_epochs, total_epochs=train.epochs
     )
 
 

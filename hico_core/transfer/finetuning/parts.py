@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hico_core.config import AugmentConfig, DataConfig, FinetuneConfig
+from hico_core.config import AugmentConfig, DataConfig, FinetuneConfig, FinetuneOptimConfig, FinetuneTrainConfig
 from hico_core.corpus.addresses import Location, absolute, name_from
 from hico_core.corpus.cache import LocalCache
 from hico_core.data.batches import Batch
@@ -122,24 +122,11 @@ def prepare(
     backbone = encoder_for(weights)
     model = VideoClassifier(videos.num_classes, backbone, backbone.feature_dim)
     load_exactly(model.backbone, weights, origin=str(start.encoder))
-    if train.tune == "head":
-        model.backbone.requires_grad_(False)
-    learner = learner_of(
-        model,
-        lambda model: torch.optim.Adam(
-            parameter_groups(model, weight_decay=optim.weight_decay, lars_exclude_bn=False), lr=optim.warmup_start_lr
-        ),
-        device=device,
-        world=together,
-        precision=train.precision,
-    )
-    if train.tune == "head" and train.statistics == "frozen":
-        model.backbone.eval()
     cache = LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
     return Finetuning(
         videos=videos,
         dataset=RandomViews(videos.train, data=data, augment=config.augment, cache=cache),
-        learner=learner,
+        learner=_learner(model, train, optim, device=device, world=together),
         encoder=encoder,
         order=order_of(config, num_videos=len(videos.train)),
         rates=RateSchedule(
@@ -154,6 +141,31 @@ def prepare(
         shown=shown_in_tests(config.test, data, config.augment),
         cache=cache,
     )
+
+
+def _learner(
+    model: VideoClassifier,
+    train: FinetuneTrainConfig,
+    optim: FinetuneOptimConfig,
+    *,
+    device: torch.device,
+    world: World,
+) -> Learner[VideoClassifier]:
+    """The model ready to be trained, whole or its classifier alone."""
+    if train.tune == "head":
+        model.backbone.requires_grad_(False)
+    learner = learner_of(
+        model,
+        lambda model: torch.optim.Adam(
+            parameter_groups(model, weight_decay=optim.weight_decay, lars_exclude_bn=False), lr=optim.warmup_start_lr
+        ),
+        device=device,
+        world=world,
+        precision=train.precision,
+    )
+    if train.tune == "head" and train.statistics == "frozen":
+        model.backbone.eval()
+    return learner
 
 
 class Start(NamedTuple):
