@@ -1,15 +1,14 @@
 """What a configuration file of the authors says, in our terms; what pretraining and finetuning have in common."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from hico_core.config import Config, FinetuneConfig, compose_config
 from hico_core.interop.yaml_layers import is_authors_config, nested_values
 
 Settings = TypeVar("Settings", bound=Config | FinetuneConfig)
-Made = TypeVar("Made", covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,24 +58,11 @@ def translated(
     )
 
 
-class _Ours(Protocol[Made]):
-    def __call__(self, path: Path | None, *, base: str, overrides: Iterable[str]) -> Made: ...
-
-
-class _Theirs(Protocol[Settings]):
-    def __call__(self, path: Path, *, overrides: Iterable[str]) -> AuthorsConfig[Settings]: ...
-
-
 def load_any(
-    path: Path | None,
-    *,
-    base: str,
-    overrides: Iterable[str],
-    ours: _Ours[Settings],
-    theirs: _Theirs[Settings],
+    path: Path | None, ours: Callable[[], Settings], theirs: Callable[[Path], AuthorsConfig[Settings]]
 ) -> tuple[Settings, AuthorsConfig[Settings] | None]:
     """Read a configuration in our format or in the authors'; of theirs, also what else the file says."""
     if path is None or not is_authors_config(path):
-        return ours(path, base=base, overrides=overrides), None
-    authors = theirs(path, overrides=overrides)
+        return ours(), None
+    authors = theirs(path)
     return authors.config, authors

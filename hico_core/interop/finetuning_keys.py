@@ -101,7 +101,11 @@ def load_any_finetuning(
         UsageError: see `load_finetuning_config` and `read_authors_finetuning`.
 
     """
-    return load_any(path, base=base, overrides=overrides, ours=load_finetuning_config, theirs=read_authors_finetuning)
+    return load_any(
+        path,
+        lambda: load_finetuning_config(path, base=base, overrides=overrides),
+        lambda path: read_authors_finetuning(path, overrides=overrides),
+    )
 
 
 def is_finetuning(path: Path) -> bool:

@@ -122,7 +122,11 @@ def load_any_config(
         UsageError: see `load_config` and `read_authors_config`.
 
     """
-    return load_any(path, base=base, overrides=overrides, ours=load_config, theirs=read_authors_config)
+    return load_any(
+        path,
+        lambda: load_config(path, base=base, overrides=overrides),
+        lambda path: read_authors_config(path, overrides=overrides),
+    )
 
 
 def read_authors_config(path: Path | str, *, overrides: Iterable[str] = ()) -> AuthorsConfig[Config]:

@@ -1,9 +1,9 @@
 """The settings of a training: a recipe, a file of ours or of the authors', and what was asked for over them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol
+from typing import Generic
 
 from hico_core.interop.authors_config import AuthorsConfig
 from hico_core.training.task import Settings
@@ -42,17 +42,14 @@ class Resolved(Generic[Settings]):
     authors: AuthorsConfig[Settings] | None
 
 
-class Loader(Protocol[Settings]):
-    """Reads a file of ours or of the authors' over a recipe: `load_any_config` or `load_any_finetuning`."""
-
-    def __call__(
-        self, path: Path | None, *, base: str, overrides: Sequence[str] = ()
-    ) -> tuple[Settings, AuthorsConfig[Settings] | None]:
-        """The settings, and what else a file of the authors says."""
-
-
-def resolve_training(load: Loader[Settings], asked: Asked) -> Resolved[Settings]:
+def resolve_training(
+    load: Callable[..., tuple[Settings, AuthorsConfig[Settings] | None]], asked: Asked
+) -> Resolved[Settings]:
     """Put the settings of a training together.
+
+    Args:
+        load: reads a file of ours or of the authors' over a recipe: `load_any_config` or `load_any_finetuning`.
+        asked: what a person asks for.
 
     Raises:
         UsageError: a file, key or value is wrong; the message names it.
