@@ -124,6 +124,12 @@ def steps_of(root: Path, name: str) -> list[int]:
     return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def wait_for_steps(root: Path, name: str, count: int) -> None:
+    deadline = time.monotonic() + 240
+    while len(steps_of(root, name)) < count and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
 def pretrain_on_two_machines(roots: list[Path], name: str, *more: str) -> None:
     """A process on each of two disks, as torchrun starts them on two machines."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -167,9 +173,7 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(
 ) -> None:
     command = [sys.executable, "-m", "hico_cli", *RUN, "--name", "killed", "--root", str(root)]
     with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while len(steps_of(root, "killed")) < 3 and time.monotonic() < deadline:
-            time.sleep(0.1)
+        wait_for_steps(root, "killed", 3)
         workers = started_by(process.pid)
         assert len(workers) == 2
         os.kill(workers[1], signal.SIGKILL)
@@ -194,16 +198,39 @@ def started_by(parent: int) -> list[int]:
     return sorted(found)
 
 
-def test_sigterm_writes_a_checkpoint(root: Path) -> None:
-    command = [sys.executable, "-m", "hico_cli", *RUN, "--name", "terminated", "--root", str(root)]
+def last_step(root: Path, name: str) -> int:
+    checkpoint = torch.load(root / "runs" / name / "checkpoints/last.pt", weights_only=True)
+    step: int = checkpoint["progress"]["position"][0]
+    return step
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_writes_a_checkpoint(root: Path, number: signal.Signals) -> None:
+    """SIGTERM to the command; SIGINT to all processes of the terminal, as Ctrl-C sends it."""
+    command = [sys.executable, "-m", "hico_cli", *RUN, "--name", number.name, "--root", str(root)]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        wait_for_steps(root, number.name, 2)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        assert process.wait(timeout=120) == 128 + number
+    assert last_step(root, number.name) == steps_of(root, number.name)[-1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+def test_processes_end_with_the_command_that_started_them(root: Path) -> None:
+    command = [sys.executable, "-m", "hico_cli", *RUN, "--epochs", "100000", "--name", "orphan", "--root", str(root)]
     with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while len(steps_of(root, "terminated")) < 2 and time.monotonic() < deadline:
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 143
-    checkpoint = torch.load(root / "runs/terminated/checkpoints/last.pt", weights_only=True)
-    assert checkpoint["progress"]["position"][0] == steps_of(root, "terminated")[-1]
+        wait_for_steps(root, "orphan", 2)
+        workers = started_by(process.pid)
+        assert len(workers) == 2
+        process.kill()
+    deadline = time.monotonic() + 120
+    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+    assert last_step(root, "orphan") == steps_of(root, "orphan")[-1]
 
 
 def test_an_error_in_one_process_ends_all_with_one_line(root: Path) -> None:
