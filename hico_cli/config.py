@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hico_core.config import Config, FinetuneConfig
-    from hico_core.interop.finetuning_keys import AuthorsFinetuning
-    from hico_core.interop.pretraining_keys import AuthorsConfig
+    from hico_core.interop.authors_config import AuthorsConfig
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +63,9 @@ def _require_file(name: str) -> None:
         raise UsageError(f"{name}: neither a recipe nor a file; the nearest recipe is {near} (`hico config list`)")
 
 
-def _load_file(path: Path) -> "tuple[Config | FinetuneConfig, AuthorsConfig | AuthorsFinetuning | None]":
+def _load_file(
+    path: Path,
+) -> "tuple[Config | FinetuneConfig, AuthorsConfig[Config] | AuthorsConfig[FinetuneConfig] | None]":
     from hico_core.interop.finetuning_keys import is_finetuning, load_any_finetuning
     from hico_core.interop.pretraining_keys import load_any_config
 

@@ -1,13 +1,16 @@
 """`hico evaluate`: a finetuned classifier on test videos, with everything a table needs."""
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from hico_cli.console import complain, noting_signals, progress, result
 from hico_cli.labels import LISTS, ListFolder, labelled
-from hico_cli.options import Device, Json, Nproc, Readers, Root, is_first_process, resume_in_processes
+from hico_cli.options import Device, Json, Nproc, Readers, Root, is_first_process
+from hico_cli.processes import do_work
 from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
 
 if TYPE_CHECKING:
@@ -15,7 +18,6 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    context: typer.Context,
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="Names of runs of hico finetune, or checkpoints of them.")
     ],
@@ -42,39 +44,71 @@ def evaluate(
         raise typer.BadParameter(f"{len(test)} lists for {len(runs)} runs; give a list a run", param_hint="--list")
     if output and len(runs) > 1:
         raise typer.BadParameter("is for one run; of several, each has its own folder", param_hint="--output")
-    place = locate_root(root)
-    resume_in_processes(context, nproc, resume=False)
+    chosen = _Chosen(
+        runs=runs,
+        root=root,
+        test=test,
+        data_root=data_root,
+        views=views,
+        crops=crops,
+        output=output,
+        workers=workers,
+        device=device,
+        as_json=json,
+    )
+    do_work(partial(_evaluate, chosen), nproc=nproc)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chosen:
+    """The options, as they were typed."""
+
+    runs: list[str]
+    root: str
+    test: list[str] | None
+    data_root: str | None
+    views: int | None
+    crops: int | None
+    output: Path | None
+    workers: int | None
+    device: Literal["auto", "cpu", "cuda"]
+    as_json: bool
+
+
+def _evaluate(chosen: _Chosen) -> int:
+    """Test in this process, and report; the exit code."""
     from hico_core.transfer.evaluate import checkpoint_of, folder_of_results
     from hico_core.transfer.evaluate import evaluate as run_test
 
-    lists = labelled(test, place=place, subset="test", data_root=data_root)
+    place = locate_root(chosen.root)
+    lists = labelled(chosen.test, place=place, subset="test", data_root=chosen.data_root)
     found: list[Evaluation] = []
-    for number, name in enumerate(runs):
+    for number, name in enumerate(chosen.runs):
         run = local_part(place) / "runs" / name
         checkpoint = checkpoint_of(run if run.is_dir() else Path(name))
-        folder = output or folder_of_results(checkpoint)
-        videos, classes, _ = lists[number] if test else lists[0]
-        with noting_signals() as stop, progress(name, total=len(videos), as_json=json) as report:
+        folder = chosen.output or folder_of_results(checkpoint)
+        videos, classes, _ = lists[number] if chosen.test else lists[0]
+        with noting_signals() as stop, progress(name, total=len(videos), as_json=chosen.as_json) as report:
             found.append(
                 run_test(
                     checkpoint,
                     videos,
                     output=folder,
                     classes=classes,
-                    views=views,
-                    crops=crops,
-                    device=device,
-                    workers=workers,
+                    views=chosen.views,
+                    crops=chosen.crops,
+                    device=chosen.device,
+                    workers=chosen.workers,
                     on_tested=lambda done, of: report(done, f"tested {done}/{of} videos", {"tested": done, "of": of}),
                     stop=stop,
                 )
             )
         if is_first_process():
-            _tell(name, found[-1], folder, as_json=json)
-    if is_first_process():
-        _tell_all(found, as_json=json)
-        if any(one.num_failed for one in found) or any(one.num_bad for one in lists):
-            raise typer.Exit(3)
+            _tell(name, found[-1], folder, as_json=chosen.as_json)
+    if not is_first_process():
+        return 0
+    _tell_all(found, as_json=chosen.as_json)
+    return 3 if any(one.num_failed for one in found) or any(one.num_bad for one in lists) else 0
 
 
 def _tell(name: str, found: "Evaluation", folder: Path, *, as_json: bool) -> None:

@@ -1,14 +1,13 @@
 """`hico finetune`: a pretrained encoder and labelled videos -> a classifier and its accuracy."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.config import complain_about
 from hico_cli.console import complain, noting_signals, progress, result, tell_rehearsal
-from hico_cli.index import add_their_data
 from hico_cli.options import (
     AllowChanged,
     AnnoDir,
@@ -23,18 +22,18 @@ from hico_cli.options import (
     Override,
     Readers,
     Root,
-    as_overrides,
     is_first_process,
-    is_one_of_several,
     require_file_name_part,
-    resume_in_processes,
 )
-from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate_root
+from hico_cli.processes import do_work, was_restarted
+from hico_cli.training_data import Data, indexed_data
+from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
 from hico_core.errors import counted
 
 if TYPE_CHECKING:
     from hico_core.config import FinetuneConfig
-    from hico_core.transfer.finetune import FinetuneMetrics, FinetuneSummary
+    from hico_core.training.task import Task
+    from hico_core.transfer.finetuning.train import FinetuneMetrics, FinetuneSummary
 
 
 def finetune(
@@ -80,10 +79,12 @@ def finetune(
     Writes ROOT/runs/NAME: results.json, predictions.csv, metrics.jsonl and checkpoints/. Exit code 3: some test videos
     cannot be decoded; they count as wrong, and are listed in ROOT/failures.jsonl.
     """
+    from hico_core.corpus.lists import find_labelled_lists
     from hico_core.interop.finetuning_keys import load_any_finetuning
+    from hico_core.training.resolve import Asked, resolve_training
 
     require_file_name_part(name or "", option="--name")
-    shortcuts = {
+    options = {
         "train.batch_size": batch_size,
         "train.tune": "head" if linear else None,
         "train.max_steps": max_steps,
@@ -91,30 +92,15 @@ def finetune(
         "test.views": views,
         "data.workers": workers,
     }
-    given = as_overrides(shortcuts, epochs=epochs, read=lambda: load_any_finetuning(config, base=recipe)[0])
-    settings, authors = load_any_finetuning(config, base=recipe, overrides=given + (override or []))
-
-    from hico_core.corpus.lists import find_labelled_lists
-
-    place = locate_root(root)
-    if authors is None and (data_root or anno_dir):
-        raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
-    num_failed = 0
-    if authors is not None and not is_one_of_several():
-        complain_about(authors.notes, authors.ignored, Path(str(config)))
-        if dry_run and (data_root is not None or not (place / "index.parquet").exists()):
-            # An index to try with; ROOT stays as it is.
-            place = Path(context.with_resource(TemporaryDirectory(prefix="hico-dry-run-")))
-        num_failed = add_their_data(
-            authors,
-            place,
-            data_root=data_root,
-            anno_dir=anno_dir,
-            find=lambda folder, lists: find_labelled_lists(folder, lists, settings.dataset),
-            as_json=json,
-        )
-    if checkpoint is None and authors is not None and authors.checkpoint:
-        checkpoint = Path(authors.checkpoint)
+    asked = Asked(recipe=recipe, file=config, options=options, epochs=epochs, overrides=override or [])
+    resolved = resolve_training(load_any_finetuning, asked)
+    settings = resolved.config
+    given = Data(root=root, config=config, data_root=data_root, anno_dir=anno_dir, dry_run=dry_run, as_json=json)
+    place, num_failed = indexed_data(
+        context, given, resolved.authors, lambda folder, lists: find_labelled_lists(folder, lists, settings.dataset)
+    )
+    if checkpoint is None and resolved.authors is not None and resolved.authors.checkpoint:
+        checkpoint = Path(resolved.authors.checkpoint)
     title = name or _default_name(settings)
     run_dir = local_part(place) / "runs" / title
     # A run that goes on has its encoder in its checkpoints.
@@ -123,14 +109,37 @@ def finetune(
 
         checkpoint = newest_encoder(local_part(locate_root(root)))
     if dry_run and checkpoint is not None:
-        _rehearse(settings, place, encoder=checkpoint, device=device, nproc=nproc, as_json=json)
+        from hico_core.config import dump_config
+        from hico_core.transfer.finetuning.dry_run import dry_run_finetuning
+
+        found = dry_run_finetuning(settings, root=place, encoder=checkpoint, device=device, processes=nproc)
+        tell_rehearsal(dump_config(settings), settings.model_dump(mode="json"), found._asdict(), as_json=json)
         return
-    resume = resume_in_processes(context, nproc, resume=resume, num_failed=num_failed)
 
-    from hico_core.transfer.finetune import finetune as run
+    from hico_core.training.task import Task
 
-    total = settings.train.epochs
-    with noting_signals() as stop, progress(title, total=total, as_json=json) as report:
+    task = Task(
+        config=settings,
+        root=place,
+        run_dir=run_dir,
+        encoder=checkpoint,
+        device=device,
+        resume=resume,
+        allow_changed=allow_changed,
+    )
+    do_work(partial(_train, task, title=title, root=root, as_json=json), nproc=nproc)
+    if num_failed:
+        raise typer.Exit(3)
+
+
+def _train(task: "Task[FinetuneConfig]", *, title: str, root: str, as_json: bool) -> int:
+    """Train in this process, and report; the exit code."""
+    from hico_core.training.task import Watch
+    from hico_core.transfer.finetuning.train import finetune as run
+
+    task = replace(task, resume=task.resume or was_restarted())
+    total = task.config.train.epochs
+    with noting_signals() as stop, progress(title, total=total, as_json=as_json) as report:
 
         def on_step(metrics: "FinetuneMetrics") -> None:
             text = (
@@ -141,42 +150,18 @@ def finetune(
                 text += f" val {metrics.val_accuracy:.1%}"
             report(metrics.epoch, text, metrics._asdict())
 
-        summary = run(
-            settings,
-            root=place,
-            run_dir=run_dir,
-            encoder=checkpoint,
-            device=device,
-            resume=resume,
-            allow_changed=allow_changed,
+        watch = Watch(
             on_step=on_step,
             on_bad_video=lambda video_id, reason: complain(f"{video_id} cannot be used: {reason}"),
             on_tested=lambda done, of: report(total, f"tested {done}/{of} videos", {"tested": done, "of": of}),
             stop=stop,
         )
-    if is_first_process():
-        _tell(summary, root=root, as_json=json)
-    if num_failed:
-        raise typer.Exit(3)
+        summary = run(task, watch)
+    return _tell(summary, root=root, as_json=as_json) if is_first_process() else 0
 
 
-def _rehearse(
-    settings: "FinetuneConfig",
-    root: "Location",
-    *,
-    encoder: Path,
-    device: Literal["auto", "cpu", "cuda"],
-    nproc: int,
-    as_json: bool,
-) -> None:
-    from hico_core.config import dump_config
-    from hico_core.transfer.finetune import rehearse_finetuning
-
-    found = rehearse_finetuning(settings, root=root, encoder=encoder, device=device, processes=nproc)
-    tell_rehearsal(dump_config(settings), settings.model_dump(mode="json"), found._asdict(), as_json=as_json)
-
-
-def _tell(summary: "FinetuneSummary", *, root: str, as_json: bool) -> None:
+def _tell(summary: "FinetuneSummary", *, root: str, as_json: bool) -> int:
+    """Print what came out; the exit code."""
     tested = summary.test
     if tested is None:
         accuracy = "not tested: the index has no labelled videos of the subset test"
@@ -191,7 +176,8 @@ def _tell(summary: "FinetuneSummary", *, root: str, as_json: bool) -> None:
     result(f"{counted(summary.num_steps, 'step')} in {summary.precision.name}; {accuracy}", fields, as_json=as_json)
     if tested is not None and tested.num_failed:
         complain(f"{tested.num_failed} test videos failed: {root}/failures.jsonl")
-        raise typer.Exit(3)
+        return 3
+    return 0
 
 
 def _default_name(settings: "FinetuneConfig") -> str:

@@ -13,13 +13,13 @@ from hico_core.errors import counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from hico_core.config import Config, FinetuneConfig
     from hico_core.corpus.cache import LocalCache
     from hico_core.corpus.ids import IdRule, Source
     from hico_core.corpus.intake import Candidate, Rules
     from hico_core.corpus.lists import CorpusList
     from hico_core.corpus.records import Subset
-    from hico_core.interop.finetuning_keys import AuthorsFinetuning
-    from hico_core.interop.pretraining_keys import AuthorsConfig
+    from hico_core.interop.authors_config import AuthorsConfig
 
 
 def index(
@@ -114,7 +114,7 @@ def _check(root: "Location", *, as_json: bool) -> None:
 
 
 def add_their_data(
-    theirs: "AuthorsConfig | AuthorsFinetuning",
+    theirs: "AuthorsConfig[Config] | AuthorsConfig[FinetuneConfig]",
     root: "Location",
     *,
     data_root: str | None,

@@ -22,6 +22,7 @@ from hico_cli.index import index
 from hico_cli.inspect import inspect
 from hico_cli.pretrain import pretrain
 from hico_cli.probe import probe
+from hico_cli.processes import exit_code_of, report_loss, report_warnings_as_lines
 from hico_cli.remove import remove
 from hico_cli.report import report
 from hico_cli.retrieve import retrieve
@@ -105,8 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if logging.lastResort is not None:  # which prints warnings that nobody else asks for
-        logging.lastResort.setFormatter(logging.Formatter("hico: %(message)s"))
+    report_warnings_as_lines()
     if was_told(os.environ):  # started again, though starting again mends nothing
         sys.exit(0)
     try:
@@ -115,14 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _tell_usage(error)
         sys.exit(error.exit_code)
     except ProcessLost as error:
-        # The one that was lost has said why, or was killed, and all are started again.
-        if not was_told(os.environ):
-            complain(f"{error}; all go on from the last checkpoint if they are started again")
+        report_loss(error)
         leave(1, os.environ)
     except (HicoError, OSError) as error:
         if "--debug" in arguments:
             raise
-        code = error.exit_code if isinstance(error, HicoError) else 1
+        code = exit_code_of(error)
         if tell_exit_code(code, os.environ):
             complain(str(error), who=_who_tells_usage() if isinstance(error, UsageError) else "this")
         leave(code, os.environ)

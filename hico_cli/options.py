@@ -11,9 +11,8 @@ import typer
 from hico_cli.console import complain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable
 
-    from hico_core.config import Config, FinetuneConfig
     from hico_core.corpus.ids import IdRule, Source
 
 Root = Annotated[
@@ -179,27 +178,9 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def resume_in_processes(context: typer.Context, nproc: int, *, resume: bool, num_failed: int = 0) -> bool:
-    """Start the processes of --nproc; in one of them, or without it, go on.
-
-    Args:
-        context: of the command; the processes are given the arguments that `main` was.
-        nproc: how many.
-        resume: whether the user asks for it.
-        num_failed: videos that could not be indexed before, for the exit code.
-
-    Returns:
-        Whether to resume: torchrun starts all processes again when one has died.
-
-    Raises:
-        typer.Exit: they were started, and have ended.
-
-    """
-    if nproc > 1 and not is_one_of_several():
-        from hico_core.training.launch import run_processes
-
-        raise typer.Exit(run_processes(context.obj, processes=nproc) or (3 if num_failed else 0))
-    return resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def processes_of(nproc: int) -> int:
+    """How many processes train together: those of torchrun, or of --nproc."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if is_one_of_several() else nproc
 
 
 def require_file_name_part(text: str, *, option: str) -> None:
@@ -222,28 +203,6 @@ def find_videos(inputs: "Iterable[str]", *, id_rule: "IdRule", recursive: bool) 
     if passed_over:
         complain(describe_passed_over(passed_over))
     return sources
-
-
-def as_overrides(
-    shortcuts: "Mapping[str, float | str | None]",
-    *,
-    epochs: int | None,
-    read: "Callable[[], Config | FinetuneConfig]",
-) -> list[str]:
-    """Options that stand for settings, as `key=value`.
-
-    Args:
-        shortcuts: the settings' keys and the options' values; None where an option is not given.
-        epochs: of --epochs.
-        read: gives the configuration without them, from whose warm-up the new one follows.
-
-    """
-    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    if epochs is not None:
-        before = read()
-        warmup = before.optim.warmup_epochs * epochs / before.train.epochs
-        given += [f"train.epochs={epochs}", f"optim.warmup_epochs={warmup}"]
-    return given
 
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

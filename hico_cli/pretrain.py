@@ -1,15 +1,13 @@
 """`hico pretrain`: an index -> a pretrained encoder."""
 
-import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hico_cli.config import complain_about
 from hico_cli.console import complain, noting_signals, progress, result, tell_rehearsal
-from hico_cli.index import add_their_data
 from hico_cli.options import (
     AllowChanged,
     AnnoDir,
@@ -25,20 +23,21 @@ from hico_cli.options import (
     Override,
     Readers,
     Root,
-    as_overrides,
     is_first_process,
-    is_one_of_several,
+    processes_of,
     read_size,
     require_file_name_part,
-    resume_in_processes,
 )
-from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate_root
+from hico_cli.processes import do_work, was_restarted
+from hico_cli.training_data import Data, indexed_data
+from hico_core.corpus.addresses import DEFAULT_ROOT, local_part
 from hico_core.errors import counted
 
 if TYPE_CHECKING:
     from hico_core.config import Config
     from hico_core.training.log import StepMetrics
     from hico_core.training.loop import RunSummary
+    from hico_core.training.task import Task
 
 
 def pretrain(
@@ -105,14 +104,16 @@ def pretrain(
     Writes ROOT/runs/NAME: config.yaml, metrics.jsonl, checkpoints/ and export/encoder.safetensors.
     """
     from hico_core.config import default_recipe, preset_names
+    from hico_core.corpus.lists import find_training_list
     from hico_core.interop.pretraining_keys import load_any_config
+    from hico_core.training.resolve import Asked, resolve_training
 
     require_file_name_part(name or "", option="--name")
     of_dataset = dataset or "hacs"
     base = recipe if recipe in preset_names() else f"{of_dataset}-{recipe or default_recipe(of_dataset)}"
     if dataset is not None and not base.startswith(f"{dataset}-"):
         raise typer.BadParameter(f"{recipe} is not one of --dataset {dataset}", param_hint="--recipe")
-    shortcuts = {
+    options = {
         "train.batch_size": batch_size,
         "train.max_steps": max_steps,
         "data.decoder": decoder,
@@ -121,51 +122,67 @@ def pretrain(
         "data.cache_dir": None if cache_dir is None else str(cache_dir),
         "data.cache_gb": None if cache_size is None else read_size(cache_size) / 1e9,
     }
-    given = as_overrides(shortcuts, epochs=epochs, read=lambda: load_any_config(config, base=base)[0])
-    settings, authors = load_any_config(config, base=base, overrides=given + (override or []))
-    base = f"{settings.dataset}-{settings.recipe}"
-
-    from hico_core.corpus.lists import find_training_list
-
-    place = locate_root(root)
-    run_dir = local_part(place) / "runs" / (name or base)
-    if authors is None and (data_root or anno_dir):
-        raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
-    num_failed = 0
-    if authors is not None and not is_one_of_several():
-        complain_about(authors.notes, authors.ignored, Path(str(config)))
-        if dry_run and (data_root is not None or not (place / "index.parquet").exists()):
-            # An index to try with; ROOT stays as it is.
-            place = Path(context.with_resource(TemporaryDirectory(prefix="hico-dry-run-")))
-        num_failed = add_their_data(
-            authors,
-            place,
-            data_root=data_root,
-            anno_dir=anno_dir,
-            find=lambda folder, lists: {
-                "train": find_training_list(folder, lists, trimmed=settings.dataset == "k400"),
-            },
-            as_json=json,
-        )
-
+    asked = Asked(recipe=base, file=config, options=options, epochs=epochs, overrides=override or [])
+    resolved = resolve_training(load_any_config, asked)
+    settings = resolved.config
+    given = Data(root=root, config=config, data_root=data_root, anno_dir=anno_dir, dry_run=dry_run, as_json=json)
+    place, num_failed = indexed_data(
+        context,
+        given,
+        resolved.authors,
+        lambda folder, lists: {"train": find_training_list(folder, lists, trimmed=settings.dataset == "k400")},
+    )
+    title = f"{settings.dataset}-{settings.recipe}"
+    run_dir = local_part(place) / "runs" / (name or title)
     lowered = ""
-    names_batch = any(setting.partition("=")[0].strip() == "train.batch_size" for setting in override or [])
-    if batch_size is None and config is None and not names_batch:
-        settings, lowered = _fitted(
-            settings, place, run_dir=run_dir, resume=resume and not dry_run, nproc=nproc, device=device
-        )
+    if not asked.names("train.batch_size"):
+        from hico_core.training.fitting import describe_fitting, with_batch_of_run
 
+        fitted = with_batch_of_run(
+            settings,
+            root=place,
+            run_dir=run_dir,
+            resume=resume and not dry_run,
+            device=device,
+            processes=processes_of(nproc),
+        )
+        lowered = describe_fitting(settings, fitted)
+        settings = fitted.config
     if dry_run:
-        _rehearse(settings, place, device=device, init_from=init_from, nproc=nproc, as_json=json)
+        from hico_core.config import dump_config
+        from hico_core.training.dry_run import dry_run as measure
+
+        found = measure(settings, root=place, device=device, init_from=init_from, processes=nproc)
+        tell_rehearsal(dump_config(settings), settings.model_dump(mode="json"), found._asdict(), as_json=json)
         if lowered:
             complain(lowered)
         return
 
-    resume = resume_in_processes(context, nproc, resume=resume, num_failed=num_failed)
-    from hico_core.training.loop import pretrain as run  # slow to load, so that a wrong key is told at once
+    from hico_core.training.task import Task
 
-    total = settings.train.epochs
-    with noting_signals() as stop, progress(base, total=total, as_json=json) as report:
+    task = Task(
+        config=settings,
+        root=place,
+        run_dir=run_dir,
+        encoder=init_from,
+        device=device,
+        resume=resume,
+        allow_changed=allow_changed,
+    )
+    do_work(partial(_train, task, title=title, lowered=lowered, as_json=json), nproc=nproc)
+    if num_failed:
+        raise typer.Exit(3)
+
+
+def _train(task: "Task[Config]", *, title: str, lowered: str, as_json: bool) -> int:
+    """Train in this process, and report."""
+    # Slow to load, so that a wrong key is found at once.
+    from hico_core.training.loop import run_pretraining
+    from hico_core.training.task import Watch
+
+    task = replace(task, resume=task.resume or was_restarted())
+    total = task.config.train.epochs
+    with noting_signals() as stop, progress(title, total=total, as_json=as_json) as report:
 
         def on_step(metrics: "StepMetrics") -> None:
             nonlocal lowered
@@ -174,70 +191,15 @@ def pretrain(
                 lowered = ""
             report(metrics.epoch, _line(metrics, total), metrics._asdict())
 
-        summary = run(
-            settings,
-            root=place,
-            run_dir=run_dir,
-            device=device,
-            resume=resume,
-            allow_changed=allow_changed,
-            init_from=init_from,
+        watch = Watch(
             on_step=on_step,
             on_bad_video=lambda video_id, reason: complain(f"another video stands in for {video_id}: {reason}"),
             stop=stop,
         )
+        summary = run_pretraining(task, watch)
     if is_first_process():
-        _tell(summary, as_json=json)
-    if num_failed:
-        raise typer.Exit(3)
-
-
-def _fitted(
-    settings: "Config",
-    root: "Location",
-    *,
-    run_dir: Path,
-    resume: bool,
-    nproc: int,
-    device: Literal["auto", "cpu", "cuda"],
-) -> "tuple[Config, str]":
-    """Lower a recipe's batch to the videos and the memory that there are; what there is to say of that, if anything."""
-    from hico_core.training.fitting import with_batch_of_run
-    from hico_core.training.schedule import peak_learning_rate
-
-    processes = int(os.environ.get("WORLD_SIZE", "1")) if is_one_of_several() else nproc
-    fitted, reason = with_batch_of_run(
-        settings, root=root, run_dir=run_dir, resume=resume, device=device, processes=processes
-    )
-    if not reason:
-        return fitted, ""
-    before, now = settings.train.batch_size, fitted.train.batch_size
-    rates = [
-        peak_learning_rate(
-            base_lr=settings.optim.base_lr, videos_per_step=size, clips_per_video=settings.sampling.clips_per_video
-        )
-        for size in (before, now)
-    ]
-    return fitted, (
-        f"the recipe's {before} videos a step {reason}: {now} a step, and with them a peak rate of "
-        f"{rates[1]:.4g} instead of {rates[0]:.4g} (--batch-size asks for another number)"
-    )
-
-
-def _rehearse(
-    settings: "Config",
-    root: "Location",
-    *,
-    device: Literal["auto", "cpu", "cuda"],
-    init_from: Path | None,
-    nproc: int,
-    as_json: bool,
-) -> None:
-    from hico_core.config import dump_config
-    from hico_core.training.rehearse import rehearse
-
-    rehearsal = rehearse(settings, root=root, device=device, init_from=init_from, processes=nproc)
-    tell_rehearsal(dump_config(settings), settings.model_dump(mode="json"), rehearsal._asdict(), as_json=as_json)
+        _tell(summary, as_json=as_json)
+    return 0
 
 
 def _line(metrics: "StepMetrics", epochs: int) -> str:

@@ -77,8 +77,8 @@ def _length(
 ) -> tuple[int, int]:
     """Epochs and videos a step of the run that is there; of a new one, what fits into time and memory here."""
     from hico_core.config import load_config, preset
+    from hico_core.training.dry_run import dry_run
     from hico_core.training.fitting import with_batch_of_run
-    from hico_core.training.rehearse import rehearse
     from hico_core.training.run_folder import has_steps
 
     if has_steps(run_dir):
@@ -86,7 +86,7 @@ def _length(
         return train.epochs, train.batch_size
     recipe = preset("hacs-hico-s")
     config, reason = with_batch_of_run(recipe, root=root, run_dir=run_dir, resume=False, device=device)
-    plan = rehearse(config, root=root, device=device)
+    plan = dry_run(config, root=root, device=device)
     epochs = max(min(int(config.train.epochs * hours / plan.hours), config.train.epochs), 1)
     because = f" (the recipe's {recipe.train.batch_size} {reason})" if reason else ""
     complain(

@@ -22,6 +22,7 @@ from hico_core.interop.checkpoints import hash_of_tensors
 from hico_core.training.distributed import from_first, joined_world, largest
 from hico_core.training.launch import leave
 from hico_core.training.run import entered_run
+from hico_core.training.task import Task
 
 # Of address space, beyond what a process has when it has joined the others; so much, and the test's machine lives on.
 _ROOM = 3 << 30
@@ -45,8 +46,8 @@ def enter(run_dir: Path) -> None:
     """Enter a run, and write down what that took."""
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
     before = memory("VmRSS")
-    config = preset("hacs-hico-s")
-    with entered_run(run_dir, config, "cpu", resume=True, allow_changed=False, free=()) as (world, _, checkpoint):
+    task = Task(config=preset("hacs-hico-s"), root=run_dir, run_dir=run_dir, device="cpu", resume=True)
+    with entered_run(task, free=()) as (world, _, checkpoint):
         grown = memory("VmHWM") - before
         assert checkpoint is not None
         found = tensors_in({"model": checkpoint.model, "optimizer": checkpoint.optimizer})

@@ -27,7 +27,7 @@ from hico_core.evidence.corpus import SegmentLabel
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 from hico_core.training.log import StepMetrics
-from hico_core.transfer.finetune import FinetuneMetrics
+from hico_core.transfer.finetuning.train import FinetuneMetrics
 from hico_core.transfer.manifest import ManifestRow
 
 ROOT = Path(__file__).parents[1]

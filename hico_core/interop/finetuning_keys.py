@@ -2,22 +2,21 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hico_core.config import (
     FinetuneConfig,
-    compose_config,
     finetuning_preset_names,
     load_finetuning_config,
     read_yaml_file,
 )
 from hico_core.errors import UsageError
+from hico_core.interop.authors_config import AuthorsConfig, load_any, translated
 from hico_core.interop.pretraining_keys import FIXED, is_pretraining, normalisation
 from hico_core.interop.yaml_layers import (
     flat_values,
     is_authors_config,
     needed,
-    nested_values,
     override_values,
     require_fixed,
     resolve_authors_yaml,
@@ -93,30 +92,20 @@ _REFERENCE_SIDE = 256
 _DATASETS = {"HMDB51": "hmdb51", "UCF101": "ucf101"}
 
 
-class AuthorsFinetuning(NamedTuple):
-    """What a finetuning file of theirs says, in our terms."""
-
-    config: FinetuneConfig
-    data_root: str | None  # where the videos lie
-    anno_dir: str | None  # where the lists lie
-    checkpoint: str | None  # whose encoder is finetuned
-    ignored: list[str]  # keys without a meaning here
-    notes: list[str]  # what one would not expect from reading the file
-
-
 def load_any_finetuning(
     path: Path | None, *, base: str, overrides: Iterable[str] = ()
-) -> tuple[FinetuneConfig, AuthorsFinetuning | None]:
+) -> tuple[FinetuneConfig, AuthorsConfig[FinetuneConfig] | None]:
     """Read a finetuning configuration in our format or in the authors'; of theirs, also what else the file says.
 
     Raises:
         UsageError: see `load_finetuning_config` and `read_authors_finetuning`.
 
     """
-    if path is None or not is_authors_config(path):
-        return load_finetuning_config(path, base=base, overrides=overrides), None
-    authors = read_authors_finetuning(path, overrides=overrides)
-    return authors.config, authors
+    return load_any(
+        path,
+        lambda: load_finetuning_config(path, base=base, overrides=overrides),
+        lambda path: read_authors_finetuning(path, overrides=overrides),
+    )
 
 
 def is_finetuning(path: Path) -> bool:
@@ -131,7 +120,7 @@ def is_finetuning(path: Path) -> bool:
     return str(read_yaml_file(path).get("base")) in finetuning_preset_names()
 
 
-def read_authors_finetuning(path: Path | str, *, overrides: Iterable[str] = ()) -> AuthorsFinetuning:
+def read_authors_finetuning(path: Path | str, *, overrides: Iterable[str] = ()) -> AuthorsConfig[FinetuneConfig]:
     """Read a finetuning file of theirs as it is.
 
     Args:
@@ -157,14 +146,7 @@ def read_authors_finetuning(path: Path | str, *, overrides: Iterable[str] = ()) 
         settings |= {"train.tune": "head", "train.statistics": "drift"}
         notes = [*notes, "the encoder's batch norms follow the new videos, as theirs; -o train.statistics=frozen"]
     known = _SAME.keys() | _FIXED.keys() | _OTHERS
-    return AuthorsFinetuning(
-        compose_config(FinetuneConfig, nested_values(settings), origin=origin, overrides=ours),
-        theirs.get("DATA.DATA_ROOT_DIR"),
-        theirs.get("DATA.ANNO_DIR"),
-        theirs.get("TRAIN.CHECKPOINT_FILE_PATH") or None,
-        [key for key in theirs if key not in known],
-        notes,
-    )
+    return translated(FinetuneConfig, settings, theirs, known=known, origin=origin, overrides=ours, notes=notes)
 
 
 def _dataset(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:

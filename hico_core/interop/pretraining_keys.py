@@ -1,14 +1,15 @@
 """The authors' YAML files of pretraining, translated into our configuration and back."""
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from hico_core.config import Config, compose_config, flat_settings, load_config
+from hico_core.config import Config, flat_settings, load_config
 from hico_core.errors import UsageError
+from hico_core.interop.authors_config import AuthorsConfig, load_any, translated
 from hico_core.interop.yaml_layers import (
     flat_values,
-    is_authors_config,
     needed,
     nested_values,
     override_values,
@@ -112,32 +113,23 @@ _OTHERS = {
 _LOSSES = {"HiCo": ("hico", "ContrastiveHeadTopicPred"), "Contrastive": ("simclr", "ContrastiveHead")}
 
 
-class AuthorsConfig(NamedTuple):
-    """What a file of theirs says, in our terms."""
-
-    config: Config
-    data_root: str | None  # where the videos or clips lie
-    anno_dir: str | None  # where the lists lie
-    ignored: list[str]  # keys without a meaning here
-    notes: list[str]  # what one would not expect from reading the file
-
-
 def load_any_config(
     path: Path | None, *, base: str, overrides: Iterable[str] = ()
-) -> tuple[Config, AuthorsConfig | None]:
+) -> tuple[Config, AuthorsConfig[Config] | None]:
     """Read a configuration in our format or in the authors'; of theirs, also what else the file says.
 
     Raises:
         UsageError: see `load_config` and `read_authors_config`.
 
     """
-    if path is None or not is_authors_config(path):
-        return load_config(path, base=base, overrides=overrides), None
-    authors = read_authors_config(path, overrides=overrides)
-    return authors.config, authors
+    return load_any(
+        path,
+        lambda: load_config(path, base=base, overrides=overrides),
+        lambda path: read_authors_config(path, overrides=overrides),
+    )
 
 
-def read_authors_config(path: Path | str, *, overrides: Iterable[str] = ()) -> AuthorsConfig:
+def read_authors_config(path: Path | str, *, overrides: Iterable[str] = ()) -> AuthorsConfig[Config]:
     """Read a pretraining file of theirs as it is.
 
     Args:
@@ -151,10 +143,12 @@ def read_authors_config(path: Path | str, *, overrides: Iterable[str] = ()) -> A
     values, notes = resolve_authors_yaml(Path(path))
     values, ours = override_values(values, overrides, origin=str(path))
     authors = read_authors_values(values, origin=str(path), overrides=ours)
-    return authors._replace(notes=[*notes, *authors.notes])
+    return replace(authors, notes=[*notes, *authors.notes])
 
 
-def read_authors_values(values: Mapping[str, Any], *, origin: str, overrides: Iterable[str] = ()) -> AuthorsConfig:
+def read_authors_values(
+    values: Mapping[str, Any], *, origin: str, overrides: Iterable[str] = ()
+) -> AuthorsConfig[Config]:
     """Translate merged values of theirs, such as stand in a checkpoint.
 
     Args:
@@ -183,13 +177,7 @@ def read_authors_values(values: Mapping[str, Any], *, origin: str, overrides: It
         notes.append("the rate counts the processes of a machine twice, as theirs; -o optim.scale_lr=global does not")
     ours["optim.lars_zero_norm"] = "authors"
     known = _SAME.keys() | FIXED.keys() | _OTHERS
-    return AuthorsConfig(
-        compose_config(Config, nested_values(ours), origin=origin, overrides=overrides),
-        theirs.get("DATA.DATA_ROOT_DIR"),
-        theirs.get("DATA.ANNO_DIR"),
-        [key for key in theirs if key not in known],
-        notes,
-    )
+    return translated(Config, ours, theirs, known=known, origin=origin, overrides=overrides, notes=notes)
 
 
 def is_pretraining(theirs: Mapping[str, Any]) -> bool:

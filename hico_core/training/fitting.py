@@ -14,6 +14,7 @@ from hico_core.model.encoders import hico_model
 from hico_core.training.cost import activation_bytes
 from hico_core.training.hardware import DeviceName, choose_device, free_memory_bytes
 from hico_core.training.run_folder import has_steps
+from hico_core.training.schedule import peak_learning_rate
 
 # What a process takes that trains on a CPU, fitted to steps of s3dg and s3dg-tiny (docs/benchmarks.md): in all, and for
 # each clip so many times the outputs of the encoder's layers and the clip itself.
@@ -24,7 +25,7 @@ _ACTIVATIONS_HELD, _CLIPS_HELD = 1.5, 3.3
 _PART_TAKEN = 0.75
 
 
-def training_videos(config: Config, *, root: Location, processes: int) -> IndexedVideos:
+def training_videos(root: Location, *, shortest_seconds: float, batch_size: int, processes: int) -> IndexedVideos:
     """The videos of the subset train that are long enough for a clip.
 
     Raises:
@@ -32,7 +33,6 @@ def training_videos(config: Config, *, root: Location, processes: int) -> Indexe
         UsageError: the batch cannot be shared among so many processes.
 
     """
-    batch_size = config.train.batch_size
     if batch_size % processes:
         raise UsageError(
             f"--batch-size {batch_size} is the number of videos over all processes, so it must be a multiple of their "
@@ -40,8 +40,8 @@ def training_videos(config: Config, *, root: Location, processes: int) -> Indexe
         )
     if batch_size < 2:
         raise UsageError("--batch-size must be at least 2: a video is compared with others of its batch")
-    videos = _long_enough(config, root)
-    left_out = left_out_of_pretraining(videos.num_short, clip_seconds=config.data.span_seconds)
+    videos = _long_enough(root, shortest_seconds)
+    left_out = left_out_of_pretraining(videos.num_short, clip_seconds=shortest_seconds)
     short = f" ({left_out})" if left_out else ""
     largest = len(videos) // processes * processes
     if largest < 2:
@@ -58,10 +58,10 @@ def training_videos(config: Config, *, root: Location, processes: int) -> Indexe
     return videos
 
 
-def _long_enough(config: Config, root: Location) -> IndexedVideos:
+def _long_enough(root: Location, shortest_seconds: float) -> IndexedVideos:
     """The training videos that last for a clip."""
     index = read_index_table(root, columns=COLUMNS)
-    return IndexedVideos(index, root=root, subset="train", shortest_seconds=config.data.span_seconds)
+    return IndexedVideos(index, root=root, subset="train", shortest_seconds=shortest_seconds)
 
 
 class FittingBatch(NamedTuple):
@@ -109,33 +109,47 @@ def with_fitting_batch(config: Config, *, root: Location, processes: int, free_b
 
     """
     asked = config.train.batch_size
-    videos = _long_enough(config, root)
+    videos = _long_enough(root, config.data.span_seconds)
     of_videos = len(videos) // processes * processes
     size = min(asked, of_videos)
-    if size < 2:  # too few to train on, which is told by whoever wants to
+    if size < 2:  # too few to train on, which is said by whoever wants to
         return FittingBatch(config)
     reason = "are more than there are"
-    if free_bytes is not None and size > (held := _largest_batch(config, free_bytes)):
-        size, reason = held, f"take too much of the {free_bytes / 1e9:.0f} GB of memory that are free"
+    if free_bytes is not None:
+        of_memory = max(int((free_bytes * _PART_TAKEN - _FIXED_BYTES) / video_bytes(config)), 2)
+        if size > of_memory:
+            size, reason = of_memory, f"take too much of the {free_bytes / 1e9:.0f} GB of memory that are free"
     return FittingBatch(_with_batch_size(config, size), reason if size < asked else "")
+
+
+def describe_fitting(recipe: Config, fitted: FittingBatch) -> str:
+    """In words: which batch a run has instead of the recipe's, and why; empty where it is the recipe's."""
+    if not fitted.reason:
+        return ""
+    before, now = recipe.train.batch_size, fitted.config.train.batch_size
+    rates = [
+        peak_learning_rate(
+            base_lr=recipe.optim.base_lr, videos_per_step=size, clips_per_video=recipe.sampling.clips_per_video
+        )
+        for size in (before, now)
+    ]
+    return (
+        f"the recipe's {before} videos a step {fitted.reason}: {now} a step, and with them a peak rate of "
+        f"{rates[1]:.4g} instead of {rates[0]:.4g} (--batch-size asks for another number)"
+    )
 
 
 def _with_batch_size(config: Config, size: int) -> Config:
     return config.model_copy(update={"train": config.train.model_copy(update={"batch_size": size})})
 
 
-def _largest_batch(config: Config, free_bytes: int) -> int:
-    """Of how many videos a step fits into memory; 2 at least, since it takes no fewer."""
-    return max(int((free_bytes * _PART_TAKEN - _FIXED_BYTES) / _video_bytes(config)), 2)
-
-
 def step_bytes(config: Config, videos: int) -> float:
     """About what a process takes that trains on a CPU in single precision, with so many videos a step."""
-    return _FIXED_BYTES + videos * _video_bytes(config)
+    return _FIXED_BYTES + videos * video_bytes(config)
 
 
-def _video_bytes(config: Config) -> float:
-    """About what each video of a step adds to that."""
+def video_bytes(config: Config) -> float:
+    """About what each video of a step adds to that: the outputs of its clips' layers, which an encoder shows."""
     data = config.data
     clip = torch.zeros(1, 3, data.num_frames, data.crop_size, data.crop_size)
     with torch.inference_mode():

@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hico_core.config import Config
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ids import Source
 from hico_core.data.lanes import WholeVideo
-from hico_core.data.pictures import picture_for
+from hico_core.data.pictures import Picture
 from hico_core.data.windows import Views
 from hico_core.errors import HicoError
 from hico_core.model.pooling import PooledEncoder
@@ -38,24 +37,24 @@ class LabelledFeatures(NamedTuple):
 def read_features(
     backbone: nn.Module,
     videos: Sequence[Source],
-    config: Config,
+    views: Views,
+    picture: Picture,
     *,
     cache: LocalCache,
     precision: Precision,
     workers: int,
 ) -> LabelledFeatures:
-    """Features of the middle clip of each video.
+    """Features of some views of each video, of which the first one counts.
 
     Videos that cannot be read are left out, and named in the log.
     """
-    data = config.data
     rows: list[Tensor] = []
     labels: list[int] = []
     encoded = encode_videos(
         PooledEncoder(backbone),
         [WholeVideo(video.path, []) for video in videos],
-        Views(1, data.num_frames, data.frame_stride, data.target_fps),
-        picture_for(data, config.augment),
+        views,
+        picture,
         precision=precision,
         cache=cache,
         workers=workers,

@@ -1,11 +1,14 @@
-"""Starting several training processes on one machine, through torchrun."""
+"""Starting several training processes on one machine, through PyTorch's elastic launcher."""
 
 import atexit
+import logging
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing import get_context, util
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -14,11 +17,117 @@ from typing import NoReturn
 # Processes that die are started again, all of them, and go on from the last checkpoint; so often.
 _RESTARTS = 3
 
-# Names the file in which the first process that ends with an error tells the exit code. torchrun starts all processes
-# again when one ends so, which mends a crash, but not an error; those that find the code end at once, with 0.
+# How often the launcher looks at its processes.
+_MONITOR_SECONDS = 1.0
+
+# What ends the launcher, which hands it on to its processes.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+# For `extract-features --nproc`, whose processes are started otherwise: names the file in which the first one that ends
+# with an error writes the exit code.
 EXIT_CODE_FILE = "HICO_EXIT_CODE_FILE"
 
-_COMMAND = "hico_cli"
+
+class SharedExitCode:
+    """The exit code of the first process that ends with an error, which all processes see.
+
+    The launcher starts all processes again when one ends with an error, which mends a crash, but no mistake: those that
+    find a code here end at once, as if all were good.
+    """
+
+    def __init__(self) -> None:
+        self._code = get_context("spawn").Value("i", 0)
+
+    @property
+    def value(self) -> int:
+        """0 as long as there was no error."""
+        return self._code.value
+
+    def claim(self, code: int) -> bool:
+        """Leave the code of an error; whether it is the first one, so that it is this process that reports it."""
+        with self._code.get_lock():
+            is_first = self._code.value == 0
+            if is_first:
+                self._code.value = code
+        return is_first
+
+
+def run_processes(work: Callable[[SharedExitCode], int], *, processes: int) -> int:
+    """Run a function in several processes of this machine to its end, handing signals on.
+
+    Args:
+        work: what each does, as a function that can be pickled; it finds its place in the environment, as torchrun
+            leaves it there, and gives its exit code. An error that it has reported itself it claims, then ends.
+        processes: how many.
+
+    Returns:
+        The exit code: that of the error that ended the work, 128 plus the signal that did, or the largest one.
+
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    def end(number: int, frame: FrameType | None) -> None:  # as the launcher does once its processes run
+        raise SignalException(f"signal {number}", sigval=signal.Signals(number))
+
+    shared = SharedExitCode()
+    with TemporaryDirectory(prefix="hico-", ignore_cleanup_errors=True) as folder, _launching(processes, end):
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            run_id=str(uuid.uuid4()),
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=_RESTARTS,
+            monitor_interval=_MONITOR_SECONDS,
+            start_method="spawn",
+            logs_specs=DefaultLogsSpecs(log_dir=folder),  # else a folder is left among the temporary ones
+        )
+        try:
+            codes = elastic_launch(config, _in_process)(work, shared)
+        except SignalException as stopped:
+            return 128 + stopped.sigval
+        except ChildFailedError as failed:
+            _, failure = failed.get_first_failure()
+            print(
+                f"hico: training process {failure.local_rank} ended with {failure.exitcode}, after all had been "
+                "started again several times; the same command with --resume goes on from the last checkpoint",
+                file=sys.stderr,
+            )
+            return 1
+    return shared.value or max(codes.values())
+
+
+@contextmanager
+def _launching(processes: int, end: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Signals, log and environment as the launcher wants them; as they were, when it has ended."""
+    environment = dict(os.environ)
+    # Processes that were started again would read the address of a dead one from a store that outlived it.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
+    handlers = {number: signal.signal(number, end) for number in _SIGNALS}
+    logging.disable()  # it would say of each error what the processes say themselves
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def _in_process(work: Callable[[SharedExitCode], int], shared: SharedExitCode) -> int:
+    """What the launcher calls in each process."""
+    os.setsid()  # Ctrl-C reaches all processes of a terminal's group: here it comes from the launcher alone, and once
+    if shared.value:  # started again, though starting again mends nothing
+        return 0
+    code = work(shared)
+    # The launcher waits for all processes, then lets them end; see `end_at_once` for how.
+    util.Finalize(None, end_at_once, args=(0,), exitpriority=-1000)
+    return code
 
 
 def without_options(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
@@ -41,52 +150,6 @@ def with_options(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
 
 def _end_of_options(arguments: Sequence[str]) -> int:
     return arguments.index("--") if "--" in arguments else len(arguments)
-
-
-def torchrun_command(arguments: Sequence[str], *, processes: int, log_dir: Path) -> list[str]:
-    """What starts `hico` with these arguments in several processes of this machine."""
-    elastic = ["--standalone", f"--nproc-per-node={processes}", f"--max-restarts={_RESTARTS}", "--monitor-interval=1"]
-    logs = [f"--log-dir={log_dir}"]  # else a folder is left among the temporary ones
-    return [
-        *(sys.executable, "-m", "hico_core.training.agent", *elastic, *logs),
-        # torchrun would take --nproc for an option of its own.
-        *("-m", _COMMAND, *without_options(arguments, ["--nproc"])),
-    ]
-
-
-def run_processes(arguments: Sequence[str], *, processes: int) -> int:
-    """Run `hico` in several processes to its end, passing SIGTERM on.
-
-    Returns:
-        The exit code: that of the error that ended training, 128 plus the signal that did, or torchrun's.
-
-    """
-    with TemporaryDirectory(prefix="hico-", ignore_cleanup_errors=True) as folder:
-        told = Path(folder) / "exit code"
-        code = _run_torchrun(arguments, processes=processes, told=told, log_dir=Path(folder) / "torchrun")
-        return int(told.read_text()) if told.exists() and code < 128 else code
-
-
-def _run_torchrun(arguments: Sequence[str], *, processes: int, told: Path, log_dir: Path) -> int:
-    # Processes that were started again would read the address of a dead one from a store that outlived it.
-    environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", EXIT_CODE_FILE: str(told)}
-    environment.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
-    command = torchrun_command(arguments, processes=processes, log_dir=log_dir)
-    received: list[int] = []
-    with subprocess.Popen(command, env=environment) as torchrun:
-
-        def pass_on(number: int, frame: FrameType | None) -> None:
-            received.append(number)
-            if number != signal.SIGINT:  # which reaches all processes of a terminal by itself
-                torchrun.send_signal(number)
-
-        before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            code = torchrun.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-    return 128 + received[0] if received else code
 
 
 def was_told(environment: Mapping[str, str]) -> bool:
@@ -122,7 +185,8 @@ def end_at_once(code: int) -> NoReturn:
     """End a process that talks to others without taking Python down.
 
     The threads of PyTorch that do the talking may be in the middle of it, or only about to end. One that finds Python
-    gone ends the process with SIGABRT and a line of its own; then torchrun takes a finished training for a failed one.
+    gone ends the process with SIGABRT and a line of its own; then the launcher takes a finished training for a failed
+    one.
     """
     atexit._run_exitfuncs()  # with which multiprocessing gives back its semaphores
     sys.stdout.flush()

@@ -53,7 +53,7 @@ class RunLog:
     """Appends to metrics.jsonl, each line at once, to TensorBoard's files and, if asked, to Weights & Biases.
 
     A line must be on the disk before the checkpoint that counts its step, and is written in microseconds. The others
-    take a millisecond, and are told beside the step.
+    take a millisecond, and are sent beside the step.
     """
 
     def __init__(self, run_dir: Path, *, keep_steps: int, wandb_project: str | None = None) -> None:
@@ -68,7 +68,7 @@ class RunLog:
         self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=keep_steps + 1)
         self._beside = ThreadPoolExecutor(max_workers=1)
-        self._telling: Future[None] | None = None
+        self._sending: Future[None] | None = None
         self._wandb = None
         if wandb_project is not None:
             import wandb
@@ -80,22 +80,23 @@ class RunLog:
                 project=wandb_project, name=run_dir.name, id=known_as.read_text(), resume="allow", dir=str(run_dir)
             )
 
-    def write(self, step: int, fields: Mapping[str, float | None]) -> None:
+    def write(self, fields: Mapping[str, float | None]) -> None:
         """Add a step.
 
         Args:
-            step: its number, from 1.
-            fields: what was measured; seconds of the step and of waiting for data among them.
+            fields: its number, from 1, and what was measured; seconds of it and of waiting for data among them.
 
         """
-        self._file.write(json.dumps({"step": step, **fields}) + "\n")
+        self._file.write(json.dumps(dict(fields)) + "\n")
+        step = fields["step"]
+        assert step is not None
         measured = {**fields, "waiting": part_waiting(fields)}
         scalars = {name: value for name, value in measured.items() if value is not None and name != "step"}
-        if self._telling is not None and self._telling.done():
-            self._telling.result()  # raises what went wrong
-        self._telling = self._beside.submit(self._tell, step, scalars)
+        if self._sending is not None and self._sending.done():
+            self._sending.result()  # raises what went wrong
+        self._sending = self._beside.submit(self._send, int(step), scalars)
 
-    def _tell(self, step: int, scalars: Mapping[str, float]) -> None:
+    def _send(self, step: int, scalars: Mapping[str, float]) -> None:
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
         if self._wandb is not None:

@@ -1,7 +1,19 @@
 """One training run, from where it stands to its end: what pretraining and finetuning have in common.
 
-A training asks for `Run.steps` and does the update of each; the run knows the position, signals, checkpoints, bad
-videos, the log and the time, and leaves everything on the disk from which it goes on exactly.
+A training gives its batches, and does the update of each; the run knows the position, signals, checkpoints, bad
+videos, the log and the time, and leaves everything on the disk from which it goes on exactly:
+
+    with entered_run(task, free=...) as entered:
+        learner = ...
+        with opened_training(task, entered, learner, index=..., watch=watch) as training:
+            for plan, batch in training.arriving(batches):
+                training.save_if_due(plan)
+                if training.must_stop(plan):
+                    break
+                training.check_videos(batch)
+                metrics = ...
+                training.done(plan, metrics)
+            training.end()
 """
 
 import logging
@@ -9,37 +21,36 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol
 
 import torch
-from torch import nn
 
-from hico_core.config import Config, FinetuneConfig
 from hico_core.data.batches import Batch
-from hico_core.data.dataset import UnusableVideo
-from hico_core.data.loader import PlannedStep, position_at
+from hico_core.data.loader import PlannedStep
 from hico_core.data.videos import IndexIdentity
-from hico_core.errors import HicoError, Interrupted, UsageError, counted
+from hico_core.errors import HicoError, Interrupted
 from hico_core.training.checkpoint import (
     BEST,
     LAST,
     Content,
+    EncoderOrigin,
     Progress,
     checkpoint_of,
     read_last,
-    restore,
     write_bytes,
     write_of_run,
 )
 from hico_core.training.distributed import World, from_first, gather_objects, joined_world, largest, own_device
-from hico_core.training.hardware import DeviceName, choose_device, telling_full_memory
+from hico_core.training.hardware import choose_device, telling_full_memory
+from hico_core.training.learner import Learner, Model
 from hico_core.training.log import RunLog
+from hico_core.training.resume import go_on_from
 from hico_core.training.run_folder import CHANGEABLE_ON_RESUME, opened_run, write_config
-from hico_core.training.schedule import learning_rate
-from hico_core.training.stopping import StopRequest
+from hico_core.training.task import Settings, Task, Watch
 
 logger = logging.getLogger(__name__)
 
@@ -53,26 +64,100 @@ FREE_ON_RESUME = {
 }
 
 
-class Learner(NamedTuple):
-    """What a run changes and saves."""
+class Entered(NamedTuple):
+    """What a training finds when it begins or goes on."""
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    device: torch.device
+    world: World
+    device: torch.device  # of this process
+    checkpoint: Content | None  # the run's last one
 
 
-class Step(NamedTuple):
-    """A step that is about to be done."""
+@contextmanager
+def entered_run(task: Task[Settings], *, free: Collection[str]) -> Iterator[Entered]:
+    """Join the other processes, keep all others out of the run's folder, and read its last checkpoint.
 
-    number: int  # from 1
-    plan: PlannedStep
-    batch: Batch
-    last_epoch: float | None  # passes over the videos that were done before the step before; None at the first one
-    newly_bad: list[UnusableVideo]  # videos that another one stands in for, for the first time
+    One process reads it and sends it to all: the others may not see the folder, or see an older state of it.
 
-    def ends_epoch(self, every: int) -> int | None:
-        """See `kept_epoch`."""
-        return None if self.last_epoch is None else kept_epoch(self.last_epoch, self.plan.epoch, every=every)
+    Args:
+        task: what is to be done.
+        free: settings that may differ on resuming; see `opened_run`.
+
+    Raises:
+        HicoError: the processes do not find each other, the folder is of another run or in use, its checkpoints
+            cannot be read, or a step does not fit into memory.
+
+    """
+    chosen = choose_device(task.device)
+    with joined_world(chosen) as world, ExitStack() as stack:
+        checkpoint = None
+        if world.is_first:
+            changeable = CHANGEABLE_ON_RESUME if task.allow_changed else {}
+            stack.enter_context(
+                opened_run(task.run_dir, task.config, resume=task.resume, free=free, changeable=changeable)
+            )
+            checkpoint = read_last(task.run_dir / "checkpoints")
+        own = own_device(chosen, world)
+        with telling_full_memory(task.config.train.batch_size // world.size, own):
+            yield Entered(world, own, from_first(checkpoint, world))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaves:
+    """What a run leaves beside its configuration, its log and its last checkpoints.
+
+    Attributes:
+        keep_every: keep a checkpoint every so many epochs.
+        wandb_project: see `RunLog`.
+        encoder: the file that the run began from, which its checkpoints name.
+        exports: progress, mean loss of this call's last steps -> files that are written with the checkpoints.
+
+    """
+
+    keep_every: int | None = None
+    wandb_project: str | None = None
+    encoder: EncoderOrigin | None = None
+    exports: Callable[[Progress, float | None], Mapping[Path, bytes]] = lambda progress, loss: {}
+
+
+@contextmanager
+def opened_training(
+    task: Task[Settings],
+    entered: Entered,
+    learner: Learner[Model],
+    *,
+    index: IndexIdentity,
+    watch: Watch,
+    leaves: Leaves = Leaves(),
+) -> Iterator["Training[Settings, Model]"]:
+    """A run as it stands: at its beginning, or with its last checkpoint put in place.
+
+    Args:
+        task: what is to be done.
+        entered: from `entered_run`.
+        learner: what is trained.
+        index: of the videos to train on.
+        watch: who is told.
+        leaves: what is written beside the usual.
+
+    Raises:
+        UsageError: something has changed that the result depends on, and the task does not allow it.
+        HicoError: the checkpoint is of another model, or the processes read different indexes.
+
+    """
+    progress = go_on_from(entered.checkpoint, learner, task, index=index, world=entered.world)
+    progress = progress.model_copy(update={"encoder": progress.encoder or leaves.encoder})
+    with closing(Training(task, learner, progress, world=entered.world, watch=watch, leaves=leaves)) as training:
+        yield training
+
+
+class Metrics(Protocol):
+    """A line of the log: a named tuple with, among others, the step's number and times."""
+
+    @property
+    def loss(self) -> float:
+        """Of the step."""
+
+    def _asdict(self) -> dict[str, Any]: ...
 
 
 class StepTimes(NamedTuple):
@@ -81,6 +166,14 @@ class StepTimes(NamedTuple):
     clips_per_second: float
     data_seconds: float  # spent waiting for the step's clips
     step_seconds: float  # of the whole step, waiting included
+
+
+class _Agreed(NamedTuple):
+    """What the processes may see differently, and decide together."""
+
+    since_saved: float  # seconds
+    signal_number: int  # 0: none
+    has_unusable: bool
 
 
 def kept_epoch(before: float, now: float, *, every: int) -> int | None:
@@ -92,233 +185,103 @@ def kept_epoch(before: float, now: float, *, every: int) -> int | None:
     return last if last > before else None
 
 
-class Entered(NamedTuple):
-    """What a training finds when it begins or goes on."""
-
-    world: World
-    device: torch.device  # of this process
-    checkpoint: Content | None  # the run's last one
-
-
-@contextmanager
-def entered_run(
-    run_dir: Path,
-    config: Config | FinetuneConfig,
-    device: DeviceName,
-    *,
-    resume: bool,
-    allow_changed: bool,
-    free: Collection[str],
-) -> Iterator[Entered]:
-    """Join the other processes, keep all others out of the run's folder, and read its last checkpoint.
-
-    One process reads it and sends it to all: the others may not see the folder, or see an older state of it.
-
-    Args:
-        run_dir: the run's folder.
-        config: of the run.
-        device: where to train.
-        resume: go on with an old run.
-        allow_changed: see `go_on_from`.
-        free: settings that may differ on resuming; see `opened_run`.
-
-    Raises:
-        HicoError: the processes do not find each other, the folder is of another run or in use, its checkpoints
-            cannot be read, or a step does not fit into memory.
-
-    """
-    chosen = choose_device(device)
-    with joined_world(chosen) as world, ExitStack() as stack:
-        checkpoint = None
-        if world.is_first:
-            changeable = CHANGEABLE_ON_RESUME if allow_changed else {}
-            stack.enter_context(opened_run(run_dir, config, resume=resume, free=free, changeable=changeable))
-            checkpoint = read_last(run_dir / "checkpoints")
-        own = own_device(chosen, world)
-        with telling_full_memory(config.train.batch_size // world.size, own):
-            yield Entered(world, own, from_first(checkpoint, world))
-
-
-def go_on_from(
-    checkpoint: Content | None,
-    learner: Learner,
-    *,
-    config: Config | FinetuneConfig,
-    index: IndexIdentity,
-    world: World,
-    run_dir: Path,
-    allow_changed: bool,
-) -> Progress:
-    """Put a run's checkpoint in place, and find where it goes on; without one, at the beginning.
-
-    Where the videos, their number in a step or the epochs have changed, that is after as many passes over them as
-    were done, with the schedule of a run that had been planned so.
-
-    Raises:
-        UsageError: something has changed that the result depends on, and `allow_changed` is not given, or more
-            epochs are done than there are to be.
-        HicoError: the checkpoint is of another model, or the processes read different indexes.
-
-    """
-    _require_one_index(index, world)
-    if checkpoint is None:
-        return Progress(index=index, world_size=world.size)
-    before = checkpoint.progress
-    restore(checkpoint, model=learner.model, optimizer=learner.optimizer, origin=run_dir / "checkpoints" / LAST)
-    if before.world_size != world.size:
-        changed = f"{run_dir}: this run had {before.world_size} processes and has {world.size} now"
-        if not allow_changed:
-            raise UsageError(f"{changed}; give it as many as before, or --allow-changed")
-        logger.warning("%s: pairs of the topical term and batch order differ from here on", changed)
-    other_videos = before.index.changes_to(index) if before.index else None
-    if other_videos:
-        changed = f"{run_dir}: the index is not that of the last checkpoint: {other_videos}"
-        if not allow_changed:
-            raise UsageError(f"{changed}; go on with them with --allow-changed, or give another --name")
-        logger.warning("%s; going on with them after %.2f epochs", changed, before.epochs_done)
-    position, planned = before.position, checkpoint.config["train"]
-    if planned["epochs"] != config.train.epochs:
-        told = _new_schedule(planned["epochs"], config, epochs_done=before.epochs_done, run_dir=run_dir)
-        if world.is_first:
-            logger.warning("%s: %s", run_dir, told)
-    if other_videos or any(planned[key] != getattr(config.train, key) for key in ("batch_size", "epochs")):
-        position = position_at(
-            before.epochs_done,
-            step=position.step,
-            num_videos=index.num_videos,
-            batch_size=config.train.batch_size,
-            epochs=config.train.epochs,
-            epochs_per_round=config.data.epochs_per_round,
-            seed=config.train.seed,
-        )
-    return before.model_copy(update={"position": position, "world_size": world.size, "index": index})
-
-
-def _new_schedule(planned: int, config: Config | FinetuneConfig, *, epochs_done: float, run_dir: Path) -> str:
-    """In words: how the learning rate of a run goes on that is to last for other epochs than were planned.
-
-    Raises:
-        UsageError: it has lasted for longer already.
-
-    """
-    epochs, warmup = config.train.epochs, config.optim.warmup_epochs
-    if epochs < epochs_done:
-        raise UsageError(f"{run_dir}: {epochs_done:.4g} epochs are done already; --epochs {epochs} are fewer")
-    part = learning_rate(epochs_done, peak=1.0, start=0.0, warmup_epochs=warmup, total_epochs=epochs)
-    return (
-        f"was planned for {counted(planned, 'epoch')} and is for {epochs} now: after {epochs_done:.4g}, it goes on "
-        f"with the schedule of a run of {epochs}, the learning rate at {part:.0%} of its peak (warm-up until "
-        f"{warmup:.4g}, then a cosine to 0)"
-    )
-
-
-def _require_one_index(index: IndexIdentity, world: World) -> None:
-    """Check that all processes read the same videos."""
-    for rank, other in enumerate(gather_objects(index, world)):
-        changes = index.changes_to(other)
-        if changes:
-            raise HicoError(
-                f"the training processes read different indexes (from process {world.rank} to {rank}, {changes}); "
-                "give all machines the same --root"
-            )
-
-
-class Run:
+class Training(Generic[Settings, Model]):
     """A run in its folder. Only the first process writes; all make the same decisions."""
 
     def __init__(
         self,
-        run_dir: Path,
-        learner: Learner,
+        task: Task[Settings],
+        learner: Learner[Model],
         progress: Progress,
         *,
-        config: Config | FinetuneConfig,
         world: World,
-        stop: StopRequest,
-        keep_every: int | None = None,
-        wandb_project: str | None = None,
-        exports: Callable[[Progress, float | None], Mapping[Path, bytes]] = lambda progress, loss: {},
+        watch: Watch,
+        leaves: Leaves,
     ) -> None:
-        """Begin, or go on.
-
-        Args:
-            run_dir: from `opened_run`.
-            learner: what is saved.
-            progress: where the run stands.
-            config: is written down.
-            world: this process among all.
-            stop: asks for the end.
-            keep_every: keep a checkpoint every so many epochs, besides the last one.
-            wandb_project: see `RunLog`.
-            exports: progress, mean loss of this call's last steps -> files that are written with the checkpoints.
-
-        """
-        self.run_dir, self.progress = run_dir, progress
+        """Begin, or go on from `progress`; see `opened_training`."""
+        self.progress = progress
         self.bad_videos = dict.fromkeys(progress.bad_videos, "found before resuming")
-        self.losses: list[float] = []  # of the steps of this call
-        self._learner, self._config, self._world, self._stop = learner, config, world, stop
-        self._keep_every, self._exports = keep_every, exports
-        self._log: RunLog | None = None
+        self._task, self._learner, self._world, self._watch, self._leaves = task, learner, world, watch, leaves
+        self._losses: list[float] = []  # of the steps of this call
+        self._first_step = progress.position.step
+        self._finished = True
+        self._agreed = _Agreed(0.0, 0, has_unusable=False)
+        self._saved_at = self._step_began = self._got_data = time.monotonic()
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None
-        self._step_began = self._got_data = time.monotonic()
+        self._log: RunLog | None = None
         if world.is_first:
-            write_config(run_dir, config)
-            self._log = RunLog(run_dir, keep_steps=progress.position.step, wandb_project=wandb_project)
+            write_config(task.run_dir, task.config)
+            self._log = RunLog(task.run_dir, keep_steps=self._first_step, wandb_project=leaves.wandb_project)
 
-    def steps(self, batches: Generator[tuple[PlannedStep, Batch], None, None]) -> Iterator[Step]:
-        """Each step that is to be done; when the next one is asked for, it counts as done.
+    def arriving(
+        self, batches: Generator[tuple[PlannedStep, Batch], None, None]
+    ) -> Iterator[tuple[PlannedStep, Batch]]:
+        """Each planned step with its clips, when they are there.
 
         Raises:
-            HicoError: too many videos cannot be decoded, or a checkpoint cannot be written.
-            Interrupted: a signal ended the run; a checkpoint is written.
+            HicoError: a checkpoint could not be written.
+            Interrupted: a signal ended the wait; a checkpoint is written.
 
         """
-        train, first_step = self._config.train, self.progress.position.step
-        finished = True
-        saved_at = self._step_began = time.monotonic()
+        self._saved_at = self._step_began = time.monotonic()
         with closing(batches):
-            for plan, batch in self._arriving(batches):
+            while (arrived := self._next_of(batches)) is not None:
+                plan, batch = arrived
                 self._got_data = time.monotonic()
                 self._note(epochs_done=plan.epoch)
                 if self._writing is not None and self._writing.done():
                     self.finish_writing()
-                # What the processes may see differently, they decide together.
                 since_saved, signal_number, num_unusable = largest(
-                    [self._got_data - saved_at, float(self._stop.signal_number or 0), float(len(batch.unusable))],
+                    [
+                        self._got_data - self._saved_at,
+                        float(self._watch.stop.signal_number or 0),
+                        float(len(batch.unusable)),
+                    ],
                     self._world,
                 )
-                step = Step(plan.position.step + 1, plan, batch, self.progress.last_step_epoch, [])
-                kept = step.ends_epoch(self._keep_every) if self._keep_every else None
-                if kept or (plan.position.step > first_step and since_saved >= train.checkpoint_seconds):
-                    self.save(*([f"epoch_{kept:04d}.pt"] if kept else []), LAST)
-                    saved_at = time.monotonic()
-                if signal_number:
-                    self._end_by_signal(int(signal_number))
-                if train.max_steps is not None and plan.position.step >= train.max_steps:
-                    finished = False
-                    break
-                yield step._replace(newly_bad=self._newly_bad(batch) if num_unusable else [])
-                self._note(position=plan.position.after_step(), last_step_epoch=plan.epoch)
-                self._step_began = time.monotonic()
-        if finished:
-            self._note(epochs_done=float(train.epochs))
-        kept_last = [f"epoch_{train.epochs:04d}.pt"] if finished and self._keep_every else []
-        self.save(*kept_last, LAST)
-        self.finish_writing()
+                self._agreed = _Agreed(since_saved, int(signal_number), num_unusable > 0)
+                yield plan, batch
 
-    def _arriving(
-        self, batches: Generator[tuple[PlannedStep, Batch], None, None]
-    ) -> Iterator[tuple[PlannedStep, Batch]]:
-        while True:
-            try:
-                with self._stop.may_interrupt():
-                    arrived = next(batches, None)
-            except Interrupted as interrupted:
-                self._end_by_signal(interrupted.exit_code - 128)
-            if arrived is None:
-                return
-            yield arrived
+    def _next_of(self, batches: Generator[tuple[PlannedStep, Batch], None, None]) -> tuple[PlannedStep, Batch] | None:
+        try:
+            with self._watch.stop.may_interrupt():
+                return next(batches, None)
+        except Interrupted as interrupted:
+            self._end_by_signal(interrupted.exit_code - 128)
+            raise
+
+    def ends_epoch(self, plan: PlannedStep, *, every: int) -> int | None:
+        """The epoch that ended with the step before this one, if it is one of every so many; see `kept_epoch`."""
+        last = self.progress.last_step_epoch
+        return None if last is None else kept_epoch(last, plan.epoch, every=every)
+
+    def save_if_due(self, plan: PlannedStep) -> None:
+        """Write the last checkpoint after some time, and one to keep at the end of some epochs.
+
+        Raises:
+            HicoError: the ones before could not be written.
+
+        """
+        keep_every = self._leaves.keep_every
+        kept = self.ends_epoch(plan, every=keep_every) if keep_every else None
+        has_steps = plan.position.step > self._first_step
+        if kept or (has_steps and self._agreed.since_saved >= self._task.config.train.checkpoint_seconds):
+            self.save(*([_kept_name(kept)] if kept else []), LAST)
+            self._saved_at = time.monotonic()
+
+    def must_stop(self, plan: PlannedStep) -> bool:
+        """Whether as many steps are done as were asked for.
+
+        Raises:
+            Interrupted: a signal ended the run; a checkpoint is written.
+
+        """
+        if self._agreed.signal_number:
+            self._end_by_signal(self._agreed.signal_number)
+        max_steps = self._task.config.train.max_steps
+        self._finished = max_steps is None or plan.position.step < max_steps
+        return not self._finished
 
     def _end_by_signal(self, number: int) -> None:
         self.save(LAST)
@@ -326,19 +289,49 @@ class Run:
         step = self.progress.position.step
         raise Interrupted(number, f"stopped after step {step}; the same command with --resume goes on")
 
-    def _newly_bad(self, batch: Batch) -> list[UnusableVideo]:
-        """The videos of all processes' shares that are found to be bad only now.
+    def check_videos(self, batch: Batch) -> None:
+        """Report the videos of all processes' shares that are found to be bad only now.
 
         Raises:
             HicoError: they are too many.
 
         """
+        if not self._agreed.has_unusable:
+            return
         found = chain.from_iterable(gather_objects(batch.unusable, self._world))
-        new = [bad for bad in found if bad.video_id not in self.bad_videos]
-        self.bad_videos |= {bad.video_id: bad.reason for bad in new}
+        new = {bad.video_id: bad.reason for bad in found if bad.video_id not in self.bad_videos}
+        self.bad_videos |= new
         num_videos = self.progress.index.num_videos if self.progress.index else 0
-        check_bad_videos(self.bad_videos, num_videos, self._config.data.max_bad_fraction)
-        return list({bad.video_id: bad for bad in new}.values())
+        check_bad_videos(self.bad_videos, num_videos, self._task.config.data.max_bad_fraction)
+        for video_id, reason in new.items():
+            self._watch.on_bad_video(video_id, reason)
+
+    def times(self, num_clips: int) -> StepTimes:
+        """How long the present step has taken, which had so many clips in all processes."""
+        whole = time.monotonic() - self._step_began
+        return StepTimes(num_clips / whole, self._got_data - self._step_began, whole)
+
+    def done(self, plan: PlannedStep, metrics: Metrics) -> None:
+        """A step is done: log it, and count it."""
+        self._losses.append(metrics.loss)
+        if self._log is not None:
+            self._log.write(metrics._asdict())
+            self._watch.on_step(metrics)
+        self._note(position=plan.position.after_step(), last_step_epoch=plan.epoch)
+        self._step_began = time.monotonic()
+
+    def end(self) -> None:
+        """Write the last checkpoint, and wait until it is on the disk.
+
+        Raises:
+            HicoError: it cannot be written.
+
+        """
+        epochs = self._task.config.train.epochs
+        if self._finished:
+            self._note(epochs_done=float(epochs))
+        self.save(*([_kept_name(epochs)] if self._finished and self._leaves.keep_every else []), LAST)
+        self.finish_writing()
 
     def _note(self, **changes: Any) -> None:  # noqa: ANN401 - fields of Progress
         self.progress = self.progress.model_copy(update=changes)
@@ -349,17 +342,6 @@ class Run:
         if best is None or accuracy > best:
             self._note(best_accuracy=accuracy)
             self.save(BEST)
-
-    def times(self, num_clips: int) -> StepTimes:
-        """How long the present step has taken, which had so many clips in all processes."""
-        whole = time.monotonic() - self._step_began
-        return StepTimes(num_clips / whole, self._got_data - self._step_began, whole)
-
-    def write(self, step: Step, loss: float, fields: Mapping[str, float | None]) -> None:
-        """Write a step's line of the log, with its loss and, among others, what `times` gave."""
-        self.losses.append(loss)
-        if self._log is not None:
-            self._log.write(step.number, fields)
 
     def save(self, *names: str) -> None:
         """Write checkpoints of these names, and what is exported with them, as they are now, while training goes on.
@@ -375,10 +357,10 @@ class Run:
             model=self._learner.model,
             optimizer=self._learner.optimizer,
             progress=self.progress.model_copy(update={"bad_videos": list(self.bad_videos)}),
-            config=self._config.model_dump(mode="json"),
+            config=self._task.config.model_dump(mode="json"),
         )
-        paths = [self.run_dir / "checkpoints" / name for name in names]
-        exports = self._exports(self.progress, self.last_loss)
+        paths = [self._task.run_dir / "checkpoints" / name for name in names]
+        exports = self._leaves.exports(self.progress, self.last_loss)
         self._writing = self._writer.submit(_write, paths, checkpoint, exports)
 
     def finish_writing(self) -> None:
@@ -412,12 +394,16 @@ class Run:
     @property
     def first_loss(self) -> float | None:
         """Mean loss of this call's first steps; None if it had nothing left to do."""
-        return fmean(self.losses[:_LOSSES_IN_A_MEAN]) if self.losses else None
+        return fmean(self._losses[:_LOSSES_IN_A_MEAN]) if self._losses else None
 
     @property
     def last_loss(self) -> float | None:
         """Mean loss of its last steps."""
-        return fmean(self.losses[-_LOSSES_IN_A_MEAN:]) if self.losses else None
+        return fmean(self._losses[-_LOSSES_IN_A_MEAN:]) if self._losses else None
+
+
+def _kept_name(epoch: int) -> str:
+    return f"epoch_{epoch:04d}.pt"
 
 
 def _write(paths: Sequence[Path], checkpoint: memoryview, exports: Mapping[Path, bytes]) -> None:

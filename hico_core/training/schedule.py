@@ -1,6 +1,7 @@
 """What changes during training, as pure functions of the progress."""
 
 import math
+from dataclasses import dataclass
 
 
 def peak_learning_rate(
@@ -34,6 +35,26 @@ def learning_rate(epoch: float, *, peak: float, start: float, warmup_epochs: flo
     if epoch < warmup_epochs:
         return start + (cosine(warmup_epochs) - start) * epoch / warmup_epochs
     return cosine(epoch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateSchedule:
+    """The learning rate of a whole training; see `learning_rate`."""
+
+    peak: float
+    start: float
+    warmup_epochs: float
+    total_epochs: float
+
+    def at(self, epoch: float) -> float:
+        """The rate after so many passes over the videos."""
+        return learning_rate(
+            epoch,
+            peak=self.peak,
+            start=self.start,
+            warmup_epochs=self.warmup_epochs,
+            total_epochs=self.total_epochs,
+        )
 
 
 def sampling_distance(progress: float, *, start_seconds: float = 0.0, end_seconds: float = 1.0) -> float:

@@ -1,5 +1,6 @@
 """One update of pretraining: augmented clips, the loss over all processes, and the optimiser's step."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -38,6 +39,41 @@ def compute_loss(outputs: Outputs, loss: LossConfig, *, clips_per_video: int, wo
     )
 
 
+def update(
+    optimizer: torch.optim.Optimizer, loss: Tensor, measured: Sequence[Tensor], *, lr: float, world: World = ALONE
+) -> list[Tensor] | None:
+    """One update of the weights by the gradients of a loss; none, and None, if any process's loss is not finite.
+
+    Loss and measurements come to the CPU in one copy. It is the only moment of a step at which a GPU is waited for:
+    before the backward pass, so that all that comes after is handed out while the GPU computes.
+
+    Args:
+        optimizer: of the weights.
+        loss: of this process, a scalar.
+        measured: what else is to be known of the step.
+        lr: the learning rate.
+        world: this process among all.
+
+    Returns:
+        The loss and what was measured, on the CPU.
+
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    wanted = [loss, *measured]
+    copied = torch.cat([tensor.detach().flatten() for tensor in wanted]).cpu()
+    known = [
+        part.view(tensor.shape) for part, tensor in zip(copied.split([t.numel() for t in wanted]), wanted, strict=True)
+    ]
+    (infinite,) = largest([float(not torch.isfinite(known[0]))], world)
+    if infinite:
+        return None
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return known
+
+
 class StepResult(NamedTuple):
     """What one step of training gave."""
 
@@ -57,8 +93,6 @@ def train_step(
     precision: Precision = FP32,
 ) -> StepResult | None:
     """One update from this process's clips (B, K, 3, T, H, W); none, and None, if any process's loss is not finite."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
     outputs: Outputs
     with torch.autocast(clips.device.type, torch.bfloat16, enabled=precision.is_bf16):
         if loss.topical_pairs == "global":
@@ -66,27 +100,13 @@ def train_step(
         else:
             outputs = model(clips)
     losses = compute_loss(outputs, loss, clips_per_video=clips.shape[1], world=world)
-    told, embeddings = _told_of(losses, outputs.embeddings)
-    (infinite,) = largest([float(not torch.isfinite(told.total))], world)
-    if infinite:
+    parts = [losses.visual] if losses.topical is None else [losses.visual, losses.topical]
+    known = update(optimizer, losses.total, [*parts, outputs.embeddings], lr=lr, world=world)
+    if known is None:
         return None
-    optimizer.zero_grad(set_to_none=True)
-    losses.total.backward()
-    optimizer.step()
-    return StepResult(told, embedding_std(embeddings), effective_rank(embeddings))
-
-
-def _told_of(losses: HicoLoss, embeddings: Tensor) -> tuple[HicoLoss, Tensor]:
-    """Losses and embeddings on the CPU, in one copy.
-
-    It is the only moment of a step at which a GPU is waited for: before the backward pass, so that all that comes after
-    is handed out while the GPU computes.
-    """
-    total, visual, topical = losses
-    numbers = torch.stack([total.detach(), visual, visual if topical is None else topical])
-    copied = torch.cat([numbers, embeddings.detach().flatten()]).cpu()
-    total, visual, last = copied[:3].unbind()
-    return HicoLoss(total, visual, None if topical is None else last), copied[3:].view(embeddings.shape)
+    total, visual, *topical, embeddings = known
+    loss_on_cpu = HicoLoss(total, visual, topical[0] if topical else None)
+    return StepResult(loss_on_cpu, embedding_std(embeddings), effective_rank(embeddings))
 
 
 def augmented_clips(batch: Batch, *, data: DataConfig, augment: AugmentConfig, device: torch.device) -> Tensor:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from hico_core.config import FinetuneConfig
+from hico_core.config import AugmentConfig, DataConfig, FinetuneTestConfig
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.storage import write_text
 from hico_core.data.pictures import Picture
@@ -52,22 +52,37 @@ class Accuracy(NamedTuple):
     encoder_sha256: str
 
 
+class Shown(NamedTuple):
+    """What a classifier is shown of each video."""
+
+    views: Views
+    picture: Picture
+
+
+def shown_in_tests(test: FinetuneTestConfig, data: DataConfig, augment: AugmentConfig) -> Shown:
+    """The views and crops that a configuration names."""
+    return Shown(
+        Views(test.views, data.num_frames, data.frame_stride, data.target_fps),
+        Picture(data.short_side, test.crop_part, test.crops, data.crop_size, augment.mean, augment.std),
+    )
+
+
 def predictions_of(
     model: nn.Module,
     videos: Sequence[LabelledVideo],
-    config: FinetuneConfig,
+    shown: Shown,
     *,
     precision: Precision,
     cache: LocalCache,
     workers: int,
     stop: StopRequest,
 ) -> Iterator[Prediction]:
-    """What a classifier says of each video, from the views and crops that the configuration names, in order.
+    """What a classifier says of each video, in order.
 
     Args:
         model: clips (N, 3, T, S, S) -> scores (N, C).
         videos: to be tested.
-        config: its `test`, `data` and `augment`.
+        shown: of each.
         precision: of the arithmetic.
         cache: for videos in buckets.
         workers: processes that read.
@@ -77,12 +92,11 @@ def predictions_of(
         Interrupted: a signal asked for the end.
 
     """
-    data, test = config.data, config.test
     encoded = encode_videos(
         model,
         [video.video for video in videos],
-        Views(test.views, data.num_frames, data.frame_stride, data.target_fps),
-        Picture(data.short_side, test.crop_part, test.crops, data.crop_size, config.augment.mean, config.augment.std),
+        shown.views,
+        shown.picture,
         precision=precision,
         cache=cache,
         workers=workers,

@@ -32,7 +32,8 @@ from hico_core.model.encoders import Encoder
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 from hico_core.training.loop import pretrain
-from hico_core.transfer.finetune import finetune
+from hico_core.training.task import Task, Watch
+from hico_core.transfer.finetuning.train import finetune
 
 # Side of the pictures that nearest neighbours of pixels look at.
 _PIXELS = 8
@@ -161,7 +162,8 @@ def _supervised(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLab
     torch.manual_seed(cell.corpus.seed)
     start = run_dir.with_name(f"{run_dir.name}-start.safetensors")
     export_encoder(start, S3DGTiny(), PICTURE)
-    finetune(config, root=trimmed_root(place), run_dir=run_dir, encoder=start, device="cpu")
+    task = Task(config=config, root=trimmed_root(place), run_dir=run_dir, encoder=start, device="cpu")
+    finetune(task, Watch())
     return load_backbone(run_dir / "checkpoints" / "last.pt")
 
 

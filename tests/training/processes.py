@@ -24,7 +24,7 @@ from hico_core.training.distributed import World, joined_world
 from hico_core.training.launch import leave
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step
-from hico_core.transfer.finetune import classification_step
+from hico_core.transfer.finetuning.step import classification_step
 
 VIDEOS, CLIPS = 4, 3
 

@@ -19,7 +19,7 @@ from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG
 from hico_core.model.shared_norm import share_batch_norms
 from hico_core.training.distributed import gather_rows, largest
-from hico_core.training.loop import replica_of
+from hico_core.training.learner import replica_of
 from hico_core.training.optim import build_optimizer
 from hico_core.training.step import compute_loss, train_step
 

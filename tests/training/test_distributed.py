@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,14 @@ from hico_core.errors import HicoError, UsageError
 from hico_core.model.shared_norm import share_batch_norms
 from hico_core.training import distributed
 from hico_core.training.distributed import World, joined_world, own_device, place_among_processes
-from hico_core.training.launch import EXIT_CODE_FILE, torchrun_command, with_options, without_options
+from hico_core.training.launch import (
+    EXIT_CODE_FILE,
+    SharedExitCode,
+    end_at_once,
+    run_processes,
+    with_options,
+    without_options,
+)
 
 SCRIPT = Path(__file__).with_name("processes.py")
 ENVIRONMENT = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
@@ -116,6 +124,12 @@ def steps_of(root: Path, name: str) -> list[int]:
     return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def wait_for_steps(root: Path, name: str, count: int) -> None:
+    deadline = time.monotonic() + 240
+    while len(steps_of(root, name)) < count and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
 def pretrain_on_two_machines(roots: list[Path], name: str, *more: str) -> None:
     """A process on each of two disks, as torchrun starts them on two machines."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -159,10 +173,8 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(
 ) -> None:
     command = [sys.executable, "-m", "hico_cli", *RUN, "--name", "killed", "--root", str(root)]
     with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while len(steps_of(root, "killed")) < 3 and time.monotonic() < deadline:
-            time.sleep(0.1)
-        workers = [pid for pid, arguments in arguments_of_all() if "killed" in arguments and "-u" in arguments]
+        wait_for_steps(root, "killed", 3)
+        workers = started_by(process.pid)
         assert len(workers) == 2
         os.kill(workers[1], signal.SIGKILL)
         assert process.stderr is not None
@@ -172,26 +184,53 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(
     assert steps_of(root, "killed") == steps_of(root, "undisturbed")
 
 
-def arguments_of_all() -> list[tuple[int, list[str]]]:
+def started_by(parent: int) -> list[int]:
+    """The processes that a process started through multiprocessing, in order."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            found.append((int(entry.name), entry.joinpath("cmdline").read_text().split("\0")))
+            its_parent = int(entry.joinpath("stat").read_text().rsplit(")", 1)[1].split()[1])
+            arguments = entry.joinpath("cmdline").read_text().split("\0")
         except OSError:
             continue
+        if its_parent == parent and "--multiprocessing-fork" in arguments:
+            found.append(int(entry.name))
     return sorted(found)
 
 
-def test_sigterm_writes_a_checkpoint(root: Path) -> None:
-    command = [sys.executable, "-m", "hico_cli", *RUN, "--name", "terminated", "--root", str(root)]
+def last_step(root: Path, name: str) -> int:
+    checkpoint = torch.load(root / "runs" / name / "checkpoints/last.pt", weights_only=True)
+    step: int = checkpoint["progress"]["position"][0]
+    return step
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_writes_a_checkpoint(root: Path, number: signal.Signals) -> None:
+    """SIGTERM to the command; SIGINT to all processes of the terminal, as Ctrl-C sends it."""
+    command = [sys.executable, "-m", "hico_cli", *RUN, "--name", number.name, "--root", str(root)]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        wait_for_steps(root, number.name, 2)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        assert process.wait(timeout=120) == 128 + number
+    assert last_step(root, number.name) == steps_of(root, number.name)[-1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+def test_processes_end_with_the_command_that_started_them(root: Path) -> None:
+    command = [sys.executable, "-m", "hico_cli", *RUN, "--epochs", "100000", "--name", "orphan", "--root", str(root)]
     with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while len(steps_of(root, "terminated")) < 2 and time.monotonic() < deadline:
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 143
-    checkpoint = torch.load(root / "runs/terminated/checkpoints/last.pt", weights_only=True)
-    assert checkpoint["progress"]["position"][0] == steps_of(root, "terminated")[-1]
+        wait_for_steps(root, "orphan", 2)
+        workers = started_by(process.pid)
+        assert len(workers) == 2
+        process.kill()
+    deadline = time.monotonic() + 120
+    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+    assert last_step(root, "orphan") == steps_of(root, "orphan")[-1]
 
 
 def test_an_error_in_one_process_ends_all_with_one_line(root: Path) -> None:
@@ -315,12 +354,27 @@ def test_names_behind_the_options_stay_names() -> None:
     assert with_options(["split"], ["--json"]) == ["split", "--json"]
 
 
-def test_how_processes_are_started() -> None:
-    command = torchrun_command(
-        ["pretrain", "--nproc", "2", "--nproc=2", "--name", "a"], processes=2, log_dir=Path("logs")
-    )
-    assert command[-4:] == ["hico_cli", "pretrain", "--name", "a"]
-    assert "--nproc-per-node=2" in command and "--standalone" in command
+def test_a_mistake_that_all_processes_find_is_said_once(root: Path) -> None:
+    done = hico_process(*RUN, "--name", "mistaken", "--device", "cpu", "-o", "train.precision=tf32", root=root)
+    assert_one_line(done, 2, "train.precision=tf32")
+    assert not (root / "runs/mistaken").exists()
+
+
+def refuses(shared: SharedExitCode) -> int:
+    """Each process, one after the other: the first one leaves its code, and the others find it."""
+    assert shared.claim(10 + int(os.environ["RANK"]))
+    end_at_once(1)
+
+
+def counts_up(shared: SharedExitCode) -> int:
+    return int(os.environ["RANK"])
+
+
+@pytest.mark.parametrize(("work", "codes"), [(refuses, {10, 11}), (counts_up, {1})])
+def test_the_code_of_the_first_error_is_that_of_all(work: Callable[[SharedExitCode], int], codes: set[int]) -> None:
+    before = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    assert run_processes(work, processes=2) in codes
+    assert (dict(os.environ), signal.getsignal(signal.SIGTERM)) == before
 
 
 def test_a_mistake_is_said_by_whichever_process_finds_it_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

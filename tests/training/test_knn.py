@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hico_core.config import load_config
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ids import Source
+from hico_core.data.pictures import picture_for
+from hico_core.data.windows import Views
 from hico_core.errors import HicoError
 from hico_core.model.s3dg import S3DG
 from hico_core.training.hardware import FP32
@@ -90,9 +92,12 @@ def test_features_of_videos(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     (tmp_path / "bad.mp4").write_text("no video")
     videos = [Source(name, tmp_path / f"{name}.mp4", label) for label, name in enumerate(("a", "bad", "b"))]
     config = load_config(overrides=["data.num_frames=8", "data.crop_size=32"])
+    views = Views(1, config.data.num_frames, config.data.frame_stride, config.data.target_fps)
+    picture = picture_for(config.data, config.augment)
     encoder = S3DG().train()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    found = read_features(encoder, videos, config, cache=LocalCache(tmp_path, size_bytes=1), precision=FP32, workers=2)
+    cache = LocalCache(tmp_path, size_bytes=1)
+    found = read_features(encoder, videos, views, picture, cache=cache, precision=FP32, workers=2)
     assert found.features.shape == (2, 1024)
     assert found.labels == [0, 2]
     assert "bad.mp4" in caplog.text

@@ -31,14 +31,15 @@ from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError, Interrupted, UsageError
 from hico_core.interop.checkpoints import load_backbone
 from hico_core.model.hico import HicoModel, Outputs
+from hico_core.training.dry_run import dry_run
 from hico_core.training.fitting import training_videos
 from hico_core.training.hardware import choose_device
 from hico_core.training.log import StepMetrics
-from hico_core.training.loop import RunSummary, max_distance, pretrain
-from hico_core.training.rehearse import rehearse
+from hico_core.training.loop import RunSummary, max_distance, run_pretraining
 from hico_core.training.run import kept_epoch
 from hico_core.training.step import compute_loss
 from hico_core.training.stopping import StopRequest
+from hico_core.training.task import Task, Watch
 
 TINY = [
     "data.num_frames=8",
@@ -72,8 +73,26 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "root"
 
 
-def run(config: Config, root: Path, run_dir: Path, **options: object) -> RunSummary:
-    return pretrain(config, root=root, run_dir=run_dir, device="cpu", **options)  # type: ignore[arg-type]
+def run(
+    config: Config,
+    root: Path,
+    run_dir: Path,
+    *,
+    init_from: Path | None = None,
+    resume: bool = False,
+    allow_changed: bool = False,
+    **watch: Any,  # noqa: ANN401
+) -> RunSummary:
+    task = Task(
+        config=config,
+        root=root,
+        run_dir=run_dir,
+        encoder=init_from,
+        device="cpu",
+        resume=resume,
+        allow_changed=allow_changed,
+    )
+    return run_pretraining(task, Watch(**watch))
 
 
 def metrics_of(run_dir: Path) -> list[dict[str, Any]]:
@@ -276,7 +295,8 @@ def test_too_large_a_batch(root: Path, tmp_path: Path) -> None:
             HicoError,
             match=r"has 0 training videos \(pretraining leaves out 4 .* one clip \(66.67 s\)\), too few",
         ):
-            training_videos(tiny("data.frame_stride=250", "train.batch_size=3"), root=root, processes=processes)
+            span = tiny("data.frame_stride=250").data.span_seconds
+            training_videos(root, shortest_seconds=span, batch_size=3, processes=processes)
     assert not (tmp_path / "run").exists()
 
 
@@ -355,7 +375,7 @@ def test_more_epochs(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixtur
         run(other, root, tmp_path / "run", resume=True, allow_changed=True)
     caplog.clear()
     run(more, root, tmp_path / "run", resume=True, allow_changed=True)
-    (told,) = [record.getMessage() for record in caplog.records if record.name.startswith("hico_core.training.run")]
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "hico_core.training.resume"]
     assert "was planned for 1 epoch and is for 4 now: after 1, it goes on with the schedule of a run of 4" in told
     assert "at 85% of its peak (warm-up until 1, then a cosine to 0)" in told
     lines = metrics_of(tmp_path / "run")
@@ -517,9 +537,9 @@ def test_a_checkpoint_of_another_model(root: Path, tmp_path: Path) -> None:
         run(tiny(), root, tmp_path, resume=True)
 
 
-def test_rehearsal_measures_and_writes_nothing(root: Path) -> None:
+def test_a_dry_run_measures_and_writes_nothing(root: Path) -> None:
     before = sorted(root.rglob("*"))
-    sizes = rehearse(tiny("model.encoder=s3dg"), root=root, device="cpu")
+    sizes = dry_run(tiny("model.encoder=s3dg"), root=root, device="cpu")
     assert sorted(root.rglob("*")) == before
     assert (sizes.num_videos, sizes.num_short_videos, sizes.num_steps) == (3, 1, 6)
     assert (sizes.encoder_parameters, sizes.head_parameters) == (9_098_000, 4_535_041)
@@ -531,14 +551,14 @@ def test_rehearsal_measures_and_writes_nothing(root: Path) -> None:
     assert sizes.hours == pytest.approx(clips / slower / 3600)
     assert sizes.checkpoints_bytes > 3 * sizes.checkpoint_bytes - 1
     assert sizes.peak_memory_bytes > 100e6
-    small = rehearse(tiny("optim.name=adamw"), root=root, device="cpu")  # which remembers two values a weight
+    small = dry_run(tiny("optim.name=adamw"), root=root, device="cpu")  # which remembers two values a weight
     assert small.checkpoint_bytes > 3 * 4 * (small.encoder_parameters + small.head_parameters)
 
 
-def test_rehearsal_of_one_process_among_several(root: Path) -> None:
+def test_a_dry_run_of_one_process_among_several(root: Path) -> None:
     """The local rate of the authors' code counts processes; clips and readers are those of one."""
     config = tiny("optim.scale_lr=authors", "loss.topical_weight=0", "sampling.topical=false", "data.workers=null")
-    sizes = rehearse(config, root=root, device="cpu", processes=2)
+    sizes = dry_run(config, root=root, device="cpu", processes=2)
     assert sizes.workers == max(available_cores() // 2, 1), "processes share the machine's cores"
     assert sizes.batch_bytes == 1 * 3 * 3 * 8 * 32 * 32 * 4
     assert sizes.peak_lr == pytest.approx(0.3 * 2 * 2 * 3 / 256)
@@ -547,7 +567,7 @@ def test_rehearsal_of_one_process_among_several(root: Path) -> None:
     )
     assert done.returncode == 2 and done.stderr.count("hico: ") == 1
     with pytest.raises(UsageError, match="must be a multiple of their number, 3"):
-        rehearse(config, root=root, device="cpu", processes=3)
+        dry_run(config, root=root, device="cpu", processes=3)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

@@ -25,7 +25,7 @@ from hico_core.model.s3dg import S3DG
 from hico_core.training.hardware import Precision
 from hico_core.training.optim import LARS, build_optimizer, parameter_groups
 from hico_core.training.step import train_step
-from hico_core.transfer.finetune import classification_step
+from hico_core.transfer.finetuning.step import classification_step
 
 BF16 = Precision("bf16", "pretended")
 
@@ -135,7 +135,7 @@ def test_a_step_of_finetuning(monkeypatch: pytest.MonkeyPatch) -> None:
         for _ in range(2):  # the first one makes what lasts
             with Watch() as watch:
                 assert classification_step(model, optimizer, clips, labels, lr=0.1, precision=BF16) is not None
-    assert watch.waits == {"finetune.py: cuda to cpu": 1}
+    assert watch.waits == {"step.py: cuda to cpu": 1}
 
 
 def test_the_doctor_measures_the_step_that_pretrain_does(monkeypatch: pytest.MonkeyPatch) -> None:

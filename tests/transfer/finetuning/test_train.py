@@ -25,7 +25,9 @@ from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 from hico_core.training.optim import parameter_groups
 from hico_core.training.stopping import StopRequest
-from hico_core.transfer.finetune import FinetuneMetrics, FinetuneSummary, finetune, rehearse_finetuning
+from hico_core.training.task import Task, Watch
+from hico_core.transfer.finetuning.dry_run import dry_run_finetuning
+from hico_core.transfer.finetuning.train import FinetuneMetrics, FinetuneSummary, finetune
 from hico_core.transfer.testing import predict
 
 TINY = [
@@ -78,8 +80,20 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(config: FinetuneConfig, root: Path, run_dir: Path, **options: Any) -> FinetuneSummary:  # noqa: ANN401
-    encoder = root.parent / "encoder.safetensors"
-    return finetune(config, root=root, run_dir=run_dir, encoder=encoder, device="cpu", **options)
+    return tune(config, root=root, run_dir=run_dir, encoder=root.parent / "encoder.safetensors", **options)
+
+
+def tune(
+    config: FinetuneConfig,
+    *,
+    root: Path,
+    run_dir: Path,
+    encoder: Path | None,
+    resume: bool = False,
+    **watch: Any,  # noqa: ANN401
+) -> FinetuneSummary:
+    task = Task(config=config, root=root, run_dir=run_dir, encoder=encoder, device="cpu", resume=resume)
+    return finetune(task, Watch(**watch))
 
 
 def weights_of(run_dir: Path) -> dict[str, torch.Tensor]:
@@ -156,7 +170,7 @@ def test_a_test_video_that_cannot_be_decoded_counts_as_wrong(root: Path, tmp_pat
     add_labelled(work, tmp_path, "test", {"c": 0, "d": 1})
     (tmp_path / "d.mp4").write_bytes(b"no video any more")
     told: list[str] = []
-    summary = finetune(
+    summary = tune(
         tiny("train.batch_size=2"),
         root=work,
         run_dir=tmp_path / "run",
@@ -177,7 +191,7 @@ def test_too_many_bad_videos_end_the_run(root: Path, tmp_path: Path) -> None:
     add_labelled(tmp_path / "root", tmp_path, "train", {"a": 0, "b": 1, "c": 0})
     (tmp_path / "b.mp4").write_bytes(b"no video any more")
     with pytest.raises(HicoError, match=r"1 of 3 videos cannot be decoded, more than data\.max_bad_fraction=0\.05"):
-        finetune(
+        tune(
             tiny("train.batch_size=2"),
             root=tmp_path / "root",
             run_dir=tmp_path / "run",
@@ -190,14 +204,14 @@ def test_what_does_not_fit_is_said_before_any_work(root: Path, tmp_path: Path) -
         run(tiny("train.batch_size=9"), root, tmp_path / "run")
     (tmp_path / "no checkpoint").write_text("text")
     with pytest.raises(HicoError, match="no checkpoint"):
-        finetune(tiny(), root=root, run_dir=tmp_path / "run", encoder=tmp_path / "no checkpoint")
+        tune(tiny(), root=root, run_dir=tmp_path / "run", encoder=tmp_path / "no checkpoint")
     assert not (tmp_path / "run").exists()
 
 
 def test_labels_must_be_classes(root: Path, tmp_path: Path) -> None:
     add_labelled(tmp_path / "root", tmp_path, "train", {"a": 0, "b": 1, "c": 7})
     with pytest.raises(HicoError, match="c has label 7, but num_classes is 3"):
-        finetune(
+        tune(
             tiny("num_classes=3", "train.batch_size=2"),
             root=tmp_path / "root",
             run_dir=tmp_path / "run",
@@ -239,12 +253,12 @@ def test_videos_for_validation_choose_the_checkpoint_that_is_tested(root: Path, 
     encoder.write_bytes((root.parent / "encoder.safetensors").read_bytes())
     config = tiny("train.batch_size=2", "train.eval_epochs=2", "train.max_steps=5")
     told: list[FinetuneMetrics] = []
-    finetune(config, root=work, run_dir=tmp_path / "run", encoder=encoder, device="cpu", on_step=told.append)
+    tune(config, root=work, run_dir=tmp_path / "run", encoder=encoder, on_step=told.append)
     # The same as without the stop, though the encoder's file is another one now.
     encoder.write_bytes(b"another encoder")
     config = tiny("train.batch_size=2", "train.eval_epochs=2")
     run_dir = tmp_path / "run"
-    summary = finetune(config, root=work, run_dir=run_dir, encoder=None, device="cpu", resume=True, on_step=told.append)
+    summary = tune(config, root=work, run_dir=run_dir, encoder=None, resume=True, on_step=told.append)
     assert [metrics.step for metrics in told] == list(range(1, 9))
     measured = {metrics.step: metrics.val_accuracy for metrics in told if metrics.val_accuracy is not None}
     assert list(measured) == [5], "when two epochs were done; the end of training is measured too"
@@ -261,19 +275,19 @@ def test_the_last_weights_may_be_the_best(root: Path, tmp_path: Path) -> None:
     add_labelled(tmp_path / "root", tmp_path, "train", {"a": 0, "b": 1})
     add_labelled(tmp_path / "root", tmp_path, "val", {"c": 0, "d": 1})
     config, encoder = tiny("train.batch_size=2", "train.max_steps=1"), root.parent / "encoder.safetensors"
-    finetune(config, root=tmp_path / "root", run_dir=tmp_path / "run", encoder=encoder, device="cpu")
+    tune(config, root=tmp_path / "root", run_dir=tmp_path / "run", encoder=encoder)
     best = torch.load(tmp_path / "run/checkpoints/best.pt", weights_only=True)
     assert best["progress"]["position"][0] == 1
 
 
 def test_a_new_run_needs_an_encoder(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name one with --checkpoint"):
-        finetune(tiny(), root=root, run_dir=tmp_path / "run", encoder=None, device="cpu", resume=True)
+        tune(tiny(), root=root, run_dir=tmp_path / "run", encoder=None, resume=True)
 
 
-def test_rehearsal_is_the_first_step_and_writes_nothing(root: Path, tmp_path: Path) -> None:
+def test_a_dry_run_is_the_first_step_and_writes_nothing(root: Path, tmp_path: Path) -> None:
     before, config = sorted(root.rglob("*")), tiny("test.views=3")
-    found = rehearse_finetuning(config, root=root, encoder=root.parent / "encoder.safetensors", device="cpu")
+    found = dry_run_finetuning(config, root=root, encoder=root.parent / "encoder.safetensors", device="cpu")
     assert sorted(root.rglob("*")) == before
     assert (found.num_videos, found.num_test_videos, found.num_classes) == (8, 4, 2)
     assert found.num_steps == 8 * config.train.epochs // config.train.batch_size

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,28 +11,22 @@ from torch.utils.data import Dataset
 
 from hico_core.config import Config
 from hico_core.corpus.addresses import Location
+from hico_core.data.batches import Batch
 from hico_core.data.dataset import Sample
-from hico_core.data.loader import PlannedStep, Position, num_workers
-from hico_core.errors import HicoError
+from hico_core.data.loader import PlannedStep, Position
+from hico_core.model.hico import HicoModel
 from hico_core.training.cost import measure_cost
 from hico_core.training.distributed import World
-from hico_core.training.fitting import training_videos
 from hico_core.training.hardware import DeviceName, Precision, choose_device, peak_memory_bytes, telling_full_memory
-from hico_core.training.loop import (
-    Prepared,
-    batches_from,
-    clips_of,
-    learning_rate_at,
-    prepare,
-)
-from hico_core.training.schedule import peak_learning_rate
-from hico_core.training.step import describe_batch, train_step
+from hico_core.training.learner import Learner
+from hico_core.training.loop import Pretraining, prepare
+from hico_core.training.step import ALONE
 
 # Enough to tell how fast clips are read, and a matter of seconds.
 _VIDEOS_READ = 4
 
 
-class Rehearsal(NamedTuple):
+class DryRun(NamedTuple):
     """What a run would be, measured on its first step."""
 
     num_videos: int
@@ -71,6 +65,14 @@ class Speed(NamedTuple):
         return num_clips / (min(self.step_clips_per_second, self.reader_clips_per_second) * processes) / 3600
 
 
+class FirstStep(NamedTuple):
+    """What was measured of a training's first step, in one process."""
+
+    num_clips: int
+    loss: float
+    speed: Speed
+
+
 def measure_speed(
     step: Callable[[], float], *, num_clips: int, read_seconds: float, workers: int, device: torch.device
 ) -> tuple[float, Speed]:
@@ -94,14 +96,46 @@ def measure_speed(
     return loss, Speed(step_seconds, num_clips / (step_seconds + reading), max(workers, 1) / read_seconds)
 
 
-def rehearse(
+def measure_first_step(
+    batches: Generator[tuple[PlannedStep, Batch], None, None],
+    dataset: Dataset[Sample],
+    learn: Callable[[PlannedStep, Batch], float],
+    *,
+    workers: int,
+    device: torch.device,
+) -> FirstStep:
+    """Read a training's first step, and do it twice: see `measure_speed`.
+
+    Args:
+        batches: of the training; closed after the first one.
+        dataset: what they are read from.
+        learn: does a step's update, and gives its loss.
+        workers: processes that read; 0: the one that computes does.
+        device: where it computes.
+
+    Raises:
+        HicoError: the step fails, or does not fit into memory.
+
+    """
+    plan, batch = next(batches)
+    batches.close()
+    read_seconds = _read_seconds(dataset, plan)
+    num_clips = len(batch.draws)
+    with telling_full_memory(len(batch.video_ids), device):
+        loss, speed = measure_speed(
+            lambda: learn(plan, batch), num_clips=num_clips, read_seconds=read_seconds, workers=workers, device=device
+        )
+    return FirstStep(num_clips, loss, speed)
+
+
+def dry_run(
     config: Config,
     *,
     root: Location,
     device: DeviceName = "auto",
     init_from: Path | None = None,
     processes: int = 1,
-) -> Rehearsal:
+) -> DryRun:
     """Do the first process's share of the first step of a run twice, write nothing, and measure the second time.
 
     Args:
@@ -115,63 +149,52 @@ def rehearse(
         HicoError: the run cannot start, or its first step fails.
 
     """
-    training_videos(config, root=root, processes=processes)
-    parts = prepare(config, root=root, device=choose_device(device), init_from=init_from)
-    batches = batches_from(Position(), config, parts, World(size=processes))
-    plan, batch = next(batches)
-    batches.close()
-    read_seconds = read_seconds_of(parts.dataset, plan)
-    workers = num_workers(config.data.workers, processes=processes)  # which share the machine's cores
-    lr = learning_rate_at(plan.epoch, config, parts.peak_lr)
+    world = World(size=processes, local_size=processes)
+    parts = prepare(config, root=root, device=choose_device(device), init_from=init_from, world=world, joined=False)
+    first = measure_first_step(
+        parts.batches(Position(), world),
+        parts.dataset,
+        lambda plan, batch: float(parts.learn(plan, batch, ALONE).loss.total),
+        workers=parts.workers,
+        device=parts.learner.device,
+    )
+    return _described(config, parts, first, processes=processes)
 
-    def step() -> float:
-        clips = clips_of(batch, config, parts.device)
-        result = train_step(parts.model, parts.optimizer, clips, loss=config.loss, lr=lr, precision=parts.precision)
-        if result is None:
-            raise HicoError(f"the loss of the first step is not a finite number; the clips: {describe_batch(batch)}")
-        return float(result.loss.total)
 
-    with telling_full_memory(config.train.batch_size // processes, parts.device):
-        loss, speed = measure_speed(
-            step, num_clips=len(batch.draws), read_seconds=read_seconds, workers=workers, device=parts.device
-        )
-    everything = sum(p.numel() for p in parts.model.parameters())
-    cost = measure_cost(parts.model.backbone, num_frames=config.data.num_frames, size=config.data.crop_size)
-    steps_per_epoch = len(parts.videos) / config.train.batch_size
-    num_clips = len(parts.videos) * config.sampling.clips_per_video * config.train.epochs
-    checkpoint_bytes = _checkpoint_bytes(parts)
-    return Rehearsal(
+def _described(config: Config, parts: Pretraining, first: FirstStep, *, processes: int) -> DryRun:
+    """What follows from the first step for the whole run."""
+    learner, train = parts.learner, config.train
+    everything = sum(p.numel() for p in learner.model.parameters())
+    cost = measure_cost(learner.model.backbone, num_frames=config.data.num_frames, size=config.data.crop_size)
+    steps_per_epoch = len(parts.videos) / train.batch_size
+    num_clips = len(parts.videos) * config.sampling.clips_per_video * train.epochs
+    checkpoint_bytes = _checkpoint_bytes(learner)
+    return DryRun(
         num_videos=len(parts.videos),
         num_short_videos=parts.videos.num_short,
         steps_per_epoch=steps_per_epoch,
-        num_steps=int(steps_per_epoch * config.train.epochs),
+        num_steps=int(steps_per_epoch * train.epochs),
         encoder_parameters=cost.parameters,
         head_parameters=everything - cost.parameters,
         gflops_per_clip=cost.gflops_per_clip,
         activation_mb_per_clip=cost.activation_mb_per_clip,
         processes=processes,
-        batch_bytes=_batch_bytes(config, len(batch.draws)),
+        # Of augmented clips in single precision.
+        batch_bytes=first.num_clips * 3 * config.data.num_frames * config.data.crop_size**2 * 4,
         checkpoint_bytes=checkpoint_bytes,
-        checkpoints_bytes=checkpoint_bytes * (math.ceil(config.train.epochs / config.train.checkpoint_epochs) + 2),
-        peak_lr=peak_learning_rate(
-            base_lr=config.optim.base_lr,
-            videos_per_step=config.train.batch_size,
-            clips_per_video=config.sampling.clips_per_video,
-            authors_processes=processes if config.optim.scale_lr == "authors" else 1,
-        ),
-        workers=workers,
-        device=str(parts.device),
-        precision=parts.precision,
-        loss=loss,
-        step_seconds=speed.step_seconds,
-        step_clips_per_second=speed.step_clips_per_second,
-        reader_clips_per_second=speed.reader_clips_per_second,
-        hours=speed.hours(num_clips, processes=processes),
-        peak_memory_bytes=peak_memory_bytes(parts.device),
+        checkpoints_bytes=checkpoint_bytes * (math.ceil(train.epochs / train.checkpoint_epochs) + 2),
+        peak_lr=parts.rates.peak,
+        workers=parts.workers,
+        device=str(learner.device),
+        precision=learner.precision,
+        loss=first.loss,
+        **first.speed._asdict(),
+        hours=first.speed.hours(num_clips, processes=processes),
+        peak_memory_bytes=peak_memory_bytes(learner.device),
     )
 
 
-def read_seconds_of(dataset: Dataset[Sample], plan: PlannedStep) -> float:
+def _read_seconds(dataset: Dataset[Sample], plan: PlannedStep) -> float:
     """What a clip takes to be read, decoded and cut, in this process; the first video only opens what is needed."""
     first, *rest = [plan.requests[number % len(plan.requests)] for number in range(1 + _VIDEOS_READ)]
     dataset[first]
@@ -180,13 +203,7 @@ def read_seconds_of(dataset: Dataset[Sample], plan: PlannedStep) -> float:
     return (time.process_time() - began) / max(num_clips, 1)
 
 
-def _batch_bytes(config: Config, num_clips: int) -> int:
-    """Of augmented clips in single precision."""
-    data = config.data
-    return num_clips * 3 * data.num_frames * data.crop_size**2 * 4
-
-
-def _checkpoint_bytes(parts: Prepared) -> int:
+def _checkpoint_bytes(learner: Learner[HicoModel]) -> int:
     """Weights, statistics and what the optimiser remembers."""
-    remembered = [value for state in parts.optimizer.state.values() for value in state.values()]
-    return sum(tensor.nbytes for tensor in [*parts.model.state_dict().values(), *remembered])
+    remembered = [value for state in learner.optimizer.state.values() for value in state.values()]
+    return sum(tensor.nbytes for tensor in [*learner.model.state_dict().values(), *remembered])

@@ -1,0 +1,65 @@
+"""The videos of a training: those of the workspace's index, or what a file of the authors trains on."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import typer
+
+from hico_cli.config import complain_about
+from hico_cli.index import add_their_data
+from hico_cli.options import is_one_of_several
+from hico_core.corpus.addresses import Location, locate_root
+
+if TYPE_CHECKING:
+    from hico_core.config import Config, FinetuneConfig
+    from hico_core.corpus.lists import CorpusList
+    from hico_core.corpus.records import Subset
+    from hico_core.interop.authors_config import AuthorsConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """Where the videos of a training are to be found, as it was typed."""
+
+    root: str
+    config: Path | None
+    data_root: str | None
+    anno_dir: str | None
+    dry_run: bool
+    as_json: bool
+
+
+def indexed_data(
+    context: typer.Context,
+    given: Data,
+    authors: "AuthorsConfig[Config] | AuthorsConfig[FinetuneConfig] | None",
+    find: "Callable[[Location, Location | None], Mapping[Subset, CorpusList]]",
+) -> tuple[Location, int]:
+    """Index what a file of the authors trains on, unless it is indexed; under torchrun, that is done already.
+
+    Args:
+        context: ends what is made for a dry run.
+        given: where the videos are.
+        authors: what their file says; None: the configuration is none of theirs.
+        find: data_root, anno_dir -> the list of each subset.
+
+    Returns:
+        The workspace, and how many videos failed.
+
+    """
+    place = locate_root(given.root)
+    if authors is None and (given.data_root or given.anno_dir):
+        raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
+    if authors is None or is_one_of_several():
+        return place, 0
+    complain_about(authors.notes, authors.ignored, Path(str(given.config)))
+    if given.dry_run and (given.data_root is not None or not (place / "index.parquet").exists()):
+        # An index to try with; ROOT stays as it is.
+        place = Path(context.with_resource(TemporaryDirectory(prefix="hico-dry-run-")))
+    num_failed = add_their_data(
+        authors, place, data_root=given.data_root, anno_dir=given.anno_dir, find=find, as_json=given.as_json
+    )
+    return place, num_failed

@@ -1,0 +1,64 @@
+"""The settings of a training: a recipe, a file of ours or of the authors', and what was asked for over them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic
+
+from hico_core.interop.authors_config import AuthorsConfig
+from hico_core.training.task import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a person asks for.
+
+    Attributes:
+        recipe: the preset to start from, unless a file takes its place.
+        file: of ours, with what differs, or of the authors' as it is.
+        options: of the command, by the settings that they stand for; None where one is not given.
+        epochs: passes over the videos; the warm-up changes in proportion.
+        overrides: `section.key=value`, over all the others.
+
+    """
+
+    recipe: str
+    file: Path | None = None
+    options: Mapping[str, float | str | None]
+    epochs: int | None = None
+    overrides: Sequence[str] = ()
+
+    def names(self, key: str) -> bool:
+        """Whether a setting may be one that was asked for, so that hico chooses no other."""
+        named = {override.partition("=")[0].strip() for override in self.overrides}
+        return self.options.get(key) is not None or self.file is not None or key in named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved(Generic[Settings]):
+    """The settings of a training, and what else a file of the authors says."""
+
+    config: Settings
+    authors: AuthorsConfig[Settings] | None
+
+
+def resolve_training(
+    load: Callable[..., tuple[Settings, AuthorsConfig[Settings] | None]], asked: Asked
+) -> Resolved[Settings]:
+    """Put the settings of a training together.
+
+    Args:
+        load: reads a file of ours or of the authors' over a recipe: `load_any_config` or `load_any_finetuning`.
+        asked: what a person asks for.
+
+    Raises:
+        UsageError: a file, key or value is wrong; the message names it.
+
+    """
+    overrides = [f"{key}={value}" for key, value in asked.options.items() if value is not None]
+    if asked.epochs is not None:
+        before, _ = load(asked.file, base=asked.recipe)
+        warmup = before.optim.warmup_epochs * asked.epochs / before.train.epochs
+        overrides += [f"train.epochs={asked.epochs}", f"optim.warmup_epochs={warmup}"]
+    config, authors = load(asked.file, base=asked.recipe, overrides=[*overrides, *asked.overrides])
+    return Resolved(config=config, authors=authors)

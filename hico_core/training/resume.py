@@ -1,0 +1,99 @@
+"""Where a run goes on: from its last checkpoint, where nothing has changed that it must not, else at its beginning."""
+
+import logging
+
+from hico_core.config import Config, FinetuneConfig
+from hico_core.data.videos import IndexIdentity
+from hico_core.errors import HicoError, UsageError, counted
+from hico_core.training.checkpoint import LAST, Content, Progress, restore
+from hico_core.training.distributed import World, gather_objects
+from hico_core.training.learner import Learner, Model
+from hico_core.training.order import order_of
+from hico_core.training.schedule import learning_rate
+from hico_core.training.task import Settings, Task
+
+logger = logging.getLogger(__name__)
+
+
+def go_on_from(
+    checkpoint: Content | None, learner: Learner[Model], task: Task[Settings], *, index: IndexIdentity, world: World
+) -> Progress:
+    """Put a run's checkpoint in place, and find where it goes on; without one, at the beginning.
+
+    Where the videos, their number in a step or the epochs have changed, that is after as many passes over them as
+    were done, with the schedule of a run that had been planned so.
+
+    Raises:
+        UsageError: something has changed that the result depends on, and the task does not allow it, or more epochs
+            are done than there are to be.
+        HicoError: the checkpoint is of another model, or the processes read different indexes.
+
+    """
+    _require_one_index(index, world)
+    if checkpoint is None:
+        return Progress(index=index, world_size=world.size)
+    last = task.run_dir / "checkpoints" / LAST
+    restore(checkpoint, model=learner.model, optimizer=learner.optimizer, origin=last)
+    before, config = checkpoint.progress, task.config
+    _require_processes(before.world_size, world.size, task)
+    other_videos = _other_videos(before, index, task)
+    planned, position = checkpoint.config["train"], before.position
+    if planned["epochs"] != config.train.epochs:
+        schedule = _describe_schedule(planned["epochs"], before.epochs_done, task)
+        if world.is_first:
+            logger.warning("%s: %s", task.run_dir, schedule)
+    if other_videos or any(planned[key] != getattr(config.train, key) for key in ("batch_size", "epochs")):
+        order = order_of(config, num_videos=index.num_videos)
+        position = order.position_after(before.epochs_done, step=position.step)
+    return before.model_copy(update={"position": position, "world_size": world.size, "index": index})
+
+
+def _require_processes(before: int, now: int, task: Task[Settings]) -> None:
+    if before == now:
+        return
+    changed = f"{task.run_dir}: this run had {before} processes and has {now} now"
+    if not task.allow_changed:
+        raise UsageError(f"{changed}; give it as many as before, or --allow-changed")
+    logger.warning("%s: pairs of the topical term and batch order differ from here on", changed)
+
+
+def _other_videos(before: Progress, index: IndexIdentity, task: Task[Settings]) -> bool:
+    """Whether the videos are others than those of a checkpoint, which the task must allow."""
+    changes = before.index.changes_to(index) if before.index else None
+    if changes is None:
+        return False
+    changed = f"{task.run_dir}: the index is not that of the last checkpoint: {changes}"
+    if not task.allow_changed:
+        raise UsageError(f"{changed}; go on with them with --allow-changed, or give another --name")
+    logger.warning("%s; going on with them after %.2f epochs", changed, before.epochs_done)
+    return True
+
+
+def _describe_schedule(planned: int, epochs_done: float, task: Task[Settings]) -> str:
+    """In words: how the learning rate of a run goes on that is to last for other epochs than were planned.
+
+    Raises:
+        UsageError: it has lasted for longer already.
+
+    """
+    config: Config | FinetuneConfig = task.config
+    epochs, warmup = config.train.epochs, config.optim.warmup_epochs
+    if epochs < epochs_done:
+        raise UsageError(f"{task.run_dir}: {epochs_done:.4g} epochs are done already; --epochs {epochs} are fewer")
+    part = learning_rate(epochs_done, peak=1.0, start=0.0, warmup_epochs=warmup, total_epochs=epochs)
+    return (
+        f"was planned for {counted(planned, 'epoch')} and is for {epochs} now: after {epochs_done:.4g}, it goes on "
+        f"with the schedule of a run of {epochs}, the learning rate at {part:.0%} of its peak (warm-up until "
+        f"{warmup:.4g}, then a cosine to 0)"
+    )
+
+
+def _require_one_index(index: IndexIdentity, world: World) -> None:
+    """Check that all processes read the same videos."""
+    for rank, other in enumerate(gather_objects(index, world)):
+        changes = index.changes_to(other)
+        if changes:
+            raise HicoError(
+                f"the training processes read different indexes (from process {world.rank} to {rank}, {changes}); "
+                "give all machines the same --root"
+            )

@@ -1,0 +1,61 @@
+"""What a training is asked to do, and who watches it. A task is plain values, which another process can be given."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from hico_core.config import Config, FinetuneConfig
+from hico_core.corpus.addresses import Location
+from hico_core.training.stopping import StopRequest
+
+if TYPE_CHECKING:  # which loads PyTorch
+    from hico_core.training.hardware import DeviceName
+
+Settings = TypeVar("Settings", bound=Config | FinetuneConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Generic[Settings]):
+    """A training: of which videos, with which settings, into which folder.
+
+    Attributes:
+        config: of the run.
+        root: the workspace with index.parquet.
+        run_dir: where its files go.
+        encoder: a checkpoint of ours or the authors' that a new run starts from.
+        device: as `choose_device` takes it.
+        resume: go on from the run's last checkpoint; without one, start.
+        allow_changed: let a resumed run have other epochs, another batch size, number of processes or index.
+
+    """
+
+    config: Settings
+    root: Location
+    run_dir: Path
+    encoder: Path | None = None
+    device: "DeviceName" = "auto"
+    resume: bool = False
+    allow_changed: bool = False
+
+
+def _ignore(*event: object) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Who is told of a training while it goes on, and who may end it.
+
+    Attributes:
+        on_step: takes the metrics of each step, in the first process.
+        on_bad_video: takes the id and reason of each video that cannot be decoded, once.
+        on_tested: takes how many videos are tested by this process, and of how many.
+        stop: asks for the end; the run ends with a checkpoint.
+
+    """
+
+    on_step: Callable[[Any], None] = _ignore
+    on_bad_video: Callable[[str, str], None] = _ignore
+    on_tested: Callable[[int, int], None] = _ignore
+    stop: StopRequest = field(default_factory=StopRequest)

@@ -1,0 +1,1 @@
+"""Finetuning: a pretrained encoder learns the classes of labelled videos, and is tested on others."""

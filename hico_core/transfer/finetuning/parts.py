@@ -1,0 +1,191 @@
+"""The parts of a finetuning run, built so that whatever is wrong is said before any work is done."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hico_core.config import AugmentConfig, DataConfig, FinetuneConfig, FinetuneOptimConfig, FinetuneTrainConfig
+from hico_core.corpus.addresses import Location, absolute, name_from
+from hico_core.corpus.cache import LocalCache
+from hico_core.data.batches import Batch
+from hico_core.data.decode import require_decoder
+from hico_core.data.labelled import RandomViews
+from hico_core.data.loader import PlannedStep, Position, num_workers, read_batches
+from hico_core.data.videos import IndexedVideos
+from hico_core.errors import UsageError
+from hico_core.interop.checkpoints import backbone_of, load_exactly, read_checkpoint
+from hico_core.model.classifier import VideoClassifier
+from hico_core.model.encoders import encoder_for
+from hico_core.training.checkpoint import Content, EncoderOrigin
+from hico_core.training.distributed import World, from_first, gather_objects
+from hico_core.training.learner import Learner, learner_of
+from hico_core.training.optim import parameter_groups
+from hico_core.training.order import StepOrder, order_of
+from hico_core.training.schedule import RateSchedule
+from hico_core.training.step import ALONE, augmented_clips
+from hico_core.training.stopping import StopRequest
+from hico_core.transfer.finetuning.step import classification_step
+from hico_core.transfer.finetuning.videos import LabelledSets, labelled_sets
+from hico_core.transfer.labelled import LabelledVideo, labelled_among
+from hico_core.transfer.testing import Prediction, Shown, predictions_of, shown_in_tests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finetuning:
+    """The parts of a run."""
+
+    videos: LabelledSets
+    dataset: RandomViews  # of the videos to train on
+    learner: Learner[VideoClassifier]
+    encoder: EncoderOrigin | None  # that a new run begins from
+    order: StepOrder
+    rates: RateSchedule
+    workers: int
+    data: DataConfig
+    augment: AugmentConfig
+    shown: Shown  # of each video that is tested
+    cache: LocalCache
+
+    def batches(self, position: Position, world: World) -> Generator[tuple[PlannedStep, Batch], None, None]:
+        """Each planned step with this process's clips of it."""
+        plans = self.order.steps(position, world)
+        return read_batches(self.dataset, plans, workers=self.workers, pin_memory=self.learner.device.type == "cuda")
+
+    def learn(self, plan: PlannedStep, batch: Batch, world: World) -> tuple[float, float]:
+        """See `classification_step`; by a step's clips."""
+        learner = self.learner
+        labels = torch.tensor([self.videos.labels[video_id] for video_id in batch.video_ids]).to(learner.device)
+        clips = augmented_clips(batch, data=self.data, augment=self.augment, device=learner.device)
+        return classification_step(
+            learner.replica,
+            learner.optimizer,
+            clips,
+            labels,
+            lr=self.rates.at(plan.epoch),
+            world=world,
+            precision=learner.precision,
+        )
+
+    def predictions(self, videos: IndexedVideos, world: World, stop: StopRequest) -> Iterator[Prediction]:
+        """What the classifier predicts for each video of this process's share."""
+        return predictions_of(
+            self.learner.model,
+            share_of(videos, world),
+            self.shown,
+            precision=self.learner.precision,
+            cache=self.cache,
+            workers=self.workers,
+            stop=stop,
+        )
+
+    def val_accuracy(self, world: World) -> float:
+        """Part of the videos for validation that are known, each process looking at its share of them."""
+        found = self.predictions(self.videos.val, world, StopRequest())
+        right = [prediction.predicted == prediction.label for prediction in found]
+        return fmean(chain.from_iterable(gather_objects(right, world)))
+
+
+def share_of(videos: IndexedVideos, world: World) -> list[LabelledVideo]:
+    """The videos that this process looks at."""
+    return labelled_among(videos)[world.rank :: world.size]
+
+
+def prepare(
+    config: FinetuneConfig, *, root: Location, start: "Start", device: torch.device, world: World, joined: bool = True
+) -> Finetuning:
+    """Read the index and build all parts.
+
+    Args:
+        config: of the run.
+        root: the workspace with index.parquet.
+        start: where the encoder's weights come from.
+        device: of this process.
+        world: this process among all that train together.
+        joined: whether they do; else the others are not there, and the model is this one's alone.
+
+    Raises:
+        HicoError: no labelled videos, too few, or a label that is no class; the encoder cannot be read.
+
+    """
+    data, train, optim = config.data, config.train, config.optim
+    require_decoder(data.decoder)
+    videos = labelled_sets(root, batch_size=train.batch_size, num_classes=config.num_classes, processes=world.size)
+    together = world if joined else ALONE
+    torch.manual_seed(train.seed)
+    weights, encoder = _first_weights(start, root, together)
+    backbone = encoder_for(weights)
+    model = VideoClassifier(videos.num_classes, backbone, backbone.feature_dim)
+    load_exactly(model.backbone, weights, origin=str(start.encoder))
+    cache = LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
+    return Finetuning(
+        videos=videos,
+        dataset=RandomViews(videos.train, data=data, augment=config.augment, cache=cache),
+        learner=_learner(model, train, optim, device=device, world=together),
+        encoder=encoder,
+        order=order_of(config, num_videos=len(videos.train)),
+        rates=RateSchedule(
+            peak=optim.base_lr,
+            start=optim.warmup_start_lr,
+            warmup_epochs=optim.warmup_epochs,
+            total_epochs=train.epochs,
+        ),
+        workers=num_workers(data.workers, processes=world.local_size),
+        data=data,
+        augment=config.augment,
+        shown=shown_in_tests(config.test, data, config.augment),
+        cache=cache,
+    )
+
+
+def _learner(
+    model: VideoClassifier,
+    train: FinetuneTrainConfig,
+    optim: FinetuneOptimConfig,
+    *,
+    device: torch.device,
+    world: World,
+) -> Learner[VideoClassifier]:
+    """The model ready to be trained, whole or its classifier alone."""
+    if train.tune == "head":
+        model.backbone.requires_grad_(False)
+    learner = learner_of(
+        model,
+        lambda model: torch.optim.Adam(
+            parameter_groups(model, weight_decay=optim.weight_decay, lars_exclude_bn=False), lr=optim.warmup_start_lr
+        ),
+        device=device,
+        world=world,
+        precision=train.precision,
+    )
+    if train.tune == "head" and train.statistics == "frozen":
+        model.backbone.eval()
+    return learner
+
+
+class Start(NamedTuple):
+    """Where the weights of a run's encoder come from."""
+
+    encoder: Path | None  # a checkpoint of ours or the authors', for a new run
+    checkpoint: Content | None  # the last one of a run that goes on
+
+
+def _first_weights(start: Start, root: Location, world: World) -> tuple[dict[str, Tensor], EncoderOrigin | None]:
+    """The weights of the encoder, and the file they are from where a new run begins."""
+    if start.checkpoint is not None:  # the encoder that the run began from is in it, wherever its file is now
+        return backbone_of(dict(start.checkpoint), origin="the run's last checkpoint"), None
+    if start.encoder is None:
+        raise UsageError("no encoder to start from, and no checkpoint of the run; name one with --checkpoint")
+    return from_first(_weights_of(start.encoder, root) if world.is_first else ({}, None), world)
+
+
+def _weights_of(encoder: Path, root: Location) -> tuple[dict[str, Tensor], EncoderOrigin | None]:
+    """The weights of an encoder's file, and which file that was."""
+    file = read_checkpoint(encoder)
+    origin = EncoderOrigin(path=name_from(root, absolute(encoder)), sha256=file.sha256)
+    return backbone_of(file.content, origin=str(encoder)), origin

@@ -1,0 +1,86 @@
+"""The test of a finetuned classifier: what all processes predict, put together and written by the first one."""
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+from hico_core.config import FinetuneTestConfig
+from hico_core.corpus.addresses import Location
+from hico_core.corpus.failures import FailedSource, update_failures
+from hico_core.corpus.records import Failure
+from hico_core.data.videos import IndexedVideos
+from hico_core.interop.checkpoints import load_exactly, read_checkpoint
+from hico_core.training.checkpoint import BEST, Progress, content_of
+from hico_core.training.distributed import World, from_first, gather_to_first
+from hico_core.training.task import Watch
+from hico_core.transfer.finetuning.parts import Finetuning, share_of
+from hico_core.transfer.testing import Accuracy, Prediction, parts_that_are_right, write_results
+
+
+def load_best(run_dir: Path, parts: Finetuning, world: World) -> str:
+    """Put the weights of a run's best checkpoint in place; its name."""
+    best = run_dir / "checkpoints" / BEST
+    weights = from_first(content_of(read_checkpoint(best)).model if world.is_first else {}, world)
+    load_exactly(parts.learner.model, weights, origin=str(best))
+    return BEST
+
+
+def predict_tests(parts: Finetuning, world: World, watch: Watch) -> list[Prediction]:
+    """What the classifier predicts for this process's share of the videos to test on."""
+    predictions: list[Prediction] = []
+    num_mine = len(share_of(parts.videos.test, world))
+    for prediction in parts.predictions(parts.videos.test, world, watch.stop):
+        predictions.append(prediction)
+        if prediction.bad:
+            watch.on_bad_video(prediction.video_id, str(prediction.bad))
+        watch.on_tested(len(predictions), num_mine)
+    return predictions
+
+
+def gathered(predictions: Sequence[Prediction], world: World) -> list[Prediction]:
+    """The predictions of all processes in the first one; none in the others."""
+    return sorted(chain.from_iterable(gather_to_first(predictions, world)))
+
+
+def accuracy_of(
+    predictions: Sequence[Prediction], progress: Progress, test: FinetuneTestConfig, *, checkpoint: str
+) -> Accuracy:
+    """What the predictions of a checkpoint are worth.
+
+    Args:
+        predictions: of all test videos.
+        progress: of the run.
+        test: how it was tested.
+        checkpoint: the name of the one that was.
+
+    """
+    top1, top5 = parts_that_are_right(predictions)
+    origin = progress.encoder
+    return Accuracy(
+        num_videos=len(predictions),
+        num_failed=sum(prediction.predicted is None for prediction in predictions),
+        top1=top1,
+        top5=top5,
+        views=test.views,
+        crops=test.crops,
+        steps=progress.position.step,
+        checkpoint=checkpoint,
+        val_accuracy=progress.best_accuracy,
+        encoder=origin.path if origin else "",
+        encoder_sha256=origin.sha256 if origin else "",
+    )
+
+
+def write_report(
+    accuracy: Accuracy, predictions: list[Prediction], run_dir: Path, test: IndexedVideos, *, root: Location
+) -> None:
+    """Write results.json, predictions.csv and the failures."""
+    write_results(run_dir, accuracy, predictions)
+    source_of = {test.video_id(number): test.source(number) for number in range(len(test))}
+    failed = [
+        FailedSource(source, Failure(stage="decode", error=bad.said_of(source)))
+        for source, bad in ((source_of[prediction.video_id], prediction.bad) for prediction in predictions)
+        if bad
+    ]
+    fine = set(source_of.values()) - {failure.source for failure in failed}
+    update_failures(root, command="finetune", fine=fine, failed=failed)

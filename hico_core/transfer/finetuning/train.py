@@ -1,0 +1,134 @@
+"""Finetuning, from an index with labels to an accuracy, in the order in which it happens.
+
+Videos and labels come from the index: its subset `train` is trained on, `test` tested on; where there are some in
+`val`, they choose the checkpoint that is tested. The recipe is that of the HiCo paper's authors; of linear evaluation
+(`tune: head`) too, except that the encoder's batch norms stay as they were pretrained unless `statistics: drift` is
+asked for.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from hico_core.config import FinetuneConfig
+from hico_core.data.batches import Batch
+from hico_core.data.loader import PlannedStep
+from hico_core.model.classifier import VideoClassifier
+from hico_core.training.checkpoint import LAST
+from hico_core.training.distributed import World, from_first
+from hico_core.training.hardware import Precision
+from hico_core.training.run import FREE_ON_RESUME, Leaves, Training, entered_run, opened_training
+from hico_core.training.task import Task, Watch
+from hico_core.transfer.finetuning.parts import Finetuning, Start, prepare
+from hico_core.transfer.finetuning.results import accuracy_of, gathered, load_best, predict_tests, write_report
+from hico_core.transfer.testing import Accuracy
+
+# How the videos of a finished run are tested changes nothing that was learned.
+_FREE_ON_RESUME = FREE_ON_RESUME | {"test.views", "test.crops", "test.crop_part"}
+
+
+class FinetuneMetrics(NamedTuple):
+    """One line of metrics.jsonl."""
+
+    step: int  # from 1
+    epoch: float  # passes over the videos done before the step
+    loss: float
+    accuracy: float  # part of the step's clips whose class has the highest score
+    lr: float
+    clips_per_second: float
+    data_seconds: float  # spent waiting for the step's clips
+    step_seconds: float  # of the whole step, waiting included
+    bad_videos: int  # different videos that could not be decoded, so far
+    val_accuracy: float | None = None  # with the weights before the step; None where it was not measured
+
+
+class FinetuneSummary(NamedTuple):
+    """How a run ended."""
+
+    run_dir: Path
+    num_steps: int
+    precision: Precision
+    first_loss: float | None  # mean of this call's first 10 steps; None if it had nothing left to do
+    last_loss: float | None  # mean of its last 10
+    test: Accuracy | None  # None where the index has no labelled videos to test on
+
+
+def finetune(task: Task[FinetuneConfig], watch: Watch) -> FinetuneSummary:
+    """Train a classifier on the labelled videos of an index, then test it, in as many processes as were started.
+
+    Args:
+        task: the run; in its folder it leaves config.yaml, metrics.jsonl, checkpoints/, results.json and
+            predictions.csv. A run that goes on needs no encoder; a finished one is only tested again.
+        watch: who is told.
+
+    Raises:
+        HicoError: the run cannot start, has too many bad videos, or its loss is not a number.
+        Interrupted: a signal ended it; what was learned is in a checkpoint.
+
+    """
+    config, run_dir = task.config, task.run_dir
+    with entered_run(task, free=_FREE_ON_RESUME) as entered:
+        world, start = entered.world, Start(task.encoder, entered.checkpoint)
+        parts = prepare(config, root=task.root, start=start, device=entered.device, world=world)
+        index, leaves = parts.videos.train.identity(), Leaves(encoder=parts.encoder)
+        with opened_training(task, entered, parts.learner, index=index, watch=watch, leaves=leaves) as training:
+            for plan, batch in training.arriving(parts.batches(training.progress.position, world)):
+                training.save_if_due(plan)
+                if training.must_stop(plan):
+                    break
+                training.check_videos(batch)
+                metrics = _step(plan, batch, parts, training, eval_epochs=config.train.eval_epochs, world=world)
+                training.done(plan, metrics)
+            training.end()
+            tested = LAST
+            if len(parts.videos.val):
+                training.note_best(parts.val_accuracy(world))
+                training.finish_writing()
+                tested = load_best(run_dir, parts, world)
+        predictions = gathered(predict_tests(parts, world, watch), world)
+        accuracy = None
+        if predictions:
+            accuracy = accuracy_of(predictions, training.progress, config.test, checkpoint=tested)
+            write_report(accuracy, predictions, run_dir, parts.videos.test, root=task.root)
+        return FinetuneSummary(
+            run_dir=run_dir,
+            num_steps=training.steps_done,
+            precision=parts.learner.precision,
+            first_loss=training.first_loss,
+            last_loss=training.last_loss,
+            test=from_first(accuracy, world),
+        )
+
+
+def _step(
+    plan: PlannedStep,
+    batch: Batch,
+    parts: Finetuning,
+    training: Training[FinetuneConfig, VideoClassifier],
+    *,
+    eval_epochs: int,
+    world: World,
+) -> FinetuneMetrics:
+    """One update, and what is measured of it.
+
+    Raises:
+        HicoError: its clips cannot be read, or its loss is not a number.
+
+    """
+    val_accuracy = None
+    if len(parts.videos.val) and training.ends_epoch(plan, every=eval_epochs):
+        val_accuracy = parts.val_accuracy(world)
+        training.note_best(val_accuracy)
+    loss, accuracy = parts.learn(plan, batch, world)
+    times = training.times(world.size * len(batch.video_ids))
+    return FinetuneMetrics(
+        step=plan.position.step + 1,
+        epoch=plan.epoch,
+        loss=loss,
+        accuracy=accuracy,
+        lr=parts.rates.at(plan.epoch),
+        clips_per_second=times.clips_per_second,
+        data_seconds=times.data_seconds,
+        step_seconds=times.step_seconds,
+        bad_videos=len(training.bad_videos),
+        val_accuracy=val_accuracy,
+    )
