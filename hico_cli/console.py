@@ -15,6 +15,7 @@ from hico_core.errors import Interrupted, counted
 
 if TYPE_CHECKING:
     from hico_core.corpus.events import VideoEvent
+    from hico_core.corpus.listed import VideoProgress, VideoWork
     from hico_core.training.stopping import StopRequest
 
 # Set where nobody wants to see progress.
@@ -132,6 +133,33 @@ def telling(
         report(event.num_done, f"{count} {event.video_id}: {outcome}, {said}", fields)
 
     return on_event
+
+
+# Work on videos -> its title, what happened to a video that is done, and what one of its parts is called.
+_VIDEO_WORK: "dict[VideoWork, tuple[str, str, str]]" = {
+    "split": ("split", "split", "clip"),
+    "adopt": ("clips", "adopted", "clip"),
+    "index": ("untrimmed", "indexed", "row"),
+    "extract": ("features", "extracted", "row"),
+}
+
+
+def video_progress(*, as_json: bool) -> "VideoProgress":
+    """What the core opens to report on work on many videos."""
+
+    @contextmanager
+    def opened(work: "VideoWork", num_videos: int) -> "Iterator[Callable[[VideoEvent], None]]":
+        title, done, part = _VIDEO_WORK[work]
+        with progress(title, total=num_videos, as_json=as_json) as report:
+            yield telling(report, done=done, part=part)
+
+    return opened
+
+
+def report_failed(num_failed: int, *, root: object) -> None:
+    """Say where the videos that failed are listed; nothing if none did."""
+    if num_failed:
+        complain(f"{counted(num_failed, 'video')} failed: {root}/failures.jsonl")
 
 
 @contextmanager

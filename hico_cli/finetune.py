@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hico_cli.config import complain_about
-from hico_cli.console import complain, noting_signals, progress, result, tell_rehearsal
-from hico_cli.index import add_their_data
+from hico_cli.console import (
+    complain,
+    noting_signals,
+    progress,
+    report_failed,
+    result,
+    tell_rehearsal,
+    video_progress,
+)
 from hico_cli.options import (
     AllowChanged,
     AnnoDir,
@@ -101,6 +108,8 @@ def finetune(
         raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
     num_failed = 0
     if authors is not None and not is_one_of_several():
+        from hico_core.corpus.listed import add_their_data
+
         complain_about(authors.notes, authors.ignored, Path(str(config)))
         if dry_run and (data_root is not None or not (place / "index.parquet").exists()):
             # An index to try with; ROOT stays as it is.
@@ -108,11 +117,13 @@ def finetune(
         num_failed = add_their_data(
             authors,
             place,
+            data=settings.data,
             data_root=data_root,
             anno_dir=anno_dir,
             find=lambda folder, lists: find_labelled_lists(folder, lists, settings.dataset),
-            as_json=json,
+            progress=video_progress(as_json=json),
         )
+        report_failed(num_failed, root=place)
     if checkpoint is None and authors is not None and authors.checkpoint:
         checkpoint = Path(authors.checkpoint)
     title = name or _default_name(settings)

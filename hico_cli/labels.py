@@ -45,7 +45,7 @@ def labelled(
     Each line of a list that cannot be used is told in a line.
 
     Args:
-        lists: as `hico_core.corpus.splits.read_split` takes them.
+        lists: as `hico_core.corpus.benchmark_lists.read_split` takes them.
         place: the workspace.
         subset: of the index, or of a list that holds several.
         data_root: where the videos of lists lie; None: beside the list.
@@ -53,8 +53,8 @@ def labelled(
             a list that shares any of them.
 
     """
+    from hico_core.corpus.benchmark_lists import numbered_as, read_split
     from hico_core.corpus.index import read_class_names
-    from hico_core.corpus.splits import numbered_as, read_split
     from hico_core.transfer.labelled import labelled_of_index, labelled_of_list
 
     of_index = read_class_names(place) if known is None else known

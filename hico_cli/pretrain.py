@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hico_cli.config import complain_about
-from hico_cli.console import complain, noting_signals, progress, result, tell_rehearsal
-from hico_cli.index import add_their_data
+from hico_cli.console import (
+    complain,
+    noting_signals,
+    progress,
+    report_failed,
+    result,
+    tell_rehearsal,
+    video_progress,
+)
 from hico_cli.options import (
     AllowChanged,
     AnnoDir,
@@ -133,6 +140,8 @@ def pretrain(
         raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
     num_failed = 0
     if authors is not None and not is_one_of_several():
+        from hico_core.corpus.listed import add_their_data
+
         complain_about(authors.notes, authors.ignored, Path(str(config)))
         if dry_run and (data_root is not None or not (place / "index.parquet").exists()):
             # An index to try with; ROOT stays as it is.
@@ -140,13 +149,15 @@ def pretrain(
         num_failed = add_their_data(
             authors,
             place,
+            data=settings.data,
             data_root=data_root,
             anno_dir=anno_dir,
             find=lambda folder, lists: {
                 "train": find_training_list(folder, lists, trimmed=settings.dataset == "k400"),
             },
-            as_json=json,
+            progress=video_progress(as_json=json),
         )
+        report_failed(num_failed, root=place)
 
     lowered = ""
     names_batch = any(setting.partition("=")[0].strip() == "train.batch_size" for setting in override or [])

@@ -27,7 +27,7 @@ from hico_core.training.distributed import from_first, gather_to_first, joined_w
 from hico_core.training.hardware import DeviceName, choose_device, choose_precision, use_precision
 from hico_core.training.stopping import StopRequest
 from hico_core.transfer.labelled import LabelledVideo
-from hico_core.transfer.testing import Prediction, parts_that_are_right, predictions_of
+from hico_core.transfer.predictions import Prediction, parts_that_are_right, predictions_of
 
 
 class Evaluation(NamedTuple):

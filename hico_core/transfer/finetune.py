@@ -63,7 +63,7 @@ from hico_core.training.schedule import learning_rate
 from hico_core.training.step import ALONE, augmented_clips
 from hico_core.training.stopping import StopRequest
 from hico_core.transfer.labelled import LabelledVideo, labelled_among
-from hico_core.transfer.testing import Accuracy, Prediction, parts_that_are_right, predictions_of, write_results
+from hico_core.transfer.predictions import Accuracy, Prediction, parts_that_are_right, predictions_of, write_results
 
 # How the videos of a finished run are tested changes nothing that was learned.
 _FREE_ON_RESUME = FREE_ON_RESUME | {"test.views", "test.crops", "test.crop_part"}

@@ -52,7 +52,7 @@ def labelled_among(videos: IndexedVideos) -> list[LabelledVideo]:
 
 
 def labelled_of_list(sources: Sequence[Source]) -> list[LabelledVideo]:
-    """The videos of a list, from `corpus.splits.read_split`, that can be used."""
+    """The videos of a list, from `corpus.benchmark_lists.read_split`, that can be used."""
     return [
         LabelledVideo(source.video_id, source.label, WholeVideo(source.path, []))
         for source in sources

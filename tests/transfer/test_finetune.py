@@ -26,7 +26,7 @@ from hico_core.training.checkpoint import export_encoder
 from hico_core.training.optim import parameter_groups
 from hico_core.training.stopping import StopRequest
 from hico_core.transfer.finetune import FinetuneMetrics, FinetuneSummary, finetune, rehearse_finetuning
-from hico_core.transfer.testing import predict
+from hico_core.transfer.predictions import predict
 
 TINY = [
     *("data.num_frames=8", "data.crop_size=32", "data.workers=0", "train.batch_size=4"),
