@@ -50,6 +50,24 @@ def progress(title: str, *, total: float, as_json: bool) -> Iterator[Report]:
             yield lambda done, text, fields: bar.update(task, completed=done, description=f"{title}: {text}")
 
 
+def counting(report: Report, key: str) -> Callable[[str], None]:
+    """What to call with the name of each part of a piece of work: it moves the progress on by one.
+
+    Args:
+        report: from `progress`.
+        key: of the name, for programs.
+
+    """
+    done = 0
+
+    def on_part(what: str) -> None:
+        nonlocal done
+        done += 1
+        report(done, what, {key: what})
+
+    return on_part
+
+
 def result(text: str, fields: dict[str, Any], *, as_json: bool) -> None:
     """Print what a command made."""
     print(json.dumps(fields) if as_json else text)

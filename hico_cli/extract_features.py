@@ -25,6 +25,7 @@ from hico_cli.options import (
     read_size,
     require_file_name_part,
 )
+from hico_cli.outcomes import describe_speed, extraction_fields, report_extraction
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate_root
 from hico_core.errors import counted
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hico_core.corpus.workspace import Shard
-    from hico_core.training.encoder import Meter
     from hico_core.transfer.jobs import FeatureJob, ReadFrom
     from hico_core.transfer.rehearsal import ExtractionPlan
 
@@ -244,19 +244,11 @@ def extract_features(
             shard=part,
             ray_address=None if engine == "local" else ray_address or os.environ.get("RAY_ADDRESS") or "local",
             meter=meter,
-            on_event=telling(report, done="extracted", part="row", more=lambda: _speed(meter)),
+            on_event=telling(report, done="extracted", part="row", more=lambda: describe_speed(meter)),
         )
         if packed:
             pack_into_hdf5(folder)
-    fields = {
-        "num_extracted": summary.num_done,
-        "num_unchanged": summary.num_unchanged,
-        "num_failed": summary.num_failed,
-        "num_rows": summary.num_parts,
-        "rows_per_second": meter.rows_per_second,
-        "waiting": meter.waiting_part,
-    }
-    _tell(fields, folder, root=root, as_json=json)
+    _report(extraction_fields(summary, meter), folder, root=root, as_json=json)
 
 
 def _jobs(
@@ -322,21 +314,12 @@ def _extract_in_processes(
     names = ("num_extracted", "num_unchanged", "num_failed", "num_rows", "rows_per_second")
     fields: dict[str, Any] = {name: sum(one.fields[name] for one in results) for name in names}
     fields["waiting"] = sum(one.fields["waiting"] for one in results) / len(results)
-    _tell(fields, folder, root=root, as_json=as_json)
+    _report(fields, folder, root=root, as_json=as_json)
 
 
-def _speed(meter: "Meter") -> str:
-    return f"{meter.rows_per_second:.1f} rows/s, {meter.waiting_part:.0%} waiting"
-
-
-def _tell(fields: dict[str, Any], folder: "Location", *, root: str, as_json: bool) -> None:
-    text = (
-        f"{counted(fields['num_extracted'], 'video')} extracted, {fields['num_unchanged']} unchanged, "
-        f"{fields['num_failed']} failed; the features are in {folder}"
-    )
-    result(text, {**fields, "manifest": str(folder / "manifest.jsonl")}, as_json=as_json)
+def _report(fields: dict[str, Any], folder: "Location", *, root: str, as_json: bool) -> None:
+    report_extraction(fields, folder, root=root, as_json=as_json)
     if fields["num_failed"]:
-        complain(f"{counted(fields['num_failed'], 'video')} failed: {root}/failures.jsonl")
         raise typer.Exit(3)
 
 

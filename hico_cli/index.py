@@ -1,17 +1,15 @@
 """`hico index`: clips -> index.parquet and training.txt."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from hico_cli.console import complain, raising_on_signals, report_failed, result, video_progress
 from hico_cli.options import CacheDir, CacheSize, Ids, Json, Move, Recursive, Root, find_videos, read_size
+from hico_cli.outcomes import report_index
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate, locate_root
 from hico_core.errors import counted
-
-if TYPE_CHECKING:
-    from hico_core.corpus.index import IndexSummary
 
 
 def index(
@@ -91,19 +89,6 @@ def index(
     report_failed(num_failed, root=root)
     if num_failed or summary.num_missing:
         raise typer.Exit(3)
-
-
-def report_index(summary: "IndexSummary", *, root: str, as_json: bool) -> None:
-    """Print what went into an index, and what did not."""
-    left_out = f"; {counted(summary.num_failed, 'video')} that failed left out" if summary.num_failed else ""
-    left_out += f"; {summary.left_out}" if summary.left_out else ""
-    if summary.num_missing:
-        left_out += f"; {counted(summary.num_missing, 'clip')} that are not there left out"
-    subsets = ", ".join(f"{count} {subset}" for subset, count in sorted(summary.videos_of.items()))
-    shared = f" ({subsets})" if len(summary.videos_of) > 1 else ""
-    sizes = f"{counted(summary.num_clips, 'clip')} of {counted(summary.num_videos, 'video')}"
-    text = f"{sizes}{shared} in {root}/index.parquet{left_out}"
-    result(text, {**summary._asdict(), "index": f"{root}/index.parquet"}, as_json=as_json)
 
 
 def _check(root: "Location", *, as_json: bool) -> None:

@@ -13,7 +13,6 @@ from hico_cli.console import (
     noting_signals,
     progress,
     report_failed,
-    result,
     tell_rehearsal,
     video_progress,
 )
@@ -39,13 +38,12 @@ from hico_cli.options import (
     require_file_name_part,
     resume_in_processes,
 )
+from hico_cli.outcomes import describe_step, report_pretraining, warn_of_bad_video
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate_root
-from hico_core.errors import counted
 
 if TYPE_CHECKING:
     from hico_core.config import Config
     from hico_core.training.log import StepMetrics
-    from hico_core.training.loop import RunSummary
 
 
 def pretrain(
@@ -183,7 +181,7 @@ def pretrain(
             if lowered:  # now that nothing else is wrong
                 complain(lowered)
                 lowered = ""
-            report(metrics.epoch, _line(metrics, total), metrics._asdict())
+            report(metrics.epoch, describe_step(metrics, total), metrics._asdict())
 
         summary = run(
             settings,
@@ -194,11 +192,11 @@ def pretrain(
             allow_changed=allow_changed,
             init_from=init_from,
             on_step=on_step,
-            on_bad_video=lambda video_id, reason: complain(f"another video stands in for {video_id}: {reason}"),
+            on_bad_video=warn_of_bad_video,
             stop=stop,
         )
     if is_first_process():
-        _tell(summary, as_json=json)
+        report_pretraining(summary, as_json=json)
     if num_failed:
         raise typer.Exit(3)
 
@@ -249,34 +247,3 @@ def _rehearse(
 
     rehearsal = rehearse(settings, root=root, device=device, init_from=init_from, processes=nproc)
     tell_rehearsal(dump_config(settings), settings.model_dump(mode="json"), rehearsal._asdict(), as_json=as_json)
-
-
-def _line(metrics: "StepMetrics", epochs: int) -> str:
-    """A step in words."""
-    from hico_core.training.log import part_waiting
-
-    parts = "" if metrics.topical is None else f" (visual {metrics.visual:.4f} topical {metrics.topical:.4f})"
-    knn = "" if metrics.knn_accuracy is None else f" kNN {metrics.knn_accuracy:.1%}"
-    return (
-        f"step {metrics.step} epoch {metrics.epoch:.2f}/{epochs} loss {metrics.loss:.4f}{parts} lr {metrics.lr:.4f} "
-        f"{metrics.clips_per_second:.1f} clips/s waiting {part_waiting(metrics._asdict()):.0%}{knn}"
-    )
-
-
-def _tell(summary: "RunSummary", *, as_json: bool) -> None:
-    losses = ""
-    if summary.first_loss is not None:
-        losses = f", mean loss of the first steps {summary.first_loss:.4f}, of the last {summary.last_loss:.4f}"
-        if summary.first_loss == summary.last_loss:  # there were not more than go into such a mean
-            losses = f", mean loss {summary.first_loss:.4f}"
-    knn = "" if summary.knn_accuracy is None else f", kNN accuracy {summary.knn_accuracy:.1%}"
-    how = f"{counted(summary.num_steps, 'step')} in {summary.precision.name} ({summary.precision.reason})"
-    fields = {**summary._asdict(), "run_dir": str(summary.run_dir), "encoder": str(summary.encoder)}
-    fields["precision"] = summary.precision.name
-    result(f"{how}{losses}{knn}; the encoder is {summary.encoder}", fields, as_json=as_json)
-    if summary.collapsed:
-        complain(
-            f"after {counted(summary.num_steps, 'step')}, all clips still get nearly the same embedding, so "
-            "features of this encoder will hardly tell videos apart; train longer (--epochs), or, where the "
-            f"spread of the embeddings fell during training (hico report {summary.run_dir}), with a lower optim.base_lr"
-        )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hico_cli.console import complain, progress, raising_on_signals, result, telling
+from hico_cli.console import progress, raising_on_signals, result, telling
 from hico_cli.options import (
     CacheDir,
     Ids,
@@ -20,6 +20,7 @@ from hico_cli.options import (
     read_shard,
     read_size,
 )
+from hico_cli.outcomes import report_split
 from hico_core.corpus.addresses import DEFAULT_ROOT, locate, locate_root
 from hico_core.errors import counted
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hico_core.corpus.addresses import Location
-    from hico_core.corpus.events import Summary
     from hico_core.corpus.ids import Source
     from hico_core.corpus.records import SplitOptions
     from hico_core.corpus.split import SplitPolicy
@@ -192,7 +192,9 @@ def split(
             cache_folder=cache_dir,
             ray_address=None if engine == "local" else ray_address or os.environ.get("RAY_ADDRESS") or "local",
         )
-    _tell(summary, root=root, folder=f"{root}/{subset}", as_json=json)
+    report_split(summary, root=root, folder=f"{root}/{subset}", as_json=json)
+    if summary.num_failed:
+        raise typer.Exit(3)
 
 
 def _rehearse(
@@ -216,20 +218,6 @@ def _rehearse(
         f"{counted(plan.workers, 'worker')}, as measured on {plan.num_sampled}{failed}; nothing was written"
     )
     result(text, plan._asdict(), as_json=as_json)
-
-
-def _tell(summary: "Summary", *, root: str, folder: str, as_json: bool) -> None:
-    text = (
-        f"{counted(summary.num_done, 'video')} split, {summary.num_unchanged} unchanged, {summary.num_failed} failed; "
-        f"{counted(summary.num_parts, 'clip')} in {folder}"
-    )
-    names = {"num_done": "num_split", "num_parts": "num_clips"}
-    fields = {names.get(name, name): value for name, value in summary._asdict().items()}
-    result(text, {**fields, "folder": folder}, as_json=as_json)
-    if summary.num_failed:
-        before = f", {summary.num_failed_before} of them before (--retry-failed)" if summary.num_failed_before else ""
-        complain(f"{counted(summary.num_failed, 'video')} failed{before}: {root}/failures.jsonl")
-        raise typer.Exit(3)
 
 
 def _validated(settings: dict[str, object]) -> "SplitOptions":

@@ -22,6 +22,7 @@ LAYERS = [
     "transfer",
     "evidence",
     "report",
+    "road",
     "convert",
     "describe",
     "doctor",
