@@ -44,10 +44,11 @@ def evaluate(
         raise typer.BadParameter("is for one run; of several, each has its own folder", param_hint="--output")
     place = locate_root(root)
     resume_in_processes(context, nproc, resume=False)
-    from hico_core.transfer.evaluate import checkpoint_of, folder_of_results
+    from hico_core.transfer.evaluate import Testing, checkpoint_of, folder_of_results
     from hico_core.transfer.evaluate import evaluate as run_test
 
     lists = labelled(test, place=place, subset="test", data_root=data_root)
+    testing = Testing(views=views, crops=crops, device=device, workers=workers)
     found: list[Evaluation] = []
     for number, name in enumerate(runs):
         run = local_part(place) / "runs" / name
@@ -61,10 +62,7 @@ def evaluate(
                     videos,
                     output=folder,
                     classes=classes,
-                    views=views,
-                    crops=crops,
-                    device=device,
-                    workers=workers,
+                    testing=testing,
                     on_tested=lambda done, of: report(done, f"tested {done}/{of} videos", {"tested": done, "of": of}),
                     stop=stop,
                 )

@@ -29,19 +29,13 @@ def export_tad(
     video; those that are empty or Ambiguous are left out. Beside them: the classes, the videos that are missing, and
     the part of a configuration that depends on the features. Exit code 3: the entries of some videos cannot be used.
     """
-    from hico_core.transfer.manifest import require_features
-    from hico_core.transfer.tad import describe_changes, feature_grid, fit_annotations, read_annotations, write_export
+    from hico_core.transfer.tad import export_features
 
     folder = feature_folder(features, root)
-    manifest = require_features(folder)
-    grid = feature_grid(manifest, folder, toolkit)
-    database, problems = read_annotations(annotations)
-    export = fit_annotations(database, manifest, origin=str(annotations))
     target = output or local_part(locate(root)) / "tad" / f"{folder.name}-{toolkit}"
-    written = write_export(toolkit, export, grid, folder=target, features=folder)
+    export, problems, written, changes = export_features(annotations, folder, toolkit=toolkit, folder=target)
     for name, problem in problems.items():
         complain(f"{annotations}: the entry of {name!r} {problem}; left out")
-    changes = describe_changes(export, missing_file=written[1])
     if changes:
         complain(changes)
     if export.other_durations:

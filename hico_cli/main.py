@@ -24,6 +24,7 @@ from hico_cli.inspect import inspect
 from hico_cli.pretrain import pretrain
 from hico_cli.probe import probe
 from hico_cli.remove import remove
+from hico_cli.removed import what_to_type
 from hico_cli.report import report
 from hico_cli.retrieve import retrieve
 from hico_cli.run import run
@@ -87,10 +88,11 @@ def _options(
         logging.getLogger("hico_cli").setLevel(logging.DEBUG)
 
 
-def _tell_usage(error: typer.TyperException) -> None:
+def _report_usage(error: typer.TyperException, arguments: Sequence[str]) -> None:
     """Say what is wrong with what was typed; where nothing was, Typer has printed the help already."""
     if error.format_message() and tell_exit_code(error.exit_code, os.environ):
-        complain(describe_usage_error(error), who=_who_tells_usage())
+        instead = what_to_type(arguments, getattr(error, "option_name", None))
+        complain(instead or describe_usage_error(error), who=_who_tells_usage())
 
 
 def _who_tells_usage() -> Literal["first", "any"]:
@@ -114,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         leave(app(arguments, obj=arguments, prog_name="hico", standalone_mode=False) or 0, os.environ)
     except typer.TyperException as error:
-        _tell_usage(error)
+        _report_usage(error, arguments)
         sys.exit(error.exit_code)
     except ProcessLost as error:
         # The one that was lost has said why, or was killed, and all are started again.

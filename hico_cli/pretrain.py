@@ -81,10 +81,6 @@ def pretrain(
             help="Let torch.compile fuse the encoder: a slow start, then faster steps.",
         ),
     ] = False,
-    decoder: Annotated[
-        Literal["auto", "pyav", "decord", "torchcodec"] | None,
-        typer.Option(rich_help_panel="Settings", help="Reads the clips; all give the same pixels."),
-    ] = None,
     cache_dir: CacheDir = None,
     cache_size: Annotated[
         str | None, typer.Option(metavar="SIZE", rich_help_panel="Buckets", help="What those copies may take.")
@@ -120,7 +116,6 @@ def pretrain(
     shortcuts = {
         "train.batch_size": batch_size,
         "train.max_steps": max_steps,
-        "data.decoder": decoder,
         "data.workers": workers,
         "train.compile": compile_ or None,
         "data.cache_dir": None if cache_dir is None else str(cache_dir),

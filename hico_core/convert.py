@@ -135,7 +135,17 @@ def authors_content(file: CheckpointFile) -> dict[str, Any]:
             f"{origin}: was trained with {config.optim.name}, which the authors' code does not have; its encoder alone "
             "can be converted, to a name that ends in .safetensors"
         )
-    ours = checkpoint.optimizer
+    return {
+        "epoch": int(checkpoint.progress.epochs_done) - 1,
+        "model_state": export_state_dict({name: value.contiguous() for name, value in checkpoint.model.items()}),
+        "optimizer_state": _authors_optimizer(checkpoint.optimizer, config),
+        "cfg": json.dumps(to_authors_values(config)),
+        _OURS: {"progress": checkpoint.progress.model_dump(), "config": checkpoint.config},
+    }
+
+
+def _authors_optimizer(ours: dict[str, Any], config: Config) -> dict[str, Any]:
+    """The state of their optimiser from that of ours: the same groups, with parameters numbered in their order."""
     groups: list[dict[str, Any]] = []
     state: dict[int, dict[str, Tensor]] = {}
     # Theirs has one group more, of parameters that no model here has.
@@ -158,13 +168,7 @@ def authors_content(file: CheckpointFile) -> dict[str, Any]:
                 "params": indices,
             }
         )
-    return {
-        "epoch": int(checkpoint.progress.epochs_done) - 1,
-        "model_state": export_state_dict({name: value.contiguous() for name, value in checkpoint.model.items()}),
-        "optimizer_state": {"state": state, "param_groups": groups},
-        "cfg": json.dumps(to_authors_values(config)),
-        _OURS: {"progress": checkpoint.progress.model_dump(), "config": checkpoint.config},
-    }
+    return {"state": state, "param_groups": groups}
 
 
 def _hico_content(file: CheckpointFile) -> Content:

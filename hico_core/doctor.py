@@ -50,7 +50,7 @@ def examine(root: Location) -> Iterator[Finding]:
     yield _package("decord", "decord", needed=False, advice="not needed: PyAV reads the same frames")
     yield _package("torch", "PyTorch", needed=True)
     yield _gpu()
-    yield _package("ray", "Ray", needed=False, advice=f"for --engine ray: {how_to_install('ray')}")
+    yield _package("ray", "Ray", needed=False, advice=f"for --ray-address: {how_to_install('ray')}")
     yield _package("s3fs", "S3", needed=False, advice=f"for s3:// addresses: {how_to_install('s3')}")
     yield _package("ossfs", "OSS", needed=False, advice=f"for oss:// addresses: {how_to_install('oss')}")
     yield _open_files()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -75,16 +76,23 @@ def folder_of_results(checkpoint: Path) -> Path:
     return (beside.parent if beside.name == "checkpoints" else beside) / "evaluation"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Testing:
+    """How videos are tested."""
+
+    views: int | None = None  # clips a video; None: as the run's configuration says
+    crops: int | None = None  # squares of each frame, 1 or 3; None: as it says
+    device: DeviceName = "auto"
+    workers: int | None = None  # processes that read, in each process
+
+
 def evaluate(
     checkpoint: Path,
     videos: Sequence[LabelledVideo],
     *,
     output: Path,
     classes: Mapping[int, str] = MappingProxyType({}),
-    views: int | None = None,
-    crops: int | None = None,
-    device: DeviceName = "auto",
-    workers: int | None = None,
+    testing: Testing = Testing(),
     on_tested: Callable[[int, int], None] = lambda done, of: None,
     stop: StopRequest | None = None,
 ) -> Evaluation:
@@ -97,10 +105,7 @@ def evaluate(
         videos: to be tested.
         output: a folder.
         classes: label -> name; a class without one is called by its number.
-        views: clips a video; None: as the run's configuration says.
-        crops: squares of each frame, 1 or 3; None: as it says.
-        device: as `choose_device` takes it.
-        workers: processes that read, in each process.
+        testing: how.
         on_tested: told how many videos are tested by this process, and of how many.
         stop: asks for the end.
 
@@ -109,28 +114,29 @@ def evaluate(
         Interrupted: a signal asked for the end; nothing was written.
 
     """
-    chosen = choose_device(device)
+    chosen = choose_device(testing.device)
     with joined_world(chosen) as world:
         # One process reads it for all: a training may write the next one meanwhile.
         file = from_first(read_checkpoint(checkpoint) if world.is_first else None, world)
         assert file is not None
         content = content_of(file)
-        config = _config_of(content, checkpoint, views=views, crops=crops)
+        config = _config_of(content, checkpoint, testing)
         model = _classifier(content, checkpoint)
         names = [classes.get(label, str(label)) for label in range(model.out.out_features)]
         _require_testable(videos, classes, model.out.out_features, checkpoint)
         place = own_device(chosen, world)
         own = list(videos[world.rank :: world.size])
-        predictions: list[Prediction] = []
-        for prediction in predictions_of(
+        tested = predictions_of(
             model.to(place),
             own,
             config,
             precision=use_precision(config.train.precision, place),
             cache=_cache_of(config),
-            workers=num_workers(workers, processes=world.local_size),
+            workers=num_workers(testing.workers, processes=world.local_size),
             stop=stop or StopRequest(),
-        ):
+        )
+        predictions: list[Prediction] = []
+        for prediction in tested:
             predictions.append(prediction)
             on_tested(len(predictions), len(own))
         together = sorted(chain.from_iterable(gather_to_first(predictions, world)))
@@ -148,10 +154,11 @@ def _cache_of(config: FinetuneConfig) -> LocalCache:
     return LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
 
 
-def _config_of(content: Content, checkpoint: Path, *, views: int | None, crops: int | None) -> FinetuneConfig:
+def _config_of(content: Content, checkpoint: Path, testing: Testing) -> FinetuneConfig:
     if CLASSIFIER not in content.model:
         raise HicoError(f"{checkpoint}: is of pretraining and knows no classes; finetune it first with `hico finetune`")
-    overrides = [f"test.{key}={value}" for key, value in (("views", views), ("crops", crops)) if value is not None]
+    asked = {"views": testing.views, "crops": testing.crops}
+    overrides = [f"test.{key}={value}" for key, value in asked.items() if value is not None]
     return compose_config(FinetuneConfig, content.config, origin=str(checkpoint), overrides=overrides)
 
 

@@ -19,7 +19,7 @@ from hico_core.corpus.files import write_text
 from hico_core.corpus.ids import is_plain_name
 from hico_core.errors import HicoError, counted
 from hico_core.texts import read_text
-from hico_core.transfer.manifest import ManifestRow
+from hico_core.transfer.manifest import ManifestRow, require_features
 
 Toolkit = Literal["actionformer", "opentad"]
 
@@ -87,9 +87,7 @@ def feature_grid(manifest: Mapping[str, ManifestRow], folder: Location, toolkit:
     rows = list(manifest.values())
     first = rows[0]
     if len({(row.prefix, row.suffix, row.file_format) for row in rows}) > 1:
-        raise HicoError(
-            f"{folder}: its files are not all named alike; extract with one --prefix, --suffix and --format"
-        )
+        raise HicoError(f"{folder}: its files are not all named alike; extract with one --prefix and --format")
     if first.file_format not in _READ_BY[toolkit]:
         readable = " or ".join(_READ_BY[toolkit])
         raise HicoError(f"{folder}: {toolkit} does not read .{first.file_format}; extract with --format {readable}")
@@ -217,22 +215,19 @@ def fit_annotations(database: Mapping[str, Any], manifest: Mapping[str, Manifest
         if row is None:
             missing.append(name)
             continue
+        # A whole number of frames, as OpenTAD works out a rate.
         frame = max(round(row.duration_seconds * row.fps), 1)
-        duration_seconds = frame / row.fps
-        annotations = entry.get("annotations", [])
-        found = _fitted(annotations, row, duration_seconds=duration_seconds)
+        found = _fitted(entry.get("annotations", []), row, duration_seconds=frame / row.fps)
         left_out += found.left_out
         num_cut += found.num_cut
-        if annotations and not found.annotations:
+        if entry.get("annotations") and not found.annotations:
             missing.append(name)
             continue
-        annotated = entry.get("duration")
-        least, most = (row.duration_seconds + off for off in (-_SAME_DURATION_SECONDS, _SAME_DURATION_SECONDS))
-        if isinstance(annotated, int | float) and not least <= annotated <= most:
+        if _has_other_duration(entry, row):
             other_durations.append(row.video_id)
         fitted[row.video_id] = {
             **entry,
-            "duration": duration_seconds,
+            "duration": frame / row.fps,
             "frame": frame,
             "fps": row.fps,
             "annotations": found.annotations,
@@ -242,16 +237,28 @@ def fit_annotations(database: Mapping[str, Any], manifest: Mapping[str, Manifest
             f"{origin}: none of its {len(database)} videos has features here; it begins with {next(iter(database))!r}, "
             f"the features with {min(by_id)!r}"
         )
-    categories = sorted({a["label"] for entry in fitted.values() for a in entry["annotations"]})
+    categories = _number_categories(fitted)
     if not categories:
         raise HicoError(
             f"{origin}: the videos with features have no segment to use ({_in_words(left_out) or 'none at all'})"
         )
+    num_without = len(by_id.keys() - fitted.keys())
+    return Export(fitted, categories, sorted(missing), left_out, num_cut, num_without, other_durations)
+
+
+def _has_other_duration(entry: Mapping[str, Any], row: ManifestRow) -> bool:
+    """Whether a video was annotated with another length than it has, as another cut of it would be."""
+    annotated = entry.get("duration")
+    return isinstance(annotated, int | float) and not (abs(annotated - row.duration_seconds) <= _SAME_DURATION_SECONDS)
+
+
+def _number_categories(fitted: Mapping[str, Any]) -> list[str]:
+    """Give each annotation its label_id; the labels, in order of their numbers."""
+    categories = sorted({a["label"] for entry in fitted.values() for a in entry["annotations"]})
     number_of = {label: number for number, label in enumerate(categories)}
     for entry in fitted.values():
         entry["annotations"] = [{**a, "label_id": number_of[a["label"]]} for a in entry["annotations"]]
-    num_without = len(by_id.keys() - fitted.keys())
-    return Export(fitted, categories, sorted(missing), left_out, num_cut, num_without, other_durations)
+    return categories
 
 
 def describe_changes(export: Export, *, missing_file: Path) -> str:
@@ -370,3 +377,33 @@ def write_export(toolkit: Toolkit, export: Export, grid: FeatureGrid, *, folder:
 
 def _lines(names: Sequence[str]) -> str:
     return "".join(f"{name}\n" for name in names)
+
+
+class Exported(NamedTuple):
+    """What was written for a toolkit, and what could not be."""
+
+    export: Export
+    problems: dict[str, str]  # name of a video -> why its entry cannot be used
+    files: list[Path]  # the configuration last
+    changes: str  # what was left out and cut, in words; empty where nothing was
+
+
+def export_features(annotations: Path, features: Path, *, toolkit: Toolkit, folder: Path) -> Exported:
+    """Write what a toolkit needs to train on a folder of features.
+
+    Args:
+        annotations: a file as ActivityNet's.
+        features: the folder of features.
+        toolkit: that is to read them.
+        folder: to be written.
+
+    Raises:
+        HicoError: the features do not lie on one grid, the annotations cannot be read, or none fits any features.
+
+    """
+    manifest = require_features(features)
+    grid = feature_grid(manifest, features, toolkit)
+    database, problems = read_annotations(annotations)
+    export = fit_annotations(database, manifest, origin=str(annotations))
+    files = write_export(toolkit, export, grid, folder=folder, features=features)
+    return Exported(export, problems, files, describe_changes(export, missing_file=folder.absolute() / MISSING))
