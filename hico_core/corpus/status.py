@@ -41,4 +41,15 @@ def summarise_records(root: Location) -> list[StatusRow]:
         seconds[key] = seconds.get(key, 0.0) + length
     if not videos:
         raise HicoError(f"{root}: nothing was split here yet")
-    return [StatusRow(*key, videos[key], clips[key], seconds[key], sizes[key]) for key in sorted(videos)]
+    return [
+        StatusRow(
+            subset=subset,
+            kind=kind,
+            state=state,
+            num_videos=videos[subset, kind, state],
+            num_clips=clips[subset, kind, state],
+            seconds=seconds[subset, kind, state],
+            size_bytes=sizes[subset, kind, state],
+        )
+        for subset, kind, state in sorted(videos)
+    ]

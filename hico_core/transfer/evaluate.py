@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -125,18 +125,10 @@ def evaluate(
         names = [classes.get(label, str(label)) for label in range(model.out.out_features)]
         _require_testable(videos, classes, model.out.out_features, checkpoint)
         place = own_device(chosen, world)
+        workers = num_workers(testing.workers, processes=world.local_size)
         own = list(videos[world.rank :: world.size])
-        tested = predictions_of(
-            model.to(place),
-            own,
-            config,
-            precision=use_precision(config.train.precision, place),
-            cache=_cache_of(config),
-            workers=num_workers(testing.workers, processes=world.local_size),
-            stop=stop or StopRequest(),
-        )
         predictions: list[Prediction] = []
-        for prediction in tested:
+        for prediction in _predicted(model.to(place), own, config, place, workers=workers, stop=stop):
             predictions.append(prediction)
             on_tested(len(predictions), len(own))
         together = sorted(chain.from_iterable(gather_to_first(predictions, world)))
@@ -149,9 +141,25 @@ def evaluate(
         return evaluation
 
 
-def _cache_of(config: FinetuneConfig) -> LocalCache:
+def _predicted(
+    model: VideoClassifier,
+    videos: Sequence[LabelledVideo],
+    config: FinetuneConfig,
+    device: torch.device,
+    *,
+    workers: int,
+    stop: StopRequest | None,
+) -> Iterator[Prediction]:
     data = config.data
-    return LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
+    return predictions_of(
+        model,
+        videos,
+        config,
+        precision=use_precision(config.train.precision, device),
+        cache=LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9)),
+        workers=workers,
+        stop=stop or StopRequest(),
+    )
 
 
 def _config_of(content: Content, checkpoint: Path, testing: Testing) -> FinetuneConfig:

@@ -225,13 +225,8 @@ def fit_annotations(database: Mapping[str, Any], manifest: Mapping[str, Manifest
             continue
         if _has_other_duration(entry, row):
             other_durations.append(row.video_id)
-        fitted[row.video_id] = {
-            **entry,
-            "duration": frame / row.fps,
-            "frame": frame,
-            "fps": row.fps,
-            "annotations": found.annotations,
-        }
+        described = {"duration": frame / row.fps, "frame": frame, "fps": row.fps}
+        fitted[row.video_id] = {**entry, **described, "annotations": found.annotations}
     if not fitted and not left_out:
         raise HicoError(
             f"{origin}: none of its {len(database)} videos has features here; it begins with {next(iter(database))!r}, "
@@ -242,8 +237,15 @@ def fit_annotations(database: Mapping[str, Any], manifest: Mapping[str, Manifest
         raise HicoError(
             f"{origin}: the videos with features have no segment to use ({_in_words(left_out) or 'none at all'})"
         )
-    num_without = len(by_id.keys() - fitted.keys())
-    return Export(fitted, categories, sorted(missing), left_out, num_cut, num_without, other_durations)
+    return Export(
+        annotations=fitted,
+        categories=categories,
+        missing=sorted(missing),
+        left_out=left_out,
+        num_cut=num_cut,
+        num_without_annotations=len(by_id.keys() - fitted.keys()),
+        other_durations=other_durations,
+    )
 
 
 def _has_other_duration(entry: Mapping[str, Any], row: ManifestRow) -> bool:
