@@ -1,19 +1,20 @@
 """`hico export-tad`: features and annotations as detection toolkits read them."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from hico_cli.console import complain, result
 from hico_cli.features import feature_folder
 from hico_cli.options import Json, Root
+from hico_core.choices import Toolkit
 from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate
 
 
 def export_tad(
     annotations: Annotated[Path, typer.Argument(help="A JSON file in the format of ActivityNet's annotations.")],
-    toolkit: Annotated[Literal["actionformer", "opentad"], typer.Option("--for", help="Who is to read it.")],
+    toolkit: Annotated[Toolkit, typer.Option("--for", help="Who is to read it.")],
     root: Root = DEFAULT_ROOT,
     features: Annotated[
         str | None, typer.Option(help="A folder in ROOT/features, or a path. Default: the newest.")

@@ -26,6 +26,7 @@ from hico_cli.options import (
     require_file_name_part,
 )
 from hico_cli.outcomes import describe_speed, extraction_fields, report_extraction
+from hico_core.choices import Align, DType, IdRule, Layer, OutputFormat, Pool, ReadFrom, Tail, WindowPresetName
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate_root
 from hico_core.errors import counted
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hico_core.corpus.workspace import Shard
-    from hico_core.transfer.jobs import FeatureJob, ReadFrom
+    from hico_core.transfer.jobs import FeatureJob
     from hico_core.transfer.rehearsal import ExtractionPlan
 
 
@@ -54,7 +55,7 @@ def extract_features(
         str | None, typer.Option(rich_help_panel="Files", help="The folder in ROOT/features. Default: the run's name.")
     ] = None,
     preset: Annotated[
-        Literal["anet", "hacs", "thumos", "clip"],
+        WindowPresetName,
         typer.Option(
             rich_help_panel="Windows",
             help="Windows as ActivityNet, HACS or THUMOS features have them, or as in pretraining (clip).",
@@ -76,35 +77,35 @@ def extract_features(
         ),
     ] = None,
     align: Annotated[
-        Literal["start", "center"],
+        Align,
         typer.Option(
             rich_help_panel="Windows",
             help="The first window begins with the video, or windows lie around the middles of the strides.",
         ),
     ] = "start",
     tail: Annotated[
-        Literal["pad", "drop", "shift"],
+        Tail,
         typer.Option(
             rich_help_panel="Windows",
             help="A last window that is not full: repeat the last frame, leave it out, or move it back.",
         ),
     ] = "pad",
     file_format: Annotated[
-        Literal["npy", "npz", "pt", "hdf5", "parquet"],
+        OutputFormat,
         typer.Option(
             "--format", rich_help_panel="Files", help="hdf5: .npy files, and all of them once more in features.hdf5."
         ),
     ] = "npy",
     dtype: Annotated[
-        Literal["float32", "float16"],
+        DType,
         typer.Option(rich_help_panel="Files", help="Precision of the numbers in the files."),
     ] = "float32",
     pool: Annotated[
-        Literal["avg", "max", "none"],
+        Pool,
         typer.Option(rich_help_panel="Encoder", help="Over the encoder's maps; none: [T, 1024, t, h, w]."),
     ] = "avg",
     layer: Annotated[
-        Literal["pooled", "projection"],
+        Layer,
         typer.Option(
             rich_help_panel="Encoder",
             help="The encoder's 1024 numbers, or the 128 that pretraining compares (needs a .pt or .pyth).",
@@ -118,7 +119,7 @@ def extract_features(
     ] = None,
     suffix: Annotated[str, typer.Option(rich_help_panel="Files", help="Put after each file's id.")] = "",
     read_from: Annotated[
-        Literal["clips", "sources"] | None,
+        ReadFrom | None,
         typer.Option(
             "--from",
             rich_help_panel="Which videos",
@@ -255,7 +256,7 @@ def _jobs(
     inputs: "Sequence[str] | None",
     place: "Location",
     *,
-    id_rule: Literal["stem", "relpath"],
+    id_rule: IdRule,
     recursive: bool,
     read: "ReadFrom",
 ) -> "list[FeatureJob]":

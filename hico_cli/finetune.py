@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,6 +36,7 @@ from hico_cli.options import (
     require_file_name_part,
     resume_in_processes,
 )
+from hico_core.choices import DeviceName
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate_root
 from hico_core.errors import counted
 
@@ -176,7 +177,7 @@ def _rehearse(
     root: "Location",
     *,
     encoder: Path,
-    device: Literal["auto", "cpu", "cuda"],
+    device: DeviceName,
     nproc: int,
     as_json: bool,
 ) -> None:

@@ -1,13 +1,14 @@
 """`hico index`: clips -> index.parquet and training.txt."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from hico_cli.console import complain, raising_on_signals, report_failed, result, video_progress
 from hico_cli.options import CacheDir, CacheSize, Ids, Json, Move, Recursive, Root, find_videos, read_size
 from hico_cli.outcomes import report_index
+from hico_core.choices import Subset
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate, locate_root
 from hico_core.errors import counted
 
@@ -38,9 +39,7 @@ def index(
     val_fraction: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Part of the training videos to validate on, drawn by id.")
     ] = 0.0,
-    subset: Annotated[
-        Literal["train", "val", "test"], typer.Option(help="The subset to which --untrimmed and --list add videos.")
-    ] = "train",
+    subset: Annotated[Subset, typer.Option(help="The subset to which --untrimmed and --list add videos.")] = "train",
     id_rule: Ids = "stem",
     recursive: Recursive = True,
     move: Move = False,

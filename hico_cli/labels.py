@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hico_cli.console import complain
+from hico_core.choices import Subset
 from hico_core.corpus.addresses import Location
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hico_core.corpus.records import Subset
     from hico_core.transfer.labelled import LabelledSet
 
 ListFolder = Annotated[

@@ -4,17 +4,18 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hico_cli.console import complain
+from hico_core.choices import DeviceName, IdRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from hico_core.config import Config, FinetuneConfig
-    from hico_core.corpus.ids import IdRule, Source
+    from hico_core.corpus.ids import Source
 
 Root = Annotated[
     str, typer.Option("--root", envvar="HICO_ROOT", help="The workspace: clips, index, runs and features.")
@@ -23,7 +24,7 @@ Root = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Progress and result as JSON, for programs.")]
 
 Device = Annotated[
-    Literal["auto", "cpu", "cuda"],
+    DeviceName,
     typer.Option("--device", rich_help_panel="Where it runs", help="auto takes a GPU if there is one."),
 ]
 
@@ -98,7 +99,7 @@ CacheSize = Annotated[
 
 
 Ids = Annotated[
-    Literal["stem", "relpath"],
+    IdRule,
     typer.Option(
         "--id",
         rich_help_panel="Which videos",

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -39,6 +39,7 @@ from hico_cli.options import (
     resume_in_processes,
 )
 from hico_cli.outcomes import describe_step, report_pretraining, warn_of_bad_video
+from hico_core.choices import Dataset, DeviceName
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate_root
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 def pretrain(
     context: typer.Context,
     dataset: Annotated[
-        Literal["hacs", "uk400", "k400"] | None,
+        Dataset | None,
         typer.Option(
             rich_help_panel="Settings", help="Whose recipe to run; the videos are those of ROOT. Default: hacs."
         ),
@@ -203,7 +204,7 @@ def _fitted(
     run_dir: Path,
     resume: bool,
     nproc: int,
-    device: Literal["auto", "cpu", "cuda"],
+    device: DeviceName,
 ) -> "tuple[Config, str]":
     """Lower a recipe's batch to the videos and the memory that there are; what there is to say of that, if anything."""
     from hico_core.training.fitting import with_batch_of_run
@@ -232,7 +233,7 @@ def _rehearse(
     settings: "Config",
     root: "Location",
     *,
-    device: Literal["auto", "cpu", "cuda"],
+    device: DeviceName,
     init_from: Path | None,
     nproc: int,
     as_json: bool,

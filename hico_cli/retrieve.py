@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,7 @@ from hico_cli.console import result
 from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import Device, Json, Root
+from hico_core.choices import RetrievalProtocol, Subset
 from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
 
 if TYPE_CHECKING:
@@ -31,17 +32,13 @@ def retrieve(
         Path | None, typer.Option(help="The encoder of the features, if it is not where the manifest says.")
     ] = None,
     protocol: Annotated[
-        Literal["video", "clip", "coclr"] | None,
+        RetrievalProtocol | None,
         typer.Option(
             help="Measure instead: by means of videos, by windows, or by means without those of queries and gallery."
         ),
     ] = None,
-    queries: Annotated[
-        Literal["train", "val", "test"], typer.Option(help="Subset of the index, to look for.")
-    ] = "test",
-    gallery: Annotated[
-        Literal["train", "val", "test"], typer.Option(help="Subset of the index, to look through.")
-    ] = "train",
+    queries: Annotated[Subset, typer.Option(help="Subset of the index, to look for.")] = "test",
+    gallery: Annotated[Subset, typer.Option(help="Subset of the index, to look through.")] = "train",
     query_list: Annotated[str | None, typer.Option(help=f"Instead of --queries. {LISTS}")] = None,
     gallery_list: Annotated[str | None, typer.Option(help="Instead of --gallery.")] = None,
     data_root: ListFolder = None,

@@ -21,6 +21,7 @@ from hico_cli.options import (
     read_size,
 )
 from hico_cli.outcomes import report_split
+from hico_core.choices import KeepOrDrop, OnCorrupt, Profile, Subset, Verification, VideoEncoder
 from hico_core.corpus.addresses import DEFAULT_ROOT, locate, locate_root
 from hico_core.errors import counted
 
@@ -40,16 +41,16 @@ def split(
     ] = None,
     root: Root = DEFAULT_ROOT,
     subset: Annotated[
-        Literal["train", "val", "test"],
+        Subset,
         typer.Option(rich_help_panel="Which videos", help="The subset that the videos belong to."),
     ] = "train",
     segment_seconds: Annotated[float, typer.Option(min=0.1, rich_help_panel="Clips", help="Length of a clip.")] = 5.0,
     tail: Annotated[
-        Literal["keep", "drop"],
+        KeepOrDrop,
         typer.Option(rich_help_panel="Clips", help="What to do with a last clip that is shorter."),
     ] = "keep",
     profile: Annotated[
-        Literal["training", "archive", "source"],
+        Profile,
         typer.Option(
             rich_help_panel="Encoding",
             help="training: fastest to read; archive: close to the source; source: its size and quality.",
@@ -78,19 +79,19 @@ def split(
         int | None, typer.Option(min=1, rich_help_panel="Encoding", help="Frames between keyframes, at most.")
     ] = None,
     encoder: Annotated[
-        Literal["libx264", "libx265", "libopenh264", "h264_nvenc"] | None,
+        VideoEncoder | None,
         typer.Option(rich_help_panel="Encoding", help="Video encoder of ffmpeg."),
     ] = None,
     audio: Annotated[
-        Literal["keep", "drop"] | None,
+        KeepOrDrop | None,
         typer.Option(rich_help_panel="Clips", help="Whether clips keep the sound. Default: drop."),
     ] = None,
     verify: Annotated[
-        Literal["fast", "full"],
+        Verification,
         typer.Option(rich_help_panel="Checks", help="fast: counts, times, sizes. full: decode each clip as well."),
     ] = "fast",
     on_corrupt: Annotated[
-        Literal["keep-good", "skip", "fail"],
+        OnCorrupt,
         typer.Option(
             rich_help_panel="Checks", help="A damaged video: keep its good clips, leave it out, or end the command."
         ),

@@ -3,13 +3,14 @@
 import io
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from hico_core import __version__
+from hico_core.choices import CheckpointFormat
 from hico_core.config import Config, compose_config
 from hico_core.data.loader import Position
 from hico_core.errors import HicoError, require_package
@@ -37,10 +38,8 @@ from hico_core.training.checkpoint import (
 )
 from hico_core.training.optim import parameter_groups
 
-Format = Literal["hico", "authors", "safetensors", "exported", "onnx"]
-
 # What a file is written as, if nobody says.
-FORMAT_OF_SUFFIX: dict[str, Format] = {
+FORMAT_OF_SUFFIX: dict[str, CheckpointFormat] = {
     ".pt": "hico",
     ".pyth": "authors",
     ".safetensors": "safetensors",
@@ -61,7 +60,7 @@ _OURS = "hico"
 _TOLERANCE = 1e-4
 
 
-def convert(source: Path, target: Path, *, to: Format) -> str:
+def convert(source: Path, target: Path, *, to: CheckpointFormat) -> str:
     """Write a checkpoint in another format; the target is there whole or not at all.
 
     Args:

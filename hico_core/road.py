@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from hico_core.choices import DeviceName
 from hico_core.config import load_config, preset
 from hico_core.corpus.addresses import Location, local_part
 from hico_core.corpus.events import Summary, VideoEvent
@@ -22,7 +23,6 @@ from hico_core.report.page import corpus_of, write_report
 from hico_core.training.encoder import Meter
 from hico_core.training.export import ENCODER
 from hico_core.training.fitting import with_batch_of_run
-from hico_core.training.hardware import DeviceName
 from hico_core.training.log import StepMetrics
 from hico_core.training.loop import RunSummary, pretrain
 from hico_core.training.rehearse import rehearse

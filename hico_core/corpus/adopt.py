@@ -6,6 +6,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple, get_args
 
+from hico_core.choices import Subset
 from hico_core.corpus.addresses import Location, name_from
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.events import Summary, VideoEvent
@@ -13,7 +14,7 @@ from hico_core.corpus.ids import ClipName, parse_clip_name
 from hico_core.corpus.intake import Candidate, Made, Rules, take_in, told
 from hico_core.corpus.lists import clips_source
 from hico_core.corpus.probe import VideoInfo, frame_rate, largest_keyframe_interval, probe, shown_size_of
-from hico_core.corpus.records import AdoptedOptions, ClipRecord, Subset, read_record, sha256_of
+from hico_core.corpus.records import AdoptedOptions, ClipRecord, read_record, sha256_of
 from hico_core.corpus.workspace import scratch_folder
 from hico_core.errors import BadVideo, HicoError, UsageError
 

@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
+from hico_core.choices import Subset
 from hico_core.corpus.addresses import Location, is_remote, path_of
 from hico_core.corpus.ids import parse_clip_name
-from hico_core.corpus.records import ClipRecord, Subset, VideoRecord, read_records, sha256_of
+from hico_core.corpus.records import ClipRecord, VideoRecord, read_records, sha256_of
 from hico_core.errors import HicoError
 
 _BLOCK = 1 << 20

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from hico_core import __version__
+from hico_core.choices import Verification
 from hico_core.corpus.addresses import Location, is_remote, locate
 from hico_core.corpus.commit import commit, finish_commit
 from hico_core.corpus.engine import run_on_ray, run_on_threads
@@ -29,7 +30,6 @@ from hico_core.corpus.records import (
     Failure,
     Options,
     SourceFile,
-    Verification,
     VideoRecord,
     fault_in_record,
     read_record,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from hico_core.choices import IdRule, Subset
 from hico_core.config import DataConfig
 from hico_core.corpus.addresses import Location, locate
 from hico_core.corpus.adopt import adopt_clips, find_clips
@@ -18,11 +19,11 @@ from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.engine import available_cores
 from hico_core.corpus.events import VideoEvent
 from hico_core.corpus.failures import forget_mended
-from hico_core.corpus.ids import IdRule, Source
+from hico_core.corpus.ids import Source
 from hico_core.corpus.index import build_index, read_class_names
 from hico_core.corpus.intake import Candidate, Rules
 from hico_core.corpus.lists import CorpusList, is_list_of_clips, listed_clips, require_some
-from hico_core.corpus.records import AdoptedOptions, Subset, UntrimmedOptions
+from hico_core.corpus.records import AdoptedOptions, UntrimmedOptions
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.errors import UsageError
 

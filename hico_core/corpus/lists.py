@@ -5,11 +5,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
+from hico_core.choices import IdRule, Subset
 from hico_core.corpus.addresses import Location, absolute, is_there, locate
 from hico_core.corpus.finding import bad_row, read_list_lines, require_good_rows
 from hico_core.corpus.ids import (
     ClipName,
-    IdRule,
     Source,
     clip_name,
     is_plain_name,
@@ -18,7 +18,6 @@ from hico_core.corpus.ids import (
     video_id,
     whole_number,
 )
-from hico_core.corpus.records import Subset
 from hico_core.errors import UsageError
 
 # Of a clip, in milliseconds: what the index holds.

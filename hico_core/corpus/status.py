@@ -3,8 +3,9 @@
 from collections import Counter
 from typing import NamedTuple
 
+from hico_core.choices import Subset
 from hico_core.corpus.addresses import Location
-from hico_core.corpus.records import Subset, read_records
+from hico_core.corpus.records import read_records
 from hico_core.errors import HicoError
 
 

@@ -14,13 +14,13 @@ from typing import Literal, NamedTuple, get_args
 
 import pandas as pd
 
+from hico_core.choices import Design
 from hico_core.corpus.files import lock, remove_abandoned, write_text, written_beside
 from hico_core.errors import HicoError
 from hico_core.evidence.arms import ARMS, CONTROLS, FAR_3, HICO, RATE, RATES
 from hico_core.evidence.cells import Cell, Corpus, Place, prepare_corpus, run_cell, scores_as_json, segment_clips
 from hico_core.evidence.corpus import read_labels
 from hico_core.evidence.workers import worker_pool
-from hico_core.evidence.world import Design
 
 Part = Literal["rates", "arms", "trimmed", "controls", "looks", "long", "long-rates"]
 PARTS: tuple[Part, ...] = get_args(Part)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
+from hico_core.choices import Design
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.files import written_beside
 from hico_core.corpus.finding import find_sources
@@ -29,7 +30,7 @@ from hico_core.evidence.segments import (
     probe_segments,
     read_segments,
 )
-from hico_core.evidence.world import ACTIONS, FPS, Design
+from hico_core.evidence.world import ACTIONS, FPS
 from hico_core.interop.checkpoints import load_backbone
 from hico_core.model.encoders import Encoder
 from hico_core.model.pooling import PooledEncoder

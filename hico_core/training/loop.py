@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hico_core.choices import DeviceName
 from hico_core.config import Config, SamplingConfig, preset
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate
 from hico_core.corpus.ids import Source
@@ -42,7 +43,7 @@ from hico_core.training.collapse import CollapseWatch
 from hico_core.training.distributed import World, gather_to_first
 from hico_core.training.export import ENCODER, exports
 from hico_core.training.fitting import training_videos, with_batch_of_run
-from hico_core.training.hardware import DeviceName, Precision, keep_freed_memory, use_precision
+from hico_core.training.hardware import Precision, keep_freed_memory, use_precision
 from hico_core.training.knn import knn_accuracy, read_features
 from hico_core.training.log import StepMetrics, require_wandb
 from hico_core.training.optim import build_optimizer

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset
 
+from hico_core.choices import DeviceName
 from hico_core.config import Config
 from hico_core.corpus.addresses import Location
 from hico_core.data.dataset import Sample
@@ -17,7 +18,7 @@ from hico_core.errors import HicoError
 from hico_core.training.cost import measure_cost
 from hico_core.training.distributed import World
 from hico_core.training.fitting import training_videos
-from hico_core.training.hardware import DeviceName, Precision, choose_device, peak_memory_bytes, telling_full_memory
+from hico_core.training.hardware import Precision, choose_device, peak_memory_bytes, telling_full_memory
 from hico_core.training.loop import (
     Prepared,
     batches_from,

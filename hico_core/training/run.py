@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from hico_core.choices import DeviceName
 from hico_core.config import Config, FinetuneConfig
 from hico_core.data.batches import Batch
 from hico_core.data.dataset import UnusableVideo
@@ -35,7 +36,7 @@ from hico_core.training.checkpoint import (
     write_of_run,
 )
 from hico_core.training.distributed import World, from_first, gather_objects, joined_world, largest, own_device
-from hico_core.training.hardware import DeviceName, choose_device, telling_full_memory
+from hico_core.training.hardware import choose_device, telling_full_memory
 from hico_core.training.log import RunLog
 from hico_core.training.run_folder import CHANGEABLE_ON_RESUME, opened_run, write_config
 from hico_core.training.schedule import learning_rate

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from hico_core import __version__
+from hico_core.choices import DeviceName
 from hico_core.config import FinetuneConfig, compose_config
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.files import write_text, written_beside
@@ -25,7 +26,7 @@ from hico_core.model.classifier import CLASSIFIER, VideoClassifier
 from hico_core.model.encoders import encoder_for
 from hico_core.training.checkpoint import BEST, LAST, Content, content_of
 from hico_core.training.distributed import from_first, gather_to_first, joined_world, own_device
-from hico_core.training.hardware import DeviceName, choose_device, choose_precision, use_precision
+from hico_core.training.hardware import choose_device, choose_precision, use_precision
 from hico_core.training.stopping import StopRequest
 from hico_core.transfer.labelled import LabelledVideo
 from hico_core.transfer.predictions import Prediction, parts_that_are_right, predictions_of

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hico_core.choices import DType, FileFormat
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, absolute, local_part, locate
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.engine import run_on_ray
@@ -25,7 +26,7 @@ from hico_core.data.lanes import WholeVideo
 from hico_core.errors import BadVideo, HicoError, UsageError
 from hico_core.training.checkpoint import EncoderOrigin
 from hico_core.training.encoder import Meter
-from hico_core.transfer.feature_files import DType, FileFormat, read_array, write_array
+from hico_core.transfer.feature_files import read_array, write_array
 from hico_core.transfer.features import FeatureExtractor, Features
 from hico_core.transfer.jobs import FeatureJob, features_name, jobs_of, newest_encoder, part_of
 from hico_core.transfer.manifest import MANIFEST, ManifestRow, Settings, manifest_line, read_manifest

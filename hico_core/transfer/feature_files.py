@@ -2,17 +2,15 @@
 
 import zipfile
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from hico_core.choices import FileFormat
 from hico_core.errors import HicoError
-
-FileFormat = Literal["npy", "npz", "pt", "parquet"]
-DType = Literal["float32", "float16"]
 
 # What readers of damaged files raise, of whatever library.
 _DAMAGE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, pa.ArrowException)

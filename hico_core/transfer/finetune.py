@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hico_core.choices import DeviceName
 from hico_core.config import FinetuneConfig
 from hico_core.corpus.addresses import Location, absolute, name_from
 from hico_core.corpus.cache import LocalCache
@@ -47,7 +48,6 @@ from hico_core.training.distributed import (
 )
 from hico_core.training.hardware import (
     FP32,
-    DeviceName,
     Precision,
     choose_device,
     keep_freed_memory,

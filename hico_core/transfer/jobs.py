@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from hico_core.choices import ReadFrom
 from hico_core.corpus.addresses import Location, locate
 from hico_core.corpus.finding import Videos, sources_of
 from hico_core.corpus.ids import Source
@@ -13,8 +14,6 @@ from hico_core.corpus.workspace import Shard
 from hico_core.data.lanes import WholeVideo
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.errors import HicoError
-
-ReadFrom = Literal["clips", "sources"]
 
 
 class FeatureJob(NamedTuple):

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from hico_core.choices import DeviceName, Subset
 from hico_core.corpus.addresses import Location, locate
 from hico_core.corpus.benchmark_lists import numbered_as, read_split
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ids import Source
 from hico_core.corpus.index import read_class_names, read_index_table
-from hico_core.corpus.records import Subset
 from hico_core.data.lanes import WholeVideo
 from hico_core.data.loader import num_workers
 from hico_core.data.videos import COLUMNS, IndexedVideos
@@ -22,7 +22,7 @@ from hico_core.errors import HicoError
 from hico_core.interop.checkpoints import clip_shape_of, encoder_of, picture_of, read_checkpoint
 from hico_core.model.pooling import PooledEncoder
 from hico_core.training.encoder import encode_videos
-from hico_core.training.hardware import DeviceName, choose_device, use_precision
+from hico_core.training.hardware import choose_device, use_precision
 from hico_core.transfer.manifest import ManifestRow, features_of
 from hico_core.transfer.probe import LabelledRows
 

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
+from hico_core.choices import Align, DType, FileFormat, Layer, Pool, ReadFrom, Tail
 from hico_core.corpus.addresses import Location, name_from, place_named, workspace_of
 from hico_core.corpus.files import fetch, json_line, read_json_lines, write_text, written_beside
 from hico_core.corpus.records import SourceFile, sha256_of
-from hico_core.data.windows import Align, Grid, Tail
+from hico_core.data.windows import Grid
 from hico_core.errors import HicoError, require_package, short_reason
-from hico_core.model.pooling import Pool
-from hico_core.transfer.feature_files import DType, FileFormat, read_array
-from hico_core.transfer.features import Layer
-from hico_core.transfer.jobs import ReadFrom
+from hico_core.transfer.feature_files import read_array
 
 if TYPE_CHECKING:
     import pandas as pd

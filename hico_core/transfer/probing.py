@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from hico_core.choices import DeviceName
 from hico_core.corpus.addresses import Location, absolute, name_from
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.files import write_text
-from hico_core.training.hardware import DeviceName
 from hico_core.transfer.labelled import LabelledSet, LabelledVideo, rows_from_folder, rows_from_videos
 from hico_core.transfer.manifest import require_features
 from hico_core.transfer.probe import LabelledRows, ProbeReport, probe_splits

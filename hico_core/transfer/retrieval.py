@@ -3,23 +3,21 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hico_core.choices import DeviceName, RetrievalProtocol
 from hico_core.corpus.addresses import Location, absolute
 from hico_core.corpus.ids import video_id
 from hico_core.errors import HicoError
-from hico_core.training.hardware import DeviceName
 from hico_core.transfer.features import FeatureExtractor
 from hico_core.transfer.jobs import encoder_of_runs
 from hico_core.transfer.manifest import ManifestRow, features_of
 from hico_core.transfer.probe import LabelledRows, video_means
-
-Protocol = Literal["video", "clip", "coclr"]
 
 RANKS = (1, 5, 10, 20, 50)
 
@@ -193,7 +191,7 @@ def _blocks(folder: Location, rows: Sequence[ManifestRow]) -> Iterator[_Block]:
 class Retrieval(NamedTuple):
     """How well queries find videos of their class."""
 
-    protocol: Protocol
+    protocol: RetrievalProtocol
     num_queries: int
     gallery_size: int
     recall: dict[int, float]  # R@k: part of the queries with one of their class among the first k
@@ -204,7 +202,7 @@ def retrieval(
     queries: LabelledRows,
     gallery: LabelledRows,
     *,
-    protocol: Protocol,
+    protocol: RetrievalProtocol,
     ranks: Sequence[int] = RANKS,
     mean_average_precision: bool = True,
 ) -> Retrieval:

@@ -10,18 +10,17 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import yaml
 
+from hico_core.choices import Toolkit
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.files import write_text
 from hico_core.corpus.ids import is_plain_name
 from hico_core.errors import HicoError, counted
 from hico_core.texts import read_text
 from hico_core.transfer.manifest import ManifestRow, require_features
-
-Toolkit = Literal["actionformer", "opentad"]
 
 ANNOTATIONS = "annotations.json"
 MISSING = "missing_files.txt"

@@ -17,6 +17,7 @@ from made_checkpoints import save_checkpoint
 from made_videos import numbered_video
 from torch import Tensor, nn
 
+from hico_core.choices import DType, FileFormat
 from hico_core.config import load_config
 from hico_core.corpus.addresses import locate
 from hico_core.corpus.cache import LocalCache
@@ -36,7 +37,7 @@ from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import Progress, export_encoder
 from hico_core.transfer.extraction import Files, Likeness, extract_features
-from hico_core.transfer.feature_files import DType, FileFormat, read_array
+from hico_core.transfer.feature_files import read_array
 from hico_core.transfer.features import FeatureExtractor
 from hico_core.transfer.jobs import FeatureJob, jobs_of_files, jobs_of_index, part_of
 from hico_core.transfer.manifest import (

@@ -12,11 +12,12 @@ from commands import assert_one_line, hico
 from goldens import assert_close, load_arrays, load_json
 from made_videos import run_ffmpeg
 
+from hico_core.choices import Subset
 from hico_core.config import FinetuneConfig, load_finetuning_config
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.index import build_index
 from hico_core.corpus.lists import labelled_videos
-from hico_core.corpus.records import Subset, UntrimmedOptions, sha256_of
+from hico_core.corpus.records import UntrimmedOptions, sha256_of
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.errors import HicoError, Interrupted, UsageError
 from hico_core.interop.checkpoints import load_backbone

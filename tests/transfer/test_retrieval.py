@@ -11,6 +11,7 @@ from made_videos import numbered_video
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
+from hico_core.choices import RetrievalProtocol
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.finding import find_sources
 from hico_core.errors import HicoError
@@ -24,7 +25,7 @@ from hico_core.transfer.labelled import labelled_of_list, rows_from_folder
 from hico_core.transfer.manifest import load_features, read_manifest
 from hico_core.transfer.match_sheet import write_sheet
 from hico_core.transfer.probe import LabelledRows, video_means
-from hico_core.transfer.retrieval import FoundMoment, Protocol, average_precision, extractor_of, retrieval, search
+from hico_core.transfer.retrieval import FoundMoment, average_precision, extractor_of, retrieval, search
 
 
 def rows(seed: int, videos: int, *, first: int = 0) -> LabelledRows:
@@ -35,7 +36,7 @@ def rows(seed: int, videos: int, *, first: int = 0) -> LabelledRows:
 
 
 @pytest.mark.parametrize("protocol", ["video", "clip", "coclr"])
-def test_measures_are_those_of_a_loop(protocol: Protocol) -> None:
+def test_measures_are_those_of_a_loop(protocol: RetrievalProtocol) -> None:
     queries, gallery = rows(1, 13), rows(2, 40, first=100)
     found = retrieval(queries, gallery, protocol=protocol, ranks=(1, 5, 20))
     left, right = (side if protocol == "clip" else video_means(side) for side in (queries, gallery))
