@@ -73,14 +73,14 @@ def result(text: str, fields: dict[str, Any], *, as_json: bool) -> None:
     print(json.dumps(fields) if as_json else text)
 
 
-def tell_rehearsal(config: str, settings: dict[str, Any], found: dict[str, Any], *, as_json: bool) -> None:
+def report_dry_run(config: str, settings: dict[str, Any], found: dict[str, Any], *, as_json: bool) -> None:
     """Print a run's whole configuration, and what was measured of it.
 
     Args:
         config: as YAML.
         settings: the same as plain values.
         found: the fields of a rehearsal.
-        as_json: tell programs.
+        as_json: for programs.
 
     """
     sizes = {**found, "precision": f"{found['precision'].name} ({found['precision'].reason})"}
@@ -88,7 +88,7 @@ def tell_rehearsal(config: str, settings: dict[str, Any], found: dict[str, Any],
     result(text, {"config": settings, **sizes}, as_json=as_json)
 
 
-def complain(text: str, *, who: Literal["first", "any", "this"] = "first") -> None:
+def warn(text: str, *, who: Literal["first", "any", "this"] = "first") -> None:
     """One line about something that went wrong.
 
     Args:
@@ -128,7 +128,7 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
 
 
-def telling(
+def video_reporter(
     report: Report, *, done: str, part: str, more: Callable[[], str] = lambda: ""
 ) -> "Callable[[VideoEvent], None]":
     """What to do at each video: move the progress on, and say what failed or is worth knowing.
@@ -143,7 +143,7 @@ def telling(
 
     def on_event(event: "VideoEvent") -> None:
         if event.note and event.outcome != "failed before":
-            complain(f"{event.source}: {event.note}")
+            warn(f"{event.source}: {event.note}")
         outcome = done if event.outcome == "done" else event.outcome
         count = f"{event.num_done}/{event.num_videos}"
         fields = {"video": event.video_id, "outcome": outcome, f"{part}s": event.num_parts}
@@ -169,7 +169,7 @@ def video_progress(*, as_json: bool) -> "VideoProgress":
     def opened(work: "VideoWork", num_videos: int) -> "Iterator[Callable[[VideoEvent], None]]":
         title, done, part = _VIDEO_WORK[work]
         with progress(title, total=num_videos, as_json=as_json) as report:
-            yield telling(report, done=done, part=part)
+            yield video_reporter(report, done=done, part=part)
 
     return opened
 
@@ -177,7 +177,7 @@ def video_progress(*, as_json: bool) -> "VideoProgress":
 def report_failed(num_failed: int, *, root: object) -> None:
     """Say where the videos that failed are listed; nothing if none did."""
     if num_failed:
-        complain(f"{counted(num_failed, 'video')} failed: {root}/failures.jsonl")
+        warn(f"{counted(num_failed, 'video')} failed: {root}/failures.jsonl")
 
 
 @contextmanager
@@ -214,7 +214,7 @@ def noting_signals() -> "Iterator[StopRequest]":
         if stop.signal_number is not None:
             raise Interrupted(number, "stopped at once; the last checkpoint is the one to go on from")
         stop.signal_number = number
-        complain("ending after this step; once more to end at once")
+        warn("ending after this step; once more to end at once")
         signal.setitimer(signal.ITIMER_REAL, _PATIENCE_SECONDS, _PATIENCE_SECONDS)
 
     def look(number: int, frame: FrameType | None) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import complain, noting_signals, progress, result
+from hico_cli.console import noting_signals, progress, result, warn
 from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import Device, Json, Nproc, Readers, Root, is_first_process, resume_in_processes
 from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
@@ -68,24 +68,24 @@ def evaluate(
                 )
             )
         if is_first_process():
-            _tell(name, found[-1], folder, as_json=json)
+            _report(name, found[-1], folder, as_json=json)
     if is_first_process():
-        _tell_all(found, as_json=json)
+        _report_all(found, as_json=json)
         if any(one.num_failed for one in found) or any(one.num_bad for one in lists):
             raise typer.Exit(3)
 
 
-def _tell(name: str, found: "Evaluation", folder: Path, *, as_json: bool) -> None:
+def _report(name: str, found: "Evaluation", folder: Path, *, as_json: bool) -> None:
     text = (
         f"{name}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, mean over classes {found.mean_class_accuracy:.2%} of "
         f"{found.num_videos} videos ({found.views} x {found.crops} views each); {folder}"
     )
     result(text, {"run": name, **found._asdict(), "folder": str(folder)}, as_json=as_json)
     if found.num_failed:
-        complain(f"{name}: {found.num_failed} videos cannot be decoded and count as wrong; see predictions.parquet")
+        warn(f"{name}: {found.num_failed} videos cannot be decoded and count as wrong; see predictions.parquet")
 
 
-def _tell_all(found: "list[Evaluation]", *, as_json: bool) -> None:
+def _report_all(found: "list[Evaluation]", *, as_json: bool) -> None:
     from hico_core.transfer.probe import mean_and_error
 
     if len(found) > 1:

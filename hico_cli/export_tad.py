@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hico_cli.console import complain, result
+from hico_cli.console import result, warn
 from hico_cli.features import feature_folder
 from hico_cli.options import Json, Root
 from hico_core.choices import Toolkit
@@ -36,12 +36,12 @@ def export_tad(
     target = output or local_part(locate(root)) / "tad" / f"{folder.name}-{toolkit}"
     export, problems, written, changes = export_features(annotations, folder, toolkit=toolkit, folder=target)
     for name, problem in problems.items():
-        complain(f"{annotations}: the entry of {name!r} {problem}; left out")
+        warn(f"{annotations}: the entry of {name!r} {problem}; left out")
     if changes:
-        complain(changes)
+        warn(changes)
     if export.other_durations:
         first = export.other_durations[0]
-        complain(
+        warn(
             f"{len(export.other_durations)} videos last over a second more or less than annotated, such as {first}: "
             "are they the same videos?"
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hico_cli.console import complain, progress, raising_on_signals, result, telling
+from hico_cli.console import progress, raising_on_signals, result, video_reporter, warn
 from hico_cli.options import (
     CacheDir,
     CacheSize,
@@ -224,10 +224,10 @@ def extract_features(
     if dry_run:
         from hico_core.transfer.rehearsal import rehearse_extraction
 
-        _tell_plan(rehearse_extraction(jobs, extractor=extractor, cache=cache, files=files, workers=workers), json)
+        _report_plan(rehearse_extraction(jobs, extractor=extractor, cache=cache, files=files, workers=workers), json)
         return
     if read_from is None and any(job.source.clips for job in jobs) and (part is None or part.number == 1):
-        complain("reading the clips that the index names; --from sources reads the videos that they were cut from")
+        warn("reading the clips that the index names; --from sources reads the videos that they were cut from")
     meter = Meter()
     with (
         raising_on_signals("stopped; the same command goes on"),
@@ -245,7 +245,7 @@ def extract_features(
             shard=part,
             ray_address=None if engine == "local" else ray_address or os.environ.get("RAY_ADDRESS") or "local",
             meter=meter,
-            on_event=telling(report, done="extracted", part="row", more=lambda: describe_speed(meter)),
+            on_event=video_reporter(report, done="extracted", part="row", more=lambda: describe_speed(meter)),
         )
         if packed:
             pack_into_hdf5(folder)
@@ -324,7 +324,7 @@ def _report(fields: dict[str, Any], folder: "Location", *, root: str, as_json: b
         raise typer.Exit(3)
 
 
-def _tell_plan(plan: "ExtractionPlan", as_json: bool) -> None:
+def _report_plan(plan: "ExtractionPlan", as_json: bool) -> None:
     text = (
         f"{counted(plan.num_videos, 'video')}, about {plan.num_rows} rows, {plan.num_bytes / 1e9:.3f} GB, "
         f"{plan.hours:.2f} hours at {plan.rows_per_second:.1f} rows/s (reading a window "

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.config import complain_about
+from hico_cli.config import warn_about
 from hico_cli.console import (
-    complain,
     noting_signals,
     progress,
+    report_dry_run,
     report_failed,
     result,
-    tell_rehearsal,
     video_progress,
+    warn,
 )
 from hico_cli.options import (
     AllowChanged,
@@ -111,7 +111,7 @@ def finetune(
     if authors is not None and not is_one_of_several():
         from hico_core.corpus.listed import add_their_data
 
-        complain_about(authors.notes, authors.ignored, Path(str(config)))
+        warn_about(authors.notes, authors.ignored, Path(str(config)))
         if dry_run and (data_root is not None or not (place / "index.parquet").exists()):
             # An index to try with; ROOT stays as it is.
             place = Path(context.with_resource(TemporaryDirectory(prefix="hico-dry-run-")))
@@ -162,12 +162,12 @@ def finetune(
             resume=resume,
             allow_changed=allow_changed,
             on_step=on_step,
-            on_bad_video=lambda video_id, reason: complain(f"{video_id} cannot be used: {reason}"),
+            on_bad_video=lambda video_id, reason: warn(f"{video_id} cannot be used: {reason}"),
             on_tested=lambda done, of: report(total, f"tested {done}/{of} videos", {"tested": done, "of": of}),
             stop=stop,
         )
     if is_first_process():
-        _tell(summary, root=root, as_json=json)
+        _report(summary, root=root, as_json=json)
     if num_failed:
         raise typer.Exit(3)
 
@@ -185,10 +185,10 @@ def _rehearse(
     from hico_core.transfer.finetune import rehearse_finetuning
 
     found = rehearse_finetuning(settings, root=root, encoder=encoder, device=device, processes=nproc)
-    tell_rehearsal(dump_config(settings), settings.model_dump(mode="json"), found._asdict(), as_json=as_json)
+    report_dry_run(dump_config(settings), settings.model_dump(mode="json"), found._asdict(), as_json=as_json)
 
 
-def _tell(summary: "FinetuneSummary", *, root: str, as_json: bool) -> None:
+def _report(summary: "FinetuneSummary", *, root: str, as_json: bool) -> None:
     tested = summary.test
     if tested is None:
         accuracy = "not tested: the index has no labelled videos of the subset test"
@@ -202,7 +202,7 @@ def _tell(summary: "FinetuneSummary", *, root: str, as_json: bool) -> None:
     fields["test"] = None if tested is None else tested._asdict()
     result(f"{counted(summary.num_steps, 'step')} in {summary.precision.name}; {accuracy}", fields, as_json=as_json)
     if tested is not None and tested.num_failed:
-        complain(f"{tested.num_failed} test videos failed: {root}/failures.jsonl")
+        warn(f"{tested.num_failed} test videos failed: {root}/failures.jsonl")
         raise typer.Exit(3)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hico_cli.console import complain, raising_on_signals, report_failed, result, video_progress
+from hico_cli.console import raising_on_signals, report_failed, result, video_progress, warn
 from hico_cli.options import CacheDir, CacheSize, Ids, Json, Move, Recursive, Root, find_videos, read_size
 from hico_cli.outcomes import report_index
 from hico_core.choices import Subset
@@ -95,7 +95,7 @@ def _check(root: "Location", *, as_json: bool) -> None:
 
     differences = list(check_files(root))
     for kind, path, detail in differences:
-        complain(f"{path}: {kind}" + (f" ({detail})" if detail else ""))
+        warn(f"{path}: {kind}" + (f" ({detail})" if detail else ""))
     text = f"{counted(len(differences), 'file')} not as recorded" if differences else "all files are as recorded"
     result(text, {"differences": [difference._asdict() for difference in differences]}, as_json=as_json)
     if differences:

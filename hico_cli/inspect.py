@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hico_cli.console import complain, result
+from hico_cli.console import result, warn
 from hico_cli.options import Json
 from hico_core.corpus.addresses import Location, local_part, locate, require_reachable
 from hico_core.errors import counted
@@ -68,7 +68,7 @@ def _describe(path: Path, *, as_json: bool) -> None:
     description = describe_checkpoint(path)
     lines = [f"{path}: {description.kind}", *(f"{name}: {value}" for name, value in description.facts.items())]
     for warning in description.warnings:
-        complain(f"{path}: {warning}")
+        warn(f"{path}: {warning}")
     card = f"\n\n{description.card.rstrip()}" if description.card else ""
     result("\n".join(lines) + card, description._asdict(), as_json=as_json)
 

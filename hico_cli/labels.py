@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import complain
+from hico_cli.console import warn
 from hico_core.choices import Subset
 from hico_core.corpus.addresses import Location
 
@@ -41,5 +41,5 @@ def labelled(
         subset=subset,
         data_root=data_root,
         known=known,
-        on_bad=lambda video: complain(f"{video.path}: {video.obstacle}; left out"),
+        on_bad=lambda video: warn(f"{video.path}: {video.obstacle}; left out"),
     )

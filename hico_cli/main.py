@@ -10,7 +10,7 @@ import typer
 
 from hico_cli.benchmark import benchmark
 from hico_cli.config import config
-from hico_cli.console import QUIET, complain, describe_usage_error
+from hico_cli.console import QUIET, describe_usage_error, warn
 from hico_cli.convert import convert
 from hico_cli.demo import demo
 from hico_cli.doctor import doctor
@@ -92,10 +92,10 @@ def _report_usage(error: typer.TyperException, arguments: Sequence[str]) -> None
     """Say what is wrong with what was typed; where nothing was, Typer has printed the help already."""
     if error.format_message() and tell_exit_code(error.exit_code, os.environ):
         instead = what_to_type(arguments, getattr(error, "option_name", None))
-        complain(instead or describe_usage_error(error), who=_who_tells_usage())
+        warn(instead or describe_usage_error(error), who=_who_reports_usage())
 
 
-def _who_tells_usage() -> Literal["first", "any"]:
+def _who_reports_usage() -> Literal["first", "any"]:
     """Of several processes, which all find a mistake in what was typed: whoever did first, where they know of that."""
     return "any" if EXIT_CODE_FILE in os.environ else "first"
 
@@ -121,12 +121,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ProcessLost as error:
         # The one that was lost has said why, or was killed, and all are started again.
         if not was_told(os.environ):
-            complain(f"{error}; all go on from the last checkpoint if they are started again")
+            warn(f"{error}; all go on from the last checkpoint if they are started again")
         leave(1, os.environ)
     except (HicoError, OSError) as error:
         if "--debug" in arguments:
             raise
         code = error.exit_code if isinstance(error, HicoError) else 1
         if tell_exit_code(code, os.environ):
-            complain(str(error), who=_who_tells_usage() if isinstance(error, UsageError) else "this")
+            warn(str(error), who=_who_reports_usage() if isinstance(error, UsageError) else "this")
         leave(code, os.environ)

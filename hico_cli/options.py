@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import complain
+from hico_cli.console import warn
 from hico_core.choices import DeviceName, IdRule
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def find_videos(inputs: "Iterable[str]", *, id_rule: "IdRule", recursive: bool) 
     passed_over: Counter[str] = Counter()
     sources = find_sources(inputs, id_rule=id_rule, recursive=recursive, passed_over=passed_over)
     if passed_over:
-        complain(describe_passed_over(passed_over))
+        warn(describe_passed_over(passed_over))
     return sources
 
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hico_cli.console import complain, report_failed, result
+from hico_cli.console import report_failed, result, warn
 from hico_core.errors import counted
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def report_split(summary: "Summary", *, root: str, folder: str, as_json: bool) -
     result(text, {**fields, "folder": folder}, as_json=as_json)
     if summary.num_failed:
         before = f", {summary.num_failed_before} of them before (--retry-failed)" if summary.num_failed_before else ""
-        complain(f"{counted(summary.num_failed, 'video')} failed{before}: {root}/failures.jsonl")
+        warn(f"{counted(summary.num_failed, 'video')} failed{before}: {root}/failures.jsonl")
 
 
 def report_index(summary: "IndexSummary", *, root: str, as_json: bool) -> None:
@@ -55,7 +55,7 @@ def describe_step(metrics: "StepMetrics", epochs: int) -> str:
 
 def warn_of_bad_video(video_id: str, reason: str) -> None:
     """A video that cannot be read, during pretraining."""
-    complain(f"another video stands in for {video_id}: {reason}")
+    warn(f"another video stands in for {video_id}: {reason}")
 
 
 def report_pretraining(summary: "RunSummary", *, as_json: bool) -> None:
@@ -71,7 +71,7 @@ def report_pretraining(summary: "RunSummary", *, as_json: bool) -> None:
     fields["precision"] = summary.precision.name
     result(f"{how}{losses}{knn}; the encoder is {summary.encoder}", fields, as_json=as_json)
     if summary.collapsed:
-        complain(
+        warn(
             f"after {counted(summary.num_steps, 'step')}, all clips still get nearly the same embedding, so "
             "features of this encoder will hardly tell videos apart; train longer (--epochs), or, where the "
             f"spread of the embeddings fell during training (hico report {summary.run_dir}), with a lower optim.base_lr"

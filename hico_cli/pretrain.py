@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.config import complain_about
+from hico_cli.config import warn_about
 from hico_cli.console import (
-    complain,
     noting_signals,
     progress,
+    report_dry_run,
     report_failed,
-    tell_rehearsal,
     video_progress,
+    warn,
 )
 from hico_cli.options import (
     AllowChanged,
@@ -136,7 +136,7 @@ def pretrain(
     if authors is not None and not is_one_of_several():
         from hico_core.corpus.listed import add_their_data
 
-        complain_about(authors.notes, authors.ignored, Path(str(config)))
+        warn_about(authors.notes, authors.ignored, Path(str(config)))
         if dry_run and (data_root is not None or not (place / "index.parquet").exists()):
             # An index to try with; ROOT stays as it is.
             place = Path(context.with_resource(TemporaryDirectory(prefix="hico-dry-run-")))
@@ -163,7 +163,7 @@ def pretrain(
     if dry_run:
         _rehearse(settings, place, device=device, init_from=init_from, nproc=nproc, as_json=json)
         if lowered:
-            complain(lowered)
+            warn(lowered)
         return
 
     resume = resume_in_processes(context, nproc, resume=resume, num_failed=num_failed)
@@ -175,7 +175,7 @@ def pretrain(
         def on_step(metrics: "StepMetrics") -> None:
             nonlocal lowered
             if lowered:  # now that nothing else is wrong
-                complain(lowered)
+                warn(lowered)
                 lowered = ""
             report(metrics.epoch, describe_step(metrics, total), metrics._asdict())
 
@@ -242,4 +242,4 @@ def _rehearse(
     from hico_core.training.rehearse import rehearse
 
     rehearsal = rehearse(settings, root=root, device=device, init_from=init_from, processes=nproc)
-    tell_rehearsal(dump_config(settings), settings.model_dump(mode="json"), rehearsal._asdict(), as_json=as_json)
+    report_dry_run(dump_config(settings), settings.model_dump(mode="json"), rehearsal._asdict(), as_json=as_json)

@@ -81,9 +81,9 @@ def probe(
     target = output or local_part(place) / "probes" / f"{probed.name}.json"
     fields = write_probe(target, found, probed, root=place)
     lines = [
-        f"linear probe: {_said(found.linear)}",
-        f"k-NN, k {neighbours}: {_said(found.knn)}",
-        *(f"{count}-shot: {_said(value)}" for count, value in found.few_shot.items()),
+        f"linear probe: {_describe_mean(found.linear)}",
+        f"k-NN, k {neighbours}: {_describe_mean(found.knn)}",
+        *(f"{count}-shot: {_describe_mean(value)}" for count, value in found.few_shot.items()),
         f"{sum(found.num_train)} videos to train on and {sum(found.num_test)} to test on, in {len(to_train)} splits",
         str(target),
     ]
@@ -93,6 +93,6 @@ def probe(
         raise typer.Exit(3)
 
 
-def _said(value: "MeanAndError") -> str:
+def _describe_mean(value: "MeanAndError") -> str:
     error = "" if value.standard_error is None else f" ± {value.standard_error:.2%} (standard error)"
     return f"{value.mean:.2%}{error}, {len(value.values)} measured"

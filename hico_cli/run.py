@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hico_cli.console import (
-    complain,
     counting,
     noting_signals,
     progress,
     raising_on_signals,
     result,
-    telling,
     video_progress,
+    video_reporter,
+    warn,
 )
 from hico_cli.options import Device, Json, Root, require_file_name_part
 from hico_cli.outcomes import (
@@ -71,7 +71,7 @@ class _Events:
         self._root, self._as_json = root, as_json
 
     def on_note(self, text: str) -> None:
-        complain(text)
+        warn(text)
 
     def splitting(self, num_videos: int) -> "AbstractContextManager[Callable[[VideoEvent], None]]":
         return video_progress(as_json=self._as_json)("split", num_videos)
@@ -99,7 +99,7 @@ class _Events:
     @contextmanager
     def extracting(self, num_videos: int, meter: "Meter") -> "Iterator[Callable[[VideoEvent], None]]":
         with progress("features", total=num_videos, as_json=self._as_json) as report:
-            yield telling(report, done="extracted", part="row", more=lambda: describe_speed(meter))
+            yield video_reporter(report, done="extracted", part="row", more=lambda: describe_speed(meter))
 
     def on_extracted(self, summary: "Summary", folder: "Location", meter: "Meter") -> None:
         report_extraction(extraction_fields(summary, meter), folder, root=self._root, as_json=self._as_json)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hico_cli.console import progress, raising_on_signals, result, telling
+from hico_cli.console import progress, raising_on_signals, result, video_reporter
 from hico_cli.options import (
     CacheDir,
     Ids,
@@ -187,7 +187,7 @@ def split(
             root=place,
             options=options,
             workers=workers,
-            on_event=telling(report, done="split", part="clip"),
+            on_event=video_reporter(report, done="split", part="clip"),
             policy=policy,
             shard=part,
             cache_folder=cache_dir,
