@@ -75,11 +75,10 @@ def _describe(path: Path, *, as_json: bool) -> None:
 
 def _draw(root: "Location", picture: Path, *, samples: int, at: float, recipe: str, seed: int) -> None:
     from hico_cli.config import load_pretraining
+    from hico_core.corpus.files import written_beside
     from hico_core.data.preview import contact_sheet
     from hico_core.report.sample import clips_as_drawn
 
     sheet = contact_sheet(clips_as_drawn(load_pretraining(recipe), root, samples=samples, at=at, seed=seed))
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    beside = picture.with_name(f".{picture.name}.tmp.png")
-    sheet.save(beside)
-    beside.replace(picture)
+    with written_beside(picture) as beside:
+        sheet.save(beside, format="PNG")

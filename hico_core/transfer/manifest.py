@@ -185,16 +185,17 @@ def features_of(folder: Location, row: ManifestRow) -> np.ndarray:
                 fetch(path, local)
             except OSError as error:
                 raise HicoError(
-                    f"{path}: cannot be read ({short_reason(error)}); run `hico extract-features` again"
+                    f"cannot be read ({short_reason(error)}); run `hico extract-features` again", subject=path
                 ) from error
             array = np.array(read_array(local))
     if array.shape[0] != row.rows or array[0].size != row.dim or array.dtype != row.dtype:
         raise HicoError(
-            f"{path}: holds {array.dtype} {array.shape}, not {row.dtype} {(row.rows, *row.shape)} as its manifest says;"
-            " run `hico extract-features` again"
+            f"holds {array.dtype} {array.shape}, not {row.dtype} {(row.rows, *row.shape)} as its manifest says; run "
+            "`hico extract-features` again",
+            subject=path,
         )
     if not np.isfinite(array).all():
-        raise HicoError(f"{path}: has values that are no numbers (NaN or infinite); its encoder or file is broken")
+        raise HicoError("has values that are no numbers (NaN or infinite); its encoder or file is broken", subject=path)
     return array
 
 
@@ -289,5 +290,5 @@ def _problem_with(folder: Path, row: ManifestRow) -> str | None:
     try:
         features_of(folder, row)
     except HicoError as error:
-        return str(error).removeprefix(f"{path}: ")
+        return error.reason
     return None

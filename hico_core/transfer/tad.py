@@ -203,18 +203,19 @@ def fit_annotations(database: Mapping[str, Any], manifest: Mapping[str, Manifest
 
     """
     by_id = {row.video_id: row for row in manifest.values()}
+    row_of = _rows_of(database, by_id)
+    if not row_of:
+        raise HicoError(
+            f"{origin}: none of its {len(database)} videos has features here; it begins with {next(iter(database))!r}, "
+            f"the features with {min(by_id)!r}"
+        )
     fitted: dict[str, Any] = {}
-    missing: list[str] = []
+    missing = [name for name in database if name not in row_of]
     other_durations: list[str] = []
     left_out: Counter[str] = Counter()
     num_cut = 0
-    for name, entry in database.items():
-        short = name.removeprefix("v_")
-        row = by_id.get(name) or (by_id.get(short) if short not in database else None)
-        if row is None:
-            missing.append(name)
-            continue
-        # A whole number of frames, as OpenTAD works out a rate.
+    for name, row in row_of.items():
+        entry = database[name]
         frame = max(round(row.duration_seconds * row.fps), 1)
         found = _fitted(entry.get("annotations", []), row, duration_seconds=frame / row.fps)
         left_out += found.left_out
@@ -226,11 +227,6 @@ def fit_annotations(database: Mapping[str, Any], manifest: Mapping[str, Manifest
             other_durations.append(row.video_id)
         described = {"duration": frame / row.fps, "frame": frame, "fps": row.fps}
         fitted[row.video_id] = {**entry, **described, "annotations": found.annotations}
-    if not fitted and not left_out:
-        raise HicoError(
-            f"{origin}: none of its {len(database)} videos has features here; it begins with {next(iter(database))!r}, "
-            f"the features with {min(by_id)!r}"
-        )
     categories = _number_categories(fitted)
     if not categories:
         raise HicoError(
@@ -245,6 +241,17 @@ def fit_annotations(database: Mapping[str, Any], manifest: Mapping[str, Manifest
         num_without_annotations=len(by_id.keys() - fitted.keys()),
         other_durations=other_durations,
     )
+
+
+def _rows_of(database: Mapping[str, Any], by_id: Mapping[str, ManifestRow]) -> dict[str, ManifestRow]:
+    """The features of each annotated name that has any, by its id or, where that is not annotated too, without v_."""
+    found: dict[str, ManifestRow] = {}
+    for name in database:
+        short = name.removeprefix("v_")
+        row = by_id.get(name) or (by_id.get(short) if short not in database else None)
+        if row is not None:
+            found[name] = row
+    return found
 
 
 def _has_other_duration(entry: Mapping[str, Any], row: ManifestRow) -> bool:
