@@ -158,7 +158,6 @@ _VIDEO_WORK: "dict[VideoWork, tuple[str, str, str]]" = {
     "split": ("split", "split", "clip"),
     "adopt": ("clips", "adopted", "clip"),
     "index": ("untrimmed", "indexed", "row"),
-    "extract": ("features", "extracted", "row"),
 }
 
 

@@ -27,7 +27,7 @@ from hico_core.corpus.records import AdoptedOptions, UntrimmedOptions
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.errors import UsageError
 
-VideoWork = Literal["split", "adopt", "index", "extract"]
+VideoWork = Literal["split", "adopt", "index"]
 
 
 class VideoProgress(Protocol):
