@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import complain, result
+from hico_cli.console import result, warn
 from hico_cli.options import Json
 from hico_core.errors import UsageError
 
@@ -114,14 +114,14 @@ def validate(
     """Say whether a file is a configuration; one line names what is wrong with it (exit code 2)."""
     _, authors = _load_file(path)
     if authors is not None:
-        complain_about(authors.notes, authors.ignored, path)
+        warn_about(authors.notes, authors.ignored, path)
     result(f"{path}: is in order", {"path": str(path), "valid": True}, as_json=json)
 
 
-def complain_about(notes: "Sequence[str]", ignored: "Sequence[str]", path: Path) -> None:
+def warn_about(notes: "Sequence[str]", ignored: "Sequence[str]", path: Path) -> None:
     """Say what one would not expect of a file of the authors, and which of its keys do not count here."""
     for note in notes:
-        complain(f"{path}: {note}")
+        warn(f"{path}: {note}")
     if ignored:
-        complain(f"{path}: {len(ignored)} of its keys mean nothing here and are ignored (`hico --debug` lists them)")
+        warn(f"{path}: {len(ignored)} of its keys mean nothing here and are ignored (`hico --debug` lists them)")
         logger.debug("%s: ignored: %s", path, ", ".join(ignored))

@@ -15,6 +15,7 @@ from hico_core.errors import Interrupted, counted
 
 if TYPE_CHECKING:
     from hico_core.corpus.events import VideoEvent
+    from hico_core.corpus.listed import VideoProgress, VideoWork
     from hico_core.training.stopping import StopRequest
 
 # Set where nobody wants to see progress.
@@ -49,19 +50,37 @@ def progress(title: str, *, total: float, as_json: bool) -> Iterator[Report]:
             yield lambda done, text, fields: bar.update(task, completed=done, description=f"{title}: {text}")
 
 
+def counting(report: Report, key: str) -> Callable[[str], None]:
+    """What to call with the name of each part of a piece of work: it moves the progress on by one.
+
+    Args:
+        report: from `progress`.
+        key: of the name, for programs.
+
+    """
+    done = 0
+
+    def on_part(what: str) -> None:
+        nonlocal done
+        done += 1
+        report(done, what, {key: what})
+
+    return on_part
+
+
 def result(text: str, fields: dict[str, Any], *, as_json: bool) -> None:
     """Print what a command made."""
     print(json.dumps(fields) if as_json else text)
 
 
-def tell_rehearsal(config: str, settings: dict[str, Any], found: dict[str, Any], *, as_json: bool) -> None:
+def report_dry_run(config: str, settings: dict[str, Any], found: dict[str, Any], *, as_json: bool) -> None:
     """Print a run's whole configuration, and what was measured of it.
 
     Args:
         config: as YAML.
         settings: the same as plain values.
         found: the fields of a rehearsal.
-        as_json: tell programs.
+        as_json: for programs.
 
     """
     sizes = {**found, "precision": f"{found['precision'].name} ({found['precision'].reason})"}
@@ -69,7 +88,7 @@ def tell_rehearsal(config: str, settings: dict[str, Any], found: dict[str, Any],
     result(text, {"config": settings, **sizes}, as_json=as_json)
 
 
-def complain(text: str, *, who: Literal["first", "any", "this"] = "first") -> None:
+def warn(text: str, *, who: Literal["first", "any", "this"] = "first") -> None:
     """One line about something that went wrong.
 
     Args:
@@ -109,7 +128,7 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
 
 
-def telling(
+def video_reporter(
     report: Report, *, done: str, part: str, more: Callable[[], str] = lambda: ""
 ) -> "Callable[[VideoEvent], None]":
     """What to do at each video: move the progress on, and say what failed or is worth knowing.
@@ -124,7 +143,7 @@ def telling(
 
     def on_event(event: "VideoEvent") -> None:
         if event.note and event.outcome != "failed before":
-            complain(f"{event.source}: {event.note}")
+            warn(f"{event.source}: {event.note}")
         outcome = done if event.outcome == "done" else event.outcome
         count = f"{event.num_done}/{event.num_videos}"
         fields = {"video": event.video_id, "outcome": outcome, f"{part}s": event.num_parts}
@@ -132,6 +151,32 @@ def telling(
         report(event.num_done, f"{count} {event.video_id}: {outcome}, {said}", fields)
 
     return on_event
+
+
+# Work on videos -> its title, what happened to a video that is done, and what one of its parts is called.
+_VIDEO_WORK: "dict[VideoWork, tuple[str, str, str]]" = {
+    "split": ("split", "split", "clip"),
+    "adopt": ("clips", "adopted", "clip"),
+    "index": ("untrimmed", "indexed", "row"),
+}
+
+
+def video_progress(*, as_json: bool) -> "VideoProgress":
+    """What the core opens to report on work on many videos."""
+
+    @contextmanager
+    def opened(work: "VideoWork", num_videos: int) -> "Iterator[Callable[[VideoEvent], None]]":
+        title, done, part = _VIDEO_WORK[work]
+        with progress(title, total=num_videos, as_json=as_json) as report:
+            yield video_reporter(report, done=done, part=part)
+
+    return opened
+
+
+def report_failed(num_failed: int, *, root: object) -> None:
+    """Say where the videos that failed are listed; nothing if none did."""
+    if num_failed:
+        warn(f"{counted(num_failed, 'video')} failed: {root}/failures.jsonl")
 
 
 @contextmanager
@@ -168,7 +213,7 @@ def noting_signals() -> "Iterator[StopRequest]":
         if stop.signal_number is not None:
             raise Interrupted(number, "stopped at once; the last checkpoint is the one to go on from")
         stop.signal_number = number
-        complain("ending after this step; once more to end at once")
+        warn("ending after this step; once more to end at once")
         signal.setitimer(signal.ITIMER_REAL, _PATIENCE_SECONDS, _PATIENCE_SECONDS)
 
     def look(number: int, frame: FrameType | None) -> None:

@@ -1,19 +1,20 @@
 """`hico convert`: a checkpoint in another format."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from hico_cli.console import result
 from hico_cli.options import Json
+from hico_core.choices import CheckpointFormat
 
 
 def convert(
     source: Annotated[Path, typer.Argument(help="A checkpoint (.pt), an export (.safetensors) or the authors' .pyth.")],
     target: Annotated[Path, typer.Argument(help="The file to write; its ending says the format.")],
     to: Annotated[
-        Literal["hico", "authors", "safetensors", "exported", "onnx"] | None,
+        CheckpointFormat | None,
         typer.Option(help="Default: by the ending, .pt, .pyth, .safetensors, .pt2 or .onnx."),
     ] = None,
     json: Json = False,

@@ -1,12 +1,13 @@
 """`hico demo`: what HiCo is for, shown in a few minutes on videos that it makes itself."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hico_cli.console import progress, raising_on_signals, result
 from hico_cli.options import Json
+from hico_core.choices import Design
 
 if TYPE_CHECKING:
     from hico_core.evidence.demo import DemoResult
@@ -29,7 +30,7 @@ def demo(
         Path | None, typer.Option("--corpus-only", metavar="DIR", help="Only make the videos, in this folder.")
     ] = None,
     design: Annotated[
-        Literal["scenes", "fillers"],
+        Design,
         typer.Option(help="Of the videos of --corpus-only: fillers has segments without a topic."),
     ] = "scenes",
     json: Json = False,
@@ -92,7 +93,7 @@ def _table(found: "DemoResult") -> str:
     return "\n".join(lines)
 
 
-def _make_corpus(folder: Path, *, seed: int, videos: int, design: Literal["scenes", "fillers"], as_json: bool) -> None:
+def _make_corpus(folder: Path, *, seed: int, videos: int, design: Design, as_json: bool) -> None:
     from hico_core.evidence.corpus import CorpusRecipe, make_corpus
 
     recipe = CorpusRecipe(videos=videos, seed=seed, design=design)

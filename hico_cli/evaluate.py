@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import complain, noting_signals, progress, result
+from hico_cli.console import noting_signals, progress, result, warn
 from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import Device, Json, Nproc, Readers, Root, is_first_process
 from hico_cli.processes import do_work
@@ -71,17 +71,18 @@ class _Chosen:
     crops: int | None
     output: Path | None
     workers: int | None
-    device: Literal["auto", "cpu", "cuda"]
+    device: DeviceName
     as_json: bool
 
 
 def _evaluate(chosen: _Chosen) -> int:
     """Test in this process, and report; the exit code."""
-    from hico_core.transfer.evaluate import checkpoint_of, folder_of_results
+    from hico_core.transfer.evaluate import Testing, checkpoint_of, folder_of_results
     from hico_core.transfer.evaluate import evaluate as run_test
 
     place = locate_root(chosen.root)
     lists = labelled(chosen.test, place=place, subset="test", data_root=chosen.data_root)
+    testing = Testing(views=chosen.views, crops=chosen.crops, device=chosen.device, workers=chosen.workers)
     found: list[Evaluation] = []
     for number, name in enumerate(chosen.runs):
         run = local_part(place) / "runs" / name
@@ -95,33 +96,30 @@ def _evaluate(chosen: _Chosen) -> int:
                     videos,
                     output=folder,
                     classes=classes,
-                    views=chosen.views,
-                    crops=chosen.crops,
-                    device=chosen.device,
-                    workers=chosen.workers,
+                    testing=testing,
                     on_tested=lambda done, of: report(done, f"tested {done}/{of} videos", {"tested": done, "of": of}),
                     stop=stop,
                 )
             )
         if is_first_process():
-            _tell(name, found[-1], folder, as_json=chosen.as_json)
+            _report(name, found[-1], folder, as_json=chosen.as_json)
     if not is_first_process():
         return 0
-    _tell_all(found, as_json=chosen.as_json)
+    _report_all(found, as_json=chosen.as_json)
     return 3 if any(one.num_failed for one in found) or any(one.num_bad for one in lists) else 0
 
 
-def _tell(name: str, found: "Evaluation", folder: Path, *, as_json: bool) -> None:
+def _report(name: str, found: "Evaluation", folder: Path, *, as_json: bool) -> None:
     text = (
         f"{name}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, mean over classes {found.mean_class_accuracy:.2%} of "
         f"{found.num_videos} videos ({found.views} x {found.crops} views each); {folder}"
     )
     result(text, {"run": name, **found._asdict(), "folder": str(folder)}, as_json=as_json)
     if found.num_failed:
-        complain(f"{name}: {found.num_failed} videos cannot be decoded and count as wrong; see predictions.parquet")
+        warn(f"{name}: {found.num_failed} videos cannot be decoded and count as wrong; see predictions.parquet")
 
 
-def _tell_all(found: "list[Evaluation]", *, as_json: bool) -> None:
+def _report_all(found: "list[Evaluation]", *, as_json: bool) -> None:
     from hico_core.transfer.probe import mean_and_error
 
     if len(found) > 1:

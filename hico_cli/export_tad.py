@@ -1,19 +1,20 @@
 """`hico export-tad`: features and annotations as detection toolkits read them."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from hico_cli.console import complain, result
+from hico_cli.console import result, warn
 from hico_cli.features import feature_folder
 from hico_cli.options import Json, Root
+from hico_core.choices import Toolkit
 from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate
 
 
 def export_tad(
     annotations: Annotated[Path, typer.Argument(help="A JSON file in the format of ActivityNet's annotations.")],
-    toolkit: Annotated[Literal["actionformer", "opentad"], typer.Option("--for", help="Who is to read it.")],
+    toolkit: Annotated[Toolkit, typer.Option("--for", help="Who is to read it.")],
     root: Root = DEFAULT_ROOT,
     features: Annotated[
         str | None, typer.Option(help="A folder in ROOT/features, or a path. Default: the newest.")
@@ -29,24 +30,18 @@ def export_tad(
     video; those that are empty or Ambiguous are left out. Beside them: the classes, the videos that are missing, and
     the part of a configuration that depends on the features. Exit code 3: the entries of some videos cannot be used.
     """
-    from hico_core.transfer.manifest import require_features
-    from hico_core.transfer.tad import describe_changes, feature_grid, fit_annotations, read_annotations, write_export
+    from hico_core.transfer.tad import export_features
 
     folder = feature_folder(features, root)
-    manifest = require_features(folder)
-    grid = feature_grid(manifest, folder, toolkit)
-    database, problems = read_annotations(annotations)
-    export = fit_annotations(database, manifest, origin=str(annotations))
     target = output or local_part(locate(root)) / "tad" / f"{folder.name}-{toolkit}"
-    written = write_export(toolkit, export, grid, folder=target, features=folder)
+    export, problems, written, changes = export_features(annotations, folder, toolkit=toolkit, folder=target)
     for name, problem in problems.items():
-        complain(f"{annotations}: the entry of {name!r} {problem}; left out")
-    changes = describe_changes(export, missing_file=written[1])
+        warn(f"{annotations}: the entry of {name!r} {problem}; left out")
     if changes:
-        complain(changes)
+        warn(changes)
     if export.other_durations:
         first = export.other_durations[0]
-        complain(
+        warn(
             f"{len(export.other_durations)} videos last over a second more or less than annotated, such as {first}: "
             "are they the same videos?"
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hico_cli.console import complain, progress, raising_on_signals, result, telling
+from hico_cli.console import progress, raising_on_signals, result, video_reporter, warn
 from hico_cli.options import (
     CacheDir,
     CacheSize,
@@ -23,12 +23,12 @@ from hico_cli.options import (
     read_size,
     require_file_name_part,
 )
+from hico_cli.outcomes import describe_speed, extraction_fields, report_extraction
+from hico_core.choices import Align, DType, Layer, OutputFormat, Pool, ReadFrom, Tail, WindowPresetName
 from hico_core.corpus.addresses import DEFAULT_ROOT, locate_root
 from hico_core.errors import counted
 
 if TYPE_CHECKING:
-    from hico_core.corpus.events import Summary
-    from hico_core.training.encoder import Meter
     from hico_core.transfer.rehearsal import ExtractionPlan
 
 
@@ -48,7 +48,7 @@ def extract_features(
         str | None, typer.Option(rich_help_panel="Files", help="The folder in ROOT/features. Default: the run's name.")
     ] = None,
     preset: Annotated[
-        Literal["anet", "hacs", "thumos", "clip"],
+        WindowPresetName,
         typer.Option(
             rich_help_panel="Windows",
             help="Windows as ActivityNet, HACS or THUMOS features have them, or as in pretraining (clip).",
@@ -70,35 +70,35 @@ def extract_features(
         ),
     ] = None,
     align: Annotated[
-        Literal["start", "center"],
+        Align,
         typer.Option(
             rich_help_panel="Windows",
             help="The first window begins with the video, or windows lie around the middles of the strides.",
         ),
     ] = "start",
     tail: Annotated[
-        Literal["pad", "drop", "shift"],
+        Tail,
         typer.Option(
             rich_help_panel="Windows",
             help="A last window that is not full: repeat the last frame, leave it out, or move it back.",
         ),
     ] = "pad",
     file_format: Annotated[
-        Literal["npy", "npz", "pt", "hdf5", "parquet"],
+        OutputFormat,
         typer.Option(
             "--format", rich_help_panel="Files", help="hdf5: .npy files, and all of them once more in features.hdf5."
         ),
     ] = "npy",
     dtype: Annotated[
-        Literal["float32", "float16"],
+        DType,
         typer.Option(rich_help_panel="Files", help="Precision of the numbers in the files."),
     ] = "float32",
     pool: Annotated[
-        Literal["avg", "max", "none"],
+        Pool,
         typer.Option(rich_help_panel="Encoder", help="Over the encoder's maps; none: [T, 1024, t, h, w]."),
     ] = "avg",
     layer: Annotated[
-        Literal["pooled", "projection"],
+        Layer,
         typer.Option(
             rich_help_panel="Encoder",
             help="The encoder's 1024 numbers, or the 128 that pretraining compares (needs a .pt or .pyth).",
@@ -111,7 +111,7 @@ def extract_features(
         ),
     ] = None,
     read_from: Annotated[
-        Literal["clips", "sources"] | None,
+        ReadFrom | None,
         typer.Option(
             "--from",
             rich_help_panel="Which videos",
@@ -163,7 +163,6 @@ def extract_features(
     Writes ROOT/features/NAME/ID.npy and a line a video in manifest.jsonl. Finished videos are left alone. Exit
     code 3: some videos failed; they are listed in ROOT/failures.jsonl.
     """
-    from hico_core.corpus.cache import local_cache
     from hico_core.corpus.failures import forget_mended
     from hico_core.corpus.workspace import Shard
     from hico_core.training.encoder import Meter
@@ -210,7 +209,7 @@ def extract_features(
         return
     forget_mended(place, inputs or [], [job.source for job in jobs], command="extract-features")
     if read_from is None and any(job.source.clips for job in jobs) and (not policy.shard or policy.shard.number == 1):
-        complain("reading the clips that the index names; --from sources reads the videos that they were cut from")
+        warn("reading the clips that the index names; --from sources reads the videos that they were cut from")
     meter = Meter()
     with (
         raising_on_signals("stopped; the same command goes on"),
@@ -223,32 +222,10 @@ def extract_features(
             files=files,
             policy=policy,
             meter=meter,
-            on_event=telling(report, done="extracted", part="row", more=lambda: _speed(meter)),
+            on_event=video_reporter(report, done="extracted", part="row", more=lambda: describe_speed(meter)),
         )
-    _report(summary, meter, str(files.folder), root=root, as_json=json)
-
-
-def _speed(meter: "Meter") -> str:
-    return f"{meter.rows_per_second:.1f} rows/s, {meter.waiting_part:.0%} waiting"
-
-
-def _report(summary: "Summary", meter: "Meter", folder: str, *, root: str, as_json: bool) -> None:
-    text = (
-        f"{counted(summary.num_done, 'video')} extracted, {summary.num_unchanged} unchanged, "
-        f"{summary.num_failed} failed; the features are in {folder}"
-    )
-    fields = {
-        "num_extracted": summary.num_done,
-        "num_unchanged": summary.num_unchanged,
-        "num_failed": summary.num_failed,
-        "num_rows": summary.num_parts,
-        "rows_per_second": meter.rows_per_second,
-        "waiting": meter.waiting_part,
-        "manifest": f"{folder}/manifest.jsonl",
-    }
-    result(text, fields, as_json=as_json)
+    report_extraction(extraction_fields(summary, meter), files.folder, root=root, as_json=json)
     if summary.num_failed:
-        complain(f"{counted(summary.num_failed, 'video')} failed: {root}/failures.jsonl")
         raise typer.Exit(3)
 
 

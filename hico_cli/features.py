@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import complain, result
+from hico_cli.console import result, warn
 from hico_cli.options import Json, Root
 from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate
 from hico_core.errors import HicoError, counted
@@ -81,7 +81,7 @@ def check(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = Fal
     folder = feature_folder(name, root)
     problems = list(check_features(folder))
     for file, problem in problems:
-        complain(f"{folder / file}: {problem}")
+        warn(f"{folder / file}: {problem}")
     count = len(require_features(folder))
     result(
         f"{folder}: {counted(count, 'file')} in the manifest, {counted(len(problems), 'problem')}",

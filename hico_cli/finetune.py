@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import complain, noting_signals, progress, result, tell_rehearsal
+from hico_cli.console import (
+    noting_signals,
+    progress,
+    result,
+    tell_rehearsal,
+    warn,
+)
 from hico_cli.options import (
     AllowChanged,
     AnnoDir,
@@ -152,15 +158,15 @@ def _train(task: "Task[FinetuneConfig]", *, title: str, root: str, as_json: bool
 
         watch = Watch(
             on_step=on_step,
-            on_bad_video=lambda video_id, reason: complain(f"{video_id} cannot be used: {reason}"),
+            on_bad_video=lambda video_id, reason: warn(f"{video_id} cannot be used: {reason}"),
             on_tested=lambda done, of: report(total, f"tested {done}/{of} videos", {"tested": done, "of": of}),
             stop=stop,
         )
         summary = run(task, watch)
-    return _tell(summary, root=root, as_json=as_json) if is_first_process() else 0
+    return _report(summary, root=root, as_json=as_json) if is_first_process() else 0
 
 
-def _tell(summary: "FinetuneSummary", *, root: str, as_json: bool) -> int:
+def _report(summary: "FinetuneSummary", *, root: str, as_json: bool) -> int:
     """Print what came out; the exit code."""
     tested = summary.test
     if tested is None:
@@ -175,7 +181,7 @@ def _tell(summary: "FinetuneSummary", *, root: str, as_json: bool) -> int:
     fields["test"] = None if tested is None else tested._asdict()
     result(f"{counted(summary.num_steps, 'step')} in {summary.precision.name}; {accuracy}", fields, as_json=as_json)
     if tested is not None and tested.num_failed:
-        complain(f"{tested.num_failed} test videos failed: {root}/failures.jsonl")
+        warn(f"{tested.num_failed} test videos failed: {root}/failures.jsonl")
         return 3
     return 0
 

@@ -1,13 +1,17 @@
 """`hico inspect`: what a checkpoint is, or what training sees of the videos of a workspace."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hico_cli.console import complain, result
+from hico_cli.console import result, warn
 from hico_cli.options import Json
 from hico_core.corpus.addresses import Location, local_part, locate, require_reachable
+from hico_core.errors import counted
+
+if TYPE_CHECKING:
+    from hico_core.corpus.status import StatusRow
 
 
 def inspect(
@@ -23,19 +27,39 @@ def inspect(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Describe a checkpoint; or a workspace, with a picture of some clips before and after augmentation."""
+    """Describe a checkpoint; or a workspace: how many videos are done and what failed, its index, a picture of clips.
+
+    The picture shows some clips before and after augmentation. Without an index, only the records are counted.
+    """
     place = locate(target)
     if isinstance(place, Path) and not place.is_dir():
         _describe(place, as_json=json)
         return
     require_reachable(place)
+    from hico_core.corpus.status import summarise_records
     from hico_core.report.facts import read_corpus
 
-    facts = read_corpus(place).summary()
-    picture = output or local_part(place) / "samples.png"
-    _draw(place, picture, samples=samples, at=at, recipe=recipe, seed=seed)
-    lines = [f"{name}: {value}" for name, value in facts.items()]
-    result("\n".join([*lines, f"picture: {picture}"]), {**facts, "picture": str(picture)}, as_json=json)
+    status = summarise_records(place) if (place / "records").is_dir() else []
+    fields: dict[str, Any] = {"status": [row._asdict() for row in status]}
+    lines = [_status_line(row) for row in status]
+    # What is just being split has no index yet; what has neither is no workspace.
+    if status and not (place / "index.parquet").exists():
+        lines.append(f"index: none yet; run `hico index --root {target}`")
+    else:
+        facts = read_corpus(place).summary()
+        picture = output or local_part(place) / "samples.png"
+        _draw(place, picture, samples=samples, at=at, recipe=recipe, seed=seed)
+        fields |= {**facts, "picture": str(picture)}
+        lines += [*(f"{name}: {value}" for name, value in facts.items()), f"picture: {picture}"]
+    result("\n".join(lines), fields, as_json=json)
+
+
+def _status_line(row: "StatusRow") -> str:
+    """The videos that one row counts: "records of train: 3 split, done (12 clips, 0.02 hours, 0.004 GB)"."""
+    size = f"{counted(row.num_clips, 'clip')}, {row.seconds / 3600:.2f} hours, {row.size_bytes / 1e9:.3f} GB"
+    return f"records of {row.subset}: {row.num_videos} {row.kind}, {row.state}" + (
+        f" ({size})" if row.num_clips else ""
+    )
 
 
 def _describe(path: Path, *, as_json: bool) -> None:
@@ -44,18 +68,17 @@ def _describe(path: Path, *, as_json: bool) -> None:
     description = describe_checkpoint(path)
     lines = [f"{path}: {description.kind}", *(f"{name}: {value}" for name, value in description.facts.items())]
     for warning in description.warnings:
-        complain(f"{path}: {warning}")
+        warn(f"{path}: {warning}")
     card = f"\n\n{description.card.rstrip()}" if description.card else ""
     result("\n".join(lines) + card, description._asdict(), as_json=as_json)
 
 
 def _draw(root: "Location", picture: Path, *, samples: int, at: float, recipe: str, seed: int) -> None:
     from hico_cli.config import load_pretraining
+    from hico_core.corpus.storage import written_beside
     from hico_core.data.preview import contact_sheet
     from hico_core.report.sample import clips_as_drawn
 
     sheet = contact_sheet(clips_as_drawn(load_pretraining(recipe), root, samples=samples, at=at, seed=seed))
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    beside = picture.with_name(f".{picture.name}.tmp.png")
-    sheet.save(beside)
-    beside.replace(picture)
+    with written_beside(picture) as beside:
+        sheet.save(beside, format="PNG")

@@ -1,17 +1,17 @@
 """Where commands that test features or classifiers take labelled videos from: the index, or lists."""
 
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import complain
-from hico_core.corpus.addresses import Location, locate
+from hico_cli.console import warn
+from hico_core.choices import Subset
+from hico_core.corpus.addresses import Location
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hico_core.corpus.records import Subset
-    from hico_core.transfer.labelled import LabelledVideo
+    from hico_core.transfer.labelled import LabelledSet
 
 ListFolder = Annotated[
     str | None,
@@ -24,14 +24,6 @@ LISTS = (
 )
 
 
-class LabelledSet(NamedTuple):
-    """Videos whose classes are known, and label -> name of those classes that have one."""
-
-    videos: "list[LabelledVideo]"
-    classes: dict[int, str]
-    num_bad: int = 0  # lines of the list that cannot be used; each was told
-
-
 def labelled(
     lists: "list[str] | None",
     *,
@@ -39,35 +31,15 @@ def labelled(
     subset: "Subset",
     data_root: str | None,
     known: "Mapping[int, str] | None" = None,
-) -> list[LabelledSet]:
-    """The labelled videos of each list, or, without lists, those of a subset of the index.
+) -> "list[LabelledSet]":
+    """The labelled videos of each list or of the index, see `labelled_sets`; a bad line is a warning."""
+    from hico_core.transfer.labelled import labelled_sets
 
-    Each line of a list that cannot be used is told in a line.
-
-    Args:
-        lists: as `hico_core.corpus.splits.read_split` takes them.
-        place: the workspace.
-        subset: of the index, or of a list that holds several.
-        data_root: where the videos of lists lie; None: beside the list.
-        known: label -> name of the classes of the other side, by which lists are numbered; None: those of the index, of
-            a list that shares any of them.
-
-    """
-    from hico_core.corpus.index import read_class_names
-    from hico_core.corpus.splits import numbered_as, read_split
-    from hico_core.transfer.labelled import labelled_of_index, labelled_of_list
-
-    of_index = read_class_names(place) if known is None else known
-    if not lists:
-        return [LabelledSet(labelled_of_index(place, subset), dict(of_index))]
-    found = []
-    for given in lists:
-        base = locate(given).parent if data_root is None else locate(data_root)
-        split = read_split(given, data_root=base, subset=subset)
-        of_one_corpus = known is not None or set(split.classes.values()) & set(of_index.values())
-        split = numbered_as(split, of_index if of_one_corpus else {})
-        bad = [video for video in split.videos if video.obstacle]
-        for video in bad:
-            complain(f"{video.path}: {video.obstacle}; left out")
-        found.append(LabelledSet(labelled_of_list(split.videos), split.classes, len(bad)))
-    return found
+    return labelled_sets(
+        lists,
+        root=place,
+        subset=subset,
+        data_root=data_root,
+        known=known,
+        on_bad=lambda video: warn(f"{video.path}: {video.obstacle}; left out"),
+    )

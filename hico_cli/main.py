@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from hico_cli.config import config
-from hico_cli.console import QUIET, complain, describe_usage_error
+from hico_cli.console import QUIET, describe_usage_error, warn
 from hico_cli.convert import convert
 from hico_cli.demo import demo
 from hico_cli.doctor import doctor
@@ -24,6 +24,7 @@ from hico_cli.pretrain import pretrain
 from hico_cli.probe import probe
 from hico_cli.processes import exit_code_of, report_loss, report_warnings_as_lines
 from hico_cli.remove import remove
+from hico_cli.removed import what_to_type
 from hico_cli.report import report
 from hico_cli.retrieve import retrieve
 from hico_cli.run import run
@@ -86,13 +87,14 @@ def _options(
         logging.getLogger("hico_cli").setLevel(logging.DEBUG)
 
 
-def _tell_usage(error: typer.TyperException) -> None:
+def _report_usage(error: typer.TyperException, arguments: Sequence[str]) -> None:
     """Say what is wrong with what was typed; where nothing was, Typer has printed the help already."""
     if error.format_message() and tell_exit_code(error.exit_code, os.environ):
-        complain(describe_usage_error(error), who=_who_tells_usage())
+        instead = what_to_type(arguments, getattr(error, "option_name", None))
+        warn(instead or describe_usage_error(error), who=_who_reports_usage())
 
 
-def _who_tells_usage() -> Literal["first", "any"]:
+def _who_reports_usage() -> Literal["first", "any"]:
     """Of several processes, which all find a mistake in what was typed: whoever did first, where they know of that."""
     return "any" if EXIT_CODE_FILE in os.environ else "first"
 
@@ -112,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         leave(app(arguments, obj=arguments, prog_name="hico", standalone_mode=False) or 0, os.environ)
     except typer.TyperException as error:
-        _tell_usage(error)
+        _report_usage(error, arguments)
         sys.exit(error.exit_code)
     except ProcessLost as error:
         report_loss(error)
@@ -122,5 +124,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         code = exit_code_of(error)
         if tell_exit_code(code, os.environ):
-            complain(str(error), who=_who_tells_usage() if isinstance(error, UsageError) else "this")
+            warn(str(error), who=_who_reports_usage() if isinstance(error, UsageError) else "this")
         leave(code, os.environ)

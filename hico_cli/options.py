@@ -4,11 +4,12 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import complain
+from hico_cli.console import warn
+from hico_core.choices import DeviceName, IdRule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +23,7 @@ Root = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Progress and result as JSON, for programs.")]
 
 Device = Annotated[
-    Literal["auto", "cpu", "cuda"],
+    DeviceName,
     typer.Option("--device", rich_help_panel="Where it runs", help="auto takes a GPU if there is one."),
 ]
 
@@ -97,7 +98,7 @@ CacheSize = Annotated[
 
 
 Ids = Annotated[
-    Literal["stem", "relpath"],
+    IdRule,
     typer.Option(
         "--id",
         rich_help_panel="Which videos",
@@ -201,7 +202,7 @@ def find_videos(inputs: "Iterable[str]", *, id_rule: "IdRule", recursive: bool) 
     passed_over: Counter[str] = Counter()
     sources = find_sources(inputs, id_rule=id_rule, recursive=recursive, passed_over=passed_over)
     if passed_over:
-        complain(describe_passed_over(passed_over))
+        warn(describe_passed_over(passed_over))
     return sources
 
 

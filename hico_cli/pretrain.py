@@ -3,11 +3,16 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import complain, noting_signals, progress, result, tell_rehearsal
+from hico_cli.console import (
+    noting_signals,
+    progress,
+    tell_rehearsal,
+    warn,
+)
 from hico_cli.options import (
     AllowChanged,
     AnnoDir,
@@ -28,22 +33,22 @@ from hico_cli.options import (
     read_size,
     require_file_name_part,
 )
+from hico_cli.outcomes import describe_step, report_pretraining, warn_of_bad_video
 from hico_cli.processes import do_work, was_restarted
 from hico_cli.training_data import Data, indexed_data
+from hico_core.choices import Dataset
 from hico_core.corpus.addresses import DEFAULT_ROOT, local_part
-from hico_core.errors import counted
 
 if TYPE_CHECKING:
     from hico_core.config import Config
     from hico_core.training.log import StepMetrics
-    from hico_core.training.loop import RunSummary
     from hico_core.training.task import Task
 
 
 def pretrain(
     context: typer.Context,
     dataset: Annotated[
-        Literal["hacs", "uk400", "k400"] | None,
+        Dataset | None,
         typer.Option(
             rich_help_panel="Settings", help="Whose recipe to run; the videos are those of ROOT. Default: hacs."
         ),
@@ -75,10 +80,6 @@ def pretrain(
             help="Let torch.compile fuse the encoder: a slow start, then faster steps.",
         ),
     ] = False,
-    decoder: Annotated[
-        Literal["auto", "pyav", "decord", "torchcodec"] | None,
-        typer.Option(rich_help_panel="Settings", help="Reads the clips; all give the same pixels."),
-    ] = None,
     cache_dir: CacheDir = None,
     cache_size: Annotated[
         str | None, typer.Option(metavar="SIZE", rich_help_panel="Buckets", help="What those copies may take.")
@@ -116,7 +117,6 @@ def pretrain(
     options = {
         "train.batch_size": batch_size,
         "train.max_steps": max_steps,
-        "data.decoder": decoder,
         "data.workers": workers,
         "train.compile": compile_ or None,
         "data.cache_dir": None if cache_dir is None else str(cache_dir),
@@ -155,7 +155,7 @@ def pretrain(
         found = measure(settings, root=place, device=device, init_from=init_from, processes=nproc)
         tell_rehearsal(dump_config(settings), settings.model_dump(mode="json"), found._asdict(), as_json=json)
         if lowered:
-            complain(lowered)
+            warn(lowered)
         return
 
     from hico_core.training.task import Task
@@ -187,47 +187,16 @@ def _train(task: "Task[Config]", *, title: str, lowered: str, as_json: bool) -> 
         def on_step(metrics: "StepMetrics") -> None:
             nonlocal lowered
             if lowered:  # now that nothing else is wrong
-                complain(lowered)
+                warn(lowered)
                 lowered = ""
-            report(metrics.epoch, _line(metrics, total), metrics._asdict())
+            report(metrics.epoch, describe_step(metrics, total), metrics._asdict())
 
         watch = Watch(
             on_step=on_step,
-            on_bad_video=lambda video_id, reason: complain(f"another video stands in for {video_id}: {reason}"),
+            on_bad_video=warn_of_bad_video,
             stop=stop,
         )
         summary = run_pretraining(task, watch)
     if is_first_process():
-        _tell(summary, as_json=as_json)
+        report_pretraining(summary, as_json=as_json)
     return 0
-
-
-def _line(metrics: "StepMetrics", epochs: int) -> str:
-    """A step in words."""
-    from hico_core.training.log import part_waiting
-
-    parts = "" if metrics.topical is None else f" (visual {metrics.visual:.4f} topical {metrics.topical:.4f})"
-    knn = "" if metrics.knn_accuracy is None else f" kNN {metrics.knn_accuracy:.1%}"
-    return (
-        f"step {metrics.step} epoch {metrics.epoch:.2f}/{epochs} loss {metrics.loss:.4f}{parts} lr {metrics.lr:.4f} "
-        f"{metrics.clips_per_second:.1f} clips/s waiting {part_waiting(metrics._asdict()):.0%}{knn}"
-    )
-
-
-def _tell(summary: "RunSummary", *, as_json: bool) -> None:
-    losses = ""
-    if summary.first_loss is not None:
-        losses = f", mean loss of the first steps {summary.first_loss:.4f}, of the last {summary.last_loss:.4f}"
-        if summary.first_loss == summary.last_loss:  # there were not more than go into such a mean
-            losses = f", mean loss {summary.first_loss:.4f}"
-    knn = "" if summary.knn_accuracy is None else f", kNN accuracy {summary.knn_accuracy:.1%}"
-    how = f"{counted(summary.num_steps, 'step')} in {summary.precision.name} ({summary.precision.reason})"
-    fields = {**summary._asdict(), "run_dir": str(summary.run_dir), "encoder": str(summary.encoder)}
-    fields["precision"] = summary.precision.name
-    result(f"{how}{losses}{knn}; the encoder is {summary.encoder}", fields, as_json=as_json)
-    if summary.collapsed:
-        complain(
-            f"after {counted(summary.num_steps, 'step')}, all clips still get nearly the same embedding, so "
-            "features of this encoder will hardly tell videos apart; train longer (--epochs), or, where the "
-            f"spread of the embeddings fell during training (hico report {summary.run_dir}), with a lower optim.base_lr"
-        )

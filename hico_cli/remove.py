@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from hico_cli.console import complain, raising_on_signals, result
+from hico_cli.console import raising_on_signals, result, warn
 from hico_cli.options import Json, Root
 from hico_core.corpus.addresses import DEFAULT_ROOT, locate_root
 from hico_core.errors import counted
@@ -36,4 +36,4 @@ def remove(
     )
     result(text, {**removal._asdict(), "dry_run": dry_run}, as_json=json)
     for path in removal.staying:
-        complain(f"{path}: was not made by hico and stays")
+        warn(f"{path}: was not made by hico and stays")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hico_cli.console import progress, raising_on_signals, result
+from hico_cli.console import counting, progress, raising_on_signals, result
 from hico_cli.options import Json
 
 
@@ -37,16 +37,9 @@ def report(
     target = output or folders[0] / "report.html"
     with (
         raising_on_signals("stopped; nothing was written"),
-        progress("report", total=2 * len(folders) + 1, as_json=json) as tell,
+        progress("report", total=2 * len(folders) + 1, as_json=json) as report_part,
     ):
-        done = 0
-
-        def on_part(what: str) -> None:
-            nonlocal done
-            done += 1
-            tell(done, what, {"part": what})
-
         runs = [] if workspaces else [read_run(folder) for folder in folders]
         corpus = read_corpus(workspaces[0]) if workspaces else corpus_of(runs)
-        write_report(target, runs, corpus, on_part=on_part)
+        write_report(target, runs, corpus, on_part=counting(report_part, "part"))
     result(str(target), {"report": str(target), "bytes": target.stat().st_size}, as_json=json)

@@ -1,7 +1,8 @@
 """`hico retrieve`: moments of videos that are like a query, or how well features find their like."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,11 +10,11 @@ from hico_cli.console import result
 from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import Device, Json, Root
-from hico_core.corpus.addresses import DEFAULT_ROOT, absolute, local_part, locate_root
+from hico_core.choices import RetrievalProtocol, Subset
+from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
 
 if TYPE_CHECKING:
-    from hico_core.transfer.manifest import ManifestRow
-    from hico_core.transfer.retrieval import Match
+    from hico_core.transfer.retrieval import FoundMoment
 
 
 def retrieve(
@@ -31,17 +32,13 @@ def retrieve(
         Path | None, typer.Option(help="The encoder of the features, if it is not where the manifest says.")
     ] = None,
     protocol: Annotated[
-        Literal["video", "clip", "coclr"] | None,
+        RetrievalProtocol | None,
         typer.Option(
             help="Measure instead: by means of videos, by windows, or by means without those of queries and gallery."
         ),
     ] = None,
-    queries: Annotated[
-        Literal["train", "val", "test"], typer.Option(help="Subset of the index, to look for.")
-    ] = "test",
-    gallery: Annotated[
-        Literal["train", "val", "test"], typer.Option(help="Subset of the index, to look through.")
-    ] = "train",
+    queries: Annotated[Subset, typer.Option(help="Subset of the index, to look for.")] = "test",
+    gallery: Annotated[Subset, typer.Option(help="Subset of the index, to look through.")] = "train",
     query_list: Annotated[str | None, typer.Option(help=f"Instead of --queries. {LISTS}")] = None,
     gallery_list: Annotated[str | None, typer.Option(help="Instead of --gallery.")] = None,
     data_root: ListFolder = None,
@@ -56,16 +53,25 @@ def retrieve(
         raise typer.BadParameter("give a video, or --protocol, and not both", param_hint="QUERY")
     from hico_core.transfer.manifest import require_features
 
-    folder = feature_folder(features, root)
+    folder, place = feature_folder(features, root), locate_root(root)
     manifest = require_features(folder)
     if query is not None:
-        _search(query, folder, root, manifest, checkpoint, top, include_own, sheet, device, json)
+        from hico_core.transfer.match_sheet import require_sheet_name, write_sheet
+        from hico_core.transfer.retrieval import extractor_of, search_video
+
+        if sheet is not None:
+            require_sheet_name(sheet)
+        rows = list(manifest.values())
+        extractor = extractor_of(rows[0], checkpoint=checkpoint, device=device, root=local_part(place))
+        moments = search_video(query, folder, rows, extractor=extractor, top=top, own=include_own)
+        if sheet is not None:
+            write_sheet(sheet, query, moments.moments, window_seconds=moments.window_seconds)
+        _report_moments(moments.moments, sheet, as_json=json)
         return
     from hico_core.transfer.labelled import rows_from_folder
     from hico_core.transfer.retrieval import retrieval
 
     assert protocol is not None
-    place = locate_root(root)
     (asked,) = labelled([query_list] if query_list else None, place=place, subset=queries, data_root=data_root)
     (searched,) = labelled(
         [gallery_list] if gallery_list else None,
@@ -86,58 +92,23 @@ def retrieve(
         raise typer.Exit(3)
 
 
-def _search(
-    query: Path,
-    folder: Path,
-    root: str,
-    manifest: "dict[str, ManifestRow]",
-    checkpoint: Path | None,
-    top: int,
-    include_own: bool,
-    sheet: Path | None,
-    device: Literal["auto", "cpu", "cuda"],
-    as_json: bool,
-) -> None:
-    from hico_core.corpus.ids import video_id
-    from hico_core.transfer.match_sheet import write_sheet
-    from hico_core.transfer.retrieval import extractor_of, search
-
-    if sheet is not None and sheet.suffix not in {".png", ".html"}:
-        raise typer.BadParameter(f"{sheet} must end in .png or .html", param_hint="--sheet")
-    rows = list(manifest.values())
-    extractor = extractor_of(rows[0], checkpoint=checkpoint, device=device, root=local_part(locate_root(root)))
-    features = extractor.extract(query)
-    own = {row.video_id for row in rows if row.source == str(absolute(query)) or row.video_id == video_id(query)}
-    matches = search(
-        features.array.reshape(len(features.array), -1),
-        features.times[:, 0],
-        folder,
-        rows,
-        top=top,
-        excluded=frozenset() if include_own else frozenset(own),
-    )
-    if sheet is not None:
-        write_sheet(sheet, query, matches, window_seconds=float(features.times[0, 1] - features.times[0, 0]))
-    fields = {"matches": [match._asdict() for match in matches], "sheet": str(sheet) if sheet else None}
+def _report_moments(moments: "list[FoundMoment]", sheet: Path | None, *, as_json: bool) -> None:
     if as_json:
-        result("", fields, as_json=True)
+        matches = [asdict(moment) for moment in moments]
+        result("", {"matches": matches, "sheet": str(sheet) if sheet else None}, as_json=True)
         return
-    _print_table(matches)
-    if sheet is not None:
-        result(str(sheet), {}, as_json=False)
-
-
-def _print_table(matches: "list[Match]") -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table("video", "start", "end", "similarity", "like the query at")
-    for match in matches:
+    for moment in moments:
         table.add_row(
-            match.video_id,
-            f"{match.start_seconds:.2f} s",
-            f"{match.end_seconds:.2f} s",
-            f"{match.similarity:.4f}",
-            f"{match.query_seconds:.2f} s",
+            moment.video_id,
+            f"{moment.start_seconds:.2f} s",
+            f"{moment.end_seconds:.2f} s",
+            f"{moment.similarity:.4f}",
+            f"{moment.query_seconds:.2f} s",
         )
     Console().print(table)
+    if sheet is not None:
+        result(str(sheet), {}, as_json=False)

@@ -1,26 +1,45 @@
 """`hico run`: the four commands and a report, with settings that fit the videos and the time."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import complain
-from hico_cli.extract_features import extract_features
-from hico_cli.index import index
+from hico_cli.console import (
+    counting,
+    noting_signals,
+    progress,
+    raising_on_signals,
+    result,
+    video_progress,
+    video_reporter,
+    warn,
+)
 from hico_cli.options import Device, Json, Root, require_file_name_part
-from hico_cli.pretrain import pretrain
-from hico_cli.report import report
-from hico_cli.split import split
-from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate_root
+from hico_cli.outcomes import (
+    describe_speed,
+    describe_step,
+    extraction_fields,
+    report_extraction,
+    report_index,
+    report_pretraining,
+    report_split,
+    warn_of_bad_video,
+)
+from hico_core.corpus.addresses import DEFAULT_ROOT, locate_root
 
-_SOME_FAILED = 3
+if TYPE_CHECKING:
+    from hico_core.corpus.addresses import Location
+    from hico_core.corpus.events import Summary, VideoEvent
+    from hico_core.corpus.index import IndexSummary
+    from hico_core.road import TrainingEvents
+    from hico_core.training.encoder import Meter
+    from hico_core.training.log import StepMetrics
+    from hico_core.training.loop import RunSummary
 
 
 def run(
-    context: typer.Context,
     inputs: Annotated[list[str], typer.Argument(help="Videos, folders, patterns, .txt lists, addresses in buckets.")],
     root: Root = DEFAULT_ROOT,
     name: Annotated[str, typer.Option(help="Name of the run and of the folder of features.")] = "run",
@@ -36,62 +55,56 @@ def run(
     """
     require_file_name_part(name, option="--name")
     place = locate_root(root)
-    failures: list[int] = []
-    with _noting_failures(failures):
-        split(inputs, root=root, json=json)
-    with _noting_failures([]):  # the same videos as before
-        index(root=root, json=json)
-    run_dir = local_part(place) / "runs" / name
-    epochs, batch_size = _length(place, run_dir, hours=hours, device=device)
-    pretrain(
-        context,
-        root=root,
-        name=name,
-        epochs=epochs,
-        batch_size=batch_size,
-        device=device,
-        resume=True,
-        json=json,
-    )
-    encoder = run_dir / "export" / "encoder.safetensors"
-    with _noting_failures(failures):
-        extract_features(root=root, checkpoint=encoder, name=name, device=device, json=json)
-    report([run_dir], json=json)
-    if failures:
-        raise typer.Exit(_SOME_FAILED)
+    from hico_core.road import take_road
+
+    with raising_on_signals("stopped; the same command goes on"):
+        road = take_road(inputs, place, name=name, hours=hours, device=device, events=_Events(root, as_json=json))
+    result(str(road.report), {"report": str(road.report), "bytes": road.report.stat().st_size}, as_json=json)
+    if road.num_failed:
+        raise typer.Exit(3)
 
 
-@contextmanager
-def _noting_failures(failures: list[int]) -> Iterator[None]:
-    """A step of which it is enough that most videos are done."""
-    try:
-        yield
-    except typer.Exit as ended:
-        if ended.exit_code != _SOME_FAILED:
-            raise
-        failures.append(ended.exit_code)
+class _Events:
+    """What is printed along the road: what each of its commands prints."""
 
+    def __init__(self, root: str, *, as_json: bool) -> None:
+        self._root, self._as_json = root, as_json
 
-def _length(
-    root: "Location", run_dir: Path, *, hours: float, device: Literal["auto", "cpu", "cuda"]
-) -> tuple[int, int]:
-    """Epochs and videos a step of the run that is there; of a new one, what fits into time and memory here."""
-    from hico_core.config import load_config, preset
-    from hico_core.training.dry_run import dry_run
-    from hico_core.training.fitting import with_batch_of_run
-    from hico_core.training.run_folder import has_steps
+    def on_note(self, text: str) -> None:
+        warn(text)
 
-    if has_steps(run_dir):
-        train = load_config(run_dir / "config.yaml").train
-        return train.epochs, train.batch_size
-    recipe = preset("hacs-hico-s")
-    config, reason = with_batch_of_run(recipe, root=root, run_dir=run_dir, resume=False, device=device)
-    plan = dry_run(config, root=root, device=device)
-    epochs = max(min(int(config.train.epochs * hours / plan.hours), config.train.epochs), 1)
-    because = f" (the recipe's {recipe.train.batch_size} {reason})" if reason else ""
-    complain(
-        f"pretraining {epochs} of the recipe's {config.train.epochs} epochs, {config.train.batch_size} videos a step"
-        f"{because}: about {plan.hours * epochs / config.train.epochs:.2f} hours at {plan.step_seconds:.1f} s a step "
-        f"on {plan.device} (--hours)"
-    )
-    return epochs, config.train.batch_size
+    def splitting(self, num_videos: int) -> "AbstractContextManager[Callable[[VideoEvent], None]]":
+        return video_progress(as_json=self._as_json)("split", num_videos)
+
+    def on_split(self, summary: "Summary") -> None:
+        report_split(summary, root=self._root, folder=f"{self._root}/train", as_json=self._as_json)
+
+    def on_indexed(self, summary: "IndexSummary") -> None:
+        report_index(summary, root=self._root, as_json=self._as_json)
+
+    @contextmanager
+    def pretraining(self, num_epochs: int) -> "Iterator[TrainingEvents]":
+        from hico_core.road import RECIPE, TrainingEvents
+
+        with noting_signals() as stop, progress(RECIPE, total=num_epochs, as_json=self._as_json) as report:
+
+            def on_step(metrics: "StepMetrics") -> None:
+                report(metrics.epoch, describe_step(metrics, num_epochs), metrics._asdict())
+
+            yield TrainingEvents(on_step, warn_of_bad_video, stop)
+
+    def on_pretrained(self, summary: "RunSummary") -> None:
+        report_pretraining(summary, as_json=self._as_json)
+
+    @contextmanager
+    def extracting(self, num_videos: int, meter: "Meter") -> "Iterator[Callable[[VideoEvent], None]]":
+        with progress("features", total=num_videos, as_json=self._as_json) as report:
+            yield video_reporter(report, done="extracted", part="row", more=lambda: describe_speed(meter))
+
+    def on_extracted(self, summary: "Summary", folder: "Location", meter: "Meter") -> None:
+        report_extraction(extraction_fields(summary, meter), folder, root=self._root, as_json=self._as_json)
+
+    @contextmanager
+    def reporting(self, num_parts: int) -> Iterator[Callable[[str], None]]:
+        with progress("report", total=num_parts, as_json=self._as_json) as report:
+            yield counting(report, "part")

@@ -1,11 +1,11 @@
 """`hico split`: untrimmed videos -> exact clips."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import complain, progress, raising_on_signals, result, telling
+from hico_cli.console import progress, raising_on_signals, result, video_reporter
 from hico_cli.options import (
     CacheDir,
     Ids,
@@ -20,6 +20,8 @@ from hico_cli.options import (
     read_shard,
     read_size,
 )
+from hico_cli.outcomes import report_split
+from hico_core.choices import KeepOrDrop, OnCorrupt, Profile, Subset, Verification, VideoEncoder
 from hico_core.corpus.addresses import DEFAULT_ROOT, locate_root
 from hico_core.errors import counted
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hico_core.corpus.addresses import Location
-    from hico_core.corpus.events import Summary
     from hico_core.corpus.ids import Source
     from hico_core.corpus.records import SplitOptions
     from hico_core.corpus.split import SplitPolicy
@@ -40,16 +41,16 @@ def split(
     ] = None,
     root: Root = DEFAULT_ROOT,
     subset: Annotated[
-        Literal["train", "val", "test"],
+        Subset,
         typer.Option(rich_help_panel="Which videos", help="The subset that the videos belong to."),
     ] = "train",
     segment_seconds: Annotated[float, typer.Option(min=0.1, rich_help_panel="Clips", help="Length of a clip.")] = 5.0,
     tail: Annotated[
-        Literal["keep", "drop"],
+        KeepOrDrop,
         typer.Option(rich_help_panel="Clips", help="What to do with a last clip that is shorter."),
     ] = "keep",
     profile: Annotated[
-        Literal["training", "archive", "source"],
+        Profile,
         typer.Option(
             rich_help_panel="Encoding",
             help="training: fastest to read; archive: close to the source; source: its size and quality.",
@@ -78,19 +79,19 @@ def split(
         int | None, typer.Option(min=1, rich_help_panel="Encoding", help="Frames between keyframes, at most.")
     ] = None,
     encoder: Annotated[
-        Literal["libx264", "libx265", "libopenh264", "h264_nvenc"] | None,
+        VideoEncoder | None,
         typer.Option(rich_help_panel="Encoding", help="Video encoder of ffmpeg."),
     ] = None,
     audio: Annotated[
-        Literal["keep", "drop"] | None,
+        KeepOrDrop | None,
         typer.Option(rich_help_panel="Clips", help="Whether clips keep the sound. Default: drop."),
     ] = None,
     verify: Annotated[
-        Literal["fast", "full"],
+        Verification,
         typer.Option(rich_help_panel="Checks", help="fast: counts, times, sizes. full: decode each clip as well."),
     ] = "fast",
     on_corrupt: Annotated[
-        Literal["keep-good", "skip", "fail"],
+        OnCorrupt,
         typer.Option(
             rich_help_panel="Checks", help="A damaged video: keep its good clips, leave it out, or end the command."
         ),
@@ -182,9 +183,11 @@ def split(
             options=options,
             policy=policy,
             workers=workers,
-            on_event=telling(report, done="split", part="clip"),
+            on_event=video_reporter(report, done="split", part="clip"),
         )
-    _report(summary, root=root, folder=f"{root}/{subset}", as_json=json)
+    report_split(summary, root=root, folder=f"{root}/{subset}", as_json=json)
+    if summary.num_failed:
+        raise typer.Exit(3)
 
 
 def _estimate(
@@ -208,20 +211,6 @@ def _estimate(
         f"{counted(plan.workers, 'worker')}, as measured on {plan.num_sampled}{failed}; nothing was written"
     )
     result(text, asdict(plan), as_json=as_json)
-
-
-def _report(summary: "Summary", *, root: str, folder: str, as_json: bool) -> None:
-    text = (
-        f"{counted(summary.num_done, 'video')} split, {summary.num_unchanged} unchanged, {summary.num_failed} failed; "
-        f"{counted(summary.num_parts, 'clip')} in {folder}"
-    )
-    names = {"num_done": "num_split", "num_parts": "num_clips"}
-    fields = {names.get(name, name): value for name, value in summary._asdict().items()}
-    result(text, {**fields, "folder": folder}, as_json=as_json)
-    if summary.num_failed:
-        before = f", {summary.num_failed_before} of them before (--retry-failed)" if summary.num_failed_before else ""
-        complain(f"{counted(summary.num_failed, 'video')} failed{before}: {root}/failures.jsonl")
-        raise typer.Exit(3)
 
 
 def _validated(settings: dict[str, object]) -> "SplitOptions":

@@ -3,13 +3,14 @@
 import io
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from hico_core import __version__
+from hico_core.choices import CheckpointFormat
 from hico_core.config import Config, compose_config
 from hico_core.data.loader import Position
 from hico_core.errors import HicoError, require_package
@@ -37,10 +38,8 @@ from hico_core.training.checkpoint import (
 )
 from hico_core.training.optim import parameter_groups
 
-Format = Literal["hico", "authors", "safetensors", "exported", "onnx"]
-
 # What a file is written as, if nobody says.
-FORMAT_OF_SUFFIX: dict[str, Format] = {
+FORMAT_OF_SUFFIX: dict[str, CheckpointFormat] = {
     ".pt": "hico",
     ".pyth": "authors",
     ".safetensors": "safetensors",
@@ -61,7 +60,7 @@ _OURS = "hico"
 _TOLERANCE = 1e-4
 
 
-def convert(source: Path, target: Path, *, to: Format) -> str:
+def convert(source: Path, target: Path, *, to: CheckpointFormat) -> str:
     """Write a checkpoint in another format; the target is there whole or not at all.
 
     Args:
@@ -135,7 +134,17 @@ def authors_content(file: CheckpointFile) -> dict[str, Any]:
             f"{origin}: was trained with {config.optim.name}, which the authors' code does not have; its encoder alone "
             "can be converted, to a name that ends in .safetensors"
         )
-    ours = checkpoint.optimizer
+    return {
+        "epoch": int(checkpoint.progress.epochs_done) - 1,
+        "model_state": export_state_dict({name: value.contiguous() for name, value in checkpoint.model.items()}),
+        "optimizer_state": _authors_optimizer(checkpoint.optimizer, config),
+        "cfg": json.dumps(to_authors_values(config)),
+        _OURS: {"progress": checkpoint.progress.model_dump(), "config": checkpoint.config},
+    }
+
+
+def _authors_optimizer(ours: dict[str, Any], config: Config) -> dict[str, Any]:
+    """The state of their optimiser from that of ours: the same groups, with parameters numbered in their order."""
     groups: list[dict[str, Any]] = []
     state: dict[int, dict[str, Tensor]] = {}
     # Theirs has one group more, of parameters that no model here has.
@@ -158,13 +167,7 @@ def authors_content(file: CheckpointFile) -> dict[str, Any]:
                 "params": indices,
             }
         )
-    return {
-        "epoch": int(checkpoint.progress.epochs_done) - 1,
-        "model_state": export_state_dict({name: value.contiguous() for name, value in checkpoint.model.items()}),
-        "optimizer_state": {"state": state, "param_groups": groups},
-        "cfg": json.dumps(to_authors_values(config)),
-        _OURS: {"progress": checkpoint.progress.model_dump(), "config": checkpoint.config},
-    }
+    return {"state": state, "param_groups": groups}
 
 
 def _hico_content(file: CheckpointFile) -> Content:

@@ -11,10 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from hico_core.choices import VideoEncoder
 from hico_core.corpus.addresses import Location, is_local, require_reachable
-from hico_core.corpus.encode import require_encoder
+from hico_core.corpus.encode import encoder_fault
 from hico_core.corpus.ffmpeg import Ffmpeg, find_ffmpeg
-from hico_core.corpus.records import Encoder, SplitOptions
+from hico_core.corpus.records import SplitOptions
 from hico_core.errors import HicoError, how_to_install
 
 # A loader with many workers holds a few files each; with 256 open files, the default of some systems, it fails.
@@ -66,14 +67,12 @@ def _ffmpeg() -> Iterator[Finding]:
         return
     yield Finding("ffmpeg", "ok", f"{program.banner.split(' Copyright')[0]} ({program.program})")
     with tempfile.TemporaryDirectory(prefix="hico-") as folder:
-        for encoder in get_args(Encoder):
+        for encoder in get_args(VideoEncoder):
             needed = encoder == SplitOptions().encoder
-            try:
-                require_encoder(program, SplitOptions(encoder=encoder), folder=Path(folder))
-            except HicoError as error:
-                reason = str(error).split("(", 1)[1].rsplit(")", 1)[0]
+            fault = encoder_fault(program, SplitOptions(encoder=encoder), folder=Path(folder))
+            if fault:
                 advice = "name an ffmpeg that has it in HICO_FFMPEG" if needed else "only for --encoder " + encoder
-                yield Finding(f"encoder {encoder}", "missing" if needed else "optional", reason, advice)
+                yield Finding(f"encoder {encoder}", "missing" if needed else "optional", fault, advice)
             else:
                 yield Finding(f"encoder {encoder}", "ok", "encodes")
     if sys.platform == "linux" and shutil.which("setpriv") is None:

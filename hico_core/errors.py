@@ -23,6 +23,17 @@ class HicoError(Exception):
 
     exit_code = 1
 
+    def __init__(self, reason: str, *, subject: object = None) -> None:
+        """Say what is wrong, and with what.
+
+        Args:
+            reason: in words, with what to do.
+            subject: the file or value, which stands before the reason; None: the reason names it, or there is none.
+
+        """
+        super().__init__(reason if subject is None else f"{subject}: {reason}")
+        self.reason = reason
+
 
 class UsageError(HicoError):
     """The command or its configuration is wrong, before any work was done."""
@@ -45,9 +56,9 @@ class BadVideo(HicoError):
             stderr_lines: what a program wrote about it; the last ones are kept.
 
         """
-        super().__init__(str(path), reason)
+        super().__init__(reason, subject=path)
+        self.args = (str(path), reason)  # what a process that gets it makes it of again
         self.path = str(path)
-        self.reason = reason
         self.stage = stage
         self.stderr_tail = list(stderr_lines[-_STDERR_TAIL:])
 

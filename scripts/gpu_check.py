@@ -26,6 +26,7 @@ from benchmarking import report, results_of
 from make_corpus import make_corpus
 from torch import Tensor
 
+from hico_core.choices import DeviceName, PrecisionName
 from hico_core.config import Config, dump_config, load_config, preset
 from hico_core.corpus.engine import available_cores
 from hico_core.corpus.finding import find_sources
@@ -37,7 +38,7 @@ from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg import S3DG
 from hico_core.training.encoder import WindowEncoder
 from hico_core.training.fitting import with_fitting_batch
-from hico_core.training.hardware import FP32, DeviceName, Precision, PrecisionName, choose_precision, use_precision
+from hico_core.training.hardware import FP32, Precision, choose_precision, use_precision
 from hico_core.training.log import StepMetrics, part_waiting
 from hico_core.training.loop import pretrain
 from hico_core.training.step import compute_loss, train_step

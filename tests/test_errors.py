@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hico_core.errors import BadVideo, UsageError, require_package, short_reason
+from hico_core.errors import BadVideo, HicoError, UsageError, require_package, short_reason
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,6 +28,13 @@ def test_a_bad_video_is_named_once_and_its_clip_beside_it() -> None:
     assert (str(bad), bad.stage) == ("a.mp4: no such file", "decode")
     assert bad.said_of(Path("a.mp4")) == bad.said_of("a.mp4") == "no such file"
     assert BadVideo("train/v_a_0.mp4", "no such file").said_of("a.mp4") == "train/v_a_0.mp4: no such file"
+
+
+@pytest.mark.parametrize("error", [HicoError("is empty", subject=Path("a.npy")), HicoError("a.npy: is empty")])
+def test_an_error_names_its_subject_once_wherever_it_comes_from(error: HicoError) -> None:
+    sent = pickle.loads(pickle.dumps(error))
+    assert str(sent) == str(error) == "a.npy: is empty"
+    assert sent.reason == error.reason
 
 
 def extras() -> set[str]:

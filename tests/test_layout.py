@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     "errors",
     "texts",
+    "choices",
     "config",
     "corpus",
     "data",
@@ -22,6 +23,7 @@ LAYERS = [
     "transfer",
     "evidence",
     "report",
+    "road",
     "convert",
     "describe",
     "doctor",

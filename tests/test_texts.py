@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from hico_core.config import load_config
+from hico_core.corpus.benchmark_lists import read_split
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.lists import labelled_videos, listed_clips
-from hico_core.corpus.splits import read_split
 from hico_core.errors import UsageError
 from hico_core.interop.yaml_layers import is_authors_config
 from hico_core.texts import read_text

@@ -1,5 +1,6 @@
 """Configurations: what they hold (pretraining, finetuning), how they are put together (load), the recipes (presets)."""
 
+from hico_core.choices import Dataset
 from hico_core.config.finetuning import FinetuneConfig, FinetuneOptimConfig, FinetuneTestConfig, FinetuneTrainConfig
 from hico_core.config.load import (
     compose_config,
@@ -17,15 +18,7 @@ from hico_core.config.load import (
     preset_names,
     read_yaml_file,
 )
-from hico_core.config.pretraining import (
-    Config,
-    Dataset,
-    EvalConfig,
-    LossConfig,
-    OptimConfig,
-    SamplingConfig,
-    TrainConfig,
-)
+from hico_core.config.pretraining import Config, EvalConfig, LossConfig, OptimConfig, SamplingConfig, TrainConfig
 from hico_core.config.sections import AugmentConfig, DataConfig
 
 __all__ = [

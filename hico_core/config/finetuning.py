@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from hico_core.choices import NumCrops, PrecisionName
 from hico_core.config.sections import AugmentConfig, DataConfig, require_warmup_fits
 
 
@@ -31,7 +32,7 @@ class FinetuneTrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=
     max_steps: int | None = Field(None, ge=1)
     """End here, in the middle of the schedule."""
     seed: int = Field(0, ge=0, lt=2**63)
-    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    precision: PrecisionName = "auto"
     """Of the encoder's arithmetic: `auto` takes bf16 where the hardware has it, else fp32. tf32: on GPUs, convolutions
     of float32 with 10 bits of each factor, which is what PyTorch does by itself."""
     eval_epochs: int = Field(10, ge=1)
@@ -45,7 +46,7 @@ class FinetuneTestConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=F
 
     views: int = Field(1, ge=1)
     """Clips, spread over the video."""
-    crops: Literal[1, 3] = 1
+    crops: NumCrops = 1
     """Squares of each frame: the middle, or three along its longer side."""
     crop_part: float = Field(0.875, gt=0, le=1)
     """Side of such a square, as a part of the frame's shorter side."""

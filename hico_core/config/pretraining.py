@@ -4,15 +4,14 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from hico_core.choices import Dataset, EncoderName, PrecisionName, ZeroNorm
 from hico_core.config.sections import AugmentConfig, DataConfig, require_warmup_fits
-
-Dataset = Literal["hacs", "uk400", "k400"]
 
 
 class ModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """What is trained."""
 
-    encoder: Literal["s3dg", "s3dg-tiny"] = "s3dg"
+    encoder: EncoderName = "s3dg"
     """The paper's, of 9 million parameters, or one of 0.2 million for tests and experiments; heads suit it."""
 
 
@@ -56,7 +55,7 @@ class OptimConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Of everything but batch norms."""
     eta: float = Field(0.001, gt=0)
     lars_exclude_bn: bool = True
-    lars_zero_norm: Literal["authors", "unscaled"] = "unscaled"
+    lars_zero_norm: ZeroNorm = "unscaled"
     """A tensor of norm 0 never moves (`authors`), or has trust ratio 1."""
     warmup_epochs: float = Field(5, ge=0)
     warmup_start_lr: float = Field(0.001, ge=0)
@@ -72,7 +71,7 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     max_steps: int | None = Field(None, ge=1)
     """End here, in the middle of the schedule."""
     seed: int = Field(0, ge=0, lt=2**63)
-    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    precision: PrecisionName = "auto"
     """Of the encoder's arithmetic: `auto` takes bf16 where the hardware has it, else fp32. tf32: on GPUs, convolutions
     of float32 with 10 bits of each factor, which is what PyTorch does by itself."""
     compile: bool = False

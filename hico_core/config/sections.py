@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator
 
+from hico_core.choices import DecoderName
+
 
 class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Which frames make a clip, and how they are read."""
@@ -14,7 +16,7 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     target_fps: float = Field(30.0, gt=0)
     crop_size: int = Field(112, ge=16)
     """Height and width of a clip, in pixels."""
-    decoder: Literal["auto", "pyav", "decord", "torchcodec"] = "auto"
+    decoder: DecoderName = "auto"
     short_side: int | None = Field(256, ge=32)
     """Larger pictures are scaled down to this before they are cropped; null: cropped as they are."""
     cache_dir: str | None = None

@@ -6,6 +6,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple, get_args
 
+from hico_core.choices import Subset
 from hico_core.corpus.addresses import Location, is_local, name_from
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.engine import run_on_threads

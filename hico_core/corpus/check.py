@@ -6,16 +6,17 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
+from hico_core.choices import Subset
 from hico_core.corpus.addresses import Location, is_local, path_of
 from hico_core.corpus.ids import parse_clip_name
-from hico_core.corpus.records import ClipRecord, Subset, VideoRecord, read_records, sha256_of
+from hico_core.corpus.records import ClipRecord, VideoRecord, read_records, sha256_of
 from hico_core.corpus.storage import storage_of
 from hico_core.errors import HicoError
 
 _BLOCK = 1 << 20
 
 
-class Difference(NamedTuple):
+class FileDifference(NamedTuple):
     """A file that is not as the records say."""
 
     kind: Literal["missing", "extra", "changed"]
@@ -23,7 +24,7 @@ class Difference(NamedTuple):
     detail: str = ""
 
 
-def check_files(root: Location) -> Iterator[Difference]:
+def check_files(root: Location) -> Iterator[FileDifference]:
     """Compare all files of the workspace's records with them: there, of the same size, of the same bytes.
 
     Raises:
@@ -48,7 +49,7 @@ def check_files(root: Location) -> Iterator[Difference]:
         for path in folder.iterdir():
             if hash(path.name) not in hashes:
                 named = "of no record" if parse_clip_name(path.name) else "no clip's name"
-                yield Difference("extra", str(path), named)
+                yield FileDifference("extra", str(path), named)
 
 
 def clips_there(root: Location) -> Callable[[VideoRecord], list[ClipRecord]]:
@@ -96,7 +97,7 @@ def _are_among(sought: np.ndarray, hashes: np.ndarray) -> list[bool]:
     return [place < len(hashes) and hashes[place] == one for place, one in zip(places, sought, strict=True)]
 
 
-def _check_record(root: Location, record: VideoRecord) -> Iterator[Difference]:
+def _check_record(root: Location, record: VideoRecord) -> Iterator[FileDifference]:
     """The files of one video; an untrimmed one has one."""
     seen = set[str]()
     for clip in record.clips:
@@ -107,13 +108,13 @@ def _check_record(root: Location, record: VideoRecord) -> Iterator[Difference]:
                 yield difference
 
 
-def _check_clip(path: Location, clip: ClipRecord) -> Difference | None:
+def _check_clip(path: Location, clip: ClipRecord) -> FileDifference | None:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        return Difference("missing", str(path))
+        return FileDifference("missing", str(path))
     if size != clip.size_bytes:
-        return Difference("changed", str(path), f"{size} bytes instead of {clip.size_bytes}")
+        return FileDifference("changed", str(path), f"{size} bytes instead of {clip.size_bytes}")
     if clip.sha256 is not None and sha256_of(path) != clip.sha256:
-        return Difference("changed", str(path), "other bytes of the same number")
+        return FileDifference("changed", str(path), "other bytes of the same number")
     return None

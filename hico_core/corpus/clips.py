@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 from math import floor
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import av
 from av import VideoFrame
 
+from hico_core.choices import OnCorrupt, Verification
 from hico_core.corpus.damage import damaged_seconds, good_clips
 from hico_core.corpus.encode import Encoded, encode, rate_of
 from hico_core.corpus.ffmpeg import Ffmpeg, ffmpeg_lacks
@@ -33,14 +34,12 @@ from hico_core.corpus.picture import (
 )
 from hico_core.corpus.plan import PlannedClip, plan_clips
 from hico_core.corpus.probe import VideoInfo, open_video, probe, video_duration
-from hico_core.corpus.records import ClipRecord, SplitOptions, Verification
+from hico_core.corpus.records import ClipRecord, SplitOptions
 from hico_core.corpus.sound import Sound, sound_of
 from hico_core.corpus.verify import check_clips, decode_fully
 from hico_core.errors import BadVideo
 
 logger = logging.getLogger(__name__)
-
-OnCorrupt = Literal["keep-good", "skip", "fail"]
 
 
 class MadeClips(NamedTuple):

@@ -60,17 +60,25 @@ def require_encoder(program: Ffmpeg, options: SplitOptions, *, folder: Path) -> 
         HicoError: it cannot be encoded.
 
     """
+    fault = encoder_fault(program, options, folder=folder)
+    if fault:
+        raise HicoError(
+            f"cannot encode with {options.encoder} ({fault}); take another --encoder, or name another ffmpeg in "
+            "HICO_FFMPEG",
+            subject=program.program,
+        )
+
+
+def encoder_fault(program: Ffmpeg, options: SplitOptions, *, folder: Path) -> str | None:
+    """Why ffmpeg cannot encode a picture, in its words; None if it can."""
     picture = ffmpeg.input("color=black:size=256x256:rate=25", f="lavfi")
     output = ffmpeg.output(
         picture, "-", **{"frames:v": 1, "f": "null", "pix_fmt": "yuv420p"}, **encoder_arguments(options)
     )
     finished = program.run(output.global_args("-nostdin", "-v", "error").get_args(), cwd=folder)
-    if finished.exit_code != 0:
-        said = next((line for line in finished.stderr_lines if options.encoder in line), "it gave no reason")
-        raise HicoError(
-            f"{program.program}: cannot encode with {options.encoder} ({said.strip()}); take another --encoder, or "
-            "name another ffmpeg in HICO_FFMPEG"
-        )
+    if finished.exit_code == 0:
+        return None
+    return next((line for line in finished.stderr_lines if options.encoder in line), "it gave no reason").strip()
 
 
 def ffmpeg_arguments(

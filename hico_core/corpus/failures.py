@@ -5,14 +5,14 @@ import glob
 import logging
 import re
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel, ValidationError
 
 from hico_core.corpus.addresses import Location, absolute, locate, name_from, place_named
-from hico_core.corpus.files import json_line, lock, read_json_lines, write_text
+from hico_core.corpus.files import json_line, read_json_lines
+from hico_core.corpus.storage import write_text
 
 logger = logging.getLogger(__name__)
 

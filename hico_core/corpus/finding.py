@@ -8,8 +8,9 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
+from hico_core.choices import IdRule
 from hico_core.corpus.addresses import BucketPath, Location, absolute, locate, require_reachable
-from hico_core.corpus.ids import IdRule, Source, parse_clip_name, unique_sources, video_id
+from hico_core.corpus.ids import Source, parse_clip_name, unique_sources, video_id
 from hico_core.errors import UsageError
 from hico_core.texts import read_text
 

@@ -3,8 +3,9 @@
 import re
 import unicodedata
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from hico_core.choices import IdRule
 from hico_core.corpus.addresses import Location
 from hico_core.errors import HicoError
 
@@ -22,8 +23,6 @@ _LONGEST_ID = 255 - len(".json")
 
 # Of a local path, in bytes, and of each of its parts; systems refuse to look at longer ones.
 _LONGEST_PATH, _LONGEST_PART = 4095, 255
-
-IdRule = Literal["stem", "relpath"]
 
 
 class Source(NamedTuple):

@@ -9,7 +9,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hico_core import __version__
+from hico_core.choices import Subset
 from hico_core.config import DataConfig
-from hico_core.corpus.addresses import DEFAULT_ROOT, Location, is_local, locate, name_from
+from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate, name_from
 from hico_core.corpus.check import clips_there
 from hico_core.corpus.files import pass_point
 from hico_core.corpus.index_check import fault_in
@@ -37,6 +38,7 @@ SCHEMA_VERSION = "2"
 # Written a part at a time, so memory does not grow with the number of clips.
 _ROWS_PER_GROUP = 65_536
 
+_TABLE = "index.parquet"
 _LIST_FILES = {"train": "training.txt", "val": "validation.txt", "test": "testing.txt"}
 
 SCHEMA = pa.schema(
@@ -159,6 +161,74 @@ def _batches(records: Iterable[tuple[VideoRecord, Subset]], root: Location) -> I
         yield pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
 
 
+class _Selection:
+    """The videos of a workspace that go into its index, counted as they go by."""
+
+    def __init__(self, root: Location, *, val_fraction: float) -> None:
+        self.clips_of: Counter[str] = Counter()
+        self.videos_of: Counter[str] = Counter()
+        self.num_failed = self.num_missing = self.num_short = 0
+        self._root = root
+        self._val_fraction = val_fraction
+
+    def indexed(self) -> Iterator[tuple[VideoRecord, Subset]]:
+        """Each video of which there is a clip, with those that are there, and its subset; the log names the rest."""
+        there = clips_there(self._root)
+        for recorded in read_records(self._root):
+            if _is_failure(recorded):
+                self.num_failed += 1
+                continue
+            record = _with_clips(recorded, there(recorded))
+            if len(record.clips) < len(recorded.clips):
+                self.num_missing += len(recorded.clips) - len(record.clips)
+                logger.warning("%s", _missing_in(recorded, record))
+            if record.clips:
+                subset = subset_of(record, val_fraction=self._val_fraction)
+                self._count(record, subset)
+                yield record, subset
+
+    def _count(self, record: VideoRecord, subset: Subset) -> None:
+        self.videos_of[subset] += 1
+        self.clips_of[subset] += len(record.clips)
+        self.num_short += subset == "train" and record.clips[-1].end_seconds < DataConfig().span_seconds
+
+    def require_some(self) -> None:
+        """Check that there is anything to index.
+
+        Raises:
+            HicoError: all videos failed, or are gone.
+
+        """
+        if self.videos_of:
+            return
+        if self.num_missing:
+            raise HicoError(
+                f"{self._root}: no clip of its records is there any more; split the videos again with --force"
+            )
+        raise HicoError(f"{self._root}: no video was split without failure; see {self._root / 'failures.jsonl'}")
+
+    def summary(self) -> IndexSummary:
+        """What was counted."""
+        return IndexSummary(
+            num_videos=self.videos_of.total(),
+            num_clips=self.clips_of.total(),
+            num_failed=self.num_failed,
+            num_missing=self.num_missing,
+            clips_of=dict(self.clips_of),
+            videos_of=dict(self.videos_of),
+            num_short=self.num_short,
+        )
+
+
+def _is_failure(record: VideoRecord) -> bool:
+    if record.failure:
+        return True
+    fault = fault_in_record(record)  # of an earlier version, which did not ask before it wrote
+    if fault:
+        logger.warning("%s: %s; left out until it is split or indexed again", record.source.path, fault)
+    return bool(fault)
+
+
 def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 0.0) -> IndexSummary:
     """Write index.parquet and the list files from the records under `root`; each is there whole or not at all.
 
@@ -174,80 +244,52 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
 
     """
     root = locate(root)
-    clips_of: Counter[str] = Counter()
-    videos_of: Counter[str] = Counter()
-    num_failed = num_missing = num_short = 0
-    clip_seconds = DataConfig().span_seconds
     if not (root / "records").is_dir():
         raise HicoError(f"{root}: nothing was split here yet; run `hico split VIDEOS --root {root}` first")
-
-    def good_records() -> Iterator[tuple[VideoRecord, Subset]]:
-        nonlocal num_failed, num_missing, num_short
-        there = clips_there(root)
-        for recorded in read_records(root):
-            if recorded.failure:
-                num_failed += 1
-                continue
-            fault = fault_in_record(recorded)  # of an earlier version, which did not ask before it wrote
-            if fault:
-                logger.warning("%s: %s; left out until it is split or indexed again", recorded.source.path, fault)
-                num_failed += 1
-                continue
-            record = _with_clips(recorded, there(recorded))
-            if len(record.clips) < len(recorded.clips):
-                num_missing += len(recorded.clips) - len(record.clips)
-                logger.warning("%s", _missing_in(recorded, record))
-                if not record.clips:
-                    continue
-            subset = subset_of(record, val_fraction=val_fraction)
-            videos_of[subset] += 1
-            clips_of[subset] += len(record.clips)
-            num_short += subset == "train" and record.clips[-1].end_seconds < clip_seconds
-            open_lists[subset].writelines(
-                list_line(record.video_id, clip.start_ms, clip.end_ms) for clip in record.clips
-            )
-            yield record, subset
-
-    with opened_workspace(root), ExitStack() as stack:
-        inside = root if is_local(root) else None
-        if inside is not None:
-            for abandoned in inside.glob(".index-*"):  # by an indexer that was killed
-                shutil.rmtree(abandoned, ignore_errors=True)
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix=".index-", dir=inside)))
-        made = {name: folder / name for name in ("index.parquet", *_LIST_FILES.values())}
-        open_lists = {
-            subset: stack.enter_context(made[name].open("w", encoding="utf-8", newline="\n"))
-            for subset, name in _LIST_FILES.items()
-        }
-        # With checksums, since a flipped bit in a page would otherwise be read as another value.
-        with pq.ParquetWriter(made["index.parquet"], SCHEMA, compression="zstd", write_page_checksum=True) as writer:
-            for batch in _batches(good_records(), root):
-                writer.write_batch(batch)
-        for opened in open_lists.values():
-            opened.close()
-        if not videos_of:
-            if num_missing:
-                raise HicoError(
-                    f"{root}: no clip of its records is there any more; split the videos again with --force"
-                )
-            raise HicoError(f"{root}: no video was split without failure; see {root / 'failures.jsonl'}")
+    selection = _Selection(root, val_fraction=val_fraction)
+    with opened_workspace(root), _temporary_folder(root) as folder:
+        _write_files(selection.indexed(), root, folder)
+        selection.require_some()
+        # The table last: whoever finds it finds the lists that go with it.
         for subset, name in _LIST_FILES.items():
             pass_point("index.list")
-            if clips_of[subset]:
-                publish(made[name], root / name)
+            if selection.clips_of[subset]:
+                publish(folder / name, root / name)
             else:
                 (root / name).unlink(missing_ok=True)
         pass_point("index.table")
-        publish(made["index.parquet"], root / "index.parquet")
-    return IndexSummary(
-        num_videos=videos_of.total(),
-        num_clips=clips_of.total(),
-        num_failed=num_failed,
-        num_missing=num_missing,
-        clips_of=dict(clips_of),
-        videos_of=dict(videos_of),
-        num_short=num_short,
-    )
+        publish(folder / _TABLE, root / _TABLE)
+    return selection.summary()
+
+
+@contextmanager
+def _temporary_folder(root: Location) -> Iterator[Path]:
+    """A folder for what is being made, on the disk of a local workspace, so that publishing it is a rename."""
+    inside = root if isinstance(root, Path) else None
+    if inside is not None:
+        for abandoned in inside.glob(".index-*"):  # by an indexer that was killed
+            shutil.rmtree(abandoned, ignore_errors=True)
+    with TemporaryDirectory(prefix=".index-", dir=inside) as folder:
+        yield Path(folder)
+
+
+def _write_files(videos: Iterable[tuple[VideoRecord, Subset]], root: Location, folder: Path) -> None:
+    """Write the table and the list of each subset into a folder, in one pass over the videos."""
+    with ExitStack() as stack:
+        lists = {
+            subset: stack.enter_context((folder / name).open("w", encoding="utf-8", newline="\n"))
+            for subset, name in _LIST_FILES.items()
+        }
+
+        def listed() -> Iterator[tuple[VideoRecord, Subset]]:
+            for record, subset in videos:
+                lists[subset].writelines(list_line(record.video_id, c.start_ms, c.end_ms) for c in record.clips)
+                yield record, subset
+
+        # With checksums, since a flipped bit in a page would otherwise be read as another value.
+        with pq.ParquetWriter(folder / _TABLE, SCHEMA, compression="zstd", write_page_checksum=True) as table:
+            for batch in _batches(listed(), root):
+                table.write_batch(batch)
 
 
 def rows_of_videos(root: Location) -> dict[str, int]:
@@ -257,7 +299,7 @@ def rows_of_videos(root: Location) -> dict[str, int]:
         HicoError: the index is of another schema, or is damaged.
 
     """
-    if not (root / "index.parquet").exists():
+    if not (root / _TABLE).exists():
         return {}
     counts = pc.value_counts(_read(root, ["video_id"])["video_id"])
     return dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True))
@@ -277,13 +319,13 @@ def drop_videos(root: Location, video_ids: Collection[str]) -> None:
     pass_point("index.table")
     rows_of = rows_of_videos(root)
     if rows_of and rows_of.keys() <= set(video_ids):
-        (root / "index.parquet").unlink()
+        (root / _TABLE).unlink()
     elif not rows_of.keys().isdisjoint(video_ids):
         _write_index_without(root, video_ids)
 
 
 def _write_index_without(root: Location, video_ids: Collection[str]) -> None:
-    path, gone = root / "index.parquet", pa.array(video_ids, pa.string())
+    path, gone = root / _TABLE, pa.array(video_ids, pa.string())
     with (
         pq.ParquetFile(storage_of(path).for_arrow(path)) as old,
         written_beside(path) as beside,
@@ -345,7 +387,7 @@ def read_index(root: "Location | str", *, columns: list[str] | None = None) -> p
 
 def _read(root: "Location | str", columns: list[str] | None, *, read_dictionary: Sequence[str] = ()) -> pa.Table:
     """Read the index and check that it is one that hico can have written."""
-    path = locate(root) / "index.parquet" if isinstance(root, str) else root / "index.parquet"
+    path = locate(root) / _TABLE if isinstance(root, str) else root / _TABLE
     again = f"run `hico index --root {root}` again"
     try:
         with pq.ParquetFile(

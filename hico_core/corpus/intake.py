@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from hico_core import __version__
+from hico_core.choices import Verification
 from hico_core.corpus.addresses import Location, is_local, locate
 from hico_core.corpus.commit import commit, finish_commit
 from hico_core.corpus.engine import Plan, Runner, run_restartable
 from hico_core.corpus.events import Summary, VideoEvent, VideoOutcome
 from hico_core.corpus.failures import Failure
-from hico_core.corpus.files import room_error, write_text
+from hico_core.corpus.files import room_error
 from hico_core.corpus.ids import Source
 from hico_core.corpus.records import (
     ClipRecord,
     Options,
     SourceFile,
-    Verification,
     VideoRecord,
     fault_in_record,
     read_record,

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from hico_core.choices import IdRule, Subset
 from hico_core.corpus.addresses import Location, absolute, is_local, is_there, locate
 from hico_core.corpus.finding import bad_row, read_list_lines, require_good_rows
 from hico_core.corpus.ids import (
     ClipName,
-    IdRule,
     Source,
     clip_name,
     is_plain_name,
@@ -17,7 +17,6 @@ from hico_core.corpus.ids import (
     video_id,
     whole_number,
 )
-from hico_core.corpus.records import Subset
 from hico_core.errors import UsageError
 
 # Of a clip, in milliseconds: what the index holds.

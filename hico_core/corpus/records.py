@@ -11,16 +11,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from hico_core.choices import KeepOrDrop, Subset, Verification, VideoEncoder
 from hico_core.config.explain import first_wrong
-from hico_core.corpus.addresses import Location, is_remote, name_from, place_named
+from hico_core.corpus.addresses import Location, name_from, place_named
 from hico_core.corpus.failures import Failure
 from hico_core.corpus.ids import Source, clip_name
 from hico_core.corpus.storage import storage_of
 from hico_core.errors import HicoError
-
-Subset = Literal["train", "val", "test"]
-Encoder = Literal["libx264", "libx265", "libopenh264", "h264_nvenc"]
-Verification = Literal["fast", "full"]
 
 
 class SourceFile(BaseModel, frozen=True, extra="forbid"):
@@ -40,15 +37,15 @@ class SplitOptions(BaseModel, frozen=True, extra="forbid"):
     kind: Literal["split"] = "split"
     subset: Subset = "train"
     segment_seconds: float = Field(5.0, gt=0)
-    tail: Literal["keep", "drop"] = "keep"
+    tail: KeepOrDrop = "keep"
     short_side: int | None = Field(192, ge=16)  # pixels at most; None: the source's size
     fps: float | None = Field(None, gt=0)  # None: each frame at its own time
-    encoder: Encoder = "libx264"
+    encoder: VideoEncoder = "libx264"
     preset: str = "veryfast"
     crf: int = Field(23, ge=0, le=51)  # constant quality, less is better
     gop: int = Field(32, ge=1)  # frames from keyframe to keyframe, at most
     fast_decode: bool = True  # cheaper to read: simpler coding, and three of four frames that no other refers to
-    audio: Literal["drop", "keep"] = "drop"
+    audio: KeepOrDrop = "drop"
 
 
 PROFILES = {

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from hico_core.choices import OnCorrupt
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, absolute_root
 from hico_core.corpus.cache import default_cache_folder
-from hico_core.corpus.clips import OnCorrupt, make_clips
+from hico_core.corpus.clips import make_clips
 from hico_core.corpus.encode import require_encoder
 from hico_core.corpus.engine import Runner, available_cores, run_on_ray, run_on_threads
 from hico_core.corpus.events import Summary, VideoEvent
@@ -27,7 +28,7 @@ from hico_core.corpus.intake import Candidate, Made, Rules, Taken, Workplace, ta
 from hico_core.corpus.plan import PlannedClip, Segment, plan_clips, plan_segments
 from hico_core.corpus.probe import frame_rate
 from hico_core.corpus.records import SplitOptions, sha256_of
-from hico_core.corpus.workspace import Shard, make_temporary, scratch_folder
+from hico_core.corpus.workspace import Shard, scratch_folder
 from hico_core.errors import BadVideo, HicoError
 
 __all__ = [  # planning is part of this module's interface

@@ -3,8 +3,9 @@
 from collections import Counter
 from typing import NamedTuple
 
+from hico_core.choices import Subset
 from hico_core.corpus.addresses import Location
-from hico_core.corpus.records import Subset, read_records
+from hico_core.corpus.records import read_records
 from hico_core.errors import HicoError
 
 
@@ -41,4 +42,15 @@ def summarise_records(root: Location) -> list[StatusRow]:
         seconds[key] = seconds.get(key, 0.0) + length
     if not videos:
         raise HicoError(f"{root}: nothing was split here yet")
-    return [StatusRow(*key, videos[key], clips[key], seconds[key], sizes[key]) for key in sorted(videos)]
+    return [
+        StatusRow(
+            subset=subset,
+            kind=kind,
+            state=state,
+            num_videos=videos[subset, kind, state],
+            num_clips=clips[subset, kind, state],
+            seconds=seconds[subset, kind, state],
+            size_bytes=sizes[subset, kind, state],
+        )
+        for subset, kind, state in sorted(videos)
+    ]

@@ -10,12 +10,13 @@ Shape letters: N clips, T frames, C = 3 channels, H height, W width. Pictures ar
 import math
 import random
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hico_core.choices import NumCrops
 from hico_core.config import AugmentConfig
 
 # The frame that the authors' crop areas refer to, whatever the real size is.
@@ -83,7 +84,7 @@ def draw_crop(
     return Crop((height - side) // 2, (width - side) // 2, side, side)
 
 
-def central_crops(height: int, width: int, *, part: float, count: Literal[1, 3]) -> list[Crop]:
+def central_crops(height: int, width: int, *, part: float, count: NumCrops) -> list[Crop]:
     """What is looked at in testing: squares whose side is a part of the shorter side of the frame.
 
     One lies in the middle. Three lie at the beginning, the middle and the end of the longer side:

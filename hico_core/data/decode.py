@@ -21,6 +21,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from hico_core.choices import DecoderName
 from hico_core.corpus.ffmpeg import INPUT_OPTIONS
 from hico_core.corpus.picture import PLAIN_TURNS, margins_of, require_known_turn, rgb, turn_of, without_margins
 from hico_core.corpus.probe import is_seekable, open_video, read_packets, units_of
@@ -28,7 +29,6 @@ from hico_core.errors import BadVideo, UsageError, short_reason
 
 logger = logging.getLogger(__name__)
 
-DecoderName = Literal["auto", "pyav", "decord", "torchcodec"]
 
 # What the other decoders give the very frames of that PyAV gives, as far as it was tried. Of more they give wrong
 # frames, or other colours, without a word.

@@ -1,12 +1,13 @@
 """What an encoder sees of a frame when nothing is random: how large, which part, and how it is normalised."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from av import VideoFrame
 from torch import Tensor
 
+from hico_core.choices import NumCrops
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.picture import rgb
@@ -23,7 +24,7 @@ class Picture(NamedTuple):
 
     short_side: int | None  # larger frames are scaled down to this
     crop_part: float  # side of the square that is looked at, as a part of the shorter side
-    num_crops: Literal[1, 3]  # the middle, or three along the longer side
+    num_crops: NumCrops  # the middle, or three along the longer side
     size: int  # of the result, in pixels
     mean: float
     std: float

@@ -3,15 +3,13 @@
 Pure functions of a video's clock, so they can be asked before anything is decoded.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from hico_core.choices import Align, Tail
 from hico_core.data.clock import Clock, num_grid_points
 from hico_core.data.sampling import view_indices
-
-Align = Literal["start", "center"]
-Tail = Literal["pad", "drop", "shift"]
 
 
 class Grid(NamedTuple):

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 
 from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.files import written_beside
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index
 from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos
+from hico_core.corpus.storage import written_beside
 from hico_core.data.pictures import picture_for
 from hico_core.errors import HicoError
 from hico_core.evidence.arms import AUGMENT, DATA

@@ -1,16 +1,15 @@
 """The encoders that there are, by name and by their weights, and the models built on them."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 from torch import Tensor
 
+from hico_core.choices import EncoderName
 from hico_core.model.heads import EMBEDDING_DIM, ProjectionHead, TopicHead
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG
 from hico_core.model.s3dg_tiny import S3DGTiny
 
-EncoderName = Literal["s3dg", "s3dg-tiny"]
 Encoder = S3DG | S3DGTiny
 
 # An entry that only one encoder has.

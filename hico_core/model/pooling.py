@@ -1,11 +1,9 @@
 """From the encoder's maps to one row a clip: what features, neighbours and probes look at."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-Pool = Literal["avg", "max", "none"]
+from hico_core.choices import Pool
 
 
 class PooledEncoder(nn.Module):

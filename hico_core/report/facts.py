@@ -5,6 +5,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,8 @@ _MOST_POINTS = 600
 _SIZES_NAMED = 5
 
 
-class CorpusFacts(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusFacts:
     """What a workspace holds."""
 
     root: Location
@@ -80,15 +82,15 @@ def read_corpus(root: Location) -> CorpusFacts:
     sizes = Counter(zip(first["width"].to_pylist(), first["height"].to_pylist(), strict=True))
     labelled = first.filter(pc.is_valid(first["label"]))
     return CorpusFacts(
-        root,
-        dict(Counter(first["subset"].to_pylist())),
-        len(table),
-        sum(files.values()),
-        table["end_seconds"].to_numpy()[lasts],
-        first["fps"].to_numpy(),
-        [(f"{width} x {height}", count) for (width, height), count in sizes.most_common()],
-        read_failures(root),
-        dict(zip(labelled["video_id"].to_pylist(), labelled["label"].to_pylist(), strict=True)),
+        root=root,
+        videos_of=dict(Counter(first["subset"].to_pylist())),
+        num_clips=len(table),
+        num_bytes=sum(files.values()),
+        durations=table["end_seconds"].to_numpy()[lasts],
+        rates=first["fps"].to_numpy(),
+        sizes=[(f"{width} x {height}", count) for (width, height), count in sizes.most_common()],
+        failures=read_failures(root),
+        labels=dict(zip(labelled["video_id"].to_pylist(), labelled["label"].to_pylist(), strict=True)),
     )
 
 
@@ -109,7 +111,8 @@ class ProbeRow(NamedTuple):
     file: str
 
 
-class RunFacts(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
     """What a run's folder holds."""
 
     name: str
@@ -165,16 +168,16 @@ def read_run(path: Path) -> RunFacts:
     workspace = path.absolute().parent.parent
     encoder = path / "export" / "encoder.safetensors"
     return RunFacts(
-        path.absolute().name,
-        path,
-        config,
-        metrics,
-        num_unreadable + len(rows) - len(metrics),
-        workspace if (workspace / "index.parquet").is_file() else None,
-        _sizes(sorted((path / "checkpoints").glob("*.pt"))),
-        encoder if encoder.is_file() else None,
-        _probes_of(path, workspace),
-        _confusion(path / "predictions.csv"),
+        name=path.absolute().name,
+        path=path,
+        config=config,
+        metrics=metrics,
+        num_unreadable=num_unreadable + len(rows) - len(metrics),
+        root=workspace if (workspace / "index.parquet").is_file() else None,
+        checkpoints=_sizes(sorted((path / "checkpoints").glob("*.pt"))),
+        encoder=encoder if encoder.is_file() else None,
+        probes=_probes_of(path, workspace),
+        confusion=_confusion(path / "predictions.csv"),
     )
 
 

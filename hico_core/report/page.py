@@ -4,6 +4,7 @@ import base64
 import io
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import resources
 from pathlib import Path
@@ -20,7 +21,7 @@ from hico_core.corpus.storage import write_text
 from hico_core.errors import HicoError
 from hico_core.report import charts
 from hico_core.report.facts import CorpusFacts, Curve, RunFacts, last_values, read_corpus
-from hico_core.report.sample import Look, clips_as_drawn, data_of, look_through
+from hico_core.report.sample import EncodedMoments, clips_as_drawn, data_of, encode_moments
 
 _QUALITY = 80  # of JPEG
 
@@ -79,7 +80,7 @@ class Figure(NamedTuple):
     caption: str
 
 
-class Picture(NamedTuple):
+class PageImage(NamedTuple):
     """A picture inside the page."""
 
     uri: str
@@ -92,18 +93,19 @@ class ClipRow(NamedTuple):
     """A clip as drawn, and as the model gets it."""
 
     title: str
-    before: Picture
-    after: Picture
+    before: PageImage
+    after: PageImage
 
 
 class NeighbourRow(NamedTuple):
     """A moment and those that are most alike."""
 
-    query: tuple[Picture, str]
-    matches: list[tuple[Picture, str]]
+    query: tuple[PageImage, str]
+    matches: list[tuple[PageImage, str]]
 
 
-class RunPart(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPart:
     """What the page says of one run."""
 
     facts: RunFacts
@@ -189,35 +191,39 @@ def _run_part(run: RunFacts, *, on_part: Callable[[str], None]) -> RunPart:
     if run.root is not None and run.is_pretraining:
         on_part(f"{run.name}: clips")
         try:
-            config = compose_config(Config, run.config, origin=str(run.path / "config.yaml"))
-            clips = [
-                ClipRow(
-                    clip.title,
-                    _picture(_strip(clip.before), f"Frames of {clip.title} as they are, with the border of the crop"),
-                    _picture(_strip(clip.after), "The same frames as the model gets them"),
-                )
-                for clip in clips_as_drawn(config, run.root, samples=_PREVIEWED, at=0.5, seed=config.train.seed)
-            ]
+            clips = _clip_rows(run, run.root)
         except HicoError as error:
             notes.append(f"No clips can be shown: {error}")
-    look = None
+    seen = None
     if run.root is not None and run.encoder is None:
         notes.append("There is no exported encoder yet, so there are no neighbours and no map.")
     elif run.root is not None and run.encoder is not None:
         on_part(f"{run.name}: neighbours")
         try:
-            look = look_through(run.encoder, run.root, data_of(run.config))
+            seen = encode_moments(run.encoder, run.root, data_of(run.config))
         except HicoError as error:
             notes.append(f"No neighbours and no map: {error}")
     return RunPart(
-        run,
-        clips,
-        [] if look is None else _neighbour_rows(look),
-        None if look is None else _map(look),
-        None if run.confusion is None else _confusion_figure(run),
-        None if look is None else look.spread(),
-        notes,
+        facts=run,
+        clips=clips,
+        neighbours=[] if seen is None else _neighbour_rows(seen),
+        map=None if seen is None else _map(seen),
+        confusion=None if run.confusion is None else _confusion_figure(run),
+        spread=None if seen is None else seen.spread(),
+        notes=notes,
     )
+
+
+def _clip_rows(run: RunFacts, root: Path) -> list[ClipRow]:
+    config = compose_config(Config, run.config, origin=str(run.path / "config.yaml"))
+    return [
+        ClipRow(
+            clip.title,
+            _page_image(_strip(clip.before), f"Frames of {clip.title} as they are, with the border of the crop"),
+            _page_image(_strip(clip.after), "The same frames as the model gets them"),
+        )
+        for clip in clips_as_drawn(config, root, samples=_PREVIEWED, at=0.5, seed=config.train.seed)
+    ]
 
 
 def _curve_figures(runs: Sequence[RunFacts]) -> list[Figure]:
@@ -266,16 +272,7 @@ def _rounded(value: float | None, digits: int) -> str:
 
 
 def _corpus_table(corpus: CorpusFacts) -> Table:
-    rows: list[list[Any]] = [[f"videos in {subset}", count] for subset, count in sorted(corpus.videos_of.items())]
-    shortest, longest = (corpus.durations.min(), corpus.durations.max()) if len(corpus.durations) else (0.0, 0.0)
-    rows += [
-        ["hours", f"{corpus.hours:.2f}"],
-        ["shortest, longest video (s)", f"{shortest:.1f}, {longest:.1f}"],
-        ["clips (rows of the index)", corpus.num_clips],
-        ["GB", f"{corpus.num_bytes / 1e9:.2f}"],
-        ["videos with a label", len(corpus.labels)],
-        ["videos that failed", len(corpus.failures)],
-    ]
+    rows: list[list[Any]] = [list(fact) for fact in corpus.summary().items()]
     return Table(f"The workspace {corpus.root}", ["what", "how much"], rows)
 
 
@@ -340,29 +337,29 @@ def _settings_table(runs: Sequence[RunFacts]) -> Table:
     return Table("Settings; those in which the runs differ come first", ["setting", *by_name], rows)
 
 
-def _neighbour_rows(look: Look) -> list[NeighbourRow]:
+def _neighbour_rows(seen: EncodedMoments) -> list[NeighbourRow]:
     return [
         NeighbourRow(
-            (_picture(query.frame, f"A frame of {query.video_id}"), f"{query.video_id} at {query.seconds:.1f} s"),
+            (_page_image(query.frame, f"A frame of {query.video_id}"), f"{query.video_id} at {query.seconds:.1f} s"),
             [
                 (
-                    _picture(match.moment.frame, f"A frame of {match.moment.video_id}"),
+                    _page_image(match.moment.frame, f"A frame of {match.moment.video_id}"),
                     f"{match.moment.video_id} at {match.moment.seconds:.1f} s, similarity {match.similarity:.3f}",
                 )
                 for match in matches
             ],
         )
-        for query, matches in look.neighbours()
+        for query, matches in seen.neighbours()
         if matches
     ]
 
 
-def _map(look: Look) -> Figure:
-    places, shares = look.map()
+def _map(seen: EncodedMoments) -> Figure:
+    places, shares = seen.map()
     if places.shape[1] < 2:
         return Figure("Map of the features", Markup(""), "There are too few clips for a map.")
-    labelled = any(moment.class_name is not None for moment in look.moments)
-    groups = [(m.class_name or "no label") if labelled else m.video_id for m in look.moments]
+    labelled = any(moment.class_name is not None for moment in seen.moments)
+    groups = [(m.class_name or "no label") if labelled else m.video_id for m in seen.moments]
     first, second = (
         f"direction {place} ({share:.0%} of the variance)" for place, share in zip((1, 2), shares, strict=True)
     )
@@ -370,7 +367,7 @@ def _map(look: Look) -> Figure:
     return Figure(
         f"Map of the features, coloured by {colours}",
         Markup(charts.scatter(places, groups, x=first, y=second)),  # noqa: S704 - matplotlib escapes
-        f"Each dot is a clip (PCA of {len(look.moments)} clips). Dots of one {colours} that lie together say that the "
+        f"Each dot is a clip (PCA of {len(seen.moments)} clips). Dots of one {colours} that lie together say that the "
         "encoder sees what they share.",
     )
 
@@ -394,8 +391,8 @@ def _strip(frames: Sequence[Image.Image]) -> Image.Image:
     return strip
 
 
-def _picture(image: Image.Image, alt: str) -> Picture:
+def _page_image(image: Image.Image, alt: str) -> PageImage:
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=_QUALITY)
     uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return Picture(uri, alt, image.width, image.height)
+    return PageImage(uri, alt, image.width, image.height)

@@ -36,20 +36,20 @@ class Moment(NamedTuple):
     frame: Image.Image  # its middle one, as the encoder sees it
 
 
-class Match(NamedTuple):
+class NeighbourMoment(NamedTuple):
     """A moment that is like another."""
 
     moment: Moment
     similarity: float  # cosine
 
 
-class Look(NamedTuple):
-    """What an encoder says of some moments."""
+class EncodedMoments(NamedTuple):
+    """Some moments, and what an encoder makes of them."""
 
     moments: list[Moment]
     features: np.ndarray  # (N, F)
 
-    def neighbours(self) -> list[tuple[Moment, list[Match]]]:
+    def neighbours(self) -> list[tuple[Moment, list[NeighbourMoment]]]:
         """For some moments, those of other videos that are most alike."""
         units = self.features / np.linalg.norm(self.features, axis=1, keepdims=True).clip(1e-12)
         similarity = units @ units.T
@@ -60,7 +60,7 @@ class Look(NamedTuple):
             (
                 self.moments[query],
                 [
-                    Match(self.moments[place], float(similarity[query, place]))
+                    NeighbourMoment(self.moments[place], float(similarity[query, place]))
                     for place in np.argsort(-similarity[query], kind="stable")[:_NEIGHBOURS]
                     if np.isfinite(similarity[query, place])
                 ],
@@ -83,7 +83,7 @@ class Look(NamedTuple):
         return float((units @ units.T)[different].mean()) if different.any() else float("nan")
 
 
-def look_through(encoder: Path, root: Path, data: DataConfig) -> Look:
+def encode_moments(encoder: Path, root: Path, data: DataConfig) -> EncodedMoments:
     """Encode some clips of some of a workspace's videos, evenly spread over both.
 
     Videos that cannot be read are left out.
@@ -119,7 +119,7 @@ def look_through(encoder: Path, root: Path, data: DataConfig) -> Look:
     if not same:
         raise HicoError(f"{root}: no video can be read; {reason}")
     features = encode_clips(PooledEncoder(backbone), torch.stack([clips[place] for place in same]), picture)
-    return Look([moments[place] for place in same], features.numpy())
+    return EncodedMoments([moments[place] for place in same], features.numpy())
 
 
 def _class_name(label: int | None, names: Mapping[int, str]) -> str | None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset
 
+from hico_core.choices import DeviceName
 from hico_core.config import Config
 from hico_core.corpus.addresses import Location
 from hico_core.data.batches import Batch

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from hico_core.choices import DeviceName
 from hico_core.config import Config, load_config
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.index import left_out_of_pretraining, read_index_table
@@ -12,7 +13,7 @@ from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.errors import HicoError, UsageError, counted
 from hico_core.model.encoders import hico_model
 from hico_core.training.cost import activation_bytes
-from hico_core.training.hardware import DeviceName, choose_device, free_memory_bytes
+from hico_core.training.hardware import choose_device, free_memory_bytes
 from hico_core.training.run_folder import has_steps
 from hico_core.training.schedule import peak_learning_rate
 

@@ -10,11 +10,8 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from hico_core.choices import DeviceName, PrecisionName
 from hico_core.errors import HicoError, UsageError
-
-DeviceName = Literal["auto", "cpu", "cuda"]
-
-PrecisionName = Literal["auto", "fp32", "tf32", "bf16"]
 
 
 def choose_device(name: DeviceName) -> torch.device:

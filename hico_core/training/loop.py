@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from hico_core.choices import DeviceName
 from hico_core.config import (
     AugmentConfig,
     Config,

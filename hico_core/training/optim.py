@@ -1,14 +1,13 @@
 """The optimiser: LARS (You et al., 2017), and the parameter groups that HiCo gives it."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from hico_core.choices import ZeroNorm
 from hico_core.config import OptimConfig
-
-ZeroNorm = Literal["authors", "unscaled"]
 
 
 def parameter_groups(model: nn.Module, *, weight_decay: float, lars_exclude_bn: bool) -> list[dict[str, Any]]:

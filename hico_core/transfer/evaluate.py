@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -14,8 +15,9 @@ import pyarrow.parquet as pq
 import torch
 
 from hico_core import __version__
+from hico_core.choices import DeviceName
 from hico_core.config import FinetuneConfig, compose_config
-from hico_core.corpus.cache import LocalCache, local_cache
+from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.storage import write_text, written_beside
 from hico_core.data.loader import num_workers
 from hico_core.errors import HicoError
@@ -24,10 +26,11 @@ from hico_core.model.classifier import CLASSIFIER, VideoClassifier
 from hico_core.model.encoders import encoder_for
 from hico_core.training.checkpoint import BEST, LAST, Content, content_of
 from hico_core.training.distributed import from_first, gather_to_first, joined_world, own_device
-from hico_core.training.hardware import DeviceName, choose_device, choose_precision, use_precision
+from hico_core.training.hardware import choose_device, choose_precision, use_precision
 from hico_core.training.stopping import StopRequest
 from hico_core.transfer.labelled import LabelledVideo
-from hico_core.transfer.testing import Prediction, parts_that_are_right, predictions_of, shown_in_tests
+from hico_core.transfer.predictions import Prediction, parts_that_are_right, predictions_of
+from hico_core.transfer.testing import Prediction, parts_that_are_right, predictions_of
 
 
 class Evaluation(NamedTuple):
@@ -75,16 +78,23 @@ def folder_of_results(checkpoint: Path) -> Path:
     return (beside.parent if beside.name == "checkpoints" else beside) / "evaluation"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Testing:
+    """How videos are tested."""
+
+    views: int | None = None  # clips a video; None: as the run's configuration says
+    crops: int | None = None  # squares of each frame, 1 or 3; None: as it says
+    device: DeviceName = "auto"
+    workers: int | None = None  # processes that read, in each process
+
+
 def evaluate(
     checkpoint: Path,
     videos: Sequence[LabelledVideo],
     *,
     output: Path,
     classes: Mapping[int, str] = MappingProxyType({}),
-    views: int | None = None,
-    crops: int | None = None,
-    device: DeviceName = "auto",
-    workers: int | None = None,
+    testing: Testing = Testing(),
     on_tested: Callable[[int, int], None] = lambda done, of: None,
     stop: StopRequest | None = None,
 ) -> Evaluation:
@@ -97,10 +107,7 @@ def evaluate(
         videos: to be tested.
         output: a folder.
         classes: label -> name; a class without one is called by its number.
-        views: clips a video; None: as the run's configuration says.
-        crops: squares of each frame, 1 or 3; None: as it says.
-        device: as `choose_device` takes it.
-        workers: processes that read, in each process.
+        testing: how.
         on_tested: told how many videos are tested by this process, and of how many.
         stop: asks for the end.
 
@@ -109,28 +116,21 @@ def evaluate(
         Interrupted: a signal asked for the end; nothing was written.
 
     """
-    chosen = choose_device(device)
+    chosen = choose_device(testing.device)
     with joined_world(chosen) as world:
         # One process reads it for all: a training may write the next one meanwhile.
         file = from_first(read_checkpoint(checkpoint) if world.is_first else None, world)
         assert file is not None
         content = content_of(file)
-        config = _config_of(content, checkpoint, views=views, crops=crops)
+        config = _config_of(content, checkpoint, testing)
         model = _classifier(content, checkpoint)
         names = [classes.get(label, str(label)) for label in range(model.out.out_features)]
         _require_testable(videos, classes, model.out.out_features, checkpoint)
         place = own_device(chosen, world)
+        workers = num_workers(testing.workers, processes=world.local_size)
         own = list(videos[world.rank :: world.size])
         predictions: list[Prediction] = []
-        for prediction in predictions_of(
-            model.to(place),
-            own,
-            shown_in_tests(config.test, config.data, config.augment),
-            precision=use_precision(config.train.precision, place),
-            cache=_cache_of(config),
-            workers=num_workers(workers, processes=world.local_size),
-            stop=stop or StopRequest(),
-        ):
+        for prediction in _predicted(model.to(place), own, config, place, workers=workers, stop=stop):
             predictions.append(prediction)
             on_tested(len(predictions), len(own))
         together = sorted(chain.from_iterable(gather_to_first(predictions, world)))
@@ -143,15 +143,32 @@ def evaluate(
         return evaluation
 
 
-def _cache_of(config: FinetuneConfig) -> LocalCache:
+def _predicted(
+    model: VideoClassifier,
+    videos: Sequence[LabelledVideo],
+    config: FinetuneConfig,
+    device: torch.device,
+    *,
+    workers: int,
+    stop: StopRequest | None,
+) -> Iterator[Prediction]:
     data = config.data
-    return local_cache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
+    return predictions_of(
+        model,
+        videos,
+        config,
+        precision=use_precision(config.train.precision, device),
+        cache=LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9)),
+        workers=workers,
+        stop=stop or StopRequest(),
+    )
 
 
-def _config_of(content: Content, checkpoint: Path, *, views: int | None, crops: int | None) -> FinetuneConfig:
+def _config_of(content: Content, checkpoint: Path, testing: Testing) -> FinetuneConfig:
     if CLASSIFIER not in content.model:
         raise HicoError(f"{checkpoint}: is of pretraining and knows no classes; finetune it first with `hico finetune`")
-    overrides = [f"test.{key}={value}" for key, value in (("views", views), ("crops", crops)) if value is not None]
+    asked = {"views": testing.views, "crops": testing.crops}
+    overrides = [f"test.{key}={value}" for key, value in asked.items() if value is not None]
     return compose_config(FinetuneConfig, content.config, origin=str(checkpoint), overrides=overrides)
 
 

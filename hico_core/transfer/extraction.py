@@ -12,24 +12,26 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
+from hico_core.choices import DType, FileFormat
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, absolute, local_part, locate
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.engine import Plan, Runner, Work, run_here, run_on_ray, run_restartable
 from hico_core.corpus.events import Summary, VideoEvent, VideoOutcome
 from hico_core.corpus.failures import Failure
-from hico_core.corpus.files import lock, remove_abandoned, write_text, written_beside
+from hico_core.corpus.files import lock, remove_abandoned
 from hico_core.corpus.finding import Videos
 from hico_core.corpus.ids import Source
 from hico_core.corpus.intake import is_same_file, other_file
 from hico_core.corpus.processes import run_on_processes
 from hico_core.corpus.records import SourceFile, sha256_of, source_file
+from hico_core.corpus.storage import write_text, written_beside
 from hico_core.corpus.workspace import Shard, sole_writer
 from hico_core.data.lanes import WholeVideo
 from hico_core.data.loader import num_workers
 from hico_core.errors import BadVideo, HicoError, UsageError
 from hico_core.training.checkpoint import EncoderOrigin
 from hico_core.training.encoder import Meter
-from hico_core.transfer.feature_files import DType, FileFormat, read_array, write_array
+from hico_core.transfer.feature_files import read_array, write_array
 from hico_core.transfer.features import FeatureExtractor, Features
 from hico_core.transfer.jobs import FeatureJob, features_folder, jobs_of, newest_encoder, origin_of, part_of
 from hico_core.transfer.manifest import (

@@ -2,17 +2,15 @@
 
 import zipfile
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from hico_core.choices import FileFormat
 from hico_core.errors import HicoError
-
-FileFormat = Literal["npy", "npz", "pt", "parquet"]
-DType = Literal["float32", "float16"]
 
 # What readers of damaged files raise, of whatever library.
 _DAMAGE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, pa.ArrowException)
@@ -59,13 +57,15 @@ def read_array(path: Path) -> np.ndarray:
     """
     file_format = path.suffix.removeprefix(".")
     if file_format not in get_args(FileFormat):
-        raise HicoError(f"{path}: not a file of features; they end in {', '.join(get_args(FileFormat))}")
+        raise HicoError(f"not a file of features; they end in {', '.join(get_args(FileFormat))}", subject=path)
     try:
         return _read(path, file_format)
     except FileNotFoundError:
-        raise HicoError(f"{path}: no such file; run `hico extract-features` again") from None
+        raise HicoError("no such file; run `hico extract-features` again", subject=path) from None
     except _DAMAGE as error:
-        raise HicoError(f"{path}: is damaged ({type(error).__name__}); run `hico extract-features` again") from error
+        raise HicoError(
+            f"is damaged ({type(error).__name__}); run `hico extract-features` again", subject=path
+        ) from error
 
 
 def _read(path: Path, file_format: str) -> np.ndarray:

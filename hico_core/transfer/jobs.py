@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from hico_core.choices import ReadFrom
 from hico_core.corpus.addresses import Location, local_part, locate
 from hico_core.corpus.finding import Videos, sources_of
 from hico_core.corpus.ids import Source
@@ -20,8 +21,6 @@ from hico_core.training.checkpoint import EncoderOrigin
 from hico_core.training.hardware import DeviceName
 from hico_core.transfer.features import FeatureExtractor, Layer
 from hico_core.transfer.presets import PRESETS, Preset
-
-ReadFrom = Literal["clips", "sources"]
 
 
 class FeatureJob(NamedTuple):

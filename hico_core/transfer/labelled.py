@@ -1,18 +1,19 @@
 """Features of labelled videos, from a folder of features or straight from the videos, for probes and retrieval."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from hico_core.choices import DeviceName, Subset
 from hico_core.corpus.addresses import Location, locate
+from hico_core.corpus.benchmark_lists import numbered_as, read_split
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ids import Source
-from hico_core.corpus.index import read_index_table
-from hico_core.corpus.records import Subset
+from hico_core.corpus.index import read_class_names, read_index_table
 from hico_core.data.lanes import WholeVideo
 from hico_core.data.loader import num_workers
 from hico_core.data.videos import COLUMNS, IndexedVideos
@@ -21,7 +22,7 @@ from hico_core.errors import HicoError
 from hico_core.interop.checkpoints import clip_shape_of, encoder_of, picture_of, read_checkpoint
 from hico_core.model.pooling import PooledEncoder
 from hico_core.training.encoder import encode_videos
-from hico_core.training.hardware import DeviceName, choose_device, use_precision
+from hico_core.training.hardware import choose_device, use_precision
 from hico_core.transfer.manifest import ManifestRow, features_of
 from hico_core.transfer.probe import LabelledRows
 
@@ -52,12 +53,61 @@ def labelled_among(videos: IndexedVideos) -> list[LabelledVideo]:
 
 
 def labelled_of_list(sources: Sequence[Source]) -> list[LabelledVideo]:
-    """The videos of a list, from `corpus.splits.read_split`, that can be used."""
+    """The videos of a list, from `corpus.benchmark_lists.read_split`, that can be used."""
     return [
         LabelledVideo(source.video_id, source.label, WholeVideo(source.path, []))
         for source in sources
         if source.label is not None and not source.obstacle
     ]
+
+
+class LabelledSet(NamedTuple):
+    """Videos whose classes are known, and label -> name of those classes that have one."""
+
+    videos: list[LabelledVideo]
+    classes: dict[int, str]
+    num_bad: int = 0  # lines of the list that cannot be used
+
+
+def labelled_sets(
+    lists: Sequence[str] | None,
+    *,
+    root: Location,
+    subset: Subset,
+    data_root: str | None,
+    known: Mapping[int, str] | None = None,
+    on_bad: Callable[[Source], None] = lambda video: None,
+) -> list[LabelledSet]:
+    """The labelled videos of each list, or, without lists, those of a subset of the index.
+
+    Args:
+        lists: as `hico_core.corpus.benchmark_lists.read_split` takes them.
+        root: the workspace.
+        subset: of the index, or of a list that holds several.
+        data_root: where the videos of lists lie; None: beside the list.
+        known: label -> name of the classes of the other side, by which lists are numbered; None: those of the index, of
+            a list that shares any of them.
+        on_bad: called with what stands for each line of a list that cannot be used.
+
+    Raises:
+        UsageError: a list cannot be read, or all its lines are something else.
+        HicoError: two videos have one id, or there is no index.
+
+    """
+    of_index = read_class_names(root) if known is None else known
+    if not lists:
+        return [LabelledSet(labelled_of_index(root, subset), dict(of_index))]
+    found = []
+    for given in lists:
+        base = locate(given).parent if data_root is None else locate(data_root)
+        listed = read_split(given, data_root=base, subset=subset)
+        of_one_corpus = known is not None or set(listed.classes.values()) & set(of_index.values())
+        listed = numbered_as(listed, of_index if of_one_corpus else {})
+        bad = [video for video in listed.videos if video.obstacle]
+        for video in bad:
+            on_bad(video)
+        found.append(LabelledSet(labelled_of_list(listed.videos), listed.classes, len(bad)))
+    return found
 
 
 def rows_from_folder(

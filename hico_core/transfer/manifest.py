@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
+from hico_core.choices import Align, DType, FileFormat, Layer, Pool, ReadFrom, Tail
 from hico_core.corpus.addresses import Location, name_from, place_named, workspace_of
 from hico_core.corpus.files import json_line, read_json_lines
 from hico_core.corpus.records import SourceFile, sha256_of
 from hico_core.corpus.storage import fetched, write_text, written_beside
 from hico_core.data.windows import Align, Grid, Tail
 from hico_core.errors import HicoError, require_package, short_reason
-from hico_core.model.pooling import Pool
-from hico_core.transfer.feature_files import DType, FileFormat, read_array
-from hico_core.transfer.features import Layer
-from hico_core.transfer.jobs import ReadFrom
+from hico_core.transfer.feature_files import read_array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,16 +182,17 @@ def features_of(folder: Location, row: ManifestRow) -> np.ndarray:
             local = stack.enter_context(fetched(path))
         except OSError as error:
             raise HicoError(
-                f"{path}: cannot be read ({short_reason(error)}); run `hico extract-features` again"
+                f"cannot be read ({short_reason(error)}); run `hico extract-features` again", subject=path
             ) from error
         array = read_array(local)
     if array.shape[0] != row.rows or array[0].size != row.dim or array.dtype != row.dtype:
         raise HicoError(
-            f"{path}: holds {array.dtype} {array.shape}, not {row.dtype} {(row.rows, *row.shape)} as its manifest says;"
-            " run `hico extract-features` again"
+            f"holds {array.dtype} {array.shape}, not {row.dtype} {(row.rows, *row.shape)} as its manifest says; run "
+            "`hico extract-features` again",
+            subject=path,
         )
     if not np.isfinite(array).all():
-        raise HicoError(f"{path}: has values that are no numbers (NaN or infinite); its encoder or file is broken")
+        raise HicoError("has values that are no numbers (NaN or infinite); its encoder or file is broken", subject=path)
     return array
 
 
@@ -288,5 +287,5 @@ def _problem_with(folder: Path, row: ManifestRow) -> str | None:
     try:
         features_of(folder, row)
     except HicoError as error:
-        return str(error).removeprefix(f"{path}: ")
+        return error.reason
     return None

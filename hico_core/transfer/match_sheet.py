@@ -14,8 +14,8 @@ from hico_core.corpus.probe import frame_times
 from hico_core.corpus.storage import write_text, written_beside
 from hico_core.data.clock import clock_of_times
 from hico_core.data.decode import decode_frames
-from hico_core.errors import BadVideo
-from hico_core.transfer.retrieval import Match
+from hico_core.errors import BadVideo, UsageError
+from hico_core.transfer.retrieval import FoundMoment
 
 _SIDE = 128  # pixels of a frame's shorter side
 _FRAMES = 3  # of each moment
@@ -31,7 +31,18 @@ class _Row(NamedTuple):
     text: str
 
 
-def write_sheet(path: Path, query: Path, matches: Sequence[Match], *, window_seconds: float) -> None:
+def require_sheet_name(path: Path) -> None:
+    """Check the ending of a sheet's name, before any work is done.
+
+    Raises:
+        UsageError: it is neither .png nor .html.
+
+    """
+    if path.suffix not in {".png", ".html"}:
+        raise UsageError(f"--sheet: {path} must end in .png or .html")
+
+
+def write_sheet(path: Path, query: Path, matches: Sequence[FoundMoment], *, window_seconds: float) -> None:
     """Write frames of each match beside those of the query's moment; a video that is not there has grey frames.
 
     Args:

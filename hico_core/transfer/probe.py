@@ -136,7 +136,14 @@ def linear_probe(
     (predictions,) = _predicted_videos(
         test, train_classifiers(train, num_classes, [settings[best]], steps=steps, seed=seed)
     )
-    return LinearProbe(_right(test, predictions), *settings[best], accuracies, predictions)
+    rate, weight_decay = settings[best]
+    return LinearProbe(
+        accuracy=_right(test, predictions),
+        rate=rate,
+        weight_decay=weight_decay,
+        held_out_accuracies=accuracies,
+        predictions=predictions,
+    )
 
 
 def _held_out_rows(rows: LabelledRows, *, seed: int) -> np.ndarray:
@@ -291,12 +298,12 @@ def probe_splits(
             linear.append(linear_probe(train, test, seed=seed))
             on_done(f"linear probe {linear[-1].accuracy:.1%}")
     return ProbeReport(
-        mean_and_error([found.accuracy for found in linear]),
-        mean_and_error(neighbours),
-        {count: mean_and_error(values) for count, values in few.items()},
-        [(found.rate, found.weight_decay) for found in linear],
-        [len(np.unique(train.videos)) for train, _ in splits],
-        [len(np.unique(test.videos)) for _, test in splits],
+        linear=mean_and_error([found.accuracy for found in linear]),
+        knn=mean_and_error(neighbours),
+        few_shot={count: mean_and_error(values) for count, values in few.items()},
+        chosen=[(found.rate, found.weight_decay) for found in linear],
+        num_train=[len(np.unique(train.videos)) for train, _ in splits],
+        num_test=[len(np.unique(test.videos)) for _, test in splits],
     )
 
 

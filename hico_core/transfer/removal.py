@@ -145,12 +145,12 @@ def _removal(wanted: list[str], found: _Found, root: Location) -> Removal:
     clips = [clip for record in found.records if record.options.kind == "split" for clip in record.clips]
     features = [(folder, row) for folder, rows in found.features.items() for row in rows]
     return Removal(
-        wanted,
-        [clip.path for clip in clips],
-        [f"features/{folder.name}/{row.file}" for folder, row in features],
-        found.num_rows,
-        sum(clip.size_bytes for clip in clips) + sum(row.size_bytes for _, row in features),
-        [record.source.path for record in found.records if record.options.kind != "split"],
+        video_ids=wanted,
+        clips=[clip.path for clip in clips],
+        features=[f"features/{folder.name}/{row.file}" for folder, row in features],
+        num_rows=found.num_rows,
+        size_bytes=sum(clip.size_bytes for clip in clips) + sum(row.size_bytes for _, row in features),
+        staying=[record.source.path for record in found.records if record.options.kind != "split"],
     )
 
 

@@ -1,23 +1,23 @@
 """Which videos, and which moments of them, are like a query: search in a folder of features, and its measures."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hico_core.corpus.addresses import Location
+from hico_core.choices import DeviceName, RetrievalProtocol
+from hico_core.corpus.addresses import Location, absolute
+from hico_core.corpus.ids import video_id
 from hico_core.errors import HicoError
-from hico_core.training.hardware import DeviceName
 from hico_core.transfer.features import FeatureExtractor
 from hico_core.transfer.jobs import encoder_of_runs
 from hico_core.transfer.manifest import ManifestRow, features_of
 from hico_core.transfer.probe import LabelledRows, video_means
-
-Protocol = Literal["video", "clip", "coclr"]
 
 RANKS = (1, 5, 10, 20, 50)
 
@@ -28,7 +28,8 @@ _QUERIES_AT_ONCE = 512
 _ROWS_AT_ONCE = 16384
 
 
-class Match(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundMoment:
     """A moment of a video that is like one of the query."""
 
     video_id: str
@@ -91,7 +92,7 @@ def search(
     *,
     top: int,
     excluded: frozenset[str] = frozenset(),
-) -> list[Match]:
+) -> list[FoundMoment]:
     """The gallery's rows that are most like any row of a query, each once, best first.
 
     The gallery is read file by file, so that it may be larger than memory.
@@ -122,16 +123,54 @@ def search(
             best.append((float(values[place]), int(block.files[place]), int(block.places[place]), int(which[place])))
         best = sorted(best, key=lambda found: (-found[0], *found[1:]))[:top]
     return [
-        Match(
-            gallery[file].video_id,
-            gallery[file].start_seconds[place],
-            gallery[file].end_seconds[place],
-            similarity,
-            float(query_starts[query]),
-            gallery[file].source,
+        FoundMoment(
+            video_id=gallery[file].video_id,
+            start_seconds=gallery[file].start_seconds[place],
+            end_seconds=gallery[file].end_seconds[place],
+            similarity=similarity,
+            query_seconds=float(query_starts[query]),
+            source=gallery[file].source,
         )
         for similarity, file, place, query in best
     ]
+
+
+class FoundMoments(NamedTuple):
+    """What a search for a video found, best first."""
+
+    moments: list[FoundMoment]
+    window_seconds: float  # length of a moment of the query
+
+
+def search_video(
+    query: Path, folder: Location, rows: Sequence[ManifestRow], *, extractor: FeatureExtractor, top: int, own: bool
+) -> FoundMoments:
+    """The moments of a folder's videos that are most like any moment of a video.
+
+    Args:
+        query: the video.
+        folder: of features.
+        rows: its manifest.
+        extractor: from `extractor_of`.
+        top: how many.
+        own: whether moments of the query itself count, if it is among the videos.
+
+    Raises:
+        BadVideo: the query cannot be read.
+        HicoError: see `search`.
+
+    """
+    features = extractor.extract(query)
+    of_query = {row.video_id for row in rows if row.source == str(absolute(query)) or row.video_id == video_id(query)}
+    moments = search(
+        features.array.reshape(len(features.array), -1),
+        features.times[:, 0],
+        folder,
+        rows,
+        top=top,
+        excluded=frozenset() if own else frozenset(of_query),
+    )
+    return FoundMoments(moments, float(features.times[0, 1] - features.times[0, 0]))
 
 
 def _blocks(folder: Location, rows: Sequence[ManifestRow]) -> Iterator[_Block]:
@@ -152,7 +191,7 @@ def _blocks(folder: Location, rows: Sequence[ManifestRow]) -> Iterator[_Block]:
 class Retrieval(NamedTuple):
     """How well queries find videos of their class."""
 
-    protocol: Protocol
+    protocol: RetrievalProtocol
     num_queries: int
     gallery_size: int
     recall: dict[int, float]  # R@k: part of the queries with one of their class among the first k
@@ -163,7 +202,7 @@ def retrieval(
     queries: LabelledRows,
     gallery: LabelledRows,
     *,
-    protocol: Protocol,
+    protocol: RetrievalProtocol,
     ranks: Sequence[int] = RANKS,
     mean_average_precision: bool = True,
 ) -> Retrieval:

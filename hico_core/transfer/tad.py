@@ -10,18 +10,17 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import yaml
 
+from hico_core.choices import Toolkit
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.ids import is_plain_name
 from hico_core.corpus.storage import write_text
 from hico_core.errors import HicoError, counted
 from hico_core.texts import read_text
-from hico_core.transfer.manifest import ManifestRow
-
-Toolkit = Literal["actionformer", "opentad"]
+from hico_core.transfer.manifest import ManifestRow, require_features
 
 ANNOTATIONS = "annotations.json"
 MISSING = "missing_files.txt"
@@ -204,52 +203,70 @@ def fit_annotations(database: Mapping[str, Any], manifest: Mapping[str, Manifest
 
     """
     by_id = {row.video_id: row for row in manifest.values()}
-    fitted: dict[str, Any] = {}
-    missing: list[str] = []
-    other_durations: list[str] = []
-    left_out: Counter[str] = Counter()
-    num_cut = 0
-    for name, entry in database.items():
-        short = name.removeprefix("v_")
-        row = by_id.get(name) or (by_id.get(short) if short not in database else None)
-        if row is None:
-            missing.append(name)
-            continue
-        frame = max(round(row.duration_seconds * row.fps), 1)
-        duration_seconds = frame / row.fps
-        annotations = entry.get("annotations", [])
-        found = _fitted(annotations, row, duration_seconds=duration_seconds)
-        left_out += found.left_out
-        num_cut += found.num_cut
-        if annotations and not found.annotations:
-            missing.append(name)
-            continue
-        annotated = entry.get("duration")
-        least, most = (row.duration_seconds + off for off in (-_SAME_DURATION_SECONDS, _SAME_DURATION_SECONDS))
-        if isinstance(annotated, int | float) and not least <= annotated <= most:
-            other_durations.append(row.video_id)
-        fitted[row.video_id] = {
-            **entry,
-            "duration": duration_seconds,
-            "frame": frame,
-            "fps": row.fps,
-            "annotations": found.annotations,
-        }
-    if not fitted and not left_out:
+    row_of = _rows_of(database, by_id)
+    if not row_of:
         raise HicoError(
             f"{origin}: none of its {len(database)} videos has features here; it begins with {next(iter(database))!r}, "
             f"the features with {min(by_id)!r}"
         )
-    categories = sorted({a["label"] for entry in fitted.values() for a in entry["annotations"]})
+    fitted: dict[str, Any] = {}
+    missing = [name for name in database if name not in row_of]
+    other_durations: list[str] = []
+    left_out: Counter[str] = Counter()
+    num_cut = 0
+    for name, row in row_of.items():
+        entry = database[name]
+        frame = max(round(row.duration_seconds * row.fps), 1)
+        found = _fitted(entry.get("annotations", []), row, duration_seconds=frame / row.fps)
+        left_out += found.left_out
+        num_cut += found.num_cut
+        if entry.get("annotations") and not found.annotations:
+            missing.append(name)
+            continue
+        if _has_other_duration(entry, row):
+            other_durations.append(row.video_id)
+        described = {"duration": frame / row.fps, "frame": frame, "fps": row.fps}
+        fitted[row.video_id] = {**entry, **described, "annotations": found.annotations}
+    categories = _number_categories(fitted)
     if not categories:
         raise HicoError(
             f"{origin}: the videos with features have no segment to use ({_in_words(left_out) or 'none at all'})"
         )
+    return Export(
+        annotations=fitted,
+        categories=categories,
+        missing=sorted(missing),
+        left_out=left_out,
+        num_cut=num_cut,
+        num_without_annotations=len(by_id.keys() - fitted.keys()),
+        other_durations=other_durations,
+    )
+
+
+def _rows_of(database: Mapping[str, Any], by_id: Mapping[str, ManifestRow]) -> dict[str, ManifestRow]:
+    """The features of each annotated name that has any, by its id or, where that is not annotated too, without v_."""
+    found: dict[str, ManifestRow] = {}
+    for name in database:
+        short = name.removeprefix("v_")
+        row = by_id.get(name) or (by_id.get(short) if short not in database else None)
+        if row is not None:
+            found[name] = row
+    return found
+
+
+def _has_other_duration(entry: Mapping[str, Any], row: ManifestRow) -> bool:
+    """Whether a video was annotated with another length than it has, as another cut of it would be."""
+    annotated = entry.get("duration")
+    return isinstance(annotated, int | float) and not (abs(annotated - row.duration_seconds) <= _SAME_DURATION_SECONDS)
+
+
+def _number_categories(fitted: Mapping[str, Any]) -> list[str]:
+    """Give each annotation its label_id; the labels, in order of their numbers."""
+    categories = sorted({a["label"] for entry in fitted.values() for a in entry["annotations"]})
     number_of = {label: number for number, label in enumerate(categories)}
     for entry in fitted.values():
         entry["annotations"] = [{**a, "label_id": number_of[a["label"]]} for a in entry["annotations"]]
-    num_without = len(by_id.keys() - fitted.keys())
-    return Export(fitted, categories, sorted(missing), left_out, num_cut, num_without, other_durations)
+    return categories
 
 
 def describe_changes(export: Export, *, missing_file: Path) -> str:
@@ -368,3 +385,33 @@ def write_export(toolkit: Toolkit, export: Export, grid: FeatureGrid, *, folder:
 
 def _lines(names: Sequence[str]) -> str:
     return "".join(f"{name}\n" for name in names)
+
+
+class Exported(NamedTuple):
+    """What was written for a toolkit, and what could not be."""
+
+    export: Export
+    problems: dict[str, str]  # name of a video -> why its entry cannot be used
+    files: list[Path]  # the configuration last
+    changes: str  # what was left out and cut, in words; empty where nothing was
+
+
+def export_features(annotations: Path, features: Path, *, toolkit: Toolkit, folder: Path) -> Exported:
+    """Write what a toolkit needs to train on a folder of features.
+
+    Args:
+        annotations: a file as ActivityNet's.
+        features: the folder of features.
+        toolkit: that is to read them.
+        folder: to be written.
+
+    Raises:
+        HicoError: the features do not lie on one grid, the annotations cannot be read, or none fits any features.
+
+    """
+    manifest = require_features(features)
+    grid = feature_grid(manifest, features, toolkit)
+    database, problems = read_annotations(annotations)
+    export = fit_annotations(database, manifest, origin=str(annotations))
+    files = write_export(toolkit, export, grid, folder=folder, features=features)
+    return Exported(export, problems, files, describe_changes(export, missing_file=folder.absolute() / MISSING))

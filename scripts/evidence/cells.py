@@ -13,7 +13,7 @@ import torch
 from arms import MIXED_IDS, PRETRAINED, supervision
 from wrong_videos import wrong_videos
 
-from hico_core.corpus.files import written_beside
+from hico_core.corpus.storage import written_beside
 from hico_core.evidence.arms import pretraining
 from hico_core.evidence.corpus import SegmentLabel
 from hico_core.evidence.scenery import ACTIONS, FPS

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from parts import LONG_STEPS, LOOK, STEPS, TUNING_SEED, chosen_rates
 from results import file_of, write_results
 
-from hico_core.corpus.files import write_text
+from hico_core.corpus.storage import write_text
 from hico_core.evidence.arms import FAR_3, HICO
 from hico_core.evidence.segments import Score
 from hico_core.evidence.trial import Corpus

@@ -208,7 +208,9 @@ def test_decoders_give_the_same_loss(root: Path, monkeypatch: pytest.MonkeyPatch
 
         monkeypatch.setitem(decode_module._DECODERS, decoder, noting)
     for decoder in ("pyav", "decord"):
-        done = hico("pretrain", *TINY, "-o", "data.workers=0", "--decoder", decoder, "--dry-run", "--json", root=root)
+        done = hico(
+            "pretrain", *TINY, "-o", "data.workers=0", "-o", f"data.decoder={decoder}", "--dry-run", "--json", root=root
+        )
         losses[decoder] = json.loads(done.stdout)["loss"]
         assert set(used) == {decoder}
         used.clear()

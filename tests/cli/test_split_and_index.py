@@ -34,6 +34,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["split", "videos", "--encoder", "h264_nvenc"], 1, ["cannot encode with h264_nvenc", "another --encoder"]),
         (["split", "videos", "--root", "gs://bucket"], 2, ["gs:// is not supported"]),
         (["split", "videos", "--root", "held"], 1, ["held: another hico command is writing here"]),
+        (["inspect", "empty"], 1, ["has no index.parquet"]),
         (["index"], 1, ["nothing was split here yet; run `hico split"]),
         (["index", "--check"], 1, ["nothing was split here"]),
         (["index", "--adopt"], 2, ["no clips without a record"]),
@@ -95,6 +96,15 @@ def test_failures_are_told_once_more_and_tried_again_when_asked(videos: Path, tm
     assert "1 of them before (--retry-failed)" in done.stderr.splitlines()[-1]
     done = hico("split", *inputs, "--retry-failed", root=tmp_path / "root")
     assert "before" not in done.stderr.splitlines()[-1]
+
+    status = json.loads(hico("inspect", tmp_path / "root", "--json").stdout)["status"]
+    assert [(row["state"], row["num_videos"]) for row in status] == [("done", 1), ("failed: probe", 1)]
+    done = hico("inspect", tmp_path / "root")
+    assert done.returncode == 0, done.stderr
+    first, second, third = done.stdout.splitlines()
+    assert first.startswith("records of train: 1 split, done (2 clips, ")
+    assert second == "records of train: 1 split, failed: probe"
+    assert "run `hico index --root" in third
 
 
 def test_profiles_and_options(videos: Path, tmp_path: Path) -> None:

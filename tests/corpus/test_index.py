@@ -16,20 +16,13 @@ from hypothesis import strategies as st
 from made_videos import numbered_video
 
 from hico_core import __version__
+from hico_core.choices import Subset
 from hico_core.config import DataConfig, preset, preset_names
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import SCHEMA, _columns_of, build_index, list_line, read_index, read_index_table, subset_of
 from hico_core.corpus.index_check import fault_in
 from hico_core.corpus.probe import probe
-from hico_core.corpus.records import (
-    ClipRecord,
-    SourceFile,
-    SplitOptions,
-    Subset,
-    VideoRecord,
-    fault_in_record,
-    sha256_of,
-)
+from hico_core.corpus.records import ClipRecord, SourceFile, SplitOptions, VideoRecord, fault_in_record, sha256_of
 from hico_core.corpus.split import split_videos
 from hico_core.errors import HicoError
 

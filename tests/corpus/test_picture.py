@@ -11,6 +11,7 @@ from commands import hico
 from made_videos import frames_of_ffmpeg, run_ffmpeg, with_clean_aperture
 from PIL import Image
 
+from hico_core.choices import DecoderName
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.clips import make_clips
 from hico_core.corpus.ffmpeg import Ffmpeg, Finished, ffmpeg_lacks, find_ffmpeg
@@ -22,7 +23,7 @@ from hico_core.corpus.records import SplitOptions, UntrimmedOptions, read_record
 from hico_core.corpus.split import split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.data.augment import central_crops
-from hico_core.data.decode import DecoderName, decode_frames, require_decoder
+from hico_core.data.decode import decode_frames, require_decoder
 from hico_core.data.lanes import WholeVideo, parts_of_video
 from hico_core.data.pictures import Picture
 from hico_core.data.windows import Grid

@@ -11,11 +11,12 @@ import pytest
 import torch
 from made_videos import frames_of_ffmpeg, numbered_video, painted_number, run_ffmpeg, turned_copy
 
+from hico_core.choices import DecoderName
 from hico_core.corpus.encode import encoder_arguments
 from hico_core.corpus.picture import scaled_size
 from hico_core.corpus.probe import frame_rate, frame_times, probe
 from hico_core.corpus.records import PROFILES, SplitOptions
-from hico_core.data.decode import DecoderName, decode_frames, frames_at, require_decoder
+from hico_core.data.decode import decode_frames, frames_at, require_decoder
 from hico_core.errors import BadVideo, UsageError
 
 DECODERS: list[DecoderName] = ["pyav", "decord", "torchcodec"]

@@ -5,9 +5,10 @@ import random
 import numpy as np
 import pytest
 
+from hico_core.choices import Align, Tail
 from hico_core.data.clock import clock_of_times
 from hico_core.data.sampling import view_indices
-from hico_core.data.windows import Align, Grid, Tail, Views, plan_windows, window_starts, window_times
+from hico_core.data.windows import Grid, Views, plan_windows, window_starts, window_times
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ from itertools import chain
 
 import pytest
 
+from hico_core.choices import Design
 from hico_core.evidence.scenery import (
     ACTIONS,
     NUM_TOPICS,
     SCENES_PER_TOPIC,
     VIDEO_FRAMES,
-    Design,
     Script,
     draw_scenery,
     draw_script,

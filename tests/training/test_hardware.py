@@ -5,11 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hico_core.choices import PrecisionName
 from hico_core.config import preset
 from hico_core.errors import UsageError
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG, PointwiseConv, TemporalConv
-from hico_core.training.hardware import Precision, PrecisionName, choose_precision, use_precision
+from hico_core.training.hardware import Precision, choose_precision, use_precision
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step
 

@@ -23,7 +23,7 @@ from hico_core.model.classifier import VideoClassifier
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import EncoderOrigin, Progress
 from hico_core.transfer import evaluate as module
-from hico_core.transfer.testing import Prediction
+from hico_core.transfer.predictions import Prediction
 
 CLASSES = 3
 

@@ -18,6 +18,7 @@ from made_checkpoints import save_checkpoint
 from made_videos import numbered_video
 from torch import Tensor, nn
 
+from hico_core.choices import DType, FileFormat
 from hico_core.config import load_config
 from hico_core.corpus.addresses import locate
 from hico_core.corpus.cache import LocalCache

@@ -11,6 +11,7 @@ from made_videos import numbered_video
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
+from hico_core.choices import RetrievalProtocol
 from hico_core.corpus.finding import find_sources
 from hico_core.errors import HicoError
 from hico_core.model.s3dg_tiny import S3DGTiny
@@ -23,7 +24,7 @@ from hico_core.transfer.labelled import labelled_of_list, rows_from_folder
 from hico_core.transfer.manifest import load_features, read_manifest
 from hico_core.transfer.match_sheet import write_sheet
 from hico_core.transfer.probe import LabelledRows, video_means
-from hico_core.transfer.retrieval import Match, Protocol, average_precision, extractor_of, retrieval, search
+from hico_core.transfer.retrieval import FoundMoment, average_precision, extractor_of, retrieval, search
 
 
 def rows(seed: int, videos: int, *, first: int = 0) -> LabelledRows:
@@ -34,7 +35,7 @@ def rows(seed: int, videos: int, *, first: int = 0) -> LabelledRows:
 
 
 @pytest.mark.parametrize("protocol", ["video", "clip", "coclr"])
-def test_measures_are_those_of_a_loop(protocol: Protocol) -> None:
+def test_measures_are_those_of_a_loop(protocol: RetrievalProtocol) -> None:
     queries, gallery = rows(1, 13), rows(2, 40, first=100)
     found = retrieval(queries, gallery, protocol=protocol, ranks=(1, 5, 20))
     left, right = (side if protocol == "clip" else video_means(side) for side in (queries, gallery))
@@ -137,8 +138,12 @@ def test_features_of_another_width(folder: Path) -> None:
 def test_sheets_show_the_frames_of_both(folder: Path, tmp_path: Path) -> None:
     manifest = list(read_manifest(folder).values())
     source = next(row.source for row in manifest if row.video_id == "1")
-    gone = Match("<b>gone", 1.0, 2.0, 0.5, 0.0, str(tmp_path / "gone.mp4"))
-    matches = [Match("1", 1.0, 2.0, 0.9, 0.5, source), gone]
+    matches = [
+        FoundMoment(
+            video_id=name, start_seconds=1.0, end_seconds=2.0, similarity=0.5, query_seconds=0.5, source=str(path)
+        )
+        for name, path in (("1", source), ("<b>gone", tmp_path / "gone.mp4"))
+    ]
     write_sheet(tmp_path / "s.png", Path(source), matches, window_seconds=1.0)
     with Image.open(tmp_path / "s.png") as picture:
         colours = picture.convert("RGB").getcolors(1 << 24)

@@ -11,9 +11,10 @@ import torch
 import yaml
 from made_videos import numbered_video
 
+from hico_core.choices import Align, Tail, Toolkit
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.probe import frame_times
-from hico_core.data.windows import Align, Grid, Tail
+from hico_core.data.windows import Grid
 from hico_core.errors import HicoError
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
@@ -27,7 +28,6 @@ from hico_core.transfer.tad import (
     NO_LABEL,
     NO_SEGMENT,
     OUTSIDE,
-    Toolkit,
     actionformer_config,
     centre_seconds,
     feature_grid,

@@ -10,13 +10,16 @@ import pytest
 import torch
 from commands import assert_one_line, hico
 from goldens import assert_close, load_arrays, load_json
+from hico_core.transfer.finetune import FinetuneMetrics, FinetuneSummary, finetune
+from hico_core.transfer.testing import predict
 from made_videos import run_ffmpeg
 
+from hico_core.choices import Subset
 from hico_core.config import FinetuneConfig, load_finetuning_config
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.index import build_index
 from hico_core.corpus.lists import labelled_videos
-from hico_core.corpus.records import Subset, UntrimmedOptions, sha256_of
+from hico_core.corpus.records import UntrimmedOptions, sha256_of
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.errors import HicoError, Interrupted, UsageError
 from hico_core.interop.checkpoints import load_backbone
@@ -28,7 +31,7 @@ from hico_core.training.stopping import StopRequest
 from hico_core.training.task import Task, Watch
 from hico_core.transfer.finetuning.dry_run import dry_run_finetuning
 from hico_core.transfer.finetuning.train import FinetuneMetrics, FinetuneSummary, finetune
-from hico_core.transfer.testing import predict
+from hico_core.transfer.predictions import predict
 
 TINY = [
     *("data.num_frames=8", "data.crop_size=32", "data.workers=0", "train.batch_size=4"),

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from hico_core.choices import IdRule, Subset
 from hico_core.corpus.addresses import Location, is_there, locate
 from hico_core.corpus.finding import bad_row, read_list_lines
-from hico_core.corpus.ids import IdRule, Source, is_plain_name, whole_number
+from hico_core.corpus.ids import Source, is_plain_name, whole_number
 from hico_core.corpus.lists import labelled_videos, listed_video, listed_videos
-from hico_core.corpus.records import Subset
 from hico_core.errors import UsageError
 
 _UCF_LIST = re.compile(r"(train|test)list\d+\.txt")

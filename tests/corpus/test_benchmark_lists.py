@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from hico_core.choices import Subset
+from hico_core.corpus.benchmark_lists import Split, numbered_as, read_split
 from hico_core.corpus.ids import Source
-from hico_core.corpus.records import Subset
-from hico_core.corpus.splits import Split, numbered_as, read_split
 from hico_core.errors import UsageError
 
 

@@ -1,0 +1,105 @@
+"""What commands print when they have split, indexed, pretrained or extracted."""
+
+from typing import TYPE_CHECKING, Any
+
+from hico_cli.console import report_failed, result, warn
+from hico_core.errors import counted
+
+if TYPE_CHECKING:
+    from hico_core.corpus.addresses import Location
+    from hico_core.corpus.events import Summary
+    from hico_core.corpus.index import IndexSummary
+    from hico_core.training.encoder import Meter
+    from hico_core.training.log import StepMetrics
+    from hico_core.training.loop import RunSummary
+
+
+def report_split(summary: "Summary", *, root: str, folder: str, as_json: bool) -> None:
+    """What became of the videos."""
+    text = (
+        f"{counted(summary.num_done, 'video')} split, {summary.num_unchanged} unchanged, {summary.num_failed} failed; "
+        f"{counted(summary.num_parts, 'clip')} in {folder}"
+    )
+    names = {"num_done": "num_split", "num_parts": "num_clips"}
+    fields = {names.get(name, name): value for name, value in summary._asdict().items()}
+    result(text, {**fields, "folder": folder}, as_json=as_json)
+    if summary.num_failed:
+        before = f", {summary.num_failed_before} of them before (--retry-failed)" if summary.num_failed_before else ""
+        warn(f"{counted(summary.num_failed, 'video')} failed{before}: {root}/failures.jsonl")
+
+
+def report_index(summary: "IndexSummary", *, root: str, as_json: bool) -> None:
+    """What went into an index, and what did not."""
+    left_out = f"; {counted(summary.num_failed, 'video')} that failed left out" if summary.num_failed else ""
+    left_out += f"; {summary.left_out}" if summary.left_out else ""
+    if summary.num_missing:
+        left_out += f"; {counted(summary.num_missing, 'clip')} that are not there left out"
+    subsets = ", ".join(f"{count} {subset}" for subset, count in sorted(summary.videos_of.items()))
+    shared = f" ({subsets})" if len(summary.videos_of) > 1 else ""
+    sizes = f"{counted(summary.num_clips, 'clip')} of {counted(summary.num_videos, 'video')}"
+    text = f"{sizes}{shared} in {root}/index.parquet{left_out}"
+    result(text, {**summary._asdict(), "index": f"{root}/index.parquet"}, as_json=as_json)
+
+
+def describe_step(metrics: "StepMetrics", epochs: int) -> str:
+    """A step of pretraining in words."""
+    from hico_core.training.log import part_waiting
+
+    parts = "" if metrics.topical is None else f" (visual {metrics.visual:.4f} topical {metrics.topical:.4f})"
+    knn = "" if metrics.knn_accuracy is None else f" kNN {metrics.knn_accuracy:.1%}"
+    return (
+        f"step {metrics.step} epoch {metrics.epoch:.2f}/{epochs} loss {metrics.loss:.4f}{parts} lr {metrics.lr:.4f} "
+        f"{metrics.clips_per_second:.1f} clips/s waiting {part_waiting(metrics._asdict()):.0%}{knn}"
+    )
+
+
+def warn_of_bad_video(video_id: str, reason: str) -> None:
+    """A video that cannot be read, during pretraining."""
+    warn(f"another video stands in for {video_id}: {reason}")
+
+
+def report_pretraining(summary: "RunSummary", *, as_json: bool) -> None:
+    """How a run ended; a collapse is a warning."""
+    losses = ""
+    if summary.first_loss is not None:
+        losses = f", mean loss of the first steps {summary.first_loss:.4f}, of the last {summary.last_loss:.4f}"
+        if summary.first_loss == summary.last_loss:  # there were not more than go into such a mean
+            losses = f", mean loss {summary.first_loss:.4f}"
+    knn = "" if summary.knn_accuracy is None else f", kNN accuracy {summary.knn_accuracy:.1%}"
+    how = f"{counted(summary.num_steps, 'step')} in {summary.precision.name} ({summary.precision.reason})"
+    fields = {**summary._asdict(), "run_dir": str(summary.run_dir), "encoder": str(summary.encoder)}
+    fields["precision"] = summary.precision.name
+    result(f"{how}{losses}{knn}; the encoder is {summary.encoder}", fields, as_json=as_json)
+    if summary.collapsed:
+        warn(
+            f"after {counted(summary.num_steps, 'step')}, all clips still get nearly the same embedding, so "
+            "features of this encoder will hardly tell videos apart; train longer (--epochs), or, where the "
+            f"spread of the embeddings fell during training (hico report {summary.run_dir}), with a lower optim.base_lr"
+        )
+
+
+def extraction_fields(summary: "Summary", meter: "Meter") -> dict[str, Any]:
+    """What became of the videos and how fast, as programs are told."""
+    return {
+        "num_extracted": summary.num_done,
+        "num_unchanged": summary.num_unchanged,
+        "num_failed": summary.num_failed,
+        "num_rows": summary.num_parts,
+        "rows_per_second": meter.rows_per_second,
+        "waiting": meter.waiting_part,
+    }
+
+
+def describe_speed(meter: "Meter") -> str:
+    """How fast windows are encoded."""
+    return f"{meter.rows_per_second:.1f} rows/s, {meter.waiting_part:.0%} waiting"
+
+
+def report_extraction(fields: dict[str, Any], folder: "Location", *, root: str, as_json: bool) -> None:
+    """What became of the videos: `extraction_fields`, of one process or of several together."""
+    text = (
+        f"{counted(fields['num_extracted'], 'video')} extracted, {fields['num_unchanged']} unchanged, "
+        f"{fields['num_failed']} failed; the features are in {folder}"
+    )
+    result(text, {**fields, "manifest": str(folder / "manifest.jsonl")}, as_json=as_json)
+    report_failed(fields["num_failed"], root=root)

@@ -1,0 +1,26 @@
+"""Commands and options that hico does not have any more, and what to type instead."""
+
+from collections.abc import Sequence
+
+# (command, option or None for the command itself) -> what to type
+_INSTEAD: dict[tuple[str, str | None], str] = {
+    ("split", "--status"): "`hico inspect ROOT` counts what is done and what failed",
+    ("split", "--engine"): "`--ray-address local`, `auto` or HOST:PORT splits on a Ray cluster; threads need no option",
+    ("extract-features", "--engine"): "`--ray-address local`, `auto` or HOST:PORT extracts on a Ray cluster; else none",
+    ("extract-features", "--suffix"): "`--prefix` alone names files; Files(suffix=...) does in Python",
+    ("pretrain", "--decoder"): "`-o data.decoder=NAME` chooses it",
+    ("benchmark", None): "it is in the repository's scripts/evidence; `hico demo` is the short form",
+}
+
+
+def what_to_type(arguments: Sequence[str], option: str | None = None) -> str | None:
+    """What takes the place of a command, or of an option of it; None if hico never had it.
+
+    Args:
+        arguments: as typed.
+        option: that the command does not know; None: the command itself is not known.
+
+    """
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    instead = _INSTEAD.get((command, option))
+    return instead and f"{option or command}: is no {'option' if option else 'command'} any more; {instead}"

@@ -1,0 +1,183 @@
+"""How videos come into a workspace without being split: read in place, cut by another tool, or named by a list.
+
+Each function brings `<root>/failures.jsonl` up to date and returns how many videos failed; `build_index` then makes the
+index of what there is.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from hico_core.choices import IdRule, Subset
+from hico_core.config import DataConfig
+from hico_core.corpus.addresses import Location, locate
+from hico_core.corpus.adopt import adopt_clips, find_clips
+from hico_core.corpus.benchmark_lists import is_pattern, numbered_as, read_split
+from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.engine import available_cores
+from hico_core.corpus.events import VideoEvent
+from hico_core.corpus.failures import forget_mended
+from hico_core.corpus.ids import Source
+from hico_core.corpus.index import build_index, read_class_names
+from hico_core.corpus.intake import Candidate, Rules
+from hico_core.corpus.lists import CorpusList, is_list_of_clips, listed_clips, require_some
+from hico_core.corpus.records import AdoptedOptions, UntrimmedOptions
+from hico_core.corpus.untrimmed import add_untrimmed
+from hico_core.errors import UsageError
+
+VideoWork = Literal["split", "adopt", "index"]
+
+
+class VideoProgress(Protocol):
+    """What opens the progress of some work on so many videos, and gives what is called with each event."""
+
+    def __call__(self, work: VideoWork, num_videos: int) -> AbstractContextManager[Callable[[VideoEvent], None]]:
+        """Open it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Indexing:
+    """Where videos are indexed to, and how."""
+
+    root: Location
+    workers: int  # videos at a time
+    cache: LocalCache  # of videos in buckets
+    subset: Subset = "train"
+    id_rule: IdRule = "stem"
+    move: bool = False  # from the subset that they are in
+
+    @property
+    def rules(self) -> Rules:
+        """When a known video is looked at again: also where it failed before."""
+        return Rules(retry_failed=True, move=self.move)
+
+
+def add_found(inputs: Sequence[str], sources: Sequence[Source], *, to: Indexing, progress: VideoProgress) -> int:
+    """Index videos in place.
+
+    Args:
+        inputs: what a command was given: lines of failures.jsonl that come from it and do not fail any more go.
+        sources: the videos that `find_sources` made of it.
+        to: where and how.
+        progress: of the work.
+
+    Raises:
+        HicoError: an id belongs to another video, or another command is writing here.
+
+    """
+    forget_mended(to.root, inputs, sources, command="index")
+    with progress("index", len(sources)) as on_event:
+        return add_untrimmed(
+            sources,
+            root=to.root,
+            options=UntrimmedOptions(subset=to.subset),
+            workers=to.workers,
+            cache=to.cache,
+            on_event=on_event,
+            rules=to.rules,
+        ).num_failed
+
+
+def add_clips(videos: "Sequence[Candidate] | None" = None, *, to: Indexing, progress: VideoProgress) -> int:
+    """Index clips that another tool cut.
+
+    Args:
+        videos: the clips by video; None: those in the workspace's folders train, val and test.
+        to: where and how.
+        progress: of the work.
+
+    Raises:
+        UsageError: there are no such clips, or the workspace lies in a bucket.
+        HicoError: an id belongs to another video, or another command is writing here.
+
+    """
+    if videos is None and isinstance(to.root, Path):
+        videos = find_clips(to.root)
+    with progress("adopt", len(videos or [])) as on_event:
+        return adopt_clips(
+            to.root, videos=videos, workers=to.workers, cache=to.cache, on_event=on_event, rules=to.rules
+        ).num_failed
+
+
+def add_listed(given: str, data_root: Location, *, to: Indexing, progress: VideoProgress) -> int:
+    """Index the clips or the labelled videos that a list names.
+
+    Args:
+        given: the list, or a pattern that several match.
+        data_root: where the names of the list begin.
+        to: where and how.
+        progress: of the work.
+
+    Raises:
+        UsageError: the list cannot be read, or goes with another folder.
+        HicoError: an id belongs to another video, or another command is writing here.
+
+    """
+    if isinstance(data_root, Path):
+        data_root = data_root.resolve()
+    if not is_pattern(given) and is_list_of_clips(locate(given)):
+        clips = listed_clips(locate(given), data_root=data_root)
+        forget_mended(to.root, [given], clips, command="index")
+        options = AdoptedOptions(subset=to.subset)
+        return add_clips([Candidate(video, options) for video in clips], to=to, progress=progress)
+    listed = read_split(given, data_root=data_root, subset=to.subset, id_rule=to.id_rule)
+    videos = numbered_as(listed, read_class_names(to.root)).videos
+    require_some(videos, named_by=given, data_root=data_root)
+    return add_found([given], videos, to=to, progress=progress)
+
+
+class AuthorsFolders(Protocol):
+    """Where a file of the authors says that its data lie."""
+
+    @property
+    def data_root(self) -> str | None:
+        """The folder of the clips or videos."""
+
+    @property
+    def anno_dir(self) -> str | None:
+        """The folder of the lists."""
+
+
+def add_their_data(
+    theirs: AuthorsFolders,
+    root: Location,
+    *,
+    data: DataConfig,
+    data_root: str | None,
+    anno_dir: str | None,
+    find: "Callable[[Location, Location | None], Mapping[Subset, CorpusList]]",
+    progress: VideoProgress,
+) -> int:
+    """Index what a file of the authors trains on, unless ROOT has an index and no folder is given.
+
+    Args:
+        theirs: the folders that the file names.
+        root: the workspace.
+        data: of the same file, whose cache is used.
+        data_root: where the clips or videos lie; None: where the file says.
+        anno_dir: where the lists lie; None: where the file says, unless `data_root` is given.
+        find: data_root, anno_dir -> the list of each subset.
+        progress: of the work.
+
+    Returns:
+        How many videos failed.
+
+    Raises:
+        UsageError: neither the file nor the caller names a folder, or it has no list.
+
+    """
+    if data_root is None and (root / "index.parquet").exists():
+        return 0
+    folder = data_root or theirs.data_root
+    if folder is None:
+        raise UsageError("--data-root: needed, since the file names no DATA.DATA_ROOT_DIR")
+    lists = anno_dir or (theirs.anno_dir if data_root is None else None)
+    cache = LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
+    num_failed = 0
+    for subset, listed in find(locate(folder), None if lists is None else locate(lists)).items():
+        to = Indexing(root=root, workers=available_cores(), cache=cache, subset=subset)
+        num_failed += add_listed(str(listed.list_file), listed.data_root, to=to, progress=progress)
+    build_index(root)
+    return num_failed

@@ -1,0 +1,210 @@
+"""The whole road in one call: split, index, pretrain, extract features, report, with settings that fit videos and time.
+
+Each step is a call of the function that its own command makes, and leaves alone what is finished, so the same call goes
+on where it was stopped.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from hico_core.choices import DeviceName
+from hico_core.config import load_config, preset
+from hico_core.corpus.addresses import Location, local_part
+from hico_core.corpus.events import Summary, VideoEvent
+from hico_core.corpus.failures import forget_mended
+from hico_core.corpus.finding import describe_passed_over, find_sources
+from hico_core.corpus.index import IndexSummary, build_index
+from hico_core.corpus.split import split_videos
+from hico_core.report.facts import read_run
+from hico_core.report.page import corpus_of, write_report
+from hico_core.training.encoder import Meter
+from hico_core.training.export import ENCODER
+from hico_core.training.fitting import with_batch_of_run
+from hico_core.training.log import StepMetrics
+from hico_core.training.loop import RunSummary, pretrain
+from hico_core.training.rehearse import rehearse
+from hico_core.training.run_folder import has_steps
+from hico_core.training.stopping import StopRequest
+from hico_core.transfer.extraction import extract_features
+from hico_core.transfer.features import FeatureExtractor
+from hico_core.transfer.jobs import jobs_of
+
+RECIPE = "hacs-hico-s"
+
+# What a report goes through: the clips and the neighbours of one run, and the page.
+_REPORT_PARTS = 3
+
+
+class TrainingEvents(NamedTuple):
+    """What pretraining calls, and what asks it for its end."""
+
+    on_step: Callable[[StepMetrics], None]
+    on_bad_video: Callable[[str, str], None]  # id, reason
+    stop: StopRequest
+
+
+class RoadEvents(Protocol):
+    """What is called along the road. What gives a context opens the progress of a step, which ends with it."""
+
+    def on_note(self, text: str) -> None:
+        """A line that a user should read."""
+
+    def splitting(self, num_videos: int) -> AbstractContextManager[Callable[[VideoEvent], None]]:
+        """Videos are split."""
+
+    def pretraining(self, num_epochs: int) -> AbstractContextManager[TrainingEvents]:
+        """The encoder is trained."""
+
+    def extracting(self, num_videos: int, meter: Meter) -> AbstractContextManager[Callable[[VideoEvent], None]]:
+        """Features are extracted, at the speed that the meter shows."""
+
+    def reporting(self, num_parts: int) -> AbstractContextManager[Callable[[str], None]]:
+        """The report is written, part by part."""
+
+    def on_split(self, summary: Summary) -> None:
+        """All videos are split, but for those that failed."""
+
+    def on_indexed(self, summary: IndexSummary) -> None:
+        """The index is written."""
+
+    def on_pretrained(self, summary: RunSummary) -> None:
+        """The encoder is trained and exported."""
+
+    def on_extracted(self, summary: Summary, folder: Location, meter: Meter) -> None:
+        """The features are there, but for those of videos that failed."""
+
+
+class Road(NamedTuple):
+    """What came of it."""
+
+    num_failed: int  # videos that were not split, or of which there are no features
+    report: Path
+
+
+def take_road(
+    inputs: Sequence[str],
+    root: Location,
+    *,
+    name: str = "run",
+    hours: float = 1.0,
+    device: DeviceName = "auto",
+    events: RoadEvents,
+) -> Road:
+    """From untrimmed videos to an encoder, its features and a report.
+
+    Videos that fail are left out; it is enough that most are done.
+
+    Args:
+        inputs: videos, folders, patterns, lists, or addresses in buckets.
+        root: the workspace; made if missing.
+        name: of the run, and of the folder of its features.
+        hours: what pretraining may take.
+        device: as `choose_device` takes it.
+        events: called along the road.
+
+    Raises:
+        HicoError: a step cannot be done.
+
+    """
+    split = split_inputs(inputs, root, events)
+    events.on_indexed(build_index(root))
+    run_dir = local_part(root) / "runs" / name
+    length = run_length(root, run_dir, hours=hours, device=device)
+    if length.description:
+        events.on_note(length.description)
+    pretrain_for(length, root, run_dir, device=device, events=events)
+    extracted = extract_index(root, run_dir, device=device, events=events)
+    return Road(split.num_failed + extracted.num_failed, report_run(run_dir, events))
+
+
+def split_inputs(inputs: Sequence[str], root: Location, events: RoadEvents) -> Summary:
+    """Split what is not split yet, as the profile `training` has it."""
+    passed_over: Counter[str] = Counter()
+    sources = find_sources(inputs, passed_over=passed_over)
+    if passed_over:
+        events.on_note(describe_passed_over(passed_over))
+    forget_mended(root, inputs, sources, command="split")
+    with events.splitting(len(sources)) as on_event:
+        summary = split_videos(sources, root=root, on_event=on_event)
+    events.on_split(summary)
+    return summary
+
+
+class RunLength(NamedTuple):
+    """How long pretraining takes."""
+
+    epochs: int
+    batch_size: int  # videos a step
+    description: str = ""  # of what was chosen, in words; empty where the run was begun before
+
+
+def run_length(root: Location, run_dir: Path, *, hours: float, device: DeviceName) -> RunLength:
+    """Epochs and videos a step of the run that is there; of a new one, what fits into time and memory here."""
+    if has_steps(run_dir):
+        train = load_config(run_dir / "config.yaml").train
+        return RunLength(train.epochs, train.batch_size)
+    recipe = preset(RECIPE)
+    config, reason = with_batch_of_run(recipe, root=root, run_dir=run_dir, resume=False, device=device)
+    plan = rehearse(config, root=root, device=device)
+    epochs = max(min(int(config.train.epochs * hours / plan.hours), config.train.epochs), 1)
+    because = f" (the recipe's {recipe.train.batch_size} {reason})" if reason else ""
+    return RunLength(
+        epochs,
+        config.train.batch_size,
+        f"pretraining {epochs} of the recipe's {config.train.epochs} epochs, {config.train.batch_size} videos a step"
+        f"{because}: about {plan.hours * epochs / config.train.epochs:.2f} hours at {plan.step_seconds:.1f} s a step "
+        f"on {plan.device} (--hours)",
+    )
+
+
+def pretrain_for(length: RunLength, root: Location, run_dir: Path, *, device: DeviceName, events: RoadEvents) -> None:
+    """Pretrain, or go on with the run; the recipe's warm-up changes in proportion to its epochs."""
+    recipe = preset(RECIPE)
+    warmup = recipe.optim.warmup_epochs * length.epochs / recipe.train.epochs
+    config = load_config(
+        base=RECIPE,
+        overrides=[
+            f"train.batch_size={length.batch_size}",
+            f"train.epochs={length.epochs}",
+            f"optim.warmup_epochs={warmup}",
+        ],
+    )
+    with events.pretraining(length.epochs) as called:
+        summary = pretrain(
+            config,
+            root=root,
+            run_dir=run_dir,
+            device=device,
+            resume=True,
+            on_step=called.on_step,
+            on_bad_video=called.on_bad_video,
+            stop=called.stop,
+        )
+    events.on_pretrained(summary)
+
+
+def extract_index(root: Location, run_dir: Path, *, device: DeviceName, events: RoadEvents) -> Summary:
+    """Extract the features of the index's videos that are not there yet, with the run's encoder."""
+    jobs = jobs_of(None, root)
+    forget_mended(root, [], [job.source for job in jobs], command="extract-features")
+    extractor = FeatureExtractor.from_checkpoint(run_dir / ENCODER, device=device)
+    if any(job.source.clips for job in jobs):
+        events.on_note(
+            "reading the clips that the index names; `hico extract-features --from sources` reads the videos that they "
+            "were cut from"
+        )
+    folder, meter = root / "features" / run_dir.name, Meter()
+    with events.extracting(len(jobs), meter) as on_event:
+        summary = extract_features(jobs, extractor=extractor, root=root, folder=folder, meter=meter, on_event=on_event)
+    events.on_extracted(summary, folder, meter)
+    return summary
+
+
+def report_run(run_dir: Path, events: RoadEvents) -> Path:
+    """Write the run's report into its folder."""
+    with events.reporting(_REPORT_PARTS) as on_part:
+        runs = [read_run(run_dir)]
+        return write_report(run_dir / "report.html", runs, corpus_of(runs), on_part=on_part)
