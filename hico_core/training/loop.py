@@ -36,7 +36,6 @@ from hico_core.errors import HicoError
 from hico_core.interop.checkpoints import backbone_of, load_exactly, read_checkpoint
 from hico_core.model.encoders import embedding_dim, hico_model
 from hico_core.model.hico import HicoModel
-from hico_core.model.shared_norm import share_batch_norms
 from hico_core.training.checkpoint import Content
 from hico_core.training.collapse import CollapseWatch
 from hico_core.training.distributed import World, gather_to_first
@@ -48,6 +47,7 @@ from hico_core.training.log import StepMetrics, require_wandb
 from hico_core.training.optim import build_optimizer
 from hico_core.training.run import FREE_ON_RESUME, Learner, Run, Step, entered_run, go_on_from
 from hico_core.training.schedule import learning_rate, peak_learning_rate, sampling_distance
+from hico_core.training.shared_norm import share_batch_norms
 from hico_core.training.step import ALONE, augmented_clips, describe_batch, train_step, whole_loss
 from hico_core.training.stopping import StopRequest
 
