@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hico_core.config import Config
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ids import Source
-from hico_core.data.lanes import WholeVideo
+from hico_core.data.lanes import Reading, WholeVideo
 from hico_core.data.pictures import picture_for
 from hico_core.data.windows import Views
 from hico_core.errors import HicoError
@@ -54,10 +54,12 @@ def read_features(
     encoded = encode_videos(
         PooledEncoder(backbone),
         [WholeVideo(video.path, []) for video in videos],
-        Views(1, data.num_frames, data.frame_stride, data.target_fps),
-        picture_for(data, config.augment),
+        Reading(
+            layout=Views(1, data.num_frames, data.frame_stride, data.target_fps),
+            picture=picture_for(data, config.augment),
+            cache=cache,
+        ),
         precision=precision,
-        cache=cache,
         workers=workers,
     )
     for source, video in zip(videos, encoded, strict=True):

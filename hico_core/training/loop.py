@@ -21,17 +21,11 @@ from hico_core.data.augment import crop_area_range
 from hico_core.data.batches import Batch
 from hico_core.data.dataset import ClipDataset
 from hico_core.data.decode import require_decoder
-from hico_core.data.loader import (
-    PlannedStep,
-    Position,
-    batch_bytes,
-    free_shared_memory,
-    num_workers,
-    plan_steps,
-    read_batches,
-    require_shared_memory,
-)
+from hico_core.data.loader import read_batches
+from hico_core.data.plan import PlannedStep, Position, TrainingOrder, plan_steps
+from hico_core.data.shared_memory import batch_bytes, free_shared_memory, require_shared_memory
 from hico_core.data.videos import IndexedVideos
+from hico_core.data.workers import num_workers
 from hico_core.errors import HicoError
 from hico_core.interop.checkpoints import backbone_of, load_exactly, read_checkpoint
 from hico_core.model.encoders import embedding_dim, hico_model
@@ -192,12 +186,14 @@ def batches_from(
 ) -> Generator[tuple[PlannedStep, Batch], None, None]:
     """Each planned step with this process's clips of it, read ahead by the loader's workers."""
     plans = plan_steps(
-        num_videos=len(parts.videos),
-        batch_size=config.train.batch_size,
-        epochs=config.train.epochs,
-        epochs_per_round=config.data.epochs_per_round,
+        TrainingOrder(
+            num_videos=len(parts.videos),
+            batch_size=config.train.batch_size,
+            epochs=config.train.epochs,
+            epochs_per_round=config.data.epochs_per_round,
+            seed=config.train.seed,
+        ),
         max_distance_at=lambda progress: max_distance(progress, config.sampling),
-        seed=config.train.seed,
         start=position,
         rank=world.rank,
         processes=world.size,

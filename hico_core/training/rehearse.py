@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 from hico_core.config import Config
 from hico_core.corpus.addresses import Location
 from hico_core.data.dataset import Sample
-from hico_core.data.loader import PlannedStep, Position, num_workers
+from hico_core.data.plan import PlannedStep, Position
+from hico_core.data.workers import num_workers
 from hico_core.errors import HicoError
 from hico_core.training.cost import measure_cost
 from hico_core.training.distributed import World

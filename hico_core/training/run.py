@@ -20,7 +20,7 @@ from torch import nn
 from hico_core.config import Config, FinetuneConfig
 from hico_core.data.batches import Batch
 from hico_core.data.dataset import UnusableVideo
-from hico_core.data.loader import PlannedStep, position_at
+from hico_core.data.plan import PlannedStep, TrainingOrder, position_at
 from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError, Interrupted, UsageError, counted
 from hico_core.training.checkpoint import (
@@ -185,11 +185,13 @@ def go_on_from(
         position = position_at(
             before.epochs_done,
             step=position.step,
-            num_videos=index.num_videos,
-            batch_size=config.train.batch_size,
-            epochs=config.train.epochs,
-            epochs_per_round=config.data.epochs_per_round,
-            seed=config.train.seed,
+            order=TrainingOrder(
+                num_videos=index.num_videos,
+                batch_size=config.train.batch_size,
+                epochs=config.train.epochs,
+                epochs_per_round=config.data.epochs_per_round,
+                seed=config.train.seed,
+            ),
         )
     return before.model_copy(update={"position": position, "world_size": world.size, "index": index})
 

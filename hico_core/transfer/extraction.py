@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -430,7 +431,7 @@ def _storable(features: Features | BadVideo, dtype: DType, source: Source) -> Fe
     with np.errstate(over="ignore"):  # said below
         array = np.ascontiguousarray(features.array.astype(dtype))
     if np.isfinite(array).all():
-        return features._replace(array=array)
+        return replace(features, array=array)
     largest = float(np.abs(features.array).max())
     reason = f"has features that {dtype} cannot hold (the largest is {largest:.4g})"
     return BadVideo(str(source.path), reason, stage="encode")

@@ -29,8 +29,10 @@ from hico_core.corpus.records import Failure
 from hico_core.data.batches import Batch
 from hico_core.data.decode import require_decoder
 from hico_core.data.labelled import RandomViews
-from hico_core.data.loader import PlannedStep, Position, num_workers, plan_steps, read_batches
+from hico_core.data.loader import read_batches
+from hico_core.data.plan import PlannedStep, Position, TrainingOrder, plan_steps
 from hico_core.data.videos import COLUMNS, IndexedVideos
+from hico_core.data.workers import num_workers
 from hico_core.errors import HicoError, UsageError
 from hico_core.interop.checkpoints import backbone_of, load_exactly, read_checkpoint
 from hico_core.model.classifier import VideoClassifier
@@ -293,12 +295,14 @@ def _batches(
 ) -> Generator[tuple[PlannedStep, Batch], None, None]:
     """Each planned step with this process's clips of it."""
     plans = plan_steps(
-        num_videos=len(parts.videos.train),
-        batch_size=config.train.batch_size,
-        epochs=config.train.epochs,
-        epochs_per_round=config.data.epochs_per_round,
+        TrainingOrder(
+            num_videos=len(parts.videos.train),
+            batch_size=config.train.batch_size,
+            epochs=config.train.epochs,
+            epochs_per_round=config.data.epochs_per_round,
+            seed=config.train.seed,
+        ),
         max_distance_at=lambda progress: None,
-        seed=config.train.seed,
         start=position,
         rank=world.rank,
         processes=world.size,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hico_core.config import FinetuneConfig
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.files import write_text
+from hico_core.data.lanes import Reading
 from hico_core.data.pictures import Picture
 from hico_core.data.windows import Views
 from hico_core.errors import BadVideo, Interrupted
@@ -78,15 +79,14 @@ def predictions_of(
 
     """
     data, test = config.data, config.test
-    encoded = encode_videos(
-        model,
-        [video.video for video in videos],
-        Views(test.views, data.num_frames, data.frame_stride, data.target_fps),
-        Picture(data.short_side, test.crop_part, test.crops, data.crop_size, config.augment.mean, config.augment.std),
-        precision=precision,
+    mean, std = config.augment.mean, config.augment.std
+    reading = Reading(
+        layout=Views(test.views, data.num_frames, data.frame_stride, data.target_fps),
+        picture=Picture(data.short_side, test.crop_part, test.crops, data.crop_size, mean, std),
         cache=cache,
-        workers=workers,
     )
+    whole = [video.video for video in videos]
+    encoded = encode_videos(model, whole, reading, precision=precision, workers=workers)
     for (video_id, label, _), found in zip(videos, encoded, strict=True):
         if found.rows is None:
             yield Prediction(video_id, label, None, None, in_top5=False, bad=found.bad)
