@@ -20,8 +20,8 @@ from hico_core.corpus.lists import labelled_videos
 from hico_core.data.augment import crop_area_range
 from hico_core.data.batches import Batch
 from hico_core.data.dataset import ClipDataset
-from hico_core.data.decode import require_decoder
 from hico_core.data.loader import read_batches
+from hico_core.data.other_decoders import require_decoder
 from hico_core.data.plan import PlannedStep, Position, TrainingOrder, plan_steps
 from hico_core.data.shared_memory import batch_bytes, free_shared_memory, require_shared_memory
 from hico_core.data.videos import IndexedVideos

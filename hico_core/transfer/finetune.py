@@ -27,9 +27,9 @@ from hico_core.corpus.failures import FailedSource, update_failures
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.records import Failure
 from hico_core.data.batches import Batch
-from hico_core.data.decode import require_decoder
 from hico_core.data.labelled import RandomViews
 from hico_core.data.loader import read_batches
+from hico_core.data.other_decoders import require_decoder
 from hico_core.data.plan import PlannedStep, Position, TrainingOrder, plan_steps
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.data.workers import num_workers

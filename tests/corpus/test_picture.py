@@ -22,8 +22,9 @@ from hico_core.corpus.records import SplitOptions, UntrimmedOptions, read_record
 from hico_core.corpus.split import split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.data.augment import central_crops
-from hico_core.data.decode import DecoderName, decode_frames, require_decoder
+from hico_core.data.decode import decode_frames
 from hico_core.data.lanes import Reading, WholeVideo, parts_of_video
+from hico_core.data.other_decoders import DecoderName, require_decoder
 from hico_core.data.pictures import Picture
 from hico_core.data.windows import Grid
 from hico_core.errors import BadVideo, UsageError
