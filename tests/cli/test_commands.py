@@ -18,7 +18,7 @@ from made_videos import numbered_video
 from hico_cli.main import app
 from hico_core.corpus.index import read_index
 from hico_core.data import decode as decode_module
-from hico_core.data.other_decoders import OtherDecoder
+from hico_core.data.other_decoders import OtherDecoder, decode_elsewhere
 from hico_core.interop.weights import export_state_dict
 from hico_core.model.hico import HicoModel
 
@@ -202,11 +202,10 @@ def test_decoders_give_the_same_loss(root: Path, monkeypatch: pytest.MonkeyPatch
     pytest.importorskip("decord")
     losses: dict[str, float] = {}
     used: list[str] = []
-    elsewhere = decode_module.decode_elsewhere
 
     def noting(path: Path, numbers: list[int], *, decoder: OtherDecoder, short_side: int | None) -> list[np.ndarray]:
         used.append(decoder)
-        return elsewhere(path, numbers, decoder=decoder, short_side=short_side)
+        return decode_elsewhere(path, numbers, decoder=decoder, short_side=short_side)
 
     monkeypatch.setattr(decode_module, "decode_elsewhere", noting)
     for decoder, others in (("pyav", set()), ("decord", {"decord"})):
