@@ -170,11 +170,12 @@ class InceptionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, T, H, W) -> (N, b0 + b1[1] + b2[1] + b3, T, H, W), all branches one depth after the other."""
-        (point0, point1, point2, point3), (deep1, deep2) = self._pointwise, self._separable
-        out0, in1, in2, out3 = self._activated(
-            [point0.bn, point1.bn, point2.bn, point3.bn],
-            [point0.convolve(x), point1.convolve(x), point2.convolve(x), point3.convolve(self.branch3[0](x))],
-        )
+        points, (deep1, deep2) = self._pointwise, self._separable
+        # The pool before the convolutions: gradients of x are added up in the reverse order, which the last bit shows.
+        inputs = (x, x, x, self.branch3[0](x))
+        convolved = [point.convolve(y) for point, y in zip(points, inputs, strict=True)]
+        out0, in1, in2, out3 = self._activated([point.bn for point in points], convolved)
+        del inputs, convolved  # where nothing is learned, their memory is free from here on
         mid1, mid2 = self._activated([deep1.bn1, deep2.bn1], [deep1.conv1(in1), deep2.conv1(in2)])
         out1, out2 = self._activated([deep1.bn2, deep2.bn2], [deep1.conv2(mid1), deep2.conv2(mid2)])
         gated = [self.gating_b0(out0), self.gating_b1(out1), self.gating_b2(out2), self.gating_b3(out3)]
