@@ -103,7 +103,7 @@ def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float |
                     path, numbers, container, stream
                 )
                 for run in _runs(numbers):
-                    before = given
+                    before = given  # what was found stays; only the rest is looked for again
                     for frame in _frames_after_seek(run, search, container, stream):
                         if not given:
                             require_known_turn(frame, path=path)
@@ -159,6 +159,7 @@ def _frames_after_seek(
     context = stream.codec_context
     try:
         for packet in container.demux(stream):
+            # A packet's time is that of its frame, so it is known before decoding whether anybody wants it.
             needed = packet.pts is None or search.number_of(packet.pts) in asked_for
             context.skip_frame = "DEFAULT" if needed else "NONREF"
             for frame in packet.decode():
@@ -171,7 +172,7 @@ def _frames_after_seek(
                     if given == len(wanted):
                         return
                 elif number is None or number > wanted[given]:
-                    return
+                    return  # passed over: the keyframe lay after it, or the frame has no time
     finally:
         context.skip_frame = "DEFAULT"
 

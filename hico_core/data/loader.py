@@ -39,11 +39,11 @@ def read_batches(
 
     def requests(first: list[PlannedStep]) -> Iterator[list[ClipRequest]]:
         for plan in chain(first, remaining):
-            ahead.append(plan)
+            ahead.append(plan)  # PyTorch gives batches in the order of requests: the oldest is the next one
             yield plan.requests
 
     def loader() -> DataLoader[Batch]:
-        undelivered = list(ahead)
+        undelivered = list(ahead)  # of a loader whose worker died
         ahead.clear()
         return DataLoader(
             BatchReader(dataset),

@@ -102,6 +102,7 @@ def pieces_with(pieces: Sequence[Piece], numbers: Sequence[int]) -> list[tuple[P
     found = []
     for piece in pieces:
         first = piece.first_number
+        # Of a sorted list, in no time: a video of hours has thousands of pieces.
         inside = numbers[bisect_left(numbers, first) : bisect_left(numbers, first + piece.num_frames)]
         if inside:
             found.append((piece, [number - first + piece.first_frame for number in inside]))

@@ -39,6 +39,7 @@ def outliving_a_death(
         NoRoom: a disk is full that copies from buckets go to.
 
     """
+    # Once: what kills a worker twice (a video that needs too much memory, a broken decoder) would do so for ever.
     for deaths in (0, 1):
         others = set(multiprocessing.active_children())
         try:
@@ -112,6 +113,7 @@ def _follow_parent(worker: int) -> None:
     Ctrl-C reaches all processes of a terminal; the training process answers it, and ends the workers. Where it is
     killed, nobody does: PyTorch's workers watch the process that started them, which here is the fork server.
     """
+    # Not ended by these, a worker can still give the batch that the training process waits for.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -121,4 +123,4 @@ def _follow_parent(worker: int) -> None:
 
 def _end_after(parent: BaseProcess) -> None:
     parent.join()
-    os._exit(1)
+    os._exit(1)  # at once: sys.exit would end this thread alone

@@ -140,7 +140,7 @@ class WindowEncoder:
                 where = clips[0].device
                 if self.batch_size == 1:
                     raise HicoError(f"{where}: its memory does not hold one window; use --device cpu") from error
-                self._buffer = None
+                self._buffer = None  # its memory is needed for the smaller one
                 self.batch_size //= 2
                 logger.warning("the memory of %s does not hold so many windows; %d at once now", where, self.batch_size)
             else:
@@ -164,7 +164,7 @@ class WindowEncoder:
         buffer_NCTHW[len(clips) :].zero_()
         with torch.inference_mode(), computing_in(self._precision, buffer_NCTHW.device):
             rows_N: Tensor = self._model(buffer_NCTHW)
-        return rows_N[: len(clips)].float().cpu()
+        return rows_N[: len(clips)].float().cpu()  # without those of the filling
 
 
 def encode_videos(

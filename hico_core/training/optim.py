@@ -34,6 +34,7 @@ def parameter_groups(model: nn.Module, *, weight_decay: float, lars_exclude_bn: 
     chosen: dict[str, list[str]] = {"batch_norm": [], "backbone": [], "heads": []}
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     for name in parameters:
+        # Of a batch norm's weight and bias alike, wherever it stands: the heads have some too.
         is_bn = name in of_batch_norm
         group = "batch_norm" if is_bn else "backbone" if name.startswith("backbone.") else "heads"
         chosen[group].append(name)
@@ -125,6 +126,7 @@ class LARS(torch.optim.Optimizer):
         """The formula above, for all tensors of a group at once; rows are one tensor's, the rest is of all."""
         w_rows, g_rows, u_rows = flat.weight_rows(), flat.gradient_rows(), flat.update_rows
         u_P, m_P = flat.updates_P, flat.momentum_P
+        # What is one number for all tensors meets the flat memory, what differs from tensor to tensor its rows.
         torch._foreach_copy_(u_rows, g_rows)
         torch._foreach_add_(u_rows, w_rows, alpha=group["weight_decay"])
         if group["lars_exclude"]:
@@ -140,6 +142,7 @@ class LARS(torch.optim.Optimizer):
         w_norm_W = torch.stack(torch._foreach_norm(w_rows))
         g_norm_W = torch.stack(torch._foreach_norm(g_rows))
         denominator_W = g_norm_W + group["weight_decay"] * w_norm_W
+        # 0 / 0 where a tensor and its gradient are 0; `where` leaves it out without asking the device.
         trust_W = torch.where(denominator_W == 0, 1.0, group["eta"] * w_norm_W / denominator_W)
         return torch.where(w_norm_W == 0, 1.0, trust_W) if self._zero_norm == "unscaled" else trust_W
 
@@ -148,6 +151,8 @@ class LARS(torch.optim.Optimizer):
         flat = self._flat.get(number)
         if flat is None or not flat.fits(weights):
             flat = self._flat[number] = FlatParameters.of(weights)
+        # The state's buffers are views of the flat momentum, so checkpoints look like those of any optimiser. After one
+        # is loaded, or where a gradient came or went, the state holds others: their numbers are taken over.
         for weight, view in zip(weights, flat.momentum_views, strict=True):
             old = self.state[weight].get("momentum_buffer")
             if old is not view:

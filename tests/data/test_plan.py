@@ -50,7 +50,8 @@ def test_the_shares_of_all_processes_are_the_whole(processes: int) -> None:
         (1.6, Position(7, 0, 3)),
         (2.0, Position(7, 2, 0)),
         (4.5, Position(7, 4, 1)),  # the last round has one epoch
-        (5.0, Position(7, 5, 0)),  # past the end: nothing is left
+        (5.0, Position(7, 4, 2)),  # past its last batch: nothing is left
+        (6.0, Position(7, 5, 0)),  # a plan that was shortened
     ],
 )
 def test_the_place_that_so_many_epochs_come_nearest_to(epoch: float, expected: Position) -> None:
