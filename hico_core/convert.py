@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hico_core import __version__
 from hico_core.choices import CheckpointFormat
 from hico_core.config import Config, compose_config
-from hico_core.data.loader import Position
+from hico_core.data.plan import Position
 from hico_core.errors import HicoError, require_package
 from hico_core.interop.checkpoints import (
     CheckpointFile,

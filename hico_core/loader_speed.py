@@ -10,7 +10,8 @@ from hico_core.config import AugmentConfig, Config, DataConfig, SamplingConfig
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.index import read_index_table
 from hico_core.data.dataset import ClipDataset
-from hico_core.data.loader import Position, plan_steps, read_batches
+from hico_core.data.loader import read_batches
+from hico_core.data.plan import Position, TrainingOrder, plan_steps
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.errors import HicoError
 from hico_core.model.hico import HicoModel
@@ -51,12 +52,14 @@ def measure_loader(root: Location, *, workers: int, num_batches: int = 40) -> Lo
 
     def read(processes: int) -> tuple[int, float, float]:
         plans = plan_steps(
-            num_videos=len(videos),
-            batch_size=1,
-            epochs=10**6,
-            epochs_per_round=10,
+            TrainingOrder(
+                num_videos=len(videos),
+                batch_size=1,
+                epochs=10**6,
+                epochs_per_round=10,
+                seed=0,
+            ),
             max_distance_at=lambda progress: progress,
-            seed=0,
             start=Position(),
         )
         batches = read_batches(dataset, plans, workers=processes, pin_memory=False)

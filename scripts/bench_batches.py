@@ -23,7 +23,8 @@ from torch import Tensor
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
 from hico_core.data import dataset as dataset_module
 from hico_core.data.dataset import ClipDataset, ClipRequest, Sample
-from hico_core.data.loader import Position, plan_steps, read_batches
+from hico_core.data.loader import read_batches
+from hico_core.data.plan import Position, TrainingOrder, plan_steps
 from hico_core.data.videos import IndexedVideos
 
 WORKERS, VIDEOS_A_STEP = 2, 32
@@ -94,12 +95,14 @@ def measure(videos: IndexedVideos) -> Milliseconds:
     """Read some batches, and look at none."""
     dataset = ConstantFrames(videos, data=DataConfig(), sampling=SamplingConfig(), augment=AugmentConfig())
     plans = plan_steps(
-        num_videos=len(videos),
-        batch_size=VIDEOS_A_STEP,
-        epochs=10**6,
-        epochs_per_round=10,
+        TrainingOrder(
+            num_videos=len(videos),
+            batch_size=VIDEOS_A_STEP,
+            epochs=10**6,
+            epochs_per_round=10,
+            seed=0,
+        ),
         max_distance_at=lambda progress: progress,
-        seed=0,
         start=Position(),
     )
     batches = read_batches(dataset, islice(plans, WARM_UP + MEASURED), workers=WORKERS, pin_memory=False)

@@ -24,7 +24,7 @@ from hico_core.config import AugmentConfig, DataConfig
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ffmpeg import find_ffmpeg
 from hico_core.data.clock import clock_of_times
-from hico_core.data.lanes import WholeVideo, read_parts
+from hico_core.data.lanes import Reading, WholeVideo, read_parts
 from hico_core.data.pictures import Picture, picture_for
 from hico_core.data.windows import Grid, Views, plan_windows
 from hico_core.model.pooling import PooledEncoder
@@ -75,7 +75,7 @@ def as_others_do(videos: list[Path], encoder: nn.Module, *, fps: int, window: in
 
 def as_hico_does(videos: list[Path], encoder: nn.Module, *, grid: Grid, workers: int) -> None:
     """The extractor, without writing files."""
-    extractor = FeatureExtractor(encoder, grid=grid, device=CPU)
+    extractor = FeatureExtractor(PooledEncoder(encoder), grid=grid, device=CPU)
     for _ in extractor.extract_many(videos, workers=workers):
         pass
 
@@ -116,9 +116,10 @@ def workers(sources: list[Path], rounds: int) -> dict[str, object]:
     many, grid = sources * 8, Grid(15.0, 16, 4)
     videos = [WholeVideo(path, []) for path in many]
     picture = picture_for(DataConfig(), AugmentConfig())
+    reading = Reading(layout=grid, picture=picture, cache=NO_CACHE, normalise=True)
 
     def read(count: int) -> None:
-        for _ in read_parts(videos, grid, picture, normalise=True, cache=NO_CACHE, workers=count):
+        for _ in read_parts(videos, reading, workers=count):
             pass
 
     read(2)  # what workers are forked from starts once
@@ -185,8 +186,8 @@ def test_of_finetuning(sources: list[Path], rounds: int) -> dict[str, object]:
 
     def ours() -> None:
         videos = [WholeVideo(path, []) for path in sources]
-        options = {"precision": FP32, "cache": NO_CACHE, "workers": 0}
-        for found in encode_videos(PooledEncoder(Nothing()), videos, views, picture, **options):  # type: ignore[arg-type]
+        reading = Reading(layout=views, picture=picture, cache=NO_CACHE)
+        for found in encode_videos(PooledEncoder(Nothing()), videos, reading, precision=FP32, workers=0):
             assert found.rows is not None and len(found.rows) == 30
 
     def theirs() -> None:

@@ -40,7 +40,8 @@ from hico_core.corpus.split import split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.data.augment import apply_augmentation, crop_area_range, cut, draw_augmentation, draw_crop, scale
 from hico_core.data.dataset import ClipDataset
-from hico_core.data.loader import Position, plan_steps, read_batches
+from hico_core.data.loader import read_batches
+from hico_core.data.plan import Position, TrainingOrder, plan_steps
 from hico_core.data.reading import clock_of, pieces_with, read_clip
 from hico_core.data.videos import IndexedVideos
 
@@ -184,12 +185,14 @@ def hico_with_workers(videos: IndexedVideos, *, workers: int, batches: int, augm
     """Clips a second of hico's loader, one video of three clips a batch, with or without the colours."""
     dataset = ClipDataset(videos, data=DataConfig(), sampling=SamplingConfig(), augment=SETTINGS)
     plans = plan_steps(
-        num_videos=len(videos),
-        batch_size=1,
-        epochs=10_000,
-        epochs_per_round=10,
+        TrainingOrder(
+            num_videos=len(videos),
+            batch_size=1,
+            epochs=10_000,
+            epochs_per_round=10,
+            seed=0,
+        ),
         max_distance_at=lambda progress: progress,
-        seed=0,
         start=Position(),
     )
     seen, start = 0, 0.0

@@ -21,7 +21,8 @@ from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos
 from hico_core.data.augment import apply_augmentation
 from hico_core.data.dataset import ClipDataset
-from hico_core.data.loader import Position, plan_steps, read_batches
+from hico_core.data.loader import read_batches
+from hico_core.data.plan import Position, TrainingOrder, plan_steps
 from hico_core.data.videos import IndexedVideos
 
 
@@ -65,12 +66,14 @@ def main() -> None:
             videos, data=DataConfig(num_frames=8), sampling=SamplingConfig(clips_per_video=2), augment=AugmentConfig()
         )
         plans = plan_steps(
-            num_videos=len(videos),
-            batch_size=1,
-            epochs=num_batches,
-            epochs_per_round=10,
+            TrainingOrder(
+                num_videos=len(videos),
+                batch_size=1,
+                epochs=num_batches,
+                epochs_per_round=10,
+                seed=0,
+            ),
             max_distance_at=lambda progress: progress,
-            seed=0,
             start=Position(),
         )
         points = {}

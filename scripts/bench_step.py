@@ -31,7 +31,8 @@ from hico_core.corpus.records import SplitOptions
 from hico_core.corpus.split import split_videos
 from hico_core.data.augment import apply_augmentation
 from hico_core.data.dataset import ClipDataset
-from hico_core.data.loader import Position, plan_steps, read_batches
+from hico_core.data.loader import read_batches
+from hico_core.data.plan import Position, TrainingOrder, plan_steps
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.model.heads import ProjectionHead
 from hico_core.model.hico import HicoModel
@@ -188,12 +189,14 @@ def losses_of(videos: IndexedVideos, *, seed: int, precision: Precision, device:
     model, optimizer = build(config, device)
     dataset = ClipDataset(videos, data=data, sampling=config.sampling, augment=config.augment)
     plans = plan_steps(
-        num_videos=len(videos),
-        batch_size=8,
-        epochs=CURVE_STEPS,
-        epochs_per_round=10,
+        TrainingOrder(
+            num_videos=len(videos),
+            batch_size=8,
+            epochs=CURVE_STEPS,
+            epochs_per_round=10,
+            seed=seed,
+        ),
         max_distance_at=lambda progress: progress,
-        seed=seed,
         start=Position(),
     )
     losses = []

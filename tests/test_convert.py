@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from hico_core import __version__
 from hico_core.config import flat_settings, load_config
 from hico_core.convert import convert
-from hico_core.data.loader import Position
+from hico_core.data.plan import Position
 from hico_core.errors import HicoError
 from hico_core.interop.checkpoints import load_backbone, read_checkpoint
 from hico_core.model.hico import HicoModel

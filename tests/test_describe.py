@@ -8,7 +8,7 @@ from made_checkpoints import save_checkpoint
 
 from hico_core.config import finetuning_preset, preset
 from hico_core.convert import convert
-from hico_core.data.loader import Position
+from hico_core.data.plan import Position
 from hico_core.describe import describe_checkpoint
 from hico_core.errors import HicoError
 from hico_core.interop.weights import export_state_dict

@@ -63,6 +63,40 @@ def test_imports_point_back(path: Path) -> None:
             assert LAYERS.index(there) <= LAYERS.index(here), f"{here} must not import {there}"
 
 
+MODEL_FILES = [path for path in CORE_FILES if layer_of(path) == "model"]
+
+
+def knows_process_groups(source: str) -> bool:
+    """Whether code imports torch.distributed, or reaches it through torch."""
+    for node in ast.walk(ast.parse(source)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+        reached = [f"{module}.{name}" for name in names] + names
+        if isinstance(node, ast.Attribute):
+            reached.append(ast.unparse(node))
+        if any(name == "torch.distributed" or name.startswith("torch.distributed.") for name in reached):
+            return True
+    return False
+
+
+def test_the_model_knows_no_process_group() -> None:
+    assert [path.name for path in MODEL_FILES if knows_process_groups(path.read_text())] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "knows"),
+    [
+        ("import torch.distributed as dist", True),
+        ("from torch import distributed", True),
+        ("from torch.distributed.nn.functional import all_reduce", True),
+        ("import torch\ntorch.distributed.all_reduce(x)", True),
+        ("import torch\nfrom torch.distributions import Normal", False),
+    ],
+)
+def test_ways_to_a_process_group(source: str, knows: bool) -> None:
+    assert knows_process_groups(source) == knows
+
+
 def test_the_road_is_in_alphabetical_order() -> None:
     assert [layer for layer in LAYERS if layer in ROAD] == ROAD == sorted(ROAD)
     assert all((ROOT / "hico_core" / folder).is_dir() for folder in ROAD)

@@ -24,6 +24,7 @@ from hico_core.data.batches import Batch
 from hico_core.data.windows import Grid
 from hico_core.doctor import examine
 from hico_core.model.hico import HicoModel
+from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg import S3DG
 from hico_core.training.hardware import use_precision
 from hico_core.training.optim import LARS, build_optimizer, parameter_groups
@@ -124,7 +125,14 @@ def test_a_step_waits_for_the_gpu_once() -> None:
     pixels = torch.cat(
         [torch.randint(0, 256, (8 * d.crop.height * d.crop.width * 3,), dtype=torch.uint8) for d in draws]
     )
-    batch = Batch(pixels, 8, draws, ["a", "b"], [], []).pin_memory()
+    batch = Batch(
+        pixels=pixels,
+        num_frames=8,
+        draws=draws,
+        video_ids=["a", "b"],
+        windows=[[(0.0, 1.0)] * 3] * 2,
+        unusable=[],
+    ).pin_memory()
     data = DataConfig(num_frames=8, crop_size=64)
     waits = []
     try:
@@ -196,7 +204,7 @@ def test_features_are_those_of_a_cpu(root: Path) -> None:
 @pytest.mark.usefixtures("little_memory")
 def test_as_many_windows_as_memory_holds(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Three videos, so that windows wait on the GPU while others are encoded."""
-    extractor = FeatureExtractor(S3DG(), grid=Grid(30.0, 16, 1), device=GPU, batch_size="auto")
+    extractor = FeatureExtractor(PooledEncoder(S3DG()), grid=Grid(30.0, 16, 1), device=GPU, batch_size="auto")
     videos = [root.parent / f"videos/{number}.mp4" for number in range(3)]
     for found in extractor.extract_many(videos, workers=2):
         assert isinstance(found, Features), found

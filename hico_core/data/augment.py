@@ -3,9 +3,9 @@
 It happens in two places. Where a clip is read, its crop is cut from the decoded frames and stays uint8, so little
 leaves the loader's workers. Where the model is, on its device, all clips of a step are scaled, coloured, normalised
 and flipped together. The arithmetic is the authors' in float32, to rounding (tests/golden).
-
-Shape letters: N clips, T frames, C = 3 channels, H height, W width. Pictures are float in [0, 1].
 """
+
+# N clips, T frames, C = 3 channels, H height, W width, S side of what the model gets. Pictures are float in [0, 1].
 
 import math
 import random
@@ -75,6 +75,7 @@ def draw_crop(
     On very wide frames such a part may not fit; after 10 draws the largest central square is taken.
     """
     for _ in range(_CROP_TRIES):
+        # The order of draws is the authors': area, ratio, top, left. A ratio that is fixed is not drawn.
         pixels = height * width * rng.uniform(*area)
         shape = 1.0 if ratio == (1.0, 1.0) else math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
         tall, wide = round(math.sqrt(pixels / shape)), round(math.sqrt(pixels * shape))
@@ -134,13 +135,13 @@ def cut(frames_THWC: Tensor, crop: Crop) -> Tensor:
 
 
 def scale(crop_THWC: Tensor, *, size: int) -> Tensor:
-    """(T, H, W, C) uint8 -> (T, C, size, size) float in [0, 1]: bilinear, without antialiasing."""
-    pictures = crop_THWC.permute(0, 3, 1, 2).float().mul_(1 / 255)
-    return F.interpolate(pictures, (size, size), mode="bilinear", align_corners=False)
+    """(T, H, W, C) uint8 -> (T, C, S, S) float in [0, 1]: bilinear, without antialiasing, as the authors' is."""
+    pictures_TCHW = crop_THWC.permute(0, 3, 1, 2).float().mul_(1 / 255)
+    return F.interpolate(pictures_TCHW, (size, size), mode="bilinear", align_corners=False)
 
 
-# The operations take pictures (..., C, H, W), and a factor that is a number or a tensor (..., 1, 1, 1). They may write
-# over the pictures.
+# The operations change pictures (..., C, H, W) in place. Their factor is a number or a tensor (..., 1, 1, 1).
+Factor = float | Tensor
 
 
 def to_grey(pictures: Tensor) -> Tensor:
@@ -149,25 +150,25 @@ def to_grey(pictures: Tensor) -> Tensor:
     return (red + green + blue).unsqueeze(-3)
 
 
-def _blend(pictures: Tensor, other: Tensor, factor: "float | Tensor") -> Tensor:
+def _blend(pictures: Tensor, other: Tensor, factor: Factor) -> Tensor:
     """factor 1: the pictures, 0: the other, above 1: away from the other."""
     return pictures.mul_(factor).add_(other * (1 - factor)).clamp_(0, 1)
 
 
-def _adjust_brightness(pictures: Tensor, factor: "float | Tensor") -> Tensor:
+def _adjust_brightness(pictures: Tensor, factor: Factor) -> Tensor:
     return pictures.mul_(factor).clamp_(0, 1)
 
 
-def _adjust_contrast(pictures: Tensor, factor: "float | Tensor") -> Tensor:
+def _adjust_contrast(pictures: Tensor, factor: Factor) -> Tensor:
     """Against each frame's own mean grey."""
     return _blend(pictures, to_grey(pictures).mean(dim=(-2, -1), keepdim=True), factor)
 
 
-def _adjust_saturation(pictures: Tensor, factor: "float | Tensor") -> Tensor:
+def _adjust_saturation(pictures: Tensor, factor: Factor) -> Tensor:
     return _blend(pictures, to_grey(pictures), factor)
 
 
-def _adjust_hue(pictures: Tensor, turns: "float | Tensor") -> Tensor:
+def _adjust_hue(pictures: Tensor, turns: Factor) -> Tensor:
     """Turn the hue in HSV, without going there.
 
     With V the largest of r, g, b, c = V minus the smallest, and h in [0, 6) the hue in sixths of a turn, the colour of
@@ -175,7 +176,7 @@ def _adjust_hue(pictures: Tensor, turns: "float | Tensor") -> Tensor:
     needed, not the saturation, and grey (c = 0) needs no care beyond the division.
     """
     if isinstance(turns, Tensor):
-        turns = turns.squeeze(-3)
+        turns = turns.squeeze(-3)  # as it goes with planes (..., H, W)
     red, green, blue = pictures.unbind(-3)
     largest = torch.maximum(torch.maximum(red, green), blue)
     smallest = torch.minimum(torch.minimum(red, green), blue)
@@ -183,64 +184,67 @@ def _adjust_hue(pictures: Tensor, turns: "float | Tensor") -> Tensor:
     of_green = (blue - red).add_(chroma, alpha=2)
     of_blue = (red - green).add_(chroma, alpha=4)
     hue = torch.where(largest == red, green - blue, torch.where(largest == green, of_green, of_blue))
-    hue.div_(chroma.clamp(min=1e-20)).add_(turns * 6)
-    hue.sub_((hue / 6).floor_(), alpha=6)
+    hue.div_(chroma.clamp(min=1e-20)).add_(turns * 6)  # of grey 0 / 1e-20: any hue will do
+    hue.sub_((hue / 6).floor_(), alpha=6)  # back to [0, 6)
     for plane, centre, sign, offset in ((red, 3, 1, -1), (green, 2, -1, 2), (blue, 4, -1, 2)):
         strength = (hue - centre).abs_().mul_(sign).add_(offset).clamp_(0, 1)
         torch.addcmul(smallest, strength, chroma, out=plane)
     return pictures
 
 
-OPERATIONS: dict[str, Callable[[Tensor, "float | Tensor"], Tensor]] = {
+def _make_grey(pictures: Tensor, _: Factor) -> Tensor:
+    return pictures.copy_(to_grey(pictures))
+
+
+def _flip(pictures: Tensor, _: Factor) -> Tensor:
+    return pictures.copy_(pictures.flip(-1))
+
+
+OPERATIONS: dict[str, Callable[[Tensor, Factor], Tensor]] = {
     "brightness": _adjust_brightness,
     "contrast": _adjust_contrast,
     "saturation": _adjust_saturation,
     "hue": _adjust_hue,
+    "grey": _make_grey,
+    "flip": _flip,
 }
 
-
-class _Group(NamedTuple):
-    """Clips that the same happens to at the same time, in place."""
-
-    operation: Callable[[Tensor, "float | Tensor"], object]
-    clips: list[int]
-    factors: list[float]
+# Name of an operation and its factor; grey and flip are done wholly, whatever it is.
+Step = tuple[str, float]
+_WHOLLY = 1.0
 
 
-def _grey_group(draws: Sequence[ColourDraw], *, first: bool) -> _Group:
-    """The clips that are made grey before the operations, or after them."""
-    chosen = [n for n, draw in enumerate(draws) if draw.grey and draw.grey_first == first]
-    return _Group(lambda pictures, _: pictures.copy_(to_grey(pictures)), chosen, [0.0] * len(chosen))
+def _apply(clips_NTCHW: Tensor, steps: Sequence[dict[int, Step]]) -> None:
+    """Change clips in place, step after step.
 
+    Args:
+        clips_NTCHW: the clips.
+        steps: in each, what happens to some of the clips, by their numbers.
 
-def _operation_groups(draws: Sequence[ColourDraw]) -> list[_Group]:
-    """The operations in the order of each clip; clips that have the same one next do it together."""
-    groups = []
-    for place in range(max((len(draw.operations) for draw in draws), default=0)):
-        at_place = {n: draw.operations[place] for n, draw in enumerate(draws) if place < len(draw.operations)}
-        for name, operation in OPERATIONS.items():
-            factors = {n: factor for n, (drawn, factor) in at_place.items() if drawn == name}
-            groups.append(_Group(operation, list(factors), list(factors.values())))
-    return groups
-
-
-def _do(clips: Tensor, groups: Sequence[_Group]) -> None:
-    """Change the clips (N, T, C, H, W) of some groups, in place and group after group."""
-    groups = [group for group in groups if group.clips]
+    """
+    if len(clips_NTCHW) == 1:
+        for name, factor in (step[0] for step in steps if step):
+            OPERATIONS[name](clips_NTCHW[0], factor)
+        return
+    # Clips to which the same happens at a step are changed together, by index_select: a mask would have to be counted.
+    groups = [
+        (name, {n: factor for n, (drawn, factor) in step.items() if drawn == name})
+        for step in steps
+        for name in OPERATIONS
+    ]
+    groups = [(name, factors) for name, factors in groups if factors]
     if not groups:
         return
-    if len(clips) == 1:
-        for group in groups:
-            group.operation(clips[0], group.factors[0])
-        return
-    numbers = [(float(n), factor) for group in groups for n, factor in zip(group.clips, group.factors, strict=True)]
-    table = _on_device(torch.tensor(numbers), clips.device)
-    sizes = [len(group.clips) for group in groups]
+    # The numbers of all groups go to the device in one copy: (clip, factor) a row, in float32, exact for the clips.
+    table = _on_device(
+        torch.tensor([(float(n), factor) for _, factors in groups for n, factor in factors.items()]),
+        clips_NTCHW.device,
+    )
+    sizes = [len(factors) for _, factors in groups]
     rows = zip(table[:, 0].long().split(sizes), table[:, 1].view(-1, 1, 1, 1, 1).split(sizes), strict=True)
-    for group, (where, factor) in zip(groups, rows, strict=True):
-        chosen = clips.index_select(0, where)
-        group.operation(chosen, factor)
-        clips.index_copy_(0, where, chosen)
+    for (name, _), (where, factor) in zip(groups, rows, strict=True):
+        chosen = clips_NTCHW.index_select(0, where)
+        clips_NTCHW.index_copy_(0, where, OPERATIONS[name](chosen, factor))
 
 
 def _on_device(numbers: Tensor, device: torch.device) -> Tensor:
@@ -249,34 +253,42 @@ def _on_device(numbers: Tensor, device: torch.device) -> Tensor:
     return (numbers.pin_memory() if pinned else numbers).to(device, non_blocking=True)
 
 
-def apply_colour(clips: Tensor, draws: Sequence[ColourDraw]) -> Tensor:
+def apply_colour(clips_NTCHW: Tensor, draws: Sequence[ColourDraw]) -> Tensor:
     """The colour stage of clips (N, T, C, H, W), in place."""
-    before = [_grey_group(draws, first=True), *_operation_groups(draws)]
-    after = [_grey_group(draws, first=False)]
+
+    def greys(*, first: bool) -> dict[int, Step]:
+        return {n: ("grey", _WHOLLY) for n, draw in enumerate(draws) if draw.grey and draw.grey_first == first}
+
+    most = max((len(draw.operations) for draw in draws), default=0)
+    jitter = [
+        {n: draw.operations[place] for n, draw in enumerate(draws) if place < len(draw.operations)}
+        for place in range(most)
+    ]
+    before, after = [greys(first=True), *jitter], [greys(first=False)]
     blurred = {n: draw.blur_sigma for n, draw in enumerate(draws) if draw.blur_sigma is not None}
     if not blurred:
-        _do(clips, before + after)  # so that all factors go over in one copy
-        return clips
-    _do(clips, before)
+        _apply(clips_NTCHW, before + after)  # so that all factors go over in one copy
+        return clips_NTCHW
+    _apply(clips_NTCHW, before)
     for n, sigma in blurred.items():
-        clips[n] = _blurred(clips[n], sigma)
-    _do(clips, after)
-    return clips
+        clips_NTCHW[n] = _blurred(clips_NTCHW[n], sigma)
+    _apply(clips_NTCHW, after)
+    return clips_NTCHW
 
 
-def _blurred(clip: Tensor, sigma: float) -> Tensor:
-    """(T, 3, H, W) blurred by a Gaussian."""
+def _blurred(clip_TCHW: Tensor, sigma: float) -> Tensor:
+    """The same shape, blurred by a Gaussian."""
     # Imported here, since it takes longer than all the rest of hico, in each process that loads this module.
     from torchvision.transforms.v2.functional import gaussian_blur
 
-    blurred: Tensor = gaussian_blur(clip, [_BLUR_KERNEL, _BLUR_KERNEL], [sigma, sigma])
+    blurred: Tensor = gaussian_blur(clip_TCHW, [_BLUR_KERNEL, _BLUR_KERNEL], [sigma, sigma])
     return blurred
 
 
 def apply_augmentation(
     crops: Sequence[Tensor], draws: Sequence[AugmentDraw], *, size: int, mean: float, std: float
 ) -> Tensor:
-    """Make what the model gets: N crops (T, H, W, C) uint8 -> (N, C, T, size, size) float32, normalised.
+    """Make what the model gets: N crops (T, H, W, C) uint8 -> (N, C, T, S, S) float32, normalised.
 
     Args:
         crops: of each clip.
@@ -287,16 +299,15 @@ def apply_augmentation(
 
     """
     num_clips, num_frames = len(crops), len(crops[0])
-    result = crops[0].new_empty((num_clips, 3, num_frames, size, size), dtype=torch.float32)
+    result_NCTHW = crops[0].new_empty((num_clips, 3, num_frames, size, size), dtype=torch.float32)
     # A GPU does all clips at once, since starting an operation is what costs there; a processor does one at a time,
     # since what fits into its cache is what is fast.
     together = num_clips if crops[0].is_cuda else 1
     for first in range(0, num_clips, together):
         some = draws[first : first + together]
-        scaled = torch.stack([scale(crop, size=size) for crop in crops[first : first + together]])
-        clips = apply_colour(scaled, [draw.colour for draw in some])
-        clips.sub_(mean).div_(std)
-        flipped = [n for n, draw in enumerate(some) if draw.flip]
-        _do(clips, [_Group(lambda pictures, _: pictures.copy_(pictures.flip(-1)), flipped, [0.0] * len(flipped))])
-        result[first : first + together] = clips.transpose(1, 2)
-    return result
+        scaled_NTCHW = torch.stack([scale(crop_THWC, size=size) for crop_THWC in crops[first : first + together]])
+        clips_NTCHW = apply_colour(scaled_NTCHW, [draw.colour for draw in some])
+        clips_NTCHW.sub_(mean).div_(std)
+        _apply(clips_NTCHW, [{n: ("flip", _WHOLLY) for n, draw in enumerate(some) if draw.flip}])
+        result_NCTHW[first : first + together] = clips_NTCHW.transpose(1, 2)
+    return result_NCTHW

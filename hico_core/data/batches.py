@@ -1,7 +1,10 @@
 """The clips of a training step together, and the memory in which workers hand them over."""
 
+# B videos, K clips a video, N = B * K, T frames, H and W of each crop its own.
+
 import ctypes
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -20,20 +23,41 @@ PREFETCHED = 2
 SLOTS = PREFETCHED + 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """The clips of one step; N = B * K, video by video.
 
     Of a worker's batches, the pixels may be written over as soon as the next batch is asked for.
+
+    Raises:
+        ValueError: the parts are not of the same clips.
+
     """
 
     pixels: Tensor | None  # uint8: all crops (T, H, W, 3), one after the other; None if one of the samples has none
     num_frames: int  # T
     draws: list[AugmentDraw]  # N: the crops' sizes, and what is still to happen to each clip
-    video_ids: list[str]
-    windows: list[list[tuple[float, float]]]  # of each video's clips, in seconds
+    video_ids: list[str]  # B
+    windows: list[list[tuple[float, float]]]  # B times K: of each video's clips, in seconds
     unusable: list[UnusableVideo]
     shared: Tensor | None = None  # what a worker has written, where `pixels` is a copy of it
+
+    def __post_init__(self) -> None:
+        num_windows = sum(map(len, self.windows))
+        if len(self.windows) != len(self.video_ids) or num_windows != len(self.draws):
+            raise ValueError(
+                f"a batch of {len(self.video_ids)} videos and {len(self.draws)} draws cannot have {num_windows} "
+                f"windows of {len(self.windows)} videos"
+            )
+        needed = sum(map(prod, self._crop_shapes()))
+        if self.pixels is not None and (self.pixels.dtype != torch.uint8 or self.pixels.shape != (needed,)):
+            raise ValueError(
+                f"the crops of a batch are ({needed},) torch.uint8, not {tuple(self.pixels.shape)} {self.pixels.dtype}"
+            )
+
+    def _crop_shapes(self) -> Sequence[tuple[int, int, int, int]]:
+        """(T, H, W, 3) of each of the N crops."""
+        return [(self.num_frames, draw.crop.height, draw.crop.width, 3) for draw in self.draws]
 
     def pin_memory(self) -> "Batch":
         """The batch in memory from which a GPU copies by itself; PyTorch's loader asks for it."""
@@ -50,7 +74,7 @@ class Batch:
             raise HicoError(
                 f"{len(self.unusable)} videos of one batch cannot be decoded; the last one: {self.unusable[-1].reason}"
             )
-        shapes = [(self.num_frames, draw.crop.height, draw.crop.width, 3) for draw in self.draws]
+        shapes = self._crop_shapes()
         parts = self.pixels.to(device, non_blocking=True).split([prod(shape) for shape in shapes])
         return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
@@ -86,17 +110,18 @@ class BatchReader(Dataset[Batch]):
                     pixels = _enlarged(pixels[:used], size, shared=in_worker)
                 pixels[used:end].view(crop.shape).copy_(crop)
                 used, num_frames = end, len(crop)
-            samples.append(sample._replace(crops=sample.crops[:0]))
+            # Crops are views of whole frames, which would stay in memory until the batch is complete.
+            samples.append(sample._replace(crops=[]))
         if in_worker:
             self._slots[self._turn] = pixels
             _return_freed_memory()
         return Batch(
-            pixels[:used] if all(sample.draws for sample in samples) else None,
-            num_frames,
-            [draw for sample in samples for draw in sample.draws],
-            [sample.video_id for sample in samples],
-            [sample.windows for sample in samples],
-            [bad for sample in samples for bad in sample.unusable],
+            pixels=pixels[:used] if all(sample.draws for sample in samples) else None,
+            num_frames=num_frames,
+            draws=[draw for sample in samples for draw in sample.draws],
+            video_ids=[sample.video_id for sample in samples],
+            windows=[sample.windows for sample in samples],
+            unusable=[bad for sample in samples for bad in sample.unusable],
         )
 
 

@@ -44,6 +44,7 @@ class Clock:
 
         Before the first frame that is the first one, and after the last frame the last.
         """
+        # A little later than asked for: a frame that begins at a moment, but for rounding, is the one that is shown.
         late = np.asarray(moments, dtype=np.float64) + _ROUNDING_SECONDS
         if self.stamps is None:
             shown = np.floor(late * self.fps).astype(np.int64)
@@ -80,6 +81,7 @@ class Clock:
         if self.stamps is not None:
             return self.shown_at(np.linspace(start, end, num_frames)).tolist()
         origin = self._file_of_authors(start)
+        # By rounding alone, the window may begin before the file.
         numbers = frame_indices(
             start_seconds=max(start - origin / self.fps, 0.0),
             end_seconds=end - origin / self.fps,

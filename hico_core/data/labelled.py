@@ -27,6 +27,7 @@ class RandomViews(Dataset[Sample]):
         """Make one item. The same request gives the same item, in any process; nothing is raised for bad videos."""
 
         def make(video: int, rng: random.Random) -> Sample:
+            # All pieces: the clip is drawn by frames, whose number only the clock of the whole video knows.
             pieces = self._videos.pieces(video)
             clock = clock_of(pieces, cache=self._cache)
             data = self._data

@@ -4,8 +4,11 @@ A video is read in one go. Each frame that some window has is decoded once, howe
 window leaves as soon as its last frame is there, so memory does not grow with the length of a video.
 """
 
+# W windows of T frames, n clips = windows * crops, side and size of a square in pixels.
+
 from collections.abc import Generator, Iterator, Sequence
-from typing import NamedTuple, TypedDict
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +19,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from hico_core.corpus.addresses import Location
 from hico_core.corpus.cache import LocalCache
 from hico_core.data.decode import SIZE_CHANGES, frames_at
-from hico_core.data.loader import as_it_is, outliving_a_death, worker_options
 from hico_core.data.pictures import Picture, crops_of, normalised_frame
 from hico_core.data.reading import by_file, clock_of, errors_of_video, local_file, pieces_with, whole_file
 from hico_core.data.videos import Piece
 from hico_core.data.windows import Grid, Views, plan_windows
+from hico_core.data.workers import as_it_is, outliving_a_death, worker_options
 from hico_core.errors import BadVideo
 
 # A video with fewer frames than one in so many seconds has a hole that would be seen as thousands of equal windows.
@@ -45,44 +48,66 @@ class Facts(NamedTuple):
     duration_seconds: float
 
 
-class Part(NamedTuple):
-    """Some of a video's windows, in order."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Part:
+    """Some of a video's windows, in order; or, with `bad`, why the video cannot be used.
+
+    Raises:
+        ValueError: it has neither windows nor a reason, or windows of other shapes.
+
+    """
 
     video: int  # its number
-    first_row: int  # of the rows that the video has in all: windows times crops, window by window
-    num_rows: int  # in all
-    clips: Tensor | None  # (n, T, side, side, 3) uint8, or normalised: (n, T, size, size, 3) float32; None: no use
-    facts: Facts | None
-    bad: BadVideo | None = None  # why it cannot be used
+    first_row: int = 0  # of the rows that the video has in all: windows times crops, window by window
+    num_rows: int = 0  # in all
+    clips: Tensor | None = None  # (n, T, side, side, 3) uint8, or normalised: (n, T, size, size, 3) float32
+    facts: Facts | None = None
+    bad: BadVideo | None = None
+
+    def __post_init__(self) -> None:
+        clips = self.clips
+        if clips is None or self.facts is None:
+            if self.bad is None or clips is not None or self.facts is not None:
+                raise ValueError(f"video {self.video}: a part has clips and facts, or says why it has none")
+            return
+        known = clips.dtype in (torch.uint8, torch.float32) and clips.dim() == 5
+        if not known or clips.shape[2] != clips.shape[3] or clips.shape[4] != 3:
+            raise ValueError(
+                f"video {self.video}: clips are (n, T, side, side, 3) uint8 or float32, not {tuple(clips.shape)} "
+                f"{clips.dtype}"
+            )
+        if not 0 <= self.first_row < self.first_row + len(clips) <= self.num_rows:
+            raise ValueError(
+                f"video {self.video}: {len(clips)} clips from row {self.first_row} on do not fit into {self.num_rows}"
+            )
 
 
-def parts_of_video(
-    number: int,
-    video: WholeVideo,
-    layout: Grid | Views,
-    picture: Picture,
-    *,
-    normalise: bool = False,
-    cache: LocalCache,
-) -> Iterator[Part]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How whole videos become clips."""
+
+    layout: Grid | Views  # which windows
+    picture: Picture  # what is looked at of each frame
+    cache: LocalCache  # for files in buckets
+    normalise: bool = False  # scale and normalise each frame where it is read, once, however many windows have it
+
+
+def parts_of_video(number: int, video: WholeVideo, reading: Reading) -> Iterator[Part]:
     """Read one video from beginning to end.
 
     Args:
         number: of the video.
         video: what to read.
-        layout: which windows.
-        picture: what is looked at of each frame.
-        normalise: scale and normalise each frame here, once, however many windows have it.
-        cache: for files in buckets.
+        reading: how.
 
     Raises:
         BadVideo: it cannot be decoded, or its pictures change their size.
 
     """
     if video.pieces:
-        pieces, clock = video.pieces, clock_of(video.pieces, cache=cache)
+        pieces, clock = video.pieces, clock_of(video.pieces, cache=reading.cache)
     else:
-        piece, clock = whole_file(video.path, cache=cache)
+        piece, clock = whole_file(video.path, cache=reading.cache)
         pieces = [piece]
     facts = Facts(clock.num_frames, clock.fps, clock.duration_seconds)
     if facts.duration_seconds > _MOST_SECONDS_A_FRAME * facts.num_frames:
@@ -91,33 +116,42 @@ def parts_of_video(
             f"has {facts.num_frames} frames in {facts.duration_seconds:.0f} s: nearly all of it is one frame that "
             "stands still; cut it, or encode it anew",
         )
-    windows = plan_windows(clock, layout)
-    num_rows = len(windows) * picture.num_crops
-    held: dict[int, list[np.ndarray]] = {}  # by number of the frame: those that a window to come may have
-    frames = _frames_of(pieces, np.unique(windows).tolist(), cache=cache)
-    ready: list[np.ndarray] = []
+    windows_WT = plan_windows(clock, reading.layout)
+    frames = _frames_of(pieces, np.unique(windows_WT).tolist(), cache=reading.cache)
+    num_rows = len(windows_WT) * reading.picture.num_crops
+    first_row, ready = 0, list[np.ndarray]()
+    for clips in _clips_of_windows(windows_WT, frames, reading, path=video.path):
+        ready += clips
+        if len(ready) >= _WINDOWS_AT_ONCE * reading.picture.num_crops or first_row + len(ready) == num_rows:
+            stacked = torch.from_numpy(np.stack(ready))
+            yield Part(video=number, first_row=first_row, num_rows=num_rows, clips=stacked, facts=facts)
+            first_row, ready = first_row + len(ready), []
+
+
+def _clips_of_windows(
+    windows_WT: np.ndarray, frames: Iterator[tuple[int, VideoFrame]], reading: Reading, *, path: Location
+) -> Iterator[list[np.ndarray]]:
+    """Of each window, its clips (T, side, side, 3), one a crop.
+
+    Raises:
+        BadVideo: the pictures change their size.
+
+    """
+    held: dict[int, list[np.ndarray]] = {}  # by number of the frame: the crops of those that a window to come may have
     sides: set[tuple[int, ...]] = set()
-    done = 0
-    for window in windows:
-        while not held or max(held) < window[-1]:
-            frame_number, frame = next(frames)
-            crops = crops_of(frame, picture)
+    for window_T in windows_WT:
+        # Neither first nor last frames go back from window to window: what is ahead of the last one is not needed yet,
+        # and what lies before the first one never again.
+        while not held or max(held) < window_T[-1]:
+            number, frame = next(frames)
+            crops = crops_of(frame, reading.picture)
             sides |= {crop.shape for crop in crops}
             if len(sides) > 1:
-                raise BadVideo(str(video.path), SIZE_CHANGES)
-            held[frame_number] = [normalised_frame(crop, picture) for crop in crops] if normalise else crops
-        for passed in [frame_number for frame_number in held if frame_number < window[0]]:
+                raise BadVideo(str(path), SIZE_CHANGES)
+            held[number] = [normalised_frame(crop, reading.picture) for crop in crops] if reading.normalise else crops
+        for passed in [number for number in held if number < window_T[0]]:
             del held[passed]
-        ready += _stacked([held[frame_number] for frame_number in window])
-        if len(ready) >= _WINDOWS_AT_ONCE * picture.num_crops or done + len(ready) == num_rows:
-            yield Part(number, done, num_rows, torch.from_numpy(np.stack(ready)), facts)
-            done += len(ready)
-            ready = []
-
-
-def _stacked(frames: list[list[np.ndarray]]) -> list[np.ndarray]:
-    """The crops of a window's frames as clips: (T, ...) each."""
-    return [np.stack([crops[place] for crops in frames]) for place in range(len(frames[0]))]
+        yield [np.stack(same_crop) for same_crop in zip(*(held[number] for number in window_T), strict=True)]
 
 
 def _frames_of(
@@ -139,27 +173,11 @@ def _frames_of(
                     yield number - file.first_frame + file.first_number, frame
 
 
-class _ReadingOptions(TypedDict):
-    """Of `parts_of_video`."""
-
-    normalise: bool
-    cache: LocalCache
-
-
 class _Lanes(IterableDataset[Part]):
     """Each worker reads every so-many-th of the videos. One that cannot be used is one part that says why."""
 
-    def __init__(
-        self,
-        videos: list[tuple[int, WholeVideo]],
-        layout: Grid | Views,
-        picture: Picture,
-        *,
-        normalise: bool,
-        cache: LocalCache,
-    ) -> None:
-        self._videos, self._layout, self._picture = videos, layout, picture
-        self._options: _ReadingOptions = {"normalise": normalise, "cache": cache}
+    def __init__(self, videos: list[tuple[int, WholeVideo]], reading: Reading) -> None:
+        self._videos, self._reading = videos, reading
 
     def __iter__(self) -> Iterator[Part]:
         worker = get_worker_info()
@@ -167,20 +185,12 @@ class _Lanes(IterableDataset[Part]):
         for number, video in own:
             try:
                 with errors_of_video(video.path):
-                    yield from parts_of_video(number, video, self._layout, self._picture, **self._options)
+                    yield from parts_of_video(number, video, self._reading)
             except BadVideo as bad:
-                yield Part(number, 0, 0, None, None, bad)
+                yield Part(video=number, bad=bad)
 
 
-def read_parts(
-    videos: Sequence[WholeVideo],
-    layout: Grid | Views,
-    picture: Picture,
-    *,
-    normalise: bool = False,
-    cache: LocalCache,
-    workers: int,
-) -> Generator[Part, None, None]:
+def read_parts(videos: Sequence[WholeVideo], reading: Reading, *, workers: int) -> Generator[Part, None, None]:
     """All parts of all videos; those of one video in order, those of different ones in turns.
 
     A worker that dies is survived once: the videos that were not read to their end are read again from their
@@ -188,10 +198,7 @@ def read_parts(
 
     Args:
         videos: what to read.
-        layout: which windows.
-        picture: what is looked at of each frame.
-        normalise: see `parts_of_video`.
-        cache: for files in buckets.
+        reading: how.
         workers: processes that read; 0 reads in this one.
 
     Raises:
@@ -201,7 +208,7 @@ def read_parts(
     remaining = dict(enumerate(videos))
 
     def loader() -> DataLoader[Part]:
-        lanes = _Lanes(list(remaining.items()), layout, picture, normalise=normalise, cache=cache)
+        lanes = _Lanes(list(remaining.items()), reading)
         return DataLoader(lanes, batch_size=None, collate_fn=as_it_is, **worker_options(min(workers, len(remaining))))
 
     def next_one() -> str:

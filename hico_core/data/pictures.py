@@ -1,6 +1,6 @@
 """What an encoder sees of a frame when nothing is random: how large, which part, and how it is normalised."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ def picture_for(data: DataConfig, augment: AugmentConfig) -> Picture:
 def crops_of(frame: VideoFrame, picture: Picture) -> list[np.ndarray]:
     """What is looked at of a frame, turned upright: (side, side, 3) uint8 each."""
     side = picture.short_side
-    smaller = side is not None and min(frame.height, frame.width) > side
+    smaller = side is not None and min(frame.height, frame.width) > side  # scaling up would add nothing
     whole = rgb(frame, side if smaller else None)
     found = central_crops(*whole.shape[:2], part=picture.crop_part, count=picture.num_crops)
     return [whole[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width] for crop in found]
@@ -75,7 +75,7 @@ def clip_around(
     """
     half = data.span_seconds / 2
     window = (seconds - half, seconds + half)
-    frames = read_clip(
+    frames_THWC = read_clip(
         videos.pieces(video, window),
         window,
         num_frames=data.num_frames,
@@ -83,17 +83,18 @@ def clip_around(
         cache=cache,
         short_side=picture.short_side,
     )
-    (crop,) = central_crops(*frames.shape[1:3], part=picture.crop_part, count=1)
-    return cut(frames, crop)
+    (crop,) = central_crops(*frames_THWC.shape[1:3], part=picture.crop_part, count=1)
+    return cut(frames_THWC, crop)
 
 
 def normalised(clips: Tensor, picture: Picture) -> Tensor:
-    """(N, T, side, side, 3) uint8 -> (N, 3, T, size, size) float32, on the device of the clips."""
-    scaled = torch.stack([scale(clip, size=picture.size) for clip in clips])
-    return scaled.sub_(picture.mean).div_(picture.std).transpose(1, 2)
+    """(N, T, side, side, 3) uint8 -> (N, 3, T, S, S) float32, on the device of the clips."""
+    scaled_NTCHW = torch.stack([scale(clip_THWC, size=picture.size) for clip_THWC in clips])
+    return scaled_NTCHW.sub_(picture.mean).div_(picture.std).transpose(1, 2)
 
 
 def normalised_frame(crop: np.ndarray, picture: Picture) -> np.ndarray:
-    """The same for a frame alone: (side, side, 3) uint8 -> (size, size, 3) float32."""
-    frame = normalised(torch.from_numpy(crop)[None, None], picture)[0, :, 0]
-    return np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
+    """The same for a frame alone: (side, side, 3) uint8 -> (S, S, 3) float32, to the last bit."""
+    frame_CHW = normalised(torch.from_numpy(crop)[None, None], picture)[0, :, 0]
+    # Channels last, as the crops of uint8: so windows are put together in one way.
+    return np.ascontiguousarray(frame_CHW.permute(1, 2, 0).numpy())

@@ -19,6 +19,7 @@ from hico_core.corpus.probe import frame_rate, frame_times
 from hico_core.corpus.storage import local_copy
 from hico_core.data.clock import Clock, clock_of_times
 from hico_core.data.decode import decode_frames
+from hico_core.data.other_decoders import DecoderName
 from hico_core.data.videos import Piece
 from hico_core.errors import BadVideo, HicoError, NoRoom, short_reason
 
@@ -35,7 +36,7 @@ def clock_of(pieces: Sequence[Piece], *, cache: LocalCache) -> Clock:
 
     """
     first, last = pieces[0], pieces[-1]
-    num_frames = last.first_number + last.num_frames
+    num_frames = last.first_number + last.num_frames  # up to these pieces' end: what comes after is not asked for
     if not first.variable_fps:
         return Clock(fps=first.fps, num_frames=num_frames, period_seconds=1 / first.fps)
     stamps = [moment for of_file in by_file(pieces) for moment in _times_of(of_file, cache=cache)]
@@ -65,6 +66,7 @@ def _times_of(pieces: Sequence[Piece], *, cache: LocalCache) -> list[float]:
         if len(seconds) < piece.num_frames:
             indexed = piece.first_frame + piece.num_frames
             raise BadVideo(str(file.path), f"has {len(in_file)} frames and the index says {indexed}; index it again")
+        # The index says when a piece begins in its video; a file's own clock begins anywhere.
         shown += [piece.start_seconds + moment - seconds[0] for moment in seconds]
     return shown
 
@@ -102,6 +104,7 @@ def pieces_with(pieces: Sequence[Piece], numbers: Sequence[int]) -> list[tuple[P
     found = []
     for piece in pieces:
         first = piece.first_number
+        # Of a sorted list, in no time: a video of hours has thousands of pieces.
         inside = numbers[bisect_left(numbers, first) : bisect_left(numbers, first + piece.num_frames)]
         if inside:
             found.append((piece, [number - first + piece.first_frame for number in inside]))
@@ -126,7 +129,7 @@ class KeptFrames:
                 return decode(numbers)
             frames = decode(range(piece.first_frame, piece.first_frame + piece.num_frames))
             if frames.nbytes > self._free:
-                self._free = 0
+                self._free = 0  # full from now on: looking for smaller pieces would decode each of them whole
                 return frames[[number - piece.first_frame for number in numbers]]
             self._free -= frames.nbytes
             self._kept[key] = frames
@@ -237,7 +240,7 @@ def local_file(location: Location, *, cache: LocalCache, size_bytes: int | None 
             path = stack.enter_context(local_copy(location, size_bytes=size_bytes))
         except FileNotFoundError:
             raise BadVideo(str(location), "no such file") from None
-        except (BadVideo, NoRoom):
+        except (BadVideo, NoRoom):  # a full disk is not the fault of this video: it ends all
             raise
         except HicoError as error:
             raise BadVideo(str(location), str(error).removeprefix(f"{location}: ")) from error

@@ -36,9 +36,11 @@ def clip_windows(
         `num_clips` windows in seconds, in the order in which they were drawn.
 
     """
+    # A whole span from both ends, though half of one would keep the clip inside: so the authors draw.
     earliest, latest = span_seconds, duration_seconds - span_seconds
 
     def draw(low: float, high: float) -> float:
+        # Also where there is nothing to choose: each centre takes one number, so that a seed's clips stay the same.
         return rng.uniform(low, max(low, high))
 
     centres = [draw(earliest, latest)]
@@ -49,7 +51,7 @@ def clip_windows(
             near = centres[-1]
             centres.append(draw(max(near - max_distance_seconds, earliest), min(near + max_distance_seconds, latest)))
     if topical:
-        centres[-1] = draw(earliest, latest)
+        centres[-1] = draw(earliest, latest)  # a further number of the generator, after that of its first draw
     half = span_seconds / 2
     return [(max(c - half, 0.0), min(c + half, duration_seconds)) for c in centres]
 
@@ -76,7 +78,7 @@ def frame_indices(
         moments = np.linspace(start_seconds, end_seconds, num_frames)
         return [min(int(moment * fps), total_frames - 1) for moment in moments]
     first = int(start_seconds * fps)
-    end = min(int(end_seconds * fps), total_frames)
+    end = min(int(end_seconds * fps), total_frames)  # exclusive
     return _spread(first, end, num_frames, end - 1)
 
 
@@ -114,6 +116,7 @@ def video_order(*, num_videos: int, epoch: int, num_epochs: int, seed: int) -> l
     """The videos of `num_epochs` epochs from `epoch` on, in training order, each epoch shuffled by itself."""
     order: list[int] = []
     for e in range(epoch, epoch + num_epochs):
+        # By the epoch, not by what was shuffled before it, so that a run can begin at any epoch.
         generator = torch.Generator().manual_seed(seed + e)
         order += torch.randperm(num_videos, generator=generator).tolist()
     return order
@@ -137,6 +140,7 @@ def batches_without_repeats(order: Sequence[int], batch_size: int) -> list[list[
         batch[video] = None
         if len(batch) == batch_size:
             batches.append(list(batch))
+            # Those that waited come first, each once; what waits twice waits on.
             batch = dict.fromkeys(waiting)
             for moved in batch:
                 waiting.remove(moved)

@@ -3,7 +3,7 @@
 Pure functions of a video's clock, so they can be asked before anything is decoded.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -62,14 +62,14 @@ def window_starts(num_points: int, grid: Grid) -> np.ndarray:
     """
     window, stride = grid.window, grid.stride
     if grid.align == "center":
-        count = -(-num_points // stride)
+        count = -(-num_points // stride)  # one a stride, the last of which may be short
     elif grid.tail == "drop":
-        count = 1 + max(0, (num_points - window) // stride)
+        count = 1 + max(0, (num_points - window) // stride)  # a first one always
     else:  # all points, as far as the stride leaves none out
         count = 1 + max(0, -(-(num_points - max(window, stride)) // stride))
     starts = grid.first_start + np.arange(count, dtype=np.int64) * stride
     if grid.align == "start" and grid.tail == "shift":
-        starts[-1] = min(starts[-1], max(num_points - window, 0))
+        starts[-1] = min(starts[-1], max(num_points - window, 0))  # back until it ends with the video
     return starts
 
 
@@ -82,10 +82,10 @@ def window_times(grid: Grid, *, duration_seconds: float, source_fps: float) -> n
 
 def _windows_on_grid(clock: Clock, grid: Grid) -> np.ndarray:
     """Points before the first frame and after the last show that frame."""
-    shown = clock.on_grid(fps=grid.rate(clock.fps))
-    points = window_starts(len(shown), grid)[:, None] + np.arange(grid.window)[None, :]
-    windows: np.ndarray = shown[points.clip(0, len(shown) - 1)]
-    return windows
+    shown_P = clock.on_grid(fps=grid.rate(clock.fps))
+    points_WT = window_starts(len(shown_P), grid)[:, None] + np.arange(grid.window)[None, :]
+    windows_WT: np.ndarray = shown_P[points_WT.clip(0, len(shown_P) - 1)]
+    return windows_WT
 
 
 def _spread_views(clock: Clock, views: Views) -> np.ndarray:

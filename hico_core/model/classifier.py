@@ -1,5 +1,7 @@
 """The encoder with a linear classifier on top: what finetuning trains."""
 
+# N clips, T frames, H height, W width, F feature width, C classes; T', H', W' of the encoder's maps.
+
 import torch
 from torch import Tensor, nn
 
@@ -26,8 +28,9 @@ class VideoClassifier(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """(N, 3, T, H, W) -> (N, C), before the softmax."""
-        maps = self.backbone(clips)
+        maps_NFTHW = self.backbone(clips)
+        # As in pretraining: averages and what stands on them are not left to 8 bits of the mantissa.
         with torch.autocast(clips.device.type, enabled=False):
-            exact = torch.float32 if maps.dtype == torch.bfloat16 else maps.dtype
-            scores: Tensor = self.out(maps.mean(dim=(2, 3, 4), dtype=exact))
-            return scores
+            exact = torch.float32 if maps_NFTHW.dtype == torch.bfloat16 else maps_NFTHW.dtype
+            scores_NC: Tensor = self.out(maps_NFTHW.mean(dim=(2, 3, 4), dtype=exact))
+            return scores_NC

@@ -1,7 +1,6 @@
-"""The two heads of HiCo: a projection for visual consistency, a pair classifier for topical consistency.
+"""The two heads of HiCo: a projection for visual consistency, a pair classifier for topical consistency."""
 
-Shape letters: N clips, F feature width, D embedding width, M width of the pair classifier.
-"""
+# N clips of this process, A of all processes, F feature width, D embedding width, M width of the pair classifier.
 
 from collections.abc import Callable
 
@@ -29,9 +28,9 @@ class ProjectionHead(nn.Module):
 
     def forward(self, features_NF: Tensor) -> Tensor:
         """(N, F) -> (N, D) of L2 norm 1."""
-        x = self.bn1(self.linear1(features_NF)).relu()
-        x = self.bn2(self.linear2(x)).relu()
-        return F.normalize(self.linear3(x), dim=1)
+        hidden = self.bn1(self.linear1(features_NF)).relu()
+        hidden = self.bn2(self.linear2(hidden)).relu()
+        return F.normalize(self.linear3(hidden), dim=1)
 
 
 class TopicHead(nn.Module):
@@ -55,10 +54,11 @@ class TopicHead(nn.Module):
         for each clip in each place and added, instead of once for each of the N * A pairs.
         """
         u_ND = self.projection(features_NF)
+        # Columns of the layer for [u_i; u_j] that meet u_i, and those that meet u_j; the bias is added with u_i.
         first_MD, second_MD = self.pair.weight.chunk(2, dim=1)
         if gather is None:
             first_NM, second_NM = F.linear(u_ND, first_MD, self.pair.bias), F.linear(u_ND, second_MD)
-            score_NN = self._scores(first_NM, second_NM)
+            score_NN = self._scores(first_NM, second_NM)  # [i, j]: i first; the other order is its transpose
             return torch.stack([score_NN, score_NN.T], dim=-1)
         all_AD = gather(u_ND.detach())
         # Each pair of two clips stands in the rows of both, once with either one as a constant. So that a clip has the

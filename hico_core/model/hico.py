@@ -1,5 +1,8 @@
 """The HiCo model: one encoder, a visual head and a topical head."""
 
+# B videos, K clips a video, N = B * K, T frames, H height, W width, F feature width, D embedding width; T', H', W' of
+# the encoder's maps.
+
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -49,10 +52,10 @@ class HicoModel(nn.Module):
             gather_topics: see `TopicHead`.
 
         """
-        maps = self.backbone(clips.flatten(0, 1))
+        maps_NFTHW = self.backbone(clips.flatten(0, 1))  # (B, K, ...) -> (N, ...), video-major
         # The heads take little time, and similarities are compared closely: not in 8 bits, whatever the encoder uses.
         with torch.autocast(clips.device.type, enabled=False):
-            exact = torch.float32 if maps.dtype == torch.bfloat16 else maps.dtype
-            features_NF = maps.mean(dim=(2, 3, 4), dtype=exact)
+            exact = torch.float32 if maps_NFTHW.dtype == torch.bfloat16 else maps_NFTHW.dtype
+            features_NF = maps_NFTHW.mean(dim=(2, 3, 4), dtype=exact)
             topic_logits = self.topic_head(features_NF, gather_topics) if self.topic_head is not None else None
             return Outputs(self.visual_head(features_NF), topic_logits)

@@ -1,9 +1,11 @@
 """The losses of HiCo (Qing et al., CVPR 2022) and of its SimCLR baseline.
 
-Shape letters: B videos, K clips per video, N = B * K clips in video-major order (row b * K + k is clip k of
-video b), D embedding width. `embeddings` are unit vectors; a caller with several processes gathers those of
-all processes first, so no function here needs a process group.
+`embeddings` are unit vectors; a caller with several processes gathers those of all processes first, so no function
+here needs a process group.
 """
+
+# B videos, K clips per video, N = B * K clips in video-major order (row b * K + k is clip k of video b), D embedding
+# width, A clips of all processes where N are of one.
 
 from typing import NamedTuple
 
@@ -65,7 +67,7 @@ def info_nce(embeddings: Tensor, *, clips_per_video: int, temperature: float) ->
     raw_NN, positive_NN = _exp_similarities(embeddings, temperature=temperature)
     same_NN = _same_video(len(embeddings), clips_per_video, embeddings.device)
     negatives_N1 = raw_NN.masked_fill(same_NN, 0).sum(dim=1, keepdim=True)
-    loss_NN = -(positive_NN / (positive_NN + negatives_N1)).log()
+    loss_NN = -(positive_NN / (positive_NN + negatives_N1)).log()  # of all pairs; those of one video are kept below
     others_NN = same_NN & ~torch.eye(len(same_NN), dtype=torch.bool, device=same_NN.device)
     return (loss_NN * others_NN).sum() / (len(loss_NN) * (clips_per_video - 1))
 
@@ -89,10 +91,11 @@ def visual_loss(embeddings: Tensor, *, clips_per_video: int, temperature: float)
     same_NN = _same_video(len(embeddings), clips_per_video, embeddings.device)
     negatives_N = raw_NN.masked_fill(same_NN, 0).sum(dim=1)
     first_B = torch.arange(0, len(embeddings), clips_per_video, device=embeddings.device)
-    anchor_A = torch.cat([first_B, first_B + 1])
-    partner_A = torch.cat([first_B + 1, first_B])
-    positive_A = positive_NN[anchor_A, partner_A]
-    return -(positive_A / (positive_A + negatives_N[anchor_A])).log().mean()
+    # Letter P: the 2B anchors, clip 0 of every video and then clip 1, beside their partners.
+    anchor_P = torch.cat([first_B, first_B + 1])
+    partner_P = torch.cat([first_B + 1, first_B])
+    positive_P = positive_NN[anchor_P, partner_P]
+    return -(positive_P / (positive_P + negatives_N[anchor_P])).log().mean()
 
 
 def topical_loss(topic_logits: Tensor, *, clips_per_video: int, gamma: float = 0.5, first_row: int = 0) -> Tensor:
@@ -127,10 +130,11 @@ def topical_loss(topic_logits: Tensor, *, clips_per_video: int, gamma: float = 0
     q_NA2 = topic_logits.sigmoid()
     # Pairs of the other kind are set to a constant and weigh nothing, which spares a GPU counting those that are left;
     # and no root of 0, whose slope is infinite, comes near a gradient that is not wanted.
-    is_positive = same_NA1 & ~itself_NA1
-    q_pos, q_neg = q_NA2.where(is_positive, 0.5), q_NA2.where(~same_NA1, 0.5)
-    positives = (1 - q_pos) ** gamma * (q_pos + _LOG_EPS).log() * is_positive
-    negatives = q_neg**gamma * (1 - q_neg + _LOG_EPS).log() * ~same_NA1
+    is_positive_NA1 = same_NA1 & ~itself_NA1
+    q_pos_NA2, q_neg_NA2 = q_NA2.where(is_positive_NA1, 0.5), q_NA2.where(~same_NA1, 0.5)
+    positives = (1 - q_pos_NA2) ** gamma * (q_pos_NA2 + _LOG_EPS).log() * is_positive_NA1
+    negatives = q_neg_NA2**gamma * (1 - q_neg_NA2 + _LOG_EPS).log() * ~same_NA1
+    # Known without counting: each of N clips has K - 1 partners and A - K strangers, each pair in both orders.
     num_positives, num_negatives = 2 * N * (clips_per_video - 1), 2 * N * (A - clips_per_video)
     return -positives.sum() / num_positives - negatives.sum() / num_negatives
 

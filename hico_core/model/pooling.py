@@ -1,5 +1,6 @@
 """From the encoder's maps to one row a clip: what features, neighbours and probes look at."""
 
+from typing import Literal
 import torch
 from torch import Tensor, nn
 
@@ -23,10 +24,10 @@ class PooledEncoder(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """(N, 3, T, H, W) -> (N, F), (N, D) or (N, F, T', H', W'), in float32 whatever the encoder computes in."""
-        maps = self.backbone(clips)
+        maps_NFTHW = self.backbone(clips)
         with torch.autocast(clips.device.type, enabled=False):
-            exact: Tensor = maps.float()
+            exact_NFTHW: Tensor = maps_NFTHW.float()  # before the average, which bfloat16 would round
             if self.pool == "none":
-                return exact
-            rows = exact.mean(dim=(2, 3, 4)) if self.pool == "avg" else exact.amax(dim=(2, 3, 4))
-            return rows if self.head is None else self.head(rows)
+                return exact_NFTHW
+            rows_NF = exact_NFTHW.mean(dim=(2, 3, 4)) if self.pool == "avg" else exact_NFTHW.amax(dim=(2, 3, 4))
+            return rows_NF if self.head is None else self.head(rows_NF)

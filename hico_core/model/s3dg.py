@@ -1,7 +1,7 @@
-"""S3D-G, the video encoder of HiCo (Xie et al., ECCV 2018: separable 3D Inception with feature gating).
+"""S3D-G, the video encoder of HiCo (Xie et al., ECCV 2018: separable 3D Inception with feature gating)."""
 
-Shape letters: N clips, C channels, T frames, H height, W width.
-"""
+# N clips, C channels, T frames, H height, W width. A suffix names the channels where they change; (N, C, T, H, W) has
+# none, since every unit takes it and gives it.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -11,21 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hico_core.model.shared_norm import normalised
-
 # Channels of one Inception block: (1x1), (1x1 -> 3x3x3), (1x1 -> 3x3x3), (pool -> 1x1).
-# The block's output has b0 + b1_out + b2_out + b3 channels.
+# The block's output has b0 + b1[1] + b2[1] + b3 channels.
 _BLOCKS = {
-    #            in,   b0, b1_in, b1_out, b2_in, b2_out, b3
-    "Mixed_3b": (192, 64, 96, 128, 16, 32, 32),
-    "Mixed_3c": (256, 128, 128, 192, 32, 96, 64),
-    "Mixed_4b": (480, 192, 96, 208, 16, 48, 64),
-    "Mixed_4c": (512, 160, 112, 224, 24, 64, 64),
-    "Mixed_4d": (512, 128, 128, 256, 24, 64, 64),
-    "Mixed_4e": (512, 112, 144, 288, 32, 64, 64),
-    "Mixed_4f": (528, 256, 160, 320, 32, 128, 128),
-    "Mixed_5b": (832, 256, 160, 320, 32, 128, 128),
-    "Mixed_5c": (832, 384, 192, 384, 48, 128, 128),
+    #            in,  b0,  b1,         b2,        b3
+    "Mixed_3b": (192, 64, (96, 128), (16, 32), 32),
+    "Mixed_3c": (256, 128, (128, 192), (32, 96), 64),
+    "Mixed_4b": (480, 192, (96, 208), (16, 48), 64),
+    "Mixed_4c": (512, 160, (112, 224), (24, 64), 64),
+    "Mixed_4d": (512, 128, (128, 256), (24, 64), 64),
+    "Mixed_4e": (512, 112, (144, 288), (32, 64), 64),
+    "Mixed_4f": (528, 256, (160, 320), (32, 128), 128),
+    "Mixed_5b": (832, 256, (160, 320), (32, 128), 128),
+    "Mixed_5c": (832, 384, (192, 384), (48, 128), 128),
 }
 
 FEATURE_DIM = 1024
@@ -33,6 +31,14 @@ FEATURE_DIM = 1024
 # The authors' 1x1x1 units keep PyTorch's epsilon whatever the configuration says; their published
 # weights were trained with this mixture, so it is part of the model.
 _POINTWISE_BN_EPS = 1e-5
+
+# Batch norms that do not depend on each other, and the input of each -> what each makes of it.
+Normalise = Callable[[Sequence[nn.Module], Sequence[Tensor]], list[Tensor]]
+
+
+def normalise_each(norms: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Norms side by side, one after the other: what one process does."""
+    return [norm(x) for norm, x in zip(norms, inputs, strict=True)]
 
 
 class PointwiseConv(nn.Module):
@@ -55,7 +61,8 @@ class PointwiseConv(nn.Module):
         """
         if x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last_3d):
             return self.conv(x)
-        return F.linear(x.permute(0, 2, 3, 4, 1), self.conv.weight.flatten(1)).permute(0, 4, 1, 2, 3)
+        x_NTHWC = x.permute(0, 2, 3, 4, 1)  # a view, which lies in memory in this very order
+        return F.linear(x_NTHWC, self.conv.weight.flatten(1)).permute(0, 4, 1, 2, 3)
 
 
 class TemporalConv(nn.Conv3d):
@@ -69,7 +76,7 @@ class TemporalConv(nn.Conv3d):
         """(N, C_in, T, H, W) -> (N, C_out, T/stride, H, W)."""
         if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or x.shape[2] >= self.kernel_size[0]:
             return super().forward(x)
-        pad = int(self.padding[0])
+        pad = int(self.padding[0])  # of time alone: F.pad counts axes from the last
         return F.conv3d(F.pad(x, (0, 0, 0, 0, pad, pad)), self.weight, self.bias, self.stride)
 
 
@@ -120,27 +127,36 @@ class FeatureGating(nn.Module):
 
 
 class InceptionBlock(nn.Module):
-    """Four branches side by side, each gated, joined along the channels."""
+    """Four branches side by side, each gated, joined along the channels.
+
+    Args:
+        in_channels: C_in.
+        b0: channels of the 1x1x1 branch.
+        b1: channels of a 1x1x1 unit and the separable 3x3x3 one after it.
+        b2: the same again.
+        b3: channels of the 1x1x1 unit after the pool.
+        gating: scale channels by learned gates.
+        bn_eps: epsilon of the batch norms inside separable units.
+
+    `normalise` is what norms at the same depth go through together: processes that train together exchange the
+    statistics of all of them in one message (`hico_core.training.shared_norm`).
+    """
 
     def __init__(
         self,
         in_channels: int,
         b0: int,
-        b1_in: int,
-        b1_out: int,
-        b2_in: int,
-        b2_out: int,
+        b1: tuple[int, int],
+        b2: tuple[int, int],
         b3: int,
         *,
         gating: bool,
         bn_eps: float,
     ) -> None:
         super().__init__()
-        pointwise = [PointwiseConv(in_channels, width) for width in (b0, b1_in, b2_in, b3)]
-        separable = [
-            SeparableConv(width_in, width_out, 3, stride=1, bn_eps=bn_eps)
-            for width_in, width_out in ((b1_in, b1_out), (b2_in, b2_out))
-        ]
+        self.normalise: Normalise = normalise_each
+        pointwise = [PointwiseConv(in_channels, width) for width in (b0, b1[0], b2[0], b3)]
+        separable = [SeparableConv(*widths, 3, stride=1, bn_eps=bn_eps) for widths in (b1, b2)]
         self.branch0 = nn.Sequential(pointwise[0])
         self.branch1 = nn.Sequential(pointwise[1], separable[0])
         self.branch2 = nn.Sequential(pointwise[2], separable[1])
@@ -148,32 +164,26 @@ class InceptionBlock(nn.Module):
         # In tuples, which are no part of the state: its names are those of the branches.
         self._pointwise, self._separable = tuple(pointwise), tuple(separable)
         self.gating_b0 = FeatureGating(b0) if gating else nn.Identity()
-        self.gating_b1 = FeatureGating(b1_out) if gating else nn.Identity()
-        self.gating_b2 = FeatureGating(b2_out) if gating else nn.Identity()
+        self.gating_b1 = FeatureGating(b1[1]) if gating else nn.Identity()
+        self.gating_b2 = FeatureGating(b2[1]) if gating else nn.Identity()
         self.gating_b3 = FeatureGating(b3) if gating else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, T, H, W) -> (N, b0 + b1_out + b2_out + b3, T, H, W).
-
-        Branches go forward side by side, so that several processes exchange the statistics of what stands at the same
-        place in one message.
-        """
-        pointwise, separable = self._pointwise, self._separable
-        out0, in1, in2, out3 = _units(
-            [unit.convolve for unit in pointwise], [unit.bn for unit in pointwise], [x, x, x, self.branch3[0](x)]
-        )
-        middle = _units([unit.conv1 for unit in separable], [unit.bn1 for unit in separable], [in1, in2])
-        out1, out2 = _units([unit.conv2 for unit in separable], [unit.bn2 for unit in separable], middle)
+        """(N, C_in, T, H, W) -> (N, b0 + b1[1] + b2[1] + b3, T, H, W), all branches one depth after the other."""
+        points, (deep1, deep2) = self._pointwise, self._separable
+        # The pool before the convolutions: gradients of x are added up in the reverse order, which the last bit shows.
+        inputs = (x, x, x, self.branch3[0](x))
+        convolved = [point.convolve(y) for point, y in zip(points, inputs, strict=True)]
+        out0, in1, in2, out3 = self._activated([point.bn for point in points], convolved)
+        del inputs, convolved  # where nothing is learned, their memory is free from here on
+        mid1, mid2 = self._activated([deep1.bn1, deep2.bn1], [deep1.conv1(in1), deep2.conv1(in2)])
+        out1, out2 = self._activated([deep1.bn2, deep2.bn2], [deep1.conv2(mid1), deep2.conv2(mid2)])
         gated = [self.gating_b0(out0), self.gating_b1(out1), self.gating_b2(out2), self.gating_b3(out3)]
         return torch.cat(gated, dim=1)
 
-
-def _units(
-    convolutions: Sequence[Callable[[Tensor], Tensor]], norms: Sequence[nn.Module], inputs: Sequence[Tensor]
-) -> list[Tensor]:
-    """Units that do not depend on each other: convolution, batch norm, ReLU."""
-    convolved = [convolution(x) for convolution, x in zip(convolutions, inputs, strict=True)]
-    return [F.relu(x, inplace=True) for x in normalised(norms, convolved)]
+    def _activated(self, norms: Sequence[nn.Module], convolved: Sequence[Tensor]) -> list[Tensor]:
+        """Batch norm and ReLU of what does not depend on each other."""
+        return [F.relu(x, inplace=True) for x in self.normalise(norms, convolved)]
 
 
 class S3DG(nn.Module):

@@ -1,5 +1,7 @@
 """A small encoder of S3D-G's parts, for tests, laptops and experiments on made video."""
 
+# N clips, T frames, H height, W width.
+
 from torch import Tensor, nn
 
 from hico_core.model.s3dg import FeatureGating, SeparableConv

@@ -1,5 +1,7 @@
 """Signs that training has collapsed: all clips get nearly the same embedding, or embeddings along few directions."""
 
+# N clips, D embedding width.
+
 import logging
 import math
 from collections import deque
@@ -17,17 +19,17 @@ PATIENCE = 20
 _PART_OF_EVEN_SPREAD = 0.1
 
 
-def embedding_std(embeddings: Tensor) -> float:
+def embedding_std(embeddings_ND: Tensor) -> float:
     """Standard deviation over the clips, mean over the dimensions, of (N, D) unit vectors: at most 1 / sqrt(D)."""
-    return float(embeddings.detach().std(dim=0).mean())
+    return float(embeddings_ND.detach().std(dim=0).mean())
 
 
-def effective_rank(embeddings: Tensor) -> float:
+def effective_rank(embeddings_ND: Tensor) -> float:
     """How many directions (N, D) embeddings really use, from 1 to min(N, D).
 
     exp(entropy of the singular values, as parts of their sum): Roy & Vetterli, EUSIPCO 2007.
     """
-    values = torch.linalg.svdvals(embeddings.detach().double())
+    values = torch.linalg.svdvals(embeddings_ND.detach().double())  # min(N, D) of them
     parts = values / values.sum()
     return float(torch.special.entr(parts).sum().exp())
 

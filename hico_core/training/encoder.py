@@ -6,21 +6,22 @@ All batches have one size, whatever videos they come from, so that a video's row
 encoded with it, nor on the number of workers; but where memory does not hold so many windows, by rounding.
 """
 
+# N windows at once, T frames, S their side in pixels; a row is what the encoder makes of a window.
+
 import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from hico_core.corpus.cache import LocalCache
-from hico_core.data.lanes import Facts, Part, WholeVideo, read_parts
+from hico_core.data.lanes import Facts, Part, Reading, WholeVideo, read_parts
 from hico_core.data.pictures import Picture, normalised
-from hico_core.data.windows import Grid, Views
 from hico_core.errors import BadVideo, HicoError
-from hico_core.training.hardware import Precision
+from hico_core.training.hardware import Precision, computing_in
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,14 @@ class _Rows:
             self._next += 1
 
 
+class _Window(NamedTuple):
+    """A window that waits until there are enough for a batch."""
+
+    video: int
+    row: int
+    clip_CTHW: Tensor
+
+
 class WindowEncoder:
     """A model that is given as many windows at once as memory holds."""
 
@@ -131,7 +140,7 @@ class WindowEncoder:
                 where = clips[0].device
                 if self.batch_size == 1:
                     raise HicoError(f"{where}: its memory does not hold one window; use --device cpu") from error
-                self._buffer = None
+                self._buffer = None  # its memory is needed for the smaller one
                 self.batch_size //= 2
                 logger.warning("the memory of %s does not hold so many windows; %d at once now", where, self.batch_size)
             else:
@@ -149,26 +158,21 @@ class WindowEncoder:
                 device=clips[0].device,
                 memory_format=torch.channels_last_3d,
             )
-        buffer = self._buffer
+        buffer_NCTHW = self._buffer
         for place, clip in enumerate(clips):
-            buffer[place].copy_(clip)
-        buffer[len(clips) :].zero_()
-        with (
-            torch.inference_mode(),
-            torch.autocast(buffer.device.type, torch.bfloat16, enabled=self._precision.is_bf16),
-        ):
-            found: Tensor = self._model(buffer)
-        return found[: len(clips)].float().cpu()
+            buffer_NCTHW[place].copy_(clip)
+        buffer_NCTHW[len(clips) :].zero_()
+        with torch.inference_mode(), computing_in(self._precision, buffer_NCTHW.device):
+            rows_N: Tensor = self._model(buffer_NCTHW)
+        return rows_N[: len(clips)].float().cpu()  # without those of the filling
 
 
 def encode_videos(
     model: nn.Module,
     videos: Sequence[WholeVideo],
-    layout: Grid | Views,
-    picture: Picture,
+    reading: Reading,
     *,
     precision: Precision,
-    cache: LocalCache,
     workers: int,
     batch_size: int | None = None,
     meter: Meter | None = None,
@@ -181,10 +185,8 @@ def encode_videos(
     Args:
         model: clips (N, 3, T, S, S) -> rows (N, ...). It is put into evaluation and back.
         videos: what to encode.
-        layout: which windows.
-        picture: what it sees of each frame.
+        reading: which windows, and what it sees of each frame; where frames are normalised is decided here.
         precision: of its arithmetic.
-        cache: for files in buckets.
         workers: processes that read.
         batch_size: windows that go through the encoder together, as long as memory holds them; None: as many as suit
             the device.
@@ -198,18 +200,20 @@ def encode_videos(
     encoder = WindowEncoder(model, batch_size=batch_size or usual_batch(device), precision=precision)
     meter = meter or Meter()
     rows = _Rows()
-    waiting: list[tuple[int, int, Tensor]] = []  # video, row, clip
+    waiting: list[_Window] = []
     # A GPU scales pictures faster than those who read can; on a CPU, frames that windows share are scaled once.
     on_device = device.type == "cuda"
-    reading = read_parts(videos, layout, picture, normalise=not on_device, cache=cache, workers=workers)
-    with _evaluating(model), closing(reading) as parts:
+    parts = read_parts(videos, replace(reading, normalise=not on_device), workers=workers)
+    with _evaluating(model), closing(parts):
         for part in _metered(parts, meter):
             rows.begin(part)
             if part.clips is not None:
-                clips = part.clips.permute(0, 4, 1, 2, 3)
                 if on_device:
-                    clips = normalised(part.clips.to(device, non_blocking=True), picture)
-                waiting += [(part.video, part.first_row + place, clip) for place, clip in enumerate(clips)]
+                    clips_NCTHW = normalised(part.clips.to(device, non_blocking=True), reading.picture)
+                else:
+                    clips_NCTHW = part.clips.permute(0, 4, 1, 2, 3)
+                waiting += [_Window(part.video, part.first_row + n, clip) for n, clip in enumerate(clips_NCTHW)]
+            # Whole batches only, of whatever videos: the last one of all is filled up.
             while len(waiting) >= encoder.batch_size:
                 batch, waiting = waiting[: encoder.batch_size], waiting[encoder.batch_size :]
                 _encode(encoder, batch, rows)
@@ -242,10 +246,10 @@ def _metered(parts: Iterator[Part], meter: Meter) -> Iterator[Part]:
         yield part
 
 
-def _encode(encoder: WindowEncoder, batch: list[tuple[int, int, Tensor]], rows: _Rows) -> None:
-    encoded = encoder.encode([clip for _, _, clip in batch])
-    for (video, row, _), values in zip(batch, encoded, strict=True):
-        rows.fill(video, row, values)
+def _encode(encoder: WindowEncoder, batch: list[_Window], rows: _Rows) -> None:
+    encoded = encoder.encode([window.clip_CTHW for window in batch])
+    for window, values in zip(batch, encoded, strict=True):
+        rows.fill(window.video, window.row, values)
 
 
 def encode_clips(model: nn.Module, clips: Tensor, picture: Picture) -> Tensor:
@@ -254,8 +258,8 @@ def encode_clips(model: nn.Module, clips: Tensor, picture: Picture) -> Tensor:
     rows = []
     with _evaluating(model), torch.inference_mode():
         for start in range(0, len(clips), batch):
-            seen = normalised(clips[start : start + batch].to(device_of(model)), picture)
-            rows.append(model(seen).float().cpu())
+            clips_NCTHW = normalised(clips[start : start + batch].to(device_of(model)), picture)
+            rows.append(model(clips_NCTHW).float().cpu())
     return torch.cat(rows)
 
 

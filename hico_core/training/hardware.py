@@ -75,6 +75,18 @@ def use_precision(name: PrecisionName, device: torch.device) -> Precision:
     return precision
 
 
+@contextmanager
+def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
+    """The same for what is computed inside, and for the encoder bfloat16 or not; then as it was before."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = precision.name == "tf32"
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision.is_bf16):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 # glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 

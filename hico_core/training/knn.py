@@ -1,5 +1,7 @@
 """How well the encoder's features tell classes apart while it trains: nearest neighbours on a labelled list."""
 
+# N videos, F feature width, Q queries, G rows of the gallery, k neighbours, C classes.
+
 import logging
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,8 +12,8 @@ from torch import Tensor, nn
 
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ids import Source
-from hico_core.data.lanes import WholeVideo
-from hico_core.data.pictures import Picture
+from hico_core.data.lanes import Reading, WholeVideo
+from hico_core.data.pictures import Picture, picture_for
 from hico_core.data.windows import Views
 from hico_core.errors import HicoError
 from hico_core.model.pooling import PooledEncoder
@@ -53,10 +55,8 @@ def read_features(
     encoded = encode_videos(
         PooledEncoder(backbone),
         [WholeVideo(video.path, []) for video in videos],
-        views,
-        picture,
+        Reading(layout=views, picture=picture, cache=cache),
         precision=precision,
-        cache=cache,
         workers=workers,
     )
     for source, video in zip(videos, encoded, strict=True):
@@ -75,36 +75,36 @@ class Neighbours(NamedTuple):
     places: Tensor  # (Q, k) int64, in the gallery
 
 
-def nearest(queries: Tensor, gallery: Tensor, *, k: int, without_itself: bool = False) -> Neighbours:
+def nearest(queries_QF: Tensor, gallery_GF: Tensor, *, k: int, without_itself: bool = False) -> Neighbours:
     """The k most similar rows of a gallery for each query, by the dot product, some queries at a time.
 
     Args:
-        queries: (Q, F), unit vectors for cosine similarity.
-        gallery: (G, F).
+        queries_QF: unit vectors for cosine similarity.
+        gallery_GF: the same.
         k: fewer where the gallery has fewer.
         without_itself: the queries are the gallery, and none counts as its own neighbour.
 
     """
-    k = min(k, len(gallery) - without_itself)
+    k = min(k, len(gallery_GF) - without_itself)
     similarities, places = [], []
-    for start in range(0, len(queries), _QUERIES_AT_ONCE):
-        found = queries[start : start + _QUERIES_AT_ONCE] @ gallery.T
+    for start in range(0, len(queries_QF), _QUERIES_AT_ONCE):
+        found_QG = queries_QF[start : start + _QUERIES_AT_ONCE] @ gallery_GF.T
         if without_itself:
-            rows = torch.arange(len(found))
-            found[rows, start + rows] = -torch.inf
-        top = found.topk(k, dim=1)
+            rows = torch.arange(len(found_QG))
+            found_QG[rows, start + rows] = -torch.inf  # the diagonal of the whole matrix
+        top = found_QG.topk(k, dim=1)
         similarities.append(top.values)
         places.append(top.indices)
     return Neighbours(torch.cat(similarities), torch.cat(places))
 
 
-def neighbour_votes(similarities: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+def neighbour_votes(similarities_Qk: Tensor, labels_Qk: Tensor, num_classes: int) -> Tensor:
     """What neighbours with these similarities and labels (Q, k) say of each class: (Q, C).
 
     Each votes with exp(similarity / 0.07), as in Wu et al., CVPR 2018.
     """
-    votes = similarities.new_zeros(len(labels), num_classes)
-    return votes.scatter_add_(1, labels, (similarities / _TEMPERATURE).exp())
+    votes_QC = similarities_Qk.new_zeros(len(labels_Qk), num_classes)
+    return votes_QC.scatter_add_(1, labels_Qk, (similarities_Qk / _TEMPERATURE).exp())
 
 
 def knn_accuracy(features: Tensor, labels: Tensor, *, k: int) -> float:
@@ -121,7 +121,7 @@ def knn_accuracy(features: Tensor, labels: Tensor, *, k: int) -> float:
     """
     if len(features) < 2:
         raise HicoError(f"eval.knn_list: {len(features)} of its videos can be read; at least 2 are needed")
-    unit = F.normalize(features, dim=1)
-    found = nearest(unit, unit, k=k, without_itself=True)
-    votes = neighbour_votes(found.similarities, labels[found.places], int(labels.max()) + 1)
-    return float((votes.argmax(dim=1) == labels).double().mean())
+    unit_NF = F.normalize(features, dim=1)
+    found = nearest(unit_NF, unit_NF, k=k, without_itself=True)
+    votes_NC = neighbour_votes(found.similarities, labels[found.places], int(labels.max()) + 1)
+    return float((votes_NC.argmax(dim=1) == labels).double().mean())

@@ -28,18 +28,14 @@ from hico_core.data.augment import crop_area_range
 from hico_core.data.batches import Batch
 from hico_core.data.dataset import ClipDataset
 from hico_core.data.decode import require_decoder
-from hico_core.data.loader import (
-    PlannedStep,
-    Position,
-    batch_bytes,
-    free_shared_memory,
-    num_workers,
-    read_batches,
-    require_shared_memory,
-)
+from hico_core.data.loader import PlannedStep, Position, batch_bytes, free_shared_memory, num_workers, read_batches, require_shared_memory
 from hico_core.data.pictures import picture_for
 from hico_core.data.videos import IndexedVideos
 from hico_core.data.windows import Views
+from hico_core.data.other_decoders import require_decoder
+from hico_core.data.plan import PlannedStep, Position, TrainingOrder, plan_steps
+from hico_core.data.shared_memory import batch_bytes, free_shared_memory, require_shared_memory
+from hico_core.data.workers import num_workers
 from hico_core.errors import HicoError
 from hico_core.interop.checkpoints import backbone_of, load_exactly, read_checkpoint
 from hico_core.model.encoders import embedding_dim, hico_model
@@ -54,11 +50,12 @@ from hico_core.training.knn import knn_accuracy, read_features
 from hico_core.training.learner import Learner, learner_of
 from hico_core.training.log import StepMetrics, require_wandb
 from hico_core.training.optim import build_optimizer
-from hico_core.training.order import StepOrder, order_of
-from hico_core.training.run import FREE_ON_RESUME, Leaves, Training, entered_run, opened_training
-from hico_core.training.schedule import RateSchedule, peak_learning_rate, sampling_distance
+from hico_core.training.run import FREE_ON_RESUME, Learner, Leaves, Run, Step, Training, entered_run, go_on_from, opened_training
+from hico_core.training.schedule import RateSchedule, learning_rate, peak_learning_rate, sampling_distance
 from hico_core.training.step import ALONE, StepResult, augmented_clips, describe_batch, train_step, whole_loss
 from hico_core.training.task import Task, Watch
+from hico_core.training.shared_norm import share_batch_norms
+from hico_core.training.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +172,7 @@ class Pretraining:
     videos: IndexedVideos
     dataset: ClipDataset
     learner: Learner[HicoModel]
-    order: StepOrder
+    order: TrainingOrder
     rates: RateSchedule
     workers: int
     data: DataConfig
@@ -187,7 +184,13 @@ class Pretraining:
 
     def batches(self, position: Position, world: World) -> Generator[tuple[PlannedStep, Batch], None, None]:
         """Each planned step with this process's clips of it, read ahead by the loader's workers."""
-        plans = self.order.steps(position, world, lambda progress: max_distance(progress, self.sampling))
+        plans = plan_steps(
+            self.order,
+            max_distance_at=lambda progress: max_distance(progress, self.sampling),
+            start=position,
+            rank=world.rank,
+            processes=world.size,
+        )
         return read_batches(self.dataset, plans, workers=self.workers, pin_memory=self.learner.device.type == "cuda")
 
     def learn(self, plan: PlannedStep, batch: Batch, world: World) -> StepResult:

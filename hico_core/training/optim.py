@@ -1,13 +1,16 @@
 """The optimiser: LARS (You et al., 2017), and the parameter groups that HiCo gives it."""
 
+# W tensors of a group, P numbers in all of them.
+
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from hico_core.choices import ZeroNorm
 from hico_core.config import OptimConfig
+from hico_core.training.flat_parameters import FlatParameters
 
 
 def parameter_groups(model: nn.Module, *, weight_decay: float, lars_exclude_bn: bool) -> list[dict[str, Any]]:
@@ -30,6 +33,7 @@ def parameter_groups(model: nn.Module, *, weight_decay: float, lars_exclude_bn: 
     chosen: dict[str, list[str]] = {"batch_norm": [], "backbone": [], "heads": []}
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     for name in parameters:
+        # Of a batch norm's weight and bias alike, wherever it stands: the heads have some too.
         is_bn = name in of_batch_norm
         group = "batch_norm" if is_bn else "backbone" if name.startswith("backbone.") else "heads"
         chosen[group].append(name)
@@ -104,7 +108,7 @@ class LARS(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
         self._zero_norm = zero_norm
-        self._flat: dict[int, _FlatGroup] = {}  # by the number of the group
+        self._flat: dict[int, FlatParameters] = {}  # by the number of the group
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -114,16 +118,40 @@ class LARS(torch.optim.Optimizer):
         for number, group in enumerate(self.param_groups):
             weights = [p for p in group["params"] if p.grad is not None]
             if weights:
-                flat = self._flat_group(number, weights)
-                self._fill_updates(flat, group)
-                self._descend(flat, group)
+                self._update(self._flat_parameters(number, weights), group)
         return None
 
-    def _flat_group(self, number: int, weights: list[Tensor]) -> "_FlatGroup":
+    def _update(self, flat: FlatParameters, group: dict[str, Any]) -> None:
+        """The formula above, for all tensors of a group at once; rows are one tensor's, the rest is of all."""
+        w_rows, g_rows, u_rows = flat.weight_rows(), flat.gradient_rows(), flat.update_rows
+        u_P, m_P = flat.updates_P, flat.momentum_P
+        # What is one number for all tensors meets the flat memory, what differs from tensor to tensor its rows.
+        torch._foreach_copy_(u_rows, g_rows)
+        torch._foreach_add_(u_rows, w_rows, alpha=group["weight_decay"])
+        if group["lars_exclude"]:
+            u_P.mul_(group["lr"])
+        else:
+            u_P.mul_(flat.spread(self._trust(w_rows, g_rows, group) * group["lr"]))
+        m_P.mul_(group["momentum"]).add_(u_P)  # it begins as 0, so the first is u
+        step_P = u_P.add_(m_P, alpha=group["momentum"]) if group["nesterov"] else m_P
+        torch._foreach_sub_(w_rows, step_P.split(flat.lengths))
+
+    def _trust(self, w_rows: list[Tensor], g_rows: list[Tensor], group: dict[str, Any]) -> Tensor:
+        """The ratio of each of W tensors: (W,)."""
+        w_norm_W = torch.stack(torch._foreach_norm(w_rows))
+        g_norm_W = torch.stack(torch._foreach_norm(g_rows))
+        denominator_W = g_norm_W + group["weight_decay"] * w_norm_W
+        # 0 / 0 where a tensor and its gradient are 0; `where` leaves it out without asking the device.
+        trust_W = torch.where(denominator_W == 0, 1.0, group["eta"] * w_norm_W / denominator_W)
+        return torch.where(w_norm_W == 0, 1.0, trust_W) if self._zero_norm == "unscaled" else trust_W
+
+    def _flat_parameters(self, number: int, weights: list[Tensor]) -> FlatParameters:
         """A group's memory, with the momentum that the state holds: also one that was just loaded."""
         flat = self._flat.get(number)
         if flat is None or not flat.fits(weights):
-            flat = self._flat[number] = _FlatGroup.of(weights)
+            flat = self._flat[number] = FlatParameters.of(weights)
+        # The state's buffers are views of the flat momentum, so checkpoints look like those of any optimiser. After one
+        # is loaded, or where a gradient came or went, the state holds others: their numbers are taken over.
         for weight, view in zip(weights, flat.momentum_views, strict=True):
             old = self.state[weight].get("momentum_buffer")
             if old is not view:
@@ -131,80 +159,3 @@ class LARS(torch.optim.Optimizer):
                     view.copy_(old)
                 self.state[weight]["momentum_buffer"] = view
         return flat
-
-    def _fill_updates(self, flat: "_FlatGroup", group: dict[str, Any]) -> None:
-        """u of each tensor."""
-        decay, rows = group["weight_decay"], flat.update_rows
-        weights = [_as_row(weight) for weight in flat.weights]
-        gradients = [_as_row(_laid_out_like(weight, weight.grad)) for weight in flat.weights]
-        torch._foreach_copy_(rows, gradients)
-        torch._foreach_add_(rows, weights, alpha=decay)
-        if group["lars_exclude"]:
-            flat.updates.mul_(group["lr"])
-            return
-        w_norm = torch.stack(torch._foreach_norm(weights))
-        g_norm = torch.stack(torch._foreach_norm(gradients))
-        denominator = g_norm + decay * w_norm
-        trust = torch.where(denominator == 0, 1.0, group["eta"] * w_norm / denominator)
-        if self._zero_norm == "unscaled":
-            trust = torch.where(w_norm == 0, 1.0, trust)
-        flat.updates.mul_((trust * group["lr"]).repeat_interleave(flat.sizes, output_size=len(flat.updates)))
-
-    def _descend(self, flat: "_FlatGroup", group: dict[str, Any]) -> None:
-        """Move the weights along their momentum."""
-        flat.momentum.mul_(group["momentum"]).add_(flat.updates)
-        if group["nesterov"]:
-            flat.updates.add_(flat.momentum, alpha=group["momentum"])
-        rows = flat.update_rows if group["nesterov"] else flat.momentum.split(flat.lengths)
-        torch._foreach_sub_([_as_row(weight) for weight in flat.weights], rows)
-
-
-class _FlatGroup(NamedTuple):
-    """The parameters of a group, whose updates and momenta lie one after the other.
-
-    A GPU is given a dozen operations for all of them, instead of some for each.
-    """
-
-    weights: list[Tensor]
-    lengths: list[int]
-    sizes: Tensor  # the same on the device
-    updates: Tensor
-    update_rows: list[Tensor]  # the updates of each parameter, in the order of its memory
-    momentum: Tensor
-    momentum_views: list[Tensor]  # of each parameter, in its shape
-
-    @classmethod
-    def of(cls, weights: list[Tensor]) -> "_FlatGroup":
-        """Memory for these parameters, which have one type and device; the momentum is 0."""
-        lengths = [weight.numel() for weight in weights]
-        updates, momentum = (weights[0].new_zeros(sum(lengths)) for _ in range(2))
-        views = [
-            row.as_strided(weight.size(), weight.stride(), row.storage_offset())
-            for row, weight in zip(momentum.split(lengths), weights, strict=True)
-        ]
-        sizes = torch.tensor(lengths, device=updates.device)
-        return cls(weights, lengths, sizes, updates, list(updates.split(lengths)), momentum, views)
-
-    def fits(self, weights: list[Tensor]) -> bool:
-        """Whether it was made for these parameters as they lie in memory now."""
-        return len(weights) == len(self.weights) and all(
-            weight is own and weight.stride() == view.stride()
-            for weight, own, view in zip(weights, self.weights, self.momentum_views, strict=True)
-        )
-
-
-def _as_row(dense: Tensor) -> Tensor:
-    """A tensor's numbers in the order of its memory, a view."""
-    return dense.as_strided((dense.numel(),), (1,), dense.storage_offset())
-
-
-def _laid_out_like(weight: Tensor, gradient: Tensor | None) -> Tensor:
-    """The gradient in the order of its weight's memory; as a rule it is that already.
-
-    Of sides of length 1, it does not matter how far apart their elements lie.
-    """
-    assert gradient is not None
-    steps = zip(weight.shape, weight.stride(), gradient.stride(), strict=True)
-    if all(length == 1 or one == other for length, one, other in steps):
-        return gradient
-    return torch.empty_like(weight).copy_(gradient)

@@ -8,7 +8,6 @@ from hico_core.errors import HicoError, UsageError, counted
 from hico_core.training.checkpoint import LAST, Content, Progress, restore
 from hico_core.training.distributed import World, gather_objects
 from hico_core.training.learner import Learner, Model
-from hico_core.training.order import order_of
 from hico_core.training.schedule import learning_rate
 from hico_core.training.task import Settings, Task
 
@@ -44,7 +43,7 @@ def go_on_from(
             logger.warning("%s: %s", task.run_dir, schedule)
     if other_videos or any(planned[key] != getattr(config.train, key) for key in ("batch_size", "epochs")):
         order = order_of(config, num_videos=index.num_videos)
-        position = order.position_after(before.epochs_done, step=position.step)
+        position = position_at(before.epochs_done, step=position.step, order=order)
     return before.model_copy(update={"position": position, "world_size": world.size, "index": index})
 
 

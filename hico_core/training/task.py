@@ -59,3 +59,14 @@ class Watch:
     on_bad_video: Callable[[str, str], None] = _ignore
     on_tested: Callable[[int, int], None] = _ignore
     stop: StopRequest = field(default_factory=StopRequest)
+
+
+def order_of(config: Config | FinetuneConfig, *, num_videos: int) -> TrainingOrder:
+    """The order that a configuration makes of so many videos."""
+    return TrainingOrder(
+        num_videos=num_videos,
+        batch_size=config.train.batch_size,
+        epochs=config.train.epochs,
+        epochs_per_round=config.data.epochs_per_round,
+        seed=config.train.seed,
+    )

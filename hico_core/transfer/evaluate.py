@@ -20,6 +20,8 @@ from hico_core.config import FinetuneConfig, compose_config
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.storage import write_text, written_beside
 from hico_core.data.loader import num_workers
+from hico_core.corpus.storage import write_text, written_beside
+from hico_core.data.workers import num_workers
 from hico_core.errors import HicoError
 from hico_core.interop.checkpoints import CheckpointFile, backbone_of, load_exactly, read_checkpoint
 from hico_core.model.classifier import CLASSIFIER, VideoClassifier

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -540,7 +540,7 @@ def _storable(features: Features | BadVideo, dtype: DType, source: Source) -> Fe
     with np.errstate(over="ignore"):  # reported below
         array = np.ascontiguousarray(features.array.astype(dtype))
     if np.isfinite(array).all():
-        return features._replace(array=array)
+        return replace(features, array=array)
     largest = float(np.abs(features.array).max())
     reason = f"has features that {dtype} cannot hold (the largest is {largest:.4g})"
     return BadVideo(str(source.path), reason, stage="encode")

@@ -38,7 +38,7 @@ def write_array(path: Path, array: np.ndarray, times: np.ndarray, *, video_id: s
         elif file_format == "pt":
             torch.save(torch.from_numpy(array), opened)
         else:
-            flat = pa.array(array.reshape(-1))
+            flat = pa.array(array.reshape(-1))  # maps too: a list of fixed length a row
             columns = {
                 "video_id": pa.array([video_id] * len(array)),
                 "start_seconds": pa.array(times[:, 0]),

@@ -4,28 +4,31 @@ Windows lie on a grid of real time (see `hico_core.data.windows.Grid`); the cent
 OpenTAD put its feature.
 """
 
+# N windows at once, W windows of a video, S pixels, F feature width; T', H', W' the maps' frames, height and width.
+
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from hico_core.choices import Align, DeviceName, Layer, Pool, Tail
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.corpus.cache import LocalCache, local_cache
-from hico_core.data.lanes import WholeVideo
+from hico_core.data.lanes import Reading, WholeVideo
 from hico_core.data.loader import num_workers
 from hico_core.data.pictures import Picture, picture_for
-from hico_core.data.windows import Grid, window_times
+from hico_core.data.windows import Align, Grid, Tail, window_times
+from hico_core.data.workers import num_workers
 from hico_core.errors import BadVideo, UsageError
 from hico_core.interop.checkpoints import encoder_of, picture_of, projection_of, read_checkpoint
 from hico_core.model.pooling import PooledEncoder
 from hico_core.training.checkpoint import EncoderOrigin
 from hico_core.training.encoder import Meter, encode_videos, usual_batch
-from hico_core.training.hardware import choose_device, use_precision
+from hico_core.training.hardware import DeviceName, choose_device, choose_precision, use_precision
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +52,28 @@ class FeatureSource(NamedTuple):
     num_frames: int  # of the source
 
 
-class Features(NamedTuple):
-    """The features of one video."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Features:
+    """The features of one video.
 
-    array: np.ndarray  # (T, F) float32, F 1024 or, of the projection, 128; maps (T, F, T', H', W') if not pooled
-    times: np.ndarray  # (T, 2) float64: start and end of each window, in seconds
+    Raises:
+        ValueError: array and times are not of the same windows, or not numbers of such a kind.
+
+    """
+
+    array: np.ndarray  # (W, F), F 1024 or, of the projection, 128; maps (W, F, T', H', W') if not pooled.
+    # float32 as computed, float16 where they are stored so.
+    times: np.ndarray  # (W, 2) float64: start and end of each window, in seconds
     meta: FeatureSource
+
+    def __post_init__(self) -> None:
+        if self.array.ndim < 2 or self.array.dtype not in (np.float32, np.float16):
+            raise ValueError(f"features are (W, F, ...) float32 or float16, not {self.array.shape} {self.array.dtype}")
+        if self.times.shape != (len(self.array), 2) or self.times.dtype != np.float64:
+            raise ValueError(
+                f"times of {len(self.array)} windows are ({len(self.array)}, 2) float64, not {self.times.shape} "
+                f"{self.times.dtype}"
+            )
 
 
 class FeatureExtractor:
@@ -62,23 +81,19 @@ class FeatureExtractor:
 
     def __init__(
         self,
-        backbone: nn.Module,
+        encoder: PooledEncoder,
         *,
         grid: Grid = USUAL_GRID,
-        pool: Pool = "avg",
-        head: nn.Module | None = None,
         picture: Picture | None = None,
         origin: EncoderOrigin | None = None,
         device: torch.device,
         batch_size: int | Literal["auto"] | None = None,
     ) -> None:
-        """Take an encoder: (N, 3, window, S, S) -> maps (N, F, ...).
+        """Take an encoder: clips (N, 3, window, S, S) -> rows (N, F), or maps (N, F, T', H', W').
 
         Args:
-            backbone: the encoder.
+            encoder: with what becomes of its maps.
             grid: where windows lie.
-            pool: what becomes of its maps.
-            head: what pooled rows go through.
             picture: what the encoder sees of a frame; None: what the paper's saw.
             origin: the file that the encoder was loaded from, which manifests name.
             device: where to compute.
@@ -89,15 +104,14 @@ class FeatureExtractor:
             UsageError: a number is out of range, or two settings contradict each other.
 
         """
-        _require_sound(grid, pool, with_head=head is not None)
-        self.grid, self.pool = grid, pool
-        self.layer: Layer = "pooled" if head is None else "projection"
+        _require_sound(grid, encoder.pool, with_head=encoder.head is not None)
+        self.grid, self.pool = grid, encoder.pool
+        self.layer: Layer = "pooled" if encoder.head is None else "projection"
         self.picture = picture or picture_for(DataConfig(), AugmentConfig())
         self.origin = origin
         self.device = device
-        self.precision = use_precision("auto", device)
-        encoder = PooledEncoder(backbone, pool=pool, head=head).eval()
-        self.encoder = encoder.to(device).to(memory_format=torch.channels_last_3d)
+        self.precision = choose_precision("auto", device)
+        self.encoder = encoder.eval().to(device).to(memory_format=torch.channels_last_3d)
         largest = _LARGEST_BATCH if device.type == "cuda" else usual_batch(device)  # a CPU is no faster with more
         self.batch_size = largest if batch_size == "auto" else batch_size or usual_batch(device)
 
@@ -137,16 +151,19 @@ class FeatureExtractor:
         grid = Grid(fps, window, stride, align, tail)
         _require_sound(grid, pool, with_head=layer == "projection")
         file = read_checkpoint(Path(path))
+        head = projection_of(file) if layer == "projection" else None
         return cls(
-            encoder_of(file),
+            PooledEncoder(encoder_of(file), pool=pool, head=head),
             grid=grid,
-            pool=pool,
-            head=projection_of(file) if layer == "projection" else None,
             picture=picture_of(file),
             origin=EncoderOrigin(path=str(file.path.absolute()), sha256=file.sha256),
             device=choose_device(device),
             batch_size=batch_size,
         )
+
+    def reading(self, cache: LocalCache) -> Reading:
+        """How videos are read for it; the cache is for files in buckets."""
+        return Reading(layout=self.grid, picture=self.picture, cache=cache)
 
     def extract(self, path: Path | str) -> Features:
         """The features of one local video file; memory does not grow with its length.
@@ -190,10 +207,8 @@ class FeatureExtractor:
         encoded = encode_videos(
             self.encoder,
             videos,
-            self.grid,
-            self.picture,
+            self.reading(cache),
             precision=self.precision,
-            cache=cache,
             workers=num_workers(workers),
             batch_size=self.batch_size,
             meter=meter,
@@ -206,7 +221,7 @@ class FeatureExtractor:
             assert facts is not None and rows is not None
             meta = FeatureSource(str(video.path), facts.fps, facts.duration_seconds, facts.num_frames)
             times = window_times(self.grid, duration_seconds=facts.duration_seconds, source_fps=facts.fps)
-            yield Features(rows.numpy(), times, meta)
+            yield Features(array=rows.numpy(), times=times, meta=meta)
 
 
 def _require_sound(grid: Grid, pool: Pool, *, with_head: bool) -> None:

@@ -14,15 +14,17 @@ from hico_core.corpus.benchmark_lists import numbered_as, read_split
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ids import Source
 from hico_core.corpus.index import read_class_names, read_index_table
-from hico_core.data.lanes import WholeVideo
+from hico_core.data.lanes import Reading, WholeVideo
 from hico_core.data.loader import num_workers
+from hico_core.corpus.records import Subset
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.data.windows import Views
+from hico_core.data.workers import num_workers
 from hico_core.errors import HicoError
 from hico_core.interop.checkpoints import clip_shape_of, encoder_of, picture_of, read_checkpoint
 from hico_core.model.pooling import PooledEncoder
 from hico_core.training.encoder import encode_videos
-from hico_core.training.hardware import choose_device, use_precision
+from hico_core.training.hardware import DeviceName, choose_device, choose_precision, use_precision
 from hico_core.transfer.manifest import ManifestRow, features_of
 from hico_core.transfer.probe import LabelledRows
 
@@ -161,10 +163,8 @@ def rows_from_videos(
     encoded = encode_videos(
         PooledEncoder(encoder_of(file)).to(chosen).to(memory_format=torch.channels_last_3d),
         [video.video for video in videos],
-        Views(num_views, clip.num_frames, 1, clip.fps),
-        picture_of(file),
-        precision=use_precision("auto", chosen),
-        cache=cache,
+        Reading(layout=Views(num_views, clip.num_frames, 1, clip.fps), picture=picture_of(file), cache=cache),
+        precision=choose_precision("auto", chosen),
         workers=num_workers(workers),
     )
     known, arrays = [], []

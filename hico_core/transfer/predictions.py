@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from hico_core.config import AugmentConfig, DataConfig, FinetuneTestConfig
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.storage import write_text
+from hico_core.corpus.storage import write_text
+from hico_core.data.lanes import Reading
 from hico_core.data.pictures import Picture
 from hico_core.data.windows import Views
 from hico_core.errors import BadVideo, Interrupted
@@ -92,15 +94,13 @@ def predictions_of(
         Interrupted: a signal asked for the end.
 
     """
-    encoded = encode_videos(
-        model,
-        [video.video for video in videos],
-        shown.views,
-        shown.picture,
-        precision=precision,
+    reading = Reading(
+        layout=shown.views,
+        picture=shown.picture,
         cache=cache,
-        workers=workers,
     )
+    whole = [video.video for video in videos]
+    encoded = encode_videos(model, whole, reading, precision=precision, workers=workers)
     for (video_id, label, _), found in zip(videos, encoded, strict=True):
         if found.rows is None:
             yield Prediction(video_id, label, None, None, in_top5=False, bad=found.bad)

@@ -14,9 +14,9 @@ from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.probe import header_facts
 from hico_core.data.clock import num_grid_points
 from hico_core.data.lanes import parts_of_video
-from hico_core.data.loader import num_workers
 from hico_core.data.pictures import normalised
 from hico_core.data.windows import window_starts
+from hico_core.data.workers import num_workers
 from hico_core.errors import BadVideo, HicoError
 from hico_core.training.encoder import WindowEncoder
 from hico_core.transfer.extraction import Files
@@ -118,7 +118,7 @@ def _clips(jobs: Sequence[FeatureJob], extractor: FeatureExtractor, cache: Local
     """Windows of the videos, one after the other, of those that can be read."""
     for number, job in enumerate(jobs):
         try:
-            for part in parts_of_video(number, job.video, extractor.grid, extractor.picture, cache=cache):
+            for part in parts_of_video(number, job.video, extractor.reading(cache)):
                 if part.clips is not None:
                     yield from part.clips
         except BadVideo:

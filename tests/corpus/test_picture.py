@@ -24,7 +24,8 @@ from hico_core.corpus.split import split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.data.augment import central_crops
 from hico_core.data.decode import decode_frames, require_decoder
-from hico_core.data.lanes import WholeVideo, parts_of_video
+from hico_core.data.lanes import Reading, WholeVideo, parts_of_video
+from hico_core.data.other_decoders import DecoderName, require_decoder
 from hico_core.data.pictures import Picture
 from hico_core.data.windows import Grid
 from hico_core.errors import BadVideo, UsageError
@@ -207,7 +208,7 @@ def test_other_decoders_give_the_same_or_refuse(video: Path, shown: np.ndarray, 
 def test_through_the_lanes(video: Path, shown: np.ndarray) -> None:
     """As features and probes read it."""
     picture = Picture(None, 1.0, 1, 112, 0.45, 0.225)
-    parts = parts_of_video(0, WholeVideo(video, []), Grid(10.0, 4, 4), picture, cache=CACHE)
+    parts = parts_of_video(0, WholeVideo(video, []), Reading(layout=Grid(10.0, 4, 4), picture=picture, cache=CACHE))
     clips = np.concatenate([part.clips.numpy() for part in parts if part.clips is not None])
     (crop,) = central_crops(*shown.shape[1:3], part=1.0, count=1)
     expected = shown[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]

@@ -2,7 +2,6 @@
 
 import random
 import time
-from collections.abc import Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,8 @@ from hico_core.corpus.split import split_videos
 from hico_core.data.batches import SLOTS, Batch, BatchReader
 from hico_core.data.dataset import ClipDataset, ClipRequest, Sample, with_substitutes
 from hico_core.data.decode import decode_frames
-from hico_core.data.loader import (
-    PlannedStep,
-    Position,
-    _tells_a_death,
-    plan_steps,
-    read_batches,
-)
+from hico_core.data.loader import read_batches
+from hico_core.data.plan import PlannedStep, Position, TrainingOrder, plan_steps
 from hico_core.data.reading import clock_of, pieces_with, read_clip
 from hico_core.data.videos import IndexedVideos, Piece
 from hico_core.errors import HicoError
@@ -208,25 +202,9 @@ def test_a_broken_video_is_replaced_and_named(root: Path, videos: IndexedVideos,
         batch.crops_on(torch.device("cpu"))
 
 
-START = Position()
-
-
-def plans(
-    videos: Sized, start: Position = START, *, batch_size: int = 3, rank: int = 0, processes: int = 1
-) -> list[PlannedStep]:
-    return list(
-        plan_steps(
-            num_videos=len(videos),
-            batch_size=batch_size,
-            epochs=5,
-            epochs_per_round=2,
-            max_distance_at=lambda progress: progress,
-            seed=1,
-            start=start,
-            rank=rank,
-            processes=processes,
-        )
-    )
+def plans(videos: IndexedVideos) -> list[PlannedStep]:
+    order = TrainingOrder(num_videos=len(videos), batch_size=3, epochs=5, epochs_per_round=2, seed=1)
+    return list(plan_steps(order, max_distance_at=lambda progress: progress, start=Position()))
 
 
 def batches_with(videos: IndexedVideos, workers: int) -> list[Batch]:
@@ -303,46 +281,6 @@ def test_the_death_of_a_worker_is_survived_once(
     file.write_text("always")
     with pytest.raises(HicoError, match="a second worker of the loader died"):
         list(read_batches(dataset, steps, workers=2, pin_memory=False))
-
-
-@pytest.mark.parametrize(
-    ("error", "death"),
-    [
-        (RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed."), True),
-        (RuntimeError("CUDA error"), False),
-        (EOFError(), True),
-        (ConnectionResetError(104, "Connection reset by peer"), True),
-        (FileNotFoundError(2, "No such file or directory"), True),
-        (FileNotFoundError("Caught FileNotFoundError in DataLoader worker process 0."), False),
-        (PermissionError(13, "Permission denied"), False),
-    ],
-)
-def test_what_tells_the_death_of_a_worker(error: Exception, death: bool) -> None:
-    assert _tells_a_death(error) == death
-
-
-def test_plans_cover_the_videos_and_can_begin_anywhere(videos: IndexedVideos) -> None:
-    steps = plans(videos)
-    # Rounds of 2, 2 and 1 epochs of 4 videos, in batches of 3: what is over at the end of a round is dropped.
-    assert [step.position.epoch for step in steps] == [0, 0, 2, 2, 4]
-    assert [step.position.step for step in steps] == list(range(5))
-    assert [step.epoch for step in steps] == [0, 1, 2, 3, 4]
-    assert [step.max_distance_seconds for step in steps] == [0, 0.2, 0.4, 0.6, 0.8]
-    seeds = [request.seed for step in steps for request in step.requests]
-    assert len(set(seeds)) == len(seeds)
-    for step in steps:
-        assert plans(videos, start=step.position) == steps[step.position.step :]
-        assert plans(videos, start=step.position.after_step()) == steps[step.position.step + 1 :]
-
-
-@pytest.mark.parametrize("processes", [1, 2, 3, 6])
-def test_the_shares_of_all_processes_are_the_whole(processes: int) -> None:
-    videos = range(10)
-    shares = [plans(videos, batch_size=6, rank=rank, processes=processes) for rank in range(processes)]
-    for step, whole in enumerate(plans(videos, batch_size=6)):
-        parts = [share[step] for share in shares]
-        assert [request for part in parts for request in part.requests] == whole.requests
-        assert all(part._replace(requests=whole.requests) == whole for part in parts)
 
 
 def test_index_of_another_subset(root: Path) -> None:

@@ -17,6 +17,7 @@ from hico_core.corpus.picture import scaled_size
 from hico_core.corpus.probe import frame_rate, frame_times, probe
 from hico_core.corpus.records import PROFILES, SplitOptions
 from hico_core.data.decode import decode_frames, frames_at, require_decoder
+from hico_core.data.other_decoders import DecoderName, require_decoder
 from hico_core.errors import BadVideo, UsageError
 
 DECODERS: list[DecoderName] = ["pyav", "decord", "torchcodec"]
@@ -114,7 +115,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_decord_that_is_not_installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hico_core.data.decode.find_spec", lambda name: None)
+    monkeypatch.setattr("hico_core.data.other_decoders.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="decord is not installed"):
         decode_frames(folder / "clip.mp4", [0], decoder="decord")
 

@@ -1,6 +1,8 @@
 """A whole video is read once, whatever its rate, its files and its windows; each window has the frames it should."""
 
+import weakref
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -19,7 +21,7 @@ from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.data import lanes, reading
 from hico_core.data.clock import clock_of_times
 from hico_core.data.decode import decode_frames
-from hico_core.data.lanes import Part, WholeVideo, parts_of_video, read_parts
+from hico_core.data.lanes import Facts, Part, Reading, WholeVideo, parts_of_video, read_parts
 from hico_core.data.pictures import Picture, crops_of
 from hico_core.data.videos import IndexedVideos
 from hico_core.data.windows import Grid, Views, plan_windows
@@ -29,9 +31,13 @@ WHOLE = Picture(None, 1.0, 1, 112, 0.45, 0.225)
 CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
 
+def as_seen(layout: Grid | Views, picture: Picture = WHOLE) -> Reading:
+    return Reading(layout=layout, picture=picture, cache=CACHE)
+
+
 def read(video: WholeVideo, layout: Grid | Views, picture: Picture = WHOLE) -> torch.Tensor:
     """All clips of a video: (W, T, side, side, 3)."""
-    parts = list(parts_of_video(0, video, layout, picture, cache=CACHE))
+    parts = list(parts_of_video(0, video, as_seen(layout, picture)))
     clips = [part.clips for part in parts if part.clips is not None]
     assert [part.first_row for part in parts] == np.cumsum([0, *map(len, clips)])[:-1].tolist()
     assert {part.num_rows for part in parts} == {sum(map(len, clips))}
@@ -130,14 +136,19 @@ def test_each_frame_is_decoded_once_and_only_if_it_is_asked_for(folder: Path, mo
     assert seen == [point * 15 for point in range(24) if point % 12 < 8]
 
 
-def test_pictures_do_not_pile_up(folder: Path) -> None:
+def test_pictures_do_not_pile_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is held of a video is a window, not the video."""
-    stream = parts_of_video(0, WholeVideo(folder / "steady.mp4", []), Grid(30.0, 8, 8), WHOLE, cache=CACHE)
-    sizes = []
-    for _ in stream:
-        held = stream.gi_frame.f_locals["held"]  # type: ignore[attr-defined]
-        sizes.append(len(held))
-    assert max(sizes) <= 8 and len(sizes) > 10
+    made: list[weakref.ref[np.ndarray]] = []
+
+    def remembering(frame: VideoFrame, picture: Picture) -> list[np.ndarray]:
+        crops = crops_of(frame, picture)
+        made.extend(map(weakref.ref, crops))
+        return crops
+
+    monkeypatch.setattr(lanes, "crops_of", remembering)
+    stream = parts_of_video(0, WholeVideo(folder / "steady.mp4", []), as_seen(Grid(30.0, 8, 8)))
+    sizes = [sum(crop() is not None for crop in made) for _ in stream]
+    assert 0 < max(sizes) <= 8 and len(sizes) > 10 and len(made) == 360
 
 
 def test_three_crops_follow_each_other(tmp_path: Path) -> None:
@@ -184,7 +195,7 @@ def test_a_bad_video_is_one_part_and_the_others_are_read(folder: Path, tmp_path:
     (tmp_path / "bad.mp4").write_text("no video")
     videos = [WholeVideo(tmp_path / "bad.mp4", []), WholeVideo(folder / "steady.mp4", [])]
     for workers in (0, 2):
-        parts: list[Part] = list(read_parts(videos, Grid(15.0, 16, 16), WHOLE, cache=CACHE, workers=workers))
+        parts: list[Part] = list(read_parts(videos, as_seen(Grid(15.0, 16, 16)), workers=workers))
         (bad,) = [part for part in parts if part.video == 0]
         assert bad.clips is None and "bad.mp4: cannot be opened" in str(bad.bad)
         assert sum(len(part.clips) for part in parts if part.clips is not None) == 12
@@ -198,4 +209,28 @@ def test_a_hole_of_hours_is_refused_by_name(tmp_path: Path) -> None:
         *("-fps_mode", "passthrough", "-c:v", "libx264", path),
     )
     with pytest.raises(BadVideo, match=r"hole\.mkv: has 60 frames in 40\d\d s: nearly all of it is one frame"):
-        next(parts_of_video(0, WholeVideo(path, []), Grid(15.0, 16, 16), WHOLE, cache=CACHE))
+        next(parts_of_video(0, WholeVideo(path, []), as_seen(Grid(15.0, 16, 16))))
+
+
+FACTS = Facts(30, 30.0, 1.0)
+CLIPS = torch.zeros(2, 8, 5, 5, 3, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({}, "or says why it has none"),
+        ({"clips": CLIPS, "num_rows": 2}, "or says why it has none"),
+        ({"clips": CLIPS, "num_rows": 1, "facts": FACTS}, "2 clips from row 0 on do not fit into 1"),
+        ({"clips": CLIPS, "first_row": 1, "num_rows": 2, "facts": FACTS}, "2 clips from row 1 on do not fit into 2"),
+        ({"clips": CLIPS[:0], "num_rows": 2, "facts": FACTS}, "0 clips from row 0 on"),
+        ({"clips": CLIPS[:, :, :4], "num_rows": 2, "facts": FACTS}, r"not \(2, 8, 4, 5, 3\) torch.uint8"),
+        ({"clips": CLIPS.permute(0, 4, 1, 2, 3), "num_rows": 2, "facts": FACTS}, r"not \(2, 3, 8, 5, 5\)"),
+        ({"clips": CLIPS.double(), "num_rows": 2, "facts": FACTS}, "torch.float64"),
+    ],
+)
+def test_a_part_that_cannot_be_is_refused(fields: dict[str, Any], problem: str) -> None:
+    Part(video=0, clips=CLIPS, num_rows=2, facts=FACTS)
+    Part(video=0, bad=BadVideo("a.mp4", "is cut short"))
+    with pytest.raises(ValueError, match=problem):
+        Part(video=0, **fields)

@@ -19,10 +19,10 @@ from hico_core.config import LossConfig
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.heads import ProjectionHead, TopicHead
 from hico_core.model.hico import HicoModel
-from hico_core.model.shared_norm import share_batch_norms
 from hico_core.training.distributed import World, joined_world
 from hico_core.training.launch import leave
 from hico_core.training.optim import LARS, parameter_groups
+from hico_core.training.shared_norm import share_batch_norms
 from hico_core.training.step import train_step
 from hico_core.transfer.finetuning.step import classification_step
 

@@ -11,8 +11,8 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from hico_core.config import preset
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG
-from hico_core.model.shared_norm import share_batch_norms
 from hico_core.training.optim import build_optimizer
+from hico_core.training.shared_norm import share_batch_norms
 from hico_core.training.step import compute_loss
 
 

@@ -16,8 +16,8 @@ from torch import nn
 
 from hico_core.config import preset
 from hico_core.corpus.records import sha256_of
-from hico_core.data.loader import Position
 from hico_core.data.pictures import Picture
+from hico_core.data.plan import Position
 from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError
 from hico_core.interop.checkpoints import CheckpointFile, picture_of, read_checkpoint

@@ -14,13 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hico_core.config import preset
-from hico_core.model import s3dg
 from hico_core.model.hico import HicoModel
-from hico_core.model.s3dg import S3DG
-from hico_core.model.shared_norm import share_batch_norms
+from hico_core.model.s3dg import S3DG, normalise_each
+from hico_core.training import shared_norm
 from hico_core.training.distributed import gather_rows, largest
 from hico_core.training.learner import replica_of
 from hico_core.training.optim import build_optimizer
+from hico_core.training.shared_norm import share_batch_norms
 from hico_core.training.step import compute_loss, train_step
 
 CPU = torch.device("cpu")
@@ -85,7 +85,7 @@ def test_a_process_alone_sends_nothing() -> None:
 
 
 def test_batch_norms_one_by_one_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3dg, "normalised", lambda norms, inputs: [n(x) for n, x in zip(norms, inputs, strict=True)])
+    monkeypatch.setattr(shared_norm, "normalise_over_processes", normalise_each)
     assert sum(step_of(8, "local").sent.values()) > 90
 
 

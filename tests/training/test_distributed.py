@@ -21,17 +21,10 @@ from made_workspaces import untrimmed_workspace
 from torch import nn
 
 from hico_core.errors import HicoError, UsageError
-from hico_core.model.shared_norm import share_batch_norms
 from hico_core.training import distributed
 from hico_core.training.distributed import World, joined_world, own_device, place_among_processes
-from hico_core.training.launch import (
-    EXIT_CODE_FILE,
-    SharedExitCode,
-    end_at_once,
-    run_processes,
-    with_options,
-    without_options,
-)
+from hico_core.training.launch import EXIT_CODE_FILE, SharedExitCode, end_at_once, run_processes, torchrun_command, with_options, without_options
+from hico_core.training.shared_norm import share_batch_norms
 
 SCRIPT = Path(__file__).with_name("processes.py")
 ENVIRONMENT = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}

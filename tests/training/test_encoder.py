@@ -11,7 +11,7 @@ from made_videos import numbered_video, run_ffmpeg
 from torch import Tensor, nn
 
 from hico_core.corpus.cache import LocalCache
-from hico_core.data.lanes import Part, WholeVideo, parts_of_video, read_parts
+from hico_core.data.lanes import Part, Reading, WholeVideo, parts_of_video, read_parts
 from hico_core.data.pictures import Picture
 from hico_core.data.windows import Grid, Views
 from hico_core.errors import HicoError
@@ -46,10 +46,14 @@ def encoder() -> PooledEncoder:
     return encoder.eval()
 
 
+def reading(layout: Grid | Views) -> Reading:
+    return Reading(layout=layout, picture=SMALL, cache=CACHE)
+
+
 def encode(
     model: nn.Module, videos: list[WholeVideo], *, workers: int = 0, layout: Grid | Views = GRID
 ) -> list[EncodedVideo]:
-    return list(encode_videos(model, videos, layout, SMALL, precision=FP32, cache=CACHE, workers=workers))
+    return list(encode_videos(model, videos, reading(layout), precision=FP32, workers=workers))
 
 
 def test_the_same_bytes_with_any_number_of_workers_and_in_any_order(
@@ -93,7 +97,7 @@ def test_fewer_windows_at_once_where_memory_does_not_hold_them(
 ) -> None:
     """From the start, or when something else has taken the memory: no row is lost, and it is said once a time."""
     model = LittleMemory(encoder, holds=3, after=after)
-    found = list(encode_videos(model, videos, GRID, SMALL, precision=FP32, cache=CACHE, workers=0, batch_size=8))
+    found = list(encode_videos(model, videos, reading(GRID), precision=FP32, workers=0, batch_size=8))
     assert [given for given in model.given if given > 3] == [8] * after + [8, 4]
     assert set(model.given[after + 2 :]) == {2}
     for one, other in zip(encode(encoder, videos), found, strict=True):
@@ -113,10 +117,7 @@ def test_rows_are_what_the_encoder_says_of_each_clip(encoder: PooledEncoder, vid
     """The slow twin: one clip at a time, scaled and normalised by hand."""
     (found,) = encode(encoder, videos[:1])
     clips = [
-        clip
-        for part in parts_of_video(0, videos[0], GRID, SMALL, cache=CACHE)
-        if part.clips is not None
-        for clip in part.clips
+        clip for part in parts_of_video(0, videos[0], reading(GRID)) if part.clips is not None for clip in part.clips
     ]
     assert found.rows is not None and found.facts is not None
     assert found.facts.num_frames == 210 and found.facts.fps == pytest.approx(30)
@@ -152,9 +153,7 @@ def test_a_model_gets_its_modes_back(videos: list[WholeVideo]) -> None:
 
 def test_bfloat16_is_near(encoder: PooledEncoder, videos: list[WholeVideo]) -> None:
     (exact,) = encode(encoder, videos[:1])
-    (near,) = encode_videos(
-        encoder, videos[:1], GRID, SMALL, precision=Precision("bf16", "tested"), cache=CACHE, workers=0
-    )
+    (near,) = encode_videos(encoder, videos[:1], reading(GRID), precision=Precision("bf16", "tested"), workers=0)
     assert exact.rows is not None and near.rows is not None and near.rows.dtype == torch.float32
     difference = (exact.rows - near.rows).norm() / exact.rows.norm()
     assert 0 < difference < 0.05

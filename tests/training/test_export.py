@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hico_core.config import load_config
-from hico_core.data.loader import Position
+from hico_core.data.plan import Position
 from hico_core.data.videos import IndexIdentity
 from hico_core.describe import describe_checkpoint
 from hico_core.interop.checkpoints import clip_shape_of, picture_of, read_checkpoint

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from hico_core.choices import PrecisionName
 from hico_core.config import preset
-from hico_core.errors import UsageError
+from hico_core.errors import HicoError, UsageError
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG, PointwiseConv, TemporalConv
-from hico_core.training.hardware import Precision, choose_precision, use_precision
+from hico_core.training.hardware import FP32, Precision, PrecisionName, choose_precision, computing_in, use_precision
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step
 
@@ -32,6 +32,18 @@ def test_float32_is_float32_unless_tf32_is_asked_for(monkeypatch: pytest.MonkeyP
         assert torch.backends.cudnn.allow_tf32 == allowed
     with pytest.raises(UsageError, match="tf32: only GPUs have it"):
         choose_precision("tf32", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_encoding_leaves_the_switch_as_it_was(before: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
+    cpu = torch.device("cpu")
+    for precision in (FP32, BF16, Precision("tf32", "tested")):
+        with pytest.raises(HicoError), computing_in(precision, cpu):
+            assert torch.backends.cudnn.allow_tf32 == (precision.name == "tf32")
+            assert torch.is_autocast_enabled("cpu") == precision.is_bf16
+            raise HicoError("anything")
+        assert torch.backends.cudnn.allow_tf32 == before and not torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.parametrize(

@@ -105,13 +105,13 @@ def test_a_mask_in_the_loss_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> No
                 > 0
             )
         with monkeypatch.context() as patch:
-            update = LARS._descend
+            update = LARS._update
 
             def with_a_read(self: LARS, flat: Any, group: dict[str, Any]) -> None:  # noqa: ANN401
-                assert float(flat.updates.abs().max()) >= 0
+                assert float(flat.updates_P.abs().max()) >= 0
                 update(self, flat, group)
 
-            patch.setattr(LARS, "_descend", with_a_read)
+            patch.setattr(LARS, "_update", with_a_read)
             assert sum(step_of(model, loss).waits.values()) > 1
 
 

@@ -1,10 +1,12 @@
 """LARS step by step as the authors', and the same groups of parameters."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
 from goldens import assert_close, load_arrays, load_json
+from torch import Tensor
 
 from hico_core.config import OptimConfig
 from hico_core.interop.weights import export_state_dict
@@ -46,26 +48,44 @@ def test_lars_steps() -> None:
             assert_close(parameter, GOLDEN[f"step{step}/param/{name}"], 1e-12)
 
 
-def slow_lars(w: float, gradients: list[float], lr: float, momentum: float, decay: float, nesterov: bool) -> float:
-    buffer = None
-    for g in gradients:
-        denominator = abs(g) + decay * abs(w)
-        trust = 0.001 * abs(w) / denominator if denominator else 1.0
-        u = (g + decay * w) * trust * lr
-        buffer = u if buffer is None else momentum * buffer + u
-        w -= u + momentum * buffer if nesterov else buffer
-    return w
+def one_lars_step(
+    parameters: list[torch.nn.Parameter], momenta: list[Tensor | None], group: dict[str, Any], *, nesterov: bool
+) -> None:
+    """The slow twin: You et al.'s step one tensor after the other, as the docstring of LARS has it."""
+    for place, weight in enumerate(parameters):
+        w, g = weight.detach(), weight.grad
+        assert g is not None
+        denominator = g.norm() + group["weight_decay"] * w.norm()
+        trust = 0.001 * w.norm() / denominator if denominator and not group["lars_exclude"] else 1.0
+        update = (g + group["weight_decay"] * w) * trust * group["lr"]
+        old = momenta[place]
+        momenta[place] = new = update if old is None else 0.8 * old + update
+        w -= update + 0.8 * new if nesterov else new
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_lars_equals_its_formula(nesterov: bool) -> None:
-    weight = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
-    optimizer = LARS([weight], lr=0.5, momentum=0.8, weight_decay=0.1, nesterov=nesterov)
-    gradients = [1.0, -0.5, 0.0, 3.0]
-    for gradient in gradients:
-        weight.grad = torch.tensor([gradient], dtype=torch.float64)
+@pytest.mark.parametrize("lars_exclude_bn", [True, False])
+def test_lars_equals_its_formula(nesterov: bool, lars_exclude_bn: bool) -> None:
+    """Of all tensors of a model at once as of each by itself; gradients of 0 and tensors of 0 among them."""
+    models = [hico_model("s3dg-tiny").double().to(memory_format=torch.channels_last_3d) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    groups, slow_groups = (
+        parameter_groups(model, weight_decay=0.1, lars_exclude_bn=lars_exclude_bn) for model in models
+    )
+    optimizer = LARS(groups, lr=0.5, momentum=0.8, nesterov=nesterov)
+    momenta: list[list[Tensor | None]] = [[None] * len(group["params"]) for group in slow_groups]
+    generator = torch.Generator().manual_seed(0)
+    for step in range(4):
+        for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            drawn = torch.randn(one.shape, generator=generator, dtype=torch.float64) * (step != 2)
+            one.grad, other.grad = drawn, drawn.clone()
+        for group in optimizer.param_groups:
+            group["lr"] = 0.5 / (step + 1)
         optimizer.step()
-    assert weight.item() == pytest.approx(slow_lars(2.0, gradients, 0.5, 0.8, 0.1, nesterov), rel=1e-12)
+        for group, of_group in zip(slow_groups, momenta, strict=True):
+            one_lars_step(group["params"], of_group, {**group, "lr": 0.5 / (step + 1)}, nesterov=nesterov)
+    for (name, one), other in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14, msg=name)
 
 
 def test_lars_of_a_group_is_that_of_each_parameter() -> None:

@@ -35,6 +35,7 @@ from hico_core.data.videos import IndexedVideos
 from hico_core.errors import BadVideo, HicoError, UsageError
 from hico_core.model.encoders import hico_model
 from hico_core.model.hico import HicoModel
+from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import Progress, export_encoder
 from hico_core.transfer.extraction import ExtractionPolicy, Files, Likeness, extract_features
@@ -176,7 +177,7 @@ def test_files_and_manifest(root: Path, tmp_path: Path) -> None:
 def test_clips_give_what_their_source_gives(root: Path, tmp_path: Path) -> None:
     """The same windows at the same times, holes included; only the encoding of the clips lies between."""
     jobs = jobs_of_index(IndexedVideos(read_index_table(root), root=root))
-    extractor = FeatureExtractor(MeanColour(), device=torch.device("cpu"))
+    extractor = FeatureExtractor(PooledEncoder(MeanColour()), device=torch.device("cpu"))
     found = extractor.extract_all([job.video for job in jobs], cache=NO_CACHE, workers=0)
     for job, of_clips in zip(jobs, found, strict=True):
         assert isinstance(job.source.path, Path)
@@ -187,7 +188,7 @@ def test_clips_give_what_their_source_gives(root: Path, tmp_path: Path) -> None:
 
 
 def test_an_extractor_comes_from_a_file(root: Path) -> None:
-    extractor = FeatureExtractor(MeanColour(), device=torch.device("cpu"))
+    extractor = FeatureExtractor(PooledEncoder(MeanColour()), device=torch.device("cpu"))
     with pytest.raises(UsageError, match=r"make the extractor with FeatureExtractor\.from_checkpoint"):
         extract_features([], encoder=extractor, root=root)
 

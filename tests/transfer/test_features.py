@@ -22,10 +22,11 @@ from hico_core.interop.checkpoints import load_backbone
 from hico_core.interop.weights import export_state_dict, import_state_dict
 from hico_core.model.encoders import hico_model
 from hico_core.model.hico import HicoModel
+from hico_core.model.pooling import Pool, PooledEncoder
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 from hico_core.training.encoder import Meter
-from hico_core.transfer.features import FeatureExtractor
+from hico_core.transfer.features import FeatureExtractor, Features, FeatureSource
 
 
 class MeanColour(nn.Module):
@@ -37,7 +38,7 @@ class MeanColour(nn.Module):
 
 def test_features_equal_the_windows_one_by_one(tmp_path: Path) -> None:
     numbered_video(tmp_path / "a.mp4", seconds=5)
-    extractor = FeatureExtractor(MeanColour(), grid=Grid(12.0, 8, 5), device=torch.device("cpu"))
+    extractor = FeatureExtractor(PooledEncoder(MeanColour()), grid=Grid(12.0, 8, 5), device=torch.device("cpu"))
     features = extractor.extract(tmp_path / "a.mp4")
     numbers = clock_of_times(frame_times(tmp_path / "a.mp4")).on_grid(fps=12.0).tolist()
     pictures = list(decode_frames(tmp_path / "a.mp4", numbers)[:, 7:112, 27:132].numpy())  # 105 is 0.875 of 120
@@ -63,7 +64,7 @@ def test_features_equal_the_windows_one_by_one(tmp_path: Path) -> None:
 )
 def test_numbers_out_of_range(grid: Grid, pool: Pool, problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
-        FeatureExtractor(MeanColour(), grid=grid, pool=pool, device=torch.device("cpu"))
+        FeatureExtractor(PooledEncoder(MeanColour(), pool=pool), grid=grid, device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_batches_change_nothing_but_rounding(tmp_path: Path) -> None:
     backbone = S3DGTiny().eval()
     device = torch.device("cpu")
     arrays = [
-        FeatureExtractor(backbone, device=device, batch_size=size).extract(tmp_path / "a.mp4").array
+        FeatureExtractor(PooledEncoder(backbone), device=device, batch_size=size).extract(tmp_path / "a.mp4").array
         for size in (1, 3, "auto")
     ]
     for other in arrays[1:]:
@@ -136,7 +137,7 @@ def test_many_videos_in_order(tmp_path: Path) -> None:
         numbered_video(tmp_path / f"{number}.mp4", seconds=2 + number)
     (tmp_path / "bad.mp4").write_text("no video")
     names = ["2.mp4", "bad.mp4", "0.mp4", "1.mp4"]
-    extractor = FeatureExtractor(MeanColour(), device=torch.device("cpu"))
+    extractor = FeatureExtractor(PooledEncoder(MeanColour()), device=torch.device("cpu"))
     meter = Meter()
     found = list(extractor.extract_many([tmp_path / name for name in names], workers=2, meter=meter))
     lengths = [None if isinstance(one, BadVideo) else len(one.array) for one in found]
@@ -157,3 +158,17 @@ def test_the_picture_is_that_of_the_authors_run(tmp_path: Path, model: HicoModel
     torch.save({**theirs, "cfg": json.dumps({"DATA": {"TRAIN_CROP_SIZE": "large"}})}, tmp_path / "wrong.pyth")
     with pytest.raises(HicoError, match="does not say rightly what its encoder sees"):
         FeatureExtractor.from_checkpoint(tmp_path / "wrong.pyth", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("array", "times", "problem"),
+    [
+        (np.zeros(3, np.float32), np.zeros((3, 2)), r"not \(3,\) float32"),
+        (np.zeros((3, 4)), np.zeros((3, 2)), r"not \(3, 4\) float64"),
+        (np.zeros((3, 4), np.float32), np.zeros((2, 2)), r"times of 3 windows are \(3, 2\) float64, not \(2, 2\)"),
+        (np.zeros((3, 4), np.float16), np.zeros((3, 2), np.float32), r"not \(3, 2\) float32"),
+    ],
+)
+def test_features_that_cannot_be_are_refused(array: np.ndarray, times: np.ndarray, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Features(array=array, times=times, meta=FeatureSource("a.mp4", 30.0, 1.0, 30))

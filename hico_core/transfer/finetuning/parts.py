@@ -26,7 +26,6 @@ from hico_core.training.checkpoint import Content, EncoderOrigin
 from hico_core.training.distributed import World, from_first, gather_objects
 from hico_core.training.learner import Learner, learner_of
 from hico_core.training.optim import parameter_groups
-from hico_core.training.order import StepOrder, order_of
 from hico_core.training.schedule import RateSchedule
 from hico_core.training.step import ALONE, augmented_clips
 from hico_core.training.stopping import StopRequest
@@ -44,7 +43,7 @@ class Finetuning:
     dataset: RandomViews  # of the videos to train on
     learner: Learner[VideoClassifier]
     encoder: EncoderOrigin | None  # that a new run begins from
-    order: StepOrder
+    order: TrainingOrder
     rates: RateSchedule
     workers: int
     data: DataConfig
@@ -54,7 +53,13 @@ class Finetuning:
 
     def batches(self, position: Position, world: World) -> Generator[tuple[PlannedStep, Batch], None, None]:
         """Each planned step with this process's clips of it."""
-        plans = self.order.steps(position, world)
+        plans = plan_steps(
+            self.order,
+            max_distance_at=lambda progress: None,
+            start=position,
+            rank=world.rank,
+            processes=world.size,
+        )
         return read_batches(self.dataset, plans, workers=self.workers, pin_memory=self.learner.device.type == "cuda")
 
     def learn(self, plan: PlannedStep, batch: Batch, world: World) -> tuple[float, float]:

@@ -1,0 +1,72 @@
+"""Parameters whose updates and momenta lie one after the other, so that a few operations are enough for all of them.
+
+A GPU is given a dozen operations a step, not a dozen for each of the paper's 327 tensors; a CPU has nothing of it.
+"""
+
+# W tensors of a group, P numbers in all of them.
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class FlatParameters(NamedTuple):
+    """The tensors of a group, and memory for the updates and momenta of all."""
+
+    weights: list[Tensor]  # W, as they are: somebody else's
+    lengths: list[int]  # W
+    lengths_W: Tensor  # the same on the device
+    updates_P: Tensor
+    update_rows: list[Tensor]  # W views of the updates
+    momentum_P: Tensor
+    momentum_views: list[Tensor]  # W views of the momentum, each in its weight's shape: what a checkpoint keeps
+
+    @classmethod
+    def of(cls, weights: list[Tensor]) -> "FlatParameters":
+        """Memory for these parameters, which have one type and device; the momentum is 0."""
+        lengths = [weight.numel() for weight in weights]
+        updates_P, momentum_P = (weights[0].new_zeros(sum(lengths)) for _ in range(2))
+        views = [
+            row.as_strided(weight.size(), weight.stride(), row.storage_offset())
+            for row, weight in zip(momentum_P.split(lengths), weights, strict=True)
+        ]
+        lengths_W = torch.tensor(lengths, device=updates_P.device)
+        return cls(weights, lengths, lengths_W, updates_P, list(updates_P.split(lengths)), momentum_P, views)
+
+    def fits(self, weights: list[Tensor]) -> bool:
+        """Whether it was made for these parameters as they lie in memory now."""
+        return len(weights) == len(self.weights) and all(
+            weight is own and weight.stride() == view.stride()
+            for weight, own, view in zip(weights, self.weights, self.momentum_views, strict=True)
+        )
+
+    def weight_rows(self) -> list[Tensor]:
+        """W views of the weights, each a row in the order of its memory."""
+        return [_as_row(weight) for weight in self.weights]
+
+    def gradient_rows(self) -> list[Tensor]:
+        """W rows of the gradients, in the order of their weights' memory."""
+        return [_as_row(_laid_out_like(weight, weight.grad)) for weight in self.weights]
+
+    def spread(self, values_W: Tensor) -> Tensor:
+        """A value for each tensor -> the same for each of its numbers: (W,) -> (P,)."""
+        # With the size named, a GPU need not be asked for the sum of the lengths.
+        return values_W.repeat_interleave(self.lengths_W, output_size=len(self.updates_P))
+
+
+def _as_row(dense: Tensor) -> Tensor:
+    """A tensor's numbers in the order of its memory, a view."""
+    return dense.as_strided((dense.numel(),), (1,), dense.storage_offset())
+
+
+def _laid_out_like(weight: Tensor, gradient: Tensor | None) -> Tensor:
+    """The gradient in the order of its weight's memory; as a rule it is that already.
+
+    Of sides of length 1, it does not matter how far apart their elements lie.
+    """
+    assert gradient is not None
+    steps = zip(weight.shape, weight.stride(), gradient.stride(), strict=True)
+    if all(length == 1 or one == other for length, one, other in steps):
+        return gradient
+    return torch.empty_like(weight).copy_(gradient)
