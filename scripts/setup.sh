@@ -14,6 +14,7 @@ fi
 export VIRTUAL_ENV="$PWD/.venv"
 locks=(-r requirements.lock)
 for lock in "$@"; do locks+=(-r "$lock"); done
-"$uv" pip install --quiet --require-hashes "${locks[@]}"
+# Bytecode is made once, here: without it, each process that loads PyTorch compiles all of it again, for seconds.
+"$uv" pip install --quiet --compile-bytecode --require-hashes "${locks[@]}"
 "$uv" pip install --quiet --no-deps --editable .
 export PATH="$VIRTUAL_ENV/bin:$PATH"

@@ -2,6 +2,8 @@
 
 import os
 import random
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,13 +21,47 @@ def pytest_configure(config: pytest.Config) -> None:
     """Tests say what holds on a CPU, to the last bit; those marked `gpu` are run by themselves, with `-m gpu`."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    sys.addaudithook(_note_start)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that two workers end at about the same time."""
+    dear = Counter(
+        item.path for item in items if any(map(item.get_closest_marker, ("processes", "cluster", "browser")))
+    )
+    items.sort(key=lambda item: -dear[item.path])  # the order within a file stays
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no GPU here, or not run with -m gpu"))
+
+
+_started: list[str] = []  # markers of what was started since the present test began
+
+
+def _note_start(event: str, arguments: tuple[object, ...]) -> None:
+    """Python's own account of what it starts; `socket.connect` is how a fork server is asked for a process."""
+    if event == "subprocess.Popen":
+        _started.append("videos" if Path(str(arguments[0])).name.startswith("ffmpeg") else "processes")
+    elif event in ("os.fork", "os.forkpty", "os.posix_spawn", "os.system"):
+        _started.append("processes")
+    elif event == "socket.connect" and "listener-" in str(arguments[1]):
+        _started.append("processes")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    _started.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """A test that costs more than its markers say fails, so that `scripts/test.sh fast` stays fast."""
+    yield
+    missing = [name for name in dict.fromkeys(_started) if not any(item.iter_markers(name))]
+    # Whoever starts a browser or a cluster has said more than that it starts processes.
+    if missing and not (missing == ["processes"] and any(map(item.get_closest_marker, ("browser", "cluster")))):
+        pytest.fail(f"wants the marker {' and '.join(missing)}; see pyproject.toml", pytrace=False)
 
 
 @pytest.fixture(autouse=True)
