@@ -89,13 +89,6 @@ def test_a_shell_completes_commands() -> None:
     assert done.stdout.split() == ["extract-features"]
 
 
-def test_wrong_usage() -> None:
-    assert hico("splitt").returncode == 2
-    assert hico("split").returncode == 2
-    assert hico("pretrain", "--dataset", "ucf").returncode == 2
-    assert hico("pretrain", "--device", "tpu").returncode == 2
-
-
 @pytest.mark.parametrize("command", ["pretrain", "extract-features"])
 @pytest.mark.parametrize("name", ["../../elsewhere", "..", "a\\b"])
 def test_names_do_not_lead_out_of_the_workspace(command: str, name: str, tmp_path: Path) -> None:
