@@ -108,6 +108,7 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         assert set(options) <= known[command] | {"--help", "--debug"}, (line, set(options) - known[command])
 
 
+@pytest.mark.videos
 def test_the_python_of_the_python_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
         numbered_video(tmp_path / f"videos/{number}.mp4", seconds=3)
@@ -129,6 +130,8 @@ def test_the_python_of_the_python_page(tmp_path: Path, monkeypatch: pytest.Monke
     assert names["matches"][0].similarity == pytest.approx(1)  # type: ignore[index]
 
 
+@pytest.mark.videos
+@pytest.mark.processes
 def test_the_example_file(tmp_path: Path) -> None:
     """As a person runs it, but for less time."""
     for number in range(3):
@@ -160,6 +163,7 @@ def test_what_is_imported_from_the_top(name: str) -> None:
         hico_core.splitvideos  # type: ignore[attr-defined]  # noqa: B018
 
 
+@pytest.mark.processes
 def test_the_top_loads_nothing_slow() -> None:
     code = "import sys, hico_core; sys.exit(any(name in sys.modules for name in ('torch', 'pandas', 'pyarrow')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
@@ -208,6 +212,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.processes
+@pytest.mark.browser
 def test_every_page_is_in_the_site_and_readable_without_a_network(site: Path) -> None:
     names = {path.stem for path in DOCS.glob("*.md")}
     assert names <= {path.stem for path in site.glob("*.html")}

@@ -73,10 +73,12 @@ def test_the_layers_are_all_there_is_and_contributing_names_each() -> None:
     assert set(LAYERS) <= words
 
 
+@pytest.mark.processes
 def test_interop_needs_no_torch_for_configurations() -> None:
     assert "torch" not in _modules_after("from hico_core.interop import read_authors_config")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("module", ["torch", "pandas"])
 def test_corpus_needs_no_torch_and_splitting_no_pandas(module: str) -> None:
     loaded = _modules_after("import hico_core.corpus.split, hico_core.corpus.ids")
@@ -84,10 +86,12 @@ def test_corpus_needs_no_torch_and_splitting_no_pandas(module: str) -> None:
     assert "hico_core.corpus.split" in loaded
 
 
+@pytest.mark.processes
 def test_index_needs_no_torch() -> None:
     assert "torch" not in _modules_after("import hico_core.corpus.index")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("arguments", [["--help"], ["split", "--help"], ["pretrain", "--help"], ["--version"]])
 def test_help_loads_nothing_slow(arguments: list[str]) -> None:
     loaded = _modules_after(
@@ -168,25 +172,25 @@ COVERED_BY = {
     "hico_core/data/batches.py": "tests/data/test_dataset.py::test_a_batch_is_the_crops_of_its_samples",
     "hico_core/data/pictures.py": "tests/data/test_lanes.py::test_three_crops_follow_each_other",
     "hico_core/data/preview.py": "tests/cli/test_inspect_and_convert.py::test_a_sheet_of_samples",
-    "hico_core/evidence/arms.py": "tests/evidence/test_benchmark.py::test_arms_differ_from_hico_in_sampling_and_loss_alone",
+    "hico_core/evidence/arms.py": "tests/evidence/test_benchmark.py::test_a_schedule_is_as_long_as_the_run",
     "hico_core/evidence/cells.py": "tests/evidence/test_benchmark.py::test_the_plan",
-    "hico_core/evidence/workers.py": "tests/evidence/test_benchmark.py::test_a_kill_keeps_what_is_done_and_leaves_no_process",
+    "hico_core/evidence/workers.py": "tests/evidence/test_benchmark.py::test_what_is_done_is_not_done_again",
     "hico_core/interop/checkpoints.py": "tests/test_interop.py::test_load_backbone_takes_every_kind",
     "hico_core/interop/finetuning_keys.py": "tests/test_authors_finetuning.py::test_meanings",
     "hico_core/interop/pretraining_keys.py": "tests/test_authors_config.py::test_meanings",
     "hico_core/interop/weights.py": "tests/test_interop.py::test_import_is_the_inverse_of_export",
     "hico_core/interop/yaml_layers.py": "tests/test_authors_config.py::test_layers",
     "hico_core/loader_speed.py": "tests/cli/test_split_and_index.py::test_pretraining_without_splitting",
-    "hico_core/model/encoders.py": "tests/transfer/test_features.py::test_all_kinds_of_checkpoint_give_the_same_features",
+    "hico_core/model/encoders.py": "tests/test_interop.py::test_load_backbone_takes_every_kind",
     "hico_core/model/hico.py": "tests/model/test_heads.py::test_model_puts_clips_of_a_video_side_by_side",
     "hico_core/model/pooling.py": "tests/transfer/test_features.py::test_pooling_and_projection",
     "hico_core/model/s3dg_tiny.py": "tests/transfer/test_finetune.py::test_it_learns_what_it_is_shown",
-    "hico_core/model/shared_norm.py": "tests/training/test_distributed.py::test_batch_norms_keep_their_names_and_values",
+    "hico_core/model/shared_norm.py": "tests/training/test_distributed.py::test_two_processes_are_one",
     "hico_core/report/charts.py": "tests/report/test_report.py::test_names_in_charts_are_text",
     "hico_core/report/facts.py": "tests/report/test_report.py::test_long_runs_become_curves_of_means",
     "hico_core/report/page.py": "tests/report/test_report.py::test_names_with_markup_are_text",
-    "hico_core/report/sample.py": "tests/report/test_report.py::test_neighbours_are_of_other_videos_and_the_map_keeps_distances",
-    "hico_core/training/agent.py": "tests/training/test_distributed.py::test_a_killed_process_is_started_again_and_nothing_is_lost",
+    "hico_core/report/sample.py": "tests/report/test_report.py::test_a_run_that_has_not_come_far",
+    "hico_core/training/agent.py": "tests/training/test_distributed.py::test_sigterm_writes_a_checkpoint",
     "hico_core/training/launch.py": "tests/training/test_distributed.py::test_how_processes_are_started",
     "hico_core/training/rehearse.py": "tests/training/test_loop.py::test_rehearsal_measures_and_writes_nothing",
     "hico_core/training/run.py": "tests/training/test_loop.py::test_stopped_and_resumed_equals_never_stopped",
@@ -197,7 +201,7 @@ COVERED_BY = {
     "hico_core/transfer/jobs.py": "tests/transfer/test_extraction.py::test_parts_of_parts_are_the_whole",
     "hico_core/transfer/match_sheet.py": "tests/transfer/test_retrieval.py::test_sheets_show_the_frames_of_both",
     "hico_core/transfer/presets.py": "tests/cli/test_downstream.py::test_presets",
-    "hico_core/transfer/rehearsal.py": "tests/transfer/test_extraction.py::test_the_rehearsal_tells_what_the_extraction_makes",
+    "hico_core/transfer/rehearsal.py": "tests/cli/test_downstream.py::test_a_dry_run_writes_nothing",
     "hico_core/transfer/testing.py": "tests/transfer/test_finetune.py::test_scores_of_views_are_added",
 }
 

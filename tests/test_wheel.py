@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from made_videos import numbered_video
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -36,6 +38,7 @@ def environment_with(installed: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH")]))}
 
 
+@pytest.mark.videos
 def test_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
     numbered_video(tmp_path / "videos/a.mp4", seconds=3)
     environment = environment_with(installed) | {"HICO_ROOT": str(tmp_path / "root")}

@@ -12,7 +12,7 @@ import pytest
 import torch
 import typer
 import yaml
-from commands import TINY, assert_one_line, hico, hico_process
+from commands import TINY, assert_one_line, hico, hico_process, running
 from made_videos import numbered_video
 
 from hico_cli.main import app
@@ -21,6 +21,8 @@ from hico_core.data import decode as decode_module
 from hico_core.data.decode import Decoder
 from hico_core.interop.weights import export_state_dict
 from hico_core.model.hico import HicoModel
+
+pytestmark = pytest.mark.videos
 
 # command -> an option or argument of its own
 COMMANDS = {
@@ -83,6 +85,7 @@ def test_a_group_alone_shows_its_help(words: tuple[str, ...]) -> None:
     assert done.stdout.strip() == hico(*words, "-h").stdout.strip()
 
 
+@pytest.mark.processes
 def test_a_shell_completes_commands() -> None:
     shell = {**os.environ, "_HICO_COMPLETE": "complete_bash", "COMP_WORDS": "hico ext", "COMP_CWORD": "1"}
     done = subprocess.run([sys.executable, "-m", "hico_cli"], env=shell, capture_output=True, text=True, check=False)
@@ -122,6 +125,7 @@ def root(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.processes
 def test_the_four_commands(root: Path) -> None:
     index = read_index(root)
     assert sorted(set(index["video_id"])) == ["-dash", "plain", "with a space"]
@@ -143,6 +147,7 @@ def test_the_four_commands(root: Path) -> None:
         assert np.load(manifest.parent / row["file"]).shape == (row["rows"], 128)
 
 
+@pytest.mark.processes
 def test_running_again_changes_nothing(root: Path, videos: Path) -> None:
     done = hico("split", videos, root=root)
     assert done.returncode == 0 and "0 videos split, 3 unchanged, 0 failed" in done.stdout
@@ -154,6 +159,7 @@ def test_running_again_changes_nothing(root: Path, videos: Path) -> None:
     assert done.returncode == 0 and done.stdout.startswith("3 steps in ") and "mean loss" in done.stdout
 
 
+@pytest.mark.processes
 def test_features_of_files_by_the_authors_checkpoint(root: Path, videos: Path, tmp_path: Path) -> None:
     torch.save({"epoch": 9, "model_state": export_state_dict(HicoModel().state_dict())}, tmp_path / "theirs.pyth")
     done = hico(
@@ -165,12 +171,14 @@ def test_features_of_files_by_the_authors_checkpoint(root: Path, videos: Path, t
     assert array.shape == (1 + -(-(7 * 15 - 16) // 8), 1024)
 
 
+@pytest.mark.processes
 def test_quiet(root: Path, videos: Path) -> None:
     done = hico_process("--quiet", "split", videos, root=root)
     assert (done.returncode, done.stderr) == (0, "")
     assert "3 unchanged" in done.stdout
 
 
+@pytest.mark.processes
 def test_json(root: Path, videos: Path) -> None:
     done = hico("split", videos, "--json", root=root)
     assert json.loads(done.stdout)["num_unchanged"] == 3
@@ -181,6 +189,7 @@ def test_json(root: Path, videos: Path) -> None:
     assert json.loads(done.stdout)["num_videos"] == 3
 
 
+@pytest.mark.processes
 def test_dry_run_shows_configuration_and_sizes(root: Path) -> None:
     done = hico(
         *("pretrain", *TINY, "-o", "model.encoder=s3dg", "--epochs", "12", "--dry-run", "--name", "dry"), root=root
@@ -191,6 +200,7 @@ def test_dry_run_shows_configuration_and_sizes(root: Path) -> None:
     assert not (root / "runs/dry").exists()
 
 
+@pytest.mark.processes
 def test_decoders_give_the_same_loss(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("decord")
     losses, used = {}, []
@@ -225,6 +235,7 @@ def test_a_name_with_a_dash_is_a_file(videos: Path, tmp_path: Path) -> None:
     assert (tmp_path / "root/train/v_-dash_0000000_0005000.mp4").exists()
 
 
+@pytest.mark.processes
 def test_a_recipes_batch_is_lowered_to_the_videos_there_are(root: Path) -> None:
     """Said once, with what it means for the rate; a batch that was asked for is taken at its word."""
     small = [part for part in TINY if part not in ("--batch-size", "2")]
@@ -251,6 +262,7 @@ def test_a_recipes_batch_is_lowered_to_the_videos_there_are(root: Path) -> None:
         assert_one_line(hico("pretrain", *small, *asked, "--name", "x", root=root), 1, "a batch of 32 is too large")
 
 
+@pytest.mark.processes
 def test_one_line_for_each_mistake(root: Path, videos: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -274,6 +286,7 @@ def test_one_line_for_each_mistake(root: Path, videos: Path, tmp_path: Path) -> 
         assert_one_line(hico("pretrain", "--device", "cuda", *TINY, root=root), 2, "--device cuda")
 
 
+@pytest.mark.processes
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = hico_process("--debug", "index", root=tmp_path)
     assert done.returncode == 1
@@ -287,12 +300,13 @@ def test_two_files_with_one_id(videos: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "root").exists()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_stopped_pretraining_leaves_no_process_and_goes_on(root: Path, how: signal.Signals, code: int) -> None:
     name = f"stopped-by-{code}"
     arguments = ["pretrain", *TINY, "--epochs", "500", "-o", "data.workers=1", "--name", name]
     command = [sys.executable, "-c", "from hico_cli.main import main; main()", *arguments, "--root", str(root)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with running(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("step 1 ")
         process.send_signal(how)

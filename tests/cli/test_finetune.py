@@ -13,6 +13,8 @@ from hico_core.config import load_finetuning_config
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 
+pytestmark = pytest.mark.videos
+
 HMDB = "ft-hmdb/ft-s3dg-hico-s.yaml"
 
 TINY = ["-o", "data.num_frames=8", "-o", "data.crop_size=32", "-o", "data.workers=0"]
@@ -58,6 +60,7 @@ def test_from_lists_to_an_accuracy(data: Path, tmp_path: Path) -> None:
     assert_one_line(hico(*command, "--linear", root=tmp_path), 2, "--resume")
 
 
+@pytest.mark.processes
 def test_two_processes(data: Path, tmp_path: Path) -> None:
     """They share the videos of a step and those of the test, and come to the same as one."""
     for subset in ("train", "test"):

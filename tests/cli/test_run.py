@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from commands import assert_one_line, hico
 from made_videos import numbered_video
+
+pytestmark = pytest.mark.videos
 
 
 def test_the_whole_road_and_again(tmp_path: Path) -> None:

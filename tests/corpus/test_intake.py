@@ -37,6 +37,8 @@ from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.errors import HicoError
 
+pytestmark = pytest.mark.videos
+
 SMALL = SplitOptions(short_side=64, preset="ultrafast")
 CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
@@ -407,6 +409,7 @@ def test_the_workspace_may_be_on_another_disk(made: Path, tmp_path: Path) -> Non
 HICO = [sys.executable, "-c", "from hico_cli.main import main; main()"]
 
 
+@pytest.mark.processes
 def test_two_indexers_at_once(one: Path) -> None:
     """One of them may be told that the other is at it; the index is whole in any case."""
     command = [*HICO, "index", "--root", str(one / "root")]
@@ -421,6 +424,7 @@ def test_two_indexers_at_once(one: Path) -> None:
         assert len(read_index(one / "root")) == 2
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT"])
 def test_a_disk_without_room_is_no_fault_of_the_video(one: Path, tmp_path: Path, error: str) -> None:
     environment = {**os.environ, "HICO_FAULT": f"commit.record={error}"}
@@ -434,6 +438,7 @@ def test_a_disk_without_room_is_no_fault_of_the_video(one: Path, tmp_path: Path,
     assert len(clips_of(tmp_path / "root")) == 2
 
 
+@pytest.mark.processes
 def test_a_file_size_limit_is_no_fault_of_the_video(one: Path, tmp_path: Path) -> None:
     limited = f'ulimit -f 8; exec {sys.executable} -c \'from hico_cli.main import main; main()\' split "$0" --root "$1"'
     numbered_video(tmp_path / "b.mp4", seconds=8, size="640x480")

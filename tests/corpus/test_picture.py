@@ -28,6 +28,8 @@ from hico_core.data.pictures import Picture
 from hico_core.data.windows import Grid
 from hico_core.errors import BadVideo, UsageError
 
+pytestmark = pytest.mark.videos
+
 CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
 AS_THEY_ARE = SplitOptions(short_side=None, preset="ultrafast", crf=2, segment_seconds=1.0)
 

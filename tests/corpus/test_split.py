@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import pytest
+from commands import running
 from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy, video_with_hidden_frames
 from trees import tree
 
@@ -23,6 +24,8 @@ from hico_core.corpus.probe import probe
 from hico_core.corpus.records import SplitOptions, read_record
 from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.errors import HicoError
+
+pytestmark = pytest.mark.videos
 
 SMALL = SplitOptions(short_side=96, preset="ultrafast", crf=10)
 RETRY = SplitPolicy(retry_failed=True)
@@ -280,6 +283,7 @@ def test_an_id_is_not_taken_from_another_video(tmp_path: Path) -> None:
     assert tree(tmp_path / "root") == before
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_and_run_again_gives_the_same_tree(tmp_path: Path, how: signal.Signals) -> None:
     videos = tmp_path / "videos"
@@ -299,7 +303,7 @@ def test_stopped_and_run_again_gives_the_same_tree(tmp_path: Path, how: signal.S
     subprocess.run([*command, "--root", undisturbed], check=True, capture_output=True)
 
     root = tmp_path / "root"
-    with subprocess.Popen([*command, "--root", root], stderr=subprocess.PIPE, text=True) as process:
+    with running([*command, "--root", root], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         process.stderr.readline()  # the first video is done, the second has begun
         time.sleep(0.05)

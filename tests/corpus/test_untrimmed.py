@@ -18,6 +18,8 @@ from hico_core.data.reading import read_clip
 from hico_core.data.videos import IndexedVideos
 from hico_core.errors import HicoError
 
+pytestmark = pytest.mark.videos
+
 CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
 VIDEOS: dict[str, dict[str, Any]] = {

@@ -179,6 +179,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.videos
 @pytest.mark.parametrize("name", VIDEOS)
 def test_every_way_in_shows_the_same_frames(folder: Path, name: str) -> None:
     """Training windows, views and grids; and the pixels of one window, by the numbers painted on them."""
@@ -202,6 +203,7 @@ def test_every_way_in_shows_the_same_frames(folder: Path, name: str) -> None:
     assert numbers[0] == numbers[1] == numbers[2]
 
 
+@pytest.mark.videos
 @pytest.mark.parametrize("name", VIDEOS)
 def test_they_are_the_frames_that_decoding_shows(folder: Path, name: str) -> None:
     """The slow obvious twin: all frames decoded in order, and the last one whose time has come."""
@@ -231,6 +233,7 @@ def test_they_are_the_frames_that_decoding_shows(folder: Path, name: str) -> Non
             assert row == [max(n for n, t in enumerate(seconds) if t <= c / clock.fps + 1e-6) for c in counted]
 
 
+@pytest.mark.videos
 def test_a_time_lapse_of_lapses_trains(folder: Path) -> None:
     """A frame each 10 s: of every clip of 2.1 s one can say what is shown."""
     ways = Ways(folder, "lapse mp4")
@@ -240,6 +243,7 @@ def test_a_time_lapse_of_lapses_trains(folder: Path) -> None:
         assert set(frames) <= {int(window[0] / 10), int(window[1] / 10)} and min(frames) == int(window[0] / 10)
 
 
+@pytest.mark.videos
 @pytest.mark.parametrize("frames", [[0, 1], [148, 149, 150, 151], [299, 300], [5, 5, 6]])
 def test_pixels_by_number(folder: Path, frames: list[int]) -> None:
     """However an index cuts a video into pieces, they are the file's frames."""
@@ -249,6 +253,7 @@ def test_pixels_by_number(folder: Path, frames: list[int]) -> None:
     assert (read == decode_frames(str(pieces[0].path), frames)).all()
 
 
+@pytest.mark.videos
 def test_an_edit_list_moves_no_frame(tmp_path: Path) -> None:
     """A file whose container begins elsewhere than its first frame: counting by rate begins at the frame."""
     numbered_video(tmp_path / "whole.mp4", seconds=6)

@@ -34,6 +34,8 @@ from hico_core.data.reading import clock_of, pieces_with, read_clip
 from hico_core.data.videos import IndexedVideos, Piece
 from hico_core.errors import HicoError
 
+pytestmark = pytest.mark.videos
+
 GOLDEN = load_json("sampling.json")
 
 NO_CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files

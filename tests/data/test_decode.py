@@ -18,6 +18,8 @@ from hico_core.corpus.records import PROFILES, SplitOptions
 from hico_core.data.decode import DecoderName, decode_frames, frames_at, require_decoder
 from hico_core.errors import BadVideo, UsageError
 
+pytestmark = pytest.mark.videos
+
 DECODERS: list[DecoderName] = ["pyav", "decord", "torchcodec"]
 
 

@@ -20,6 +20,8 @@ from hico_core.data.reading import clock_of, decode_pieces
 from hico_core.data.sampling import random_view_indices
 from hico_core.data.videos import IndexedVideos
 
+pytestmark = pytest.mark.videos
+
 DATA = DataConfig(num_frames=8, frame_stride=4, short_side=None)
 STILL = AugmentConfig(colour_probability=0, grey_probability=0, blur_probability=0, flip_probability=0)
 CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files

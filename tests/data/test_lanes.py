@@ -25,6 +25,8 @@ from hico_core.data.videos import IndexedVideos
 from hico_core.data.windows import Grid, Views, plan_windows
 from hico_core.errors import BadVideo
 
+pytestmark = pytest.mark.videos
+
 WHOLE = Picture(None, 1.0, 1, 112, 0.45, 0.225)
 CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
 

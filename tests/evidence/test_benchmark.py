@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from commands import assert_one_line, hico
+from commands import assert_one_line, hico, running
 
 from hico_core.config import Config, flat_settings
 from hico_core.corpus.files import lock
@@ -102,6 +102,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.videos
 def test_results_have_a_row_for_each_cell_and_probe(folder: Path) -> None:
     assert sorted(path.stem for path in (folder / "cells").iterdir()) == sorted(cell.name for cell in CELLS)
     assert not any((folder / "corpora").iterdir())  # they are large, and follow from their seeds
@@ -117,6 +118,7 @@ def test_results_have_a_row_for_each_cell_and_probe(folder: Path) -> None:
     assert (results["seed"] == 9).all()
 
 
+@pytest.mark.videos
 def test_what_is_done_is_not_done_again(folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
     seen: list[Progress] = []
@@ -125,6 +127,7 @@ def test_what_is_done_is_not_done_again(folder: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()} == before
 
 
+@pytest.mark.videos
 def test_a_damaged_file_is_named(folder: Path) -> None:
     path = folder / "cells" / "half.json"
     path.write_text('{"arm": "hico", ')
@@ -133,6 +136,7 @@ def test_a_damaged_file_is_named(folder: Path) -> None:
     path.unlink()
 
 
+@pytest.mark.videos
 def test_one_benchmark_at_a_time(folder: Path) -> None:
     with lock(folder / ".lock", refusal=""), pytest.raises(HicoError, match="another benchmark runs here"):
         run_benchmark(folder, CELLS, processes=1)
@@ -154,12 +158,14 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.videos
+@pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_kill_keeps_what_is_done_and_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     command = [sys.executable, str(program), str(tmp_path / "out"), "3"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as started:
+    with running(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as started:
         assert started.stdout is not None
         for line in started.stdout:
             if line.strip() == "2":  # the long one has begun
@@ -196,6 +202,7 @@ def is_zombie(pid: int) -> bool:
         return True
 
 
+@pytest.mark.videos
 def test_a_cell_that_fails_ends_the_benchmark_and_keeps_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +235,7 @@ def test_seeds(tmp_path: Path, seeds: str, said: str) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.videos
 def test_the_tables_of_what_is_there(folder: Path) -> None:
     """The command, with all cells of a part measured already."""
     scores = json.loads((folder / "cells" / f"{CELLS[1].name}.json").read_text())["scores"]

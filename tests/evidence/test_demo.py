@@ -11,6 +11,8 @@ from hico_core.corpus.files import lock
 from hico_core.evidence.demo import DEMO_ARMS, DemoResult, sentence
 from hico_core.evidence.segments import Score
 
+pytestmark = pytest.mark.videos
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -187,6 +187,7 @@ for size in itertools.cycle(("24", "48")):
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["encoder.safetensors", "last.pt"])
 def test_a_file_is_read_as_it_was_at_one_moment(name: str, model: nn.Module, tmp_path: Path) -> None:
     """While a training writes the next one under its name, again and again."""

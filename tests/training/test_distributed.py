@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from commands import TINY, assert_one_line, hico, hico_process
+from commands import TINY, assert_one_line, hico, hico_process, running
 from goldens import assert_close
 from made_workspaces import untrimmed_workspace
 from torch import nn
@@ -65,12 +65,14 @@ def assert_same_training(one: dict[str, Any], two: dict[str, Any]) -> None:
             assert_close(value.double(), there["state"][name].double(), 1e-9)
 
 
+@pytest.mark.processes
 def test_two_processes_are_one(tmp_path: Path) -> None:
     alone, together = what_comes_out(tmp_path, processes=0), what_comes_out(tmp_path, processes=2)
     assert (alone["none"]["size"], together["none"]["size"]) == (1, 2)
     assert_same_training(alone, together)
 
 
+@pytest.mark.processes
 @pytest.mark.gpu
 @pytest.mark.parametrize("processes", [0, 1, 2])
 def test_on_a_gpu_as_on_a_cpu(processes: int, tmp_path: Path) -> None:
@@ -135,6 +137,8 @@ def pretrain_on_two_machines(roots: list[Path], name: str, *more: str) -> None:
         assert process.returncode == 0, said
 
 
+@pytest.mark.videos
+@pytest.mark.processes
 def test_stopped_and_resumed_is_never_stopped(root: Path, undisturbed: dict[str, torch.Tensor], tmp_path: Path) -> None:
     """All go on from the first one's checkpoint, also where another sees an older one, on a disk of its own."""
     pretrain(root, "resumed", "--max-steps", "1")
@@ -153,12 +157,14 @@ def test_stopped_and_resumed_is_never_stopped(root: Path, undisturbed: dict[str,
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.videos
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_a_killed_process_is_started_again_and_nothing_is_lost(
     root: Path, undisturbed: dict[str, torch.Tensor]
 ) -> None:
     command = [sys.executable, "-m", "hico_cli", *RUN, "--name", "killed", "--root", str(root)]
-    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+    with running(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         while len(steps_of(root, "killed")) < 3 and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -182,9 +188,11 @@ def arguments_of_all() -> list[tuple[int, list[str]]]:
     return sorted(found)
 
 
+@pytest.mark.videos
+@pytest.mark.processes
 def test_sigterm_writes_a_checkpoint(root: Path) -> None:
     command = [sys.executable, "-m", "hico_cli", *RUN, "--name", "terminated", "--root", str(root)]
-    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
+    with running(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
         while len(steps_of(root, "terminated")) < 2 and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -194,6 +202,8 @@ def test_sigterm_writes_a_checkpoint(root: Path) -> None:
     assert checkpoint["progress"]["position"][0] == steps_of(root, "terminated")[-1]
 
 
+@pytest.mark.videos
+@pytest.mark.processes
 def test_an_error_in_one_process_ends_all_with_one_line(root: Path) -> None:
     """The first process finds the disk full at a checkpoint, while the others wait for it."""
     command = [sys.executable, "-m", "hico_cli", *RUN, "--name", "full", "--root", str(root)]
@@ -269,6 +279,7 @@ def test_a_single_process_that_fails_leaves_no_group(monkeypatch: pytest.MonkeyP
     assert not dist.is_initialized()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("processes", "taken_down"), [("1", True), ("2", False)])
 @pytest.mark.parametrize(("arguments", "code"), [(["config", "list"], 0), (["inspect", "/nowhere"], 1)])
 def test_one_of_several_processes_ends_at_once(
@@ -290,6 +301,8 @@ def test_one_of_several_processes_ends_at_once(
     assert ("waited for" in done.stdout) == taken_down
 
 
+@pytest.mark.videos
+@pytest.mark.processes
 def test_a_port_in_use_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
@@ -300,6 +313,7 @@ def test_a_port_in_use_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) 
     assert_one_line(done, 1, "do not find each other", "is the port free?")
 
 
+@pytest.mark.videos
 def test_main_is_obeyed_by_the_processes_that_it_starts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though this process was started with other arguments."""
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
@@ -323,6 +337,7 @@ def test_how_processes_are_started() -> None:
     assert "--nproc-per-node=2" in command and "--standalone" in command
 
 
+@pytest.mark.videos
 def test_a_mistake_is_said_by_whichever_process_finds_it_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first process may find it later, or not at all; it ends without a second line."""
     root = untrimmed_workspace(tmp_path, videos=2, seconds=3)

@@ -21,6 +21,8 @@ from hico_core.training import encoder as encoder_module
 from hico_core.training.encoder import EncodedVideo, encode_videos
 from hico_core.training.hardware import FP32, Precision
 
+pytestmark = pytest.mark.videos
+
 CACHE = LocalCache(Path("nowhere"), size_bytes=1)
 SMALL = Picture(40, 0.875, 1, 32, 0.45, 0.225)
 GRID = Grid(15.0, 8, 8)
@@ -168,6 +170,7 @@ def long_videos(tmp_path_factory: pytest.TempPathFactory) -> list[WholeVideo]:
     return [WholeVideo(folder / f"{name}.mp4", []) for name in "ab"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("deaths", [[0], [0, 60]], ids=["one", "two"])
 def test_one_death_of_a_worker_is_survived(
     long_videos: list[WholeVideo], deaths: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -83,6 +83,7 @@ def test_too_few_videos() -> None:
         knn_accuracy(torch.ones(1, 4), torch.tensor([0]), k=1)
 
 
+@pytest.mark.videos
 def test_features_of_videos(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Broken videos are named and left out; neither the order nor the encoder's mode changes."""
     numbered_video(tmp_path / "a.mp4", seconds=3)

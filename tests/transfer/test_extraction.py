@@ -49,6 +49,8 @@ from hico_core.transfer.manifest import (
 from hico_core.transfer.manifest import features_of as features_of_row
 from hico_core.transfer.rehearsal import rehearse_extraction
 
+pytestmark = pytest.mark.videos
+
 NO_CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
 
@@ -497,6 +499,7 @@ def test_the_rehearsal_tells_what_the_extraction_makes(root: Path, tmp_path: Pat
         rehearse_extraction(of_files[1:], extractor=extractor, cache=NO_CACHE, files=Files())
 
 
+@pytest.mark.cluster
 def test_in_a_bucket_a_whole_run_takes_in_what_shards_wrote(root: Path, tmp_path: Path, buckets: str) -> None:
     """A line of a shard must not count against a later one of another command."""
     make_bucket("features")

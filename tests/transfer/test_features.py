@@ -27,6 +27,8 @@ from hico_core.training.checkpoint import export_encoder
 from hico_core.training.encoder import Meter
 from hico_core.transfer.features import FeatureExtractor
 
+pytestmark = pytest.mark.videos
+
 
 class MeanColour(nn.Module):
     """An encoder whose features tell which frames a window has."""

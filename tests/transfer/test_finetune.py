@@ -28,6 +28,8 @@ from hico_core.training.stopping import StopRequest
 from hico_core.transfer.finetune import FinetuneMetrics, FinetuneSummary, finetune, rehearse_finetuning
 from hico_core.transfer.testing import predict
 
+pytestmark = pytest.mark.videos
+
 TINY = [
     *("data.num_frames=8", "data.crop_size=32", "data.workers=0", "train.batch_size=4"),
     *("train.epochs=4", "optim.warmup_epochs=0", "augment.colour_probability=0", "augment.grey_probability=0"),
@@ -119,6 +121,7 @@ def test_linear_evaluation_leaves_the_encoder(statistics: str, changed: set[str]
     assert not torch.equal(weights_of(tmp_path)["out.bias"], torch.zeros(2))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("stop_after", [1, 3, 5])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(stop_after: int, root: Path, tmp_path: Path) -> None:
     run(tiny(), root, tmp_path / "whole")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from made_checkpoints import save_checkpoint
 from made_videos import numbered_video
@@ -15,6 +16,8 @@ from hico_core.interop.checkpoints import encoder_of, read_checkpoint
 from hico_core.model.encoders import hico_model
 from hico_core.training.checkpoint import Progress, export_encoder
 from hico_core.transfer.labelled import LabelledVideo, rows_from_videos
+
+pytestmark = pytest.mark.videos
 
 
 def test_a_checkpoint_and_its_export_look_at_the_same_clips(tmp_path: Path) -> None:
