@@ -81,6 +81,7 @@ def without_ours(theirs: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in theirs.items() if key != "hico"}
 
 
+@pytest.mark.slow
 def test_authors_file_has_exactly_their_entries(theirs: dict[str, Any]) -> None:
     assert list(theirs) == [*LAYOUT["top_level_keys"], "hico"]  # of which their code knows nothing
     assert theirs["epoch"] == LAYOUT["epoch_value"]
@@ -122,6 +123,7 @@ def test_authors_settings_are_text_with_their_sections(theirs: dict[str, Any]) -
     assert settings["TRAIN"]["BATCH_SIZE"] == 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs_done", [3.4, 10.0, 12.75])
 def test_there_and_back_from_any_step(checkpoint: Path, epochs_done: float, tmp_path: Path) -> None:
     """In the middle of an epoch too, which the authors' format cannot say."""

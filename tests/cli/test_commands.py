@@ -120,12 +120,11 @@ def root(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["pretrain", "--dataset", "hacs", *TINY, "--epochs", "4", "--max-steps", "2"],
         ["extract-features"],
     ):
-        done = hico_process(*arguments, root=root)
+        done = hico(*arguments, root=root)
         assert done.returncode == 0, done.stderr
     return root
 
 
-@pytest.mark.processes
 def test_the_four_commands(root: Path) -> None:
     index = read_index(root)
     assert sorted(set(index["video_id"])) == ["-dash", "plain", "with a space"]
@@ -147,7 +146,6 @@ def test_the_four_commands(root: Path) -> None:
         assert np.load(manifest.parent / row["file"]).shape == (row["rows"], 128)
 
 
-@pytest.mark.processes
 def test_running_again_changes_nothing(root: Path, videos: Path) -> None:
     done = hico("split", videos, root=root)
     assert done.returncode == 0 and "0 videos split, 3 unchanged, 0 failed" in done.stdout
@@ -159,7 +157,6 @@ def test_running_again_changes_nothing(root: Path, videos: Path) -> None:
     assert done.returncode == 0 and done.stdout.startswith("3 steps in ") and "mean loss" in done.stdout
 
 
-@pytest.mark.processes
 def test_features_of_files_by_the_authors_checkpoint(root: Path, videos: Path, tmp_path: Path) -> None:
     torch.save({"epoch": 9, "model_state": export_state_dict(HicoModel().state_dict())}, tmp_path / "theirs.pyth")
     done = hico(
@@ -178,7 +175,6 @@ def test_quiet(root: Path, videos: Path) -> None:
     assert "3 unchanged" in done.stdout
 
 
-@pytest.mark.processes
 def test_json(root: Path, videos: Path) -> None:
     done = hico("split", videos, "--json", root=root)
     assert json.loads(done.stdout)["num_unchanged"] == 3
@@ -189,7 +185,6 @@ def test_json(root: Path, videos: Path) -> None:
     assert json.loads(done.stdout)["num_videos"] == 3
 
 
-@pytest.mark.processes
 def test_dry_run_shows_configuration_and_sizes(root: Path) -> None:
     done = hico(
         *("pretrain", *TINY, "-o", "model.encoder=s3dg", "--epochs", "12", "--dry-run", "--name", "dry"), root=root
@@ -200,7 +195,6 @@ def test_dry_run_shows_configuration_and_sizes(root: Path) -> None:
     assert not (root / "runs/dry").exists()
 
 
-@pytest.mark.processes
 def test_decoders_give_the_same_loss(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("decord")
     losses, used = {}, []
@@ -235,7 +229,6 @@ def test_a_name_with_a_dash_is_a_file(videos: Path, tmp_path: Path) -> None:
     assert (tmp_path / "root/train/v_-dash_0000000_0005000.mp4").exists()
 
 
-@pytest.mark.processes
 def test_a_recipes_batch_is_lowered_to_the_videos_there_are(root: Path) -> None:
     """Said once, with what it means for the rate; a batch that was asked for is taken at its word."""
     small = [part for part in TINY if part not in ("--batch-size", "2")]
@@ -262,7 +255,6 @@ def test_a_recipes_batch_is_lowered_to_the_videos_there_are(root: Path) -> None:
         assert_one_line(hico("pretrain", *small, *asked, "--name", "x", root=root), 1, "a batch of 32 is too large")
 
 
-@pytest.mark.processes
 def test_one_line_for_each_mistake(root: Path, videos: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()

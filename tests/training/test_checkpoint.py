@@ -107,6 +107,7 @@ def test_a_flipped_bit_of_a_checkpoint_is_noticed(model: nn.Module, tmp_path: Pa
     assert num_noticed > 100
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_of_an_export_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
     export_encoder(path, S3DG())

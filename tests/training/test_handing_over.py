@@ -84,6 +84,7 @@ def largest_memory_part(value: Any) -> float:  # noqa: ANN401 - what stands in a
     return max(t.untyped_storage().nbytes() / t.nbytes for t in receivers.tensors_in(value).values())
 
 
+@pytest.mark.slow
 def test_no_tensor_of_a_checkpoint_is_a_view(trained: dict[str, Any], tmp_path: Path) -> None:
     """Neither in the file, for those who load it themselves, nor as read from an older one."""
     assert largest_memory_part(trained["optimizer"].state_dict()) > 10
