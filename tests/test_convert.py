@@ -176,6 +176,7 @@ def test_encoder_alone(
         assert all(torch.equal(tensors[name], value) for name, value in expected.items())
 
 
+@pytest.mark.slow
 def test_exported_program(checkpoint: Path, tmp_path: Path) -> None:
     """It takes clips of any number and size, needs no class of hico, and says what its input is."""
     convert(checkpoint, tmp_path / "encoder.pt2", to="exported")
@@ -188,6 +189,7 @@ def test_exported_program(checkpoint: Path, tmp_path: Path) -> None:
             torch.testing.assert_close(program(clips), load_backbone(checkpoint)(clips), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_onnx(checkpoint: Path, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     convert(checkpoint, tmp_path / "encoder.onnx", to="onnx")
