@@ -27,8 +27,8 @@ unset PYTHONDONTWRITEBYTECODE
 if [ $fast = yes ]; then
     exec pytest --numprocesses auto -m "not (videos or processes or browser or cluster or slow or gpu)" "$@"
 fi
-# Tests of a file stay together, for what they share.
-pytest --numprocesses auto --dist loadfile --durations=10 "$@"
+# Tests of a file stay together, for what they share; tests/conftest.py puts the dear files first.
+pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations=10 "$@"
 
 if [ $# = 0 ] && python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     pytest -m gpu --durations=10
