@@ -2,7 +2,6 @@
 
 import os
 import random
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from markers import pytest_runtest_setup, pytest_runtest_teardown  # noqa: F401 - hooks of pytest
 
 from hico_core.corpus.ffmpeg import find_ffmpeg
 
@@ -21,7 +21,6 @@ def pytest_configure(config: pytest.Config) -> None:
     """Tests say what holds on a CPU, to the last bit; those marked `gpu` are run by themselves, with `-m gpu`."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    sys.addaudithook(_note_start)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,36 +33,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no GPU here, or not run with -m gpu"))
-
-
-_started: list[str] = []  # markers of what was started since the present test began
-
-
-def _note_start(event: str, arguments: tuple[object, ...]) -> None:
-    """Python's own account of what it starts. Workers of loaders do not come this way, and do not count."""
-    if event == "subprocess.Popen":
-        words = [arguments[1]] if isinstance(arguments[1], str | bytes) else list(arguments[1])  # type: ignore[call-overload]
-        is_ffmpeg = any("ffmpeg" in Path(os.fsdecode(word)).name for word in words[:4])  # setpriv may come before it
-        _started.append("videos" if is_ffmpeg else "processes")
-    elif event in ("os.fork", "os.forkpty", "os.posix_spawn", "os.system"):
-        _started.append("processes")
-    elif event == "hico.tests.numbered_video":
-        _started.append("videos")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup() -> None:
-    _started.clear()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """A test that costs more than its markers say fails, so that `scripts/test.sh fast` stays fast."""
-    yield
-    missing = [name for name in dict.fromkeys(_started) if not any(item.iter_markers(name))]
-    # Whoever starts a browser or a cluster has said more than that it starts processes.
-    if missing and not (missing == ["processes"] and any(map(item.get_closest_marker, ("browser", "cluster")))):
-        pytest.fail(f"wants the marker {' and '.join(missing)}; see pyproject.toml", pytrace=False)
 
 
 @pytest.fixture(autouse=True)
