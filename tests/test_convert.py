@@ -142,6 +142,7 @@ def test_there_and_back_from_any_step(checkpoint: Path, epochs_done: float, tmp_
         convert(tmp_path / "broken.pyth", tmp_path / "never.pt", to="hico")
 
 
+@pytest.mark.slow
 def test_from_their_file_a_run_goes_on_at_the_next_epoch(
     theirs: dict[str, Any], trained: tuple[HicoModel, LARS], tmp_path: Path
 ) -> None:
