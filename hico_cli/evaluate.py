@@ -11,6 +11,7 @@ from hico_cli.console import noting_signals, progress, result, warn
 from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import Device, Json, Nproc, Readers, Root, is_first_process
 from hico_cli.processes import do_work
+from hico_core.choices import DeviceName
 from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
 
 if TYPE_CHECKING:

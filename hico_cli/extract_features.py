@@ -26,6 +26,7 @@ from hico_cli.options import (
 from hico_cli.outcomes import describe_speed, extraction_fields, report_extraction
 from hico_core.choices import Align, DType, Layer, OutputFormat, Pool, ReadFrom, Tail, WindowPresetName
 from hico_core.corpus.addresses import DEFAULT_ROOT, locate_root
+from hico_core.corpus.cache import local_cache
 from hico_core.errors import counted
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def extract_features(
     for option, text in (("--name", name or ""), ("--prefix", prefix)):
         require_file_name_part(text, option=option)
     place = locate_root(root)
-    cache = LocalCache(cache_dir, size_bytes=read_size(cache_size))
+    cache = local_cache(cache_dir, size_bytes=read_size(cache_size))
     policy = ExtractionPolicy(
         checksum=checksum,
         cache=cache,
@@ -200,7 +201,8 @@ def extract_features(
     extractor = load_extractor(settings, root=place)
     sources = find_videos(inputs, id_rule=id_rule, recursive=recursive) if inputs else None
     jobs = jobs_of(sources, place, read=read_from or "clips")
-    files = Files(features_folder(place, extractor, name), prefix, file_format, dtype)
+    folder = features_folder(place, extractor, name)
+    files = Files(folder, prefix, file_format, dtype)
     if dry_run:
         from hico_core.transfer.rehearsal import rehearse_extraction
 
@@ -224,7 +226,7 @@ def extract_features(
             meter=meter,
             on_event=video_reporter(report, done="extracted", part="row", more=lambda: describe_speed(meter)),
         )
-    report_extraction(extraction_fields(summary, meter), files.folder, root=root, as_json=json)
+    report_extraction(extraction_fields(summary, meter), folder, root=root, as_json=json)
     if summary.num_failed:
         raise typer.Exit(3)
 

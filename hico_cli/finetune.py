@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import (
-    noting_signals,
-    progress,
-    result,
-    tell_rehearsal,
-    warn,
-)
+from hico_cli.console import noting_signals, progress, report_dry_run, result, warn
 from hico_cli.options import (
     AllowChanged,
     AnnoDir,
@@ -119,7 +113,7 @@ def finetune(
         from hico_core.transfer.finetuning.dry_run import dry_run_finetuning
 
         found = dry_run_finetuning(settings, root=place, encoder=checkpoint, device=device, processes=nproc)
-        tell_rehearsal(dump_config(settings), settings.model_dump(mode="json"), found._asdict(), as_json=json)
+        report_dry_run(dump_config(settings), settings.model_dump(mode="json"), found._asdict(), as_json=json)
         return
 
     from hico_core.training.task import Task

@@ -10,6 +10,7 @@ from hico_cli.options import CacheDir, CacheSize, Ids, Json, Move, Recursive, Ro
 from hico_cli.outcomes import report_index
 from hico_core.choices import Subset
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate, locate_root
+from hico_core.corpus.cache import local_cache
 from hico_core.errors import counted
 
 
@@ -66,7 +67,7 @@ def index(
     to = Indexing(
         root=place,
         workers=workers or available_cores(),
-        cache=LocalCache(cache_dir, size_bytes=read_size(cache_size)),
+        cache=local_cache(cache_dir, size_bytes=read_size(cache_size)),
         subset=subset,
         id_rule=id_rule,
         move=move,

@@ -14,7 +14,7 @@ from hico_core.choices import DeviceName, IdRule
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hico_core.corpus.ids import IdRule, Source
+    from hico_core.corpus.ids import Source
 
 Root = Annotated[
     str, typer.Option("--root", envvar="HICO_ROOT", help="The workspace: clips, index, runs and features.")

@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import (
-    noting_signals,
-    progress,
-    tell_rehearsal,
-    warn,
-)
+from hico_cli.console import noting_signals, progress, report_dry_run, warn
 from hico_cli.options import (
     AllowChanged,
     AnnoDir,
@@ -153,7 +148,7 @@ def pretrain(
         from hico_core.training.dry_run import dry_run as measure
 
         found = measure(settings, root=place, device=device, init_from=init_from, processes=nproc)
-        tell_rehearsal(dump_config(settings), settings.model_dump(mode="json"), found._asdict(), as_json=json)
+        report_dry_run(dump_config(settings), settings.model_dump(mode="json"), found._asdict(), as_json=json)
         if lowered:
             warn(lowered)
         return

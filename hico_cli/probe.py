@@ -49,7 +49,7 @@ def probe(
     training videos, held out by video; test videos choose nothing. Exit code 3: some videos, or lines of a list, cannot
     be used.
     """
-    from hico_core.corpus.cache import LocalCache
+    from hico_core.corpus.cache import local_cache
     from hico_core.transfer.jobs import newest_encoder
     from hico_core.transfer.probing import features_in_folder, features_of_videos, probe_sets, write_probe
 
@@ -57,7 +57,7 @@ def probe(
         raise typer.BadParameter(f"{len(test or [])} lists, but --train has {len(train or [])}", param_hint="--test")
     place = locate_root(root)
     if features is None:
-        cache = LocalCache(cache_dir, size_bytes=read_size(cache_size))
+        cache = local_cache(cache_dir, size_bytes=read_size(cache_size))
         encoder = checkpoint or newest_encoder(local_part(place))
         probed = features_of_videos(encoder, num_views=views, device=device, cache=cache, workers=workers)
     else:

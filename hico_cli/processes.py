@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from hico_cli.console import complain
+from hico_cli.console import warn
 from hico_cli.options import is_one_of_several
 from hico_core.errors import HicoError, ProcessLost, UsageError
 from hico_core.training.launch import end_at_once
@@ -53,7 +53,7 @@ def report_warnings_as_lines() -> None:
 
 def report_loss(error: ProcessLost) -> None:
     """Say that another process has ended. It has said why, or was killed."""
-    complain(f"{error}; all go on from the last checkpoint if they are started again")
+    warn(f"{error}; all go on from the last checkpoint if they are started again")
 
 
 def exit_code_of(error: HicoError | OSError) -> int:
@@ -75,7 +75,7 @@ def _in_process(work: Callable[[], int], debug: bool, shared: "SharedExitCode") 
         if shared.claim(code):
             if debug:
                 traceback.print_exc()
-            complain(str(error), who="any" if isinstance(error, UsageError) else "this")
+            warn(str(error), who="any" if isinstance(error, UsageError) else "this")
         end_at_once(code)
     except Exception:
         traceback.print_exc()

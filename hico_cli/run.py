@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from hico_core.corpus.addresses import Location
     from hico_core.corpus.events import Summary, VideoEvent
     from hico_core.corpus.index import IndexSummary
-    from hico_core.road import TrainingEvents
     from hico_core.training.encoder import Meter
     from hico_core.training.log import StepMetrics
     from hico_core.training.loop import RunSummary
+    from hico_core.training.task import Watch
 
 
 def run(
@@ -83,15 +83,16 @@ class _Events:
         report_index(summary, root=self._root, as_json=self._as_json)
 
     @contextmanager
-    def pretraining(self, num_epochs: int) -> "Iterator[TrainingEvents]":
-        from hico_core.road import RECIPE, TrainingEvents
+    def pretraining(self, num_epochs: int) -> "Iterator[Watch]":
+        from hico_core.road import RECIPE
+        from hico_core.training.task import Watch
 
         with noting_signals() as stop, progress(RECIPE, total=num_epochs, as_json=self._as_json) as report:
 
             def on_step(metrics: "StepMetrics") -> None:
                 report(metrics.epoch, describe_step(metrics, num_epochs), metrics._asdict())
 
-            yield TrainingEvents(on_step, warn_of_bad_video, stop)
+            yield Watch(on_step=on_step, on_bad_video=warn_of_bad_video, stop=stop)
 
     def on_pretrained(self, summary: "RunSummary") -> None:
         report_pretraining(summary, as_json=self._as_json)

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from hico_cli.config import complain_about
-from hico_cli.index import add_their_data
+from hico_cli.config import warn_about
+from hico_cli.console import report_failed, video_progress
 from hico_cli.options import is_one_of_several
+from hico_core.choices import Subset
 from hico_core.corpus.addresses import Location, locate_root
+from hico_core.corpus.listed import add_their_data
 
 if TYPE_CHECKING:
     from hico_core.config import Config, FinetuneConfig
     from hico_core.corpus.lists import CorpusList
-    from hico_core.corpus.records import Subset
     from hico_core.interop.authors_config import AuthorsConfig
 
 
@@ -55,11 +56,18 @@ def indexed_data(
         raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
     if authors is None or is_one_of_several():
         return place, 0
-    complain_about(authors.notes, authors.ignored, Path(str(given.config)))
+    warn_about(authors.notes, authors.ignored, Path(str(given.config)))
     if given.dry_run and (given.data_root is not None or not (place / "index.parquet").exists()):
         # An index to try with; ROOT stays as it is.
         place = Path(context.with_resource(TemporaryDirectory(prefix="hico-dry-run-")))
     num_failed = add_their_data(
-        authors, place, data_root=given.data_root, anno_dir=given.anno_dir, find=find, as_json=given.as_json
+        authors,
+        place,
+        data=authors.config.data,
+        data_root=given.data_root,
+        anno_dir=given.anno_dir,
+        find=find,
+        progress=video_progress(as_json=given.as_json),
     )
+    report_failed(num_failed, root=place)
     return place, num_failed

@@ -20,15 +20,14 @@ from hico_core.corpus.index import IndexSummary, build_index
 from hico_core.corpus.split import split_videos
 from hico_core.report.facts import read_run
 from hico_core.report.page import corpus_of, write_report
+from hico_core.training.dry_run import dry_run
 from hico_core.training.encoder import Meter
 from hico_core.training.export import ENCODER
 from hico_core.training.fitting import with_batch_of_run
-from hico_core.training.log import StepMetrics
-from hico_core.training.loop import RunSummary, pretrain
-from hico_core.training.rehearse import rehearse
+from hico_core.training.loop import RunSummary, run_pretraining
 from hico_core.training.run_folder import has_steps
-from hico_core.training.stopping import StopRequest
-from hico_core.transfer.extraction import extract_features
+from hico_core.training.task import Task, Watch
+from hico_core.transfer.extraction import Files, extract_features
 from hico_core.transfer.features import FeatureExtractor
 from hico_core.transfer.jobs import jobs_of
 
@@ -36,14 +35,6 @@ RECIPE = "hacs-hico-s"
 
 # What a report goes through: the clips and the neighbours of one run, and the page.
 _REPORT_PARTS = 3
-
-
-class TrainingEvents(NamedTuple):
-    """What pretraining calls, and what asks it for its end."""
-
-    on_step: Callable[[StepMetrics], None]
-    on_bad_video: Callable[[str, str], None]  # id, reason
-    stop: StopRequest
 
 
 class RoadEvents(Protocol):
@@ -55,7 +46,7 @@ class RoadEvents(Protocol):
     def splitting(self, num_videos: int) -> AbstractContextManager[Callable[[VideoEvent], None]]:
         """Videos are split."""
 
-    def pretraining(self, num_epochs: int) -> AbstractContextManager[TrainingEvents]:
+    def pretraining(self, num_epochs: int) -> AbstractContextManager[Watch]:
         """The encoder is trained."""
 
     def extracting(self, num_videos: int, meter: Meter) -> AbstractContextManager[Callable[[VideoEvent], None]]:
@@ -148,7 +139,7 @@ def run_length(root: Location, run_dir: Path, *, hours: float, device: DeviceNam
         return RunLength(train.epochs, train.batch_size)
     recipe = preset(RECIPE)
     config, reason = with_batch_of_run(recipe, root=root, run_dir=run_dir, resume=False, device=device)
-    plan = rehearse(config, root=root, device=device)
+    plan = dry_run(config, root=root, device=device)
     epochs = max(min(int(config.train.epochs * hours / plan.hours), config.train.epochs), 1)
     because = f" (the recipe's {recipe.train.batch_size} {reason})" if reason else ""
     return RunLength(
@@ -172,17 +163,8 @@ def pretrain_for(length: RunLength, root: Location, run_dir: Path, *, device: De
             f"optim.warmup_epochs={warmup}",
         ],
     )
-    with events.pretraining(length.epochs) as called:
-        summary = pretrain(
-            config,
-            root=root,
-            run_dir=run_dir,
-            device=device,
-            resume=True,
-            on_step=called.on_step,
-            on_bad_video=called.on_bad_video,
-            stop=called.stop,
-        )
+    with events.pretraining(length.epochs) as watch:
+        summary = run_pretraining(Task(config=config, root=root, run_dir=run_dir, device=device, resume=True), watch)
     events.on_pretrained(summary)
 
 
@@ -198,7 +180,9 @@ def extract_index(root: Location, run_dir: Path, *, device: DeviceName, events: 
         )
     folder, meter = root / "features" / run_dir.name, Meter()
     with events.extracting(len(jobs), meter) as on_event:
-        summary = extract_features(jobs, extractor=extractor, root=root, folder=folder, meter=meter, on_event=on_event)
+        summary = extract_features(
+            jobs, encoder=extractor, root=root, files=Files(folder), meter=meter, on_event=on_event
+        )
     events.on_extracted(summary, folder, meter)
     return summary
 

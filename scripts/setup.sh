@@ -14,6 +14,12 @@ fi
 export VIRTUAL_ENV="$PWD/.venv"
 locks=(-r requirements.lock)
 for lock in "$@"; do locks+=(-r "$lock"); done
+# Bytecode is made once for each state of the locks. Where Python may not write it (PYTHONDONTWRITEBYTECODE, as in
+# many containers), each process that loads PyTorch would compile all of it again, for seconds.
+compiled=.venv/.compiled-$#
+for lock in requirements.lock "$@"; do [ "$compiled" -nt "$lock" ] || export UV_COMPILE_BYTECODE=1; done
 "$uv" pip install --quiet --require-hashes "${locks[@]}"
+unset UV_COMPILE_BYTECODE
+touch "$compiled"
 "$uv" pip install --quiet --no-deps --editable .
 export PATH="$VIRTUAL_ENV/bin:$PATH"

@@ -1,10 +1,19 @@
 #!/usr/bin/env bash
 # All checks: formatting, lint, types, tests. What a fresh machine needs, it installs into .venv.
+#     scripts/test.sh                       everything: some ten minutes on two cores
+#     scripts/test.sh fast                  what takes less than a minute: no test with a marker
+#     scripts/test.sh tests/corpus -k vp8   arguments go to pytest
 set -euo pipefail
 source "$(dirname "$0")/setup.sh" requirements-dev.lock
 
+fast=no
+if [ "${1:-}" = fast ]; then
+    fast=yes
+    shift
+fi
+
 # The tests of pages want a real browser, which Debian has; without one they are skipped.
-if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+if [ $fast = no ] && ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     { apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium; } >/dev/null 2>&1 ||
         echo "test.sh: chromium cannot be installed; the tests of pages are skipped" >&2
 fi
@@ -12,9 +21,14 @@ fi
 ruff format --check .
 ruff check .
 mypy
-# A process a core, each computing in one thread. Tests of a file stay together, for what they share.
+# A process a core, each computing in one thread. Hundreds of processes load hico: its bytecode is kept too.
 export OMP_NUM_THREADS=1
-pytest --numprocesses auto --dist loadfile --durations=10 "$@"
+unset PYTHONDONTWRITEBYTECODE
+if [ $fast = yes ]; then
+    exec pytest --numprocesses auto -m "not (videos or processes or browser or cluster or slow or gpu)" "$@"
+fi
+# Tests of a file stay together, for what they share; tests/conftest.py puts the dear files first.
+pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations=10 "$@"
 
 if [ $# = 0 ] && python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     pytest -m gpu --durations=10

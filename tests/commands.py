@@ -4,9 +4,10 @@ import io
 import os
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -54,6 +55,17 @@ def hico_process(*arguments: str | Path, root: Path | str) -> Done:
     command = [sys.executable, "-c", "from hico_cli.main import main; main()", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HICO_ROOT": str(root)})
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+@contextmanager
+def running(command: Sequence[str | Path], **options: Any) -> Iterator[subprocess.Popen[Any]]:  # noqa: ANN401
+    """A program, which is killed where its test fails or takes too long: `Popen` alone would wait for its end."""
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 def assert_one_line(done: Done, code: int, *parts: str) -> None:

@@ -1,7 +1,12 @@
 """Videos made with ffmpeg for a test, never stored. Frames carry their numbers, so a test can ask which came back."""
 
+import hashlib
+import os
+import shutil
 import struct
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import av
@@ -46,6 +51,8 @@ def with_clean_aperture(source: Path, target: Path, *, width: int, height: int, 
 # The frame number is painted as BITS black or white bars, most significant first: it survives scaling and encoding.
 BITS = 10
 
+_MADE = Path(tempfile.gettempdir()) / f"hico-videos-of-tests-{os.getuid()}"
+
 
 def numbered_video(
     path: Path,
@@ -59,19 +66,30 @@ def numbered_video(
 ) -> None:
     """A video whose frames carry their numbers, counted before any are dropped.
 
+    Of the same arguments it is made once for all tests, also those of other processes and of later days.
+
     keep: an ffmpeg `select` expression of the frames that stay, with their times: a variable frame rate.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     width, height = map(int, size.split("x"))
     bar = width // BITS
     value = f"255*mod(floor(N/pow(2,{BITS - 1}-min(floor(X/{bar}),{BITS - 1}))),2)"
-    run_ffmpeg(
+    arguments = (
         *("-f", "lavfi", "-i", f"color=s={width}x{height}:r={fps}:d={seconds}"),
         *before,
         *("-vf", f"geq=lum='{value}':cb=128:cr=128,select='{keep}'", "-fps_mode", "passthrough"),
         *output,
-        path,
     )
+    sys.audit("hico.tests.numbered_video")  # for tests/conftest.py, since ffmpeg does not run each time
+    program = find_ffmpeg()
+    asked = f"{program} {program.stat().st_mtime_ns} {arguments}"
+    made = _MADE / f"{hashlib.sha256(asked.encode()).hexdigest()[:32]}{path.suffix}"
+    if not made.exists():
+        _MADE.mkdir(exist_ok=True)
+        beside = _MADE / f"{os.getpid()}-{made.name}"
+        run_ffmpeg(*arguments, beside)
+        beside.replace(made)
+    shutil.copyfile(made, path)
 
 
 def video_with_hidden_frames(path: Path, *, seconds: float, size: str = "160x120") -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from made_videos import numbered_video
 
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import local_cache
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index
 from hico_core.corpus.records import UntrimmedOptions
@@ -20,7 +20,7 @@ def untrimmed_workspace(folder: Path, *, videos: int, seconds: float) -> Path:
         root=folder / "root",
         options=UntrimmedOptions(),
         workers=2,
-        cache=LocalCache(folder, size_bytes=1),
+        cache=local_cache(folder, size_bytes=1),
         on_event=lambda event: None,
     )
     build_index(folder / "root")

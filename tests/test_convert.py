@@ -81,6 +81,7 @@ def without_ours(theirs: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in theirs.items() if key != "hico"}
 
 
+@pytest.mark.slow
 def test_authors_file_has_exactly_their_entries(theirs: dict[str, Any]) -> None:
     assert list(theirs) == [*LAYOUT["top_level_keys"], "hico"]  # of which their code knows nothing
     assert theirs["epoch"] == LAYOUT["epoch_value"]
@@ -122,6 +123,7 @@ def test_authors_settings_are_text_with_their_sections(theirs: dict[str, Any]) -
     assert settings["TRAIN"]["BATCH_SIZE"] == 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs_done", [3.4, 10.0, 12.75])
 def test_there_and_back_from_any_step(checkpoint: Path, epochs_done: float, tmp_path: Path) -> None:
     """In the middle of an epoch too, which the authors' format cannot say."""
@@ -140,6 +142,7 @@ def test_there_and_back_from_any_step(checkpoint: Path, epochs_done: float, tmp_
         convert(tmp_path / "broken.pyth", tmp_path / "never.pt", to="hico")
 
 
+@pytest.mark.slow
 def test_from_their_file_a_run_goes_on_at_the_next_epoch(
     theirs: dict[str, Any], trained: tuple[HicoModel, LARS], tmp_path: Path
 ) -> None:
@@ -174,6 +177,7 @@ def test_encoder_alone(
         assert all(torch.equal(tensors[name], value) for name, value in expected.items())
 
 
+@pytest.mark.slow
 def test_exported_program(checkpoint: Path, tmp_path: Path) -> None:
     """It takes clips of any number and size, needs no class of hico, and says what its input is."""
     convert(checkpoint, tmp_path / "encoder.pt2", to="exported")
@@ -186,6 +190,7 @@ def test_exported_program(checkpoint: Path, tmp_path: Path) -> None:
             torch.testing.assert_close(program(clips), load_backbone(checkpoint)(clips), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_onnx(checkpoint: Path, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     convert(checkpoint, tmp_path / "encoder.onnx", to="onnx")

@@ -27,6 +27,7 @@ def model() -> HicoModel:
     return model
 
 
+@pytest.mark.slow
 def test_a_finetuned_one(tmp_path: Path) -> None:
     classifier = VideoClassifier(5)
     save_checkpoint(
@@ -44,6 +45,7 @@ def test_a_finetuned_one(tmp_path: Path) -> None:
     assert not (tmp_path / "last.pyth").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_ours(model: HicoModel, tmp_path: Path) -> None:
     config = preset("k400-hico-l")
     save_checkpoint(
@@ -61,6 +63,7 @@ def test_a_checkpoint_of_ours(model: HicoModel, tmp_path: Path) -> None:
     assert warnings == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("topical", "kind"), [(True, "HiCo"), (False, "SimCLR")])
 def test_files_of_the_authors(topical: bool, kind: str, tmp_path: Path) -> None:
     model = HicoModel(topical=topical)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -108,6 +109,7 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         assert set(options) <= known[command] | {"--help", "--debug"}, (line, set(options) - known[command])
 
 
+@pytest.mark.videos
 def test_the_python_of_the_python_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
         numbered_video(tmp_path / f"videos/{number}.mp4", seconds=3)
@@ -129,6 +131,8 @@ def test_the_python_of_the_python_page(tmp_path: Path, monkeypatch: pytest.Monke
     assert names["matches"][0].similarity == pytest.approx(1)  # type: ignore[index]
 
 
+@pytest.mark.videos
+@pytest.mark.processes
 def test_the_example_file(tmp_path: Path) -> None:
     """As a person runs it, but for less time."""
     for number in range(3):
@@ -160,23 +164,28 @@ def test_what_is_imported_from_the_top(name: str) -> None:
         hico_core.splitvideos  # type: ignore[attr-defined]  # noqa: B018
 
 
+@pytest.mark.processes
 def test_the_top_loads_nothing_slow() -> None:
     code = "import sys, hico_core; sys.exit(any(name in sys.modules for name in ('torch', 'pandas', 'pyarrow')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def columns_and_keys() -> set[str]:
-    """Of all files that hico writes for others to read."""
-    models = (VideoRecord, Failure, FailureLine, ManifestRow)
-    found = {name for model in models for name in model.model_fields}
-    found |= {name for lines in (StepMetrics, FinetuneMetrics) for name in lines._fields}
-    found |= {field.name for field in dataclasses.fields(SegmentLabel)}
-    return found | set(SCHEMA.names)
+# Heading of docs/formats.md -> the columns and keys of that file.
+FORMATS: dict[str, Iterable[str]] = {
+    "index.parquet": SCHEMA.names,
+    "records/ID.json": [*VideoRecord.model_fields, *Failure.model_fields],
+    "failures.jsonl": FailureLine.model_fields,
+    "runs/NAME": [*StepMetrics._fields, *FinetuneMetrics._fields],
+    "features/NAME": ManifestRow.model_fields,
+    "labels.jsonl of a made corpus": [field.name for field in dataclasses.fields(SegmentLabel)],
+}
 
 
-@pytest.mark.parametrize("name", sorted(columns_and_keys()))
-def test_every_column_and_key_is_explained(name: str) -> None:
-    assert f"`{name}`" in (DOCS / "formats.md").read_text()
+@pytest.mark.parametrize(("heading", "name"), [(heading, name) for heading in FORMATS for name in FORMATS[heading]])
+def test_every_column_and_key_is_explained_where_its_file_is(heading: str, name: str) -> None:
+    sections = re.split(r"^## ", (DOCS / "formats.md").read_text(), flags=re.MULTILINE)
+    (section,) = (text for text in sections if text.startswith(f"{heading}\n"))
+    assert f"`{name}`" in section
 
 
 def texts_in_code() -> set[str]:
@@ -204,11 +213,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.processes
+@pytest.mark.browser
 def test_every_page_is_in_the_site_and_readable_without_a_network(site: Path) -> None:
     names = {path.stem for path in DOCS.glob("*.md")}
     assert names <= {path.stem for path in site.glob("*.html")}
-    for name in sorted(names):
-        with opened(site / f"{name}.html", width=400) as visit:
+    with opened(site / "index.html", width=400) as visit:
+        for name in sorted(names):
+            visit.page.goto((site / f"{name}.html").as_uri())
             assert visit.page.locator("h1").count() == 1, name
             assert [text for text in visit.complaints if "file:" not in text] == [], name
             assert all(url.startswith(("file:", "data:", "blob:")) for url in visit.requests), visit.requests

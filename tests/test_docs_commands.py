@@ -20,6 +20,8 @@ from made_videos import numbered_video
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 
+pytestmark = pytest.mark.videos
+
 ROOT = Path(__file__).parents[1]
 
 # Settings that make a training a matter of a second.
@@ -104,6 +106,7 @@ def test_the_commands_of_a_page(prepared: Path, tmp_path: Path, page: str) -> No
         assert done.returncode == 0, (words, done.stderr)
 
 
+@pytest.mark.processes
 def test_everyday_tasks(prepared: Path, tmp_path: Path) -> None:
     """With what the shell does between them."""
     place = tmp_path / "place"
@@ -122,6 +125,8 @@ def test_everyday_tasks(prepared: Path, tmp_path: Path) -> None:
             subprocess.run(["bash", "-c", " ".join(words)], cwd=place, check=True)
 
 
+@pytest.mark.processes
+@pytest.mark.cluster
 def test_the_commands_on_buckets_and_clusters(prepared: Path, tmp_path: Path) -> None:
     """With a real server and a real cluster; each command is a process of its own."""
     shutil.copytree(prepared, tmp_path / "place", ignore=lambda folder, names: ["hico-data"])
@@ -146,6 +151,7 @@ ONE_MACHINE = {
 }
 
 
+@pytest.mark.processes
 def test_training_on_many_machines(prepared: Path, tmp_path: Path) -> None:
     """The job for Slurm, with one machine, for which `srun` starts its task; the line for torchrun is the same one."""
     shutil.copytree(prepared / "hico-data", tmp_path / "hico-data")

@@ -1,6 +1,7 @@
 """The tree states the order of the work, and imports only point back along it."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,17 +103,18 @@ def test_the_road_is_in_alphabetical_order() -> None:
     assert all((ROOT / "hico_core" / folder).is_dir() for folder in ROAD)
 
 
-def test_the_layers_are_all_there_is_and_stand_in_contributing() -> None:
-    there = {layer_of(path) for path in CORE_FILES}
-    assert there == set(LAYERS)
-    text = " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
-    assert ", ".join(LAYERS) in text
+def test_the_layers_are_all_there_is_and_contributing_names_each() -> None:
+    assert {layer_of(path) for path in CORE_FILES} == set(LAYERS)
+    words = set(re.findall(r"\w+", (ROOT / "CONTRIBUTING.md").read_text()))
+    assert set(LAYERS) <= words
 
 
+@pytest.mark.processes
 def test_interop_needs_no_torch_for_configurations() -> None:
     assert "torch" not in _modules_after("from hico_core.interop import read_authors_config")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("module", ["torch", "pandas"])
 def test_corpus_needs_no_torch_and_splitting_no_pandas(module: str) -> None:
     loaded = _modules_after("import hico_core.corpus.split, hico_core.corpus.ids")
@@ -120,10 +122,12 @@ def test_corpus_needs_no_torch_and_splitting_no_pandas(module: str) -> None:
     assert "hico_core.corpus.split" in loaded
 
 
+@pytest.mark.processes
 def test_index_needs_no_torch() -> None:
     assert "torch" not in _modules_after("import hico_core.corpus.index")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("arguments", [["--help"], ["split", "--help"], ["pretrain", "--help"], ["--version"]])
 def test_help_loads_nothing_slow(arguments: list[str]) -> None:
     loaded = _modules_after(
@@ -162,3 +166,104 @@ def _modules_after(code: str) -> set[str]:
     script = f"{code}\nimport sys\nprint('\\nMODULES', *sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     return set(done.stdout.rsplit("MODULES", 1)[1].split())
+
+
+# Modules without a file of tests of their own, each with the test that would fail first if it were wrong.
+COVERED_BY = {
+    "hico_cli/benchmark.py": "tests/evidence/test_benchmark.py::test_the_tables_of_what_is_there",
+    "hico_cli/console.py": "tests/cli/test_commands.py::test_json",
+    "hico_cli/convert.py": "tests/cli/test_mistakes.py::test_one_line",
+    "hico_cli/demo.py": "tests/evidence/test_demo.py::test_again_it_trains_nothing_and_says_the_same",
+    "hico_cli/doctor.py": "tests/cli/test_split_and_index.py::test_the_doctor_tells_what_is_there",
+    "hico_cli/evaluate.py": "tests/transfer/test_evaluate.py::test_what_comes_out",
+    "hico_cli/export_tad.py": "tests/cli/test_downstream.py::test_export_tad",
+    "hico_cli/extract_features.py": "tests/cli/test_downstream.py::test_presets",
+    "hico_cli/features.py": "tests/cli/test_downstream.py::test_show_and_check",
+    "hico_cli/index.py": "tests/cli/test_split_and_index.py::test_lists_may_name_classes",
+    "hico_cli/inspect.py": "tests/cli/test_inspect_and_convert.py::test_a_checkpoint_is_described",
+    "hico_cli/main.py": "tests/cli/test_commands.py::test_help",
+    "hico_cli/options.py": "tests/cli/test_split_and_index.py::test_wrong_values",
+    "hico_cli/pretrain.py": "tests/cli/test_commands.py::test_the_four_commands",
+    "hico_cli/probe.py": "tests/cli/test_downstream.py::test_probe",
+    "hico_cli/remove.py": "tests/transfer/test_removal.py::test_a_video_leaves_with_all_that_was_made_of_it",
+    "hico_cli/report.py": "tests/report/test_report.py::test_what_is_no_run_is_refused",
+    "hico_cli/retrieve.py": "tests/cli/test_downstream.py::test_retrieve",
+    "hico_cli/split.py": "tests/cli/test_split_and_index.py::test_profiles_and_options",
+    "hico_core/config/explain.py": "tests/test_config.py::test_no_words_of_the_validator",
+    "hico_core/config/finetuning.py": "tests/test_config.py::test_recipes_of_finetuning",
+    "hico_core/config/load.py": "tests/test_config.py::test_later_wins",
+    "hico_core/config/pretraining.py": "tests/test_config.py::test_recipes",
+    "hico_core/config/sections.py": "tests/test_config.py::test_contradictions",
+    "hico_core/corpus/addresses.py": "tests/corpus/test_storage.py::test_places",
+    "hico_core/corpus/cache.py": "tests/corpus/test_storage.py::test_the_cache_stays_small_and_keeps_what_is_used",
+    "hico_core/corpus/clips.py": "tests/corpus/test_split.py::test_clips_partition_the_frames",
+    "hico_core/corpus/commit.py": "tests/corpus/test_restart.py::test_killed_at_each_point_of_a_commit",
+    "hico_core/corpus/events.py": "tests/cli/test_commands.py::test_json",
+    "hico_core/corpus/failures.py": "tests/corpus/test_intake.py::test_a_damaged_list_of_failures_is_mended",
+    "hico_core/corpus/files.py": "tests/corpus/test_storage.py::test_files_come_and_go_whole",
+    "hico_core/corpus/index_check.py": "tests/corpus/test_index.py::test_an_index_with_a_wrong_value_is_refused",
+    "hico_core/corpus/records.py": "tests/corpus/test_intake.py::test_a_record_reaches_no_file_outside_the_workspace",
+    "hico_core/corpus/status.py": "tests/corpus/test_check.py::test_status",
+    "hico_core/corpus/workspace.py": "tests/corpus/test_restart.py::test_two_runs_do_not_write_into_one_workspace",
+    "hico_core/data/batches.py": "tests/data/test_dataset.py::test_a_batch_is_the_crops_of_its_samples",
+    "hico_core/data/pictures.py": "tests/data/test_lanes.py::test_three_crops_follow_each_other",
+    "hico_core/data/preview.py": "tests/cli/test_inspect_and_convert.py::test_a_sheet_of_samples",
+    "hico_core/evidence/arms.py": "tests/evidence/test_benchmark.py::test_a_schedule_is_as_long_as_the_run",
+    "hico_core/evidence/cells.py": "tests/evidence/test_benchmark.py::test_the_plan",
+    "hico_core/evidence/workers.py": "tests/evidence/test_benchmark.py::test_what_is_done_is_not_done_again",
+    "hico_core/interop/checkpoints.py": "tests/test_interop.py::test_load_backbone_takes_every_kind",
+    "hico_core/interop/finetuning_keys.py": "tests/test_authors_finetuning.py::test_meanings",
+    "hico_core/interop/pretraining_keys.py": "tests/test_authors_config.py::test_meanings",
+    "hico_core/interop/weights.py": "tests/test_interop.py::test_import_is_the_inverse_of_export",
+    "hico_core/interop/yaml_layers.py": "tests/test_authors_config.py::test_layers",
+    "hico_core/loader_speed.py": "tests/cli/test_split_and_index.py::test_pretraining_without_splitting",
+    "hico_core/model/encoders.py": "tests/test_interop.py::test_load_backbone_takes_every_kind",
+    "hico_core/model/hico.py": "tests/model/test_heads.py::test_model_puts_clips_of_a_video_side_by_side",
+    "hico_core/model/pooling.py": "tests/transfer/test_features.py::test_pooling_and_projection",
+    "hico_core/model/s3dg_tiny.py": "tests/transfer/test_finetune.py::test_it_learns_what_it_is_shown",
+    "hico_core/model/shared_norm.py": "tests/training/test_distributed.py::test_two_processes_are_one",
+    "hico_core/report/charts.py": "tests/report/test_report.py::test_names_in_charts_are_text",
+    "hico_core/report/facts.py": "tests/report/test_report.py::test_long_runs_become_curves_of_means",
+    "hico_core/report/page.py": "tests/report/test_report.py::test_names_with_markup_are_text",
+    "hico_core/report/sample.py": "tests/report/test_report.py::test_a_run_that_has_not_come_far",
+    "hico_core/training/agent.py": "tests/training/test_distributed.py::test_sigterm_writes_a_checkpoint",
+    "hico_core/training/launch.py": "tests/training/test_distributed.py::test_how_processes_are_started",
+    "hico_core/training/rehearse.py": "tests/training/test_loop.py::test_rehearsal_measures_and_writes_nothing",
+    "hico_core/training/run.py": "tests/training/test_loop.py::test_stopped_and_resumed_equals_never_stopped",
+    "hico_core/training/run_folder.py": "tests/training/test_loop.py::test_an_old_run_is_not_overwritten",
+    "hico_core/training/step.py": "tests/training/test_train_step.py::test_two_steps",
+    "hico_core/training/stopping.py": "tests/training/test_loop.py::test_a_signal_ends_with_a_checkpoint",
+    "hico_core/transfer/feature_files.py": "tests/transfer/test_extraction.py::test_formats_hold_the_same_numbers",
+    "hico_core/transfer/jobs.py": "tests/transfer/test_extraction.py::test_parts_of_parts_are_the_whole",
+    "hico_core/transfer/match_sheet.py": "tests/transfer/test_retrieval.py::test_sheets_show_the_frames_of_both",
+    "hico_core/transfer/presets.py": "tests/cli/test_downstream.py::test_presets",
+    "hico_core/transfer/rehearsal.py": "tests/cli/test_downstream.py::test_a_dry_run_writes_nothing",
+    "hico_core/transfer/testing.py": "tests/transfer/test_finetune.py::test_scores_of_views_are_added",
+}
+
+MODULES = [
+    str(path.relative_to(ROOT))
+    for folder in ("hico_cli", "hico_core")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if not path.name.startswith("__")
+]
+
+
+def own_tests_of(module: str) -> Path:
+    """hico_core/data/lanes.py -> tests/data/test_lanes.py, hico_cli/run.py -> tests/cli/test_run.py."""
+    path = Path(module)
+    folder = "cli" if path.parts[0] == "hico_cli" else Path(*path.parts[1:-1])
+    return ROOT / "tests" / folder / f"test_{path.name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_module_has_tests_of_its_own_or_a_test_that_covers_it(module: str) -> None:
+    assert own_tests_of(module).exists() != (module in COVERED_BY), "either, and not both"
+
+
+@pytest.mark.parametrize("module", COVERED_BY)
+def test_what_covers_a_module_is_there(module: str) -> None:
+    file, name = COVERED_BY[module].split("::")
+    assert module in MODULES
+    tree = ast.parse((ROOT / file).read_text())
+    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}

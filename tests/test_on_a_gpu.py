@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import TINY, assert_one_line, hico, hico_process
+from commands import TINY, assert_one_line, hico, hico_process, running
 from made_workspaces import untrimmed_workspace
 
 from hico_core.config import AugmentConfig, DataConfig, preset
@@ -32,7 +32,7 @@ from hico_core.training.step import augmented_clips, train_step
 from hico_core.transfer.features import FeatureExtractor, Features
 from hico_core.transfer.manifest import load_features
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.videos, pytest.mark.processes]
 
 GPU = torch.device("cuda", 0)
 SETTINGS = [*TINY, "--device", "cuda", "--epochs", "40", "-o", "train.checkpoint_seconds=0", "-o", "data.workers=2"]
@@ -155,7 +155,7 @@ def test_a_step_waits_for_the_gpu_once() -> None:
 def test_a_killed_run_goes_on(root: Path) -> None:
     command = [sys.executable, "-m", "hico_cli", "pretrain", *SETTINGS, "-o", "train.precision=fp32"]
     environment = {**os.environ, "HICO_ROOT": str(root)}
-    with subprocess.Popen(
+    with running(
         [*command, "--name", "killed"], env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     ) as run:
         while len(metrics_of(root, "killed")) < 20 and run.poll() is None:

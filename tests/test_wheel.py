@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from made_videos import numbered_video
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -36,6 +38,7 @@ def environment_with(installed: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH")]))}
 
 
+@pytest.mark.videos
 def test_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
     numbered_video(tmp_path / "videos/a.mp4", seconds=3)
     environment = environment_with(installed) | {"HICO_ROOT": str(tmp_path / "root")}
@@ -96,7 +99,8 @@ hico_core.interop.load_backbones  # type: ignore[attr-defined]
 def test_a_type_checker_knows_what_is_installed(installed: Path, tmp_path: Path) -> None:
     assert all((installed / package / "py.typed").exists() for package in ("hico_core", "hico_cli"))
     (tmp_path / "caller.py").write_text(CALLER)
-    command = [sys.executable, "-P", "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "caller.py"]
+    cache = str(ROOT / ".mypy_cache/of-the-wheel")  # kept: of the packages below hico, it takes most of a minute
+    command = [sys.executable, "-P", "-m", "mypy", "--strict", "--cache-dir", cache, "caller.py"]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment_with(installed), capture_output=True, text=True, check=False
     )

@@ -15,7 +15,7 @@ from hico_core.corpus.ids import ClipName, parse_clip_name
 from hico_core.corpus.intake import Candidate, Made, Rules, Workplace, take_in
 from hico_core.corpus.lists import clips_source
 from hico_core.corpus.probe import VideoInfo, frame_rate, largest_keyframe_interval, probe, shown_size_of
-from hico_core.corpus.records import AdoptedOptions, ClipRecord, Subset, read_record, sha256_of
+from hico_core.corpus.records import AdoptedOptions, ClipRecord, read_record, sha256_of
 from hico_core.corpus.storage import local_copy
 from hico_core.corpus.workspace import scratch_folder
 from hico_core.errors import BadVideo, HicoError, UsageError

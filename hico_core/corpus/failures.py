@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from hico_core.corpus.addresses import Location, absolute, locate, name_from, place_named
 from hico_core.corpus.files import json_line, read_json_lines
-from hico_core.corpus.storage import write_text
+from hico_core.corpus.storage import storage_of, write_text
 
 logger = logging.getLogger(__name__)
 

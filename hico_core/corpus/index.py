@@ -26,7 +26,7 @@ from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate, name_from
 from hico_core.corpus.check import clips_there
 from hico_core.corpus.files import pass_point
 from hico_core.corpus.index_check import fault_in
-from hico_core.corpus.records import ClipRecord, Subset, VideoRecord, fault_in_record, read_records
+from hico_core.corpus.records import ClipRecord, VideoRecord, fault_in_record, read_records
 from hico_core.corpus.storage import publish, storage_of, write_text, written_beside
 from hico_core.corpus.workspace import opened_workspace
 from hico_core.errors import HicoError, counted, short_reason

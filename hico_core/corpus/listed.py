@@ -15,7 +15,7 @@ from hico_core.config import DataConfig
 from hico_core.corpus.addresses import Location, locate
 from hico_core.corpus.adopt import adopt_clips, find_clips
 from hico_core.corpus.benchmark_lists import is_pattern, numbered_as, read_split
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import LocalCache, local_cache
 from hico_core.corpus.engine import available_cores
 from hico_core.corpus.events import VideoEvent
 from hico_core.corpus.failures import forget_mended
@@ -174,7 +174,7 @@ def add_their_data(
     if folder is None:
         raise UsageError("--data-root: needed, since the file names no DATA.DATA_ROOT_DIR")
     lists = anno_dir or (theirs.anno_dir if data_root is None else None)
-    cache = LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
+    cache = local_cache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
     num_failed = 0
     for subset, listed in find(locate(folder), None if lists is None else locate(lists)).items():
         to = Indexing(root=root, workers=available_cores(), cache=cache, subset=subset)

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from hico_core.corpus.intake import Candidate, Made, Rules, Taken, Workplace, ta
 from hico_core.corpus.plan import PlannedClip, Segment, plan_clips, plan_segments
 from hico_core.corpus.probe import frame_rate
 from hico_core.corpus.records import SplitOptions, sha256_of
+from hico_core.corpus.storage import fetched
 from hico_core.corpus.workspace import Shard, scratch_folder
 from hico_core.errors import BadVideo, HicoError
 

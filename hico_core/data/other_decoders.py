@@ -10,13 +10,13 @@ import av
 import numpy as np
 from av import VideoFrame
 
+from hico_core.choices import DecoderName
 from hico_core.corpus.ffmpeg import INPUT_OPTIONS
 from hico_core.corpus.picture import PLAIN_TURNS, margins_of, require_known_turn, rgb, turn_of
 from hico_core.corpus.probe import is_seekable, open_video, units_of
 from hico_core.errors import BadVideo, UsageError, short_reason
 
 OtherDecoder = Literal["decord", "torchcodec"]
-DecoderName = Literal["auto", "pyav", OtherDecoder]
 
 # What they give the very frames of that PyAV gives, as far as it was tried. Of more they give wrong
 # frames, or other colours, without a word.

@@ -1,6 +1,6 @@
 """What an encoder sees of a frame when nothing is random: how large, which part, and how it is normalised."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch

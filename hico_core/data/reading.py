@@ -19,7 +19,6 @@ from hico_core.corpus.probe import frame_rate, frame_times
 from hico_core.corpus.storage import local_copy
 from hico_core.data.clock import Clock, clock_of_times
 from hico_core.data.decode import decode_frames
-from hico_core.data.other_decoders import DecoderName
 from hico_core.data.videos import Piece
 from hico_core.errors import BadVideo, HicoError, NoRoom, short_reason
 

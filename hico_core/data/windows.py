@@ -3,7 +3,7 @@
 Pure functions of a video's clock, so they can be asked before anything is decoded.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 

@@ -20,7 +20,6 @@ from hico_core.corpus.storage import write_text, written_beside
 from hico_core.errors import HicoError, UsageError
 from hico_core.evidence.painting import paint
 from hico_core.evidence.scenery import FPS, draw_scenery, draw_script
-from hico_core.evidence.world import FPS, draw_script
 
 # Twice the side that is trained on is left of it after `hico split`, whose encoder wants some pixels to work with.
 SIDE = 64

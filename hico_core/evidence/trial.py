@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-from hico_core.corpus.cache import LocalCache
+from hico_core.choices import Design
+from hico_core.corpus.cache import local_cache
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index
 from hico_core.corpus.records import SplitOptions
@@ -16,7 +17,6 @@ from hico_core.data.pictures import picture_for
 from hico_core.errors import HicoError
 from hico_core.evidence.arms import AUGMENT, DATA
 from hico_core.evidence.corpus import CorpusRecipe, SegmentLabel, make_corpus
-from hico_core.evidence.scenery import Design
 from hico_core.evidence.segments import LabelledSegments, Score, SegmentClips, probe_segments, read_segments
 from hico_core.model.encoders import Encoder
 from hico_core.model.pooling import PooledEncoder
@@ -92,7 +92,7 @@ def segment_clips(place: Place, labels: list[SegmentLabel]) -> SegmentClips:
     """What all arms are probed with; read once, and kept beside the corpus."""
     kept = place.root / "segments.pt"
     if not kept.exists():
-        cache = LocalCache(size_bytes=10**9)
+        cache = local_cache(size_bytes=10**9)
         clips = read_segments(place.root, labels, DATA, PICTURE, cache=cache)
         with written_beside(kept) as beside:
             torch.save(clips, beside)

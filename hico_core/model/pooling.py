@@ -1,6 +1,5 @@
 """From the encoder's maps to one row a clip: what features, neighbours and probes look at."""
 
-from typing import Literal
 import torch
 from torch import Tensor, nn
 

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from hico_core import __version__
 from hico_core.config.explain import first_wrong
 from hico_core.corpus.storage import written_beside
-from hico_core.data.loader import Position
-from hico_core.corpus.storage import written_beside
 from hico_core.data.pictures import ClipShape, Picture
 from hico_core.data.plan import Position
 from hico_core.data.videos import IndexIdentity

@@ -14,14 +14,11 @@ from hico_core.config import Config
 from hico_core.corpus.addresses import Location
 from hico_core.data.batches import Batch
 from hico_core.data.dataset import Sample
-from hico_core.data.loader import PlannedStep, Position
-from hico_core.model.hico import HicoModel
 from hico_core.data.plan import PlannedStep, Position
-from hico_core.data.workers import num_workers
-from hico_core.errors import HicoError
+from hico_core.model.hico import HicoModel
 from hico_core.training.cost import measure_cost
 from hico_core.training.distributed import World
-from hico_core.training.hardware import DeviceName, Precision, choose_device, peak_memory_bytes, telling_full_memory
+from hico_core.training.hardware import Precision, choose_device, peak_memory_bytes, telling_full_memory
 from hico_core.training.learner import Learner
 from hico_core.training.loop import Pretraining, prepare
 from hico_core.training.step import ALONE

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ids import Source
 from hico_core.data.lanes import Reading, WholeVideo
-from hico_core.data.pictures import Picture, picture_for
+from hico_core.data.pictures import Picture
 from hico_core.data.windows import Views
 from hico_core.errors import HicoError
 from hico_core.model.pooling import PooledEncoder

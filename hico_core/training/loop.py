@@ -27,14 +27,13 @@ from hico_core.corpus.lists import labelled_videos
 from hico_core.data.augment import crop_area_range
 from hico_core.data.batches import Batch
 from hico_core.data.dataset import ClipDataset
-from hico_core.data.decode import require_decoder
-from hico_core.data.loader import PlannedStep, Position, batch_bytes, free_shared_memory, num_workers, read_batches, require_shared_memory
-from hico_core.data.pictures import picture_for
-from hico_core.data.videos import IndexedVideos
-from hico_core.data.windows import Views
+from hico_core.data.loader import read_batches
 from hico_core.data.other_decoders import require_decoder
+from hico_core.data.pictures import picture_for
 from hico_core.data.plan import PlannedStep, Position, TrainingOrder, plan_steps
 from hico_core.data.shared_memory import batch_bytes, free_shared_memory, require_shared_memory
+from hico_core.data.videos import IndexedVideos
+from hico_core.data.windows import Views
 from hico_core.data.workers import num_workers
 from hico_core.errors import HicoError
 from hico_core.interop.checkpoints import backbone_of, load_exactly, read_checkpoint
@@ -45,17 +44,15 @@ from hico_core.training.collapse import CollapseWatch
 from hico_core.training.distributed import World, gather_to_first
 from hico_core.training.export import ENCODER, exports
 from hico_core.training.fitting import training_videos, with_batch_of_run
-from hico_core.training.hardware import DeviceName, Precision
+from hico_core.training.hardware import Precision
 from hico_core.training.knn import knn_accuracy, read_features
 from hico_core.training.learner import Learner, learner_of
 from hico_core.training.log import StepMetrics, require_wandb
 from hico_core.training.optim import build_optimizer
-from hico_core.training.run import FREE_ON_RESUME, Learner, Leaves, Run, Step, Training, entered_run, go_on_from, opened_training
-from hico_core.training.schedule import RateSchedule, learning_rate, peak_learning_rate, sampling_distance
+from hico_core.training.run import FREE_ON_RESUME, Leaves, Training, entered_run, opened_training
+from hico_core.training.schedule import RateSchedule, peak_learning_rate, sampling_distance
 from hico_core.training.step import ALONE, StepResult, augmented_clips, describe_batch, train_step, whole_loss
-from hico_core.training.task import Task, Watch
-from hico_core.training.shared_norm import share_batch_norms
-from hico_core.training.stopping import StopRequest
+from hico_core.training.task import Task, Watch, order_of
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 # W tensors of a group, P numbers in all of them.
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn

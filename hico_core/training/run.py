@@ -30,9 +30,7 @@ from typing import Any, Generic, NamedTuple, Protocol
 import torch
 
 from hico_core.data.batches import Batch
-from hico_core.data.loader import PlannedStep
-from hico_core.data.dataset import UnusableVideo
-from hico_core.data.plan import PlannedStep, TrainingOrder, position_at
+from hico_core.data.plan import PlannedStep
 from hico_core.data.videos import IndexIdentity
 from hico_core.errors import HicoError, Interrupted
 from hico_core.training.checkpoint import (

@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from hico_core.choices import DeviceName
 from hico_core.config import Config, FinetuneConfig
 from hico_core.corpus.addresses import Location
+from hico_core.data.plan import TrainingOrder
 from hico_core.training.stopping import StopRequest
-
-if TYPE_CHECKING:  # which loads PyTorch
-    from hico_core.training.hardware import DeviceName
 
 Settings = TypeVar("Settings", bound=Config | FinetuneConfig)
 

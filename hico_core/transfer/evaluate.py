@@ -17,9 +17,7 @@ import torch
 from hico_core import __version__
 from hico_core.choices import DeviceName
 from hico_core.config import FinetuneConfig, compose_config
-from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.storage import write_text, written_beside
-from hico_core.data.loader import num_workers
+from hico_core.corpus.cache import local_cache
 from hico_core.corpus.storage import write_text, written_beside
 from hico_core.data.workers import num_workers
 from hico_core.errors import HicoError
@@ -31,8 +29,7 @@ from hico_core.training.distributed import from_first, gather_to_first, joined_w
 from hico_core.training.hardware import choose_device, choose_precision, use_precision
 from hico_core.training.stopping import StopRequest
 from hico_core.transfer.labelled import LabelledVideo
-from hico_core.transfer.predictions import Prediction, parts_that_are_right, predictions_of
-from hico_core.transfer.testing import Prediction, parts_that_are_right, predictions_of
+from hico_core.transfer.predictions import Prediction, parts_that_are_right, predictions_of, shown_in_tests
 
 
 class Evaluation(NamedTuple):
@@ -158,9 +155,9 @@ def _predicted(
     return predictions_of(
         model,
         videos,
-        config,
+        shown_in_tests(config.test, config.data, config.augment),
         precision=use_precision(config.train.precision, device),
-        cache=LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9)),
+        cache=local_cache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9)),
         workers=workers,
         stop=stop or StopRequest(),
     )

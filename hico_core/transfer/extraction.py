@@ -14,7 +14,7 @@ import torch
 
 from hico_core.choices import DType, FileFormat
 from hico_core.corpus.addresses import DEFAULT_ROOT, Location, absolute, local_part, locate
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import LocalCache, local_cache
 from hico_core.corpus.engine import Plan, Runner, Work, run_here, run_on_ray, run_restartable
 from hico_core.corpus.events import Summary, VideoEvent, VideoOutcome
 from hico_core.corpus.failures import Failure
@@ -27,7 +27,7 @@ from hico_core.corpus.records import SourceFile, sha256_of, source_file
 from hico_core.corpus.storage import write_text, written_beside
 from hico_core.corpus.workspace import Shard, sole_writer
 from hico_core.data.lanes import WholeVideo
-from hico_core.data.loader import num_workers
+from hico_core.data.workers import num_workers
 from hico_core.errors import BadVideo, HicoError, UsageError
 from hico_core.training.checkpoint import EncoderOrigin
 from hico_core.training.encoder import Meter
@@ -394,7 +394,7 @@ def _work_and_runner(
     extractor: FeatureExtractor, origin: EncoderOrigin, policy: ExtractionPolicy
 ) -> tuple[Work[FeatureJob, Extracted], Runner[FeatureJob, Extracted]]:
     """By what videos are extracted, and where."""
-    cache = policy.cache or LocalCache()
+    cache = policy.cache or local_cache()
     if policy.ray_address is None and policy.processes == 1:
         return partial(_extract_each, extractor=extractor, cache=cache, workers=policy.workers), run_here
     description = _description_of(extractor, origin)

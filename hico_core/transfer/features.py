@@ -19,16 +19,15 @@ from hico_core.choices import Align, DeviceName, Layer, Pool, Tail
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.corpus.cache import LocalCache, local_cache
 from hico_core.data.lanes import Reading, WholeVideo
-from hico_core.data.loader import num_workers
 from hico_core.data.pictures import Picture, picture_for
-from hico_core.data.windows import Align, Grid, Tail, window_times
+from hico_core.data.windows import Grid, window_times
 from hico_core.data.workers import num_workers
 from hico_core.errors import BadVideo, UsageError
 from hico_core.interop.checkpoints import encoder_of, picture_of, projection_of, read_checkpoint
 from hico_core.model.pooling import PooledEncoder
 from hico_core.training.checkpoint import EncoderOrigin
 from hico_core.training.encoder import Meter, encode_videos, usual_batch
-from hico_core.training.hardware import DeviceName, choose_device, choose_precision, use_precision
+from hico_core.training.hardware import choose_device, choose_precision
 
 logger = logging.getLogger(__name__)
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from hico_core.choices import ReadFrom
+from hico_core.choices import Align, DeviceName, Layer, Pool, ReadFrom, Tail
 from hico_core.corpus.addresses import Location, local_part, locate
 from hico_core.corpus.finding import Videos, sources_of
 from hico_core.corpus.ids import Source
@@ -14,12 +14,9 @@ from hico_core.corpus.records import sha256_of
 from hico_core.corpus.workspace import Shard
 from hico_core.data.lanes import WholeVideo
 from hico_core.data.videos import COLUMNS, IndexedVideos
-from hico_core.data.windows import Align, Tail
 from hico_core.errors import HicoError, UsageError
-from hico_core.model.pooling import Pool
 from hico_core.training.checkpoint import EncoderOrigin
-from hico_core.training.hardware import DeviceName
-from hico_core.transfer.features import FeatureExtractor, Layer
+from hico_core.transfer.features import FeatureExtractor
 from hico_core.transfer.presets import PRESETS, Preset
 
 

@@ -15,8 +15,6 @@ from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.ids import Source
 from hico_core.corpus.index import read_class_names, read_index_table
 from hico_core.data.lanes import Reading, WholeVideo
-from hico_core.data.loader import num_workers
-from hico_core.corpus.records import Subset
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.data.windows import Views
 from hico_core.data.workers import num_workers
@@ -24,7 +22,7 @@ from hico_core.errors import HicoError
 from hico_core.interop.checkpoints import clip_shape_of, encoder_of, picture_of, read_checkpoint
 from hico_core.model.pooling import PooledEncoder
 from hico_core.training.encoder import encode_videos
-from hico_core.training.hardware import DeviceName, choose_device, choose_precision, use_precision
+from hico_core.training.hardware import choose_device, choose_precision
 from hico_core.transfer.manifest import ManifestRow, features_of
 from hico_core.transfer.probe import LabelledRows
 

@@ -13,7 +13,7 @@ from hico_core.corpus.addresses import Location, name_from, place_named, workspa
 from hico_core.corpus.files import json_line, read_json_lines
 from hico_core.corpus.records import SourceFile, sha256_of
 from hico_core.corpus.storage import fetched, write_text, written_beside
-from hico_core.data.windows import Align, Grid, Tail
+from hico_core.data.windows import Grid
 from hico_core.errors import HicoError, require_package, short_reason
 from hico_core.transfer.feature_files import read_array
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from hico_core.config import AugmentConfig, DataConfig, FinetuneTestConfig
 from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.storage import write_text
-from hico_core.corpus.storage import write_text
 from hico_core.data.lanes import Reading
 from hico_core.data.pictures import Picture
 from hico_core.data.windows import Views

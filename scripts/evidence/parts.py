@@ -10,8 +10,8 @@ import pandas as pd
 from arms import ARMS, CONTROLS, RATE, RATES
 from cells import Cell
 
+from hico_core.choices import Design
 from hico_core.evidence.arms import FAR_3, HICO
-from hico_core.evidence.scenery import Design
 from hico_core.evidence.trial import Corpus
 
 Part = Literal["rates", "arms", "trimmed", "controls", "looks", "long", "long-rates"]

@@ -11,6 +11,8 @@ from made_videos import numbered_video
 from hico_core.config import load_config
 from hico_core.corpus.index import read_index
 
+pytestmark = pytest.mark.videos
+
 SMALL = {
     "DATA.NUM_INPUT_FRAMES": 8,
     "DATA.SAMPLING_RATE": 8,
@@ -71,6 +73,7 @@ def test_trimmed_kinetics(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "root" / "runs" / "k400-hico-l").is_dir()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("nproc", ["1", "2"])
 def test_a_bad_line_costs_its_video_not_the_run(data: Path, tmp_path: Path, nproc: str) -> None:
     (tmp_path / "kinetics400_train_list.txt").write_text("a.mp4 7\nb.mp4 399\nc.mp4\n")
@@ -99,6 +102,7 @@ def test_one_line_each(data: Path, tmp_path: Path) -> None:
     assert done.returncode == 2 and "--data-root" in done.stderr
 
 
+@pytest.mark.processes
 def test_config_shows_what_it_becomes(tmp_path: Path) -> None:
     config = write_config(tmp_path, "pt-hacs/s3dg-hico-l.yaml")
     lines = hico("config", "diff", "hacs-hico-l", config).stdout.splitlines()

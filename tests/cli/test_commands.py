@@ -12,7 +12,7 @@ import pytest
 import torch
 import typer
 import yaml
-from commands import TINY, assert_one_line, hico, hico_process
+from commands import TINY, assert_one_line, hico, hico_process, running
 from made_videos import numbered_video
 
 from hico_cli.main import app
@@ -21,6 +21,8 @@ from hico_core.data import decode as decode_module
 from hico_core.data.other_decoders import OtherDecoder, decode_elsewhere
 from hico_core.interop.weights import export_state_dict
 from hico_core.model.hico import HicoModel
+
+pytestmark = pytest.mark.videos
 
 # command -> an option or argument of its own
 COMMANDS = {
@@ -82,17 +84,11 @@ def test_a_group_alone_shows_its_help(words: tuple[str, ...]) -> None:
     assert done.stdout.strip() == hico(*words, "-h").stdout.strip()
 
 
+@pytest.mark.processes
 def test_a_shell_completes_commands() -> None:
     shell = {**os.environ, "_HICO_COMPLETE": "complete_bash", "COMP_WORDS": "hico ext", "COMP_CWORD": "1"}
     done = subprocess.run([sys.executable, "-m", "hico_cli"], env=shell, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["extract-features"]
-
-
-def test_wrong_usage() -> None:
-    assert hico("splitt").returncode == 2
-    assert hico("split").returncode == 2
-    assert hico("pretrain", "--dataset", "ucf").returncode == 2
-    assert hico("pretrain", "--device", "tpu").returncode == 2
 
 
 @pytest.mark.parametrize("command", ["pretrain", "extract-features"])
@@ -123,7 +119,7 @@ def root(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["pretrain", "--dataset", "hacs", *TINY, "--epochs", "4", "--max-steps", "2"],
         ["extract-features"],
     ):
-        done = hico_process(*arguments, root=root)
+        done = hico(*arguments, root=root)
         assert done.returncode == 0, done.stderr
     return root
 
@@ -171,6 +167,7 @@ def test_features_of_files_by_the_authors_checkpoint(root: Path, videos: Path, t
     assert array.shape == (1 + -(-(7 * 15 - 16) // 8), 1024)
 
 
+@pytest.mark.processes
 def test_quiet(root: Path, videos: Path) -> None:
     done = hico_process("--quiet", "split", videos, root=root)
     assert (done.returncode, done.stderr) == (0, "")
@@ -281,6 +278,7 @@ def test_one_line_for_each_mistake(root: Path, videos: Path, tmp_path: Path) -> 
         assert_one_line(hico("pretrain", "--device", "cuda", *TINY, root=root), 2, "--device cuda")
 
 
+@pytest.mark.processes
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = hico_process("--debug", "index", root=tmp_path)
     assert done.returncode == 1
@@ -294,12 +292,13 @@ def test_two_files_with_one_id(videos: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "root").exists()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_stopped_pretraining_leaves_no_process_and_goes_on(root: Path, how: signal.Signals, code: int) -> None:
     name = f"stopped-by-{code}"
     arguments = ["pretrain", *TINY, "--epochs", "500", "-o", "data.workers=1", "--name", name]
     command = [sys.executable, "-c", "from hico_cli.main import main; main()", *arguments, "--root", str(root)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with running(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("step 1 ")
         process.send_signal(how)

@@ -13,6 +13,8 @@ from hico_core.model.encoders import hico_model
 from hico_core.training.checkpoint import export_encoder
 from hico_core.transfer.manifest import load_features
 
+pytestmark = pytest.mark.videos
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -47,6 +49,7 @@ def test_presets(root: Path, preset: str, prefix: str, times: float) -> None:
     np.testing.assert_allclose(np.diff(table.rows["start_seconds"]), times)
 
 
+@pytest.mark.processes
 def test_processes_share_the_videos(root: Path) -> None:
     command = ("extract-features", "--nproc", "2", "--name", "processes", "--format", "hdf5", "--workers", "0")
     done = hico_process(*command, "--json", root=root)
@@ -196,6 +199,7 @@ def test_bad_lines_of_lists_are_told_and_the_others_are_used(root: Path, tmp_pat
     assert done.stderr.splitlines() == told
 
 
+@pytest.mark.processes
 def test_a_video_that_is_missing_is_told_by_the_probe(root: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("0.mp4 0\n1.mp4 1\n2.mp4 0\nmissing.mp4 1\n")
     lists = ("--train", tmp_path / "list.txt", "--test", root / "test.txt", "--data-root", root / "videos")

@@ -12,6 +12,8 @@ from PIL import Image
 from hico_core.interop.weights import export_state_dict
 from hico_core.model.hico import HicoModel
 
+pytestmark = pytest.mark.videos
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:

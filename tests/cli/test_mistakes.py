@@ -11,6 +11,8 @@ from PIL import Image
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 
+pytestmark = pytest.mark.videos
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -66,6 +68,7 @@ MISTAKES = [
     ("pretrain --root root -o optim.base_lr=fast", 2, "optim.base_lr cannot be 'fast': must be a number"),
     ("pretrain --root root --config nowhere.yaml", 2, "nowhere.yaml: cannot be read"),
     ("pretrain --root root --dataset hcas", 2, "--dataset hcas: 'hcas' is not one of 'hacs', 'uk400', 'k400'"),
+    ("pretrain --root root --device tpu", 2, "--device tpu: 'tpu' is not one of 'auto', 'cpu', 'cuda'"),
     ("pretrain --root root --recipe hico-x", 2, "no recipe hacs-hico-x; there are: hacs-hico-l"),
     ("pretrain --root root --resum", 2, "No such option: --resum (Possible options: --resume"),
     ("pretrain --root root --init-from other.pt", 1, "other.pt: holds no S3D-G encoder"),

@@ -13,6 +13,8 @@ from made_videos import numbered_video
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 
+pytestmark = pytest.mark.videos
+
 QUICK = ("--device", "cpu", "--workers", "0")
 
 

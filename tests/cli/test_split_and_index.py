@@ -13,6 +13,8 @@ from made_videos import numbered_video
 from hico_core.corpus.files import lock
 from hico_core.corpus.index import read_class_names, read_index
 
+pytestmark = pytest.mark.videos
+
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -152,6 +154,8 @@ def test_pretraining_without_splitting(videos: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.processes
+@pytest.mark.cluster
 @pytest.mark.usefixtures("buckets")
 def test_the_four_commands_on_a_bucket(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clips, records, index and features lie in the bucket; runs here."""
@@ -188,6 +192,7 @@ def test_the_doctor_tells_what_is_there(tmp_path: Path) -> None:
     assert {"ffmpeg", "PyAV", "workspace"} <= {finding["name"] for finding in findings}
 
 
+@pytest.mark.processes
 def test_what_pretraining_leaves_out_is_said_alike(tmp_path: Path) -> None:
     for name, seconds in (("a", 3), ("b", 3), ("short", 1)):
         numbered_video(tmp_path / f"videos/{name}.mp4", seconds=seconds)

@@ -7,7 +7,7 @@ import pytest
 from made_videos import numbered_video, turned_copy
 
 from hico_core.corpus.adopt import Gap, adopt_clips, find_gaps
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import local_cache
 from hico_core.corpus.check import check_files
 from hico_core.corpus.events import VideoEvent
 from hico_core.corpus.ids import ClipName, clip_name
@@ -32,7 +32,7 @@ def adopt(root: Path) -> tuple[int, dict[str, VideoEvent]]:
     def on_event(event: VideoEvent) -> None:
         events[event.video_id] = event
 
-    cache = LocalCache(root / "cache", size_bytes=10**9)
+    cache = local_cache(root / "cache", size_bytes=10**9)
     return adopt_clips(root, workers=2, cache=cache, on_event=on_event).num_failed, events
 
 
@@ -43,6 +43,7 @@ def make(root: Path, video_id: str, *seconds: tuple[int, int]) -> None:
         numbered_video(root / "train" / name, seconds=end - start, fps="25")
 
 
+@pytest.mark.videos
 def test_clips_of_another_tool(tmp_path: Path) -> None:
     make(tmp_path, "--0edUL8zmA", (0, 5), (5, 10), (10, 12))
     make(tmp_path, "with_gap", (0, 5), (10, 12))
@@ -74,6 +75,7 @@ def test_clips_of_another_tool(tmp_path: Path) -> None:
     assert events["with_gap"].note == ""
 
 
+@pytest.mark.videos
 def test_a_clip_has_the_size_in_which_it_is_shown(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     numbered_video(tmp_path / "flat.mp4", seconds=1)

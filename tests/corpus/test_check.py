@@ -13,6 +13,8 @@ from hico_core.corpus.split import split_videos
 from hico_core.corpus.status import summarise_records
 from hico_core.errors import HicoError
 
+pytestmark = pytest.mark.videos
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:

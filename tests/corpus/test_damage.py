@@ -24,6 +24,8 @@ from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.corpus.verify import check_clips
 from hico_core.errors import BadVideo, HicoError
 
+pytestmark = pytest.mark.videos
+
 SMALL = SplitOptions(short_side=96, preset="ultrafast", crf=10)
 
 
@@ -303,6 +305,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.processes
 def test_a_full_disk_is_said_and_nothing_half_written_stays(small_disk: Path, tmp_path: Path) -> None:
     noise = tmp_path / "noise.mp4"
     run_ffmpeg("-f", "lavfi", "-i", "nullsrc=s=320x240:d=12,noise=alls=80:allf=t", "-crf", "10", noise)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from commands import running
 from made_videos import numbered_video
 from trees import tree
 
@@ -71,6 +72,8 @@ def processes_at_work(root: Path) -> list[int]:
     raise AssertionError("no video is being split")
 
 
+@pytest.mark.videos
+@pytest.mark.cluster
 @pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters on one machine")
 def test_a_cluster_loses_a_process_and_then_a_node(cluster: Cluster, tmp_path: Path) -> None:
     """All videos are split all the same, to the byte as by threads."""
@@ -112,6 +115,9 @@ def test_a_cluster_loses_a_process_and_then_a_node(cluster: Cluster, tmp_path: P
     assert tree(tmp_path / "ray") == tree(tmp_path / "local")
 
 
+@pytest.mark.videos
+@pytest.mark.processes
+@pytest.mark.cluster
 @pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters on one machine")
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_work_on_a_cluster(cluster: Cluster, tmp_path: Path, how: signal.Signals, code: int) -> None:
@@ -120,7 +126,7 @@ def test_a_signal_ends_work_on_a_cluster(cluster: Cluster, tmp_path: Path, how: 
     root = tmp_path / "root"
     command = [sys.executable, "-m", "hico_cli", "split", str(tmp_path / "videos"), "--root", str(root)]
     options = ["--ray-address", cluster.address, "--preset", "veryslow"]
-    with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with running([*command, *options], stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         processes_at_work(root)
         process.send_signal(how)
         _, said = process.communicate(timeout=180)
@@ -137,6 +143,7 @@ def end_this_process(items: Sequence[str], *, log: Path) -> list[str]:
     return [item.upper() for item in items]
 
 
+@pytest.mark.cluster
 @pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters on one machine")
 def test_what_kills_its_processes_is_given_up_and_named(cluster: Cluster, tmp_path: Path) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[end_this_process.__module__])  # nodes do not know this file

@@ -10,6 +10,8 @@ import pytest
 from hico_core.corpus.ffmpeg import Ffmpeg, find_ffmpeg, parse_version, passthrough_arguments
 from hico_core.errors import HicoError
 
+pytestmark = pytest.mark.videos
+
 
 def test_order_of_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = Path(imageio_ffmpeg.get_ffmpeg_exe())

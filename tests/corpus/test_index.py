@@ -85,6 +85,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
+@pytest.mark.videos
 def test_rows_lists_and_metadata(root: Path) -> None:
     summary = build_index(root)
     assert (summary.num_videos, summary.num_clips, summary.num_failed) == (2, 3, 1)
@@ -115,6 +116,7 @@ def test_rows_lists_and_metadata(root: Path) -> None:
     assert index["source"].str.endswith(("-a, 1_2.mp4", "v_b.mp4")).all()
 
 
+@pytest.mark.videos
 def test_columns_and_other_subsets(root: Path, tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     numbered_video(tmp_path / "more/c.mp4", seconds=2)
@@ -126,6 +128,7 @@ def test_columns_and_other_subsets(root: Path, tmp_path: Path) -> None:
     assert index.set_index("video_id")["subset"].to_dict() == {"-a, 1_2": "train", "b": "train", "c": "val"}
 
 
+@pytest.mark.videos
 def test_the_same_records_give_the_same_bytes(root: Path) -> None:
     build_index(root)
     names = ("index.parquet", "training.txt")
@@ -154,6 +157,7 @@ def record_of(video_id: str, subset: Subset = "train") -> VideoRecord:
     )
 
 
+@pytest.mark.videos
 def test_a_part_of_the_videos_for_validation(root: Path) -> None:
     summary = build_index(root, val_fraction=1.0)
     assert summary.clips_of == {"val": 3}
@@ -164,6 +168,7 @@ def test_a_part_of_the_videos_for_validation(root: Path) -> None:
     assert all((root / path).exists() for path in index["path"]), "files stay where they are"
 
 
+@pytest.mark.videos
 def test_nothing_to_index(tmp_path: Path) -> None:
     with pytest.raises(HicoError, match="nothing was split here yet"):
         build_index(tmp_path)
@@ -175,6 +180,7 @@ def test_nothing_to_index(tmp_path: Path) -> None:
     assert not (tmp_path / "index.parquet").exists()
 
 
+@pytest.mark.videos
 def test_records_of_another_version(root: Path) -> None:
     (root / "records/b.json").write_text('{"schema_version": 2}')
     with pytest.raises(
@@ -183,6 +189,7 @@ def test_records_of_another_version(root: Path) -> None:
         build_index(root)
 
 
+@pytest.mark.videos
 def test_reading_what_is_no_index(root: Path) -> None:
     with pytest.raises(HicoError, match="run `hico index"):
         read_index(root)
@@ -215,6 +222,7 @@ WRONG_VALUES: dict[str, object] = {
 }
 
 
+@pytest.mark.videos
 @pytest.mark.parametrize("column", WRONG_VALUES)
 def test_an_index_with_a_wrong_value_is_refused(column: str, root: Path, tmp_path: Path) -> None:
     build_index(root)
@@ -249,6 +257,7 @@ def test_faults(columns: dict[str, object], fault: str | None) -> None:
     assert found is None if fault is None else fault in str(found)
 
 
+@pytest.mark.videos
 def test_a_flipped_bit_of_the_index_is_noticed(root: Path, tmp_path: Path) -> None:
     """Wherever it lies: never another value, always the same one or a line that says what to do."""
     build_index(root)
@@ -306,6 +315,8 @@ def test_what_is_committed_is_what_can_be_read(
     assert (fault_in_record(record) is None) == (fault_in(pa.Table.from_batches([rows])) is None)
 
 
+@pytest.mark.videos
+@pytest.mark.processes
 def test_clips_that_were_deleted_by_hand(tmp_path: Path) -> None:
     """They are left out and named, and the command ends with 3; a hole between the others shows in their times."""
     for name in ("a", "b", "c"):

@@ -13,7 +13,7 @@ from made_videos import numbered_video, run_ffmpeg
 from trees import tree
 
 from hico_core.corpus.adopt import adopt_clips
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import local_cache
 from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.failures import FailedSource, Failure, read_failures, update_failures
 from hico_core.corpus.files import json_line, read_json_lines
@@ -36,8 +36,10 @@ from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.errors import HicoError
 
+pytestmark = pytest.mark.videos
+
 SMALL = SplitOptions(short_side=64, preset="ultrafast")
-CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
+CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
 
 def split(
@@ -406,6 +408,7 @@ def test_the_workspace_may_be_on_another_disk(made: Path, tmp_path: Path) -> Non
 HICO = [sys.executable, "-c", "from hico_cli.main import main; main()"]
 
 
+@pytest.mark.processes
 def test_two_indexers_at_once(one: Path) -> None:
     """One of them may be told that the other is at it; the index is whole in any case."""
     command = [*HICO, "index", "--root", str(one / "root")]
@@ -420,6 +423,7 @@ def test_two_indexers_at_once(one: Path) -> None:
         assert len(read_index(one / "root")) == 2
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT"])
 def test_a_disk_without_room_is_no_fault_of_the_video(one: Path, tmp_path: Path, error: str) -> None:
     environment = {**os.environ, "HICO_FAULT": f"commit.record={error}"}
@@ -433,6 +437,7 @@ def test_a_disk_without_room_is_no_fault_of_the_video(one: Path, tmp_path: Path,
     assert len(clips_of(tmp_path / "root")) == 2
 
 
+@pytest.mark.processes
 def test_a_file_size_limit_is_no_fault_of_the_video(one: Path, tmp_path: Path) -> None:
     limited = f'ulimit -f 8; exec {sys.executable} -c \'from hico_cli.main import main; main()\' split "$0" --root "$1"'
     numbered_video(tmp_path / "b.mp4", seconds=8, size="640x480")

@@ -12,7 +12,7 @@ from made_videos import frames_of_ffmpeg, run_ffmpeg, with_clean_aperture
 from PIL import Image
 
 from hico_core.choices import DecoderName
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import local_cache
 from hico_core.corpus.clips import make_clips
 from hico_core.corpus.ffmpeg import Ffmpeg, Finished, ffmpeg_lacks, find_ffmpeg
 from hico_core.corpus.finding import find_sources
@@ -23,14 +23,16 @@ from hico_core.corpus.records import SplitOptions, UntrimmedOptions, read_record
 from hico_core.corpus.split import split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.data.augment import central_crops
-from hico_core.data.decode import decode_frames, require_decoder
+from hico_core.data.decode import decode_frames
 from hico_core.data.lanes import Reading, WholeVideo, parts_of_video
-from hico_core.data.other_decoders import DecoderName, require_decoder
+from hico_core.data.other_decoders import require_decoder
 from hico_core.data.pictures import Picture
 from hico_core.data.windows import Grid
 from hico_core.errors import BadVideo, UsageError
 
-CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
+pytestmark = pytest.mark.videos
+
+CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
 AS_THEY_ARE = SplitOptions(short_side=None, preset="ultrafast", crf=2, segment_seconds=1.0)
 
 

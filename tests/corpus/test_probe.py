@@ -56,6 +56,7 @@ def test_largest_keyframe_interval() -> None:
     assert largest_keyframe_interval(info([0, 6])) == 6
 
 
+@pytest.mark.videos
 def test_probe_counts_packets_in_order_of_showing(tmp_path: Path) -> None:
     numbered_video(
         tmp_path / "a.mp4",
@@ -68,6 +69,7 @@ def test_probe_counts_packets_in_order_of_showing(tmp_path: Path) -> None:
     assert [keyframe.position for keyframe in info.keyframes] == [0, 25, 50]
 
 
+@pytest.mark.videos
 def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
     run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x64:d=0.04", "-frames:v", "1", tmp_path / "cover.png")
     run_ffmpeg(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from made_videos import numbered_video, painted_number, run_ffmpeg
@@ -15,6 +16,8 @@ from hico_core.corpus.finding import find_sources
 from hico_core.corpus.intake import Rules
 from hico_core.corpus.records import SplitOptions, read_record
 from hico_core.corpus.split import SplitPolicy, split_videos
+
+pytestmark = pytest.mark.videos
 
 
 class MadeSource(NamedTuple):

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commands import running
 from made_videos import numbered_video
 from trees import tree
 
@@ -24,6 +25,8 @@ from hico_core.corpus.records import SplitOptions, read_record
 from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.corpus.workspace import Shard, opened_workspace
 from hico_core.errors import HicoError
+
+pytestmark = pytest.mark.videos
 
 SMALL = SplitOptions(short_side=96, preset="ultrafast")
 COMMAND = [sys.executable, "-c", "from hico_cli.main import main; main()", "split"]
@@ -89,6 +92,7 @@ COMMIT_POINTS = [
 ]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("fault", COMMIT_POINTS)
 def test_killed_at_each_point_of_a_commit(three: Path, tmp_path: Path, fault: str) -> None:
     """While new clips replace old ones: each video has good clips at every moment, and all ends as it would."""
@@ -105,6 +109,7 @@ def test_killed_at_each_point_of_a_commit(three: Path, tmp_path: Path, fault: st
     assert tree(root) == tree(three / "undisturbed")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("fault", ["commit.announced", "commit.clip", "commit.recorded", "commit.obsolete:2"])
 def test_killed_while_other_clips_replace_old_ones(three: Path, tmp_path: Path, fault: str) -> None:
     """Clips of another length have other names; the old ones are gone in the end, and only then."""
@@ -123,6 +128,7 @@ def test_killed_while_other_clips_replace_old_ones(three: Path, tmp_path: Path, 
     assert not (root / ".tmp").exists()
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and only Linux can end the children of the killed")
 def test_kills_at_random_moments(corpus: Path, tmp_path: Path) -> None:
     """With SIGKILL, at moments that nobody chose: the tree is in the end byte-equal to an undisturbed one."""
@@ -131,7 +137,7 @@ def test_kills_at_random_moments(corpus: Path, tmp_path: Path) -> None:
     rng = random.Random(5)
     killed_at_work = 0
     for _ in range(6):
-        with subprocess.Popen([*COMMAND, str(corpus), *OPTIONS, "--root", root], stderr=subprocess.DEVNULL) as process:
+        with running([*COMMAND, str(corpus), *OPTIONS, "--root", root], stderr=subprocess.DEVNULL) as process:
             deadline = time.monotonic() + 20
             while not children_in(root) and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.01)
@@ -147,11 +153,12 @@ def test_kills_at_random_moments(corpus: Path, tmp_path: Path) -> None:
     assert tree(root) == tree(undisturbed)
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_no_ffmpeg_outlives_the_command(how: signal.Signals, corpus: Path, tmp_path: Path) -> None:
     options = ["--workers", "2", "--preset", "veryslow", "--segment-seconds", "2"]
-    with subprocess.Popen([*COMMAND, str(corpus), *options, "--root", tmp_path], stderr=subprocess.DEVNULL) as process:
+    with running([*COMMAND, str(corpus), *options, "--root", tmp_path], stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 20
         while not children_in(tmp_path / ".tmp/split-") and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -162,11 +169,12 @@ def test_no_ffmpeg_outlives_the_command(how: signal.Signals, corpus: Path, tmp_p
     assert not (tmp_path / ".tmp").exists()
 
 
+@pytest.mark.processes
 def test_what_a_killed_process_leaves_for_a_moment_is_waited_for(tmp_path: Path) -> None:
     """A copy of it that was about to become ffmpeg still has its lock."""
     hold = "import sys, time; from filelock import FileLock; held = FileLock(sys.argv[1]); held.acquire(); print()"
     command = [sys.executable, "-uc", f"{hold}; time.sleep(0.3)", str(tmp_path / ".lock")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+    with running(command, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline()
         with pytest.raises(HicoError, match="busy"), lock(tmp_path / ".lock", refusal="busy", wait_seconds=0.0):
             pass

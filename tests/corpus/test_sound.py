@@ -16,6 +16,8 @@ from hico_core.corpus.sound import sound_of
 from hico_core.corpus.split import split_videos
 from hico_core.errors import BadVideo
 
+pytestmark = pytest.mark.videos
+
 KEEP = SplitOptions(audio="keep", preset="ultrafast", short_side=64)
 BEEP = 4.0  # seconds from the beginning of the sound
 RATE = 16_000

@@ -12,76 +12,24 @@ from typing import Any
 
 import av
 import pytest
+from commands import running
 from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy, video_with_hidden_frames
 from trees import tree
 
-from hico_core.corpus.encode import rate_of, read_frame_ticks
+from hico_core.corpus.encode import rate_of
 from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.ids import parse_clip_name
 from hico_core.corpus.intake import Rules
 from hico_core.corpus.probe import probe
 from hico_core.corpus.records import SplitOptions, read_record
-from hico_core.corpus.split import (
-    PlannedClip,
-    Segment,
-    SplitPolicy,
-    plan_clips,
-    plan_segments,
-    split_videos,
-)
+from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.errors import HicoError
+
+pytestmark = pytest.mark.videos
 
 SMALL = SplitOptions(short_side=96, preset="ultrafast", crf=10)
 RETRY = SplitPolicy(rules=Rules(retry_failed=True))
-
-
-@pytest.mark.parametrize(
-    ("duration", "segment", "expected"),
-    [
-        (10.0, 5.0, [(0, 5000), (5000, 10000)]),  # no empty tail
-        (12.0, 5.0, [(0, 5000), (5000, 10000), (10000, 12000)]),
-        (3.0, 5.0, [(0, 3000)]),  # shorter than one segment
-        (92.12, 5.0, [(k * 5000, min(k * 5000 + 5000, 92120)) for k in range(19)]),
-        (0.0001, 5.0, [(0, 1)]),  # never an empty segment
-        (4.0, 1.5, [(0, 1500), (1500, 3000), (3000, 4000)]),
-    ],
-)
-def test_plan_segments(duration: float, segment: float, expected: list[tuple[int, int]]) -> None:
-    assert plan_segments(duration_seconds=duration, segment_seconds=segment) == expected
-
-
-@pytest.mark.parametrize("duration", [0.0, -1.0])
-def test_lengths_must_be_positive(duration: float) -> None:
-    with pytest.raises(ValueError, match="must be positive"):
-        plan_segments(duration_seconds=duration)
-
-
-@pytest.mark.parametrize(
-    ("times", "expected"),
-    [
-        ([0.0, 2.0, 4.0, 6.0], [(0, 3, (0, 5000)), (3, 1, (5000, 8000))]),
-        ([0.0, 4.9, 5.0], [(0, 2, (0, 5000)), (2, 1, (5000, 7500))]),  # a border belongs to the later clip
-        ([0.0, 1.0, 12.0], [(0, 2, (0, 5000)), (2, 1, (10000, 15000))]),  # nothing falls into a hole
-        ([k * 1001 / 30000 for k in range(151)], [(0, 150, (0, 5000)), (150, 1, (5000, 5038))]),
-        ([0.0], [(0, 1, (0, 1000))]),  # one frame counts as a second
-        # The last frame begins within the last millisecond, after the last segment that the duration gives.
-        ([0.0, 0.0002, 0.0004, 5.0], [(0, 3, (0, 5000)), (3, 1, (5000, 5001))]),
-    ],
-)
-def test_plan_clips(times: list[float], expected: list[tuple[int, int, tuple[int, int]]]) -> None:
-    assert plan_clips(times) == [PlannedClip(Segment(*s), first, count) for first, count, s in expected]
-
-
-def test_borders_that_floating_point_falls_short_of() -> None:
-    assert 0.6 / 0.2 < 3
-    clips = plan_clips([0.0, 0.2, 0.4, 0.6], segment_seconds=0.2)
-    assert [(clip.first_frame, clip.segment.start_ms) for clip in clips] == [(0, 0), (1, 200), (2, 400), (3, 600)]
-
-
-def test_read_frame_ticks() -> None:
-    text = "frame:0    pts:0       pts_time:0\nhico=1\nframe:1    pts:-512     pts_time:0.03\nhico=1\n"
-    assert read_frame_ticks(text) == [0, -512]
 
 
 def split(
@@ -336,6 +284,7 @@ def test_an_id_is_not_taken_from_another_video(tmp_path: Path) -> None:
     assert tree(tmp_path / "root") == before
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_and_run_again_gives_the_same_tree(tmp_path: Path, how: signal.Signals) -> None:
     videos = tmp_path / "videos"
@@ -355,7 +304,7 @@ def test_stopped_and_run_again_gives_the_same_tree(tmp_path: Path, how: signal.S
     subprocess.run([*command, "--root", undisturbed], check=True, capture_output=True)
 
     root = tmp_path / "root"
-    with subprocess.Popen([*command, "--root", root], stderr=subprocess.PIPE, text=True) as process:
+    with running([*command, "--root", root], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         process.stderr.readline()  # the first video is done, the second has begun
         time.sleep(0.05)

@@ -20,6 +20,7 @@ def rehearse(sources: list[Source], root: Path) -> SplitPlan:
     return rehearse_split(sources, root=root, options=OPTIONS, policy=SplitPolicy(), workers=1)
 
 
+@pytest.mark.videos
 def test_what_it_foretells_comes_true(tmp_path: Path) -> None:
     for number in range(6):
         numbered_video(tmp_path / f"videos/{number}.mp4", seconds=4 + number)
@@ -41,6 +42,7 @@ def test_what_it_foretells_comes_true(tmp_path: Path) -> None:
     assert tree(root) == before
 
 
+@pytest.mark.videos
 def test_a_sample_that_fails_is_told(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_text("no video")
     missing = Source("missing", tmp_path / "missing.mp4")

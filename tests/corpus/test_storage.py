@@ -31,7 +31,7 @@ from hico_core.errors import HicoError, NoRoom, UsageError
 SMALL = SplitOptions(short_side=96, preset="ultrafast")
 
 
-pytestmark = pytest.mark.usefixtures("buckets")
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("buckets")]
 
 
 @pytest.fixture
@@ -98,6 +98,7 @@ def split(inputs: str, root: Location, folder: Path) -> Summary:
     )
 
 
+@pytest.mark.videos
 def test_a_workspace_in_a_bucket_is_that_of_a_disk(bucket: str, tmp_path: Path) -> None:
     videos, local = tmp_path / "videos", tmp_path / "local"
     videos.mkdir()
@@ -133,6 +134,7 @@ def test_a_workspace_in_a_bucket_is_that_of_a_disk(bucket: str, tmp_path: Path) 
     assert [(d.kind, d.path) for d in check_files(remote)] == [("missing", f"s3://{bucket}/root/{here['path'][0]}")]
 
 
+@pytest.mark.videos
 def test_training_reads_from_a_bucket(bucket: str, tmp_path: Path) -> None:
     numbered_video(tmp_path / "a.mp4", seconds=12)
     numbered_video(tmp_path / "b.mp4", seconds=8)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy
 
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import local_cache
 from hico_core.corpus.events import VideoEvent
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index, read_index_table
@@ -18,7 +18,9 @@ from hico_core.data.reading import read_clip
 from hico_core.data.videos import IndexedVideos
 from hico_core.errors import HicoError
 
-CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
+pytestmark = pytest.mark.videos
+
+CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
 VIDEOS: dict[str, dict[str, Any]] = {
     "ntsc.mp4": {"seconds": 13, "fps": "30000/1001"},

@@ -1,6 +1,7 @@
 """One clock: whichever way a video comes in, a moment of it shows the same frame, which is the one a player shows."""
 
 import random
+from bisect import bisect_right
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from made_videos import numbered_video, painted_number, run_ffmpeg
 
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import local_cache
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.probe import frame_times
@@ -23,7 +24,7 @@ from hico_core.data.sampling import view_indices
 from hico_core.data.videos import IndexedVideos, Piece
 from hico_core.data.windows import Grid, Views, plan_windows
 
-CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
+CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
 SPAN = 64 / 30
 RATES = [
     *("1/10", "2/5", "1", "12", "15000/1001", "15", "24000/1001", "24", "25", "30000/1001", "30", "50"),
@@ -42,15 +43,16 @@ def stamps_of(fps: str, container: str, count: int) -> list[float]:
 @pytest.mark.parametrize("container", CLOCKS)
 @pytest.mark.parametrize("fps", RATES)
 def test_rounding_of_times_holds_no_frame_back(fps: str, container: str) -> None:
-    """The slow twin: frame by frame at the true rate, in fractions."""
+    """The twin: the last frame whose exact time, a fraction, is not behind the moment."""
     rate = Fraction(fps)
     count = max(int(20 * rate), 6)
+    exact = [number / rate for number in range(count)]
     clock = clock_of_times(stamps_of(fps, container, count))
     assert clock.stamps is None and clock.fps == pytest.approx(float(rate), rel=1e-4)
     assert clock.duration_seconds == pytest.approx(float(count / rate), abs=2e-3)
     for grid in (Fraction(15), Fraction(30), Fraction(15, 2)):
         points = [k / grid for k in range(int(count / rate * grid))]
-        expected = [max(n for n in range(count) if n / rate <= moment) for moment in points[:400]]
+        expected = [bisect_right(exact, moment) - 1 for moment in points[:400]]
         assert clock.shown_at([float(moment) for moment in points[:400]]).tolist() == expected
 
 
@@ -177,6 +179,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.videos
 @pytest.mark.parametrize("name", VIDEOS)
 def test_every_way_in_shows_the_same_frames(folder: Path, name: str) -> None:
     """Training windows, views and grids; and the pixels of one window, by the numbers painted on them."""
@@ -200,6 +203,7 @@ def test_every_way_in_shows_the_same_frames(folder: Path, name: str) -> None:
     assert numbers[0] == numbers[1] == numbers[2]
 
 
+@pytest.mark.videos
 @pytest.mark.parametrize("name", VIDEOS)
 def test_they_are_the_frames_that_decoding_shows(folder: Path, name: str) -> None:
     """The slow obvious twin: all frames decoded in order, and the last one whose time has come."""
@@ -229,6 +233,7 @@ def test_they_are_the_frames_that_decoding_shows(folder: Path, name: str) -> Non
             assert row == [max(n for n, t in enumerate(seconds) if t <= c / clock.fps + 1e-6) for c in counted]
 
 
+@pytest.mark.videos
 def test_a_time_lapse_of_lapses_trains(folder: Path) -> None:
     """A frame each 10 s: of every clip of 2.1 s one can say what is shown."""
     ways = Ways(folder, "lapse mp4")
@@ -238,6 +243,7 @@ def test_a_time_lapse_of_lapses_trains(folder: Path) -> None:
         assert set(frames) <= {int(window[0] / 10), int(window[1] / 10)} and min(frames) == int(window[0] / 10)
 
 
+@pytest.mark.videos
 @pytest.mark.parametrize("frames", [[0, 1], [148, 149, 150, 151], [299, 300], [5, 5, 6]])
 def test_pixels_by_number(folder: Path, frames: list[int]) -> None:
     """However an index cuts a video into pieces, they are the file's frames."""
@@ -247,6 +253,7 @@ def test_pixels_by_number(folder: Path, frames: list[int]) -> None:
     assert (read == decode_frames(str(pieces[0].path), frames)).all()
 
 
+@pytest.mark.videos
 def test_an_edit_list_moves_no_frame(tmp_path: Path) -> None:
     """A file whose container begins elsewhere than its first frame: counting by rate begins at the frame."""
     numbered_video(tmp_path / "whole.mp4", seconds=6)

@@ -14,7 +14,7 @@ from goldens import load_json
 from made_videos import numbered_video, painted_number
 
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import local_cache
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index, read_index_table
 from hico_core.corpus.records import SplitOptions
@@ -28,9 +28,11 @@ from hico_core.data.reading import clock_of, pieces_with, read_clip
 from hico_core.data.videos import IndexedVideos, Piece
 from hico_core.errors import HicoError
 
+pytestmark = pytest.mark.videos
+
 GOLDEN = load_json("sampling.json")
 
-NO_CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
+NO_CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
 
 def golden_pieces(video: str) -> list[Piece]:

@@ -16,9 +16,11 @@ from hico_core.corpus.encode import encoder_arguments
 from hico_core.corpus.picture import scaled_size
 from hico_core.corpus.probe import frame_rate, frame_times, probe
 from hico_core.corpus.records import PROFILES, SplitOptions
-from hico_core.data.decode import decode_frames, frames_at, require_decoder
-from hico_core.data.other_decoders import DecoderName, require_decoder
+from hico_core.data.decode import decode_frames, frames_at
+from hico_core.data.other_decoders import require_decoder
 from hico_core.errors import BadVideo, UsageError
+
+pytestmark = pytest.mark.videos
 
 DECODERS: list[DecoderName] = ["pyav", "decord", "torchcodec"]
 

@@ -8,7 +8,7 @@ import torch
 from made_videos import numbered_video, painted_number
 
 from hico_core.config import AugmentConfig, DataConfig
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import local_cache
 from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.lists import labelled_videos
 from hico_core.corpus.records import UntrimmedOptions
@@ -20,9 +20,11 @@ from hico_core.data.reading import clock_of, decode_pieces
 from hico_core.data.sampling import random_view_indices
 from hico_core.data.videos import IndexedVideos
 
+pytestmark = pytest.mark.videos
+
 DATA = DataConfig(num_frames=8, frame_stride=4, short_side=None)
 STILL = AugmentConfig(colour_probability=0, grey_probability=0, blur_probability=0, flip_probability=0)
-CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
+CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 from av import VideoFrame
 from made_videos import numbered_video, painted_number, run_ffmpeg, video_with_hidden_frames
 
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import local_cache
 from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.probe import frame_times
@@ -27,8 +27,10 @@ from hico_core.data.videos import IndexedVideos
 from hico_core.data.windows import Grid, Views, plan_windows
 from hico_core.errors import BadVideo
 
+pytestmark = pytest.mark.videos
+
 WHOLE = Picture(None, 1.0, 1, 112, 0.45, 0.225)
-CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
+CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
 
 def as_seen(layout: Grid | Views, picture: Picture = WHOLE) -> Reading:

@@ -17,6 +17,8 @@ from hico_core.evidence.corpus import CorpusRecipe, labels_of, make_corpus, read
 from hico_core.evidence.painting import paint
 from hico_core.evidence.scenery import FPS, draw_scenery, draw_script
 
+pytestmark = pytest.mark.videos
+
 RECIPE = CorpusRecipe(videos=6, seed=2)
 
 
@@ -107,6 +109,7 @@ def test_two_at_once_and_damage_are_told(corpus: Path) -> None:
         (corpus / "labels.jsonl").write_text(kept)
 
 
+@pytest.mark.processes
 def test_a_kill_leaves_no_half_video(tmp_path: Path) -> None:
     """Killed when the second video is written, but not there yet; the same command makes what is missing."""
     command = [sys.executable, "-m", "hico_cli", "demo", "--corpus-only", str(tmp_path / "c"), "--videos", "3"]

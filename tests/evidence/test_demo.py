@@ -11,13 +11,15 @@ from hico_core.corpus.files import lock
 from hico_core.evidence.demo import DEMO_ARMS, DemoResult, sentence
 from hico_core.evidence.segments import Score
 
+pytestmark = pytest.mark.videos
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("demo") / "root"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo_command, "_STEPS", 3)
-        done = hico("demo", "--root", root, "--videos", "48")
+        done = hico("demo", "--root", root, "--videos", "24")
     assert done.returncode == 0, done.stderr
     for said in ("what moves how", "never trained", "SimCLR", "HiCo", "not a result on HACS", "hico report"):
         assert said in done.stdout
@@ -37,17 +39,17 @@ def test_it_leaves_runs_that_can_be_looked_at(root: Path) -> None:
 def test_again_it_trains_nothing_and_says_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_command, "_STEPS", 3)
     before = (root / "runs/hico/metrics.jsonl").read_text()
-    first, second = (hico("demo", "--root", root, "--videos", "48", "--json") for _ in range(2))
+    first, second = (hico("demo", "--root", root, "--videos", "24", "--json") for _ in range(2))
     assert first.returncode == 0, first.stderr
     assert json.loads(first.stdout) == json.loads(second.stdout)
     assert (root / "runs/hico/metrics.jsonl").read_text() == before
 
 
 def test_another_seed_wants_another_folder(root: Path) -> None:
-    assert_one_line(hico("demo", "--root", root, "--videos", "48", "--seed", "8"), 2, "seed 1", "new folder")
-    assert_one_line(hico("demo", "--root", root, "--videos", "60"), 2, "has a demo of 48 videos")
+    assert_one_line(hico("demo", "--root", root, "--videos", "24", "--seed", "8"), 2, "seed 1", "new folder")
+    assert_one_line(hico("demo", "--root", root, "--videos", "60"), 2, "has a demo of 24 videos")
     with lock(root / ".demo.lock", refusal=""):
-        assert_one_line(hico("demo", "--root", root, "--videos", "48"), 1, "another demo runs here")
+        assert_one_line(hico("demo", "--root", root, "--videos", "24"), 1, "another demo runs here")
     assert hico("demo", "--root", root, "--design", "fillers").returncode == 2
     assert_one_line(hico("demo", "--root", root / "other", "--videos", "23"), 2, "24 or more")
     assert not (root / "other").exists()

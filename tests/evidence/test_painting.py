@@ -103,6 +103,7 @@ def test_the_movement_is_the_one_that_the_label_names(action: Action) -> None:
         assert action_seen(frames) == action, motion
 
 
+@pytest.mark.slow
 def test_drawn_videos_move_as_their_labels_say() -> None:
     """Whole videos of the corpus, with whatever scene was drawn; some stripes hide some movements."""
     scenery = draw_scenery(0)

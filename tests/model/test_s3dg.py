@@ -52,6 +52,7 @@ def blocks_of(backbone: S3DG, clips: torch.Tensor) -> dict[str, torch.Tensor]:
     return blocks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_every_block(case: tuple[dict[str, Any], S3DG, torch.Tensor], mode: str) -> None:
     golden, backbone, clips = case
@@ -75,6 +76,7 @@ def test_every_block(case: tuple[dict[str, Any], S3DG, torch.Tensor], mode: str)
     backbone.load_state_dict(statistics)
 
 
+@pytest.mark.slow
 def test_gradients(case: tuple[dict[str, Any], S3DG, torch.Tensor]) -> None:
     golden, backbone, clips = case
     if "grad_names" not in golden:

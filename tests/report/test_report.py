@@ -17,6 +17,8 @@ from hico_core.report.charts import lines
 from hico_core.report.facts import Curve, read_run
 from hico_core.report.sample import EncodedMoments, Moment
 
+pytestmark = pytest.mark.videos
+
 # A name that would run a program if a page took it for markup.
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -49,6 +51,7 @@ def page(root: Path) -> Path:
     return path
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("width", [400, 1600])
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_a_browser_shows_it_without_the_network(page: Path, width: int, colours: Literal["light", "dark"]) -> None:
@@ -77,6 +80,7 @@ def brightness(colour: str) -> int:
     return sum(int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(","))
 
 
+@pytest.mark.browser
 def test_tables_are_sorted_by_value_from_the_keyboard(page: Path) -> None:
     with opened(page, width=1600) as visit:
         table = visit.page.locator("#runs table")
@@ -97,6 +101,7 @@ def test_tables_are_sorted_by_value_from_the_keyboard(page: Path) -> None:
         assert visit.page.evaluate("document.activeElement.textContent") == "To the content"
 
 
+@pytest.mark.browser
 def test_names_with_markup_are_text(page: Path) -> None:
     with opened(page, width=1600) as visit:
         assert EVIL in visit.page.locator("h1").inner_text()
@@ -105,6 +110,7 @@ def test_names_with_markup_are_text(page: Path) -> None:
         assert visit.complaints == []
 
 
+@pytest.mark.browser
 def test_it_says_what_it_was_trained_on_and_what_came_out(page: Path) -> None:
     text = page.read_text()
     assert len(text) < 6e6

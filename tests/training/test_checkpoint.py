@@ -107,6 +107,7 @@ def test_a_flipped_bit_of_a_checkpoint_is_noticed(model: nn.Module, tmp_path: Pa
     assert num_noticed > 100
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_of_an_export_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
     export_encoder(path, S3DG())
@@ -187,6 +188,7 @@ for size in itertools.cycle(("24", "48")):
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["encoder.safetensors", "last.pt"])
 def test_a_file_is_read_as_it_was_at_one_moment(name: str, model: nn.Module, tmp_path: Path) -> None:
     """While a training writes the next one under its name, again and again."""

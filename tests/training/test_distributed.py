@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from commands import TINY, assert_one_line, hico, hico_process
+from commands import TINY, assert_one_line, hico, hico_process, running
 from goldens import assert_close
 from made_workspaces import untrimmed_workspace
 from torch import nn
@@ -23,7 +23,14 @@ from torch import nn
 from hico_core.errors import HicoError, UsageError
 from hico_core.training import distributed
 from hico_core.training.distributed import World, joined_world, own_device, place_among_processes
-from hico_core.training.launch import EXIT_CODE_FILE, SharedExitCode, end_at_once, run_processes, torchrun_command, with_options, without_options
+from hico_core.training.launch import (
+    EXIT_CODE_FILE,
+    SharedExitCode,
+    end_at_once,
+    run_processes,
+    with_options,
+    without_options,
+)
 from hico_core.training.shared_norm import share_batch_norms
 
 SCRIPT = Path(__file__).with_name("processes.py")
@@ -66,12 +73,14 @@ def assert_same_training(one: dict[str, Any], two: dict[str, Any]) -> None:
             assert_close(value.double(), there["state"][name].double(), 1e-9)
 
 
+@pytest.mark.processes
 def test_two_processes_are_one(tmp_path: Path) -> None:
     alone, together = what_comes_out(tmp_path, processes=0), what_comes_out(tmp_path, processes=2)
     assert (alone["none"]["size"], together["none"]["size"]) == (1, 2)
     assert_same_training(alone, together)
 
 
+@pytest.mark.processes
 @pytest.mark.gpu
 @pytest.mark.parametrize("processes", [0, 1, 2])
 def test_on_a_gpu_as_on_a_cpu(processes: int, tmp_path: Path) -> None:
@@ -90,8 +99,10 @@ RUN = ["pretrain", *SETTINGS, "--batch-size", "4", "--epochs", "4", "--nproc", "
 
 
 def pretrain(root: Path, name: str, *more: str) -> None:
-    command = [sys.executable, "-m", "hico_cli", *RUN, "--name", name, "--root", str(root), *more]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    """In two processes, which this one starts: they obey `main`, not what these tests were started with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        done = hico(*RUN, "--name", name, *more, root=root)
     assert done.returncode == 0, done.stderr
 
 
@@ -142,6 +153,8 @@ def pretrain_on_two_machines(roots: list[Path], name: str, *more: str) -> None:
         assert process.returncode == 0, said
 
 
+@pytest.mark.videos
+@pytest.mark.processes
 def test_stopped_and_resumed_is_never_stopped(root: Path, undisturbed: dict[str, torch.Tensor], tmp_path: Path) -> None:
     """All go on from the first one's checkpoint, also where another sees an older one, on a disk of its own."""
     pretrain(root, "resumed", "--max-steps", "1")
@@ -160,12 +173,14 @@ def test_stopped_and_resumed_is_never_stopped(root: Path, undisturbed: dict[str,
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.videos
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_a_killed_process_is_started_again_and_nothing_is_lost(
     root: Path, undisturbed: dict[str, torch.Tensor]
 ) -> None:
     command = [sys.executable, "-m", "hico_cli", *RUN, "--name", "killed", "--root", str(root)]
-    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+    with running(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
         wait_for_steps(root, "killed", 3)
         workers = started_by(process.pid)
         assert len(workers) == 2
@@ -197,11 +212,13 @@ def last_step(root: Path, name: str) -> int:
     return step
 
 
+@pytest.mark.videos
+@pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_writes_a_checkpoint(root: Path, number: signal.Signals) -> None:
     """SIGTERM to the command; SIGINT to all processes of the terminal, as Ctrl-C sends it."""
     command = [sys.executable, "-m", "hico_cli", *RUN, "--name", number.name, "--root", str(root)]
-    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+    with running(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True) as process:
         wait_for_steps(root, number.name, 2)
         if number == signal.SIGINT:
             os.killpg(process.pid, number)
@@ -211,10 +228,12 @@ def test_a_signal_writes_a_checkpoint(root: Path, number: signal.Signals) -> Non
     assert last_step(root, number.name) == steps_of(root, number.name)[-1]
 
 
+@pytest.mark.videos
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_processes_end_with_the_command_that_started_them(root: Path) -> None:
     command = [sys.executable, "-m", "hico_cli", *RUN, "--epochs", "100000", "--name", "orphan", "--root", str(root)]
-    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
+    with running(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
         wait_for_steps(root, "orphan", 2)
         workers = started_by(process.pid)
         assert len(workers) == 2
@@ -226,6 +245,8 @@ def test_processes_end_with_the_command_that_started_them(root: Path) -> None:
     assert last_step(root, "orphan") == steps_of(root, "orphan")[-1]
 
 
+@pytest.mark.videos
+@pytest.mark.processes
 def test_an_error_in_one_process_ends_all_with_one_line(root: Path) -> None:
     """The first process finds the disk full at a checkpoint, while the others wait for it."""
     command = [sys.executable, "-m", "hico_cli", *RUN, "--name", "full", "--root", str(root)]
@@ -301,6 +322,7 @@ def test_a_single_process_that_fails_leaves_no_group(monkeypatch: pytest.MonkeyP
     assert not dist.is_initialized()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("processes", "taken_down"), [("1", True), ("2", False)])
 @pytest.mark.parametrize(("arguments", "code"), [(["config", "list"], 0), (["inspect", "/nowhere"], 1)])
 def test_one_of_several_processes_ends_at_once(
@@ -322,6 +344,8 @@ def test_one_of_several_processes_ends_at_once(
     assert ("waited for" in done.stdout) == taken_down
 
 
+@pytest.mark.videos
+@pytest.mark.processes
 def test_a_port_in_use_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
@@ -330,13 +354,6 @@ def test_a_port_in_use_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) 
             monkeypatch.setenv(name, value)
         done = hico_process("pretrain", *TINY, "--name", "port", root=root)
     assert_one_line(done, 1, "do not find each other", "is the port free?")
-
-
-def test_main_is_obeyed_by_the_processes_that_it_starts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though this process was started with other arguments."""
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    assert hico(*RUN, "--name", "called", "--max-steps", "1", root=root).returncode == 0
-    last_weights(root, "called")
 
 
 def test_names_behind_the_options_stay_names() -> None:
@@ -370,6 +387,7 @@ def test_the_code_of_the_first_error_is_that_of_all(work: Callable[[SharedExitCo
     assert (dict(os.environ), signal.getsignal(signal.SIGTERM)) == before
 
 
+@pytest.mark.videos
 def test_a_mistake_is_said_by_whichever_process_finds_it_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first process may find it later, or not at all; it ends without a second line."""
     root = untrimmed_workspace(tmp_path, videos=2, seconds=3)

@@ -10,7 +10,7 @@ import torch
 from made_videos import numbered_video, run_ffmpeg
 from torch import Tensor, nn
 
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import local_cache
 from hico_core.data.lanes import Part, Reading, WholeVideo, parts_of_video, read_parts
 from hico_core.data.pictures import Picture
 from hico_core.data.windows import Grid, Views
@@ -21,7 +21,9 @@ from hico_core.training import encoder as encoder_module
 from hico_core.training.encoder import EncodedVideo, encode_videos
 from hico_core.training.hardware import FP32, Precision
 
-CACHE = LocalCache(Path("nowhere"), size_bytes=1)
+pytestmark = pytest.mark.videos
+
+CACHE = local_cache(Path("nowhere"), size_bytes=1)
 SMALL = Picture(40, 0.875, 1, 32, 0.45, 0.225)
 GRID = Grid(15.0, 8, 8)
 
@@ -167,6 +169,7 @@ def long_videos(tmp_path_factory: pytest.TempPathFactory) -> list[WholeVideo]:
     return [WholeVideo(folder / f"{name}.mp4", []) for name in "ab"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("deaths", [[0], [0, 60]], ids=["one", "two"])
 def test_one_death_of_a_worker_is_survived(
     long_videos: list[WholeVideo], deaths: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -1,6 +1,7 @@
 """What a run exports: an encoder, and a card that is about this very file."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -29,20 +30,28 @@ def written(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_card_tells_what_a_user_of_the_encoder_has_to_know(written: Path) -> None:
+@pytest.mark.parametrize(
+    "fact",
+    [
+        "hacs-hico-s",  # the recipe
+        r"\b11\b",  # videos there were
+        r"\b30\b.*\b32\b.*\b3\b",  # videos a step of those asked for, and clips of each
+        r"15\.5.*\b20\b",  # epochs of those planned
+        r"3\.25",  # the loss
+        r"\b3, 8, 56, 56\b",  # a clip, as the encoder takes it
+        r"7\.5",  # its frames a second
+        r"0\.45.*0\.225",  # how pictures are normalised
+        r"\b128, t, h, w\b",  # what comes out
+    ],
+)
+def test_a_card_has_what_a_user_of_the_encoder_has_to_know(written: Path, fact: str) -> None:
+    """However it is worded."""
+    assert re.search(fact, card_of(written) or "")
+
+
+def test_a_card_is_about_this_very_file(written: Path) -> None:
     card = card_of(written)
-    assert card is not None
-    for said in (
-        "hacs-hico-s",
-        "| videos | 11 |",
-        "30 of 32 videos, 3 clips each",
-        "15.5 of 20",
-        "mean of the last steps 3.2500",
-        "(N, 3, 8, 56, 56): 8 frames at 7.5 a second, RGB from 0 to 1, minus 0.45, divided by 0.225",
-        "(N, 128, t, h, w)",
-        hashlib.sha256(written.read_bytes()).hexdigest(),
-    ):
-        assert said in card, said
+    assert card is not None and hashlib.sha256(written.read_bytes()).hexdigest() in card
     assert describe_checkpoint(written).card == card
 
 
@@ -60,4 +69,4 @@ def test_a_card_is_kept_where_nothing_was_trained_since(written: Path) -> None:
     assert card_of(written) is None
     again = exports(S3DGTiny(), written, CONFIG, PROGRESS, loss=None)
     assert list(again) == [written, written.with_name(CARD)]
-    assert b"| loss | hico |" in again[written.with_name(CARD)]
+    assert b"3.25" not in again[written.with_name(CARD)]

@@ -25,6 +25,7 @@ def config_of(batch_size: int) -> Config:
     return load_config(overrides=[f"train.batch_size={batch_size}"])
 
 
+@pytest.mark.videos
 @pytest.mark.parametrize(
     ("asked", "processes", "free_gb", "size", "reason"),
     [
@@ -55,6 +56,7 @@ def test_memory_is_about_what_was_measured(videos: int, encoder: str, gb: float)
     assert step_bytes(config, videos) == pytest.approx(gb * 1e9, rel=0.15)
 
 
+@pytest.mark.videos
 def test_a_run_goes_on_with_its_batch(root: Path, tmp_path: Path) -> None:
     """Whatever videos have come, and whatever memory is free then."""
     (tmp_path / "config.yaml").write_text(dump_config(config_of(3)))
@@ -96,6 +98,7 @@ def test_memory_that_runs_out_is_one_line() -> None:
         raise RuntimeError("something else")
 
 
+@pytest.mark.videos
 def test_the_remedy_of_a_step_that_does_not_fit_works(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def enter(*run_dirs: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="reads memory in /proc")
 def test_what_arrives_takes_twice_its_size_at_most(trained: dict[str, Any], tmp_path: Path) -> None:
     """And is what was sent. The process that reads a checkpoint has the file besides."""
@@ -83,6 +84,7 @@ def largest_memory_part(value: Any) -> float:  # noqa: ANN401 - what stands in a
     return max(t.untyped_storage().nbytes() / t.nbytes for t in receivers.tensors_in(value).values())
 
 
+@pytest.mark.slow
 def test_no_tensor_of_a_checkpoint_is_a_view(trained: dict[str, Any], tmp_path: Path) -> None:
     """Neither in the file, for those who load it themselves, nor as read from an older one."""
     assert largest_memory_part(trained["optimizer"].state_dict()) > 10
@@ -94,6 +96,8 @@ def test_no_tensor_of_a_checkpoint_is_a_view(trained: dict[str, Any], tmp_path: 
     assert largest_memory_part(read_checkpoint(path).content) == 1
 
 
+@pytest.mark.videos
+@pytest.mark.processes
 def test_commands_of_two_processes_need_little_memory(tmp_path: Path) -> None:
     """Resuming the paper's model, and finetuning it, with 8 GB of addresses, of which libraries take most."""
     root = str(tmp_path / "root")

@@ -10,7 +10,7 @@ from hico_core.config import preset
 from hico_core.errors import HicoError, UsageError
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG, PointwiseConv, TemporalConv
-from hico_core.training.hardware import FP32, Precision, PrecisionName, choose_precision, computing_in, use_precision
+from hico_core.training.hardware import FP32, Precision, choose_precision, computing_in, use_precision
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step
 

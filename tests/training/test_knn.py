@@ -10,7 +10,7 @@ from made_videos import numbered_video
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hico_core.config import load_config
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import local_cache
 from hico_core.corpus.ids import Source
 from hico_core.data.pictures import picture_for
 from hico_core.data.windows import Views
@@ -85,6 +85,7 @@ def test_too_few_videos() -> None:
         knn_accuracy(torch.ones(1, 4), torch.tensor([0]), k=1)
 
 
+@pytest.mark.videos
 def test_features_of_videos(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Broken videos are named and left out; neither the order nor the encoder's mode changes."""
     numbered_video(tmp_path / "a.mp4", seconds=3)
@@ -96,7 +97,7 @@ def test_features_of_videos(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     picture = picture_for(config.data, config.augment)
     encoder = S3DG().train()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    cache = LocalCache(tmp_path, size_bytes=1)
+    cache = local_cache(tmp_path, size_bytes=1)
     found = read_features(encoder, videos, views, picture, cache=cache, precision=FP32, workers=2)
     assert found.features.shape == (2, 1024)
     assert found.labels == [0, 2]

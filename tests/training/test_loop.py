@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from commands import TINY as OPTIONS
-from commands import hico
+from commands import hico, running
 from made_videos import numbered_video
 from safetensors.torch import load_file
 
@@ -40,6 +40,8 @@ from hico_core.training.run import kept_epoch
 from hico_core.training.step import compute_loss
 from hico_core.training.stopping import StopRequest
 from hico_core.training.task import Task, Watch
+
+pytestmark = pytest.mark.videos
 
 TINY = [
     "data.num_frames=8",
@@ -154,6 +156,7 @@ def assert_same_run(run_dir: Path, other: Path) -> None:
         assert {k: v for k, v in a.items() if k not in TIMES} == {k: v for k, v in b.items() if k not in TIMES}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("steps", [1, 3])
 def test_stopped_and_resumed_equals_never_stopped(root: Path, tmp_path: Path, undisturbed: Path, steps: int) -> None:
     assert run(tiny(f"train.max_steps={steps}"), root, tmp_path).num_steps == steps
@@ -414,6 +417,7 @@ def test_one_run_has_one_process_at_a_time(root: Path, tmp_path: Path) -> None:
         assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock"]
 
 
+@pytest.mark.processes
 def test_a_kill_while_resuming_keeps_the_log(root: Path, tmp_path: Path) -> None:
     """The log is cut where it is to go on, never written anew."""
     options = [value for setting in ("train.checkpoint_seconds=0", *TINY) for value in ("-o", setting)]
@@ -433,13 +437,14 @@ def test_a_kill_while_resuming_keeps_the_log(root: Path, tmp_path: Path) -> None
     assert not list(log.parent.rglob("*.tmp"))
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_a_worker_that_is_stuck_does_not_keep_the_run_from_ending(root: Path) -> None:
     """As one that reads from a network disk that is gone: it answers nothing, not even a signal."""
     options = [value for setting in TINY for value in ("-o", setting)]
     options += ["-o", "data.workers=2", "--epochs", "100000"]
     command = ["pretrain", *options, "--name", "stuck", "--root", str(root)]
-    with subprocess.Popen([sys.executable, "-m", "hico_cli", *command], stderr=subprocess.PIPE, text=True) as process:
+    with running([sys.executable, "-m", "hico_cli", *command], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert "pretraining leaves out 1 video" in process.stderr.readline()
         assert process.stderr.readline().startswith("step 1 ")
@@ -516,6 +521,7 @@ def test_broken_videos_end_the_run_or_are_replaced(broken_root: Path, tmp_path: 
     assert content["progress"]["bad_videos"] == ["b"], "so that it is told once, and counted, in a run that goes on"
 
 
+@pytest.mark.processes
 def test_a_corpus_that_cannot_be_decoded_at_all(broken_root: Path, tmp_path: Path) -> None:
     for clip in (broken_root / "train").iterdir():
         clip.write_bytes(b"")
@@ -607,6 +613,7 @@ def test_losses_of_a_model_without_topic() -> None:
     assert float(loss.total.detach()) == pytest.approx(2 * float(loss.visual))
 
 
+@pytest.mark.processes
 def test_too_little_shared_memory_is_one_line(root: Path, tmp_path: Path) -> None:
     """As in a container that was given little: hico sees it before a worker is killed for it. What it says helps."""
     small = "mount -t tmpfs -o size=256k tmpfs /dev/shm"

@@ -25,6 +25,8 @@ from hico_core.training.checkpoint import EncoderOrigin, Progress
 from hico_core.transfer import evaluate as module
 from hico_core.transfer.predictions import Prediction
 
+pytestmark = pytest.mark.videos
+
 CLASSES = 3
 
 
@@ -86,6 +88,7 @@ def test_results_lie_in_the_run_however_it_is_named(root: Path) -> None:
     assert [path.name for path in (run / "checkpoints").iterdir()] == [checkpoint.name]
 
 
+@pytest.mark.processes
 def test_two_processes_say_the_same(root: Path, tmp_path: Path) -> None:
     """Rows do not depend on who encodes them, in as many threads."""
     outputs = []

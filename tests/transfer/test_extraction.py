@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from hico_core.choices import DType, FileFormat
 from hico_core.config import load_config
 from hico_core.corpus.addresses import locate
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import local_cache
 from hico_core.corpus.events import Summary, VideoEvent
 from hico_core.corpus.files import lock
 from hico_core.corpus.finding import find_sources
@@ -39,7 +39,7 @@ from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import Progress, export_encoder
 from hico_core.transfer.extraction import ExtractionPolicy, Files, Likeness, extract_features
-from hico_core.transfer.feature_files import DType, FileFormat, read_array
+from hico_core.transfer.feature_files import read_array
 from hico_core.transfer.features import FeatureExtractor
 from hico_core.transfer.jobs import FeatureJob, jobs_of_files, jobs_of_index, part_of
 from hico_core.transfer.manifest import (
@@ -52,7 +52,9 @@ from hico_core.transfer.manifest import (
 from hico_core.transfer.manifest import features_of as features_of_row
 from hico_core.transfer.rehearsal import rehearse_extraction
 
-NO_CACHE = LocalCache(Path("nowhere"), size_bytes=1)  # of no use to local files
+pytestmark = pytest.mark.videos
+
+NO_CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
 HERE = ExtractionPolicy(cache=NO_CACHE, workers=0)
 
 
@@ -479,6 +481,7 @@ def test_the_rehearsal_tells_what_the_extraction_makes(root: Path, tmp_path: Pat
         rehearse_extraction(of_files[1:], extractor=extractor, cache=NO_CACHE, files=Files())
 
 
+@pytest.mark.cluster
 def test_in_a_bucket_a_whole_run_takes_in_what_shards_wrote(root: Path, tmp_path: Path, buckets: str) -> None:
     """A line of a shard must not count against a later one of another command."""
     make_bucket("features")

@@ -26,6 +26,8 @@ ray = pytest.importorskip("ray")
 from clusters import ray_cluster  # noqa: E402 - only with Ray
 
 pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.videos,
     pytest.mark.filterwarnings("ignore"),  # Ray's own
     pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters on one machine"),
 ]

@@ -22,11 +22,13 @@ from hico_core.interop.checkpoints import load_backbone
 from hico_core.interop.weights import export_state_dict, import_state_dict
 from hico_core.model.encoders import hico_model
 from hico_core.model.hico import HicoModel
-from hico_core.model.pooling import Pool, PooledEncoder
+from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 from hico_core.training.encoder import Meter
 from hico_core.transfer.features import FeatureExtractor, Features, FeatureSource
+
+pytestmark = pytest.mark.videos
 
 
 class MeanColour(nn.Module):

@@ -3,18 +3,21 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from made_checkpoints import save_checkpoint
 from made_videos import numbered_video
 
 from hico_core.config import load_config
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import local_cache
 from hico_core.data.lanes import WholeVideo
 from hico_core.data.pictures import clip_shape_for, picture_for
 from hico_core.interop.checkpoints import encoder_of, read_checkpoint
 from hico_core.model.encoders import hico_model
 from hico_core.training.checkpoint import Progress, export_encoder
 from hico_core.transfer.labelled import LabelledVideo, rows_from_videos
+
+pytestmark = pytest.mark.videos
 
 
 def test_a_checkpoint_and_its_export_look_at_the_same_clips(tmp_path: Path) -> None:
@@ -39,7 +42,7 @@ def test_a_checkpoint_and_its_export_look_at_the_same_clips(tmp_path: Path) -> N
 
     def rows(name: str) -> np.ndarray:
         videos = [LabelledVideo("a", 0, WholeVideo(video, []))]
-        cache = LocalCache(tmp_path / "cache", size_bytes=1)
+        cache = local_cache(tmp_path / "cache", size_bytes=1)
         found = rows_from_videos(tmp_path / name, videos, num_views=3, device="cpu", cache=cache, workers=0)
         return found.features
 

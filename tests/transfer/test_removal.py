@@ -23,6 +23,8 @@ from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.checkpoint import export_encoder
 from hico_core.transfer.removal import remove_videos
 
+pytestmark = pytest.mark.videos
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -155,6 +157,7 @@ POINTS = [
 ]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_anywhere_the_same_command_goes_on(root: Path, made: Path, tmp_path: Path, point: str) -> None:
     command = [sys.executable, "-c", "from hico_cli.main import main; main()", "remove", "a", "b"]
@@ -173,6 +176,8 @@ def test_killed_anywhere_the_same_command_goes_on(root: Path, made: Path, tmp_pa
     assert all(name.endswith((".lock", ".hdf5")) for name in differs), differs
 
 
+@pytest.mark.processes
+@pytest.mark.cluster
 def test_in_a_bucket(buckets: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
         numbered_video(tmp_path / f"videos/{name}.mp4", seconds=6)

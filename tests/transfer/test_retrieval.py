@@ -94,6 +94,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base / "features"
 
 
+@pytest.mark.videos
 @pytest.mark.parametrize("at_once", [1, 7, 10_000])
 def test_a_search_finds_what_a_loop_finds(folder: Path, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much of the gallery is read at once."""
@@ -118,6 +119,7 @@ def test_a_search_finds_what_a_loop_finds(folder: Path, at_once: int, monkeypatc
         assert match.query_seconds == similarity[:, place].argmax()
 
 
+@pytest.mark.videos
 def test_a_query_is_looked_at_as_the_gallery_was(folder: Path, tmp_path: Path) -> None:
     row = next(row for row in read_manifest(folder).values() if row.video_id == "3")
     extractor = extractor_of(row, checkpoint=None, device="cpu")
@@ -130,11 +132,13 @@ def test_a_query_is_looked_at_as_the_gallery_was(folder: Path, tmp_path: Path) -
         extractor_of(row, checkpoint=tmp_path / "none.safetensors", device="cpu")
 
 
+@pytest.mark.videos
 def test_features_of_another_width(folder: Path) -> None:
     with pytest.raises(HicoError, match="has features of 128 numbers, the query 4"):
         search(np.ones((1, 4), np.float32), np.zeros(1), folder, list(read_manifest(folder).values()), top=1)
 
 
+@pytest.mark.videos
 def test_sheets_show_the_frames_of_both(folder: Path, tmp_path: Path) -> None:
     manifest = list(read_manifest(folder).values())
     source = next(row.source for row in manifest if row.video_id == "1")
@@ -160,6 +164,7 @@ def test_a_result_can_be_written_as_json() -> None:
     assert json.loads(json.dumps(found))["recall"]["1"] == found["recall"][1]
 
 
+@pytest.mark.videos
 def test_means_are_taken_file_by_file(folder: Path) -> None:
     """What is measured on videos needs no more of them in memory than their means."""
     manifest = read_manifest(folder)

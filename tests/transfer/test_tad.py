@@ -37,6 +37,8 @@ from hico_core.transfer.tad import (
     write_export,
 )
 
+pytestmark = pytest.mark.videos
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:

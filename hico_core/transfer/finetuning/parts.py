@@ -12,12 +12,14 @@ from torch import Tensor
 
 from hico_core.config import AugmentConfig, DataConfig, FinetuneConfig, FinetuneOptimConfig, FinetuneTrainConfig
 from hico_core.corpus.addresses import Location, absolute, name_from
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import LocalCache, local_cache
 from hico_core.data.batches import Batch
-from hico_core.data.decode import require_decoder
 from hico_core.data.labelled import RandomViews
-from hico_core.data.loader import PlannedStep, Position, num_workers, read_batches
+from hico_core.data.loader import read_batches
+from hico_core.data.other_decoders import require_decoder
+from hico_core.data.plan import PlannedStep, Position, TrainingOrder, plan_steps
 from hico_core.data.videos import IndexedVideos
+from hico_core.data.workers import num_workers
 from hico_core.errors import UsageError
 from hico_core.interop.checkpoints import backbone_of, load_exactly, read_checkpoint
 from hico_core.model.classifier import VideoClassifier
@@ -29,10 +31,11 @@ from hico_core.training.optim import parameter_groups
 from hico_core.training.schedule import RateSchedule
 from hico_core.training.step import ALONE, augmented_clips
 from hico_core.training.stopping import StopRequest
+from hico_core.training.task import order_of
 from hico_core.transfer.finetuning.step import classification_step
 from hico_core.transfer.finetuning.videos import LabelledSets, labelled_sets
 from hico_core.transfer.labelled import LabelledVideo, labelled_among
-from hico_core.transfer.testing import Prediction, Shown, predictions_of, shown_in_tests
+from hico_core.transfer.predictions import Prediction, Shown, predictions_of, shown_in_tests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +130,7 @@ def prepare(
     backbone = encoder_for(weights)
     model = VideoClassifier(videos.num_classes, backbone, backbone.feature_dim)
     load_exactly(model.backbone, weights, origin=str(start.encoder))
-    cache = LocalCache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
+    cache = local_cache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
     return Finetuning(
         videos=videos,
         dataset=RandomViews(videos.train, data=data, augment=config.augment, cache=cache),

@@ -6,15 +6,14 @@ from pathlib import Path
 
 from hico_core.config import FinetuneTestConfig
 from hico_core.corpus.addresses import Location
-from hico_core.corpus.failures import FailedSource, update_failures
-from hico_core.corpus.records import Failure
+from hico_core.corpus.failures import FailedSource, Failure, update_failures
 from hico_core.data.videos import IndexedVideos
 from hico_core.interop.checkpoints import load_exactly, read_checkpoint
 from hico_core.training.checkpoint import BEST, Progress, content_of
 from hico_core.training.distributed import World, from_first, gather_to_first
 from hico_core.training.task import Watch
 from hico_core.transfer.finetuning.parts import Finetuning, share_of
-from hico_core.transfer.testing import Accuracy, Prediction, parts_that_are_right, write_results
+from hico_core.transfer.predictions import Accuracy, Prediction, parts_that_are_right, write_results
 
 
 def load_best(run_dir: Path, parts: Finetuning, world: World) -> str:

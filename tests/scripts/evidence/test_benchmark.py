@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from arms import ARMS, CONTROLS, MEANINGS, PRETRAINED, RATES
 from cells import Cell, scores_as_json
+from commands import running
 from parts import PARTS, Part, cells_of, chosen_rates
 from results import BenchmarkProgress, file_of, read_results, run_benchmark, write_results
 
@@ -100,6 +101,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.videos
 def test_results_have_a_row_for_each_cell_and_probe(folder: Path) -> None:
     assert sorted(path.stem for path in (folder / "cells").iterdir()) == sorted(cell.name for cell in CELLS)
     assert not any((folder / "corpora").iterdir())  # they are large, and follow from their seeds
@@ -115,6 +117,7 @@ def test_results_have_a_row_for_each_cell_and_probe(folder: Path) -> None:
     assert (results["seed"] == 9).all()
 
 
+@pytest.mark.videos
 def test_what_is_done_is_not_done_again(folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
     seen: list[BenchmarkProgress] = []
@@ -123,6 +126,7 @@ def test_what_is_done_is_not_done_again(folder: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()} == before
 
 
+@pytest.mark.videos
 def test_a_damaged_file_is_named(folder: Path) -> None:
     path = folder / "cells" / "half.json"
     path.write_text('{"arm": "hico", ')
@@ -131,6 +135,7 @@ def test_a_damaged_file_is_named(folder: Path) -> None:
     path.unlink()
 
 
+@pytest.mark.videos
 def test_one_benchmark_at_a_time(folder: Path) -> None:
     with lock(folder / ".lock", refusal=""), pytest.raises(HicoError, match="another benchmark runs here"):
         run_benchmark(folder, CELLS, processes=1)
@@ -154,15 +159,15 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.videos
+@pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_kill_keeps_what_is_done_and_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SCRIPTS), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, str(program), str(tmp_path / "out")]
-    with subprocess.Popen(
-        [*command, "3"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-    ) as started:
+    command = [sys.executable, str(program), str(tmp_path / "out"), "3"]
+    with running(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment) as started:
         assert started.stdout is not None
         for line in started.stdout:
             if line.strip() == "2":  # the long one has begun
@@ -199,6 +204,7 @@ def is_zombie(pid: int) -> bool:
         return True
 
 
+@pytest.mark.videos
 def test_a_cell_that_fails_ends_the_benchmark_and_keeps_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +237,7 @@ def test_seeds(tmp_path: Path, seeds: str, said: str, capsys: pytest.CaptureFixt
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.videos
 def test_the_tables_of_what_is_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command, with all cells of a part measured already."""
     scores = [Score(**row) for row in json.loads(file_of(CELLS[1], folder).read_text())["scores"]]

@@ -10,13 +10,11 @@ import pytest
 import torch
 from commands import assert_one_line, hico
 from goldens import assert_close, load_arrays, load_json
-from hico_core.transfer.finetune import FinetuneMetrics, FinetuneSummary, finetune
-from hico_core.transfer.testing import predict
 from made_videos import run_ffmpeg
 
 from hico_core.choices import Subset
 from hico_core.config import FinetuneConfig, load_finetuning_config
-from hico_core.corpus.cache import LocalCache
+from hico_core.corpus.cache import local_cache
 from hico_core.corpus.index import build_index
 from hico_core.corpus.lists import labelled_videos
 from hico_core.corpus.records import UntrimmedOptions, sha256_of
@@ -32,6 +30,8 @@ from hico_core.training.task import Task, Watch
 from hico_core.transfer.finetuning.dry_run import dry_run_finetuning
 from hico_core.transfer.finetuning.train import FinetuneMetrics, FinetuneSummary, finetune
 from hico_core.transfer.predictions import predict
+
+pytestmark = pytest.mark.videos
 
 TINY = [
     *("data.num_frames=8", "data.crop_size=32", "data.workers=0", "train.batch_size=4"),
@@ -55,7 +55,7 @@ def add_labelled(root: Path, folder: Path, subset: Subset, labels: dict[str, int
         root=root,
         options=UntrimmedOptions(subset=subset),
         workers=2,
-        cache=LocalCache(folder / "cache", size_bytes=1),
+        cache=local_cache(folder / "cache", size_bytes=1),
         on_event=lambda event: None,
     )
     build_index(root)
@@ -136,6 +136,7 @@ def test_linear_evaluation_leaves_the_encoder(statistics: str, changed: set[str]
     assert not torch.equal(weights_of(tmp_path)["out.bias"], torch.zeros(2))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("stop_after", [1, 3, 5])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(stop_after: int, root: Path, tmp_path: Path) -> None:
     run(tiny(), root, tmp_path / "whole")
