@@ -1,11 +1,10 @@
 """What there is to extract: videos of an index or of files, the encoder to do it with, and the name for the result."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from hico_core.corpus.addresses import Location, local_part, locate
+from hico_core.corpus.addresses import Location, locate
 from hico_core.corpus.finding import Videos, sources_of
 from hico_core.corpus.ids import Source
 from hico_core.corpus.index import read_index_table
@@ -13,13 +12,9 @@ from hico_core.corpus.records import sha256_of
 from hico_core.corpus.workspace import Shard
 from hico_core.data.lanes import WholeVideo
 from hico_core.data.videos import COLUMNS, IndexedVideos
-from hico_core.data.windows import Align, Tail
 from hico_core.errors import HicoError, UsageError
-from hico_core.model.pooling import Pool
 from hico_core.training.checkpoint import EncoderOrigin
-from hico_core.training.hardware import DeviceName
-from hico_core.transfer.features import FeatureExtractor, Layer
-from hico_core.transfer.presets import PRESETS, Preset
+from hico_core.transfer.features import FeatureExtractor
 
 ReadFrom = Literal["clips", "sources"]
 
@@ -81,46 +76,6 @@ def features_name(checkpoint: Path) -> str:
     if checkpoint.parent.name in {"export", "checkpoints"}:
         return checkpoint.absolute().parents[1].name
     return checkpoint.stem
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderSettings:
-    """An encoder, and how videos are shown to it; what is None is as its run, the preset or the device has it."""
-
-    checkpoint: Path | None = None  # None: see `newest_encoder`
-    preset: Preset = "hacs"
-    window: int | None = None  # frames
-    stride: int | None = None  # frames
-    fps: float | Literal["native"] | None = None
-    align: Align = "start"
-    tail: Tail = "pad"
-    pool: Pool = "avg"
-    layer: Layer = "pooled"
-    device: DeviceName = "auto"
-    batch_size: int | Literal["auto"] | None = None
-
-
-def load_extractor(settings: EncoderSettings, *, root: Location) -> FeatureExtractor:
-    """The extractor of these settings.
-
-    Raises:
-        HicoError: there is no such encoder, or a number is out of range.
-
-    """
-    windows = PRESETS[settings.preset]
-    fps = windows.fps if settings.fps is None else settings.fps
-    return FeatureExtractor.from_checkpoint(
-        settings.checkpoint or newest_encoder(local_part(root)),
-        window=windows.window if settings.window is None else settings.window,
-        stride=windows.stride if settings.stride is None else settings.stride,
-        fps=None if fps == "native" else fps,
-        align=settings.align,
-        tail=settings.tail,
-        pool=settings.pool,
-        layer=settings.layer,
-        device=settings.device,
-        batch_size=settings.batch_size,
-    )
 
 
 def origin_of(extractor: FeatureExtractor) -> EncoderOrigin:
