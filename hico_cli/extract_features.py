@@ -25,7 +25,7 @@ from hico_cli.options import (
 )
 from hico_cli.outcomes import describe_speed, extraction_fields, report_extraction
 from hico_core.choices import Align, DType, Layer, OutputFormat, Pool, ReadFrom, Tail, WindowPresetName
-from hico_core.corpus.addresses import DEFAULT_ROOT, locate_root
+from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
 from hico_core.corpus.cache import local_cache
 from hico_core.errors import counted
 
@@ -169,11 +169,12 @@ def extract_features(
     from hico_core.training.encoder import Meter
     from hico_core.transfer.extraction import ExtractionPolicy, Files
     from hico_core.transfer.extraction import extract_features as extract
-    from hico_core.transfer.jobs import EncoderSettings, features_folder, jobs_of, load_extractor, part_of
-    from hico_core.transfer.presets import PRESETS
+    from hico_core.transfer.features import FeatureExtractor
+    from hico_core.transfer.jobs import features_folder, jobs_of, newest_encoder, part_of
+    from hico_core.transfer.presets import windows_of
 
-    prefix = PRESETS[preset].prefix if prefix is None else prefix
-    for option, text in (("--name", name or ""), ("--prefix", prefix)):
+    windows = windows_of(preset, window=window, stride=stride, fps=_read_fps(fps), prefix=prefix)
+    for option, text in (("--name", name or ""), ("--prefix", windows.prefix)):
         require_file_name_part(text, option=option)
     place = locate_root(root)
     cache = local_cache(cache_dir, size_bytes=read_size(cache_size))
@@ -185,12 +186,11 @@ def extract_features(
         shard=Shard(*read_shard(shard)) if shard else None,
         ray_address=ray_address,
     )
-    settings = EncoderSettings(
-        checkpoint=checkpoint,
-        preset=preset,
-        window=window,
-        stride=stride,
-        fps=_read_fps(fps),
+    extractor = FeatureExtractor.from_checkpoint(
+        checkpoint or newest_encoder(local_part(place)),
+        window=windows.window,
+        stride=windows.stride,
+        fps=windows.fps,
         align=align,
         tail=tail,
         pool=pool,
@@ -198,11 +198,10 @@ def extract_features(
         device=device,
         batch_size=_read_batch_size(batch_size),
     )
-    extractor = load_extractor(settings, root=place)
     sources = find_videos(inputs, id_rule=id_rule, recursive=recursive) if inputs else None
     jobs = jobs_of(sources, place, read=read_from or "clips")
     folder = features_folder(place, extractor, name)
-    files = Files(folder, prefix, file_format, dtype)
+    files = Files(folder, windows.prefix, file_format, dtype)
     if dry_run:
         from hico_core.transfer.rehearsal import rehearse_extraction
 

@@ -161,19 +161,11 @@ def run_on_ray(
 
     """
     require_package("ray", extra="ray", wanted_by="--ray-address")
-    address = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     with _noted_signals() as signals:
-        try:
-            _require_answer(address)
-            ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise HicoError(
-                f"--ray-address {address}: cannot join the cluster ({short_reason(error)}); if it asks for a token, "
-                "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here as on its head"
-            ) from error
+        _join(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
         signals.note()  # again, since Ray has taken SIGTERM for itself
 
         @ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=_RETRIES)
@@ -233,6 +225,25 @@ def _noted_signals() -> Iterator[_Signals]:
         yield signals
     finally:
         signals.restore()
+
+
+def _join(address: str) -> None:
+    """Become part of a cluster, or start one.
+
+    Raises:
+        HicoError: there is none at that address, or it does not let us in.
+
+    """
+    import ray
+
+    try:
+        _require_answer(address)
+        ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise HicoError(
+            f"--ray-address {address}: cannot join the cluster ({short_reason(error)}); if it asks for a token, "
+            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here as on its head"
+        ) from error
 
 
 def _require_answer(address: str) -> None:

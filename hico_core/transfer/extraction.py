@@ -129,20 +129,40 @@ def extract_features(
     root = locate(root)
     if not isinstance(encoder, FeatureExtractor):
         encoder = FeatureExtractor.from_checkpoint(encoder or newest_encoder(local_part(root)))
-    origin, meter = origin_of(encoder), meter or Meter()
-    folder = files.folder or features_folder(root, encoder)
+    files = files._replace(folder=files.folder or features_folder(root, encoder))
     jobs = part_of(jobs_of(videos, root), policy.shard)
-    settings = _settings(encoder, origin, files.dtype)
+    summary = _extract(jobs, encoder, root, files, policy, meter=meter or Meter(), on_event=on_event)
+    if files.file_format == "hdf5":
+        assert files.folder is not None
+        pack_into_hdf5(files.folder)
+    return summary
+
+
+def _extract(
+    jobs: Sequence[FeatureJob],
+    extractor: FeatureExtractor,
+    root: Location,
+    files: Files,
+    policy: ExtractionPolicy,
+    *,
+    meter: Meter,
+    on_event: Callable[[VideoEvent], None],
+) -> Summary:
+    """Plan, extract and write into the folder that is named."""
+    origin, folder = origin_of(extractor), files.folder
+    assert folder is not None
+    settings = _settings(extractor, origin, files.dtype)
     with opened_folder(folder, policy.shard), closing(_manifest_writer(folder, policy.shard)) as manifest:
-        plan = plan_extraction(jobs, files, folder, _rows_with(settings, folder), checksum=policy.checksum)
+        plan = _plan(jobs, files, folder, _rows_with(settings, folder), checksum=policy.checksum)
+        # Looked up before anything is read, so that a video which changes meanwhile is extracted again.
+        identities = {job.source.video_id: source_file(job.source) for job in plan.todo}
         writer = _Writer(
             folder=folder,
             files=files,
-            extractor=encoder,
+            extractor=extractor,
             settings=settings,
             manifest=manifest,
-            # Looked up before anything is read, so that a video which changes meanwhile is extracted again.
-            identities={job.source.video_id: source_file(job.source) for job in plan.todo},
+            identities=identities,
             checksum=policy.checksum,
         )
 
@@ -152,12 +172,10 @@ def extract_features(
             meter.waiting_seconds += 0.0 if policy.ray_address else extracted.waiting_seconds / policy.processes
             return writer.finish(extracted)
 
-        work, runner = _work_and_runner(encoder, origin, policy)
+        work, runner = _work_and_runner(extractor, origin, policy)
         summary = run_restartable(
             plan, work, runner, finish=finish, root=root, command="extract-features", on_event=on_event
         )
-    if files.file_format == "hdf5":
-        pack_into_hdf5(folder)
     _warn_of_collapse(writer.likeness, origin)
     return summary
 
@@ -310,17 +328,10 @@ def _rows_with(settings: Settings, folder: Location) -> dict[str, ManifestRow]:
     return rows
 
 
-def plan_extraction(
+def _plan(
     jobs: Sequence[FeatureJob], files: Files, folder: Location, rows: dict[str, ManifestRow], *, checksum: bool
 ) -> Plan[FeatureJob]:
     """Go through all videos before any work is done: those that are dealt with already, and those that are to do.
-
-    Args:
-        jobs: the videos.
-        files: what is to be written of them.
-        folder: where.
-        rows: what is there: its manifest, by file.
-        checksum: tell sources apart by their bytes, not by their time.
 
     Raises:
         HicoError: one may not have its file; see `is_finished`.

@@ -1,7 +1,6 @@
 """What there is to extract: videos of an index or of files, the encoder to do it with, and the name for the result."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -77,46 +76,6 @@ def features_name(checkpoint: Path) -> str:
     if checkpoint.parent.name in {"export", "checkpoints"}:
         return checkpoint.absolute().parents[1].name
     return checkpoint.stem
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderSettings:
-    """An encoder, and how videos are shown to it; what is None is as its run, the preset or the device has it."""
-
-    checkpoint: Path | None = None  # None: see `newest_encoder`
-    preset: Preset = "hacs"
-    window: int | None = None  # frames
-    stride: int | None = None  # frames
-    fps: float | Literal["native"] | None = None
-    align: Align = "start"
-    tail: Tail = "pad"
-    pool: Pool = "avg"
-    layer: Layer = "pooled"
-    device: DeviceName = "auto"
-    batch_size: int | Literal["auto"] | None = None
-
-
-def load_extractor(settings: EncoderSettings, *, root: Location) -> FeatureExtractor:
-    """The extractor of these settings.
-
-    Raises:
-        HicoError: there is no such encoder, or a number is out of range.
-
-    """
-    windows = PRESETS[settings.preset]
-    fps = windows.fps if settings.fps is None else settings.fps
-    return FeatureExtractor.from_checkpoint(
-        settings.checkpoint or newest_encoder(local_part(root)),
-        window=windows.window if settings.window is None else settings.window,
-        stride=windows.stride if settings.stride is None else settings.stride,
-        fps=None if fps == "native" else fps,
-        align=settings.align,
-        tail=settings.tail,
-        pool=settings.pool,
-        layer=settings.layer,
-        device=settings.device,
-        batch_size=settings.batch_size,
-    )
 
 
 def origin_of(extractor: FeatureExtractor) -> EncoderOrigin:

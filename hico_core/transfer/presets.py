@@ -1,6 +1,6 @@
 """The windows that features of well-known datasets have, as detection toolkits expect them."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Preset = Literal["anet", "hacs", "thumos", "clip"]
 
@@ -21,3 +21,12 @@ PRESETS: dict[Preset, WindowPreset] = {
     # As in pretraining: 16 frames spread over 64 thirtieths of a second, one window after the other.
     "clip": WindowPreset(7.5, 16, 16, ""),
 }
+
+
+def windows_of(
+    preset: Preset, *, window: int | None, stride: int | None, fps: float | Literal["native"] | None, prefix: str | None
+) -> WindowPreset:
+    """A preset with what is given instead of its own."""
+    given: dict[str, Any] = {"window": window, "stride": stride, "fps": fps, "prefix": prefix}
+    chosen = PRESETS[preset]._replace(**{name: value for name, value in given.items() if value is not None})
+    return chosen._replace(fps=None) if fps == "native" else chosen

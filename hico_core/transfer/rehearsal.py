@@ -64,10 +64,32 @@ def rehearse_extraction(
     """
     rows = [_num_rows(job, extractor) for job in jobs]
     known = [count for count in rows if count is not None]
+    reading_seconds, encoding_seconds, width = _measure(_clips(jobs, extractor, cache), extractor)
+    # Reading goes on while the encoder computes, unless no process does it.
+    readers = num_workers(workers)
+    together = max(reading_seconds / readers, encoding_seconds) if readers else reading_seconds + encoding_seconds
+    return ExtractionPlan(
+        num_videos=len(jobs),
+        num_unknown=len(jobs) - len(known),
+        num_rows=sum(known),
+        num_bytes=sum(known) * width * np.dtype(files.dtype).itemsize,
+        rows_per_second=1 / together,
+        hours=sum(known) * together / 3600,
+        reading_seconds=reading_seconds,
+        encoding_seconds=encoding_seconds,
+    )
+
+
+def _measure(clips: Iterator[Tensor], extractor: FeatureExtractor) -> tuple[float, float, int]:
+    """Seconds to read and to encode a window, and the numbers of a row.
+
+    Raises:
+        HicoError: there is no window.
+
+    """
     reading, encoding = [], []
     width = 0
     encoder = WindowEncoder(extractor.encoder, batch_size=extractor.batch_size, precision=extractor.precision)
-    clips = _clips(jobs, extractor, cache)
     for _ in range(1 + _MEASURED_BATCHES):
         began = time.monotonic()
         batch = list(islice(clips, extractor.batch_size))
@@ -82,21 +104,7 @@ def rehearse_extraction(
     if not encoding:
         raise HicoError("none of the videos can be read")
     measured = slice(1, None) if len(encoding) > 1 else slice(None)
-    reading_seconds = float(np.median(reading[measured]))
-    encoding_seconds = float(np.median(encoding[measured]))
-    # Reading goes on while the encoder computes, unless no process does it.
-    readers = num_workers(workers)
-    together = max(reading_seconds / readers, encoding_seconds) if readers else reading_seconds + encoding_seconds
-    return ExtractionPlan(
-        num_videos=len(jobs),
-        num_unknown=len(jobs) - len(known),
-        num_rows=sum(known),
-        num_bytes=sum(known) * width * np.dtype(files.dtype).itemsize,
-        rows_per_second=1 / together,
-        hours=sum(known) * together / 3600,
-        reading_seconds=reading_seconds,
-        encoding_seconds=encoding_seconds,
-    )
+    return float(np.median(reading[measured])), float(np.median(encoding[measured])), width
 
 
 def _num_rows(job: FeatureJob, extractor: FeatureExtractor) -> int | None:
