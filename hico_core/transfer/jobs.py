@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from hico_core.choices import Align, DeviceName, Layer, Pool, ReadFrom, Tail
-from hico_core.corpus.addresses import Location, local_part, locate
+from hico_core.choices import ReadFrom
+from hico_core.corpus.addresses import Location, locate
 from hico_core.corpus.finding import Videos, sources_of
 from hico_core.corpus.ids import Source
 from hico_core.corpus.index import read_index_table
@@ -16,7 +16,6 @@ from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.errors import HicoError, UsageError
 from hico_core.training.checkpoint import EncoderOrigin
 from hico_core.transfer.features import FeatureExtractor
-from hico_core.transfer.presets import PRESETS, Preset
 
 
 class FeatureJob(NamedTuple):
