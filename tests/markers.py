@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ _started: list[str] = []  # markers of what was started since the present test b
 def _note_start(event: str, arguments: tuple[object, ...]) -> None:
     """Python's own account of what it starts. Workers of loaders do not come this way, and do not count."""
     if event == "subprocess.Popen":
-        command = arguments[1]
+        command: Any = arguments[1]
         words = command[:4] if isinstance(command, list | tuple) else [command]
         # `setpriv --pdeathsig KILL` may stand before ffmpeg.
         is_ffmpeg = any("ffmpeg" in Path(str(word)).name for word in words)

@@ -7,6 +7,7 @@ import pytest
 from hico_core.doctor import examine
 
 
+@pytest.mark.videos
 def test_this_machine_can_run_hico(tmp_path: Path) -> None:
     findings = {finding.name: finding for finding in examine(tmp_path)}
     for name in ("Python", "ffmpeg", "encoder libx264", "PyAV", "PyTorch", "workspace"):

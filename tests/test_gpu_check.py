@@ -93,6 +93,7 @@ def test_parts_that_are_not_asked_for_stay(
         kept("nonsense")
 
 
+@pytest.mark.slow
 def test_parity_is_measured_with_trained_weights_and_a_yardstick(gpu_check: ModuleType) -> None:
     """On a CPU, float32 differs from itself by nothing, and bfloat16 by what the yardstick says."""
     found = gpu_check.check_parity(replace(gpu_check.CPU_SIZES, trained_steps=1), torch.device("cpu"))
