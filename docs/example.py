@@ -3,11 +3,12 @@
 import sys
 from pathlib import Path
 
-from hico_core import FeatureExtractor, build_index, extract_features, pretrain, split_videos
-from hico_core.config import load_config
 from hico_core.transfer.manifest import require_features
 from hico_core.transfer.match_sheet import write_sheet
 from hico_core.transfer.retrieval import search
+
+from hico_core import FeatureExtractor, build_index, extract_features, pretrain, split_videos
+from hico_core.config import load_config
 
 
 def main(videos: Path) -> None:

@@ -9,13 +9,13 @@ import typer
 
 from hico_cli.console import result, warn
 from hico_cli.options import Json
-from hico_core.errors import UsageError
+from hico_core.base.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hico_core.config import Config, FinetuneConfig
-    from hico_core.interop.authors_config import AuthorsConfig
+    from hico_core.config.authors.reading import AuthorsConfig
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def load_named(name: str) -> "Config | FinetuneConfig":
 def load_pretraining(name: str) -> "Config":
     """The same, of pretraining only."""
     from hico_core.config import preset, preset_names
-    from hico_core.interop.pretraining_keys import load_any_config
+    from hico_core.config.authors.pretraining_keys import load_any_config
 
     if name in preset_names():
         return preset(name)
@@ -66,8 +66,8 @@ def _require_file(name: str) -> None:
 def _load_file(
     path: Path,
 ) -> "tuple[Config | FinetuneConfig, AuthorsConfig[Config] | AuthorsConfig[FinetuneConfig] | None]":
-    from hico_core.interop.finetuning_keys import is_finetuning, load_any_finetuning
-    from hico_core.interop.pretraining_keys import load_any_config
+    from hico_core.config.authors.finetuning_keys import is_finetuning, load_any_finetuning
+    from hico_core.config.authors.pretraining_keys import load_any_config
 
     if is_finetuning(path):
         return load_any_finetuning(path, base="finetune-hmdb51")

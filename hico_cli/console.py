@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from hico_core.errors import Interrupted, counted
+from hico_core.base.errors import Interrupted, counted
 
 if TYPE_CHECKING:
-    from hico_core.corpus.events import VideoEvent
+    from hico_core.base.tally import VideoEvent
     from hico_core.corpus.listed import VideoProgress, VideoWork
     from hico_core.training.stopping import StopRequest
 

@@ -7,7 +7,7 @@ import typer
 
 from hico_cli.console import result
 from hico_cli.options import Json
-from hico_core.choices import CheckpointFormat
+from hico_core.base.choices import CheckpointFormat
 
 
 def convert(
@@ -20,8 +20,8 @@ def convert(
     json: Json = False,
 ) -> None:
     """Convert a checkpoint: ours and the authors' hold a whole training, the other formats the encoder."""
-    from hico_core.convert import FORMAT_OF_SUFFIX
-    from hico_core.convert import convert as run
+    from hico_core.checkpoints.convert import FORMAT_OF_SUFFIX
+    from hico_core.checkpoints.convert import convert as run
 
     wanted = to or FORMAT_OF_SUFFIX.get(target.suffix)
     if wanted is None:

@@ -7,7 +7,7 @@ import typer
 
 from hico_cli.console import progress, raising_on_signals, result
 from hico_cli.options import Json
-from hico_core.choices import Design
+from hico_core.base.choices import Design
 
 if TYPE_CHECKING:
     from hico_core.evidence.demo import DemoResult
@@ -50,7 +50,7 @@ def demo(
 
 
 def _run(root: Path, *, seed: int, videos: int, as_json: bool) -> None:
-    from hico_core.corpus.engine import available_cores
+    from hico_core.base.engine import available_cores
     from hico_core.evidence.demo import run_demo, sentence
 
     with (

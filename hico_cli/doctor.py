@@ -11,10 +11,10 @@ import typer
 
 from hico_cli.console import result
 from hico_cli.options import Json, Root
-from hico_core.corpus.addresses import DEFAULT_ROOT, locate
+from hico_core.base.addresses import DEFAULT_ROOT, locate
 
 if TYPE_CHECKING:
-    from hico_core.doctor import Finding
+    from hico_core.doctor.findings import Finding
 
 # What a fast GPU takes, for machines without one.
 _REFERENCE_CLIPS_PER_SECOND = 1000.0
@@ -34,7 +34,7 @@ def doctor(
     if loader:
         _measure_loader(root, as_json=json)
         return
-    from hico_core.doctor import examine
+    from hico_core.doctor.findings import examine
 
     findings = []
     for finding in examine(locate(root)):
@@ -57,7 +57,7 @@ def _line(finding: "Finding", *, width: int | None) -> str:
 
 
 def _measure_loader(root: str, *, as_json: bool) -> None:
-    from hico_core.loader_speed import measure_loader
+    from hico_core.doctor.loader_speed import measure_loader
 
     speed = measure_loader(locate(root), workers=min(os.cpu_count() or 1, 8))
     wanted = speed.gpu_clips_per_second or _REFERENCE_CLIPS_PER_SECOND

@@ -11,11 +11,11 @@ from hico_cli.console import noting_signals, progress, result, warn
 from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import Device, Json, Nproc, Readers, Root, is_first_process
 from hico_cli.processes import do_work
-from hico_core.choices import DeviceName
-from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
+from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
+from hico_core.base.choices import DeviceName
 
 if TYPE_CHECKING:
-    from hico_core.transfer.evaluate import Evaluation
+    from hico_core.transfer.evaluation.evaluate import Evaluation
 
 
 def evaluate(
@@ -78,8 +78,8 @@ class _Chosen:
 
 def _evaluate(chosen: _Chosen) -> int:
     """Test in this process, and report; the exit code."""
-    from hico_core.transfer.evaluate import Testing, checkpoint_of, folder_of_results
-    from hico_core.transfer.evaluate import evaluate as run_test
+    from hico_core.transfer.evaluation.evaluate import Testing, checkpoint_of, folder_of_results
+    from hico_core.transfer.evaluation.evaluate import evaluate as run_test
 
     place = locate_root(chosen.root)
     lists = labelled(chosen.test, place=place, subset="test", data_root=chosen.data_root)
@@ -121,7 +121,7 @@ def _report(name: str, found: "Evaluation", folder: Path, *, as_json: bool) -> N
 
 
 def _report_all(found: "list[Evaluation]", *, as_json: bool) -> None:
-    from hico_core.transfer.probe import mean_and_error
+    from hico_core.transfer.evaluation.probe import mean_and_error
 
     if len(found) > 1:
         value = mean_and_error([one.top1 for one in found])

@@ -8,8 +8,8 @@ import typer
 from hico_cli.console import result, warn
 from hico_cli.features import feature_folder
 from hico_cli.options import Json, Root
-from hico_core.choices import Toolkit
-from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate
+from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate
+from hico_core.base.choices import Toolkit
 
 
 def export_tad(
@@ -30,7 +30,7 @@ def export_tad(
     video; those that are empty or Ambiguous are left out. Beside them: the classes, the videos that are missing, and
     the part of a configuration that depends on the features. Exit code 3: the entries of some videos cannot be used.
     """
-    from hico_core.transfer.tad import export_features
+    from hico_core.transfer.extraction.tad import export_features
 
     folder = feature_folder(features, root)
     target = output or local_part(locate(root)) / "tad" / f"{folder.name}-{toolkit}"

@@ -24,13 +24,13 @@ from hico_cli.options import (
     require_file_name_part,
 )
 from hico_cli.outcomes import describe_speed, extraction_fields, report_extraction
-from hico_core.choices import Align, DType, Layer, OutputFormat, Pool, ReadFrom, Tail, WindowPresetName
-from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
-from hico_core.corpus.cache import local_cache
-from hico_core.errors import counted
+from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
+from hico_core.base.cache import local_cache
+from hico_core.base.choices import Align, DType, Layer, OutputFormat, Pool, ReadFrom, Tail, WindowPresetName
+from hico_core.base.errors import counted
 
 if TYPE_CHECKING:
-    from hico_core.transfer.rehearsal import ExtractionPlan
+    from hico_core.transfer.extraction.dry_run import ExtractionPlan
 
 
 def extract_features(
@@ -164,14 +164,14 @@ def extract_features(
     Writes ROOT/features/NAME/ID.npy and a line a video in manifest.jsonl. Finished videos are left alone. Exit
     code 3: some videos failed; they are listed in ROOT/failures.jsonl.
     """
-    from hico_core.corpus.failures import forget_mended
-    from hico_core.corpus.workspace import Shard
-    from hico_core.training.encoder import Meter
-    from hico_core.transfer.extraction import ExtractionPolicy, Files
-    from hico_core.transfer.extraction import extract_features as extract
+    from hico_core.base.failures import forget_mended
+    from hico_core.corpus.workspace.access import Shard
+    from hico_core.encoding.encoder import Meter
+    from hico_core.transfer.extraction.extract import ExtractionPolicy, Files
+    from hico_core.transfer.extraction.extract import extract_features as extract
+    from hico_core.transfer.extraction.jobs import features_folder, jobs_of, newest_encoder, part_of
+    from hico_core.transfer.extraction.presets import windows_of
     from hico_core.transfer.features import FeatureExtractor
-    from hico_core.transfer.jobs import features_folder, jobs_of, newest_encoder, part_of
-    from hico_core.transfer.presets import windows_of
 
     windows = windows_of(preset, window=window, stride=stride, fps=_read_fps(fps), prefix=prefix)
     for option, text in (("--name", name or ""), ("--prefix", windows.prefix)):
@@ -203,7 +203,7 @@ def extract_features(
     folder = features_folder(place, extractor, name)
     files = Files(folder, windows.prefix, file_format, dtype)
     if dry_run:
-        from hico_core.transfer.rehearsal import rehearse_extraction
+        from hico_core.transfer.extraction.dry_run import rehearse_extraction
 
         plan = rehearse_extraction(jobs, extractor=extractor, cache=cache, files=files, workers=workers)
         _report_estimate(plan, json)

@@ -7,11 +7,11 @@ import typer
 
 from hico_cli.console import result, warn
 from hico_cli.options import Json, Root
-from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate
-from hico_core.errors import HicoError, counted
+from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate
+from hico_core.base.errors import HicoError, counted
 
 if TYPE_CHECKING:
-    from hico_core.transfer.manifest import ManifestRow
+    from hico_core.transfer.extraction.manifest import ManifestRow
 
 features = typer.Typer(no_args_is_help=True, help="Look at features: what there is, and whether it is in order.")
 
@@ -28,7 +28,7 @@ def feature_folder(name: str | None, root: str) -> Path:
         HicoError: there is none.
 
     """
-    from hico_core.transfer.manifest import MANIFEST
+    from hico_core.transfer.extraction.manifest import MANIFEST
 
     base = local_part(locate(root)) / "features"
     if name is not None:
@@ -42,7 +42,7 @@ def feature_folder(name: str | None, root: str) -> Path:
 @features.command("show")
 def show(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = False) -> None:
     """What a folder of features holds: a row a video, and what all have in common."""
-    from hico_core.transfer.manifest import require_features
+    from hico_core.transfer.extraction.manifest import require_features
 
     folder = feature_folder(name, root)
     rows = sorted(require_features(folder).values(), key=lambda row: row.file)
@@ -76,7 +76,7 @@ def _common(row: "ManifestRow") -> dict[str, object]:
 @features.command("check")
 def check(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = False) -> None:
     """Compare every file with the manifest: size, SHA-256, shape, numbers. Exit code 3: one is not as it should be."""
-    from hico_core.transfer.manifest import check_features, require_features
+    from hico_core.transfer.extraction.manifest import check_features, require_features
 
     folder = feature_folder(name, root)
     problems = list(check_features(folder))

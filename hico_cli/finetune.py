@@ -27,8 +27,8 @@ from hico_cli.options import (
 )
 from hico_cli.processes import do_work, was_restarted
 from hico_cli.training_data import Data, indexed_data
-from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
-from hico_core.errors import counted
+from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
+from hico_core.base.errors import counted
 
 if TYPE_CHECKING:
     from hico_core.config import FinetuneConfig
@@ -79,8 +79,8 @@ def finetune(
     Writes ROOT/runs/NAME: results.json, predictions.csv, metrics.jsonl and checkpoints/. Exit code 3: some test videos
     cannot be decoded; they count as wrong, and are listed in ROOT/failures.jsonl.
     """
-    from hico_core.corpus.lists import find_labelled_lists
-    from hico_core.interop.finetuning_keys import load_any_finetuning
+    from hico_core.config.authors.finetuning_keys import load_any_finetuning
+    from hico_core.corpus.sources.lists import find_labelled_lists
     from hico_core.training.resolve import Asked, resolve_training
 
     require_file_name_part(name or "", option="--name")
@@ -105,7 +105,7 @@ def finetune(
     run_dir = local_part(place) / "runs" / title
     # A run that goes on has its encoder in its checkpoints.
     if checkpoint is None and not (resume and run_dir.exists() and not dry_run):
-        from hico_core.transfer.jobs import newest_encoder
+        from hico_core.transfer.extraction.jobs import newest_encoder
 
         checkpoint = newest_encoder(local_part(locate_root(root)))
     if dry_run and checkpoint is not None:

@@ -8,10 +8,10 @@ import typer
 from hico_cli.console import raising_on_signals, report_failed, result, video_progress, warn
 from hico_cli.options import CacheDir, CacheSize, Ids, Json, Move, Recursive, Root, find_videos, read_size
 from hico_cli.outcomes import report_index
-from hico_core.choices import Subset
-from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate, locate_root
-from hico_core.corpus.cache import local_cache
-from hico_core.errors import counted
+from hico_core.base.addresses import DEFAULT_ROOT, Location, locate, locate_root
+from hico_core.base.cache import local_cache
+from hico_core.base.choices import Subset
+from hico_core.base.errors import counted
 
 
 def index(
@@ -54,7 +54,7 @@ def index(
     Writes ROOT/index.parquet and ROOT/training.txt (validation.txt, testing.txt for the other subsets). Exit code 3:
     some videos failed, some clips are not there any more, or --check found differences.
     """
-    from hico_core.corpus.engine import available_cores
+    from hico_core.base.engine import available_cores
     from hico_core.corpus.index import build_index
     from hico_core.corpus.listed import Indexing, add_clips, add_found, add_listed
 
@@ -91,7 +91,7 @@ def index(
 
 
 def _check(root: "Location", *, as_json: bool) -> None:
-    from hico_core.corpus.check import check_files
+    from hico_core.corpus.workspace.check import check_files
 
     differences = list(check_files(root))
     for kind, path, detail in differences:

@@ -7,11 +7,11 @@ import typer
 
 from hico_cli.console import result, warn
 from hico_cli.options import Json
-from hico_core.corpus.addresses import Location, local_part, locate, require_reachable
-from hico_core.errors import counted
+from hico_core.base.addresses import Location, local_part, locate, require_reachable
+from hico_core.base.errors import counted
 
 if TYPE_CHECKING:
-    from hico_core.corpus.status import StatusRow
+    from hico_core.corpus.workspace.status import StatusRow
 
 
 def inspect(
@@ -36,7 +36,7 @@ def inspect(
         _describe(place, as_json=json)
         return
     require_reachable(place)
-    from hico_core.corpus.status import summarise_records
+    from hico_core.corpus.workspace.status import summarise_records
     from hico_core.report.facts import read_corpus
 
     status = summarise_records(place) if (place / "records").is_dir() else []
@@ -63,7 +63,7 @@ def _status_line(row: "StatusRow") -> str:
 
 
 def _describe(path: Path, *, as_json: bool) -> None:
-    from hico_core.describe import describe_checkpoint
+    from hico_core.checkpoints.describe import describe_checkpoint
 
     description = describe_checkpoint(path)
     lines = [f"{path}: {description.kind}", *(f"{name}: {value}" for name, value in description.facts.items())]
@@ -75,7 +75,7 @@ def _describe(path: Path, *, as_json: bool) -> None:
 
 def _draw(root: "Location", picture: Path, *, samples: int, at: float, recipe: str, seed: int) -> None:
     from hico_cli.config import load_pretraining
-    from hico_core.corpus.storage import written_beside
+    from hico_core.base.storage import written_beside
     from hico_core.data.preview import contact_sheet
     from hico_core.report.sample import clips_as_drawn
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hico_cli.console import warn
-from hico_core.choices import Subset
-from hico_core.corpus.addresses import Location
+from hico_core.base.addresses import Location
+from hico_core.base.choices import Subset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hico_core.transfer.labelled import LabelledSet
+    from hico_core.transfer.evaluation.labelled import LabelledSet
 
 ListFolder = Annotated[
     str | None,
@@ -33,7 +33,7 @@ def labelled(
     known: "Mapping[int, str] | None" = None,
 ) -> "list[LabelledSet]":
     """The labelled videos of each list or of the index, see `labelled_sets`; a bad line is a warning."""
-    from hico_core.transfer.labelled import labelled_sets
+    from hico_core.transfer.evaluation.labelled import labelled_sets
 
     return labelled_sets(
         lists,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hico_cli.console import warn
-from hico_core.choices import DeviceName, IdRule
+from hico_core.base.choices import DeviceName, IdRule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hico_core.corpus.ids import Source
+    from hico_core.corpus.sources.ids import Source
 
 Root = Annotated[
     str, typer.Option("--root", envvar="HICO_ROOT", help="The workspace: clips, index, runs and features.")
@@ -197,7 +197,7 @@ def require_file_name_part(text: str, *, option: str) -> None:
 
 def find_videos(inputs: "Iterable[str]", *, id_rule: "IdRule", recursive: bool) -> "list[Source]":
     """The videos that a command is given; what lies beside them and is not taken is told in one line."""
-    from hico_core.corpus.finding import describe_passed_over, find_sources
+    from hico_core.corpus.sources.finding import describe_passed_over, find_sources
 
     passed_over: Counter[str] = Counter()
     sources = find_sources(inputs, id_rule=id_rule, recursive=recursive, passed_over=passed_over)

@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 from hico_cli.console import report_failed, result, warn
-from hico_core.errors import counted
+from hico_core.base.errors import counted
 
 if TYPE_CHECKING:
-    from hico_core.corpus.addresses import Location
-    from hico_core.corpus.events import Summary
+    from hico_core.base.addresses import Location
+    from hico_core.base.tally import Summary
     from hico_core.corpus.index import IndexSummary
-    from hico_core.training.encoder import Meter
+    from hico_core.encoding.encoder import Meter
     from hico_core.training.log import StepMetrics
     from hico_core.training.loop import RunSummary
 

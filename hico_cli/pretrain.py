@@ -31,8 +31,8 @@ from hico_cli.options import (
 from hico_cli.outcomes import describe_step, report_pretraining, warn_of_bad_video
 from hico_cli.processes import do_work, was_restarted
 from hico_cli.training_data import Data, indexed_data
-from hico_core.choices import Dataset
-from hico_core.corpus.addresses import DEFAULT_ROOT, local_part
+from hico_core.base.addresses import DEFAULT_ROOT, local_part
+from hico_core.base.choices import Dataset
 
 if TYPE_CHECKING:
     from hico_core.config import Config
@@ -100,8 +100,8 @@ def pretrain(
     Writes ROOT/runs/NAME: config.yaml, metrics.jsonl, checkpoints/ and export/encoder.safetensors.
     """
     from hico_core.config import default_recipe, preset_names
-    from hico_core.corpus.lists import find_training_list
-    from hico_core.interop.pretraining_keys import load_any_config
+    from hico_core.config.authors.pretraining_keys import load_any_config
+    from hico_core.corpus.sources.lists import find_training_list
     from hico_core.training.resolve import Asked, resolve_training
 
     require_file_name_part(name or "", option="--name")

@@ -9,10 +9,10 @@ from hico_cli.console import counting, progress, raising_on_signals, result
 from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import CacheDir, CacheSize, Device, Json, Readers, Root, read_size
-from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
+from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
 
 if TYPE_CHECKING:
-    from hico_core.transfer.probe import MeanAndError
+    from hico_core.transfer.evaluation.probe import MeanAndError
 
 
 def probe(
@@ -49,9 +49,9 @@ def probe(
     training videos, held out by video; test videos choose nothing. Exit code 3: some videos, or lines of a list, cannot
     be used.
     """
-    from hico_core.corpus.cache import local_cache
-    from hico_core.transfer.jobs import newest_encoder
-    from hico_core.transfer.probing import features_in_folder, features_of_videos, probe_sets, write_probe
+    from hico_core.base.cache import local_cache
+    from hico_core.transfer.evaluation.probing import features_in_folder, features_of_videos, probe_sets, write_probe
+    from hico_core.transfer.extraction.jobs import newest_encoder
 
     if len(train or []) != len(test or []):
         raise typer.BadParameter(f"{len(test or [])} lists, but --train has {len(train or [])}", param_hint="--test")

@@ -11,7 +11,7 @@ import typer
 
 from hico_cli.console import warn
 from hico_cli.options import is_one_of_several
-from hico_core.errors import HicoError, ProcessLost, UsageError
+from hico_core.base.errors import HicoError, ProcessLost, UsageError
 from hico_core.training.launch import end_at_once
 
 if TYPE_CHECKING:

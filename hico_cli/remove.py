@@ -6,8 +6,8 @@ import typer
 
 from hico_cli.console import raising_on_signals, result, warn
 from hico_cli.options import Json, Root
-from hico_core.corpus.addresses import DEFAULT_ROOT, locate_root
-from hico_core.errors import counted
+from hico_core.base.addresses import DEFAULT_ROOT, locate_root
+from hico_core.base.errors import counted
 
 
 def remove(
@@ -22,7 +22,7 @@ def remove(
 
     The videos themselves stay where they are, and so do clips that another tool cut.
     """
-    from hico_core.transfer.removal import remove_videos
+    from hico_core.transfer.extraction.removal import remove_videos
 
     with raising_on_signals("stopped; the same command goes on"):
         removal = remove_videos(video_ids, root=locate_root(root), dry_run=dry_run)

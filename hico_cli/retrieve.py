@@ -10,11 +10,11 @@ from hico_cli.console import result
 from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import Device, Json, Root
-from hico_core.choices import RetrievalProtocol, Subset
-from hico_core.corpus.addresses import DEFAULT_ROOT, local_part, locate_root
+from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
+from hico_core.base.choices import RetrievalProtocol, Subset
 
 if TYPE_CHECKING:
-    from hico_core.transfer.retrieval import FoundMoment
+    from hico_core.transfer.evaluation.retrieval import FoundMoment
 
 
 def retrieve(
@@ -51,13 +51,13 @@ def retrieve(
     """
     if (query is None) == (protocol is None):
         raise typer.BadParameter("give a video, or --protocol, and not both", param_hint="QUERY")
-    from hico_core.transfer.manifest import require_features
+    from hico_core.transfer.extraction.manifest import require_features
 
     folder, place = feature_folder(features, root), locate_root(root)
     manifest = require_features(folder)
     if query is not None:
-        from hico_core.transfer.match_sheet import require_sheet_name, write_sheet
-        from hico_core.transfer.retrieval import extractor_of, search_video
+        from hico_core.transfer.evaluation.match_sheet import require_sheet_name, write_sheet
+        from hico_core.transfer.evaluation.retrieval import extractor_of, search_video
 
         if sheet is not None:
             require_sheet_name(sheet)
@@ -68,8 +68,8 @@ def retrieve(
             write_sheet(sheet, query, moments.moments, window_seconds=moments.window_seconds)
         _report_moments(moments.moments, sheet, as_json=json)
         return
-    from hico_core.transfer.labelled import rows_from_folder
-    from hico_core.transfer.retrieval import retrieval
+    from hico_core.transfer.evaluation.labelled import rows_from_folder
+    from hico_core.transfer.evaluation.retrieval import retrieval
 
     assert protocol is not None
     (asked,) = labelled([query_list] if query_list else None, place=place, subset=queries, data_root=data_root)

@@ -27,13 +27,13 @@ from hico_cli.outcomes import (
     report_split,
     warn_of_bad_video,
 )
-from hico_core.corpus.addresses import DEFAULT_ROOT, locate_root
+from hico_core.base.addresses import DEFAULT_ROOT, locate_root
 
 if TYPE_CHECKING:
-    from hico_core.corpus.addresses import Location
-    from hico_core.corpus.events import Summary, VideoEvent
+    from hico_core.base.addresses import Location
+    from hico_core.base.tally import Summary, VideoEvent
     from hico_core.corpus.index import IndexSummary
-    from hico_core.training.encoder import Meter
+    from hico_core.encoding.encoder import Meter
     from hico_core.training.log import StepMetrics
     from hico_core.training.loop import RunSummary
     from hico_core.training.task import Watch

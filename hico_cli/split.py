@@ -21,17 +21,17 @@ from hico_cli.options import (
     read_size,
 )
 from hico_cli.outcomes import report_split
-from hico_core.choices import KeepOrDrop, OnCorrupt, Profile, Subset, Verification, VideoEncoder
-from hico_core.corpus.addresses import DEFAULT_ROOT, locate_root
-from hico_core.errors import counted
+from hico_core.base.addresses import DEFAULT_ROOT, locate_root
+from hico_core.base.choices import KeepOrDrop, OnCorrupt, Profile, Subset, Verification, VideoEncoder
+from hico_core.base.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hico_core.corpus.addresses import Location
-    from hico_core.corpus.ids import Source
-    from hico_core.corpus.records import SplitOptions
+    from hico_core.base.addresses import Location
+    from hico_core.corpus.sources.ids import Source
     from hico_core.corpus.split import SplitPolicy
+    from hico_core.corpus.workspace.records import SplitOptions
 
 
 def split(
@@ -139,11 +139,11 @@ def split(
     Finished videos are left alone, so the same command goes on where it was stopped. Exit code 3: some videos
     failed; they are listed in ROOT/failures.jsonl.
     """
-    from hico_core.corpus.failures import forget_mended
+    from hico_core.base.failures import forget_mended
     from hico_core.corpus.intake import Rules
-    from hico_core.corpus.records import PROFILES
     from hico_core.corpus.split import SplitPolicy, split_videos
-    from hico_core.corpus.workspace import Shard
+    from hico_core.corpus.workspace.access import Shard
+    from hico_core.corpus.workspace.records import PROFILES
 
     place = locate_root(root)
     if not inputs:
@@ -199,8 +199,8 @@ def _estimate(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    from hico_core.corpus.engine import available_cores
-    from hico_core.corpus.split_rehearsal import rehearse_split
+    from hico_core.base.engine import available_cores
+    from hico_core.corpus.split_dry_run import rehearse_split
 
     with raising_on_signals("stopped; nothing was written"):
         plan = rehearse_split(sources, root=root, options=options, policy=policy, workers=workers or available_cores())
@@ -223,7 +223,7 @@ def _validated(settings: dict[str, object]) -> "SplitOptions":
     from pydantic import ValidationError
 
     from hico_core.config.explain import what_is_wrong
-    from hico_core.corpus.records import SplitOptions
+    from hico_core.corpus.workspace.records import SplitOptions
 
     if settings["short_side"] == 0:
         settings = {**settings, "short_side": None}

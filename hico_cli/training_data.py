@@ -11,14 +11,14 @@ import typer
 from hico_cli.config import warn_about
 from hico_cli.console import report_failed, video_progress
 from hico_cli.options import is_one_of_several
-from hico_core.choices import Subset
-from hico_core.corpus.addresses import Location, locate_root
+from hico_core.base.addresses import Location, locate_root
+from hico_core.base.choices import Subset
 from hico_core.corpus.listed import add_their_data
 
 if TYPE_CHECKING:
     from hico_core.config import Config, FinetuneConfig
-    from hico_core.corpus.lists import CorpusList
-    from hico_core.interop.authors_config import AuthorsConfig
+    from hico_core.config.authors.reading import AuthorsConfig
+    from hico_core.corpus.sources.lists import CorpusList
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hico_core.corpus.split import split_videos
     from hico_core.interop import load_backbone
     from hico_core.training.loop import pretrain
-    from hico_core.transfer.extraction import extract_features
+    from hico_core.transfer.extraction.extract import extract_features
     from hico_core.transfer.features import FeatureExtractor
 
 __version__ = "0.1.0"

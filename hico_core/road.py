@@ -10,26 +10,26 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from hico_core.choices import DeviceName
+from hico_core.base.addresses import Location, local_part
+from hico_core.base.choices import DeviceName
+from hico_core.base.failures import forget_mended
+from hico_core.base.tally import Summary, VideoEvent
+from hico_core.checkpoints.export import ENCODER
 from hico_core.config import load_config, preset
-from hico_core.corpus.addresses import Location, local_part
-from hico_core.corpus.events import Summary, VideoEvent
-from hico_core.corpus.failures import forget_mended
-from hico_core.corpus.finding import describe_passed_over, find_sources
 from hico_core.corpus.index import IndexSummary, build_index
+from hico_core.corpus.sources.finding import describe_passed_over, find_sources
 from hico_core.corpus.split import split_videos
+from hico_core.encoding.encoder import Meter
 from hico_core.report.facts import read_run
 from hico_core.report.page import corpus_of, write_report
 from hico_core.training.dry_run import dry_run
-from hico_core.training.encoder import Meter
-from hico_core.training.export import ENCODER
 from hico_core.training.fitting import with_batch_of_run
 from hico_core.training.loop import RunSummary, run_pretraining
 from hico_core.training.run_folder import has_steps
 from hico_core.training.task import Task, Watch
-from hico_core.transfer.extraction import Files, extract_features
+from hico_core.transfer.extraction.extract import Files, extract_features
+from hico_core.transfer.extraction.jobs import jobs_of
 from hico_core.transfer.features import FeatureExtractor
-from hico_core.transfer.jobs import jobs_of
 
 RECIPE = "hacs-hico-s"
 

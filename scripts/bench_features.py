@@ -20,20 +20,20 @@ import torch.nn.functional as F
 from benchmarking import Cost, alternate, cost_of_call, cost_of_command, make_sources, ratio, report, summary
 from torch import Tensor, nn
 
+from hico_core.base.cache import LocalCache
 from hico_core.config import AugmentConfig, DataConfig
-from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.ffmpeg import find_ffmpeg
+from hico_core.corpus.clips.ffmpeg import find_ffmpeg
 from hico_core.data.clock import clock_of_times
-from hico_core.data.lanes import Reading, WholeVideo, read_parts
 from hico_core.data.pictures import Picture, picture_for
-from hico_core.data.windows import Grid, Views, plan_windows
+from hico_core.encoding.encoder import encode_videos
+from hico_core.encoding.hardware import FP32
+from hico_core.encoding.lanes import Reading, WholeVideo, read_parts
+from hico_core.encoding.windows import Grid, Views, plan_windows
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg import S3DG
-from hico_core.training.encoder import encode_videos
-from hico_core.training.hardware import FP32
+from hico_core.transfer.evaluation.probe import LabelledRows, linear_probe
+from hico_core.transfer.evaluation.retrieval import retrieval
 from hico_core.transfer.features import FeatureExtractor
-from hico_core.transfer.probe import LabelledRows, linear_probe
-from hico_core.transfer.retrieval import retrieval
 
 CPU = torch.device("cpu")
 NO_CACHE = LocalCache(Path("nowhere"), size_bytes=1)

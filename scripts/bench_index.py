@@ -12,7 +12,7 @@ from pathlib import Path
 from bench_split import HICO, make_finished_root
 from benchmarking import alternate, cost_of_command, report, summary
 
-from hico_core.corpus.records import read_records
+from hico_core.corpus.workspace.records import read_records
 
 _NUM_VIDEOS = 50_000
 

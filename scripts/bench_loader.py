@@ -27,17 +27,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from hico_core.base.cache import LocalCache
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
 from hico_core.corpus.adopt import adopt_clips
-from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.ffmpeg import find_ffmpeg
-from hico_core.corpus.finding import find_sources
-from hico_core.corpus.ids import clip_name
+from hico_core.corpus.clips.ffmpeg import find_ffmpeg
+from hico_core.corpus.clips.probe import open_video
 from hico_core.corpus.index import build_index, read_index_table
-from hico_core.corpus.probe import open_video
-from hico_core.corpus.records import SplitOptions, UntrimmedOptions
+from hico_core.corpus.sources.finding import find_sources
+from hico_core.corpus.sources.ids import clip_name
 from hico_core.corpus.split import split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
+from hico_core.corpus.workspace.records import SplitOptions, UntrimmedOptions
 from hico_core.data.augment import apply_augmentation, crop_area_range, cut, draw_augmentation, draw_crop, scale
 from hico_core.data.dataset import ClipDataset
 from hico_core.data.loader import read_batches

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from benchmarking import Cost, alternate, cost_of_call, make_sources, ratio, report, summary
 
-from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.ffmpeg import find_ffmpeg
-from hico_core.corpus.finding import find_sources
+from hico_core.base.cache import LocalCache
+from hico_core.corpus.clips.ffmpeg import find_ffmpeg
 from hico_core.corpus.index import build_index, read_index_table
-from hico_core.corpus.records import SplitOptions
+from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.split import split_videos
+from hico_core.corpus.workspace.records import SplitOptions
 from hico_core.data.reading import read_clip
 from hico_core.data.videos import IndexedVideos
 

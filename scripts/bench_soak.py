@@ -15,10 +15,10 @@ import torch
 from benchmarking import report
 
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
-from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index_table
-from hico_core.corpus.records import SplitOptions
+from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.split import split_videos
+from hico_core.corpus.workspace.records import SplitOptions
 from hico_core.data.augment import apply_augmentation
 from hico_core.data.dataset import ClipDataset
 from hico_core.data.loader import read_batches

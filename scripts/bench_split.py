@@ -18,12 +18,12 @@ from pathlib import Path
 
 from benchmarking import Cost, alternate, cost_of_call, cost_of_command, make_sources, ratio, report, summary
 
-from hico_core.corpus.commit import commit
-from hico_core.corpus.encode import ffmpeg_arguments
-from hico_core.corpus.ffmpeg import Ffmpeg, find_ffmpeg, passthrough_arguments
-from hico_core.corpus.plan import plan_clips
-from hico_core.corpus.probe import probe
-from hico_core.corpus.records import ClipRecord, SourceFile, SplitOptions, VideoRecord
+from hico_core.corpus.clips.encode import ffmpeg_arguments
+from hico_core.corpus.clips.ffmpeg import Ffmpeg, find_ffmpeg, passthrough_arguments
+from hico_core.corpus.clips.plan import plan_clips
+from hico_core.corpus.clips.probe import probe
+from hico_core.corpus.workspace.commit import commit
+from hico_core.corpus.workspace.records import ClipRecord, SourceFile, SplitOptions, VideoRecord
 
 HICO = [sys.executable, "-c", "from hico_cli.main import main; main()"]
 

@@ -25,19 +25,19 @@ from benchmarking import report
 from torch import Tensor, nn
 
 from hico_core.config import Config, preset
-from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index_table
-from hico_core.corpus.records import SplitOptions
+from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.split import split_videos
+from hico_core.corpus.workspace.records import SplitOptions
 from hico_core.data.augment import apply_augmentation
 from hico_core.data.dataset import ClipDataset
 from hico_core.data.loader import read_batches
 from hico_core.data.plan import Position, TrainingOrder, plan_steps
 from hico_core.data.videos import COLUMNS, IndexedVideos
+from hico_core.encoding.hardware import FP32, Precision, choose_precision, keep_freed_memory, use_precision
 from hico_core.model.heads import ProjectionHead
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG
-from hico_core.training.hardware import FP32, Precision, choose_precision, keep_freed_memory, use_precision
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step
 

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hico_core.corpus.ffmpeg import find_ffmpeg
+from hico_core.corpus.clips.ffmpeg import find_ffmpeg
 
 MEASUREMENTS = Path(__file__).parents[1] / "docs" / "measurements"
 

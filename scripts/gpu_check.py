@@ -26,19 +26,19 @@ from benchmarking import report, results_of
 from make_corpus import make_corpus
 from torch import Tensor
 
-from hico_core.choices import DeviceName, PrecisionName
+from hico_core.base.choices import DeviceName, PrecisionName
+from hico_core.base.engine import available_cores
 from hico_core.config import Config, dump_config, load_config, preset
-from hico_core.corpus.engine import available_cores
-from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index
-from hico_core.corpus.records import SplitOptions
+from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.split import split_videos
+from hico_core.corpus.workspace.records import SplitOptions
+from hico_core.encoding.encoder import WindowEncoder
+from hico_core.encoding.hardware import FP32, Precision, choose_precision, use_precision
 from hico_core.model.hico import HicoModel
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg import S3DG
-from hico_core.training.encoder import WindowEncoder
 from hico_core.training.fitting import with_fitting_batch
-from hico_core.training.hardware import FP32, Precision, choose_precision, use_precision
 from hico_core.training.log import StepMetrics, part_waiting
 from hico_core.training.loop import pretrain
 from hico_core.training.step import compute_loss, train_step

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from hico_core.corpus.ffmpeg import find_ffmpeg
+from hico_core.corpus.clips.ffmpeg import find_ffmpeg
 
 # ffmpeg's picture sources that give the same pictures each time; {size} and {rate} are those of the video.
 _SCENES = (

@@ -11,7 +11,7 @@ import pytest
 import torch
 from markers import pytest_runtest_setup, pytest_runtest_teardown  # noqa: F401 - hooks of pytest
 
-from hico_core.corpus.ffmpeg import find_ffmpeg
+from hico_core.corpus.clips.ffmpeg import find_ffmpeg
 
 # Real videos for trying things by hand lie beside some checkouts; tests that want them skip where they do not.
 REAL_VIDEOS = Path(__file__).parents[2] / "shared" / "videos"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from hico_core.training.checkpoint import checkpoint_of, write_of_run
+from hico_core.checkpoints.content import checkpoint_of, write_of_run
 
 
 def save_checkpoint(path: Path, **parts: Any) -> None:  # noqa: ANN401

@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from hico_core.corpus.ffmpeg import Ffmpeg, find_ffmpeg
+from hico_core.corpus.clips.ffmpeg import Ffmpeg, find_ffmpeg
 
 
 def run_ffmpeg(*arguments: str | Path) -> None:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from made_videos import numbered_video
 
-from hico_core.corpus.cache import local_cache
-from hico_core.corpus.finding import find_sources
+from hico_core.base.cache import local_cache
 from hico_core.corpus.index import build_index
-from hico_core.corpus.records import UntrimmedOptions
+from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.untrimmed import add_untrimmed
+from hico_core.corpus.workspace.records import UntrimmedOptions
 
 
 def untrimmed_workspace(folder: Path, *, videos: int, seconds: float) -> Path:

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hico_core.checkpoints.reading import hash_of_tensors
 from hico_core.config import preset
-from hico_core.interop.checkpoints import hash_of_tensors
 from hico_core.training.distributed import from_first, joined_world, largest
 from hico_core.training.launch import leave
 from hico_core.training.run import entered_run

@@ -21,15 +21,15 @@ from PIL import Image
 import hico_core
 import hico_core.interop
 from hico_cli.main import app
-from hico_core.corpus.failures import Failure, FailureLine
+from hico_core.base.failures import Failure, FailureLine
+from hico_core.checkpoints.content import export_encoder
 from hico_core.corpus.index import SCHEMA
-from hico_core.corpus.records import VideoRecord
+from hico_core.corpus.workspace.records import VideoRecord
 from hico_core.evidence.corpus import SegmentLabel
 from hico_core.model.s3dg_tiny import S3DGTiny
-from hico_core.training.checkpoint import export_encoder
 from hico_core.training.log import StepMetrics
+from hico_core.transfer.extraction.manifest import ManifestRow
 from hico_core.transfer.finetuning.train import FinetuneMetrics
-from hico_core.transfer.manifest import ManifestRow
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

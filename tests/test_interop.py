@@ -9,12 +9,12 @@ import pytest
 import torch
 from goldens import authors_state, load_json
 
-from hico_core.errors import HicoError
-from hico_core.interop.checkpoints import load_backbone
-from hico_core.interop.weights import export_state_dict, import_state_dict
+from hico_core.base.errors import HicoError
+from hico_core.checkpoints.authors_names import export_state_dict, import_state_dict
+from hico_core.checkpoints.content import export_encoder
+from hico_core.checkpoints.reading import load_backbone
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg_tiny import S3DGTiny
-from hico_core.training.checkpoint import export_encoder
 
 NAMES = load_json("state_dict_names.json")
 

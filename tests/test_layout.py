@@ -117,7 +117,7 @@ def test_interop_needs_no_torch_for_configurations() -> None:
 @pytest.mark.processes
 @pytest.mark.parametrize("module", ["torch", "pandas"])
 def test_corpus_needs_no_torch_and_splitting_no_pandas(module: str) -> None:
-    loaded = _modules_after("import hico_core.corpus.split, hico_core.corpus.ids")
+    loaded = _modules_after("import hico_core.corpus.split, hico_core.corpus.sources.ids")
     assert module not in loaded
     assert "hico_core.corpus.split" in loaded
 
@@ -175,7 +175,7 @@ COVERED_BY = {
     "hico_cli/convert.py": "tests/cli/test_mistakes.py::test_one_line",
     "hico_cli/demo.py": "tests/evidence/test_demo.py::test_again_it_trains_nothing_and_says_the_same",
     "hico_cli/doctor.py": "tests/cli/test_split_and_index.py::test_the_doctor_tells_what_is_there",
-    "hico_cli/evaluate.py": "tests/transfer/test_evaluate.py::test_what_comes_out",
+    "hico_cli/evaluate.py": "tests/transfer/evaluation/test_evaluate.py::test_what_comes_out",
     "hico_cli/export_tad.py": "tests/cli/test_downstream.py::test_export_tad",
     "hico_cli/extract_features.py": "tests/cli/test_downstream.py::test_presets",
     "hico_cli/features.py": "tests/cli/test_downstream.py::test_show_and_check",
@@ -185,7 +185,7 @@ COVERED_BY = {
     "hico_cli/options.py": "tests/cli/test_split_and_index.py::test_wrong_values",
     "hico_cli/pretrain.py": "tests/cli/test_commands.py::test_the_four_commands",
     "hico_cli/probe.py": "tests/cli/test_downstream.py::test_probe",
-    "hico_cli/remove.py": "tests/transfer/test_removal.py::test_a_video_leaves_with_all_that_was_made_of_it",
+    "hico_cli/remove.py": "tests/transfer/extraction/test_removal.py::test_a_video_leaves_with_all_that_was_made_of_it",
     "hico_cli/report.py": "tests/report/test_report.py::test_what_is_no_run_is_refused",
     "hico_cli/retrieve.py": "tests/cli/test_downstream.py::test_retrieve",
     "hico_cli/split.py": "tests/cli/test_split_and_index.py::test_profiles_and_options",
@@ -194,29 +194,29 @@ COVERED_BY = {
     "hico_core/config/load.py": "tests/test_config.py::test_later_wins",
     "hico_core/config/pretraining.py": "tests/test_config.py::test_recipes",
     "hico_core/config/sections.py": "tests/test_config.py::test_contradictions",
-    "hico_core/corpus/addresses.py": "tests/corpus/test_storage.py::test_places",
-    "hico_core/corpus/cache.py": "tests/corpus/test_storage.py::test_the_cache_stays_small_and_keeps_what_is_used",
-    "hico_core/corpus/clips.py": "tests/corpus/test_split.py::test_clips_partition_the_frames",
-    "hico_core/corpus/commit.py": "tests/corpus/test_restart.py::test_killed_at_each_point_of_a_commit",
-    "hico_core/corpus/events.py": "tests/cli/test_commands.py::test_json",
-    "hico_core/corpus/failures.py": "tests/corpus/test_intake.py::test_a_damaged_list_of_failures_is_mended",
-    "hico_core/corpus/files.py": "tests/corpus/test_storage.py::test_files_come_and_go_whole",
+    "hico_core/base/addresses.py": "tests/base/test_storage.py::test_places",
+    "hico_core/base/cache.py": "tests/base/test_storage.py::test_the_cache_stays_small_and_keeps_what_is_used",
+    "hico_core/corpus/clips/making.py": "tests/corpus/test_split.py::test_clips_partition_the_frames",
+    "hico_core/corpus/workspace/commit.py": "tests/corpus/test_restart.py::test_killed_at_each_point_of_a_commit",
+    "hico_core/base/tally.py": "tests/cli/test_commands.py::test_json",
+    "hico_core/base/failures.py": "tests/corpus/test_intake.py::test_a_damaged_list_of_failures_is_mended",
+    "hico_core/base/files.py": "tests/base/test_storage.py::test_files_come_and_go_whole",
     "hico_core/corpus/index_check.py": "tests/corpus/test_index.py::test_an_index_with_a_wrong_value_is_refused",
-    "hico_core/corpus/records.py": "tests/corpus/test_intake.py::test_a_record_reaches_no_file_outside_the_workspace",
-    "hico_core/corpus/status.py": "tests/corpus/test_check.py::test_status",
-    "hico_core/corpus/workspace.py": "tests/corpus/test_restart.py::test_two_runs_do_not_write_into_one_workspace",
+    "hico_core/corpus/workspace/records.py": "tests/corpus/test_intake.py::test_a_record_reaches_no_file_outside_the_workspace",
+    "hico_core/corpus/workspace/status.py": "tests/corpus/workspace/test_check.py::test_status",
+    "hico_core/corpus/workspace/access.py": "tests/corpus/test_restart.py::test_two_runs_do_not_write_into_one_workspace",
     "hico_core/data/batches.py": "tests/data/test_dataset.py::test_a_batch_is_the_crops_of_its_samples",
-    "hico_core/data/pictures.py": "tests/data/test_lanes.py::test_three_crops_follow_each_other",
+    "hico_core/data/pictures.py": "tests/encoding/test_lanes.py::test_three_crops_follow_each_other",
     "hico_core/data/preview.py": "tests/cli/test_inspect_and_convert.py::test_a_sheet_of_samples",
     "hico_core/evidence/arms.py": "tests/evidence/test_benchmark.py::test_a_schedule_is_as_long_as_the_run",
     "hico_core/evidence/cells.py": "tests/evidence/test_benchmark.py::test_the_plan",
     "hico_core/evidence/workers.py": "tests/evidence/test_benchmark.py::test_what_is_done_is_not_done_again",
-    "hico_core/interop/checkpoints.py": "tests/test_interop.py::test_load_backbone_takes_every_kind",
-    "hico_core/interop/finetuning_keys.py": "tests/test_authors_finetuning.py::test_meanings",
-    "hico_core/interop/pretraining_keys.py": "tests/test_authors_config.py::test_meanings",
-    "hico_core/interop/weights.py": "tests/test_interop.py::test_import_is_the_inverse_of_export",
-    "hico_core/interop/yaml_layers.py": "tests/test_authors_config.py::test_layers",
-    "hico_core/loader_speed.py": "tests/cli/test_split_and_index.py::test_pretraining_without_splitting",
+    "hico_core/checkpoints/reading.py": "tests/test_interop.py::test_load_backbone_takes_every_kind",
+    "hico_core/config/authors/finetuning_keys.py": "tests/test_authors_finetuning.py::test_meanings",
+    "hico_core/config/authors/pretraining_keys.py": "tests/test_authors_config.py::test_meanings",
+    "hico_core/checkpoints/authors_names.py": "tests/test_interop.py::test_import_is_the_inverse_of_export",
+    "hico_core/config/authors/yaml_layers.py": "tests/test_authors_config.py::test_layers",
+    "hico_core/doctor/loader_speed.py": "tests/cli/test_split_and_index.py::test_pretraining_without_splitting",
     "hico_core/model/encoders.py": "tests/test_interop.py::test_load_backbone_takes_every_kind",
     "hico_core/model/hico.py": "tests/model/test_heads.py::test_model_puts_clips_of_a_video_side_by_side",
     "hico_core/model/pooling.py": "tests/transfer/test_features.py::test_pooling_and_projection",
@@ -233,12 +233,12 @@ COVERED_BY = {
     "hico_core/training/run_folder.py": "tests/training/test_loop.py::test_an_old_run_is_not_overwritten",
     "hico_core/training/step.py": "tests/training/test_train_step.py::test_two_steps",
     "hico_core/training/stopping.py": "tests/training/test_loop.py::test_a_signal_ends_with_a_checkpoint",
-    "hico_core/transfer/feature_files.py": "tests/transfer/test_extraction.py::test_formats_hold_the_same_numbers",
-    "hico_core/transfer/jobs.py": "tests/transfer/test_extraction.py::test_parts_of_parts_are_the_whole",
-    "hico_core/transfer/match_sheet.py": "tests/transfer/test_retrieval.py::test_sheets_show_the_frames_of_both",
-    "hico_core/transfer/presets.py": "tests/cli/test_downstream.py::test_presets",
-    "hico_core/transfer/rehearsal.py": "tests/cli/test_downstream.py::test_a_dry_run_writes_nothing",
-    "hico_core/transfer/testing.py": "tests/transfer/test_finetune.py::test_scores_of_views_are_added",
+    "hico_core/transfer/extraction/feature_files.py": "tests/transfer/extraction/test_extract.py::test_formats_hold_the_same_numbers",
+    "hico_core/transfer/extraction/jobs.py": "tests/transfer/extraction/test_extract.py::test_parts_of_parts_are_the_whole",
+    "hico_core/transfer/evaluation/match_sheet.py": "tests/transfer/evaluation/test_retrieval.py::test_sheets_show_the_frames_of_both",
+    "hico_core/transfer/extraction/presets.py": "tests/cli/test_downstream.py::test_presets",
+    "hico_core/transfer/extraction/dry_run.py": "tests/cli/test_downstream.py::test_a_dry_run_writes_nothing",
+    "hico_core/transfer/evaluation/predictions.py": "tests/transfer/test_finetune.py::test_scores_of_views_are_added",
 }
 
 MODULES = [
@@ -250,7 +250,7 @@ MODULES = [
 
 
 def own_tests_of(module: str) -> Path:
-    """hico_core/data/lanes.py -> tests/data/test_lanes.py, hico_cli/run.py -> tests/cli/test_run.py."""
+    """hico_core/encoding/lanes.py -> tests/encoding/test_lanes.py, hico_cli/run.py -> tests/cli/test_run.py."""
     path = Path(module)
     folder = "cli" if path.parts[0] == "hico_cli" else Path(*path.parts[1:-1])
     return ROOT / "tests" / folder / f"test_{path.name}"

@@ -21,16 +21,16 @@ from made_workspaces import untrimmed_workspace
 from hico_core.config import AugmentConfig, DataConfig, preset
 from hico_core.data.augment import apply_augmentation, draw_augmentation
 from hico_core.data.batches import Batch
-from hico_core.data.windows import Grid
-from hico_core.doctor import examine
+from hico_core.doctor.findings import examine
+from hico_core.encoding.hardware import use_precision
+from hico_core.encoding.windows import Grid
 from hico_core.model.hico import HicoModel
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg import S3DG
-from hico_core.training.hardware import use_precision
 from hico_core.training.optim import LARS, build_optimizer, parameter_groups
 from hico_core.training.step import augmented_clips, train_step
+from hico_core.transfer.extraction.manifest import load_features
 from hico_core.transfer.features import FeatureExtractor, Features
-from hico_core.transfer.manifest import load_features
 
 pytestmark = [pytest.mark.gpu, pytest.mark.videos, pytest.mark.processes]
 

@@ -1,6 +1,6 @@
 """Configurations: what they hold (pretraining, finetuning), how they are put together (load), the recipes (presets)."""
 
-from hico_core.choices import Dataset
+from hico_core.base.choices import Dataset
 from hico_core.config.finetuning import FinetuneConfig, FinetuneOptimConfig, FinetuneTestConfig, FinetuneTrainConfig
 from hico_core.config.load import (
     compose_config,

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from hico_core.choices import Dataset
+from hico_core.base.choices import Dataset
+from hico_core.base.errors import UsageError
+from hico_core.base.texts import read_text
 from hico_core.config.explain import shown, what_is_wrong
 from hico_core.config.finetuning import FinetuneConfig
 from hico_core.config.pretraining import Config
-from hico_core.errors import UsageError
-from hico_core.texts import read_text
 
 Schema = TypeVar("Schema", bound=BaseModel)
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from hico_core.choices import Dataset, EncoderName, PrecisionName, ZeroNorm
+from hico_core.base.choices import Dataset, EncoderName, PrecisionName, ZeroNorm
 from hico_core.config.sections import AugmentConfig, DataConfig, require_warmup_fits
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator
 
-from hico_core.choices import DecoderName
+from hico_core.base.choices import DecoderName
 
 
 class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):

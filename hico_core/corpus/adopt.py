@@ -6,19 +6,19 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from hico_core.choices import Subset
-from hico_core.corpus.addresses import Location, is_local, name_from
-from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.engine import run_on_threads
-from hico_core.corpus.events import Summary, VideoEvent
-from hico_core.corpus.ids import ClipName, parse_clip_name
+from hico_core.base.addresses import Location, is_local, name_from
+from hico_core.base.cache import LocalCache
+from hico_core.base.choices import Subset
+from hico_core.base.engine import run_on_threads
+from hico_core.base.errors import BadVideo, HicoError, UsageError
+from hico_core.base.storage import local_copy
+from hico_core.base.tally import Summary, VideoEvent
+from hico_core.corpus.clips.probe import VideoInfo, frame_rate, largest_keyframe_interval, probe, shown_size_of
 from hico_core.corpus.intake import Candidate, Made, Rules, Workplace, take_in
-from hico_core.corpus.lists import clips_source
-from hico_core.corpus.probe import VideoInfo, frame_rate, largest_keyframe_interval, probe, shown_size_of
-from hico_core.corpus.records import AdoptedOptions, ClipRecord, read_record, sha256_of
-from hico_core.corpus.storage import local_copy
-from hico_core.corpus.workspace import scratch_folder
-from hico_core.errors import BadVideo, HicoError, UsageError
+from hico_core.corpus.sources.ids import ClipName, parse_clip_name
+from hico_core.corpus.sources.lists import clips_source
+from hico_core.corpus.workspace.access import scratch_folder
+from hico_core.corpus.workspace.records import AdoptedOptions, ClipRecord, read_record, sha256_of
 
 
 class Gap(NamedTuple):

@@ -20,16 +20,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hico_core import __version__
-from hico_core.choices import Subset
+from hico_core.base.addresses import DEFAULT_ROOT, Location, locate, name_from
+from hico_core.base.choices import Subset
+from hico_core.base.errors import HicoError, counted, short_reason
+from hico_core.base.files import pass_point
+from hico_core.base.storage import publish, storage_of, write_text, written_beside
 from hico_core.config import DataConfig
-from hico_core.corpus.addresses import DEFAULT_ROOT, Location, locate, name_from
-from hico_core.corpus.check import clips_there
-from hico_core.corpus.files import pass_point
 from hico_core.corpus.index_check import fault_in
-from hico_core.corpus.records import ClipRecord, VideoRecord, fault_in_record, read_records
-from hico_core.corpus.storage import publish, storage_of, write_text, written_beside
-from hico_core.corpus.workspace import opened_workspace
-from hico_core.errors import HicoError, counted, short_reason
+from hico_core.corpus.workspace.access import opened_workspace
+from hico_core.corpus.workspace.check import clips_there
+from hico_core.corpus.workspace.records import ClipRecord, VideoRecord, fault_in_record, read_records
 
 logger = logging.getLogger(__name__)
 

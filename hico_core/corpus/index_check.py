@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hico_core.corpus.records import LEAST, LONGEST_SECONDS
+from hico_core.corpus.workspace.records import LEAST, LONGEST_SECONDS
 
 # Columns of which rows may have no value.
 _NULLABLE = frozenset({"class_name", "label", "sha256"})

@@ -18,15 +18,18 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from hico_core import __version__
-from hico_core.choices import Verification
-from hico_core.corpus.addresses import Location, is_local, locate
-from hico_core.corpus.commit import commit, finish_commit
-from hico_core.corpus.engine import Plan, Runner, run_restartable
-from hico_core.corpus.events import Summary, VideoEvent, VideoOutcome
-from hico_core.corpus.failures import Failure
-from hico_core.corpus.files import room_error
-from hico_core.corpus.ids import Source
-from hico_core.corpus.records import (
+from hico_core.base.addresses import Location, is_local, locate
+from hico_core.base.choices import Verification
+from hico_core.base.engine import Plan, Runner, run_restartable
+from hico_core.base.errors import BadVideo, HicoError, counted
+from hico_core.base.failures import Failure
+from hico_core.base.files import room_error
+from hico_core.base.storage import write_text
+from hico_core.base.tally import Summary, VideoEvent, VideoOutcome
+from hico_core.corpus.sources.ids import Source
+from hico_core.corpus.workspace.access import Shard, make_temporary, opened_workspace, sweep
+from hico_core.corpus.workspace.commit import commit, finish_commit
+from hico_core.corpus.workspace.records import (
     ClipRecord,
     Options,
     SourceFile,
@@ -38,9 +41,6 @@ from hico_core.corpus.records import (
     sha256_of,
     source_file,
 )
-from hico_core.corpus.storage import write_text
-from hico_core.corpus.workspace import Shard, make_temporary, opened_workspace, sweep
-from hico_core.errors import BadVideo, HicoError, counted
 
 logger = logging.getLogger(__name__)
 

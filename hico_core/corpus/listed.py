@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from hico_core.choices import IdRule, Subset
+from hico_core.base.addresses import Location, locate
+from hico_core.base.cache import LocalCache, local_cache
+from hico_core.base.choices import IdRule, Subset
+from hico_core.base.engine import available_cores
+from hico_core.base.errors import UsageError
+from hico_core.base.failures import forget_mended
+from hico_core.base.tally import VideoEvent
 from hico_core.config import DataConfig
-from hico_core.corpus.addresses import Location, locate
 from hico_core.corpus.adopt import adopt_clips, find_clips
-from hico_core.corpus.benchmark_lists import is_pattern, numbered_as, read_split
-from hico_core.corpus.cache import LocalCache, local_cache
-from hico_core.corpus.engine import available_cores
-from hico_core.corpus.events import VideoEvent
-from hico_core.corpus.failures import forget_mended
-from hico_core.corpus.ids import Source
 from hico_core.corpus.index import build_index, read_class_names
 from hico_core.corpus.intake import Candidate, Rules
-from hico_core.corpus.lists import CorpusList, is_list_of_clips, listed_clips, require_some
-from hico_core.corpus.records import AdoptedOptions, UntrimmedOptions
+from hico_core.corpus.sources.benchmark_lists import is_pattern, numbered_as, read_split
+from hico_core.corpus.sources.ids import Source
+from hico_core.corpus.sources.lists import CorpusList, is_list_of_clips, listed_clips, require_some
 from hico_core.corpus.untrimmed import add_untrimmed
-from hico_core.errors import UsageError
+from hico_core.corpus.workspace.records import AdoptedOptions, UntrimmedOptions
 
 VideoWork = Literal["split", "adopt", "index"]
 

@@ -14,23 +14,23 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from hico_core.choices import OnCorrupt
-from hico_core.corpus.addresses import DEFAULT_ROOT, Location, absolute_root
-from hico_core.corpus.cache import default_cache_folder
-from hico_core.corpus.clips import make_clips
-from hico_core.corpus.encode import require_encoder
-from hico_core.corpus.engine import Runner, available_cores, run_on_ray, run_on_threads
-from hico_core.corpus.events import Summary, VideoEvent
-from hico_core.corpus.ffmpeg import Ffmpeg, find_ffmpeg
-from hico_core.corpus.finding import Videos, sources_of
-from hico_core.corpus.ids import Source, clip_name
+from hico_core.base.addresses import DEFAULT_ROOT, Location, absolute_root
+from hico_core.base.cache import default_cache_folder
+from hico_core.base.choices import OnCorrupt
+from hico_core.base.engine import Runner, available_cores, run_on_ray, run_on_threads
+from hico_core.base.errors import BadVideo, HicoError
+from hico_core.base.storage import fetched
+from hico_core.base.tally import Summary, VideoEvent
+from hico_core.corpus.clips.encode import require_encoder
+from hico_core.corpus.clips.ffmpeg import Ffmpeg, find_ffmpeg
+from hico_core.corpus.clips.making import make_clips
+from hico_core.corpus.clips.plan import PlannedClip, Segment, plan_clips, plan_segments
+from hico_core.corpus.clips.probe import frame_rate
 from hico_core.corpus.intake import Candidate, Made, Rules, Taken, Workplace, take_in, take_lost
-from hico_core.corpus.plan import PlannedClip, Segment, plan_clips, plan_segments
-from hico_core.corpus.probe import frame_rate
-from hico_core.corpus.records import SplitOptions, sha256_of
-from hico_core.corpus.storage import fetched
-from hico_core.corpus.workspace import Shard, scratch_folder
-from hico_core.errors import BadVideo, HicoError
+from hico_core.corpus.sources.finding import Videos, sources_of
+from hico_core.corpus.sources.ids import Source, clip_name
+from hico_core.corpus.workspace.access import Shard, scratch_folder
+from hico_core.corpus.workspace.records import SplitOptions, sha256_of
 
 __all__ = [  # planning is part of this module's interface
     "PlannedClip",
@@ -73,7 +73,7 @@ def split_videos(
     one that was split before, the clips stay until new ones are made and checked.
 
     Args:
-        videos: files, folders, patterns, lists, or what `hico_core.corpus.finding.find_sources` made of them.
+        videos: files, folders, patterns, lists, or what `hico_core.corpus.sources.finding.find_sources` made of them.
         root: the workspace; made if missing.
         options: what the clips are to be.
         policy: how and where videos are dealt with.

@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 import av
 
-from hico_core.corpus.addresses import Location
-from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.engine import run_on_threads
-from hico_core.corpus.events import Summary, VideoEvent
-from hico_core.corpus.ids import Source
-from hico_core.corpus.intake import Candidate, Made, Rules, Workplace, take_in
-from hico_core.corpus.picture import margins_of, require_known_turn, require_one_size, shown_size, without_margins
-from hico_core.corpus.plan import plan_clips
-from hico_core.corpus.probe import (
+from hico_core.base.addresses import Location
+from hico_core.base.cache import LocalCache
+from hico_core.base.engine import run_on_threads
+from hico_core.base.errors import BadVideo, short_reason
+from hico_core.base.storage import local_copy
+from hico_core.base.tally import Summary, VideoEvent
+from hico_core.corpus.clips.picture import margins_of, require_known_turn, require_one_size, shown_size, without_margins
+from hico_core.corpus.clips.plan import plan_clips
+from hico_core.corpus.clips.probe import (
     VideoInfo,
     frame_rate,
     has_new_descriptions,
@@ -29,10 +29,10 @@ from hico_core.corpus.probe import (
     read_packets,
     times_of_opened,
 )
-from hico_core.corpus.records import ClipRecord, UntrimmedOptions
-from hico_core.corpus.storage import local_copy
-from hico_core.corpus.workspace import scratch_folder
-from hico_core.errors import BadVideo, short_reason
+from hico_core.corpus.intake import Candidate, Made, Rules, Workplace, take_in
+from hico_core.corpus.sources.ids import Source
+from hico_core.corpus.workspace.access import scratch_folder
+from hico_core.corpus.workspace.records import ClipRecord, UntrimmedOptions
 
 
 class _Shown(NamedTuple):
@@ -57,7 +57,7 @@ def add_untrimmed(
     """Write a record for each video that lies somewhere and stays there. Known ones are left alone.
 
     Args:
-        sources: from `hico_core.corpus.ids.find_sources` or `hico_core.corpus.lists.labelled_videos`.
+        sources: from `hico_core.corpus.sources.ids.find_sources` or `hico_core.corpus.sources.lists.labelled_videos`.
         root: the workspace; made if missing.
         options: what a row is to be; the label is each source's own.
         workers: how many videos at a time.

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hico_core.choices import NumCrops
+from hico_core.base.choices import NumCrops
 from hico_core.config import AugmentConfig
 
 # The frame that the authors' crop areas refer to, whatever the real size is.

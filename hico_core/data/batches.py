@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from hico_core.base.errors import HicoError
 from hico_core.data.augment import AugmentDraw
 from hico_core.data.dataset import ClipRequest, Sample, UnusableVideo
-from hico_core.errors import HicoError
 
 # Batches that a worker reads ahead.
 PREFETCHED = 2

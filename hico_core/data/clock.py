@@ -10,7 +10,7 @@ from math import ceil, floor
 
 import numpy as np
 
-from hico_core.corpus.probe import frame_rate
+from hico_core.corpus.clips.probe import frame_rate
 from hico_core.data.sampling import frame_indices
 
 # Rounding of a timestamp must not hold a frame back by a whole step of a grid.

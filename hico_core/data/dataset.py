@@ -7,13 +7,13 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hico_core.base.cache import local_cache
+from hico_core.base.errors import BadVideo
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
-from hico_core.corpus.cache import local_cache
 from hico_core.data.augment import AugmentDraw, cut, draw_augmentation
 from hico_core.data.reading import errors_of_video, kept_frames, read_clip
 from hico_core.data.sampling import clip_windows
 from hico_core.data.videos import IndexedVideos
-from hico_core.errors import BadVideo
 
 # How many other videos may stand in for one before the item is given up.
 _MAX_SUBSTITUTES = 20

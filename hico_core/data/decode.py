@@ -19,11 +19,11 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from hico_core.choices import DecoderName
-from hico_core.corpus.picture import margins_of, require_known_turn, rgb, without_margins
-from hico_core.corpus.probe import is_seekable, open_video, read_packets
+from hico_core.base.choices import DecoderName
+from hico_core.base.errors import BadVideo, short_reason
+from hico_core.corpus.clips.picture import margins_of, require_known_turn, rgb, without_margins
+from hico_core.corpus.clips.probe import is_seekable, open_video, read_packets
 from hico_core.data.other_decoders import decode_elsewhere, require_decoder
-from hico_core.errors import BadVideo, short_reason
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import random
 
 from torch.utils.data import Dataset
 
+from hico_core.base.cache import LocalCache
 from hico_core.config import AugmentConfig, DataConfig
-from hico_core.corpus.cache import LocalCache
 from hico_core.data.augment import cut, draw_augmentation
 from hico_core.data.dataset import ClipRequest, Sample, with_substitutes
 from hico_core.data.reading import clock_of, decode_pieces, kept_frames

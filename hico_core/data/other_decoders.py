@@ -10,11 +10,11 @@ import av
 import numpy as np
 from av import VideoFrame
 
-from hico_core.choices import DecoderName
-from hico_core.corpus.ffmpeg import INPUT_OPTIONS
-from hico_core.corpus.picture import PLAIN_TURNS, margins_of, require_known_turn, rgb, turn_of
-from hico_core.corpus.probe import is_seekable, open_video, units_of
-from hico_core.errors import BadVideo, UsageError, short_reason
+from hico_core.base.choices import DecoderName
+from hico_core.base.errors import BadVideo, UsageError, short_reason
+from hico_core.corpus.clips.ffmpeg import INPUT_OPTIONS
+from hico_core.corpus.clips.picture import PLAIN_TURNS, margins_of, require_known_turn, rgb, turn_of
+from hico_core.corpus.clips.probe import is_seekable, open_video, units_of
 
 OtherDecoder = Literal["decord", "torchcodec"]
 

@@ -7,10 +7,10 @@ import torch
 from av import VideoFrame
 from torch import Tensor
 
-from hico_core.choices import NumCrops
+from hico_core.base.cache import LocalCache
+from hico_core.base.choices import NumCrops
 from hico_core.config import AugmentConfig, DataConfig
-from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.picture import rgb
+from hico_core.corpus.clips.picture import rgb
 from hico_core.data.augment import central_crops, cut, scale
 from hico_core.data.reading import read_clip
 from hico_core.data.videos import IndexedVideos

@@ -9,13 +9,13 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from hico_core.base.errors import HicoError
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.data.augment import AugmentDraw, apply_augmentation
 from hico_core.data.dataset import ClipDataset, ClipRequest, Sample
 from hico_core.data.reading import read_clip
 from hico_core.data.sampling import item_seed
 from hico_core.data.videos import IndexedVideos
-from hico_core.errors import HicoError
 
 _FRAMES = 4  # of each clip, evenly spread
 _TILE = 112  # pixels, the height of a frame in the picture

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hico_core.choices import DecoderName
+from hico_core.base.addresses import Location
+from hico_core.base.cache import LocalCache
+from hico_core.base.choices import DecoderName
+from hico_core.base.errors import BadVideo, HicoError, NoRoom, short_reason
+from hico_core.base.storage import local_copy
 from hico_core.config import DataConfig
-from hico_core.corpus.addresses import Location
-from hico_core.corpus.cache import LocalCache
-from hico_core.corpus.probe import frame_rate, frame_times
-from hico_core.corpus.storage import local_copy
+from hico_core.corpus.clips.probe import frame_rate, frame_times
 from hico_core.data.clock import Clock, clock_of_times
 from hico_core.data.decode import decode_frames
 from hico_core.data.videos import Piece
-from hico_core.errors import BadVideo, HicoError, NoRoom, short_reason
 
 logger = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
+from hico_core.base.errors import HicoError
 from hico_core.data.batches import SLOTS
-from hico_core.errors import HicoError
 
 # Through which Linux's processes hand tensors to each other.
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - that is where it is

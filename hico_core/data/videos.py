@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hico_core.corpus.addresses import Location, path_of, place_named
+from hico_core.base.addresses import Location, path_of, place_named
 
 
 class Piece(NamedTuple):

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader
 
-from hico_core.corpus.engine import available_cores
-from hico_core.errors import HicoError, NoRoom
+from hico_core.base.engine import available_cores
+from hico_core.base.errors import HicoError, NoRoom
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def _worker_context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hico_core.data.dataset", "hico_core.data.lanes"])
+    context.set_forkserver_preload(["hico_core.data.dataset", "hico_core.encoding.lanes"])
     return context
 
 

@@ -14,10 +14,10 @@ import av
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from hico_core.choices import Design
-from hico_core.corpus.files import lock, read_json_lines, remove_abandoned
-from hico_core.corpus.storage import write_text, written_beside
-from hico_core.errors import HicoError, UsageError
+from hico_core.base.choices import Design
+from hico_core.base.errors import HicoError, UsageError
+from hico_core.base.files import lock, read_json_lines, remove_abandoned
+from hico_core.base.storage import write_text, written_beside
 from hico_core.evidence.painting import paint
 from hico_core.evidence.scenery import FPS, draw_scenery, draw_script
 

@@ -10,9 +10,10 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import NamedTuple
 
-from hico_core.corpus.files import lock
-from hico_core.corpus.storage import write_text
-from hico_core.errors import UsageError
+from hico_core.base.errors import UsageError
+from hico_core.base.files import lock
+from hico_core.base.storage import write_text
+from hico_core.checkpoints.reading import load_backbone
 from hico_core.evidence.arms import FAR_3, HICO, VIDEOS_PER_STEP, Arm, pretraining
 from hico_core.evidence.corpus import SegmentLabel, read_labels, read_recipe
 from hico_core.evidence.segments import Score, SegmentClips
@@ -26,7 +27,6 @@ from hico_core.evidence.trial import (
     untrained_encoder,
 )
 from hico_core.evidence.workers import worker_pool
-from hico_core.interop.checkpoints import load_backbone
 from hico_core.training.loop import pretrain
 
 # From the floor upwards.

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from hico_core.choices import Design
+from hico_core.base.choices import Design
 
 Action = Literal["up", "down", "sideways", "turning", "growing", "shrinking", "shaking", "circling"]
 Texture = Literal[

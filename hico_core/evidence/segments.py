@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hico_core.base.addresses import Location
+from hico_core.base.cache import LocalCache
+from hico_core.base.errors import HicoError
 from hico_core.config import DataConfig
-from hico_core.corpus.addresses import Location
-from hico_core.corpus.cache import LocalCache
 from hico_core.corpus.index import read_index_table
 from hico_core.data.pictures import Picture, clip_around
 from hico_core.data.videos import COLUMNS, IndexedVideos
-from hico_core.errors import HicoError
 from hico_core.evidence.corpus import SegmentLabel
-from hico_core.transfer.probe import LabelledRows, knn, linear_probe
+from hico_core.transfer.evaluation.probe import LabelledRows, knn, linear_probe
 
 _NEIGHBOURS = 10
 

@@ -6,22 +6,22 @@ from typing import NamedTuple
 
 import torch
 
-from hico_core.choices import Design
-from hico_core.corpus.cache import local_cache
-from hico_core.corpus.finding import find_sources
+from hico_core.base.cache import local_cache
+from hico_core.base.choices import Design
+from hico_core.base.errors import HicoError
+from hico_core.base.storage import written_beside
 from hico_core.corpus.index import build_index
-from hico_core.corpus.records import SplitOptions
+from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.split import split_videos
-from hico_core.corpus.storage import written_beside
+from hico_core.corpus.workspace.records import SplitOptions
 from hico_core.data.pictures import picture_for
-from hico_core.errors import HicoError
+from hico_core.encoding.encoder import encode_clips
 from hico_core.evidence.arms import AUGMENT, DATA
 from hico_core.evidence.corpus import CorpusRecipe, SegmentLabel, make_corpus
 from hico_core.evidence.segments import LabelledSegments, Score, SegmentClips, probe_segments, read_segments
 from hico_core.model.encoders import Encoder
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg_tiny import S3DGTiny
-from hico_core.training.encoder import encode_clips
 
 # What encoders see of each frame of a segment, alike for all arms.
 PICTURE = picture_for(DATA, AUGMENT)

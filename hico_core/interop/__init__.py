@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hico_core.interop.checkpoints import load_backbone
-    from hico_core.interop.finetuning_keys import read_authors_finetuning
-    from hico_core.interop.pretraining_keys import read_authors_config
-    from hico_core.interop.weights import export_state_dict, import_state_dict
+    from hico_core.checkpoints.authors_names import export_state_dict, import_state_dict
+    from hico_core.checkpoints.reading import load_backbone
+    from hico_core.config.authors.finetuning_keys import read_authors_finetuning
+    from hico_core.config.authors.pretraining_keys import read_authors_config
 
 __all__ = [
     "export_state_dict",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from hico_core.choices import EncoderName
+from hico_core.base.choices import EncoderName
 from hico_core.model.heads import EMBEDDING_DIM, ProjectionHead, TopicHead
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hico_core.errors import UsageError
+from hico_core.base.errors import UsageError
 
 # Keeps log() finite where the classifier is certain; part of the authors' loss, so not a setting.
 _LOG_EPS = 1e-5

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hico_core.choices import Pool
+from hico_core.base.choices import Pool
 
 
 class PooledEncoder(nn.Module):

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 
+from hico_core.base.addresses import Location
+from hico_core.base.errors import HicoError, UsageError
+from hico_core.base.failures import FailureLine, read_failures
+from hico_core.base.files import read_json_lines
 from hico_core.config import read_yaml_file
-from hico_core.corpus.addresses import Location
-from hico_core.corpus.failures import FailureLine, read_failures
-from hico_core.corpus.files import read_json_lines
 from hico_core.corpus.index import read_index_table
-from hico_core.errors import HicoError, UsageError
 
 # A curve has no more points than a screen can show.
 _MOST_POINTS = 600

@@ -16,9 +16,9 @@ from markupsafe import Markup
 from PIL import Image
 
 from hico_core import __version__
+from hico_core.base.errors import HicoError
+from hico_core.base.storage import write_text
 from hico_core.config import Config, compose_config, flat_values
-from hico_core.corpus.storage import write_text
-from hico_core.errors import HicoError
 from hico_core.report import charts
 from hico_core.report.facts import CorpusFacts, Curve, RunFacts, last_values, read_corpus
 from hico_core.report.sample import EncodedMoments, clips_as_drawn, data_of, encode_moments

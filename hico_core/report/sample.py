@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hico_core.base.addresses import Location
+from hico_core.base.cache import local_cache
+from hico_core.base.errors import BadVideo, HicoError
+from hico_core.checkpoints.reading import encoder_of, picture_of, read_checkpoint
 from hico_core.config import Config, DataConfig, FinetuneConfig, compose_config
-from hico_core.corpus.addresses import Location
-from hico_core.corpus.cache import local_cache
 from hico_core.corpus.index import read_class_names, read_index_table
 from hico_core.data.dataset import ClipDataset
 from hico_core.data.pictures import clip_around
 from hico_core.data.preview import ClipPreview, preview_clips
 from hico_core.data.videos import COLUMNS, IndexedVideos
-from hico_core.errors import BadVideo, HicoError
-from hico_core.interop.checkpoints import encoder_of, picture_of, read_checkpoint
+from hico_core.encoding.encoder import encode_clips
 from hico_core.model.pooling import PooledEncoder
-from hico_core.training.encoder import encode_clips
 from hico_core.training.loop import max_distance
 
 # As many as keep a report of the paper's model under 20 s on two cores.

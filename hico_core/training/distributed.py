@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from hico_core.errors import HicoError, ProcessLost, UsageError, counted
+from hico_core.base.errors import HicoError, ProcessLost, UsageError, counted
 
 Item = TypeVar("Item")
 

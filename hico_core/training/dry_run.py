@@ -9,16 +9,16 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset
 
-from hico_core.choices import DeviceName
+from hico_core.base.addresses import Location
+from hico_core.base.choices import DeviceName
 from hico_core.config import Config
-from hico_core.corpus.addresses import Location
 from hico_core.data.batches import Batch
 from hico_core.data.dataset import Sample
 from hico_core.data.plan import PlannedStep, Position
+from hico_core.encoding.cost import measure_cost
+from hico_core.encoding.hardware import Precision, choose_device, peak_memory_bytes, telling_full_memory
 from hico_core.model.hico import HicoModel
-from hico_core.training.cost import measure_cost
 from hico_core.training.distributed import World
-from hico_core.training.hardware import Precision, choose_device, peak_memory_bytes, telling_full_memory
 from hico_core.training.learner import Learner
 from hico_core.training.loop import Pretraining, prepare
 from hico_core.training.step import ALONE

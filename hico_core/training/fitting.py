@@ -5,15 +5,15 @@ from typing import NamedTuple
 
 import torch
 
-from hico_core.choices import DeviceName
+from hico_core.base.addresses import Location
+from hico_core.base.choices import DeviceName
+from hico_core.base.errors import HicoError, UsageError, counted
 from hico_core.config import Config, load_config
-from hico_core.corpus.addresses import Location
 from hico_core.corpus.index import left_out_of_pretraining, read_index_table
 from hico_core.data.videos import COLUMNS, IndexedVideos
-from hico_core.errors import HicoError, UsageError, counted
+from hico_core.encoding.cost import activation_bytes
+from hico_core.encoding.hardware import choose_device, free_memory_bytes
 from hico_core.model.encoders import hico_model
-from hico_core.training.cost import activation_bytes
-from hico_core.training.hardware import choose_device, free_memory_bytes
 from hico_core.training.run_folder import has_steps
 from hico_core.training.schedule import peak_learning_rate
 

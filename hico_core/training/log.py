@@ -7,9 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from hico_core.corpus.files import cut_json_lines
-from hico_core.corpus.storage import write_text
-from hico_core.errors import require_package
+from hico_core.base.errors import require_package
+from hico_core.base.files import cut_json_lines
+from hico_core.base.storage import write_text
 
 
 class StepMetrics(NamedTuple):

@@ -8,7 +8,12 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from hico_core.choices import DeviceName
+from hico_core.base.addresses import DEFAULT_ROOT, Location, local_part, locate
+from hico_core.base.choices import DeviceName
+from hico_core.base.errors import HicoError
+from hico_core.checkpoints.content import Content
+from hico_core.checkpoints.export import ENCODER, exports
+from hico_core.checkpoints.reading import backbone_of, load_exactly, read_checkpoint
 from hico_core.config import (
     AugmentConfig,
     Config,
@@ -20,10 +25,9 @@ from hico_core.config import (
     TrainConfig,
     preset,
 )
-from hico_core.corpus.addresses import DEFAULT_ROOT, Location, local_part, locate
-from hico_core.corpus.ids import Source
 from hico_core.corpus.index import left_out_of_pretraining
-from hico_core.corpus.lists import labelled_videos
+from hico_core.corpus.sources.ids import Source
+from hico_core.corpus.sources.lists import labelled_videos
 from hico_core.data.augment import crop_area_range
 from hico_core.data.batches import Batch
 from hico_core.data.dataset import ClipDataset
@@ -33,19 +37,15 @@ from hico_core.data.pictures import picture_for
 from hico_core.data.plan import PlannedStep, Position, TrainingOrder, plan_steps
 from hico_core.data.shared_memory import batch_bytes, free_shared_memory, require_shared_memory
 from hico_core.data.videos import IndexedVideos
-from hico_core.data.windows import Views
 from hico_core.data.workers import num_workers
-from hico_core.errors import HicoError
-from hico_core.interop.checkpoints import backbone_of, load_exactly, read_checkpoint
+from hico_core.encoding.hardware import Precision
+from hico_core.encoding.neighbours import knn_accuracy, read_features
+from hico_core.encoding.windows import Views
 from hico_core.model.encoders import embedding_dim, hico_model
 from hico_core.model.hico import HicoModel
-from hico_core.training.checkpoint import Content
 from hico_core.training.collapse import CollapseWatch
 from hico_core.training.distributed import World, gather_to_first
-from hico_core.training.export import ENCODER, exports
 from hico_core.training.fitting import training_videos, with_batch_of_run
-from hico_core.training.hardware import Precision
-from hico_core.training.knn import knn_accuracy, read_features
 from hico_core.training.learner import Learner, learner_of
 from hico_core.training.log import StepMetrics, require_wandb
 from hico_core.training.optim import build_optimizer

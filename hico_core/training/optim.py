@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hico_core.choices import ZeroNorm
+from hico_core.base.choices import ZeroNorm
 from hico_core.config import OptimConfig
 from hico_core.training.flat_parameters import FlatParameters
 

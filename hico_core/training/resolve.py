@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic
 
-from hico_core.interop.authors_config import AuthorsConfig
+from hico_core.config.authors.reading import AuthorsConfig
 from hico_core.training.task import Settings
 
 

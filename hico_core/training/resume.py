@@ -2,11 +2,11 @@
 
 import logging
 
+from hico_core.base.errors import HicoError, UsageError, counted
+from hico_core.checkpoints.content import LAST, Content, Progress, restore
 from hico_core.config import Config, FinetuneConfig
 from hico_core.data.plan import position_at
 from hico_core.data.videos import IndexIdentity
-from hico_core.errors import HicoError, UsageError, counted
-from hico_core.training.checkpoint import LAST, Content, Progress, restore
 from hico_core.training.distributed import World, gather_objects
 from hico_core.training.learner import Learner, Model
 from hico_core.training.schedule import learning_rate

@@ -29,11 +29,8 @@ from typing import Any, Generic, NamedTuple, Protocol
 
 import torch
 
-from hico_core.data.batches import Batch
-from hico_core.data.plan import PlannedStep
-from hico_core.data.videos import IndexIdentity
-from hico_core.errors import HicoError, Interrupted
-from hico_core.training.checkpoint import (
+from hico_core.base.errors import HicoError, Interrupted
+from hico_core.checkpoints.content import (
     BEST,
     LAST,
     Content,
@@ -44,8 +41,11 @@ from hico_core.training.checkpoint import (
     write_bytes,
     write_of_run,
 )
+from hico_core.data.batches import Batch
+from hico_core.data.plan import PlannedStep
+from hico_core.data.videos import IndexIdentity
+from hico_core.encoding.hardware import choose_device, telling_full_memory
 from hico_core.training.distributed import World, from_first, gather_objects, joined_world, largest, own_device
-from hico_core.training.hardware import choose_device, telling_full_memory
 from hico_core.training.learner import Learner, Model
 from hico_core.training.log import RunLog
 from hico_core.training.resume import go_on_from

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from hico_core.base.errors import UsageError
+from hico_core.base.files import lock, remove_abandoned
+from hico_core.base.storage import write_text
 from hico_core.config import compose_config, dump_config, flat_settings, read_yaml_file
-from hico_core.corpus.files import lock, remove_abandoned
-from hico_core.corpus.storage import write_text
-from hico_core.errors import UsageError
 
 logger = logging.getLogger(__name__)
 

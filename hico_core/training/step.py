@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from hico_core.config import AugmentConfig, DataConfig, LossConfig
 from hico_core.data.augment import apply_augmentation
 from hico_core.data.batches import Batch
+from hico_core.encoding.hardware import FP32, Precision
 from hico_core.model.hico import Outputs
 from hico_core.model.losses import HicoLoss, hico_loss, simclr_loss
 from hico_core.training.collapse import effective_rank, embedding_std
 from hico_core.training.distributed import World, gather_rows, largest
-from hico_core.training.hardware import FP32, Precision
 
 ALONE = World()
 

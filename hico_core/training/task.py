@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from hico_core.choices import DeviceName
+from hico_core.base.addresses import Location
+from hico_core.base.choices import DeviceName
 from hico_core.config import Config, FinetuneConfig
-from hico_core.corpus.addresses import Location
 from hico_core.data.plan import TrainingOrder
 from hico_core.training.stopping import StopRequest
 

@@ -1,6 +1,6 @@
 """Dense features of whole videos: one vector per window, with the times it stands for.
 
-Windows lie on a grid of real time (see `hico_core.data.windows.Grid`); the centre of a window is where ActionFormer and
+Windows lie on a grid of real time (see `hico_core.encoding.windows.Grid`); the centre of a window is where ActionFormer and
 OpenTAD put its feature.
 """
 
@@ -15,19 +15,19 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from hico_core.choices import Align, DeviceName, Layer, Pool, Tail
+from hico_core.base.cache import LocalCache, local_cache
+from hico_core.base.choices import Align, DeviceName, Layer, Pool, Tail
+from hico_core.base.errors import BadVideo, UsageError
+from hico_core.checkpoints.content import EncoderOrigin
+from hico_core.checkpoints.reading import encoder_of, picture_of, projection_of, read_checkpoint
 from hico_core.config import AugmentConfig, DataConfig
-from hico_core.corpus.cache import LocalCache, local_cache
-from hico_core.data.lanes import Reading, WholeVideo
 from hico_core.data.pictures import Picture, picture_for
-from hico_core.data.windows import Grid, window_times
 from hico_core.data.workers import num_workers
-from hico_core.errors import BadVideo, UsageError
-from hico_core.interop.checkpoints import encoder_of, picture_of, projection_of, read_checkpoint
+from hico_core.encoding.encoder import Meter, encode_videos, usual_batch
+from hico_core.encoding.hardware import choose_device, choose_precision
+from hico_core.encoding.lanes import Reading, WholeVideo
+from hico_core.encoding.windows import Grid, window_times
 from hico_core.model.pooling import PooledEncoder
-from hico_core.training.checkpoint import EncoderOrigin
-from hico_core.training.encoder import Meter, encode_videos, usual_batch
-from hico_core.training.hardware import choose_device, choose_precision
 
 logger = logging.getLogger(__name__)
 

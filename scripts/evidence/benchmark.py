@@ -24,8 +24,8 @@ from parts import PARTS, STEPS, TUNING_SEED, Part, cells_of, chosen_rates
 from results import BenchmarkProgress, read_results, run_benchmark, write_results
 
 from hico_cli.console import progress, raising_on_signals, result
-from hico_core.corpus.engine import available_cores
-from hico_core.errors import HicoError
+from hico_core.base.engine import available_cores
+from hico_core.base.errors import HicoError
 
 _PROBES = ("action-linear", "action-knn", "scene-linear", "topic-linear", "topic-knn", "topic-r1", "video-r1")
 

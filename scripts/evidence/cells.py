@@ -13,7 +13,9 @@ import torch
 from arms import MIXED_IDS, PRETRAINED, supervision
 from wrong_videos import wrong_videos
 
-from hico_core.corpus.storage import written_beside
+from hico_core.base.storage import written_beside
+from hico_core.checkpoints.content import export_encoder
+from hico_core.checkpoints.reading import load_backbone
 from hico_core.evidence.arms import pretraining
 from hico_core.evidence.corpus import SegmentLabel
 from hico_core.evidence.scenery import ACTIONS, FPS
@@ -27,10 +29,8 @@ from hico_core.evidence.trial import (
     segment_clips,
     untrained_encoder,
 )
-from hico_core.interop.checkpoints import load_backbone
 from hico_core.model.encoders import Encoder
 from hico_core.model.s3dg_tiny import S3DGTiny
-from hico_core.training.checkpoint import export_encoder
 from hico_core.training.loop import pretrain
 from hico_core.training.task import Task, Watch
 from hico_core.transfer.finetuning.train import finetune

@@ -10,7 +10,7 @@ import pandas as pd
 from arms import ARMS, CONTROLS, RATE, RATES
 from cells import Cell
 
-from hico_core.choices import Design
+from hico_core.base.choices import Design
 from hico_core.evidence.arms import FAR_3, HICO
 from hico_core.evidence.trial import Corpus
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import pandas as pd
 from cells import Cell, run_cell, scores_as_json, write_trimmed_index
 
-from hico_core.corpus.files import lock, remove_abandoned
-from hico_core.corpus.storage import write_text, written_beside
-from hico_core.errors import HicoError
+from hico_core.base.errors import HicoError
+from hico_core.base.files import lock, remove_abandoned
+from hico_core.base.storage import write_text, written_beside
 from hico_core.evidence.corpus import read_labels
 from hico_core.evidence.trial import Corpus, Place, prepare_corpus, segment_clips
 from hico_core.evidence.workers import worker_pool

@@ -23,11 +23,11 @@ from matplotlib.figure import Figure
 from parts import LONG_STEPS, LOOK, STEPS, TUNING_SEED, chosen_rates
 from results import file_of, write_results
 
-from hico_core.corpus.storage import write_text
+from hico_core.base.storage import write_text
 from hico_core.evidence.arms import FAR_3, HICO
 from hico_core.evidence.segments import Score
 from hico_core.evidence.trial import Corpus
-from hico_core.transfer.probe import mean_and_error
+from hico_core.transfer.evaluation.probe import mean_and_error
 
 DOCS = Path(__file__).parents[2] / "docs"
 

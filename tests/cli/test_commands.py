@@ -16,10 +16,10 @@ from commands import TINY, assert_one_line, hico, hico_process, running
 from made_videos import numbered_video
 
 from hico_cli.main import app
+from hico_core.checkpoints.authors_names import export_state_dict
 from hico_core.corpus.index import read_index
 from hico_core.data import decode as decode_module
 from hico_core.data.other_decoders import OtherDecoder, decode_elsewhere
-from hico_core.interop.weights import export_state_dict
 from hico_core.model.hico import HicoModel
 
 pytestmark = pytest.mark.videos

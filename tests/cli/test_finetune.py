@@ -9,9 +9,9 @@ from authors_files import write_config
 from commands import assert_one_line, hico, hico_process
 from made_videos import numbered_video
 
+from hico_core.checkpoints.content import export_encoder
 from hico_core.config import load_finetuning_config
 from hico_core.model.s3dg_tiny import S3DGTiny
-from hico_core.training.checkpoint import export_encoder
 
 pytestmark = pytest.mark.videos
 

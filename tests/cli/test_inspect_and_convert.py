@@ -9,7 +9,7 @@ from commands import assert_one_line, hico
 from made_videos import numbered_video
 from PIL import Image
 
-from hico_core.interop.weights import export_state_dict
+from hico_core.checkpoints.authors_names import export_state_dict
 from hico_core.model.hico import HicoModel
 
 pytestmark = pytest.mark.videos

@@ -8,8 +8,8 @@ from commands import assert_one_line, hico
 from made_videos import numbered_video
 from PIL import Image
 
+from hico_core.checkpoints.content import export_encoder
 from hico_core.model.s3dg_tiny import S3DGTiny
-from hico_core.training.checkpoint import export_encoder
 
 pytestmark = pytest.mark.videos
 

@@ -10,8 +10,8 @@ import torch
 from commands import TINY, hico
 from made_videos import numbered_video
 
+from hico_core.checkpoints.content import export_encoder
 from hico_core.model.s3dg_tiny import S3DGTiny
-from hico_core.training.checkpoint import export_encoder
 
 pytestmark = pytest.mark.videos
 

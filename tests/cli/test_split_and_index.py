@@ -10,7 +10,7 @@ from buckets import keys_in, make_bucket
 from commands import TINY, Done, assert_one_line, hico, hico_process
 from made_videos import numbered_video
 
-from hico_core.corpus.files import lock
+from hico_core.base.files import lock
 from hico_core.corpus.index import read_class_names, read_index
 
 pytestmark = pytest.mark.videos

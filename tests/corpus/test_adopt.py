@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from made_videos import numbered_video, turned_copy
 
+from hico_core.base.cache import local_cache
+from hico_core.base.errors import UsageError
+from hico_core.base.tally import VideoEvent
 from hico_core.corpus.adopt import Gap, adopt_clips, find_gaps
-from hico_core.corpus.cache import local_cache
-from hico_core.corpus.check import check_files
-from hico_core.corpus.events import VideoEvent
-from hico_core.corpus.ids import ClipName, clip_name
 from hico_core.corpus.index import build_index, read_index
-from hico_core.errors import UsageError
+from hico_core.corpus.sources.ids import ClipName, clip_name
+from hico_core.corpus.workspace.check import check_files
 
 
 def names(*seconds: tuple[int, int]) -> list[ClipName]:

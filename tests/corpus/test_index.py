@@ -16,15 +16,22 @@ from hypothesis import strategies as st
 from made_videos import numbered_video
 
 from hico_core import __version__
-from hico_core.choices import Subset
+from hico_core.base.choices import Subset
+from hico_core.base.errors import HicoError
 from hico_core.config import DataConfig, preset, preset_names
-from hico_core.corpus.finding import find_sources
+from hico_core.corpus.clips.probe import probe
 from hico_core.corpus.index import SCHEMA, _columns_of, build_index, list_line, read_index, read_index_table, subset_of
 from hico_core.corpus.index_check import fault_in
-from hico_core.corpus.probe import probe
-from hico_core.corpus.records import ClipRecord, SourceFile, SplitOptions, VideoRecord, fault_in_record, sha256_of
+from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.split import split_videos
-from hico_core.errors import HicoError
+from hico_core.corpus.workspace.records import (
+    ClipRecord,
+    SourceFile,
+    SplitOptions,
+    VideoRecord,
+    fault_in_record,
+    sha256_of,
+)
 
 # What other tools read, and one of ours.
 COLUMNS = {

@@ -12,17 +12,20 @@ import pytest
 from made_videos import numbered_video, run_ffmpeg
 from trees import tree
 
+from hico_core.base.cache import local_cache
+from hico_core.base.errors import HicoError
+from hico_core.base.failures import FailedSource, Failure, read_failures, update_failures
+from hico_core.base.files import json_line, read_json_lines
+from hico_core.base.tally import Summary, VideoEvent
 from hico_core.corpus.adopt import adopt_clips
-from hico_core.corpus.cache import local_cache
-from hico_core.corpus.events import Summary, VideoEvent
-from hico_core.corpus.failures import FailedSource, Failure, read_failures, update_failures
-from hico_core.corpus.files import json_line, read_json_lines
-from hico_core.corpus.finding import find_sources
-from hico_core.corpus.ids import Source
 from hico_core.corpus.index import build_index, read_index
 from hico_core.corpus.intake import Candidate, Rules, decide, new_record
-from hico_core.corpus.lists import labelled_videos, listed_clips
-from hico_core.corpus.records import (
+from hico_core.corpus.sources.finding import find_sources
+from hico_core.corpus.sources.ids import Source
+from hico_core.corpus.sources.lists import labelled_videos, listed_clips
+from hico_core.corpus.split import SplitPolicy, split_videos
+from hico_core.corpus.untrimmed import add_untrimmed
+from hico_core.corpus.workspace.records import (
     AdoptedOptions,
     ClipRecord,
     Options,
@@ -32,9 +35,6 @@ from hico_core.corpus.records import (
     VideoRecord,
     read_record,
 )
-from hico_core.corpus.split import SplitPolicy, split_videos
-from hico_core.corpus.untrimmed import add_untrimmed
-from hico_core.errors import HicoError
 
 pytestmark = pytest.mark.videos
 

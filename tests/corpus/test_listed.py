@@ -8,13 +8,13 @@ from typing import NamedTuple
 import pytest
 from made_videos import numbered_video
 
+from hico_core.base.cache import local_cache
+from hico_core.base.errors import UsageError
+from hico_core.base.tally import VideoEvent
 from hico_core.config import DataConfig
-from hico_core.corpus.cache import local_cache
-from hico_core.corpus.events import VideoEvent
 from hico_core.corpus.index import read_index
 from hico_core.corpus.listed import Indexing, VideoWork, add_listed, add_their_data
-from hico_core.corpus.lists import CorpusList
-from hico_core.errors import UsageError
+from hico_core.corpus.sources.lists import CorpusList
 
 
 class Theirs(NamedTuple):

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from made_videos import numbered_video, painted_number, run_ffmpeg
 
-from hico_core.corpus.finding import find_sources
 from hico_core.corpus.intake import Rules
-from hico_core.corpus.records import SplitOptions, read_record
+from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.split import SplitPolicy, split_videos
+from hico_core.corpus.workspace.records import SplitOptions, read_record
 
 pytestmark = pytest.mark.videos
 

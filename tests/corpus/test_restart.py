@@ -15,16 +15,16 @@ from commands import running
 from made_videos import numbered_video
 from trees import tree
 
-from hico_core.corpus.check import check_files
-from hico_core.corpus.events import Summary
-from hico_core.corpus.files import lock
-from hico_core.corpus.finding import find_sources
+from hico_core.base.errors import HicoError
+from hico_core.base.files import lock
+from hico_core.base.tally import Summary
 from hico_core.corpus.index import build_index, read_index
 from hico_core.corpus.intake import Rules
-from hico_core.corpus.records import SplitOptions, read_record
+from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.split import SplitPolicy, split_videos
-from hico_core.corpus.workspace import Shard, opened_workspace
-from hico_core.errors import HicoError
+from hico_core.corpus.workspace.access import Shard, opened_workspace
+from hico_core.corpus.workspace.check import check_files
+from hico_core.corpus.workspace.records import SplitOptions, read_record
 
 pytestmark = pytest.mark.videos
 
@@ -185,7 +185,7 @@ def test_what_a_killed_process_leaves_for_a_moment_is_waited_for(tmp_path: Path)
 def test_two_runs_do_not_write_into_one_workspace(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hico_core.corpus.workspace._START_SECONDS", 0.1)
+    monkeypatch.setattr("hico_core.corpus.workspace.access._START_SECONDS", 0.1)
     split(corpus, tmp_path, SplitPolicy())
     with opened_workspace(tmp_path):
         for shard in (None, (1, 2)):

@@ -16,15 +16,15 @@ from commands import running
 from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy, video_with_hidden_frames
 from trees import tree
 
-from hico_core.corpus.encode import rate_of
-from hico_core.corpus.events import Summary, VideoEvent
-from hico_core.corpus.finding import find_sources
-from hico_core.corpus.ids import parse_clip_name
+from hico_core.base.errors import HicoError
+from hico_core.base.tally import Summary, VideoEvent
+from hico_core.corpus.clips.encode import rate_of
+from hico_core.corpus.clips.probe import probe
 from hico_core.corpus.intake import Rules
-from hico_core.corpus.probe import probe
-from hico_core.corpus.records import SplitOptions, read_record
+from hico_core.corpus.sources.finding import find_sources
+from hico_core.corpus.sources.ids import parse_clip_name
 from hico_core.corpus.split import SplitPolicy, split_videos
-from hico_core.errors import HicoError
+from hico_core.corpus.workspace.records import SplitOptions, read_record
 
 pytestmark = pytest.mark.videos
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy
 
-from hico_core.corpus.cache import local_cache
-from hico_core.corpus.events import VideoEvent
-from hico_core.corpus.finding import find_sources
+from hico_core.base.cache import local_cache
+from hico_core.base.errors import HicoError
+from hico_core.base.tally import VideoEvent
 from hico_core.corpus.index import build_index, read_index, read_index_table
-from hico_core.corpus.records import SplitOptions, UntrimmedOptions, VideoRecord, record_text
+from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.split import split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
+from hico_core.corpus.workspace.records import SplitOptions, UntrimmedOptions, VideoRecord, record_text
 from hico_core.data.reading import read_clip
 from hico_core.data.videos import IndexedVideos
-from hico_core.errors import HicoError
 
 pytestmark = pytest.mark.videos
 

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 from made_videos import numbered_video, painted_number, run_ffmpeg
 
-from hico_core.corpus.cache import local_cache
-from hico_core.corpus.finding import find_sources
+from hico_core.base.cache import local_cache
+from hico_core.corpus.clips.probe import frame_times
 from hico_core.corpus.index import build_index, read_index_table
-from hico_core.corpus.probe import frame_times
-from hico_core.corpus.records import SplitOptions, UntrimmedOptions
+from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.split import split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
+from hico_core.corpus.workspace.records import SplitOptions, UntrimmedOptions
 from hico_core.data.clock import Clock, clock_of_times
 from hico_core.data.decode import decode_frames
 from hico_core.data.reading import clock_of, decode_pieces, read_clip, whole_file
 from hico_core.data.sampling import view_indices
 from hico_core.data.videos import IndexedVideos, Piece
-from hico_core.data.windows import Grid, Views, plan_windows
+from hico_core.encoding.windows import Grid, Views, plan_windows
 
 CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
 SPAN = 64 / 30

@@ -13,12 +13,13 @@ from dying import DyingDataset
 from goldens import load_json
 from made_videos import numbered_video, painted_number
 
+from hico_core.base.cache import local_cache
+from hico_core.base.errors import HicoError
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
-from hico_core.corpus.cache import local_cache
-from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index, read_index, read_index_table
-from hico_core.corpus.records import SplitOptions
+from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.split import split_videos
+from hico_core.corpus.workspace.records import SplitOptions
 from hico_core.data.batches import SLOTS, Batch, BatchReader
 from hico_core.data.dataset import ClipDataset, ClipRequest, Sample, with_substitutes
 from hico_core.data.decode import decode_frames
@@ -26,7 +27,6 @@ from hico_core.data.loader import read_batches
 from hico_core.data.plan import PlannedStep, Position, TrainingOrder, plan_steps
 from hico_core.data.reading import clock_of, pieces_with, read_clip
 from hico_core.data.videos import IndexedVideos, Piece
-from hico_core.errors import HicoError
 
 pytestmark = pytest.mark.videos
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from made_videos import frames_of_ffmpeg, numbered_video, painted_number, run_ffmpeg, turned_copy
 
-from hico_core.choices import DecoderName
-from hico_core.corpus.encode import encoder_arguments
-from hico_core.corpus.picture import scaled_size
-from hico_core.corpus.probe import frame_rate, frame_times, probe
-from hico_core.corpus.records import PROFILES, SplitOptions
+from hico_core.base.choices import DecoderName
+from hico_core.base.errors import BadVideo, UsageError
+from hico_core.corpus.clips.encode import encoder_arguments
+from hico_core.corpus.clips.picture import scaled_size
+from hico_core.corpus.clips.probe import frame_rate, frame_times, probe
+from hico_core.corpus.workspace.records import PROFILES, SplitOptions
 from hico_core.data.decode import decode_frames, frames_at
 from hico_core.data.other_decoders import require_decoder
-from hico_core.errors import BadVideo, UsageError
 
 pytestmark = pytest.mark.videos
 

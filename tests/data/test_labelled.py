@@ -7,12 +7,12 @@ import pytest
 import torch
 from made_videos import numbered_video, painted_number
 
+from hico_core.base.cache import local_cache
 from hico_core.config import AugmentConfig, DataConfig
-from hico_core.corpus.cache import local_cache
 from hico_core.corpus.index import build_index, read_index_table
-from hico_core.corpus.lists import labelled_videos
-from hico_core.corpus.records import UntrimmedOptions
+from hico_core.corpus.sources.lists import labelled_videos
 from hico_core.corpus.untrimmed import add_untrimmed
+from hico_core.corpus.workspace.records import UntrimmedOptions
 from hico_core.data.dataset import ClipRequest
 from hico_core.data.decode import decode_frames
 from hico_core.data.labelled import RandomViews

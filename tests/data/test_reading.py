@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hico_core.corpus.cache import local_cache
+from hico_core.base.cache import local_cache
+from hico_core.base.errors import BadVideo, HicoError
 from hico_core.data.reading import KeptFrames, by_file, clock_of, errors_of_video, local_file, pieces_with
 from hico_core.data.videos import Piece
-from hico_core.errors import BadVideo, HicoError
 
 NO_CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from hico_core.base.errors import HicoError
 from hico_core.data.shared_memory import batch_bytes, require_shared_memory
-from hico_core.errors import HicoError
 
 
 def test_the_size_of_a_batch() -> None:

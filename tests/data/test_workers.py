@@ -3,9 +3,9 @@
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from hico_core.corpus.engine import available_cores
+from hico_core.base.engine import available_cores
+from hico_core.base.errors import NoRoom
 from hico_core.data.workers import _means_a_death, as_it_is, num_workers, outliving_a_death, worker_options
-from hico_core.errors import NoRoom
 
 
 def test_workers_share_the_cores() -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from commands import assert_one_line, hico
 
-from hico_core.corpus.files import lock
-from hico_core.errors import HicoError, UsageError
+from hico_core.base.errors import HicoError, UsageError
+from hico_core.base.files import lock
 from hico_core.evidence.corpus import CorpusRecipe, labels_of, make_corpus, read_labels, subset_of
 from hico_core.evidence.painting import paint
 from hico_core.evidence.scenery import FPS, draw_scenery, draw_script

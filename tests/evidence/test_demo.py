@@ -7,7 +7,7 @@ import pytest
 from commands import assert_one_line, hico
 
 from hico_cli import demo as demo_command
-from hico_core.corpus.files import lock
+from hico_core.base.files import lock
 from hico_core.evidence.demo import DEMO_ARMS, DemoResult, sentence
 from hico_core.evidence.segments import Score
 

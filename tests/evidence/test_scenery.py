@@ -5,7 +5,7 @@ from itertools import chain
 
 import pytest
 
-from hico_core.choices import Design
+from hico_core.base.choices import Design
 from hico_core.evidence.scenery import (
     ACTIONS,
     NUM_TOPICS,

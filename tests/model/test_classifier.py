@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from goldens import assert_close, authors_state, load_arrays, rng
 
-from hico_core.interop.weights import import_state_dict
+from hico_core.checkpoints.authors_names import import_state_dict
 from hico_core.model.classifier import VideoClassifier
 
 GOLDEN = load_arrays("heads_a.npz")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from goldens import assert_close, authors_state, load_arrays, rng
 
-from hico_core.interop.weights import import_state_dict
+from hico_core.checkpoints.authors_names import import_state_dict
 from hico_core.model.heads import ProjectionHead, TopicHead
 from hico_core.model.hico import HicoModel
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from goldens import assert_close, load_arrays
 from torch import Tensor
 
-from hico_core.errors import UsageError
+from hico_core.base.errors import UsageError
 from hico_core.model.losses import hico_loss, info_nce, topical_loss, visual_loss
 
 HICO = load_arrays("hico_loss.npz")

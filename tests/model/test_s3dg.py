@@ -8,8 +8,8 @@ import pytest
 import torch
 from goldens import assert_close, clip_input, load_arrays, load_json, rng, weight
 
-from hico_core.interop.checkpoints import load_exactly
-from hico_core.interop.weights import import_state_dict
+from hico_core.checkpoints.authors_names import import_state_dict
+from hico_core.checkpoints.reading import load_exactly
 from hico_core.model.s3dg import S3DG
 
 CASES = ["s3dg_forward_a", "s3dg_forward_b", "s3dg_forward_nogating"]

@@ -20,7 +20,7 @@ from goldens import assert_close
 from made_workspaces import untrimmed_workspace
 from torch import nn
 
-from hico_core.errors import HicoError, UsageError
+from hico_core.base.errors import HicoError, UsageError
 from hico_core.training import distributed
 from hico_core.training.distributed import World, joined_world, own_device, place_among_processes
 from hico_core.training.launch import (

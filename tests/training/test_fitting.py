@@ -6,11 +6,11 @@ import pytest
 import torch
 from made_workspaces import untrimmed_workspace
 
+from hico_core.base.errors import HicoError
 from hico_core.config import Config, dump_config, load_config, preset
-from hico_core.errors import HicoError
+from hico_core.encoding.hardware import free_memory_bytes, telling_full_memory
 from hico_core.training import loop
 from hico_core.training.fitting import step_bytes, with_batch_of_run, with_fitting_batch
-from hico_core.training.hardware import free_memory_bytes, telling_full_memory
 
 CPU = torch.device("cpu")
 TINY = ["model.encoder=s3dg-tiny", "data.num_frames=8", "data.frame_stride=8", "data.crop_size=32", "data.workers=0"]

@@ -13,11 +13,11 @@ import torch
 from commands import hico
 from made_videos import numbered_video
 
+from hico_core.checkpoints.content import LAST, Progress, checkpoint_of, content_of, write_of_run
+from hico_core.checkpoints.reading import hash_of_tensors, read_checkpoint
 from hico_core.config import preset
 from hico_core.data.plan import Position
-from hico_core.interop.checkpoints import hash_of_tensors, read_checkpoint
 from hico_core.model.hico import HicoModel
-from hico_core.training.checkpoint import LAST, Progress, checkpoint_of, content_of, write_of_run
 from hico_core.training.optim import build_optimizer
 
 ENVIRONMENT = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hico_core.errors import UsageError
+from hico_core.base.errors import UsageError
 from hico_core.training.log import RunLog, StepMetrics, require_wandb
 
 
@@ -45,7 +45,7 @@ def test_weights_and_biases_without_a_network(tmp_path: Path, monkeypatch: pytes
 
 
 def test_without_the_package_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hico_core.errors.find_spec", lambda name: None)
+    monkeypatch.setattr("hico_core.base.errors.find_spec", lambda name: None)
     require_wandb(None)
     with pytest.raises(UsageError, match="pip install"):
         require_wandb("hico")

@@ -19,21 +19,21 @@ from commands import hico, running
 from made_videos import numbered_video
 from safetensors.torch import load_file
 
+from hico_core.base.engine import available_cores
+from hico_core.base.errors import HicoError, Interrupted, UsageError
+from hico_core.base.files import lock
+from hico_core.checkpoints.convert import convert
+from hico_core.checkpoints.reading import load_backbone
 from hico_core.config import Config, load_config
-from hico_core.convert import convert
-from hico_core.corpus.engine import available_cores
-from hico_core.corpus.files import lock
-from hico_core.corpus.finding import find_sources
 from hico_core.corpus.index import build_index
-from hico_core.corpus.records import SplitOptions
+from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.split import split_videos
+from hico_core.corpus.workspace.records import SplitOptions
 from hico_core.data.videos import IndexIdentity
-from hico_core.errors import HicoError, Interrupted, UsageError
-from hico_core.interop.checkpoints import load_backbone
+from hico_core.encoding.hardware import choose_device
 from hico_core.model.hico import HicoModel, Outputs
 from hico_core.training.dry_run import dry_run
 from hico_core.training.fitting import training_videos
-from hico_core.training.hardware import choose_device
 from hico_core.training.log import StepMetrics
 from hico_core.training.loop import RunSummary, max_distance, run_pretraining
 from hico_core.training.run import kept_epoch

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hico_core import loader_speed
 from hico_core.config import AugmentConfig, LossConfig, preset
 from hico_core.data.augment import apply_augmentation, draw_augmentation
+from hico_core.doctor import loader_speed
+from hico_core.encoding.hardware import Precision
 from hico_core.model import losses as losses_module
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG
-from hico_core.training.hardware import Precision
 from hico_core.training.optim import LARS, build_optimizer, parameter_groups
 from hico_core.training.step import train_step
 from hico_core.transfer.finetuning.step import classification_step

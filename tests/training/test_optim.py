@@ -8,8 +8,8 @@ import torch
 from goldens import assert_close, load_arrays, load_json
 from torch import Tensor
 
+from hico_core.checkpoints.authors_names import export_state_dict
 from hico_core.config import OptimConfig
-from hico_core.interop.weights import export_state_dict
 from hico_core.model.encoders import hico_model
 from hico_core.model.hico import HicoModel
 from hico_core.training.optim import LARS, build_optimizer, parameter_groups

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from hico_core.errors import UsageError
-from hico_core.interop.finetuning_keys import load_any_finetuning
-from hico_core.interop.pretraining_keys import load_any_config
+from hico_core.base.errors import UsageError
+from hico_core.config.authors.finetuning_keys import load_any_finetuning
+from hico_core.config.authors.pretraining_keys import load_any_config
 from hico_core.training.resolve import Asked, resolve_training
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from goldens import assert_close, authors_state, clip_input, load_arrays
 
+from hico_core.checkpoints.authors_names import export_state_dict, import_state_dict
 from hico_core.config import Config, preset
-from hico_core.interop.weights import export_state_dict, import_state_dict
 from hico_core.model.hico import HicoModel
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step

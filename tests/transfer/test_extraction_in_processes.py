@@ -12,16 +12,16 @@ import torch
 from made_videos import numbered_video
 from trees import tree
 
-from hico_core.corpus.events import Summary, VideoEvent
-from hico_core.corpus.finding import find_sources
-from hico_core.corpus.workspace import Shard
-from hico_core.errors import HicoError, UsageError
+from hico_core.base.errors import HicoError, UsageError
+from hico_core.base.tally import Summary, VideoEvent
+from hico_core.checkpoints.content import export_encoder
+from hico_core.corpus.sources.finding import find_sources
+from hico_core.corpus.workspace.access import Shard
 from hico_core.model.s3dg_tiny import S3DGTiny
-from hico_core.training.checkpoint import export_encoder
-from hico_core.transfer.extraction import ExtractionPolicy, Files, extract_features
+from hico_core.transfer.extraction.extract import ExtractionPolicy, Files, extract_features
+from hico_core.transfer.extraction.jobs import jobs_of_files, part_of
+from hico_core.transfer.extraction.manifest import check_features, read_manifest
 from hico_core.transfer.features import FeatureExtractor
-from hico_core.transfer.jobs import jobs_of_files, part_of
-from hico_core.transfer.manifest import check_features, read_manifest
 
 
 @pytest.fixture(scope="module")

@@ -11,21 +11,21 @@ from goldens import assert_close, authors_state
 from made_videos import numbered_video
 from torch import Tensor, nn
 
-from hico_core.choices import Pool
-from hico_core.corpus.probe import frame_times
+from hico_core.base.choices import Pool
+from hico_core.base.errors import BadVideo, HicoError, UsageError
+from hico_core.checkpoints.authors_names import export_state_dict, import_state_dict
+from hico_core.checkpoints.content import export_encoder
+from hico_core.checkpoints.reading import load_backbone
+from hico_core.corpus.clips.probe import frame_times
 from hico_core.data.clock import clock_of_times
 from hico_core.data.decode import decode_frames
 from hico_core.data.pictures import Picture
-from hico_core.data.windows import Grid, window_starts
-from hico_core.errors import BadVideo, HicoError, UsageError
-from hico_core.interop.checkpoints import load_backbone
-from hico_core.interop.weights import export_state_dict, import_state_dict
+from hico_core.encoding.encoder import Meter
+from hico_core.encoding.windows import Grid, window_starts
 from hico_core.model.encoders import hico_model
 from hico_core.model.hico import HicoModel
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg_tiny import S3DGTiny
-from hico_core.training.checkpoint import export_encoder
-from hico_core.training.encoder import Meter
 from hico_core.transfer.features import FeatureExtractor, Features, FeatureSource
 
 pytestmark = pytest.mark.videos

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from hico_core.choices import DeviceName
+from hico_core.base.addresses import Location
+from hico_core.base.choices import DeviceName
 from hico_core.config import FinetuneConfig
-from hico_core.corpus.addresses import Location
 from hico_core.data.plan import Position
-from hico_core.training.cost import measure_cost
+from hico_core.encoding.cost import measure_cost
+from hico_core.encoding.hardware import Precision, choose_device, peak_memory_bytes
 from hico_core.training.distributed import World
 from hico_core.training.dry_run import measure_first_step
-from hico_core.training.hardware import Precision, choose_device, peak_memory_bytes
 from hico_core.training.step import ALONE
 from hico_core.transfer.finetuning.parts import Start, prepare
 

@@ -10,9 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hico_core.base.addresses import Location, absolute, name_from
+from hico_core.base.cache import LocalCache, local_cache
+from hico_core.base.errors import UsageError
+from hico_core.checkpoints.content import Content, EncoderOrigin
+from hico_core.checkpoints.reading import backbone_of, load_exactly, read_checkpoint
 from hico_core.config import AugmentConfig, DataConfig, FinetuneConfig, FinetuneOptimConfig, FinetuneTrainConfig
-from hico_core.corpus.addresses import Location, absolute, name_from
-from hico_core.corpus.cache import LocalCache, local_cache
 from hico_core.data.batches import Batch
 from hico_core.data.labelled import RandomViews
 from hico_core.data.loader import read_batches
@@ -20,11 +23,8 @@ from hico_core.data.other_decoders import require_decoder
 from hico_core.data.plan import PlannedStep, Position, TrainingOrder, plan_steps
 from hico_core.data.videos import IndexedVideos
 from hico_core.data.workers import num_workers
-from hico_core.errors import UsageError
-from hico_core.interop.checkpoints import backbone_of, load_exactly, read_checkpoint
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.encoders import encoder_for
-from hico_core.training.checkpoint import Content, EncoderOrigin
 from hico_core.training.distributed import World, from_first, gather_objects
 from hico_core.training.learner import Learner, learner_of
 from hico_core.training.optim import parameter_groups
@@ -32,10 +32,10 @@ from hico_core.training.schedule import RateSchedule
 from hico_core.training.step import ALONE, augmented_clips
 from hico_core.training.stopping import StopRequest
 from hico_core.training.task import order_of
+from hico_core.transfer.evaluation.labelled import LabelledVideo, labelled_among
+from hico_core.transfer.evaluation.predictions import Prediction, Shown, predictions_of, shown_in_tests
 from hico_core.transfer.finetuning.step import classification_step
 from hico_core.transfer.finetuning.videos import LabelledSets, labelled_sets
-from hico_core.transfer.labelled import LabelledVideo, labelled_among
-from hico_core.transfer.predictions import Prediction, Shown, predictions_of, shown_in_tests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
+from hico_core.base.addresses import Location
+from hico_core.base.failures import FailedSource, Failure, update_failures
+from hico_core.checkpoints.content import BEST, Progress, content_of
+from hico_core.checkpoints.reading import load_exactly, read_checkpoint
 from hico_core.config import FinetuneTestConfig
-from hico_core.corpus.addresses import Location
-from hico_core.corpus.failures import FailedSource, Failure, update_failures
 from hico_core.data.videos import IndexedVideos
-from hico_core.interop.checkpoints import load_exactly, read_checkpoint
-from hico_core.training.checkpoint import BEST, Progress, content_of
 from hico_core.training.distributed import World, from_first, gather_to_first
 from hico_core.training.task import Watch
+from hico_core.transfer.evaluation.predictions import Accuracy, Prediction, parts_that_are_right, write_results
 from hico_core.transfer.finetuning.parts import Finetuning, share_of
-from hico_core.transfer.predictions import Accuracy, Prediction, parts_that_are_right, write_results
 
 
 def load_best(run_dir: Path, parts: Finetuning, world: World) -> str:

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hico_core.errors import HicoError
+from hico_core.base.errors import HicoError
+from hico_core.encoding.hardware import FP32, Precision
 from hico_core.training.distributed import World, mean_over_processes
-from hico_core.training.hardware import FP32, Precision
 from hico_core.training.step import ALONE, update
 
 

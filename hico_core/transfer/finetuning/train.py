@@ -9,18 +9,18 @@ asked for.
 from pathlib import Path
 from typing import NamedTuple
 
+from hico_core.checkpoints.content import LAST
 from hico_core.config import FinetuneConfig
 from hico_core.data.batches import Batch
 from hico_core.data.plan import PlannedStep
+from hico_core.encoding.hardware import Precision
 from hico_core.model.classifier import VideoClassifier
-from hico_core.training.checkpoint import LAST
 from hico_core.training.distributed import World, from_first
-from hico_core.training.hardware import Precision
 from hico_core.training.run import FREE_ON_RESUME, Leaves, Training, entered_run, opened_training
 from hico_core.training.task import Task, Watch
+from hico_core.transfer.evaluation.predictions import Accuracy
 from hico_core.transfer.finetuning.parts import Finetuning, Start, prepare
 from hico_core.transfer.finetuning.results import accuracy_of, gathered, load_best, predict_tests, write_report
-from hico_core.transfer.predictions import Accuracy
 
 # How the videos of a finished run are tested changes nothing that was learned.
 _FREE_ON_RESUME = FREE_ON_RESUME | {"test.views", "test.crops", "test.crop_part"}

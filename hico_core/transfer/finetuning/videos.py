@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hico_core.corpus.addresses import Location
+from hico_core.base.addresses import Location
+from hico_core.base.errors import HicoError, UsageError
 from hico_core.corpus.index import read_index_table
 from hico_core.data.videos import COLUMNS, IndexedVideos
-from hico_core.errors import HicoError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

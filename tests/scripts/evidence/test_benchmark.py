@@ -18,9 +18,9 @@ from commands import running
 from parts import PARTS, Part, cells_of, chosen_rates
 from results import BenchmarkProgress, file_of, read_results, run_benchmark, write_results
 
+from hico_core.base.errors import HicoError
+from hico_core.base.files import lock
 from hico_core.config import Config, flat_settings
-from hico_core.corpus.files import lock
-from hico_core.errors import HicoError
 from hico_core.evidence.arms import HICO, pretraining
 from hico_core.evidence.segments import Score
 from hico_core.evidence.trial import Corpus

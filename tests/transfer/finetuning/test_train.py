@@ -12,24 +12,24 @@ from commands import assert_one_line, hico
 from goldens import assert_close, load_arrays, load_json
 from made_videos import run_ffmpeg
 
-from hico_core.choices import Subset
+from hico_core.base.cache import local_cache
+from hico_core.base.choices import Subset
+from hico_core.base.errors import HicoError, Interrupted, UsageError
+from hico_core.checkpoints.content import export_encoder
+from hico_core.checkpoints.reading import load_backbone
 from hico_core.config import FinetuneConfig, load_finetuning_config
-from hico_core.corpus.cache import local_cache
 from hico_core.corpus.index import build_index
-from hico_core.corpus.lists import labelled_videos
-from hico_core.corpus.records import UntrimmedOptions, sha256_of
+from hico_core.corpus.sources.lists import labelled_videos
 from hico_core.corpus.untrimmed import add_untrimmed
-from hico_core.errors import HicoError, Interrupted, UsageError
-from hico_core.interop.checkpoints import load_backbone
+from hico_core.corpus.workspace.records import UntrimmedOptions, sha256_of
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.s3dg_tiny import S3DGTiny
-from hico_core.training.checkpoint import export_encoder
 from hico_core.training.optim import parameter_groups
 from hico_core.training.stopping import StopRequest
 from hico_core.training.task import Task, Watch
+from hico_core.transfer.evaluation.predictions import predict
 from hico_core.transfer.finetuning.dry_run import dry_run_finetuning
 from hico_core.transfer.finetuning.train import FinetuneMetrics, FinetuneSummary, finetune
-from hico_core.transfer.predictions import predict
 
 pytestmark = pytest.mark.videos
 

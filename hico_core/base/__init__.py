@@ -1,0 +1,1 @@
+"""What everything stands on: errors, places and files, and the engine for many restartable videos."""

@@ -1,0 +1,1 @@
+"""Weights in files: ours and the authors', read, written, exported and converted."""

@@ -1,0 +1,217 @@
+"""Checkpoints: whole or absent, and readable without running any code that stands in them."""
+
+import io
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ValidationError
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from hico_core import __version__
+from hico_core.base.errors import HicoError
+from hico_core.base.storage import written_beside
+from hico_core.checkpoints.reading import (
+    CheckpointFile,
+    hash_of_tensors,
+    load_exactly,
+    read_checkpoint,
+    with_own_memory,
+)
+from hico_core.config.explain import first_wrong
+from hico_core.data.pictures import ClipShape, Picture
+from hico_core.data.plan import Position
+from hico_core.data.videos import IndexIdentity
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = "hico-checkpoint-3"
+
+# The newest checkpoint of a run, and the one that was it before.
+LAST = "last.pt"
+BEFORE_LAST = "before_last.pt"
+
+# Of a run with videos for validation: the one that knew most of them.
+BEST = "best.pt"
+
+
+class EncoderOrigin(BaseModel, frozen=True, extra="forbid"):
+    """The file that a run began from."""
+
+    path: str
+    sha256: str
+
+
+class Progress(BaseModel, frozen=True, extra="forbid"):
+    """What a resumed run needs besides the weights and the optimiser."""
+
+    position: Position = Position()
+    epochs_done: float = 0.0  # passes over the videos
+    last_step_epoch: float | None = None  # how many were done before the last step; None before the first one
+    bad_videos: list[str] = []  # ids of the videos that could not be decoded
+    world_size: int = 1  # processes that trained together
+    index: IndexIdentity | None = None  # of the videos; None where a checkpoint was converted
+    encoder: EncoderOrigin | None = None  # that finetuning began from
+    best_accuracy: float | None = None  # on videos for validation
+
+
+class Content(BaseModel, frozen=True, extra="forbid", arbitrary_types_allowed=True):
+    """What stands in a checkpoint file; all values are tensors or plain."""
+
+    format: str = _FORMAT
+    hico_version: str = __version__
+    config: dict[str, Any]
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    progress: Progress
+
+
+def write_checkpoint(path: Path, content: Content) -> None:
+    """Write everything from which training goes on exactly.
+
+    Raises:
+        HicoError: the disk has no room for it.
+
+    """
+    write_bytes(path, torch_file_bytes(_plain(content)))
+
+
+def _plain(content: Content) -> dict[str, Any]:
+    """Tensors and plain values."""
+    return {**dict(content), "progress": content.progress.model_dump()}
+
+
+def checkpoint_of(
+    *, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, config: dict[str, Any]
+) -> memoryview:
+    """A run's checkpoint as it stands in its file.
+
+    Raises:
+        HicoError: the model has weights that are no numbers, with which no file can be read again.
+
+    """
+    for name, value in model.state_dict().items():
+        if not value.isfinite().all():
+            raise HicoError(
+                f"{name} has values that are no numbers, so no checkpoint is written; go on from the last one with a "
+                "lower learning rate"
+            )
+    return torch_file_bytes(
+        _plain(Content(config=config, model=model.state_dict(), optimizer=optimizer.state_dict(), progress=progress))
+    )
+
+
+def torch_file_bytes(content: dict[str, Any]) -> memoryview:
+    """A file of PyTorch's format; in memory, since PyTorch's own writing ends the process where a disk is full."""
+    buffer = io.BytesIO()
+    torch.save(with_own_memory(content), buffer)
+    return buffer.getbuffer()
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a file; it is there whole or not at all.
+
+    Raises:
+        HicoError: the disk has no room for it.
+
+    """
+    with written_beside(path) as beside:
+        beside.write_bytes(content)
+
+
+def write_of_run(path: Path, content: memoryview) -> None:
+    """Write a checkpoint of a run. What was the last one until now is kept as the one before.
+
+    Args:
+        path: in the run's folder of checkpoints.
+        content: from `checkpoint_of`.
+
+    Raises:
+        HicoError: the disk has no room for it.
+
+    """
+    with written_beside(path) as beside:
+        beside.write_bytes(content)
+        if path.name == LAST and path.exists():
+            path.replace(path.with_name(BEFORE_LAST))  # to go back to if a disk loses the new one
+
+
+def content_of(file: CheckpointFile) -> Content:
+    """What stands in a checkpoint of ours.
+
+    Raises:
+        HicoError: it is none, or not of this version.
+
+    """
+    if file.content.get("format") != _FORMAT:
+        raise HicoError(f"{file.path}: not a checkpoint of this version of hico; start another run with --init-from")
+    try:
+        return Content.model_validate(file.content)
+    except ValidationError as error:
+        raise HicoError(f"{file.path}: not a checkpoint that hico wrote ({first_wrong(error)})") from error
+
+
+def restore(content: Content, *, model: nn.Module, optimizer: torch.optim.Optimizer, origin: Path) -> None:
+    """Put a checkpoint's weights and optimiser state in place.
+
+    Raises:
+        HicoError: it is one of another model or optimiser.
+
+    """
+    load_exactly(model, content.model, origin=str(origin))
+    try:
+        optimizer.load_state_dict(content.optimizer)
+    except (ValueError, KeyError, TypeError) as error:
+        raise HicoError(f"{origin}: its optimiser is not that of this run ({error})") from error
+
+
+def read_last(folder: Path) -> Content | None:
+    """The last checkpoint of a run that can be read; None where there is none.
+
+    Raises:
+        HicoError: there are some, and none can be read.
+
+    """
+    found = [path for path in (folder / LAST, folder / BEFORE_LAST) if path.exists()]
+    for path in found:
+        try:
+            return content_of(read_checkpoint(path))
+        except HicoError as error:
+            if path == found[-1]:
+                raise
+            logger.warning("%s; going on from the one before", error)
+    return None
+
+
+def export_encoder(
+    path: Path, backbone: nn.Module, picture: Picture | None = None, clip: ClipShape | None = None
+) -> None:
+    """Write the encoder alone as safetensors, under the names of `S3DG`, and what it was trained to see."""
+    write_bytes(path, encoder_bytes(backbone.state_dict(), picture, clip))
+
+
+def encoder_bytes(state: dict[str, Tensor], picture: Picture | None, clip: ClipShape | None) -> bytes:
+    """A file of an encoder's weights, with a hash of them, since the format has no checksums."""
+    tensors = {name: value.contiguous().cpu().clone() for name, value in state.items()}
+    metadata = {"format": "hico-encoder", "hico_version": __version__, "sha256": hash_of_tensors(tensors)}
+    if picture is not None:
+        metadata["picture"] = json.dumps({"size": picture.size, "mean": picture.mean, "std": picture.std})
+    if clip is not None:
+        metadata["clip"] = json.dumps(clip._asdict())
+    return _in_one_order(save(tensors, metadata=metadata))
+
+
+def _in_one_order(content: bytes) -> bytes:
+    """A safetensors file whose metadata are sorted: the package writes them in an order that is another each time.
+
+    The same weights then make the same file, by whose hash features tell what they were made with.
+    """
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at multiples of 8 bytes
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]

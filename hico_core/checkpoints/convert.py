@@ -1,0 +1,309 @@
+"""Checkpoints in other people's formats: the authors' .pyth, safetensors, PyTorch's exported programs, ONNX."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from hico_core import __version__
+from hico_core.base.choices import CheckpointFormat
+from hico_core.base.errors import HicoError, require_package
+from hico_core.checkpoints.authors_names import export_state_dict, import_state_dict
+from hico_core.checkpoints.content import (
+    Content,
+    Progress,
+    content_of,
+    encoder_bytes,
+    torch_file_bytes,
+    write_bytes,
+    write_checkpoint,
+)
+from hico_core.checkpoints.reading import (
+    CheckpointFile,
+    backbone_of,
+    clip_shape_of,
+    encoder_of,
+    picture_of,
+    read_checkpoint,
+)
+from hico_core.config import Config, compose_config
+from hico_core.config.authors.pretraining_keys import read_authors_values, to_authors_values
+from hico_core.data.plan import Position
+from hico_core.model.classifier import CLASSIFIER
+from hico_core.model.encoders import encoder_name
+from hico_core.model.hico import HicoModel
+from hico_core.training.optim import parameter_groups
+
+# What a file is written as, if nobody says.
+FORMAT_OF_SUFFIX: dict[str, CheckpointFormat] = {
+    ".pt": "hico",
+    ".pyth": "authors",
+    ".safetensors": "safetensors",
+    ".pt2": "exported",
+    ".onnx": "onnx",
+}
+
+# The clips with which a converted encoder is compared with the one it was made from, (N, 3, T, H, W): the first one is
+# traced, the other shows that no size is fixed.
+_SAMPLE_SHAPE = (2, 3, 16, 112, 112)
+_OTHER_SHAPE = (1, 3, 24, 96, 128)
+
+# An entry that a file in the authors' format has besides theirs: what their format cannot say, from which a run of hico
+# goes on in the middle of an epoch.
+_OURS = "hico"
+
+# Largest difference of its features, relative to the largest feature: several times what rounding does in 70 layers.
+_TOLERANCE = 1e-4
+
+
+def convert(source: Path, target: Path, *, to: CheckpointFormat) -> str:
+    """Write a checkpoint in another format; the target is there whole or not at all.
+
+    Args:
+        source: our checkpoint, our export or the authors' `.pyth`.
+        target: the new file.
+        to: its format. "hico" and "authors" hold a whole training state, the others the encoder alone.
+
+    Returns:
+        What was written, in words.
+
+    Raises:
+        HicoError: the source cannot be read, lacks what the format holds, or the result computes something else.
+        UsageError: a package is missing.
+
+    """
+    file = read_checkpoint(source)
+    if to == "hico":
+        ours = _hico_content(file)
+        write_checkpoint(target, ours)
+        return f"a checkpoint of hico, {ours.progress.epochs_done:g} epochs"
+    if to == "authors":
+        theirs = authors_content(file)
+        write_bytes(target, torch_file_bytes(theirs))
+        return f"a checkpoint in the authors' format, epoch {theirs['epoch']} (from 0)"
+    if to == "safetensors":
+        encoder = backbone_of(file.content, origin=str(source))
+        write_bytes(target, encoder_bytes(encoder, picture_of(file), clip_shape_of(file)))
+        return f"the encoder, {len(encoder)} entries"
+    backbone = encoder_of(file)
+    about = _about_encoder(file)
+    exported = _exported_program if to == "exported" else _onnx_program
+    write_bytes(target, exported(backbone, about, target))
+    return (
+        f"the encoder, (N, 3, T, H, W) to maps of {backbone.feature_dim} channels, compared with the original at two "
+        "sizes; what it was trained to see stands in the file"
+    )
+
+
+def _about_encoder(file: CheckpointFile) -> dict[str, str]:
+    """What a user of the encoder without hico has to know: how to make its input."""
+    picture, clip = picture_of(file), clip_shape_of(file)
+    return {
+        "model": str(encoder_name(backbone_of(file.content, origin=str(file.path)))),
+        "hico_version": __version__,
+        "num_frames": str(clip.num_frames),
+        "fps": f"{clip.fps:g}",
+        "size": str(picture.size),
+        "mean": f"{picture.mean:g}",
+        "std": f"{picture.std:g}",
+    }
+
+
+def authors_content(file: CheckpointFile) -> dict[str, Any]:
+    """The content of their checkpoint file from that of ours.
+
+    Raises:
+        HicoError: ours is no whole checkpoint of pretraining.
+
+    """
+    origin = file.path
+    if "model" not in file.content or "optimizer" not in file.content:
+        raise HicoError(f"{origin}: only a checkpoint of a run has all that the authors' format holds, not an export")
+    checkpoint = content_of(file)
+    if CLASSIFIER in checkpoint.model:
+        raise HicoError(
+            f"{origin}: is of finetuning; only checkpoints of pretraining are written in the authors' format"
+        )
+    config = compose_config(Config, checkpoint.config, origin=f"{origin}: its configuration")
+    if config.optim.name != "lars":
+        raise HicoError(
+            f"{origin}: was trained with {config.optim.name}, which the authors' code does not have; its encoder alone "
+            "can be converted, to a name that ends in .safetensors"
+        )
+    return {
+        "epoch": int(checkpoint.progress.epochs_done) - 1,
+        "model_state": export_state_dict({name: value.contiguous() for name, value in checkpoint.model.items()}),
+        "optimizer_state": _authors_optimizer(checkpoint.optimizer, config),
+        "cfg": json.dumps(to_authors_values(config)),
+        _OURS: {"progress": checkpoint.progress.model_dump(), "config": checkpoint.config},
+    }
+
+
+def _authors_optimizer(ours: dict[str, Any], config: Config) -> dict[str, Any]:
+    """The state of their optimiser from that of ours: the same groups, with parameters numbered in their order."""
+    groups: list[dict[str, Any]] = []
+    state: dict[int, dict[str, Tensor]] = {}
+    # Theirs has one group more, of parameters that no model here has.
+    for number, group in enumerate([*ours["param_groups"], {"params": [], "weight_decay": 0.0}]):
+        indices = [len(state) + i for i in range(len(group["params"]))]
+        for index, our_index in zip(indices, group["params"], strict=True):
+            # A parameter that never had a gradient has no momentum yet.
+            state[index] = {key: value.contiguous() for key, value in ours["state"].get(our_index, {}).items()}
+        groups.append(
+            {
+                "weight_decay": group["weight_decay"],
+                # Their groups are not all alike in what they say.
+                **({"lr_reduce": False} if number < 2 else {}),
+                **({"lars_exclude": config.optim.lars_exclude_bn} if number == 0 else {}),
+                "lr": ours["param_groups"][0]["lr"],
+                "momentum": config.optim.momentum,
+                "dampening": 0.0,
+                "nesterov": config.optim.nesterov,
+                "eta": config.optim.eta,
+                "params": indices,
+            }
+        )
+    return {"state": state, "param_groups": groups}
+
+
+def _hico_content(file: CheckpointFile) -> Content:
+    """The content of our checkpoint from that of theirs.
+
+    A run goes on from it at the next epoch, or, where theirs was made from one of ours, at the next step.
+
+    Raises:
+        HicoError: theirs is not of a pretraining.
+
+    """
+    content, origin = file.content, file.path
+    if "model_state" not in content or "optimizer_state" not in content or not isinstance(content.get("cfg"), str):
+        raise HicoError(f"{origin}: not a pretraining checkpoint of the authors (model_state, optimizer_state, cfg)")
+    config, progress = _config_and_progress(content, origin)
+    model = HicoModel(topical=config.loss.name == "hico")
+    model.load_state_dict(import_state_dict(content["model_state"]))
+    groups = parameter_groups(
+        model, weight_decay=config.optim.weight_decay, lars_exclude_bn=config.optim.lars_exclude_bn
+    )
+    theirs = content["optimizer_state"]
+    state: dict[int, Any] = {}
+    saved: list[dict[str, Any]] = []
+    number = 0
+    for ours, group in zip(groups, theirs["param_groups"], strict=False):
+        if len(ours["names"]) != len(group["params"]):
+            raise HicoError(
+                f"{origin}: a group of its optimiser has {len(group['params'])} parameters, not {len(ours['names'])}"
+            )
+        indices = list(range(number, number + len(ours["names"])))
+        # Their order within a group is that of their model, which is ours (golden data, section 7).
+        state |= {i: theirs["state"][j] for i, j in zip(indices, group["params"], strict=True) if j in theirs["state"]}
+        saved.append(
+            {
+                **{key: value for key, value in ours.items() if key != "params"},
+                "lr": group["lr"],
+                "momentum": config.optim.momentum,
+                "eta": config.optim.eta,
+                "nesterov": config.optim.nesterov,
+                "params": indices,
+            }
+        )
+        number += len(indices)
+    return Content(
+        model=model.state_dict(),
+        optimizer={"state": state, "param_groups": saved},
+        progress=progress,
+        config=config.model_dump(mode="json"),
+    )
+
+
+def _config_and_progress(content: dict[str, Any], origin: Path) -> tuple[Config, Progress]:
+    """The settings of a run, and where it stands.
+
+    Raises:
+        HicoError: they cannot be read, or an epoch of theirs is none at which a run can go on.
+
+    """
+    if _OURS in content:
+        try:
+            ours = content[_OURS]
+            config = compose_config(Config, ours["config"], origin=f"{origin}: its entry {_OURS!r}")
+            return config, Progress.model_validate(ours["progress"])
+        except (ValidationError, KeyError, TypeError) as error:
+            raise HicoError(
+                f"{origin}: its entry {_OURS!r} is not what hico writes ({type(error).__name__})"
+            ) from error
+    try:
+        settings = json.loads(content["cfg"])
+    except ValueError as error:
+        raise HicoError(f"{origin}: its settings (cfg) are not JSON ({error})") from error
+    config = read_authors_values(settings, origin=str(origin)).config
+    done = int(content["epoch"]) + 1
+    if done % config.data.epochs_per_round:
+        raise HicoError(f"{origin}: {done} epochs are not a multiple of its {config.data.epochs_per_round} joined ones")
+    return config, Progress(position=Position(step=0, epoch=done, batch=0), epochs_done=float(done))
+
+
+def _sample_clips() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(_SAMPLE_SHAPE, generator=generator), torch.randn(_OTHER_SHAPE, generator=generator)
+
+
+# Number of clips, frames, height and width may be any that the encoder can take.
+_ANY_SIZE = (dict.fromkeys((0, 2, 3, 4), torch.export.Dim.DYNAMIC),)
+
+
+def _exported_program(backbone: nn.Module, about: dict[str, str], path: Path) -> bytes:
+    """PyTorch's own format for programs, which needs no code of ours to run."""
+    samples = _sample_clips()
+    program = torch.export.export(backbone, samples[:1], dynamic_shapes=_ANY_SIZE)
+    content = io.BytesIO()
+    torch.export.save(program, content, extra_files={"hico.json": json.dumps(about)})
+    content.seek(0)
+    loaded = torch.export.load(content).module()
+    with torch.no_grad():
+        for clips in samples:
+            _require_equal(loaded(clips), backbone(clips), path)
+    return content.getvalue()
+
+
+def _onnx_program(backbone: nn.Module, about: dict[str, str], path: Path) -> bytes:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        require_package(package, extra="onnx", wanted_by="--to onnx")
+    import onnxruntime
+
+    samples = _sample_clips()
+    program = torch.onnx.export(
+        backbone,
+        samples[:1],
+        dynamo=True,
+        dynamic_shapes=_ANY_SIZE,
+        input_names=["clips"],
+        output_names=["features"],
+        verbose=False,
+    )
+    assert program is not None
+    program.model.metadata_props.update(about)
+    content: bytes = program.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        for clips in samples:
+            (features,) = session.run(None, {"clips": clips.numpy()})
+            _require_equal(torch.from_numpy(features), backbone(clips), path)
+    return content
+
+
+def _require_equal(converted: Tensor, original: Tensor, path: Path) -> None:
+    """Compare features of the same clips.
+
+    Raises:
+        HicoError: they differ by more than rounding.
+
+    """
+    difference = float((converted - original).abs().max() / original.abs().max().clamp(min=1e-12))
+    if not difference <= _TOLERANCE:
+        raise HicoError(
+            f"{path}: the converted encoder differs by {difference:.2g} of the largest feature; not written"
+        )

@@ -1,0 +1,113 @@
+"""What a checkpoint file is, and whether its weights look sound."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from hico_core.base.errors import HicoError
+from hico_core.checkpoints.content import content_of
+from hico_core.checkpoints.export import card_of
+from hico_core.checkpoints.reading import (
+    CheckpointFile,
+    backbone_of,
+    clip_shape_of,
+    picture_of,
+    read_checkpoint,
+    weights_in,
+)
+from hico_core.encoding.cost import measure_cost
+from hico_core.model.classifier import CLASSIFIER
+from hico_core.model.encoders import encoder_for, encoder_name
+
+
+class Description(NamedTuple):
+    """What a person wants to know of a checkpoint."""
+
+    kind: str
+    facts: dict[str, Any]
+    warnings: list[str]
+    card: str | None = None  # the model card of an export
+
+
+def describe_checkpoint(path: Path) -> Description:
+    """Look at a checkpoint of ours, an export or a `.pyth` file of the authors.
+
+    Raises:
+        HicoError: the file cannot be read, or holds no weights.
+
+    """
+    file = read_checkpoint(path)
+    content = file.content
+    if "model_state" in content:
+        kind, state = _kind_of_authors(content), content["model_state"]
+        facts: dict[str, Any] = {"epoch (from 0)": content.get("epoch"), "entries": len(state)}
+    elif "format" in content:
+        checkpoint = content_of(file)
+        state, config, progress = checkpoint.model, checkpoint.config, checkpoint.progress
+        finetuned = CLASSIFIER in state
+        kind = "hico finetuning checkpoint" if finetuned else "hico checkpoint"
+        facts = {
+            "hico version": checkpoint.hico_version,
+            "recipe": f"finetune-{config['dataset']}" if finetuned else f"{config['dataset']}-{config['recipe']}",
+            "step": progress.position.step,
+            "epochs done": round(progress.epochs_done, 2),
+            "processes": progress.world_size,
+            "videos that could not be decoded": len(progress.bad_videos),
+        }
+        if progress.index is not None:
+            facts["videos trained on"] = progress.index.num_videos
+        if progress.encoder is not None:
+            facts["began from"] = progress.encoder.path
+    else:
+        kind, state = "encoder", weights_in(content, path)
+        facts = {}
+    weights = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    if not weights:
+        raise HicoError(f"{path}: holds no weights")
+    # Aliases of the authors' files share memory with the plain names.
+    distinct = {value.untyped_storage().data_ptr(): value for value in weights.values()}
+    trained = [value for value in distinct.values() if value.is_floating_point()]
+    facts["parts"] = ", ".join(sorted({name.split(".")[0] for name in weights}))
+    facts["numbers"] = sum(value.numel() for value in trained)
+    facts["bytes"] = sum(value.nbytes for value in distinct.values())
+    facts |= _cost_of(file)
+    return Description(kind, facts, _warnings(weights), card_of(path))
+
+
+def _cost_of(file: CheckpointFile) -> dict[str, Any]:
+    """What the encoder costs on clips as it was trained on; nothing of a file without one."""
+    try:
+        state = backbone_of(file.content, origin=str(file.path))
+        picture, clip = picture_of(file), clip_shape_of(file)
+    except HicoError:
+        return {}
+    cost = measure_cost(encoder_for(state), num_frames=clip.num_frames, size=picture.size)
+    return {
+        "encoder": encoder_name(state),
+        "encoder parameters": cost.parameters,
+        "a clip or view": " x ".join(map(str, cost.clip)),
+        "GFLOPs a clip": round(cost.gflops_per_clip, 2),
+        "frames a second": round(clip.fps, 3),
+        "MB of activations a clip": round(cost.activation_mb_per_clip, 1),
+        f"clips/s here ({cost.device}, without gradients)": round(cost.clips_per_second, 1),
+    }
+
+
+def _kind_of_authors(content: dict[str, Any]) -> str:
+    heads = {name.split(".")[1] for name in content["model_state"] if name.startswith("head.")}
+    if "mlp_tcl" in heads:
+        return "authors' HiCo pretraining checkpoint"
+    if "mlp" in heads:
+        return "authors' SimCLR pretraining checkpoint"
+    return "authors' finetuning checkpoint"
+
+
+def _warnings(weights: dict[str, Tensor]) -> list[str]:
+    found = []
+    biases = [value for name, value in weights.items() if ".bn" in name and name.endswith(".bias")]
+    if biases and all(not bias.any() for bias in biases):
+        found.append(
+            "all batch-norm biases are 0: with optim.lars_exclude_bn=false and lars_zero_norm=authors they never move"
+        )
+    return found

@@ -1,0 +1,108 @@
+"""What a run exports with its checkpoints: the encoder, and a page that says what it is and how to use it."""
+
+import hashlib
+from pathlib import Path
+
+from torch import nn
+
+from hico_core import __version__
+from hico_core.checkpoints.content import Progress, encoder_bytes
+from hico_core.config import Config
+from hico_core.data.pictures import clip_shape_for, picture_for
+from hico_core.model.encoders import Encoder
+
+# In the folder of a run.
+ENCODER = Path("export", "encoder.safetensors")
+
+# Hubs of models show a file of this name.
+CARD = "README.md"
+
+
+def exports(
+    backbone: nn.Module, path: Path, config: Config, progress: Progress, *, loss: float | None
+) -> dict[Path, bytes]:
+    """The encoder as it is now, and its card. A card that is there stays where nothing was trained since.
+
+    Args:
+        backbone: the encoder.
+        path: where it goes.
+        config: of its run.
+        progress: where the run stands.
+        loss: mean of the last steps; None if this call has done none.
+
+    """
+    assert isinstance(backbone, Encoder)
+    encoder = encoder_bytes(
+        backbone.state_dict(), picture_for(config.data, config.augment), clip_shape_for(config.data)
+    )
+    if loss is None and card_of(path) is not None:
+        return {path: encoder}
+    card = model_card(
+        config=config,
+        progress=progress,
+        encoder=encoder,
+        feature_dim=backbone.feature_dim,
+        num_parameters=sum(parameter.numel() for parameter in backbone.parameters()),
+        loss=loss,
+    )
+    return {path: encoder, path.with_name(CARD): card.encode()}
+
+
+def model_card(
+    *, config: Config, progress: Progress, encoder: bytes, feature_dim: int, num_parameters: int, loss: float | None
+) -> str:
+    """Markdown about an exported encoder.
+
+    Args:
+        config: of its run.
+        progress: where the run stands.
+        encoder: the file's content.
+        feature_dim: channels of its feature maps.
+        num_parameters: of the encoder.
+        loss: mean of the last steps; None if this call has done none.
+
+    """
+    data, sampling, clip = config.data, config.sampling, clip_shape_for(config.data)
+    size = f"{clip.num_frames}, {data.crop_size}, {data.crop_size}"
+    rows = {
+        "encoder": f"{config.model.encoder}, {num_parameters / 1e6:.2f} M parameters",
+        "trained with": f"hico {__version__}, recipe {config.dataset}-{config.recipe}, without labels",
+        "videos": "not known" if progress.index is None else f"{progress.index.num_videos}",
+        "steps": f"{progress.position.step} of {config.train.batch_size} videos, {sampling.clips_per_video} clips each",
+        "epochs": f"{progress.epochs_done:.6g} of {config.train.epochs}",
+        "loss": f"{config.loss.name}" + ("" if loss is None else f", mean of the last steps {loss:.4f}"),
+        "input": f"(N, 3, {size}): {clip.num_frames} frames at {clip.fps:g} a second, RGB from 0 to 1, minus "
+        f"{config.augment.mean:g}, divided by {config.augment.std:g}",
+        "output": f"(N, {feature_dim}, t, h, w); the mean over t, h, w is the feature",
+        "SHA-256 of encoder.safetensors": hashlib.sha256(encoder).hexdigest(),
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return f"""# {config.dataset}-{config.recipe}
+
+A video encoder pretrained with HiCo (Qing et al., *Learning from Untrimmed Videos: Self-Supervised Video Representation
+Learning with Hierarchical Consistency*, CVPR 2022).
+
+| | |
+|---|---|
+{table}
+
+```python
+from hico_core import FeatureExtractor, load_backbone
+
+encoder = load_backbone("encoder.safetensors")  # a torch.nn.Module in evaluation mode
+features = FeatureExtractor.from_checkpoint("encoder.safetensors").extract("video.mp4")
+```
+
+`hico extract-features --checkpoint encoder.safetensors VIDEOS` writes the features of many videos. How good they are
+has not been measured by this training; `hico probe`, `hico evaluate` and `hico retrieve` do that. All settings of the
+run are in its config.yaml.
+"""
+
+
+def card_of(encoder: Path) -> str | None:
+    """The card beside an export, if it is about this very file."""
+    card = encoder.with_name(CARD)
+    if not card.is_file():
+        return None
+    text = card.read_text(encoding="utf-8", errors="replace")
+    return text if hashlib.sha256(encoder.read_bytes()).hexdigest() in text else None

@@ -1,0 +1,313 @@
+"""Checkpoints of ours and of the authors as they are read: safely, checked, and no more than was asked for."""
+
+import hashlib
+import io
+import json
+import logging
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from hico_core.base.errors import HicoError, short_reason
+from hico_core.checkpoints.authors_names import ALIAS, import_state_dict
+from hico_core.config import AugmentConfig, DataConfig
+from hico_core.data.pictures import ClipShape, Picture, clip_shape_for, picture_for
+from hico_core.model.encoders import MARKS, Encoder, encoder_for
+from hico_core.model.heads import ProjectionHead
+
+logger = logging.getLogger(__name__)
+
+# Where checkpoints have their weights; in others, they are the whole file.
+_WEIGHTS = ("model_state", "model", "state_dict")
+
+# What stands before the names of an encoder's weights in our own files and the authors'.
+_OWN_PREFIXES = ("", "backbone.")
+
+# What frameworks and contrastive methods put before names; places in a sequence (`0`) as well.
+_WRAPPERS = frozenset({"module", "_orig_mod", "model", "encoder", "encoder_q", "backbone"})
+
+
+class CheckpointFile(NamedTuple):
+    """A checkpoint as it was when it was read. A training may write the next one under its name at any moment."""
+
+    path: Path
+    sha256: str  # of the file
+    content: dict[str, Any]  # its top level
+    metadata: dict[str, str]  # of a safetensors file
+
+
+def read_checkpoint(path: Path) -> CheckpointFile:
+    """Read a file once, and all of it. Nothing but tensors and plain values is ever unpickled.
+
+    Raises:
+        HicoError: the file cannot be read, is damaged, or has weights that are no numbers.
+
+    """
+    metadata: dict[str, str] = {}
+    try:
+        with path.open("rb") as opened:
+            # torch.save has written zip files since 2020; looked at before all is read, which may be a film of 50 GB.
+            if path.suffix != ".safetensors" and not zipfile.is_zipfile(opened):
+                raise HicoError(f"{path}: not a checkpoint (no PyTorch file)")
+            opened.seek(0)
+            written = opened.read()
+        if path.suffix == ".safetensors":
+            content, metadata = _parse_safetensors(written, path)
+        else:
+            content = _parse_torch_file(written, path)
+    except FileNotFoundError:
+        raise HicoError(f"{path}: no such checkpoint") from None
+    except pickle.UnpicklingError as error:
+        raise HicoError(f"{path}: not a checkpoint that can be read safely ({_in_the_way(written, error)})") from error
+    except (OSError, SafetensorError, RuntimeError, zipfile.BadZipFile) as error:
+        raise HicoError(f"{path}: not a checkpoint that can be read safely ({short_reason(error)})") from error
+    except (ValueError, TypeError, KeyError, AttributeError, EOFError, IndexError, OverflowError, MemoryError) as error:
+        # What unpickling raises where bytes are not what they claim to be.
+        raise HicoError(f"{path}: not a checkpoint that can be read safely ({type(error).__name__})") from error
+    if not isinstance(content, dict):
+        raise HicoError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+    for name, value in weights_in(content, path).items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise HicoError(f"{path}: {name} has values that are no numbers; the training behind it has failed")
+    return CheckpointFile(path, hashlib.sha256(written).hexdigest(), content, metadata)
+
+
+def _parse_torch_file(written: bytes, path: Path) -> Any:  # noqa: ANN401 - whatever stands in it
+    # PyTorch writes the checksums of a zip file and does not look at them.
+    with zipfile.ZipFile(io.BytesIO(written)) as parts:
+        damaged = parts.testzip()
+    if damaged is not None:
+        raise HicoError(f"{path}: not a checkpoint that can be read safely ({damaged} is damaged)")
+    return with_own_memory(torch.load(io.BytesIO(written), map_location="cpu", weights_only=True))
+
+
+def with_own_memory(value: Any) -> Any:  # noqa: ANN401 - whatever stands in a checkpoint
+    """The same dictionaries and lists of tensors and plain values, in which no tensor is a part of a larger memory.
+
+    Whatever pickles a view takes along the whole memory that it is a view of, once for each view.
+    """
+    if isinstance(value, Tensor):
+        return value.detach().clone() if value.untyped_storage().nbytes() > value.nbytes else value
+    if isinstance(value, dict):
+        return {key: with_own_memory(item) for key, item in value.items()}
+    return [with_own_memory(item) for item in value] if isinstance(value, list) else value
+
+
+def _in_the_way(written: bytes, error: pickle.UnpicklingError) -> str:
+    """What of a PyTorch file cannot be read without running code that stands in it, and how to get around that."""
+    try:
+        names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(written)))
+    except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, IndexError, EOFError):
+        names = []
+    if not names:  # no such object, but bytes that are not what they claim to be
+        return type(error).__name__
+    return (
+        f"beside tensors it holds {', '.join(names)}; if you trust it, save its weights alone: load it with "
+        "torch.load(FILE, weights_only=False) and torch.save the dictionary of tensors"
+    )
+
+
+def _parse_safetensors(written: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata."""
+    tensors = safetensors.torch.load(written)
+    length_of_header = int.from_bytes(written[:8], "little")
+    metadata: dict[str, str] = json.loads(written[8 : 8 + length_of_header]).get("__metadata__", {})
+    hashed = metadata.get("sha256")  # only hico's exports have it
+    if hashed is not None and hashed != hash_of_tensors(tensors):
+        raise HicoError(f"{path}: not a checkpoint that can be read safely (its weights do not match their hash)")
+    return tensors, metadata
+
+
+def hash_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values, in order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    """The tensors of a model, under whatever key a format keeps them.
+
+    Raises:
+        HicoError: there is something else under that key.
+
+    """
+    state = next((content[key] for key in _WEIGHTS if key in content), content)
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise HicoError(f"{path}: holds no weights where a checkpoint has them")
+    if state is not content and not all(isinstance(value, Tensor) for value in state.values()):
+        raise HicoError(f"{path}: holds no weights where a checkpoint has them")
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def backbone_of(content: dict[str, Any], *, origin: str) -> dict[str, Tensor]:
+    """The encoder's weights in the content of our checkpoint, a safetensors export or a .pyth file of the authors.
+
+    Raises:
+        HicoError: it holds no encoder that is known.
+
+    """
+    state = weights_in(content, Path(origin))
+    prefix = _prefix_of_encoder(state, origin)
+    backbone = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if ALIAS in backbone:
+        theirs = import_state_dict({f"backbone.{name}": value for name, value in backbone.items()})
+        backbone = {name.removeprefix("backbone."): value for name, value in theirs.items()}
+    if prefix in _OWN_PREFIXES:
+        return backbone
+    own = encoder_for(backbone).state_dict().keys()
+    if left_out := sorted(backbone.keys() - own):
+        logger.warning("%s: %d entries are none of the encoder's, such as %s", origin, len(left_out), left_out[0])
+    return {name: value for name, value in backbone.items() if name in own}
+
+
+def _prefix_of_encoder(state: Mapping[str, Tensor], origin: str) -> str:
+    """What the names of an encoder's weights begin with, such as `module.encoder_q.0.`.
+
+    Raises:
+        HicoError: there is no encoder, there are several, or its names begin with something that is not known.
+
+    """
+    marks = (*MARKS, ALIAS)
+    found = [name.removesuffix(mark) for name in state for mark in marks if name == mark or name.endswith(f".{mark}")]
+    found = list(dict.fromkeys(found))
+    if not found:
+        first = f", but {next(iter(state))}" if state else ""
+        raise HicoError(f"{origin}: holds no S3D-G encoder (no entry {next(iter(MARKS))}{first})")
+    known = [
+        prefix for prefix in found if all(part.isdecimal() or part in _WRAPPERS for part in prefix.split(".")[:-1])
+    ]
+    if len(known) == 1:
+        return known[0]
+    which = f"several encoders, behind {' and '.join(map(repr, known))}" if known else f"an encoder behind {found[0]!r}"
+    raise HicoError(f"{origin}: holds {which}; save the weights of one without what stands before their names")
+
+
+def load_backbone(path: Path | str) -> Encoder:
+    """The encoder of a checkpoint, in evaluation mode.
+
+    Args:
+        path: our checkpoint (.pt), our export (.safetensors) or the authors' .pyth, pretrained or finetuned.
+
+    Raises:
+        HicoError: the file cannot be read, or its entries are not exactly those of an encoder.
+
+    """
+    return encoder_of(read_checkpoint(Path(path)))
+
+
+def encoder_of(file: CheckpointFile) -> Encoder:
+    """See `load_backbone`.
+
+    Raises:
+        HicoError: the file holds none, or its entries are not exactly those of an encoder.
+
+    """
+    state = backbone_of(file.content, origin=str(file.path))
+    backbone = encoder_for(state)
+    load_exactly(backbone, state, origin=str(file.path))
+    return backbone.eval()
+
+
+def projection_of(file: CheckpointFile) -> ProjectionHead:
+    """The visual head of a pretraining checkpoint, ours or the authors', in evaluation mode: (N, F) -> (N, D).
+
+    Raises:
+        HicoError: the file has no such head, as exports and finetuned models have none.
+
+    """
+    theirs = file.content.get("model_state")
+    state = file.content.get("model", {})
+    if theirs is not None:
+        state = import_state_dict({name: value for name, value in theirs.items() if name.startswith("head.mlp")})
+    prefix = "visual_head."
+    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if not own.keys() >= {"linear1.weight", "linear3.weight"}:
+        raise HicoError(
+            f"{file.path}: has no projection head; give a checkpoint of pretraining, such as "
+            "runs/NAME/checkpoints/last.pt"
+        )
+    hidden_dim, in_dim = own["linear1.weight"].shape
+    head = ProjectionHead(in_dim, hidden_dim, len(own["linear3.weight"]))
+    load_exactly(head, own, origin=str(file.path))
+    return head.eval()
+
+
+def picture_of(file: CheckpointFile) -> Picture:
+    """What the encoder of a checkpoint was trained to see; what the paper's saw, where the file does not say.
+
+    Raises:
+        HicoError: the file says something that cannot be.
+
+    """
+    return picture_for(*_settings_of_encoder(file))
+
+
+def clip_shape_of(file: CheckpointFile) -> ClipShape:
+    """The clips that the encoder of a checkpoint was trained on; see `picture_of`."""
+    return clip_shape_for(_settings_of_encoder(file)[0])
+
+
+def _settings_of_encoder(file: CheckpointFile) -> tuple[DataConfig, AugmentConfig]:
+    """The settings of its training that matter for what an encoder sees; defaults stand for what is not said."""
+    content = file.content
+    data: dict[str, Any] = {}
+    augment: dict[str, Any] = {}
+    try:
+        if file.path.suffix == ".safetensors":
+            picture, clip = (json.loads(file.metadata.get(name, "{}")) for name in ("picture", "clip"))
+            data = {"crop_size": picture.get("size"), "num_frames": clip.get("num_frames")}
+            if "fps" in clip:
+                data |= {"target_fps": clip["fps"], "frame_stride": 1}
+            augment = picture
+        elif "config" in content:
+            data, augment = content["config"].get("data", {}), content["config"].get("augment", {})
+        elif isinstance(content.get("cfg"), str):
+            theirs = json.loads(content["cfg"]).get("DATA", {})
+            data = {
+                "crop_size": theirs.get("TRAIN_CROP_SIZE"),
+                "num_frames": theirs.get("NUM_INPUT_FRAMES"),
+                "frame_stride": theirs.get("SAMPLING_RATE"),
+                "target_fps": theirs.get("TARGET_FPS"),
+            }
+            augment = {"mean": theirs.get("MEAN", [None])[0], "std": theirs.get("STD", [None])[0]}
+        return (
+            DataConfig(**_given(data, "crop_size", "num_frames", "frame_stride", "target_fps")),
+            AugmentConfig(**_given(augment, "mean", "std")),
+        )
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise HicoError(f"{file.path}: does not say rightly what its encoder sees ({type(error).__name__})") from error
+
+
+def _given(said: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: said[name] for name in names if said.get(name) is not None}
+
+
+def load_exactly(module: torch.nn.Module, state: dict[str, Tensor], *, origin: str) -> None:
+    """`load_state_dict` that takes all or nothing and says in one line what does not fit.
+
+    Raises:
+        HicoError: an entry is missing, left over or of another shape.
+
+    """
+    own = module.state_dict()
+    problems = [f"{name} is missing" for name in own if name not in state]
+    problems += [f"{name} is not in the model" for name in state if name not in own]
+    problems += [
+        f"{name} is {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if problems:
+        raise HicoError(f"{origin}: does not fit the model: {problems[0]}; {len(problems)} such entries")
+    module.load_state_dict(state)

@@ -1,0 +1,1 @@
+"""The authors' YAML files as configurations of hico."""

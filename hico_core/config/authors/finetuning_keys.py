@@ -1,0 +1,171 @@
+"""The authors' YAML files of finetuning, translated into our configuration."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hico_core.base.errors import UsageError
+from hico_core.config import (
+    FinetuneConfig,
+    finetuning_preset_names,
+    load_finetuning_config,
+    read_yaml_file,
+)
+from hico_core.config.authors.pretraining_keys import FIXED, is_pretraining, normalisation
+from hico_core.config.authors.reading import AuthorsConfig, load_any, translated
+from hico_core.config.authors.yaml_layers import (
+    flat_values,
+    is_authors_config,
+    needed,
+    override_values,
+    require_fixed,
+    resolve_authors_yaml,
+)
+
+# Their key -> ours, where only the name differs.
+_SAME = {
+    "TRAIN.BATCH_SIZE": "train.batch_size",
+    "TRAIN.NUM_FOLDS": "data.epochs_per_round",
+    "DATA.NUM_INPUT_FRAMES": "data.num_frames",
+    "DATA.SAMPLING_RATE": "data.frame_stride",
+    "DATA.TARGET_FPS": "data.target_fps",
+    "DATA.TRAIN_CROP_SIZE": "data.crop_size",
+    "DATA.TRAIN_JITTER_SCALES": "augment.crop_jitter",
+    "DATA_LOADER.NUM_WORKERS": "data.workers",
+    "AUGMENTATION.RATIO": "augment.crop_ratio",
+    "AUGMENTATION.BRIGHTNESS": "augment.brightness",
+    "AUGMENTATION.CONTRAST": "augment.contrast",
+    "AUGMENTATION.SATURATION": "augment.saturation",
+    "AUGMENTATION.HUE": "augment.hue",
+    "AUGMENTATION.GRAYSCALE": "augment.grey_probability",
+    "AUGMENTATION.GRAY_FIRST": "augment.grey_first",
+    "OPTIMIZER.MAX_EPOCH": "train.epochs",
+    "OPTIMIZER.BASE_LR": "optim.base_lr",
+    "OPTIMIZER.WEIGHT_DECAY": "optim.weight_decay",
+    "OPTIMIZER.WARMUP_EPOCHS": "optim.warmup_epochs",
+    "OPTIMIZER.WARMUP_START_LR": "optim.warmup_start_lr",
+    "RANDOM_SEED": "train.seed",
+    "VIDEO.HEAD.NUM_CLASSES": "num_classes",
+    "TEST.NUM_ENSEMBLE_VIEWS": "test.views",
+    "TEST.NUM_SPATIAL_CROPS": "test.crops",
+}
+
+_AS_IN_PRETRAINING = ("VIDEO.BACKBONE.", "BN.", "AUGMENTATION.")
+
+# Their key -> the value with which hico does the same. Any other would train something else.
+_FIXED: dict[str, object] = {
+    **{key: value for key, value in FIXED.items() if key.startswith(_AS_IN_PRETRAINING) and key not in _SAME},
+    "TASK_TYPE": "classification",
+    "TRAIN.ENABLE": True,
+    "TRAIN.FINE_TUNE": True,
+    "TRAIN.LR_REDUCE": False,
+    "TRAIN.CHECKPOINT_INFLATE": False,
+    "TRAIN.CHECKPOINT_PRE_PROCESS.ENABLE": False,
+    "TRAIN.TRAIN_VAL_COMBINE": False,
+    "TRAIN.LOSS_FUNC": "cross_entropy",
+    "TEST.AUTOMATIC_MULTI_SCALE_TEST": True,
+    "DATA.SAMPLING_MODE": "interval_based",
+    "DATA.MINUS_INTERVAL": False,
+    "DATA.NUM_INPUT_CHANNELS": 3,
+    "DATA.MULTI_LABEL": False,
+    "DATA.ENSEMBLE_METHOD": "sum",
+    "MODEL.NAME": "S3DG",
+    "MODEL.EMA.ENABLE": False,
+    "VIDEO.HEAD.NAME": "BaseHead",
+    "VIDEO.HEAD.ACTIVATION": "softmax",
+    "VIDEO.HEAD.DROPOUT_RATE": 0.0,
+    "OPTIMIZER.ADJUST_LR": False,
+    "OPTIMIZER.LR_POLICY": "cosine",
+    "OPTIMIZER.OPTIM_METHOD": "adam",
+}
+
+# Read by the function below.
+_OTHERS = {
+    *("PRETRAIN.ENABLE", "TRAIN.DATASET", "TRAIN.ONLY_LINEAR", "TRAIN.CHECKPOINT_FILE_PATH", "TEST.DATASET"),
+    *("DATA.DATA_ROOT_DIR", "DATA.ANNO_DIR", "DATA.MEAN", "DATA.STD", "DATA.TEST_SCALE", "DATA.TEST_CROP_SIZE"),
+    *("TEST.ENABLE", "TEST.SPATIAL_CROPS", "AUGMENTATION.COLOR_AUG"),
+}
+
+# To what height their frames are scaled in thought: a test scale of 224 is 224/256 of the shorter side.
+_REFERENCE_SIDE = 256
+
+_DATASETS = {"HMDB51": "hmdb51", "UCF101": "ucf101"}
+
+
+def load_any_finetuning(
+    path: Path | None, *, base: str, overrides: Iterable[str] = ()
+) -> tuple[FinetuneConfig, AuthorsConfig[FinetuneConfig] | None]:
+    """Read a finetuning configuration in our format or in the authors'; of theirs, also what else the file says.
+
+    Raises:
+        UsageError: see `load_finetuning_config` and `read_authors_finetuning`.
+
+    """
+    return load_any(
+        path,
+        lambda: load_finetuning_config(path, base=base, overrides=overrides),
+        lambda path: read_authors_finetuning(path, overrides=overrides),
+    )
+
+
+def is_finetuning(path: Path) -> bool:
+    """Whether a file, ours or theirs, is of finetuning: by its `base:`, or by what it enables.
+
+    Raises:
+        UsageError: it cannot be read.
+
+    """
+    if is_authors_config(path):
+        return not is_pretraining(flat_values(resolve_authors_yaml(path).values))
+    return str(read_yaml_file(path).get("base")) in finetuning_preset_names()
+
+
+def read_authors_finetuning(path: Path | str, *, overrides: Iterable[str] = ()) -> AuthorsConfig[FinetuneConfig]:
+    """Read a finetuning file of theirs as it is.
+
+    Args:
+        path: the file, in a folder tree like theirs.
+        overrides: `section.key=value` of ours, or `SECTION.KEY=value` of theirs, over what the file says.
+
+    Raises:
+        UsageError: a file cannot be read, or says what hico cannot do; the message says what to write.
+
+    """
+    origin = str(path)
+    values, notes = resolve_authors_yaml(Path(path))
+    values, ours = override_values(values, overrides, origin=origin)
+    theirs = flat_values(values)
+    if is_pretraining(theirs):
+        raise UsageError(f"{origin}: PRETRAIN.ENABLE is true: this is a file for `hico pretrain --config`")
+    require_fixed(theirs, _FIXED, origin)
+    settings = {key: theirs[name] for name, key in _SAME.items() if name in theirs}
+    settings |= normalisation(theirs, origin) | _dataset(theirs, origin) | _test(theirs, origin)
+    settings["augment.colour_probability"] = 1.0 if theirs.get("AUGMENTATION.COLOR_AUG") else 0.0
+    settings["augment.blur_probability"] = 0.0
+    if theirs.get("TRAIN.ONLY_LINEAR"):
+        settings |= {"train.tune": "head", "train.statistics": "drift"}
+        notes = [*notes, "the encoder's batch norms follow the new videos, as theirs; -o train.statistics=frozen"]
+    known = _SAME.keys() | _FIXED.keys() | _OTHERS
+    return translated(FinetuneConfig, settings, theirs, known=known, origin=origin, overrides=ours, notes=notes)
+
+
+def _dataset(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    name = needed(theirs, "TRAIN.DATASET", origin)
+    if str(name).upper() not in _DATASETS or theirs.get("TEST.DATASET", name) != name:
+        raise UsageError(
+            f"{origin}: TRAIN.DATASET: {name}, TEST.DATASET: {theirs.get('TEST.DATASET')}: write "
+            f"{' or '.join(_DATASETS)} for both, or use `hico index --list` and `hico finetune` for other videos"
+        )
+    return {"dataset": _DATASETS[str(name).upper()]}
+
+
+def _test(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Views of testing: a scale in pixels of a frame that is 256 high, and a crop that must be as large as theirs."""
+    size, train_size = theirs.get("DATA.TEST_CROP_SIZE"), theirs.get("DATA.TRAIN_CROP_SIZE")
+    if size != train_size:
+        raise UsageError(f"{origin}: DATA.TEST_CROP_SIZE: {size}: hico tests as it trains; write {train_size}")
+    if theirs.get("TEST.NUM_SPATIAL_CROPS") == 1 and theirs.get("TEST.SPATIAL_CROPS", "cc") != "cc":
+        raise UsageError(
+            f"{origin}: TEST.SPATIAL_CROPS: {theirs['TEST.SPATIAL_CROPS']}: one crop is the middle; write cc"
+        )
+    return {"test.crop_part": needed(theirs, "DATA.TEST_SCALE", origin) / _REFERENCE_SIDE}

@@ -1,0 +1,296 @@
+"""The authors' YAML files of pretraining, translated into our configuration and back."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hico_core.base.errors import UsageError
+from hico_core.config import Config, flat_settings, load_config
+from hico_core.config.authors.reading import AuthorsConfig, load_any, translated
+from hico_core.config.authors.yaml_layers import (
+    flat_values,
+    needed,
+    nested_values,
+    override_values,
+    require_fixed,
+    resolve_authors_yaml,
+    with_numbers,
+)
+
+# Their key -> ours, where only the name differs.
+_SAME = {
+    "PRETRAIN.NUM_CLIPS_PER_VIDEO": "sampling.clips_per_video",
+    "PRETRAIN.CONTRASTIVE.TEMPERATURE": "loss.temperature",
+    "TRAIN.BATCH_SIZE": "train.batch_size",
+    "TRAIN.NUM_FOLDS": "data.epochs_per_round",
+    "TRAIN.CHECKPOINT_PERIOD": "train.checkpoint_epochs",
+    "DATA.NUM_INPUT_FRAMES": "data.num_frames",
+    "DATA.SAMPLING_RATE": "data.frame_stride",
+    "DATA.TARGET_FPS": "data.target_fps",
+    "DATA.TRAIN_CROP_SIZE": "data.crop_size",
+    "DATA.TRAIN_JITTER_SCALES": "augment.crop_jitter",
+    "DATA_LOADER.NUM_WORKERS": "data.workers",
+    "AUGMENTATION.COLOR": "augment.colour_probability",
+    "AUGMENTATION.BRIGHTNESS": "augment.brightness",
+    "AUGMENTATION.CONTRAST": "augment.contrast",
+    "AUGMENTATION.SATURATION": "augment.saturation",
+    "AUGMENTATION.HUE": "augment.hue",
+    "AUGMENTATION.GRAYSCALE": "augment.grey_probability",
+    "AUGMENTATION.BLUR": "augment.blur_probability",
+    "OPTIMIZER.MAX_EPOCH": "train.epochs",
+    "OPTIMIZER.MOMENTUM": "optim.momentum",
+    "OPTIMIZER.NESTEROV": "optim.nesterov",
+    "OPTIMIZER.WEIGHT_DECAY": "optim.weight_decay",
+    "OPTIMIZER.WARMUP_EPOCHS": "optim.warmup_epochs",
+    "OPTIMIZER.WARMUP_START_LR": "optim.warmup_start_lr",
+    "OPTIMIZER.BN_LARS_EXCLUDE": "optim.lars_exclude_bn",
+    "RANDOM_SEED": "train.seed",
+    "HICO.TCL.ENABLE": "sampling.topical",
+    "HICO.LOSS.GAMA": "loss.gamma",
+    "HICO.LOSS.VCL_WEIGHT": "loss.visual_weight",
+    "HICO.LOSS.TCL_WEIGHT": "loss.topical_weight",
+}
+
+# Their key -> the value with which hico does the same. Any other would train something else.
+FIXED: dict[str, object] = {
+    "TASK_TYPE": "classification",
+    "TRAIN.ENABLE": True,
+    "TRAIN.FINE_TUNE": False,
+    "TRAIN.ONLY_LINEAR": False,
+    "TRAIN.LR_REDUCE": False,
+    "TRAIN.CHECKPOINT_INFLATE": False,
+    "PRETRAIN.GENERATOR": "ContrastiveGenerator",
+    "PRETRAIN.LOSS_WEIGHTS": [1],
+    "PRETRAIN.CONTRASTIVE.WITH_ONE": True,
+    "PRETRAIN.CONTRASTIVE.HEAD_BN": True,
+    "PRETRAIN.CONTRASTIVE.FINAL_BN": False,
+    "PRETRAIN.CONTRASTIVE.SIM_FUNC_POS": "linear",
+    "PRETRAIN.CONTRASTIVE.SIM_FUNC_NEG": "linear",
+    "PRETRAIN.CONTRASTIVE.POS_OPTIM_TARGET": 1.0,
+    "PRETRAIN.CONTRASTIVE.HEAD_MID_DIM": 1024,
+    "PRETRAIN.CONTRASTIVE.HEAD_OUT_DIM": 128,
+    "PRETRAIN.CONTRASTIVE.INS_MIL": False,
+    "DATA.SAMPLING_MODE": "interval_based",
+    "DATA.MINUS_INTERVAL": False,
+    "DATA.NUM_INPUT_CHANNELS": 3,
+    "MODEL.NAME": "ContrastiveModel",
+    "MODEL.EMA.ENABLE": False,
+    "VIDEO.BACKBONE.META_ARCH": "Inception3D",
+    "VIDEO.BACKBONE.NUM_INPUT_CHANNELS": 3,
+    "VIDEO.BACKBONE.NUM_OUT_FEATURES": 1024,
+    "VIDEO.BACKBONE.BRANCH.NAME": "STConv3d",
+    "VIDEO.BACKBONE.BRANCH.GATING": True,
+    "VIDEO.BACKBONE.STEM.NAME": "STConv3d",
+    "VIDEO.BACKBONE.NONLOCAL.ENABLE": False,
+    "VIDEO.BACKBONE.INITIALIZATION": None,
+    "VIDEO.HEAD.DROPOUT_RATE": 0,
+    "OPTIMIZER.OPTIM_METHOD": "lars",
+    "OPTIMIZER.LR_POLICY": "cosine",
+    "OPTIMIZER.DAMPENING": 0.0,
+    "BN.WB_LOCK": False,
+    "BN.FREEZE": False,
+    "BN.WEIGHT_DECAY": 0.0,
+    "BN.MOMENTUM": 0.1,
+    "BN.EPS": 0.001,
+    "BN.SYNC_BN": True,
+    "AUGMENTATION.CONSISTENT": True,
+    "AUGMENTATION.SHUFFLE": True,
+    "AUGMENTATION.RATIO": [1, 1],
+    "AUGMENTATION.MIXUP.ENABLE": False,
+    "AUGMENTATION.CUTMIX.ENABLE": False,
+    "AUGMENTATION.RANDOM_ERASING.ENABLE": False,
+    "AUGMENTATION.LABEL_SMOOTHING": 0.0,
+}
+
+# Read by the functions below.
+_OTHERS = {
+    *("PRETRAIN.ENABLE", "PRETRAIN.LOSS", "VIDEO.HEAD.NAME", "TRAIN.DATASET", "TRAIN.CHECKPOINT_FILE_PATH"),
+    *("DATA.MEAN", "DATA.STD", "DATA.DATA_ROOT_DIR", "DATA.ANNO_DIR", "OPTIMIZER.BASE_LR", "OPTIMIZER.ADJUST_LR"),
+    *("HICO.GRAUDAL_SAMPLING.ENABLE", "HICO.GRAUDAL_SAMPLING.MAX_DIS", "HICO.VCL.ENABLE", "HICO.VCL.MAX_DIS"),
+}
+
+_LOSSES = {"HiCo": ("hico", "ContrastiveHeadTopicPred"), "Contrastive": ("simclr", "ContrastiveHead")}
+
+
+def load_any_config(
+    path: Path | None, *, base: str, overrides: Iterable[str] = ()
+) -> tuple[Config, AuthorsConfig[Config] | None]:
+    """Read a configuration in our format or in the authors'; of theirs, also what else the file says.
+
+    Raises:
+        UsageError: see `load_config` and `read_authors_config`.
+
+    """
+    return load_any(
+        path,
+        lambda: load_config(path, base=base, overrides=overrides),
+        lambda path: read_authors_config(path, overrides=overrides),
+    )
+
+
+def read_authors_config(path: Path | str, *, overrides: Iterable[str] = ()) -> AuthorsConfig[Config]:
+    """Read a pretraining file of theirs as it is.
+
+    Args:
+        path: the file, in a folder tree like theirs.
+        overrides: `section.key=value` of ours, or `SECTION.KEY=value` of theirs, over what the file says.
+
+    Raises:
+        UsageError: a file cannot be read, or says what hico cannot do; the message says what to write.
+
+    """
+    values, notes = resolve_authors_yaml(Path(path))
+    values, ours = override_values(values, overrides, origin=str(path))
+    authors = read_authors_values(values, origin=str(path), overrides=ours)
+    return replace(authors, notes=[*notes, *authors.notes])
+
+
+def read_authors_values(
+    values: Mapping[str, Any], *, origin: str, overrides: Iterable[str] = ()
+) -> AuthorsConfig[Config]:
+    """Translate merged values of theirs, such as stand in a checkpoint.
+
+    Args:
+        values: by section and key.
+        origin: of the values, for messages; its name becomes the recipe's.
+        overrides: `section.key=value` of ours, over what the values say.
+
+    Raises:
+        UsageError: see `read_authors_config`.
+
+    """
+    theirs = flat_values(with_numbers(values))
+    if not is_pretraining(theirs):
+        raise UsageError(f"{origin}: PRETRAIN.ENABLE is not true: this is a file for `hico finetune --config`")
+    require_fixed(theirs, FIXED, origin)
+    if theirs.get("TRAIN.CHECKPOINT_FILE_PATH"):
+        raise UsageError(
+            f"{origin}: TRAIN.CHECKPOINT_FILE_PATH: {theirs['TRAIN.CHECKPOINT_FILE_PATH']}: remove it, and give the "
+            "file as --init-from"
+        )
+    ours: dict[str, Any] = {key: theirs[name] for name, key in _SAME.items() if name in theirs}
+    for translate in (_dataset, _loss, _distance, normalisation, _rate):
+        ours |= translate(theirs, origin)
+    notes = []
+    if ours["optim.scale_lr"] == "authors":
+        notes.append("the rate counts the processes of a machine twice, as theirs; -o optim.scale_lr=global does not")
+    ours["optim.lars_zero_norm"] = "authors"
+    known = _SAME.keys() | FIXED.keys() | _OTHERS
+    return translated(Config, ours, theirs, known=known, origin=origin, overrides=overrides, notes=notes)
+
+
+def is_pretraining(theirs: Mapping[str, Any]) -> bool:
+    """Whether flat values are of pretraining rather than of finetuning."""
+    return bool(theirs.get("PRETRAIN.ENABLE"))
+
+
+# Sections that their files have and that mean nothing here.
+_MEANINGLESS: dict[str, object] = {
+    "LOCALIZATION.ENABLE": False,
+    "TEST.ENABLE": False,
+    "VISUALIZATION.ENABLE": False,
+    "SUBMISSION.ENABLE": False,
+    "OSS.ENABLE": False,
+    "NUM_GPUS": 1,
+    "SHARD_ID": 0,
+    "NUM_SHARDS": 1,
+    "OUTPUT_DIR": "output",
+    "OUTPUT_CFG_FILE": "configuration.log",
+    "LOG_PERIOD": 10,
+    "DIST_BACKEND": "nccl",
+    "LOG_MODEL_INFO": True,
+    "LOG_CONFIG_INFO": True,
+    "USE_MULTISEG_VAL_DIST": False,
+    "PAI": False,
+}
+
+
+def to_authors_values(config: Config) -> dict[str, Any]:
+    """A configuration of ours in their sections and keys; `read_authors_values` reads it back."""
+    settings = flat_settings(config)
+    gradual, fixed = (config.sampling.distance == name for name in ("gradual", "fixed"))
+    loss = next(name for name, (ours, _) in _LOSSES.items() if ours == config.loss.name)
+    theirs = {
+        **_MEANINGLESS,
+        **FIXED,
+        **{name: settings[key] for name, key in _SAME.items()},
+        "PRETRAIN.ENABLE": True,
+        "PRETRAIN.LOSS": loss,
+        "VIDEO.HEAD.NAME": _LOSSES[loss][1],
+        "TRAIN.DATASET": "kinetics400" if config.dataset == "k400" else "longvideo",
+        "DATA.DATA_ROOT_DIR": "k400-full" if config.dataset == "uk400" else config.dataset,
+        "DATA.MEAN": [config.augment.mean] * 3,
+        "DATA.STD": [config.augment.std] * 3,
+        "OPTIMIZER.BASE_LR": config.optim.base_lr,
+        "OPTIMIZER.ADJUST_LR": True,
+        "HICO.GRAUDAL_SAMPLING.ENABLE": gradual,
+        "HICO.GRAUDAL_SAMPLING.MAX_DIS": [config.sampling.start_seconds, config.sampling.end_seconds],
+        "HICO.VCL.ENABLE": fixed,
+        "HICO.VCL.MAX_DIS": config.sampling.end_seconds,
+    }
+    return nested_values(theirs)
+
+
+def _choice(theirs: Mapping[str, Any], key: str, choices: Collection[str], origin: str) -> str:
+    """A value that must be one of some.
+
+    Raises:
+        UsageError: it is another one, or missing.
+
+    """
+    value = theirs.get(key)
+    if value not in choices:
+        raise UsageError(f"{origin}: {key}: {value} is not known here; write {' or '.join(choices)}")
+    return str(value)
+
+
+def _dataset(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Their loader takes Kinetics' uncut videos for a case of its own by the name of the folder; so does this."""
+    kind = _choice(theirs, "TRAIN.DATASET", ("longvideo", "kinetics400"), origin)
+    folder = str(theirs.get("DATA.DATA_ROOT_DIR") or "")
+    return {"dataset": "k400" if kind == "kinetics400" else "uk400" if "k400" in folder else "hacs"}
+
+
+def _loss(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    name, head = _LOSSES[_choice(theirs, "PRETRAIN.LOSS", _LOSSES, origin)]
+    if theirs.get("VIDEO.HEAD.NAME") != head:
+        raise UsageError(f"{origin}: VIDEO.HEAD.NAME: {theirs.get('VIDEO.HEAD.NAME')}: with this loss, write {head}")
+    return {"loss.name": name, "recipe": Path(origin).stem.removeprefix("s3dg-")}
+
+
+def _distance(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """VCL.ENABLE switches a fixed distance on, and counts only without gradual sampling."""
+    if theirs.get("HICO.GRAUDAL_SAMPLING.ENABLE"):
+        start, end = needed(theirs, "HICO.GRAUDAL_SAMPLING.MAX_DIS", origin)
+        return {"sampling.distance": "gradual", "sampling.start_seconds": start, "sampling.end_seconds": end}
+    if theirs.get("HICO.VCL.ENABLE"):
+        return {"sampling.distance": "fixed", "sampling.end_seconds": needed(theirs, "HICO.VCL.MAX_DIS", origin)}
+    return {"sampling.distance": "any"}
+
+
+def normalisation(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Mean and deviation of the colours.
+
+    Raises:
+        UsageError: they differ between channels.
+
+    """
+    values = {}
+    for key, ours in (("DATA.MEAN", "augment.mean"), ("DATA.STD", "augment.std")):
+        channels = theirs.get(key)
+        if channels is None:
+            continue
+        if len(set(channels)) != 1:
+            raise UsageError(f"{origin}: {key}: {channels}: hico has one value for all channels; write it three times")
+        values[ours] = channels[0]
+    return values
+
+
+def _rate(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """ADJUST_LR scales the rate by the clips of a step. Without it, the rate is undone by what we scale by."""
+    rate = needed(theirs, "OPTIMIZER.BASE_LR", origin)
+    if theirs.get("OPTIMIZER.ADJUST_LR"):
+        return {"optim.base_lr": rate, "optim.scale_lr": "authors"}
+    clips = needed(theirs, "TRAIN.BATCH_SIZE", origin) * needed(theirs, "PRETRAIN.NUM_CLIPS_PER_VIDEO", origin)
+    return {"optim.base_lr": rate * 256 / clips, "optim.scale_lr": "global"}

@@ -1,0 +1,1 @@
+"""One video -> its clips: looked at, planned, encoded, verified."""

@@ -1,0 +1,89 @@
+"""A source that decodes with errors: which of its frames cannot be trusted, and which clips hold none of them."""
+
+from collections.abc import Container, Sequence
+from pathlib import Path
+
+import ffmpeg
+
+from hico_core.base.errors import BadVideo
+from hico_core.corpus.clips.encode import PRINT_FRAMES, Encoded, read_frame_ticks, require_run_to_end
+from hico_core.corpus.clips.ffmpeg import INPUT_OPTIONS, Ffmpeg, passthrough_arguments
+from hico_core.corpus.clips.plan import BORDER_TOLERANCE, PlannedClip
+from hico_core.corpus.clips.probe import Packet, VideoInfo, open_video, packets_in_order
+from hico_core.corpus.workspace.records import SplitOptions
+
+
+def damaged_timestamps(packets: Sequence[Packet], decoded: Container[int]) -> set[int]:
+    """Timestamps of the frames that cannot be trusted where some packets did not decode.
+
+    A frame is built on frames decoded before it, back to a keyframe. So from a packet that fails, all is suspect up
+    to the next keyframe, and with it the frames that are decoded after that keyframe but shown before it.
+
+    Args:
+        packets: of the whole video, in decoding order.
+        decoded: timestamps of the frames that a decoder gave which leaves out what it cannot decode.
+
+    """
+    damaged: set[int] = set()
+    suspect = lead = False
+    keyframe_pts = packets[0].pts
+    for packet in packets:
+        if packet.is_keyframe:
+            lead = suspect  # whether the frames that lead up to this keyframe are built on suspect ones
+            suspect = False
+            keyframe_pts = packet.pts
+        elif packet.pts > keyframe_pts:
+            lead = False
+        if packet.pts not in decoded:
+            suspect = True
+        if suspect or (packet.pts < keyframe_pts and lead):
+            damaged.add(packet.pts)
+    return damaged
+
+
+def damaged_seconds(
+    source: Path, info: VideoInfo, encoded: Encoded, program: Ffmpeg, *, folder: Path, deadline: float | None
+) -> list[float]:
+    """When, from the first frame, the frames are shown that cannot be trusted; from decoding the video once more.
+
+    Raises:
+        BadVideo: the errors that ffmpeg reported cannot be located, or looking for them took too long.
+        HicoError: it was stopped with the whole run.
+
+    """
+    strict = ffmpeg.input(str(source), **INPUT_OPTIONS, threads=1, err_detect="explode")["V:0"]
+    output = ffmpeg.output(strict, "-", vf=PRINT_FRAMES, f="null", **passthrough_arguments(program.version))
+    arguments = output.global_args("-nostdin", "-v", "error").get_args()
+    written = folder / "whole.txt"
+    finished = program.run(arguments, cwd=folder, deadline=deadline, output=written)
+    # Of a pass that was broken off, all frames after the break would look lost.
+    require_run_to_end(source, program, finished, folder=folder)
+    # ffmpeg counts from the start of the file, packets from wherever their clock began.
+    shift = info.timestamps[0] - encoded.ticks[0]
+    whole = {tick + shift for tick in read_frame_ticks(written.read_text())}
+    with open_video(source) as (container, stream):
+        packets = packets_in_order(container, stream, path=source)
+    damaged = damaged_timestamps(packets, whole)
+    if not damaged or len(damaged) == len(packets):
+        raise BadVideo(
+            source,
+            "is damaged, and ffmpeg cannot tell which of its frames are good",
+            stage="decode",
+            stderr_lines=encoded.stderr_lines,
+        )
+    return [float((tick - info.timestamps[0]) * info.time_base) for tick in sorted(damaged)]
+
+
+def good_clips(
+    plan: Sequence[PlannedClip], damaged_seconds: Sequence[float], *, options: SplitOptions
+) -> list[PlannedClip]:
+    """The clips in whose interval no damaged frame is shown."""
+    # At a new frame rate, a clip's first or last picture may come from a frame just across the border.
+    margin = 1 / options.fps if options.fps else 0.0
+    step = options.segment_seconds
+    good = []
+    for clip in plan:
+        start = clip.segment.start_ms / 1000
+        if not any(start - margin <= moment + BORDER_TOLERANCE < start + step + margin for moment in damaged_seconds):
+            good.append(clip)
+    return good

@@ -1,0 +1,265 @@
+"""What ffmpeg is told to make of a video, and running it: decode once, scale, encode, a new file at each border."""
+
+import signal
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ffmpeg
+
+from hico_core.base.errors import BadVideo, HicoError
+from hico_core.base.files import says_no_room
+from hico_core.corpus.clips.ffmpeg import INPUT_OPTIONS, Ffmpeg, Finished, passthrough_arguments
+from hico_core.corpus.clips.plan import BORDER_TOLERANCE, PlannedClip
+from hico_core.corpus.clips.probe import seconds_from_first
+from hico_core.corpus.clips.sound import sound_arguments
+from hico_core.corpus.workspace.records import SplitOptions
+
+# A border that no video reaches: ffmpeg wants at least one.
+_NEVER = 2**31 - 2
+
+# Filters that print the time of each frame, for `read_frames`.
+PRINT_FRAMES = "metadata=add:key=hico:value=1,metadata=print:file=-"
+
+
+def encoder_arguments(options: SplitOptions) -> dict[str, Any]:
+    """ffmpeg's options for the encoder, with the same meaning for each of them as far as it can be had."""
+    chosen: dict[str, Any] = {"c:v": options.encoder, "g": options.gop}
+    if options.encoder == "h264_nvenc":
+        return {**chosen, "cq": options.crf, "bf": 3, "b_ref_mode": "disabled", "no-scenecut": 1, "forced-idr": 1}
+    if options.encoder == "libopenh264":  # knows no constant quality; has no B frames
+        return {**chosen, "b:v": "2M", "threads": 1}
+    chosen |= {"preset": options.preset, "crf": options.crf, "threads": 1}
+    settings: dict[str, int | str] = {"scenecut": 0}
+    if options.encoder == "libx265":
+        settings |= {"open-gop": 0, "pools": "none", "frame-threads": 1, "log-level": "error"}
+        chosen["forced-idr"] = 1  # else a forced keyframe is none that a decoder can begin at
+    if options.fast_decode:
+        # Three B frames between two others, and none that another one refers to: whoever wants only some frames of
+        # a clip need not decode those.
+        settings |= {"keyint": options.gop, "min-keyint": 1, "b-adapt": 0, "b-pyramid": 0}
+        chosen |= {"tune": "fastdecode", "bf": 3}
+    name = options.encoder.removeprefix("lib")
+    return {**chosen, f"{name}-params": ":".join(f"{key}={value}" for key, value in settings.items())}
+
+
+def scale_filter(short_side: int | None) -> str:
+    """Make the shorter side this long, never longer than it is, and both sides even; None only makes them even."""
+    if short_side is None:
+        return "crop=floor(iw/2)*2:floor(ih/2)*2:0:0"
+    side = f"floor(min(min(iw,ih),{short_side})/2)*2"
+    return f"scale='if(gt(iw,ih),-2,{side})':'if(gt(iw,ih),{side},-2)':flags=bicubic"
+
+
+def require_encoder(program: Ffmpeg, options: SplitOptions, *, folder: Path) -> None:
+    """Encode one picture, so that an encoder that is not there is told before any work.
+
+    Raises:
+        HicoError: it cannot be encoded.
+
+    """
+    fault = encoder_fault(program, options, folder=folder)
+    if fault:
+        raise HicoError(
+            f"cannot encode with {options.encoder} ({fault}); take another --encoder, or name another ffmpeg in "
+            "HICO_FFMPEG",
+            subject=program.program,
+        )
+
+
+def encoder_fault(program: Ffmpeg, options: SplitOptions, *, folder: Path) -> str | None:
+    """Why ffmpeg cannot encode a picture, in its words; None if it can."""
+    picture = ffmpeg.input("color=black:size=256x256:rate=25", f="lavfi")
+    output = ffmpeg.output(
+        picture, "-", **{"frames:v": 1, "f": "null", "pix_fmt": "yuv420p"}, **encoder_arguments(options)
+    )
+    finished = program.run(output.global_args("-nostdin", "-v", "error").get_args(), cwd=folder)
+    if finished.exit_code == 0:
+        return None
+    return next((line for line in finished.stderr_lines if options.encoder in line), "it gave no reason").strip()
+
+
+def ffmpeg_arguments(
+    source: Path,
+    clip_frames: Sequence[int],
+    *,
+    time_base: Fraction,
+    options: SplitOptions,
+    passthrough: dict[str, str],
+    first_tick: int | None = None,
+    sound_seconds: float | None = None,
+    crop: str | None = None,
+    colour: str | None = None,
+) -> list[str]:
+    """Decode once, write `00000.mp4`, `00001.mp4`, ... in the working folder, and print a `pts:` a frame.
+
+    Where the properties of pictures change, ffmpeg builds its filters anew, and they begin to count again. What is
+    printed goes on; so does the clock, where it is told where to begin.
+
+    Files are cut by counting frames, not by comparing times, which differ by the encoder's delay. A keyframe is
+    forced wherever the segment number of a frame differs from that of the last forced one, which holds across
+    holes of any length. Frames keep their times to the tick (`enc_time_base`).
+
+    Args:
+        source: the video, absolute.
+        clip_frames: how many frames each clip has. The last one takes whatever comes: an end that is given would
+            begin one more file where ffmpeg's rate filter makes a frame more than planned and that is a keyframe.
+        time_base: seconds per tick of the frames' times.
+        options: size, quality, length.
+        passthrough: the option that keeps frames at their own times, by the ffmpeg's version.
+        first_tick: when the first frame comes by ffmpeg's clock; None: whenever it comes, which leaves out the sound.
+        sound_seconds: keep so much of the sound, from the first frame on; None: leave it out.
+        crop: the filter that hides what the container says, where this ffmpeg does not do it by itself.
+        colour: the filter that brings all frames to one colour range and matrix, where they change.
+
+    """
+    number = f"floor({{}}/{options.segment_seconds}+{BORDER_TOLERANCE})"
+    new_segment = f"gt({number.format('t')},{number.format('prev_forced_t')})"
+    filters = [
+        *([crop] if crop else []),
+        *([f"fps={rate_of(options.fps)}"] if options.fps else []),
+        PRINT_FRAMES,
+        f"setpts=PTS-({'STARTPTS' if first_tick is None else first_tick})",
+        scale_filter(options.short_side),
+        *([colour] if colour else []),
+        "format=yuv420p",
+    ]
+    opened = ffmpeg.input(str(source), **INPUT_OPTIONS, threads=1, flags="unaligned")
+    streams, heard = [opened["V:0"]], {"an": None}
+    if sound_seconds is not None and first_tick is not None:
+        streams.append(opened["a:0"])
+        heard = sound_arguments(first_frame=first_tick * time_base, picture_seconds=sound_seconds)
+    output = ffmpeg.output(
+        *streams,
+        "%05d.mp4",
+        **{"vf": ",".join(filters), **heard, "sn": None, "dn": None, "map_metadata": -1, "map_chapters": -1},
+        **encoder_arguments(options),
+        **{"enc_time_base:v": f"{time_base.numerator}/{time_base.denominator}"},
+        **{"force_key_frames": f"expr:if(isnan(prev_forced_t),1,{new_segment})"},
+        **passthrough,
+        **{"f": "segment", "segment_format": "mp4", "reset_timestamps": 1},
+        **{"segment_frames": ",".join(map(str, list(accumulate(clip_frames))[:-1] or [_NEVER]))},
+    )
+    arguments: list[str] = output.global_args("-nostdin", "-v", "error", "-filter_threads", "1").get_args()
+    return arguments
+
+
+def rate_of(fps: float) -> Fraction:
+    """29.97 -> 30000/1001, 25.0 -> 25."""
+    return Fraction(fps).limit_denominator(1001)
+
+
+def read_frame_ticks(text: str) -> list[int]:
+    """The timestamps in what ffmpeg's `metadata=print` filter wrote."""
+    return [int(line.split("pts:")[1].split()[0]) for line in text.splitlines() if line.startswith("frame:")]
+
+
+def read_new_beginnings(text: str) -> list[int]:
+    """Numbers of the frames, the first left out, at which ffmpeg's filters began to count again."""
+    counted = [line.split()[0] for line in text.splitlines() if line.startswith("frame:")]
+    return [number for number, count in enumerate(counted) if count == "frame:0" and number]
+
+
+class Encoded(NamedTuple):
+    """What one run of ffmpeg decoded."""
+
+    ticks: list[int]
+    frame_seconds: list[float]  # from the first one's
+    new_beginnings: list[int]  # frames before which some property of the pictures changed
+    stderr_lines: list[str]
+
+
+def require_run_to_end(source: Path, program: Ffmpeg, finished: Finished, *, folder: Path) -> None:
+    """Check that ffmpeg came to an end by itself, good or bad, so that what it wrote is all there is.
+
+    Raises:
+        BadVideo: it took too long, or crashed.
+        HicoError: the disk is full, or it was stopped with the whole run.
+
+    """
+    if program.stopped:
+        raise HicoError(f"{source}: stopped before it was done; the same command goes on")
+    if finished.timed_out:
+        raise BadVideo(source, "took longer than --timeout allows", stage="timeout", stderr_lines=finished.stderr_lines)
+    # A file that may not grow ends a program with a signal instead of an error.
+    if says_no_room(finished.stderr_lines) or finished.exit_code == -signal.SIGXFSZ:
+        raise HicoError(
+            f"{folder.parent}: the disk is full, or a quota reached; free some space, and the same command goes on"
+        )
+    if finished.exit_code < 0:
+        raise BadVideo(
+            source,
+            f"ffmpeg was ended by signal {-finished.exit_code}",
+            stage="split",
+            stderr_lines=finished.stderr_lines,
+        )
+
+
+def require_success(source: Path, program: Ffmpeg, finished: Finished, *, folder: Path) -> None:
+    """Check that ffmpeg came to a good end.
+
+    Raises:
+        BadVideo: it ended with an error or took too long.
+        HicoError: the disk is full, or it was stopped with the whole run.
+
+    """
+    require_run_to_end(source, program, finished, folder=folder)
+    if finished.exit_code != 0:
+        said = finished.stderr_lines[-1] if finished.stderr_lines else "nothing"
+        reason = f"ffmpeg ended with {finished.exit_code}; it said: {said}"
+        raise BadVideo(source, reason, stage="split", stderr_lines=finished.stderr_lines)
+
+
+def encode(
+    source: Path,
+    plan: Sequence[PlannedClip],
+    time_base: Fraction,
+    options: SplitOptions,
+    program: Ffmpeg,
+    *,
+    first_tick: int | None,
+    sound_seconds: float | None,
+    crop: str | None,
+    colour: str | None,
+    folder: Path,
+    deadline: float | None,
+) -> Encoded:
+    """Run ffmpeg once over the video: `00000.mp4` and so on in `folder`, cut by the plan.
+
+    Where it finds that properties of the pictures change, and was not told the first tick, its clock began anew and
+    the clips are no good, whatever it ended with.
+
+    Raises:
+        BadVideo: it ended with an error, took too long, or decoded nothing that can be cut.
+        HicoError: the disk is full, or it was stopped with the whole run.
+
+    """
+    arguments = ffmpeg_arguments(
+        source,
+        [clip.num_frames for clip in plan],
+        time_base=time_base,
+        first_tick=first_tick,
+        sound_seconds=sound_seconds,
+        options=options,
+        passthrough=passthrough_arguments(program.version),
+        crop=crop,
+        colour=colour,
+    )
+    frames = folder / "frames.txt"
+    finished = program.run(arguments, cwd=folder, deadline=deadline, output=frames)
+    require_run_to_end(source, program, finished, folder=folder)
+    printed = frames.read_text()
+    ticks, new_beginnings = read_frame_ticks(printed), read_new_beginnings(printed)
+    if first_tick is not None or not new_beginnings:
+        require_success(source, program, finished, folder=folder)
+    stderr_lines = finished.stderr_lines
+    if not ticks:
+        raise BadVideo(source, "no frame could be decoded", stage="decode", stderr_lines=stderr_lines)
+    seconds = seconds_from_first(ticks, time_base)
+    for earlier, later in pairwise(seconds):
+        if later <= earlier:
+            reason = f"its frames' times do not ascend: one at {earlier:.3f} s is followed by one at {later:.3f} s"
+            raise BadVideo(source, f"{reason}; encode it anew", stage="decode", stderr_lines=stderr_lines)
+    return Encoded(ticks, seconds, new_beginnings, stderr_lines)

@@ -1,0 +1,218 @@
+"""What a frame looks like: as `ffmpeg -i FILE` shows it, whichever way in a video takes.
+
+A container may ask for a part of what was coded (mp4: clean aperture; Matroska: PixelCrop), and for the picture to be
+turned or mirrored (a display matrix). FFmpeg, the program, obeys both, in this order, by filters that it puts before
+all others; FFmpeg, the library, leaves them to its callers. Here are those filters. The colour range and matrix are
+each frame's own. Pixels are never stretched to be square.
+"""
+
+import re
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from math import atan2, degrees, hypot
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
+
+import av
+from av import VideoFrame
+from av.container import InputContainer
+from av.filter import Graph
+from av.sidedata.sidedata import Type
+from av.video.format import VideoFormat
+from av.video.stream import VideoStream
+
+from hico_core.base.errors import BadVideo
+
+if TYPE_CHECKING:
+    import numpy as np  # slow to load, which `hico split` need not wait for
+
+# What swscale converts to RGB in one step where both sides are even, with the very pixels of ffmpeg's `scale` filter.
+# Of others, that filter minds where the samples of colour lie, and swscale by itself does not.
+_SAME_BY_ITSELF = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gbrp", "rgb24", "bgr24"}
+
+# Turns without mirroring.
+PLAIN_TURNS: tuple[list[str], ...] = ([], ["transpose=clock"], ["transpose=cclock"], ["hflip", "vflip"])
+
+# The versions of ffmpeg, the program, since which it does by itself what is said here.
+CROPS_SINCE = (7, 1)
+MIRRORS_SINCE = (5, 1)
+
+# PyAV's level of logging is one for the whole process.
+_DUMPING = Lock()
+
+
+class Margins(NamedTuple):
+    """How many pixels of each side of the coded picture are not to be shown."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def margins_in(dump: str, *, stream: int) -> Margins | None:
+    """The margins of a stream in what FFmpeg says of a file; None: all is to be shown."""
+    parts = re.split(r"^  Stream #0:(\d+)", dump, flags=re.MULTILINE)
+    of_stream = dict(zip(parts[1::2], parts[2::2], strict=True)).get(str(stream), "")
+    found = re.search(r"^ +frame cropping: (\d+)/(\d+)/(\d+)/(\d+)", of_stream, re.MULTILINE | re.IGNORECASE)
+    left, right, top, bottom = map(int, found.groups()) if found else (0, 0, 0, 0)
+    return Margins(top, bottom, left, right) if left or right or top or bottom else None
+
+
+def margins_of(container: InputContainer, stream: VideoStream) -> Margins | None:
+    """Which part of its pictures a container asks not to show; None: all is to be shown."""
+    if not {"mov", "matroska"} & set(container.format.name.split(",")):
+        return None
+    # PyAV has no other way to what libavformat knows of it.
+    with _DUMPING:
+        level = av.logging.get_level()
+        av.logging.set_level(av.logging.INFO)
+        try:
+            dump = container.dumps_format()  # type: ignore[attr-defined]  # the stubs lack it
+        finally:
+            av.logging.set_level(level)
+    return margins_in(dump, stream=stream.index)
+
+
+def crop_filter(margins: Margins) -> str:
+    """FFmpeg's filter that takes the margins off; it keeps to whole samples of colour."""
+    top, bottom, left, right = margins
+    return f"crop=w=iw-{left}-{right}:h=ih-{top}-{bottom}:x={left}:y={top}"
+
+
+def size_without(margins: Margins | None, width: int, height: int, pixels: VideoFormat | None) -> tuple[int, int]:
+    """(width, height) that `crop_filter` leaves."""
+    if margins is None:
+        return width, height
+    wide, high = (pixels.chroma_width(1 << 8), pixels.chroma_height(1 << 8)) if pixels else (1 << 8, 1 << 8)
+    samples_across, samples_down = (1 << 8) // wide, (1 << 8) // high
+    width, height = width - margins.left - margins.right, height - margins.top - margins.bottom
+    return width // samples_across * samples_across, height // samples_down * samples_down
+
+
+def turn_filters(matrix: Sequence[int]) -> list[str]:
+    """FFmpeg's filters that turn and mirror a picture as a display matrix asks.
+
+    Args:
+        matrix: a b u, c d v, x y w: a pixel at (p, q) is shown at (ap + cq, bp + dq).
+
+    Raises:
+        ValueError: it asks for another angle than a right one.
+
+    """
+    a, b, _, c, d = matrix[:5]
+    across, down = hypot(a, c), hypot(b, d)
+    if not across or not down:
+        return []
+    angle = round(degrees(atan2(b / down, a / across))) % 360
+    if angle == 90:
+        return ["transpose=" + ("cclock_flip" if c > 0 else "clock")]
+    if angle == 270:
+        return ["transpose=" + ("clock_flip" if c < 0 else "cclock")]
+    if angle == 180:
+        return [*(["hflip"] if a < 0 else []), *(["vflip"] if d < 0 else [])]
+    if angle not in {359, 0, 1}:
+        raise ValueError(f"asks to be turned by {angle} degrees; hico turns by right angles only, so encode it anew")
+    return ["vflip"] if d < 0 else []
+
+
+def turn_of(frame: VideoFrame) -> list[str]:
+    """FFmpeg's filters that turn a frame as its container or stream asks."""
+    try:
+        side_data = frame.side_data
+    except ValueError:
+        # It carries something (EXIF, views) that PyAV has no name for, and so shows nothing of it all.
+        nameless = range(len(Type), len(Type) + 16)
+        side_data = filtered(frame, [f"sidedata=mode=delete:type={kind}" for kind in nameless]).side_data
+    matrix = side_data.get("DISPLAYMATRIX")
+    # The stubs know no more of it than that it is there.
+    return [] if matrix is None else turn_filters(struct.unpack("9i", matrix))  # type: ignore[arg-type]
+
+
+def require_known_turn(frame: VideoFrame, *, path: Path | str) -> None:
+    """Check, on the first frame, that a video is shown in a way that hico knows.
+
+    Raises:
+        BadVideo: it asks for another angle than a right one.
+
+    """
+    try:
+        turn_of(frame)
+    except ValueError as error:
+        raise BadVideo(path, str(error)) from error
+
+
+def colour_filter(frame: VideoFrame) -> str:
+    """FFmpeg's filter that brings all frames to the colour range and matrix of this one; ones unnamed are BT.601."""
+    matrix = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020"}.get(int(frame.colorspace), "bt601")
+    return f"scale=out_color_matrix={matrix}:out_range={'pc' if int(frame.color_range) == 2 else 'tv'}"
+
+
+def filtered(frame: VideoFrame, filters: Sequence[str]) -> VideoFrame:
+    """A frame after FFmpeg's filters."""
+    if not filters:
+        return frame
+    graph = Graph()
+    graph.threads = 1
+    links = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)]
+    links += [graph.add(*text.split("=", 1)) for text in filters]
+    graph.link_nodes(*links, graph.add("buffersink")).configure()
+    graph.push(frame)
+    made = graph.pull()
+    assert isinstance(made, VideoFrame)
+    return made
+
+
+def without_margins(frame: VideoFrame, margins: Margins | None) -> VideoFrame:
+    """The part of a frame that is to be shown, not turned yet."""
+    return filtered(frame, [crop_filter(margins)]) if margins else frame
+
+
+def shown_size(frame: VideoFrame) -> tuple[int, int]:
+    """(width, height) of a frame without margins, once it is turned."""
+    turned = any(step.startswith("transpose") for step in turn_of(frame))
+    return (frame.height, frame.width) if turned else (frame.width, frame.height)
+
+
+def require_one_size(frames: Iterable[VideoFrame], *, path: Path | str) -> Iterator[VideoFrame]:
+    """The frames, as long as they are shown in one size.
+
+    Raises:
+        BadVideo: one is not; says when, in seconds from the first.
+
+    """
+    first: tuple[tuple[int, int], float] | None = None
+    for frame in frames:
+        if first is None:
+            require_known_turn(frame, path=path)
+        size, seconds = shown_size(frame), frame.time or 0.0
+        first = first or (size, seconds)
+        if size != first[0]:
+            (width, height), (new_width, new_height) = first[0], size
+            raise BadVideo(
+                path,
+                f"changes the size of its pictures in the middle, from {width}x{height} to {new_width}x{new_height} "
+                f"at {seconds - first[1]:.2f} s; cut it there, or encode it anew in one size",
+            )
+        yield frame
+
+
+def scaled_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
+    """(height, width) with the shorter one equal to `short_side` and the other in proportion."""
+    if height <= width:
+        return short_side, round(width * short_side / height)
+    return round(height * short_side / width), short_side
+
+
+def rgb(frame: VideoFrame, short_side: int | None) -> "np.ndarray":
+    """A frame without margins as it is shown: (H, W, 3) uint8, scaled on the way from YUV if it is to be."""
+    turn = turn_of(frame)
+    if short_side is None:
+        # In one graph, so that the conversion lies where ffmpeg would put it.
+        if turn or frame.format.name not in _SAME_BY_ITSELF or frame.width % 2 or frame.height % 2:
+            frame = filtered(frame, [*turn, "format=pix_fmts=rgb24"])
+        return frame.to_ndarray(format="rgb24", interpolation="BICUBIC", threads=1)
+    height, width = scaled_size(frame.height, frame.width, short_side=short_side)
+    small = frame.reformat(width, height, format="rgb24", interpolation="BICUBIC", threads=1)
+    return filtered(small, turn).to_ndarray()

@@ -1,0 +1,70 @@
+"""Which frames of a video make which clip: pure functions of the frames' times."""
+
+from collections.abc import Sequence
+from math import floor
+from typing import NamedTuple
+
+from hico_core.corpus.clips.probe import video_duration
+
+# A time on a border belongs to the later clip even where seconds in floating point fall short of it. Real frames
+# lie further apart than this fraction of a clip (5 ns of 5 s) at any time base in use.
+BORDER_TOLERANCE = 1e-9
+
+
+class Segment(NamedTuple):
+    """The interval [start, end) of a clip as planned, in milliseconds from the video's first frame."""
+
+    start_ms: int
+    end_ms: int
+
+
+class PlannedClip(NamedTuple):
+    """A segment and the frames of the source, in presentation order, that fall into it."""
+
+    segment: Segment
+    first_frame: int
+    num_frames: int
+
+
+def plan_segments(*, duration_seconds: float, segment_seconds: float = 5.0) -> list[Segment]:
+    """Cut [0, duration) into consecutive segments; only the last may be shorter.
+
+    duration 12, segment 5  ->  |0    5|5    10|10 12|
+
+    Raises:
+        ValueError: a length is not positive.
+
+    """
+    if duration_seconds <= 0 or segment_seconds <= 0:
+        raise ValueError(f"lengths must be positive: {duration_seconds = }, {segment_seconds = }")
+    end_ms = max(round(duration_seconds * 1000), 1)
+    step_ms = round(segment_seconds * 1000)
+    return [Segment(start, min(start + step_ms, end_ms)) for start in range(0, end_ms, step_ms)]
+
+
+def _segment_number(seconds: float, segment_seconds: float) -> int:
+    return floor(seconds / segment_seconds + BORDER_TOLERANCE)
+
+
+def plan_clips(frame_seconds: Sequence[float], *, segment_seconds: float = 5.0) -> list[PlannedClip]:
+    """Which frames each clip gets. A segment in which no frame falls (a hole in the source) has no clip.
+
+    Args:
+        frame_seconds: time of each frame from the first one's, ascending.
+        segment_seconds: length of a segment.
+
+    """
+    segments = plan_segments(duration_seconds=video_duration(frame_seconds), segment_seconds=segment_seconds)
+    numbers = [_segment_number(seconds, segment_seconds) for seconds in frame_seconds]
+    # The last frame may begin within the last millisecond's rounding and so after the last planned segment.
+    step_ms = round(segment_seconds * 1000)
+    while len(segments) <= numbers[-1]:
+        start_ms = len(segments) * step_ms
+        segments.append(Segment(start_ms, start_ms + 1))
+    clips: list[PlannedClip] = []
+    for frame, number in enumerate(numbers):
+        if frame == 0 or number != numbers[frame - 1]:
+            clips.append(PlannedClip(segments[number], frame, 1))
+        else:
+            clips[-1] = clips[-1]._replace(num_frames=clips[-1].num_frames + 1)
+    return clips

@@ -1,0 +1,331 @@
+"""What a video file is, read through PyAV: without decoding, and without ffprobe."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from itertools import pairwise
+from math import floor
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import av
+from av.codec.context import Flags
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from hico_core.base.errors import BadVideo, short_reason
+from hico_core.corpus.clips.ffmpeg import INPUT_OPTIONS
+from hico_core.corpus.clips.picture import (
+    margins_of,
+    require_known_turn,
+    require_one_size,
+    shown_size,
+    size_without,
+    without_margins,
+)
+
+# How far a frame may lie from its place on a constant grid, in frame periods. Two frames of a video then lie less
+# than half a period nearer or farther than their numbers say, so that rounding finds the number of each from any other.
+_GRID_TOLERANCE = 0.24
+
+# Two times that a container rounds to milliseconds lie this much nearer or farther at the most.
+_STAMP_ROUNDING_SECONDS = 1e-3
+
+# Where each packet is one shown frame and a seek lands on the keyframe that was asked for.
+_SEEKABLE = {("mp4", "h264"), ("mp4", "hevc")}
+
+
+class Packet(NamedTuple):
+    """A compressed frame."""
+
+    pts: int  # when it is shown, in ticks
+    dts: int  # when it is decoded
+    is_keyframe: bool
+
+
+class Keyframe(NamedTuple):
+    """Where decoding can begin."""
+
+    position: int  # in presentation order, from 0
+    seek_tick: int  # its decoding time, by which containers seek
+
+
+def seconds_from_first(ticks: Sequence[int], time_base: Fraction) -> list[float]:
+    """Times in seconds, from the first one's, each the nearest float to the exact one."""
+    first, numerator, denominator = ticks[0], time_base.numerator, time_base.denominator
+    return [(tick - first) * numerator / denominator for tick in ticks]
+
+
+class VideoInfo(NamedTuple):
+    """A file's first video stream as its container describes it."""
+
+    width: int  # without margins that the container hides, not turned yet
+    height: int
+    codec: str
+    time_base: Fraction  # seconds per tick of the timestamps
+    timestamps: list[int]  # of all packets, in presentation order
+    keyframes: list[Keyframe]
+    start_tick: int | None  # of the stream, as the container says
+    file_start_tick: int  # the earliest of all streams, in ticks of this one: where ffmpeg's clock begins
+
+    @property
+    def frame_seconds(self) -> list[float]:
+        """Times of all packets, from the first one's."""
+        return seconds_from_first(self.timestamps, self.time_base)
+
+
+class HeaderFacts(NamedTuple):
+    """What a file's header claims, which may be wrong by a little."""
+
+    seconds: float
+    fps: float
+
+
+class FrameRate(NamedTuple):
+    """How regular a video's frames come."""
+
+    fps: float  # average
+    variable: bool  # a constant grid of `fps` would show a wrong frame somewhere
+    period_seconds: float  # how long the usual frame is shown, and so the last one
+
+
+@contextmanager
+def open_video(path: Path | str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a local file and its first real video stream (cover pictures are passed over).
+
+    Raises:
+        BadVideo: the file is missing, empty, no media file, or has no video.
+
+    """
+    if Path(path).exists() and not Path(path).is_file():  # reading from a pipe would wait for ever
+        raise BadVideo(path, "is no regular file")
+    try:
+        container = av.open(str(path), options=INPUT_OPTIONS)
+    except FileNotFoundError:
+        raise BadVideo(path, "no such file") from None
+    except (av.FFmpegError, OSError) as error:
+        raise BadVideo(path, f"cannot be opened as a video ({short_reason(error)})") from error
+    with container:
+        streams = [
+            s
+            for s in container.streams.video
+            if not s.disposition & av.stream.Disposition.attached_pic and s.codec_context is not None
+        ]
+        if not streams:
+            raise BadVideo(path, "has no video stream that can be decoded")
+        # Else what an encoder cut off at the left comes back where that suits the processor's registers.
+        streams[0].codec_context.flags |= Flags.unaligned
+        yield container, streams[0]
+
+
+def is_seekable(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether packets are frames one to one, and a seek finds its keyframe, so that parts can be decoded alone."""
+    return any((kind, stream.codec_context.name) in _SEEKABLE for kind in container.format.name.split(","))
+
+
+def units_of(packet: bytes) -> Iterator[memoryview]:
+    """The H.264 or HEVC units in a packet of an mp4 file, where each unit follows its length in 4 bytes."""
+    whole, position = memoryview(packet), 0
+    while position + 4 < len(whole):
+        end = position + 4 + int.from_bytes(whole[position : position + 4], "big")
+        if end > position + 4:
+            yield whole[position + 4 : end]
+        position = end
+
+
+def has_new_descriptions(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether keyframes of a seekable video describe their pictures differently, as where two sizes were joined.
+
+    A description is a sequence parameter set, which tells the size of pictures (ITU-T H.264, 7.3.2.1; H.265, 7.3.2.2).
+    """
+
+    def is_description(unit: memoryview) -> bool:
+        return unit[0] & 31 == 7 if stream.codec_context.name == "h264" else unit[0] >> 1 & 63 == 33
+
+    keyframes = (bytes(packet) for packet in container.demux(stream) if packet.is_keyframe and packet.size)
+    return len({tuple(bytes(u) for u in units_of(packet) if is_description(u)) for packet in keyframes}) > 1
+
+
+def packets_in_order(container: InputContainer, stream: VideoStream, *, path: Path | str) -> list[Packet]:
+    """All packets of an open video in decoding order, decoding none.
+
+    Raises:
+        BadVideo: the file cannot be read to its end or has no frames.
+
+    """
+    packets: list[Packet] = []
+    try:
+        for packet in container.demux(stream):
+            if packet.size == 0 or packet.is_discard:
+                continue
+            # Streams such as MPEG-4 in AVI carry only decoding times; without reordering they are the same.
+            moment = packet.pts if packet.pts is not None else packet.dts
+            if moment is not None:
+                packets.append(Packet(moment, packet.dts if packet.dts is not None else moment, packet.is_keyframe))
+    except av.FFmpegError as error:
+        raise BadVideo(path, f"is damaged ({short_reason(error)})") from error
+    if not packets:
+        raise BadVideo(path, "has a video stream without frames")
+    if len(packets) > 1 and len({packet.pts for packet in packets}) == 1:
+        raise BadVideo(path, "has all its frames at one time")
+    return packets
+
+
+def read_packets(container: InputContainer, stream: VideoStream, *, path: Path | str) -> VideoInfo:
+    """What an open video's packets say of it, decoding none.
+
+    Raises:
+        BadVideo: the file cannot be read to its end or has no frames.
+
+    """
+    packets = sorted(packets_in_order(container, stream, path=path))
+    if stream.time_base is None:
+        raise BadVideo(path, "has a video stream without a clock")
+    width, height = size_without(margins_of(container, stream), stream.width, stream.height, stream.format)
+    file_start = Fraction(container.start_time or 0, av.time_base)
+    return VideoInfo(
+        width=width,
+        height=height,
+        codec=stream.codec_context.name,
+        time_base=stream.time_base,
+        timestamps=[packet.pts for packet in packets],
+        keyframes=[Keyframe(i, packet.dts) for i, packet in enumerate(packets) if packet.is_keyframe],
+        start_tick=stream.start_time,
+        file_start_tick=floor(file_start / stream.time_base + Fraction(1, 2)),
+    )
+
+
+def probe(path: Path | str) -> VideoInfo:
+    """Open a file and read all its packets, decoding none.
+
+    Raises:
+        BadVideo: the file cannot be read to its end or has no video.
+
+    """
+    with open_video(path) as (container, stream):
+        return read_packets(container, stream, path=path)
+
+
+def frame_times(path: Path | str) -> list[float]:
+    """When each frame of a file is shown, in seconds from the first one.
+
+    Raises:
+        BadVideo: the file cannot be read to its end, has no frame that decodes, its clock goes back, or its pictures
+            change their size.
+
+    """
+    with open_video(path) as (container, stream):
+        # A process a core reads videos; threads inside a decoder cost more CPU than they save.
+        stream.thread_type = "NONE"
+        return times_of_opened(container, stream, path=path)
+
+
+def times_of_opened(container: InputContainer, stream: VideoStream, *, path: Path | str) -> list[float]:
+    """The same of a video that is open at its beginning.
+
+    Where packets are frames one to one, nothing is decoded; elsewhere everything is, since only that tells.
+
+    Raises:
+        BadVideo: see `frame_times`.
+
+    """
+    if is_seekable(container, stream):
+        return read_packets(container, stream, path=path).frame_seconds
+    ticks: list[int] = []
+    try:
+        for frame in require_one_size(container.decode(stream), path=path):
+            if frame.pts is None:
+                raise BadVideo(path, "has a frame without a time")
+            ticks.append(frame.pts)
+    except av.FFmpegError as error:
+        raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
+    if not ticks or stream.time_base is None:
+        raise BadVideo(path, "has no frame that decodes")
+    if "avi" in container.format.name.split(","):
+        # It says when frames are decoded, not when they are shown; they come in the order in which they are shown.
+        ticks.sort()
+    seconds = seconds_from_first(ticks, stream.time_base)
+    if len(seconds) > 1 and not any(seconds):
+        raise BadVideo(path, "has all its frames at one time")
+    for number, (earlier, later) in enumerate(pairwise(seconds), start=1):
+        if later < earlier:
+            raise BadVideo(
+                path,
+                f"its clock goes back from {earlier:.3f} s to {later:.3f} s at frame {number} (joined recordings?); "
+                "try `hico split`, or encode it anew",
+            )
+    return seconds
+
+
+def shown_size_of(path: Path | str) -> tuple[int, int]:
+    """(width, height) in which a file's first frame is shown, from decoding that one.
+
+    Raises:
+        BadVideo: it cannot be decoded.
+
+    """
+    with open_video(path) as (container, stream):
+        try:
+            first = next(container.decode(stream), None)
+        except av.FFmpegError as error:
+            raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
+        if first is None:
+            raise BadVideo(path, "has no frame that decodes")
+        require_known_turn(first, path=path)
+        return shown_size(without_margins(first, margins_of(container, stream)))
+
+
+def header_facts(path: Path | str) -> HeaderFacts:
+    """Length and average rate of a video as its header has them, at no more cost than opening it.
+
+    Raises:
+        BadVideo: the file cannot be opened, or does not say.
+
+    """
+    with open_video(path) as (container, stream):
+        rate = stream.average_rate or stream.guessed_rate
+        if container.duration is None or not rate:
+            raise BadVideo(path, "does not say how long it is")
+        return HeaderFacts(container.duration / av.time_base, float(rate))
+
+
+def frame_rate(frame_seconds: Sequence[float]) -> FrameRate:
+    """Average rate of frames at these times (ascending, in seconds), and whether it is constant.
+
+    A container's rounding of times (Matroska: milliseconds) does not make a rate variable; a dropped frame does.
+    A single frame counts as one frame a second. Where the rate varies, the usual frame is the median one, since a hole
+    lengthens the mean.
+    """
+    if len(frame_seconds) < 2:
+        return FrameRate(1.0, variable=False, period_seconds=1.0)
+    first = frame_seconds[0]
+    fps = _usual_rate(len(frame_seconds) - 1, frame_seconds[-1] - first)
+    if all(abs((t - first) * fps - i) <= _GRID_TOLERANCE for i, t in enumerate(frame_seconds)):
+        return FrameRate(fps, variable=False, period_seconds=1 / fps)
+    return FrameRate(fps, variable=True, period_seconds=median(b - a for a, b in pairwise(frame_seconds)))
+
+
+def _usual_rate(num_periods: int, seconds: float) -> float:
+    """Frames a second: a whole number, half of one, or NTSC's 1000/1001 of one if rounding alone tells them apart.
+
+    300 frames at 30 fps in Matroska end at 9.967 s instead of 9.9667, which reads as 29.999 fps. Taken literally, each
+    frame would seem to come later than it does, and a moment that lies on a frame's time would show the one before.
+    """
+    average = num_periods / seconds
+    for usual in (round(average), round(average * 2) / 2, round(average * 1.001) * 1000 / 1001):
+        if usual and abs(num_periods / usual - seconds) <= _STAMP_ROUNDING_SECONDS:
+            return float(usual)
+    return average
+
+
+def video_duration(frame_seconds: Sequence[float]) -> float:
+    """Seconds from the first frame to the end of the last, which is taken to last as long as the usual frame."""
+    return frame_seconds[-1] - frame_seconds[0] + frame_rate(frame_seconds).period_seconds
+
+
+def largest_keyframe_interval(info: VideoInfo) -> int:
+    """The most frames from one keyframe to the next (or to the end): what a seek may have to decode."""
+    num_frames = len(info.timestamps)
+    borders = [*(keyframe.position for keyframe in info.keyframes), num_frames]
+    return max((b - a for a, b in pairwise(borders)), default=num_frames)

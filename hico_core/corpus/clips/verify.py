@@ -1,0 +1,136 @@
+"""Whether ffmpeg did what it was told: each written clip against the plan and the source."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import ffmpeg
+
+from hico_core.base.errors import BadVideo
+from hico_core.corpus.clips.encode import require_success
+from hico_core.corpus.clips.ffmpeg import INPUT_OPTIONS, Ffmpeg, passthrough_arguments
+from hico_core.corpus.clips.plan import PlannedClip
+from hico_core.corpus.clips.probe import VideoInfo, frame_rate, largest_keyframe_interval, probe
+from hico_core.corpus.clips.sound import Sound, check_sound
+from hico_core.corpus.workspace.records import ClipRecord, SplitOptions, sha256_of
+
+# How far a clip's frame may lie from its place in the source: rounding of the container's time bases.
+_CLOCK_TOLERANCE_SECONDS = 0.002
+
+# How far a clip's longer side may be from the source's proportions, in pixels: sides are even.
+_SIZE_TOLERANCE = 2
+
+
+def check_clips(
+    source: Path,
+    plan: Sequence[PlannedClip],
+    files: Sequence[Path],
+    *,
+    frame_seconds: Sequence[float],
+    info: VideoInfo,
+    sound: Sound | None,
+    options: SplitOptions,
+) -> list[ClipRecord]:
+    """Compare each clip with the plan and the source, by counts, times, sizes and sound.
+
+    Args:
+        source: the video.
+        plan: of the clips that are kept.
+        files: the clips, one for each of the plan.
+        frame_seconds: times of all of the source's frames, from the first one's.
+        info: the source as its container describes it.
+        sound: of the source, if the clips are to have it.
+        options: what the clips were to be.
+
+    Returns:
+        What the index says of each; its `path` is still the file's name.
+
+    Raises:
+        BadVideo: a clip is not what it was to be.
+
+    """
+    records = []
+    period_seconds = frame_rate(frame_seconds).period_seconds
+    for clip, file in zip(plan, files, strict=True):
+        try:
+            record = _check_clip(file, clip, frame_seconds, period_seconds=period_seconds)
+            _check_size(record, info, short_side=options.short_side)
+            if sound is not None:
+                check_sound(file, record, sound)
+        except BadVideo as bad:
+            start = clip.segment.start_ms / 1000
+            raise BadVideo(source, f"its clip at {start:g} s {bad.reason}", stage="verify") from bad
+        records.append(record)
+    return records
+
+
+def _check_clip(file: Path, clip: PlannedClip, frame_seconds: Sequence[float], *, period_seconds: float) -> ClipRecord:
+    """Compare a written clip with its frames in the source.
+
+    Raises:
+        BadVideo: it has other frames, or they lie elsewhere in time.
+
+    """
+    info = probe(file)
+    if len(info.timestamps) != clip.num_frames:
+        raise BadVideo(file, f"has {len(info.timestamps)} frames instead of {clip.num_frames}")
+    if info.start_tick != info.timestamps[0]:
+        raise BadVideo(file, f"says that it starts at tick {info.start_tick}, and starts at {info.timestamps[0]}")
+    times = frame_seconds[clip.first_frame : clip.first_frame + clip.num_frames]
+    for moment, expected in zip(info.frame_seconds, times, strict=True):
+        if abs(moment - (expected - times[0])) > _CLOCK_TOLERANCE_SECONDS:
+            raise BadVideo(file, f"shows a frame at {moment:.3f} s that belongs at {expected - times[0]:.3f} s")
+    return ClipRecord(
+        path=file.name,
+        start_ms=clip.segment.start_ms,
+        end_ms=clip.segment.end_ms,
+        start_seconds=times[0],
+        end_seconds=times[-1] + period_seconds,
+        num_frames=clip.num_frames,
+        width=info.width,
+        height=info.height,
+        codec=info.codec,
+        keyframe_interval=largest_keyframe_interval(info),
+        size_bytes=file.stat().st_size,
+        sha256=sha256_of(file),
+    )
+
+
+def clip_sides(width: int, height: int, *, short_side: int | None) -> tuple[int, float]:
+    """The shorter and the longer side that a clip of a video of this size has, the longer before rounding."""
+    short, long = sorted((width, height))
+    side = short if short_side is None else min(short, short_side)
+    even = side // 2 * 2
+    return even, long if short_side is None else even * long / short
+
+
+def _check_size(clip: ClipRecord, info: VideoInfo, *, short_side: int | None) -> None:
+    """Compare a clip's size with the source's, which may lie on its side."""
+    short, long = clip_sides(info.width, info.height, short_side=short_side)
+    found_short, found_long = sorted((clip.width, clip.height))
+    if found_short != short or abs(found_long - long) > _SIZE_TOLERANCE:
+        raise BadVideo(clip.path, f"has {clip.width}x{clip.height} pixels; expected sides of {short} and {long:.0f}")
+
+
+def decode_fully(
+    source: Path, file: Path, clip: PlannedClip, program: Ffmpeg, *, folder: Path, deadline: float | None
+) -> None:
+    """Decode a whole clip, and let any error end it.
+
+    Raises:
+        BadVideo: it does not decode to the frames that it is to have.
+
+    """
+    opened = ffmpeg.input(str(file), **INPUT_OPTIONS, threads=1, err_detect="explode")["V:0"]
+    output = ffmpeg.output(opened, "decoded.crc", f="framecrc", **passthrough_arguments(program.version))
+    arguments = output.global_args("-nostdin", "-v", "error", "-xerror", "-y").get_args()
+    start = clip.segment.start_ms / 1000
+    try:
+        finished = program.run(arguments, cwd=folder, deadline=deadline)
+        require_success(source, program, finished, folder=folder)
+    except BadVideo as failed:
+        raise BadVideo(source, f"its clip at {start:g} s does not decode: {failed.reason}", stage="verify") from failed
+    lines = (folder / "decoded.crc").read_text().splitlines()
+    num_frames = sum(not line.startswith("#") for line in lines)
+    if finished.stderr_lines or num_frames != clip.num_frames:
+        reason = f"its clip at {start:g} s decodes to {num_frames} frames"
+        raise BadVideo(source, reason, stage="verify", stderr_lines=finished.stderr_lines)

@@ -1,0 +1,1 @@
+"""Videos by their names: ids, folders, patterns and lists."""

@@ -1,0 +1,254 @@
+"""Lists that come with a corpus: of clips (`<id>,<start>,<end>` a line) or of labelled videos (`<path> <label>`)."""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from hico_core.base.addresses import Location, absolute, is_local, is_there, locate
+from hico_core.base.choices import IdRule, Subset
+from hico_core.base.errors import UsageError
+from hico_core.corpus.sources.finding import bad_row, read_list_lines, require_good_rows
+from hico_core.corpus.sources.ids import (
+    ClipName,
+    Source,
+    clip_name,
+    is_plain_name,
+    name_obstacle,
+    unique_sources,
+    video_id,
+    whole_number,
+)
+
+# Of a clip, in milliseconds: what the index holds.
+_LAST_MS = 2**63 - 1
+
+# The same of a label.
+_LAST_LABEL = 2**31 - 1
+
+# Of the clips of a list that may be missing from a bucket.
+_MOST_REQUESTS = 100
+
+# Where clips lie, seen from the folder of their corpus: the authors' README and their code differ.
+_CLIP_FOLDERS = ("training", "train", "")
+
+
+class CorpusList(NamedTuple):
+    """A list and the folder that its names are seen from."""
+
+    list_file: Location
+    data_root: Location
+
+
+def find_training_list(data_root: Location, anno_dir: "Location | None", *, trimmed: bool) -> CorpusList:
+    """The list of the training videos in a folder tree like the authors'.
+
+    Args:
+        data_root: where the videos or clips lie.
+        anno_dir: where lists lie; the authors' code looks there or in `data_root`.
+        trimmed: look for Kinetics' list of labelled videos instead of the list of clips.
+
+    Raises:
+        UsageError: there is none; names what was tried.
+
+    """
+    return _find_list("kinetics400_train_list.txt" if trimmed else "training.txt", data_root, anno_dir)
+
+
+def find_labelled_lists(data_root: Location, anno_dir: "Location | None", dataset: str) -> dict[Subset, CorpusList]:
+    """The lists of the videos to train and to test on, in a folder tree like the authors'.
+
+    Args:
+        data_root: where the videos lie.
+        anno_dir: where lists lie, else in `data_root`.
+        dataset: hmdb51 or ucf101, with which the names of the lists begin.
+
+    Raises:
+        UsageError: one is missing; names what was tried.
+
+    """
+    names: dict[Subset, str] = {"train": f"{dataset}_train_list.txt", "test": f"{dataset}_test_list.txt"}
+    return {subset: _find_list(name, data_root, anno_dir) for subset, name in names.items()}
+
+
+def _find_list(name: str, data_root: Location, anno_dir: "Location | None") -> CorpusList:
+    tried = [folder / name for folder in (anno_dir, data_root) if folder is not None]
+    for path in tried:
+        if path.is_file():
+            return CorpusList(path, data_root)
+    raise UsageError(f"no list of the videos: tried {', '.join(map(str, tried))}; give --data-root and --anno-dir")
+
+
+def is_list_of_clips(list_file: Location) -> bool:
+    """Whether a list is of clips rather than of labelled videos, as most of its lines are. No table of Kinetics is.
+
+    Raises:
+        UsageError: the list cannot be read, or is empty.
+
+    """
+    lines = read_list_lines(list_file)
+    num_clips = sum(_parse_clip_line(line) is not None for _, line in lines)
+    return 2 * num_clips > len(lines) and "youtube_id" not in lines[0][1]
+
+
+def _parse_clip_line(line: str) -> ClipName | None:
+    """`<id>,<start>,<end>`, in milliseconds; an id may hold commas."""
+    name, *times = line.rsplit(",", 2)
+    numbers = [number for time in times if (number := whole_number(time, most=_LAST_MS)) is not None]
+    return ClipName(name, *numbers) if len(numbers) == 2 else None
+
+
+def listed_clips(list_file: Location, *, data_root: Location) -> list[Source]:
+    """The videos whose clips a list names, in order of their ids. A line that is something else costs its video.
+
+    Args:
+        list_file: such as training.txt.
+        data_root: where the files `v_<id>_<start>_<end>.mp4` lie, or its folder training or train.
+
+    Raises:
+        UsageError: all lines are something else, or the clips are nowhere.
+
+    """
+    lines = read_list_lines(list_file)
+    parsed = [(number, line, _parse_clip_line(line)) for number, line in lines]
+    names = [name for _, _, name in parsed if name]
+    wrong = [(number, line) for number, line, name in parsed if not name]
+    bad = [bad_row(list_file, number, f"{line!r} is not <id>,<start>,<end> in milliseconds") for number, line in wrong]
+    require_good_rows(bad, num_rows=len(lines))
+    without_a_clip = {line.rsplit(",", 2)[0] for _, line in wrong}
+    folder = _folder_of_clips(data_root, names)
+    videos = [
+        clips_source(video, [folder / _file_name(name) for name in group])
+        for video, group in groupby(sorted(set(names)), key=lambda name: name.video_id)
+        if video not in without_a_clip
+    ]
+    return sorted([*videos, *bad], key=lambda source: source.video_id)
+
+
+def clips_source(name: str, clips: Sequence[Location]) -> Source:
+    """A video that another tool cut, from its clips in time order, which lie in one folder."""
+    pattern = clips[0].parent / f"v_{name}_*.mp4"
+    return Source(name, pattern, clips=tuple(clips), obstacle=name_obstacle(name, str(pattern)))
+
+
+def _file_name(name: ClipName) -> str:
+    return clip_name(name.video_id, start_ms=name.start_ms, end_ms=name.end_ms)
+
+
+def _folder_of_clips(data_root: Location, names: Sequence[ClipName]) -> Location:
+    """The folder that has the first clip of those that are anywhere; in a bucket, each look is a request."""
+    folders = [data_root / name if name else data_root for name in _CLIP_FOLDERS]
+    for name in names if is_local(data_root) else names[:_MOST_REQUESTS]:
+        for folder in folders:
+            if is_there(folder / _file_name(name)):
+                return folder
+    raise UsageError(
+        f"of the list's clips, such as {_file_name(names[0])}, none is in {', '.join(map(str, folders))}; name the "
+        "folder that they lie in with --data-root"
+    )
+
+
+def labelled_videos(list_file: Location, *, data_root: Location, id_rule: IdRule = "stem") -> list[Source]:
+    """The videos of a list, in order of their ids. They are not looked for here.
+
+    A line that is something else, or a video with two labels, is there as a source with an obstacle.
+
+    Args:
+        list_file: `<path> <label>` a line, or `<path> <class name>`. What follows the last blank is the label, or, so
+            that names may hold blanks, what follows a tab. Names are numbered in their order.
+        data_root: where relative paths begin.
+        id_rule: how ids are made, see `video_id`.
+
+    Raises:
+        UsageError: all lines are something else, or half of them name classes and half number them.
+        HicoError: two videos have one id.
+
+    """
+    rows = [_LabelledRow(number, line, *_path_and_label(line)) for number, line in read_list_lines(list_file)]
+    numbered = _is_numbered([row for row in rows if row.name], list_file)
+    names = sorted({row.label for row in rows if row.name and is_plain_name(row.label) and not row.label.isdecimal()})
+    number_of = {} if numbered else {name: number for number, name in enumerate(names)}
+
+    def source_of(row: _LabelledRow) -> Source:
+        label = whole_number(row.label, most=_LAST_LABEL) if numbered else number_of.get(row.label)
+        if not row.name or label is None:
+            what = "a whole number" if numbered else "the name of a class"
+            why = f"{row.line!r} is not <path> <label>, with {what} in UTF-8 as in other lines"
+            return bad_row(list_file, row.number, why)
+        try:
+            path = locate(row.name) if "://" in row.name else data_root / row.name
+        except UsageError as error:
+            return bad_row(list_file, row.number, str(error))
+        name = None if numbered else row.label
+        return listed_video(path, label, name, data_root=data_root, id_rule=id_rule)
+
+    return listed_videos(map(source_of, rows))
+
+
+class _LabelledRow(NamedTuple):
+    """A line of a list; where it has no label, its name is empty."""
+
+    number: int
+    line: str
+    name: str
+    label: str
+
+
+def _path_and_label(line: str) -> tuple[str, str]:
+    name, _, label = (part.strip() for part in line.rpartition("\t" if "\t" in line else " "))
+    return name, label
+
+
+def _is_numbered(rows: Sequence[_LabelledRow], list_file: Location) -> bool:
+    """Whether labels are whole numbers, as most of a list's are, or names.
+
+    Raises:
+        UsageError: as many are numbers as are names.
+
+    """
+    kinds = [row.label.isdecimal() for row in rows]
+    if rows and 2 * sum(kinds) == len(kinds):
+        odd = rows[kinds.index(not kinds[0])]
+        raise UsageError(
+            f"{list_file}, line {odd.number}: {odd.line!r} is not <path> <label>, with a whole number in all lines or "
+            "a class name in all"
+        )
+    return 2 * sum(kinds) > len(kinds)
+
+
+def listed_video(path: Location, label: int, class_name: str | None, *, data_root: Location, id_rule: IdRule) -> Source:
+    """The video of a good line."""
+    path, base = absolute(path), absolute(data_root / "x").parent
+    return Source(video_id(path, rule=id_rule, base=base), path, label, class_name=class_name)
+
+
+def listed_videos(rows: Iterable[Source]) -> list[Source]:
+    """The videos of all lines of a list, in order of their ids, each once.
+
+    Raises:
+        UsageError: none can be used.
+        HicoError: two videos have one id.
+
+    """
+    videos = unique_sources(rows)
+    require_good_rows([video for video in videos if video.obstacle], num_rows=len(videos))
+    return videos
+
+
+def require_some(videos: Sequence[Source], *, named_by: str, data_root: Location) -> None:
+    """See that a list goes with a folder, so that a wrong one does not give a failure for each video.
+
+    Args:
+        videos: of the list.
+        named_by: the list, for a person.
+        data_root: where relative paths begin. In a bucket nothing is looked for.
+
+    Raises:
+        UsageError: no video is where the list says.
+
+    """
+    named = [video for video in videos if not video.obstacle]
+    if is_local(data_root) and named and not any(is_there(video.path) for video in named):
+        raise UsageError(
+            f"{named_by}: not one of its videos is there (the first would be {named[0].path}); "
+            "name the folder that its paths begin in with --data-root"
+        )

@@ -1,0 +1,100 @@
+"""What splitting a corpus would take, measured on some of its videos, with nothing written to the workspace."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hico_core.base.addresses import Location
+from hico_core.base.errors import HicoError
+from hico_core.base.tally import VideoEvent
+from hico_core.corpus.intake import Candidate, plan_intake
+from hico_core.corpus.sources.ids import Source
+from hico_core.corpus.split import SplitPolicy, split_videos
+from hico_core.corpus.workspace.records import SplitOptions, read_records, source_file
+
+# Videos that are split to measure: enough that every worker has some.
+_SAMPLED_PER_WORKER = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitPlan:
+    """What `hico split` would do. Minutes, bytes and hours go by the sample and by the sizes of the files."""
+
+    num_videos: int  # to split
+    num_unchanged: int  # finished already
+    num_failed_before: int  # which are tried again only if asked for
+    num_sampled: int = 0
+    num_sampled_failed: int = 0
+    minutes: float = 0.0  # of video
+    clip_bytes: int = 0
+    hours: float = 0.0  # with so many workers on this machine
+    workers: int
+
+
+def sample_by_size(sources: Sequence[Source], count: int) -> list[Source]:
+    """Some videos of the smaller half, of all sizes that there are in it: to measure on, in little time."""
+    by_size = sorted(sources, key=lambda source: (source_file(source).size_bytes, source.video_id))
+    smaller = by_size[: (len(by_size) + 1) // 2]
+    return smaller[:: max(len(smaller) // count, 1)][:count]
+
+
+def rehearse_split(
+    sources: Sequence[Source], *, root: Location, options: SplitOptions, policy: SplitPolicy, workers: int
+) -> SplitPlan:
+    """Split a few videos into a temporary folder, and say what all would take.
+
+    Args:
+        sources: all videos.
+        root: the workspace, for what is done already.
+        options: what the clips are to be.
+        policy: how videos are dealt with.
+        workers: videos at a time.
+
+    Raises:
+        HicoError: an id belongs to another video, or none of the sample can be split.
+
+    """
+    plan = plan_intake([Candidate(source, options) for source in sources], root=root, rules=policy.rules).plan
+    todo = [candidate.source for candidate in plan.todo]
+    known = Counter(video.outcome for video in plan.dealt_with)
+    found = SplitPlan(
+        num_videos=len(todo),
+        num_unchanged=known["unchanged"],
+        num_failed_before=known["failed before"],
+        workers=workers,
+    )
+    if not todo:
+        return found
+    chosen = sample_by_size(todo, _SAMPLED_PER_WORKER * workers)
+    events: list[VideoEvent] = []
+    with TemporaryDirectory(prefix="hico-") as folder:
+        began = time.monotonic()
+        split_videos(
+            chosen,
+            root=Path(folder) / "root",
+            options=options,
+            policy=replace(policy, shard=None, ray_address=None),
+            workers=workers,
+            on_event=events.append,
+        )
+        took = time.monotonic() - began
+        records = [record for record in read_records(Path(folder) / "root") if not record.failure]
+    failed = [event.note for event in events if event.outcome == "failed"]
+    if not records:
+        raise HicoError(f"none of {len(chosen)} sampled videos can be split; the first: {chosen[0].path}: {failed[0]}")
+    share = _bytes_of(todo) / max(_bytes_of(chosen), 1)
+    return replace(
+        found,
+        num_sampled=len(chosen),
+        num_sampled_failed=len(failed),
+        minutes=share * sum(record.clips[-1].end_seconds for record in records) / 60,
+        clip_bytes=round(share * sum(clip.size_bytes for record in records for clip in record.clips)),
+        hours=share * took / 3600,
+    )
+
+
+def _bytes_of(sources: Sequence[Source]) -> int:
+    return sum(source_file(source).size_bytes for source in sources)

@@ -1,0 +1,1 @@
+"""What a workspace holds and who may write to it."""

@@ -1,0 +1,240 @@
+"""What is known about each source video: <root>/records/<id>.json.
+
+A record says which clips a video has; nothing is ever concluded from a listing of the clips' folder. Records may come
+from anywhere, so what one says is checked before anything is read or removed by it.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from hico_core.base.addresses import Location, name_from, place_named
+from hico_core.base.choices import KeepOrDrop, Subset, Verification, VideoEncoder
+from hico_core.base.errors import HicoError
+from hico_core.base.failures import Failure
+from hico_core.base.storage import storage_of
+from hico_core.config.explain import first_wrong
+from hico_core.corpus.sources.ids import Source, clip_name
+
+
+class SourceFile(BaseModel, frozen=True, extra="forbid"):
+    """The file that a record is about; another size or time means that it is about another file."""
+
+    # An address in a bucket, or absolute; in the file, from the root if it lies below it. Of a video that another tool
+    # cut, the pattern of its clips.
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    sha256: str | None = None  # if asked for; then it decides, not the time
+
+
+class SplitOptions(BaseModel, frozen=True, extra="forbid"):
+    """Everything that decides what the clips of a video are. The defaults are the profile "training"."""
+
+    kind: Literal["split"] = "split"
+    subset: Subset = "train"
+    segment_seconds: float = Field(5.0, gt=0)
+    tail: KeepOrDrop = "keep"
+    short_side: int | None = Field(192, ge=16)  # pixels at most; None: the source's size
+    fps: float | None = Field(None, gt=0)  # None: each frame at its own time
+    encoder: VideoEncoder = "libx264"
+    preset: str = "veryfast"
+    crf: int = Field(23, ge=0, le=51)  # constant quality, less is better
+    gop: int = Field(32, ge=1)  # frames from keyframe to keyframe, at most
+    fast_decode: bool = True  # cheaper to read: simpler coding, and three of four frames that no other refers to
+    audio: KeepOrDrop = "drop"
+
+
+PROFILES = {
+    # What the loader reads fastest; docs/benchmarks.md has the measurements behind the choice.
+    "training": SplitOptions(),
+    # Close to the source at a smaller size, for people and for other tools.
+    "archive": SplitOptions(short_side=256, preset="medium", crf=18, gop=250, fast_decode=False),
+    # The source's size, and hardly a visible loss.
+    "source": SplitOptions(short_side=None, preset="medium", crf=17, gop=250, fast_decode=False),
+}
+
+
+class UntrimmedOptions(BaseModel, frozen=True, extra="forbid"):
+    """A video that is read where it lies, in rows of this length."""
+
+    kind: Literal["untrimmed"] = "untrimmed"
+    subset: Subset = "train"
+    label: int | None = None  # class of the video
+    class_name: str | None = None  # what that is called
+    segment_seconds: float = Field(5.0, gt=0)
+
+
+class AdoptedOptions(BaseModel, frozen=True, extra="forbid"):
+    """Clips that another tool cut."""
+
+    kind: Literal["adopted"] = "adopted"
+    subset: Subset = "train"
+
+
+Options = SplitOptions | UntrimmedOptions | AdoptedOptions
+
+
+class ClipRecord(BaseModel, frozen=True, extra="forbid"):
+    """One clip; the columns of index.parquet."""
+
+    path: str  # from the root, /-separated; of an untrimmed video: the video's own, as `SourceFile.path`
+    first_frame: int = 0  # number of the first frame in that file
+    start_ms: int  # of the plan
+    end_ms: int
+    start_seconds: float  # of its first frame, from the source's first frame
+    end_seconds: float  # end of its last frame
+    num_frames: int
+    width: int
+    height: int
+    codec: str
+    keyframe_interval: int  # frames
+    size_bytes: int
+    sha256: str | None  # None for untrimmed videos
+
+
+class VideoRecord(BaseModel, frozen=True, extra="forbid"):
+    """What happened to one source video. It has clips or a failure."""
+
+    schema_version: Literal[1] = 1
+    hico_version: str
+    video_id: str
+    source: SourceFile
+    options: Annotated[Options, Field(discriminator="kind")]
+    attempts: int
+    verified: Verification = "fast"
+    num_decode_errors: int = 0  # lines that ffmpeg wrote about the source
+    num_damaged_clips: int = 0  # left out
+    fps: float | None = None  # average
+    variable_fps: bool | None = None
+    clips: list[ClipRecord] = []
+    failure: Failure | None = None
+
+    @model_validator(mode="after")
+    def _clips_lie_where_they_may(self) -> "VideoRecord":
+        for clip in self.clips:
+            name = clip_name(self.video_id, start_ms=clip.start_ms, end_ms=clip.end_ms)
+            inside = f"{self.options.subset}/{name}"
+            # What was not made here may lie anywhere: hico reads it there and never removes it.
+            may_be = {
+                "split": clip.path == inside,
+                "untrimmed": clip.path == self.source.path,
+                "adopted": clip.path.rsplit("/", 1)[-1] == name,
+            }[self.options.kind]
+            if not may_be or ".." in clip.path.split("/"):
+                raise ValueError(f"{clip.path!r} is not where a clip of {self.video_id!r} lies")
+        return self
+
+
+# Values of a clip that must be at least this.
+LEAST = {
+    "num_frames": 1,
+    "width": 1,
+    "height": 1,
+    "first_frame": 0,
+    "start_ms": 0,
+    "start_seconds": 0,
+    "size_bytes": 0,
+}
+
+# No video lasts longer, in seconds: a year.
+LONGEST_SECONDS = 366 * 24 * 3600.0
+
+
+def fault_in_record(record: VideoRecord) -> str | None:
+    """Why the index would refuse the rows of a video, in words; None if it would not. The rules of `index_check`."""
+    if record.clips and not 1e-6 <= (record.fps or 0.0) <= LONGEST_SECONDS:
+        return f"has {record.fps} frames a second"
+    for clip in record.clips:
+        for name, least in LEAST.items():
+            if getattr(clip, name) < least:
+                return f"has a clip at {clip.start_seconds:g} s whose {name} is {getattr(clip, name)}"
+        if not clip.start_seconds <= clip.end_seconds <= LONGEST_SECONDS:  # not a number neither
+            return f"has a clip that lasts from {clip.start_seconds:g} to {clip.end_seconds:g} s"
+    for earlier, later in pairwise(record.clips):
+        if later.start_seconds < earlier.start_seconds:
+            return f"has a clip at {later.start_seconds:g} s after one at {earlier.start_seconds:g} s"
+    return None
+
+
+def sha256_of(path: Location) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def source_file(source: Source) -> SourceFile:
+    """The identity of a video's file, or of all its clips together; a missing file has size and time 0."""
+    sizes, times = [], []
+    for location in source.clips or (source.path,):
+        try:
+            stat = location.stat()
+        except OSError:
+            continue
+        sizes.append(stat.st_size)
+        times.append(storage_of(location).modified_ns(stat))
+    return SourceFile(path=str(source.path), size_bytes=sum(sizes), mtime_ns=max(times, default=0))
+
+
+def record_path(root: Location, video_id: str) -> Location:
+    """Where the record of a video lies."""
+    return root / "records" / f"{video_id}.json"
+
+
+def read_record(root: Location, video_id: str) -> VideoRecord | None:
+    """The record of one video, or None if there is none.
+
+    Raises:
+        HicoError: the file is there but is no record of this version, or one of another video.
+
+    """
+    path = record_path(root, video_id)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        record = VideoRecord.model_validate_json(content)
+    except ValidationError as error:
+        raise HicoError(
+            f"{path}: not a record that this version of hico wrote ({first_wrong(error)}); `hico split --force` of "
+            "its video replaces it"
+        ) from error
+    if record.video_id != video_id:
+        raise HicoError(f"{path}: is the record of {record.video_id!r}; rename it back, or remove it")
+    return _with_paths(record, lambda name: place_named(root, name))
+
+
+def record_ids(root: Location) -> list[str]:
+    """The ids of all videos that have a record, sorted."""
+    folder = root / "records"
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+
+def read_records(root: Location) -> Iterator[VideoRecord]:
+    """All records in order of their ids, one at a time."""
+    for name in record_ids(root):
+        record = read_record(root, name)
+        if record is not None:
+            yield record
+
+
+def record_text(record: VideoRecord, root: Location) -> str:
+    """What stands in a record's file: paths below the root are seen from there, so that a workspace can be moved."""
+    return _with_paths(record, lambda path: name_from(root, path)).model_dump_json(indent=1) + "\n"
+
+
+def _with_paths(record: VideoRecord, change: Callable[[str], str]) -> VideoRecord:
+    """A record with other paths of what may lie outside of the workspace."""
+    source = record.source.model_copy(update={"path": change(record.source.path)})
+    clips = record.clips
+    if record.options.kind == "untrimmed":
+        clips = [clip.model_copy(update={"path": source.path}) for clip in clips]
+    return record.model_copy(update={"source": source, "clips": clips})

@@ -1,0 +1,132 @@
+"""What hico needs on a machine: what is there, what is missing, and what to type."""
+
+import os
+import resource
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from hico_core.base.addresses import Location, is_local, require_reachable
+from hico_core.base.choices import VideoEncoder
+from hico_core.base.errors import HicoError, how_to_install
+from hico_core.corpus.clips.encode import encoder_fault
+from hico_core.corpus.clips.ffmpeg import Ffmpeg, find_ffmpeg
+from hico_core.corpus.workspace.records import SplitOptions
+
+# A loader with many workers holds a few files each; with 256 open files, the default of some systems, it fails.
+_ENOUGH_FILES = 1024
+
+_ENOUGH_DISK_BYTES = 10_000_000_000
+
+
+# A batch of 32 videos of 3 clips takes up to 310 MB, and each worker reads ahead.
+_ENOUGH_SHARED_BYTES = 2_000_000_000
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - that is where it is
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    name: str
+    state: Literal["ok", "optional", "missing"]  # optional: not there, and only some commands want it
+    found: str
+    advice: str = ""
+
+
+def examine(root: Location) -> Iterator[Finding]:
+    """Look at everything, one finding after the other.
+
+    Args:
+        root: the workspace, for its disk or its bucket.
+
+    """
+    yield Finding("Python", "ok", f"{sys.version.split()[0]} on {sys.platform}, {os.cpu_count()} cores")
+    yield from _ffmpeg()
+    yield _package("av", "PyAV", needed=True)
+    yield _package("decord", "decord", needed=False, advice="not needed: PyAV reads the same frames")
+    yield _package("torch", "PyTorch", needed=True)
+    yield _gpu()
+    yield _package("ray", "Ray", needed=False, advice=f"for --ray-address: {how_to_install('ray')}")
+    yield _package("s3fs", "S3", needed=False, advice=f"for s3:// addresses: {how_to_install('s3')}")
+    yield _package("ossfs", "OSS", needed=False, advice=f"for oss:// addresses: {how_to_install('oss')}")
+    yield _open_files()
+    yield _shared_memory()
+    yield _place(root)
+
+
+def _ffmpeg() -> Iterator[Finding]:
+    try:
+        program = Ffmpeg(find_ffmpeg())
+    except HicoError as error:
+        yield Finding("ffmpeg", "missing", str(error), "apt install ffmpeg, or pip install imageio-ffmpeg")
+        return
+    yield Finding("ffmpeg", "ok", f"{program.banner.split(' Copyright')[0]} ({program.program})")
+    with tempfile.TemporaryDirectory(prefix="hico-") as folder:
+        for encoder in get_args(VideoEncoder):
+            needed = encoder == SplitOptions().encoder
+            fault = encoder_fault(program, SplitOptions(encoder=encoder), folder=Path(folder))
+            if fault:
+                advice = "name an ffmpeg that has it in HICO_FFMPEG" if needed else "only for --encoder " + encoder
+                yield Finding(f"encoder {encoder}", "missing" if needed else "optional", fault, advice)
+            else:
+                yield Finding(f"encoder {encoder}", "ok", "encodes")
+    if sys.platform == "linux" and shutil.which("setpriv") is None:
+        advice = "apt install util-linux; without it ffmpeg goes on for a while when hico is killed with SIGKILL"
+        yield Finding("setpriv", "optional", "not found", advice)
+
+
+def _package(name: str, title: str, *, needed: bool, advice: str = "") -> Finding:
+    try:
+        return Finding(title, "ok", version(name))
+    except PackageNotFoundError:
+        return Finding(title, "missing" if needed else "optional", "not installed", advice or f"pip install {name}")
+
+
+def _gpu() -> Finding:
+    import torch  # slow, and only here
+
+    if not torch.cuda.is_available():
+        return Finding("GPU", "optional", "none that PyTorch sees", "training on a CPU is for trying things out")
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return Finding("GPU", "ok", f"{len(names)} x {names[0]}, CUDA {torch.version.cuda}")
+
+
+def _open_files() -> Finding:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit >= _ENOUGH_FILES:
+        return Finding("open files", "ok", f"{limit} allowed")
+    return Finding("open files", "optional", f"{limit} allowed", f"ulimit -n {_ENOUGH_FILES}")
+
+
+def _shared_memory() -> Finding:
+    """What a loader's workers hand batches over through; containers have little of it."""
+    if not _SHARED_MEMORY.is_dir():
+        return Finding("shared memory", "ok", f"no {_SHARED_MEMORY} on this system")
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    found = f"{free / 1e9:.2f} GB free"
+    if free >= _ENOUGH_SHARED_BYTES:
+        return Finding("shared memory", "ok", found)
+    return Finding("shared memory", "optional", found, "docker run --shm-size=8g, or train with --workers 0")
+
+
+def _place(root: Location) -> Finding:
+    """The disk or the bucket of the workspace."""
+    if not is_local(root):
+        try:
+            require_reachable(root)
+        except HicoError as error:
+            return Finding("workspace", "missing", str(error))
+        return Finding("workspace", "ok", f"{root} answers")
+    existing = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    where = f"{free / 1e9:.1f} GB free at {root.absolute()} on {socket.gethostname()}"
+    if not os.access(existing, os.W_OK):
+        return Finding("workspace", "missing", f"{existing} is not writable", "choose another --root")
+    if free < _ENOUGH_DISK_BYTES:
+        return Finding("workspace", "optional", where, "clips take about 2.5 MB a minute of video")
+    return Finding("workspace", "ok", where)

@@ -1,0 +1,1 @@
+"""Whole videos through an encoder: windows, lanes, batches, devices."""

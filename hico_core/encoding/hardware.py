@@ -1,0 +1,152 @@
+"""Where to compute, in which number format, and how memory is handed out on a CPU."""
+
+import ctypes
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from hico_core.base.choices import DeviceName, PrecisionName
+from hico_core.base.errors import HicoError, UsageError
+
+
+def choose_device(name: DeviceName) -> torch.device:
+    """`auto` takes a GPU if there is one.
+
+    Raises:
+        UsageError: a GPU is asked for and there is none.
+
+    """
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise UsageError("--device cuda: PyTorch sees no GPU here; use --device cpu, or auto")
+    return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
+
+
+class Precision(NamedTuple):
+    """A choice and why it was made. Weights, heads, losses and the optimiser are float32 in either."""
+
+    name: Literal["fp32", "tf32", "bf16"]
+    reason: str
+
+    @property
+    def is_bf16(self) -> bool:
+        """Whether the encoder computes in bfloat16."""
+        return self.name == "bf16"
+
+
+FP32 = Precision("fp32", "full precision")
+
+
+def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
+    """`auto` takes bfloat16 where the hardware multiplies it faster than float32: on newer GPUs, and on CPUs with AMX.
+
+    AVX-512's bfloat16 instructions alone were slower than float32 in a whole step (docs/benchmarks.md).
+
+    Raises:
+        UsageError: a CPU is asked for what only GPUs have.
+
+    """
+    if name == "tf32" and device.type != "cuda":
+        raise UsageError("train.precision=tf32: only GPUs have it; take fp32, bf16 or auto")
+    if name != "auto":
+        return Precision(name, "as asked for")
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Precision("bf16" if fast else "fp32", f"the GPU has {'' if fast else 'no '}bfloat16 arithmetic")
+    # New in PyTorch; an older one does not tell.
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    if capabilities.get("amx_bf16"):
+        return Precision("bf16", "the CPU has AMX")
+    return Precision("fp32", "the CPU has no AMX, with which bfloat16 would be faster")
+
+
+def use_precision(name: PrecisionName, device: torch.device) -> Precision:
+    """See `choose_precision`; for this process, whose convolutions then take TF32 (10 bits of each factor) or not.
+
+    PyTorch's own default takes it wherever float32 is asked for on a GPU, which is not what the name says.
+    """
+    precision = choose_precision(name, device)
+    torch.backends.cudnn.allow_tf32 = precision.name == "tf32"
+    return precision
+
+
+@contextmanager
+def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
+    """The same for what is computed inside, and for the encoder bfloat16 or not; then as it was before."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = precision.name == "tf32"
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision.is_bf16):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+# glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed, for a training process on a CPU: until it ends, it only grows.
+
+    A step frees and asks for the same gigabytes again. By default they go back to the system each time, which hands
+    them out again page by page, zeroed: a fifth of the step. Only glibc can do it.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if set_option is not None:
+        set_option(_M_MMAP_MAX, 0)
+        set_option(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most that this process has used so far: of the GPU, or of the machine's memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def free_memory_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What this process may still take of the machine's memory, or of its container's; None where nothing tells.
+
+    Args:
+        meminfo: of Linux, in kB.
+        cgroup: of the container, with limits of version 2.
+
+    """
+    if not meminfo.exists():
+        return None
+    free = int(_fields(meminfo, ":")["MemAvailable"].removesuffix("kB")) * 1024
+    limit = cgroup / "memory.max"
+    if limit.exists() and (most := limit.read_text().strip()) != "max":
+        # Files that the system only keeps because there is room are not counted.
+        free = min(free, int(most) - int(_fields(cgroup / "memory.stat", " ")["anon"]))
+    return free
+
+
+def _fields(path: Path, separator: str) -> dict[str, str]:
+    lines = (line.partition(separator) for line in path.read_text().splitlines())
+    return {name: value.strip() for name, _, value in lines}
+
+
+@contextmanager
+def telling_full_memory(videos: int, device: torch.device) -> Iterator[None]:
+    """Around steps of so many videos.
+
+    Raises:
+        HicoError: the memory of the GPU, or that which the system allows this process, does not hold one.
+
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)):
+            raise
+        raise HicoError(
+            f"a step of {videos} videos does not fit into the memory of {device}; take fewer with --batch-size"
+        ) from error

@@ -1,0 +1,105 @@
+"""Which frames of a video an encoder looks at: windows on a grid of real time, or views spread over the video.
+
+Pure functions of a video's clock, so they can be asked before anything is decoded.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hico_core.base.choices import Align, Tail
+from hico_core.data.clock import Clock, num_grid_points
+from hico_core.data.sampling import view_indices
+
+
+class Grid(NamedTuple):
+    """Windows at equal distances all over a video.
+
+    Time runs at a constant rate, so a variable frame rate of the video does not bend it. Window i covers grid points
+    [first_start + i * stride, first_start + i * stride + window), and seconds are grid points divided by the rate.
+
+    align: "start": the first window begins with the video. "center": window i lies around the middle of the i-th
+        stride, so that there is one for each, and what it lacks at the ends is the first or last frame again.
+    tail: what becomes of frames at the end that do not fill a window. "pad": their window is filled up with the last
+        frame. "drop": they have none. "shift": their window is moved back until it ends with the video, off the grid.
+        A video that is shorter than a window has one that is filled up, always.
+    """
+
+    fps: float | None  # None: the video's own average rate
+    window: int  # grid points
+    stride: int
+    align: Align = "start"
+    tail: Tail = "pad"
+
+    @property
+    def first_start(self) -> int:
+        """Grid point at which the first window begins; negative where centred windows overlap."""
+        return (self.stride - self.window) // 2 if self.align == "center" else 0
+
+    def rate(self, source_fps: float) -> float:
+        """Grid points a second, for a video of this average rate."""
+        return source_fps if self.fps is None else self.fps
+
+
+class Views(NamedTuple):
+    """Clips as in training, spread over a video; see `view_indices`."""
+
+    num_views: int
+    num_frames: int
+    stride: int
+    target_fps: float
+
+
+def plan_windows(clock: Clock, layout: Grid | Views) -> np.ndarray:
+    """Numbers of the frames of each window: (W, T) int64. Neither first nor last frames go back from row to row."""
+    return _windows_on_grid(clock, layout) if isinstance(layout, Grid) else _spread_views(clock, layout)
+
+
+def window_starts(num_points: int, grid: Grid) -> np.ndarray:
+    """The grid points at which windows begin: (W,) int64, ascending, W at least 1.
+
+    10 points, window 4, stride 4:  [0123][4567][89..]  ->  pad 0 4 8, drop 0 4, shift 0 4 6
+    """
+    window, stride = grid.window, grid.stride
+    if grid.align == "center":
+        count = -(-num_points // stride)  # one a stride, the last of which may be short
+    elif grid.tail == "drop":
+        count = 1 + max(0, (num_points - window) // stride)  # a first one always
+    else:  # all points, as far as the stride leaves none out
+        count = 1 + max(0, -(-(num_points - max(window, stride)) // stride))
+    starts = grid.first_start + np.arange(count, dtype=np.int64) * stride
+    if grid.align == "start" and grid.tail == "shift":
+        starts[-1] = min(starts[-1], max(num_points - window, 0))  # back until it ends with the video
+    return starts
+
+
+def window_times(grid: Grid, *, duration_seconds: float, source_fps: float) -> np.ndarray:
+    """Start and end of each window of a video, in seconds from its first frame: (W, 2) float64."""
+    rate = grid.rate(source_fps)
+    starts = window_starts(num_grid_points(duration_seconds, fps=rate), grid)
+    return np.stack([starts, starts + grid.window], axis=1) / rate
+
+
+def _windows_on_grid(clock: Clock, grid: Grid) -> np.ndarray:
+    """Points before the first frame and after the last show that frame."""
+    shown_P = clock.on_grid(fps=grid.rate(clock.fps))
+    points_WT = window_starts(len(shown_P), grid)[:, None] + np.arange(grid.window)[None, :]
+    windows_WT: np.ndarray = shown_P[points_WT.clip(0, len(shown_P) - 1)]
+    return windows_WT
+
+
+def _spread_views(clock: Clock, views: Views) -> np.ndarray:
+    """The authors' arithmetic counts frames at the average rate."""
+    rows = [
+        view_indices(
+            total_frames=clock.num_frames,
+            fps=clock.fps,
+            view=view,
+            num_views=views.num_views,
+            num_frames=views.num_frames,
+            stride=views.stride,
+            target_fps=views.target_fps,
+        )
+        for view in range(views.num_views)
+    ]
+    return np.array([clock.numbered(row) for row in rows], dtype=np.int64)

@@ -1,0 +1,1 @@
+"""What features and encoders are worth on labelled videos."""

@@ -1,0 +1,127 @@
+"""What a search found, as a picture or a page: frames of the query beside those of the matches."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw
+
+from hico_core.base.addresses import is_local, locate
+from hico_core.base.errors import BadVideo, UsageError
+from hico_core.base.storage import write_text, written_beside
+from hico_core.corpus.clips.probe import frame_times
+from hico_core.data.clock import clock_of_times
+from hico_core.data.decode import decode_frames
+from hico_core.transfer.evaluation.retrieval import FoundMoment
+
+_SIDE = 128  # pixels of a frame's shorter side
+_FRAMES = 3  # of each moment
+_CAPTION = 18  # pixels
+_GREY = (128, 128, 128)
+
+
+class _Row(NamedTuple):
+    """A moment of the query and the match that is like it."""
+
+    query: list[Image.Image]
+    match: list[Image.Image]
+    text: str
+
+
+def require_sheet_name(path: Path) -> None:
+    """Check the ending of a sheet's name, before any work is done.
+
+    Raises:
+        UsageError: it is neither .png nor .html.
+
+    """
+    if path.suffix not in {".png", ".html"}:
+        raise UsageError(f"--sheet: {path} must end in .png or .html")
+
+
+def write_sheet(path: Path, query: Path, matches: Sequence[FoundMoment], *, window_seconds: float) -> None:
+    """Write frames of each match beside those of the query's moment; a video that is not there has grey frames.
+
+    Args:
+        path: ends in .png or .html; an .html page needs no other file.
+        query: the video.
+        matches: from `search`.
+        window_seconds: length of a moment.
+
+    """
+    rows = [
+        _Row(
+            _frames(query, match.query_seconds, match.query_seconds + window_seconds),
+            _frames(match.source, match.start_seconds, match.end_seconds),
+            f"{match.video_id}  {match.start_seconds:.2f} to {match.end_seconds:.2f} s  similarity "
+            f"{match.similarity:.4f}  like the query at {match.query_seconds:.2f} s",
+        )
+        for match in matches
+    ]
+    if path.suffix == ".html":
+        write_text(path, _page(query, rows))
+    else:
+        with written_beside(path) as beside:
+            _picture(query, rows).save(beside, format="PNG")
+
+
+def _frames(source: Path | str, start: float, end: float) -> list[Image.Image]:
+    """Some frames of a moment, equally far apart."""
+    place = locate(source)
+    try:
+        if not is_local(place):
+            raise BadVideo(str(source), "is in a bucket")
+        clock = clock_of_times(frame_times(place))
+        moments = [start + (end - start) * (number + 0.5) / _FRAMES for number in range(_FRAMES)]
+        frames = decode_frames(place, clock.shown_at(moments).tolist(), short_side=_SIDE)
+        return [Image.fromarray(frame.numpy()) for frame in frames]
+    except BadVideo:
+        return [Image.new("RGB", (_SIDE, _SIDE), _GREY)] * _FRAMES
+
+
+def _picture(query: Path, rows: Sequence[_Row]) -> Image.Image:
+    """A row a match: the query's moment on the left, the match on the right, what they are above."""
+    width = max([sum(frame.width for frame in [*row.query, *row.match]) for row in rows], default=_SIDE) + _CAPTION
+    heights = [_CAPTION + max(frame.height for frame in [*row.query, *row.match]) for row in rows]
+    sheet = Image.new("RGB", (max(width, 480), _CAPTION + sum(heights)), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((2, 2), f"left: {query.name}; right: what is like it", fill="black")
+    top = _CAPTION
+    for row, height in zip(rows, heights, strict=True):
+        draw.text((2, top + 2), row.text, fill="black")
+        left = 0
+        for place, frame in enumerate([*row.query, *row.match]):
+            left += _CAPTION if place == len(row.query) else 0
+            sheet.paste(frame, (left, top + _CAPTION))
+            left += frame.width
+        top += height
+    return sheet
+
+
+def _page(query: Path, rows: Sequence[_Row]) -> str:
+    name = html.escape(query.name)
+    body = "".join(
+        f"<tr><td>{_images(row.query, 'query')}</td><td>{_images(row.match, 'match')}"
+        f"<p>{html.escape(row.text)}</p></td></tr>\n"
+        for row in rows
+    )
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Like {name}</title>\n'
+        "<style>body{font-family:sans-serif;margin:1em}td{vertical-align:top;padding:.3em}img{max-height:128px}"
+        "@media(prefers-color-scheme:dark){body{background:#111;color:#eee}}</style></head>\n"
+        f"<body><h1>Moments like those of {name}</h1><table><tr><th>Query</th><th>Match</th></tr>\n{body}</table>"
+        "</body></html>\n"
+    )
+
+
+def _images(frames: Sequence[Image.Image], kind: str) -> str:
+    return "".join(f'<img alt="frame of the {kind}" src="data:image/jpeg;base64,{_jpeg(frame)}">' for frame in frames)
+
+
+def _jpeg(frame: Image.Image) -> str:
+    buffer = io.BytesIO()
+    frame.save(buffer, format="JPEG", quality=85)
+    return base64.b64encode(buffer.getvalue()).decode()

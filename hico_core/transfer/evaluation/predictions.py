@@ -1,0 +1,141 @@
+"""What a classifier says of test videos, and the files in which it is said."""
+
+import csv
+import io
+import json
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from hico_core.base.cache import LocalCache
+from hico_core.base.errors import BadVideo, Interrupted
+from hico_core.base.storage import write_text
+from hico_core.config import AugmentConfig, DataConfig, FinetuneTestConfig
+from hico_core.data.pictures import Picture
+from hico_core.encoding.encoder import encode_videos
+from hico_core.encoding.hardware import Precision
+from hico_core.encoding.lanes import Reading
+from hico_core.encoding.windows import Views
+from hico_core.training.stopping import StopRequest
+from hico_core.transfer.evaluation.labelled import LabelledVideo
+
+
+class Prediction(NamedTuple):
+    """What the classifier says of a test video: a line of predictions.csv, but for the last two."""
+
+    video_id: str
+    label: int
+    predicted: int | None  # None: the video cannot be decoded, which counts as wrong
+    probability: float | None  # mean over the views
+    in_top5: bool
+    bad: BadVideo | None = None  # why it cannot be decoded
+    # Of each class, mean over the views: single precision, an eighth of what numbers of Python take for 700 classes.
+    probabilities: "array[float]" = array("f")
+
+
+class Accuracy(NamedTuple):
+    """Content of results.json."""
+
+    num_videos: int
+    num_failed: int  # cannot be decoded
+    top1: float  # part of all videos
+    top5: float
+    views: int
+    crops: int
+    steps: int
+    checkpoint: str  # the one that was tested
+    val_accuracy: float | None  # of that one, on the videos that chose it
+    encoder: str  # the file that the run started from
+    encoder_sha256: str
+
+
+class Shown(NamedTuple):
+    """What a classifier is shown of each video."""
+
+    views: Views
+    picture: Picture
+
+
+def shown_in_tests(test: FinetuneTestConfig, data: DataConfig, augment: AugmentConfig) -> Shown:
+    """The views and crops that a configuration names."""
+    return Shown(
+        Views(test.views, data.num_frames, data.frame_stride, data.target_fps),
+        Picture(data.short_side, test.crop_part, test.crops, data.crop_size, augment.mean, augment.std),
+    )
+
+
+def predictions_of(
+    model: nn.Module,
+    videos: Sequence[LabelledVideo],
+    shown: Shown,
+    *,
+    precision: Precision,
+    cache: LocalCache,
+    workers: int,
+    stop: StopRequest,
+) -> Iterator[Prediction]:
+    """What a classifier says of each video, in order.
+
+    Args:
+        model: clips (N, 3, T, S, S) -> scores (N, C).
+        videos: to be tested.
+        shown: of each.
+        precision: of the arithmetic.
+        cache: for videos in buckets.
+        workers: processes that read.
+        stop: asks for the end.
+
+    Raises:
+        Interrupted: a signal asked for the end.
+
+    """
+    reading = Reading(
+        layout=shown.views,
+        picture=shown.picture,
+        cache=cache,
+    )
+    whole = [video.video for video in videos]
+    encoded = encode_videos(model, whole, reading, precision=precision, workers=workers)
+    for (video_id, label, _), found in zip(videos, encoded, strict=True):
+        if found.rows is None:
+            yield Prediction(video_id, label, None, None, in_top5=False, bad=found.bad)
+        else:
+            yield predict(video_id, label, found.rows.softmax(dim=1))
+        if stop.signal_number is not None:
+            raise Interrupted(stop.signal_number, "stopped while testing; the same command goes on")
+
+
+def predict(video_id: str, label: int, view_scores_VC: Tensor) -> Prediction:
+    """The class with the largest sum of probabilities over the views."""
+    mean_C = view_scores_VC.mean(dim=0)
+    top = mean_C.topk(min(5, len(mean_C))).indices.tolist()
+    return Prediction(
+        video_id,
+        label,
+        top[0],
+        float(mean_C[top[0]]),
+        in_top5=label in top,
+        probabilities=array("f", mean_C.tolist()),
+    )
+
+
+def parts_that_are_right(predictions: Sequence[Prediction]) -> tuple[float, float]:
+    """Top-1 and top-5 accuracy: the part of the videos whose class is first, or among the first five."""
+    return (
+        fmean(prediction.predicted == prediction.label for prediction in predictions),
+        fmean(prediction.in_top5 for prediction in predictions),
+    )
+
+
+def write_results(run_dir: Path, test: Accuracy, predictions: list[Prediction]) -> None:
+    """Write results.json and predictions.csv into a run's folder, each whole or not at all."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(Prediction._fields[:-2])
+    writer.writerows(prediction[:-2] for prediction in predictions)
+    write_text(run_dir / "predictions.csv", table.getvalue())
+    write_text(run_dir / "results.json", json.dumps(test._asdict(), indent=2) + "\n")

@@ -1,0 +1,311 @@
+"""How much of the classes frozen features hold: linear probe, nearest neighbours, few examples.
+
+Arrays in, numbers out. N rows are windows of videos; a video's answer is made from all its rows, and whatever is chosen
+is chosen by videos, so that windows of one video never lie on both sides of a choice.
+"""
+
+from collections.abc import Callable, Sequence
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hico_core.base.errors import HicoError
+from hico_core.encoding.neighbours import nearest, neighbour_votes
+
+# The sweep: each rate with each weight decay.
+RATES = (0.3, 0.1, 0.03, 0.01, 0.003)
+WEIGHT_DECAYS = (0.0, 1e-4, 1e-3, 1e-2)
+
+_MOMENTUM = 0.9
+_BATCH = 1024
+_STEPS = 800
+
+# Part of the training videos that chooses among the settings.
+_HELD_OUT = 0.2
+
+# Rows whose scores are held at once.
+_SCORED_AT_ONCE = 8192
+
+
+class LabelledRows(NamedTuple):
+    """Features of videos whose classes are known."""
+
+    features: np.ndarray  # (N, F)
+    labels: np.ndarray  # (N,) whole numbers from 0: of the row's video
+    videos: np.ndarray  # (N,) the number or id of the row's video
+
+
+class LinearProbe(NamedTuple):
+    """What a linear classifier on frozen features reaches."""
+
+    accuracy: float  # part of the test videos whose class has the largest mean probability
+    rate: float  # that was chosen
+    weight_decay: float
+    held_out_accuracies: list[float]  # of each setting, rate by rate, on the training videos that chose
+    predictions: np.ndarray  # (V,) class of each test video, in order of their numbers
+
+
+class MeanAndError(NamedTuple):
+    """Of several measurements."""
+
+    mean: float
+    standard_error: float | None  # None of one alone
+    values: list[float]
+
+
+def mean_and_error(values: Sequence[float]) -> MeanAndError:
+    """Mean, and standard deviation of the sample divided by the root of the count."""
+    error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+    return MeanAndError(fmean(values), error, list(values))
+
+
+def video_means(rows: LabelledRows) -> LabelledRows:
+    """One row a video, the mean of its rows, in order of the videos' numbers."""
+    videos, first, place = np.unique(rows.videos, return_index=True, return_inverse=True)
+    sums = np.zeros((len(videos), rows.features.shape[1]))
+    np.add.at(sums, place, rows.features)
+    means = sums / np.bincount(place)[:, None]
+    return LabelledRows(means.astype(np.float32), rows.labels[first], videos)
+
+
+def require_classes(train: LabelledRows, test: LabelledRows) -> int:
+    """The number of classes, if the rows can be probed at all.
+
+    Raises:
+        HicoError: there is nothing to train or test on, only one class, a value that is no number, or a video stands
+            on both sides.
+
+    """
+    if not len(train.labels) or not len(test.labels):
+        side = "test" if len(train.labels) else "train"
+        raise HicoError(f"no labelled videos to {side} on; add some with `hico index --list FILE --subset {side}`")
+    for rows in (train, test):
+        if not np.isfinite(rows.features).all():
+            raise HicoError("some features are no numbers (NaN or infinite); extract them again")
+    if len(np.unique(train.labels)) < 2:
+        raise HicoError(f"all training videos have the one label {train.labels[0]}; a probe needs two classes")
+    both = np.intersect1d(train.videos, test.videos)
+    if len(both):
+        raise HicoError(f"{both[0]} is to be trained on and to be tested; {len(both)} such videos")
+    return int(max(train.labels.max(), test.labels.max())) + 1
+
+
+def linear_probe(
+    train: LabelledRows,
+    test: LabelledRows,
+    *,
+    seed: int,
+    rates: Sequence[float] = RATES,
+    weight_decays: Sequence[float] = WEIGHT_DECAYS,
+    steps: int = _STEPS,
+) -> LinearProbe:
+    """Multinomial logistic regression on standardised features; rate and decay are chosen without the test videos.
+
+    All settings are trained at once on four fifths of the training videos; the one that knows most of the others is
+    trained on all of them, and tested.
+
+    Args:
+        train: what to train on.
+        test: what to test on.
+        seed: of the choice of videos and the order of rows.
+        rates: of gradient descent with momentum, falling along a cosine.
+        weight_decays: factors of half the squared weights, beside the mean cross-entropy.
+        steps: of up to 1024 rows.
+
+    Raises:
+        HicoError: see `require_classes`.
+
+    """
+    num_classes = require_classes(train, test)
+    mean, scale = train.features.mean(axis=0), train.features.std(axis=0) + 1e-6
+    train, test = (
+        rows._replace(features=((rows.features - mean) / scale).astype(np.float32)) for rows in (train, test)
+    )
+    settings = [(rate, decay) for rate in rates for decay in weight_decays]
+    held_out = _held_out_rows(train, seed=seed)
+    accuracies = [0.0] * len(settings)
+    if held_out.any():
+        parts = [LabelledRows(*(column[chosen] for column in train)) for chosen in (~held_out, held_out)]
+        weights = train_classifiers(parts[0], num_classes, settings, steps=steps, seed=seed)
+        accuracies = [_right(parts[1], predicted) for predicted in _predicted_videos(parts[1], weights)]
+    best = int(np.argmax(accuracies))
+    (predictions,) = _predicted_videos(
+        test, train_classifiers(train, num_classes, [settings[best]], steps=steps, seed=seed)
+    )
+    rate, weight_decay = settings[best]
+    return LinearProbe(
+        accuracy=_right(test, predictions),
+        rate=rate,
+        weight_decay=weight_decay,
+        held_out_accuracies=accuracies,
+        predictions=predictions,
+    )
+
+
+def _held_out_rows(rows: LabelledRows, *, seed: int) -> np.ndarray:
+    """The rows of a fifth of each class's videos, of classes that have two or more: (N,) bool."""
+    rng = np.random.default_rng(seed)
+    videos, first = np.unique(rows.videos, return_index=True)
+    labels = rows.labels[first]
+    chosen = []
+    for label in np.unique(labels):
+        of_class = rng.permutation(videos[labels == label])
+        count = max(round(_HELD_OUT * len(of_class)), 1) if len(of_class) > 1 else 0
+        chosen += list(of_class[:count])
+    return np.isin(rows.videos, chosen)
+
+
+def train_classifiers(
+    rows: LabelledRows, num_classes: int, settings: Sequence[tuple[float, float]], *, steps: int, seed: int
+) -> Tensor:
+    """Weights of one classifier a setting (rate, decay): (S, C, F + 1), the bias last; all see the same rows.
+
+    The gradients of mean cross-entropy are those of the textbook, (softmax - one-hot) x features; written out, all
+    settings together are two matrix products a step.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    features_NF = F.pad(torch.from_numpy(rows.features), (0, 1), value=1.0)
+    labels_N = torch.from_numpy(rows.labels.astype(np.int64))
+    count, width = features_NF.shape
+    rate_S11 = torch.tensor([rate for rate, _ in settings])[:, None, None]
+    decay_SCF = torch.tensor([decay for _, decay in settings])[:, None, None].repeat(1, num_classes, width)
+    decay_SCF[:, :, -1] = 0.0  # the bias is free
+    weights_SCF = torch.zeros(len(settings), num_classes, width)
+    velocity_SCF = torch.zeros_like(weights_SCF)
+    batch = min(_BATCH, count)
+    order = torch.randperm(count, generator=generator)
+    place = 0
+    for step in range(steps):
+        if place + batch > count:
+            order, place = torch.randperm(count, generator=generator), 0
+        chosen = order[place : place + batch]
+        place += batch
+        x_BF, target_BC = features_NF[chosen], F.one_hot(labels_N[chosen], num_classes).float()
+        scores_BSC = (x_BF @ weights_SCF.flatten(0, 1).T).unflatten(1, (len(settings), num_classes))
+        error_BSC = (scores_BSC.softmax(dim=2) - target_BC[:, None]) / batch
+        gradient_SCF = (error_BSC.flatten(1).T @ x_BF).view_as(weights_SCF) + decay_SCF * weights_SCF
+        velocity_SCF = _MOMENTUM * velocity_SCF + gradient_SCF
+        weights_SCF -= rate_S11 * 0.5 * (1 + np.cos(np.pi * step / steps)) * velocity_SCF
+    return weights_SCF
+
+
+def _predicted_videos(rows: LabelledRows, weights_SCF: Tensor) -> list[np.ndarray]:
+    """For each setting, the class of each video with the largest mean probability, in order of the videos' numbers."""
+    _, place = np.unique(rows.videos, return_inverse=True)
+    num_settings, num_classes, _ = weights_SCF.shape
+    sums = torch.zeros(int(place.max()) + 1, num_settings, num_classes)
+    for start in range(0, len(place), _SCORED_AT_ONCE):
+        chunk = slice(start, start + _SCORED_AT_ONCE)
+        x = F.pad(torch.from_numpy(rows.features[chunk]), (0, 1), value=1.0)
+        scores = (x @ weights_SCF.flatten(0, 1).T).unflatten(1, (num_settings, num_classes))
+        sums.index_add_(0, torch.from_numpy(place[chunk]), scores.softmax(dim=2).nan_to_num())
+    return list(sums.argmax(dim=2).T.numpy())
+
+
+def _right(rows: LabelledRows, predictions: np.ndarray) -> float:
+    """Part of the videos whose class was predicted."""
+    _, first = np.unique(rows.videos, return_index=True)
+    return float((rows.labels[first] == predictions).mean())
+
+
+def knn(train: LabelledRows, test: LabelledRows, *, k: int) -> float:
+    """Part of the test videos whose class the k nearest training videos vote for, each by its cosine similarity.
+
+    Raises:
+        HicoError: see `require_classes`.
+
+    """
+    num_classes = require_classes(train, test)
+    gallery, queries = video_means(train), video_means(test)
+    found = nearest(_unit(queries.features), _unit(gallery.features), k=k)
+    labels = torch.from_numpy(gallery.labels.astype(np.int64))
+    votes = neighbour_votes(found.similarities, labels[found.places], num_classes)
+    return float((votes.argmax(dim=1).numpy() == queries.labels).mean())
+
+
+def few_shot(train: LabelledRows, test: LabelledRows, *, shots: int, seed: int) -> float:
+    """Accuracy from a few training videos of each class: the class whose mean is nearest by cosine similarity.
+
+    Args:
+        train: what the few videos are drawn from.
+        test: what to test on.
+        shots: videos of each class.
+        seed: of the draw.
+
+    Raises:
+        HicoError: a class has fewer videos; or see `require_classes`.
+
+    """
+    num_classes = require_classes(train, test)
+    gallery, queries = video_means(train), video_means(test)
+    rng = np.random.default_rng(seed)
+    units = F.normalize(torch.from_numpy(gallery.features), dim=1)
+    means = torch.full((num_classes, units.shape[1]), torch.nan)
+    for label in np.unique(gallery.labels):
+        of_class = np.flatnonzero(gallery.labels == label)
+        if len(of_class) < shots:
+            raise HicoError(f"class {label} has {len(of_class)} training videos, fewer than {shots} (--shots)")
+        means[label] = units[rng.choice(of_class, shots, replace=False)].mean(dim=0)
+    similarity = _unit(queries.features) @ F.normalize(means, dim=1).T
+    return float((similarity.nan_to_num(nan=-torch.inf).argmax(dim=1).numpy() == queries.labels).mean())
+
+
+class ProbeReport(NamedTuple):
+    """What all probes say of features, over splits and seeds."""
+
+    linear: MeanAndError
+    knn: MeanAndError  # over splits alone: nothing in it is random
+    few_shot: dict[int, MeanAndError]  # by the number of videos a class
+    chosen: list[tuple[float, float]]  # rate and weight decay of each linear probe
+    num_train: list[int]  # videos of each split
+    num_test: list[int]
+
+
+def probe_splits(
+    splits: Sequence[tuple[LabelledRows, LabelledRows]],
+    *,
+    seeds: Sequence[int],
+    k: int,
+    shots: Sequence[int],
+    on_done: Callable[[str], None] = lambda what: None,
+) -> ProbeReport:
+    """Probe features on each split, with each seed.
+
+    Args:
+        splits: rows to train on and rows to test on.
+        seeds: of whatever is drawn.
+        k: neighbours that vote.
+        shots: training videos of each class, for `few_shot`.
+        on_done: told of each probe as it ends.
+
+    Raises:
+        HicoError: see `require_classes` and `few_shot`.
+
+    """
+    linear: list[LinearProbe] = []
+    neighbours: list[float] = []
+    few: dict[int, list[float]] = {count: [] for count in shots}
+    for train, test in splits:
+        neighbours.append(knn(train, test, k=k))
+        on_done(f"nearest neighbours {neighbours[-1]:.1%}")
+        for seed in seeds:
+            for count in shots:
+                few[count].append(few_shot(train, test, shots=count, seed=seed))
+            linear.append(linear_probe(train, test, seed=seed))
+            on_done(f"linear probe {linear[-1].accuracy:.1%}")
+    return ProbeReport(
+        linear=mean_and_error([found.accuracy for found in linear]),
+        knn=mean_and_error(neighbours),
+        few_shot={count: mean_and_error(values) for count, values in few.items()},
+        chosen=[(found.rate, found.weight_decay) for found in linear],
+        num_train=[len(np.unique(train.videos)) for train, _ in splits],
+        num_test=[len(np.unique(test.videos)) for _, test in splits],
+    )
+
+
+def _unit(features: np.ndarray) -> Tensor:
+    return F.normalize(torch.from_numpy(features), dim=1)

@@ -1,0 +1,85 @@
+"""Probes of the features of labelled videos, from a folder of features or straight from the videos, with their file."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hico_core.base.addresses import Location, absolute, name_from
+from hico_core.base.cache import LocalCache
+from hico_core.base.choices import DeviceName
+from hico_core.base.storage import write_text
+from hico_core.transfer.evaluation.labelled import LabelledSet, LabelledVideo, rows_from_folder, rows_from_videos
+from hico_core.transfer.evaluation.probe import LabelledRows, ProbeReport, probe_splits
+from hico_core.transfer.extraction.manifest import require_features
+
+
+class ProbedFeatures(NamedTuple):
+    """Where the features of labelled videos come from."""
+
+    name: str
+    path: Path  # the folder, or the encoder where videos are read
+    encoder: Path
+    rows_of: Callable[[Sequence[LabelledVideo]], LabelledRows]
+
+
+def features_in_folder(folder: Path) -> ProbedFeatures:
+    """Those of a folder.
+
+    Raises:
+        HicoError: it has none.
+
+    """
+    manifest = require_features(folder)
+    encoder = Path(next(iter(manifest.values())).checkpoint)
+    return ProbedFeatures(folder.name, folder, encoder, lambda videos: rows_from_folder(folder, manifest, videos))
+
+
+def features_of_videos(
+    encoder: Path, *, num_views: int, device: DeviceName, cache: LocalCache, workers: int | None
+) -> ProbedFeatures:
+    """Those of some clips of each video, see `rows_from_videos`."""
+
+    def rows_of(videos: Sequence[LabelledVideo]) -> LabelledRows:
+        return rows_from_videos(encoder, videos, num_views=num_views, device=device, cache=cache, workers=workers)
+
+    return ProbedFeatures(encoder.stem, encoder, encoder, rows_of)
+
+
+class Probed(NamedTuple):
+    """What was measured, and of how many videos."""
+
+    report: ProbeReport
+    num_read: int  # videos that have rows, over all lists
+
+
+def probe_sets(
+    features: ProbedFeatures,
+    train: Sequence[LabelledSet],
+    test: Sequence[LabelledSet],
+    *,
+    seeds: Sequence[int],
+    k: int,
+    shots: Sequence[int],
+    on_done: Callable[[str], None] = lambda what: None,
+) -> Probed:
+    """Probe features on each pair of sets, see `probe_splits`."""
+    splits = [
+        (features.rows_of(one.videos), features.rows_of(other.videos)) for one, other in zip(train, test, strict=True)
+    ]
+    report = probe_splits(splits, seeds=seeds, k=k, shots=shots, on_done=on_done)
+    return Probed(report, sum(len(set(side.videos)) for split in splits for side in split))
+
+
+def write_probe(target: Path, report: ProbeReport, features: ProbedFeatures, *, root: Location) -> dict[str, object]:
+    """Write the file of a probe, which names features and encoder from the workspace; its content is returned."""
+    fields: dict[str, object] = {
+        **report._asdict(),
+        "linear": report.linear._asdict(),
+        "knn": report.knn._asdict(),
+        "few_shot": {count: value._asdict() for count, value in report.few_shot.items()},
+        "features": name_from(root, absolute(features.path)),
+        "encoder": name_from(root, absolute(features.encoder)),
+    }
+    write_text(target, json.dumps(fields, indent=2) + "\n")
+    return fields

@@ -1,0 +1,266 @@
+"""Which videos, and which moments of them, are like a query: search in a folder of features, and its measures."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hico_core.base.addresses import Location, absolute
+from hico_core.base.choices import DeviceName, RetrievalProtocol
+from hico_core.base.errors import HicoError
+from hico_core.corpus.sources.ids import video_id
+from hico_core.transfer.evaluation.probe import LabelledRows, video_means
+from hico_core.transfer.extraction.jobs import encoder_of_runs
+from hico_core.transfer.extraction.manifest import ManifestRow, features_of
+from hico_core.transfer.features import FeatureExtractor
+
+RANKS = (1, 5, 10, 20, 50)
+
+# Queries that are compared with a gallery at once: 512 x 100,000 similarities take 200 MB.
+_QUERIES_AT_ONCE = 512
+
+# Gallery rows that are read from the disk at once.
+_ROWS_AT_ONCE = 16384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundMoment:
+    """A moment of a video that is like one of the query."""
+
+    video_id: str
+    start_seconds: float
+    end_seconds: float
+    similarity: float  # cosine
+    query_seconds: float  # where the moment of the query begins
+    source: str
+
+
+def extractor_of(
+    row: ManifestRow, *, checkpoint: Path | None, device: DeviceName, root: Path | None = None
+) -> FeatureExtractor:
+    """The extractor that a row of a manifest was made by, so that a query is looked at in the same way.
+
+    Args:
+        row: of the manifest.
+        checkpoint: where the encoder is now; None: where the row says, or among the runs of `root`.
+        device: where to compute.
+        root: the workspace, whose runs are searched for the encoder by its hash where the row's path leads nowhere.
+
+    Raises:
+        HicoError: the file is gone, or is another one.
+
+    """
+    path = checkpoint or Path(row.checkpoint)
+    if checkpoint is None and root is not None and not path.exists():
+        path = encoder_of_runs(root, row.checkpoint_sha256) or path
+    if not path.exists():
+        raise HicoError(f"{path}: the encoder of these features is not there; name it with --checkpoint")
+    extractor = FeatureExtractor.from_checkpoint(
+        path,
+        window=row.window,
+        stride=row.stride,
+        fps=None if row.native_fps else row.fps,
+        align=row.align,
+        tail=row.tail,
+        pool=row.pool,
+        layer=row.layer,
+        device=device,
+    )
+    if extractor.origin is None or extractor.origin.sha256 != row.checkpoint_sha256:
+        raise HicoError(f"{path}: is not the encoder that these features come from; name that one with --checkpoint")
+    return extractor
+
+
+class _Block(NamedTuple):
+    """Gallery rows that are read together."""
+
+    features: np.ndarray  # (n, F)
+    files: np.ndarray  # (n,) number of each row's file
+    places: np.ndarray  # (n,) number of each row in its file
+
+
+def search(
+    queries: np.ndarray,
+    query_starts: np.ndarray,
+    folder: Location,
+    rows: Sequence[ManifestRow],
+    *,
+    top: int,
+    excluded: frozenset[str] = frozenset(),
+) -> list[FoundMoment]:
+    """The gallery's rows that are most like any row of a query, each once, best first.
+
+    The gallery is read file by file, so that it may be larger than memory.
+
+    Args:
+        queries: (Q, F) features of the query's windows.
+        query_starts: (Q,) seconds.
+        folder: of the gallery's features.
+        rows: its manifest.
+        top: how many.
+        excluded: ids of videos that do not count.
+
+    Raises:
+        HicoError: a file is not as the manifest says, or has another width than the query.
+
+    """
+    units_QF = F.normalize(torch.from_numpy(queries.astype(np.float32)), dim=1)
+    best: list[tuple[float, int, int, int]] = []  # similarity, file, row of it, row of the query
+    gallery = [row for row in rows if row.video_id not in excluded]
+    for block in _blocks(folder, gallery):
+        if block.features.shape[1] != queries.shape[1]:
+            raise HicoError(
+                f"{folder}: has features of {block.features.shape[1]} numbers, the query {queries.shape[1]}"
+            )
+        similarity_QG = units_QF @ F.normalize(torch.from_numpy(block.features), dim=1).T
+        values, which = similarity_QG.max(dim=0)
+        for place in values.topk(min(top, len(values))).indices.tolist():
+            best.append((float(values[place]), int(block.files[place]), int(block.places[place]), int(which[place])))
+        best = sorted(best, key=lambda found: (-found[0], *found[1:]))[:top]
+    return [
+        FoundMoment(
+            video_id=gallery[file].video_id,
+            start_seconds=gallery[file].start_seconds[place],
+            end_seconds=gallery[file].end_seconds[place],
+            similarity=similarity,
+            query_seconds=float(query_starts[query]),
+            source=gallery[file].source,
+        )
+        for similarity, file, place, query in best
+    ]
+
+
+class FoundMoments(NamedTuple):
+    """What a search for a video found, best first."""
+
+    moments: list[FoundMoment]
+    window_seconds: float  # length of a moment of the query
+
+
+def search_video(
+    query: Path, folder: Location, rows: Sequence[ManifestRow], *, extractor: FeatureExtractor, top: int, own: bool
+) -> FoundMoments:
+    """The moments of a folder's videos that are most like any moment of a video.
+
+    Args:
+        query: the video.
+        folder: of features.
+        rows: its manifest.
+        extractor: from `extractor_of`.
+        top: how many.
+        own: whether moments of the query itself count, if it is among the videos.
+
+    Raises:
+        BadVideo: the query cannot be read.
+        HicoError: see `search`.
+
+    """
+    features = extractor.extract(query)
+    of_query = {row.video_id for row in rows if row.source == str(absolute(query)) or row.video_id == video_id(query)}
+    moments = search(
+        features.array.reshape(len(features.array), -1),
+        features.times[:, 0],
+        folder,
+        rows,
+        top=top,
+        excluded=frozenset() if own else frozenset(of_query),
+    )
+    return FoundMoments(moments, float(features.times[0, 1] - features.times[0, 0]))
+
+
+def _blocks(folder: Location, rows: Sequence[ManifestRow]) -> Iterator[_Block]:
+    """All rows of a folder in order, as many at once as go well together; files are not cut."""
+    arrays: list[np.ndarray] = []
+    numbers: list[int] = []
+    for number, row in enumerate(rows):
+        arrays.append(np.asarray(features_of(folder, row), dtype=np.float32).reshape(row.rows, -1))
+        numbers.append(number)
+        if sum(map(len, arrays)) >= _ROWS_AT_ONCE or number == len(rows) - 1:
+            lengths = [len(array) for array in arrays]
+            yield _Block(
+                np.concatenate(arrays), np.repeat(numbers, lengths), np.concatenate([np.arange(n) for n in lengths])
+            )
+            arrays, numbers = [], []
+
+
+class Retrieval(NamedTuple):
+    """How well queries find videos of their class."""
+
+    protocol: RetrievalProtocol
+    num_queries: int
+    gallery_size: int
+    recall: dict[int, float]  # R@k: part of the queries with one of their class among the first k
+    mean_average_precision: float | None  # over the whole ranking; None if not asked for
+
+
+def retrieval(
+    queries: LabelledRows,
+    gallery: LabelledRows,
+    *,
+    protocol: RetrievalProtocol,
+    ranks: Sequence[int] = RANKS,
+    mean_average_precision: bool = True,
+) -> Retrieval:
+    """Recall at k and mean average precision of a search by cosine similarity.
+
+    video: a video is the mean of its windows. clip: each window is a query, and is looked for among all windows.
+    coclr: as video, with the mean of all queries taken from each, and that of the gallery, as in CoCLR's code.
+
+    Args:
+        queries: rows whose videos are looked for.
+        gallery: rows that are looked through; no video may be in both.
+        protocol: see above.
+        ranks: the k of R@k.
+        mean_average_precision: needs the whole ranking, which takes longer than all the rest.
+
+    Raises:
+        HicoError: one side is empty, or a video is on both.
+
+    """
+    if not len(queries.labels) or not len(gallery.labels):
+        raise HicoError("retrieval needs labelled videos both among the queries and in the gallery")
+    both = np.intersect1d(queries.videos, gallery.videos)
+    if len(both):
+        raise HicoError(f"{both[0]} is both a query and in the gallery; {len(both)} such videos")
+    if protocol != "clip":
+        queries, gallery = video_means(queries), video_means(gallery)
+    query_rows, gallery_rows = (torch.from_numpy(side.features) for side in (queries, gallery))
+    if protocol == "coclr":
+        query_rows, gallery_rows = (rows - rows.mean(dim=0) for rows in (query_rows, gallery_rows))
+    units_GF = F.normalize(gallery_rows, dim=1)
+    labels_G = torch.from_numpy(gallery.labels.astype(np.int64))
+    deepest = min(max(ranks), len(units_GF))
+    found_at, precisions = [], []
+    for start in range(0, len(query_rows), _QUERIES_AT_ONCE):
+        chunk = slice(start, start + _QUERIES_AT_ONCE)
+        similarity_QG = F.normalize(query_rows[chunk], dim=1) @ units_GF.T
+        own_Q1 = torch.from_numpy(queries.labels[chunk].astype(np.int64))[:, None]
+        if mean_average_precision:
+            order_QG = similarity_QG.argsort(dim=1, descending=True, stable=True)
+            precisions.append(average_precision(labels_G[order_QG] == own_Q1))
+        else:
+            order_QG = similarity_QG.topk(deepest, dim=1).indices
+        found_at.append((labels_G[order_QG[:, :deepest]] == own_Q1).cumsum(dim=1) > 0)
+    found = torch.cat(found_at)
+    return Retrieval(
+        protocol,
+        num_queries=len(query_rows),
+        gallery_size=len(units_GF),
+        recall={k: float(found[:, min(k, deepest) - 1].double().mean()) for k in ranks},
+        mean_average_precision=float(torch.cat(precisions).mean()) if precisions else None,
+    )
+
+
+def average_precision(relevant_QG: Tensor) -> Tensor:
+    """Mean, over the relevant places of each ranking, of the precision there: (Q,) float64; 0 where none is relevant.
+
+    relevant, irrelevant, relevant  ->  (1/1 + 2/3) / 2
+    """
+    hits = relevant_QG.cumsum(dim=1)
+    precision = hits.double() / torch.arange(1, relevant_QG.shape[1] + 1)
+    return (precision * relevant_QG).sum(dim=1) / hits[:, -1].clamp(min=1)

@@ -1,0 +1,133 @@
+"""What extracting features would take, measured on a few batches, with nothing written."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hico_core.base.cache import LocalCache
+from hico_core.base.errors import BadVideo, HicoError
+from hico_core.corpus.clips.probe import header_facts
+from hico_core.data.clock import num_grid_points
+from hico_core.data.pictures import normalised
+from hico_core.data.workers import num_workers
+from hico_core.encoding.encoder import WindowEncoder
+from hico_core.encoding.lanes import parts_of_video
+from hico_core.encoding.windows import window_starts
+from hico_core.transfer.extraction.extract import Files
+from hico_core.transfer.extraction.jobs import FeatureJob
+from hico_core.transfer.features import FeatureExtractor
+
+# Batches that are measured, after one that warms up.
+_MEASURED_BATCHES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractionPlan:
+    """What an extraction would be. Rows and hours leave out the videos whose length is not known."""
+
+    num_videos: int
+    num_unknown: int  # in buckets and not in the index, or not readable
+    num_rows: int
+    num_bytes: int
+    rows_per_second: float
+    hours: float
+    reading_seconds: float  # of one window in one process
+    encoding_seconds: float  # of one window
+
+
+def rehearse_extraction(
+    jobs: Sequence[FeatureJob],
+    *,
+    extractor: FeatureExtractor,
+    cache: LocalCache,
+    files: Files,
+    workers: int | None = None,
+) -> ExtractionPlan:
+    """Count the rows of all videos, and measure how long a few take.
+
+    Args:
+        jobs: the videos.
+        extractor: encoder, grid and picture.
+        cache: for videos in buckets.
+        files: what would be written.
+        workers: processes that would read; None: one a core.
+
+    Raises:
+        HicoError: no video can be read.
+
+    """
+    rows = [_num_rows(job, extractor) for job in jobs]
+    known = [count for count in rows if count is not None]
+    reading_seconds, encoding_seconds, width = _measure(_clips(jobs, extractor, cache), extractor)
+    # Reading goes on while the encoder computes, unless no process does it.
+    readers = num_workers(workers)
+    together = max(reading_seconds / readers, encoding_seconds) if readers else reading_seconds + encoding_seconds
+    return ExtractionPlan(
+        num_videos=len(jobs),
+        num_unknown=len(jobs) - len(known),
+        num_rows=sum(known),
+        num_bytes=sum(known) * width * np.dtype(files.dtype).itemsize,
+        rows_per_second=1 / together,
+        hours=sum(known) * together / 3600,
+        reading_seconds=reading_seconds,
+        encoding_seconds=encoding_seconds,
+    )
+
+
+def _measure(clips: Iterator[Tensor], extractor: FeatureExtractor) -> tuple[float, float, int]:
+    """Seconds to read and to encode a window, and the numbers of a row.
+
+    Raises:
+        HicoError: there is no window.
+
+    """
+    reading, encoding = [], []
+    width = 0
+    encoder = WindowEncoder(extractor.encoder, batch_size=extractor.batch_size, precision=extractor.precision)
+    for _ in range(1 + _MEASURED_BATCHES):
+        began = time.monotonic()
+        batch = list(islice(clips, extractor.batch_size))
+        if not batch:
+            break
+        read = time.monotonic()
+        pictures = normalised(torch.stack(batch).to(extractor.device), extractor.picture)
+        encoded = encoder.encode(list(pictures))
+        reading.append((read - began) / len(batch))
+        encoding.append((time.monotonic() - read) / len(batch))
+        width = encoded[0].numel()
+    if not encoding:
+        raise HicoError("none of the videos can be read")
+    measured = slice(1, None) if len(encoding) > 1 else slice(None)
+    return float(np.median(reading[measured])), float(np.median(encoding[measured])), width
+
+
+def _num_rows(job: FeatureJob, extractor: FeatureExtractor) -> int | None:
+    """Windows of a video, as far as its index or its file's header tells its length."""
+    if job.duration_seconds is not None:
+        seconds, fps = job.duration_seconds, job.video.pieces[0].fps
+    elif isinstance(job.source.path, Path):
+        try:
+            seconds, fps = header_facts(job.source.path)
+        except BadVideo:
+            return None
+    else:
+        return None
+    points = num_grid_points(seconds, fps=extractor.grid.rate(fps))
+    return len(window_starts(points, extractor.grid))
+
+
+def _clips(jobs: Sequence[FeatureJob], extractor: FeatureExtractor, cache: LocalCache) -> Iterator[Tensor]:
+    """Windows of the videos, one after the other, of those that can be read."""
+    for number, job in enumerate(jobs):
+        try:
+            for part in parts_of_video(number, job.video, extractor.reading(cache)):
+                if part.clips is not None:
+                    yield from part.clips
+        except BadVideo:
+            continue

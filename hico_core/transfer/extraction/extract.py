@@ -1,0 +1,557 @@
+"""Videos -> a folder of features: who is to do, who is done, and what is written of each."""
+
+import logging
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from hico_core.base.addresses import DEFAULT_ROOT, Location, absolute, local_part, locate
+from hico_core.base.cache import LocalCache, local_cache
+from hico_core.base.choices import DType, FileFormat
+from hico_core.base.engine import Plan, Runner, Work, run_here, run_on_ray, run_restartable
+from hico_core.base.errors import BadVideo, HicoError, UsageError
+from hico_core.base.failures import Failure
+from hico_core.base.files import lock, remove_abandoned
+from hico_core.base.processes import run_on_processes
+from hico_core.base.storage import write_text, written_beside
+from hico_core.base.tally import Summary, VideoEvent, VideoOutcome
+from hico_core.checkpoints.content import EncoderOrigin
+from hico_core.corpus.intake import is_same_file, other_file
+from hico_core.corpus.sources.finding import Videos
+from hico_core.corpus.sources.ids import Source
+from hico_core.corpus.workspace.access import Shard, sole_writer
+from hico_core.corpus.workspace.records import SourceFile, sha256_of, source_file
+from hico_core.data.workers import num_workers
+from hico_core.encoding.encoder import Meter
+from hico_core.encoding.lanes import WholeVideo
+from hico_core.transfer.extraction.feature_files import read_array, write_array
+from hico_core.transfer.extraction.jobs import FeatureJob, features_folder, jobs_of, newest_encoder, origin_of, part_of
+from hico_core.transfer.extraction.manifest import (
+    MANIFEST,
+    ManifestRow,
+    Settings,
+    manifest_line,
+    pack_into_hdf5,
+    read_manifest,
+    require_hdf5,
+)
+from hico_core.transfer.features import FeatureExtractor, Features
+
+logger = logging.getLogger(__name__)
+
+# Rows of different videos that are more alike than this tell nothing apart.
+_ALIKE = 0.9999
+
+# How often the manifest in a bucket is written again: what came since is extracted again after a kill.
+_UPLOAD_SECONDS = 60.0
+
+# How long a writer waits for another's line to be in the manifest.
+_PATIENCE_SECONDS = 60.0
+
+
+class Files(NamedTuple):
+    """Where the files of a command's features lie, how they are named, and what they are."""
+
+    folder: "Location | None" = None  # made if missing; None: see `features_folder`
+    prefix: str = ""
+    file_format: FileFormat | Literal["hdf5"] = "npy"  # hdf5: .npy, and all of them once more in features.hdf5
+    dtype: DType = "float32"
+
+    @property
+    def format_of_one(self) -> FileFormat:
+        """Of a video's own file."""
+        return "npy" if self.file_format == "hdf5" else self.file_format
+
+    def name(self, video_id: str) -> str:
+        """The file of a video."""
+        return f"{self.prefix}{video_id}.{self.format_of_one}"
+
+
+NPY_FILES = Files()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractionPolicy:
+    """How and where videos are dealt with, apart from what their features are to be."""
+
+    checksum: bool = False  # tell sources apart by their bytes, not by their time
+    cache: LocalCache | None = None  # for videos in buckets
+    workers: int | None = None  # processes that read, for each that encodes; None: one a core
+    processes: int = 1  # of this machine that encode, a GPU each in turn
+    shard: Shard | None = None  # only this part of the videos; other calls may write the other parts at the same time
+    ray_address: str | None = None  # on this Ray cluster, see `run_on_ray`; each process computes in one thread
+
+    def __post_init__(self) -> None:
+        if self.processes > 1 and self.ray_address:
+            raise UsageError(f"--nproc {self.processes}: is of this machine; leave it out, or leave --ray-address out")
+
+
+def extract_features(
+    videos: Videos | Sequence[FeatureJob] | None = None,
+    *,
+    encoder: FeatureExtractor | Path | str | None = None,
+    root: "Location | str" = DEFAULT_ROOT,
+    files: Files = NPY_FILES,
+    policy: ExtractionPolicy = ExtractionPolicy(),
+    meter: Meter | None = None,
+    on_event: Callable[[VideoEvent], None] = lambda event: None,
+) -> Summary:
+    """Write `[prefix]<id>.<format>` for each video that has none, and a line for it in manifest.jsonl.
+
+    A video that cannot be decoded becomes a line of `<root>/failures.jsonl`.
+
+    Args:
+        videos: of all shards: files, folders, patterns, lists, or jobs; None: those of the index.
+        encoder: with its grid and picture, from `FeatureExtractor.from_checkpoint`, or the checkpoint to make such a
+            one of; None: `newest_encoder`.
+        root: the workspace.
+        files: where they go, their names and format.
+        policy: how and where videos are dealt with.
+        meter: counts rows and waiting.
+        on_event: called for each video.
+
+    Raises:
+        UsageError: the extractor was not loaded from a file, or a shard is to be packed.
+        HicoError: the folder has features of other settings or of another video of an id, or is being written to.
+
+    """
+    if files.file_format == "hdf5":
+        require_hdf5()
+        if policy.shard:
+            raise UsageError("--format hdf5: needs all videos; run the command once more without --shard")
+    root = locate(root)
+    if not isinstance(encoder, FeatureExtractor):
+        encoder = FeatureExtractor.from_checkpoint(encoder or newest_encoder(local_part(root)))
+    files = files._replace(folder=files.folder or features_folder(root, encoder))
+    jobs = part_of(jobs_of(videos, root), policy.shard)
+    summary = _extract(jobs, encoder, root, files, policy, meter=meter or Meter(), on_event=on_event)
+    if files.file_format == "hdf5":
+        assert files.folder is not None
+        pack_into_hdf5(files.folder)
+    return summary
+
+
+def _extract(
+    jobs: Sequence[FeatureJob],
+    extractor: FeatureExtractor,
+    root: Location,
+    files: Files,
+    policy: ExtractionPolicy,
+    *,
+    meter: Meter,
+    on_event: Callable[[VideoEvent], None],
+) -> Summary:
+    """Plan, extract and write into the folder that is named."""
+    origin, folder = origin_of(extractor), files.folder
+    assert folder is not None
+    settings = _settings(extractor, origin, files.dtype)
+    with opened_folder(folder, policy.shard), closing(_manifest_writer(folder, policy.shard)) as manifest:
+        plan = _plan(jobs, files, folder, _rows_with(settings, folder), checksum=policy.checksum)
+        # Looked up before anything is read, so that a video which changes meanwhile is extracted again.
+        identities = {job.source.video_id: source_file(job.source) for job in plan.todo}
+        writer = _Writer(
+            folder=folder,
+            files=files,
+            extractor=extractor,
+            settings=settings,
+            manifest=manifest,
+            identities=identities,
+            checksum=policy.checksum,
+        )
+
+        def finish(extracted: Extracted) -> VideoOutcome:
+            meter.num_rows += extracted.num_rows
+            # Of processes, the mean; on a cluster, nobody knows how many work at a time.
+            meter.waiting_seconds += 0.0 if policy.ray_address else extracted.waiting_seconds / policy.processes
+            return writer.finish(extracted)
+
+        work, runner = _work_and_runner(extractor, origin, policy)
+        summary = run_restartable(
+            plan, work, runner, finish=finish, root=root, command="extract-features", on_event=on_event
+        )
+    _warn_of_collapse(writer.likeness, origin)
+    return summary
+
+
+def _warn_of_collapse(likeness: "Likeness", origin: EncoderOrigin) -> None:
+    if likeness.num_videos > 1 and likeness.mean_similarity > _ALIKE:
+        logger.warning(
+            "the features of %d videos are nearly alike (mean cosine similarity %.5f): the encoder of %s has hardly "
+            "learnt anything, or has collapsed; look at its loss with `hico report`, and train it for longer",
+            likeness.num_videos,
+            likeness.mean_similarity,
+            origin.path,
+        )
+
+
+class Likeness:
+    """How alike rows are, without keeping them."""
+
+    def __init__(self) -> None:
+        self.num_videos = 0
+        self._num_rows = 0
+        self._sum = np.zeros(1)
+
+    def add(self, rows: np.ndarray) -> None:
+        """Take a video's rows (T, ...)."""
+        flat = rows.reshape(len(rows), -1).astype(np.float64)
+        self._sum = self._sum + (flat / np.linalg.norm(flat, axis=1, keepdims=True).clip(1e-12)).sum(axis=0)
+        self._num_rows += len(rows)
+        self.num_videos += 1
+
+    @property
+    def mean_similarity(self) -> float:
+        """Mean cosine similarity of two different rows.
+
+        The square of the sum of n unit vectors is n, for each with itself, and the similarities of all n (n - 1) pairs.
+        """
+        n = self._num_rows
+        return float((self._sum @ self._sum - n) / max(n * (n - 1), 1))
+
+
+def _settings(extractor: FeatureExtractor, origin: EncoderOrigin, dtype: DType) -> Settings:
+    """What all features of a folder have in common."""
+    grid = extractor.grid
+    return Settings(
+        window=grid.window,
+        stride=grid.stride,
+        native_fps=grid.fps is None,
+        align=grid.align,
+        tail=grid.tail,
+        pool=extractor.pool,
+        layer=extractor.layer,
+        dtype=dtype,
+        checkpoint_sha256=origin.sha256,
+        picture=extractor.picture._asdict(),
+        precision=extractor.precision.name,
+    )
+
+
+@contextmanager
+def opened_folder(folder: Location, shard: Shard | None) -> Iterator[None]:
+    """Let only one command at a time write a video's file. Nothing can be locked in a bucket.
+
+    Raises:
+        HicoError: another one writes here.
+
+    """
+    if not isinstance(folder, Path):
+        yield
+        return
+    busy = f"{folder}: another hico command is writing features here; wait for it to end, or give another --name"
+    with sole_writer(folder, shard=shard, busy=busy):
+        if shard is None:
+            remove_abandoned(folder)
+        yield
+
+
+class _LocalManifest:
+    """Adds lines to manifest.jsonl, as several processes may do at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._path = folder, folder / MANIFEST
+
+    def add(self, row: ManifestRow) -> None:
+        """Append a line; after one that a killed writer cut short, on a line of its own."""
+        refusal = f"{self._path}: another process keeps it locked"
+        with (
+            lock(self._path.with_name(".manifest.lock"), refusal=refusal, wait_seconds=_PATIENCE_SECONDS),
+            self._path.open("a+b") as opened,
+        ):
+            if opened.tell():
+                opened.seek(-1, 2)
+                if opened.read() != b"\n":
+                    opened.write(b"\n")
+            opened.write(manifest_line(row, self._folder))
+
+    def close(self) -> None:
+        """All lines are written already."""
+
+
+class _BucketManifest:
+    """Keeps this shard's lines and writes them now and then: an object can only be written as a whole.
+
+    A command that writes all videos takes in the lines of shards before it, so that none of theirs counts later.
+    """
+
+    def __init__(self, folder: Location, shard: Shard | None) -> None:
+        name = MANIFEST if shard is None else f"manifest-{shard.number}-of-{shard.total}.jsonl"
+        self._folder, self._path = folder, folder / name
+        self._taken_in: list[Location] = [] if shard else list(folder.glob("manifest-*.jsonl"))
+        before = [path for path in (self._path, *self._taken_in) if path.exists()]
+        self._lines = [line for path in before for line in path.read_bytes().splitlines(keepends=True)]
+        self._written = time.monotonic()
+        self._is_new = False
+
+    def add(self, row: ManifestRow) -> None:
+        """Take a line."""
+        self._lines.append(manifest_line(row, self._folder))
+        self._is_new = True
+        if time.monotonic() - self._written > _UPLOAD_SECONDS:
+            self.close()
+
+    def close(self) -> None:
+        """Write all lines."""
+        if self._is_new:
+            write_text(self._path, b"".join(self._lines).decode())
+            while self._taken_in:
+                self._taken_in.pop().unlink(missing_ok=True)
+        self._written, self._is_new = time.monotonic(), False
+
+
+def _manifest_writer(folder: Location, shard: Shard | None) -> _LocalManifest | _BucketManifest:
+    return _LocalManifest(folder) if isinstance(folder, Path) else _BucketManifest(folder, shard)
+
+
+def _rows_with(settings: Settings, folder: Location) -> dict[str, ManifestRow]:
+    """The manifest of a folder, all of whose features must have these settings.
+
+    Raises:
+        HicoError: one has others.
+
+    """
+    rows = read_manifest(folder)
+    for row in rows.values():
+        for key, value in settings.model_dump().items():
+            if getattr(row, key) != value:
+                raise HicoError(
+                    f"{folder}: has features with {key}={getattr(row, key)}, not {value}; give another --name, or "
+                    "remove it"
+                )
+    return rows
+
+
+def _plan(
+    jobs: Sequence[FeatureJob], files: Files, folder: Location, rows: dict[str, ManifestRow], *, checksum: bool
+) -> Plan[FeatureJob]:
+    """Go through all videos before any work is done: those that are dealt with already, and those that are to do.
+
+    Raises:
+        HicoError: one may not have its file; see `is_finished`.
+
+    """
+    todo: list[FeatureJob] = []
+    dealt_with: list[VideoOutcome] = []
+    for job in jobs:
+        source = job.source
+        video_id, path = source.video_id, str(source.path)
+        row = rows.get(files.name(video_id))
+        if source.obstacle:
+            failure = Failure(stage="name", error=source.obstacle)
+            dealt_with.append(VideoOutcome(video_id=video_id, source=path, outcome="failed", failure=failure))
+        elif row is not None and is_finished(row, source, folder, checksum=checksum):
+            dealt_with.append(VideoOutcome(video_id=video_id, source=path, outcome="unchanged", num_parts=row.rows))
+        else:
+            todo.append(job)
+    return Plan(todo, dealt_with)
+
+
+def is_finished(row: ManifestRow, source: Source, folder: Location, *, checksum: bool) -> bool:
+    """Whether a file has the features of this very source.
+
+    Raises:
+        HicoError: it has those of another video, which is still there; names both.
+
+    """
+    if row.source != str(source.path):
+        other = other_file(row.source_file, source._replace(clips=()))
+        if other is not None:
+            raise HicoError(
+                f"{source.path} and {other}, whose features are in {folder / row.file}, have one id, "
+                f"{source.video_id!r}; rename one of them, or give another --name"
+            )
+    return is_same_file(row.source_file, source, checksum=checksum) and _is_whole(row, folder)
+
+
+def _is_whole(row: ManifestRow, folder: Location) -> bool:
+    """Whether a video's file is there as its row says; of one in a bucket, by its size."""
+    path = folder / row.file
+    try:
+        if path.stat().st_size != row.size_bytes:
+            return False
+        return not isinstance(path, Path) or len(read_array(path)) == row.rows
+    except (OSError, HicoError):
+        return False
+
+
+class Extracted(NamedTuple):
+    """What came of one video."""
+
+    job: FeatureJob
+    features: Features | BadVideo
+    waiting_seconds: float  # for pictures, since the video before
+
+    @property
+    def num_rows(self) -> int:
+        """Of its features."""
+        return 0 if isinstance(self.features, BadVideo) else len(self.features.array)
+
+
+class _Description(NamedTuple):
+    """What a process anywhere needs to make the same extractor."""
+
+    origin: EncoderOrigin
+    settings: tuple[tuple[str, Any], ...]  # of `FeatureExtractor.from_checkpoint`
+
+
+def _work_and_runner(
+    extractor: FeatureExtractor, origin: EncoderOrigin, policy: ExtractionPolicy
+) -> tuple[Work[FeatureJob, Extracted], Runner[FeatureJob, Extracted]]:
+    """By what videos are extracted, and where."""
+    cache = policy.cache or local_cache()
+    if policy.ray_address is None and policy.processes == 1:
+        return partial(_extract_each, extractor=extractor, cache=cache, workers=policy.workers), run_here
+    description = _description_of(extractor, origin)
+    on_gpu = extractor.device.type == "cuda"
+    if policy.ray_address is None:
+        workers = num_workers(policy.workers, processes=policy.processes)
+        num_gpus = torch.cuda.device_count() if on_gpu else 0
+        work = partial(_extract_as_described, description=description, cache=cache, workers=workers)
+        return work, partial(run_on_processes, processes=policy.processes, num_gpus=num_gpus)
+    work = partial(_extract_as_described, description=description, cache=cache, workers=0)
+    return work, partial(_on_cluster, address=policy.ray_address, num_gpus=int(on_gpu))
+
+
+def _description_of(extractor: FeatureExtractor, origin: EncoderOrigin) -> _Description:
+    others = {"pool": extractor.pool, "layer": extractor.layer, "batch_size": extractor.batch_size}
+    device = {"device": extractor.device.type}
+    return _Description(origin, tuple({**extractor.grid._asdict(), **others, **device}.items()))
+
+
+def _on_cluster(
+    work: Work[FeatureJob, Extracted], jobs: Sequence[FeatureJob], *, address: str, num_gpus: int
+) -> Generator[Extracted, None, None]:
+    def lost(job: FeatureJob, reason: str) -> Extracted:
+        return Extracted(job, BadVideo(str(job.source.path), reason, stage="engine"), 0.0)
+
+    anywhere = [job._replace(video=_seen_from_anywhere(job.video)) for job in jobs]
+    return run_on_ray(work, anywhere, address=address, num_gpus=num_gpus, on_lost=lost)
+
+
+def _seen_from_anywhere(video: WholeVideo) -> WholeVideo:
+    """The same video for processes whose working folder is another."""
+    pieces = [piece._replace(path=absolute(piece.path)) for piece in video.pieces]
+    return WholeVideo(absolute(video.path), pieces)
+
+
+def _extract_each(
+    jobs: Sequence[FeatureJob], *, extractor: FeatureExtractor, cache: LocalCache, workers: int | None
+) -> Iterator[Extracted]:
+    """Extract each video, in order."""
+    meter, before = Meter(), 0.0
+    found = extractor.extract_all([job.video for job in jobs], cache=cache, workers=workers, meter=meter)
+    for job, features in zip(jobs, found, strict=True):
+        yield Extracted(job, features, meter.waiting_seconds - before)
+        before = meter.waiting_seconds
+
+
+def _extract_as_described(
+    jobs: Sequence[FeatureJob], *, description: _Description, cache: LocalCache, workers: int
+) -> Iterator[Extracted]:
+    """The same by an extractor that is made here, in a process that may get other videos to do later."""
+    return _extract_each(jobs, extractor=_extractor_of(description), cache=cache, workers=workers)
+
+
+@lru_cache(maxsize=1)
+def _extractor_of(description: _Description) -> FeatureExtractor:
+    """The same extractor as where the command runs.
+
+    Raises:
+        HicoError: the file is another one by now, or on this machine.
+
+    """
+    path = description.origin.path
+    extractor = FeatureExtractor.from_checkpoint(path, **dict(description.settings))
+    if extractor.origin != description.origin:
+        raise HicoError(
+            f"{path}: is not the file that the command began with; where a training still writes it, name a copy with "
+            "--checkpoint"
+        )
+    return extractor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Writer:
+    """Writes the features of one video after the other, and for each a line of the manifest."""
+
+    folder: Location
+    files: Files
+    extractor: FeatureExtractor
+    settings: Settings
+    manifest: _LocalManifest | _BucketManifest
+    identities: Mapping[str, SourceFile]  # by id: what a video's file was before anything was read
+    checksum: bool
+    likeness: Likeness = field(default_factory=Likeness)
+
+    def finish(self, extracted: Extracted) -> VideoOutcome:
+        """Write what came of a video, if it is any good; what became of the video."""
+        source = extracted.job.source
+        features = _storable(extracted.features, self.files.dtype, source)
+        video_id, path = source.video_id, str(source.path)
+        if isinstance(features, BadVideo):
+            failure = Failure(stage=features.stage, error=features.reason)
+            return VideoOutcome(video_id=video_id, source=path, outcome="failed", failure=failure)
+        self.likeness.add(features.array)
+        self.manifest.add(self._write(source, features))
+        return VideoOutcome(video_id=video_id, source=path, outcome="done", num_parts=len(features.array))
+
+    def _write(self, source: Source, features: Features) -> ManifestRow:
+        """Write a video's file, whole or not at all; what the manifest is to say of it."""
+        read = self.identities[source.video_id]
+        read = _with_hash(read, source) if self.checksum else read
+        name, file_format = self.files.name(source.video_id), self.files.format_of_one
+        array = features.array
+        with written_beside(self.folder / name) as beside:
+            write_array(beside, array, features.times, video_id=source.video_id, file_format=file_format)
+            size_bytes, sha256 = beside.stat().st_size, sha256_of(beside)
+        start, end = features.times.T
+        return ManifestRow(
+            **self.settings.model_dump(),
+            video_id=source.video_id,
+            file=name,
+            prefix=self.files.prefix,
+            suffix="",
+            file_format=file_format,
+            rows=len(array),
+            dim=int(array[0].size),
+            shape=list(array.shape[1:]),
+            size_bytes=size_bytes,
+            sha256=sha256,
+            fps=self.extractor.grid.rate(features.meta.source_fps),
+            checkpoint=origin_of(self.extractor).path,
+            **features.meta._asdict(),
+            source_size_bytes=read.size_bytes,
+            source_mtime_ns=read.mtime_ns,
+            source_sha256=read.sha256,
+            read_from="clips" if source.clips else "sources",
+            start_seconds=start.tolist(),
+            end_seconds=end.tolist(),
+            centre_seconds=((start + end) / 2).tolist(),
+        )
+
+
+def _with_hash(read: SourceFile, source: Source) -> SourceFile:
+    """The identity of what was read, with a hash where that is one file which has not changed since."""
+    if source.clips or not isinstance(source.path, Path) or not is_same_file(read, source):
+        return read
+    return read.model_copy(update={"sha256": sha256_of(source.path)})
+
+
+def _storable(features: Features | BadVideo, dtype: DType, source: Source) -> Features | BadVideo:
+    """Features in the precision of their file; what no reader would take there is the failure of the video."""
+    if isinstance(features, BadVideo):
+        return features
+    with np.errstate(over="ignore"):  # reported below
+        array = np.ascontiguousarray(features.array.astype(dtype))
+    if np.isfinite(array).all():
+        return replace(features, array=array)
+    largest = float(np.abs(features.array).max())
+    reason = f"has features that {dtype} cannot hold (the largest is {largest:.4g})"
+    return BadVideo(str(source.path), reason, stage="encode")

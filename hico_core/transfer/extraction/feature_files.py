@@ -1,0 +1,83 @@
+"""The files that features are written to, one a video, and how they are read again."""
+
+import zipfile
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from hico_core.base.choices import FileFormat
+from hico_core.base.errors import HicoError
+
+# What readers of damaged files raise, of whatever library.
+_DAMAGE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, pa.ArrowException)
+
+
+def write_array(path: Path, array: np.ndarray, times: np.ndarray, *, video_id: str, file_format: FileFormat) -> None:
+    """Write the features of a video.
+
+    npy: the array, and nothing else. npz: `feats` and `times`, as OpenTAD reads the first. pt: a tensor.
+    parquet: a row a window, with `video_id`, `start_seconds`, `end_seconds` and `feature`.
+
+    Args:
+        path: a file that is not there yet.
+        array: (T, ...).
+        times: (T, 2), seconds.
+        video_id: of the video.
+        file_format: see above.
+
+    """
+    with path.open("xb") as opened:
+        if file_format == "npy":
+            np.save(opened, array)
+        elif file_format == "npz":
+            np.savez(opened, feats=array, times=times)
+        elif file_format == "pt":
+            torch.save(torch.from_numpy(array), opened)
+        else:
+            flat = pa.array(array.reshape(-1))  # maps too: a list of fixed length a row
+            columns = {
+                "video_id": pa.array([video_id] * len(array)),
+                "start_seconds": pa.array(times[:, 0]),
+                "end_seconds": pa.array(times[:, 1]),
+                "feature": pa.FixedSizeListArray.from_arrays(flat, array[0].size),
+            }
+            pq.write_table(pa.table(columns), opened, compression="zstd")
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The features in a file: (T, ...). Those of an .npy file stay on the disk until they are used.
+
+    Raises:
+        HicoError: the file is missing, cut short or something else.
+
+    """
+    file_format = path.suffix.removeprefix(".")
+    if file_format not in get_args(FileFormat):
+        raise HicoError(f"not a file of features; they end in {', '.join(get_args(FileFormat))}", subject=path)
+    try:
+        return _read(path, file_format)
+    except FileNotFoundError:
+        raise HicoError("no such file; run `hico extract-features` again", subject=path) from None
+    except _DAMAGE as error:
+        raise HicoError(
+            f"is damaged ({type(error).__name__}); run `hico extract-features` again", subject=path
+        ) from error
+
+
+def _read(path: Path, file_format: str) -> np.ndarray:
+    if file_format == "npy":
+        return np.load(path, mmap_mode="r")
+    if file_format == "npz":
+        with np.load(path) as arrays:
+            feats: np.ndarray = arrays["feats"]
+            return feats
+    if file_format == "pt":
+        tensor: torch.Tensor = torch.load(path, weights_only=True)
+        return tensor.numpy()
+    column = pq.read_table(path, columns=["feature"])["feature"].combine_chunks()
+    flat: np.ndarray = column.flatten().to_numpy()
+    return flat.reshape(len(column), -1)

@@ -1,0 +1,108 @@
+"""What there is to extract: videos of an index or of files, the encoder to do it with, and the name for the result."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hico_core.base.addresses import Location, locate
+from hico_core.base.choices import ReadFrom
+from hico_core.base.errors import HicoError, UsageError
+from hico_core.checkpoints.content import EncoderOrigin
+from hico_core.corpus.index import read_index_table
+from hico_core.corpus.sources.finding import Videos, sources_of
+from hico_core.corpus.sources.ids import Source
+from hico_core.corpus.workspace.access import Shard
+from hico_core.corpus.workspace.records import sha256_of
+from hico_core.data.videos import COLUMNS, IndexedVideos
+from hico_core.encoding.lanes import WholeVideo
+from hico_core.transfer.features import FeatureExtractor
+
+
+class FeatureJob(NamedTuple):
+    """A video to extract."""
+
+    source: Source  # its clips, if it was split, are what is read
+    video: WholeVideo
+    duration_seconds: float | None = None  # where an index tells it
+
+
+def part_of(jobs: Sequence[FeatureJob], shard: Shard | None) -> list[FeatureJob]:
+    """The jobs of a shard; together, all shards have each job once."""
+    return [job for job in jobs if shard is None or shard.has(job.source.video_id)]
+
+
+def jobs_of_files(sources: Sequence[Source]) -> list[FeatureJob]:
+    """Jobs for videos that are read from their own files."""
+    return [FeatureJob(source, WholeVideo(source.path, [])) for source in sources]
+
+
+def jobs_of_index(videos: IndexedVideos, *, read: ReadFrom = "clips") -> list[FeatureJob]:
+    """A job for each video of an index, to be read from its clips, or from its own file, as where it was not split."""
+    return [_indexed_job(videos, number, read) for number in range(len(videos))]
+
+
+def _indexed_job(videos: IndexedVideos, number: int, read: ReadFrom) -> FeatureJob:
+    path, pieces = locate(videos.source(number)), videos.pieces(number)
+    in_place = videos.is_in_place(number)
+    clips = () if in_place or read == "sources" else tuple(piece.path for piece in pieces)
+    source = Source(videos.video_id(number), path, clips=clips)
+    video = WholeVideo(path, pieces if clips or in_place else [])
+    return FeatureJob(source, video, videos.duration_seconds(number))
+
+
+def newest_encoder(root: Path) -> Path:
+    """The export that was written last among the runs of a workspace.
+
+    Raises:
+        HicoError: there is none.
+
+    """
+    exports = list((root / "runs").glob("*/export/encoder.safetensors"))
+    if not exports:
+        raise HicoError(f"{root / 'runs'}: no run has exported an encoder; run `hico pretrain`, or give --checkpoint")
+    return max(exports, key=lambda path: path.stat().st_mtime)
+
+
+def encoder_of_runs(root: Path, sha256: str) -> Path | None:
+    """The file with these bytes among what the runs of a workspace have exported and kept; None if there is none."""
+    kept = ("export/encoder.safetensors", "checkpoints/*.pt")
+    files = (path for pattern in kept for path in sorted(root.glob(f"runs/*/{pattern}")))
+    return next((path for path in files if sha256_of(path) == sha256), None)
+
+
+def features_name(checkpoint: Path) -> str:
+    """hico-data/runs/hacs-hico-s/export/encoder.safetensors -> hacs-hico-s; of another file, its stem."""
+    if checkpoint.parent.name in {"export", "checkpoints"}:
+        return checkpoint.absolute().parents[1].name
+    return checkpoint.stem
+
+
+def origin_of(extractor: FeatureExtractor) -> EncoderOrigin:
+    """The file that an extractor's encoder was loaded from.
+
+    Raises:
+        UsageError: it was not loaded from a file.
+
+    """
+    if extractor.origin is None:
+        raise UsageError(
+            "the manifest names the encoder's file: make the extractor with FeatureExtractor.from_checkpoint"
+        )
+    return extractor.origin
+
+
+def features_folder(root: Location, extractor: FeatureExtractor, name: str | None = None) -> Location:
+    """Where the features of a workspace's videos go: features/NAME, by default that of the encoder's run."""
+    return root / "features" / (name or features_name(Path(origin_of(extractor).path)))
+
+
+def jobs_of(
+    videos: Videos | Sequence[FeatureJob] | None, root: Location, *, read: ReadFrom = "clips"
+) -> list[FeatureJob]:
+    """Jobs for what a caller names; None: for the videos of the index, of which `read` is read."""
+    if videos is None:
+        return jobs_of_index(IndexedVideos(read_index_table(root, columns=COLUMNS), root=root), read=read)
+    if isinstance(videos, Source | str | Path):
+        return jobs_of_files(sources_of(videos))
+    jobs = [video for video in videos if isinstance(video, FeatureJob)]
+    return jobs + jobs_of_files(sources_of([video for video in videos if not isinstance(video, FeatureJob)]))

@@ -1,0 +1,94 @@
+"""What ffmpeg is given follows from the options, and what it printed and how it ended are read right."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from hico_core.base.errors import BadVideo, HicoError
+from hico_core.corpus.clips.encode import (
+    encoder_arguments,
+    rate_of,
+    read_frame_ticks,
+    read_new_beginnings,
+    require_success,
+    scale_filter,
+)
+from hico_core.corpus.clips.ffmpeg import Ffmpeg, Finished
+from hico_core.corpus.workspace.records import SplitOptions
+
+# As the filters print it: before frame 2, the pictures change, and ffmpeg counts anew.
+PRINTED = """frame:0    pts:0       pts_time:0
+hico=1
+frame:1    pts:-512     pts_time:0.03
+hico=1
+frame:0    pts:1024    pts_time:0.07
+hico=1
+"""
+
+
+def test_what_ffmpeg_printed_of_frames() -> None:
+    assert read_frame_ticks(PRINTED) == [0, -512, 1024]
+    assert read_new_beginnings(PRINTED) == [2]
+    assert read_frame_ticks("") == read_new_beginnings("") == []
+
+
+@pytest.mark.parametrize(
+    ("fps", "expected"),
+    [(25.0, "25"), (30000 / 1001, "30000/1001"), (24000 / 1001, "24000/1001"), (7.5, "15/2"), (0.1, "1/10")],
+)
+def test_rates_are_those_of_cameras(fps: float, expected: str) -> None:
+    assert str(rate_of(fps)) == expected
+
+
+@pytest.mark.parametrize("short_side", [None, 96])
+def test_sides_are_even(short_side: int | None) -> None:
+    assert "/2)*2" in scale_filter(short_side)
+
+
+@pytest.mark.parametrize(
+    ("options", "some"),
+    [
+        ({}, {"c:v": "libx264", "crf": 23, "threads": 1, "bf": 3, "tune": "fastdecode"}),
+        ({"fast_decode": False}, {"c:v": "libx264", "crf": 23, "threads": 1}),
+        ({"encoder": "libx265", "crf": 30}, {"crf": 30, "threads": 1, "forced-idr": 1, "tune": "fastdecode"}),
+        ({"encoder": "h264_nvenc", "crf": 30}, {"cq": 30, "forced-idr": 1}),  # the same quality by another name
+        ({"encoder": "libopenh264"}, {"b:v": "2M", "threads": 1}),
+    ],
+)
+def test_each_encoder_gets_the_options_in_its_own_words(options: dict[str, object], some: dict[str, object]) -> None:
+    chosen = SplitOptions.model_validate(options)
+    arguments = encoder_arguments(chosen)
+    assert some.items() <= arguments.items()
+    assert arguments["g"] == chosen.gop
+    assert ("tune" in arguments) == ("tune" in some)
+
+
+@pytest.mark.videos
+@pytest.mark.parametrize(
+    ("finished", "stopped", "error", "said"),
+    [
+        (Finished(0, []), False, None, ""),
+        (Finished(0, ["a frame was broken"]), False, None, ""),  # what it says alone is no failure
+        (Finished(1, ["first", "last"]), False, BadVideo, "ffmpeg ended with 1; it said: last"),
+        (Finished(1, []), False, BadVideo, "it said: nothing"),
+        (Finished(-11, []), False, BadVideo, "ended by signal 11"),
+        (Finished(-9, [], timed_out=True), False, BadVideo, "took longer than --timeout allows"),
+        (Finished(1, ["x: No space left on device"]), False, HicoError, "the disk is full"),
+        (Finished(-signal.SIGXFSZ, []), False, HicoError, "the disk is full"),
+        (Finished(-15, []), True, HicoError, "stopped before it was done; the same command goes on"),
+    ],
+)
+def test_how_ffmpeg_ended(
+    ffmpeg_program: Path, finished: Finished, stopped: bool, error: type[HicoError] | None, said: str
+) -> None:
+    """A video that is at fault is one of many; a full disk or a stop ends all."""
+    program = Ffmpeg(ffmpeg_program)
+    if stopped:
+        program.stop()
+    if error is None:
+        require_success(Path("a.mp4"), program, finished, folder=Path("root/.tmp"))
+        return
+    with pytest.raises(error, match=said) as caught:
+        require_success(Path("a.mp4"), program, finished, folder=Path("root/.tmp"))
+    assert isinstance(caught.value, BadVideo) == (error is BadVideo)

@@ -1,0 +1,134 @@
+"""What a command is given stands for videos; what is passed over is counted."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from hico_core.base.errors import HicoError, UsageError
+from hico_core.corpus.sources.finding import describe_passed_over, find_sources, sources_of, videos_among
+from hico_core.corpus.sources.ids import Source
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.mp4", "v_a.MKV", "notes.txt", "-dash.webm", "sub/c.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    return tmp_path
+
+
+def ids(*inputs: object) -> list[str]:
+    return [source.video_id for source in find_sources(map(str, inputs))]
+
+
+def test_a_folder_is_its_videos_and_those_below_it(folder: Path) -> None:
+    assert ids(folder) == ["-dash", "a", "b", "c"]
+    passed_over: Counter[str] = Counter()
+    only_own = find_sources([str(folder)], recursive=False, passed_over=passed_over)
+    assert [source.video_id for source in only_own] == ["-dash", "a", "b"]
+    assert describe_passed_over(passed_over) == "passed over: 1 in folders below, 1 not videos by their names"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a.mp4", None),
+        ("below/deep/a.webm", None),
+        ("train/v_a_0000000_0005000.mp4", None),  # cut by somebody else: no records beside it
+        ("own/train/v_a_0000000_0005000.mp4", "clips of a workspace of hico"),
+        ("own/train/a.mp4", None),
+        ("own/records/a.json", "not videos by their names"),
+        ("._a.mp4", "hidden"),
+        (".trash/a.mp4", "hidden"),
+        ("a.mp4.part", "not videos by their names"),
+    ],
+)
+def test_which_files_of_a_folder_are_taken(name: str, reason: str | None) -> None:
+    passed_over: Counter[str] = Counter()
+    taken = videos_among({name, "own/records/a.json"}, passed_over)
+    assert (name in taken) == (reason is None)
+    assert reason is None or passed_over[reason] >= 1
+
+
+def test_links_to_folders_are_counted_and_not_followed(folder: Path) -> None:
+    (folder / "sub/circle").symlink_to(folder)
+    (folder / "sub/linked.mp4").symlink_to(folder / "b.mp4")  # of a file: a name like any other
+    passed_over: Counter[str] = Counter()
+    found = find_sources([str(folder)], passed_over=passed_over)
+    assert [source.video_id for source in found] == ["-dash", "a", "b", "c", "linked"]
+    assert passed_over["folders behind links"] == 1
+
+
+def test_functions_take_names_and_sources(folder: Path) -> None:
+    source = Source("x", folder / "b.mp4")
+    assert sources_of(source) == [source]
+    assert [one.video_id for one in sources_of([source, folder / "sub"])] == ["c", "x"]
+    assert [one.video_id for one in sources_of(str(folder / "sub"))] == ["c"]
+
+
+def test_files_patterns_and_lists(folder: Path) -> None:
+    assert ids(folder / "b.mp4", folder / "**/*.mp4") == ["b", "c"]
+    (folder / "list.txt").write_text(f"b.mp4\n\n{folder}/sub/c.mp4\nmissing.mp4\n")
+    assert ids(folder / "list.txt") == ["b", "c", "missing"]
+
+
+def test_folders_make_ids_of_files_with_one_name(folder: Path) -> None:
+    (folder / "other").mkdir()
+    (folder / "other/c.mp4").write_bytes(b"")
+    pattern = str(folder / "**/*.mp4")
+    with pytest.raises(HicoError, match=r"other/c\.mp4 and .*sub/c\.mp4 have one id, 'c'.*--id relpath"):
+        find_sources([pattern])
+    assert [source.video_id for source in find_sources([pattern], id_rule="relpath")] == ["b", "other-c", "sub-c"]
+    (folder / "list.txt").write_text("sub/c.mp4\nother/c.mp4\n")
+    found = find_sources([str(folder / "list.txt")], id_rule="relpath")
+    assert [source.video_id for source in found] == ["other-c", "sub-c"]
+
+
+def test_a_list_that_is_not_utf_8(folder: Path) -> None:
+    """Names in Latin-1 are bytes of names as any other; what they cannot be used for is said of each."""
+    (folder / "list.txt").write_bytes("b.mp4\ncafé.mp4\n".encode("latin-1"))
+    good, bad = find_sources([str(folder / "list.txt")])
+    assert (good.video_id, good.obstacle) == ("b", None)
+    assert bad.obstacle is not None and "is not UTF-8" in bad.obstacle
+
+
+def test_a_bad_line_costs_its_video_not_the_list(folder: Path) -> None:
+    (folder / "list.txt").write_text("b.mp4\nhttps://there/x.mp4\n")
+    good, bad = find_sources([str(folder / "list.txt")])
+    assert (good.video_id, good.obstacle) == ("b", None)
+    assert bad.path == folder / "list.txt, line 2" and "https:// is not supported" in str(bad.obstacle)
+    (folder / "list.txt").write_text("https://there/x.mp4\n")
+    with pytest.raises(UsageError, match=r"list\.txt, line 1: https.* is not supported"):
+        find_sources([str(folder / "list.txt")])
+
+
+def test_relative_names_with_a_dash_become_absolute(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (source,) = find_sources(["-dash.webm"])
+    assert source.path == folder / "-dash.webm"
+
+
+def test_two_files_with_one_id(folder: Path) -> None:
+    (folder / "a.mp4").write_bytes(b"")
+    with pytest.raises(HicoError) as caught:
+        ids(folder)
+    assert str(folder / "a.mp4") in str(caught.value)
+    assert str(folder / "v_a.MKV") in str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["nowhere", "*.nothing"])
+def test_inputs_that_stand_for_nothing(folder: Path, given: str) -> None:
+    with pytest.raises(UsageError, match="no such file or folder"):
+        ids(folder / given)
+
+
+def test_a_folder_without_videos(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "before").mkdir()
+    for name in ("b.mp4", "b.txt"):
+        (tmp_path / "before" / name).write_bytes(b"")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "a.jpg").rename(tmp_path / "pictures/a.jpg")
+    with pytest.raises(UsageError, match=r"no video files in this folder \(passed over: 1 not videos by their names\)"):
+        ids(tmp_path / "before", tmp_path / "pictures")  # what was passed over in another folder does not count

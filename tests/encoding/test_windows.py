@@ -1,0 +1,113 @@
+"""Windows lie on a grid of real time, and show what a player would show there."""
+
+import random
+
+import numpy as np
+import pytest
+
+from hico_core.base.choices import Align, Tail
+from hico_core.data.clock import clock_of_times
+from hico_core.data.sampling import view_indices
+from hico_core.encoding.windows import Grid, Views, plan_windows, window_starts, window_times
+
+
+@pytest.mark.parametrize(
+    ("points", "window", "stride", "align", "tail", "starts"),
+    [
+        (10, 4, 4, "start", "pad", [0, 4, 8]),
+        (8, 4, 4, "start", "pad", [0, 4]),
+        (3, 4, 4, "start", "pad", [0]),  # shorter than a window
+        (5, 4, 2, "start", "pad", [0, 2]),
+        (6, 4, 2, "start", "pad", [0, 2]),
+        (10, 4, 6, "start", "pad", [0, 6]),  # points between windows belong to none
+        (12, 4, 6, "start", "pad", [0, 6]),
+        (13, 4, 6, "start", "pad", [0, 6, 12]),
+        (10, 4, 4, "start", "drop", [0, 4]),
+        (8, 4, 4, "start", "drop", [0, 4]),
+        (3, 4, 4, "start", "drop", [0]),  # never none at all
+        (7, 4, 2, "start", "drop", [0, 2]),
+        (10, 4, 4, "start", "shift", [0, 4, 6]),
+        (8, 4, 4, "start", "shift", [0, 4]),
+        (3, 4, 4, "start", "shift", [0]),
+        (13, 4, 6, "start", "shift", [0, 6, 9]),
+        (8, 8, 4, "center", "pad", [-2, 2]),  # around 2 and 6
+        (9, 8, 4, "center", "pad", [-2, 2, 6]),
+        (8, 4, 4, "center", "pad", [0, 4]),
+        (7, 2, 5, "center", "pad", [1, 6]),  # around 2 (of 0 to 5) and 7
+    ],
+)
+def test_windows_cover_the_grid(
+    points: int, window: int, stride: int, align: Align, tail: Tail, starts: list[int]
+) -> None:
+    seconds = [k / 10 for k in range(points)]
+    grid = Grid(10.0, window, stride, align, tail)
+    windows = plan_windows(clock_of_times(seconds), grid)
+    assert window_starts(points, grid).tolist() == starts
+    times = window_times(grid, duration_seconds=points / 10, source_fps=10.0)
+    assert len(windows) == len(times) == len(starts)
+    for got, time, start in zip(windows.tolist(), times, starts, strict=True):
+        assert got == [min(max(start + k, 0), points - 1) for k in range(window)]
+        assert time == pytest.approx([start / 10, (start + window) / 10])
+
+
+def test_every_frame_has_its_place_whatever_the_numbers() -> None:
+    """The slow twin: windows are laid one by one until the end is reached."""
+    rng = random.Random(0)
+    for _ in range(300):
+        points, window, stride = rng.randint(1, 60), rng.randint(8, 20), rng.randint(1, 25)
+        laid = [0]
+        while laid[-1] + max(window, stride) < points:
+            laid.append(laid[-1] + stride)
+        full = [start for start in laid if start + window <= points] or [0]
+        shifted = [*laid[:-1], min(laid[-1], max(points - window, 0))]
+        for tail, expected in (("pad", laid), ("drop", full), ("shift", shifted)):
+            assert window_starts(points, Grid(1.0, window, stride, "start", tail)).tolist() == expected  # type: ignore[arg-type]
+
+
+def test_window_centres_are_where_detection_toolkits_put_them() -> None:
+    times = window_times(Grid(15.0, 16, 4), duration_seconds=32 / 15, source_fps=30.0)
+    assert times.mean(axis=1) == pytest.approx([(i * 4 + 16 / 2) / 15 for i in range(5)])
+
+
+def test_a_grid_of_the_videos_own_rate() -> None:
+    seconds = [k / 25 for k in range(40)]
+    native = plan_windows(clock_of_times(seconds), Grid(None, 8, 8))
+    assert native.tolist() == [list(range(start, start + 8)) for start in range(0, 40, 8)]
+    times = window_times(Grid(None, 8, 8), duration_seconds=1.6, source_fps=25.0)
+    assert times[:, 0] == pytest.approx(np.arange(5) * 8 / 25)
+
+
+def test_views_of_a_constant_rate_are_the_authors() -> None:
+    views = Views(5, 8, 4, 30.0)
+    seconds = [k / 25 for k in range(300)]
+    rows = plan_windows(clock_of_times(seconds), views)
+    for view, row in enumerate(rows.tolist()):
+        assert row == view_indices(
+            total_frames=300, fps=25.0, view=view, num_views=5, num_frames=8, stride=4, target_fps=30.0
+        )
+
+
+def test_views_of_a_variable_rate_show_what_a_player_would() -> None:
+    seconds = [k / 30 for k in range(360) if not 90 <= k < 150]  # nothing from 3 to 5 s
+    fps = (len(seconds) - 1) / seconds[-1]
+    (row,) = plan_windows(clock_of_times(seconds), Views(1, 8, 20, 30.0)).tolist()
+    counted = view_indices(
+        total_frames=len(seconds), fps=fps, view=0, num_views=1, num_frames=8, stride=20, target_fps=30.0
+    )
+    for frame, number in zip(row, counted, strict=True):
+        assert seconds[frame] <= number / fps < ([*seconds, np.inf])[frame + 1]
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        *(Grid(15.0, 16, 4), Grid(60.0, 8, 30), Grid(None, 16, 4, "center"), Grid(15.0, 16, 5, "start", "shift")),
+        *(Views(10, 16, 4, 30.0), Views(3, 8, 1, 30.0)),
+    ],
+)
+def test_frames_never_go_back(layout: Grid | Views) -> None:
+    """So that a video can be read once, from its beginning to its end."""
+    seconds = [k / 29.97 + (k > 100) * 7 for k in range(200)]
+    windows = plan_windows(clock_of_times(seconds), layout)
+    assert (np.diff(windows, axis=1) >= 0).all()
+    assert (np.diff(windows[:, 0]) >= 0).all() and (np.diff(windows[:, -1]) >= 0).all()
