@@ -29,8 +29,8 @@ from hico_cli.report import report
 from hico_cli.retrieve import retrieve
 from hico_cli.run import run
 from hico_cli.split import split
-from hico_core import __version__
 from hico_core.base.errors import HicoError, ProcessLost, UsageError
+from hico_core.base.version import __version__
 from hico_core.training.launch import EXIT_CODE_FILE, leave, tell_exit_code, was_told
 
 app = typer.Typer(

@@ -4,29 +4,20 @@ The whole road, from here: split_videos, build_index, pretrain, extract_features
 what comes of it.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from hico_core.base.lazy import lazy_names
+from hico_core.base.version import __version__ as __version__
+
 if TYPE_CHECKING:
+    from hico_core.checkpoints.reading import load_backbone
     from hico_core.corpus.index import build_index
     from hico_core.corpus.split import split_videos
-    from hico_core.interop import load_backbone
     from hico_core.training.loop import pretrain
     from hico_core.transfer.extraction.extract import extract_features
     from hico_core.transfer.features import FeatureExtractor
 
-__version__ = "0.1.0"
-
 __all__ = ["FeatureExtractor", "build_index", "extract_features", "load_backbone", "pretrain", "split_videos"]
-
-_HOME = {
-    "FeatureExtractor": "transfer.features",
-    "build_index": "corpus.index",
-    "extract_features": "transfer.extraction",
-    "load_backbone": "interop",
-    "pretrain": "training.loop",
-    "split_videos": "corpus.split",
-}
 
 
 def __dir__() -> list[str]:
@@ -34,9 +25,14 @@ def __dir__() -> list[str]:
 
 
 if not TYPE_CHECKING:  # for a type checker, a name that is not imported above is a mistake
-
-    def __getattr__(name: str) -> object:
-        """What is imported from here is loaded when it is asked for: PyTorch and pandas take seconds to load."""
-        if name not in _HOME:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "FeatureExtractor": "hico_core.transfer.features",
+            "build_index": "hico_core.corpus.index",
+            "extract_features": "hico_core.transfer.extraction.extract",
+            "load_backbone": "hico_core.checkpoints.reading",
+            "pretrain": "hico_core.training.loop",
+            "split_videos": "hico_core.corpus.split",
+        },
+    )

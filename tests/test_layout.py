@@ -12,23 +12,20 @@ ROOT = Path(__file__).parents[1]
 
 # A file stands for itself, a folder for all that is in it.
 LAYERS = [
-    "errors",
-    "texts",
-    "choices",
+    "base",
     "config",
     "corpus",
     "data",
     "model",
-    "interop",  # reads checkpoints for all that train or use
+    "encoding",
+    "checkpoints",
     "training",
     "transfer",
     "evidence",
     "report",
-    "road",
-    "convert",
-    "describe",
     "doctor",
-    "loader_speed",
+    "road",
+    "interop",  # the promised face of what reads the authors' formats
 ]
 
 # The road that videos take, whose folders stand in this order also where they are listed by name.

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ValidationError
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from hico_core import __version__
 from hico_core.base.errors import HicoError
 from hico_core.base.storage import written_beside
+from hico_core.base.version import __version__
 from hico_core.checkpoints.reading import (
     CheckpointFile,
     hash_of_tensors,

@@ -9,9 +9,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from hico_core import __version__
 from hico_core.base.choices import CheckpointFormat
 from hico_core.base.errors import HicoError, require_package
+from hico_core.base.version import __version__
 from hico_core.checkpoints.authors_names import export_state_dict, import_state_dict
 from hico_core.checkpoints.content import (
     Content,
@@ -36,7 +36,7 @@ from hico_core.data.plan import Position
 from hico_core.model.classifier import CLASSIFIER
 from hico_core.model.encoders import encoder_name
 from hico_core.model.hico import HicoModel
-from hico_core.training.optim import parameter_groups
+from hico_core.model.parameters import parameter_groups
 
 # What a file is written as, if nobody says.
 FORMAT_OF_SUFFIX: dict[str, CheckpointFormat] = {

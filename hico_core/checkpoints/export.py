@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from hico_core import __version__
+from hico_core.base.version import __version__
 from hico_core.checkpoints.content import Progress, encoder_bytes
 from hico_core.config import Config
 from hico_core.data.pictures import clip_shape_for, picture_for

@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hico_core import __version__
 from hico_core.base.addresses import DEFAULT_ROOT, Location, locate, name_from
 from hico_core.base.choices import Subset
 from hico_core.base.errors import HicoError, counted, short_reason
 from hico_core.base.files import pass_point
 from hico_core.base.storage import publish, storage_of, write_text, written_beside
+from hico_core.base.version import __version__
 from hico_core.config import DataConfig
 from hico_core.corpus.index_check import fault_in
 from hico_core.corpus.workspace.access import opened_workspace

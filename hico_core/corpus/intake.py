@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from hico_core import __version__
 from hico_core.base.addresses import Location, is_local, locate
 from hico_core.base.choices import Verification
 from hico_core.base.engine import Plan, Runner, run_restartable
@@ -26,6 +25,7 @@ from hico_core.base.failures import Failure
 from hico_core.base.files import room_error
 from hico_core.base.storage import write_text
 from hico_core.base.tally import Summary, VideoEvent, VideoOutcome
+from hico_core.base.version import __version__
 from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.workspace.access import Shard, make_temporary, opened_workspace, sweep
 from hico_core.corpus.workspace.commit import commit, finish_commit

@@ -3,8 +3,9 @@
 What a user needs of it can be imported from here; each name loads its own module only, since some are slow to load.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from hico_core.base.lazy import lazy_names
 
 if TYPE_CHECKING:
     from hico_core.checkpoints.authors_names import export_state_dict, import_state_dict
@@ -20,22 +21,19 @@ __all__ = [
     "read_authors_finetuning",
 ]
 
-_HOME = {
-    "export_state_dict": "weights",
-    "import_state_dict": "weights",
-    "load_backbone": "checkpoints",
-    "read_authors_config": "pretraining_keys",
-    "read_authors_finetuning": "finetuning_keys",
-}
-
 
 def __dir__() -> list[str]:
     return __all__
 
 
 if not TYPE_CHECKING:  # for a type checker, a name that is not imported above is a mistake
-
-    def __getattr__(name: str) -> object:
-        if name not in _HOME:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "export_state_dict": "hico_core.checkpoints.authors_names",
+            "import_state_dict": "hico_core.checkpoints.authors_names",
+            "load_backbone": "hico_core.checkpoints.reading",
+            "read_authors_config": "hico_core.config.authors.pretraining_keys",
+            "read_authors_finetuning": "hico_core.config.authors.finetuning_keys",
+        },
+    )

@@ -15,9 +15,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from hico_core import __version__
 from hico_core.base.errors import HicoError
 from hico_core.base.storage import write_text
+from hico_core.base.version import __version__
 from hico_core.config import Config, compose_config, flat_values
 from hico_core.report import charts
 from hico_core.report.facts import CorpusFacts, Curve, RunFacts, last_values, read_corpus

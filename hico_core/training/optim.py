@@ -10,43 +10,10 @@ from torch import Tensor, nn
 
 from hico_core.base.choices import ZeroNorm
 from hico_core.config import OptimConfig
+from hico_core.model.parameters import parameter_groups
 from hico_core.training.flat_parameters import FlatParameters
 
-
-def parameter_groups(model: nn.Module, *, weight_decay: float, lars_exclude_bn: bool) -> list[dict[str, Any]]:
-    """Split the trained parameters: batch norms (never decayed), then the encoder, then the heads.
-
-    Each group carries the names of its parameters under `names`, in the order of `params`.
-
-    Args:
-        model: its encoder is the attribute `backbone`.
-        weight_decay: of everything but batch norms.
-        lars_exclude_bn: let batch norms move at the plain learning rate, without a trust ratio.
-
-    """
-    of_batch_norm = {
-        f"{prefix}.{name}"
-        for prefix, module in model.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        for name, _ in module.named_parameters(recurse=False)
-    }
-    chosen: dict[str, list[str]] = {"batch_norm": [], "backbone": [], "heads": []}
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    for name in parameters:
-        # Of a batch norm's weight and bias alike, wherever it stands: the heads have some too.
-        is_bn = name in of_batch_norm
-        group = "batch_norm" if is_bn else "backbone" if name.startswith("backbone.") else "heads"
-        chosen[group].append(name)
-    return [
-        {
-            "params": [parameters[name] for name in names],
-            "names": names,
-            "weight_decay": 0.0 if group == "batch_norm" else weight_decay,
-            "lars_exclude": group == "batch_norm" and lars_exclude_bn,
-        }
-        for group, names in chosen.items()
-        if names
-    ]
+__all__ = ["LARS", "build_optimizer", "parameter_groups"]
 
 
 def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:

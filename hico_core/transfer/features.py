@@ -1,7 +1,7 @@
 """Dense features of whole videos: one vector per window, with the times it stands for.
 
-Windows lie on a grid of real time (see `hico_core.encoding.windows.Grid`); the centre of a window is where ActionFormer and
-OpenTAD put its feature.
+Windows lie on a grid of real time (see `hico_core.encoding.windows.Grid`); the centre of a window is where
+ActionFormer and OpenTAD put its feature.
 """
 
 # N windows at once, W windows of a video, S pixels, F feature width; T', H', W' the maps' frames, height and width.

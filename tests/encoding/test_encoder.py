@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from hico_core.base.cache import local_cache
 from hico_core.base.errors import HicoError
 from hico_core.data.pictures import Picture
+from hico_core.encoding import encoder as encoder_module
 from hico_core.encoding.encoder import EncodedVideo, encode_videos
 from hico_core.encoding.hardware import FP32, Precision
 from hico_core.encoding.lanes import Part, Reading, WholeVideo, parts_of_video, read_parts
 from hico_core.encoding.windows import Grid, Views
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg import S3DG
-from hico_core.training import encoder as encoder_module
 
 pytestmark = pytest.mark.videos
 

@@ -19,11 +19,12 @@ from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.split import split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.corpus.workspace.records import SplitOptions, UntrimmedOptions
-from hico_core.data import lanes, reading
+from hico_core.data import reading
 from hico_core.data.clock import clock_of_times
 from hico_core.data.decode import decode_frames
 from hico_core.data.pictures import Picture, crops_of
 from hico_core.data.videos import IndexedVideos
+from hico_core.encoding import lanes
 from hico_core.encoding.lanes import Facts, Part, Reading, WholeVideo, parts_of_video, read_parts
 from hico_core.encoding.windows import Grid, Views, plan_windows
 

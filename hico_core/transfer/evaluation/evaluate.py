@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from hico_core import __version__
 from hico_core.base.cache import local_cache
 from hico_core.base.choices import DeviceName
 from hico_core.base.errors import HicoError
 from hico_core.base.storage import write_text, written_beside
+from hico_core.base.version import __version__
 from hico_core.checkpoints.content import BEST, LAST, Content, content_of
 from hico_core.checkpoints.reading import CheckpointFile, backbone_of, load_exactly, read_checkpoint
 from hico_core.config import FinetuneConfig, compose_config

@@ -1,4 +1,4 @@
-"""A clip is the size that its source and the options make it; tests/corpus/clips/test_damage.py has all that can be wrong."""
+"""A clip is the size that its source and the options make it; test_damage.py has all that can be wrong."""
 
 import pytest
 

@@ -22,7 +22,7 @@ from hico_core.checkpoints.content import EncoderOrigin, Progress
 from hico_core.config import load_finetuning_config
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.s3dg_tiny import S3DGTiny
-from hico_core.transfer import evaluate as module
+from hico_core.transfer.evaluation import evaluate as module
 from hico_core.transfer.evaluation.predictions import Prediction
 
 pytestmark = pytest.mark.videos

@@ -16,7 +16,7 @@ from hico_core.base.errors import HicoError
 from hico_core.checkpoints.content import export_encoder
 from hico_core.corpus.sources.finding import find_sources
 from hico_core.model.s3dg_tiny import S3DGTiny
-from hico_core.transfer import retrieval as module
+from hico_core.transfer.evaluation import retrieval as module
 from hico_core.transfer.evaluation.labelled import labelled_of_list, rows_from_folder
 from hico_core.transfer.evaluation.match_sheet import write_sheet
 from hico_core.transfer.evaluation.probe import LabelledRows, video_means
