@@ -71,6 +71,7 @@ def test_processes_share_the_videos(root: Path) -> None:
     assert len(done.stderr.splitlines()) == 1, "one line, though two processes found it"
 
 
+@pytest.mark.processes
 def test_main_is_obeyed_by_the_processes_that_it_starts(root: Path) -> None:
     """Also where what it is given is not what this process was started with, and names stand behind `--`."""
     name, extra = "called", ("--workers", "0", "--json")

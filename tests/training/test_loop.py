@@ -561,6 +561,7 @@ def test_a_dry_run_measures_and_writes_nothing(root: Path) -> None:
     assert small.checkpoint_bytes > 3 * 4 * (small.encoder_parameters + small.head_parameters)
 
 
+@pytest.mark.processes
 def test_a_dry_run_of_one_process_among_several(root: Path) -> None:
     """The local rate of the authors' code counts processes; clips and readers are those of one."""
     config = tiny("optim.scale_lr=authors", "loss.topical_weight=0", "sampling.topical=false", "data.workers=null")

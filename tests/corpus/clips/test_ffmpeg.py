@@ -45,6 +45,7 @@ def test_versions(banner: str, version: tuple[int, int] | None, option: str) -> 
     assert passthrough_arguments(version) == {option: "passthrough"}
 
 
+@pytest.mark.processes
 def test_a_program_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(HicoError, match="cannot be run as ffmpeg"):
         Ffmpeg(tmp_path / "none")

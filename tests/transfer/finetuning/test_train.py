@@ -289,6 +289,7 @@ def test_a_new_run_needs_an_encoder(root: Path, tmp_path: Path) -> None:
         tune(tiny(), root=root, run_dir=tmp_path / "run", encoder=None, resume=True)
 
 
+@pytest.mark.processes
 def test_a_dry_run_is_the_first_step_and_writes_nothing(root: Path, tmp_path: Path) -> None:
     before, config = sorted(root.rglob("*")), tiny("test.views=3")
     found = dry_run_finetuning(config, root=root, encoder=root.parent / "encoder.safetensors", device="cpu")
