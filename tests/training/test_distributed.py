@@ -214,7 +214,7 @@ def last_step(root: Path, name: str) -> int:
 
 @pytest.mark.videos
 @pytest.mark.processes
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_writes_a_checkpoint(root: Path, number: signal.Signals) -> None:
     """SIGTERM to the command; SIGINT to all processes of the terminal, as Ctrl-C sends it."""
     command = [sys.executable, "-m", "hico_cli", *RUN, "--name", number.name, "--root", str(root)]
