@@ -160,6 +160,9 @@ def test_what_kills_its_processes_is_given_up_and_named(cluster: Cluster, tmp_pa
     assert (tmp_path / "log").read_text() == "xxxx", "one try and three more"
 
 
-def test_a_cluster_that_is_not_there() -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "auto"])
+def test_a_cluster_that_is_not_there(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named on the command line, or, for auto, by the environment."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(HicoError, match=r"--ray-address 127\.0\.0\.1:1: cannot join the cluster"):
-        list(run_on_ray(list, [1], address="127.0.0.1:1", on_lost=lambda item, reason: reason))
+        list(run_on_ray(list, [1], address=address, on_lost=lambda item, reason: reason))
