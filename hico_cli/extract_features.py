@@ -177,10 +177,9 @@ def extract_features(
     for option, text in (("--name", name or ""), ("--prefix", windows.prefix)):
         require_file_name_part(text, option=option)
     place = locate_root(root)
-    cache = local_cache(cache_dir, size_bytes=read_size(cache_size))
+    cache = local_cache(cache_dir, read_size(cache_size))
     policy = ExtractionPolicy(
         checksum=checksum,
-        cache=cache,
         workers=workers,
         processes=nproc,
         shard=Shard(*read_shard(shard)) if shard else None,
@@ -199,13 +198,13 @@ def extract_features(
         batch_size=_read_batch_size(batch_size),
     )
     sources = find_videos(inputs, id_rule=id_rule, recursive=recursive) if inputs else None
-    jobs = jobs_of(sources, place, read=read_from or "clips")
+    jobs = jobs_of(sources, place, read=read_from or "clips", cache=cache)
     folder = features_folder(place, extractor, name)
     files = Files(folder, windows.prefix, file_format, dtype)
     if dry_run:
         from hico_core.transfer.extraction.dry_run import rehearse_extraction
 
-        plan = rehearse_extraction(jobs, extractor=extractor, cache=cache, files=files, workers=workers)
+        plan = rehearse_extraction(jobs, extractor=extractor, files=files, workers=workers)
         _report_estimate(plan, json)
         return
     forget_mended(place, inputs or [], [job.source for job in jobs], command="extract-features")

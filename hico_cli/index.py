@@ -67,7 +67,7 @@ def index(
     to = Indexing(
         root=place,
         workers=workers or available_cores(),
-        cache=local_cache(cache_dir, size_bytes=read_size(cache_size)),
+        cache=local_cache(cache_dir, read_size(cache_size)),
         subset=subset,
         id_rule=id_rule,
         move=move,

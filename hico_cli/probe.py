@@ -57,9 +57,9 @@ def probe(
         raise typer.BadParameter(f"{len(test or [])} lists, but --train has {len(train or [])}", param_hint="--test")
     place = locate_root(root)
     if features is None:
-        cache = local_cache(cache_dir, size_bytes=read_size(cache_size))
+        cache = local_cache(cache_dir, read_size(cache_size))
         encoder = checkpoint or newest_encoder(local_part(place))
-        probed = features_of_videos(encoder, num_views=views, device=device, cache=cache, workers=workers)
+        probed = features_of_videos(encoder, num_views=views, device=device, workers=workers, cache=cache)
     else:
         probed = features_in_folder(feature_folder(features, root))
     to_train = labelled(train, place=place, subset="train", data_root=data_root)

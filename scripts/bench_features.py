@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from benchmarking import Cost, alternate, cost_of_call, cost_of_command, make_sources, ratio, report, summary
 from torch import Tensor, nn
 
-from hico_core.base.cache import LocalCache
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.corpus.clips.ffmpeg import find_ffmpeg
 from hico_core.data.clock import clock_of_times
@@ -36,7 +35,6 @@ from hico_core.transfer.evaluation.retrieval import retrieval
 from hico_core.transfer.features import FeatureExtractor
 
 CPU = torch.device("cpu")
-NO_CACHE = LocalCache(Path("nowhere"), size_bytes=1)
 MEAN, STD = 0.45, 0.225
 
 
@@ -116,7 +114,7 @@ def workers(sources: list[Path], rounds: int) -> dict[str, object]:
     many, grid = sources * 8, Grid(15.0, 16, 4)
     videos = [WholeVideo(path, []) for path in many]
     picture = picture_for(DataConfig(), AugmentConfig())
-    reading = Reading(layout=grid, picture=picture, cache=NO_CACHE, normalise=True)
+    reading = Reading(layout=grid, picture=picture, normalise=True)
 
     def read(count: int) -> None:
         for _ in read_parts(videos, reading, workers=count):
@@ -186,7 +184,7 @@ def test_of_finetuning(sources: list[Path], rounds: int) -> dict[str, object]:
 
     def ours() -> None:
         videos = [WholeVideo(path, []) for path in sources]
-        reading = Reading(layout=views, picture=picture, cache=NO_CACHE)
+        reading = Reading(layout=views, picture=picture)
         for found in encode_videos(PooledEncoder(Nothing()), videos, reading, precision=FP32, workers=0):
             assert found.rows is not None and len(found.rows) == 30
 

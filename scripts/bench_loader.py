@@ -27,7 +27,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from hico_core.base.cache import LocalCache
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
 from hico_core.corpus.adopt import adopt_clips
 from hico_core.corpus.clips.ffmpeg import find_ffmpeg
@@ -49,7 +48,6 @@ SPAN = 64 / 30  # seconds of a clip
 SIZE = 112
 SETTINGS = AugmentConfig()
 CLIPS = 36  # a round
-CACHE = LocalCache(Path(), size_bytes=1)  # all files are local
 
 
 class Window(NamedTuple):
@@ -71,7 +69,7 @@ def read_by_decord(videos: IndexedVideos, window: Window) -> Tensor:
     """The authors' way: whole frames from each file that the clip touches."""
     moments = (window.start, window.start + SPAN)
     pieces = videos.pieces(window.video, moments)
-    frames = clock_of(pieces, cache=CACHE).of_window(moments, num_frames=16)
+    frames = clock_of(pieces).of_window(moments, num_frames=16)
     return torch.cat(
         [
             torch.from_numpy(decord.VideoReader(str(piece.path)).get_batch(numbers).asnumpy())
@@ -83,14 +81,14 @@ def read_by_decord(videos: IndexedVideos, window: Window) -> Tensor:
 def read_by_hico(videos: IndexedVideos, window: Window) -> Tensor:
     """hico's way, up to RGB frames."""
     moments = (window.start, window.start + SPAN)
-    return read_clip(videos.pieces(window.video, moments), moments, num_frames=16, decoder="pyav", cache=CACHE)
+    return read_clip(videos.pieces(window.video, moments), moments, num_frames=16, decoder="pyav")
 
 
 def decode_only(videos: IndexedVideos, window: Window) -> None:
     """The limit: libavcodec on the packets that are needed, and nothing is done with its frames."""
     moments = (window.start, window.start + SPAN)
     pieces = videos.pieces(window.video, moments)
-    frames = clock_of(pieces, cache=CACHE).of_window(moments, num_frames=16)
+    frames = clock_of(pieces).of_window(moments, num_frames=16)
     for piece, numbers in pieces_with(pieces, frames):
         wanted = set(numbers)
         with open_video(str(piece.path)) as (container, stream):
@@ -219,7 +217,7 @@ def cut_naively(sources: Sequence[Path], root: Path) -> None:
             name = clip_name(source.stem, start_ms=1000 * start, end_ms=1000 * (start + 5))
             cut_out = ["-ss", str(start), "-i", str(source), "-t", "5", "-an", str(root / "train" / name)]
             subprocess.run([find_ffmpeg(), "-nostdin", "-v", "error", *cut_out], check=True)
-    adopt_clips(root, workers=2, cache=CACHE, on_event=lambda event: None)
+    adopt_clips(root, workers=2, on_event=lambda event: None)
 
 
 def make_roots(sources: Sequence[Path], work: Path, options: dict[str, SplitOptions]) -> dict[str, IndexedVideos]:
@@ -227,9 +225,7 @@ def make_roots(sources: Sequence[Path], work: Path, options: dict[str, SplitOpti
     given = find_sources([str(source) for source in sources])
     for name, option in options.items():
         split_videos(given, root=work / name, options=option, workers=2, on_event=lambda event: None)
-    add_untrimmed(
-        given, root=work / "untrimmed", options=UntrimmedOptions(), workers=2, cache=CACHE, on_event=lambda event: None
-    )
+    add_untrimmed(given, root=work / "untrimmed", options=UntrimmedOptions(), workers=2, on_event=lambda event: None)
     cut_naively(sources, work / "naive")
     videos = {}
     for name in (*options, "untrimmed", "naive"):

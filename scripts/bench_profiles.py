@@ -17,7 +17,6 @@ from pathlib import Path
 
 from benchmarking import Cost, alternate, cost_of_call, make_sources, ratio, report, summary
 
-from hico_core.base.cache import LocalCache
 from hico_core.corpus.clips.ffmpeg import find_ffmpeg
 from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.sources.finding import find_sources
@@ -44,14 +43,13 @@ def read(root: Path) -> Cost:
     """Decode clips of 16 frames at random places, as training does, up to RGB."""
     videos = IndexedVideos(read_index_table(root), root=root)
     rng = random.Random(0)
-    cache = LocalCache(root, size_bytes=1)
 
     def run() -> None:
         for number in range(_CLIPS_PER_ROUND):
             video = number % len(videos)
             start = rng.uniform(0, videos.duration_seconds(video) - 64 / 30)
             window = (start, start + 64 / 30)
-            read_clip(videos.pieces(video, window), window, num_frames=16, decoder="pyav", cache=cache)
+            read_clip(videos.pieces(video, window), window, num_frames=16, decoder="pyav")
 
     return cost_of_call(run)
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from made_videos import numbered_video
 
-from hico_core.base.cache import local_cache
 from hico_core.corpus.index import build_index
 from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.untrimmed import add_untrimmed
@@ -20,7 +19,6 @@ def untrimmed_workspace(folder: Path, *, videos: int, seconds: float) -> Path:
         root=folder / "root",
         options=UntrimmedOptions(),
         workers=2,
-        cache=local_cache(folder, size_bytes=1),
         on_event=lambda event: None,
     )
     build_index(folder / "root")

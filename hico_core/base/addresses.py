@@ -147,6 +147,11 @@ def locate(text: "str | Location", cache: LocalCache | None = None) -> Location:
     return BucketPath(UPath(text), cache or local_cache())
 
 
+def through(place: Location, cache: LocalCache) -> Location:
+    """The same place; a file in a bucket is read through this cache."""
+    return place if isinstance(place, Path) else BucketPath(place.address, cache)
+
+
 def absolute(path: Location) -> Location:
     """A local path from the root of the disk, its folders without links; the file itself may be one."""
     return path.parent.resolve() / path.name if isinstance(path, Path) else path

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator
 
+from hico_core.base.cache import LocalCache, local_cache
 from hico_core.base.choices import DecoderName
 
 
@@ -31,6 +32,11 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """The run ends when more than this part of the videos cannot be decoded."""
     epochs_per_round: int = Field(10, ge=1)
     """Passes over the videos that the loader joins, so that less is left over."""
+
+    @property
+    def cache(self) -> LocalCache:
+        """Through which files in buckets are read."""
+        return local_cache(self.cache_dir, round(self.cache_gb * 1e9))
 
     @property
     def span_seconds(self) -> float:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from hico_core.base.addresses import Location, is_local, name_from
-from hico_core.base.cache import LocalCache
 from hico_core.base.choices import Subset
 from hico_core.base.engine import run_on_threads
 from hico_core.base.errors import BadVideo, HicoError, UsageError
@@ -76,7 +75,6 @@ def adopt_clips(
     *,
     videos: Iterable[Candidate] | None = None,
     workers: int,
-    cache: LocalCache,
     on_event: Callable[[VideoEvent], None] = lambda event: None,
     rules: Rules = Rules(retry_failed=True),  # noqa: B008 - immutable
 ) -> Summary:
@@ -88,7 +86,6 @@ def adopt_clips(
         root: the workspace, local.
         videos: the clips, wherever they lie; None: those in the workspace.
         workers: how many videos at a time.
-        cache: for clips in buckets, which are fetched once to be looked at.
         on_event: called for each video; its note names the gaps between the clips.
         rules: when a known video is looked at again.
 
@@ -104,13 +101,13 @@ def adopt_clips(
         Workplace(root, scratch_folder(root, root)),
         command="index",
         rules=rules,
-        make=partial(_make, root=root, cache=cache),
+        make=partial(_make, root=root),
         runner=partial(run_on_threads, workers=workers),
         on_event=on_event,
     )
 
 
-def _make(candidate: Candidate, folder: Path, *, root: Path, cache: LocalCache) -> Made:
+def _make(candidate: Candidate, folder: Path, *, root: Path) -> Made:
     """Look at the clips of one video.
 
     Raises:
@@ -123,7 +120,7 @@ def _make(candidate: Candidate, folder: Path, *, root: Path, cache: LocalCache) 
         gaps = find_gaps(names)
     except ValueError as overlap:
         raise BadVideo(str(source.path), str(overlap), stage="adopt") from overlap
-    looked_at = [_look_at(path, cache) for path in source.clips]
+    looked_at = [_look_at(path) for path in source.clips]
     infos = [info for info, _ in looked_at]
     clips = [
         _clip_record(path, name, info, row_path=name_from(root, path), sha256=sha256)
@@ -138,7 +135,7 @@ def _make(candidate: Candidate, folder: Path, *, root: Path, cache: LocalCache) 
     return Made(clips, fps=rate.fps, variable_fps=rate.variable, note=note)
 
 
-def _look_at(path: Location, cache: LocalCache) -> tuple[VideoInfo, str]:
+def _look_at(path: Location) -> tuple[VideoInfo, str]:
     """What a clip's packets say, and its checksum.
 
     Raises:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hico_core.base.addresses import DEFAULT_ROOT, Location, locate, name_from
+from hico_core.base.addresses import DEFAULT_ROOT, Location, is_local, locate, name_from
 from hico_core.base.choices import Subset
 from hico_core.base.errors import HicoError, counted, short_reason
 from hico_core.base.files import pass_point
@@ -265,7 +265,7 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
 @contextmanager
 def _temporary_folder(root: Location) -> Iterator[Path]:
     """A folder for what is being made, on the disk of a local workspace, so that publishing it is a rename."""
-    inside = root if isinstance(root, Path) else None
+    inside = root if is_local(root) else None
     if inside is not None:
         for abandoned in inside.glob(".index-*"):  # by an indexer that was killed
             shutil.rmtree(abandoned, ignore_errors=True)

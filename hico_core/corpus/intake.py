@@ -80,7 +80,7 @@ def is_same_file(before: SourceFile, source: Source, *, checksum: bool = False) 
     now = source_file(source)
     if before.size_bytes != now.size_bytes:
         return False
-    if checksum and before.sha256 and isinstance(source.path, Path):
+    if checksum and before.sha256 and is_local(source.path):
         return sha256_of(source.path) == before.sha256
     return before.mtime_ns == now.mtime_ns
 
@@ -96,7 +96,7 @@ def other_file(before: SourceFile, source: Source) -> "Location | None":
     try:
         if not other.exists():
             return None
-        if isinstance(other, Path) and isinstance(source.path, Path) and other.samefile(source.path):
+        if is_local(other) and is_local(source.path) and other.samefile(source.path):
             return None
     except OSError:  # the source itself is missing, which it is told for later
         return other
@@ -278,7 +278,7 @@ def _require_free_names(
         BadVideo: one has.
 
     """
-    if not isinstance(root, Path) or candidate.options.kind != "split" or force:
+    if not is_local(root) or candidate.options.kind != "split" or force:
         return
     own = {clip.path for clip in before.clips} if before else set()
     for clip in made.clips:
@@ -385,11 +385,11 @@ def take_in(
     if shard:
         candidates = [candidate for candidate in candidates if shard.has(candidate.source.video_id)]
     with opened_workspace(root, shard=shard):
-        if isinstance(root, Path):
+        if is_local(root):
             made_here = {candidate.options.subset for candidate in candidates if candidate.options.kind == "split"}
             for folder in ("records", *made_here):
                 (root / folder).mkdir(parents=True, exist_ok=True)
-        with _opened_scratch(scratch, alone=shard is None and isinstance(root, Path)):
+        with _opened_scratch(scratch, alone=shard is None and is_local(root)):
             planned = plan_intake(candidates, root=root, rules=rules)
             for record in planned.moved:
                 write_text(record_path(root, record.video_id), record_text(record, root))

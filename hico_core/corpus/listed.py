@@ -7,11 +7,10 @@ index of what there is.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol
 
-from hico_core.base.addresses import Location, locate
-from hico_core.base.cache import LocalCache, local_cache
+from hico_core.base.addresses import Location, is_local, locate
+from hico_core.base.cache import LocalCache
 from hico_core.base.choices import IdRule, Subset
 from hico_core.base.engine import available_cores
 from hico_core.base.errors import UsageError
@@ -43,7 +42,7 @@ class Indexing:
 
     root: Location
     workers: int  # videos at a time
-    cache: LocalCache  # of videos in buckets
+    cache: LocalCache  # of videos in buckets, which are fetched once to be looked at
     subset: Subset = "train"
     id_rule: IdRule = "stem"
     move: bool = False  # from the subset that they are in
@@ -70,11 +69,10 @@ def add_found(inputs: Sequence[str], sources: Sequence[Source], *, to: Indexing,
     forget_mended(to.root, inputs, sources, command="index")
     with progress("index", len(sources)) as on_event:
         return add_untrimmed(
-            sources,
+            [source.read_through(to.cache) for source in sources],
             root=to.root,
             options=UntrimmedOptions(subset=to.subset),
             workers=to.workers,
-            cache=to.cache,
             on_event=on_event,
             rules=to.rules,
         ).num_failed
@@ -93,12 +91,12 @@ def add_clips(videos: "Sequence[Candidate] | None" = None, *, to: Indexing, prog
         HicoError: an id belongs to another video, or another command is writing here.
 
     """
-    if videos is None and isinstance(to.root, Path):
+    if videos is None and is_local(to.root):
         videos = find_clips(to.root)
+    if videos is not None:
+        videos = [video._replace(source=video.source.read_through(to.cache)) for video in videos]
     with progress("adopt", len(videos or [])) as on_event:
-        return adopt_clips(
-            to.root, videos=videos, workers=to.workers, cache=to.cache, on_event=on_event, rules=to.rules
-        ).num_failed
+        return adopt_clips(to.root, videos=videos, workers=to.workers, on_event=on_event, rules=to.rules).num_failed
 
 
 def add_listed(given: str, data_root: Location, *, to: Indexing, progress: VideoProgress) -> int:
@@ -115,7 +113,7 @@ def add_listed(given: str, data_root: Location, *, to: Indexing, progress: Video
         HicoError: an id belongs to another video, or another command is writing here.
 
     """
-    if isinstance(data_root, Path):
+    if is_local(data_root):
         data_root = data_root.resolve()
     if not is_pattern(given) and is_list_of_clips(locate(given)):
         clips = listed_clips(locate(given), data_root=data_root)
@@ -174,10 +172,9 @@ def add_their_data(
     if folder is None:
         raise UsageError("--data-root: needed, since the file names no DATA.DATA_ROOT_DIR")
     lists = anno_dir or (theirs.anno_dir if data_root is None else None)
-    cache = local_cache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
     num_failed = 0
     for subset, listed in find(locate(folder), None if lists is None else locate(lists)).items():
-        to = Indexing(root=root, workers=available_cores(), cache=cache, subset=subset)
+        to = Indexing(root=root, workers=available_cores(), cache=data.cache, subset=subset)
         num_failed += add_listed(str(listed.list_file), listed.data_root, to=to, progress=progress)
     build_index(root)
     return num_failed

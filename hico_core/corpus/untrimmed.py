@@ -12,7 +12,6 @@ from typing import NamedTuple
 import av
 
 from hico_core.base.addresses import Location
-from hico_core.base.cache import LocalCache
 from hico_core.base.engine import run_on_threads
 from hico_core.base.errors import BadVideo, short_reason
 from hico_core.base.storage import local_copy
@@ -50,7 +49,6 @@ def add_untrimmed(
     root: Location,
     options: UntrimmedOptions,
     workers: int,
-    cache: LocalCache,
     on_event: Callable[[VideoEvent], None] = lambda event: None,
     rules: Rules = Rules(retry_failed=True),  # noqa: B008 - immutable
 ) -> Summary:
@@ -61,7 +59,6 @@ def add_untrimmed(
         root: the workspace; made if missing.
         options: what a row is to be; the label is each source's own.
         workers: how many videos at a time.
-        cache: for videos in buckets, which are fetched once to be looked at.
         on_event: called for each video.
         rules: when a known video is looked at again.
 
@@ -77,13 +74,13 @@ def add_untrimmed(
         Workplace(root, scratch_folder(root, Path(gettempdir()))),
         command="index",
         rules=rules,
-        make=partial(_make, cache=cache),
+        make=partial(_make),
         runner=partial(run_on_threads, workers=workers),
         on_event=on_event,
     )
 
 
-def _make(candidate: Candidate, folder: Path, *, cache: LocalCache) -> Made:
+def _make(candidate: Candidate, folder: Path) -> Made:
     """Look at a video where it lies.
 
     Raises:

@@ -119,7 +119,6 @@ class ClipDataset(Dataset[Sample]):
             window,
             num_frames=self._data.num_frames,
             decoder=self._data.decoder,
-            cache=self.cache,
             short_side=self._data.short_side,
             kept=self._kept,
         )

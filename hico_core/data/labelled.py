@@ -4,7 +4,6 @@ import random
 
 from torch.utils.data import Dataset
 
-from hico_core.base.cache import LocalCache
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.data.augment import cut, draw_augmentation
 from hico_core.data.dataset import ClipRequest, Sample, with_substitutes
@@ -16,11 +15,10 @@ from hico_core.data.videos import IndexedVideos
 class RandomViews(Dataset[Sample]):
     """Answers a `ClipRequest` with one random clip of its video, or of another's where that cannot be decoded."""
 
-    def __init__(self, videos: IndexedVideos, *, data: DataConfig, augment: AugmentConfig, cache: LocalCache) -> None:
+    def __init__(self, videos: IndexedVideos, *, data: DataConfig, augment: AugmentConfig) -> None:
         self._videos = videos
         self._data = data
         self._augment = augment
-        self._cache = cache
         self._kept = kept_frames(data)
 
     def __getitem__(self, request: ClipRequest) -> Sample:
@@ -29,7 +27,7 @@ class RandomViews(Dataset[Sample]):
         def make(video: int, rng: random.Random) -> Sample:
             # All pieces: the clip is drawn by frames, whose number only the clock of the whole video knows.
             pieces = self._videos.pieces(video)
-            clock = clock_of(pieces, cache=self._cache)
+            clock = clock_of(pieces)
             data = self._data
             numbers = random_view_indices(
                 total_frames=clock.num_frames,
@@ -43,7 +41,6 @@ class RandomViews(Dataset[Sample]):
                 pieces,
                 clock.numbered(numbers),
                 decoder=data.decoder,
-                cache=self._cache,
                 short_side=data.short_side,
                 kept=self._kept,
             )

@@ -7,7 +7,6 @@ import torch
 from av import VideoFrame
 from torch import Tensor
 
-from hico_core.base.cache import LocalCache
 from hico_core.base.choices import NumCrops
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.corpus.clips.picture import rgb
@@ -56,9 +55,7 @@ def crops_of(frame: VideoFrame, picture: Picture) -> list[np.ndarray]:
     return [whole[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width] for crop in found]
 
 
-def clip_around(
-    videos: IndexedVideos, video: int, seconds: float, *, data: DataConfig, picture: Picture, cache: LocalCache
-) -> Tensor:
+def clip_around(videos: IndexedVideos, video: int, seconds: float, *, data: DataConfig, picture: Picture) -> Tensor:
     """The clip around a moment of a video, as long as in training, its middle cut out: (T, side, side, 3) uint8.
 
     Args:
@@ -67,7 +64,6 @@ def clip_around(
         seconds: the moment.
         data: how long a clip is, and how it is read.
         picture: what an encoder sees of its frames.
-        cache: for files in buckets.
 
     Raises:
         BadVideo: a file cannot be fetched or decoded.
@@ -80,7 +76,6 @@ def clip_around(
         window,
         num_frames=data.num_frames,
         decoder=data.decoder,
-        cache=cache,
         short_side=picture.short_side,
     )
     (crop,) = central_crops(*frames_THWC.shape[1:3], part=picture.crop_part, count=1)

@@ -94,7 +94,6 @@ def _rows(
             window,
             num_frames=data.num_frames,
             decoder=data.decoder,
-            cache=dataset.cache,
             short_side=data.short_side,
         )
         made = apply_augmentation([crop], [draw], size=data.crop_size, mean=augment.mean, std=augment.std)[0]

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from hico_core.base.addresses import Location
-from hico_core.base.cache import LocalCache
 from hico_core.base.choices import DecoderName
 from hico_core.base.errors import BadVideo, HicoError, NoRoom, short_reason
 from hico_core.base.storage import local_copy
@@ -25,7 +24,7 @@ from hico_core.data.videos import Piece
 logger = logging.getLogger(__name__)
 
 
-def clock_of(pieces: Sequence[Piece], *, cache: LocalCache) -> Clock:
+def clock_of(pieces: Sequence[Piece]) -> Clock:
     """When the frames of consecutive pieces of a video are shown.
 
     Where the index says that the rate is constant, nothing is read for it.
@@ -38,7 +37,7 @@ def clock_of(pieces: Sequence[Piece], *, cache: LocalCache) -> Clock:
     num_frames = last.first_number + last.num_frames  # up to these pieces' end: what comes after is not asked for
     if not first.variable_fps:
         return Clock(fps=first.fps, num_frames=num_frames, period_seconds=1 / first.fps)
-    stamps = [moment for of_file in by_file(pieces) for moment in _times_of(of_file, cache=cache)]
+    stamps = [moment for of_file in by_file(pieces) for moment in _times_of(of_file)]
     period = frame_rate(stamps).period_seconds
     return Clock(
         fps=first.fps,
@@ -49,7 +48,7 @@ def clock_of(pieces: Sequence[Piece], *, cache: LocalCache) -> Clock:
     )
 
 
-def _times_of(pieces: Sequence[Piece], *, cache: LocalCache) -> list[float]:
+def _times_of(pieces: Sequence[Piece]) -> list[float]:
     """When each frame of the pieces, which lie in one file, is shown: seconds of the video.
 
     Raises:
@@ -57,7 +56,7 @@ def _times_of(pieces: Sequence[Piece], *, cache: LocalCache) -> list[float]:
 
     """
     file = pieces[0]
-    with local_file(file.path, cache=cache, size_bytes=file.size_bytes) as path:
+    with local_file(file.path, size_bytes=file.size_bytes) as path:
         in_file = frame_times(path)
     shown: list[float] = []
     for piece in pieces:
@@ -70,14 +69,14 @@ def _times_of(pieces: Sequence[Piece], *, cache: LocalCache) -> list[float]:
     return shown
 
 
-def whole_file(path: Location, *, cache: LocalCache) -> tuple[Piece, Clock]:
+def whole_file(path: Location) -> tuple[Piece, Clock]:
     """A file of which nothing is known yet, as the one piece of its video.
 
     Raises:
         BadVideo: it cannot be fetched, or its times cannot be read.
 
     """
-    with local_file(path, cache=cache) as local:
+    with local_file(path) as local:
         clock = clock_of_times(frame_times(local))
     variable = clock.stamps is not None
     piece = Piece(path, start_seconds=0.0, num_frames=clock.num_frames, fps=clock.fps, variable_fps=variable)
@@ -146,7 +145,6 @@ def read_clip(
     *,
     num_frames: int,
     decoder: DecoderName,
-    cache: LocalCache,
     short_side: int | None = None,
     kept: KeptFrames | None = None,
 ) -> Tensor:
@@ -157,7 +155,6 @@ def read_clip(
         window: in seconds of the video.
         num_frames: how many frames make the clip.
         decoder: see `decode_frames`.
-        cache: for files in buckets.
         short_side: larger pictures are scaled down to it.
         kept: frames that need not be decoded again.
 
@@ -165,8 +162,8 @@ def read_clip(
         BadVideo: a file cannot be fetched or decoded.
 
     """
-    frames = clock_of(pieces, cache=cache).of_window(window, num_frames=num_frames)
-    return decode_pieces(pieces, frames, decoder=decoder, cache=cache, short_side=short_side, kept=kept)
+    frames = clock_of(pieces).of_window(window, num_frames=num_frames)
+    return decode_pieces(pieces, frames, decoder=decoder, short_side=short_side, kept=kept)
 
 
 def decode_pieces(
@@ -174,7 +171,6 @@ def decode_pieces(
     frames: Sequence[int],
     *,
     decoder: DecoderName,
-    cache: LocalCache,
     short_side: int | None = None,
     kept: KeptFrames | None = None,
 ) -> Tensor:
@@ -184,7 +180,6 @@ def decode_pieces(
         pieces: those that hold the frames, and others.
         frames: their numbers in the video, ascending; they may repeat.
         decoder: see `decode_frames`.
-        cache: for files in buckets.
         short_side: larger pictures are scaled down to it.
         kept: frames that need not be decoded again.
 
@@ -197,7 +192,7 @@ def decode_pieces(
     fps = None if pieces[0].variable_fps else pieces[0].fps
 
     def decode(piece: Piece, numbers: Sequence[int]) -> Tensor:
-        with local_file(piece.path, cache=cache, size_bytes=piece.size_bytes) as path:
+        with local_file(piece.path, size_bytes=piece.size_bytes) as path:
             return decode_frames(path, numbers, decoder=decoder, short_side=side, constant_fps=fps)
 
     found = pieces_with(pieces, frames)
@@ -226,7 +221,7 @@ def errors_of_video(video: "Location | str") -> Iterator[None]:
 
 
 @contextmanager
-def local_file(location: Location, *, cache: LocalCache, size_bytes: int | None = None) -> Iterator[Path]:
+def local_file(location: Location, *, size_bytes: int | None = None) -> Iterator[Path]:
     """A video as a local file, wherever it lies.
 
     Raises:

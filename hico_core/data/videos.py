@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hico_core.base.addresses import Location, path_of, place_named
+from hico_core.base.addresses import Location, path_of, place_named, through
+from hico_core.base.cache import LocalCache, local_cache
 
 
 class Piece(NamedTuple):
@@ -55,7 +56,13 @@ class IndexedVideos:
     """The videos of an index, as flat columns: a million rows take little time to open and little memory."""
 
     def __init__(
-        self, index: pa.Table, *, root: Location, subset: str | None = None, shortest_seconds: float = 0.0
+        self,
+        index: pa.Table,
+        *,
+        root: Location,
+        subset: str | None = None,
+        shortest_seconds: float = 0.0,
+        cache: LocalCache | None = None,
     ) -> None:
         """Take the videos of `subset` (None: of all) that are long enough; count the others in `num_short`.
 
@@ -64,13 +71,15 @@ class IndexedVideos:
             root: the workspace to which the index's paths are relative.
             subset: train, val or test.
             shortest_seconds: what a video must last.
+            cache: through which files in buckets are read; None: the usual one.
 
         """
         rows = index if subset is None else index.filter(pc.equal(index["subset"], subset))
         first_rows = np.flatnonzero(rows["clip_index"].to_numpy() == 0)
         last_rows = np.append(first_rows[1:], len(rows)).astype(np.int64) - 1
         last_rows = last_rows[: len(first_rows)]
-        self._root = root
+        self._cache = cache or local_cache()
+        self._root = through(root, self._cache)
         self._paths = rows["path"]
         self._columns = {
             name: rows[name].to_numpy()
@@ -149,7 +158,7 @@ class IndexedVideos:
             first, last = first + begin, first + end - 1
         return [
             Piece(
-                path_of(self._root, self._paths[row].as_py()),
+                path_of(self._root, self._paths[row].as_py(), self._cache),
                 start_seconds=float(columns["start_seconds"][row]),
                 num_frames=int(columns["num_frames"][row]),
                 fps=float(columns["fps"][row]),

@@ -16,7 +16,7 @@ from av import VideoFrame
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from hico_core.base.addresses import Location
+from hico_core.base.addresses import Location, through
 from hico_core.base.cache import LocalCache
 from hico_core.base.errors import BadVideo
 from hico_core.data.decode import SIZE_CHANGES, frames_at
@@ -38,6 +38,11 @@ class WholeVideo(NamedTuple):
 
     path: Location
     pieces: list[Piece]  # none: from its own file, of which nothing is known yet
+
+    def read_through(self, cache: LocalCache) -> "WholeVideo":
+        """The same video, read through a cache where it lies in a bucket."""
+        pieces = [piece._replace(path=through(piece.path, cache)) for piece in self.pieces]
+        return WholeVideo(through(self.path, cache), pieces)
 
 
 class Facts(NamedTuple):
@@ -88,7 +93,6 @@ class Reading:
 
     layout: Grid | Views  # which windows
     picture: Picture  # what is looked at of each frame
-    cache: LocalCache  # for files in buckets
     normalise: bool = False  # scale and normalise each frame where it is read, once, however many windows have it
 
 
@@ -105,9 +109,9 @@ def parts_of_video(number: int, video: WholeVideo, reading: Reading) -> Iterator
 
     """
     if video.pieces:
-        pieces, clock = video.pieces, clock_of(video.pieces, cache=reading.cache)
+        pieces, clock = video.pieces, clock_of(video.pieces)
     else:
-        piece, clock = whole_file(video.path, cache=reading.cache)
+        piece, clock = whole_file(video.path)
         pieces = [piece]
     facts = Facts(clock.num_frames, clock.fps, clock.duration_seconds)
     if facts.duration_seconds > _MOST_SECONDS_A_FRAME * facts.num_frames:
@@ -117,7 +121,7 @@ def parts_of_video(number: int, video: WholeVideo, reading: Reading) -> Iterator
             "stands still; cut it, or encode it anew",
         )
     windows_WT = plan_windows(clock, reading.layout)
-    frames = _frames_of(pieces, np.unique(windows_WT).tolist(), cache=reading.cache)
+    frames = _frames_of(pieces, np.unique(windows_WT).tolist())
     num_rows = len(windows_WT) * reading.picture.num_crops
     first_row, ready = 0, list[np.ndarray]()
     for clips in _clips_of_windows(windows_WT, frames, reading, path=video.path):
@@ -154,9 +158,7 @@ def _clips_of_windows(
         yield [np.stack(same_crop) for same_crop in zip(*(held[number] for number in window_T), strict=True)]
 
 
-def _frames_of(
-    pieces: Sequence[Piece], numbers: Sequence[int], *, cache: LocalCache
-) -> Iterator[tuple[int, VideoFrame]]:
+def _frames_of(pieces: Sequence[Piece], numbers: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
     """Decode frames of a video, with their numbers; ascending, file by file.
 
     Raises:
@@ -168,7 +170,7 @@ def _frames_of(
         file = of_file[0]
         in_file = [number for _, inside in pieces_with(of_file, numbers) for number in inside]
         if in_file:
-            with local_file(file.path, cache=cache, size_bytes=file.size_bytes) as path:
+            with local_file(file.path, size_bytes=file.size_bytes) as path:
                 for number, frame in zip(in_file, frames_at(path, in_file, constant_fps=constant_fps), strict=True):
                     yield number - file.first_frame + file.first_number, frame
 

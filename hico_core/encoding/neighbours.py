@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hico_core.base.cache import LocalCache
 from hico_core.base.errors import HicoError
 from hico_core.corpus.sources.ids import Source
 from hico_core.data.pictures import Picture
@@ -42,7 +41,6 @@ def read_features(
     views: Views,
     picture: Picture,
     *,
-    cache: LocalCache,
     precision: Precision,
     workers: int,
 ) -> LabelledFeatures:
@@ -55,7 +53,7 @@ def read_features(
     encoded = encode_videos(
         PooledEncoder(backbone),
         [WholeVideo(video.path, []) for video in videos],
-        Reading(layout=views, picture=picture, cache=cache),
+        Reading(layout=views, picture=picture),
         precision=precision,
         workers=workers,
     )

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from hico_core.base.addresses import Location
-from hico_core.base.cache import LocalCache
 from hico_core.base.errors import HicoError
 from hico_core.config import DataConfig
 from hico_core.corpus.index import read_index_table
@@ -38,9 +37,7 @@ class SegmentClips(NamedTuple):
         return SegmentClips([self.labels[place] for place in chosen], self.clips[chosen])
 
 
-def read_segments(
-    root: Location, labels: Sequence[SegmentLabel], data: DataConfig, picture: Picture, *, cache: LocalCache
-) -> Tensor:
+def read_segments(root: Location, labels: Sequence[SegmentLabel], data: DataConfig, picture: Picture) -> Tensor:
     """Decode the middle clip of each segment from the files that an index lists: (N, T, S, S, 3) uint8.
 
     Raises:
@@ -60,7 +57,6 @@ def read_segments(
                 (label.start + label.end) / 2,
                 data=data,
                 picture=picture,
-                cache=cache,
             )
         )
     return torch.stack(clips)

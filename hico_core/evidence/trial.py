@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 
-from hico_core.base.cache import local_cache
 from hico_core.base.choices import Design
 from hico_core.base.errors import HicoError
 from hico_core.base.storage import written_beside
@@ -92,8 +91,7 @@ def segment_clips(place: Place, labels: list[SegmentLabel]) -> SegmentClips:
     """What all arms are probed with; read once, and kept beside the corpus."""
     kept = place.root / "segments.pt"
     if not kept.exists():
-        cache = local_cache(size_bytes=10**9)
-        clips = read_segments(place.root, labels, DATA, PICTURE, cache=cache)
+        clips = read_segments(place.root, labels, DATA, PICTURE)
         with written_beside(kept) as beside:
             torch.save(clips, beside)
     return SegmentClips(labels, torch.load(kept, weights_only=True))

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from hico_core.base.addresses import Location
-from hico_core.base.cache import local_cache
 from hico_core.base.errors import BadVideo, HicoError
 from hico_core.checkpoints.reading import encoder_of, picture_of, read_checkpoint
 from hico_core.config import Config, DataConfig, FinetuneConfig, compose_config
@@ -95,8 +94,7 @@ def encode_moments(encoder: Path, root: Path, data: DataConfig) -> EncodedMoment
     file = read_checkpoint(encoder)
     backbone, picture = encoder_of(file), picture_of(file)
     index = read_index_table(root, columns=COLUMNS)
-    videos = IndexedVideos(index, root=root, shortest_seconds=data.span_seconds)
-    cache = local_cache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
+    videos = IndexedVideos(index, root=root, shortest_seconds=data.span_seconds, cache=data.cache)
     names = read_class_names(root)
     moments: list[Moment] = []
     clips: list[torch.Tensor] = []
@@ -105,7 +103,7 @@ def encode_moments(encoder: Path, root: Path, data: DataConfig) -> EncodedMoment
         try:
             for part in range(_CLIPS_OF_EACH):
                 seconds = videos.duration_seconds(number) * (part + 0.5) / _CLIPS_OF_EACH
-                clip = clip_around(videos, number, seconds, data=data, picture=picture, cache=cache)
+                clip = clip_around(videos, number, seconds, data=data, picture=picture)
                 frame = Image.fromarray(clip[len(clip) // 2].numpy())
                 moments.append(
                     Moment(videos.video_id(number), seconds, _class_name(videos.label(number), names), frame)
@@ -146,7 +144,7 @@ def clips_as_drawn(config: Config, root: Location, *, samples: int, at: float, s
     """
     data = config.data
     index = read_index_table(root, columns=COLUMNS)
-    videos = IndexedVideos(index, root=root, subset="train", shortest_seconds=data.span_seconds)
+    videos = IndexedVideos(index, root=root, subset="train", shortest_seconds=data.span_seconds, cache=data.cache)
     if not len(videos):
         raise HicoError(f"{root}: no training video is as long as one clip, {data.span_seconds:.2f} s")
     return preview_clips(

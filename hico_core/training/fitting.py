@@ -9,6 +9,7 @@ from hico_core.base.addresses import Location
 from hico_core.base.choices import DeviceName
 from hico_core.base.errors import HicoError, UsageError, counted
 from hico_core.config import Config, load_config
+from hico_core.config.sections import DataConfig
 from hico_core.corpus.index import left_out_of_pretraining, read_index_table
 from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.encoding.cost import activation_bytes
@@ -26,7 +27,7 @@ _ACTIVATIONS_HELD, _CLIPS_HELD = 1.5, 3.3
 _PART_TAKEN = 0.75
 
 
-def training_videos(root: Location, *, shortest_seconds: float, batch_size: int, processes: int) -> IndexedVideos:
+def training_videos(root: Location, data: DataConfig, *, batch_size: int, processes: int) -> IndexedVideos:
     """The videos of the subset train that are long enough for a clip.
 
     Raises:
@@ -41,8 +42,8 @@ def training_videos(root: Location, *, shortest_seconds: float, batch_size: int,
         )
     if batch_size < 2:
         raise UsageError("--batch-size must be at least 2: a video is compared with others of its batch")
-    videos = _long_enough(root, shortest_seconds)
-    left_out = left_out_of_pretraining(videos.num_short, clip_seconds=shortest_seconds)
+    videos = _long_enough(root, data)
+    left_out = left_out_of_pretraining(videos.num_short, clip_seconds=data.span_seconds)
     short = f" ({left_out})" if left_out else ""
     largest = len(videos) // processes * processes
     if largest < 2:
@@ -59,10 +60,10 @@ def training_videos(root: Location, *, shortest_seconds: float, batch_size: int,
     return videos
 
 
-def _long_enough(root: Location, shortest_seconds: float) -> IndexedVideos:
+def _long_enough(root: Location, data: DataConfig) -> IndexedVideos:
     """The training videos that last for a clip."""
     index = read_index_table(root, columns=COLUMNS)
-    return IndexedVideos(index, root=root, subset="train", shortest_seconds=shortest_seconds)
+    return IndexedVideos(index, root=root, subset="train", shortest_seconds=data.span_seconds, cache=data.cache)
 
 
 class FittingBatch(NamedTuple):
@@ -110,7 +111,7 @@ def with_fitting_batch(config: Config, *, root: Location, processes: int, free_b
 
     """
     asked = config.train.batch_size
-    videos = _long_enough(root, config.data.span_seconds)
+    videos = _long_enough(root, config.data)
     of_videos = len(videos) // processes * processes
     size = min(asked, of_videos)
     if size < 2:  # too few to train on, which is said by whoever wants to

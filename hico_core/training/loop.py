@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from hico_core.base.addresses import DEFAULT_ROOT, Location, local_part, locate
+from hico_core.base.cache import LocalCache
 from hico_core.base.choices import DeviceName
 from hico_core.base.errors import HicoError
 from hico_core.checkpoints.content import Content
@@ -228,7 +229,6 @@ class Pretraining:
             self.listed[world.rank :: world.size],
             Views(1, data.num_frames, data.frame_stride, data.target_fps),
             picture_for(data, self.augment),
-            cache=self.dataset.cache,
             precision=learner.precision,
             workers=self.workers,
         )
@@ -260,10 +260,8 @@ def prepare(
     require_decoder(config.data.decoder)
     require_wandb(config.train.wandb_project)
     data, sampling, train = config.data, config.sampling, config.train
-    videos = training_videos(
-        root, shortest_seconds=data.span_seconds, batch_size=train.batch_size, processes=world.size
-    )
-    listed = _listed_videos(config.eval.knn_list, world)
+    videos = training_videos(root, data, batch_size=train.batch_size, processes=world.size)
+    listed = _listed_videos(config.eval.knn_list, world, data.cache)
     learner = learner_of(
         _model(config, init_from if world.is_first else None),  # the others get its weights with the replica
         lambda model: build_optimizer(model, config.optim),
@@ -311,7 +309,7 @@ def _rates(optim: OptimConfig, train: TrainConfig, *, clips_per_video: int, proc
     )
 
 
-def _listed_videos(knn_list: str | None, world: World) -> Sequence[Source]:
+def _listed_videos(knn_list: str | None, world: World, cache: LocalCache) -> Sequence[Source]:
     """The videos for nearest neighbours; the first process reports what cannot be used."""
     if knn_list is None:
         return ()
@@ -320,7 +318,7 @@ def _listed_videos(knn_list: str | None, world: World) -> Sequence[Source]:
     for video in listed if world.is_first else ():
         if video.obstacle:
             logger.warning("left out of the nearest neighbours: %s: %s", video.path, video.obstacle)
-    return [video for video in listed if not video.obstacle]
+    return [video.read_through(cache) for video in listed if not video.obstacle]
 
 
 def _require_room_for_batches(

@@ -15,7 +15,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from hico_core.base.cache import LocalCache, local_cache
 from hico_core.base.choices import Align, DeviceName, Layer, Pool, Tail
 from hico_core.base.errors import BadVideo, UsageError
 from hico_core.checkpoints.content import EncoderOrigin
@@ -160,9 +159,10 @@ class FeatureExtractor:
             batch_size=batch_size,
         )
 
-    def reading(self, cache: LocalCache) -> Reading:
-        """How videos are read for it; the cache is for files in buckets."""
-        return Reading(layout=self.grid, picture=self.picture, cache=cache)
+    @property
+    def reading(self) -> Reading:
+        """How videos are read for it."""
+        return Reading(layout=self.grid, picture=self.picture)
 
     def extract(self, path: Path | str) -> Features:
         """The features of one local video file; memory does not grow with its length.
@@ -187,18 +187,16 @@ class FeatureExtractor:
             meter: told of rows and waiting.
 
         """
-        nothing = local_cache(Path(), size_bytes=1)  # of no use to local files
         videos = [WholeVideo(Path(path), []) for path in paths]
-        return self.extract_all(videos, cache=nothing, workers=workers, meter=meter)
+        return self.extract_all(videos, workers=workers, meter=meter)
 
     def extract_all(
-        self, videos: Sequence[WholeVideo], *, cache: LocalCache, workers: int | None = None, meter: Meter | None = None
+        self, videos: Sequence[WholeVideo], *, workers: int | None = None, meter: Meter | None = None
     ) -> Iterator[Features | BadVideo]:
         """The same for videos in buckets, or cut into clips.
 
         Args:
             videos: from their clips or their own files.
-            cache: for files in buckets.
             workers: processes that read; None: one a core.
             meter: told of rows and waiting.
 
@@ -206,7 +204,7 @@ class FeatureExtractor:
         encoded = encode_videos(
             self.encoder,
             videos,
-            self.reading(cache),
+            self.reading,
             precision=self.precision,
             workers=num_workers(workers),
             batch_size=self.batch_size,

@@ -151,7 +151,6 @@ def test_training_reads_from_a_bucket(bucket: str, tmp_path: Path) -> None:
         root=in_place,
         options=UntrimmedOptions(),
         workers=1,
-        cache=LocalCache(cache_folder, size_bytes=10**9),
         on_event=lambda event: None,
     )
     build_index(in_place)

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from made_videos import numbered_video, turned_copy
 
-from hico_core.base.cache import local_cache
 from hico_core.base.errors import UsageError
 from hico_core.base.tally import VideoEvent
 from hico_core.corpus.adopt import Gap, adopt_clips, find_gaps
@@ -32,8 +31,7 @@ def adopt(root: Path) -> tuple[int, dict[str, VideoEvent]]:
     def on_event(event: VideoEvent) -> None:
         events[event.video_id] = event
 
-    cache = local_cache(root / "cache", size_bytes=10**9)
-    return adopt_clips(root, workers=2, cache=cache, on_event=on_event).num_failed, events
+    return adopt_clips(root, workers=2, on_event=on_event).num_failed, events
 
 
 def make(root: Path, video_id: str, *seconds: tuple[int, int]) -> None:

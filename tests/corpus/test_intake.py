@@ -12,7 +12,6 @@ import pytest
 from made_videos import numbered_video, run_ffmpeg
 from trees import tree
 
-from hico_core.base.cache import local_cache
 from hico_core.base.errors import HicoError
 from hico_core.base.failures import FailedSource, Failure, read_failures, update_failures
 from hico_core.base.files import json_line, read_json_lines
@@ -39,7 +38,6 @@ from hico_core.corpus.workspace.records import (
 pytestmark = pytest.mark.videos
 
 SMALL = SplitOptions(short_side=64, preset="ultrafast")
-CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
 
 def split(
@@ -57,17 +55,17 @@ def split(
 
 
 def add(path: Path, root: Path, options: UntrimmedOptions = UntrimmedOptions()) -> Summary:  # noqa: B008 - immutable
-    return add_untrimmed(find_sources([str(path)]), root=root, options=options, workers=2, cache=CACHE)
+    return add_untrimmed(find_sources([str(path)]), root=root, options=options, workers=2)
 
 
 def add_list(path: Path, root: Path, options: UntrimmedOptions = UntrimmedOptions()) -> Summary:  # noqa: B008 - immutable
     path.with_suffix(".txt").write_text(f"{path.name} 1\n")
     sources = labelled_videos(path.with_suffix(".txt"), data_root=path.parent)
-    return add_untrimmed(sources, root=root, options=options, workers=2, cache=CACHE)
+    return add_untrimmed(sources, root=root, options=options, workers=2)
 
 
 def adopt(root: Path) -> Summary:
-    return adopt_clips(root, workers=1, cache=CACHE)
+    return adopt_clips(root, workers=1)
 
 
 def clips_of(root: Path) -> dict[str, bytes]:
@@ -225,7 +223,7 @@ def test_the_remedy_of_two_folders_works(tmp_path: Path) -> None:
     split_videos(sources, root=tmp_path / "root", options=SMALL, workers=2)
     (tmp_path / "list.txt").write_text("d1/0001.mp4 0\nd2/0001.mp4 1\n")
     listed = labelled_videos(tmp_path / "list.txt", data_root=tmp_path, id_rule="relpath")
-    add_untrimmed(listed, root=tmp_path / "other", options=UntrimmedOptions(), workers=1, cache=CACHE)
+    add_untrimmed(listed, root=tmp_path / "other", options=UntrimmedOptions(), workers=1)
     for root in (tmp_path / "root", tmp_path / "other"):
         build_index(root)
         assert list(read_index(root)["video_id"]) == ["d1-0001", "d2-0001"]
@@ -276,8 +274,8 @@ def test_listed_clips_of_a_video_that_was_split(one: Path, tmp_path: Path) -> No
     candidates = [Candidate(source, AdoptedOptions()) for source in sources]
     assert len(candidates) == 1 and len(sources[0].clips) == 2
     with pytest.raises(HicoError, match="was split here"):
-        adopt_clips(one / "root", videos=candidates, workers=1, cache=CACHE)
-    assert adopt_clips(tmp_path / "new", videos=candidates, workers=1, cache=CACHE).num_parts == 2
+        adopt_clips(one / "root", videos=candidates, workers=1)
+    assert adopt_clips(tmp_path / "new", videos=candidates, workers=1).num_parts == 2
     assert build_index(tmp_path / "new").num_clips == 2
 
 

@@ -55,7 +55,7 @@ def test_a_list_takes_the_road_of_what_it_names(
     name: str, begun: list[tuple[VideoWork, int]], num_failed: int, data: Path, tmp_path: Path
 ) -> None:
     progress = Progress()
-    to = Indexing(root=tmp_path, workers=1, cache=local_cache(tmp_path / "cache"))
+    to = Indexing(root=tmp_path, workers=1, cache=local_cache())
     assert add_listed(str(data / name), data, to=to, progress=progress) == num_failed
     assert progress.begun == begun
     assert sorted(progress.outcomes) == ["done"] * (begun[0][1] - num_failed) + ["failed"] * num_failed

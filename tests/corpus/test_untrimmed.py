@@ -7,7 +7,6 @@ import pytest
 import torch
 from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy
 
-from hico_core.base.cache import local_cache
 from hico_core.base.errors import HicoError
 from hico_core.base.tally import VideoEvent
 from hico_core.corpus.index import build_index, read_index, read_index_table
@@ -20,7 +19,6 @@ from hico_core.data.videos import IndexedVideos
 
 pytestmark = pytest.mark.videos
 
-CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
 VIDEOS: dict[str, dict[str, Any]] = {
     "ntsc.mp4": {"seconds": 13, "fps": "30000/1001"},
@@ -36,7 +34,6 @@ def add(inputs: Path, root: Path) -> tuple[int, list[VideoEvent]]:
         root=root,
         options=UntrimmedOptions(),
         workers=2,
-        cache=CACHE,
         on_event=events.append,
     )
     return summary.num_failed, events
@@ -81,7 +78,7 @@ def test_clips_are_those_of_split_videos(folder: Path, video: int) -> None:
         numbers = []
         for i in range(20):
             start = i / 19 * (videos.duration_seconds(video) - 64 / 30)
-            clip = read_clip(pieces, (start, start + 64 / 30), num_frames=16, decoder="auto", cache=CACHE)
+            clip = read_clip(pieces, (start, start + 64 / 30), num_frames=16, decoder="auto")
             numbers.append([painted_number(picture.numpy()) for picture in clip])
         shown.append(torch.tensor(numbers))
     assert torch.equal(*shown)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from made_videos import numbered_video, painted_number, run_ffmpeg
 
-from hico_core.base.cache import local_cache
 from hico_core.corpus.clips.probe import frame_times
 from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.sources.finding import find_sources
@@ -24,7 +23,6 @@ from hico_core.data.sampling import view_indices
 from hico_core.data.videos import IndexedVideos, Piece
 from hico_core.encoding.windows import Grid, Views, plan_windows
 
-CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
 SPAN = 64 / 30
 RATES = [
     *("1/10", "2/5", "1", "12", "15000/1001", "15", "24000/1001", "24", "25", "30000/1001", "30", "50"),
@@ -146,7 +144,7 @@ class Ways:
         (self.path,) = folder.glob(f"{name}.*")
         indexes = [IndexedVideos(read_index_table(folder / way), root=folder / way) for way in ("split", "in place")]
         number = [indexes[0].video_id(place) for place in range(len(indexes[0]))].index(name)
-        piece, _ = whole_file(self.path, cache=CACHE)
+        piece, _ = whole_file(self.path)
         self.duration_seconds = indexes[0].duration_seconds(number)
         self.pieces: dict[str, list[Piece]] = {
             "split": indexes[0].pieces(number),
@@ -159,7 +157,7 @@ class Ways:
         return [*(index.pieces(self._number, window) for index in self._indexes), [self._whole]]
 
     def frames_of_window(self, window: tuple[float, float]) -> list[list[int]]:
-        return [clock_of(pieces, cache=CACHE).of_window(window, num_frames=16) for pieces in self.pieces_of(window)]
+        return [clock_of(pieces).of_window(window, num_frames=16) for pieces in self.pieces_of(window)]
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +170,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = SplitOptions(short_side=None, preset="ultrafast", crf=10)
     split = split_videos(sources, root=folder / "split", options=options, workers=2, on_event=lambda event: None)
     untrimmed = UntrimmedOptions()
-    there = add_untrimmed(sources, root=folder / "in place", options=untrimmed, workers=2, cache=CACHE)
+    there = add_untrimmed(sources, root=folder / "in place", options=untrimmed, workers=2)
     assert split.num_failed == there.num_failed == 0
     build_index(folder / "split")
     build_index(folder / "in place")
@@ -193,12 +191,12 @@ def test_every_way_in_shows_the_same_frames(folder: Path, name: str) -> None:
     views: list[Grid | Views] = [Views(1, 16, 4, 30.0), Views(10, 16, 4, 30.0)]
     grids: list[Grid | Views] = [Grid(15.0, 16, 16), Grid(30.0, 8, 3), Grid(None, 8, 8)]
     for layout in views + grids:
-        planned = [plan_windows(clock_of(pieces, cache=CACHE), layout) for pieces in ways.pieces.values()]
+        planned = [plan_windows(clock_of(pieces), layout) for pieces in ways.pieces.values()]
         assert planned[0].tolist() == planned[1].tolist() == planned[2].tolist()
     window = (last / 2, last / 2 + SPAN)
     numbers = []
     for pieces in ways.pieces_of(window):
-        clip = read_clip(pieces, window, num_frames=16, decoder="auto", cache=CACHE)
+        clip = read_clip(pieces, window, num_frames=16, decoder="auto")
         numbers.append([painted_number(picture.numpy()) for picture in clip])
     assert numbers[0] == numbers[1] == numbers[2]
 
@@ -216,7 +214,7 @@ def test_they_are_the_frames_that_decoding_shows(folder: Path, name: str) -> Non
         base = frames[0].time_base or Fraction(0)
         seconds = [float((tick - ticks[0]) * base) for tick in ticks]
     piece = ways.pieces["directly"][0]
-    clock = clock_of([piece], cache=CACHE)
+    clock = clock_of([piece])
     assert frame_times(ways.path) == pytest.approx(seconds) and clock.num_frames == len(frames)
     tick = 1.1e-3 if name.endswith(("mkv", "webm")) else 2e-5  # what the container's rounding may move a time by
     for k, shown in enumerate(clock.on_grid(fps=15.0).tolist()):
@@ -249,7 +247,7 @@ def test_pixels_by_number(folder: Path, frames: list[int]) -> None:
     """However an index cuts a video into pieces, they are the file's frames."""
     pieces = Ways(folder, "thirty mp4").pieces["in place"]
     assert len(pieces) == 3
-    read = decode_pieces(pieces, frames, decoder="auto", cache=CACHE)
+    read = decode_pieces(pieces, frames, decoder="auto")
     assert (read == decode_frames(str(pieces[0].path), frames)).all()
 
 
@@ -260,7 +258,7 @@ def test_an_edit_list_moves_no_frame(tmp_path: Path) -> None:
     run_ffmpeg("-itsoffset", "1.3", "-i", tmp_path / "whole.mp4", "-c", "copy", tmp_path / "late.mp4")
     run_ffmpeg("-ss", "1.2", "-i", tmp_path / "whole.mp4", "-c", "copy", tmp_path / "cut.mp4")
     for name in ("late.mp4", "cut.mp4"):
-        piece, clock = whole_file(tmp_path / name, cache=CACHE)
+        piece, clock = whole_file(tmp_path / name)
         assert not piece.variable_fps and clock.fps == 30
         wanted = list(range(3, clock.num_frames, 11))
         by_rate = decode_frames(tmp_path / name, wanted, constant_fps=30.0)

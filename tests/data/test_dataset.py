@@ -13,7 +13,6 @@ from dying import DyingDataset
 from goldens import load_json
 from made_videos import numbered_video, painted_number
 
-from hico_core.base.cache import local_cache
 from hico_core.base.errors import HicoError
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
 from hico_core.corpus.index import build_index, read_index, read_index_table
@@ -31,8 +30,6 @@ from hico_core.data.videos import IndexedVideos, Piece
 pytestmark = pytest.mark.videos
 
 GOLDEN = load_json("sampling.json")
-
-NO_CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
 
 def golden_pieces(video: str) -> list[Piece]:
@@ -72,7 +69,7 @@ def test_frames_across_files(case: dict[str, Any]) -> None:
         for place, (piece, count) in enumerate(zip(chosen, counts, strict=True))
     ]
     origin = chosen[0].start_seconds
-    frames = clock_of(pieces, cache=NO_CACHE).of_window((window[0] - origin, window[1] - origin), num_frames=16)
+    frames = clock_of(pieces).of_window((window[0] - origin, window[1] - origin), num_frames=16)
     selection = [{"file": piece.path.name, "frames": inside} for piece, inside in pieces_with(pieces, frames)]
     assert selection == case["selection"]
 
@@ -150,7 +147,7 @@ def test_a_clip_shows_the_moments_of_its_window(videos: IndexedVideos, video: in
         start = rng.uniform(0, videos.duration_seconds(video) - 64 / 30)
         window = (start, start + 64 / 30)
         crossings += len(pieces_of_window(pieces, window)) > 1
-        clip = read_clip(pieces, window, num_frames=16, decoder="auto", cache=NO_CACHE)
+        clip = read_clip(pieces, window, num_frames=16, decoder="auto")
         shown = [(painted_number(picture.numpy()) - first) / fps for picture in clip]
         moments = torch.linspace(*window, 16).tolist()
         for seconds, moment in zip(shown, moments, strict=True):

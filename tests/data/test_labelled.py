@@ -1,13 +1,11 @@
 """Random clips of labelled videos, of the right frames."""
 
 import random
-from pathlib import Path
 
 import pytest
 import torch
 from made_videos import numbered_video, painted_number
 
-from hico_core.base.cache import local_cache
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.sources.lists import labelled_videos
@@ -24,7 +22,6 @@ pytestmark = pytest.mark.videos
 
 DATA = DataConfig(num_frames=8, frame_stride=4, short_side=None)
 STILL = AugmentConfig(colour_probability=0, grey_probability=0, blur_probability=0, flip_probability=0)
-CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +37,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> IndexedVideos:
         root=folder / "root",
         options=UntrimmedOptions(subset="train"),
         workers=2,
-        cache=CACHE,
         on_event=lambda event: None,
     )
     build_index(folder / "root")
@@ -62,18 +58,18 @@ def test_frames_by_number(videos: IndexedVideos, frames: list[int]) -> None:
     """However the index cuts a video into pieces, they are the file's frames."""
     pieces = videos.pieces(number(videos, "steady"))
     assert len(pieces) == 3
-    read = decode_pieces(pieces, frames, decoder="auto", cache=CACHE)
+    read = decode_pieces(pieces, frames, decoder="auto")
     assert torch.equal(read, decode_frames(str(pieces[0].path), frames))
 
 
 def test_a_variable_rate_shows_what_a_player_would(videos: IndexedVideos) -> None:
     """Frames 90 to 150 are missing: the one before them stays."""
     pieces = videos.pieces(number(videos, "uneven"))
-    clock = clock_of(pieces, cache=CACHE)
+    clock = clock_of(pieces)
     total, fps = clock.num_frames, clock.fps
     moments = [1.0, 4.0, 6.0]
     frames = clock.numbered([round(moment * fps) for moment in moments])
-    read = decode_pieces(pieces, frames, decoder="auto", cache=CACHE)
+    read = decode_pieces(pieces, frames, decoder="auto")
     shown = [painted_number(picture.numpy()) for picture in read]
     assert total == 179
     for moment, frame in zip(moments, shown, strict=True):
@@ -83,7 +79,7 @@ def test_a_variable_rate_shows_what_a_player_would(videos: IndexedVideos) -> Non
 
 def test_random_clips(videos: IndexedVideos) -> None:
     steady = number(videos, "steady")
-    dataset = RandomViews(videos, data=DATA, augment=STILL, cache=CACHE)
+    dataset = RandomViews(videos, data=DATA, augment=STILL)
     starts = set()
     for seed in range(8):
         sample = dataset[ClipRequest(steady, seed, None)]
@@ -100,6 +96,6 @@ def test_random_clips(videos: IndexedVideos) -> None:
 
 
 def test_another_video_stands_in_for_a_broken_one(videos: IndexedVideos) -> None:
-    sample = RandomViews(videos, data=DATA, augment=STILL, cache=CACHE)[ClipRequest(number(videos, "broken"), 0, None)]
+    sample = RandomViews(videos, data=DATA, augment=STILL)[ClipRequest(number(videos, "broken"), 0, None)]
     assert sample.video_id in {"steady", "uneven"} and len(sample.crops) == 1
     assert {bad.video_id for bad in sample.unusable} == {"broken"}

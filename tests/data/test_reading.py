@@ -7,12 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hico_core.base.cache import local_cache
 from hico_core.base.errors import BadVideo, HicoError
 from hico_core.data.reading import KeptFrames, by_file, clock_of, errors_of_video, local_file, pieces_with
 from hico_core.data.videos import Piece
-
-NO_CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
 
 def piece(name: str, first_number: int, num_frames: int, *, first_frame: int = 0, start_seconds: float = 0.0) -> Piece:
@@ -58,7 +55,7 @@ def test_pieces_of_one_file_stand_together() -> None:
 @pytest.mark.parametrize("pieces", [CLIPS, CLIPS[1:]])
 def test_a_constant_rate_is_known_without_reading(pieces: list[Piece]) -> None:
     """No file of these is there."""
-    clock = clock_of(pieces, cache=NO_CACHE)
+    clock = clock_of(pieces)
     assert (clock.fps, clock.num_frames, clock.stamps) == (10.0, 120, None)
     assert clock.shown_at([0.0, 5.0, 11.95, 99.0]).tolist() == [0, 50, 119, 119]
 
@@ -109,5 +106,5 @@ def test_what_is_no_videos_fault_goes_on(error: BaseException) -> None:
 @pytest.mark.parametrize(("name", "said"), [("none.mp4", "no such file"), ("a.mp4", "has 3 bytes instead of 5")])
 def test_a_file_that_is_another_one_is_the_videos_fault(name: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"abc")
-    with pytest.raises(BadVideo, match=said), local_file(tmp_path / name, cache=NO_CACHE, size_bytes=5):
+    with pytest.raises(BadVideo, match=said), local_file(tmp_path / name, size_bytes=5):
         pass

@@ -2,7 +2,6 @@
 
 import multiprocessing
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ import torch
 from made_videos import numbered_video, run_ffmpeg
 from torch import Tensor, nn
 
-from hico_core.base.cache import local_cache
 from hico_core.base.errors import HicoError
 from hico_core.data.pictures import Picture
 from hico_core.encoding import encoder as encoder_module
@@ -23,7 +21,6 @@ from hico_core.model.s3dg import S3DG
 
 pytestmark = pytest.mark.videos
 
-CACHE = local_cache(Path("nowhere"), size_bytes=1)
 SMALL = Picture(40, 0.875, 1, 32, 0.45, 0.225)
 GRID = Grid(15.0, 8, 8)
 
@@ -49,7 +46,7 @@ def encoder() -> PooledEncoder:
 
 
 def reading(layout: Grid | Views) -> Reading:
-    return Reading(layout=layout, picture=SMALL, cache=CACHE)
+    return Reading(layout=layout, picture=SMALL)
 
 
 def encode(

@@ -11,7 +11,6 @@ import torch
 from av import VideoFrame
 from made_videos import numbered_video, painted_number, run_ffmpeg, video_with_hidden_frames
 
-from hico_core.base.cache import local_cache
 from hico_core.base.errors import BadVideo
 from hico_core.corpus.clips.probe import frame_times
 from hico_core.corpus.index import build_index, read_index_table
@@ -31,11 +30,10 @@ from hico_core.encoding.windows import Grid, Views, plan_windows
 pytestmark = pytest.mark.videos
 
 WHOLE = Picture(None, 1.0, 1, 112, 0.45, 0.225)
-CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
 
 
 def as_seen(layout: Grid | Views, picture: Picture = WHOLE) -> Reading:
-    return Reading(layout=layout, picture=picture, cache=CACHE)
+    return Reading(layout=layout, picture=picture)
 
 
 def read(video: WholeVideo, layout: Grid | Views, picture: Picture = WHOLE) -> torch.Tensor:
@@ -79,9 +77,7 @@ def indexed(folder: Path, root: Path, *, split: bool) -> IndexedVideos:
         options = SplitOptions(short_side=160, preset="ultrafast", crf=10)
         split_videos(sources, root=root, options=options, workers=2, on_event=lambda event: None)
     else:
-        add_untrimmed(
-            sources, root=root, options=UntrimmedOptions(), workers=2, cache=CACHE, on_event=lambda event: None
-        )
+        add_untrimmed(sources, root=root, options=UntrimmedOptions(), workers=2, on_event=lambda event: None)
     build_index(root)
     return IndexedVideos(read_index_table(root), root=root)
 

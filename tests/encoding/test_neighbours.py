@@ -9,7 +9,6 @@ import torch
 from made_videos import numbered_video
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hico_core.base.cache import local_cache
 from hico_core.base.errors import HicoError
 from hico_core.config import load_config
 from hico_core.corpus.sources.ids import Source
@@ -97,8 +96,7 @@ def test_features_of_videos(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     picture = picture_for(config.data, config.augment)
     encoder = S3DG().train()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    cache = local_cache(tmp_path, size_bytes=1)
-    found = read_features(encoder, videos, views, picture, cache=cache, precision=FP32, workers=2)
+    found = read_features(encoder, videos, views, picture, precision=FP32, workers=2)
     assert found.features.shape == (2, 1024)
     assert found.labels == [0, 2]
     assert "bad.mp4" in caplog.text

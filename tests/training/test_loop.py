@@ -298,8 +298,8 @@ def test_too_large_a_batch(root: Path, tmp_path: Path) -> None:
             HicoError,
             match=r"has 0 training videos \(pretraining leaves out 4 .* one clip \(66.67 s\)\), too few",
         ):
-            span = tiny("data.frame_stride=250").data.span_seconds
-            training_videos(root, shortest_seconds=span, batch_size=3, processes=processes)
+            data = tiny("data.frame_stride=250").data
+            training_videos(root, data, batch_size=3, processes=processes)
     assert not (tmp_path / "run").exists()
 
 

@@ -5,7 +5,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from hico_core.base.addresses import Location
+from hico_core.base.addresses import Location, through
+from hico_core.base.cache import LocalCache
 from hico_core.base.choices import IdRule
 from hico_core.base.errors import HicoError
 
@@ -34,6 +35,10 @@ class Source(NamedTuple):
     clips: tuple[Location, ...] = ()  # that another tool cut, in time order
     obstacle: str | None = None  # why nothing can be made of it, where its name or its list tells already
     class_name: str | None = None  # what its label is called, where a list says it
+
+    def read_through(self, cache: LocalCache) -> "Source":
+        """The same video, read through a cache where it lies in a bucket."""
+        return self._replace(path=through(self.path, cache), clips=tuple(through(clip, cache) for clip in self.clips))
 
 
 class ClipName(NamedTuple):

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from hico_core.base.cache import local_cache
 from hico_core.base.choices import DeviceName
 from hico_core.base.errors import HicoError
 from hico_core.base.storage import write_text, written_beside
@@ -127,7 +126,10 @@ def evaluate(
         _require_testable(videos, classes, model.out.out_features, checkpoint)
         place = own_device(chosen, world)
         workers = num_workers(testing.workers, processes=world.local_size)
-        own = list(videos[world.rank :: world.size])
+        own = [
+            video._replace(video=video.video.read_through(config.data.cache))
+            for video in videos[world.rank :: world.size]
+        ]
         predictions: list[Prediction] = []
         for prediction in _predicted(model.to(place), own, config, place, workers=workers, stop=stop):
             predictions.append(prediction)
@@ -151,13 +153,11 @@ def _predicted(
     workers: int,
     stop: StopRequest | None,
 ) -> Iterator[Prediction]:
-    data = config.data
     return predictions_of(
         model,
         videos,
         shown_in_tests(config.test, config.data, config.augment),
         precision=use_precision(config.train.precision, device),
-        cache=local_cache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9)),
         workers=workers,
         stop=stop or StopRequest(),
     )

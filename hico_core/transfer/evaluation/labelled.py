@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from hico_core.base.addresses import Location, locate
-from hico_core.base.cache import LocalCache
 from hico_core.base.choices import DeviceName, Subset
 from hico_core.base.errors import HicoError
 from hico_core.checkpoints.reading import clip_shape_of, encoder_of, picture_of, read_checkpoint
@@ -144,7 +143,6 @@ def rows_from_videos(
     *,
     num_views: int,
     device: DeviceName,
-    cache: LocalCache,
     workers: int | None,
 ) -> LabelledRows:
     """Some clips of each video, as in training, encoded by the encoder of a checkpoint.
@@ -161,7 +159,7 @@ def rows_from_videos(
     encoded = encode_videos(
         PooledEncoder(encoder_of(file)).to(chosen).to(memory_format=torch.channels_last_3d),
         [video.video for video in videos],
-        Reading(layout=Views(num_views, clip.num_frames, 1, clip.fps), picture=picture_of(file), cache=cache),
+        Reading(layout=Views(num_views, clip.num_frames, 1, clip.fps), picture=picture_of(file)),
         precision=choose_precision("auto", chosen),
         workers=num_workers(workers),
     )

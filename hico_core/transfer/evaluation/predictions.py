@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from hico_core.base.cache import LocalCache
 from hico_core.base.errors import BadVideo, Interrupted
 from hico_core.base.storage import write_text
 from hico_core.config import AugmentConfig, DataConfig, FinetuneTestConfig
@@ -74,7 +73,6 @@ def predictions_of(
     shown: Shown,
     *,
     precision: Precision,
-    cache: LocalCache,
     workers: int,
     stop: StopRequest,
 ) -> Iterator[Prediction]:
@@ -85,7 +83,6 @@ def predictions_of(
         videos: to be tested.
         shown: of each.
         precision: of the arithmetic.
-        cache: for videos in buckets.
         workers: processes that read.
         stop: asks for the end.
 
@@ -96,7 +93,6 @@ def predictions_of(
     reading = Reading(
         layout=shown.views,
         picture=shown.picture,
-        cache=cache,
     )
     whole = [video.video for video in videos]
     encoded = encode_videos(model, whole, reading, precision=precision, workers=workers)

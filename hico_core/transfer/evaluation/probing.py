@@ -36,12 +36,13 @@ def features_in_folder(folder: Path) -> ProbedFeatures:
 
 
 def features_of_videos(
-    encoder: Path, *, num_views: int, device: DeviceName, cache: LocalCache, workers: int | None
+    encoder: Path, *, num_views: int, device: DeviceName, workers: int | None, cache: LocalCache
 ) -> ProbedFeatures:
-    """Those of some clips of each video, see `rows_from_videos`."""
+    """Those of some clips of each video, see `rows_from_videos`; files in buckets are read through the cache."""
 
     def rows_of(videos: Sequence[LabelledVideo]) -> LabelledRows:
-        return rows_from_videos(encoder, videos, num_views=num_views, device=device, cache=cache, workers=workers)
+        here = [video._replace(video=video.video.read_through(cache)) for video in videos]
+        return rows_from_videos(encoder, here, num_views=num_views, device=device, workers=workers)
 
     return ProbedFeatures(encoder.stem, encoder, encoder, rows_of)
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hico_core.base.cache import LocalCache
 from hico_core.base.errors import BadVideo, HicoError
 from hico_core.corpus.clips.probe import header_facts
 from hico_core.data.clock import num_grid_points
@@ -45,7 +44,6 @@ def rehearse_extraction(
     jobs: Sequence[FeatureJob],
     *,
     extractor: FeatureExtractor,
-    cache: LocalCache,
     files: Files,
     workers: int | None = None,
 ) -> ExtractionPlan:
@@ -54,7 +52,6 @@ def rehearse_extraction(
     Args:
         jobs: the videos.
         extractor: encoder, grid and picture.
-        cache: for videos in buckets.
         files: what would be written.
         workers: processes that would read; None: one a core.
 
@@ -64,7 +61,7 @@ def rehearse_extraction(
     """
     rows = [_num_rows(job, extractor) for job in jobs]
     known = [count for count in rows if count is not None]
-    reading_seconds, encoding_seconds, width = _measure(_clips(jobs, extractor, cache), extractor)
+    reading_seconds, encoding_seconds, width = _measure(_clips(jobs, extractor), extractor)
     # Reading goes on while the encoder computes, unless no process does it.
     readers = num_workers(workers)
     together = max(reading_seconds / readers, encoding_seconds) if readers else reading_seconds + encoding_seconds
@@ -122,11 +119,11 @@ def _num_rows(job: FeatureJob, extractor: FeatureExtractor) -> int | None:
     return len(window_starts(points, extractor.grid))
 
 
-def _clips(jobs: Sequence[FeatureJob], extractor: FeatureExtractor, cache: LocalCache) -> Iterator[Tensor]:
+def _clips(jobs: Sequence[FeatureJob], extractor: FeatureExtractor) -> Iterator[Tensor]:
     """Windows of the videos, one after the other, of those that can be read."""
     for number, job in enumerate(jobs):
         try:
-            for part in parts_of_video(number, job.video, extractor.reading(cache)):
+            for part in parts_of_video(number, job.video, extractor.reading):
                 if part.clips is not None:
                     yield from part.clips
         except BadVideo:

@@ -12,8 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from hico_core.base.addresses import DEFAULT_ROOT, Location, absolute, local_part, locate
-from hico_core.base.cache import LocalCache, local_cache
+from hico_core.base.addresses import DEFAULT_ROOT, Location, absolute, is_local, local_part, locate
 from hico_core.base.choices import DType, FileFormat
 from hico_core.base.engine import Plan, Runner, Work, run_here, run_on_ray, run_restartable
 from hico_core.base.errors import BadVideo, HicoError, UsageError
@@ -82,7 +81,6 @@ class ExtractionPolicy:
     """How and where videos are dealt with, apart from what their features are to be."""
 
     checksum: bool = False  # tell sources apart by their bytes, not by their time
-    cache: LocalCache | None = None  # for videos in buckets
     workers: int | None = None  # processes that read, for each that encodes; None: one a core
     processes: int = 1  # of this machine that encode, a GPU each in turn
     shard: Shard | None = None  # only this part of the videos; other calls may write the other parts at the same time
@@ -242,7 +240,7 @@ def opened_folder(folder: Location, shard: Shard | None) -> Iterator[None]:
         HicoError: another one writes here.
 
     """
-    if not isinstance(folder, Path):
+    if not is_local(folder):
         yield
         return
     busy = f"{folder}: another hico command is writing features here; wait for it to end, or give another --name"
@@ -307,7 +305,7 @@ class _BucketManifest:
 
 
 def _manifest_writer(folder: Location, shard: Shard | None) -> _LocalManifest | _BucketManifest:
-    return _LocalManifest(folder) if isinstance(folder, Path) else _BucketManifest(folder, shard)
+    return _LocalManifest(folder) if is_local(folder) else _BucketManifest(folder, shard)
 
 
 def _rows_with(settings: Settings, folder: Location) -> dict[str, ManifestRow]:
@@ -376,7 +374,7 @@ def _is_whole(row: ManifestRow, folder: Location) -> bool:
     try:
         if path.stat().st_size != row.size_bytes:
             return False
-        return not isinstance(path, Path) or len(read_array(path)) == row.rows
+        return not is_local(path) or len(read_array(path)) == row.rows
     except (OSError, HicoError):
         return False
 
@@ -405,17 +403,16 @@ def _work_and_runner(
     extractor: FeatureExtractor, origin: EncoderOrigin, policy: ExtractionPolicy
 ) -> tuple[Work[FeatureJob, Extracted], Runner[FeatureJob, Extracted]]:
     """By what videos are extracted, and where."""
-    cache = policy.cache or local_cache()
     if policy.ray_address is None and policy.processes == 1:
-        return partial(_extract_each, extractor=extractor, cache=cache, workers=policy.workers), run_here
+        return partial(_extract_each, extractor=extractor, workers=policy.workers), run_here
     description = _description_of(extractor, origin)
     on_gpu = extractor.device.type == "cuda"
     if policy.ray_address is None:
         workers = num_workers(policy.workers, processes=policy.processes)
         num_gpus = torch.cuda.device_count() if on_gpu else 0
-        work = partial(_extract_as_described, description=description, cache=cache, workers=workers)
+        work = partial(_extract_as_described, description=description, workers=workers)
         return work, partial(run_on_processes, processes=policy.processes, num_gpus=num_gpus)
-    work = partial(_extract_as_described, description=description, cache=cache, workers=0)
+    work = partial(_extract_as_described, description=description, workers=0)
     return work, partial(_on_cluster, address=policy.ray_address, num_gpus=int(on_gpu))
 
 
@@ -442,21 +439,21 @@ def _seen_from_anywhere(video: WholeVideo) -> WholeVideo:
 
 
 def _extract_each(
-    jobs: Sequence[FeatureJob], *, extractor: FeatureExtractor, cache: LocalCache, workers: int | None
+    jobs: Sequence[FeatureJob], *, extractor: FeatureExtractor, workers: int | None
 ) -> Iterator[Extracted]:
     """Extract each video, in order."""
     meter, before = Meter(), 0.0
-    found = extractor.extract_all([job.video for job in jobs], cache=cache, workers=workers, meter=meter)
+    found = extractor.extract_all([job.video for job in jobs], workers=workers, meter=meter)
     for job, features in zip(jobs, found, strict=True):
         yield Extracted(job, features, meter.waiting_seconds - before)
         before = meter.waiting_seconds
 
 
 def _extract_as_described(
-    jobs: Sequence[FeatureJob], *, description: _Description, cache: LocalCache, workers: int
+    jobs: Sequence[FeatureJob], *, description: _Description, workers: int
 ) -> Iterator[Extracted]:
     """The same by an extractor that is made here, in a process that may get other videos to do later."""
-    return _extract_each(jobs, extractor=_extractor_of(description), cache=cache, workers=workers)
+    return _extract_each(jobs, extractor=_extractor_of(description), workers=workers)
 
 
 @lru_cache(maxsize=1)
@@ -539,7 +536,7 @@ class _Writer:
 
 def _with_hash(read: SourceFile, source: Source) -> SourceFile:
     """The identity of what was read, with a hash where that is one file which has not changed since."""
-    if source.clips or not isinstance(source.path, Path) or not is_same_file(read, source):
+    if source.clips or not is_local(source.path) or not is_same_file(read, source):
         return read
     return read.model_copy(update={"sha256": sha256_of(source.path)})
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hico_core.base.addresses import Location, locate
+from hico_core.base.cache import LocalCache
 from hico_core.base.choices import ReadFrom
 from hico_core.base.errors import HicoError, UsageError
 from hico_core.checkpoints.content import EncoderOrigin
@@ -97,12 +98,27 @@ def features_folder(root: Location, extractor: FeatureExtractor, name: str | Non
 
 
 def jobs_of(
-    videos: Videos | Sequence[FeatureJob] | None, root: Location, *, read: ReadFrom = "clips"
+    videos: Videos | Sequence[FeatureJob] | None,
+    root: Location,
+    *,
+    read: ReadFrom = "clips",
+    cache: LocalCache | None = None,
 ) -> list[FeatureJob]:
-    """Jobs for what a caller names; None: for the videos of the index, of which `read` is read."""
+    """Jobs for what a caller names.
+
+    Args:
+        videos: None: those of the index.
+        root: the workspace.
+        read: what is read of the index's videos.
+        cache: through which files in buckets are read; None: as jobs say, else the usual one.
+
+    """
     if videos is None:
-        return jobs_of_index(IndexedVideos(read_index_table(root, columns=COLUMNS), root=root), read=read)
-    if isinstance(videos, Source | str | Path):
-        return jobs_of_files(sources_of(videos))
-    jobs = [video for video in videos if isinstance(video, FeatureJob)]
-    return jobs + jobs_of_files(sources_of([video for video in videos if not isinstance(video, FeatureJob)]))
+        table = read_index_table(root, columns=COLUMNS)
+        jobs = jobs_of_index(IndexedVideos(table, root=root, cache=cache), read=read)
+    elif isinstance(videos, Source | str | Path):
+        jobs = jobs_of_files(sources_of(videos))
+    else:
+        jobs = [video for video in videos if isinstance(video, FeatureJob)]
+        jobs += jobs_of_files(sources_of([video for video in videos if not isinstance(video, FeatureJob)]))
+    return jobs if cache is None else [job._replace(video=job.video.read_through(cache)) for job in jobs]

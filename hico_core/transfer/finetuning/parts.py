@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from hico_core.base.addresses import Location, absolute, name_from
-from hico_core.base.cache import LocalCache, local_cache
 from hico_core.base.errors import UsageError
 from hico_core.checkpoints.content import Content, EncoderOrigin
 from hico_core.checkpoints.reading import backbone_of, load_exactly, read_checkpoint
@@ -52,7 +51,6 @@ class Finetuning:
     data: DataConfig
     augment: AugmentConfig
     shown: Shown  # of each video that is tested
-    cache: LocalCache
 
     def batches(self, position: Position, world: World) -> Generator[tuple[PlannedStep, Batch], None, None]:
         """Each planned step with this process's clips of it."""
@@ -87,7 +85,6 @@ class Finetuning:
             share_of(videos, world),
             self.shown,
             precision=self.learner.precision,
-            cache=self.cache,
             workers=self.workers,
             stop=stop,
         )
@@ -123,17 +120,18 @@ def prepare(
     """
     data, train, optim = config.data, config.train, config.optim
     require_decoder(data.decoder)
-    videos = labelled_sets(root, batch_size=train.batch_size, num_classes=config.num_classes, processes=world.size)
+    videos = labelled_sets(
+        root, batch_size=train.batch_size, num_classes=config.num_classes, processes=world.size, cache=data.cache
+    )
     together = world if joined else ALONE
     torch.manual_seed(train.seed)
     weights, encoder = _first_weights(start, root, together)
     backbone = encoder_for(weights)
     model = VideoClassifier(videos.num_classes, backbone, backbone.feature_dim)
     load_exactly(model.backbone, weights, origin=str(start.encoder))
-    cache = local_cache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
     return Finetuning(
         videos=videos,
-        dataset=RandomViews(videos.train, data=data, augment=config.augment, cache=cache),
+        dataset=RandomViews(videos.train, data=data, augment=config.augment),
         learner=_learner(model, train, optim, device=device, world=together),
         encoder=encoder,
         order=order_of(config, num_videos=len(videos.train)),
@@ -147,7 +145,6 @@ def prepare(
         data=data,
         augment=config.augment,
         shown=shown_in_tests(config.test, data, config.augment),
-        cache=cache,
     )
 
 

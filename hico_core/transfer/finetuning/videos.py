@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hico_core.base.addresses import Location
+from hico_core.base.cache import LocalCache
 from hico_core.base.errors import HicoError, UsageError
 from hico_core.corpus.index import read_index_table
 from hico_core.data.videos import COLUMNS, IndexedVideos
@@ -22,7 +23,9 @@ class LabelledSets:
     num_classes: int
 
 
-def labelled_sets(root: Location, *, batch_size: int, num_classes: int | None, processes: int) -> LabelledSets:
+def labelled_sets(
+    root: Location, *, batch_size: int, num_classes: int | None, processes: int, cache: LocalCache
+) -> LabelledSets:
     """Find the videos to train on, those to validate on and those to test on.
 
     Args:
@@ -30,6 +33,7 @@ def labelled_sets(root: Location, *, batch_size: int, num_classes: int | None, p
         batch_size: videos of a step, over all processes.
         num_classes: None: one more than the largest label.
         processes: that train together.
+        cache: through which files in buckets are read.
 
     Raises:
         HicoError: there are none to train on, or too few, or a label is no class.
@@ -38,7 +42,9 @@ def labelled_sets(root: Location, *, batch_size: int, num_classes: int | None, p
     """
     table = read_index_table(root, columns=COLUMNS)
     labelled: pa.Table = table.filter(pc.is_valid(table["label"]))
-    train, val, test = (IndexedVideos(labelled, root=root, subset=subset) for subset in ("train", "val", "test"))
+    train, val, test = (
+        IndexedVideos(labelled, root=root, subset=subset, cache=cache) for subset in ("train", "val", "test")
+    )
     if len(train) == 0:
         raise HicoError(
             f"{root}: its index has no labelled videos to train on; add them with "

@@ -11,7 +11,6 @@ from commands import hico
 from made_videos import frames_of_ffmpeg, run_ffmpeg, with_clean_aperture
 from PIL import Image
 
-from hico_core.base.cache import local_cache
 from hico_core.base.choices import DecoderName
 from hico_core.base.errors import BadVideo, UsageError
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, Finished, ffmpeg_lacks, find_ffmpeg
@@ -32,7 +31,6 @@ from hico_core.encoding.windows import Grid
 
 pytestmark = pytest.mark.videos
 
-CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
 AS_THEY_ARE = SplitOptions(short_side=None, preset="ultrafast", crf=2, segment_seconds=1.0)
 
 
@@ -210,7 +208,7 @@ def test_other_decoders_give_the_same_or_refuse(video: Path, shown: np.ndarray, 
 def test_through_the_lanes(video: Path, shown: np.ndarray) -> None:
     """As features and probes read it."""
     picture = Picture(None, 1.0, 1, 112, 0.45, 0.225)
-    parts = parts_of_video(0, WholeVideo(video, []), Reading(layout=Grid(10.0, 4, 4), picture=picture, cache=CACHE))
+    parts = parts_of_video(0, WholeVideo(video, []), Reading(layout=Grid(10.0, 4, 4), picture=picture))
     clips = np.concatenate([part.clips.numpy() for part in parts if part.clips is not None])
     (crop,) = central_crops(*shown.shape[1:3], part=1.0, count=1)
     expected = shown[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
@@ -218,7 +216,7 @@ def test_through_the_lanes(video: Path, shown: np.ndarray) -> None:
 
 
 def test_in_place(video: Path, shown: np.ndarray, tmp_path: Path) -> None:
-    add_untrimmed(find_sources([str(video)]), root=tmp_path, options=UntrimmedOptions(), workers=1, cache=CACHE)
+    add_untrimmed(find_sources([str(video)]), root=tmp_path, options=UntrimmedOptions(), workers=1)
     build_index(tmp_path)
     rows = read_index(tmp_path)
     assert rows["num_frames"].sum() == len(shown)
@@ -254,9 +252,7 @@ def test_a_size_that_changes_is_refused_by_name_and_time(tmp_path: Path) -> None
     video = changing(size="80x60")(tmp_path)
     said = r"changes the size of its pictures in the middle, from 160x120 to 80x60 at 1\.20 s; cut it there"
     split_videos(find_sources([str(video)]), root=tmp_path / "split", options=AS_THEY_ARE, workers=1)
-    add_untrimmed(
-        find_sources([str(video)]), root=tmp_path / "in place", options=UntrimmedOptions(), workers=1, cache=CACHE
-    )
+    add_untrimmed(find_sources([str(video)]), root=tmp_path / "in place", options=UntrimmedOptions(), workers=1)
     for root in ("split", "in place"):
         record = read_record(tmp_path / root, "a")
         assert record is not None and record.failure is not None

@@ -8,7 +8,6 @@ import torch
 from made_checkpoints import save_checkpoint
 from made_videos import numbered_video
 
-from hico_core.base.cache import local_cache
 from hico_core.checkpoints.content import Progress, export_encoder
 from hico_core.checkpoints.reading import encoder_of, read_checkpoint
 from hico_core.config import load_config
@@ -42,8 +41,7 @@ def test_a_checkpoint_and_its_export_look_at_the_same_clips(tmp_path: Path) -> N
 
     def rows(name: str) -> np.ndarray:
         videos = [LabelledVideo("a", 0, WholeVideo(video, []))]
-        cache = local_cache(tmp_path / "cache", size_bytes=1)
-        found = rows_from_videos(tmp_path / name, videos, num_views=3, device="cpu", cache=cache, workers=0)
+        found = rows_from_videos(tmp_path / name, videos, num_views=3, device="cpu", workers=0)
         return found.features
 
     np.testing.assert_array_equal(rows("encoder.safetensors"), rows("last.pt"))

@@ -19,7 +19,6 @@ from made_videos import numbered_video
 from torch import Tensor, nn
 
 from hico_core.base.addresses import locate
-from hico_core.base.cache import local_cache
 from hico_core.base.choices import DType, FileFormat
 from hico_core.base.errors import BadVideo, HicoError, UsageError
 from hico_core.base.files import lock
@@ -54,8 +53,7 @@ from hico_core.transfer.features import FeatureExtractor
 
 pytestmark = pytest.mark.videos
 
-NO_CACHE = local_cache(Path("nowhere"), size_bytes=1)  # of no use to local files
-HERE = ExtractionPolicy(cache=NO_CACHE, workers=0)
+HERE = ExtractionPolicy(workers=0)
 
 
 class MeanColour(nn.Module):
@@ -180,7 +178,7 @@ def test_clips_give_what_their_source_gives(root: Path, tmp_path: Path) -> None:
     """The same windows at the same times, holes included; only the encoding of the clips lies between."""
     jobs = jobs_of_index(IndexedVideos(read_index_table(root), root=root))
     extractor = FeatureExtractor(PooledEncoder(MeanColour()), device=torch.device("cpu"))
-    found = extractor.extract_all([job.video for job in jobs], cache=NO_CACHE, workers=0)
+    found = extractor.extract_all([job.video for job in jobs], workers=0)
     for job, of_clips in zip(jobs, found, strict=True):
         assert isinstance(job.source.path, Path)
         of_source = extractor.extract(job.source.path)
@@ -467,7 +465,7 @@ def test_what_is_wrong_with_a_folder_is_one_line(root: Path, tmp_path: Path) -> 
 def test_the_rehearsal_tells_what_the_extraction_makes(root: Path, tmp_path: Path) -> None:
     extractor = FeatureExtractor.from_checkpoint(root.parent / "encoder.safetensors", device="cpu", batch_size=2)
     jobs = jobs_of_index(IndexedVideos(read_index_table(root), root=root))
-    plan = rehearse_extraction(jobs, extractor=extractor, cache=NO_CACHE, files=Files(dtype="float16"), workers=0)
+    plan = rehearse_extraction(jobs, extractor=extractor, files=Files(dtype="float16"), workers=0)
     summary, _ = extract(root, tmp_path / "folder", dtype="float16")
     assert (plan.num_videos, plan.num_unknown, plan.num_rows) == (2, 0, summary.num_parts)
     assert plan.num_bytes == sum(np.load(path).nbytes for path in (tmp_path / "folder").glob("*.npy"))
@@ -475,10 +473,10 @@ def test_the_rehearsal_tells_what_the_extraction_makes(root: Path, tmp_path: Pat
         1 / (plan.reading_seconds + plan.encoding_seconds), rel=1e-6
     )
     of_files = jobs_of_files([Source("a", root.parent / "videos/v_a.mp4"), Source("none", tmp_path / "none.mp4")])
-    plan = rehearse_extraction(of_files, extractor=extractor, cache=NO_CACHE, files=Files())
+    plan = rehearse_extraction(of_files, extractor=extractor, files=Files())
     assert (plan.num_videos, plan.num_unknown, plan.num_rows) == (2, 1, 7)
     with pytest.raises(HicoError, match="none of the videos can be read"):
-        rehearse_extraction(of_files[1:], extractor=extractor, cache=NO_CACHE, files=Files())
+        rehearse_extraction(of_files[1:], extractor=extractor, files=Files())
 
 
 @pytest.mark.cluster

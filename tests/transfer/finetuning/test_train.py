@@ -12,7 +12,6 @@ from commands import assert_one_line, hico
 from goldens import assert_close, load_arrays, load_json
 from made_videos import run_ffmpeg
 
-from hico_core.base.cache import local_cache
 from hico_core.base.choices import Subset
 from hico_core.base.errors import HicoError, Interrupted, UsageError
 from hico_core.checkpoints.content import export_encoder
@@ -55,7 +54,6 @@ def add_labelled(root: Path, folder: Path, subset: Subset, labels: dict[str, int
         root=root,
         options=UntrimmedOptions(subset=subset),
         workers=2,
-        cache=local_cache(folder / "cache", size_bytes=1),
         on_event=lambda event: None,
     )
     build_index(root)
