@@ -1,6 +1,5 @@
 """`hico index`: clips -> index.parquet and training.txt."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,7 +7,7 @@ import typer
 from hico_cli.console import raising_on_signals, report_failed, result, video_progress, warn
 from hico_cli.options import CacheDir, CacheSize, Ids, Json, Move, Recursive, Root, find_videos, read_size
 from hico_cli.outcomes import report_index
-from hico_core.base.addresses import DEFAULT_ROOT, Location, locate, locate_root
+from hico_core.base.addresses import DEFAULT_ROOT, Location, is_local, locate, locate_root
 from hico_core.base.cache import local_cache
 from hico_core.base.choices import Subset
 from hico_core.base.errors import counted
@@ -59,7 +58,7 @@ def index(
     from hico_core.corpus.listed import Indexing, add_clips, add_found, add_listed
 
     place = locate_root(root)
-    if isinstance(place, Path):
+    if is_local(place):
         place = place.absolute()
     if check:
         _check(place, as_json=json)

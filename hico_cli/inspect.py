@@ -7,7 +7,7 @@ import typer
 
 from hico_cli.console import result, warn
 from hico_cli.options import Json
-from hico_core.base.addresses import Location, local_part, locate, require_reachable
+from hico_core.base.addresses import Location, is_local, local_part, locate, require_reachable
 from hico_core.base.errors import counted
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def inspect(
     The picture shows some clips before and after augmentation. Without an index, only the records are counted.
     """
     place = locate(target)
-    if isinstance(place, Path) and not place.is_dir():
+    if is_local(place) and not place.is_dir():
         _describe(place, as_json=json)
         return
     require_reachable(place)

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -31,7 +31,7 @@ from hico_cli.run import run
 from hico_cli.split import split
 from hico_core.base.errors import HicoError, ProcessLost, UsageError
 from hico_core.base.version import __version__
-from hico_core.training.launch import EXIT_CODE_FILE, leave, tell_exit_code, was_told
+from hico_core.training.launch import leave
 
 app = typer.Typer(
     name="hico",
@@ -89,30 +89,22 @@ def _options(
 
 def _report_usage(error: typer.TyperException, arguments: Sequence[str]) -> None:
     """Say what is wrong with what was typed; where nothing was, Typer has printed the help already."""
-    if error.format_message() and tell_exit_code(error.exit_code, os.environ):
+    if error.format_message():
         instead = what_to_type(arguments, getattr(error, "option_name", None))
-        warn(instead or describe_usage_error(error), who=_who_reports_usage())
-
-
-def _who_reports_usage() -> Literal["first", "any"]:
-    """Of several processes, which all find a mistake in what was typed: whoever did first, where they know of that."""
-    return "any" if EXIT_CODE_FILE in os.environ else "first"
+        warn(instead or describe_usage_error(error), who="first")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 all good, 1 failed, 2 wrong usage, 3 some inputs failed, 130 or 143 stopped.
 
     Args:
-        arguments: of the command, as typed; None: those of this process. Commands that start processes of their
-            own find them in their context, as `obj`.
+        arguments: of the command, as typed; None: those of this process.
 
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     report_warnings_as_lines()
-    if was_told(os.environ):  # started again, though starting again mends nothing
-        sys.exit(0)
     try:
-        leave(app(arguments, obj=arguments, prog_name="hico", standalone_mode=False) or 0, os.environ)
+        leave(app(arguments, prog_name="hico", standalone_mode=False) or 0, os.environ)
     except typer.TyperException as error:
         _report_usage(error, arguments)
         sys.exit(error.exit_code)
@@ -122,7 +114,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (HicoError, OSError) as error:
         if "--debug" in arguments:
             raise
-        code = exit_code_of(error)
-        if tell_exit_code(code, os.environ):
-            warn(str(error), who=_who_reports_usage() if isinstance(error, UsageError) else "this")
-        leave(code, os.environ)
+        # Of processes that torchrun started, all find a mistake in what was typed.
+        warn(str(error), who="first" if isinstance(error, UsageError) else "this")
+        leave(exit_code_of(error), os.environ)

@@ -13,7 +13,6 @@ from hico_cli.console import report_failed, video_progress
 from hico_cli.options import is_one_of_several
 from hico_core.base.addresses import Location, locate_root
 from hico_core.base.choices import Subset
-from hico_core.corpus.listed import add_their_data
 
 if TYPE_CHECKING:
     from hico_core.config import Config, FinetuneConfig
@@ -60,6 +59,8 @@ def indexed_data(
     if given.dry_run and (given.data_root is not None or not (place / "index.parquet").exists()):
         # An index to try with; ROOT stays as it is.
         place = Path(context.with_resource(TemporaryDirectory(prefix="hico-dry-run-")))
+    from hico_core.corpus.listed import add_their_data
+
     num_failed = add_their_data(
         authors,
         place,

@@ -6,10 +6,9 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import get_context, util
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import NoReturn
@@ -22,10 +21,6 @@ _MONITOR_SECONDS = 1.0
 
 # What ends the launcher, which hands it on to its processes.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-
-# For `extract-features --nproc`, whose processes are started otherwise: names the file in which the first one that ends
-# with an error writes the exit code.
-EXIT_CODE_FILE = "HICO_EXIT_CODE_FILE"
 
 
 class SharedExitCode:
@@ -128,50 +123,6 @@ def _in_process(work: Callable[[SharedExitCode], int], shared: SharedExitCode) -
     # The launcher waits for all processes, then lets them end; see `end_at_once` for how.
     util.Finalize(None, end_at_once, args=(0,), exitpriority=-1000)
     return code
-
-
-def without_options(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
-    """A command line without `--option VALUE` and `--option=VALUE`, for each of these options."""
-    kept: list[str] = []
-    skip = False
-    end = _end_of_options(arguments)
-    for argument in arguments[:end]:
-        if not skip and argument.split("=")[0] not in options:
-            kept.append(argument)
-        skip = not skip and argument in options
-    return [*kept, *arguments[end:]]
-
-
-def with_options(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
-    """A command line with more options, before a `--` behind which all are names."""
-    end = _end_of_options(arguments)
-    return [*arguments[:end], *options, *arguments[end:]]
-
-
-def _end_of_options(arguments: Sequence[str]) -> int:
-    return arguments.index("--") if "--" in arguments else len(arguments)
-
-
-def was_told(environment: Mapping[str, str]) -> bool:
-    """Whether a process that was started with this one has ended with an error, and told its exit code."""
-    return EXIT_CODE_FILE in environment and Path(environment[EXIT_CODE_FILE]).exists()
-
-
-def tell_exit_code(code: int, environment: Mapping[str, str]) -> bool:
-    """Tell the exit code of an error to the command that started this process and others.
-
-    Returns:
-        Whether the error is to be said: not if another process has said one already.
-
-    """
-    if EXIT_CODE_FILE not in environment:
-        return True
-    try:
-        with Path(environment[EXIT_CODE_FILE]).open("x") as told:
-            told.write(str(code))
-    except FileExistsError:
-        return False
-    return True
 
 
 def leave(code: int, environment: Mapping[str, str]) -> NoReturn:

@@ -24,12 +24,9 @@ from hico_core.base.errors import HicoError, UsageError
 from hico_core.training import distributed
 from hico_core.training.distributed import World, joined_world, own_device, place_among_processes
 from hico_core.training.launch import (
-    EXIT_CODE_FILE,
     SharedExitCode,
     end_at_once,
     run_processes,
-    with_options,
-    without_options,
 )
 from hico_core.training.shared_norm import share_batch_norms
 
@@ -356,14 +353,6 @@ def test_a_port_in_use_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) 
     assert_one_line(done, 1, "do not find each other", "is the port free?")
 
 
-def test_names_behind_the_options_stay_names() -> None:
-    typed = ["extract-features", "--nproc", "2", "--", "--nproc", "-a.mp4"]
-    kept = without_options(typed, ["--nproc"])
-    assert kept == ["extract-features", "--", "--nproc", "-a.mp4"]
-    assert with_options(kept, ["--json"]) == ["extract-features", "--json", "--", "--nproc", "-a.mp4"]
-    assert with_options(["split"], ["--json"]) == ["split", "--json"]
-
-
 def test_a_mistake_that_all_processes_find_is_said_once(root: Path) -> None:
     done = hico_process(*RUN, "--name", "mistaken", "--device", "cpu", "-o", "train.precision=tf32", root=root)
     assert_one_line(done, 2, "train.precision=tf32")
@@ -385,17 +374,3 @@ def test_the_code_of_the_first_error_is_that_of_all(work: Callable[[SharedExitCo
     before = dict(os.environ), signal.getsignal(signal.SIGTERM)
     assert run_processes(work, processes=2) in codes
     assert (dict(os.environ), signal.getsignal(signal.SIGTERM)) == before
-
-
-@pytest.mark.videos
-def test_a_mistake_is_said_by_whichever_process_finds_it_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first process may find it later, or not at all; it ends without a second line."""
-    root = untrimmed_workspace(tmp_path, videos=2, seconds=3)
-    mistake = ("pretrain", "--device", "cpu", "-o", "train.precision=tf32")
-    monkeypatch.setenv(EXIT_CODE_FILE, str(tmp_path / "exit code"))
-    monkeypatch.setenv("RANK", "1")
-    assert_one_line(hico(*mistake, root=root), 2, "train.precision=tf32")
-    assert (tmp_path / "exit code").read_text() == "2"
-    monkeypatch.setenv("RANK", "0")
-    done = hico(*mistake, root=root)
-    assert (done.returncode, done.stderr) == (0, "")

@@ -4,12 +4,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hico_core.base.addresses import is_local
 from hico_core.base.errors import BadVideo, HicoError
 from hico_core.corpus.clips.probe import header_facts
 from hico_core.data.clock import num_grid_points
@@ -108,7 +108,7 @@ def _num_rows(job: FeatureJob, extractor: FeatureExtractor) -> int | None:
     """Windows of a video, as far as its index or its file's header tells its length."""
     if job.duration_seconds is not None:
         seconds, fps = job.duration_seconds, job.video.pieces[0].fps
-    elif isinstance(job.source.path, Path):
+    elif is_local(job.source.path):
         try:
             seconds, fps = header_facts(job.source.path)
         except BadVideo:

@@ -240,12 +240,9 @@ def opened_folder(folder: Location, shard: Shard | None) -> Iterator[None]:
         HicoError: another one writes here.
 
     """
-    if not is_local(folder):
-        yield
-        return
     busy = f"{folder}: another hico command is writing features here; wait for it to end, or give another --name"
     with sole_writer(folder, shard=shard, busy=busy):
-        if shard is None:
+        if shard is None and is_local(folder):
             remove_abandoned(folder)
         yield
 
