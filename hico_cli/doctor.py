@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import textwrap
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -68,4 +69,4 @@ def _measure_loader(root: str, *, as_json: bool) -> None:
         f"{speed.workers} workers here; {who} {wanted:.0f} clips/s"
         + (f", so {cores} cores feed it" if speed.gpu_clips_per_second else f" needs {cores} cores")
     )
-    result(text, {**speed._asdict(), "cores_needed": cores}, as_json=as_json)
+    result(text, {**asdict(speed), "cores_needed": cores}, as_json=as_json)

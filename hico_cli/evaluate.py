@@ -1,6 +1,6 @@
 """`hico evaluate`: a finetuned classifier on test videos, with everything a table needs."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -115,7 +115,7 @@ def _report(name: str, found: "Evaluation", folder: Path, *, as_json: bool) -> N
         f"{name}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, mean over classes {found.mean_class_accuracy:.2%} of "
         f"{found.num_videos} videos ({found.views} x {found.crops} views each); {folder}"
     )
-    result(text, {"run": name, **found._asdict(), "folder": str(folder)}, as_json=as_json)
+    result(text, {"run": name, **asdict(found), "folder": str(folder)}, as_json=as_json)
     if found.num_failed:
         warn(f"{name}: {found.num_failed} videos cannot be decoded and count as wrong; see predictions.parquet")
 

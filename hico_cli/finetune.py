@@ -1,6 +1,6 @@
 """`hico finetune`: a pretrained encoder and labelled videos -> a classifier and its accuracy."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -113,7 +113,7 @@ def finetune(
         from hico_core.transfer.finetuning.dry_run import dry_run_finetuning
 
         found = dry_run_finetuning(settings, root=place, encoder=checkpoint, device=device, processes=nproc)
-        report_dry_run(dump_config(settings), settings.model_dump(mode="json"), found._asdict(), as_json=json)
+        report_dry_run(dump_config(settings), settings.model_dump(mode="json"), asdict(found), as_json=json)
         return
 
     from hico_core.training.task import Task
@@ -148,7 +148,7 @@ def _train(task: "Task[FinetuneConfig]", *, title: str, root: str, as_json: bool
             )
             if metrics.val_accuracy is not None:
                 text += f" val {metrics.val_accuracy:.1%}"
-            report(metrics.epoch, text, metrics._asdict())
+            report(metrics.epoch, text, asdict(metrics))
 
         watch = Watch(
             on_step=on_step,
@@ -171,8 +171,8 @@ def _report(summary: "FinetuneSummary", *, root: str, as_json: bool) -> int:
             f"top-1 {tested.top1:.2%}, top-5 {tested.top5:.2%} of {tested.num_videos} videos "
             f"({tested.views} x {tested.crops} views each{chosen}); {summary.run_dir / 'predictions.csv'}"
         )
-    fields = {**summary._asdict(), "run_dir": str(summary.run_dir), "precision": summary.precision.name}
-    fields["test"] = None if tested is None else tested._asdict()
+    fields = {**asdict(summary), "run_dir": str(summary.run_dir), "precision": summary.precision.name}
+    fields["test"] = None if tested is None else asdict(tested)
     result(f"{counted(summary.num_steps, 'step')} in {summary.precision.name}; {accuracy}", fields, as_json=as_json)
     if tested is not None and tested.num_failed:
         warn(f"{tested.num_failed} test videos failed: {root}/failures.jsonl")

@@ -1,5 +1,6 @@
 """`hico inspect`: what a checkpoint is, or what training sees of the videos of a workspace."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,7 +41,7 @@ def inspect(
     from hico_core.report.facts import read_corpus
 
     status = summarise_records(place) if (place / "records").is_dir() else []
-    fields: dict[str, Any] = {"status": [row._asdict() for row in status]}
+    fields: dict[str, Any] = {"status": [asdict(row) for row in status]}
     lines = [_status_line(row) for row in status]
     # What is just being split has no index yet; what has neither is no workspace.
     if status and not (place / "index.parquet").exists():

@@ -1,5 +1,6 @@
 """What commands print when they have split, indexed, pretrained or extracted."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from hico_cli.console import report_failed, result, warn
@@ -21,7 +22,7 @@ def report_split(summary: "Summary", *, root: str, folder: str, as_json: bool) -
         f"{counted(summary.num_parts, 'clip')} in {folder}"
     )
     names = {"num_done": "num_split", "num_parts": "num_clips"}
-    fields = {names.get(name, name): value for name, value in summary._asdict().items()}
+    fields = {names.get(name, name): value for name, value in asdict(summary).items()}
     result(text, {**fields, "folder": folder}, as_json=as_json)
     if summary.num_failed:
         before = f", {summary.num_failed_before} of them before (--retry-failed)" if summary.num_failed_before else ""
@@ -38,7 +39,7 @@ def report_index(summary: "IndexSummary", *, root: str, as_json: bool) -> None:
     shared = f" ({subsets})" if len(summary.videos_of) > 1 else ""
     sizes = f"{counted(summary.num_clips, 'clip')} of {counted(summary.num_videos, 'video')}"
     text = f"{sizes}{shared} in {root}/index.parquet{left_out}"
-    result(text, {**summary._asdict(), "index": f"{root}/index.parquet"}, as_json=as_json)
+    result(text, {**asdict(summary), "index": f"{root}/index.parquet"}, as_json=as_json)
 
 
 def describe_step(metrics: "StepMetrics", epochs: int) -> str:
@@ -49,7 +50,7 @@ def describe_step(metrics: "StepMetrics", epochs: int) -> str:
     knn = "" if metrics.knn_accuracy is None else f" kNN {metrics.knn_accuracy:.1%}"
     return (
         f"step {metrics.step} epoch {metrics.epoch:.2f}/{epochs} loss {metrics.loss:.4f}{parts} lr {metrics.lr:.4f} "
-        f"{metrics.clips_per_second:.1f} clips/s waiting {part_waiting(metrics._asdict()):.0%}{knn}"
+        f"{metrics.clips_per_second:.1f} clips/s waiting {part_waiting(asdict(metrics)):.0%}{knn}"
     )
 
 
@@ -67,7 +68,7 @@ def report_pretraining(summary: "RunSummary", *, as_json: bool) -> None:
             losses = f", mean loss {summary.first_loss:.4f}"
     knn = "" if summary.knn_accuracy is None else f", kNN accuracy {summary.knn_accuracy:.1%}"
     how = f"{counted(summary.num_steps, 'step')} in {summary.precision.name} ({summary.precision.reason})"
-    fields = {**summary._asdict(), "run_dir": str(summary.run_dir), "encoder": str(summary.encoder)}
+    fields = {**asdict(summary), "run_dir": str(summary.run_dir), "encoder": str(summary.encoder)}
     fields["precision"] = summary.precision.name
     result(f"{how}{losses}{knn}; the encoder is {summary.encoder}", fields, as_json=as_json)
     if summary.collapsed:

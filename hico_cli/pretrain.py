@@ -1,6 +1,6 @@
 """`hico pretrain`: an index -> a pretrained encoder."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -148,7 +148,7 @@ def pretrain(
         from hico_core.training.dry_run import dry_run as measure
 
         found = measure(settings, root=place, device=device, init_from=init_from, processes=nproc)
-        report_dry_run(dump_config(settings), settings.model_dump(mode="json"), found._asdict(), as_json=json)
+        report_dry_run(dump_config(settings), settings.model_dump(mode="json"), asdict(found), as_json=json)
         if lowered:
             warn(lowered)
         return
@@ -184,7 +184,7 @@ def _train(task: "Task[Config]", *, title: str, lowered: str, as_json: bool) -> 
             if lowered:  # now that nothing else is wrong
                 warn(lowered)
                 lowered = ""
-            report(metrics.epoch, describe_step(metrics, total), metrics._asdict())
+            report(metrics.epoch, describe_step(metrics, total), asdict(metrics))
 
         watch = Watch(
             on_step=on_step,

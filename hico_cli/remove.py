@@ -1,5 +1,6 @@
 """`hico remove`: videos leave a workspace."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -34,6 +35,6 @@ def remove(
         f"{counted(len(removal.clips), 'clip')}, {counted(len(removal.features), 'file')} of features, "
         f"{counted(removal.num_rows, 'row')} of the index, {removal.size_bytes / 1e6:.1f} MB"
     )
-    result(text, {**removal._asdict(), "dry_run": dry_run}, as_json=json)
+    result(text, {**asdict(removal), "dry_run": dry_run}, as_json=json)
     for path in removal.staying:
         warn(f"{path}: was not made by hico and stays")

@@ -87,7 +87,7 @@ def retrieve(
         f"protocol {protocol}: {recall}, mAP {found.mean_average_precision:.2%} ({found.num_queries} queries, "
         f"{found.gallery_size} in the gallery)"
     )
-    result(text, found._asdict(), as_json=json)
+    result(text, asdict(found), as_json=json)
     if asked.num_bad or searched.num_bad:
         raise typer.Exit(3)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -90,7 +91,7 @@ class _Events:
         with noting_signals() as stop, progress(RECIPE, total=num_epochs, as_json=self._as_json) as report:
 
             def on_step(metrics: "StepMetrics") -> None:
-                report(metrics.epoch, describe_step(metrics, num_epochs), metrics._asdict())
+                report(metrics.epoch, describe_step(metrics, num_epochs), asdict(metrics))
 
             yield Watch(on_step=on_step, on_bad_video=warn_of_bad_video, stop=stop)
 

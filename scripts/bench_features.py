@@ -83,7 +83,7 @@ def extraction(sources: list[Path], rounds: int) -> dict[str, object]:
 
     All in one process: the CPU time of workers, which a fork server starts, is not to be had.
     """
-    overlapping = Grid(15.0, 16, 4)
+    overlapping = Grid(fps=15.0, window=16, stride=4)
     many = sources * 2
     costs = alternate(
         {
@@ -111,7 +111,7 @@ def extraction(sources: list[Path], rounds: int) -> dict[str, object]:
 
 def workers(sources: list[Path], rounds: int) -> dict[str, object]:
     """Two processes that read against one: reading alone, and whole extraction, in which a third process computes."""
-    many, grid = sources * 8, Grid(15.0, 16, 4)
+    many, grid = sources * 8, Grid(fps=15.0, window=16, stride=4)
     videos = [WholeVideo(path, []) for path in many]
     picture = picture_for(DataConfig(), AugmentConfig())
     reading = Reading(layout=grid, picture=picture, normalise=True)
@@ -180,7 +180,7 @@ def memory(sources: list[Path], folder: Path) -> dict[str, object]:
 def test_of_finetuning(sources: list[Path], rounds: int) -> dict[str, object]:
     """10 views x 3 crops of each video, with an encoder that does nothing."""
     views = Views(10, 16, 4, 30.0)
-    picture = Picture(128, 0.875, 3, 112, MEAN, STD)
+    picture = Picture(short_side=128, crop_part=0.875, num_crops=3, size=112, mean=MEAN, std=STD)
 
     def ours() -> None:
         videos = [WholeVideo(path, []) for path in sources]

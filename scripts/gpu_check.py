@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -300,7 +300,7 @@ def _check_pretrain(asked: Config, device: torch.device, root: Path) -> dict[str
         "videos of a step": asked.train.batch_size,
         "cores": available_cores(),
         "clips/s with decoding": sum(m.clips_per_second for m in later) / len(later),
-        "part of the time waiting for data": sum(part_waiting(m._asdict()) for m in later) / len(later),
+        "part of the time waiting for data": sum(part_waiting(asdict(m)) for m in later) / len(later),
         # 0 where the device computes the same sum in the same order each time.
         "resumed against undisturbed, largest difference of a weight": max(
             float((weights[0][key].double() - weights[1][key].double()).abs().max()) for key in weights[0]

@@ -175,7 +175,7 @@ FORMATS: dict[str, Iterable[str]] = {
     "index.parquet": SCHEMA.names,
     "records/ID.json": [*VideoRecord.model_fields, *Failure.model_fields],
     "failures.jsonl": FailureLine.model_fields,
-    "runs/NAME": [*StepMetrics._fields, *FinetuneMetrics._fields],
+    "runs/NAME": [field.name for metrics in (StepMetrics, FinetuneMetrics) for field in dataclasses.fields(metrics)],
     "features/NAME": ManifestRow.model_fields,
     "labels.jsonl of a made corpus": [field.name for field in dataclasses.fields(SegmentLabel)],
 }

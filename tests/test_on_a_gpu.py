@@ -204,7 +204,9 @@ def test_features_are_those_of_a_cpu(root: Path) -> None:
 @pytest.mark.usefixtures("little_memory")
 def test_as_many_windows_as_memory_holds(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Three videos, so that windows wait on the GPU while others are encoded."""
-    extractor = FeatureExtractor(PooledEncoder(S3DG()), grid=Grid(30.0, 16, 1), device=GPU, batch_size="auto")
+    extractor = FeatureExtractor(
+        PooledEncoder(S3DG()), grid=Grid(fps=30.0, window=16, stride=1), device=GPU, batch_size="auto"
+    )
     videos = [root.parent / f"videos/{number}.mp4" for number in range(3)]
     for found in extractor.extract_many(videos, workers=2):
         assert isinstance(found, Features), found

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from hico_core.base.failures import FailedSource, Failure
 
@@ -36,7 +36,8 @@ class VideoEvent:
     num_videos: int
 
 
-class Summary(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
     """What became of the videos of one call."""
 
     num_done: int

@@ -1,6 +1,7 @@
 """Clips that another tool cut in the authors' naming -> records, so that they are indexed as they are."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -132,7 +133,7 @@ def _make(candidate: Candidate, folder: Path, *, root: Path) -> Made:
     rate = frame_rate(sorted(seconds))
     missing = ", ".join(f"{gap.start_ms / 1000:g} to {gap.end_ms / 1000:g} s" for gap in gaps)
     note = f"has no clip of {missing}; adopted with the gaps" if gaps else ""
-    return Made(clips, fps=rate.fps, variable_fps=rate.variable, note=note)
+    return Made(clips=clips, fps=rate.fps, variable_fps=rate.variable, note=note)
 
 
 def _look_at(path: Location) -> tuple[VideoInfo, str]:
@@ -145,7 +146,7 @@ def _look_at(path: Location) -> tuple[VideoInfo, str]:
     try:
         with local_copy(path) as local:
             width, height = shown_size_of(local)
-            info, sha256 = probe(local)._replace(width=width, height=height), sha256_of(local)
+            info, sha256 = replace(probe(local), width=width, height=height), sha256_of(local)
     except FileNotFoundError:
         raise BadVideo(str(path), f"its clip {path.name} is missing") from None
     except BadVideo as bad:

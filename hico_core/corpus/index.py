@@ -10,9 +10,10 @@ import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -70,7 +71,8 @@ SCHEMA = pa.schema(
 )
 
 
-class IndexSummary(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSummary:
     """What went into an index."""
 
     num_videos: int

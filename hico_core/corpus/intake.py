@@ -52,7 +52,8 @@ class Candidate(NamedTuple):
     options: Options
 
 
-class Made(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
     """What was made of a video. The files of clips lie in a folder under the last part of their paths."""
 
     clips: list[ClipRecord]

@@ -144,7 +144,7 @@ def _make(candidate: Candidate, folder: Path, *, policy: SplitPolicy, program: F
         file.rename(folder / name)
         named.append(clip.model_copy(update={"path": f"{options.subset}/{name}"}))
     return Made(
-        named,
+        clips=named,
         fps=frame_rate(made.frame_seconds).fps,
         variable_fps=frame_rate(made.kept_frame_seconds).variable,
         num_decode_errors=made.num_decode_errors,

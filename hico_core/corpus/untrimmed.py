@@ -116,7 +116,7 @@ def _make(candidate: Candidate, folder: Path) -> Made:
                 sha256=None,
             )
         )
-    return Made(clips, fps=rate.fps, variable_fps=rate.variable)
+    return Made(clips=clips, fps=rate.fps, variable_fps=rate.variable)
 
 
 def _look_at(path: Path) -> _Shown:

@@ -111,7 +111,7 @@ class BatchReader(Dataset[Batch]):
                 pixels[used:end].view(crop.shape).copy_(crop)
                 used, num_frames = end, len(crop)
             # Crops are views of whole frames, which would stay in memory until the batch is complete.
-            samples.append(sample._replace(crops=[]))
+            samples.append(replace(sample, crops=[]))
         if in_worker:
             self._slots[self._turn] = pixels
             _return_freed_memory()

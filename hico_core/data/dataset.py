@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from torch import Tensor
@@ -34,7 +35,8 @@ class UnusableVideo(NamedTuple):
     reason: str
 
 
-class Sample(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
     """One training item."""
 
     crops: list[Tensor]  # views of each clip's frames: (T, H, W, 3) uint8; none if no video could be decoded
@@ -69,8 +71,8 @@ def with_substitutes(
             unusable.append(UnusableVideo(videos.video_id(video), str(bad)))
             video = rng.randrange(len(videos))
         else:
-            return sample._replace(unusable=unusable)
-    return Sample([], [], videos.video_id(request.video), [], unusable)
+            return replace(sample, unusable=unusable)
+    return Sample(crops=[], draws=[], video_id=videos.video_id(request.video), windows=[], unusable=unusable)
 
 
 class ClipDataset(Dataset[Sample]):
@@ -96,7 +98,7 @@ class ClipDataset(Dataset[Sample]):
             windows = self._draw_windows(video, request.max_distance_seconds, rng)
             clips = [self._read_crop(video, window, rng) for window in windows]
             crops, draws = [crop for crop, _ in clips], [draw for _, draw in clips]
-            return Sample(crops, draws, self._videos.video_id(video), windows, [])
+            return Sample(crops=crops, draws=draws, video_id=self._videos.video_id(video), windows=windows, unusable=[])
 
         return with_substitutes(request, self._videos, make)
 

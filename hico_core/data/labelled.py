@@ -46,6 +46,12 @@ class RandomViews(Dataset[Sample]):
             )
             draw = draw_augmentation(frames_THWC.shape[1], frames_THWC.shape[2], self._augment, rng=rng)
             window = (numbers[0] / clock.fps, numbers[-1] / clock.fps)
-            return Sample([cut(frames_THWC, draw.crop)], [draw], self._videos.video_id(video), [window], [])
+            return Sample(
+                crops=[cut(frames_THWC, draw.crop)],
+                draws=[draw],
+                video_id=self._videos.video_id(video),
+                windows=[window],
+                unusable=[],
+            )
 
         return with_substitutes(request, self._videos, make)

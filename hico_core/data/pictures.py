@@ -1,5 +1,6 @@
 """What an encoder sees of a frame when nothing is random: how large, which part, and how it is normalised."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,8 @@ from hico_core.data.videos import IndexedVideos
 _CROP_PART = 0.875
 
 
-class Picture(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
     """From a frame to what the encoder gets."""
 
     short_side: int | None  # larger frames are scaled down to this
@@ -43,7 +45,14 @@ def clip_shape_for(data: DataConfig) -> ClipShape:
 
 def picture_for(data: DataConfig, augment: AugmentConfig) -> Picture:
     """The middle of a frame, for an encoder that was trained with these settings."""
-    return Picture(round(data.crop_size / _CROP_PART), _CROP_PART, 1, data.crop_size, augment.mean, augment.std)
+    return Picture(
+        short_side=round(data.crop_size / _CROP_PART),
+        crop_part=_CROP_PART,
+        num_crops=1,
+        size=data.crop_size,
+        mean=augment.mean,
+        std=augment.std,
+    )
 
 
 def crops_of(frame: VideoFrame, picture: Picture) -> list[np.ndarray]:

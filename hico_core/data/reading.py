@@ -79,7 +79,7 @@ def whole_file(path: Location) -> tuple[Piece, Clock]:
     with local_file(path) as local:
         clock = clock_of_times(frame_times(local))
     variable = clock.stamps is not None
-    piece = Piece(path, start_seconds=0.0, num_frames=clock.num_frames, fps=clock.fps, variable_fps=variable)
+    piece = Piece(path=path, start_seconds=0.0, num_frames=clock.num_frames, fps=clock.fps, variable_fps=variable)
     return piece, clock
 
 

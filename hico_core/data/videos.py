@@ -1,6 +1,7 @@
 """The videos of an index, and where their frames lie."""
 
 import hashlib
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,8 @@ from hico_core.base.addresses import Location, path_of, place_named, through
 from hico_core.base.cache import LocalCache, local_cache
 
 
-class Piece(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
     """5 s of a video: a file of its own, or a part of the video's own file."""
 
     path: Location
@@ -158,7 +160,7 @@ class IndexedVideos:
             first, last = first + begin, first + end - 1
         return [
             Piece(
-                path_of(self._root, self._paths[row].as_py(), self._cache),
+                path=path_of(self._root, self._paths[row].as_py(), self._cache),
                 start_seconds=float(columns["start_seconds"][row]),
                 num_frames=int(columns["num_frames"][row]),
                 fps=float(columns["fps"][row]),

@@ -1,8 +1,8 @@
 """How fast training clips are read here, and how fast a GPU here takes them."""
 
 import time
+from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
 
 import torch
 
@@ -20,7 +20,8 @@ from hico_core.training.optim import build_optimizer
 from hico_core.training.step import train_step
 
 
-class LoaderSpeed(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderSpeed:
     """How fast clips can be read here."""
 
     num_clips: int  # read for this
@@ -74,7 +75,13 @@ def measure_loader(root: Location, *, workers: int, num_batches: int = 40) -> Lo
 
     num_clips, cpu_seconds, _ = read(0)
     together, _, seconds = read(workers)
-    return LoaderSpeed(num_clips, cpu_seconds / num_clips, together / seconds, workers, _gpu_speed())
+    return LoaderSpeed(
+        num_clips=num_clips,
+        seconds_per_clip=cpu_seconds / num_clips,
+        clips_per_second=together / seconds,
+        workers=workers,
+        gpu_clips_per_second=_gpu_speed(),
+    )
 
 
 def _gpu_speed() -> float | None:

@@ -1,7 +1,7 @@
 """What an encoder costs: parameters, operations, memory, and how fast it is on this machine."""
 
 import time
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,8 @@ from hico_core.encoding.encoder import device_of, usual_batch
 _REPETITIONS = 3
 
 
-class Cost(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
     """Of an encoder, in evaluation, in single precision."""
 
     clip: list[int]  # channels, frames, height, width
@@ -43,12 +44,12 @@ def measure_cost(encoder: nn.Module, *, num_frames: int, size: int) -> Cost:
         activations = activation_bytes(encoder, clip)
         rate = _clips_per_second(encoder, clip.repeat(usual_batch(device), 1, 1, 1, 1))
     return Cost(
-        list(shape),
-        sum(parameter.numel() for parameter in encoder.parameters()),
-        operations.get_total_flops() / 1e9,
-        activations / 1e6,
-        rate,
-        str(device),
+        clip=list(shape),
+        parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+        gflops_per_clip=operations.get_total_flops() / 1e9,
+        activation_mb_per_clip=activations / 1e6,
+        clips_per_second=rate,
+        device=str(device),
     )
 
 

@@ -7,7 +7,7 @@ window leaves as soon as its last frame is there, so memory does not grow with t
 # W windows of T frames, n clips = windows * crops, side and size of a square in pixels.
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +41,7 @@ class WholeVideo(NamedTuple):
 
     def read_through(self, cache: LocalCache) -> "WholeVideo":
         """The same video, read through a cache where it lies in a bucket."""
-        pieces = [piece._replace(path=through(piece.path, cache)) for piece in self.pieces]
+        pieces = [replace(piece, path=through(piece.path, cache)) for piece in self.pieces]
         return WholeVideo(through(self.path, cache), pieces)
 
 

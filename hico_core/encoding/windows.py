@@ -3,6 +3,7 @@
 Pure functions of a video's clock, so they can be asked before anything is decoded.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,8 @@ from hico_core.data.clock import Clock, num_grid_points
 from hico_core.data.sampling import view_indices
 
 
-class Grid(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
     """Windows at equal distances all over a video.
 
     Time runs at a constant rate, so a variable frame rate of the video does not bend it. Window i covers grid points

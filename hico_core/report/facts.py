@@ -101,7 +101,8 @@ class Curve(NamedTuple):
     values: np.ndarray
 
 
-class ProbeRow(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeRow:
     """One number of a probe."""
 
     probe: str
@@ -200,11 +201,27 @@ def _probes_of(path: Path, workspace: Path) -> list[ProbeRow]:
     """What was measured of a run's encoder: by `hico demo`, `hico finetune`, and `hico probe`."""
     found = []
     for row in _json_object(path / "segment_probes.json").get("scores", []):
-        found.append(ProbeRow(row["probe"], row["accuracy"], None, row["chance"], "segment_probes.json"))
+        found.append(
+            ProbeRow(
+                probe=row["probe"],
+                accuracy=row["accuracy"],
+                standard_error=None,
+                chance=row["chance"],
+                file="segment_probes.json",
+            )
+        )
     results = _json_object(path / "results.json")
     for name in ("top1", "top5"):
         if _is_number(results.get(name)):
-            found.append(ProbeRow(f"finetuning, {name}", results[name], None, None, "results.json"))
+            found.append(
+                ProbeRow(
+                    probe=f"finetuning, {name}",
+                    accuracy=results[name],
+                    standard_error=None,
+                    chance=None,
+                    file="results.json",
+                )
+            )
     for file in sorted((workspace / "probes").glob("*.json")):
         content = _json_object(file)
         encoder = str(content.get("encoder", ""))  # from the workspace, or, in older files, from where it was made
@@ -213,7 +230,9 @@ def _probes_of(path: Path, workspace: Path) -> list[ProbeRow]:
         measured = {"linear probe": content.get("linear"), "k-NN": content.get("knn")}
         measured |= {f"{shots}-shot": value for shots, value in content.get("few_shot", {}).items()}
         found += [
-            ProbeRow(name, value["mean"], value["standard_error"], None, file.name)
+            ProbeRow(
+                probe=name, accuracy=value["mean"], standard_error=value["standard_error"], chance=None, file=file.name
+            )
             for name, value in measured.items()
             if value
         ]

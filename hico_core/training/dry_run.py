@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,8 @@ from hico_core.training.step import ALONE
 _VIDEOS_READ = 4
 
 
-class DryRun(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRun:
     """What a run would be, measured on its first step."""
 
     num_videos: int

@@ -5,13 +5,14 @@ A GPU is given a dozen operations a step, not a dozen for each of the paper's 32
 
 # W tensors of a group, P numbers in all of them.
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-class FlatParameters(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlatParameters:
     """The tensors of a group, and memory for the updates and momenta of all."""
 
     weights: list[Tensor]  # W, as they are: somebody else's
@@ -32,7 +33,15 @@ class FlatParameters(NamedTuple):
             for row, weight in zip(momentum_P.split(lengths), weights, strict=True)
         ]
         lengths_W = torch.tensor(lengths, device=updates_P.device)
-        return cls(weights, lengths, lengths_W, updates_P, list(updates_P.split(lengths)), momentum_P, views)
+        return cls(
+            weights=weights,
+            lengths=lengths,
+            lengths_W=lengths_W,
+            updates_P=updates_P,
+            update_rows=list(updates_P.split(lengths)),
+            momentum_P=momentum_P,
+            momentum_views=views,
+        )
 
     def fits(self, weights: list[Tensor]) -> bool:
         """Whether it was made for these parameters as they lie in memory now."""

@@ -4,15 +4,17 @@ import json
 import secrets
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import TextIO
 
 from hico_core.base.errors import require_package
 from hico_core.base.files import cut_json_lines
 from hico_core.base.storage import write_text
 
 
-class StepMetrics(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepMetrics:
     """One line of metrics.jsonl."""
 
     step: int  # from 1

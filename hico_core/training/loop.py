@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 
@@ -62,7 +62,8 @@ _FREE_ON_RESUME = FREE_ON_RESUME | {
 }
 
 
-class RunSummary(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
     """How a run ended."""
 
     run_dir: Path

@@ -21,11 +21,11 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Generic, NamedTuple, Protocol
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol
 
 import torch
 
@@ -151,13 +151,13 @@ def opened_training(
 
 
 class Metrics(Protocol):
-    """A line of the log: a named tuple with, among others, the step's number and times."""
+    """A line of the log: a dataclass with, among others, the step's number and times."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def loss(self) -> float:
         """Of the step."""
-
-    def _asdict(self) -> dict[str, Any]: ...
 
 
 class StepTimes(NamedTuple):
@@ -315,7 +315,7 @@ class Training(Generic[Settings, Model]):
         """A step is done: log it, and count it."""
         self._losses.append(metrics.loss)
         if self._log is not None:
-            self._log.write(metrics._asdict())
+            self._log.write(asdict(metrics))
             self._watch.on_step(metrics)
         self._note(position=plan.position.after_step(), last_step_epoch=plan.epoch)
         self._step_began = time.monotonic()

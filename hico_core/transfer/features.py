@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 # As ActivityNet's and HACS' features have it.
-USUAL_GRID = Grid(15.0, 16, 16)
+USUAL_GRID = Grid(fps=15.0, window=16, stride=16)
 
 # S3D-G halves time three times.
 _SHORTEST_WINDOW = 8
@@ -146,7 +146,7 @@ class FeatureExtractor:
             HicoError: the file holds no S3D-G encoder or no projection, or a number is out of range.
 
         """
-        grid = Grid(fps, window, stride, align, tail)
+        grid = Grid(fps=fps, window=window, stride=stride, align=align, tail=tail)
         _require_sound(grid, pool, with_head=layer == "projection")
         file = read_checkpoint(Path(path))
         head = projection_of(file) if layer == "projection" else None

@@ -163,7 +163,7 @@ def record_of(options: Options, path: str, *, failed: bool = False) -> VideoReco
 
 
 def test_an_id_is_free_or_known(tmp_path: Path) -> None:
-    gone, here = Source("a", tmp_path / "gone.mp4"), Source("a", tmp_path / "here.mp4")
+    gone, here = Source(video_id="a", path=tmp_path / "gone.mp4"), Source(video_id="a", path=tmp_path / "here.mp4")
     (tmp_path / "here.mp4").write_bytes(b"")
     new = Candidate(gone, SMALL)
     assert decide(None, new, Rules()) == "to do"
@@ -190,7 +190,7 @@ def test_an_id_is_free_or_known(tmp_path: Path) -> None:
     ],
 )
 def test_an_id_came_in_one_way(was: Options, now: Options, said: str) -> None:
-    candidate = Candidate(Source("a", Path("/nowhere/a.mp4")), now)
+    candidate = Candidate(Source(video_id="a", path=Path("/nowhere/a.mp4")), now)
     with pytest.raises(HicoError, match=f"/nowhere/a.mp4: a video with id 'a' {said} .*; use another --root"):
         decide(record_of(was, "/nowhere/b.mp4"), candidate, Rules(force=True))
 

@@ -1,9 +1,9 @@
 """For any source: each of its frames is in exactly one clip, the right one, in order, and looks like the source's."""
 
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import av
 import numpy as np
@@ -20,7 +20,8 @@ from hico_core.corpus.workspace.records import SplitOptions, read_record
 pytestmark = pytest.mark.videos
 
 
-class MadeSource(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeSource:
     """How a source is made."""
 
     container: str

@@ -45,8 +45,8 @@ def test_what_it_foretells_comes_true(tmp_path: Path) -> None:
 @pytest.mark.videos
 def test_a_sample_that_fails_is_told(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_text("no video")
-    missing = Source("missing", tmp_path / "missing.mp4")
-    for source in (missing, Source("broken", tmp_path / "broken.mp4")):
+    missing = Source(video_id="missing", path=tmp_path / "missing.mp4")
+    for source in (missing, Source(video_id="broken", path=tmp_path / "broken.mp4")):
         with pytest.raises(HicoError, match=rf"none of 1 sampled videos can be split; the first: .*{source.video_id}"):
             rehearse([source], tmp_path / "root")
 
@@ -56,5 +56,5 @@ def test_the_sample_is_of_the_smaller_half(tmp_path: Path, count: int, expected:
     sources = []
     for size, name in enumerate("abcde"):
         (tmp_path / name).write_bytes(b"x" * size)
-        sources.append(Source(name, tmp_path / name))
+        sources.append(Source(video_id=name, path=tmp_path / name))
     assert [source.video_id for source in sample_by_size(sources, count)] == expected

@@ -136,7 +136,7 @@ def test_the_whole_way_of_testing() -> None:
     assert crop == Crop(1, 5, 21, 21)
     expected = GOLDEN["finetune_pipeline/test/seed0"]
     theirs = cut(frames_THWC, crop._replace(top=2, left=6))
-    picture = Picture(None, 0.875, 1, 16, 0.45, 0.225)
+    picture = Picture(short_side=None, crop_part=0.875, num_crops=1, size=16, mean=0.45, std=0.225)
     assert_close(normalised(theirs[None], picture)[0].numpy(), expected, 1e-6)
 
 

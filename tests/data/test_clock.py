@@ -189,7 +189,11 @@ def test_every_way_in_shows_the_same_frames(folder: Path, name: str) -> None:
         found = ways.frames_of_window((start, start + SPAN))
         assert found[0] == found[1] == found[2], start
     views: list[Grid | Views] = [Views(1, 16, 4, 30.0), Views(10, 16, 4, 30.0)]
-    grids: list[Grid | Views] = [Grid(15.0, 16, 16), Grid(30.0, 8, 3), Grid(None, 8, 8)]
+    grids: list[Grid | Views] = [
+        Grid(fps=15.0, window=16, stride=16),
+        Grid(fps=30.0, window=8, stride=3),
+        Grid(fps=None, window=8, stride=8),
+    ]
     for layout in views + grids:
         planned = [plan_windows(clock_of(pieces), layout) for pieces in ways.pieces.values()]
         assert planned[0].tolist() == planned[1].tolist() == planned[2].tolist()

@@ -21,8 +21,8 @@ from hico_core.model.s3dg import S3DG
 
 pytestmark = pytest.mark.videos
 
-SMALL = Picture(40, 0.875, 1, 32, 0.45, 0.225)
-GRID = Grid(15.0, 8, 8)
+SMALL = Picture(short_side=40, crop_part=0.875, num_crops=1, size=32, mean=0.45, std=0.225)
+GRID = Grid(fps=15.0, window=8, stride=8)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from hico_core.encoding.windows import Grid, Views, plan_windows
 
 pytestmark = pytest.mark.videos
 
-WHOLE = Picture(None, 1.0, 1, 112, 0.45, 0.225)
+WHOLE = Picture(short_side=None, crop_part=1.0, num_crops=1, size=112, mean=0.45, std=0.225)
 
 
 def as_seen(layout: Grid | Views, picture: Picture = WHOLE) -> Reading:
@@ -56,7 +56,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-LAYOUTS = [Grid(15.0, 16, 16), Grid(30.0, 8, 3), Grid(4.0, 8, 20), Views(1, 8, 4, 30.0), Views(10, 8, 4, 30.0)]
+LAYOUTS = [
+    Grid(fps=15.0, window=16, stride=16),
+    Grid(fps=30.0, window=8, stride=3),
+    Grid(fps=4.0, window=8, stride=20),
+    Views(1, 8, 4, 30.0),
+    Views(10, 8, 4, 30.0),
+]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -128,10 +134,10 @@ def test_each_frame_is_decoded_once_and_only_if_it_is_asked_for(folder: Path, mo
         return crops_of(frame, picture)
 
     monkeypatch.setattr(lanes, "crops_of", counting)
-    read(WholeVideo(folder / "steady.mp4", []), Grid(15.0, 16, 4))  # each frame is in four windows
+    read(WholeVideo(folder / "steady.mp4", []), Grid(fps=15.0, window=16, stride=4))  # each frame is in four windows
     assert seen == list(range(0, 360, 2)), "every second frame, since the grid has half the rate"
     seen.clear()
-    read(WholeVideo(folder / "steady.mp4", []), Grid(2.0, 8, 12))  # two seconds lie between windows
+    read(WholeVideo(folder / "steady.mp4", []), Grid(fps=2.0, window=8, stride=12))  # two seconds lie between windows
     assert seen == [point * 15 for point in range(24) if point % 12 < 8]
 
 
@@ -145,14 +151,14 @@ def test_pictures_do_not_pile_up(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         return crops
 
     monkeypatch.setattr(lanes, "crops_of", remembering)
-    stream = parts_of_video(0, WholeVideo(folder / "steady.mp4", []), as_seen(Grid(30.0, 8, 8)))
+    stream = parts_of_video(0, WholeVideo(folder / "steady.mp4", []), as_seen(Grid(fps=30.0, window=8, stride=8)))
     sizes = [sum(crop() is not None for crop in made) for _ in stream]
     assert 0 < max(sizes) <= 8 and len(sizes) > 10 and len(made) == 360
 
 
 def test_three_crops_follow_each_other(tmp_path: Path) -> None:
     numbered_video(tmp_path / "a.mp4", seconds=3, size="200x100")
-    picture = Picture(None, 0.5, 3, 112, 0.45, 0.225)
+    picture = Picture(short_side=None, crop_part=0.5, num_crops=3, size=112, mean=0.45, std=0.225)
     clips = read(WholeVideo(tmp_path / "a.mp4", []), Views(2, 8, 4, 30.0), picture)
     windows = plan_windows(clock_of_times(frame_times(tmp_path / "a.mp4")), Views(2, 8, 4, 30.0)).tolist()
     whole = [decode_frames(tmp_path / "a.mp4", window) for window in windows]
@@ -169,7 +175,7 @@ def test_the_middle_of_a_frame(tmp_path: Path, size: str, short_side: int, side:
     """Larger frames are scaled down first; the middle is as far from one edge as from the other."""
     edges = "drawbox=x=0:y=0:w=iw:h=ih:t=4:color=red"
     run_ffmpeg("-f", "lavfi", "-i", f"color=gray:s={size}:d=1:r=30", "-vf", edges, "-crf", "1", tmp_path / "a.mp4")
-    picture = Picture(short_side, 0.875, 1, 112, 0.45, 0.225)
+    picture = Picture(short_side=short_side, crop_part=0.875, num_crops=1, size=112, mean=0.45, std=0.225)
     (clip,) = read(WholeVideo(tmp_path / "a.mp4", []), Views(1, 8, 1, 30.0), picture)
     assert clip.shape == (8, side, side, 3)
     shown = clip[0].float()
@@ -183,7 +189,7 @@ def test_a_change_of_size_is_a_bad_video(tmp_path: Path) -> None:
     numbered_video(tmp_path / "large.ts", seconds=2, size="320x180", output=(*how, "-output_ts_offset", "3"))
     (tmp_path / "both.ts").write_bytes((tmp_path / "small.ts").read_bytes() + (tmp_path / "large.ts").read_bytes())
     with pytest.raises(BadVideo, match=r"both\.ts: changes the size of its pictures in the middle"):
-        read(WholeVideo(tmp_path / "both.ts", []), Grid(15.0, 48, 16))
+        read(WholeVideo(tmp_path / "both.ts", []), Grid(fps=15.0, window=48, stride=16))
     with av.open(str(tmp_path / "both.ts")) as container:
         count = sum(1 for _ in container.decode(video=0))
     with pytest.raises(BadVideo, match="changes the size of its pictures in the middle"):
@@ -194,7 +200,7 @@ def test_a_bad_video_is_one_part_and_the_others_are_read(folder: Path, tmp_path:
     (tmp_path / "bad.mp4").write_text("no video")
     videos = [WholeVideo(tmp_path / "bad.mp4", []), WholeVideo(folder / "steady.mp4", [])]
     for workers in (0, 2):
-        parts: list[Part] = list(read_parts(videos, as_seen(Grid(15.0, 16, 16)), workers=workers))
+        parts: list[Part] = list(read_parts(videos, as_seen(Grid(fps=15.0, window=16, stride=16)), workers=workers))
         (bad,) = [part for part in parts if part.video == 0]
         assert bad.clips is None and "bad.mp4: cannot be opened" in str(bad.bad)
         assert sum(len(part.clips) for part in parts if part.clips is not None) == 12
@@ -208,7 +214,7 @@ def test_a_hole_of_hours_is_refused_by_name(tmp_path: Path) -> None:
         *("-fps_mode", "passthrough", "-c:v", "libx264", path),
     )
     with pytest.raises(BadVideo, match=r"hole\.mkv: has 60 frames in 40\d\d s: nearly all of it is one frame"):
-        next(parts_of_video(0, WholeVideo(path, []), as_seen(Grid(15.0, 16, 16))))
+        next(parts_of_video(0, WholeVideo(path, []), as_seen(Grid(fps=15.0, window=16, stride=16))))
 
 
 FACTS = Facts(30, 30.0, 1.0)

@@ -90,7 +90,10 @@ def test_features_of_videos(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     numbered_video(tmp_path / "a.mp4", seconds=3)
     numbered_video(tmp_path / "b.mp4", seconds=1)
     (tmp_path / "bad.mp4").write_text("no video")
-    videos = [Source(name, tmp_path / f"{name}.mp4", label) for label, name in enumerate(("a", "bad", "b"))]
+    videos = [
+        Source(video_id=name, path=tmp_path / f"{name}.mp4", label=label)
+        for label, name in enumerate(("a", "bad", "b"))
+    ]
     config = load_config(overrides=["data.num_frames=8", "data.crop_size=32"])
     views = Views(1, config.data.num_frames, config.data.frame_stride, config.data.target_fps)
     picture = picture_for(config.data, config.augment)

@@ -40,7 +40,7 @@ def test_windows_cover_the_grid(
     points: int, window: int, stride: int, align: Align, tail: Tail, starts: list[int]
 ) -> None:
     seconds = [k / 10 for k in range(points)]
-    grid = Grid(10.0, window, stride, align, tail)
+    grid = Grid(fps=10.0, window=window, stride=stride, align=align, tail=tail)
     windows = plan_windows(clock_of_times(seconds), grid)
     assert window_starts(points, grid).tolist() == starts
     times = window_times(grid, duration_seconds=points / 10, source_fps=10.0)
@@ -61,19 +61,20 @@ def test_every_frame_has_its_place_whatever_the_numbers() -> None:
         full = [start for start in laid if start + window <= points] or [0]
         shifted = [*laid[:-1], min(laid[-1], max(points - window, 0))]
         for tail, expected in (("pad", laid), ("drop", full), ("shift", shifted)):
-            assert window_starts(points, Grid(1.0, window, stride, "start", tail)).tolist() == expected  # type: ignore[arg-type]
+            grid = Grid(fps=1.0, window=window, stride=stride, tail=tail)  # type: ignore[arg-type]
+            assert window_starts(points, grid).tolist() == expected
 
 
 def test_window_centres_are_where_detection_toolkits_put_them() -> None:
-    times = window_times(Grid(15.0, 16, 4), duration_seconds=32 / 15, source_fps=30.0)
+    times = window_times(Grid(fps=15.0, window=16, stride=4), duration_seconds=32 / 15, source_fps=30.0)
     assert times.mean(axis=1) == pytest.approx([(i * 4 + 16 / 2) / 15 for i in range(5)])
 
 
 def test_a_grid_of_the_videos_own_rate() -> None:
     seconds = [k / 25 for k in range(40)]
-    native = plan_windows(clock_of_times(seconds), Grid(None, 8, 8))
+    native = plan_windows(clock_of_times(seconds), Grid(fps=None, window=8, stride=8))
     assert native.tolist() == [list(range(start, start + 8)) for start in range(0, 40, 8)]
-    times = window_times(Grid(None, 8, 8), duration_seconds=1.6, source_fps=25.0)
+    times = window_times(Grid(fps=None, window=8, stride=8), duration_seconds=1.6, source_fps=25.0)
     assert times[:, 0] == pytest.approx(np.arange(5) * 8 / 25)
 
 
@@ -101,7 +102,12 @@ def test_views_of_a_variable_rate_show_what_a_player_would() -> None:
 @pytest.mark.parametrize(
     "layout",
     [
-        *(Grid(15.0, 16, 4), Grid(60.0, 8, 30), Grid(None, 16, 4, "center"), Grid(15.0, 16, 5, "start", "shift")),
+        *(
+            Grid(fps=15.0, window=16, stride=4),
+            Grid(fps=60.0, window=8, stride=30),
+            Grid(fps=None, window=16, stride=4, align="center"),
+            Grid(fps=15.0, window=16, stride=5, align="start", tail="shift"),
+        ),
         *(Views(10, 16, 4, 30.0), Views(3, 8, 1, 30.0)),
     ],
 )

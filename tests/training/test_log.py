@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_weights_and_biases_without_a_network(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     log = RunLog(tmp_path, keep_steps=0, wandb_project="hico")
-    log.write(metrics(1, 2.5)._asdict())
+    log.write(asdict(metrics(1, 2.5)))
     log.close()
     (written,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
     # Its own process writes the file, and may do so just after `finish` returns.
@@ -55,7 +56,7 @@ def test_steps_that_are_done_again_replace_the_old_ones(tmp_path: Path) -> None:
     for keep, steps, loss in ((0, (1, 2, 3), 1.0), (2, (3, 4), 2.0)):
         log = RunLog(tmp_path, keep_steps=keep)
         for step in steps:
-            log.write(metrics(step, loss)._asdict())
+            log.write(asdict(metrics(step, loss)))
         log.close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0)]

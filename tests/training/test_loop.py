@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def test_what_a_run_leaves(root: Path, tmp_path: Path) -> None:
     lines = metrics_of(tmp_path)
     mean = sum(line["loss"] for line in lines) / len(lines)
     assert summary.first_loss == summary.last_loss == pytest.approx(mean)
-    assert lines == [json.loads(json.dumps(metrics._asdict())) for metrics in seen]
+    assert lines == [json.loads(json.dumps(asdict(metrics))) for metrics in seen]
     assert set(lines[0]) == {
         *("step", "epoch", "loss", "visual", "topical", "lr", "distance", "clips_per_second"),
         *("data_seconds", "step_seconds", "bad_videos", "embedding_std", "effective_rank", "knn_accuracy"),

@@ -40,12 +40,14 @@ class MeanColour(nn.Module):
 
 def test_features_equal_the_windows_one_by_one(tmp_path: Path) -> None:
     numbered_video(tmp_path / "a.mp4", seconds=5)
-    extractor = FeatureExtractor(PooledEncoder(MeanColour()), grid=Grid(12.0, 8, 5), device=torch.device("cpu"))
+    extractor = FeatureExtractor(
+        PooledEncoder(MeanColour()), grid=Grid(fps=12.0, window=8, stride=5), device=torch.device("cpu")
+    )
     features = extractor.extract(tmp_path / "a.mp4")
     numbers = clock_of_times(frame_times(tmp_path / "a.mp4")).on_grid(fps=12.0).tolist()
     pictures = list(decode_frames(tmp_path / "a.mp4", numbers)[:, 7:112, 27:132].numpy())  # 105 is 0.875 of 120
     assert len(pictures) == 60
-    assert features.array.shape == (len(window_starts(60, Grid(12.0, 8, 5))), 3)
+    assert features.array.shape == (len(window_starts(60, Grid(fps=12.0, window=8, stride=5))), 3)
     assert features.array.dtype == np.float32
     for i, row in enumerate(features.array):
         window = np.stack((pictures[i * 5 : i * 5 + 8] + [pictures[-1]] * 8)[:8]) / 255
@@ -58,10 +60,10 @@ def test_features_equal_the_windows_one_by_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("grid", "pool", "problem"),
     [
-        (Grid(15.0, 7, 16), "avg", "--window 7"),
-        (Grid(15.0, 16, 0), "avg", "--stride 0"),
-        (Grid(0.0, 16, 16), "avg", "--fps 0.0"),
-        (Grid(15.0, 16, 16, "center", "drop"), "avg", "--align center --tail drop"),
+        (Grid(fps=15.0, window=7, stride=16), "avg", "--window 7"),
+        (Grid(fps=15.0, window=16, stride=0), "avg", "--stride 0"),
+        (Grid(fps=0.0, window=16, stride=16), "avg", "--fps 0.0"),
+        (Grid(fps=15.0, window=16, stride=16, align="center", tail="drop"), "avg", "--align center --tail drop"),
     ],
 )
 def test_numbers_out_of_range(grid: Grid, pool: Pool, problem: str) -> None:
@@ -152,7 +154,7 @@ def test_many_videos_in_order(tmp_path: Path) -> None:
 
 
 def test_the_picture_is_that_of_the_authors_run(tmp_path: Path, model: HicoModel) -> None:
-    picture = Picture(73, 0.875, 1, 64, 0.5, 0.25)
+    picture = Picture(short_side=73, crop_part=0.875, num_crops=1, size=64, mean=0.5, std=0.25)
     cfg = json.dumps({"DATA": {"TRAIN_CROP_SIZE": 64, "MEAN": [0.5] * 3, "STD": [0.25] * 3}})
     theirs = {"model_state": export_state_dict(model.state_dict()), "cfg": cfg}
     torch.save(theirs, tmp_path / "theirs.pyth")

@@ -9,10 +9,10 @@ verify       what ffmpeg wrote against the plan and the source
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 from pathlib import Path
-from typing import NamedTuple
 
 import av
 from av import VideoFrame
@@ -42,7 +42,8 @@ from hico_core.corpus.workspace.records import ClipRecord, SplitOptions
 logger = logging.getLogger(__name__)
 
 
-class MadeClips(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeClips:
     """The clips of a video that are good, and what is known of the video."""
 
     plan: list[PlannedClip]  # of the clips that are kept, in order
@@ -113,7 +114,14 @@ def make_clips(
     if verify == "full":
         for clip, file in zip(good, files, strict=True):
             decode_fully(source, file, clip, program, folder=folder, deadline=deadline)
-    return MadeClips(good, files, records, seconds, len(encoded.stderr_lines), len(kept) - len(good))
+    return MadeClips(
+        plan=good,
+        files=files,
+        records=records,
+        frame_seconds=seconds,
+        num_decode_errors=len(encoded.stderr_lines),
+        num_damaged=len(kept) - len(good),
+    )
 
 
 def _encode_by_true_plan(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from math import floor
@@ -57,7 +58,8 @@ def seconds_from_first(ticks: Sequence[int], time_base: Fraction) -> list[float]
     return [(tick - first) * numerator / denominator for tick in ticks]
 
 
-class VideoInfo(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoInfo:
     """A file's first video stream as its container describes it."""
 
     width: int  # without margins that the container hides, not turned yet

@@ -7,6 +7,7 @@ import csv
 import glob
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,7 +84,7 @@ def numbered_as(split: Split, known: Mapping[int, str]) -> Split:
             number_of[name] = next_free if label in taken else label
             taken.add(number_of[name])
             next_free = max(next_free, number_of[name] + 1)
-    videos = [v if v.class_name is None else v._replace(label=number_of[v.class_name]) for v in split.videos]
+    videos = [v if v.class_name is None else replace(v, label=number_of[v.class_name]) for v in split.videos]
     return Split(videos, {label: name for name, label in number_of.items()})
 
 

@@ -68,7 +68,7 @@ def find_sources(
 
 def _source(found: _Found, id_rule: IdRule) -> Source:
     path = absolute(found.path)
-    return Source(video_id(path, rule=id_rule, base=absolute(found.base / "x").parent), path)
+    return Source(video_id=video_id(path, rule=id_rule, base=absolute(found.base / "x").parent), path=path)
 
 
 # What functions take where commands take names of videos.
@@ -145,7 +145,7 @@ def _row_of_list(list_file: Path, number: int, line: str) -> _Found | Source:
 def bad_row(list_file: Location, number: int, why: str) -> Source:
     """What stands for a line of a list that cannot be used, so that it fails by itself among the list's videos."""
     name = f"{list_file.name}, line {number}"
-    return Source(name, absolute(list_file.parent / name), obstacle=why)
+    return Source(video_id=name, path=absolute(list_file.parent / name), obstacle=why)
 
 
 def require_good_rows(bad: Sequence[Source], *, num_rows: int) -> None:

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from hico_core.base.addresses import Location, through
@@ -26,7 +27,8 @@ _LONGEST_ID = 255 - len(".json")
 _LONGEST_PATH, _LONGEST_PART = 4095, 255
 
 
-class Source(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
     """One video and the id by which everything made from it is known."""
 
     video_id: str
@@ -38,7 +40,7 @@ class Source(NamedTuple):
 
     def read_through(self, cache: LocalCache) -> "Source":
         """The same video, read through a cache where it lies in a bucket."""
-        return self._replace(path=through(self.path, cache), clips=tuple(through(clip, cache) for clip in self.clips))
+        return replace(self, path=through(self.path, cache), clips=tuple(through(clip, cache) for clip in self.clips))
 
 
 class ClipName(NamedTuple):
@@ -127,8 +129,8 @@ def unique_sources(sources: Iterable[Source]) -> list[Source]:
             by_id[source.video_id] = source
         elif known.label != source.label and not known.obstacle:
             both = " and ".join(repr(one.class_name or one.label) for one in (known, source))
-            by_id[source.video_id] = known._replace(obstacle=f"stands in the list with two labels, {both}")
+            by_id[source.video_id] = replace(known, obstacle=f"stands in the list with two labels, {both}")
     return [
-        source._replace(obstacle=source.obstacle or name_obstacle(name, str(source.path)))
+        replace(source, obstacle=source.obstacle or name_obstacle(name, str(source.path)))
         for name, source in sorted(by_id.items())
     ]

@@ -127,7 +127,7 @@ def listed_clips(list_file: Location, *, data_root: Location) -> list[Source]:
 def clips_source(name: str, clips: Sequence[Location]) -> Source:
     """A video that another tool cut, from its clips in time order, which lie in one folder."""
     pattern = clips[0].parent / f"v_{name}_*.mp4"
-    return Source(name, pattern, clips=tuple(clips), obstacle=name_obstacle(name, str(pattern)))
+    return Source(video_id=name, path=pattern, clips=tuple(clips), obstacle=name_obstacle(name, str(pattern)))
 
 
 def _file_name(name: ClipName) -> str:
@@ -218,7 +218,7 @@ def _is_numbered(rows: Sequence[_LabelledRow], list_file: Location) -> bool:
 def listed_video(path: Location, label: int, class_name: str | None, *, data_root: Location, id_rule: IdRule) -> Source:
     """The video of a good line."""
     path, base = absolute(path), absolute(data_root / "x").parent
-    return Source(video_id(path, rule=id_rule, base=base), path, label, class_name=class_name)
+    return Source(video_id=video_id(path, rule=id_rule, base=base), path=path, label=label, class_name=class_name)
 
 
 def listed_videos(rows: Iterable[Source]) -> list[Source]:

@@ -1,7 +1,7 @@
 """What the records of a workspace say, in a few lines."""
 
 from collections import Counter
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from hico_core.base.addresses import Location
 from hico_core.base.choices import Subset
@@ -9,7 +9,8 @@ from hico_core.base.errors import HicoError
 from hico_core.corpus.workspace.records import read_records
 
 
-class StatusRow(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusRow:
     """The videos of a workspace that are alike."""
 
     subset: Subset

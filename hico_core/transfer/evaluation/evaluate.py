@@ -3,11 +3,11 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +31,8 @@ from hico_core.transfer.evaluation.labelled import LabelledVideo
 from hico_core.transfer.evaluation.predictions import Prediction, parts_that_are_right, predictions_of, shown_in_tests
 
 
-class Evaluation(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
     """Content of results.json."""
 
     num_videos: int
@@ -134,7 +135,7 @@ def evaluate(
         for prediction in _predicted(model.to(place), own, config, place, workers=workers, stop=stop):
             predictions.append(prediction)
             on_tested(len(predictions), len(own))
-        together = sorted(chain.from_iterable(gather_to_first(predictions, world)))
+        together = sorted(chain.from_iterable(gather_to_first(predictions, world)), key=lambda one: one.video_id)
         evaluation = None
         if world.is_first:
             evaluation = _evaluation(together, file, content, config, place, len(names))
@@ -251,7 +252,7 @@ def _write(output: Path, evaluation: Evaluation, predictions: Sequence[Predictio
         pq.write_table(pa.table({**columns, "probabilities": scores}), beside, compression="zstd")
     with written_beside(output / "confusion.png") as beside:
         draw_confusion(confusion[:, :-1], classes, beside)
-    write_text(output / "results.json", json.dumps(evaluation._asdict(), indent=2) + "\n")
+    write_text(output / "results.json", json.dumps(asdict(evaluation), indent=2) + "\n")
 
 
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -23,7 +24,8 @@ from hico_core.training.stopping import StopRequest
 from hico_core.transfer.evaluation.labelled import LabelledVideo
 
 
-class Prediction(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
     """What the classifier says of a test video: a line of predictions.csv, but for the last two."""
 
     video_id: str
@@ -33,10 +35,11 @@ class Prediction(NamedTuple):
     in_top5: bool
     bad: BadVideo | None = None  # why it cannot be decoded
     # Of each class, mean over the views: single precision, an eighth of what numbers of Python take for 700 classes.
-    probabilities: "array[float]" = array("f")
+    probabilities: "array[float]" = field(default_factory=lambda: array("f"))
 
 
-class Accuracy(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
     """Content of results.json."""
 
     num_videos: int
@@ -63,7 +66,14 @@ def shown_in_tests(test: FinetuneTestConfig, data: DataConfig, augment: AugmentC
     """The views and crops that a configuration names."""
     return Shown(
         Views(test.views, data.num_frames, data.frame_stride, data.target_fps),
-        Picture(data.short_side, test.crop_part, test.crops, data.crop_size, augment.mean, augment.std),
+        Picture(
+            short_side=data.short_side,
+            crop_part=test.crop_part,
+            num_crops=test.crops,
+            size=data.crop_size,
+            mean=augment.mean,
+            std=augment.std,
+        ),
     )
 
 
@@ -98,7 +108,9 @@ def predictions_of(
     encoded = encode_videos(model, whole, reading, precision=precision, workers=workers)
     for (video_id, label, _), found in zip(videos, encoded, strict=True):
         if found.rows is None:
-            yield Prediction(video_id, label, None, None, in_top5=False, bad=found.bad)
+            yield Prediction(
+                video_id=video_id, label=label, predicted=None, probability=None, in_top5=False, bad=found.bad
+            )
         else:
             yield predict(video_id, label, found.rows.softmax(dim=1))
         if stop.signal_number is not None:
@@ -110,10 +122,10 @@ def predict(video_id: str, label: int, view_scores_VC: Tensor) -> Prediction:
     mean_C = view_scores_VC.mean(dim=0)
     top = mean_C.topk(min(5, len(mean_C))).indices.tolist()
     return Prediction(
-        video_id,
-        label,
-        top[0],
-        float(mean_C[top[0]]),
+        video_id=video_id,
+        label=label,
+        predicted=top[0],
+        probability=float(mean_C[top[0]]),
         in_top5=label in top,
         probabilities=array("f", mean_C.tolist()),
     )
@@ -131,7 +143,8 @@ def write_results(run_dir: Path, test: Accuracy, predictions: list[Prediction]) 
     """Write results.json and predictions.csv into a run's folder, each whole or not at all."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(Prediction._fields[:-2])
-    writer.writerows(prediction[:-2] for prediction in predictions)
+    columns = ("video_id", "label", "predicted", "probability", "in_top5")
+    writer.writerow(columns)
+    writer.writerows([getattr(prediction, column) for column in columns] for prediction in predictions)
     write_text(run_dir / "predictions.csv", table.getvalue())
-    write_text(run_dir / "results.json", json.dumps(test._asdict(), indent=2) + "\n")
+    write_text(run_dir / "results.json", json.dumps(asdict(test), indent=2) + "\n")

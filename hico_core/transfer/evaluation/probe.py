@@ -5,6 +5,7 @@ is chosen by videos, so that windows of one video never lie on both sides of a c
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import NamedTuple
 
@@ -39,7 +40,8 @@ class LabelledRows(NamedTuple):
     videos: np.ndarray  # (N,) the number or id of the row's video
 
 
-class LinearProbe(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearProbe:
     """What a linear classifier on frozen features reaches."""
 
     accuracy: float  # part of the test videos whose class has the largest mean probability
@@ -254,7 +256,8 @@ def few_shot(train: LabelledRows, test: LabelledRows, *, shots: int, seed: int) 
     return float((similarity.nan_to_num(nan=-torch.inf).argmax(dim=1).numpy() == queries.labels).mean())
 
 
-class ProbeReport(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeReport:
     """What all probes say of features, over splits and seeds."""
 
     linear: MeanAndError

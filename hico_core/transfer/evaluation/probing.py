@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,7 +76,7 @@ def probe_sets(
 def write_probe(target: Path, report: ProbeReport, features: ProbedFeatures, *, root: Location) -> dict[str, object]:
     """Write the file of a probe, which names features and encoder from the workspace; its content is returned."""
     fields: dict[str, object] = {
-        **report._asdict(),
+        **asdict(report),
         "linear": report.linear._asdict(),
         "knn": report.knn._asdict(),
         "few_shot": {count: value._asdict() for count, value in report.few_shot.items()},

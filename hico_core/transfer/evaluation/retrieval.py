@@ -188,7 +188,8 @@ def _blocks(folder: Location, rows: Sequence[ManifestRow]) -> Iterator[_Block]:
             arrays, numbers = [], []
 
 
-class Retrieval(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieval:
     """How well queries find videos of their class."""
 
     protocol: RetrievalProtocol
@@ -248,7 +249,7 @@ def retrieval(
         found_at.append((labels_G[order_QG[:, :deepest]] == own_Q1).cumsum(dim=1) > 0)
     found = torch.cat(found_at)
     return Retrieval(
-        protocol,
+        protocol=protocol,
         num_queries=len(query_rows),
         gallery_size=len(units_GF),
         recall={k: float(found[:, min(k, deepest) - 1].double().mean()) for k in ranks},

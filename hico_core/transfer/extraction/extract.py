@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -227,7 +227,7 @@ def _settings(extractor: FeatureExtractor, origin: EncoderOrigin, dtype: DType) 
         layer=extractor.layer,
         dtype=dtype,
         checkpoint_sha256=origin.sha256,
-        picture=extractor.picture._asdict(),
+        picture=asdict(extractor.picture),
         precision=extractor.precision.name,
     )
 
@@ -356,7 +356,7 @@ def is_finished(row: ManifestRow, source: Source, folder: Location, *, checksum:
 
     """
     if row.source != str(source.path):
-        other = other_file(row.source_file, source._replace(clips=()))
+        other = other_file(row.source_file, replace(source, clips=()))
         if other is not None:
             raise HicoError(
                 f"{source.path} and {other}, whose features are in {folder / row.file}, have one id, "
@@ -416,7 +416,7 @@ def _work_and_runner(
 def _description_of(extractor: FeatureExtractor, origin: EncoderOrigin) -> _Description:
     others = {"pool": extractor.pool, "layer": extractor.layer, "batch_size": extractor.batch_size}
     device = {"device": extractor.device.type}
-    return _Description(origin, tuple({**extractor.grid._asdict(), **others, **device}.items()))
+    return _Description(origin, tuple({**asdict(extractor.grid), **others, **device}.items()))
 
 
 def _on_cluster(
@@ -431,7 +431,7 @@ def _on_cluster(
 
 def _seen_from_anywhere(video: WholeVideo) -> WholeVideo:
     """The same video for processes whose working folder is another."""
-    pieces = [piece._replace(path=absolute(piece.path)) for piece in video.pieces]
+    pieces = [replace(piece, path=absolute(piece.path)) for piece in video.pieces]
     return WholeVideo(absolute(video.path), pieces)
 
 

@@ -46,7 +46,7 @@ def _indexed_job(videos: IndexedVideos, number: int, read: ReadFrom) -> FeatureJ
     path, pieces = locate(videos.source(number)), videos.pieces(number)
     in_place = videos.is_in_place(number)
     clips = () if in_place or read == "sources" else tuple(piece.path for piece in pieces)
-    source = Source(videos.video_id(number), path, clips=clips)
+    source = Source(video_id=videos.video_id(number), path=path, clips=clips)
     video = WholeVideo(path, pieces if clips or in_place else [])
     return FeatureJob(source, video, videos.duration_seconds(number))
 

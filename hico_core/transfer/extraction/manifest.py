@@ -76,7 +76,7 @@ class ManifestRow(Settings, frozen=True, extra="forbid"):
     @property
     def grid(self) -> Grid:
         """Where the video's windows lie."""
-        return Grid(self.fps, self.window, self.stride, self.align, self.tail)
+        return Grid(fps=self.fps, window=self.window, stride=self.stride, align=self.align, tail=self.tail)
 
     @property
     def source_file(self) -> SourceFile:

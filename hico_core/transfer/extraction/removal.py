@@ -11,6 +11,7 @@ What hico did not make stays: the videos themselves, and clips that another tool
 import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -37,7 +38,8 @@ from hico_core.transfer.extraction.manifest import (
 _ANNOUNCED = ".removal.json"
 
 
-class Removal(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
     """What leaves a workspace with some videos."""
 
     video_ids: list[str]

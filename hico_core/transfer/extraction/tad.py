@@ -9,6 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -43,7 +44,8 @@ NO_LABEL = "without a label"
 _SAME_DURATION_SECONDS = 1.0
 
 
-class FeatureGrid(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureGrid:
     """What the features of a folder have in common, in the toolkits' words."""
 
     dim: int
@@ -63,7 +65,8 @@ class Annotations(NamedTuple):
     problems: dict[str, str]  # name -> why its entry cannot be used
 
 
-class Export(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
     """What is written for a toolkit."""
 
     annotations: dict[str, Any]

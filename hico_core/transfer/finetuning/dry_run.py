@@ -1,7 +1,7 @@
 """What a finetuning would be, measured on a step of one process, with nothing written."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from hico_core.base.addresses import Location
 from hico_core.base.choices import DeviceName
@@ -15,7 +15,8 @@ from hico_core.training.step import ALONE
 from hico_core.transfer.finetuning.parts import Start, prepare
 
 
-class FinetuneDryRun(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneDryRun:
     """What a finetuning would be, measured on its first step."""
 
     num_videos: int  # to train on

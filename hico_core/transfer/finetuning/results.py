@@ -38,7 +38,7 @@ def predict_tests(parts: Finetuning, world: World, watch: Watch) -> list[Predict
 
 def gathered(predictions: Sequence[Prediction], world: World) -> list[Prediction]:
     """The predictions of all processes in the first one; none in the others."""
-    return sorted(chain.from_iterable(gather_to_first(predictions, world)))
+    return sorted(chain.from_iterable(gather_to_first(predictions, world)), key=lambda one: one.video_id)
 
 
 def accuracy_of(

@@ -6,8 +6,8 @@ Videos and labels come from the index: its subset `train` is trained on, `test` 
 asked for.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from hico_core.checkpoints.content import LAST
 from hico_core.config import FinetuneConfig
@@ -26,7 +26,8 @@ from hico_core.transfer.finetuning.results import accuracy_of, gathered, load_be
 _FREE_ON_RESUME = FREE_ON_RESUME | {"test.views", "test.crops", "test.crop_part"}
 
 
-class FinetuneMetrics(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneMetrics:
     """One line of metrics.jsonl."""
 
     step: int  # from 1
@@ -41,7 +42,8 @@ class FinetuneMetrics(NamedTuple):
     val_accuracy: float | None = None  # with the weights before the step; None where it was not measured
 
 
-class FinetuneSummary(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneSummary:
     """How a run ended."""
 
     run_dir: Path

@@ -207,8 +207,10 @@ def test_other_decoders_give_the_same_or_refuse(video: Path, shown: np.ndarray, 
 
 def test_through_the_lanes(video: Path, shown: np.ndarray) -> None:
     """As features and probes read it."""
-    picture = Picture(None, 1.0, 1, 112, 0.45, 0.225)
-    parts = parts_of_video(0, WholeVideo(video, []), Reading(layout=Grid(10.0, 4, 4), picture=picture))
+    picture = Picture(short_side=None, crop_part=1.0, num_crops=1, size=112, mean=0.45, std=0.225)
+    parts = parts_of_video(
+        0, WholeVideo(video, []), Reading(layout=Grid(fps=10.0, window=4, stride=4), picture=picture)
+    )
     clips = np.concatenate([part.clips.numpy() for part in parts if part.clips is not None])
     (crop,) = central_crops(*shown.shape[1:3], part=1.0, count=1)
     expected = shown[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]

@@ -50,7 +50,16 @@ def test_video_duration(times: list[float], seconds: float) -> None:
 
 def test_largest_keyframe_interval() -> None:
     def info(keyframes: list[int]) -> VideoInfo:
-        return VideoInfo(1, 1, "h264", Fraction(1, 30), list(range(10)), [Keyframe(k, k) for k in keyframes], 0, 0)
+        return VideoInfo(
+            width=1,
+            height=1,
+            codec="h264",
+            time_base=Fraction(1, 30),
+            timestamps=list(range(10)),
+            keyframes=[Keyframe(k, k) for k in keyframes],
+            start_tick=0,
+            file_start_tick=0,
+        )
 
     assert largest_keyframe_interval(info([0, 4, 5])) == 5
     assert largest_keyframe_interval(info([0, 6])) == 6

@@ -153,12 +153,14 @@ def test_a_path_and_a_class_name_a_line(separator: str, tmp_path: Path) -> None:
 def test_a_class_has_one_number_in_all_lists(
     classes: dict[int, str], known: dict[int, str], numbers: dict[str, int]
 ) -> None:
-    videos = [Source(name, Path(f"{name}.mp4"), label, class_name=name) for label, name in classes.items()]
+    videos = [
+        Source(video_id=name, path=Path(f"{name}.mp4"), label=label, class_name=name) for label, name in classes.items()
+    ]
     numbered = numbered_as(Split(videos, classes), known)
     assert numbered.classes == {label: name for name, label in numbers.items()}
     assert [video.label for video in numbered.videos] == [numbers[name] for name in classes.values()]
 
 
 def test_labels_without_names_stay(tmp_path: Path) -> None:
-    split = Split([Source("a", tmp_path / "a.mp4", 5)], {})
+    split = Split([Source(video_id="a", path=tmp_path / "a.mp4", label=5)], {})
     assert numbered_as(split, {0: "x"}).videos == split.videos

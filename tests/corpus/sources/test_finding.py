@@ -61,7 +61,7 @@ def test_links_to_folders_are_counted_and_not_followed(folder: Path) -> None:
 
 
 def test_functions_take_names_and_sources(folder: Path) -> None:
-    source = Source("x", folder / "b.mp4")
+    source = Source(video_id="x", path=folder / "b.mp4")
     assert sources_of(source) == [source]
     assert [one.video_id for one in sources_of([source, folder / "sub"])] == ["c", "x"]
     assert [one.video_id for one in sources_of(str(folder / "sub"))] == ["c"]

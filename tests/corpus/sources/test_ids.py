@@ -45,7 +45,9 @@ def test_video_id(name: str, expected: str) -> None:
 def test_names_that_cannot_be_used(name: str, why: str | None) -> None:
     """One odd name is one failure, told later; the others are found."""
     path = Path("/videos") / name
-    odd, other = unique_sources([Source(video_id(path), path), Source("~", Path("/videos/~.mp4"))])
+    odd, other = unique_sources(
+        [Source(video_id=video_id(path), path=path), Source(video_id="~", path=Path("/videos/~.mp4"))]
+    )
     assert other.obstacle is None
     told = odd.obstacle or ""
     assert not told if why is None else why in told and ("rename the file" in told or "path" in told)

@@ -1,6 +1,7 @@
 """What lies on disk is compared with the records, not believed."""
 
 import shutil
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -67,9 +68,9 @@ def test_nothing_to_check(tmp_path: Path) -> None:
 
 def test_status(root: Path, tmp_path: Path) -> None:
     done, failed = summarise_records(root)
-    assert list(done[:5]) == ["train", "split", "done", 1, 3]
+    assert list(astuple(done))[:5] == ["train", "split", "done", 1, 3]
     assert done.seconds == pytest.approx(11)
     assert done.size_bytes == sum(path.stat().st_size for path in (root / "train").iterdir())
-    assert list(failed) == ["train", "split", "failed: probe", 1, 0, 0, 0]
+    assert list(astuple(failed)) == ["train", "split", "failed: probe", 1, 0, 0, 0]
     with pytest.raises(HicoError, match="nothing was split here"):
         summarise_records(tmp_path / "none")

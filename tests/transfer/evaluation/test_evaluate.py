@@ -159,10 +159,14 @@ def test_confusions_are_scikit_learns() -> None:
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 4, 50).tolist(), rng.integers(0, 4, 50).tolist()
     predictions = [
-        Prediction(str(n), label, said, 0.5, in_top5=True)
+        Prediction(video_id=str(n), label=label, predicted=said, probability=0.5, in_top5=True)
         for n, (label, said) in enumerate(zip(labels, predicted, strict=True))
     ]
-    predictions.append(Prediction("bad", 2, None, None, in_top5=False, bad=BadVideo("bad.mp4", "x")))
+    predictions.append(
+        Prediction(
+            video_id="bad", label=2, predicted=None, probability=None, in_top5=False, bad=BadVideo("bad.mp4", "x")
+        )
+    )
     matrix = module.confusion_matrix(predictions, 4)
     np.testing.assert_array_equal(matrix[:, :4], confusion_matrix(labels, predicted))
     assert matrix[:, 4].tolist() == [0, 0, 1, 0]

@@ -1,6 +1,7 @@
 """What a search finds is what a loop over all pairs finds; its measures are those of scikit-learn."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ def test_sheets_show_the_frames_of_both(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_result_can_be_written_as_json() -> None:
-    found: dict[str, Any] = retrieval(rows(1, 4), rows(2, 8, first=50), protocol="clip")._asdict()
+    found: dict[str, Any] = asdict(retrieval(rows(1, 4), rows(2, 8, first=50), protocol="clip"))
     assert json.loads(json.dumps(found))["recall"]["1"] == found["recall"][1]
 
 
@@ -169,7 +170,7 @@ def test_means_are_taken_file_by_file(folder: Path) -> None:
     """What is measured on videos needs no more of them in memory than their means."""
     manifest = read_manifest(folder)
     sources = find_sources([str(folder.parent / "videos")])
-    videos = labelled_of_list([source._replace(label=number % 2) for number, source in enumerate(sources)])
+    videos = labelled_of_list([replace(source, label=number % 2) for number, source in enumerate(sources)])
     whole = rows_from_folder(folder, manifest, videos)
     means = rows_from_folder(folder, manifest, videos, means=True)
     assert len(whole.labels) > len(means.labels) == 5

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -202,7 +202,7 @@ def test_a_training_may_write_the_next_encoder_meanwhile(root: Path, tmp_path: P
     torch.manual_seed(2)
     export_encoder(checkpoint, S3DGTiny())
     assert sha256_of(checkpoint) != loaded
-    jobs = jobs_of_files([Source("a", root.parent / "videos/v_a.mp4")])
+    jobs = jobs_of_files([Source(video_id="a", path=root.parent / "videos/v_a.mp4")])
     extract_features(jobs, encoder=extractor, root=root, files=Files(tmp_path / "features"), policy=HERE)
     assert manifest_of(tmp_path / "features")["a"]["checkpoint_sha256"] == loaded
 
@@ -214,7 +214,9 @@ def test_what_is_read_can_be_chosen_and_is_told(root: Path, tmp_path: Path) -> N
     summary, _ = extract(root, tmp_path, jobs_of_index(videos, read="sources"))
     assert (summary.num_done, summary.num_unchanged) == (2, 0)  # features of clips are not those of the files
     assert {row["read_from"] for row in manifest_of(tmp_path).values()} == {"sources"}
-    of_files, _ = extract(root, tmp_path / "files", jobs_of_files([Source("a", root.parent / "videos/v_a.mp4")]))
+    of_files, _ = extract(
+        root, tmp_path / "files", jobs_of_files([Source(video_id="a", path=root.parent / "videos/v_a.mp4")])
+    )
     assert of_files.num_done == 1
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "files/a.npy"))
 
@@ -238,7 +240,7 @@ def test_a_video_that_changes_meanwhile_is_extracted_again(root: Path, tmp_path:
     for name in ("a", "b"):
         copyfile(root.parent / "videos/v_a.mp4", tmp_path / f"{name}.mp4")
     numbered_video(tmp_path / "new.mp4", seconds=3)
-    jobs = jobs_of_files([Source(name, tmp_path / f"{name}.mp4") for name in ("a", "b")])
+    jobs = jobs_of_files([Source(video_id=name, path=tmp_path / f"{name}.mp4") for name in ("a", "b")])
 
     def change_b(event: VideoEvent) -> None:
         if event.video_id == "a":
@@ -277,7 +279,9 @@ def test_features_of_two_checkpoints_do_not_mix(root: Path, tmp_path: Path) -> N
 
 def test_a_video_that_cannot_be_decoded_is_listed(root: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_text("no video")
-    jobs = jobs_of_files([Source("bad", tmp_path / "bad.mp4"), Source("a", root.parent / "videos/v_a.mp4")])
+    jobs = jobs_of_files(
+        [Source(video_id="bad", path=tmp_path / "bad.mp4"), Source(video_id="a", path=root.parent / "videos/v_a.mp4")]
+    )
     summary, events = extract(root, tmp_path / "features", jobs)
     assert (summary.num_done, summary.num_failed) == (1, 1)
     assert events[0].outcome == "failed" and "cannot be opened" in events[0].note
@@ -289,7 +293,7 @@ def test_a_video_that_cannot_be_decoded_is_listed(root: Path, tmp_path: Path) ->
 
 
 def features_of(root: Path, folder: Path, path: Path, *, checksum: bool = False, **names: str) -> Summary:
-    return extract(root, folder, jobs_of_files([Source("a", path)]), checksum=checksum, **names)[0]  # type: ignore[arg-type]
+    return extract(root, folder, jobs_of_files([Source(video_id="a", path=path)]), checksum=checksum, **names)[0]  # type: ignore[arg-type]
 
 
 def test_finished_means_this_very_source(root: Path, tmp_path: Path) -> None:
@@ -340,7 +344,7 @@ def test_a_kill_between_a_file_and_its_line(root: Path, tmp_path: Path) -> None:
 def test_the_picture_is_that_of_the_run(root: Path, tmp_path: Path, model: HicoModel) -> None:
     """An encoder that was trained on crops of 64 pixels looks at 64, and the manifest says so."""
     numbered_video(tmp_path / "a.mp4", seconds=2, size="320x240")
-    picture = Picture(73, 0.875, 1, 64, 0.5, 0.25)
+    picture = Picture(short_side=73, crop_part=0.875, num_crops=1, size=64, mean=0.5, std=0.25)
     export_encoder(tmp_path / "encoder.safetensors", model.backbone, picture)
     extractor = FeatureExtractor.from_checkpoint(tmp_path / "encoder.safetensors", device="cpu")
     assert extractor.picture == picture
@@ -355,13 +359,13 @@ def test_the_picture_is_that_of_the_run(root: Path, tmp_path: Path, model: HicoM
     )
     assert FeatureExtractor.from_checkpoint(tmp_path / "last.pt", device="cpu").picture == picture
     extract_features(
-        jobs_of_files([Source("a", tmp_path / "a.mp4")]),
+        jobs_of_files([Source(video_id="a", path=tmp_path / "a.mp4")]),
         encoder=extractor,
         root=root,
         files=Files(tmp_path / "features"),
         policy=HERE,
     )
-    assert manifest_of(tmp_path / "features")["a"]["picture"] == picture._asdict()
+    assert manifest_of(tmp_path / "features")["a"]["picture"] == asdict(picture)
 
 
 @pytest.mark.parametrize("file_format", ["npy", "npz", "pt", "parquet"])
@@ -472,7 +476,9 @@ def test_the_rehearsal_tells_what_the_extraction_makes(root: Path, tmp_path: Pat
     assert plan.hours > 0 and plan.rows_per_second == pytest.approx(
         1 / (plan.reading_seconds + plan.encoding_seconds), rel=1e-6
     )
-    of_files = jobs_of_files([Source("a", root.parent / "videos/v_a.mp4"), Source("none", tmp_path / "none.mp4")])
+    of_files = jobs_of_files(
+        [Source(video_id="a", path=root.parent / "videos/v_a.mp4"), Source(video_id="none", path=tmp_path / "none.mp4")]
+    )
     plan = rehearse_extraction(of_files, extractor=extractor, files=Files())
     assert (plan.num_videos, plan.num_unknown, plan.num_rows) == (2, 1, 7)
     with pytest.raises(HicoError, match="none of the videos can be read"):
@@ -486,7 +492,7 @@ def test_in_a_bucket_a_whole_run_takes_in_what_shards_wrote(root: Path, tmp_path
     folder = locate("s3://features/made")
     path = tmp_path / "a.mp4"
     numbered_video(path, seconds=2)
-    jobs = jobs_of_files([Source("a", path)])
+    jobs = jobs_of_files([Source(video_id="a", path=path)])
     shards = [Shard(number, 2) for number in (1, 2)]
     (own,) = (shard for shard in shards if part_of(jobs, shard))
     for shard in shards:
@@ -510,7 +516,7 @@ def test_features_that_a_file_cannot_hold_are_a_failure_of_their_video(root: Pat
     dtypes: tuple[DType, DType] = ("float16", "float32")
     for dtype in dtypes:
         found[dtype] = extract_features(
-            jobs_of_files([Source("a", tmp_path / "a.mp4")]),
+            jobs_of_files([Source(video_id="a", path=tmp_path / "a.mp4")]),
             encoder=FeatureExtractor.from_checkpoint(tmp_path / "encoder.safetensors", device="cpu"),
             root=root,
             files=Files(tmp_path / dtype, dtype=dtype),

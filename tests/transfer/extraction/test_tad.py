@@ -121,7 +121,7 @@ def test_the_times_are_those_of_the_frames(base: Path, tmp_path: Path) -> None:
     seconds = frame_times(base / "videos/v_holes.mp4")
     assert row.duration_seconds == pytest.approx(seconds[-1], abs=0.2)
     assert row.start_seconds == pytest.approx([i * 4 / 15 for i in range(row.rows)])
-    assert row.grid == Grid(15.0, 16, 4)
+    assert row.grid == Grid(fps=15.0, window=16, stride=4)
 
 
 def test_annotations_fit_what_is_there(base: Path, tmp_path: Path) -> None:
