@@ -12,8 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hico_core.base.choices import PrecisionName
 from hico_core.encoding.hardware import Precision, keep_freed_memory, use_precision
-from hico_core.model.shared_norm import share_batch_norms
 from hico_core.training.distributed import World
+from hico_core.training.shared_norm import share_batch_norms
 
 Model = TypeVar("Model", bound=nn.Module)
 
