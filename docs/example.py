@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from hico_core.transfer.manifest import require_features
+from hico_core.transfer.extraction.manifest import require_features
 from hico_core.transfer.match_sheet import write_sheet
 from hico_core.transfer.retrieval import search
 

@@ -131,7 +131,7 @@ def test_the_commands_on_buckets_and_clusters(prepared: Path, tmp_path: Path) ->
     """With a real server and a real cluster; each command is a process of its own."""
     shutil.copytree(prepared, tmp_path / "place", ignore=lambda folder, names: ["hico-data"])
     commands = commands_of(ROOT / "docs/buckets.md")
-    assert [words[0] for words in commands if "ray" in words] == ["split", "extract-features"]
+    assert [words[0] for words in commands if "--ray-address" in words] == ["split", "extract-features"]
     with s3_server(), ray_cluster() as cluster:
         make_bucket("bucket")
         for video in (prepared / "videos").iterdir():

@@ -353,6 +353,7 @@ def test_a_port_in_use_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) 
     assert_one_line(done, 1, "do not find each other", "is the port free?")
 
 
+@pytest.mark.processes
 def test_a_mistake_that_all_processes_find_is_said_once(root: Path) -> None:
     done = hico_process(*RUN, "--name", "mistaken", "--device", "cpu", "-o", "train.precision=tf32", root=root)
     assert_one_line(done, 2, "train.precision=tf32")
