@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarking import Cost, alternate, cost_of_call, cost_of_command, make_sources, ratio, report, summary
 
-from hico_core.corpus.clips.encode import ffmpeg_arguments
+from hico_core.corpus.clips.encode import Cut, ffmpeg_arguments
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, find_ffmpeg, passthrough_arguments
 from hico_core.corpus.clips.plan import plan_clips
 from hico_core.corpus.clips.probe import probe
@@ -70,13 +70,8 @@ def by_hand_commands(sources: list[Path]) -> list[list[str]]:
     commands = []
     for source in sources:
         info = probe(source)
-        arguments = ffmpeg_arguments(
-            source,
-            [clip.num_frames for clip in plan_clips(info.frame_seconds)],
-            time_base=info.time_base,
-            options=SplitOptions(),
-            passthrough=passthrough_arguments(program.version),
-        )
+        cut = Cut(plan=plan_clips(info.frame_seconds), time_base=info.time_base)
+        arguments = ffmpeg_arguments(source, cut, SplitOptions(), passthrough_arguments(program.version))
         commands.append([str(program.program), *arguments])
     return commands
 

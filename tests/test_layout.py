@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,9 @@ CORE_FILES = sorted(
 )
 
 
+PRODUCT_FILES = [*CORE_FILES, *sorted((ROOT / "hico_cli").rglob("*.py"))]
+
+
 @pytest.mark.parametrize("path", CORE_FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_point_back(path: Path) -> None:
     here = layer_of(path)
@@ -93,6 +97,131 @@ def test_the_model_knows_no_process_group() -> None:
 )
 def test_ways_to_a_process_group(source: str, knows: bool) -> None:
     assert knows_process_groups(source) == knows
+
+
+def parts_of_code(source: str) -> Iterator[ast.AST]:
+    return ast.walk(ast.parse(source))
+
+
+def offenders(find: Callable[[str], list[str]], files: Iterable[Path]) -> list[str]:
+    return [f"{path.relative_to(ROOT)} {name}" for path in files for name in find(path.read_text())]
+
+
+def records_by_place(source: str) -> list[str]:
+    """Records of five fields and more that can be built by place, or changed."""
+    found = []
+    for node in parts_of_code(source):
+        if not isinstance(node, ast.ClassDef) or sum(isinstance(part, ast.AnnAssign) for part in node.body) < 5:
+            continue
+        kinds = [ast.unparse(part) for part in (*node.bases, *node.decorator_list)]
+        by_name = any(kind.startswith("dataclass(") and {*_BY_NAME} <= {*kind[10:-1].split(", ")} for kind in kinds)
+        if not by_name and any("NamedTuple" in kind or kind.startswith("dataclass") for kind in kinds):
+            found.append(node.name)
+    return found
+
+
+_BY_NAME = ("frozen=True", "kw_only=True")
+
+
+def test_records_of_five_fields_are_built_by_name() -> None:
+    assert offenders(records_by_place, PRODUCT_FILES) == []
+
+
+@pytest.mark.parametrize(
+    ("head", "num_fields", "allowed"),
+    [
+        ("class A(NamedTuple):", 4, True),
+        ("class A(NamedTuple):", 5, False),
+        ("@dataclass\nclass A:", 5, False),
+        ("@dataclass(frozen=True, slots=True)\nclass A:", 5, False),
+        ("@dataclass(slots=True, kw_only=True)\nclass A:", 5, False),
+        ("@dataclass(frozen=True, slots=True, kw_only=True)\nclass A:", 5, True),
+        ("class A(BaseModel, frozen=True):", 5, True),  # which takes names only
+    ],
+)
+def test_which_records_are_built_by_name(head: str, num_fields: int, allowed: bool) -> None:
+    fields = "".join(f"\n    field{number}: int" for number in range(num_fields))
+    assert records_by_place(head + fields) == ([] if allowed else ["A"])
+
+
+MOST_ARGUMENTS, MOST_LINES = 7, 40
+
+# Promised signatures that need more.
+WIDE = {"hico_core/model/losses.py hico_loss", "hico_core/transfer/features.py from_checkpoint"}
+
+
+def wide_or_long(source: str) -> list[str]:
+    """Functions of more than 7 arguments (`self` and `cls` do not count), or of more than 40 lines below the docstring."""
+    found = []
+    for node in parts_of_code(source):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+            num_arguments = len(given) - bool(given and given[0].arg in {"self", "cls"})
+            head = node.body[0] if ast.get_docstring(node) is not None else None
+            num_docstring = 0 if head is None else (head.end_lineno or 0) - head.lineno + 1
+            num_lines = (node.end_lineno or 0) - node.lineno + 1 - num_docstring
+            if num_arguments > MOST_ARGUMENTS or num_lines > MOST_LINES:
+                found.append(node.name)
+    return found
+
+
+def is_command(path: Path, function: str) -> bool:
+    return path.parent.name == "hico_cli" and function == path.stem
+
+
+def test_functions_below_the_commands_are_short_and_take_little() -> None:
+    found = {
+        f"{path.relative_to(ROOT)} {name}"
+        for path in PRODUCT_FILES
+        for name in wide_or_long(path.read_text())
+        if not is_command(path, name)
+    }
+    assert found == WIDE
+
+
+@pytest.mark.parametrize(
+    ("num_arguments", "num_lines", "docstring", "allowed"),
+    [
+        (7, 40, "", True),
+        (8, 2, "", False),
+        (1, 41, "", False),
+        (1, 43, '    """Of\n\n    three lines."""\n', True),
+        (1, 44, '    """Of\n\n    three lines."""\n', False),
+    ],
+)
+@pytest.mark.parametrize("first", ["", "self, "])
+def test_which_functions_are_wide_or_long(
+    first: str, num_arguments: int, num_lines: int, docstring: str, allowed: bool
+) -> None:
+    names = ", ".join(f"argument{number}" for number in range(num_arguments))
+    body = "    pass\n" * (num_lines - 1 - docstring.count("\n"))
+    assert wide_or_long(f"def f({first}{names}):\n{docstring}{body}") == ([] if allowed else ["f"])
+
+
+# The rooms in which it matters whether a place is local or in a bucket; all others ask `is_local` or the storage.
+STORAGE_FILES = [ROOT / "hico_core/base" / name for name in ("addresses.py", "cache.py", "storage.py")]
+
+
+def kinds_of_places(source: str) -> list[str]:
+    """Where code asks whether something is a `Path` or a `BucketPath`, but for names that callers may give as either."""
+    calls = [
+        node for node in parts_of_code(source) if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance"
+    ]
+    asked = [(call, {part.id for part in ast.walk(call.args[1]) if isinstance(part, ast.Name)}) for call in calls]
+    return [ast.unparse(call) for call, names in asked if names & {"Path", "BucketPath"} and "str" not in names]
+
+
+def test_what_a_place_is_decides_only_its_storage() -> None:
+    assert offenders(kinds_of_places, [path for path in PRODUCT_FILES if path not in STORAGE_FILES]) == []
+    assert offenders(kinds_of_places, STORAGE_FILES)
+
+
+@pytest.mark.parametrize(
+    ("asked", "decides"),
+    [("Path", True), ("BucketPath", True), ("Path | BucketPath", True), ("str | Path", False), ("int", False)],
+)
+def test_which_questions_are_of_places(asked: str, decides: bool) -> None:
+    assert bool(kinds_of_places(f"x = 1 if isinstance(place, {asked}) else 2")) == decides
 
 
 def test_the_road_is_in_alphabetical_order() -> None:
@@ -151,8 +280,7 @@ def reads_of_the_command_line(path: Path) -> list[int]:
 def test_only_main_reads_what_was_typed() -> None:
     """Whoever calls `main` with arguments is obeyed by all that it does, processes that it starts included."""
     main = ROOT / "hico_cli/main.py"
-    files = [*CORE_FILES, *(ROOT / "hico_cli").rglob("*.py")]
-    assert {path: lines for path in files if path != main and (lines := reads_of_the_command_line(path))} == {}
+    assert {path: lines for path in PRODUCT_FILES if path != main and (lines := reads_of_the_command_line(path))} == {}
     (function,) = (
         node for node in ast.parse(main.read_text()).body if isinstance(node, ast.FunctionDef) and node.name == "main"
     )

@@ -8,12 +8,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from hico_core.base.cache import LocalCache, local_cache
 from hico_core.base.errors import HicoError, UsageError, require_package, short_reason
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeIs
     from upath import UPath
     from upath.types import StatResultType
 
@@ -239,7 +240,7 @@ def workspace_of(folder: Location) -> "Location | None":
     return folder.parent.parent if folder.parent.name in {"features", "runs"} else None
 
 
-def is_local(location: Location) -> TypeGuard[Path]:
+def is_local(location: Location) -> "TypeIs[Path]":
     """Whether a place lies on a disk of this machine, where files can be renamed and locked."""
     return isinstance(location, Path)
 

@@ -106,13 +106,8 @@ class _Disk:
     def fetched(self, place: Path, folder: Path | None = None) -> AbstractContextManager[Path]:
         return nullcontext(place)
 
-    def locked(
-        self, file: Path, *, refusal: str, wait_seconds: float = VANISHING_SECONDS
-    ) -> AbstractContextManager[None]:
-        return lock(file, refusal=refusal, wait_seconds=wait_seconds)
-
-    def is_locked(self, file: Path) -> bool:
-        return is_locked(file)
+    locked = staticmethod(lock)
+    is_locked = staticmethod(is_locked)
 
     def names_in(self, folder: Path) -> list[str]:
         return os.listdir(folder)  # noqa: PTH208 - names, of folders with a million of them

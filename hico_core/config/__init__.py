@@ -1,6 +1,5 @@
 """Configurations: what they hold (pretraining, finetuning), how they are put together (load), the recipes (presets)."""
 
-from hico_core.base.choices import Dataset
 from hico_core.config.finetuning import FinetuneConfig, FinetuneOptimConfig, FinetuneTestConfig, FinetuneTrainConfig
 from hico_core.config.load import (
     compose_config,
@@ -13,6 +12,7 @@ from hico_core.config.load import (
     load_config,
     load_finetuning_config,
     merge,
+    nested_values,
     parse_override,
     preset,
     preset_names,
@@ -25,7 +25,6 @@ __all__ = [
     "AugmentConfig",
     "Config",
     "DataConfig",
-    "Dataset",
     "EvalConfig",
     "FinetuneConfig",
     "FinetuneOptimConfig",
@@ -45,6 +44,7 @@ __all__ = [
     "load_config",
     "load_finetuning_config",
     "merge",
+    "nested_values",
     "parse_override",
     "preset",
     "preset_names",

@@ -113,10 +113,7 @@ def parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"-o {text}: must be key=value, for example -o optim.base_lr=0.1")
-    nested: Any = _parse_yaml(value, f"-o {text}")
-    for part in reversed(key.split(".")):
-        nested = {part: nested}
-    return dict(nested)
+    return nested_values({key: _parse_yaml(value, f"-o {text}")})
 
 
 def _with_base(
@@ -314,12 +311,24 @@ def flat_settings(config: BaseModel) -> dict[str, Any]:
     return flat_values(config.model_dump())
 
 
-def flat_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of values by section and key, as they stand in a file."""
+def flat_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{A: {B: 1}} -> {"A.B": 1}."""
     flat: dict[str, Any] = {}
-    for section, inner in values.items():
-        if isinstance(inner, dict):
-            flat |= {f"{section}.{key}": value for key, value in inner.items()}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flat_values(value, f"{prefix}{key}.")
         else:
-            flat[section] = inner
+            flat[prefix + key] = value
     return flat
+
+
+def nested_values(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """{"A.B": 1} -> {A: {B: 1}}."""
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, last = key.split(".")
+        inner = nested
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = value
+    return nested

@@ -362,8 +362,7 @@ def read_class_names(root: "Location | str") -> dict[int, str]:
         HicoError: the index is of another schema, or is damaged.
 
     """
-    place = locate(root) if isinstance(root, str) else root
-    if not (place / "index.parquet").exists():
+    if not (locate(root) / _TABLE).exists():
         return {}
     table = _read(root, ["label", "class_name"])
     named = table.filter(pc.is_valid(table["class_name"])).group_by(["label", "class_name"]).aggregate([])
@@ -389,7 +388,7 @@ def read_index(root: "Location | str", *, columns: list[str] | None = None) -> p
 
 def _read(root: "Location | str", columns: list[str] | None, *, read_dictionary: Sequence[str] = ()) -> pa.Table:
     """Read the index and check that it is one that hico can have written."""
-    path = locate(root) / _TABLE if isinstance(root, str) else root / _TABLE
+    path = locate(root) / _TABLE
     again = f"run `hico index --root {root}` again"
     try:
         with pq.ParquetFile(

@@ -213,7 +213,8 @@ def take_one(
         try:
             made = make(candidate, folder)
             filled = _filled(record, made, rules)
-            _require_readable(filled)
+            if fault := fault_in_record(filled):
+                raise BadVideo(filled.source.path, f"{fault}, which cannot be indexed", stage="verify")
             _require_free_names(root, candidate, made, before, force=rules.force)
         except BadVideo as bad:
             failure = Failure(stage=bad.stage, error=bad.reason, stderr_tail=bad.stderr_tail)
@@ -246,18 +247,6 @@ def _filled(record: VideoRecord, made: Made, rules: Rules) -> VideoRecord:
             "clips": made.clips,
         }
     )
-
-
-def _require_readable(record: VideoRecord) -> None:
-    """Check that the index will take what is about to be committed.
-
-    Raises:
-        BadVideo: it will not.
-
-    """
-    fault = fault_in_record(record)
-    if fault:
-        raise BadVideo(record.source.path, f"{fault}, which cannot be indexed", stage="verify")
 
 
 def _read_for_replacement(root: Location, video_id: str, *, force: bool) -> VideoRecord | None:
@@ -396,7 +385,7 @@ def take_in(
                 write_text(record_path(root, record.video_id), record_text(record, root))
             return run_restartable(
                 planned.plan,
-                partial(take_each, root=root, scratch=scratch, rules=rules, make=make),
+                partial(take_each, take=partial(take_one, root=root, scratch=scratch, rules=rules, make=make)),
                 runner,
                 finish=_outcome_of,
                 root=root,
@@ -418,17 +407,9 @@ def _opened_scratch(scratch: Path, *, alone: bool) -> Iterator[None]:
             scratch.rmdir()
 
 
-def take_each(
-    candidates: Iterable[Candidate],
-    *,
-    root: Location,
-    scratch: Path,
-    rules: Rules,
-    make: Callable[[Candidate, Path], Made],
-) -> Iterator[Taken]:
-    """`take_one` for each candidate."""
-    for candidate in candidates:
-        yield take_one(candidate, root=root, scratch=scratch, rules=rules, make=make)
+def take_each(candidates: Iterable[Candidate], *, take: Callable[[Candidate], Taken]) -> Iterator[Taken]:
+    """`take_one` for each candidate, under a name by which a cluster lists it."""
+    return map(take, candidates)
 
 
 def _outcome_of(taken: Taken) -> VideoOutcome:

@@ -21,7 +21,7 @@ from hico_core.base.engine import Runner, available_cores, run_on_ray, run_on_th
 from hico_core.base.errors import BadVideo, HicoError
 from hico_core.base.storage import fetched
 from hico_core.base.tally import Summary, VideoEvent
-from hico_core.corpus.clips.encode import require_encoder
+from hico_core.corpus.clips.encode import Job, require_encoder
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, find_ffmpeg
 from hico_core.corpus.clips.making import make_clips
 from hico_core.corpus.clips.plan import PlannedClip, Segment, plan_clips, plan_segments
@@ -124,15 +124,9 @@ def _make(candidate: Candidate, folder: Path, *, policy: SplitPolicy, program: F
     deadline = None if policy.timeout_seconds is None else time.monotonic() + policy.timeout_seconds
     with _local_source(source, folder) as local:
         try:
-            made = make_clips(
-                local,
-                options,
-                program=program or Ffmpeg(find_ffmpeg(), own_session=False),
-                folder=folder,
-                on_corrupt=policy.on_corrupt,
-                verify=policy.rules.verify,
-                deadline=deadline,
-            )
+            program = program or Ffmpeg(find_ffmpeg(), own_session=False)
+            job = Job(source=local, options=options, program=program, folder=folder, deadline=deadline)
+            made = make_clips(job, on_corrupt=policy.on_corrupt, verify=policy.rules.verify)
         except BadVideo as bad:
             if bad.stage == "decode" and policy.on_corrupt == "fail":
                 raise HicoError(f"{bad}; --on-corrupt skip goes on with the others") from bad

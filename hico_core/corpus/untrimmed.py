@@ -74,7 +74,7 @@ def add_untrimmed(
         Workplace(root, scratch_folder(root, Path(gettempdir()))),
         command="index",
         rules=rules,
-        make=partial(_make),
+        make=_make,
         runner=partial(run_on_threads, workers=workers),
         on_event=on_event,
     )
@@ -94,28 +94,27 @@ def _make(candidate: Candidate, folder: Path) -> Made:
             shown, size_bytes = _look_at(local), local.stat().st_size
     except FileNotFoundError:
         raise BadVideo(str(source.path), "no such file") from None
-    rate = frame_rate(shown.frame_seconds)
     seconds = shown.frame_seconds
-    clips = []
-    for clip in plan_clips(seconds, segment_seconds=options.segment_seconds):
-        last = clip.first_frame + clip.num_frames - 1
-        clips.append(
-            ClipRecord(
-                path=str(source.path),
-                first_frame=clip.first_frame,
-                start_ms=clip.segment.start_ms,
-                end_ms=clip.segment.end_ms,
-                start_seconds=seconds[clip.first_frame],
-                end_seconds=seconds[last] + rate.period_seconds,
-                num_frames=clip.num_frames,
-                width=shown.width,
-                height=shown.height,
-                codec=shown.info.codec,
-                keyframe_interval=largest_keyframe_interval(shown.info),
-                size_bytes=size_bytes,
-                sha256=None,
-            )
+    rate = frame_rate(seconds)
+    keyframe_interval = largest_keyframe_interval(shown.info)
+    clips = [
+        ClipRecord(
+            path=str(source.path),
+            first_frame=clip.first_frame,
+            start_ms=clip.segment.start_ms,
+            end_ms=clip.segment.end_ms,
+            start_seconds=seconds[clip.first_frame],
+            end_seconds=seconds[clip.first_frame + clip.num_frames - 1] + rate.period_seconds,
+            num_frames=clip.num_frames,
+            width=shown.width,
+            height=shown.height,
+            codec=shown.info.codec,
+            keyframe_interval=keyframe_interval,
+            size_bytes=size_bytes,
+            sha256=None,
         )
+        for clip in plan_clips(seconds, segment_seconds=options.segment_seconds)
+    ]
     return Made(clips=clips, fps=rate.fps, variable_fps=rate.variable)
 
 

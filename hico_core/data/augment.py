@@ -155,19 +155,6 @@ def _blend(pictures: Tensor, other: Tensor, factor: Factor) -> Tensor:
     return pictures.mul_(factor).add_(other * (1 - factor)).clamp_(0, 1)
 
 
-def _adjust_brightness(pictures: Tensor, factor: Factor) -> Tensor:
-    return pictures.mul_(factor).clamp_(0, 1)
-
-
-def _adjust_contrast(pictures: Tensor, factor: Factor) -> Tensor:
-    """Against each frame's own mean grey."""
-    return _blend(pictures, to_grey(pictures).mean(dim=(-2, -1), keepdim=True), factor)
-
-
-def _adjust_saturation(pictures: Tensor, factor: Factor) -> Tensor:
-    return _blend(pictures, to_grey(pictures), factor)
-
-
 def _adjust_hue(pictures: Tensor, turns: Factor) -> Tensor:
     """Turn the hue in HSV, without going there.
 
@@ -192,21 +179,14 @@ def _adjust_hue(pictures: Tensor, turns: Factor) -> Tensor:
     return pictures
 
 
-def _make_grey(pictures: Tensor, _: Factor) -> Tensor:
-    return pictures.copy_(to_grey(pictures))
-
-
-def _flip(pictures: Tensor, _: Factor) -> Tensor:
-    return pictures.copy_(pictures.flip(-1))
-
-
 OPERATIONS: dict[str, Callable[[Tensor, Factor], Tensor]] = {
-    "brightness": _adjust_brightness,
-    "contrast": _adjust_contrast,
-    "saturation": _adjust_saturation,
+    "brightness": lambda pictures, factor: pictures.mul_(factor).clamp_(0, 1),
+    # Against each frame's own mean grey.
+    "contrast": lambda pictures, factor: _blend(pictures, to_grey(pictures).mean(dim=(-2, -1), keepdim=True), factor),
+    "saturation": lambda pictures, factor: _blend(pictures, to_grey(pictures), factor),
     "hue": _adjust_hue,
-    "grey": _make_grey,
-    "flip": _flip,
+    "grey": lambda pictures, _: pictures.copy_(to_grey(pictures)),
+    "flip": lambda pictures, _: pictures.copy_(pictures.flip(-1)),
 }
 
 # Name of an operation and its factor; grey and flip are done wholly, whatever it is.

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hico_core.base.cache import local_cache
 from hico_core.base.errors import BadVideo
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
 from hico_core.data.augment import AugmentDraw, cut, draw_augmentation
@@ -82,7 +81,6 @@ class ClipDataset(Dataset[Sample]):
         self, videos: IndexedVideos, *, data: DataConfig, sampling: SamplingConfig, augment: AugmentConfig
     ) -> None:
         self._videos = videos
-        self.cache = local_cache(data.cache_dir, size_bytes=int(data.cache_gb * 1e9))
         self._kept = kept_frames(data)
         self._data = data
         self._sampling = sampling

@@ -67,23 +67,14 @@ def preview_clips(
         sample = dataset[request]
         if not sample.crops:
             raise HicoError(f"none of {len(sample.unusable)} videos can be decoded: {sample.unusable[-1].reason}")
-        shown = video if not sample.unusable else _position_of(sample.video_id, videos)
-        rows += _rows(sample, videos, shown, dataset=dataset, data=data, augment=augment)
+        if sample.unusable:  # another one stands in
+            video = next(number for number in range(len(videos)) if videos.video_id(number) == sample.video_id)
+        rows += _rows(sample, videos, video, data=data, augment=augment)
     return rows
 
 
-def _position_of(video_id: str, videos: IndexedVideos) -> int:
-    return next(number for number in range(len(videos)) if videos.video_id(number) == video_id)
-
-
 def _rows(
-    sample: Sample,
-    videos: IndexedVideos,
-    video: int,
-    *,
-    dataset: ClipDataset,
-    data: DataConfig,
-    augment: AugmentConfig,
+    sample: Sample, videos: IndexedVideos, video: int, *, data: DataConfig, augment: AugmentConfig
 ) -> list[ClipPreview]:
     rows = []
     for number, (crop, draw, window) in enumerate(

@@ -148,7 +148,6 @@ def hico_loss(
     gamma: float = 0.5,
     visual_weight: float = 1.0,
     topical_weight: float = 1.0,
-    world_size: int = 1,
     first_row: int = 0,
 ) -> HicoLoss:
     """Visual plus topical consistency.
@@ -162,20 +161,20 @@ def hico_loss(
         gamma: of the topical term.
         visual_weight: factor of the visual term in the total.
         topical_weight: factor of the topical term in the total.
-        world_size: number of processes. Every process computes the whole visual term but has a gradient only
-            through its own rows, and gradients are averaged afterwards: the factor undoes the average.
         first_row: see `topical_loss`.
 
     """
     visual = visual_loss(embeddings, clips_per_video=clips_per_video, temperature=temperature)
-    total = visual_weight * world_size * visual
+    total = visual_weight * visual
     if topic_logits is None:
         return HicoLoss(total, visual.detach(), None)
     topical = topical_loss(topic_logits, clips_per_video=clips_per_video, gamma=gamma, first_row=first_row)
     return HicoLoss(total + topical_weight * topical, visual.detach(), topical.detach())
 
 
-def simclr_loss(embeddings: Tensor, *, clips_per_video: int, temperature: float = 0.1, world_size: int = 1) -> HicoLoss:
+def simclr_loss(
+    embeddings: Tensor, *, clips_per_video: int, temperature: float = 0.1, visual_weight: float = 1.0
+) -> HicoLoss:
     """SimCLR's only term, which counts as the visual part; arguments as of `hico_loss`."""
     visual = info_nce(embeddings, clips_per_video=clips_per_video, temperature=temperature)
-    return HicoLoss(world_size * visual, visual.detach(), None)
+    return HicoLoss(visual_weight * visual, visual.detach(), None)

@@ -22,9 +22,11 @@ ALONE = World()
 def compute_loss(outputs: Outputs, loss: LossConfig, *, clips_per_video: int, world: World = ALONE) -> HicoLoss:
     """The loss of one process, whose gradient is to be averaged over all; SimCLR's term counts as the visual part."""
     embeddings = gather_rows(outputs.embeddings, world)
+    # Every process computes the whole visual term but has a gradient only through its own rows, and gradients are
+    # averaged afterwards: the number of processes undoes the average.
     if loss.name == "simclr":
         return simclr_loss(
-            embeddings, clips_per_video=clips_per_video, temperature=loss.temperature, world_size=world.size
+            embeddings, clips_per_video=clips_per_video, temperature=loss.temperature, visual_weight=world.size
         )
     return hico_loss(
         embeddings,
@@ -32,9 +34,8 @@ def compute_loss(outputs: Outputs, loss: LossConfig, *, clips_per_video: int, wo
         clips_per_video=clips_per_video,
         temperature=loss.temperature,
         gamma=loss.gamma,
-        visual_weight=loss.visual_weight,
+        visual_weight=loss.visual_weight * world.size,
         topical_weight=loss.topical_weight,
-        world_size=world.size,
         first_row=world.rank * len(outputs.embeddings) if loss.topical_pairs == "global" else 0,
     )
 

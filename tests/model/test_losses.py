@@ -141,7 +141,7 @@ def test_processes(case: str) -> None:
         gathered = torch.cat([embed(x) if r == rank else embed(x).detach() for r, x in enumerate(inputs)])
         if hico:
             logits = pair_logits(inputs[rank])
-            loss = hico_loss(gathered, logits, clips_per_video=clips, world_size=world).total
+            loss = hico_loss(gathered, logits, clips_per_video=clips, visual_weight=world).total
         else:
             loss = world * info_nce(gathered, clips_per_video=clips, temperature=0.1)
         assert_close(loss, golden[f"rank{rank}/loss_ddp"], 1e-10)

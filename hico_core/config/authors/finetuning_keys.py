@@ -8,13 +8,13 @@ from hico_core.base.errors import UsageError
 from hico_core.config import (
     FinetuneConfig,
     finetuning_preset_names,
+    flat_values,
     load_finetuning_config,
     read_yaml_file,
 )
 from hico_core.config.authors.pretraining_keys import FIXED, is_pretraining, normalisation
-from hico_core.config.authors.reading import AuthorsConfig, load_any, translated
+from hico_core.config.authors.reading import SAME_IN_BOTH, AuthorsConfig, translated
 from hico_core.config.authors.yaml_layers import (
-    flat_values,
     is_authors_config,
     needed,
     override_values,
@@ -24,58 +24,36 @@ from hico_core.config.authors.yaml_layers import (
 
 # Their key -> ours, where only the name differs.
 _SAME = {
-    "TRAIN.BATCH_SIZE": "train.batch_size",
-    "TRAIN.NUM_FOLDS": "data.epochs_per_round",
-    "DATA.NUM_INPUT_FRAMES": "data.num_frames",
-    "DATA.SAMPLING_RATE": "data.frame_stride",
-    "DATA.TARGET_FPS": "data.target_fps",
-    "DATA.TRAIN_CROP_SIZE": "data.crop_size",
-    "DATA.TRAIN_JITTER_SCALES": "augment.crop_jitter",
-    "DATA_LOADER.NUM_WORKERS": "data.workers",
+    **SAME_IN_BOTH,
     "AUGMENTATION.RATIO": "augment.crop_ratio",
-    "AUGMENTATION.BRIGHTNESS": "augment.brightness",
-    "AUGMENTATION.CONTRAST": "augment.contrast",
-    "AUGMENTATION.SATURATION": "augment.saturation",
-    "AUGMENTATION.HUE": "augment.hue",
-    "AUGMENTATION.GRAYSCALE": "augment.grey_probability",
     "AUGMENTATION.GRAY_FIRST": "augment.grey_first",
-    "OPTIMIZER.MAX_EPOCH": "train.epochs",
     "OPTIMIZER.BASE_LR": "optim.base_lr",
-    "OPTIMIZER.WEIGHT_DECAY": "optim.weight_decay",
-    "OPTIMIZER.WARMUP_EPOCHS": "optim.warmup_epochs",
-    "OPTIMIZER.WARMUP_START_LR": "optim.warmup_start_lr",
-    "RANDOM_SEED": "train.seed",
     "VIDEO.HEAD.NUM_CLASSES": "num_classes",
     "TEST.NUM_ENSEMBLE_VIEWS": "test.views",
     "TEST.NUM_SPATIAL_CROPS": "test.crops",
 }
 
-_AS_IN_PRETRAINING = ("VIDEO.BACKBONE.", "BN.", "AUGMENTATION.")
+# What the keys begin with whose values are fixed as in pretraining.
+_AS_IN_PRETRAINING = (
+    *("TASK_TYPE", "TRAIN.ENABLE", "TRAIN.LR_REDUCE", "TRAIN.CHECKPOINT_INFLATE", "DATA.", "MODEL.EMA."),
+    *("VIDEO.BACKBONE.", "OPTIMIZER.LR_POLICY", "BN.", "AUGMENTATION."),
+)
 
 # Their key -> the value with which hico does the same. Any other would train something else.
 _FIXED: dict[str, object] = {
     **{key: value for key, value in FIXED.items() if key.startswith(_AS_IN_PRETRAINING) and key not in _SAME},
-    "TASK_TYPE": "classification",
-    "TRAIN.ENABLE": True,
     "TRAIN.FINE_TUNE": True,
-    "TRAIN.LR_REDUCE": False,
-    "TRAIN.CHECKPOINT_INFLATE": False,
     "TRAIN.CHECKPOINT_PRE_PROCESS.ENABLE": False,
     "TRAIN.TRAIN_VAL_COMBINE": False,
     "TRAIN.LOSS_FUNC": "cross_entropy",
     "TEST.AUTOMATIC_MULTI_SCALE_TEST": True,
-    "DATA.SAMPLING_MODE": "interval_based",
-    "DATA.MINUS_INTERVAL": False,
-    "DATA.NUM_INPUT_CHANNELS": 3,
     "DATA.MULTI_LABEL": False,
     "DATA.ENSEMBLE_METHOD": "sum",
     "MODEL.NAME": "S3DG",
-    "MODEL.EMA.ENABLE": False,
     "VIDEO.HEAD.NAME": "BaseHead",
     "VIDEO.HEAD.ACTIVATION": "softmax",
     "VIDEO.HEAD.DROPOUT_RATE": 0.0,
     "OPTIMIZER.ADJUST_LR": False,
-    "OPTIMIZER.LR_POLICY": "cosine",
     "OPTIMIZER.OPTIM_METHOD": "adam",
 }
 
@@ -101,11 +79,10 @@ def load_any_finetuning(
         UsageError: see `load_finetuning_config` and `read_authors_finetuning`.
 
     """
-    return load_any(
-        path,
-        lambda: load_finetuning_config(path, base=base, overrides=overrides),
-        lambda path: read_authors_finetuning(path, overrides=overrides),
-    )
+    if path is None or not is_authors_config(path):
+        return load_finetuning_config(path, base=base, overrides=overrides), None
+    authors = read_authors_finetuning(path, overrides=overrides)
+    return authors.config, authors
 
 
 def is_finetuning(path: Path) -> bool:

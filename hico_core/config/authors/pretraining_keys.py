@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from hico_core.base.errors import UsageError
-from hico_core.config import Config, flat_settings, load_config
-from hico_core.config.authors.reading import AuthorsConfig, load_any, translated
+from hico_core.config import Config, flat_settings, flat_values, load_config, nested_values
+from hico_core.config.authors.reading import SAME_IN_BOTH, AuthorsConfig, translated
 from hico_core.config.authors.yaml_layers import (
-    flat_values,
+    is_authors_config,
     needed,
-    nested_values,
     override_values,
     require_fixed,
     resolve_authors_yaml,
@@ -20,32 +19,15 @@ from hico_core.config.authors.yaml_layers import (
 
 # Their key -> ours, where only the name differs.
 _SAME = {
+    **SAME_IN_BOTH,
     "PRETRAIN.NUM_CLIPS_PER_VIDEO": "sampling.clips_per_video",
     "PRETRAIN.CONTRASTIVE.TEMPERATURE": "loss.temperature",
-    "TRAIN.BATCH_SIZE": "train.batch_size",
-    "TRAIN.NUM_FOLDS": "data.epochs_per_round",
     "TRAIN.CHECKPOINT_PERIOD": "train.checkpoint_epochs",
-    "DATA.NUM_INPUT_FRAMES": "data.num_frames",
-    "DATA.SAMPLING_RATE": "data.frame_stride",
-    "DATA.TARGET_FPS": "data.target_fps",
-    "DATA.TRAIN_CROP_SIZE": "data.crop_size",
-    "DATA.TRAIN_JITTER_SCALES": "augment.crop_jitter",
-    "DATA_LOADER.NUM_WORKERS": "data.workers",
     "AUGMENTATION.COLOR": "augment.colour_probability",
-    "AUGMENTATION.BRIGHTNESS": "augment.brightness",
-    "AUGMENTATION.CONTRAST": "augment.contrast",
-    "AUGMENTATION.SATURATION": "augment.saturation",
-    "AUGMENTATION.HUE": "augment.hue",
-    "AUGMENTATION.GRAYSCALE": "augment.grey_probability",
     "AUGMENTATION.BLUR": "augment.blur_probability",
-    "OPTIMIZER.MAX_EPOCH": "train.epochs",
     "OPTIMIZER.MOMENTUM": "optim.momentum",
     "OPTIMIZER.NESTEROV": "optim.nesterov",
-    "OPTIMIZER.WEIGHT_DECAY": "optim.weight_decay",
-    "OPTIMIZER.WARMUP_EPOCHS": "optim.warmup_epochs",
-    "OPTIMIZER.WARMUP_START_LR": "optim.warmup_start_lr",
     "OPTIMIZER.BN_LARS_EXCLUDE": "optim.lars_exclude_bn",
-    "RANDOM_SEED": "train.seed",
     "HICO.TCL.ENABLE": "sampling.topical",
     "HICO.LOSS.GAMA": "loss.gamma",
     "HICO.LOSS.VCL_WEIGHT": "loss.visual_weight",
@@ -122,11 +104,10 @@ def load_any_config(
         UsageError: see `load_config` and `read_authors_config`.
 
     """
-    return load_any(
-        path,
-        lambda: load_config(path, base=base, overrides=overrides),
-        lambda path: read_authors_config(path, overrides=overrides),
-    )
+    if path is None or not is_authors_config(path):
+        return load_config(path, base=base, overrides=overrides), None
+    authors = read_authors_config(path, overrides=overrides)
+    return authors.config, authors
 
 
 def read_authors_config(path: Path | str, *, overrides: Iterable[str] = ()) -> AuthorsConfig[Config]:

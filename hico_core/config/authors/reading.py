@@ -1,14 +1,34 @@
 """What a configuration file of the authors says, in our terms; what pretraining and finetuning have in common."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from hico_core.config import Config, FinetuneConfig, compose_config
-from hico_core.config.authors.yaml_layers import is_authors_config, nested_values
+from hico_core.config import Config, FinetuneConfig, compose_config, nested_values
 
 Settings = TypeVar("Settings", bound=Config | FinetuneConfig)
+
+# Their key -> ours, where only the name differs, in pretraining and in finetuning.
+SAME_IN_BOTH = {
+    "TRAIN.BATCH_SIZE": "train.batch_size",
+    "TRAIN.NUM_FOLDS": "data.epochs_per_round",
+    "DATA.NUM_INPUT_FRAMES": "data.num_frames",
+    "DATA.SAMPLING_RATE": "data.frame_stride",
+    "DATA.TARGET_FPS": "data.target_fps",
+    "DATA.TRAIN_CROP_SIZE": "data.crop_size",
+    "DATA.TRAIN_JITTER_SCALES": "augment.crop_jitter",
+    "DATA_LOADER.NUM_WORKERS": "data.workers",
+    "AUGMENTATION.BRIGHTNESS": "augment.brightness",
+    "AUGMENTATION.CONTRAST": "augment.contrast",
+    "AUGMENTATION.SATURATION": "augment.saturation",
+    "AUGMENTATION.HUE": "augment.hue",
+    "AUGMENTATION.GRAYSCALE": "augment.grey_probability",
+    "OPTIMIZER.MAX_EPOCH": "train.epochs",
+    "OPTIMIZER.WEIGHT_DECAY": "optim.weight_decay",
+    "OPTIMIZER.WARMUP_EPOCHS": "optim.warmup_epochs",
+    "OPTIMIZER.WARMUP_START_LR": "optim.warmup_start_lr",
+    "RANDOM_SEED": "train.seed",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +76,3 @@ def translated(
         ignored=[key for key in theirs if key not in known],
         notes=list(notes),
     )
-
-
-def load_any(
-    path: Path | None, ours: Callable[[], Settings], theirs: Callable[[Path], AuthorsConfig[Settings]]
-) -> tuple[Settings, AuthorsConfig[Settings] | None]:
-    """Read a configuration in our format or in the authors'; of theirs, also what else the file says."""
-    if path is None or not is_authors_config(path):
-        return ours(), None
-    authors = theirs(path)
-    return authors.config, authors

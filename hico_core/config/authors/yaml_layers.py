@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hico_core.base.errors import UsageError
-from hico_core.config import merge, parse_override, read_yaml_file
+from hico_core.config import flat_values, merge, parse_override, read_yaml_file
 
 # Keys that name the layers below a file, lowest first.
 _LAYERS = ("_BASE_MODEL", "_BASE_RUN", "_BASE")
@@ -116,17 +116,6 @@ def with_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def flat_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{A: {B: 1}} -> {"A.B": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flat_values(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
 def override_values(
     values: Mapping[str, Any], overrides: Iterable[str], *, origin: str
 ) -> tuple[dict[str, Any], list[str]]:
@@ -160,18 +149,6 @@ def require_fixed(theirs: Mapping[str, Any], fixed: Mapping[str, object], origin
     for key, allowed in fixed.items():
         if key in theirs and theirs[key] != allowed:
             raise UsageError(f"{origin}: {key}: {theirs[key]} is not what hico does; write {key}: {allowed}")
-
-
-def nested_values(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """{"A.B": 1} -> {A: {B: 1}}."""
-    nested: dict[str, Any] = {}
-    for key, value in flat.items():
-        *sections, last = key.split(".")
-        inner = nested
-        for section in sections:
-            inner = inner.setdefault(section, {})
-        inner[last] = value
-    return nested
 
 
 def needed(theirs: Mapping[str, Any], key: str, origin: str) -> Any:  # noqa: ANN401 - numbers and lists of them

@@ -1,13 +1,12 @@
 """A source that decodes with errors: which of its frames cannot be trusted, and which clips hold none of them."""
 
 from collections.abc import Container, Sequence
-from pathlib import Path
 
 import ffmpeg
 
 from hico_core.base.errors import BadVideo
-from hico_core.corpus.clips.encode import PRINT_FRAMES, Encoded, read_frame_ticks, require_run_to_end
-from hico_core.corpus.clips.ffmpeg import INPUT_OPTIONS, Ffmpeg, passthrough_arguments
+from hico_core.corpus.clips.encode import PRINT_FRAMES, Encoded, Job, read_frame_ticks, require_run_to_end
+from hico_core.corpus.clips.ffmpeg import INPUT_OPTIONS, passthrough_arguments
 from hico_core.corpus.clips.plan import BORDER_TOLERANCE, PlannedClip
 from hico_core.corpus.clips.probe import Packet, VideoInfo, open_video, packets_in_order
 from hico_core.corpus.workspace.records import SplitOptions
@@ -41,9 +40,7 @@ def damaged_timestamps(packets: Sequence[Packet], decoded: Container[int]) -> se
     return damaged
 
 
-def damaged_seconds(
-    source: Path, info: VideoInfo, encoded: Encoded, program: Ffmpeg, *, folder: Path, deadline: float | None
-) -> list[float]:
+def damaged_seconds(job: Job, info: VideoInfo, encoded: Encoded) -> list[float]:
     """When, from the first frame, the frames are shown that cannot be trusted; from decoding the video once more.
 
     Raises:
@@ -51,13 +48,14 @@ def damaged_seconds(
         HicoError: it was stopped with the whole run.
 
     """
+    source = job.source
     strict = ffmpeg.input(str(source), **INPUT_OPTIONS, threads=1, err_detect="explode")["V:0"]
-    output = ffmpeg.output(strict, "-", vf=PRINT_FRAMES, f="null", **passthrough_arguments(program.version))
+    output = ffmpeg.output(strict, "-", vf=PRINT_FRAMES, f="null", **passthrough_arguments(job.program.version))
     arguments = output.global_args("-nostdin", "-v", "error").get_args()
-    written = folder / "whole.txt"
-    finished = program.run(arguments, cwd=folder, deadline=deadline, output=written)
+    written = job.folder / "whole.txt"
+    finished = job.run(arguments, output=written)
     # Of a pass that was broken off, all frames after the break would look lost.
-    require_run_to_end(source, program, finished, folder=folder)
+    require_run_to_end(job, finished)
     # ffmpeg counts from the start of the file, packets from wherever their clock began.
     shift = info.timestamps[0] - encoded.ticks[0]
     whole = {tick + shift for tick in read_frame_ticks(written.read_text())}

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -22,6 +23,33 @@ _NEVER = 2**31 - 2
 
 # Filters that print the time of each frame, for `read_frames`.
 PRINT_FRAMES = "metadata=add:key=hico:value=1,metadata=print:file=-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A video of which ffmpeg makes clips."""
+
+    source: Path  # a local file, absolute
+    options: SplitOptions  # what the clips are to be
+    program: Ffmpeg
+    folder: Path  # where it runs and writes; empty
+    deadline: float | None  # of `time.monotonic()`
+
+    def run(self, arguments: list[str], *, output: Path | None = None) -> Finished:
+        """Run ffmpeg, see `Ffmpeg.run`."""
+        return self.program.run(arguments, cwd=self.folder, deadline=self.deadline, output=output)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """Where a video is cut, and what else its frames decide."""
+
+    plan: Sequence[PlannedClip]
+    time_base: Fraction  # seconds per tick of the frames' times
+    first_tick: int | None = None  # of the first frame, by ffmpeg's clock; None: whenever it comes, without the sound
+    sound_seconds: float | None = None  # keep so much of the sound, from the first frame on; None: leave it out
+    crop: str | None = None  # the filter that hides what the container says, where this ffmpeg does not by itself
+    colour: str | None = None  # the filter that brings all frames to one colour range and matrix, where they change
 
 
 def encoder_arguments(options: SplitOptions) -> dict[str, Any]:
@@ -81,69 +109,64 @@ def encoder_fault(program: Ffmpeg, options: SplitOptions, *, folder: Path) -> st
     return next((line for line in finished.stderr_lines if options.encoder in line), "it gave no reason").strip()
 
 
-def ffmpeg_arguments(
-    source: Path,
-    clip_frames: Sequence[int],
-    *,
-    time_base: Fraction,
-    options: SplitOptions,
-    passthrough: dict[str, str],
-    first_tick: int | None = None,
-    sound_seconds: float | None = None,
-    crop: str | None = None,
-    colour: str | None = None,
-) -> list[str]:
+def ffmpeg_arguments(source: Path, cut: Cut, options: SplitOptions, passthrough: dict[str, str]) -> list[str]:
     """Decode once, write `00000.mp4`, `00001.mp4`, ... in the working folder, and print a `pts:` a frame.
 
     Where the properties of pictures change, ffmpeg builds its filters anew, and they begin to count again. What is
     printed goes on; so does the clock, where it is told where to begin.
 
-    Files are cut by counting frames, not by comparing times, which differ by the encoder's delay. A keyframe is
-    forced wherever the segment number of a frame differs from that of the last forced one, which holds across
-    holes of any length. Frames keep their times to the tick (`enc_time_base`).
-
     Args:
         source: the video, absolute.
-        clip_frames: how many frames each clip has. The last one takes whatever comes: an end that is given would
-            begin one more file where ffmpeg's rate filter makes a frame more than planned and that is a keyframe.
-        time_base: seconds per tick of the frames' times.
+        cut: where, by which clock, with which filters.
         options: size, quality, length.
         passthrough: the option that keeps frames at their own times, by the ffmpeg's version.
-        first_tick: when the first frame comes by ffmpeg's clock; None: whenever it comes, which leaves out the sound.
-        sound_seconds: keep so much of the sound, from the first frame on; None: leave it out.
-        crop: the filter that hides what the container says, where this ffmpeg does not do it by itself.
-        colour: the filter that brings all frames to one colour range and matrix, where they change.
 
     """
-    number = f"floor({{}}/{options.segment_seconds}+{BORDER_TOLERANCE})"
-    new_segment = f"gt({number.format('t')},{number.format('prev_forced_t')})"
     filters = [
-        *([crop] if crop else []),
+        *([cut.crop] if cut.crop else []),
         *([f"fps={rate_of(options.fps)}"] if options.fps else []),
         PRINT_FRAMES,
-        f"setpts=PTS-({'STARTPTS' if first_tick is None else first_tick})",
+        f"setpts=PTS-({'STARTPTS' if cut.first_tick is None else cut.first_tick})",
         scale_filter(options.short_side),
-        *([colour] if colour else []),
+        *([cut.colour] if cut.colour else []),
         "format=yuv420p",
     ]
     opened = ffmpeg.input(str(source), **INPUT_OPTIONS, threads=1, flags="unaligned")
     streams, heard = [opened["V:0"]], {"an": None}
-    if sound_seconds is not None and first_tick is not None:
+    if cut.sound_seconds is not None and cut.first_tick is not None:
         streams.append(opened["a:0"])
-        heard = sound_arguments(first_frame=first_tick * time_base, picture_seconds=sound_seconds)
+        heard = sound_arguments(first_frame=cut.first_tick * cut.time_base, picture_seconds=cut.sound_seconds)
     output = ffmpeg.output(
         *streams,
         "%05d.mp4",
         **{"vf": ",".join(filters), **heard, "sn": None, "dn": None, "map_metadata": -1, "map_chapters": -1},
         **encoder_arguments(options),
-        **{"enc_time_base:v": f"{time_base.numerator}/{time_base.denominator}"},
-        **{"force_key_frames": f"expr:if(isnan(prev_forced_t),1,{new_segment})"},
+        **border_arguments(cut, segment_seconds=options.segment_seconds),
         **passthrough,
         **{"f": "segment", "segment_format": "mp4", "reset_timestamps": 1},
-        **{"segment_frames": ",".join(map(str, list(accumulate(clip_frames))[:-1] or [_NEVER]))},
     )
     arguments: list[str] = output.global_args("-nostdin", "-v", "error", "-filter_threads", "1").get_args()
     return arguments
+
+
+def border_arguments(cut: Cut, *, segment_seconds: float) -> dict[str, str]:
+    """ffmpeg's options that let a new file, and a keyframe, begin where the plan says.
+
+    Files are cut by counting frames, not by comparing times, which differ by the encoder's delay. A keyframe is
+    forced wherever the segment number of a frame differs from that of the last forced one, which holds across
+    holes of any length. Frames keep their times to the tick (`enc_time_base`).
+
+    The last clip takes whatever comes: an end that is given would begin one more file where ffmpeg's rate filter makes
+    a frame more than planned and that is a keyframe.
+    """
+    number = f"floor({{}}/{segment_seconds}+{BORDER_TOLERANCE})"
+    new_segment = f"gt({number.format('t')},{number.format('prev_forced_t')})"
+    borders = list(accumulate(clip.num_frames for clip in cut.plan))[:-1] or [_NEVER]
+    return {
+        "enc_time_base:v": f"{cut.time_base.numerator}/{cut.time_base.denominator}",
+        "force_key_frames": f"expr:if(isnan(prev_forced_t),1,{new_segment})",
+        "segment_frames": ",".join(map(str, borders)),
+    }
 
 
 def rate_of(fps: float) -> Fraction:
@@ -171,7 +194,7 @@ class Encoded(NamedTuple):
     stderr_lines: list[str]
 
 
-def require_run_to_end(source: Path, program: Ffmpeg, finished: Finished, *, folder: Path) -> None:
+def require_run_to_end(job: Job, finished: Finished) -> None:
     """Check that ffmpeg came to an end by itself, good or bad, so that what it wrote is all there is.
 
     Raises:
@@ -179,25 +202,21 @@ def require_run_to_end(source: Path, program: Ffmpeg, finished: Finished, *, fol
         HicoError: the disk is full, or it was stopped with the whole run.
 
     """
-    if program.stopped:
+    source, lines = job.source, finished.stderr_lines
+    if job.program.stopped:
         raise HicoError(f"{source}: stopped before it was done; the same command goes on")
     if finished.timed_out:
-        raise BadVideo(source, "took longer than --timeout allows", stage="timeout", stderr_lines=finished.stderr_lines)
+        raise BadVideo(source, "took longer than --timeout allows", stage="timeout", stderr_lines=lines)
     # A file that may not grow ends a program with a signal instead of an error.
-    if says_no_room(finished.stderr_lines) or finished.exit_code == -signal.SIGXFSZ:
+    if says_no_room(lines) or finished.exit_code == -signal.SIGXFSZ:
         raise HicoError(
-            f"{folder.parent}: the disk is full, or a quota reached; free some space, and the same command goes on"
+            f"{job.folder.parent}: the disk is full, or a quota reached; free some space, and the same command goes on"
         )
     if finished.exit_code < 0:
-        raise BadVideo(
-            source,
-            f"ffmpeg was ended by signal {-finished.exit_code}",
-            stage="split",
-            stderr_lines=finished.stderr_lines,
-        )
+        raise BadVideo(source, f"ffmpeg was ended by signal {-finished.exit_code}", stage="split", stderr_lines=lines)
 
 
-def require_success(source: Path, program: Ffmpeg, finished: Finished, *, folder: Path) -> None:
+def require_success(job: Job, finished: Finished) -> None:
     """Check that ffmpeg came to a good end.
 
     Raises:
@@ -205,28 +224,15 @@ def require_success(source: Path, program: Ffmpeg, finished: Finished, *, folder
         HicoError: the disk is full, or it was stopped with the whole run.
 
     """
-    require_run_to_end(source, program, finished, folder=folder)
+    require_run_to_end(job, finished)
     if finished.exit_code != 0:
         said = finished.stderr_lines[-1] if finished.stderr_lines else "nothing"
         reason = f"ffmpeg ended with {finished.exit_code}; it said: {said}"
-        raise BadVideo(source, reason, stage="split", stderr_lines=finished.stderr_lines)
+        raise BadVideo(job.source, reason, stage="split", stderr_lines=finished.stderr_lines)
 
 
-def encode(
-    source: Path,
-    plan: Sequence[PlannedClip],
-    time_base: Fraction,
-    options: SplitOptions,
-    program: Ffmpeg,
-    *,
-    first_tick: int | None,
-    sound_seconds: float | None,
-    crop: str | None,
-    colour: str | None,
-    folder: Path,
-    deadline: float | None,
-) -> Encoded:
-    """Run ffmpeg once over the video: `00000.mp4` and so on in `folder`, cut by the plan.
+def encode(job: Job, cut: Cut) -> Encoded:
+    """Run ffmpeg once over the video: `00000.mp4` and so on in the job's folder, cut by the plan.
 
     Where it finds that properties of the pictures change, and was not told the first tick, its clock began anew and
     the clips are no good, whatever it ended with.
@@ -236,28 +242,18 @@ def encode(
         HicoError: the disk is full, or it was stopped with the whole run.
 
     """
-    arguments = ffmpeg_arguments(
-        source,
-        [clip.num_frames for clip in plan],
-        time_base=time_base,
-        first_tick=first_tick,
-        sound_seconds=sound_seconds,
-        options=options,
-        passthrough=passthrough_arguments(program.version),
-        crop=crop,
-        colour=colour,
-    )
-    frames = folder / "frames.txt"
-    finished = program.run(arguments, cwd=folder, deadline=deadline, output=frames)
-    require_run_to_end(source, program, finished, folder=folder)
+    source, frames = job.source, job.folder / "frames.txt"
+    arguments = ffmpeg_arguments(source, cut, job.options, passthrough_arguments(job.program.version))
+    finished = job.run(arguments, output=frames)
+    require_run_to_end(job, finished)
     printed = frames.read_text()
     ticks, new_beginnings = read_frame_ticks(printed), read_new_beginnings(printed)
-    if first_tick is not None or not new_beginnings:
-        require_success(source, program, finished, folder=folder)
+    if cut.first_tick is not None or not new_beginnings:
+        require_success(job, finished)
     stderr_lines = finished.stderr_lines
     if not ticks:
         raise BadVideo(source, "no frame could be decoded", stage="decode", stderr_lines=stderr_lines)
-    seconds = seconds_from_first(ticks, time_base)
+    seconds = seconds_from_first(ticks, cut.time_base)
     for earlier, later in pairwise(seconds):
         if later <= earlier:
             reason = f"its frames' times do not ascend: one at {earlier:.3f} s is followed by one at {later:.3f} s"

@@ -9,7 +9,7 @@ verify       what ffmpeg wrote against the plan and the source
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import floor
 from pathlib import Path
@@ -20,7 +20,7 @@ from av import VideoFrame
 from hico_core.base.choices import OnCorrupt, Verification
 from hico_core.base.errors import BadVideo
 from hico_core.corpus.clips.damage import damaged_seconds, good_clips
-from hico_core.corpus.clips.encode import Encoded, encode, rate_of
+from hico_core.corpus.clips.encode import Cut, Encoded, Job, encode, rate_of
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, ffmpeg_lacks
 from hico_core.corpus.clips.picture import (
     CROPS_SINCE,
@@ -60,60 +60,35 @@ class MadeClips:
         return [t for clip in self.plan for t in seconds[clip.first_frame : clip.first_frame + clip.num_frames]]
 
 
-def make_clips(
-    source: Path,
-    options: SplitOptions,
-    *,
-    program: Ffmpeg,
-    folder: Path,
-    on_corrupt: OnCorrupt,
-    verify: Verification,
-    deadline: float | None,
-) -> MadeClips:
+def make_clips(job: Job, *, on_corrupt: OnCorrupt, verify: Verification) -> MadeClips:
     """Write and check the clips of one video.
 
     Args:
-        source: a local video file, absolute.
-        options: what the clips are to be.
-        program: the ffmpeg to run.
-        folder: where it writes; empty.
+        job: the video, and what its clips are to be.
         on_corrupt: what to do where ffmpeg reports errors in the source: keep the clips that hold none of the
             frames concerned, or refuse the video ("skip", and "fail", which the caller tells apart).
         verify: "fast" compares counts, times and sizes; "full" decodes each clip as well.
-        deadline: of `time.monotonic()`.
 
     Raises:
         BadVideo: the video cannot be used.
         HicoError: the disk is full, or the whole run was stopped.
 
     """
-    info = probe(source)
-    sound = sound_of(source, info) if options.audio == "keep" else None
-    plan, encoded = _encode_by_true_plan(source, info, sound, options, program, folder=folder, deadline=deadline)
-    kept = _keep(plan, options)
+    info = probe(job.source)
+    sound = sound_of(job.source, info) if job.options.audio == "keep" else None
+    plan, encoded = _encode_by_true_plan(job, info, sound)
+    kept = _keep(plan, job.options)
     if not kept:
-        raise BadVideo(source, "is shorter than one clip, and --tail drop leaves nothing of it", stage="plan")
-    good = kept
-    if encoded.stderr_lines:
-        # ffmpeg conceals what it cannot decode and ends with 0; the clips hold invented pictures.
-        errors = f"{len(encoded.stderr_lines)} errors while decoding, first: {encoded.stderr_lines[0]}"
-        if on_corrupt != "keep-good":
-            raise BadVideo(source, f"is damaged: {errors}", stage="decode", stderr_lines=encoded.stderr_lines)
-        moments = damaged_seconds(source, info, encoded, program, folder=folder, deadline=deadline)
-        good = good_clips(kept, moments, options=options)
-        if not good:
-            raise BadVideo(
-                source, f"no clip of it is whole: {errors}", stage="decode", stderr_lines=encoded.stderr_lines
-            )
-        logger.warning("%s: is damaged; %d of %d clips are good and kept", source, len(good), len(kept))
+        raise BadVideo(job.source, "is shorter than one clip, and --tail drop leaves nothing of it", stage="plan")
+    good = _good_ones(kept, job, info, encoded, on_corrupt=on_corrupt) if encoded.stderr_lines else kept
     # ffmpeg numbers its files as the plan does, the clips that are not kept included.
     number_of = {clip: number for number, clip in enumerate(plan)}
-    files = [folder / f"{number_of[clip]:05d}.mp4" for clip in good]
+    files = [job.folder / f"{number_of[clip]:05d}.mp4" for clip in good]
     seconds = encoded.frame_seconds
-    records = check_clips(source, good, files, frame_seconds=seconds, info=info, sound=sound, options=options)
+    records = check_clips(job.source, good, files, frame_seconds=seconds, info=info, sound=sound, options=job.options)
     if verify == "full":
         for clip, file in zip(good, files, strict=True):
-            decode_fully(source, file, clip, program, folder=folder, deadline=deadline)
+            decode_fully(job, file, clip)
     return MadeClips(
         plan=good,
         files=files,
@@ -124,56 +99,59 @@ def make_clips(
     )
 
 
-def _encode_by_true_plan(
-    source: Path,
-    info: VideoInfo,
-    sound: Sound | None,
-    options: SplitOptions,
-    program: Ffmpeg,
-    *,
-    folder: Path,
-    deadline: float | None,
-) -> tuple[list[PlannedClip], Encoded]:
+def _good_ones(
+    kept: list[PlannedClip], job: Job, info: VideoInfo, encoded: Encoded, *, on_corrupt: OnCorrupt
+) -> list[PlannedClip]:
+    """The clips of a damaged video that hold no damaged frame.
+
+    ffmpeg conceals what it cannot decode and ends with 0; the clips hold invented pictures.
+
+    Raises:
+        BadVideo: none is good, or the video is not to be used if it is damaged.
+
+    """
+    lines = encoded.stderr_lines
+    errors = f"{len(lines)} errors while decoding, first: {lines[0]}"
+    if on_corrupt != "keep-good":
+        raise BadVideo(job.source, f"is damaged: {errors}", stage="decode", stderr_lines=lines)
+    good = good_clips(kept, damaged_seconds(job, info, encoded), options=job.options)
+    if not good:
+        raise BadVideo(job.source, f"no clip of it is whole: {errors}", stage="decode", stderr_lines=lines)
+    logger.warning("%s: is damaged; %d of %d clips are good and kept", job.source, len(good), len(kept))
+    return good
+
+
+def _encode_by_true_plan(job: Job, info: VideoInfo, sound: Sound | None) -> tuple[list[PlannedClip], Encoded]:
     """Encode by what the packets say, and once more where decoding shows that they are not the frames."""
+    source, options = job.source, job.options
     expected_seconds, time_base = _expected_times(info, options)
     first = _first_frame(source)
     if first is not None:
         require_known_turn(first, path=source)
-    crop = _own_crop(source, first, program)
-
-    def encode_by(
-        seconds: list[float], first_tick: int | None, *, colour: str | None = None
-    ) -> tuple[list[PlannedClip], Encoded]:
-        plan = plan_clips(seconds, segment_seconds=options.segment_seconds)
-        encoded = encode(
-            source,
-            plan,
-            time_base,
-            options,
-            program,
-            first_tick=first_tick,
-            sound_seconds=video_duration(seconds) if sound else None,
-            crop=crop,
-            colour=colour,
-            folder=folder,
-            deadline=deadline,
-        )
-        return plan, encoded
-
-    expected_tick = _expected_first_tick(info, time_base) if sound else None
-    plan, encoded = encode_by(expected_seconds, expected_tick)
+    plan = plan_clips(expected_seconds, segment_seconds=options.segment_seconds)
+    expected = Cut(
+        plan=plan,
+        time_base=time_base,
+        first_tick=_expected_first_tick(info, time_base) if sound else None,
+        sound_seconds=video_duration(expected_seconds) if sound else None,
+        crop=_own_crop(source, first, job.program),
+    )
+    encoded = encode(job, expected)
     colour = _colour_to_keep(source, encoded, options) if encoded.new_beginnings else None
-    true_plan = plan_clips(encoded.frame_seconds, segment_seconds=options.segment_seconds)
-    other_clock = expected_tick is not None and expected_tick != encoded.ticks[0]
-    if _borders(true_plan) != _borders(plan) or other_clock or colour:
-        # Some packets are no frames of their own (hidden VP8 frames, fields) or carry no times. What ffmpeg has just
-        # decoded is the truth, and a second run cuts by it.
-        what = "its colours change in the middle" if colour else "packets and frames differ"
-        logger.warning("%s: %s; splitting again by its decoded frames", source, what)
-        true_plan, again = encode_by(encoded.frame_seconds, encoded.ticks[0], colour=colour)
-        if again.ticks != encoded.ticks:
-            raise BadVideo(source, "decodes differently each time", stage="decode")
-    return true_plan, encoded
+    seconds, first_tick = encoded.frame_seconds, encoded.ticks[0]
+    true_plan = plan_clips(seconds, segment_seconds=options.segment_seconds)
+    if _borders(true_plan) == _borders(plan) and expected.first_tick in {None, first_tick} and not colour:
+        return true_plan, encoded
+    # Some packets are no frames of their own (hidden VP8 frames, fields) or carry no times. What ffmpeg has just
+    # decoded is the truth, and a second run cuts by it.
+    what = "its colours change in the middle" if colour else "packets and frames differ"
+    logger.warning("%s: %s; splitting again by its decoded frames", source, what)
+    sound_seconds = video_duration(seconds) if sound else None
+    true = replace(expected, plan=true_plan, first_tick=first_tick, sound_seconds=sound_seconds, colour=colour)
+    again = encode(job, true)
+    if again.ticks != encoded.ticks:
+        raise BadVideo(source, "decodes differently each time", stage="decode")
+    return true_plan, again
 
 
 def _colour_to_keep(source: Path, encoded: Encoded, options: SplitOptions) -> str:

@@ -42,10 +42,6 @@ def plan_segments(*, duration_seconds: float, segment_seconds: float = 5.0) -> l
     return [Segment(start, min(start + step_ms, end_ms)) for start in range(0, end_ms, step_ms)]
 
 
-def _segment_number(seconds: float, segment_seconds: float) -> int:
-    return floor(seconds / segment_seconds + BORDER_TOLERANCE)
-
-
 def plan_clips(frame_seconds: Sequence[float], *, segment_seconds: float = 5.0) -> list[PlannedClip]:
     """Which frames each clip gets. A segment in which no frame falls (a hole in the source) has no clip.
 
@@ -55,7 +51,7 @@ def plan_clips(frame_seconds: Sequence[float], *, segment_seconds: float = 5.0) 
 
     """
     segments = plan_segments(duration_seconds=video_duration(frame_seconds), segment_seconds=segment_seconds)
-    numbers = [_segment_number(seconds, segment_seconds) for seconds in frame_seconds]
+    numbers = [floor(seconds / segment_seconds + BORDER_TOLERANCE) for seconds in frame_seconds]
     # The last frame may begin within the last millisecond's rounding and so after the last planned segment.
     step_ms = round(segment_seconds * 1000)
     while len(segments) <= numbers[-1]:

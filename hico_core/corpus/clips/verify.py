@@ -6,8 +6,8 @@ from pathlib import Path
 import ffmpeg
 
 from hico_core.base.errors import BadVideo
-from hico_core.corpus.clips.encode import require_success
-from hico_core.corpus.clips.ffmpeg import INPUT_OPTIONS, Ffmpeg, passthrough_arguments
+from hico_core.corpus.clips.encode import Job, require_success
+from hico_core.corpus.clips.ffmpeg import INPUT_OPTIONS, passthrough_arguments
 from hico_core.corpus.clips.plan import PlannedClip
 from hico_core.corpus.clips.probe import VideoInfo, frame_rate, largest_keyframe_interval, probe
 from hico_core.corpus.clips.sound import Sound, check_sound
@@ -111,9 +111,7 @@ def _check_size(clip: ClipRecord, info: VideoInfo, *, short_side: int | None) ->
         raise BadVideo(clip.path, f"has {clip.width}x{clip.height} pixels; expected sides of {short} and {long:.0f}")
 
 
-def decode_fully(
-    source: Path, file: Path, clip: PlannedClip, program: Ffmpeg, *, folder: Path, deadline: float | None
-) -> None:
+def decode_fully(job: Job, file: Path, clip: PlannedClip) -> None:
     """Decode a whole clip, and let any error end it.
 
     Raises:
@@ -121,16 +119,17 @@ def decode_fully(
 
     """
     opened = ffmpeg.input(str(file), **INPUT_OPTIONS, threads=1, err_detect="explode")["V:0"]
-    output = ffmpeg.output(opened, "decoded.crc", f="framecrc", **passthrough_arguments(program.version))
+    output = ffmpeg.output(opened, "decoded.crc", f="framecrc", **passthrough_arguments(job.program.version))
     arguments = output.global_args("-nostdin", "-v", "error", "-xerror", "-y").get_args()
     start = clip.segment.start_ms / 1000
     try:
-        finished = program.run(arguments, cwd=folder, deadline=deadline)
-        require_success(source, program, finished, folder=folder)
+        finished = job.run(arguments)
+        require_success(job, finished)
     except BadVideo as failed:
-        raise BadVideo(source, f"its clip at {start:g} s does not decode: {failed.reason}", stage="verify") from failed
-    lines = (folder / "decoded.crc").read_text().splitlines()
+        reason = f"its clip at {start:g} s does not decode: {failed.reason}"
+        raise BadVideo(job.source, reason, stage="verify") from failed
+    lines = (job.folder / "decoded.crc").read_text().splitlines()
     num_frames = sum(not line.startswith("#") for line in lines)
     if finished.stderr_lines or num_frames != clip.num_frames:
         reason = f"its clip at {start:g} s decodes to {num_frames} frames"
-        raise BadVideo(source, reason, stage="verify", stderr_lines=finished.stderr_lines)
+        raise BadVideo(job.source, reason, stage="verify", stderr_lines=finished.stderr_lines)

@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
-from hico_core.base.addresses import BucketPath, Location, absolute, locate, require_reachable
+from hico_core.base.addresses import Location, absolute, is_local, locate, require_reachable
 from hico_core.base.choices import IdRule
 from hico_core.base.errors import UsageError
 from hico_core.base.texts import read_text
@@ -183,7 +183,7 @@ def _files_of_bucket(given: str, passed_over: Counter[str], *, recursive: bool) 
     """The same as `_files_of` for an address in a bucket: one listing, no request a file."""
     place = locate(given)
     require_reachable(place)
-    assert isinstance(place, BucketPath)
+    assert not is_local(place)
     base: Location = place
     here: Counter[str] = Counter()
     if glob.has_magic(given):

@@ -13,8 +13,6 @@ from hico_core.base.storage import storage_of
 from hico_core.corpus.sources.ids import parse_clip_name
 from hico_core.corpus.workspace.records import ClipRecord, VideoRecord, read_records, sha256_of
 
-_BLOCK = 1 << 20
-
 
 class FileDifference(NamedTuple):
     """A file that is not as the records say."""

@@ -1,7 +1,6 @@
 """What the records of a workspace say, in a few lines."""
 
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hico_core.base.addresses import Location
 from hico_core.base.choices import Subset
@@ -16,10 +15,10 @@ class StatusRow:
     subset: Subset
     kind: str  # split, untrimmed or adopted
     state: str  # "done", or "failed: " and the stage at which
-    num_videos: int
-    num_clips: int
-    seconds: float
-    size_bytes: int
+    num_videos: int = 0
+    num_clips: int = 0
+    seconds: float = 0.0
+    size_bytes: int = 0
 
 
 def summarise_records(root: Location) -> list[StatusRow]:
@@ -29,29 +28,18 @@ def summarise_records(root: Location) -> list[StatusRow]:
         HicoError: there are no records.
 
     """
-    videos = Counter[tuple[Subset, str, str]]()
-    clips = Counter[tuple[Subset, str, str]]()
-    sizes = Counter[tuple[Subset, str, str]]()
-    seconds = dict[tuple[Subset, str, str], float]()
+    rows: dict[tuple[Subset, str, str], StatusRow] = {}
     for record in read_records(root):
         state = f"failed: {record.failure.stage}" if record.failure else "done"
-        key = (record.options.subset, record.options.kind, state)
-        videos[key] += 1
-        clips[key] += len(record.clips)
-        sizes[key] += sum(clip.size_bytes for clip in record.clips)
-        length = sum(clip.end_seconds - clip.start_seconds for clip in record.clips)
-        seconds[key] = seconds.get(key, 0.0) + length
-    if not videos:
-        raise HicoError(f"{root}: nothing was split here yet")
-    return [
-        StatusRow(
-            subset=subset,
-            kind=kind,
-            state=state,
-            num_videos=videos[subset, kind, state],
-            num_clips=clips[subset, kind, state],
-            seconds=seconds[subset, kind, state],
-            size_bytes=sizes[subset, kind, state],
+        subset, kind = record.options.subset, record.options.kind
+        row = rows.get((subset, kind, state)) or StatusRow(subset=subset, kind=kind, state=state)
+        rows[subset, kind, state] = replace(
+            row,
+            num_videos=row.num_videos + 1,
+            num_clips=row.num_clips + len(record.clips),
+            seconds=row.seconds + sum(clip.end_seconds - clip.start_seconds for clip in record.clips),
+            size_bytes=row.size_bytes + sum(clip.size_bytes for clip in record.clips),
         )
-        for subset, kind, state in sorted(videos)
-    ]
+    if not rows:
+        raise HicoError(f"{root}: nothing was split here yet")
+    return [rows[key] for key in sorted(rows)]

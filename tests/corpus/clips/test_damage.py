@@ -13,7 +13,7 @@ from made_videos import numbered_video, painted_number, run_ffmpeg
 
 from hico_core.base.errors import BadVideo, HicoError
 from hico_core.corpus.clips.damage import damaged_timestamps, good_clips
-from hico_core.corpus.clips.encode import require_encoder
+from hico_core.corpus.clips.encode import Job, require_encoder
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, Finished, find_ffmpeg
 from hico_core.corpus.clips.making import make_clips
 from hico_core.corpus.clips.plan import plan_clips
@@ -164,15 +164,9 @@ def test_a_search_for_damage_that_is_broken_off_drops_no_clips(
 ) -> None:
     """The frames after the break were not looked at; they are not damaged."""
     with pytest.raises(error, match=words):
-        make_clips(
-            damaged,
-            SMALL,
-            program=BreakingFfmpeg(stopping=stopping),
-            folder=tmp_path,
-            on_corrupt="keep-good",
-            verify="fast",
-            deadline=None,
-        )
+        program = BreakingFfmpeg(stopping=stopping)
+        job = Job(source=damaged, options=SMALL, program=program, folder=tmp_path, deadline=None)
+        make_clips(job, on_corrupt="keep-good", verify="fast")
 
 
 @pytest.mark.parametrize(
@@ -233,15 +227,9 @@ def test_full_verification_decodes_each_clip(tmp_path: Path) -> None:
     def make(verify: str) -> None:
         folder = tmp_path / verify
         folder.mkdir()
-        make_clips(
-            video,
-            SMALL,
-            program=SpoilingFfmpeg(find_ffmpeg()),
-            folder=folder,
-            on_corrupt="skip",
-            verify=verify,  # type: ignore[arg-type]
-            deadline=None,
-        )
+        program = SpoilingFfmpeg(find_ffmpeg())
+        job = Job(source=video, options=SMALL, program=program, folder=folder, deadline=None)
+        make_clips(job, on_corrupt="skip", verify=verify)  # type: ignore[arg-type]
 
     make("fast")  # sees counts, times and sizes, which are as they should be
     with pytest.raises(BadVideo, match="its clip at 0 s d"):

@@ -7,6 +7,7 @@ import pytest
 
 from hico_core.base.errors import BadVideo, HicoError
 from hico_core.corpus.clips.encode import (
+    Job,
     encoder_arguments,
     rate_of,
     read_frame_ticks,
@@ -86,9 +87,11 @@ def test_how_ffmpeg_ended(
     program = Ffmpeg(ffmpeg_program)
     if stopped:
         program.stop()
+    folder = Path("root/.tmp")
+    job = Job(source=Path("a.mp4"), options=SplitOptions(), program=program, folder=folder, deadline=None)
     if error is None:
-        require_success(Path("a.mp4"), program, finished, folder=Path("root/.tmp"))
+        require_success(job, finished)
         return
     with pytest.raises(error, match=said) as caught:
-        require_success(Path("a.mp4"), program, finished, folder=Path("root/.tmp"))
+        require_success(job, finished)
     assert isinstance(caught.value, BadVideo) == (error is BadVideo)

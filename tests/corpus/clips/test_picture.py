@@ -13,6 +13,7 @@ from PIL import Image
 
 from hico_core.base.choices import DecoderName
 from hico_core.base.errors import BadVideo, UsageError
+from hico_core.corpus.clips.encode import Job
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, Finished, ffmpeg_lacks, find_ffmpeg
 from hico_core.corpus.clips.making import make_clips
 from hico_core.corpus.clips.picture import Margins, margins_in, size_without, turn_filters
@@ -290,9 +291,8 @@ def test_an_older_ffmpeg_shows_the_same_part_or_none(tmp_path: Path) -> None:
 
     def split_by_old(video: Path, folder: Path) -> Path:
         folder.mkdir()
-        make_clips(
-            video, AS_THEY_ARE, program=OldFfmpeg(), folder=folder, on_corrupt="fail", verify="fast", deadline=None
-        )
+        job = Job(source=video, options=AS_THEY_ARE, program=OldFfmpeg(), folder=folder, deadline=None)
+        make_clips(job, on_corrupt="fail", verify="fast")
         return folder / "00000.mp4"
 
     (tmp_path / "a").mkdir()

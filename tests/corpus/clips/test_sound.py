@@ -8,6 +8,7 @@ import pytest
 from made_videos import run_ffmpeg
 
 from hico_core.base.errors import BadVideo
+from hico_core.corpus.clips.encode import Job
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, Finished, find_ffmpeg
 from hico_core.corpus.clips.making import make_clips
 from hico_core.corpus.clips.probe import probe
@@ -120,12 +121,6 @@ def test_clips_are_checked_by_their_sound(tmp_path: Path, says: str, instead: st
     video = make(tmp_path / "a.mp4", sound_first=0)
     (tmp_path / "clips").mkdir()
     with pytest.raises(BadVideo, match=words):
-        make_clips(
-            video,
-            KEEP,
-            program=DeafFfmpeg(says, instead),
-            folder=tmp_path / "clips",
-            on_corrupt="fail",
-            verify="fast",
-            deadline=None,
-        )
+        program = DeafFfmpeg(says, instead)
+        job = Job(source=video, options=KEEP, program=program, folder=tmp_path / "clips", deadline=None)
+        make_clips(job, on_corrupt="fail", verify="fast")
