@@ -3,12 +3,11 @@
 import sys
 from pathlib import Path
 
-from hico_core.transfer.extraction.manifest import require_features
-from hico_core.transfer.match_sheet import write_sheet
-from hico_core.transfer.retrieval import search
-
 from hico_core import FeatureExtractor, build_index, extract_features, pretrain, split_videos
 from hico_core.config import load_config
+from hico_core.transfer.evaluation.match_sheet import write_sheet
+from hico_core.transfer.evaluation.retrieval import search
+from hico_core.transfer.extraction.manifest import require_features
 
 
 def main(videos: Path) -> None:

@@ -164,7 +164,7 @@ def run_on_ray(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    with _noted_signals() as signals:
+    with noted_signals() as signals:
         _join(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
         signals.note()  # again, since Ray has taken SIGTERM for itself
 
@@ -217,8 +217,11 @@ class _Signals:
 
 
 @contextmanager
-def _noted_signals() -> Iterator[_Signals]:
-    """Keep Ctrl-C and SIGTERM away from Ray's waiting, which is no Python: what a handler raises there is lost."""
+def noted_signals() -> Iterator[_Signals]:
+    """Keep Ctrl-C and SIGTERM away from what they must not break off, until they are acted upon.
+
+    Such as Ray's waiting, which is no Python: what a handler raises there is lost.
+    """
     signals = _Signals()
     signals.note()
     try:

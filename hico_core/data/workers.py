@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader
 
-from hico_core.base.engine import available_cores
+from hico_core.base.engine import available_cores, noted_signals
 from hico_core.base.errors import HicoError, NoRoom
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,11 @@ def outliving_a_death(
     for deaths in (0, 1):
         others = set(multiprocessing.active_children())
         try:
-            yield from make_loader()
+            # A worker whose start is broken off in the middle would fail with a traceback of its own.
+            with noted_signals() as signals:
+                loader = iter(make_loader())
+                signals.act()
+            yield from loader
             return
         except NoRoom as error:
             raise NoRoom(_as_it_was_raised(error)) from error

@@ -51,6 +51,7 @@ def note(items: Sequence[int], *, factor: int) -> Iterator[tuple[int, int, str]]
         yield item * factor, os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("num_items", "num_processes"), [(0, 0), (1, 1), (2, 2), (7, 3)])
 def test_each_item_is_done_once_and_each_process_has_a_share(num_items: int, num_processes: int) -> None:
     done = list(run_on_processes(partial(note, factor=2), range(num_items), processes=3, num_gpus=2))
@@ -69,6 +70,7 @@ def warn(items: Sequence[int]) -> Iterator[int]:
         yield item
 
 
+@pytest.mark.processes
 def test_warnings_come_through_the_process_that_asked(caplog: pytest.LogCaptureFixture) -> None:
     assert sorted(run_on_processes(warn, [1, 2], processes=2)) == [1, 2]
     assert sorted(record.getMessage() for record in caplog.records) == ["number 1", "number 2"]
@@ -85,6 +87,7 @@ def kill_itself(items: Sequence[int]) -> Iterator[int]:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("work", "said"),
     [
@@ -123,6 +126,7 @@ def wait_for_the_end_of(processes: Sequence[int]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_whoever_stops_asking_ends_them() -> None:
     results = run_on_processes(linger, [1, 2], processes=2)
@@ -140,6 +144,7 @@ for process in run_on_processes(linger, [1, 2], processes=2):
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_they_end_with_whoever_asked(how: signal.Signals) -> None:
@@ -153,6 +158,7 @@ def test_they_end_with_whoever_asked(how: signal.Signals) -> None:
     wait_for_the_end_of(alive)
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_terminals_interrupt_is_that_of_whoever_asked() -> None:
     """It reaches all processes of the terminal; the others say nothing of it."""

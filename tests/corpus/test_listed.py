@@ -47,6 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.videos
 @pytest.mark.parametrize(
     ("name", "begun", "num_failed"),
     [("labelled.txt", [("index", 3)], 1), ("training.txt", [("adopt", 1)], 0)],

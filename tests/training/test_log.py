@@ -30,6 +30,7 @@ def metrics(step: int, loss: float) -> StepMetrics:
     )
 
 
+@pytest.mark.processes
 def test_weights_and_biases_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

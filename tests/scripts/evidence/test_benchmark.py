@@ -166,8 +166,10 @@ def test_a_kill_keeps_what_is_done_and_leaves_no_process(tmp_path: Path, number:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SCRIPTS), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, str(program), str(tmp_path / "out"), "3"]
-    with running(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment) as started:
+    command = [sys.executable, str(program), str(tmp_path / "out")]
+    with running(
+        [*command, "3"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as started:
         assert started.stdout is not None
         for line in started.stdout:
             if line.strip() == "2":  # the long one has begun
@@ -255,6 +257,7 @@ def test_the_tables_of_what_is_there(folder: Path, capsys: pytest.CaptureFixture
     assert line.startswith("benchmark: ") and "another benchmark runs here" in line
 
 
+@pytest.mark.processes
 def test_it_starts_from_anywhere(tmp_path: Path) -> None:
     """As a maintainer types it, with nothing on the path but what Python puts there."""
     command = [sys.executable, str(SCRIPTS / "benchmark.py"), "--help"]

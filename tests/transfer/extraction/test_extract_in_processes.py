@@ -68,6 +68,7 @@ def arrays(folder: Path) -> dict[str, bytes]:
     return {name: content for name, content in tree(folder).items() if name.endswith(".npy")}
 
 
+@pytest.mark.videos
 def test_they_write_what_one_writes(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     events: list[VideoEvent] = []
@@ -80,6 +81,7 @@ def test_they_write_what_one_writes(base: Path, tmp_path: Path, monkeypatch: pyt
     assert extract(base, tmp_path / "features", policy).num_unchanged == 5
 
 
+@pytest.mark.processes
 def test_a_shard_is_shared(base: Path, tmp_path: Path) -> None:
     jobs = jobs_of_files(find_sources([str(base / "videos")]))
     for number in (1, 2):
@@ -89,6 +91,7 @@ def test_a_shard_is_shared(base: Path, tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "features").keys() == read_manifest(base / "alone").keys()
 
 
+@pytest.mark.processes
 def test_an_encoder_that_is_replaced_meanwhile_is_one_error(base: Path, tmp_path: Path) -> None:
     export_encoder(tmp_path / "encoder.safetensors", S3DGTiny())
     loaded_before = FeatureExtractor.from_checkpoint(tmp_path / "encoder.safetensors", device="cpu")
@@ -122,6 +125,7 @@ def is_alive(process_id: int) -> bool:
         return False
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
