@@ -7,7 +7,7 @@ _INSTEAD: dict[tuple[str, str | None], str] = {
     ("split", "--status"): "`hico inspect ROOT` counts what is done and what failed",
     ("split", "--engine"): "`--ray-address local`, `auto` or HOST:PORT splits on a Ray cluster; threads need no option",
     ("extract-features", "--engine"): "`--ray-address local`, `auto` or HOST:PORT extracts on a Ray cluster; else none",
-    ("extract-features", "--suffix"): "`--prefix` alone names files; Files(suffix=...) does in Python",
+    ("extract-features", "--suffix"): "files are named PREFIX and id; rename them where a toolkit wants more",
     ("pretrain", "--decoder"): "`-o data.decoder=NAME` chooses it",
     ("benchmark", None): "it is in the repository's scripts/evidence; `hico demo` is the short form",
 }
