@@ -79,7 +79,7 @@ def report_dry_run(config: str, settings: dict[str, Any], found: dict[str, Any],
     Args:
         config: as YAML.
         settings: the same as plain values.
-        found: the fields of a rehearsal.
+        found: the fields of a dry run.
         as_json: for programs.
 
     """

@@ -202,9 +202,9 @@ def extract_features(
     folder = features_folder(place, extractor, name)
     files = Files(folder, windows.prefix, file_format, dtype)
     if dry_run:
-        from hico_core.transfer.extraction.dry_run import rehearse_extraction
+        from hico_core.transfer.extraction.dry_run import dry_run_extraction
 
-        plan = rehearse_extraction(jobs, extractor=extractor, files=files, workers=workers)
+        plan = dry_run_extraction(jobs, extractor=extractor, files=files, workers=workers)
         _report_estimate(plan, json)
         return
     forget_mended(place, inputs or [], [job.source for job in jobs], command="extract-features")

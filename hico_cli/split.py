@@ -200,10 +200,10 @@ def _estimate(
     as_json: bool,
 ) -> None:
     from hico_core.base.engine import available_cores
-    from hico_core.corpus.split_dry_run import rehearse_split
+    from hico_core.corpus.split_dry_run import dry_run_split
 
     with raising_on_signals("stopped; nothing was written"):
-        plan = rehearse_split(sources, root=root, options=options, policy=policy, workers=workers or available_cores())
+        plan = dry_run_split(sources, root=root, options=options, policy=policy, workers=workers or available_cores())
     failed = f", of which {plan.num_sampled_failed} failed" if plan.num_sampled_failed else ""
     text = (
         f"{counted(plan.num_videos, 'video')} to split, {plan.num_unchanged} unchanged; about "

@@ -350,7 +350,7 @@ def main() -> None:
     if wrong := set(asked.parts) - checks.keys():
         parser.error(f"no such part: {', '.join(sorted(wrong))}; there are {', '.join(checks)}")
     parts = asked.parts or [part for part in checks if not (asked.cpu and part in TAKES_MINUTES_ON_A_CPU)]
-    name = "rehearsal" if asked.cpu else f"gpu-{torch.cuda.get_device_name().lower().replace(' ', '-')}"
+    name = "cpu" if asked.cpu else f"gpu-{torch.cuda.get_device_name().lower().replace(' ', '-')}"
     about = {"torch": torch.__version__, "cuda": torch.version.cuda, "auto": choose_precision("auto", device)._asdict()}
     results: dict[str, Any] = {}
     if asked.parts and (old := results_of(name)).items() >= about.items():

@@ -41,7 +41,7 @@ def sample_by_size(sources: Sequence[Source], count: int) -> list[Source]:
     return smaller[:: max(len(smaller) // count, 1)][:count]
 
 
-def rehearse_split(
+def dry_run_split(
     sources: Sequence[Source], *, root: Location, options: SplitOptions, policy: SplitPolicy, workers: int
 ) -> SplitPlan:
     """Split a few videos into a temporary folder, and say what all would take.

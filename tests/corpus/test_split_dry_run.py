@@ -1,4 +1,4 @@
-"""A rehearsal measures some videos, foretells all of them, and writes nothing."""
+"""A dry run measures some videos, foretells all of them, and writes nothing."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from hico_core.base.errors import HicoError
 from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.split import SplitPolicy, split_videos
-from hico_core.corpus.split_dry_run import SplitPlan, rehearse_split, sample_by_size
+from hico_core.corpus.split_dry_run import SplitPlan, dry_run_split, sample_by_size
 from hico_core.corpus.workspace.records import SplitOptions
 
 OPTIONS = SplitOptions(short_side=96, preset="ultrafast", crf=10)
 
 
-def rehearse(sources: list[Source], root: Path) -> SplitPlan:
-    return rehearse_split(sources, root=root, options=OPTIONS, policy=SplitPolicy(), workers=1)
+def dry_run(sources: list[Source], root: Path) -> SplitPlan:
+    return dry_run_split(sources, root=root, options=OPTIONS, policy=SplitPolicy(), workers=1)
 
 
 @pytest.mark.videos
@@ -27,7 +27,7 @@ def test_what_it_foretells_comes_true(tmp_path: Path) -> None:
     (tmp_path / "videos/x-broken.mp4").write_text("no video")
     sources = find_sources([str(tmp_path / "videos")])
     root = tmp_path / "root"
-    plan = rehearse(sources, root)
+    plan = dry_run(sources, root)
     assert not root.exists()
     assert (plan.num_videos, plan.num_unchanged, plan.num_sampled, plan.workers) == (7, 0, 2, 1)
     assert plan.hours > 0
@@ -37,7 +37,7 @@ def test_what_it_foretells_comes_true(tmp_path: Path) -> None:
     assert plan.clip_bytes == pytest.approx(sum(clips), rel=0.3)
     assert plan.minutes == pytest.approx(sum(4 + number for number in range(6)) / 60, rel=0.3)
     before = tree(root)
-    again = rehearse(sources[:6], root)
+    again = dry_run(sources[:6], root)
     assert (again.num_videos, again.num_unchanged, again.num_sampled, again.hours) == (0, 6, 0, 0.0)
     assert tree(root) == before
 
@@ -48,7 +48,7 @@ def test_a_sample_that_fails_is_told(tmp_path: Path) -> None:
     missing = Source(video_id="missing", path=tmp_path / "missing.mp4")
     for source in (missing, Source(video_id="broken", path=tmp_path / "broken.mp4")):
         with pytest.raises(HicoError, match=rf"none of 1 sampled videos can be split; the first: .*{source.video_id}"):
-            rehearse([source], tmp_path / "root")
+            dry_run([source], tmp_path / "root")
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, ["a"]), (2, ["a", "b"]), (9, ["a", "b", "c"])])

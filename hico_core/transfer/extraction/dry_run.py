@@ -40,7 +40,7 @@ class ExtractionPlan:
     encoding_seconds: float  # of one window
 
 
-def rehearse_extraction(
+def dry_run_extraction(
     jobs: Sequence[FeatureJob],
     *,
     extractor: FeatureExtractor,

@@ -37,7 +37,7 @@ from hico_core.model.encoders import hico_model
 from hico_core.model.hico import HicoModel
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg_tiny import S3DGTiny
-from hico_core.transfer.extraction.dry_run import rehearse_extraction
+from hico_core.transfer.extraction.dry_run import dry_run_extraction
 from hico_core.transfer.extraction.extract import ExtractionPolicy, Files, Likeness, extract_features
 from hico_core.transfer.extraction.feature_files import read_array
 from hico_core.transfer.extraction.jobs import FeatureJob, jobs_of_files, jobs_of_index, part_of
@@ -466,10 +466,10 @@ def test_what_is_wrong_with_a_folder_is_one_line(root: Path, tmp_path: Path) -> 
         require_features(tmp_path / "nowhere")
 
 
-def test_the_rehearsal_tells_what_the_extraction_makes(root: Path, tmp_path: Path) -> None:
+def test_the_dry_run_tells_what_the_extraction_makes(root: Path, tmp_path: Path) -> None:
     extractor = FeatureExtractor.from_checkpoint(root.parent / "encoder.safetensors", device="cpu", batch_size=2)
     jobs = jobs_of_index(IndexedVideos(read_index_table(root), root=root))
-    plan = rehearse_extraction(jobs, extractor=extractor, files=Files(dtype="float16"), workers=0)
+    plan = dry_run_extraction(jobs, extractor=extractor, files=Files(dtype="float16"), workers=0)
     summary, _ = extract(root, tmp_path / "folder", dtype="float16")
     assert (plan.num_videos, plan.num_unknown, plan.num_rows) == (2, 0, summary.num_parts)
     assert plan.num_bytes == sum(np.load(path).nbytes for path in (tmp_path / "folder").glob("*.npy"))
@@ -479,10 +479,10 @@ def test_the_rehearsal_tells_what_the_extraction_makes(root: Path, tmp_path: Pat
     of_files = jobs_of_files(
         [Source(video_id="a", path=root.parent / "videos/v_a.mp4"), Source(video_id="none", path=tmp_path / "none.mp4")]
     )
-    plan = rehearse_extraction(of_files, extractor=extractor, files=Files())
+    plan = dry_run_extraction(of_files, extractor=extractor, files=Files())
     assert (plan.num_videos, plan.num_unknown, plan.num_rows) == (2, 1, 7)
     with pytest.raises(HicoError, match="none of the videos can be read"):
-        rehearse_extraction(of_files[1:], extractor=extractor, files=Files())
+        dry_run_extraction(of_files[1:], extractor=extractor, files=Files())
 
 
 @pytest.mark.cluster
