@@ -60,8 +60,8 @@ class CorpusFacts:
             "length of a video, seconds": f"{shortest:.1f} to {longest:.1f}, median {median:.1f}",
             "frames a second": f"{slowest:.4g} to {fastest:.4g}, median {usual:.4g}",
             "width x height, pixels": sizes + (f", others: {others}" if others else ""),
-            "videos with labels": f"{len(self.labels)}",
-            "videos that failed": f"{len(self.failures)}",
+            "with labels": f"{len(self.labels)}",
+            "failed": f"{len(self.failures)}",
         }
 
 

@@ -71,6 +71,9 @@ _CURVES: tuple[tuple[str, str, str, str], ...] = (
     ("val_accuracy", "Validation", "accuracy", "On videos that choose the checkpoint."),
 )
 
+# Facts of a workspace, whose names for programs are short.
+_IN_WORDS = {"failed": "videos that failed", "with labels": "videos with a label"}
+
 
 class Figure(NamedTuple):
     """A chart with what to look for."""
@@ -272,7 +275,7 @@ def _rounded(value: float | None, digits: int) -> str:
 
 
 def _corpus_table(corpus: CorpusFacts) -> Table:
-    rows: list[list[Any]] = [list(fact) for fact in corpus.summary().items()]
+    rows: list[list[Any]] = [[_IN_WORDS.get(name, name), value] for name, value in corpus.summary().items()]
     return Table(f"The workspace {corpus.root}", ["what", "how much"], rows)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from hico_core.base.errors import BadVideo, HicoError, UsageError, require_package, short_reason
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ def arrays(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.videos
+@pytest.mark.processes
 def test_they_write_what_one_writes(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     events: list[VideoEvent] = []
