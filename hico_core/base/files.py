@@ -7,14 +7,11 @@ import signal
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from filelock import FileLock, Timeout
 
 from hico_core.base.errors import HicoError, NoRoom
-
-if TYPE_CHECKING:
-    from hico_core.base.addresses import Location
 
 # Characters other than \n at which Python and other languages also end a line.
 _OTHER_LINE_ENDS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}
@@ -74,6 +71,14 @@ def json_line(fields: Mapping[str, Any]) -> bytes:
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
+class Readable(Protocol):
+    """A file, on a disk or in a bucket."""
+
+    def read_bytes(self) -> bytes:
+        """All of it."""
+        ...
+
+
 class JsonLines(NamedTuple):
     """The lines of a file that could be read, and how many could not."""
 
@@ -81,10 +86,10 @@ class JsonLines(NamedTuple):
     num_unreadable: int
 
 
-def read_json_lines(location: "Location") -> JsonLines:
+def read_json_lines(file: Readable) -> JsonLines:
     """The objects in a file of one a line; a missing file has none. Lines that are none are left out and counted."""
     try:
-        lines = location.read_bytes().split(b"\n")
+        lines = file.read_bytes().split(b"\n")
     except FileNotFoundError:
         return JsonLines([], 0)
     found = [_object_in(line) for line in lines if line.strip()]
