@@ -33,7 +33,8 @@ def encoder_for(state: Mapping[str, Tensor]) -> Encoder:
 
 def embedding_dim(encoder: EncoderName) -> int:
     """Width of what the visual head of this encoder's model gives."""
-    return EMBEDDING_DIM if encoder == "s3dg" else _TINY_HEADS[1]
+    widths: dict[EncoderName, int] = {"s3dg": EMBEDDING_DIM, "s3dg-tiny": _TINY_HEADS[1]}
+    return widths[encoder]
 
 
 def hico_model(encoder: EncoderName = "s3dg", *, topical: bool = True, recompute: bool = False) -> HicoModel:
@@ -47,5 +48,7 @@ def hico_model(encoder: EncoderName = "s3dg", *, topical: bool = True, recompute
     """
     if encoder == "s3dg":
         return HicoModel(S3DG(recompute=recompute), topical=topical)
-    width = S3DGTiny.feature_dim
-    return HicoModel(S3DGTiny(), ProjectionHead(width, *_TINY_HEADS), TopicHead(width, *_TINY_HEADS), topical=topical)
+    if encoder == "s3dg-tiny":
+        width, heads = S3DGTiny.feature_dim, _TINY_HEADS
+        return HicoModel(S3DGTiny(), ProjectionHead(width, *heads), TopicHead(width, *heads), topical=topical)
+    raise ValueError(f"{encoder}: an encoder without a model")

@@ -37,7 +37,7 @@ def write_array(path: Path, array: np.ndarray, times: np.ndarray, *, video_id: s
             np.savez(opened, feats=array, times=times)
         elif file_format == "pt":
             torch.save(torch.from_numpy(array), opened)
-        else:
+        elif file_format == "parquet":
             flat = pa.array(array.reshape(-1))  # maps too: a list of fixed length a row
             columns = {
                 "video_id": pa.array([video_id] * len(array)),
@@ -46,6 +46,8 @@ def write_array(path: Path, array: np.ndarray, times: np.ndarray, *, video_id: s
                 "feature": pa.FixedSizeListArray.from_arrays(flat, array[0].size),
             }
             pq.write_table(pa.table(columns), opened, compression="zstd")
+        else:
+            raise ValueError(f"{file_format}: a format that nothing writes")
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -78,6 +80,8 @@ def _read(path: Path, file_format: str) -> np.ndarray:
     if file_format == "pt":
         tensor: torch.Tensor = torch.load(path, weights_only=True)
         return tensor.numpy()
-    column = pq.read_table(path, columns=["feature"])["feature"].combine_chunks()
-    flat: np.ndarray = column.flatten().to_numpy()
-    return flat.reshape(len(column), -1)
+    if file_format == "parquet":
+        column = pq.read_table(path, columns=["feature"])["feature"].combine_chunks()
+        flat: np.ndarray = column.flatten().to_numpy()
+        return flat.reshape(len(column), -1)
+    raise ValueError(f"{file_format}: a format that nothing reads")
