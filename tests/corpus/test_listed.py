@@ -62,6 +62,7 @@ def test_a_list_takes_the_road_of_what_it_names(
     assert sorted(progress.outcomes) == ["done"] * (begun[0][1] - num_failed) + ["failed"] * num_failed
 
 
+@pytest.mark.videos
 def test_their_data_are_indexed_unless_there_is_an_index_and_no_folder_is_named(data: Path, tmp_path: Path) -> None:
     asked: list[tuple[Path | None, Path | None]] = []
 
