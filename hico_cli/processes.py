@@ -77,6 +77,6 @@ def _in_process(work: Callable[[], int], debug: bool, shared: "SharedExitCode") 
                 traceback.print_exc()
             warn(str(error), who="any" if isinstance(error, UsageError) else "this")
         end_at_once(code)
-    except Exception:
+    except Exception:  # a fault of hico, which the launcher would end with but not show
         traceback.print_exc()
         raise
