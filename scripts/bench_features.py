@@ -180,7 +180,7 @@ def memory(sources: list[Path], folder: Path) -> dict[str, object]:
 def test_of_finetuning(sources: list[Path], rounds: int) -> dict[str, object]:
     """10 views x 3 crops of each video, with an encoder that does nothing."""
     views = Views(10, 16, 4, 30.0)
-    picture = Picture(short_side=128, crop_part=0.875, num_crops=3, size=112, mean=MEAN, std=STD)
+    picture = Picture(short_side=128, crop_part=0.875, num_crops=3, size=112, mean=(MEAN,) * 3, std=(STD,) * 3)
 
     def ours() -> None:
         videos = [WholeVideo(path, []) for path in sources]

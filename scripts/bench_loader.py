@@ -137,7 +137,9 @@ def crop_by_hico(frames_THWC: Tensor, rng: random.Random) -> tuple[Tensor, objec
 def augment_by_hico(frames_THWC: Tensor, rng: random.Random) -> Tensor:
     """Both halves of hico's augmentation, one clip."""
     draw = draw_augmentation(frames_THWC.shape[1], frames_THWC.shape[2], SETTINGS, rng=rng)
-    return apply_augmentation([cut(frames_THWC, draw.crop)], [draw], size=SIZE, mean=SETTINGS.mean, std=SETTINGS.std)
+    return apply_augmentation(
+        [cut(frames_THWC, draw.crop)], [draw], size=SIZE, mean=SETTINGS.channel_means, std=SETTINGS.channel_stds
+    )
 
 
 def over_all(work: Callable[[Window], object], windows: Sequence[Window]) -> Cost:
@@ -197,7 +199,9 @@ def hico_with_workers(videos: IndexedVideos, *, workers: int, batches: int, augm
     read = read_batches(dataset, plans, workers=workers, pin_memory=False)
     for number, (_, batch) in enumerate(read):
         if augment:
-            apply_augmentation(batch.crops_on(torch.device("cpu")), batch.draws, size=SIZE, mean=0.45, std=0.225)
+            apply_augmentation(
+                batch.crops_on(torch.device("cpu")), batch.draws, size=SIZE, mean=(0.45,) * 3, std=(0.225,) * 3
+            )
         if number == 1:
             start = time.perf_counter()
         elif number > 1:
@@ -304,7 +308,7 @@ def measure_colours(
         crop = crops[number % 12]
         draw = draws[number]
         draw = draw._replace(crop=draw.crop._replace(height=crop.shape[1], width=crop.shape[2]))
-        apply_augmentation([crop], [draw], size=SIZE, mean=0.45, std=0.225)
+        apply_augmentation([crop], [draw], size=SIZE, mean=(0.45,) * 3, std=(0.225,) * 3)
 
     def torchvisions(window: Window) -> None:
         authors.colour(scale(crops[windows.index(window) % 12], size=SIZE), rng)

@@ -78,7 +78,9 @@ def main() -> None:
         )
         points = {}
         for number, (_, batch) in enumerate(read_batches(dataset, plans, workers=2, pin_memory=False), start=1):
-            apply_augmentation(batch.crops_on(torch.device("cpu")), batch.draws, size=64, mean=0.45, std=0.225)
+            apply_augmentation(
+                batch.crops_on(torch.device("cpu")), batch.draws, size=64, mean=(0.45,) * 3, std=(0.225,) * 3
+            )
             if number == 500 or number % 1000 == 0:
                 points[number] = measure()
                 print(number, points[number], file=sys.stderr, flush=True)

@@ -202,7 +202,7 @@ def losses_of(videos: IndexedVideos, *, seed: int, precision: Precision, device:
     losses = []
     batches = read_batches(dataset, plans, workers=2, pin_memory=False)
     for _, batch in batches:
-        clips = apply_augmentation(batch.crops_on(device), batch.draws, size=64, mean=0.45, std=0.225)
+        clips = apply_augmentation(batch.crops_on(device), batch.draws, size=64, mean=(0.45,) * 3, std=(0.225,) * 3)
         result = train_step(
             model, optimizer, clips.unflatten(0, (-1, CLIPS)), loss=config.loss, lr=0.1, precision=precision
         )

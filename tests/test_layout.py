@@ -18,6 +18,7 @@ LAYERS = [
     "corpus",
     "data",
     "model",
+    "encoders",
     "encoding",
     "checkpoints",
     "training",

@@ -107,7 +107,9 @@ def test_augmentation_is_that_of_a_cpu(blur: str) -> None:
         for d in draws
     ]
     here, there = (
-        apply_augmentation([crop.to(device) for crop in crops], draws, size=112, mean=0.45, std=0.225).cpu()
+        apply_augmentation(
+            [crop.to(device) for crop in crops], draws, size=112, mean=(0.45,) * 3, std=(0.225,) * 3
+        ).cpu()
         for device in (torch.device("cpu"), GPU)
     )
     torch.testing.assert_close(there, here, rtol=1e-4, atol=1e-4)

@@ -21,6 +21,7 @@ from hico_core.checkpoints.reading import (
     read_checkpoint,
     with_own_memory,
 )
+from hico_core.config import one_or_three
 from hico_core.config.explain import first_wrong
 from hico_core.data.pictures import ClipShape, Picture
 from hico_core.data.plan import Position
@@ -198,7 +199,9 @@ def encoder_bytes(state: dict[str, Tensor], picture: Picture | None, clip: ClipS
     tensors = {name: value.contiguous().cpu().clone() for name, value in state.items()}
     metadata = {"format": "hico-encoder", "hico_version": __version__, "sha256": hash_of_tensors(tensors)}
     if picture is not None:
-        metadata["picture"] = json.dumps({"size": picture.size, "mean": picture.mean, "std": picture.std})
+        metadata["picture"] = json.dumps(
+            {"size": picture.size, "mean": one_or_three(picture.mean), "std": one_or_three(picture.std)}
+        )
     if clip is not None:
         metadata["clip"] = json.dumps(clip._asdict())
     return _in_one_order(save(tensors, metadata=metadata))

@@ -30,7 +30,7 @@ from hico_core.checkpoints.reading import (
     picture_of,
     read_checkpoint,
 )
-from hico_core.config import Config, compose_config
+from hico_core.config import Config, compose_config, one_or_three
 from hico_core.config.authors.pretraining_keys import read_authors_values, to_authors_values
 from hico_core.data.plan import Position
 from hico_core.model.classifier import CLASSIFIER
@@ -108,8 +108,8 @@ def _about_encoder(file: CheckpointFile) -> dict[str, str]:
         "num_frames": str(clip.num_frames),
         "fps": f"{clip.fps:g}",
         "size": str(picture.size),
-        "mean": f"{picture.mean:g}",
-        "std": f"{picture.std:g}",
+        "mean": json.dumps(one_or_three(picture.mean)),
+        "std": json.dumps(one_or_three(picture.std)),
     }
 
 

@@ -72,7 +72,7 @@ def model_card(
         "epochs": f"{progress.epochs_done:.6g} of {config.train.epochs}",
         "loss": f"{config.loss.name}" + ("" if loss is None else f", mean of the last steps {loss:.4f}"),
         "input": f"(N, 3, {size}): {clip.num_frames} frames at {clip.fps:g} a second, RGB from 0 to 1, minus "
-        f"{config.augment.mean:g}, divided by {config.augment.std:g}",
+        f"{config.augment.mean}, divided by {config.augment.std}",
         "output": f"(N, {feature_dim}, t, h, w); the mean over t, h, w is the feature",
         "SHA-256 of encoder.safetensors": hashlib.sha256(encoder).hexdigest(),
     }

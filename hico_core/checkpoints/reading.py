@@ -280,7 +280,7 @@ def _settings_of_encoder(file: CheckpointFile) -> tuple[DataConfig, AugmentConfi
                 "frame_stride": theirs.get("SAMPLING_RATE"),
                 "target_fps": theirs.get("TARGET_FPS"),
             }
-            augment = {"mean": theirs.get("MEAN", [None])[0], "std": theirs.get("STD", [None])[0]}
+            augment = {"mean": theirs.get("MEAN"), "std": theirs.get("STD")}
         return (
             DataConfig(**_given(data, "crop_size", "num_frames", "frame_stride", "target_fps")),
             AugmentConfig(**_given(augment, "mean", "std")),

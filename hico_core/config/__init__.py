@@ -19,10 +19,11 @@ from hico_core.config.load import (
     read_yaml_file,
 )
 from hico_core.config.pretraining import Config, EvalConfig, LossConfig, OptimConfig, SamplingConfig, TrainConfig
-from hico_core.config.sections import AugmentConfig, DataConfig
+from hico_core.config.sections import AugmentConfig, Channels, DataConfig, one_or_three
 
 __all__ = [
     "AugmentConfig",
+    "Channels",
     "Config",
     "DataConfig",
     "EvalConfig",
@@ -45,6 +46,7 @@ __all__ = [
     "load_finetuning_config",
     "merge",
     "nested_values",
+    "one_or_three",
     "parse_override",
     "preset",
     "preset_names",

@@ -1,6 +1,6 @@
 """Sections that pretraining and finetuning have in common: frozen, and refusing nonsense."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -44,6 +44,18 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         return self.num_frames * self.frame_stride / self.target_fps
 
 
+# Of red, green and blue.
+Channels = tuple[float, float, float]
+
+
+def one_or_three(channels: Channels) -> float | Channels:
+    """How settings and files write values of channels: once where they are alike."""
+    return channels[0] if len(set(channels)) == 1 else channels
+
+
+_Positive = Annotated[float, Field(gt=0)]
+
+
 class AugmentConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """One draw for all frames of a clip."""
 
@@ -63,8 +75,19 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
     """`authors`: as in their code, whose kernel is one pixel wide, so that nothing is blurred."""
     blur_probability: float = Field(0.5, ge=0, le=1)
     flip_probability: float = Field(0.5, ge=0, le=1)
-    mean: float = 0.45
-    std: float = Field(0.225, gt=0)
+    mean: float | Channels = 0.45
+    """Of red, green and blue, from 0 to 1: one value for all three, or one each, as public weights have it."""
+    std: _Positive | tuple[_Positive, _Positive, _Positive] = 0.225
+
+    @property
+    def channel_means(self) -> Channels:
+        """What is subtracted from red, green and blue."""
+        return self.mean if isinstance(self.mean, tuple) else (self.mean, self.mean, self.mean)
+
+    @property
+    def channel_stds(self) -> Channels:
+        """What they are divided by then."""
+        return self.std if isinstance(self.std, tuple) else (self.std, self.std, self.std)
 
     @field_validator("crop_jitter", "crop_ratio")
     @classmethod

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hico_core.base.choices import NumCrops
-from hico_core.config import AugmentConfig
+from hico_core.config import AugmentConfig, Channels
 
 # The frame that the authors' crop areas refer to, whatever the real size is.
 _REFERENCE_HEIGHT, _REFERENCE_WIDTH = 256, 340
@@ -265,8 +265,14 @@ def _blurred(clip_TCHW: Tensor, sigma: float) -> Tensor:
     return blurred
 
 
+def normalise_(clips: Tensor, mean: Channels, std: Channels) -> Tensor:
+    """Subtract a mean from each channel of (..., 3, H, W) and divide it by a deviation, in place."""
+    mean_C11, std_C11 = (clips.new_tensor(value)[:, None, None] for value in (mean, std))
+    return clips.sub_(mean_C11).div_(std_C11)
+
+
 def apply_augmentation(
-    crops: Sequence[Tensor], draws: Sequence[AugmentDraw], *, size: int, mean: float, std: float
+    crops: Sequence[Tensor], draws: Sequence[AugmentDraw], *, size: int, mean: Channels, std: Channels
 ) -> Tensor:
     """Make what the model gets: N crops (T, H, W, C) uint8 -> (N, C, T, S, S) float32, normalised.
 
@@ -274,8 +280,8 @@ def apply_augmentation(
         crops: of each clip.
         draws: what is still to happen to each.
         size: of the result, in pixels.
-        mean: subtracted from each channel.
-        std: each channel is divided by it.
+        mean: of red, green and blue, subtracted from them.
+        std: what they are divided by.
 
     """
     num_clips, num_frames = len(crops), len(crops[0])
@@ -287,7 +293,7 @@ def apply_augmentation(
         some = draws[first : first + together]
         scaled_NTCHW = torch.stack([scale(crop_THWC, size=size) for crop_THWC in crops[first : first + together]])
         clips_NTCHW = apply_colour(scaled_NTCHW, [draw.colour for draw in some])
-        clips_NTCHW.sub_(mean).div_(std)
+        normalise_(clips_NTCHW, mean, std)
         _apply(clips_NTCHW, [{n: ("flip", _WHOLLY) for n, draw in enumerate(some) if draw.flip}])
         result_NCTHW[first : first + together] = clips_NTCHW.transpose(1, 2)
     return result_NCTHW

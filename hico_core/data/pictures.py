@@ -9,9 +9,9 @@ from av import VideoFrame
 from torch import Tensor
 
 from hico_core.base.choices import NumCrops
-from hico_core.config import AugmentConfig, DataConfig
+from hico_core.config import AugmentConfig, Channels, DataConfig
 from hico_core.corpus.clips.picture import rgb
-from hico_core.data.augment import central_crops, cut, scale
+from hico_core.data.augment import central_crops, cut, normalise_, scale
 from hico_core.data.reading import read_clip
 from hico_core.data.videos import IndexedVideos
 
@@ -27,8 +27,8 @@ class Picture:
     crop_part: float  # side of the square that is looked at, as a part of the shorter side
     num_crops: NumCrops  # the middle, or three along the longer side
     size: int  # of the result, in pixels
-    mean: float
-    std: float
+    mean: Channels  # of red, green and blue, from 0 to 1
+    std: Channels
 
 
 class ClipShape(NamedTuple):
@@ -50,8 +50,8 @@ def picture_for(data: DataConfig, augment: AugmentConfig) -> Picture:
         crop_part=_CROP_PART,
         num_crops=1,
         size=data.crop_size,
-        mean=augment.mean,
-        std=augment.std,
+        mean=augment.channel_means,
+        std=augment.channel_stds,
     )
 
 
@@ -94,7 +94,7 @@ def clip_around(videos: IndexedVideos, video: int, seconds: float, *, data: Data
 def normalised(clips: Tensor, picture: Picture) -> Tensor:
     """(N, T, side, side, 3) uint8 -> (N, 3, T, S, S) float32, on the device of the clips."""
     scaled_NTCHW = torch.stack([scale(clip_THWC, size=picture.size) for clip_THWC in clips])
-    return scaled_NTCHW.sub_(picture.mean).div_(picture.std).transpose(1, 2)
+    return normalise_(scaled_NTCHW, picture.mean, picture.std).transpose(1, 2)
 
 
 def normalised_frame(crop: np.ndarray, picture: Picture) -> np.ndarray:

@@ -87,8 +87,9 @@ def _rows(
             decoder=data.decoder,
             short_side=data.short_side,
         )
-        made = apply_augmentation([crop], [draw], size=data.crop_size, mean=augment.mean, std=augment.std)[0]
-        after = ((made * augment.std + augment.mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 3, 0)
+        # As it looks: neither shifted nor scaled.
+        made = apply_augmentation([crop], [draw], size=data.crop_size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))[0]
+        after = (made * 255).round().clamp(0, 255).byte().permute(1, 2, 3, 0)
         title = f"{sample.video_id}  clip {number}: {window[0]:.2f} to {window[1]:.2f} s"
         before = [_framed(frame, draw) for frame in _some(frames)]
         rows.append(ClipPreview(sample.video_id, title, before, [_image(frame) for frame in _some(after)]))

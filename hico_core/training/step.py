@@ -122,7 +122,9 @@ def augmented_clips(batch: Batch, *, data: DataConfig, augment: AugmentConfig, d
 
     def made() -> Tensor:
         crops = batch.crops_on(device)
-        return apply_augmentation(crops, batch.draws, size=data.crop_size, mean=augment.mean, std=augment.std)
+        return apply_augmentation(
+            crops, batch.draws, size=data.crop_size, mean=augment.channel_means, std=augment.channel_stds
+        )
 
     if device.type != "cuda":
         return made()

@@ -169,7 +169,10 @@ def test_what_is_left_out_is_named(model: nn.Module, tmp_path: Path) -> None:
 
 def test_the_same_weights_make_the_same_export(tmp_path: Path) -> None:
     """Byte by byte: features know their encoder by its file's hash. The package alone orders metadata at random."""
-    encoder, picture = S3DGTiny(), Picture(short_side=27, crop_part=0.875, num_crops=1, size=24, mean=0.45, std=0.225)
+    encoder, picture = (
+        S3DGTiny(),
+        Picture(short_side=27, crop_part=0.875, num_crops=1, size=24, mean=(0.45,) * 3, std=(0.225,) * 3),
+    )
     for number in range(8):
         export_encoder(tmp_path / f"{number}.safetensors", encoder, picture)
     contents = {path.read_bytes() for path in tmp_path.iterdir()}
@@ -199,7 +202,7 @@ def test_a_file_is_read_as_it_was_at_one_moment(name: str, model: nn.Module, tmp
             export_encoder(
                 tmp_path / f"{size}",
                 S3DGTiny(),
-                Picture(short_side=27, crop_part=0.875, num_crops=1, size=size, mean=0.45, std=0.225),
+                Picture(short_side=27, crop_part=0.875, num_crops=1, size=size, mean=(0.45,) * 3, std=(0.225,) * 3),
             )
     hashes = {sha256_of(tmp_path / f"{size}"): size for size in (24, 48)}
     copyfile(tmp_path / "24", tmp_path / name)

@@ -61,7 +61,7 @@ def test_grey_normalisation_and_flip() -> None:
 def augmented(frames_THWC: Tensor, draw: AugmentDraw, *, size: int, mean: float, std: float) -> Tensor:
     """One clip on the whole way: (C, T, size, size)."""
     crop = cut(frames_THWC, draw.crop)
-    return apply_augmentation([crop], [draw], size=size, mean=mean, std=std)[0]
+    return apply_augmentation([crop], [draw], size=size, mean=(mean,) * 3, std=(std,) * 3)[0]
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -92,7 +92,7 @@ def test_clips_of_a_step_are_what_each_is_alone() -> None:
     settings = AugmentConfig(blur="gaussian", crop_ratio=(0.8, 1.25))
     draws = [draw_augmentation(40, 60, settings, rng=rng) for _ in frames]
     crops = [cut(clip, draw.crop) for clip, draw in zip(frames, draws, strict=True)]
-    together = apply_augmentation(crops, draws, size=16, mean=0.45, std=0.225)
+    together = apply_augmentation(crops, draws, size=16, mean=(0.45,) * 3, std=(0.225,) * 3)
     assert together.shape == (12, 3, 2, 16, 16)
     for clip, draw, result in zip(frames, draws, together, strict=True):
         assert torch.equal(augmented(clip, draw, size=16, mean=0.45, std=0.225), result)
@@ -136,7 +136,7 @@ def test_the_whole_way_of_testing() -> None:
     assert crop == Crop(1, 5, 21, 21)
     expected = GOLDEN["finetune_pipeline/test/seed0"]
     theirs = cut(frames_THWC, crop._replace(top=2, left=6))
-    picture = Picture(short_side=None, crop_part=0.875, num_crops=1, size=16, mean=0.45, std=0.225)
+    picture = Picture(short_side=None, crop_part=0.875, num_crops=1, size=16, mean=(0.45,) * 3, std=(0.225,) * 3)
     assert_close(normalised(theirs[None], picture)[0].numpy(), expected, 1e-6)
 
 

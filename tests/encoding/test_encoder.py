@@ -21,7 +21,7 @@ from hico_core.model.s3dg import S3DG
 
 pytestmark = pytest.mark.videos
 
-SMALL = Picture(short_side=40, crop_part=0.875, num_crops=1, size=32, mean=0.45, std=0.225)
+SMALL = Picture(short_side=40, crop_part=0.875, num_crops=1, size=32, mean=(0.45,) * 3, std=(0.225,) * 3)
 GRID = Grid(fps=15.0, window=8, stride=8)
 
 

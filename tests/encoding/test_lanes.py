@@ -29,7 +29,7 @@ from hico_core.encoding.windows import Grid, Views, plan_windows
 
 pytestmark = pytest.mark.videos
 
-WHOLE = Picture(short_side=None, crop_part=1.0, num_crops=1, size=112, mean=0.45, std=0.225)
+WHOLE = Picture(short_side=None, crop_part=1.0, num_crops=1, size=112, mean=(0.45,) * 3, std=(0.225,) * 3)
 
 
 def as_seen(layout: Grid | Views, picture: Picture = WHOLE) -> Reading:
@@ -158,7 +158,7 @@ def test_pictures_do_not_pile_up(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_three_crops_follow_each_other(tmp_path: Path) -> None:
     numbered_video(tmp_path / "a.mp4", seconds=3, size="200x100")
-    picture = Picture(short_side=None, crop_part=0.5, num_crops=3, size=112, mean=0.45, std=0.225)
+    picture = Picture(short_side=None, crop_part=0.5, num_crops=3, size=112, mean=(0.45,) * 3, std=(0.225,) * 3)
     clips = read(WholeVideo(tmp_path / "a.mp4", []), Views(2, 8, 4, 30.0), picture)
     windows = plan_windows(clock_of_times(frame_times(tmp_path / "a.mp4")), Views(2, 8, 4, 30.0)).tolist()
     whole = [decode_frames(tmp_path / "a.mp4", window) for window in windows]
@@ -175,7 +175,7 @@ def test_the_middle_of_a_frame(tmp_path: Path, size: str, short_side: int, side:
     """Larger frames are scaled down first; the middle is as far from one edge as from the other."""
     edges = "drawbox=x=0:y=0:w=iw:h=ih:t=4:color=red"
     run_ffmpeg("-f", "lavfi", "-i", f"color=gray:s={size}:d=1:r=30", "-vf", edges, "-crf", "1", tmp_path / "a.mp4")
-    picture = Picture(short_side=short_side, crop_part=0.875, num_crops=1, size=112, mean=0.45, std=0.225)
+    picture = Picture(short_side=short_side, crop_part=0.875, num_crops=1, size=112, mean=(0.45,) * 3, std=(0.225,) * 3)
     (clip,) = read(WholeVideo(tmp_path / "a.mp4", []), Views(1, 8, 1, 30.0), picture)
     assert clip.shape == (8, side, side, 3)
     shown = clip[0].float()

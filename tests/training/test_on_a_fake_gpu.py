@@ -120,7 +120,7 @@ def test_augmentation_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     draws = [draw_augmentation(128, 171, AugmentConfig(blur="gaussian"), rng=rng) for _ in range(6)]
     with FakeTensorMode(), Watch() as watch:
         crops = [torch.zeros(8, d.crop.height, d.crop.width, 3, dtype=torch.uint8, device=GPU) for d in draws]
-        clips = apply_augmentation(crops, draws, size=112, mean=0.45, std=0.225)
+        clips = apply_augmentation(crops, draws, size=112, mean=(0.45,) * 3, std=(0.225,) * 3)
         assert clips.device == GPU
         assert clips.shape == (6, 3, 8, 112, 112)
     assert not [wait for wait in watch.waits if "cpu to cuda" not in wait]

@@ -154,7 +154,7 @@ def test_many_videos_in_order(tmp_path: Path) -> None:
 
 
 def test_the_picture_is_that_of_the_authors_run(tmp_path: Path, model: HicoModel) -> None:
-    picture = Picture(short_side=73, crop_part=0.875, num_crops=1, size=64, mean=0.5, std=0.25)
+    picture = Picture(short_side=73, crop_part=0.875, num_crops=1, size=64, mean=(0.5,) * 3, std=(0.25,) * 3)
     cfg = json.dumps({"DATA": {"TRAIN_CROP_SIZE": 64, "MEAN": [0.5] * 3, "STD": [0.25] * 3}})
     theirs = {"model_state": export_state_dict(model.state_dict()), "cfg": cfg}
     torch.save(theirs, tmp_path / "theirs.pyth")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hico_core.base.errors import UsageError
-from hico_core.config import Config, flat_settings, flat_values, load_config, nested_values
+from hico_core.config import Config, flat_settings, flat_values, load_config, nested_values, one_or_three
 from hico_core.config.authors.reading import SAME_IN_BOTH, AuthorsConfig, translated
 from hico_core.config.authors.yaml_layers import (
     is_authors_config,
@@ -201,8 +201,8 @@ def to_authors_values(config: Config) -> dict[str, Any]:
         "VIDEO.HEAD.NAME": _LOSSES[loss][1],
         "TRAIN.DATASET": "kinetics400" if config.dataset == "k400" else "longvideo",
         "DATA.DATA_ROOT_DIR": "k400-full" if config.dataset == "uk400" else config.dataset,
-        "DATA.MEAN": [config.augment.mean] * 3,
-        "DATA.STD": [config.augment.std] * 3,
+        "DATA.MEAN": list(config.augment.channel_means),
+        "DATA.STD": list(config.augment.channel_stds),
         "OPTIMIZER.BASE_LR": config.optim.base_lr,
         "OPTIMIZER.ADJUST_LR": True,
         "HICO.GRAUDAL_SAMPLING.ENABLE": gradual,
@@ -254,17 +254,16 @@ def normalisation(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """Mean and deviation of the colours.
 
     Raises:
-        UsageError: they differ between channels.
+        UsageError: they are not three values each.
 
     """
     values = {}
     for key, ours in (("DATA.MEAN", "augment.mean"), ("DATA.STD", "augment.std")):
         channels = theirs.get(key)
-        if channels is None:
-            continue
-        if len(set(channels)) != 1:
-            raise UsageError(f"{origin}: {key}: {channels}: hico has one value for all channels; write it three times")
-        values[ours] = channels[0]
+        if channels is not None:
+            if len(channels) != 3:
+                raise UsageError(f"{origin}: {key}: {channels}: must be three values, of red, green and blue")
+            values[ours] = one_or_three(channels)
     return values
 
 

@@ -71,8 +71,8 @@ def shown_in_tests(test: FinetuneTestConfig, data: DataConfig, augment: AugmentC
             crop_part=test.crop_part,
             num_crops=test.crops,
             size=data.crop_size,
-            mean=augment.mean,
-            std=augment.std,
+            mean=augment.channel_means,
+            std=augment.channel_stds,
         ),
     )
 

@@ -90,7 +90,7 @@ def test_meanings(changes: dict[str, Any], settings: dict[str, Any], tmp_path: P
         ({"PRETRAIN.LOSS": "MoCo"}, ["PRETRAIN.LOSS: MoCo", "write HiCo or Contrastive"]),
         ({"VIDEO.HEAD.NAME": "BaseHead"}, ["VIDEO.HEAD.NAME", "write ContrastiveHeadTopicPred"]),
         ({"TRAIN.DATASET": "ucf101"}, ["TRAIN.DATASET: ucf101", "longvideo or kinetics400"]),
-        ({"DATA.MEAN": [0.1, 0.2, 0.3]}, ["DATA.MEAN", "one value for all channels"]),
+        ({"DATA.MEAN": [0.1, 0.2]}, ["DATA.MEAN", "three values"]),
         ({"TRAIN.CHECKPOINT_FILE_PATH": "a.pyth"}, ["TRAIN.CHECKPOINT_FILE_PATH", "--init-from"]),
         ({"OPTIMIZER.BASE_LR": None}, ["OPTIMIZER.BASE_LR is missing"]),
         ({"TRAIN.BATCH_SIZE": "many"}, ["train.batch_size cannot be 'many'"]),

@@ -208,7 +208,7 @@ def test_other_decoders_give_the_same_or_refuse(video: Path, shown: np.ndarray, 
 
 def test_through_the_lanes(video: Path, shown: np.ndarray) -> None:
     """As features and probes read it."""
-    picture = Picture(short_side=None, crop_part=1.0, num_crops=1, size=112, mean=0.45, std=0.225)
+    picture = Picture(short_side=None, crop_part=1.0, num_crops=1, size=112, mean=(0.45,) * 3, std=(0.225,) * 3)
     parts = parts_of_video(
         0, WholeVideo(video, []), Reading(layout=Grid(fps=10.0, window=4, stride=4), picture=picture)
     )

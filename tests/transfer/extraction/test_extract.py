@@ -344,7 +344,7 @@ def test_a_kill_between_a_file_and_its_line(root: Path, tmp_path: Path) -> None:
 def test_the_picture_is_that_of_the_run(root: Path, tmp_path: Path, model: HicoModel) -> None:
     """An encoder that was trained on crops of 64 pixels looks at 64, and the manifest says so."""
     numbered_video(tmp_path / "a.mp4", seconds=2, size="320x240")
-    picture = Picture(short_side=73, crop_part=0.875, num_crops=1, size=64, mean=0.5, std=0.25)
+    picture = Picture(short_side=73, crop_part=0.875, num_crops=1, size=64, mean=(0.5,) * 3, std=(0.25,) * 3)
     export_encoder(tmp_path / "encoder.safetensors", model.backbone, picture)
     extractor = FeatureExtractor.from_checkpoint(tmp_path / "encoder.safetensors", device="cpu")
     assert extractor.picture == picture
