@@ -179,11 +179,6 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def processes_of(nproc: int) -> int:
-    """How many processes train together: those of torchrun, or of --nproc."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if is_one_of_several() else nproc
-
-
 def require_file_name_part(text: str, *, option: str) -> None:
     """A name that a user gives becomes part of a path below the workspace, and must not lead out of it.
 

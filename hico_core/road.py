@@ -23,7 +23,7 @@ from hico_core.encoding.encoder import Meter
 from hico_core.report.facts import read_run
 from hico_core.report.page import corpus_of, write_report
 from hico_core.training.dry_run import dry_run
-from hico_core.training.fitting import with_batch_of_run
+from hico_core.training.fitting import fit_batch
 from hico_core.training.loop import RunSummary, run_pretraining
 from hico_core.training.run_folder import has_steps
 from hico_core.training.task import Task, Watch
@@ -138,8 +138,9 @@ def run_length(root: Location, run_dir: Path, *, hours: float, device: DeviceNam
         train = load_config(run_dir / "config.yaml").train
         return RunLength(train.epochs, train.batch_size)
     recipe = preset(RECIPE)
-    config, reason = with_batch_of_run(recipe, root=root, run_dir=run_dir, resume=False, device=device)
-    plan = dry_run(config, root=root, device=device)
+    fitted = fit_batch(Task(config=recipe, root=root, run_dir=run_dir, device=device, lower_batch=True))
+    config, _, reason = fitted
+    plan = dry_run(fitted, device=device).measured
     epochs = max(min(int(config.train.epochs * hours / plan.hours), config.train.epochs), 1)
     because = f" (the recipe's {recipe.train.batch_size} {reason})" if reason else ""
     return RunLength(

@@ -81,6 +81,7 @@ class IndexedVideos:
         last_rows = np.append(first_rows[1:], len(rows)).astype(np.int64) - 1
         last_rows = last_rows[: len(first_rows)]
         self._cache = cache or local_cache()
+        self.root = root
         self._root = through(root, self._cache)
         self._paths = rows["path"]
         self._columns = {

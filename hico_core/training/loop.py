@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,9 +21,7 @@ from hico_core.config import (
     DataConfig,
     EvalConfig,
     LossConfig,
-    OptimConfig,
     SamplingConfig,
-    TrainConfig,
     preset,
 )
 from hico_core.corpus.index import left_out_of_pretraining
@@ -45,13 +43,13 @@ from hico_core.encoding.windows import Views
 from hico_core.model.encoders import embedding_dim, hico_model
 from hico_core.model.hico import HicoModel
 from hico_core.training.collapse import CollapseWatch
-from hico_core.training.distributed import World, gather_to_first
-from hico_core.training.fitting import training_videos, with_batch_of_run
+from hico_core.training.distributed import World, gather_to_first, own_place
+from hico_core.training.fitting import describe_fitting, fit_batch, peak_rate, require_enough
 from hico_core.training.learner import Learner, learner_of
 from hico_core.training.log import StepMetrics, require_wandb
 from hico_core.training.optim import build_optimizer
 from hico_core.training.run import FREE_ON_RESUME, Leaves, Training, entered_run, opened_training
-from hico_core.training.schedule import RateSchedule, peak_learning_rate, sampling_distance
+from hico_core.training.schedule import RateSchedule, sampling_distance
 from hico_core.training.step import ALONE, StepResult, augmented_clips, describe_batch, train_step, whole_loss
 from hico_core.training.task import Task, Watch, order_of
 
@@ -106,15 +104,14 @@ def pretrain(
     root = locate(root)
     default = preset("hacs-hico-s")
     run_dir = run_dir or local_part(root) / "runs" / f"{(config or default).dataset}-{(config or default).recipe}"
-    if config is None:
-        config = with_batch_of_run(default, root=root, run_dir=run_dir, resume=bool(resume), device=device).config
     task = Task(
-        config=config,
+        config=config or default,
         root=root,
         run_dir=run_dir,
         encoder=init_from,
         device=device,
         resume=bool(resume),
+        lower_batch=config is None,
         allow_changed=resume == "changed",
     )
     return run_pretraining(task, Watch(on_step=on_step))
@@ -128,10 +125,13 @@ def run_pretraining(task: Task[Config], watch: Watch) -> RunSummary:
         Interrupted: a signal ended it; a checkpoint is written.
 
     """
+    fitted = fit_batch(task, processes=own_place().size)
+    note = describe_fitting(task.config, fitted)
+    task = replace(task, config=fitted.config)
     config, encoder = task.config, task.run_dir / ENCODER
     with entered_run(task, free=_FREE_ON_RESUME) as entered:
         world = entered.world
-        parts = prepare(config, root=task.root, device=entered.device, init_from=task.encoder, world=world)
+        parts = prepare(config, fitted.videos, device=entered.device, init_from=task.encoder, world=world)
         collapse = CollapseWatch(width=embedding_dim(config.model.encoder))
         backbone = parts.learner.model.backbone
         leaves = Leaves(
@@ -149,6 +149,9 @@ def run_pretraining(task: Task[Config], watch: Watch) -> RunSummary:
                     break
                 training.check_videos(batch)
                 metrics = _step(plan, batch, parts, training, world)
+                if note and world.is_first:  # now that nothing else is wrong
+                    logger.warning(note)
+                note = ""
                 collapse.look(metrics.embedding_std, metrics.effective_rank)
                 training.done(plan, metrics)
             training.end()
@@ -242,26 +245,35 @@ class Pretraining:
 
 
 def prepare(
-    config: Config, *, root: Location, device: torch.device, init_from: Path | None, world: World, joined: bool = True
+    config: Config,
+    videos: IndexedVideos,
+    *,
+    device: torch.device,
+    init_from: Path | None,
+    world: World,
+    joined: bool = True,
 ) -> Pretraining:
-    """Read the index and build all parts, so that whatever is wrong is said before any work is done.
+    """Check and build all parts, so that whatever is wrong is said before any work is done.
 
     Args:
         config: of the run.
-        root: the workspace with index.parquet.
+        videos: to train on.
         device: of this process.
         init_from: see `pretrain`.
         world: this process among all that train together.
         joined: whether they do; else the others are not there, and the model is this one's alone.
 
     Raises:
-        HicoError: no index, or too few videos for the batch.
+        HicoError: too few videos for the batch, or no room for what the workers read ahead.
 
     """
-    require_decoder(config.data.decoder)
-    require_wandb(config.train.wandb_project)
     data, sampling, train = config.data, config.sampling, config.train
-    videos = training_videos(root, data, batch_size=train.batch_size, processes=world.size)
+    workers = num_workers(data.workers, processes=world.local_size)
+    require_decoder(data.decoder)
+    require_wandb(train.wandb_project)
+    require_enough(videos, data, batch_size=train.batch_size, processes=world.size)
+    if workers:
+        _require_room_for_batches(config, videos.largest_short_side, workers=workers, world=world)
     listed = _listed_videos(config.eval.knn_list, world, data.cache)
     learner = learner_of(
         _model(config, init_from if world.is_first else None),  # the others get its weights with the replica
@@ -271,22 +283,17 @@ def prepare(
         precision=train.precision,
         recompute=train.recompute,
     )
-    workers = num_workers(data.workers, processes=world.local_size)
-    if workers:
-        _require_room_for_batches(
-            clips=train.batch_size // world.size * sampling.clips_per_video,
-            data=data,
-            crop_jitter=config.augment.crop_jitter,
-            largest_short_side=videos.largest_short_side,
-            workers=workers,
-            processes=world.local_size,
-        )
     return Pretraining(
         videos=videos,
         dataset=ClipDataset(videos, data=data, sampling=sampling, augment=config.augment),
         learner=learner,
         order=order_of(config, num_videos=len(videos)),
-        rates=_rates(config.optim, train, clips_per_video=sampling.clips_per_video, processes=world.local_size),
+        rates=RateSchedule(
+            peak=peak_rate(config, processes=world.local_size),
+            start=config.optim.warmup_start_lr,
+            warmup_epochs=config.optim.warmup_epochs,
+            total_epochs=train.epochs,
+        ),
         workers=workers,
         data=data,
         augment=config.augment,
@@ -294,19 +301,6 @@ def prepare(
         loss=config.loss,
         evaluation=config.eval,
         listed=listed,
-    )
-
-
-def _rates(optim: OptimConfig, train: TrainConfig, *, clips_per_video: int, processes: int) -> RateSchedule:
-    """The learning rates of a training in so many processes of a machine."""
-    peak = peak_learning_rate(
-        base_lr=optim.base_lr,
-        videos_per_step=train.batch_size,
-        clips_per_video=clips_per_video,
-        authors_processes=processes if optim.scale_lr == "authors" else 1,
-    )
-    return RateSchedule(
-        peak=peak, start=optim.warmup_start_lr, warmup_epochs=optim.warmup_epochs, total_epochs=train.epochs
     )
 
 
@@ -322,25 +316,17 @@ def _listed_videos(knn_list: str | None, world: World, cache: LocalCache) -> Seq
     return [video.read_through(cache) for video in listed if not video.obstacle]
 
 
-def _require_room_for_batches(
-    *,
-    clips: int,
-    data: DataConfig,
-    crop_jitter: tuple[int, int],
-    largest_short_side: int,
-    workers: int,
-    processes: int,
-) -> None:
+def _require_room_for_batches(config: Config, largest_short_side: int, *, workers: int, world: World) -> None:
     """See `require_shared_memory`; all processes of a machine share its memory."""
     free = free_shared_memory()
     if free is not None:
         needed = batch_bytes(
-            clips=clips,
-            num_frames=data.num_frames,
-            short_side=min(data.short_side or largest_short_side, largest_short_side),
-            largest_area=crop_area_range(crop_jitter)[1],
+            clips=config.train.batch_size // world.size * config.sampling.clips_per_video,
+            num_frames=config.data.num_frames,
+            short_side=min(config.data.short_side or largest_short_side, largest_short_side),
+            largest_area=crop_area_range(config.augment.crop_jitter)[1],
         )
-        require_shared_memory(needed, free=free // processes, workers=workers)
+        require_shared_memory(needed, free=free // world.local_size, workers=workers)
 
 
 def _model(config: Config, init_from: Path | None) -> HicoModel:

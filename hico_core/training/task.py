@@ -25,6 +25,7 @@ class Task(Generic[Settings]):
         encoder: a checkpoint of ours or the authors' that a new run starts from.
         device: as `choose_device` takes it.
         resume: go on from the run's last checkpoint; without one, start.
+        lower_batch: to as many videos as there are, and as memory is free for.
         allow_changed: let a resumed run have other epochs, another batch size, number of processes or index.
 
     """
@@ -35,6 +36,7 @@ class Task(Generic[Settings]):
     encoder: Path | None = None
     device: "DeviceName" = "auto"
     resume: bool = False
+    lower_batch: bool = False
     allow_changed: bool = False
 
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,10 +24,16 @@ from hico_core.data.workers import num_workers
 from hico_core.encoding.hardware import choose_device, choose_precision, use_precision
 from hico_core.model.classifier import CLASSIFIER, VideoClassifier
 from hico_core.model.encoders import encoder_for
-from hico_core.training.distributed import from_first, gather_to_first, joined_world, own_device
+from hico_core.training.distributed import from_first, joined_world, own_device
 from hico_core.training.stopping import StopRequest
 from hico_core.transfer.evaluation.labelled import LabelledVideo
-from hico_core.transfer.evaluation.predictions import Prediction, parts_that_are_right, predictions_of, shown_in_tests
+from hico_core.transfer.evaluation.predictions import (
+    Prediction,
+    gathered,
+    parts_that_are_right,
+    predictions_of,
+    shown_in_tests,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +140,7 @@ def evaluate(
         for prediction in _predicted(model.to(place), own, config, place, workers=workers, stop=stop):
             predictions.append(prediction)
             on_tested(len(predictions), len(own))
-        together = sorted(chain.from_iterable(gather_to_first(predictions, world)), key=lambda one: one.video_id)
+        together = gathered(predictions, world)
         evaluation = None
         if world.is_first:
             evaluation = _evaluation(together, file, content, config, place, len(names))

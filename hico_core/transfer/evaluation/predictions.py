@@ -6,6 +6,7 @@ import json
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from hico_core.encoding.encoder import encode_videos
 from hico_core.encoding.hardware import Precision
 from hico_core.encoding.lanes import Reading
 from hico_core.encoding.windows import Views
+from hico_core.training.distributed import World, gather_to_first
 from hico_core.training.stopping import StopRequest
 from hico_core.transfer.evaluation.labelled import LabelledVideo
 
@@ -129,6 +131,11 @@ def predict(video_id: str, label: int, view_scores_VC: Tensor) -> Prediction:
         in_top5=label in top,
         probabilities=array("f", mean_C.tolist()),
     )
+
+
+def gathered(predictions: Sequence[Prediction], world: World) -> list[Prediction]:
+    """The predictions of all processes in the first one; none in the others."""
+    return sorted(chain.from_iterable(gather_to_first(predictions, world)), key=lambda one: one.video_id)
 
 
 def parts_that_are_right(predictions: Sequence[Prediction]) -> tuple[float, float]:

@@ -18,9 +18,9 @@ from hico_core.model.classifier import VideoClassifier
 from hico_core.training.distributed import World, from_first
 from hico_core.training.run import FREE_ON_RESUME, Leaves, Training, entered_run, opened_training
 from hico_core.training.task import Task, Watch
-from hico_core.transfer.evaluation.predictions import Accuracy
+from hico_core.transfer.evaluation.predictions import Accuracy, gathered
 from hico_core.transfer.finetuning.parts import Finetuning, Start, prepare
-from hico_core.transfer.finetuning.results import accuracy_of, gathered, load_best, predict_tests, write_report
+from hico_core.transfer.finetuning.results import accuracy_of, load_best, predict_tests, write_report
 
 # How the videos of a finished run are tested changes nothing that was learned.
 _FREE_ON_RESUME = FREE_ON_RESUME | {"test.views", "test.crops", "test.crop_part"}
