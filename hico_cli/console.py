@@ -165,7 +165,7 @@ def report_failed(num_failed: int, *, root: object) -> None:
 
 
 @contextmanager
-def raising_on_signals(advice: str) -> Iterator[None]:
+def raising_on_signals(advice: str = "stopped; the same command goes on") -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into `Interrupted`, so that everything on the way out is put in order.
 
     Raises:

@@ -134,13 +134,13 @@ def pretrain(
     task = Task(config=settings, root=place, run_dir=run_dir, encoder=init_from, device=device, lower_batch=lower_batch)
     if dry_run:
         from hico_core.training.dry_run import dry_run as measure
-        from hico_core.training.fitting import describe_fitting, fit_batch
+        from hico_core.training.fitting import fit_batch
 
         fitted = fit_batch(task, processes=nproc)
         found = measure(fitted, device=device, init_from=init_from, processes=nproc)
         report_dry_run(fitted.config, found, as_json=json)
-        if fitted.reason:
-            warn(describe_fitting(settings, fitted))
+        if fitted.note:
+            warn(fitted.note)
         return
     task = replace(task, resume=resume, allow_changed=allow_changed)
     do_work(partial(_train, task, title=title, as_json=json), nproc=nproc, num_failed=num_failed)

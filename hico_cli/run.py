@@ -54,7 +54,7 @@ def run(
     place = locate_root(root)
     from hico_core.road import take_road
 
-    with raising_on_signals("stopped; the same command goes on"):
+    with raising_on_signals():
         road = take_road(inputs, place, name=name, hours=hours, device=device, events=_Events(root, as_json=json))
     result(str(road.report), {"report": str(road.report), "bytes": road.report.stat().st_size}, as_json=json)
     if road.num_failed:

@@ -139,7 +139,7 @@ def run_length(root: Location, run_dir: Path, *, hours: float, device: DeviceNam
         return RunLength(train.epochs, train.batch_size)
     recipe = preset(RECIPE)
     fitted = fit_batch(Task(config=recipe, root=root, run_dir=run_dir, device=device, lower_batch=True))
-    config, _, reason = fitted
+    config, reason = fitted.config, fitted.reason
     plan = dry_run(fitted, device=device).measured
     epochs = max(min(int(config.train.epochs * hours / plan.hours), config.train.epochs), 1)
     because = f" (the recipe's {recipe.train.batch_size} {reason})" if reason else ""

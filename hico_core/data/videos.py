@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 
 from hico_core.base.addresses import Location, path_of, place_named, through
 from hico_core.base.cache import LocalCache, local_cache
+from hico_core.config import DataConfig
+from hico_core.corpus.index import read_index_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +175,23 @@ class IndexedVideos:
             )
             for row in range(first, last + 1)
         ]
+
+
+def open_videos(root: Location, *, subset: str | None = None, data: DataConfig | None = None) -> IndexedVideos:
+    """The videos of a workspace's index.
+
+    Args:
+        root: the workspace.
+        subset: train, val or test; None: of all.
+        data: leave out what is shorter than a clip of these settings, and read files in buckets through their cache.
+
+    Raises:
+        HicoError: there is no index, or a damaged one.
+
+    """
+    index = read_index_table(root, columns=COLUMNS)
+    shortest_seconds, cache = (data.span_seconds, data.cache) if data else (0.0, None)
+    return IndexedVideos(index, root=root, subset=subset, shortest_seconds=shortest_seconds, cache=cache)
 
 
 def _counted_from(first_rows: np.ndarray, num_frames: np.ndarray) -> np.ndarray:

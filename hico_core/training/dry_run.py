@@ -127,10 +127,10 @@ def dry_run(
         HicoError: the run cannot start, or its first step fails.
 
     """
-    config, videos, _ = fitted
+    config, videos = fitted.config, fitted.videos
     train, data, clips_per_video = config.train, config.data, config.sampling.clips_per_video
     world = World(size=processes, local_size=processes)
-    parts = prepare(config, videos, device=choose_device(device), init_from=init_from, world=world, joined=False)
+    parts = prepare(fitted, device=choose_device(device), init_from=init_from, world=world, joined=False)
     measured = measure_training(
         parts.batches(Position(), world),
         parts.dataset,

@@ -7,8 +7,8 @@ import torch
 from hico_core.base.errors import HicoError, UsageError, counted
 from hico_core.config import Config, load_config
 from hico_core.config.sections import DataConfig
-from hico_core.corpus.index import left_out_of_pretraining, read_index_table
-from hico_core.data.videos import COLUMNS, IndexedVideos
+from hico_core.corpus.index import left_out_of_pretraining
+from hico_core.data.videos import IndexedVideos, open_videos
 from hico_core.encoding.cost import activation_bytes
 from hico_core.encoding.hardware import choose_device, free_memory_bytes
 from hico_core.model.encoders import hico_model
@@ -18,7 +18,7 @@ from hico_core.training.task import Task
 
 # What a process takes that trains on a CPU, fitted to steps of s3dg and s3dg-tiny (docs/benchmarks.md): in all, and for
 # each clip so many times the outputs of the encoder's layers and the clip itself.
-_FIXED_BYTES = 1.3e9
+FIXED_BYTES = 1.3e9
 _ACTIVATIONS_HELD, _CLIPS_HELD = 1.5, 3.3
 
 # Of the memory that is free; the rest is for workers, for other programs, and because that is only about right.
@@ -30,7 +30,18 @@ class Fitted(NamedTuple):
 
     config: Config
     videos: IndexedVideos  # of the subset train that last for a clip
+    recipe: Config
     reason: str = ""  # empty where it is
+
+    @property
+    def note(self) -> str:
+        """In words: which batch the run has instead of the recipe's, and why; empty where it is the recipe's."""
+        before, now = self.recipe.train.batch_size, self.config.train.batch_size
+        return self.reason and (
+            f"the recipe's {before} videos a step {self.reason}: {now} a step, and with them a peak rate of "
+            f"{peak_rate(self.config):.4g} instead of {peak_rate(self.recipe):.4g} (--batch-size asks for another "
+            "number)"
+        )
 
 
 def fit_batch(task: Task[Config], *, processes: int = 1) -> Fitted:
@@ -47,18 +58,16 @@ def fit_batch(task: Task[Config], *, processes: int = 1) -> Fitted:
         HicoError: there is no index.
 
     """
-    config, data = task.config, task.config.data
-    index = read_index_table(task.root, columns=COLUMNS)
-    videos = IndexedVideos(index, root=task.root, subset="train", shortest_seconds=data.span_seconds, cache=data.cache)
+    config, videos = task.config, open_videos(task.root, subset="train", data=task.config.data)
     if not task.lower_batch:
-        return Fitted(config, videos)
+        return Fitted(config, videos, config)
     if task.resume and has_steps(task.run_dir):
         before = load_config(task.run_dir / "config.yaml").train.batch_size
-        return Fitted(_with_batch_size(config, before), videos)
+        return Fitted(_with_batch_size(config, before), videos, config)
     alone = processes == 1 and choose_device(task.device).type == "cpu" and not config.train.recompute
     free_bytes = free_memory_bytes() if alone else None
     size, reason = fitting_size(config, num_videos=len(videos), processes=processes, free_bytes=free_bytes)
-    return Fitted(_with_batch_size(config, size), videos, reason)
+    return Fitted(_with_batch_size(config, size), videos, config, reason)
 
 
 def fitting_size(config: Config, *, num_videos: int, processes: int, free_bytes: int | None) -> tuple[int, str]:
@@ -77,21 +86,10 @@ def fitting_size(config: Config, *, num_videos: int, processes: int, free_bytes:
         return asked, ""
     reason = "are more than there are"
     if free_bytes is not None:
-        of_memory = max(int((free_bytes * _PART_TAKEN - _FIXED_BYTES) / video_bytes(config)), 2)
+        of_memory = max(int((free_bytes * _PART_TAKEN - FIXED_BYTES) / video_bytes(config)), 2)
         if size > of_memory:
             size, reason = of_memory, f"take too much of the {free_bytes / 1e9:.0f} GB of memory that are free"
     return size, reason if size < asked else ""
-
-
-def describe_fitting(recipe: Config, fitted: Fitted) -> str:
-    """In words: which batch a run has instead of the recipe's, and why; empty where it is the recipe's."""
-    if not fitted.reason:
-        return ""
-    return (
-        f"the recipe's {recipe.train.batch_size} videos a step {fitted.reason}: {fitted.config.train.batch_size} a "
-        f"step, and with them a peak rate of {peak_rate(fitted.config):.4g} instead of {peak_rate(recipe):.4g} "
-        "(--batch-size asks for another number)"
-    )
 
 
 def peak_rate(config: Config, *, processes: int = 1) -> float:
@@ -139,13 +137,8 @@ def require_enough(videos: IndexedVideos, data: DataConfig, *, batch_size: int, 
         )
 
 
-def step_bytes(config: Config, videos: int) -> float:
-    """About what a process takes that trains on a CPU in single precision, with so many videos a step."""
-    return _FIXED_BYTES + videos * video_bytes(config)
-
-
 def video_bytes(config: Config) -> float:
-    """About what each video of a step adds to that: the outputs of its clips' layers, which an encoder shows."""
+    """About what each video of a step takes on a CPU in single precision: its clips, and outputs of their layers."""
     data = config.data
     clip = torch.zeros(1, 3, data.num_frames, data.crop_size, data.crop_size)
     with torch.inference_mode():

@@ -15,15 +15,7 @@ from hico_core.base.errors import HicoError
 from hico_core.checkpoints.content import Content
 from hico_core.checkpoints.export import ENCODER, exports
 from hico_core.checkpoints.reading import backbone_of, load_exactly, read_checkpoint
-from hico_core.config import (
-    AugmentConfig,
-    Config,
-    DataConfig,
-    EvalConfig,
-    LossConfig,
-    SamplingConfig,
-    preset,
-)
+from hico_core.config import Config, SamplingConfig, preset
 from hico_core.corpus.index import left_out_of_pretraining
 from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.sources.lists import labelled_videos
@@ -44,14 +36,14 @@ from hico_core.model.encoders import embedding_dim, hico_model
 from hico_core.model.hico import HicoModel
 from hico_core.training.collapse import CollapseWatch
 from hico_core.training.distributed import World, gather_to_first, own_place
-from hico_core.training.fitting import describe_fitting, fit_batch, peak_rate, require_enough
+from hico_core.training.fitting import Fitted, fit_batch, peak_rate, require_enough
 from hico_core.training.learner import Learner, learner_of
 from hico_core.training.log import StepMetrics, require_wandb
 from hico_core.training.optim import build_optimizer
 from hico_core.training.run import FREE_ON_RESUME, Leaves, Training, entered_run, opened_training
 from hico_core.training.schedule import RateSchedule, sampling_distance
 from hico_core.training.step import ALONE, StepResult, augmented_clips, describe_batch, train_step, whole_loss
-from hico_core.training.task import Task, Watch, order_of
+from hico_core.training.task import Task, Watch, order_of, rates_of
 
 logger = logging.getLogger(__name__)
 
@@ -126,12 +118,11 @@ def run_pretraining(task: Task[Config], watch: Watch) -> RunSummary:
 
     """
     fitted = fit_batch(task, processes=own_place().size)
-    note = describe_fitting(task.config, fitted)
-    task = replace(task, config=fitted.config)
-    config, encoder = task.config, task.run_dir / ENCODER
+    config, encoder = fitted.config, task.run_dir / ENCODER
+    task = replace(task, config=config)
     with entered_run(task, free=_FREE_ON_RESUME) as entered:
         world = entered.world
-        parts = prepare(config, fitted.videos, device=entered.device, init_from=task.encoder, world=world)
+        parts = prepare(fitted, device=entered.device, init_from=task.encoder, world=world)
         collapse = CollapseWatch(width=embedding_dim(config.model.encoder))
         backbone = parts.learner.model.backbone
         leaves = Leaves(
@@ -149,9 +140,6 @@ def run_pretraining(task: Task[Config], watch: Watch) -> RunSummary:
                     break
                 training.check_videos(batch)
                 metrics = _step(plan, batch, parts, training, world)
-                if note and world.is_first:  # now that nothing else is wrong
-                    logger.warning(note)
-                note = ""
                 collapse.look(metrics.embedding_std, metrics.effective_rank)
                 training.done(plan, metrics)
             training.end()
@@ -171,24 +159,21 @@ def run_pretraining(task: Task[Config], watch: Watch) -> RunSummary:
 class Pretraining:
     """The parts of a run."""
 
+    config: Config
     videos: IndexedVideos
+    note: str  # what is to be known of the batch
     dataset: ClipDataset
     learner: Learner[HicoModel]
     order: TrainingOrder
     rates: RateSchedule
     workers: int
-    data: DataConfig
-    augment: AugmentConfig
-    sampling: SamplingConfig
-    loss: LossConfig
-    evaluation: EvalConfig
     listed: Sequence[Source]  # for nearest neighbours; may be none
 
     def batches(self, position: Position, world: World) -> Generator[tuple[PlannedStep, Batch], None, None]:
         """Each planned step with this process's clips of it, read ahead by the loader's workers."""
         plans = plan_steps(
             self.order,
-            max_distance_at=lambda progress: max_distance(progress, self.sampling),
+            max_distance_at=lambda progress: max_distance(progress, self.config.sampling),
             start=position,
             rank=world.rank,
             processes=world.size,
@@ -202,13 +187,13 @@ class Pretraining:
             HicoError: they cannot be read, or their loss is not a number.
 
         """
-        learner, lr = self.learner, self.rates.at(plan.epoch)
-        clips = augmented_clips(batch, data=self.data, augment=self.augment, device=learner.device)
+        config, learner, lr = self.config, self.learner, self.rates.at(plan.epoch)
+        clips = augmented_clips(batch, data=config.data, augment=config.augment, device=learner.device)
         result = train_step(
             learner.replica,
             learner.optimizer,
             clips.unflatten(0, (len(batch.video_ids), -1)),  # video by video: (B, K, 3, T, H, W)
-            loss=self.loss,
+            loss=config.loss,
             lr=lr,
             world=world,
             precision=learner.precision,
@@ -227,12 +212,12 @@ class Pretraining:
         """
         if not self.listed:
             return None
-        data, learner = self.data, self.learner
+        data, learner = self.config.data, self.learner
         found = read_features(
             learner.model.backbone,
             self.listed[world.rank :: world.size],
             Views(1, data.num_frames, data.frame_stride, data.target_fps),
-            picture_for(data, self.augment),
+            picture_for(data, self.config.augment),
             precision=learner.precision,
             workers=self.workers,
         )
@@ -241,23 +226,16 @@ class Pretraining:
             return None
         features = torch.cat([part.features for part in together]) if together else torch.empty(0, 0)
         labels = torch.tensor([label for part in together for label in part.labels])
-        return knn_accuracy(features, labels, k=self.evaluation.knn_neighbours)
+        return knn_accuracy(features, labels, k=self.config.eval.knn_neighbours)
 
 
 def prepare(
-    config: Config,
-    videos: IndexedVideos,
-    *,
-    device: torch.device,
-    init_from: Path | None,
-    world: World,
-    joined: bool = True,
+    fitted: Fitted, *, device: torch.device, init_from: Path | None, world: World, joined: bool = True
 ) -> Pretraining:
     """Check and build all parts, so that whatever is wrong is said before any work is done.
 
     Args:
-        config: of the run.
-        videos: to train on.
+        fitted: the run's configuration and videos.
         device: of this process.
         init_from: see `pretrain`.
         world: this process among all that train together.
@@ -267,7 +245,7 @@ def prepare(
         HicoError: too few videos for the batch, or no room for what the workers read ahead.
 
     """
-    data, sampling, train = config.data, config.sampling, config.train
+    config, videos, data, train = fitted.config, fitted.videos, fitted.config.data, fitted.config.train
     workers = num_workers(data.workers, processes=world.local_size)
     require_decoder(data.decoder)
     require_wandb(train.wandb_project)
@@ -284,22 +262,14 @@ def prepare(
         recompute=train.recompute,
     )
     return Pretraining(
+        config=config,
         videos=videos,
-        dataset=ClipDataset(videos, data=data, sampling=sampling, augment=config.augment),
+        note=fitted.note,
+        dataset=ClipDataset(videos, data=data, sampling=config.sampling, augment=config.augment),
         learner=learner,
         order=order_of(config, num_videos=len(videos)),
-        rates=RateSchedule(
-            peak=peak_rate(config, processes=world.local_size),
-            start=config.optim.warmup_start_lr,
-            warmup_epochs=config.optim.warmup_epochs,
-            total_epochs=train.epochs,
-        ),
+        rates=rates_of(config, peak=peak_rate(config, processes=world.local_size)),
         workers=workers,
-        data=data,
-        augment=config.augment,
-        sampling=sampling,
-        loss=config.loss,
-        evaluation=config.eval,
         listed=listed,
     )
 
@@ -352,7 +322,7 @@ def max_distance(progress: float, sampling: SamplingConfig) -> float | None:
 
 def _report_beginning(parts: Pretraining, *, init_from: Path | None, checkpoint: Content | None) -> None:
     """Log what the videos and the encoder of a run are where that is not what one may take for granted."""
-    left_out = left_out_of_pretraining(parts.videos.num_short, clip_seconds=parts.data.span_seconds)
+    left_out = left_out_of_pretraining(parts.videos.num_short, clip_seconds=parts.config.data.span_seconds)
     if left_out:
         logger.warning(left_out)
     if init_from is not None and checkpoint is not None:
@@ -371,21 +341,20 @@ def _step(
 
     """
     is_first = training.progress.last_step_epoch is None
-    knn_due = is_first or training.ends_epoch(plan, every=parts.evaluation.knn_epochs)
+    knn_due = is_first or training.ends_epoch(plan, every=parts.config.eval.knn_epochs)
     knn = parts.knn_accuracy(world) if knn_due else None
     result = parts.learn(plan, batch, world)
-    times = training.times(world.size * len(batch.draws))
+    if is_first and parts.note and world.is_first:  # now that nothing else is wrong
+        logger.warning(parts.note)
     return StepMetrics(
         step=plan.position.step + 1,
         epoch=plan.epoch,
-        loss=whole_loss(result.loss, parts.loss),
+        loss=whole_loss(result.loss, parts.config.loss),
         visual=float(result.loss.visual),
         topical=None if result.loss.topical is None else float(result.loss.topical),
         lr=parts.rates.at(plan.epoch),
         distance=plan.max_distance_seconds,
-        clips_per_second=times.clips_per_second,
-        data_seconds=times.data_seconds,
-        step_seconds=times.step_seconds,
+        **training.times(world.size * len(batch.draws))._asdict(),
         bad_videos=len(training.bad_videos),
         embedding_std=result.embedding_std,
         effective_rank=result.effective_rank,

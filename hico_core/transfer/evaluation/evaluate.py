@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -131,16 +131,20 @@ def evaluate(
         names = [classes.get(label, str(label)) for label in range(model.out.out_features)]
         _require_testable(videos, classes, model.out.out_features, checkpoint)
         place = own_device(chosen, world)
-        workers = num_workers(testing.workers, processes=world.local_size)
         own = [
             video._replace(video=video.video.read_through(config.data.cache))
             for video in videos[world.rank :: world.size]
         ]
-        predictions: list[Prediction] = []
-        for prediction in _predicted(model.to(place), own, config, place, workers=workers, stop=stop):
-            predictions.append(prediction)
-            on_tested(len(predictions), len(own))
-        together = gathered(predictions, world)
+        found = predictions_of(
+            model.to(place),
+            own,
+            shown_in_tests(config.test, config.data, config.augment),
+            precision=use_precision(config.train.precision, place),
+            workers=num_workers(testing.workers, processes=world.local_size),
+            stop=stop or StopRequest(),
+            on_tested=on_tested,
+        )
+        together = gathered(list(found), world)
         evaluation = None
         if world.is_first:
             evaluation = _evaluation(together, file, content, config, place, len(names))
@@ -148,25 +152,6 @@ def evaluate(
         evaluation = from_first(evaluation, world)
         assert evaluation is not None
         return evaluation
-
-
-def _predicted(
-    model: VideoClassifier,
-    videos: Sequence[LabelledVideo],
-    config: FinetuneConfig,
-    device: torch.device,
-    *,
-    workers: int,
-    stop: StopRequest | None,
-) -> Iterator[Prediction]:
-    return predictions_of(
-        model,
-        videos,
-        shown_in_tests(config.test, config.data, config.augment),
-        precision=use_precision(config.train.precision, device),
-        workers=workers,
-        stop=stop or StopRequest(),
-    )
 
 
 def _config_of(content: Content, checkpoint: Path, testing: Testing) -> FinetuneConfig:

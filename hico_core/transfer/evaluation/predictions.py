@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -87,6 +87,7 @@ def predictions_of(
     precision: Precision,
     workers: int,
     stop: StopRequest,
+    on_tested: Callable[[int, int], None] = lambda done, of: None,
 ) -> Iterator[Prediction]:
     """What a classifier says of each video, in order.
 
@@ -97,24 +98,23 @@ def predictions_of(
         precision: of the arithmetic.
         workers: processes that read.
         stop: asks for the end.
+        on_tested: told how many videos are tested, and of how many.
 
     Raises:
         Interrupted: a signal asked for the end.
 
     """
-    reading = Reading(
-        layout=shown.views,
-        picture=shown.picture,
-    )
+    reading = Reading(layout=shown.views, picture=shown.picture)
     whole = [video.video for video in videos]
     encoded = encode_videos(model, whole, reading, precision=precision, workers=workers)
-    for (video_id, label, _), found in zip(videos, encoded, strict=True):
+    for number, ((video_id, label, _), found) in enumerate(zip(videos, encoded, strict=True), start=1):
         if found.rows is None:
             yield Prediction(
                 video_id=video_id, label=label, predicted=None, probability=None, in_top5=False, bad=found.bad
             )
         else:
             yield predict(video_id, label, found.rows.softmax(dim=1))
+        on_tested(number, len(videos))
         if stop.signal_number is not None:
             raise Interrupted(stop.signal_number, "stopped while testing; the same command goes on")
 

@@ -10,10 +10,12 @@ from collections import Counter
 from pathlib import Path
 
 import benchmark
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from arms import ARMS, CONTROLS, MEANINGS, PRETRAINED, RATES
-from cells import Cell, scores_as_json
+from cells import Cell, pixels_of, scores_as_json
 from commands import running
 from parts import PARTS, Part, cells_of, chosen_rates
 from results import BenchmarkProgress, file_of, read_results, run_benchmark, write_results
@@ -264,3 +266,9 @@ def test_it_starts_from_anywhere(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parents[1])}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert "--part" in done.stdout
+
+
+def test_pixels_are_means_of_squares() -> None:
+    clips = torch.randint(0, 256, (2, 3, 24, 24, 3), dtype=torch.uint8)
+    rows = pixels_of(clips, side=8).reshape(2, 3, 3, 8, 8)  # clip, frame, channel, row, column
+    assert np.isclose(rows[1, 2, 0, 4, 5], clips[1, 2, 12:15, 15:18, 0].float().mean() / 255)
