@@ -131,10 +131,7 @@ def evaluate(
         names = [classes.get(label, str(label)) for label in range(model.out.out_features)]
         _require_testable(videos, classes, model.out.out_features, checkpoint)
         place = own_device(chosen, world)
-        own = [
-            video._replace(video=video.video.read_through(config.data.cache))
-            for video in videos[world.rank :: world.size]
-        ]
+        own = [video.read_through(config.data.cache) for video in videos[world.rank :: world.size]]
         found = predictions_of(
             model.to(place),
             own,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from hico_core.base.addresses import Location, locate
+from hico_core.base.cache import LocalCache
 from hico_core.base.choices import DeviceName, Subset
 from hico_core.base.errors import HicoError
 from hico_core.checkpoints.reading import clip_shape_of, encoder_of, picture_of, read_checkpoint
@@ -34,6 +35,10 @@ class LabelledVideo(NamedTuple):
     video_id: str
     label: int
     video: WholeVideo
+
+    def read_through(self, cache: LocalCache) -> "LabelledVideo":
+        """The same video, read through a cache where it lies in a bucket."""
+        return self._replace(video=self.video.read_through(cache))
 
 
 def labelled_of_index(root: Location, subset: Subset) -> list[LabelledVideo]:
