@@ -41,7 +41,7 @@ def run(
     root: Root = DEFAULT_ROOT,
     name: Annotated[str, typer.Option(help="Name of the run and of the folder of features.")] = "run",
     hours: Annotated[
-        float, typer.Option(min=0.01, help="What pretraining may take; as many epochs of the recipe as fit.")
+        float, typer.Option(min=0.001, help="What pretraining may take; as many epochs of the recipe as fit.")
     ] = 1.0,
     device: Device = "auto",
     json: Json = False,
