@@ -22,6 +22,7 @@ from hico_cli.options import (
     Override,
     Readers,
     Root,
+    TwoSteps,
     is_first_process,
     require_file_name_part,
 )
@@ -68,9 +69,7 @@ def finetune(
     ] = False,
     allow_changed: AllowChanged = False,
     nproc: Nproc = 1,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Do two steps, write nothing; tell times, sizes and memory.")
-    ] = False,
+    dry_run: TwoSteps = False,
     json: Json = False,
 ) -> None:
     """Finetune on the labelled videos of ROOT's index: train on its subset train, test on its subset test.
@@ -102,7 +101,7 @@ def finetune(
     )
     if checkpoint is None and resolved.authors is not None and resolved.authors.checkpoint:
         checkpoint = Path(resolved.authors.checkpoint)
-    title = name or _default_name(settings)
+    title = name or f"finetune-{settings.dataset}" + ("-linear" if settings.train.tune == "head" else "")
     run_dir = local_part(place) / "runs" / title
     # A run that goes on has its encoder in its checkpoints.
     if checkpoint is None and not (resume and run_dir.exists() and not dry_run):
@@ -167,7 +166,3 @@ def _report(summary: "FinetuneSummary", *, root: str, as_json: bool) -> int:
         warn(f"{tested.num_failed} test videos failed: {root}/failures.jsonl")
         return 3
     return 0
-
-
-def _default_name(settings: "FinetuneConfig") -> str:
-    return f"finetune-{settings.dataset}" + ("-linear" if settings.train.tune == "head" else "")

@@ -153,6 +153,8 @@ AllowChanged = Annotated[
 ]
 
 
+TwoSteps = Annotated[bool, typer.Option("--dry-run", help="Do two steps, write nothing; tell times, sizes and memory.")]
+
 RayAddress = Annotated[
     str | None,
     typer.Option(

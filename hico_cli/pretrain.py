@@ -23,6 +23,7 @@ from hico_cli.options import (
     Override,
     Readers,
     Root,
+    TwoSteps,
     is_first_process,
     read_size,
     require_file_name_part,
@@ -88,9 +89,7 @@ def pretrain(
             rich_help_panel="Settings", help="Start from the encoder of this checkpoint (ours or the authors')."
         ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Do two steps, write nothing; tell times, sizes and memory.")
-    ] = False,
+    dry_run: TwoSteps = False,
     json: Json = False,
 ) -> None:
     """Pretrain an S3D-G encoder on the untrimmed videos of ROOT, without labels.

@@ -147,15 +147,9 @@ def clips_as_drawn(config: Config, root: Location, *, samples: int, at: float, s
     videos = open_videos(root, subset="train", data=data)
     if not len(videos):
         raise HicoError(f"{root}: no training video is as long as one clip, {data.span_seconds:.2f} s")
-    return preview_clips(
-        ClipDataset(videos, data=data, sampling=config.sampling, augment=config.augment),
-        videos,
-        data=data,
-        augment=config.augment,
-        samples=samples,
-        max_distance_seconds=max_distance(at, config.sampling),
-        seed=seed,
-    )
+    dataset = ClipDataset(videos, data=data, sampling=config.sampling, augment=config.augment)
+    distance = max_distance(at, config.sampling)
+    return preview_clips(dataset, samples=samples, max_distance_seconds=distance, seed=seed)
 
 
 def data_of(settings: dict[str, object]) -> DataConfig:
