@@ -115,6 +115,7 @@ def pretrain(
         "data.cache_gb": None if cache_size is None else read_size(cache_size) / 1e9,
     }
     asked = Asked(recipe=base, file=config, options=options, epochs=epochs, overrides=override or [])
+    lower_batch = not asked.names("train.batch_size")
     resolved = resolve_training(load_any_config, asked)
     settings = resolved.config
     given = Data(root=root, config=config, data_root=data_root, anno_dir=anno_dir, dry_run=dry_run, as_json=json)
@@ -129,7 +130,6 @@ def pretrain(
     # Slow to load, so that a wrong key is found at once.
     from hico_core.training.task import Task
 
-    lower_batch = not asked.names("train.batch_size")
     task = Task(config=settings, root=place, run_dir=run_dir, encoder=init_from, device=device, lower_batch=lower_batch)
     if dry_run:
         from hico_core.training.dry_run import dry_run as measure

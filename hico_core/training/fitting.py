@@ -6,8 +6,6 @@ import torch
 
 from hico_core.base.errors import HicoError, UsageError, counted
 from hico_core.config import Config, load_config
-from hico_core.config.sections import DataConfig
-from hico_core.corpus.index import left_out_of_pretraining
 from hico_core.data.videos import IndexedVideos, open_videos
 from hico_core.encoding.cost import activation_bytes
 from hico_core.encoding.hardware import choose_device, free_memory_bytes
@@ -106,7 +104,7 @@ def _with_batch_size(config: Config, size: int) -> Config:
     return config.model_copy(update={"train": config.train.model_copy(update={"batch_size": size})})
 
 
-def require_enough(videos: IndexedVideos, data: DataConfig, *, batch_size: int, processes: int) -> None:
+def require_enough(videos: IndexedVideos, *, batch_size: int, processes: int) -> None:
     """See that a batch can be shared among the processes, and that there are videos for it.
 
     Raises:
@@ -121,8 +119,7 @@ def require_enough(videos: IndexedVideos, data: DataConfig, *, batch_size: int, 
         )
     if batch_size < 2:
         raise UsageError("--batch-size must be at least 2: a video is compared with others of its batch")
-    left_out = left_out_of_pretraining(videos.num_short, clip_seconds=data.span_seconds)
-    short = f" ({left_out})" if left_out else ""
+    short = f" ({videos.left_out})" if videos.left_out else ""
     largest = len(videos) // processes * processes
     if largest < 2:
         in_processes = f" in {processes} processes" if processes > 1 else ""

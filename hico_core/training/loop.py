@@ -16,7 +16,6 @@ from hico_core.checkpoints.content import Content
 from hico_core.checkpoints.export import ENCODER, exports
 from hico_core.checkpoints.reading import backbone_of, load_exactly, read_checkpoint
 from hico_core.config import Config, SamplingConfig, preset
-from hico_core.corpus.index import left_out_of_pretraining
 from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.sources.lists import labelled_videos
 from hico_core.data.augment import crop_area_range
@@ -42,7 +41,7 @@ from hico_core.training.log import StepMetrics, require_wandb
 from hico_core.training.optim import build_optimizer
 from hico_core.training.run import FREE_ON_RESUME, Leaves, Training, entered_run, opened_training
 from hico_core.training.schedule import RateSchedule, sampling_distance
-from hico_core.training.step import ALONE, StepResult, augmented_clips, describe_batch, train_step, whole_loss
+from hico_core.training.step import ALONE, StepResult, augmented_clips, describe_batch, train_step
 from hico_core.training.task import Task, Watch, order_of, rates_of
 
 logger = logging.getLogger(__name__)
@@ -249,7 +248,7 @@ def prepare(
     workers = num_workers(data.workers, processes=world.local_size)
     require_decoder(data.decoder)
     require_wandb(train.wandb_project)
-    require_enough(videos, data, batch_size=train.batch_size, processes=world.size)
+    require_enough(videos, batch_size=train.batch_size, processes=world.size)
     if workers:
         _require_room_for_batches(config, videos.largest_short_side, workers=workers, world=world)
     listed = _listed_videos(config.eval.knn_list, world, data.cache)
@@ -322,9 +321,8 @@ def max_distance(progress: float, sampling: SamplingConfig) -> float | None:
 
 def _report_beginning(parts: Pretraining, *, init_from: Path | None, checkpoint: Content | None) -> None:
     """Log what the videos and the encoder of a run are where that is not what one may take for granted."""
-    left_out = left_out_of_pretraining(parts.videos.num_short, clip_seconds=parts.config.data.span_seconds)
-    if left_out:
-        logger.warning(left_out)
+    if parts.videos.left_out:
+        logger.warning(parts.videos.left_out)
     if init_from is not None and checkpoint is not None:
         logger.warning("%s is not loaded: the run goes on from its last checkpoint", init_from)
     elif init_from is not None:
@@ -349,7 +347,7 @@ def _step(
     return StepMetrics(
         step=plan.position.step + 1,
         epoch=plan.epoch,
-        loss=whole_loss(result.loss, parts.config.loss),
+        loss=result.whole_loss,
         visual=float(result.loss.visual),
         topical=None if result.loss.topical is None else float(result.loss.topical),
         lr=parts.rates.at(plan.epoch),

@@ -301,7 +301,7 @@ def test_too_large_a_batch(root: Path, tmp_path: Path) -> None:
             HicoError,
             match=r"has 0 training videos \(pretraining leaves out 4 .* one clip \(66.67 s\)\), too few",
         ):
-            require_enough(videos, config.data, batch_size=3, processes=processes)
+            require_enough(videos, batch_size=3, processes=processes)
     assert not (tmp_path / "run").exists()
 
 
