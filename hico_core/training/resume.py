@@ -9,7 +9,7 @@ from hico_core.data.plan import position_at
 from hico_core.data.videos import IndexIdentity
 from hico_core.training.distributed import World, gather_objects
 from hico_core.training.learner import Learner, Model
-from hico_core.training.schedule import RateSchedule
+from hico_core.training.schedule import learning_rate
 from hico_core.training.task import Settings, Task, order_of
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def _describe_schedule(planned: int, epochs_done: float, task: Task[Settings]) -
     epochs, warmup = config.train.epochs, config.optim.warmup_epochs
     if epochs < epochs_done:
         raise UsageError(f"{task.run_dir}: {epochs_done:.4g} epochs are done already; --epochs {epochs} are fewer")
-    part = RateSchedule(peak=1.0, start=0.0, warmup_epochs=warmup, total_epochs=epochs).at(epochs_done)
+    part = learning_rate(epochs_done, peak=1.0, start=0.0, warmup_epochs=warmup, total_epochs=epochs)
     return (
         f"was planned for {counted(planned, 'epoch')} and is for {epochs} now: after {epochs_done:.4g}, it goes on "
         f"with the schedule of a run of {epochs}, the learning rate at {part:.0%} of its peak (warm-up until "

@@ -20,15 +20,26 @@ def peak_learning_rate(
     return base_lr * authors_processes * videos_per_step * clips_per_video / 256
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateSchedule:
-    """The learning rate of a whole training: a straight line during the warm-up, then a cosine to 0.
+def learning_rate(epoch: float, *, peak: float, start: float, warmup_epochs: float, total_epochs: float) -> float:
+    """Learning rate at a fractional epoch: a straight line during the warm-up, then a cosine to 0.
 
     The cosine runs over all epochs, warm-up included; the line meets it at the end of the warm-up.
 
         start ._-^^^-._
         0     w        ^-._ total
     """
+
+    def cosine(at: float) -> float:
+        return peak * (1 + math.cos(math.pi * at / total_epochs)) / 2
+
+    if epoch < warmup_epochs:
+        return start + (cosine(warmup_epochs) - start) * epoch / warmup_epochs
+    return cosine(epoch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateSchedule:
+    """The learning rate of a whole training; see `learning_rate`."""
 
     peak: float
     start: float
@@ -37,12 +48,13 @@ class RateSchedule:
 
     def at(self, epoch: float) -> float:
         """The rate after so many passes over the videos."""
-        if epoch < self.warmup_epochs:
-            return self.start + (self._cosine(self.warmup_epochs) - self.start) * epoch / self.warmup_epochs
-        return self._cosine(epoch)
-
-    def _cosine(self, epoch: float) -> float:
-        return self.peak * (1 + math.cos(math.pi * epoch / self.total_epochs)) / 2
+        return learning_rate(
+            epoch,
+            peak=self.peak,
+            start=self.start,
+            warmup_epochs=self.warmup_epochs,
+            total_epochs=self.total_epochs,
+        )
 
 
 def sampling_distance(progress: float, *, start_seconds: float = 0.0, end_seconds: float = 1.0) -> float:

@@ -5,21 +5,22 @@ from typing import Any
 import pytest
 from goldens import load_json
 
-from hico_core.training.schedule import RateSchedule, peak_learning_rate, sampling_distance
+from hico_core.training.schedule import learning_rate, peak_learning_rate, sampling_distance
 
 CASES = load_json("lr_schedule.json")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['config']}-{c['gpus_per_node']}x{c['nodes']}")
 def test_learning_rate(case: dict[str, Any]) -> None:
-    rates = RateSchedule(
-        peak=case["base_lr_effective"],
-        start=case["warmup_start_lr"],
-        warmup_epochs=case["warmup_epochs"],
-        total_epochs=case["max_epoch"],
-    )
     for epoch, expected in zip(case["epochs"], case["lr"], strict=True):
-        assert rates.at(epoch) == pytest.approx(expected, abs=1e-12)
+        actual = learning_rate(
+            epoch,
+            peak=case["base_lr_effective"],
+            start=case["warmup_start_lr"],
+            warmup_epochs=case["warmup_epochs"],
+            total_epochs=case["max_epoch"],
+        )
+        assert actual == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c["adjust_lr"]], ids=lambda c: c["config"])
@@ -50,11 +51,11 @@ def test_peak_rate_counts_each_clip_once() -> None:
     ],
 )
 def test_warmup_meets_the_cosine(epoch: float, expected: float) -> None:
-    assert RateSchedule(peak=1.0, start=0.1, warmup_epochs=2, total_epochs=6).at(epoch) == pytest.approx(expected)
+    assert learning_rate(epoch, peak=1.0, start=0.1, warmup_epochs=2, total_epochs=6) == pytest.approx(expected)
 
 
 def test_no_warmup_starts_at_the_peak() -> None:
-    assert RateSchedule(peak=1.0, start=0.1, warmup_epochs=0, total_epochs=6).at(0) == 1.0
+    assert learning_rate(0, peak=1.0, start=0.1, warmup_epochs=0, total_epochs=6) == 1.0
 
 
 @pytest.mark.parametrize(("progress", "expected"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0), (1.5, 1.0), (-1.0, 0.0)])
