@@ -5,11 +5,13 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from hico_core.base.errors import HicoError
 from hico_core.base.texts import read_text
@@ -26,8 +28,11 @@ NO_LABEL = "without a label"
 EMPTY = "empty or ending before they start"
 NO_RECORD = "not a row of video, start, end and label"
 
+# How much later than its video a segment may end before its times are doubted.
+_LATE_SECONDS = 1.0
+
 # Both toolkits take what is shorter for a mistake, and ActionFormer stops where a video has nothing else.
-_SHORTEST_SECONDS = 1e-3
+SHORTEST_SECONDS = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +51,13 @@ class AnnotatedVideo(NamedTuple):
 
     subset: str | None
     duration_seconds: float | None
+
+
+class VideoLength(NamedTuple):
+    """How long a video really is."""
+
+    duration_seconds: float
+    fps: float
 
 
 class Annotations(NamedTuple):
@@ -106,6 +118,34 @@ def ids_of(names: Collection[str], ids: Collection[str]) -> dict[str, str]:
         elif short in ids and short not in names:
             found[name] = short
     return found
+
+
+def require_seconds(segments: Iterable[Segment], length_of: Mapping[str, VideoLength], *, origin: object) -> None:
+    """Check that times are seconds: in another unit, most segments end after their video.
+
+    Args:
+        segments: with times to check, as far as their video is known.
+        length_of: name of a video -> its length.
+        origin: of the segments, for messages.
+
+    Raises:
+        HicoError: they are not; says which unit they seem to have.
+
+    """
+    known = [(s.end_seconds, *length_of[s.video]) for s in segments if s.video in length_of]
+    ends_N, durations_N, fps_N = np.array(known).reshape(-1, 3).T
+
+    def share_inside(ends_seconds_N: np.ndarray) -> float:
+        return float((ends_seconds_N <= durations_N + _LATE_SECONDS).mean()) if known else 1.0
+
+    if share_inside(ends_N) >= 0.5:
+        return
+    # Frame numbers come first: divided by 1000, they too end before their video.
+    units = {"frame numbers; divide them by the frame rate": fps_N, "milliseconds; divide them by 1000": 1000.0}
+    for unit, divisor in units.items():
+        if share_inside(ends_N / divisor) >= 0.95:
+            raise HicoError(f"times must be seconds, and these look like {unit}", subject=origin)
+    raise HicoError("most segments end after their video: are these other videos, or other units?", subject=origin)
 
 
 def _read_activitynet(text: str, path: Path) -> Annotations:
@@ -235,7 +275,7 @@ def _segments(rows: Iterable[_Row | None]) -> tuple[list[Segment], Counter[str]]
             left_out[NO_LABEL] += 1
         elif start is None or end is None:
             left_out[NO_SEGMENT] += 1
-        elif end - start < _SHORTEST_SECONDS:
+        elif end - start < SHORTEST_SECONDS:
             left_out[EMPTY] += 1
         else:
             segments.append(
