@@ -8,6 +8,7 @@ A new network is one entry here; docs/encoders.md adds one in ten lines.
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from torch import nn
@@ -15,6 +16,7 @@ from torch import nn
 from hico_core.base.errors import UsageError
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.data.pictures import ClipShape, Picture, clip_shape_for, picture_for
+from hico_core.encoders.torchvision_video import video_encoder
 from hico_core.model.s3dg import FEATURE_DIM, S3DG
 from hico_core.model.s3dg_tiny import S3DGTiny
 
@@ -36,6 +38,33 @@ class EncoderEntry:
 # What the paper's encoder was trained on.
 _PAPER_PICTURE, _PAPER_CLIP = picture_for(DataConfig(), AugmentConfig()), clip_shape_for(DataConfig())
 
+
+def _torchvision_video(
+    name: str, *, short_side: int, size: int, num_frames: int, shortest_window: int, feature_dim: int
+) -> EncoderEntry:
+    """A convolutional network of torchvision, shown what the accuracy of its Kinetics weights was measured on.
+
+    torchvision scales frames to one fixed shape; here they keep their proportions, as in training.
+    """
+    return EncoderEntry(
+        build=partial(video_encoder, name),
+        picture=Picture(
+            short_side=short_side,
+            crop_part=size / short_side,
+            num_crops=1,
+            size=size,
+            mean=(0.43216, 0.394666, 0.37645),
+            std=(0.22803, 0.22145, 0.216989),
+        ),
+        clip=ClipShape(num_frames, fps=15.0),
+        shortest_window=shortest_window,
+        feature_dim=feature_dim,
+        gives="maps",
+        trains=True,
+        licence="BSD-3-Clause",
+    )
+
+
 ENCODERS = {
     "s3dg": EncoderEntry(
         build=S3DG,
@@ -56,6 +85,15 @@ ENCODERS = {
         gives="maps",
         trains=True,
         licence="Apache-2.0",
+    ),
+    **{
+        f"torchvision:{name}": _torchvision_video(
+            name, short_side=128, size=112, num_frames=16, shortest_window=1, feature_dim=512
+        )
+        for name in ("r3d_18", "mc3_18", "r2plus1d_18")
+    },
+    "torchvision:s3d": _torchvision_video(
+        "s3d", short_side=256, size=224, num_frames=128, shortest_window=8, feature_dim=1024
     ),
 }
 
