@@ -16,7 +16,7 @@ from torch import nn
 from hico_core.base.errors import UsageError
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.data.pictures import ClipShape, Picture, clip_shape_for, picture_for
-from hico_core.encoders.torchvision_video import video_encoder
+from hico_core.encoders.torchvision_video import torchvision_video
 from hico_core.model.s3dg import FEATURE_DIM, S3DG
 from hico_core.model.s3dg_tiny import S3DGTiny
 
@@ -47,7 +47,7 @@ def _torchvision_video(
     torchvision scales frames to one fixed shape; here they keep their proportions, as in training.
     """
     return EncoderEntry(
-        build=partial(video_encoder, name),
+        build=partial(torchvision_video, name),
         picture=Picture(
             short_side=short_side,
             crop_part=size / short_side,

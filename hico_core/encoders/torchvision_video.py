@@ -8,7 +8,7 @@ from torch import nn
 _AFTER_THE_MAPS = frozenset({"avgpool", "fc", "classifier"})
 
 
-def video_encoder(name: str) -> nn.Sequential:
+def torchvision_video(name: str) -> nn.Sequential:
     """A network of torchvision with random weights: (N, 3, T, S, S) -> maps (N, F, T', H', W').
 
     Args:
