@@ -44,12 +44,15 @@ class EncoderEntry:
 # What the paper's encoder was trained on.
 _PAPER_PICTURE, _PAPER_CLIP = picture_for(DataConfig(), AugmentConfig()), clip_shape_for(DataConfig())
 
-# What torchvision's convolutional networks were trained on: Kinetics, of which they were shown 16 frames in 1.07 s.
-_KINETICS_CLIP = ClipShape(16, 15.0)
+# What torchvision's convolutional networks are shown, trained on Kinetics.
 _kinetics = partial(public_picture, mean=(0.43216, 0.394666, 0.37645), std=(0.22803, 0.22145, 0.216989))
 
 
-def _torchvision_video(name: str, *, feature_dim: int, picture: Picture, shortest_window: int) -> EncoderEntry:
+def _torchvision_video(
+    name: str, *, picture: Picture, num_frames: int, shortest_window: int, feature_dim: int
+) -> EncoderEntry:
+    """A convolutional network of torchvision, shown what its Kinetics weights were measured on."""
+
     def pretrained() -> nn.Module:
         from torchvision.models import get_model_weights
 
@@ -61,7 +64,7 @@ def _torchvision_video(name: str, *, feature_dim: int, picture: Picture, shortes
     return EncoderEntry(
         build=partial(torchvision_video, name),
         picture=picture,
-        clip=_KINETICS_CLIP,
+        clip=ClipShape(num_frames, fps=15.0),
         shortest_window=shortest_window,
         feature_dim=feature_dim,
         gives="maps",
@@ -71,8 +74,6 @@ def _torchvision_video(name: str, *, feature_dim: int, picture: Picture, shortes
         beyond=("fc", "classifier"),
     )
 
-
-_SMALL_KINETICS = _kinetics(Resize(128, 171), size=112)
 
 ENCODERS: Mapping[str, EncoderEntry] = {
     "s3dg": EncoderEntry(
@@ -96,11 +97,13 @@ ENCODERS: Mapping[str, EncoderEntry] = {
         licence="Apache-2.0",
     ),
     **{
-        f"torchvision:{name}": _torchvision_video(name, feature_dim=512, picture=_SMALL_KINETICS, shortest_window=1)
+        f"torchvision:{name}": _torchvision_video(
+            name, picture=_kinetics(Resize(128, 171), size=112), num_frames=16, shortest_window=1, feature_dim=512
+        )
         for name in ("r3d_18", "mc3_18", "r2plus1d_18")
     },
     "torchvision:s3d": _torchvision_video(
-        "s3d", feature_dim=1024, picture=_kinetics(Resize(256, 256), size=224), shortest_window=8
+        "s3d", picture=_kinetics(Resize(256, 256), size=224), num_frames=128, shortest_window=8, feature_dim=1024
     ),
     "pixels": EncoderEntry(
         build=Pixels,
