@@ -55,10 +55,12 @@ def test_torchvision_s_network_sees_and_computes_what_it_does_there(tmp_path: Pa
     assert encoder.origin.path == str(tmp_path / "r3d_18.pth")
 
 
-def test_weights_behind_a_prefix(tmp_path: Path) -> None:
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_weights_behind_a_prefix_in_both_formats_of_pytorch(as_zip: bool, tmp_path: Path) -> None:
     network = load_frozen("torchvision:r3d_18=random").network
     behind = {f"module.encoder_q.{name}": value for name, value in network.state_dict().items()}
-    torch.save({"state_dict": {**behind, "module.queue": torch.zeros(2)}}, tmp_path / "moco.pt")
+    content = {"state_dict": {**behind, "module.queue": torch.zeros(2)}}
+    torch.save(content, tmp_path / "moco.pt", _use_new_zipfile_serialization=as_zip)
     loaded = load_frozen(f"torchvision:r3d_18={tmp_path / 'moco.pt'}").network
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in network.state_dict().items())
 
