@@ -50,9 +50,25 @@ class FrozenEncoder:
     entry: EncoderEntry  # what it is shown and gives
 
     @property
+    def text(self) -> str:
+        """By which `load_frozen` finds it again."""
+        return encoder_text(self.table_name, self.weights)
+
+    @property
+    def weights(self) -> str:
+        """Where they are from; "" of an encoder that has none or brings its own."""
+        return "" if self.origin is None else self.origin.path
+
+    @property
     def sha256(self) -> str:
         """Of its weights; of one without any, of nothing."""
         return hashlib.sha256().hexdigest() if self.origin is None else self.origin.sha256
+
+    @property
+    def folder_name(self) -> str:
+        """What files that are made with it are called: torchvision:r3d_18 -> torchvision-r3d_18."""
+        family, _, rest = self.name.partition(":")
+        return "-".join(part for part in (family, Path(rest).name.replace(":", "-")) if part)
 
 
 def load_frozen(text: str, *, warn: Callable[[str], None] = logger.warning) -> FrozenEncoder:
