@@ -1,34 +1,21 @@
 """An encoder that a user names computes what its library computes, or is refused in a line."""
 
+import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from av import VideoFrame
-from torch import Tensor, nn
+from frames import made_frames, rows_of
+from torch import nn
 from torchvision.models import get_model, get_model_weights
 
 from hico_core.base.errors import HicoError
-from hico_core.checkpoints.frozen import FrozenEncoder, load_frozen
-from hico_core.data.pictures import crops_of, normalised
-from hico_core.model.pooling import PooledEncoder
-
-
-def made_frames(num_frames: int) -> np.ndarray:
-    """Smooth pictures that change, (T, 90, 120, 3) uint8: what is smooth shows how it was scaled."""
-    time, rows, columns = np.ogrid[:num_frames, :90, :120]
-    waves = [np.sin(time + rows / (5 + channel) + columns / (9 - channel)) for channel in range(3)]
-    return (127.5 + 127.5 * np.stack(waves, axis=-1)).astype(np.uint8)
-
-
-def rows_of(encoder: FrozenEncoder, frames_THWC: np.ndarray) -> Tensor:
-    """By the way that videos take, from frames as they are decoded: (1, F)."""
-    frames = [VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames_THWC]
-    clip = np.stack([crops_of(frame, encoder.entry.picture)[0] for frame in frames])
-    with torch.inference_mode():
-        rows: Tensor = PooledEncoder(encoder.network)(normalised(torch.from_numpy(clip)[None], encoder.entry.picture))
-    return rows
+from hico_core.checkpoints.content import export_encoder
+from hico_core.checkpoints.convert import convert
+from hico_core.checkpoints.frozen import load_frozen
+from hico_core.config import AugmentConfig, DataConfig
+from hico_core.data.pictures import ClipShape, picture_for
+from hico_core.model.s3dg_tiny import S3DGTiny
 
 
 def with_other_statistics(network: nn.Module) -> nn.Module:
@@ -41,18 +28,46 @@ def with_other_statistics(network: nn.Module) -> nn.Module:
 
 
 @pytest.mark.slow
-def test_torchvision_s_network_sees_and_computes_what_it_does_there(tmp_path: Path) -> None:
-    theirs = with_other_statistics(get_model("r3d_18", weights=None))
-    torch.save(theirs.state_dict(), tmp_path / "r3d_18.pth")
-    encoder = load_frozen(f"torchvision:r3d_18={tmp_path / 'r3d_18.pth'}")
-    theirs.fc = nn.Identity()
-    frames = made_frames(4)
-    shown = get_model_weights("r3d_18").DEFAULT.transforms()(torch.from_numpy(frames).permute(0, 3, 1, 2))
+@pytest.mark.parametrize(("name", "classifier"), [("r3d_18", "fc"), ("resnet18", "fc"), ("swin3d_t", "head")])
+def test_torchvision_s_network_sees_and_computes_what_it_does_there(name: str, classifier: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs = with_other_statistics(get_model(name, weights=None))
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    encoder = load_frozen(f"torchvision:{name}={tmp_path / 'weights.pth'}")
+    theirs.set_submodule(classifier, nn.Identity())
+    frames = made_frames(2)
+    shown = get_model_weights(name).DEFAULT.transforms()(torch.from_numpy(frames).permute(0, 3, 1, 2))
     with torch.inference_mode():
-        expected = theirs(shown[None])
+        # Networks of pictures get frames as a batch.
+        expected = theirs(shown).mean(dim=0, keepdim=True) if shown.shape[1] == 3 else theirs(shown[None])
     torch.testing.assert_close(rows_of(encoder, frames), expected, atol=1e-5, rtol=1e-5)
     assert encoder.origin is not None
-    assert encoder.origin.path == str(tmp_path / "r3d_18.pth")
+    assert encoder.origin.path == str(tmp_path / "weights.pth")
+
+
+def test_an_exported_program_is_shown_what_its_file_says(tmp_path: Path) -> None:
+    encoder = S3DGTiny().eval()
+    data, augment = DataConfig(crop_size=48, num_frames=8), AugmentConfig(mean=(0.1, 0.2, 0.3), std=0.5)
+    export_encoder(tmp_path / "a.safetensors", encoder, picture_for(data, augment), ClipShape(8, 7.5))
+    convert(tmp_path / "a.safetensors", tmp_path / "a.pt2", to="exported")
+    said: list[str] = []
+    program, file = (load_frozen(str(tmp_path / name), warn=said.append) for name in ("a.pt2", "a.safetensors"))
+    assert said == [f"{tmp_path / 'a.pt2'}: is a program, and opening it may run whatever code stands in it"]
+    assert (program.entry.picture, program.entry.clip) == (file.entry.picture, file.entry.clip)
+    frames = made_frames(8)
+    torch.testing.assert_close(rows_of(program, frames), rows_of(file, frames), atol=1e-5, rtol=1e-5)
+    program.network.eval()
+    (tmp_path / "cut.pt2").write_bytes((tmp_path / "a.pt2").read_bytes()[:5000])
+    with pytest.raises(HicoError, match=r"cut\.pt2: cannot be read as an exported encoder"):
+        load_frozen(str(tmp_path / "cut.pt2"))
+
+
+def test_a_program_that_does_not_take_what_it_says_is_refused(tmp_path: Path) -> None:
+    about = {"model": "s3dg-tiny", "num_frames": "16", "fps": "7.5", "size": "112", "mean": "0.45", "std": "0.225"}
+    program = torch.export.export(S3DGTiny().eval(), (torch.zeros(1, 3, 8, 32, 32),))
+    torch.export.save(program, tmp_path / "a.pt2", extra_files={"hico.json": json.dumps(about)})
+    with pytest.raises(HicoError, match=r"a\.pt2: does not take 16 frames of 112 pixels, as it says"):
+        load_frozen(str(tmp_path / "a.pt2"))
 
 
 @pytest.mark.parametrize("as_zip", [True, False])
