@@ -71,6 +71,21 @@ Override = Annotated[
     typer.Option("-o", "--override", rich_help_panel="Settings", help="section.key=value; may be repeated."),
 ]
 
+# `--checkpoint` is what it was called while there were only files of hico and the authors.
+ENCODER_NAMES = ("--encoder", "--checkpoint")
+ENCODER_FORM = "NAME=WEIGHTS|FILE|RUN"
+
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        *ENCODER_NAMES,
+        metavar=ENCODER_FORM,
+        rich_help_panel="Encoder",
+        help="A name of `hico config encoders` with a file of weights, DEFAULT or random; .safetensors, .pt, .pt2 or "
+        "the authors' .pyth; or a run. Default: ROOT's newest run.",
+    ),
+]
+
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", min=1, rich_help_panel="Settings", help="Videos in a step.")
 ]
