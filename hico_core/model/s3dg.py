@@ -3,7 +3,7 @@
 # N clips, C channels, T frames, H height, W width. A suffix names the channels where they change; (N, C, T, H, W) has
 # none, since every unit takes it and gives it.
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -31,14 +31,6 @@ FEATURE_DIM = 1024
 # The authors' 1x1x1 units keep PyTorch's epsilon whatever the configuration says; their published
 # weights were trained with this mixture, so it is part of the model.
 _POINTWISE_BN_EPS = 1e-5
-
-# Batch norms that do not depend on each other, and the input of each -> what each makes of it.
-Normalise = Callable[[Sequence[nn.Module], Sequence[Tensor]], list[Tensor]]
-
-
-def normalise_each(norms: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Norms side by side, one after the other: what one process does."""
-    return [norm(x) for norm, x in zip(norms, inputs, strict=True)]
 
 
 class PointwiseConv(nn.Module):
@@ -138,8 +130,6 @@ class InceptionBlock(nn.Module):
         gating: scale channels by learned gates.
         bn_eps: epsilon of the batch norms inside separable units.
 
-    `normalise` is what norms at the same depth go through together: processes that train together exchange the
-    statistics of all of them in one message (`hico_core.training.shared_norm`).
     """
 
     def __init__(
@@ -154,36 +144,23 @@ class InceptionBlock(nn.Module):
         bn_eps: float,
     ) -> None:
         super().__init__()
-        self.normalise: Normalise = normalise_each
-        pointwise = [PointwiseConv(in_channels, width) for width in (b0, b1[0], b2[0], b3)]
-        separable = [SeparableConv(*widths, 3, stride=1, bn_eps=bn_eps) for widths in (b1, b2)]
-        self.branch0 = nn.Sequential(pointwise[0])
-        self.branch1 = nn.Sequential(pointwise[1], separable[0])
-        self.branch2 = nn.Sequential(pointwise[2], separable[1])
-        self.branch3 = nn.Sequential(nn.MaxPool3d(3, stride=1, padding=1), pointwise[3])
-        # In tuples, which are no part of the state: its names are those of the branches.
-        self._pointwise, self._separable = tuple(pointwise), tuple(separable)
+        self.branch0 = nn.Sequential(PointwiseConv(in_channels, b0))
+        self.branch1 = nn.Sequential(PointwiseConv(in_channels, b1[0]), SeparableConv(*b1, 3, stride=1, bn_eps=bn_eps))
+        self.branch2 = nn.Sequential(PointwiseConv(in_channels, b2[0]), SeparableConv(*b2, 3, stride=1, bn_eps=bn_eps))
+        self.branch3 = nn.Sequential(nn.MaxPool3d(3, stride=1, padding=1), PointwiseConv(in_channels, b3))
         self.gating_b0 = FeatureGating(b0) if gating else nn.Identity()
         self.gating_b1 = FeatureGating(b1[1]) if gating else nn.Identity()
         self.gating_b2 = FeatureGating(b2[1]) if gating else nn.Identity()
         self.gating_b3 = FeatureGating(b3) if gating else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, T, H, W) -> (N, b0 + b1[1] + b2[1] + b3, T, H, W), all branches one depth after the other."""
-        points, (deep1, deep2) = self._pointwise, self._separable
-        # The pool before the convolutions: gradients of x are added up in the reverse order, which the last bit shows.
-        inputs = (x, x, x, self.branch3[0](x))
-        convolved = [point.convolve(y) for point, y in zip(points, inputs, strict=True)]
-        out0, in1, in2, out3 = self._activated([point.bn for point in points], convolved)
-        del inputs, convolved  # where nothing is learned, their memory is free from here on
-        mid1, mid2 = self._activated([deep1.bn1, deep2.bn1], [deep1.conv1(in1), deep2.conv1(in2)])
-        out1, out2 = self._activated([deep1.bn2, deep2.bn2], [deep1.conv2(mid1), deep2.conv2(mid2)])
-        gated = [self.gating_b0(out0), self.gating_b1(out1), self.gating_b2(out2), self.gating_b3(out3)]
-        return torch.cat(gated, dim=1)
-
-    def _activated(self, norms: Sequence[nn.Module], convolved: Sequence[Tensor]) -> list[Tensor]:
-        """Batch norm and ReLU of what does not depend on each other."""
-        return [F.relu(x, inplace=True) for x in self.normalise(norms, convolved)]
+        """(N, C_in, T, H, W) -> (N, b0 + b1[1] + b2[1] + b3, T, H, W)."""
+        # The branch of the pool first: gradients of x are added up in the reverse order, which the last bit shows.
+        out3 = self.gating_b3(self.branch3(x))
+        out0 = self.gating_b0(self.branch0(x))
+        out1 = self.gating_b1(self.branch1(x))
+        out2 = self.gating_b2(self.branch2(x))
+        return torch.cat([out0, out1, out2, out3], dim=1)
 
 
 class S3DG(nn.Module):
