@@ -3,13 +3,9 @@
 # N clips, C channels, T frames, H height, W width. A suffix names the channels where they change; (N, C, T, H, W) has
 # none, since every unit takes it and gives it.
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 # Channels of one Inception block: (1x1), (1x1 -> 3x3x3), (1x1 -> 3x3x3), (pool -> 1x1).
 # The block's output has b0 + b1[1] + b2[1] + b3 channels.
@@ -173,15 +169,13 @@ class S3DG(nn.Module):
     Args:
         gating: scale channels by learned gates (S3D-G); without it the network is plain S3D.
         bn_eps: epsilon of the batch norms inside separable units.
-        recompute: in training, keep the inputs of units only and compute the rest again for the gradients.
 
     """
 
     feature_dim = FEATURE_DIM
 
-    def __init__(self, *, gating: bool = True, bn_eps: float = 1e-3, recompute: bool = False) -> None:
+    def __init__(self, *, gating: bool = True, bn_eps: float = 1e-3) -> None:
         super().__init__()
-        self.recompute = recompute
 
         def mixed(name: str) -> InceptionBlock:
             return InceptionBlock(*_BLOCKS[name], gating=gating, bn_eps=bn_eps)
@@ -213,30 +207,6 @@ class S3DG(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """(N, 3, T, H, W) -> (N, 1024, T/8, H/32, W/32)."""
         x = clips
-        recompute = self.recompute and self.training and torch.is_grad_enabled()
         for unit in self.children():
-            x = _recomputed(unit, x) if recompute else unit(x)
+            x = unit(x)
         return x
-
-
-def _recomputed(unit: nn.Module, x: Tensor) -> Tensor:
-    """A unit's output, of which nothing but the input is kept."""
-    return checkpoint(
-        unit, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _without_running_statistics(unit))
-    )
-
-
-@contextmanager
-def _without_running_statistics(unit: nn.Module) -> Iterator[None]:
-    """Let batch norms not count a pass that only repeats another."""
-    norms = [m for m in unit.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0  # leaves the statistics as they are
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            if norm.num_batches_tracked is not None:
-                norm.num_batches_tracked.sub_(1)
