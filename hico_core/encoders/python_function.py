@@ -23,8 +23,10 @@ def module_of_function(name: str) -> nn.Module:
     module, _, function = name.removeprefix(PYTHON).partition(":")
     try:
         made = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"{name}: cannot be called ({short_reason(error)})") from error
+    except ImportError as error:
+        raise UsageError(f"{name}: {short_reason(error)}; name its folder in PYTHONPATH") from error
+    except AttributeError as error:
+        raise UsageError(f"{name}: {short_reason(error)}") from error
     if not isinstance(made, nn.Module):
         raise UsageError(f"{name}: returns a {type(made).__name__}, not a torch.nn.Module")
     return made

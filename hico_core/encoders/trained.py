@@ -12,7 +12,7 @@ from hico_core.encoders.python_function import PYTHON, module_of_function
 from hico_core.encoders.table import entry_of
 from hico_core.model.heads import EMBEDDING_DIM, ProjectionHead, TopicHead
 from hico_core.model.hico import HicoModel
-from hico_core.model.s3dg import S3DG
+from hico_core.model.s3dg import S3DG, TemporalConv, is_plain
 
 
 def build_encoder(model: ModelConfig) -> nn.Module:
@@ -26,10 +26,11 @@ def build_encoder(model: ModelConfig) -> nn.Module:
         encoder = module_of_function(model.encoder)
     else:
         encoder = entry_of(model.encoder).build() if model.gating else S3DG(gating=False)
-    if model.norm_eps is not None:
-        for module in encoder.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eps = model.norm_eps
+    for module in encoder.modules():
+        if model.norm_eps is not None and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eps = model.norm_eps
+        if isinstance(module, nn.Conv3d) and is_plain(module):
+            module.__class__ = TemporalConv  # which computes the same, and is right in bfloat16 on a CPU
     return encoder
 
 

@@ -54,18 +54,26 @@ class PointwiseConv(nn.Module):
 
 
 class TemporalConv(nn.Conv3d):
-    """A k x 1 x 1 convolution that is right in bfloat16 on a CPU.
+    """A convolution in time, or in time and space, that is right in bfloat16 on a CPU.
 
     There, for fewer frames than k, oneDNN 3.12 (in PyTorch 2.14) gives a gradient of the weights that is not even
     finite. With the padding put to the input beforehand it is right.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, T, H, W) -> (N, C_out, T/stride, H, W)."""
+        """(N, C_in, T, H, W) -> (N, C_out, T', H', W')."""
         if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or x.shape[2] >= self.kernel_size[0]:
             return super().forward(x)
         pad = int(self.padding[0])  # of time alone: F.pad counts axes from the last
-        return F.conv3d(F.pad(x, (0, 0, 0, 0, pad, pad)), self.weight, self.bias, self.stride)
+        padded = F.pad(x, (0, 0, 0, 0, pad, pad))
+        in_space = (0, *self.padding[1:])
+        return F.conv3d(padded, self.weight, self.bias, self.stride, in_space, self.dilation, self.groups)
+
+
+def is_plain(conv: nn.Conv3d) -> bool:
+    """Whether a convolution pads with zeros and does nothing else, so that `TemporalConv` computes the same."""
+    zeros = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    return zeros and type(conv).forward is nn.Conv3d.forward
 
 
 class SeparableConv(nn.Module):
