@@ -7,9 +7,9 @@ import torch
 from hico_core.base.errors import HicoError, UsageError, counted
 from hico_core.config import Config, load_config
 from hico_core.data.videos import IndexedVideos, open_videos
+from hico_core.encoders.trained import build_encoder
 from hico_core.encoding.cost import activation_bytes
 from hico_core.encoding.hardware import choose_device, free_memory_bytes
-from hico_core.model.encoders import hico_model
 from hico_core.training.run_folder import has_steps
 from hico_core.training.schedule import peak_learning_rate
 from hico_core.training.task import Task
@@ -139,5 +139,5 @@ def video_bytes(config: Config) -> float:
     data = config.data
     clip = torch.zeros(1, 3, data.num_frames, data.crop_size, data.crop_size)
     with torch.inference_mode():
-        activations = activation_bytes(hico_model(config.model.encoder, topical=False).backbone, clip)
+        activations = activation_bytes(build_encoder(config.model), clip)
     return config.sampling.clips_per_video * (_ACTIVATIONS_HELD * activations + _CLIPS_HELD * clip.nbytes)
