@@ -32,7 +32,7 @@ def folds_by_group(labels: Sequence[str], groups: Sequence[str], num_folds: int)
     names, group_N = np.unique(np.asarray(groups), return_inverse=True)
     classes, label_N = np.unique(np.asarray(labels), return_inverse=True)
     if len(names) < 2:
-        raise UsageError(f"all clips are in one group, {names[0]!r}; two groups or more can be tested apart")
+        raise UsageError(f"all clips are in one group, {str(names[0])!r}; two groups or more can be tested apart")
     if len(names) < num_folds:
         raise UsageError(f"--folds {num_folds}: there are only {len(names)} groups; give --folds {len(names)}")
     clips_GC = np.zeros((len(names), len(classes)), dtype=np.int64)

@@ -40,7 +40,7 @@ def bootstrap_interval(values: np.ndarray, groups: Sequence[str], *, seed: int) 
     """
     names, group_N = np.unique(np.asarray(groups), return_inverse=True)
     if len(names) < 2:
-        raise UsageError(f"all test clips are in one group, {names[0]!r}; an interval takes two groups or more")
+        raise UsageError(f"all test clips are in one group, {str(names[0])!r}; an interval takes two groups or more")
     sums_G, counts_G = np.bincount(group_N, weights=values), np.bincount(group_N)
     rng = np.random.default_rng(seed)
     means = []

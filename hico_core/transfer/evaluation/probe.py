@@ -104,6 +104,7 @@ def linear_probe(
     rates: Sequence[float] = RATES,
     weight_decays: Sequence[float] = WEIGHT_DECAYS,
     steps: int = _STEPS,
+    held_out: np.ndarray | None = None,
 ) -> LinearProbe:
     """Multinomial logistic regression on standardised features; rate and decay are chosen without the test videos.
 
@@ -117,6 +118,7 @@ def linear_probe(
         rates: of gradient descent with momentum, falling along a cosine.
         weight_decays: factors of half the squared weights, beside the mean cross-entropy.
         steps: of up to 1024 rows.
+        held_out: (N,) bool: the training rows that choose; None: those of a fifth of each class's videos.
 
     Raises:
         HicoError: see `require_classes`.
@@ -128,7 +130,7 @@ def linear_probe(
         rows._replace(features=((rows.features - mean) / scale).astype(np.float32)) for rows in (train, test)
     )
     settings = [(rate, decay) for rate in rates for decay in weight_decays]
-    held_out = _held_out_rows(train, seed=seed)
+    held_out = _held_out_rows(train, seed=seed) if held_out is None else held_out
     accuracies = [0.0] * len(settings)
     if held_out.any():
         parts = [LabelledRows(*(column[chosen] for column in train)) for chosen in (~held_out, held_out)]
@@ -215,7 +217,12 @@ def _right(rows: LabelledRows, predictions: np.ndarray) -> float:
 
 
 def knn(train: LabelledRows, test: LabelledRows, *, k: int) -> float:
-    """Part of the test videos whose class the k nearest training videos vote for, each by its cosine similarity.
+    """Part of the test videos whose class the k nearest training videos vote for; see `knn_predictions`."""
+    return _right(test, knn_predictions(train, test, k=k))
+
+
+def knn_predictions(train: LabelledRows, test: LabelledRows, *, k: int) -> np.ndarray:
+    """The class that the k nearest training videos vote for, each by its cosine similarity: (V,) as `LinearProbe` has.
 
     Raises:
         HicoError: see `require_classes`.
@@ -225,8 +232,10 @@ def knn(train: LabelledRows, test: LabelledRows, *, k: int) -> float:
     gallery, queries = video_means(train), video_means(test)
     found = nearest(_unit(queries.features), _unit(gallery.features), k=k)
     labels = torch.from_numpy(gallery.labels.astype(np.int64))
-    votes = neighbour_votes(found.similarities, labels[found.places], num_classes)
-    return float((votes.argmax(dim=1).numpy() == queries.labels).mean())
+    predictions: np.ndarray = (
+        neighbour_votes(found.similarities, labels[found.places], num_classes).argmax(dim=1).numpy()
+    )
+    return predictions
 
 
 def few_shot(train: LabelledRows, test: LabelledRows, *, shots: int, seed: int) -> float:
