@@ -227,7 +227,7 @@ def _settings(extractor: FeatureExtractor, origin: EncoderOrigin, dtype: DType) 
         layer=extractor.layer,
         dtype=dtype,
         checkpoint_sha256=origin.sha256,
-        picture=asdict(extractor.picture),
+        picture=extractor.picture.fields,
         precision=extractor.precision.name,
     )
 
