@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from hico_cli.compare import compare
 from hico_cli.config import config
 from hico_cli.console import QUIET, describe_usage_error, warn
 from hico_cli.convert import convert
@@ -48,6 +49,7 @@ app.command("pretrain")(pretrain)
 app.command("extract-features")(extract_features)
 app.command("finetune")(finetune)
 app.command("probe")(probe)
+app.command("compare")(compare)
 app.command("evaluate")(evaluate)
 app.command("retrieve")(retrieve)
 app.command("export-tad")(export_tad)

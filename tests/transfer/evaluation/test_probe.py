@@ -57,7 +57,7 @@ def test_few_rows_of_many_features_are_probed_in_few_directions() -> None:
     for first, second in pairs:
         weights = train_classifiers(first, 3, [(0.003, 1e-2)], steps=200, seed=0)[0].numpy()
         scores.append(second.features @ weights[:, :-1].T + weights[:, -1])
-    np.testing.assert_allclose(*scores, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-3, atol=1e-3)
     assert np.abs(scores[0]).max() > 1
 
 
