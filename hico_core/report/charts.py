@@ -122,7 +122,7 @@ def intervals(
 
     """
     with rc_context(_STYLE):
-        figure, axes = _begin(x, "", height=1.2 + 0.22 * len(names) * len(series))
+        figure, axes = _begin(x, "", height=1.5 + 0.22 * len(names) * len(series))
         for number, (what, values) in enumerate(series.items()):
             middle, low, high = np.array(values).T
             places = np.arange(len(names)) + (number - (len(series) - 1) / 2) * 0.3
@@ -132,7 +132,7 @@ def intervals(
             axes.axvline(value, color=_COLOURS[-1], linestyle=("--", ":")[number % 2], label=what)
         axes.set_yticks(range(len(names)), [_plain(name) for name in names])
         axes.invert_yaxis()
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
         return _svg(figure)
 
 

@@ -1,9 +1,11 @@
 """Encoders compared on labelled clips: the same probes on the same folds, with intervals and paired differences.
 
-split         which clip is tested when; decided from the list alone
-features      once an encoder, kept; clips that an encoder cannot be shown are left out for all
-predictions   of linear probe and nearest neighbours, fold by fold, kept
-rows          accuracies, their intervals, and differences to the first encoder
+    split         which clip is tested when; decided from the list alone
+    features      once an encoder, kept; clips that an encoder cannot be shown are left out for all
+    predictions   of linear probe and nearest neighbours, fold by fold, kept
+    rows          accuracies, their intervals, and differences to the first encoder
+
+The linear probe is that of `hico probe`, but for the scale of features: see `_scaled_alike`.
 """
 
 # N clips, V views of a clip, F feature width.
@@ -25,7 +27,7 @@ from hico_core.transfer.evaluation.clip_features import Computing, features_of_c
 from hico_core.transfer.evaluation.comparison import ComparedRow, Comparison, Probe
 from hico_core.transfer.evaluation.folds import SplitClips, folds_by_group
 from hico_core.transfer.evaluation.intervals import bootstrap_interval, paired_difference
-from hico_core.transfer.evaluation.probe import LabelledRows, knn_predictions, linear_probe
+from hico_core.transfer.evaluation.probe import LabelledRows, knn_predictions, linear_probe_of_scaled
 
 # What shows how many of the classes can be told without any understanding of video.
 BASELINES = ("pixels", "motion")
@@ -37,6 +39,9 @@ _SEED = 0
 
 # The linear probe's settings are chosen by one of so many parts of the training clips.
 _INNER_FOLDS = 5
+
+# Root of the mean square of what the linear probe's rows are long: its largest rate does not diverge then.
+_LENGTH = 5.0
 
 
 def encoders_to_compare(
@@ -102,7 +107,7 @@ def compare(
 
     Args:
         encoders: by the names of their rows; the first one is what others are compared with.
-        split: from `folds.split_into_folds` or `folds.split_as_listed.
+        split: from `folds.split_into_folds` or `folds.split_as_listed`.
         kept: folder of features and predictions; what is there is not computed again.
         settings: of features and probes.
         computing: with what.
@@ -186,10 +191,10 @@ def predict_by_folds(
     for fold in np.unique(split.tested_in[split.tested_in >= 0]):
         is_test = split.tested_in == fold
         train, test = (_rows_of(features, label_N, np.flatnonzero(side)) for side in (~is_test, is_test))
-        chosen_by = _choosing_clips(split.only(~is_test))
-        held_out = None if chosen_by is None else np.isin(train.videos, np.flatnonzero(~is_test)[chosen_by])
-        found["linear"][is_test] = linear_probe(train, test, seed=_SEED, held_out=held_out).predictions
         found["knn"][is_test] = knn_predictions(train, test, k=num_neighbours)
+        held_out = np.isin(train.videos, np.flatnonzero(~is_test)[_choosing_clips(split.only(~is_test))])
+        probe = linear_probe_of_scaled(*_scaled_alike(train, test), held_out=held_out, seed=_SEED)
+        found["linear"][is_test] = probe.predictions
     return found
 
 
@@ -200,10 +205,27 @@ def _rows_of(features: Sequence[np.ndarray], label_N: np.ndarray, clips: np.ndar
     )
 
 
-def _choosing_clips(train: SplitClips) -> np.ndarray | None:
-    """The training clips that choose the linear probe's settings, by group: (N,) bool; None of one group alone."""
+def _scaled_alike(train: LabelledRows, test: LabelledRows) -> tuple[LabelledRows, LabelledRows]:
+    """Rows of length 1, as nearest neighbours see them, around the mean of the training rows, and one factor for all.
+
+    With a factor for each feature, those of few clips in which hardly anything happens would weigh as much as others.
+    """
+    units = [rows.features / np.linalg.norm(rows.features, axis=1, keepdims=True).clip(1e-12) for rows in (train, test)]
+    mean = units[0].mean(axis=0)
+    scale = _LENGTH / np.sqrt(np.square(units[0] - mean).sum(axis=1).mean()).clip(1e-12)
+    scaled = [
+        rows._replace(features=(scale * (unit - mean)).astype(np.float32))
+        for rows, unit in zip((train, test), units, strict=True)
+    ]
+    return scaled[0], scaled[1]
+
+
+def _choosing_clips(train: SplitClips) -> np.ndarray:
+    """The training clips that choose the linear probe's settings, by group: (N,) bool; none of one group alone."""
     num_folds = min(_INNER_FOLDS, len(set(train.groups)))
-    return folds_by_group(train.labels, train.groups, num_folds) == 0 if num_folds > 1 else None
+    if num_folds < 2:
+        return np.zeros(len(train.clips), dtype=bool)
+    return folds_by_group(train.labels, train.groups, num_folds) == 0
 
 
 def _rows(

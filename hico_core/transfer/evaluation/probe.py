@@ -6,6 +6,7 @@ is chosen by videos, so that windows of one video never lie on both sides of a c
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import fmean, stdev
 from typing import NamedTuple
 
@@ -104,7 +105,6 @@ def linear_probe(
     rates: Sequence[float] = RATES,
     weight_decays: Sequence[float] = WEIGHT_DECAYS,
     steps: int = _STEPS,
-    held_out: np.ndarray | None = None,
 ) -> LinearProbe:
     """Multinomial logistic regression on standardised features; rate and decay are chosen without the test videos.
 
@@ -118,20 +118,46 @@ def linear_probe(
         rates: of gradient descent with momentum, falling along a cosine.
         weight_decays: factors of half the squared weights, beside the mean cross-entropy.
         steps: of up to 1024 rows.
-        held_out: (N,) bool: the training rows that choose; None: those of a fifth of each class's videos.
+
+    Raises:
+        HicoError: see `require_classes`.
+
+    """
+    require_classes(train, test)
+    mean, scale = train.features.mean(axis=0), train.features.std(axis=0) + 1e-6
+    train, test = (
+        rows._replace(features=((rows.features - mean) / scale).astype(np.float32)) for rows in (train, test)
+    )
+    settings = [(rate, decay) for rate in rates for decay in weight_decays]
+    held_out = _held_out_rows(train, seed=seed)
+    return linear_probe_of_scaled(train, test, settings=settings, held_out=held_out, steps=steps, seed=seed)
+
+
+def linear_probe_of_scaled(
+    train: LabelledRows,
+    test: LabelledRows,
+    *,
+    settings: Sequence[tuple[float, float]] = tuple(product(RATES, WEIGHT_DECAYS)),
+    held_out: np.ndarray,
+    steps: int = _STEPS,
+    seed: int,
+) -> LinearProbe:
+    """The same on features as they are, with what is held out said.
+
+    Args:
+        train: what to train on.
+        test: what to test on.
+        settings: pairs of rate and weight decay.
+        held_out: (N,) bool: the training rows that choose; without any, the first setting is taken.
+        steps: of up to 1024 rows.
+        seed: of the order of rows.
 
     Raises:
         HicoError: see `require_classes`.
 
     """
     num_classes = require_classes(train, test)
-    mean, scale = train.features.mean(axis=0), train.features.std(axis=0) + 1e-6
-    train, test = (
-        rows._replace(features=((rows.features - mean) / scale).astype(np.float32)) for rows in (train, test)
-    )
     train, test = _in_few_directions(train, test)
-    settings = [(rate, decay) for rate in rates for decay in weight_decays]
-    held_out = _held_out_rows(train, seed=seed) if held_out is None else held_out
     accuracies = [0.0] * len(settings)
     if held_out.any():
         parts = [LabelledRows(*(column[chosen] for column in train)) for chosen in (~held_out, held_out)]
