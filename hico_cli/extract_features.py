@@ -11,6 +11,7 @@ from hico_cli.options import (
     CacheDir,
     CacheSize,
     Device,
+    FrameRate,
     Ids,
     Json,
     RayAddress,
@@ -122,6 +123,7 @@ def extract_features(
     ] = None,
     id_rule: Ids = "stem",
     recursive: Recursive = True,
+    frame_rate: FrameRate = None,
     checksum: Annotated[
         bool,
         typer.Option(
@@ -197,7 +199,9 @@ def extract_features(
         device=device,
         batch_size=_read_batch_size(batch_size),
     )
-    sources = find_videos(inputs, id_rule=id_rule, recursive=recursive) if inputs else None
+    if frame_rate is not None and not inputs:
+        raise typer.BadParameter("name the folders of pictures as INPUTS", param_hint="--frame-rate")
+    sources = find_videos(inputs, id_rule=id_rule, recursive=recursive, frame_rate=frame_rate) if inputs else None
     jobs = jobs_of(sources, place, read=read_from or "clips", cache=cache)
     folder = features_folder(place, extractor, name)
     files = Files(folder, windows.prefix, file_format, dtype)

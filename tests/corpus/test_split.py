@@ -18,8 +18,7 @@ from trees import tree
 
 from hico_core.base.errors import HicoError
 from hico_core.base.tally import Summary, VideoEvent
-from hico_core.corpus.clips.encode import rate_of
-from hico_core.corpus.clips.probe import probe
+from hico_core.corpus.clips.probe import probe, rate_of
 from hico_core.corpus.intake import Rules
 from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.sources.ids import parse_clip_name

@@ -14,7 +14,7 @@ from hico_core.base.errors import BadVideo, HicoError
 from hico_core.base.files import says_no_room
 from hico_core.corpus.clips.ffmpeg import INPUT_OPTIONS, Ffmpeg, Finished, passthrough_arguments
 from hico_core.corpus.clips.plan import BORDER_TOLERANCE, PlannedClip
-from hico_core.corpus.clips.probe import seconds_from_first
+from hico_core.corpus.clips.probe import rate_of, seconds_from_first
 from hico_core.corpus.clips.sound import sound_arguments
 from hico_core.corpus.workspace.records import SplitOptions
 
@@ -167,11 +167,6 @@ def border_arguments(cut: Cut, *, segment_seconds: float) -> dict[str, str]:
         "force_key_frames": f"expr:if(isnan(prev_forced_t),1,{new_segment})",
         "segment_frames": ",".join(map(str, borders)),
     }
-
-
-def rate_of(fps: float) -> Fraction:
-    """29.97 -> 30000/1001, 25.0 -> 25."""
-    return Fraction(fps).limit_denominator(1001)
 
 
 def read_frame_ticks(text: str) -> list[int]:

@@ -20,7 +20,7 @@ from av import VideoFrame
 from hico_core.base.choices import OnCorrupt, Verification
 from hico_core.base.errors import BadVideo
 from hico_core.corpus.clips.damage import damaged_seconds, good_clips
-from hico_core.corpus.clips.encode import Cut, Encoded, Job, encode, rate_of
+from hico_core.corpus.clips.encode import Cut, Encoded, Job, encode
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, ffmpeg_lacks
 from hico_core.corpus.clips.picture import (
     CROPS_SINCE,
@@ -34,7 +34,7 @@ from hico_core.corpus.clips.picture import (
     turn_of,
 )
 from hico_core.corpus.clips.plan import PlannedClip, plan_clips
-from hico_core.corpus.clips.probe import VideoInfo, open_video, probe, video_duration
+from hico_core.corpus.clips.probe import VideoInfo, open_video, probe, rate_of, video_duration
 from hico_core.corpus.clips.sound import Sound, sound_of
 from hico_core.corpus.clips.verify import check_clips, decode_fully
 from hico_core.corpus.workspace.records import ClipRecord, SplitOptions

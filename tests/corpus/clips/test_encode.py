@@ -9,7 +9,6 @@ from hico_core.base.errors import BadVideo, HicoError
 from hico_core.corpus.clips.encode import (
     Job,
     encoder_arguments,
-    rate_of,
     read_frame_ticks,
     read_new_beginnings,
     require_success,
@@ -32,14 +31,6 @@ def test_what_ffmpeg_printed_of_frames() -> None:
     assert read_frame_ticks(PRINTED) == [0, -512, 1024]
     assert read_new_beginnings(PRINTED) == [2]
     assert read_frame_ticks("") == read_new_beginnings("") == []
-
-
-@pytest.mark.parametrize(
-    ("fps", "expected"),
-    [(25.0, "25"), (30000 / 1001, "30000/1001"), (24000 / 1001, "24000/1001"), (7.5, "15/2"), (0.1, "1/10")],
-)
-def test_rates_are_those_of_cameras(fps: float, expected: str) -> None:
-    assert str(rate_of(fps)) == expected
 
 
 @pytest.mark.parametrize("short_side", [None, 96])
