@@ -4,10 +4,10 @@ A row stands for 5 s of a video, as a clip would, but points into the video's ow
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
-from typing import NamedTuple
 
 import av
 
@@ -36,14 +36,15 @@ from hico_core.corpus.workspace.access import scratch_folder
 from hico_core.corpus.workspace.records import ClipRecord, UntrimmedOptions
 
 
-class _Shown(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
     """What a player shows of a video."""
 
     width: int
     height: int
     frame_seconds: list[float]  # from the first frame's
     codec: str
-    keyframe_interval: int
+    keyframe_interval: int  # largest, in frames
     size_bytes: int
 
 
@@ -148,7 +149,14 @@ def _look_at(path: Path) -> _Shown:
             raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
         require_known_turn(first, path=path)
         width, height = shown_size(without_margins(first, margins_of(container, stream)))
-    return _Shown(width, height, seconds, info.codec, largest_keyframe_interval(info), path.stat().st_size)
+    return _Shown(
+        width=width,
+        height=height,
+        frame_seconds=seconds,
+        codec=info.codec,
+        keyframe_interval=largest_keyframe_interval(info),
+        size_bytes=path.stat().st_size,
+    )
 
 
 def _look_at_pictures(folder: Path, frame_rate: float) -> _Shown:
@@ -162,6 +170,12 @@ def _look_at_pictures(folder: Path, frame_rate: float) -> _Shown:
     require_pictures_of_one_size(pictures)
     first = read_picture(pictures[0])
     require_known_turn(first, path=folder)
-    seconds = [float(number / rate_of(frame_rate)) for number in range(len(pictures))]
-    codec = PICTURE_CODECS[pictures[0].suffix.lower()]
-    return _Shown(*shown_size(first), seconds, codec, 1, sum(path.stat().st_size for path in pictures))
+    width, height = shown_size(first)
+    return _Shown(
+        width=width,
+        height=height,
+        frame_seconds=[float(number / rate_of(frame_rate)) for number in range(len(pictures))],
+        codec=PICTURE_CODECS[pictures[0].suffix.lower()],
+        keyframe_interval=1,
+        size_bytes=sum(path.stat().st_size for path in pictures),
+    )

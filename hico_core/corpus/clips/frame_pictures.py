@@ -63,7 +63,7 @@ def _size_of(path: Path) -> tuple[int, int]:
         with Image.open(path) as picture:
             return picture.size
     except (OSError, Image.DecompressionBombError) as error:
-        raise BadVideo(path.parent, f"{path.name} cannot be read as a picture ({short_reason(error)})") from error
+        raise BadVideo(path.parent, f"{path.name} is empty, damaged or no picture") from error
 
 
 def write_as_video(pictures: Sequence[Path], video: Path, *, frame_rate: float) -> None:
