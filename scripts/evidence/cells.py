@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from arms import MIXED_IDS, PRETRAINED, supervision
@@ -48,13 +49,15 @@ class Cell:
     steps: int = 0  # 0: nothing is trained
     rate: float = 0.0
     trimmed: bool = False  # each segment counts as a video of its own
+    videos: int = 0  # that are trained on; 0: all training videos of the corpus
 
     @property
     def name(self) -> str:
         """Of its file of results."""
         trimmed = "-trimmed" if self.trimmed else ""
+        few = f"-{self.videos}-videos" if self.videos else ""
         length = f"-{self.steps}-{self.rate:g}" if self.steps else ""
-        return f"{self.corpus.name}{trimmed}-{self.arm}{length}"
+        return f"{self.corpus.name}{trimmed}{few}-{self.arm}{length}"
 
 
 def run_cell(cell: Cell, place: Place, labels: list[SegmentLabel]) -> list[Score]:
@@ -100,6 +103,19 @@ def write_trimmed_index(place: Place, labels: list[SegmentLabel]) -> None:
         pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), beside, write_page_checksum=True)
 
 
+def write_index_of_few(place: Place, videos: int) -> Path:
+    """An index of the first training videos alone, in a workspace of its own, which is returned."""
+    root = place.root / f"{videos}-videos"
+    table = pq.read_table(place.root / "index.parquet")
+    training = table.filter(pc.equal(table["subset"], "train"))
+    first = pa.array(sorted(set(training["video_id"].to_pylist()))[:videos])
+    few = training.filter(pc.is_in(training["video_id"], first))
+    rows = [{**row, "path": str(place.root.absolute() / row["path"])} for row in few.to_pylist()]
+    with written_beside(root / "index.parquet") as beside:
+        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), beside, write_page_checksum=True)
+    return root
+
+
 def _training_segments(labels: list[SegmentLabel]) -> list[SegmentLabel]:
     """Those that become trimmed videos."""
     return [label for label in labels if label.subset == "train" and label.action is not None]
@@ -143,9 +159,10 @@ def _encoder_of(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLab
         return untrained_encoder(cell.corpus.seed)
     if cell.arm == "supervised":
         return _supervised(cell, place, run_dir, labels)
+    num_items = len(_training_segments(labels)) if cell.trimmed else cell.videos or num_training_videos(labels)
     config = pretraining(
         PRETRAINED[cell.arm],
-        num_videos=len(_training_segments(labels)) if cell.trimmed else num_training_videos(labels),
+        num_videos=num_items,
         steps=cell.steps,
         rate=cell.rate,
         seed=cell.corpus.seed,
@@ -153,6 +170,8 @@ def _encoder_of(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLab
     is_mixed = cell.arm == MIXED_IDS.name
     with wrong_videos(clips_per_video=config.sampling.clips_per_video) if is_mixed else nullcontext():
         root = trimmed_root(place) if cell.trimmed else place.root
+        if cell.videos:
+            root = write_index_of_few(place, cell.videos)
         return load_backbone(pretrain(config, root=root, run_dir=run_dir, device="cpu").encoder)
 
 
