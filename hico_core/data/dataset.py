@@ -110,6 +110,7 @@ class ClipDataset(Dataset[Sample]):
             max_distance_seconds=max_distance_seconds,
             topical=self._sampling.topical,
             rng=rng,
+            cuts=(self._videos.cuts(video) or []) if self._data.cuts == "respect" else [],
         )
 
     def _read_crop(self, video: int, window: tuple[float, float], rng: random.Random) -> tuple[Tensor, AugmentDraw]:

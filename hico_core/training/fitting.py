@@ -63,7 +63,13 @@ def training_videos(root: Location, data: DataConfig, *, batch_size: int, proces
 def _long_enough(root: Location, data: DataConfig) -> IndexedVideos:
     """The training videos that last for a clip."""
     index = read_index_table(root, columns=COLUMNS)
-    return IndexedVideos(index, root=root, subset="train", shortest_seconds=data.span_seconds, cache=data.cache)
+    videos = IndexedVideos(index, root=root, subset="train", shortest_seconds=data.span_seconds, cache=data.cache)
+    if data.cuts == "respect" and not videos.knows_cuts:
+        raise HicoError(
+            f"{root}: data.cuts=respect, and the index does not know where the pictures of its videos cut; split them "
+            "again with `hico split --force`, or leave that setting out"
+        )
+    return videos
 
 
 class FittingBatch(NamedTuple):

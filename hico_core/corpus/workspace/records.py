@@ -95,6 +95,7 @@ class ClipRecord(BaseModel, frozen=True, extra="forbid"):
     keyframe_interval: int  # frames
     size_bytes: int
     sha256: str | None  # None for untrimmed videos
+    cuts: list[float] | None = None  # when new shots begin in it, from the source's first frame; None: not known
 
 
 class VideoRecord(BaseModel, frozen=True, extra="forbid"):
