@@ -9,6 +9,7 @@ from hico_core.base.errors import BadVideo, HicoError
 from hico_core.corpus.clips.encode import (
     Job,
     encoder_arguments,
+    read_cuts,
     read_frame_ticks,
     read_new_beginnings,
     require_success,
@@ -25,6 +26,27 @@ hico=1
 frame:0    pts:1024    pts_time:0.07
 hico=1
 """
+
+
+# And with the scene filter, which says something of each frame: the third is the first of a shot.
+WITH_CUTS = """frame:0    pts:0       pts_time:0
+lavfi.scd.mafd=0.000
+lavfi.scd.score=0.000
+hico=1
+frame:1    pts:512     pts_time:0.03
+lavfi.scd.score=9.120
+hico=1
+frame:0    pts:1024    pts_time:0.07
+lavfi.scd.score=31.400
+lavfi.scd.time=0.07
+hico=1
+"""
+
+
+def test_what_ffmpeg_printed_of_cuts() -> None:
+    assert read_cuts(WITH_CUTS) == [2]
+    assert read_frame_ticks(WITH_CUTS) == [0, 512, 1024] and read_new_beginnings(WITH_CUTS) == [2]
+    assert read_cuts(PRINTED) == read_cuts("") == []
 
 
 def test_what_ffmpeg_printed_of_frames() -> None:
