@@ -31,7 +31,7 @@ def training_videos(root: Location, data: DataConfig, *, batch_size: int, proces
     """The videos of the subset train that are long enough for a clip.
 
     Raises:
-        HicoError: there is no index, or there are too few of them for the batch.
+        HicoError: there is no index, there are too few of them for the batch, or cuts that count are not known.
         UsageError: the batch cannot be shared among so many processes.
 
     """
@@ -67,7 +67,8 @@ def _long_enough(root: Location, data: DataConfig) -> IndexedVideos:
     if data.cuts == "respect" and not videos.knows_cuts:
         raise HicoError(
             f"{root}: data.cuts=respect, and the index does not know where the pictures of its videos cut; split them "
-            "again with `hico split --force`, or leave that setting out"
+            "again with --force, give those that are read in place to `hico index --untrimmed DIR --cuts`, or leave "
+            "that setting out"
         )
     return videos
 

@@ -7,10 +7,10 @@ import torch
 from made_workspaces import untrimmed_workspace
 
 from hico_core.base.errors import HicoError
-from hico_core.config import Config, dump_config, load_config, preset
+from hico_core.config import Config, DataConfig, dump_config, load_config, preset
 from hico_core.encoding.hardware import free_memory_bytes, telling_full_memory
 from hico_core.training import loop
-from hico_core.training.fitting import step_bytes, with_batch_of_run, with_fitting_batch
+from hico_core.training.fitting import step_bytes, training_videos, with_batch_of_run, with_fitting_batch
 
 CPU = torch.device("cpu")
 TINY = ["model.encoder=s3dg-tiny", "data.num_frames=8", "data.frame_stride=8", "data.crop_size=32", "data.workers=0"]
@@ -47,6 +47,13 @@ def test_a_batch_that_fits(
     free_bytes = None if free_gb is None else int(free_gb * 1e9)
     fitted = with_fitting_batch(config_of(asked), root=root, processes=processes, free_bytes=free_bytes)
     assert (fitted.config.train.batch_size, fitted.reason) == (size, reason)
+
+
+@pytest.mark.videos
+def test_cuts_that_are_to_count_must_be_known(root: Path) -> None:
+    training_videos(root, DataConfig(), batch_size=2, processes=1)
+    with pytest.raises(HicoError, match="does not know where the pictures of its videos cut; split them again"):
+        training_videos(root, DataConfig(cuts="respect"), batch_size=2, processes=1)
 
 
 @pytest.mark.parametrize(("videos", "encoder", "gb"), [(4, "s3dg", 3.2), (16, "s3dg", 9.1), (16, "s3dg-tiny", 3.7)])
