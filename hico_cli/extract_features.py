@@ -183,13 +183,13 @@ def extract_features(
         ray_address=ray_address,
     )
     frozen = load_frozen(encoder_named(encoder, local_part(place)), warn=warn)
+    if frame_rate is not None and not inputs:
+        raise typer.BadParameter("name the folders of pictures as INPUTS", param_hint="--frame-rate")
     windows = windows_of(preset, frozen, window=window, stride=stride, fps=rate, prefix=prefix)
     grid = Grid(fps=windows.fps, window=windows.window, stride=windows.stride, align=align, tail=tail)
     extractor = FeatureExtractor.from_encoder(
         frozen, grid=grid, pool=pool, layer=layer, device=device, batch_size=batch
     )
-    if frame_rate is not None and not inputs:
-        raise typer.BadParameter("name the folders of pictures as INPUTS", param_hint="--frame-rate")
     sources = find_videos(inputs, id_rule=id_rule, recursive=recursive, frame_rate=frame_rate) if inputs else None
     jobs = jobs_of(sources, place, read=read_from or "clips", cache=cache)
     folder = features_folder(place, extractor, name)
