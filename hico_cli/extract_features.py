@@ -173,6 +173,8 @@ def extract_features(
 
     for option, text in (("--name", name or ""), ("--prefix", prefix or "")):
         require_file_name_part(text, option=option)
+    if frame_rate is not None and not inputs:
+        raise typer.BadParameter("name the folders of pictures as INPUTS", param_hint="--frame-rate")
     place, rate, batch = locate_root(root), _read_fps(fps), _read_batch_size(batch_size)
     cache = local_cache(cache_dir, read_size(cache_size))
     policy = ExtractionPolicy(
@@ -183,8 +185,6 @@ def extract_features(
         ray_address=ray_address,
     )
     frozen = load_frozen(encoder_named(encoder, local_part(place)), warn=warn)
-    if frame_rate is not None and not inputs:
-        raise typer.BadParameter("name the folders of pictures as INPUTS", param_hint="--frame-rate")
     windows = windows_of(preset, frozen, window=window, stride=stride, fps=rate, prefix=prefix)
     grid = Grid(fps=windows.fps, window=windows.window, stride=windows.stride, align=align, tail=tail)
     extractor = FeatureExtractor.from_encoder(

@@ -134,7 +134,7 @@ def _make(candidate: Candidate, folder: Path, *, program: Ffmpeg | None) -> Made
         )
         for clip in plan_clips(seconds, segment_seconds=options.segment_seconds)
     ]
-    return Made(clips=clips, fps=rate.fps, variable_fps=rate.variable)
+    return Made(clips=clips, fps=source.frame_rate or rate.fps, variable_fps=rate.variable)
 
 
 def _cuts_of(path: Path, frame_rate: float | None, program: Ffmpeg, folder: Path) -> list[float]:
