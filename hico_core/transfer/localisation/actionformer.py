@@ -47,7 +47,7 @@ def actionformer_config(grid: FeatureGrid, fitted: Fitted, recipe: Recipe, *, pl
             "max_seq_len": num_rows,
             "force_upsampling": False,
         },
-        "loader": {"batch_size": batch_videos(recipe, num_train=fitted.num_train), "num_workers": 4},
+        "loader": {"batch_size": batch_videos(recipe, num_train=fitted.num_train), "num_workers": 2},
         "opt": {
             "learning_rate": recipe.learning_rate,
             "epochs": num_epochs(recipe, num_train=fitted.num_train) - NUM_WARMUP_EPOCHS,

@@ -136,7 +136,7 @@ def _model(grid: FeatureGrid, recipe: Recipe, *, num_classes: int, num_rows: int
 def _training(recipe: Recipe, *, num_train: int) -> dict[str, Any]:
     epochs = num_epochs(recipe, num_train=num_train)
     one_by_one = {"batch_size": 1, "num_workers": 2}  # test videos are of any length
-    train = {"batch_size": batch_videos(recipe, num_train=num_train), "num_workers": 4}
+    train = {"batch_size": batch_videos(recipe, num_train=num_train), "num_workers": 2}
     nms = {
         "use_soft_nms": True,
         "sigma": recipe.nms_sigma,
