@@ -64,8 +64,8 @@ def compare(
         raise typer.BadParameter("give a list, or --train and --test, and not both", param_hint="LIST")
     cache = local_cache(cache_dir, read_size(cache_size))
     place = local_part(locate_root(root)) / "compare"
-    folder = place / (name or locate(clips or test or "").stem)
-    require_file_name_part(folder.name, option="--name")
+    chosen_name = name or locate(clips or test or "").stem
+    require_file_name_part(chosen_name, option="--name")
     listed = [_listed(text, data_root, cache) for text in (clips, train, test) if text is not None]
     split = split_into_folds(listed[0], num_folds=folds) if clips else split_as_listed(*listed)
     for remark in split.remarks:
@@ -84,6 +84,7 @@ def compare(
             computing=Computing(device, workers),
             on_progress=lambda done, text: report(done, text, {"done": done / (2 * len(encoders)), "what": text}),
         )
+    folder = place / chosen_name
     write_comparison(folder, found)
     picture = write_picture(folder, found.rows)
     if json:
