@@ -71,6 +71,21 @@ Override = Annotated[
     typer.Option("-o", "--override", rich_help_panel="Settings", help="section.key=value; may be repeated."),
 ]
 
+# `--checkpoint` is what it was called while there were only files of hico and the authors.
+ENCODER_NAMES = ("--encoder", "--checkpoint")
+ENCODER_FORM = "NAME=WEIGHTS|FILE|RUN"
+
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        *ENCODER_NAMES,
+        metavar=ENCODER_FORM,
+        rich_help_panel="Encoder",
+        help="A name of `hico config encoders` with a file of weights, DEFAULT or random; .safetensors, .pt, .pt2 or "
+        "the authors' .pyth; or a run. Default: ROOT's newest run.",
+    ),
+]
+
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", min=1, rich_help_panel="Settings", help="Videos in a step.")
 ]
@@ -112,6 +127,16 @@ Recursive = Annotated[
         "--recursive/--no-recursive",
         rich_help_panel="Which videos",
         help="Take the videos of folders below a given folder as well, or only its own.",
+    ),
+]
+
+FrameRate = Annotated[
+    float | None,
+    typer.Option(
+        "--frame-rate",
+        metavar="N",
+        rich_help_panel="Which videos",
+        help="Take folders of numbered pictures (img_00001.jpg, ...) as videos of N pictures a second.",
     ),
 ]
 
@@ -192,12 +217,14 @@ def require_file_name_part(text: str, *, option: str) -> None:
         raise typer.BadParameter(f"{text!r} must be part of a file name: no slashes, not ..", param_hint=option)
 
 
-def find_videos(inputs: "Iterable[str]", *, id_rule: "IdRule", recursive: bool) -> "list[Source]":
+def find_videos(
+    inputs: "Iterable[str]", *, id_rule: "IdRule", recursive: bool, frame_rate: float | None
+) -> "list[Source]":
     """The videos that a command is given; what lies beside them and is not taken is told in one line."""
     from hico_core.corpus.sources.finding import describe_passed_over, find_sources
 
     passed_over: Counter[str] = Counter()
-    sources = find_sources(inputs, id_rule=id_rule, recursive=recursive, passed_over=passed_over)
+    sources = find_sources(inputs, id_rule=id_rule, recursive=recursive, frame_rate=frame_rate, passed_over=passed_over)
     if passed_over:
         warn(describe_passed_over(passed_over))
     return sources

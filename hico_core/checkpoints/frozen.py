@@ -5,7 +5,10 @@ random; as NAME alone, where it needs none, such as pixels; or as a file or the 
 """
 
 import hashlib
+import io
+import json
 import logging
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +24,15 @@ from hico_core.checkpoints.reading import (
     encoder_of,
     hash_of_tensors,
     load_exactly,
+    model_of,
     picture_of,
     read_checkpoint,
     weights_in,
 )
+from hico_core.config import AugmentConfig, DataConfig
+from hico_core.data.pictures import ClipShape, picture_for
+from hico_core.encoders.pictures import FrameByFrame
 from hico_core.encoders.table import ENCODERS, EncoderEntry, entry_of
-from hico_core.model.encoders import encoder_name
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +40,14 @@ logger = logging.getLogger(__name__)
 DEFAULT, RANDOM = "DEFAULT", "random"
 
 # What begins the names of encoders of which there is no list.
-_FAMILIES = ("torchvision:", "timm:", "hf:", "python:")
+_FOLDER, _CODE = "hf:", "python:"
+_FAMILIES = ("torchvision:", "timm:", _FOLDER, _CODE)
 
-_SUFFIXES = (".pt", ".pth", ".pyth", ".safetensors", ".pt2")
+_EXPORTED = ".pt2"
+_SUFFIXES = (".pt", ".pth", ".pyth", ".safetensors", _EXPORTED)
+
+# In a file that `hico convert` has exported: what its program has to be shown.
+_ABOUT = "extra/hico.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,9 +61,25 @@ class FrozenEncoder:
     entry: EncoderEntry  # what it is shown and gives
 
     @property
+    def text(self) -> str:
+        """By which `load_frozen` finds it again."""
+        return encoder_text(self.table_name, self.weights)
+
+    @property
+    def weights(self) -> str:
+        """Where they are from; "" of an encoder that has none or brings its own."""
+        return "" if self.origin is None else self.origin.path
+
+    @property
     def sha256(self) -> str:
         """Of its weights; of one without any, of nothing."""
         return hashlib.sha256().hexdigest() if self.origin is None else self.origin.sha256
+
+    @property
+    def folder_name(self) -> str:
+        """What files that are made with it are called: torchvision:r3d_18 -> torchvision-r3d_18."""
+        family, _, rest = self.name.partition(":")
+        return "-".join(part for part in (family, Path(rest).name.replace(":", "-")) if part)
 
 
 def load_frozen(text: str, *, warn: Callable[[str], None] = logger.warning) -> FrozenEncoder:
@@ -68,15 +95,22 @@ def load_frozen(text: str, *, warn: Callable[[str], None] = logger.warning) -> F
 
     """
     if text.partition("=")[0] in ENCODERS or text.startswith(_FAMILIES):
-        return _of_table(*_name_and_weights(text), warn)
+        return _of_table(text, warn)
     path = Path(text)
+    if path.suffix == _EXPORTED:
+        warn(f"{path}: is a program, and opening it may run whatever code stands in it")
+        return _of_program(path)
     if not path.exists() and path.suffix not in _SUFFIXES and "/" not in text:
         entry_of(text)  # which names the nearest
     return _of_file(_file_of_run(path) if path.is_dir() else path)
 
 
 def _name_and_weights(text: str) -> tuple[str, str | None]:
-    """NAME=WEIGHTS; a file's name may hold more of these signs."""
+    """NAME=WEIGHTS. Names of files may hold such signs as well; of a folder of transformers, all is the name."""
+    if text.startswith(_FOLDER):
+        last = next((word for word in (DEFAULT, RANDOM) if text.endswith(f"={word}")), None)
+        where = text.removeprefix(_FOLDER).removesuffix(f"={last}")
+        return _FOLDER + (str(Path(where).absolute()) if Path(where).is_dir() else where), last
     name, _, weights = text.partition("=")
     return name, weights or None
 
@@ -120,8 +154,7 @@ def _of_file(path: Path, *, as_name: str | None = None) -> FrozenEncoder:
     """
     file = read_checkpoint(path)
     network = encoder_of(file)
-    name = encoder_name(network.state_dict())
-    assert name is not None  # or it could not have been read
+    name = model_of(file).encoder
     if as_name not in (None, name):
         raise UsageError(f"{path}: holds the weights of {name}, not of {as_name}")
     return FrozenEncoder(
@@ -137,8 +170,48 @@ def _origin_of(file: CheckpointFile) -> EncoderOrigin:
     return EncoderOrigin(path=str(file.path.absolute()), sha256=file.sha256)
 
 
-def _of_table(name: str, weights: str | None, warn: Callable[[str], None]) -> FrozenEncoder:
-    entry = entry_of(name)
+def _of_program(path: Path) -> FrozenEncoder:
+    """What `hico convert` writes for PyTorch alone.
+
+    Raises:
+        HicoError: it is something else, damaged, or does not take what it says it has to be shown.
+
+    """
+    try:
+        content = path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(content)) as parts:
+            inside = next((name for name in parts.namelist() if name.endswith(_ABOUT)), None)
+            about = None if inside is None or parts.testzip() else json.loads(parts.read(inside))
+    except (OSError, zipfile.BadZipFile) as error:
+        raise HicoError(f"{path}: cannot be read as an exported encoder ({short_reason(error)})") from error
+    if about is None:
+        raise HicoError(f"{path}: is damaged, or no encoder that `hico convert` has exported")
+    data = DataConfig(crop_size=int(about["size"]), num_frames=int(about["num_frames"]))
+    augment = AugmentConfig(mean=json.loads(about["mean"]), std=json.loads(about["std"]))
+    clip = ClipShape(data.num_frames, float(about["fps"]))
+    network = torch.export.load(io.BytesIO(content)).module()
+    del network.train, network.eval  # which refuse; what the program does is fixed, whatever mode it is put into
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, 3, clip.num_frames, data.crop_size, data.crop_size))
+    except (RuntimeError, AssertionError) as error:
+        shape = f"{clip.num_frames} frames of {data.crop_size} pixels"
+        raise HicoError(f"{path}: does not take {shape}, as it says ({short_reason(error)})") from error
+    return FrozenEncoder(
+        name=path.stem,
+        table_name=None,
+        origin=EncoderOrigin(path=str(path.absolute()), sha256=hashlib.sha256(content).hexdigest()),
+        network=network,
+        entry=replace(entry_of(about["model"]), picture=picture_for(data, augment), clip=clip),
+    )
+
+
+def _of_table(text: str, warn: Callable[[str], None]) -> FrozenEncoder:
+    """An encoder of the table, or of one of the families."""
+    name, weights = _name_and_weights(text)
+    if name.startswith(_CODE):
+        warn(f"{name}: runs the code that you name")
+    entry = entry_of(name, download=weights == DEFAULT)
     if name in ("s3dg", "s3dg-tiny") and weights not in (None, DEFAULT, RANDOM):
         return _of_file(Path(weights), as_name=name)
     network, origin = _with_weights(name, entry, weights)
@@ -193,6 +266,7 @@ def _load(network: nn.Module, state: Mapping[str, Tensor], entry: EncoderEntry, 
         HicoError: they are of another network.
 
     """
+    network = network.of_picture if isinstance(network, FrameByFrame) else network  # as its library names weights
     first = next(iter(network.state_dict()))
     prefix = next((name.removesuffix(first) for name in state if name.endswith(f".{first}")), "")
     prefix = "" if first in state else prefix

@@ -1,21 +1,21 @@
-"""torchvision's convolutional video networks without their classifiers, so that they give maps."""
-
-# N clips, F feature width; T', H', W' the maps' frames, height and width.
+"""torchvision's convolutional video networks as encoders: all but their classifiers, under torchvision's names."""
 
 from collections import OrderedDict
 
 from torch import nn
 
-# What is left out, by torchvision's names: the average over the maps, and what follows it.
-_CLASSIFIER = ("avgpool", "fc", "classifier")
+# Pooling and classifier, which come after the maps.
+_AFTER_THE_MAPS = frozenset({"avgpool", "fc", "classifier"})
 
 
-def torchvision_video(name: str) -> nn.Module:
-    """r3d_18, mc3_18, r2plus1d_18 or s3d, with random weights: (N, 3, T, S, S) -> maps (N, F, T', H', W').
+def torchvision_video(name: str) -> nn.Sequential:
+    """A network of torchvision with random weights: (N, 3, T, S, S) -> maps (N, F, T', H', W').
 
-    The names of its weights are torchvision's.
+    Args:
+        name: r3d_18, mc3_18, r2plus1d_18 (Tran et al., CVPR 2018) or s3d (Xie et al., ECCV 2018).
+
     """
-    from torchvision.models import get_model
+    from torchvision.models import get_model  # a second to load
 
-    whole = get_model(name, weights=None)
-    return nn.Sequential(OrderedDict(part for part in whole.named_children() if part[0] not in _CLASSIFIER))
+    parts = get_model(name, weights=None).named_children()
+    return nn.Sequential(OrderedDict((part, module) for part, module in parts if part not in _AFTER_THE_MAPS))

@@ -211,7 +211,7 @@ def _run_part(run: RunFacts, *, on_part: Callable[[str], None]) -> RunPart:
     elif run.root is not None and run.encoder is not None:
         on_part(f"{run.name}: neighbours")
         try:
-            seen = encode_moments(run.encoder, run.root, data_of(run.config))
+            seen = encode_moments(str(run.encoder), run.root, data_of(run.config))
         except HicoError as error:
             notes.append(f"No neighbours and no map: {error}")
     return RunPart(

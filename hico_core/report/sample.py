@@ -10,7 +10,7 @@ from PIL import Image
 
 from hico_core.base.addresses import Location
 from hico_core.base.errors import BadVideo, HicoError
-from hico_core.checkpoints.reading import encoder_of, picture_of, read_checkpoint
+from hico_core.checkpoints.frozen import load_frozen
 from hico_core.config import Config, DataConfig, FinetuneConfig, compose_config
 from hico_core.corpus.index import read_class_names
 from hico_core.data.dataset import ClipDataset
@@ -84,17 +84,25 @@ class EncodedMoments(NamedTuple):
         return units @ units.T, ids[:, None] != ids[None, :]
 
 
-def encode_moments(encoder: Path, root: Path, data: DataConfig) -> EncodedMoments:
+def encode_moments(encoder: str, root: Path, data: DataConfig) -> EncodedMoments:
     """Encode some clips of some of a workspace's videos, evenly spread over both.
 
     Videos that cannot be read are left out.
+
+    Args:
+        encoder: as `load_frozen` takes it.
+        root: the workspace.
+        data: how videos are read; of an encoder of the table, clips are as long as those that it takes.
 
     Raises:
         HicoError: none can be read, or the encoder cannot.
 
     """
-    file = read_checkpoint(encoder)
-    backbone, picture = encoder_of(file), picture_of(file)
+    frozen = load_frozen(encoder)
+    picture, clip_shape = frozen.entry.picture, frozen.entry.clip
+    if frozen.table_name is not None:
+        changes = {"num_frames": clip_shape.num_frames, "target_fps": clip_shape.fps, "frame_stride": 1}
+        data = data.model_copy(update=changes)
     videos = open_videos(root, data=data)
     names = read_class_names(root)
     moments: list[Moment] = []
@@ -117,7 +125,7 @@ def encode_moments(encoder: Path, root: Path, data: DataConfig) -> EncodedMoment
     same = [place for place, clip in enumerate(clips) if clip.shape == shape]
     if not same:
         raise HicoError(f"{root}: no video can be read; {reason}")
-    features = encode_clips(PooledEncoder(backbone), torch.stack([clips[place] for place in same]), picture)
+    features = encode_clips(PooledEncoder(frozen.network), torch.stack([clips[place] for place in same]), picture)
     return EncodedMoments([moments[place] for place in same], features.numpy())
 
 
