@@ -1,11 +1,12 @@
 """`hico compare` from a list to a table, files, a picture and a section of the report; and what goes wrong."""
 
 import json
+import signal
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from commands import Done, assert_one_line, hico
+from commands import Done, assert_one_line, hico, hico_process
 from made_videos import numbered_video
 
 from hico_core.checkpoints.content import export_encoder
@@ -60,6 +61,29 @@ def test_lists_for_programs(root: Path) -> None:
     result = json.loads(done.stdout)
     assert [(row["encoder"], row["num_test_clips"]) for row in result["results"][::2]] == [("pixels", 4), ("made", 4)]
     assert result["folder"] == str(root / "compare/halves")
+
+
+@pytest.mark.processes
+def test_a_killed_comparison_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = (
+        "compare",
+        root / "list.txt",
+        "--encoder",
+        "pixels",
+        "--no-baselines",
+        "--folds",
+        "2",
+        "--name",
+        "killed",
+    )
+    options = ("--data-root", root / "clips", "--workers", "0", "--views", "3")
+    monkeypatch.setenv("HICO_FAULT", "file.written:5")  # encoder.json and three clips are written
+    assert hico_process(*command, *options, root=root).returncode == -signal.SIGKILL
+    monkeypatch.delenv("HICO_FAULT")
+    assert not (root / "compare/killed").exists()
+    done = hico(*command, *options, root=root)
+    assert done.returncode == 0 and "features of 4/8 clips" in done.stderr and "of 3/8 clips" not in done.stderr
+    assert not list((root / "compare/.kept").rglob("*.tmp"))
 
 
 def test_what_cannot_be_used_is_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:
