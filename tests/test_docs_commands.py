@@ -116,6 +116,9 @@ def test_everyday_tasks(prepared: Path, tmp_path: Path) -> None:
     assert hico("split", "videos", cwd=place).returncode == 0
     assert hico("index", cwd=place).returncode == 0
     shutil.copytree(prepared / "hico-data/runs", place / "hico-data/runs")
+    shutil.copytree(prepared / "UCF-101", place / "clips")
+    clips = [f"{name}/v_{name}_g0{n}_c01.avi\t{name}\tg{n}\n" for name in ("Run", "Walk") for n in range(5)]
+    (place / "clips/list.txt").write_text("".join(clips))
     lines = lines_of(ROOT / "docs/tasks.md")
     assert {words[0] for words, _ in lines} == {"hico", "mv", "rm", "du"}
     for words, code in lines:
