@@ -237,8 +237,8 @@ def prefix_of_encoder(state: Mapping[str, Tensor], marks: Sequence[str], *, name
     if not found:
         first = f", but {next(iter(state))}" if state else ""
         raise HicoError(
-            f"{origin}: holds no {name} encoder (no entry {marks[0]}{first}); name the network that it is of: NAME=FILE, "
-            "or in training -o model.encoder=NAME"
+            f"{origin}: holds no {name} encoder (no entry {marks[0]}{first}); name the network that it is of: "
+            "NAME=FILE, or in training -o model.encoder=NAME"
         )
     known = [
         prefix for prefix in found if all(part.isdecimal() or part in _WRAPPERS for part in prefix.split(".")[:-1])
