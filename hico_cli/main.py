@@ -3,11 +3,12 @@
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
 
+from hico_cli.compare import compare
 from hico_cli.config import config
 from hico_cli.console import QUIET, describe_usage_error, warn
 from hico_cli.convert import convert
@@ -41,24 +42,33 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="From a folder of untrimmed videos to a pretrained video encoder and its features (HiCo, CVPR 2022).",
 )
-app.command("run")(run)
-app.command("split")(split)
-app.command("index")(index)
-app.command("pretrain")(pretrain)
-app.command("extract-features")(extract_features)
-app.command("finetune")(finetune)
-app.command("probe")(probe)
-app.command("evaluate")(evaluate)
-app.command("retrieve")(retrieve)
-app.command("export-tad")(export_tad)
-app.command("remove")(remove)
-app.command("demo")(demo)
-app.command("report")(report)
-app.command("inspect")(inspect)
-app.command("convert")(convert)
-app.command("doctor")(doctor)
-app.add_typer(config, name="config")
-app.add_typer(features, name="features")
+_ROAD, _RESULTS, _LOOKING, _TOOLS = "The road", "Results", "Looking", "Tools"
+
+# In the order in which `hico -h` lists them, with what stands at the foot of each command's help.
+COMMANDS: list[tuple[str, str, Callable[..., None], Sequence[str]]] = [
+    (_ROAD, "run", run, ["hico run videos/ --hours 2"]),
+    (_ROAD, "split", split, ["hico split videos/", "hico split s3://bucket/videos --root s3://bucket/hico-data"]),
+    (_ROAD, "index", index, ["hico index", "hico index --untrimmed videos/"]),
+    (_ROAD, "pretrain", pretrain, ["hico pretrain --dataset hacs", "hico pretrain --nproc 8 --resume"]),
+    (_ROAD, "extract-features", extract_features, ["hico extract-features", "hico extract-features --preset thumos"]),
+    (_RESULTS, "probe", probe, ["hico probe --train train.txt --test test.txt"]),
+    (_RESULTS, "compare", compare, ["hico compare clips.txt --runs", "hico compare clips.txt --encoder s3dg=random"]),
+    (_RESULTS, "finetune", finetune, ["hico finetune --recipe finetune-ucf101", "hico finetune --linear"]),
+    (_RESULTS, "evaluate", evaluate, ["hico evaluate finetune-hmdb51"]),
+    (_RESULTS, "export-tad", export_tad, ["hico export-tad annotations.json --for opentad"]),
+    (_LOOKING, "report", report, ["hico report hico-data/runs/hacs-hico-s"]),
+    (_LOOKING, "inspect", inspect, ["hico inspect hico-data", "hico inspect encoder.safetensors"]),
+    (_LOOKING, "retrieve", retrieve, ["hico retrieve query.mp4 --sheet matches.html"]),
+    (_LOOKING, "demo", demo, ["hico demo"]),
+    (_TOOLS, "doctor", doctor, ["hico doctor"]),
+    (_TOOLS, "convert", convert, ["hico convert hico-data/runs/hacs-hico-s/checkpoints/last.pt encoder.onnx"]),
+    (_TOOLS, "remove", remove, ["hico remove v_dance_01"]),
+]
+for _panel, _name, _function, _examples in COMMANDS:
+    _foot = "**Examples**\n\n" + "\n\n".join(f"`{example}`" for example in _examples)
+    app.command(_name, rich_help_panel=_panel, epilog=_foot)(_function)
+app.add_typer(features, name="features", rich_help_panel=_LOOKING)
+app.add_typer(config, name="config", rich_help_panel=_TOOLS)
 
 
 def _print_version(wanted: bool) -> None:

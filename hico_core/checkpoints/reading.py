@@ -8,7 +8,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import safetensors.torch
 import torch
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 # Where checkpoints have their weights; in others, they are the whole file.
 _WEIGHTS = ("model_state", "model", "state_dict")
 
+# PyTorch's own number, pickled.
+_OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 # Entries that only one encoder has: by them files are known that do not say which one they hold.
 _MARKS: dict[str, EncoderName] = {"Conv_1a.conv1.weight": "s3dg", "units.0.0.conv1.weight": "s3dg-tiny"}
 
@@ -61,8 +63,8 @@ def read_checkpoint(path: Path) -> CheckpointFile:
     metadata: dict[str, str] = {}
     try:
         with path.open("rb") as opened:
-            # torch.save has written zip files since 2020; looked at before all is read, which may be a film of 50 GB.
-            if path.suffix != ".safetensors" and not zipfile.is_zipfile(opened):
+            # Looked at before all is read, which may be a film of 50 GB.
+            if path.suffix != ".safetensors" and not _is_torch_file(opened):
                 raise HicoError(f"{path}: not a checkpoint (no PyTorch file)")
             opened.seek(0)
             written = opened.read()
@@ -87,10 +89,17 @@ def read_checkpoint(path: Path) -> CheckpointFile:
     return CheckpointFile(path, hashlib.sha256(written).hexdigest(), content, metadata)
 
 
+def _is_torch_file(opened: BinaryIO) -> bool:
+    """Whether torch.save has written it: a zip file, or before 2020 a pickle, as some of torchvision's weights are."""
+    return zipfile.is_zipfile(opened) or (opened.seek(0) == 0 and opened.read(len(_OLD_FORMAT)) == _OLD_FORMAT)
+
+
 def _parse_torch_file(written: bytes, path: Path) -> Any:  # noqa: ANN401 - whatever stands in it
     # PyTorch writes the checksums of a zip file and does not look at them.
-    with zipfile.ZipFile(io.BytesIO(written)) as parts:
-        damaged = parts.testzip()
+    damaged = None
+    if not written.startswith(_OLD_FORMAT):
+        with zipfile.ZipFile(io.BytesIO(written)) as parts:
+            damaged = parts.testzip()
     if damaged is not None:
         raise HicoError(f"{path}: not a checkpoint that can be read safely ({damaged} is damaged)")
     return with_own_memory(torch.load(io.BytesIO(written), map_location="cpu", weights_only=True))

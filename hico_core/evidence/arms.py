@@ -60,12 +60,13 @@ def pretraining(arm: Arm, *, num_videos: int, steps: int, rate: float, seed: int
     Args:
         arm: which.
         num_videos: to train on.
-        steps: of 16 videos.
+        steps: of 16 videos, or of all where there are fewer.
         rate: largest one of AdamW, reached after a twentieth of the steps, then falling along a cosine.
         seed: of weights and draws.
 
     """
-    length = length_of(steps=steps, num_items=num_videos, batch_size=VIDEOS_PER_STEP, seed=seed)
+    batch_size = min(VIDEOS_PER_STEP, num_videos)
+    length = length_of(steps=steps, num_items=num_videos, batch_size=batch_size, seed=seed)
     clips_per_video = arm.sampling.get("clips_per_video", 3)
     settings = {
         "recipe": arm.name,
@@ -77,7 +78,7 @@ def pretraining(arm: Arm, *, num_videos: int, steps: int, rate: float, seed: int
         "optim": {
             "name": "adamw",
             # Undoes the linear scaling rule, so that the rate is the same for any number of clips.
-            "base_lr": rate * 256 / (VIDEOS_PER_STEP * clips_per_video),
+            "base_lr": rate * 256 / (batch_size * clips_per_video),
             "weight_decay": 1e-2,
             "warmup_epochs": length["epochs"] * WARMUP_PART,
             "warmup_start_lr": 1e-5,

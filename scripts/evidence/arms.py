@@ -53,7 +53,14 @@ CONTROLS = (
     Arm("hico-any", "HiCo, near clips from anywhere in the video", {"distance": "any"}, {}),
 )
 
-PRETRAINED = {arm.name: arm for arm in (*ARMS, *CONTROLS)}
+# For three questions that the controls left open; see `findings.QUESTIONS`.
+WEIGHTS = tuple(
+    Arm(f"hico-topical-{weight:g}", f"HiCo, the topical term with weight {weight:g}", {}, {"topical_weight": weight})
+    for weight in (0.0, 0.1, 0.3)
+)
+FIXED_AS_GROWN = (Arm("visual-topical-0.25s", "both terms, always within 0.25 s", _fixed(0.25), {}),)
+
+PRETRAINED = {arm.name: arm for arm in (*ARMS, *CONTROLS, *WEIGHTS, *FIXED_AS_GROWN)}
 
 MEANINGS = {
     # In these nothing is pretrained.

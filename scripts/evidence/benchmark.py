@@ -5,8 +5,8 @@
 rates: each arm with three rates on seed 0, which chooses its rate. arms: every arm, on videos without and with fillers.
 trimmed: each segment is a video of its own. controls: wrong videos for the topical term, other distances. looks: videos
 that differ less or more from each other in what is common to all of their frames. long: three times the steps.
-long-rates: each arm with three rates there, on seed 0. All of it takes about a day of one core. Stopped, the same
-command goes on.
+long-rates: each arm with three rates there, on seed 0. weights, mean-distance, sizes: three questions
+(findings.QUESTIONS). All of it takes about a day of one core. Stopped, the same command goes on.
 
 Writes FOLDER/results.parquet, a row for each arm, corpus and probe.
 """
@@ -52,10 +52,11 @@ def tables(results: pd.DataFrame) -> str:
     parts = []
     shown = results[results["seed"] != TUNING_SEED]
     untrained = shown["steps"] == 0
-    for (design, look, trimmed, steps), rows in shown[~untrained].groupby(SETTING):
+    for (design, look, trimmed, videos, steps), rows in shown[~untrained].groupby(SETTING):
         beside = shown[untrained & (shown["design"] == design) & (shown["look"] == look)]
         trim = ", trimmed" if trimmed else ""
-        title = f"{design}{trim}, look {look:g}, {steps} steps, {rows['seed'].nunique()} seeds"
+        few = f", {videos} videos" if videos else ""
+        title = f"{design}{trim}{few}, look {look:g}, {steps} steps, {rows['seed'].nunique()} seeds"
         table = table_of(pd.concat([beside, rows]), _PROBES, list(MEANINGS))
         parts.append(f"{title}: percent right, mean ± standard error\n{table.to_string()}")
     rule = [

@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+import torch.nn.functional as F
 from arms import MIXED_IDS, PRETRAINED, supervision
 from torch import nn
 from wrong_videos import wrong_videos
@@ -20,7 +23,7 @@ from hico_core.checkpoints.reading import load_backbone
 from hico_core.evidence.arms import pretraining
 from hico_core.evidence.corpus import SegmentLabel
 from hico_core.evidence.scenery import ACTIONS, FPS
-from hico_core.evidence.segments import LabelledSegments, Score, SegmentClips, pixels_of, probe_segments
+from hico_core.evidence.segments import LabelledSegments, Score, SegmentClips, probe_segments
 from hico_core.evidence.trial import (
     PICTURE,
     Corpus,
@@ -48,13 +51,15 @@ class Cell:
     steps: int = 0  # 0: nothing is trained
     rate: float = 0.0
     trimmed: bool = False  # each segment counts as a video of its own
+    videos: int = 0  # that are trained on; 0: all training videos of the corpus
 
     @property
     def name(self) -> str:
         """Of its file of results."""
         trimmed = "-trimmed" if self.trimmed else ""
+        few = f"-{self.videos}-videos" if self.videos else ""
         length = f"-{self.steps}-{self.rate:g}" if self.steps else ""
-        return f"{self.corpus.name}{trimmed}-{self.arm}{length}"
+        return f"{self.corpus.name}{trimmed}{few}-{self.arm}{length}"
 
 
 def run_cell(cell: Cell, place: Place, labels: list[SegmentLabel]) -> list[Score]:
@@ -100,6 +105,19 @@ def write_trimmed_index(place: Place, labels: list[SegmentLabel]) -> None:
         pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), beside, write_page_checksum=True)
 
 
+def write_index_of_few(place: Place, videos: int) -> Path:
+    """An index of the first training videos alone, in a workspace of its own, which is returned."""
+    root = place.root / f"{videos}-videos"
+    table = pq.read_table(place.root / "index.parquet")
+    training = table.filter(pc.equal(table["subset"], "train"))
+    first = pa.array(sorted(set(training["video_id"].to_pylist()))[:videos])
+    few = training.filter(pc.is_in(training["video_id"], first))
+    rows = [{**row, "path": str(place.root.absolute() / row["path"])} for row in few.to_pylist()]
+    with written_beside(root / "index.parquet") as beside:
+        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), beside, write_page_checksum=True)
+    return root
+
+
 def _training_segments(labels: list[SegmentLabel]) -> list[SegmentLabel]:
     """Those that become trimmed videos."""
     return [label for label in labels if label.subset == "train" and label.action is not None]
@@ -143,9 +161,10 @@ def _encoder_of(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLab
         return untrained_encoder(cell.corpus.seed)
     if cell.arm == "supervised":
         return _supervised(cell, place, run_dir, labels)
+    num_items = len(_training_segments(labels)) if cell.trimmed else cell.videos or num_training_videos(labels)
     config = pretraining(
         PRETRAINED[cell.arm],
-        num_videos=len(_training_segments(labels)) if cell.trimmed else num_training_videos(labels),
+        num_videos=num_items,
         steps=cell.steps,
         rate=cell.rate,
         seed=cell.corpus.seed,
@@ -153,6 +172,8 @@ def _encoder_of(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLab
     is_mixed = cell.arm == MIXED_IDS.name
     with wrong_videos(clips_per_video=config.sampling.clips_per_video) if is_mixed else nullcontext():
         root = trimmed_root(place) if cell.trimmed else place.root
+        if cell.videos:
+            root = write_index_of_few(place, cell.videos)
         return load_backbone(pretrain(config, root=root, run_dir=run_dir, device="cpu").encoder)
 
 
@@ -165,6 +186,14 @@ def _supervised(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLab
     task = Task(config=config, root=trimmed_root(place), run_dir=run_dir, encoder=start, device="cpu")
     finetune(task, Watch())
     return load_backbone(run_dir / "checkpoints" / "last.pt")
+
+
+def pixels_of(clips: torch.Tensor, *, side: int) -> np.ndarray:
+    """The pictures themselves, scaled down, as features: (N, T * side * side * 3) float32."""
+    frames = clips.flatten(0, 1).permute(0, 3, 1, 2).float()
+    small = F.interpolate(frames, (side, side), mode="area") / 255
+    found: np.ndarray = small.unflatten(0, clips.shape[:2]).flatten(1).numpy()
+    return found
 
 
 def _probe_pixels(clips: SegmentClips, *, seed: int) -> list[Score]:

@@ -22,7 +22,20 @@ from hico_core.evidence.workers import worker_pool
 # 240 to train on, 120 to test on.
 NUM_VIDEOS = 360
 
-_COLUMNS = ["design", "look", "seed", "arm", "steps", "rate", "trimmed", "seconds", "probe", "accuracy", "chance"]
+_COLUMNS = [
+    "design",
+    "look",
+    "seed",
+    "arm",
+    "steps",
+    "rate",
+    "trimmed",
+    "videos",
+    "seconds",
+    "probe",
+    "accuracy",
+    "chance",
+]
 
 
 def file_of(cell: Cell, folder: Path) -> Path:

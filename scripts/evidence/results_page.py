@@ -16,12 +16,12 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
-from arms import CONTROLS, MEANINGS
+from arms import CONTROLS, FIXED_AS_GROWN, MEANINGS, WEIGHTS
 from cells import Cell, scores_as_json
 from findings import SUCCESS, PairedDifference, paired, table_of, verdicts
 from matplotlib.figure import Figure
 from parts import LONG_STEPS, LOOK, STEPS, TUNING_SEED, chosen_rates
-from results import file_of, write_results
+from results import file_of, read_results, write_results
 
 from hico_core.base.storage import write_text
 from hico_core.evidence.arms import FAR_3, HICO
@@ -68,7 +68,7 @@ def setting(
 ) -> pd.DataFrame:
     """The rows of one setting, with those arms that are never trained beside them."""
     chosen = results[(results["design"] == design) & (results["look"] == look) & (results["seed"] != TUNING_SEED)]
-    trained = (chosen["steps"] == steps) & (chosen["trimmed"] == trimmed)
+    trained = (chosen["steps"] == steps) & (chosen["trimmed"] == trimmed) & (chosen["videos"] == 0)
     return chosen[trained | (chosen["steps"] == 0)]
 
 
@@ -199,7 +199,7 @@ def draw_distances(results: pd.DataFrame, target: Path) -> None:
 def restore(folder: Path) -> None:
     """The files of the cells of which the results are kept here."""
     results = pd.read_parquet(DOCS / "measurements" / "benchmark.parquet")
-    of_corpus, of_cell = list(Corpus._fields), ["arm", "steps", "rate", "trimmed"]
+    of_corpus, of_cell = list(Corpus._fields), ["arm", "steps", "rate", "trimmed", "videos"]
     for values, rows in results.groupby([*of_corpus, *of_cell, "seconds"]):
         plain = [getattr(value, "item", lambda value=value: value)() for value in values]
         corpus = Corpus(*plain[: len(of_corpus)])
@@ -219,12 +219,12 @@ def or_not_yet(text: str, rows: pd.DataFrame, arms: Iterable[str], part: str) ->
 
 def parts_of_page(results: pd.DataFrame) -> dict[str, str]:
     """The text between each pair of marks of docs/results.md."""
-    names_of_controls = [control.name for control in CONTROLS]
+    names_of_controls = [control.name for control in (*CONTROLS, *FIXED_AS_GROWN, *WEIGHTS)]
     main_arms = [arm for arm in MEANINGS if arm not in names_of_controls]
     controls = [FAR_3.name, HICO.name, "visual-topical", *names_of_controls]
     scenes, fillers = (setting(results, design=design) for design in ("scenes", "fillers"))
     tuning = results[results["seed"] == TUNING_SEED]
-    cells = results.drop_duplicates(["design", "look", "seed", "arm", "steps", "rate", "trimmed"])
+    cells = results.drop_duplicates(["design", "look", "seed", "arm", "steps", "rate", "trimmed", "videos"])
     parts = {
         "rule": rule_table(results),
         "seeds": seeds_table(results),
@@ -265,6 +265,8 @@ def main() -> None:
     if sys.argv[1] == "--restore":
         restore(Path(sys.argv[2]))
         return
+    if read_results(Path(sys.argv[1])).empty:
+        sys.exit(f"{sys.argv[1]}: no results of the benchmark here")
     shutil.copyfile(write_results(Path(sys.argv[1])), DOCS / "measurements" / "benchmark.parquet")
     results = pd.read_parquet(DOCS / "measurements" / "benchmark.parquet")
     page = DOCS / "results.md"

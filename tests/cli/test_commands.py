@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 from commands import TINY, assert_one_line, hico, hico_process, running
 from made_videos import numbered_video
 
+from hico_cli.main import COMMANDS as EXAMPLES
 from hico_cli.main import app
 from hico_core.checkpoints.authors_names import export_state_dict
 from hico_core.corpus.index import read_index
@@ -50,7 +52,7 @@ COMMANDS = {
 def test_help() -> None:
     done = hico("--help")
     assert done.returncode == 0
-    lines = [line.strip("│ ").split() for line in done.stdout.partition(" Commands ")[2].splitlines()]
+    lines = [line.strip("│ ").split() for line in done.stdout.partition(" The road ")[2].splitlines()]
     assert {words[0] for words in lines if words} >= COMMANDS.keys()
     assert {command.name for command in app.registered_commands} | {"config", "features"} == COMMANDS.keys()
 
@@ -63,6 +65,14 @@ def test_help_of_each_command(command: str) -> None:
     assert hico(command, "-h").stdout == done.stdout
     has_root = command not in {"inspect", "convert", "config", "features", "demo", "report"}
     assert ("--root" in done.stdout and "HICO_ROOT" in done.stdout) == has_root
+
+
+@pytest.mark.parametrize(("name", "example"), [(name, line) for _, name, _, lines in EXAMPLES for line in lines])
+def test_examples_in_the_help_can_be_typed(name: str, example: str) -> None:
+    program, command, *arguments = shlex.split(example)
+    assert (program, command) == ("hico", name)
+    group = typer.main.get_command(app)
+    assert group.commands[name].make_context(name, arguments).params  # type: ignore[attr-defined]
 
 
 def leaves(command: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -229,13 +239,13 @@ def test_a_name_with_a_dash_is_a_file(videos: Path, tmp_path: Path) -> None:
     assert (tmp_path / "root/train/v_-dash_0000000_0005000.mp4").exists()
 
 
-def test_a_recipes_batch_is_lowered_to_the_videos_there_are(root: Path) -> None:
+def test_a_recipes_batch_is_lowered_to_the_videos_there_are(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Said once, with what it means for the rate; a batch that was asked for is taken at its word."""
     small = [part for part in TINY if part not in ("--batch-size", "2")]
     done = hico("pretrain", *small, "--name", "lowered", "--max-steps", "1", "-o", "data.workers=0", root=root)
     assert done.returncode == 0, done.stderr
     said = "32 videos a step are more than there are: 3 a step, and with them a peak rate of 0.01055 instead of 0.1125"
-    assert done.stderr.count(said) == 1
+    assert caplog.text.count(said) == 1
     config = yaml.safe_load((root / "runs/lowered/config.yaml").read_text())
     assert config["train"]["batch_size"] == 3
     again = hico(

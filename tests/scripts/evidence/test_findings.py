@@ -8,7 +8,15 @@ from findings import means, paired, table_of, verdicts
 
 
 def rows(arm: str, values: list[float], *, trimmed: bool = False, design: str = "scenes") -> list[dict[str, object]]:
-    setting = {"design": design, "look": 0.5, "steps": 600, "trimmed": trimmed, "rate": 3e-3, "seconds": 1.0}
+    setting = {
+        "design": design,
+        "look": 0.5,
+        "steps": 600,
+        "trimmed": trimmed,
+        "videos": 0,
+        "rate": 3e-3,
+        "seconds": 1.0,
+    }
     return [
         {**setting, "arm": arm, "seed": seed, "probe": "action-linear", "accuracy": value, "chance": 0.125}
         for seed, value in enumerate(values, start=1)

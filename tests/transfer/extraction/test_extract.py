@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -365,7 +365,7 @@ def test_the_picture_is_that_of_the_run(root: Path, tmp_path: Path, model: HicoM
         files=Files(tmp_path / "features"),
         policy=HERE,
     )
-    assert manifest_of(tmp_path / "features")["a"]["picture"] == asdict(picture)
+    assert manifest_of(tmp_path / "features")["a"]["picture"] == picture.fields
 
 
 @pytest.mark.parametrize("file_format", ["npy", "npz", "pt", "parquet"])
