@@ -64,6 +64,8 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Decoded frames that each reading process keeps: spares decoding a small corpus again in every epoch."""
     workers: int | None = Field(None, ge=0)
     """Processes that read clips; 0 reads in the training process, null: one a core, shared by processes that train."""
+    cuts: Literal["ignore", "respect"] = "ignore"
+    """`respect`: clips near each other lie within one shot, where a video has one as long as a clip."""
     max_bad_fraction: float = Field(0.05, ge=0, le=1)
     """The run ends when more than this part of the videos cannot be decoded."""
     epochs_per_round: int = Field(10, ge=1)
