@@ -33,7 +33,7 @@ def inspect(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Describe a checkpoint or encoder; or a workspace: how many videos are done and what failed, its index, a picture of clips.
+    """Describe a checkpoint or an encoder; or a workspace: what is done and what failed, its index, a picture of clips.
 
     The picture shows some clips before and after augmentation. Without an index, only the records are counted.
     """
