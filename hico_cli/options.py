@@ -168,6 +168,8 @@ AllowChanged = Annotated[
 ]
 
 
+TwoSteps = Annotated[bool, typer.Option("--dry-run", help="Do two steps, write nothing; tell times, sizes and memory.")]
+
 RayAddress = Annotated[
     str | None,
     typer.Option(
@@ -192,11 +194,6 @@ def is_one_of_several() -> bool:
 def is_first_process() -> bool:
     """Whether this process is the one that reports."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def processes_of(nproc: int) -> int:
-    """How many processes train together: those of torchrun, or of --nproc."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if is_one_of_several() else nproc
 
 
 def require_file_name_part(text: str, *, option: str) -> None:

@@ -38,16 +38,16 @@ def report(
         raise typer.BadParameter(
             f"{workspaces[0]} is a workspace; name it alone, or name runs only", param_hint="RUN..."
         )
+    if workspaces and encoder is not None:
+        raise typer.BadParameter("shows runs as an encoder sees them; name runs", param_hint="--encoder")
     for folder in folders:
         if folders.count(folder) > 1:
             raise typer.BadParameter(f"{folder} is named twice", param_hint="RUN...")
     target = output or folders[0] / "report.html"
-    with (
-        raising_on_signals("stopped; nothing was written"),
-        progress("report", total=2 * len(folders) + 1, as_json=json) as report_part,
-    ):
+    num_parts = 2 * len(folders) + 1
+    with raising_on_signals("stopped; nothing was written"), progress("report", total=num_parts, as_json=json) as shown:
         runs = [] if workspaces else [read_run(folder) for folder in folders]
         seen_by = None if encoder is None else load_frozen(encoder, warn=warn)
         corpus = read_corpus(workspaces[0]) if workspaces else corpus_of(runs)
-        write_report(target, runs, corpus, on_part=counting(report_part, "part"), encoder=seen_by)
+        write_report(target, runs, corpus, on_part=counting(shown, "part"), encoder=seen_by)
     result(str(target), {"report": str(target), "bytes": target.stat().st_size}, as_json=json)

@@ -33,6 +33,7 @@ DType = Literal["float32", "float16"]
 ReadFrom = Literal["clips", "sources"]
 RetrievalProtocol = Literal["video", "clip", "coclr"]
 Toolkit = Literal["actionformer", "opentad"]
+DetectionPreset = Literal["anet", "hacs", "thumos"]
 
 # Made videos
 Design = Literal["scenes", "fillers"]

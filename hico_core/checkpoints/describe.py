@@ -80,11 +80,12 @@ def describe_checkpoint(path: Path) -> Description:
 def describe_encoder(encoder: FrozenEncoder) -> Description:
     """Say what an encoder of the table is, is shown, gives and costs."""
     entry = encoder.entry
-    longest = entry.longest_window or "any number"
     facts = {
         "weights": encoder.weights or ("none" if encoder.origin is None else "its own"),
         "SHA-256 of the weights": encoder.sha256,
-        "shortest and longest window": f"{entry.shortest_window} to {longest} frames",
+        "frames in a window": f"{entry.shortest_window} or more"
+        if entry.longest_window is None
+        else entry.longest_window,
         "picture": ", ".join(f"{name} {value}" for name, value in entry.picture.fields.items()),
         "gives": f"{entry.gives} of {entry.feature_dim}",
         "trains here": entry.trains,

@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+import torch.nn.functional as F
 from arms import MIXED_IDS, PRETRAINED, supervision
 from wrong_videos import wrong_videos
 
@@ -20,7 +22,7 @@ from hico_core.checkpoints.reading import load_backbone
 from hico_core.evidence.arms import pretraining
 from hico_core.evidence.corpus import SegmentLabel
 from hico_core.evidence.scenery import ACTIONS, FPS
-from hico_core.evidence.segments import LabelledSegments, Score, SegmentClips, pixels_of, probe_segments
+from hico_core.evidence.segments import LabelledSegments, Score, SegmentClips, probe_segments
 from hico_core.evidence.trial import (
     PICTURE,
     Corpus,
@@ -184,6 +186,14 @@ def _supervised(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLab
     task = Task(config=config, root=trimmed_root(place), run_dir=run_dir, encoder=start, device="cpu")
     finetune(task, Watch())
     return load_backbone(run_dir / "checkpoints" / "last.pt")
+
+
+def pixels_of(clips: torch.Tensor, *, side: int) -> np.ndarray:
+    """The pictures themselves, scaled down, as features: (N, T * side * side * 3) float32."""
+    frames = clips.flatten(0, 1).permute(0, 3, 1, 2).float()
+    small = F.interpolate(frames, (side, side), mode="area") / 255
+    found: np.ndarray = small.unflatten(0, clips.shape[:2]).flatten(1).numpy()
+    return found
 
 
 def _probe_pixels(clips: SegmentClips, *, seed: int) -> list[Score]:

@@ -7,13 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 from hico_core.base.addresses import Location, locate
+from hico_core.base.cache import LocalCache
 from hico_core.base.choices import DeviceName, Subset
 from hico_core.base.errors import HicoError
 from hico_core.checkpoints.frozen import FrozenEncoder
-from hico_core.corpus.index import read_class_names, read_index_table
+from hico_core.corpus.index import read_class_names
 from hico_core.corpus.sources.benchmark_lists import numbered_as, read_split
 from hico_core.corpus.sources.ids import Source
-from hico_core.data.videos import COLUMNS, IndexedVideos
+from hico_core.data.videos import IndexedVideos, open_videos
 from hico_core.data.workers import num_workers
 from hico_core.encoding.encoder import encode_videos, with_channels_last
 from hico_core.encoding.hardware import choose_device, choose_precision
@@ -33,10 +34,14 @@ class LabelledVideo(NamedTuple):
     label: int
     video: WholeVideo
 
+    def read_through(self, cache: LocalCache) -> "LabelledVideo":
+        """The same video, read through a cache where it lies in a bucket."""
+        return self._replace(video=self.video.read_through(cache))
+
 
 def labelled_of_index(root: Location, subset: Subset) -> list[LabelledVideo]:
     """The labelled videos of a subset of a workspace's index."""
-    return labelled_among(IndexedVideos(read_index_table(root, columns=COLUMNS), root=root, subset=subset))
+    return labelled_among(open_videos(root, subset=subset))
 
 
 def labelled_among(videos: IndexedVideos) -> list[LabelledVideo]:

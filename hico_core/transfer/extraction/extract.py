@@ -16,13 +16,12 @@ from hico_core.base.addresses import DEFAULT_ROOT, Location, absolute, is_local,
 from hico_core.base.choices import DType, FileFormat
 from hico_core.base.engine import Plan, Runner, Work, run_here, run_on_ray, run_restartable
 from hico_core.base.errors import BadVideo, HicoError, UsageError
-from hico_core.base.failures import Failure
 from hico_core.base.files import lock, remove_abandoned
 from hico_core.base.processes import run_on_processes
 from hico_core.base.storage import write_text, written_beside
-from hico_core.base.tally import Summary, VideoEvent, VideoOutcome
+from hico_core.base.tally import Outcome, Summary, VideoEvent, VideoOutcome
 from hico_core.checkpoints.frozen import FrozenEncoder
-from hico_core.corpus.intake import is_same_file, other_file
+from hico_core.corpus.intake import failed_outcome, is_same_file, other_file
 from hico_core.corpus.sources.finding import Videos
 from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.workspace.access import Shard, sole_writer
@@ -337,16 +336,18 @@ def _plan(
     dealt_with: list[VideoOutcome] = []
     for job in jobs:
         source = job.source
-        video_id, path = source.video_id, str(source.path)
-        row = rows.get(files.name(video_id))
+        row = rows.get(files.name(source.video_id))
         if source.obstacle:
-            failure = Failure(stage="name", error=source.obstacle)
-            dealt_with.append(VideoOutcome(video_id=video_id, source=path, outcome="failed", failure=failure))
+            dealt_with.append(failed_outcome(source, stage="name", error=source.obstacle))
         elif row is not None and is_finished(row, source, folder, checksum=checksum):
-            dealt_with.append(VideoOutcome(video_id=video_id, source=path, outcome="unchanged", num_parts=row.rows))
+            dealt_with.append(_outcome(source, "unchanged", num_rows=row.rows))
         else:
             todo.append(job)
     return Plan(todo, dealt_with)
+
+
+def _outcome(source: Source, outcome: Outcome, *, num_rows: int) -> VideoOutcome:
+    return VideoOutcome(video_id=source.video_id, source=str(source.path), outcome=outcome, num_parts=num_rows)
 
 
 def is_finished(row: ManifestRow, source: Source, folder: Location, *, checksum: bool) -> bool:
@@ -489,13 +490,11 @@ class _Writer:
         """Write what came of a video, if it is any good; what became of the video."""
         source = extracted.job.source
         features = _storable(extracted.features, self.files.dtype, source)
-        video_id, path = source.video_id, str(source.path)
         if isinstance(features, BadVideo):
-            failure = Failure(stage=features.stage, error=features.reason)
-            return VideoOutcome(video_id=video_id, source=path, outcome="failed", failure=failure)
+            return failed_outcome(source, stage=features.stage, error=features.reason)
         self.likeness.add(features.array)
         self.manifest.add(self._write(source, features))
-        return VideoOutcome(video_id=video_id, source=path, outcome="done", num_parts=len(features.array))
+        return _outcome(source, "done", num_rows=len(features.array))
 
     def _write(self, source: Source, features: Features) -> ManifestRow:
         """Write a video's file, whole or not at all; what the manifest is to say of it."""

@@ -26,6 +26,9 @@ MANIFESTS = "manifest*.jsonl"  # with those of shards in a bucket
 HDF5 = "features.hdf5"
 VERSION: Literal[2] = 2
 
+# What stands for the encoder where features come from another tool.
+ADOPTED = "adopted"
+
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
     """What all features of a folder have in common."""
@@ -257,17 +260,8 @@ def load_features(folder: Path | str, *, video_ids: Sequence[str] | None = None)
         raise HicoError(f"{folder}: has no features of {missing[0]!r}; {len(missing)} such videos")
     chosen = [by_id[video_id] for video_id in wanted]
     arrays = [features_of(Path(folder), row).reshape(row.rows, -1) for row in chosen]
-    times = [
-        pd.DataFrame(
-            {
-                "video_id": row.video_id,
-                "start_seconds": row.start_seconds,
-                "end_seconds": row.end_seconds,
-                "centre_seconds": row.centre_seconds,
-            }
-        )
-        for row in chosen
-    ]
+    columns = ("video_id", "start_seconds", "end_seconds", "centre_seconds")
+    times = [pd.DataFrame({column: getattr(row, column) for column in columns}) for row in chosen]
     return FeatureTable(np.concatenate(arrays), pd.concat(times, ignore_index=True))
 
 

@@ -14,7 +14,7 @@ from hico_core.base.addresses import Location, absolute, name_from
 from hico_core.base.errors import UsageError
 from hico_core.checkpoints.content import Content, EncoderOrigin
 from hico_core.checkpoints.reading import backbone_of, load_exactly, read_checkpoint
-from hico_core.config import AugmentConfig, DataConfig, FinetuneConfig, FinetuneOptimConfig, FinetuneTrainConfig
+from hico_core.config import FinetuneConfig
 from hico_core.data.batches import Batch
 from hico_core.data.labelled import RandomViews
 from hico_core.data.loader import read_batches
@@ -30,7 +30,7 @@ from hico_core.training.optim import parameter_groups
 from hico_core.training.schedule import RateSchedule
 from hico_core.training.step import ALONE, augmented_clips
 from hico_core.training.stopping import StopRequest
-from hico_core.training.task import order_of
+from hico_core.training.task import order_of, rates_of
 from hico_core.transfer.evaluation.labelled import LabelledVideo, labelled_among
 from hico_core.transfer.evaluation.predictions import Prediction, Shown, predictions_of, shown_in_tests
 from hico_core.transfer.finetuning.step import classification_step
@@ -41,6 +41,7 @@ from hico_core.transfer.finetuning.videos import LabelledSets, labelled_sets
 class Finetuning:
     """The parts of a run."""
 
+    config: FinetuneConfig
     videos: LabelledSets
     dataset: RandomViews  # of the videos to train on
     learner: Learner[VideoClassifier]
@@ -48,8 +49,6 @@ class Finetuning:
     order: TrainingOrder
     rates: RateSchedule
     workers: int
-    data: DataConfig
-    augment: AugmentConfig
     shown: Shown  # of each video that is tested
 
     def batches(self, position: Position, world: World) -> Generator[tuple[PlannedStep, Batch], None, None]:
@@ -67,7 +66,7 @@ class Finetuning:
         """See `classification_step`; by a step's clips."""
         learner = self.learner
         labels = torch.tensor([self.videos.labels[video_id] for video_id in batch.video_ids]).to(learner.device)
-        clips = augmented_clips(batch, data=self.data, augment=self.augment, device=learner.device)
+        clips = augmented_clips(batch, data=self.config.data, augment=self.config.augment, device=learner.device)
         return classification_step(
             learner.replica,
             learner.optimizer,
@@ -118,7 +117,7 @@ def prepare(
         HicoError: no labelled videos, too few, or a label that is no class; the encoder cannot be read.
 
     """
-    data, train, optim = config.data, config.train, config.optim
+    data, train = config.data, config.train
     require_decoder(data.decoder)
     videos = labelled_sets(
         root, batch_size=train.batch_size, num_classes=config.num_classes, processes=world.size, cache=data.cache
@@ -130,33 +129,23 @@ def prepare(
     model = VideoClassifier(videos.num_classes, backbone, backbone.feature_dim)
     load_exactly(model.backbone, weights, origin=str(start.encoder))
     return Finetuning(
+        config=config,
         videos=videos,
         dataset=RandomViews(videos.train, data=data, augment=config.augment),
-        learner=_learner(model, train, optim, device=device, world=together),
+        learner=_learner(model, config, device=device, world=together),
         encoder=encoder,
         order=order_of(config, num_videos=len(videos.train)),
-        rates=RateSchedule(
-            peak=optim.base_lr,
-            start=optim.warmup_start_lr,
-            warmup_epochs=optim.warmup_epochs,
-            total_epochs=train.epochs,
-        ),
+        rates=rates_of(config, peak=config.optim.base_lr),
         workers=num_workers(data.workers, processes=world.local_size),
-        data=data,
-        augment=config.augment,
         shown=shown_in_tests(config.test, data, config.augment),
     )
 
 
 def _learner(
-    model: VideoClassifier,
-    train: FinetuneTrainConfig,
-    optim: FinetuneOptimConfig,
-    *,
-    device: torch.device,
-    world: World,
+    model: VideoClassifier, config: FinetuneConfig, *, device: torch.device, world: World
 ) -> Learner[VideoClassifier]:
     """The model ready to be trained, whole or its classifier alone."""
+    train, optim = config.train, config.optim
     if train.tune == "head":
         model.backbone.requires_grad_(False)
     learner = learner_of(
