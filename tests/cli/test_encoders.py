@@ -45,7 +45,7 @@ def extract(place: Path, encoder: str, *options: str | Path) -> Done:
 # features/, and what the manifest says of encoder and weights.
 ROWS: list[tuple[str, tuple[int, int], str, tuple[str | None, str]]] = [
     ("pixels", (1, 192), "pixels", ("pixels", "")),
-    ("motion", (1, 4096), "motion", ("motion", "")),
+    ("motion", (1, 256), "motion", ("motion", "")),
     ("s3dg-tiny=random", (1, 128), "s3dg-tiny", ("s3dg-tiny", "random")),
     ("own.safetensors", (2, 128), "own", (None, "own.safetensors")),
     ("own.pt2", (2, 128), "own", (None, "own.pt2")),
