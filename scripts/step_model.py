@@ -24,8 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hico_core.base.choices import EncoderName
 from hico_core.config import preset
+from hico_core.encoders.trained import hico_model
 from hico_core.encoding.hardware import keep_freed_memory
-from hico_core.model.encoders import hico_model
 from hico_core.training.optim import build_optimizer
 from hico_core.training.step import compute_loss, train_step
 

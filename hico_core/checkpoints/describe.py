@@ -11,16 +11,16 @@ from hico_core.checkpoints.export import card_of
 from hico_core.checkpoints.frozen import FrozenEncoder
 from hico_core.checkpoints.reading import (
     CheckpointFile,
-    backbone_of,
     clip_shape_of,
+    model_of,
     picture_of,
     read_checkpoint,
+    untrained_encoder_of,
     weights_in,
 )
 from hico_core.data.pictures import ClipShape, Picture
 from hico_core.encoding.cost import measure_cost
 from hico_core.model.classifier import CLASSIFIER
-from hico_core.model.encoders import encoder_for, encoder_name
 
 
 class Description(NamedTuple):
@@ -98,11 +98,11 @@ def describe_encoder(encoder: FrozenEncoder) -> Description:
 def _cost_of(file: CheckpointFile) -> dict[str, Any]:
     """What the encoder costs on clips as it was trained on; nothing of a file without one."""
     try:
-        state = backbone_of(file.content, origin=str(file.path))
+        encoder = untrained_encoder_of(file)
         picture, clip = picture_of(file), clip_shape_of(file)
     except HicoError:
         return {}
-    return {"encoder": encoder_name(state), **_facts_of_cost(encoder_for(state), picture, clip)}
+    return {"encoder": model_of(file).encoder, **_facts_of_cost(encoder, picture, clip)}
 
 
 def _facts_of_cost(encoder: nn.Module, picture: Picture, clip: ClipShape) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from hico_core.checkpoints.reading import (
     encoder_of,
     hash_of_tensors,
     load_exactly,
+    model_of,
     picture_of,
     read_checkpoint,
     weights_in,
@@ -32,7 +33,6 @@ from hico_core.config import AugmentConfig, DataConfig
 from hico_core.data.pictures import ClipShape, picture_for
 from hico_core.encoders.pictures import FrameByFrame
 from hico_core.encoders.table import ENCODERS, EncoderEntry, entry_of
-from hico_core.model.encoders import encoder_name
 
 logger = logging.getLogger(__name__)
 
@@ -155,8 +155,7 @@ def _of_file(path: Path, *, as_name: str | None = None) -> FrozenEncoder:
     """
     file = read_checkpoint(path)
     network = encoder_of(file)
-    name = encoder_name(network.state_dict())
-    assert name is not None  # or it could not have been read
+    name = model_of(file).encoder
     if as_name not in (None, name):
         raise UsageError(f"{path}: holds the weights of {name}, not of {as_name}")
     return FrozenEncoder(

@@ -18,7 +18,7 @@ from hico_core.config.load import (
     read_yaml_file,
 )
 from hico_core.config.pretraining import Config, EvalConfig, LossConfig, OptimConfig, SamplingConfig, TrainConfig
-from hico_core.config.sections import AugmentConfig, Channels, DataConfig, one_or_three
+from hico_core.config.sections import AugmentConfig, Channels, DataConfig, ModelConfig, one_or_three
 
 __all__ = [
     "AugmentConfig",
@@ -31,6 +31,7 @@ __all__ = [
     "FinetuneTestConfig",
     "FinetuneTrainConfig",
     "LossConfig",
+    "ModelConfig",
     "OptimConfig",
     "SamplingConfig",
     "TrainConfig",

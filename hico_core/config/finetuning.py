@@ -5,7 +5,14 @@ from typing import Literal
 from pydantic import BaseModel, Field, model_validator
 
 from hico_core.base.choices import NumCrops, PrecisionName
-from hico_core.config.sections import AugmentConfig, DataConfig, require_warmup_fits
+from hico_core.config.sections import AugmentConfig, DataConfig, TrainedEncoder, require_warmup_fits
+
+
+class FinetuneModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+    """What is trained."""
+
+    encoder: TrainedEncoder | None = None
+    """Of which network the weights are that finetuning begins from; null: as their file says it."""
 
 
 class FinetuneOptimConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -58,6 +65,7 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False
     dataset: str = "hmdb51"
     num_classes: int | None = Field(None, ge=2)
     """null: one more than the largest label."""
+    model: FinetuneModelConfig = FinetuneModelConfig()
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     optim: FinetuneOptimConfig = FinetuneOptimConfig()

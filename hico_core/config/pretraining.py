@@ -4,15 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from hico_core.base.choices import Dataset, EncoderName, PrecisionName, ZeroNorm
-from hico_core.config.sections import AugmentConfig, DataConfig, require_warmup_fits
-
-
-class ModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """What is trained."""
-
-    encoder: EncoderName = "s3dg"
-    """The paper's, of 9 million parameters, or one of 0.2 million for tests and experiments; heads suit it."""
+from hico_core.base.choices import Dataset, PrecisionName, ZeroNorm
+from hico_core.config.sections import AugmentConfig, DataConfig, ModelConfig, require_warmup_fits
 
 
 class SamplingConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):

@@ -1,11 +1,47 @@
 """Sections that pretraining and finetuning have in common: frozen, and refusing nonsense."""
 
-from typing import Annotated, Literal
+import difflib
+import re
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
 from hico_core.base.cache import LocalCache, local_cache
-from hico_core.base.choices import DecoderName
+from hico_core.base.choices import DecoderName, EncoderName
+
+
+def _that_trains(name: str) -> str:
+    """An encoder's name, if it is of one that trains here.
+
+    Raises:
+        ValueError: it is none.
+
+    """
+    if name not in get_args(EncoderName) and not re.fullmatch(r"python:[\w.]+:\w+", name):
+        (near,) = difflib.get_close_matches(name, get_args(EncoderName), n=1, cutoff=0)
+        raise ValueError(f"no encoder that trains; the nearest is {near}, and python:package.module:function is yours")
+    return name
+
+
+TrainedEncoder = Annotated[str, AfterValidator(_that_trains)]
+
+
+class ModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+    """The encoder that is trained; the heads follow from the width of its features."""
+
+    encoder: TrainedEncoder = "s3dg"
+    """The paper's s3dg; s3dg-tiny, of 0.2 million parameters, for tests and experiments; torchvision:NAME of r3d_18,
+    mc3_18, r2plus1d_18 or s3d; or python:package.module:function, which returns a torch.nn.Module."""
+    gating: bool = True
+    """Of s3dg: scale channels by learned gates; without them it is plain S3D, as torchvision's s3d."""
+    norm_eps: float | None = Field(None, gt=0)
+    """Epsilon of all batch norms of the encoder; null: as the network has it."""
+
+    @model_validator(mode="after")
+    def _gates_of_s3dg(self) -> "ModelConfig":
+        if not self.gating and self.encoder != "s3dg":
+            raise ValueError(f"model.gating=false: only s3dg has gates, not {self.encoder}")
+        return self
 
 
 class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -28,6 +64,8 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Decoded frames that each reading process keeps: spares decoding a small corpus again in every epoch."""
     workers: int | None = Field(None, ge=0)
     """Processes that read clips; 0 reads in the training process, null: one a core, shared by processes that train."""
+    cuts: Literal["ignore", "respect"] = "ignore"
+    """`respect`: clips near each other lie within one shot, where a video has one as long as a clip."""
     max_bad_fraction: float = Field(0.05, ge=0, le=1)
     """The run ends when more than this part of the videos cannot be decoded."""
     epochs_per_round: int = Field(10, ge=1)

@@ -13,6 +13,9 @@ from torch import nn
 from hico_core.base.errors import UsageError
 from hico_core.encoders.entry import EncoderEntry
 
+# What the names of such encoders begin with.
+PYTHON = "python:"
+
 
 def python_entry(where: str, *, shown: EncoderEntry) -> EncoderEntry:
     """The entry of what a function returns: an entry, or a network that is shown what another one is.
@@ -29,8 +32,7 @@ def python_entry(where: str, *, shown: EncoderEntry) -> EncoderEntry:
     made = function()
     if isinstance(made, EncoderEntry):
         return made
-    if not isinstance(made, nn.Module):
-        raise UsageError(f"python:{where}: returned a {type(made).__name__}, not a network (torch.nn.Module)")
+    require_network(made, where)
     size = shown.picture.size
     with torch.inference_mode():
         features = made.eval()(torch.zeros(1, 3, shown.clip.num_frames, size, size))
@@ -46,6 +48,33 @@ def python_entry(where: str, *, shown: EncoderEntry) -> EncoderEntry:
         gives="rows" if features.dim() == 2 else "maps",
         licence="its author's",
     )
+
+
+def module_of_function(name: str) -> nn.Module:
+    """Call the function that a user named, which runs their code, for a network that trains.
+
+    Args:
+        name: python:package.module:function; the function returns a network, or an entry that builds one.
+
+    Raises:
+        UsageError: there is no such function, or it returns something else.
+
+    """
+    where = name.removeprefix(PYTHON)
+    made = _function(where)()
+    return require_network(made.build() if isinstance(made, EncoderEntry) else made, where)
+
+
+def require_network(made: object, where: str) -> nn.Module:
+    """What a function returned, if it is a network.
+
+    Raises:
+        UsageError: it is not.
+
+    """
+    if not isinstance(made, nn.Module):
+        raise UsageError(f"python:{where}: returned a {type(made).__name__}, not a network (torch.nn.Module)")
+    return made
 
 
 def _function(where: str) -> Callable[[], Any]:

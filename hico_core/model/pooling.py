@@ -6,6 +6,11 @@ from torch import Tensor, nn
 from hico_core.base.choices import Pool
 
 
+def averaged(maps_NFTHW: Tensor, dtype: torch.dtype) -> Tensor:
+    """Maps (N, F, T', H', W') -> their averages (N, F), of a type that is exact enough for sums; rows stay rows."""
+    return maps_NFTHW.to(dtype) if maps_NFTHW.dim() == 2 else maps_NFTHW.mean(dim=(2, 3, 4), dtype=dtype)
+
+
 class PooledEncoder(nn.Module):
     """An encoder whose maps are averaged, and projected if asked for.
 

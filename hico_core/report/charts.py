@@ -106,8 +106,39 @@ def confusion(counts: np.ndarray) -> Markup:
         return _svg(figure)
 
 
-def _begin(x: str, y: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=_SIZE, layout="constrained")
+def intervals(
+    series: Mapping[str, Sequence[tuple[float, float, float]]],
+    names: Sequence[str],
+    *,
+    lines_at: Mapping[str, float],
+    x: str,
+) -> str:
+    """Values with the ends of their intervals, a line a name, the first one on top.
+
+    Args:
+        series: what is measured -> value, low and high of each name.
+        names: of the lines.
+        lines_at: what values should be compared with.
+        x: what they are.
+
+    """
+    with rc_context(_STYLE):
+        figure, axes = _begin(x, "", height=1.5 + 0.22 * len(names) * len(series))
+        for number, (what, values) in enumerate(series.items()):
+            middle, low, high = np.array(values).T
+            places = np.arange(len(names)) + (number - (len(series) - 1) / 2) * 0.3
+            ends = np.stack([middle - low, high - middle]).clip(0)
+            axes.errorbar(middle, places, xerr=ends, fmt="os^Dv"[number % 5], capsize=3, label=what)
+        for number, (what, value) in enumerate(lines_at.items()):
+            axes.axvline(value, color=_COLOURS[-1], linestyle=("--", ":")[number % 2], label=what)
+        axes.set_yticks(range(len(names)), [_plain(name) for name in names])
+        axes.invert_yaxis()
+        axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
+        return _svg(figure)
+
+
+def _begin(x: str, y: str, *, height: float = _SIZE[1]) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_SIZE[0], height), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(x)
     axes.set_ylabel(y)

@@ -7,9 +7,9 @@ import torch
 from hico_core.base.errors import HicoError, UsageError, counted
 from hico_core.config import Config, load_config
 from hico_core.data.videos import IndexedVideos, open_videos
+from hico_core.encoders.trained import build_encoder
 from hico_core.encoding.cost import activation_bytes
 from hico_core.encoding.hardware import choose_device, free_memory_bytes
-from hico_core.model.encoders import hico_model
 from hico_core.training.run_folder import has_steps
 from hico_core.training.schedule import peak_learning_rate
 from hico_core.training.task import Task
@@ -53,10 +53,10 @@ def fit_batch(task: Task[Config], *, processes: int = 1) -> Fitted:
         processes: that train together, each of which takes its share.
 
     Raises:
-        HicoError: there is no index.
+        HicoError: there is no index, or it does not know the cuts that are to be respected.
 
     """
-    config, videos = task.config, open_videos(task.root, subset="train", data=task.config.data)
+    config, videos = task.config, _training_videos(task)
     if not task.lower_batch:
         return Fitted(config, videos, config)
     if task.resume and has_steps(task.run_dir):
@@ -104,6 +104,17 @@ def _with_batch_size(config: Config, size: int) -> Config:
     return config.model_copy(update={"train": config.train.model_copy(update={"batch_size": size})})
 
 
+def _training_videos(task: Task[Config]) -> IndexedVideos:
+    data = task.config.data
+    videos = open_videos(task.root, subset="train", data=data)
+    if data.cuts == "respect" and not videos.knows_cuts:
+        raise HicoError(
+            f"{task.root}: data.cuts=respect, and the index does not know where the pictures of its videos cut; split "
+            "them again with `hico split --force`, or leave that setting out"
+        )
+    return videos
+
+
 def require_enough(videos: IndexedVideos, *, batch_size: int, processes: int) -> None:
     """See that a batch can be shared among the processes, and that there are videos for it.
 
@@ -139,5 +150,5 @@ def video_bytes(config: Config) -> float:
     data = config.data
     clip = torch.zeros(1, 3, data.num_frames, data.crop_size, data.crop_size)
     with torch.inference_mode():
-        activations = activation_bytes(hico_model(config.model.encoder, topical=False).backbone, clip)
+        activations = activation_bytes(build_encoder(config.model), clip)
     return config.sampling.clips_per_video * (_ACTIVATIONS_HELD * activations + _CLIPS_HELD * clip.nbytes)

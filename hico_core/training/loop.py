@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -14,8 +14,13 @@ from hico_core.base.choices import DeviceName
 from hico_core.base.errors import HicoError
 from hico_core.checkpoints.content import Content
 from hico_core.checkpoints.export import ENCODER, exports
-from hico_core.checkpoints.reading import backbone_of, load_exactly, read_checkpoint
-from hico_core.config import Config, SamplingConfig, preset
+from hico_core.checkpoints.reading import read_checkpoint
+from hico_core.checkpoints.warm_start import WarmStart, warm_start
+from hico_core.config import (
+    Config,
+    SamplingConfig,
+    preset,
+)
 from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.sources.lists import labelled_videos
 from hico_core.data.augment import crop_area_range
@@ -28,11 +33,12 @@ from hico_core.data.plan import PlannedStep, Position, TrainingOrder, plan_steps
 from hico_core.data.shared_memory import batch_bytes, free_shared_memory, require_shared_memory
 from hico_core.data.videos import IndexedVideos
 from hico_core.data.workers import num_workers
+from hico_core.encoders.trained import build_encoder, embedding_dim, feature_dim, with_heads
 from hico_core.encoding.hardware import Precision
 from hico_core.encoding.neighbours import knn_accuracy, read_features
 from hico_core.encoding.windows import Views
-from hico_core.model.encoders import embedding_dim, hico_model
 from hico_core.model.hico import HicoModel
+from hico_core.model.recompute import recompute_units
 from hico_core.training.collapse import CollapseWatch
 from hico_core.training.distributed import World, gather_to_first, own_place
 from hico_core.training.fitting import Fitted, fit_batch, peak_rate, require_enough
@@ -122,12 +128,14 @@ def run_pretraining(task: Task[Config], watch: Watch) -> RunSummary:
     with entered_run(task, free=_FREE_ON_RESUME) as entered:
         world = entered.world
         parts = prepare(fitted, device=entered.device, init_from=task.encoder, world=world)
-        collapse = CollapseWatch(width=embedding_dim(config.model.encoder))
+        collapse = CollapseWatch(width=embedding_dim(parts.feature_dim))
         backbone = parts.learner.model.backbone
         leaves = Leaves(
             keep_every=config.train.checkpoint_epochs,
             wandb_project=config.train.wandb_project,
-            exports=lambda progress, loss: exports(backbone, encoder, config, progress, loss=loss),
+            exports=lambda progress, loss: exports(
+                backbone, encoder, config, progress, feature_dim=parts.feature_dim, loss=loss
+            ),
         )
         index = parts.videos.identity()
         with opened_training(task, entered, parts.learner, index=index, watch=watch, leaves=leaves) as training:
@@ -163,6 +171,8 @@ class Pretraining:
     note: str  # what is to be known of the batch
     dataset: ClipDataset
     learner: Learner[HicoModel]
+    feature_dim: int  # of the encoder
+    start: WarmStart | None  # what the encoder begins with of a file
     order: TrainingOrder
     rates: RateSchedule
     workers: int
@@ -252,8 +262,9 @@ def prepare(
     if workers:
         _require_room_for_batches(config, videos.largest_short_side, workers=workers, world=world)
     listed = _listed_videos(config.eval.knn_list, world, data.cache)
+    made = _model(config, init_from if world.is_first else None)  # the others get its weights with the replica
     learner = learner_of(
-        _model(config, init_from if world.is_first else None),  # the others get its weights with the replica
+        made.model,
         lambda model: build_optimizer(model, config.optim),
         device=device,
         world=world if joined else ALONE,
@@ -266,6 +277,8 @@ def prepare(
         note=fitted.note,
         dataset=ClipDataset(videos, data=data, sampling=config.sampling, augment=config.augment),
         learner=learner,
+        feature_dim=made.feature_dim,
+        start=made.start,
         order=order_of(config, num_videos=len(videos)),
         rates=rates_of(config, peak=peak_rate(config, processes=world.local_size)),
         workers=workers,
@@ -298,17 +311,30 @@ def _require_room_for_batches(config: Config, largest_short_side: int, *, worker
         require_shared_memory(needed, free=free // world.local_size, workers=workers)
 
 
-def _model(config: Config, init_from: Path | None) -> HicoModel:
+class _Made(NamedTuple):
+    """A model, and what is known of its encoder."""
+
+    model: HicoModel
+    feature_dim: int
+    start: WarmStart | None
+
+
+def _model(config: Config, init_from: Path | None) -> _Made:
     """The model of a recipe with its first weights."""
     torch.manual_seed(config.train.seed)
-    topical = config.loss.name == "hico" and config.loss.topical_weight > 0
-    model = hico_model(config.model.encoder, topical=topical, recompute=config.train.recompute)
+    name, data, loss = config.model.encoder, config.data, config.loss
+    encoder = build_encoder(config.model)
+    width = feature_dim(encoder, name=name, num_frames=data.num_frames, size=data.crop_size)
+    model = with_heads(encoder, width, topical=loss.name == "hico" and loss.topical_weight > 0)
+    start = None
     if init_from is not None:
-        state = backbone_of(read_checkpoint(init_from).content, origin=str(init_from))
-        load_exactly(model.backbone, state, origin=str(init_from))
+        start = warm_start(read_checkpoint(init_from), encoder, name=name)
+        encoder.load_state_dict(start.weights)
+    if config.train.recompute:
+        recompute_units(encoder)
     if config.train.compile:
-        model.backbone.compile()
-    return model
+        encoder.compile()
+    return _Made(model, width, start)
 
 
 def max_distance(progress: float, sampling: SamplingConfig) -> float | None:
@@ -326,7 +352,7 @@ def _report_beginning(parts: Pretraining, *, init_from: Path | None, checkpoint:
     if init_from is not None and checkpoint is not None:
         logger.warning("%s is not loaded: the run goes on from its last checkpoint", init_from)
     elif init_from is not None:
-        logger.warning("starting from the encoder of %s; heads and optimiser start anew", init_from)
+        logger.warning("starting from the encoder of %s: %s; heads and optimiser start anew", init_from, parts.start)
 
 
 def _step(

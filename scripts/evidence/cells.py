@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from arms import MIXED_IDS, PRETRAINED, supervision
+from torch import nn
 from wrong_videos import wrong_videos
 
 from hico_core.base.storage import written_beside
@@ -32,7 +33,6 @@ from hico_core.evidence.trial import (
     segment_clips,
     untrained_encoder,
 )
-from hico_core.model.encoders import Encoder
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.loop import pretrain
 from hico_core.training.task import Task, Watch
@@ -150,7 +150,7 @@ def _rows_of_segment(label: SegmentLabel, pieces: list[dict[str, Any]], root: Pa
     return [{**row, "num_clips": len(rows)} for row in rows]
 
 
-def _encoder_of(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLabel]) -> Encoder:
+def _encoder_of(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLabel]) -> nn.Module:
     """Train a cell's encoder; it is not that of pixels.
 
     Raises:
@@ -177,7 +177,7 @@ def _encoder_of(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLab
         return load_backbone(pretrain(config, root=root, run_dir=run_dir, device="cpu").encoder)
 
 
-def _supervised(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLabel]) -> Encoder:
+def _supervised(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLabel]) -> nn.Module:
     num_segments = len(_training_segments(labels))
     config = supervision(num_segments=num_segments, steps=cell.steps, rate=cell.rate, seed=cell.corpus.seed)
     torch.manual_seed(cell.corpus.seed)

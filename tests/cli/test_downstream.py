@@ -10,7 +10,7 @@ from commands import Done, assert_one_line, hico, hico_process
 from made_videos import numbered_video
 
 from hico_core.checkpoints.content import export_encoder
-from hico_core.model.encoders import hico_model
+from hico_core.encoders.trained import hico_model
 from hico_core.transfer.extraction.manifest import load_features
 
 pytestmark = pytest.mark.videos

@@ -280,8 +280,9 @@ def test_init_from_another_encoder(root: Path, tmp_path: Path, caplog: pytest.Lo
     config = tiny("train.max_steps=1", "optim.base_lr=1e-9", "optim.warmup_start_lr=0")
     caplog.clear()
     run(config, root, tmp_path / "second", init_from=encoder)
+    told = f"{len(load_file(encoder))} entries taken, 0 left out, none missing"
     short = "pretraining leaves out 1 video shorter than one clip (2.13 s)"
-    assert caplog.messages == [short, f"starting from the encoder of {encoder}; heads and optimiser start anew"]
+    assert caplog.messages == [short, f"starting from the encoder of {encoder}: {told}; heads and optimiser start anew"]
     caplog.clear()
     run(config, root, tmp_path / "second", init_from=encoder, resume=True)
     assert caplog.messages == [short, f"{encoder} is not loaded: the run goes on from its last checkpoint"]

@@ -18,12 +18,11 @@ from hico_core.base.errors import HicoError
 from hico_core.base.storage import write_text, written_beside
 from hico_core.base.version import __version__
 from hico_core.checkpoints.content import BEST, LAST, Content, content_of
-from hico_core.checkpoints.reading import CheckpointFile, backbone_of, load_exactly, read_checkpoint
+from hico_core.checkpoints.reading import CheckpointFile, load_exactly, read_checkpoint, untrained_encoder_of
 from hico_core.config import FinetuneConfig, compose_config
 from hico_core.data.workers import num_workers
 from hico_core.encoding.hardware import choose_device, choose_precision, use_precision
 from hico_core.model.classifier import CLASSIFIER, VideoClassifier
-from hico_core.model.encoders import encoder_for
 from hico_core.training.distributed import from_first, joined_world, own_device
 from hico_core.training.stopping import StopRequest
 from hico_core.transfer.evaluation.labelled import LabelledVideo
@@ -127,7 +126,7 @@ def evaluate(
         assert file is not None
         content = content_of(file)
         config = _config_of(content, checkpoint, testing)
-        model = _classifier(content, checkpoint)
+        model = _classifier(file)
         names = [classes.get(label, str(label)) for label in range(model.out.out_features)]
         _require_testable(videos, classes, model.out.out_features, checkpoint)
         place = own_device(chosen, world)
@@ -159,10 +158,11 @@ def _config_of(content: Content, checkpoint: Path, testing: Testing) -> Finetune
     return compose_config(FinetuneConfig, content.config, origin=str(checkpoint), overrides=overrides)
 
 
-def _classifier(content: Content, checkpoint: Path) -> VideoClassifier:
-    backbone = encoder_for(backbone_of(dict(content), origin=str(checkpoint)))
-    model = VideoClassifier(len(content.model[CLASSIFIER]), backbone, backbone.feature_dim)
-    load_exactly(model, content.model, origin=str(checkpoint))
+def _classifier(file: CheckpointFile) -> VideoClassifier:
+    weights = content_of(file).model
+    num_classes, feature_dim = weights[CLASSIFIER].shape
+    model = VideoClassifier(num_classes, untrained_encoder_of(file), feature_dim)
+    load_exactly(model, weights, origin=str(file.path))
     return model.eval().to(memory_format=torch.channels_last_3d)
 
 

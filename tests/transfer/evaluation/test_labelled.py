@@ -13,8 +13,8 @@ from hico_core.checkpoints.frozen import load_frozen
 from hico_core.checkpoints.reading import encoder_of, read_checkpoint
 from hico_core.config import load_config
 from hico_core.data.pictures import clip_shape_for, picture_for
+from hico_core.encoders.trained import hico_model
 from hico_core.encoding.lanes import WholeVideo
-from hico_core.model.encoders import hico_model
 from hico_core.transfer.evaluation.labelled import LabelledVideo, rows_from_videos
 
 pytestmark = pytest.mark.videos

@@ -33,7 +33,7 @@ from hico_core.corpus.workspace.access import Shard
 from hico_core.corpus.workspace.records import SplitOptions, sha256_of
 from hico_core.data.pictures import Picture
 from hico_core.data.videos import IndexedVideos
-from hico_core.model.encoders import hico_model
+from hico_core.encoders.trained import hico_model
 from hico_core.model.hico import HicoModel
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg_tiny import S3DGTiny
