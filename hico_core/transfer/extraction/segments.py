@@ -47,15 +47,16 @@ def jobs_of_segments(jobs: Sequence[FeatureJob], file: Path, *, num_windows: int
     lengths = {name: known_length(job_of[video_id]) for name, video_id in ids.items()}
     known = {name: length for name, length in lengths.items() if length is not None}
     require_seconds(found.segments, known, origin=file)
-    left_out, num_cut, limited = Counter(found.left_out), 0, []
+    left_out, num_cut, kept_of = Counter(found.left_out), 0, dict[str, list[Segment]]()
     for name, video_id in ids.items():
         duration_seconds = known[name].duration_seconds if name in known else float("inf")
         kept, reasons, cut = cut_to_video(segments_of.get(name, []), duration_seconds=duration_seconds)
         left_out, num_cut = left_out + reasons, num_cut + cut
         if kept:
-            limited.append(_limited(job_of[video_id], kept, num_windows))
-    if not limited:
+            kept_of.setdefault(video_id, []).extend(kept)  # which two names may stand for
+    if not kept_of:
         raise HicoError("no segment lies in its video", subject=file)
+    limited = [_limited(job_of[video_id], kept, num_windows) for video_id, kept in kept_of.items()]
     missing = sorted(segments_of.keys() - ids.keys())
     return SegmentJobs(limited, _remarks(left_out, num_cut, missing, found.problems))
 
