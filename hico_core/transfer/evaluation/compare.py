@@ -5,7 +5,7 @@
     predictions   of linear probe and nearest neighbours, fold by fold, kept
     rows          accuracies, their intervals, and differences to the first encoder
 
-The linear probe is that of `hico probe`, but for the scale of features: see `_scaled_alike`.
+The linear probe is that of `hico probe`, but for the scale of features: see `scaled_alike`.
 """
 
 # N clips, V views of a clip, F feature width.
@@ -27,7 +27,7 @@ from hico_core.transfer.evaluation.clip_features import Computing, features_of_c
 from hico_core.transfer.evaluation.comparison import ComparedRow, Comparison, Probe
 from hico_core.transfer.evaluation.folds import SplitClips, choosing_rows
 from hico_core.transfer.evaluation.intervals import bootstrap_interval, paired_difference
-from hico_core.transfer.evaluation.probe import LabelledRows, knn_predictions, linear_probe_of_scaled
+from hico_core.transfer.evaluation.probe import LabelledRows, knn_predictions, linear_probe_of_scaled, scaled_alike
 
 # What shows how many of the classes can be told without any understanding of video.
 BASELINES = ("pixels", "motion")
@@ -36,9 +36,6 @@ BASELINES = ("pixels", "motion")
 KEPT = ".kept"
 
 _SEED = 0
-
-# Root of the mean square of what the linear probe's rows are long: its largest rate does not diverge then.
-_LENGTH = 5.0
 
 
 def encoders_to_compare(
@@ -191,7 +188,7 @@ def predict_by_folds(
         known = split.only(~is_test)
         found["knn"][is_test] = knn_predictions(train, test, k=num_neighbours)
         held_out = np.isin(train.videos, np.flatnonzero(~is_test)[choosing_rows(known.labels, known.groups)])
-        probe = linear_probe_of_scaled(*_scaled_alike(train, test), held_out=held_out, seed=_SEED)
+        probe = linear_probe_of_scaled(*scaled_alike(train, test), held_out=held_out, seed=_SEED)
         found["linear"][is_test] = probe.predictions
     return found
 
@@ -201,21 +198,6 @@ def _rows_of(features: Sequence[np.ndarray], label_N: np.ndarray, clips: np.ndar
     return LabelledRows(
         np.concatenate([features[clip] for clip in clips]), np.repeat(label_N[clips], counts), np.repeat(clips, counts)
     )
-
-
-def _scaled_alike(train: LabelledRows, test: LabelledRows) -> tuple[LabelledRows, LabelledRows]:
-    """Rows of length 1, as nearest neighbours see them, around the mean of the training rows, and one factor for all.
-
-    With a factor for each feature, those of few clips in which hardly anything happens would weigh as much as others.
-    """
-    units = [rows.features / np.linalg.norm(rows.features, axis=1, keepdims=True).clip(1e-12) for rows in (train, test)]
-    mean = units[0].mean(axis=0)
-    scale = _LENGTH / np.sqrt(np.square(units[0] - mean).sum(axis=1).mean()).clip(1e-12)
-    scaled = [
-        rows._replace(features=(scale * (unit - mean)).astype(np.float32))
-        for rows, unit in zip((train, test), units, strict=True)
-    ]
-    return scaled[0], scaled[1]
 
 
 def _rows(
