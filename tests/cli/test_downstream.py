@@ -209,6 +209,24 @@ def test_features_of_segments(root: Path, tmp_path: Path) -> None:
     assert_one_line(extract(root, "--per-segment", "2"), 2, "name the file of segments with --segments")
 
 
+def test_probe_of_seconds(root: Path, tmp_path: Path) -> None:
+    """Videos last 2 to 4 s, and are run in at first; the made encoder stands beside itself."""
+    file = tmp_path / "segments.csv"
+    file.write_text("\n".join(["video,start,end,label", *(f"{n}.mp4,0,{1 + n % 2},{'ab'[n % 2]}" for n in range(6))]))
+    command = ("probe", "made", "--segments", file, "--folds", "2")
+    done = hico(*command, "--beside", root / "features/made", root=root)
+    assert done.returncode == 0, done.stderr
+    assert "Percent of 18 seconds of 6 videos in 6 groups, 50.0 % of them" in " ".join(done.stdout.split())
+    assert done.stdout.splitlines()[-1] == str(root / "probes/made-seconds.json")
+    told = json.loads(hico(*command, "--json", root=root).stdout)
+    assert [row["features"] for row in told["rows"]] == ["made", "most frequent class", "chance"]
+    assert told["seconds_of_classes"] == {"(background)": 9, "a": 3, "b": 6} and told["encoder"].startswith("runs/made")
+    lists = ("--train", root / "train.txt", "--test", root / "test.txt")
+    assert_one_line(hico(*command, *lists, root=root), 2, "wants features of whole videos", "tests in folds")
+    assert_one_line(hico("probe", "--segments", file, root=root), 2, "wants features of whole videos")
+    assert_one_line(hico("probe", "made", "--beside", "made", root=root), 2, "are for --segments FILE")
+
+
 def test_bad_lines_of_lists_are_told_and_the_others_are_used(root: Path, tmp_path: Path) -> None:
     bad = "0.mp4 0\n1.mp4 1\n2.mp4 0\n3.mp4 1\n3.mp4 0\nalone.mp4\n"
     (tmp_path / "bad.txt").write_bytes(bad.replace("\n", "\r\n").encode("utf-16"))
