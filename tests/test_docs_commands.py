@@ -57,8 +57,15 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / "classInd.txt").write_text("1 Run\n2 Walk\n")
         for name, lines in lists.items():
             (place / name).write_text("\n".join(lines) + "\n")
-    annotation = {"duration": 3.0, "annotations": [{"segment": [0.0, 2.0], "label": "run"}]}
-    database = {str(n): {**annotation, "subset": "training" if n < 2 else "validation"} for n in range(4)}
+    subsets = ("training", "training", "validation", "validation")
+    database = {
+        str(n): {
+            "duration": 3.0,
+            "subset": subset,
+            "annotations": [{"segment": [0.0, 2.0], "label": ("run", "sit")[n % 2]}],
+        }
+        for n, subset in enumerate(subsets)
+    }
     (folder / "activity_net.json").write_text(json.dumps({"database": database}))
     assert hico("split", folder / "videos", root=folder / "hico-data").returncode == 0
     assert hico("index", root=folder / "hico-data").returncode == 0
