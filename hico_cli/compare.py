@@ -1,11 +1,13 @@
 """`hico compare`: which encoder tells the classes of a list apart best."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import progress, raising_on_signals, result, warn
+from hico_cli.console import counting, progress, raising_on_signals, result, warn
+from hico_cli.features import feature_folder
 from hico_cli.labels import ListFolder
 from hico_cli.options import CacheDir, CacheSize, Device, Json, Readers, Root, read_size, require_file_name_part
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate, locate_root
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from hico_core.base.cache import LocalCache
     from hico_core.corpus.sources.grouped_lists import GroupedList
-    from hico_core.transfer.evaluation.comparison import ComparedRow
+    from hico_core.transfer.evaluation.comparison import ComparedRow, Comparison
 
 _LINES = "path<TAB>label[<TAB>group] a line; clips of one scene, person or camera are a group."
 
@@ -33,6 +35,14 @@ def compare(
     baselines: Annotated[
         bool, typer.Option("--baselines/--no-baselines", help="Add pixels and motion, which know nothing of video.")
     ] = True,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--features",
+            help="Instead of LIST: a folder of features of segments (`hico extract-features --segments`); repeat it. "
+            "The first one is what others are compared with.",
+        ),
+    ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Parts of LIST, each tested once; no group is in two.")] = 5,
     train: Annotated[str | None, typer.Option("--train", help="Instead of folds: clips to train on.")] = None,
     test: Annotated[str | None, typer.Option("--test", help="Clips to test on.")] = None,
@@ -53,17 +63,24 @@ def compare(
     one takes seconds. Exit code 3: some clips, or lines of a list, cannot be used.
     """
     from hico_core.base.cache import local_cache
-    from hico_core.report.comparisons import write_picture
     from hico_core.transfer.evaluation.clip_features import Computing
     from hico_core.transfer.evaluation.compare import KEPT, ProbeSettings, encoders_to_compare, finished_runs
     from hico_core.transfer.evaluation.compare import compare as compare_encoders
-    from hico_core.transfer.evaluation.comparison import write_comparison
     from hico_core.transfer.evaluation.folds import split_as_listed, split_into_folds
 
+    place = local_part(locate_root(root)) / "compare"
+    if features is not None:
+        if clips or train or test or encoder or runs:
+            raise typer.BadParameter("stands alone: leave lists, --encoder and --runs out", param_hint="--features")
+        folders = {given: feature_folder(given, root) for given in features}
+        chosen_name = name or next(iter(folders.values())).name
+        require_file_name_part(chosen_name, option="--name")
+        of_segments = _compared_segments(folders, num_folds=folds, num_neighbours=neighbours, as_json=json)
+        _write_and_tell(of_segments, place / chosen_name, as_json=json)
+        return
     if (clips is None) == (test is None) or (train is None) != (test is None):
         raise typer.BadParameter("give a list, or --train and --test, and not both", param_hint="LIST")
     cache = local_cache(cache_dir, read_size(cache_size))
-    place = local_part(locate_root(root)) / "compare"
     chosen_name = name or locate(clips or test or "").stem
     require_file_name_part(chosen_name, option="--name")
     listed = [_listed(text, data_root, cache) for text in (clips, train, test) if text is not None]
@@ -84,16 +101,38 @@ def compare(
             computing=Computing(device, workers),
             on_progress=lambda done, text: report(done, text, {"done": done / (2 * len(encoders)), "what": text}),
         )
-    folder = place / chosen_name
+    _write_and_tell(found, place / chosen_name, as_json=json)
+    if found.num_left_out or any(one.bad for one in listed):
+        raise typer.Exit(3)
+
+
+def _compared_segments(folders: dict[str, Path], *, num_folds: int, num_neighbours: int, as_json: bool) -> "Comparison":
+    """Probe folders of features of segments; what a reader of the results should know is a warning."""
+    from hico_core.transfer.evaluation.compare import compare_segments
+
+    with (
+        raising_on_signals("stopped; nothing was written"),
+        progress("compare", total=len(folders), as_json=as_json) as report,
+    ):
+        found = compare_segments(
+            folders, num_folds=num_folds, num_neighbours=num_neighbours, on_done=counting(report, "what")
+        )
+    for remark in found.remarks:
+        warn(remark)
+    return found.comparison
+
+
+def _write_and_tell(found: "Comparison", folder: Path, *, as_json: bool) -> None:
+    from hico_core.report.comparisons import write_picture
+    from hico_core.transfer.evaluation.comparison import write_comparison
+
     write_comparison(folder, found)
     picture = write_picture(folder, found.rows)
-    if json:
+    if as_json:
         result("", {"results": [asdict(row) for row in found.rows], "folder": str(folder)}, as_json=True)
     else:
         _print_table(found.rows)
         result(f"{folder}: results.parquet, predictions.parquet, {picture.name}", {}, as_json=False)
-    if found.num_left_out or any(one.bad for one in listed):
-        raise typer.Exit(3)
 
 
 def _listed(text: str, data_root: str | None, cache: "LocalCache") -> "GroupedList":

@@ -199,6 +199,9 @@ def test_features_of_segments(root: Path, tmp_path: Path) -> None:
     assert json.loads(extract(root, "--segments", file, "--dry-run", "--json").stdout)["num_rows"] == 12
     probed = hico("probe", "made-segments", "--folds", "2", "--seeds", "1", root=root)
     assert probed.returncode == 0 and "12 segments to train on and 12 to test on, in 2 splits" in probed.stdout
+    compared = hico("compare", "--features", "made-segments", "--folds", "2", "--json", root=root)
+    assert compared.returncode == 0 and (root / "compare/made-segments/results.parquet").exists(), compared.stderr
+    assert [row["num_test_clips"] for row in json.loads(compared.stdout)["results"]] == [12, 12]
     found = hico("retrieve", "--protocol", "video", "--features", "made-segments", root=root)
     assert found.returncode == 0 and "(12 queries, 12 in the gallery)" in found.stdout, found.stderr
     refused = hico("export-tad", file, "--for", "actionformer", "--features", "made-segments", root=root)
