@@ -21,6 +21,13 @@ from hico_core.base.version import __version__
 from hico_core.checkpoints.frozen import FrozenEncoder, load_frozen
 from hico_core.config import Config, compose_config, flat_values
 from hico_core.report import charts
+from hico_core.report.comparisons import (
+    ComparisonFacts,
+    accuracy_chart,
+    describe_test,
+    in_percent,
+    read_comparisons,
+)
 from hico_core.report.facts import CorpusFacts, RunFacts, last_values, read_corpus
 from hico_core.report.sample import EncodedMoments, clips_as_drawn, data_of, encode_moments
 
@@ -170,6 +177,7 @@ def write_report(
         num_failures=len(corpus.failures) if corpus else 0,
         most_failures=_MOST_FAILURES,
         probes=_probe_table(runs),
+        comparisons=_comparisons(read_comparisons(corpus.root) if corpus else []),
         runs=parts,
         settings=_settings_table(runs) if runs else None,
     )
@@ -319,6 +327,22 @@ def _probe_table(runs: Sequence[RunFacts]) -> Table | None:
             ]
         )
     return Table("Percent right", ["probe", *by_name, "chance"], table)
+
+
+def _comparisons(found: Sequence[ComparisonFacts]) -> list[tuple[Table, Figure]]:
+    head = ["encoder", "linear probe", "difference to the first", "k-NN", "difference to the first"]
+    return [
+        (
+            Table(describe_test(rows[0]), head, [[name, *cells] for name, cells in in_percent(rows).items()]),
+            Figure(
+                name,
+                Markup(accuracy_chart(rows)),  # noqa: S704 - matplotlib escapes
+                "What pixels and motion reach takes no understanding of video. Where the interval of a difference "
+                "includes 0, either encoder may be better; more clips in more groups would tell.",
+            ),
+        )
+        for name, rows in found
+    ]
 
 
 def _percent(value: float, error: float | None) -> str:
