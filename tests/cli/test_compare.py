@@ -94,6 +94,11 @@ def test_what_cannot_be_used_is_told(root: Path, caplog: pytest.LogCaptureFixtur
     assert done.returncode == 3 and "Percent of 8 test clips" in done.stdout
     assert "some.txt, line 10: " in done.stderr and "none.mp4: no such file" in done.stderr
     assert f"left out: {root}/clips/bad.mp4" in caplog.text
+    for number in range(4):
+        (root / f"clips/bad{number}.mp4").write_bytes(b"no video")
+    (root / "bad.txt").write_text("".join(f"bad{n}.mp4\t{'ab'[n % 2]}\tgroup{n // 2}\n" for n in range(4)))
+    done = compare(root, root / "bad.txt", "--encoder", "pixels", "--no-baselines", "--folds", "2")
+    assert_one_line(done, 2, "no clip of the list can be read, such as ", "bad0.mp4")
 
 
 @pytest.mark.parametrize(
@@ -102,6 +107,7 @@ def test_what_cannot_be_used_is_told(root: Path, caplog: pytest.LogCaptureFixtur
         ("0.mp4\twide\tg\n1.mp4\thigh\tg\n", ["--encoder", "pixels"], 2, "all clips are in one group, 'g'"),
         ("0.mp4\twide\ta\n1.mp4\thigh\tb\n", ["--encoder", "pixels"], 2, "there are only 2 groups; give --folds 2"),
         ("0.mp4\ta\ta\n1.mp4\tb\tb", ["--folds", "2"], 2, "no class has clips both to train and to test on"),
+        ("0.mp4\ta\ta\n1.mp4\ta\tb", ["--folds", "2"], 2, "all clips have the label 'a'; give clips of two"),
         ("none.mp4\twide\ta\n", ["--encoder", "pixels"], 2, "none.mp4: no such file; --data-root names the folder"),
         ("0.mp4\n", ["--encoder", "pixels"], 2, "line 1: '0.mp4' is not path<TAB>label"),
         (None, ["--encoder", "pixel", "--folds", "2"], 2, "pixel"),
