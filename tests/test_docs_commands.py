@@ -57,8 +57,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / "classInd.txt").write_text("1 Run\n2 Walk\n")
         for name, lines in lists.items():
             (place / name).write_text("\n".join(lines) + "\n")
-    annotation = {"duration": 3.0, "subset": "training", "annotations": [{"segment": [0.0, 2.0], "label": "run"}]}
-    (folder / "activity_net.json").write_text(json.dumps({"database": {str(n): annotation for n in range(4)}}))
+    annotation = {"duration": 3.0, "annotations": [{"segment": [0.0, 2.0], "label": "run"}]}
+    database = {str(n): {**annotation, "subset": "training" if n < 2 else "validation"} for n in range(4)}
+    (folder / "activity_net.json").write_text(json.dumps({"database": database}))
     assert hico("split", folder / "videos", root=folder / "hico-data").returncode == 0
     assert hico("index", root=folder / "hico-data").returncode == 0
     torch.manual_seed(0)
@@ -90,7 +91,7 @@ def in_small(words: list[str]) -> list[str]:
 
 PAGES = [
     "README.md",
-    *(f"docs/{name}.md" for name in "index splitting training gpus features finetuning reproduce".split()),
+    *(f"docs/{name}.md" for name in "index splitting training gpus features localisation finetuning reproduce".split()),
 ]
 
 

@@ -293,8 +293,8 @@ def untrained_encoder_of(file: CheckpointFile) -> nn.Module:
     model = model_of(file)
     if model.encoder.startswith(PYTHON):
         raise HicoError(
-            f"{file.path}: its encoder is {model.encoder}, code that is run where you name it and nowhere else: with "
-            f"-o model.encoder={model.encoder} in training"
+            f"{file.path}: its encoder is {model.encoder}, code that is run only where you name it: as "
+            f"{model.encoder}={file.path}, or with -o model.encoder={model.encoder} in training"
         )
     return build_encoder(model)
 

@@ -7,7 +7,7 @@ import torch
 from hico_core.base.errors import HicoError, UsageError, counted
 from hico_core.config import Config, load_config
 from hico_core.data.videos import IndexedVideos, open_videos
-from hico_core.encoders.trained import build_encoder
+from hico_core.encoders.trained import build_encoder, feature_dim
 from hico_core.encoding.cost import activation_bytes
 from hico_core.encoding.hardware import choose_device, free_memory_bytes
 from hico_core.training.run_folder import has_steps
@@ -110,7 +110,8 @@ def _training_videos(task: Task[Config]) -> IndexedVideos:
     if data.cuts == "respect" and not videos.knows_cuts:
         raise HicoError(
             f"{task.root}: data.cuts=respect, and the index does not know where the pictures of its videos cut; split "
-            "them again with `hico split --force`, or leave that setting out"
+            "them again with --force, give those that are read in place to `hico index --untrimmed DIR --cuts`, or "
+            "leave that setting out"
         )
     return videos
 
@@ -147,8 +148,10 @@ def require_enough(videos: IndexedVideos, *, batch_size: int, processes: int) ->
 
 def video_bytes(config: Config) -> float:
     """About what each video of a step takes on a CPU in single precision: its clips, and outputs of their layers."""
-    data = config.data
+    data, encoder = config.data, build_encoder(config.model).eval()
+    # Shown once before, for an encoder that does not take such clips, which is told in a line.
+    feature_dim(encoder, name=config.model.encoder, num_frames=data.num_frames, size=data.crop_size)
     clip = torch.zeros(1, 3, data.num_frames, data.crop_size, data.crop_size)
     with torch.inference_mode():
-        activations = activation_bytes(build_encoder(config.model), clip)
+        activations = activation_bytes(encoder, clip)
     return config.sampling.clips_per_video * (_ACTIVATIONS_HELD * activations + _CLIPS_HELD * clip.nbytes)
