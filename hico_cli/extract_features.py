@@ -173,6 +173,8 @@ def extract_features(
 
     for option, text in (("--name", name or ""), ("--prefix", prefix or "")):
         require_file_name_part(text, option=option)
+    if frame_rate is not None and not inputs:
+        raise typer.BadParameter("name the folders of pictures as INPUTS", param_hint="--frame-rate")
     place, rate, batch = locate_root(root), _read_fps(fps), _read_batch_size(batch_size)
     cache = local_cache(cache_dir, read_size(cache_size))
     policy = ExtractionPolicy(
@@ -188,8 +190,6 @@ def extract_features(
     extractor = FeatureExtractor.from_encoder(
         frozen, grid=grid, pool=pool, layer=layer, device=device, batch_size=batch
     )
-    if frame_rate is not None and not inputs:
-        raise typer.BadParameter("name the folders of pictures as INPUTS", param_hint="--frame-rate")
     sources = find_videos(inputs, id_rule=id_rule, recursive=recursive, frame_rate=frame_rate) if inputs else None
     jobs = jobs_of(sources, place, read=read_from or "clips", cache=cache)
     folder = features_folder(place, extractor, name)

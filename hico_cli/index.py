@@ -30,6 +30,10 @@ def index(
             help="Add what a list names: ID,START,END a line (clips) or PATH LABEL (videos).",
         ),
     ] = None,
+    cuts: Annotated[
+        bool,
+        typer.Option("--cuts", help="Note where the pictures of videos cut that are not split; decodes each once."),
+    ] = False,
     data_root: Annotated[
         str | None, typer.Option(metavar="DIR", help="Where the files of --list lie. Default: beside it.")
     ] = None,
@@ -66,6 +70,8 @@ def index(
         return
     if frame_rate is not None and not untrimmed:
         raise typer.BadParameter("name the folders of pictures by --untrimmed", param_hint="--frame-rate")
+    if cuts and not untrimmed and not list_file:
+        raise typer.BadParameter("name the videos by --untrimmed or --list", param_hint="--cuts")
     to = Indexing(
         root=place,
         workers=workers or available_cores(),
@@ -73,6 +79,7 @@ def index(
         subset=subset,
         id_rule=id_rule,
         move=move,
+        cuts=cuts,
     )
     progress = video_progress(as_json=json)
     num_failed = 0

@@ -112,7 +112,8 @@ def _training_videos(task: Task[Config]) -> IndexedVideos:
     if data.cuts == "respect" and not videos.knows_cuts:
         raise HicoError(
             f"{task.root}: data.cuts=respect, and the index does not know where the pictures of its videos cut; split "
-            "them again with `hico split --force`, or leave that setting out"
+            "them again with --force, give those that are read in place to `hico index --untrimmed DIR --cuts`, or "
+            "leave that setting out"
         )
     return videos
 

@@ -17,7 +17,7 @@ import torch
 
 from hico_core.base.choices import Align, DeviceName, Layer, Pool, Tail
 from hico_core.base.errors import BadVideo, HicoError, UsageError
-from hico_core.checkpoints.frozen import FrozenEncoder, load_frozen
+from hico_core.checkpoints.frozen import EXPORTED, FrozenEncoder, load_frozen
 from hico_core.checkpoints.reading import projection_of, read_checkpoint
 from hico_core.data.workers import num_workers
 from hico_core.encoders.table import ENCODERS, EncoderEntry
@@ -258,11 +258,11 @@ def _projection_of(frozen: FrozenEncoder) -> ProjectionHead:
     """The head that pretraining compares by, from the file of the encoder.
 
     Raises:
-        UsageError: the encoder is of the table, which has none.
+        UsageError: the encoder is of a kind that has none.
         HicoError: the file has none, or is another one by now.
 
     """
-    if frozen.table_name is not None or frozen.origin is None:
+    if frozen.table_name is not None or frozen.origin is None or frozen.origin.path.endswith(EXPORTED):
         raise UsageError(f"--layer projection: {frozen.name} has no projection head; leave --layer out")
     file = read_checkpoint(Path(frozen.origin.path))
     if file.sha256 != frozen.origin.sha256:

@@ -169,7 +169,7 @@ def test_export_tad(root: Path, tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [
         "1 videos of 'training' to train on, 1 of 'validation' to test on, 1 classes; "
         f"{tmp_path}/tad/actionformer.yaml",
-        f"python train.py {tmp_path}/tad/actionformer.yaml --output hico",
+        f"python train.py {tmp_path}/tad/actionformer.yaml --output hico --ckpt-freq 400",
         f"python eval.py {tmp_path}/tad/actionformer.yaml {tmp_path}/tad/runs/actionformer_hico",
     ]
     written = json.loads((tmp_path / "tad/annotations.json").read_text())["database"]["0"]

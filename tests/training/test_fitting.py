@@ -82,6 +82,13 @@ def test_a_run_goes_on_with_its_batch(root: Path, tmp_path: Path) -> None:
     assert batch_size(resume=True) == 8, "a run that did no step, since it did not fit, is none"
 
 
+@pytest.mark.videos
+def test_cuts_that_are_to_count_must_be_known(root: Path, tmp_path: Path) -> None:
+    config = load_config(overrides=["data.cuts=respect"])
+    with pytest.raises(HicoError, match="does not know where the pictures of its videos cut; split them again"):
+        fit_batch(Task(config=config, root=root, run_dir=tmp_path, device="cpu"), processes=1)
+
+
 def test_free_memory_is_that_of_the_machine_or_the_container(tmp_path: Path) -> None:
     meminfo, cgroup = tmp_path / "meminfo", tmp_path / "cgroup"
     assert free_memory_bytes(meminfo, cgroup) is None

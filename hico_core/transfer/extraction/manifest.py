@@ -26,6 +26,9 @@ MANIFESTS = "manifest*.jsonl"  # with those of shards in a bucket
 HDF5 = "features.hdf5"
 VERSION: Literal[2] = 2
 
+# What stands for the encoder where features come from another tool.
+ADOPTED = "adopted"
+
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
     """What all features of a folder have in common."""
