@@ -347,7 +347,6 @@ COVERED_BY = {
     "hico_core/evidence/arms.py": "tests/scripts/evidence/test_benchmark.py::test_a_schedule_is_as_long_as_the_run",
     "hico_core/evidence/trial.py": "tests/evidence/test_demo.py::test_another_seed_wants_another_folder",
     "hico_core/evidence/workers.py": "tests/scripts/evidence/test_benchmark.py::test_what_is_done_is_not_done_again",
-    "hico_core/encoders/python_function.py": "tests/encoders/test_trained.py::test_a_function_that_is_no_encoder",
     "hico_core/model/hico.py": "tests/model/test_heads.py::test_model_puts_clips_of_a_video_side_by_side",
     "hico_core/model/parameters.py": "tests/training/test_optim.py::test_groups",
     "hico_core/model/pooling.py": "tests/transfer/test_features.py::test_pooling_and_projection",
