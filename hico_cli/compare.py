@@ -154,10 +154,11 @@ def _print_table(rows: "Sequence[ComparedRow]") -> None:
 
     from hico_core.report.comparisons import describe_test, in_percent
 
-    table = Table(box=SIMPLE, padding=(0, 0), pad_edge=False, caption=describe_test(rows[0]), caption_justify="left")
+    table = Table(box=SIMPLE, padding=(0, 0), pad_edge=False)
     table.add_column("encoder", overflow="fold")
     for title in ("linear probe", "difference", "k-NN", "difference"):
         table.add_column(title, no_wrap=True, justify="right")
     for encoder, cells in in_percent(rows).items():
         table.add_row(encoder, *(cell.replace(" (", "\n").rstrip(")") for cell in cells))
     Console().print(table)
+    result(describe_test(rows[0]), {}, as_json=False)

@@ -31,6 +31,7 @@ _WEIGHTS = ("model_state", "model", "state_dict")
 
 # PyTorch's own number, pickled.
 _OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
 # Entries that only one encoder has: by them files are known that do not say which one they hold.
 _MARKS: dict[str, EncoderName] = {"Conv_1a.conv1.weight": "s3dg", "units.0.0.conv1.weight": "s3dg-tiny"}
 
@@ -38,7 +39,7 @@ _MARKS: dict[str, EncoderName] = {"Conv_1a.conv1.weight": "s3dg", "units.0.0.con
 ENCODER_SETTINGS = "hico_model"
 
 # What stands before the names of an encoder's weights in our own files and the authors'.
-_OWN_PREFIXES = ("", "backbone.")
+OWN_PREFIXES = ("", "backbone.")
 
 # What frameworks and contrastive methods put before names; places in a sequence (`0`) as well.
 _WRAPPERS = frozenset({"module", "_orig_mod", "model", "encoder", "encoder_q", "backbone"})
@@ -211,7 +212,7 @@ def backbone_of(file: CheckpointFile) -> dict[str, Tensor]:
     else:
         prefix = prefix_of_encoder(state, (*_MARKS, ALIAS), name="S3D-G", origin=file.path)
     backbone = without_prefix(state, prefix)
-    if prefix in _OWN_PREFIXES:
+    if prefix in OWN_PREFIXES:
         return backbone
     own = build_encoder(model_of(file)).state_dict().keys()
     if left_out := sorted(backbone.keys() - own):

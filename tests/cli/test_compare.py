@@ -9,6 +9,7 @@ import pytest
 from commands import Done, assert_one_line, hico, hico_process
 from made_videos import numbered_video
 
+from hico_cli.console import QUIET
 from hico_core.checkpoints.content import export_encoder
 from hico_core.model.s3dg_tiny import S3DGTiny
 
@@ -33,15 +34,20 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def _without_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(QUIET, "1")
+
+
 def compare(root: Path, *arguments: str | Path) -> Done:
     data = ("--data-root", root / "clips", "--workers", "0")
-    return hico("-q", "compare", *arguments, *data, root=root)
+    return hico("compare", *arguments, *data, root=root)
 
 
 def test_a_comparison_and_its_report(root: Path) -> None:
     done = compare(root, root / "list.txt", "--runs", "--folds", "2")
     assert (done.returncode, done.stderr) == (0, "")
-    assert all(f"\n  {name} " in done.stdout for name in ("encoder", "made", "pixels", "motion"))
+    assert all(f"\n {name} " in done.stdout for name in ("encoder", "made", "pixels", "motion"))
     assert "Percent of 8 test clips in 4 groups" in done.stdout and "chance 50.0" in done.stdout
     folder = root / "compare/list"
     assert done.stdout.splitlines()[-1] == f"{folder}: results.parquet, predictions.parquet, accuracy.svg"
@@ -80,6 +86,7 @@ def test_a_killed_comparison_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HICO_FAULT", "file.written:5")  # encoder.json and three clips are written
     assert hico_process(*command, *options, root=root).returncode == -signal.SIGKILL
     monkeypatch.delenv("HICO_FAULT")
+    monkeypatch.delenv(QUIET)
     assert not (root / "compare/killed").exists()
     done = hico(*command, *options, root=root)
     assert done.returncode == 0 and "features of 4/8 clips" in done.stderr and "of 3/8 clips" not in done.stderr
@@ -94,6 +101,11 @@ def test_what_cannot_be_used_is_told(root: Path, caplog: pytest.LogCaptureFixtur
     assert done.returncode == 3 and "Percent of 8 test clips" in done.stdout
     assert "some.txt, line 10: " in done.stderr and "none.mp4: no such file" in done.stderr
     assert f"left out: {root}/clips/bad.mp4" in caplog.text
+    for number in range(4):
+        (root / f"clips/bad{number}.mp4").write_bytes(b"no video")
+    (root / "bad.txt").write_text("".join(f"bad{n}.mp4\t{'ab'[n % 2]}\tgroup{n // 2}\n" for n in range(4)))
+    done = compare(root, root / "bad.txt", "--encoder", "pixels", "--no-baselines", "--folds", "2")
+    assert_one_line(done, 2, "no clip of the list can be read, such as ", "bad0.mp4")
 
 
 @pytest.mark.parametrize(
@@ -102,6 +114,7 @@ def test_what_cannot_be_used_is_told(root: Path, caplog: pytest.LogCaptureFixtur
         ("0.mp4\twide\tg\n1.mp4\thigh\tg\n", ["--encoder", "pixels"], 2, "all clips are in one group, 'g'"),
         ("0.mp4\twide\ta\n1.mp4\thigh\tb\n", ["--encoder", "pixels"], 2, "there are only 2 groups; give --folds 2"),
         ("0.mp4\ta\ta\n1.mp4\tb\tb", ["--folds", "2"], 2, "no class has clips both to train and to test on"),
+        ("0.mp4\ta\ta\n1.mp4\ta\tb", ["--folds", "2"], 2, "all clips have the label 'a'; give clips of two"),
         ("none.mp4\twide\ta\n", ["--encoder", "pixels"], 2, "none.mp4: no such file; --data-root names the folder"),
         ("0.mp4\n", ["--encoder", "pixels"], 2, "line 1: '0.mp4' is not path<TAB>label"),
         (None, ["--encoder", "pixel", "--folds", "2"], 2, "pixel"),

@@ -85,9 +85,11 @@ def remarks_on_groups(
         unit: what a clip is called.
 
     Raises:
-        UsageError: no class is both trained on and tested.
+        UsageError: there is one class only, or none is both trained on and tested.
 
     """
+    if len(set(labels)) < 2:
+        raise UsageError(f"all clips have the label {labels[0]!r}; give clips of two classes or more")
     label_N = np.asarray(labels)
     untrained = [
         (label, fold)
