@@ -189,7 +189,7 @@ def test_features_of_segments(root: Path, tmp_path: Path) -> None:
     file.write_text("\n".join(["video,start,end,label", *rows, "9,0,1,a"]))
     done = extract(root, "--segments", file)
     assert done.returncode == 0 and done.stdout.startswith("6 videos extracted"), done.stderr
-    assert f"hico: {file}: left out the segments of 1 video not given, such as '9'" in done.stderr
+    assert f"hico: {file}: left out the segments of 1 video not among the inputs, such as '9'" in done.stderr
     table = load_features(root / "features/made-segments")
     assert table.array.shape == (12, 128)
     assert table.rows["labels"].tolist() == ["a", "b", "b", "a"] * 3
