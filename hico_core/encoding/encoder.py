@@ -26,7 +26,7 @@ from hico_core.encoding.lanes import Facts, Part, Reading, WholeVideo, read_part
 logger = logging.getLogger(__name__)
 
 # Windows that go through the encoder together. Few of them fill a processor. On an H100, 32 go as fast as 16 cores read
-# them; 128 go twice as fast, but take four times the memory (docs/gpus.md).
+# them; 128 go twice as fast, but take four times the memory (docs/benchmarks-gpu.md).
 _BATCH_ON_CPU, _BATCH_ON_GPU = 4, 32
 
 

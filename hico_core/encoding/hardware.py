@@ -45,7 +45,7 @@ FP32 = Precision("fp32", "full precision")
 def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
     """`auto` takes bfloat16 where the hardware multiplies it faster than float32: on newer GPUs, and on CPUs with AMX.
 
-    AVX-512's bfloat16 instructions alone were slower than float32 in a whole step (docs/benchmarks.md).
+    AVX-512's bfloat16 instructions alone were slower than float32 in a whole step (docs/benchmarks-cpu.md).
 
     Raises:
         UsageError: a CPU is asked for what only GPUs have.

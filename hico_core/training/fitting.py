@@ -18,7 +18,7 @@ from hico_core.model.encoders import hico_model
 from hico_core.training.run_folder import has_steps
 from hico_core.training.schedule import peak_learning_rate
 
-# What a process takes that trains on a CPU, fitted to steps of s3dg and s3dg-tiny (docs/benchmarks.md): in all, and for
+# What a process takes that trains on a CPU, fitted to steps of s3dg and s3dg-tiny (docs/benchmarks-cpu.md): in all, and for
 # each clip so many times the outputs of the encoder's layers and the clip itself.
 _FIXED_BYTES = 1.3e9
 _ACTIVATIONS_HELD, _CLIPS_HELD = 1.5, 3.3

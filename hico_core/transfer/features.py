@@ -37,7 +37,7 @@ USUAL_GRID = Grid(fps=15.0, window=16, stride=16)
 # S3D-G halves time three times.
 _SHORTEST_WINDOW = 8
 
-# Of windows, where a GPU is given as many as its memory holds; with more, an H100 is no faster (docs/gpus.md).
+# Of windows, where a GPU is given as many as its memory holds; with more, an H100 is no faster (docs/benchmarks-gpu.md).
 _LARGEST_BATCH = 256
 
 

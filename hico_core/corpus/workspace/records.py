@@ -49,7 +49,7 @@ class SplitOptions(BaseModel, frozen=True, extra="forbid"):
 
 
 PROFILES = {
-    # What the loader reads fastest; docs/benchmarks.md has the measurements behind the choice.
+    # What the loader reads fastest; docs/benchmarks-cpu.md has the measurements behind the choice.
     "training": SplitOptions(),
     # Close to the source at a smaller size, for people and for other tools.
     "archive": SplitOptions(short_side=256, preset="medium", crf=18, gop=250, fast_decode=False),
