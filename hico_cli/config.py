@@ -28,12 +28,12 @@ _Name = Annotated[str, typer.Argument(metavar="RECIPE|FILE", help="A recipe such
 
 def load_named(name: str) -> "Config | FinetuneConfig":
     """A recipe by its name, or a file, ours over the default recipe or one of the authors'."""
-    from hico_core.config import finetuning_preset, finetuning_preset_names, preset_names
+    from hico_core.config import finetuning_preset_names, load_finetuning_config, preset_names
 
     if name in preset_names():
         return load_pretraining(name)
     if name in finetuning_preset_names():
-        return finetuning_preset(name)
+        return load_finetuning_config(base=name)
     _require_file(name)
     return _load_file(Path(name))[0]
 

@@ -73,21 +73,6 @@ def result(text: str, fields: dict[str, Any], *, as_json: bool) -> None:
     print(json.dumps(fields) if as_json else text)
 
 
-def report_dry_run(config: str, settings: dict[str, Any], found: dict[str, Any], *, as_json: bool) -> None:
-    """Print a run's whole configuration, and what was measured of it.
-
-    Args:
-        config: as YAML.
-        settings: the same as plain values.
-        found: the fields of a dry run.
-        as_json: for programs.
-
-    """
-    sizes = {**found, "precision": f"{found['precision'].name} ({found['precision'].reason})"}
-    text = config + "\n" + "\n".join(f"{key}: {value}" for key, value in sizes.items())
-    result(text, {"config": settings, **sizes}, as_json=as_json)
-
-
 def warn(text: str, *, who: Literal["first", "any", "this"] = "first") -> None:
     """One line about something that went wrong.
 
@@ -180,7 +165,7 @@ def report_failed(num_failed: int, *, root: object) -> None:
 
 
 @contextmanager
-def raising_on_signals(advice: str) -> Iterator[None]:
+def raising_on_signals(advice: str = "stopped; the same command goes on") -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into `Interrupted`, so that everything on the way out is put in order.
 
     Raises:

@@ -53,10 +53,7 @@ def _run(root: Path, *, seed: int, videos: int, as_json: bool) -> None:
     from hico_core.base.engine import available_cores
     from hico_core.evidence.demo import run_demo, sentence
 
-    with (
-        raising_on_signals("stopped; the same command goes on"),
-        progress("demo", total=1.0, as_json=as_json) as report,
-    ):
+    with raising_on_signals(), progress("demo", total=1.0, as_json=as_json) as report:
         found = run_demo(
             root,
             seed=seed,
@@ -97,10 +94,7 @@ def _make_corpus(folder: Path, *, seed: int, videos: int, design: Design, as_jso
     from hico_core.evidence.corpus import CorpusRecipe, make_corpus
 
     recipe = CorpusRecipe(videos=videos, seed=seed, design=design)
-    with (
-        raising_on_signals("stopped; the same command goes on"),
-        progress("videos", total=videos, as_json=as_json) as report,
-    ):
+    with raising_on_signals(), progress("videos", total=videos, as_json=as_json) as report:
         labels = make_corpus(
             recipe,
             folder,

@@ -1,6 +1,6 @@
 """`hico evaluate`: a finetuned classifier on test videos, with everything a table needs."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,10 +12,10 @@ from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import Device, Json, Nproc, Readers, Root, is_first_process
 from hico_cli.processes import do_work
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
-from hico_core.base.choices import DeviceName
 
 if TYPE_CHECKING:
-    from hico_core.transfer.evaluation.evaluate import Evaluation
+    from hico_core.transfer.evaluation.evaluate import Evaluation, Testing
+    from hico_core.transfer.evaluation.labelled import LabelledSet
 
 
 def evaluate(
@@ -45,52 +45,41 @@ def evaluate(
         raise typer.BadParameter(f"{len(test)} lists for {len(runs)} runs; give a list a run", param_hint="--list")
     if output and len(runs) > 1:
         raise typer.BadParameter("is for one run; of several, each has its own folder", param_hint="--output")
-    chosen = _Chosen(
-        runs=runs,
-        root=root,
-        test=test,
-        data_root=data_root,
-        views=views,
-        crops=crops,
+    from hico_core.transfer.evaluation.evaluate import Testing
+
+    place = locate_root(root)
+    work = partial(
+        _evaluate,
+        runs,
+        labelled(test, place=place, subset="test", data_root=data_root),
+        runs_folder=local_part(place) / "runs",
         output=output,
-        workers=workers,
-        device=device,
+        testing=Testing(views=views, crops=crops, device=device, workers=workers),
         as_json=json,
     )
-    do_work(partial(_evaluate, chosen), nproc=nproc)
+    do_work(work, nproc=nproc)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Chosen:
-    """The options, as they were typed."""
-
-    runs: list[str]
-    root: str
-    test: list[str] | None
-    data_root: str | None
-    views: int | None
-    crops: int | None
-    output: Path | None
-    workers: int | None
-    device: DeviceName
-    as_json: bool
-
-
-def _evaluate(chosen: _Chosen) -> int:
+def _evaluate(
+    runs: list[str],
+    lists: "list[LabelledSet]",
+    *,
+    runs_folder: Path,
+    output: Path | None,
+    testing: "Testing",
+    as_json: bool,
+) -> int:
     """Test in this process, and report; the exit code."""
-    from hico_core.transfer.evaluation.evaluate import Testing, checkpoint_of, folder_of_results
+    from hico_core.transfer.evaluation.evaluate import checkpoint_of, folder_of_results
     from hico_core.transfer.evaluation.evaluate import evaluate as run_test
 
-    place = locate_root(chosen.root)
-    lists = labelled(chosen.test, place=place, subset="test", data_root=chosen.data_root)
-    testing = Testing(views=chosen.views, crops=chosen.crops, device=chosen.device, workers=chosen.workers)
     found: list[Evaluation] = []
-    for number, name in enumerate(chosen.runs):
-        run = local_part(place) / "runs" / name
+    for number, name in enumerate(runs):
+        run = runs_folder / name
         checkpoint = checkpoint_of(run if run.is_dir() else Path(name))
-        folder = chosen.output or folder_of_results(checkpoint)
-        videos, classes, _ = lists[number] if chosen.test else lists[0]
-        with noting_signals() as stop, progress(name, total=len(videos), as_json=chosen.as_json) as report:
+        folder = output or folder_of_results(checkpoint)
+        videos, classes, _ = lists[number if len(lists) > 1 else 0]
+        with noting_signals() as stop, progress(name, total=len(videos), as_json=as_json) as report:
             found.append(
                 run_test(
                     checkpoint,
@@ -103,10 +92,10 @@ def _evaluate(chosen: _Chosen) -> int:
                 )
             )
         if is_first_process():
-            _report(name, found[-1], folder, as_json=chosen.as_json)
+            _report(name, found[-1], folder, as_json=as_json)
     if not is_first_process():
         return 0
-    _report_all(found, as_json=chosen.as_json)
+    _report_all(found, as_json=as_json)
     return 3 if any(one.num_failed for one in found) or any(one.num_bad for one in lists) else 0
 
 

@@ -9,54 +9,89 @@ from hico_cli.console import result, warn
 from hico_cli.features import feature_folder
 from hico_cli.options import Json, Root
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate
-from hico_core.base.choices import Toolkit
+from hico_core.base.choices import DetectionPreset, Toolkit
+from hico_core.base.errors import counted
 
 
 def export_tad(
-    annotations: Annotated[Path, typer.Argument(help="A JSON file in the format of ActivityNet's annotations.")],
+    annotations: Annotated[
+        Path, typer.Argument(help="ActivityNet's .json, or a .csv or .jsonl of video, start, end, label[, subset].")
+    ],
     toolkit: Annotated[Toolkit, typer.Option("--for", help="Who is to read it.")],
     root: Root = DEFAULT_ROOT,
     features: Annotated[
         str | None, typer.Option(help="A folder in ROOT/features, or a path. Default: the newest.")
+    ] = None,
+    train_subset: Annotated[
+        str | None, typer.Option(help="The subset to train on, as the annotations call it.")
+    ] = None,
+    test_subset: Annotated[str | None, typer.Option(help="The subset to test on.")] = None,
+    preset: Annotated[
+        DetectionPreset | None,
+        typer.Option(help="Whose sizes and settings a detector gets. Default: that whose windows the features have."),
+    ] = None,
+    sliding: Annotated[
+        bool,
+        typer.Option("--sliding", help="opentad: cut videos into overlapping windows, instead of showing them whole."),
+    ] = False,
+    checkout: Annotated[
+        Path | None,
+        typer.Option(help="Where the toolkit was cloned to; opentad's configuration stands on files there."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-O", help="The folder to write. Default: ROOT/tad/FEATURES-TOOLKIT.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write annotations limited to the videos that have features, and the configuration that fits these features.
+    """Write a configuration with which ActionFormer or OpenTAD, unmodified, is trained and evaluated on features.
 
-    The annotations get each video's duration, frame, fps and the label_id of each segment. Segments are cut to their
-    video; those that are empty or Ambiguous are left out. Beside them: the classes, the videos that are missing, and
-    the part of a configuration that depends on the features. Exit code 3: the entries of some videos cannot be used.
+    Beside it: the annotations of the videos to train and test on, with what the toolkit needs to know of each; the
+    classes; and the annotated videos that have no features. Prints the toolkit's own lines for training and
+    evaluation. Exit code 3: the entries of some videos cannot be used.
     """
-    from hico_core.transfer.extraction.tad import export_features
+    from hico_core.transfer.localisation.export import MISSING, Wanted, export_features
+    from hico_core.transfer.localisation.fitting import describe_changes
 
     folder = feature_folder(features, root)
     target = output or local_part(locate(root)) / "tad" / f"{folder.name}-{toolkit}"
-    export, problems, written, changes = export_features(annotations, folder, toolkit=toolkit, folder=target)
-    for name, problem in problems.items():
+    wanted = Wanted(
+        toolkit=toolkit,
+        preset=preset,
+        train_subset=train_subset,
+        test_subset=test_subset,
+        sliding=sliding,
+        checkout=checkout,
+    )
+    exported = export_features(annotations, folder, wanted=wanted, folder=target)
+    fitted = exported.fitted
+    for name, problem in exported.problems.items():
         warn(f"{annotations}: the entry of {name!r} {problem}; left out")
-    if changes:
-        warn(changes)
-    if export.other_durations:
-        first = export.other_durations[0]
-        warn(
-            f"{len(export.other_durations)} videos last over a second more or less than annotated, such as {first}: "
-            "are they the same videos?"
-        )
+    for line in describe_changes(fitted):
+        warn(line)
+    if exported.missing:
+        warn(f"{counted(len(exported.missing), 'annotated video')} without features: {target / MISSING}")
     fields = {
-        "num_videos": len(export.annotations),
-        "num_classes": len(export.categories),
-        "num_missing": len(export.missing),
-        "num_failed": len(problems),
-        "num_segments_left_out": export.left_out.total(),
-        "segments_left_out": dict(export.left_out),
-        "num_segments_cut": export.num_cut,
-        "num_without_annotations": export.num_without_annotations,
-        "files": [str(path) for path in written],
+        "num_train": fitted.num_train,
+        "train_subset": exported.subsets.train,
+        "num_test": fitted.num_test,
+        "test_subset": exported.subsets.test,
+        "num_classes": len(fitted.categories),
+        "num_missing": len(exported.missing),
+        "num_failed": len(exported.problems),
+        "num_unlabelled": fitted.num_unlabelled,
+        "num_segments_left_out": fitted.left_out.total(),
+        "segments_left_out": dict(fitted.left_out),
+        "num_segments_cut": fitted.num_cut,
+        "num_segments_overlapping": fitted.num_overlapping,
+        "classes_only_tested": fitted.only_tested,
+        "num_without_annotations": exported.num_without_annotations,
+        "files": [str(path) for path in exported.files],
+        "commands": exported.commands,
     }
-    text = f"{len(export.annotations)} videos, {len(export.categories)} classes; {written[-1]}"
-    result(text, fields, as_json=json)
-    if problems:
+    text = (
+        f"{fitted.num_train} videos of {exported.subsets.train!r} to train on, {fitted.num_test} of "
+        f"{exported.subsets.test!r} to test on, {len(fitted.categories)} classes; {exported.files[-1]}"
+    )
+    result("\n".join([text, *exported.commands]), fields, as_json=json)
+    if exported.problems:
         raise typer.Exit(3)

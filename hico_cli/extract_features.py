@@ -1,7 +1,6 @@
 """`hico extract-features`: a checkpoint and videos -> dense features."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -11,6 +10,7 @@ from hico_cli.options import (
     CacheDir,
     CacheSize,
     Device,
+    Encoder,
     Ids,
     Json,
     RayAddress,
@@ -39,35 +39,29 @@ def extract_features(
         typer.Argument(help="Videos, folders, patterns or .txt lists. Default: the videos of ROOT's index."),
     ] = None,
     root: Root = DEFAULT_ROOT,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            rich_help_panel="Encoder", help=".safetensors, our .pt or the authors' .pyth. Default: ROOT's newest run."
-        ),
-    ] = None,
+    encoder: Encoder = None,
     name: Annotated[
         str | None, typer.Option(rich_help_panel="Files", help="The folder in ROOT/features. Default: the run's name.")
     ] = None,
     preset: Annotated[
-        WindowPresetName,
+        WindowPresetName | None,
         typer.Option(
             rich_help_panel="Windows",
-            help="Windows as ActivityNet, HACS or THUMOS features have them, or as in pretraining (clip).",
+            help="Windows as ActivityNet, HACS or THUMOS features have them, or as in pretraining (clip). "
+            "Default: hacs; of public encoders, what they were trained on.",
         ),
-    ] = "hacs",
-    window: Annotated[
-        int | None, typer.Option(rich_help_panel="Windows", help="Frames in a window. Default: 16.")
     ] = None,
+    window: Annotated[int | None, typer.Option(rich_help_panel="Windows", help="Frames in a window; hacs: 16.")] = None,
     stride: Annotated[
         int | None,
-        typer.Option(rich_help_panel="Windows", help="Frames from one window to the next. Default: 16; thumos: 4."),
+        typer.Option(rich_help_panel="Windows", help="Frames from one window to the next; hacs: 16, thumos: 4."),
     ] = None,
     fps: Annotated[
         str | None,
         typer.Option(
             metavar="N|native",
             rich_help_panel="Windows",
-            help="Frames a second that are looked at; native: the video's own. Default: 15.",
+            help="Frames a second that are looked at; native: the video's own; hacs: 15.",
         ),
     ] = None,
     align: Annotated[
@@ -96,13 +90,13 @@ def extract_features(
     ] = "float32",
     pool: Annotated[
         Pool,
-        typer.Option(rich_help_panel="Encoder", help="Over the encoder's maps; none: [T, 1024, t, h, w]."),
+        typer.Option(rich_help_panel="Encoder", help="Over the encoder's maps; none: [T, F, t, h, w]."),
     ] = "avg",
     layer: Annotated[
         Layer,
         typer.Option(
             rich_help_panel="Encoder",
-            help="The encoder's 1024 numbers, or the 128 that pretraining compares (needs a .pt or .pyth).",
+            help="The encoder's own numbers, or the 128 that pretraining compares (needs a .pt or .pyth).",
         ),
     ] = "pooled",
     prefix: Annotated[
@@ -159,24 +153,25 @@ def extract_features(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Extract a [T, 1024] array per video: row i is the window that starts i * stride / fps seconds in.
+    """Extract an array per video, [T, 1024] with S3D-G: row i is the window that starts i * stride / fps seconds in.
 
     Writes ROOT/features/NAME/ID.npy and a line a video in manifest.jsonl. Finished videos are left alone. Exit
     code 3: some videos failed; they are listed in ROOT/failures.jsonl.
     """
     from hico_core.base.failures import forget_mended
+    from hico_core.checkpoints.frozen import load_frozen
     from hico_core.corpus.workspace.access import Shard
     from hico_core.encoding.encoder import Meter
+    from hico_core.encoding.windows import Grid
     from hico_core.transfer.extraction.extract import ExtractionPolicy, Files
     from hico_core.transfer.extraction.extract import extract_features as extract
-    from hico_core.transfer.extraction.jobs import features_folder, jobs_of, newest_encoder, part_of
+    from hico_core.transfer.extraction.jobs import encoder_named, features_folder, jobs_of, part_of
     from hico_core.transfer.extraction.presets import windows_of
     from hico_core.transfer.features import FeatureExtractor
 
-    windows = windows_of(preset, window=window, stride=stride, fps=_read_fps(fps), prefix=prefix)
-    for option, text in (("--name", name or ""), ("--prefix", windows.prefix)):
+    for option, text in (("--name", name or ""), ("--prefix", prefix or "")):
         require_file_name_part(text, option=option)
-    place = locate_root(root)
+    place, rate, batch = locate_root(root), _read_fps(fps), _read_batch_size(batch_size)
     cache = local_cache(cache_dir, read_size(cache_size))
     policy = ExtractionPolicy(
         checksum=checksum,
@@ -185,17 +180,11 @@ def extract_features(
         shard=Shard(*read_shard(shard)) if shard else None,
         ray_address=ray_address,
     )
-    extractor = FeatureExtractor.from_checkpoint(
-        checkpoint or newest_encoder(local_part(place)),
-        window=windows.window,
-        stride=windows.stride,
-        fps=windows.fps,
-        align=align,
-        tail=tail,
-        pool=pool,
-        layer=layer,
-        device=device,
-        batch_size=_read_batch_size(batch_size),
+    frozen = load_frozen(encoder_named(encoder, local_part(place)), warn=warn)
+    windows = windows_of(preset, frozen, window=window, stride=stride, fps=rate, prefix=prefix)
+    grid = Grid(fps=windows.fps, window=windows.window, stride=windows.stride, align=align, tail=tail)
+    extractor = FeatureExtractor.from_encoder(
+        frozen, grid=grid, pool=pool, layer=layer, device=device, batch_size=batch
     )
     sources = find_videos(inputs, id_rule=id_rule, recursive=recursive) if inputs else None
     jobs = jobs_of(sources, place, read=read_from or "clips", cache=cache)

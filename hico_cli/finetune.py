@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import noting_signals, progress, report_dry_run, result, warn
+from hico_cli.console import result, warn
 from hico_cli.options import (
     AllowChanged,
     AnnoDir,
@@ -22,9 +22,11 @@ from hico_cli.options import (
     Override,
     Readers,
     Root,
+    TwoSteps,
     is_first_process,
     require_file_name_part,
 )
+from hico_cli.outcomes import report_dry_run, watched_training
 from hico_cli.processes import do_work, was_restarted
 from hico_cli.training_data import Data, indexed_data
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
@@ -67,9 +69,7 @@ def finetune(
     ] = False,
     allow_changed: AllowChanged = False,
     nproc: Nproc = 1,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Do two steps, write nothing; tell times, sizes and memory.")
-    ] = False,
+    dry_run: TwoSteps = False,
     json: Json = False,
 ) -> None:
     """Finetune on the labelled videos of ROOT's index: train on its subset train, test on its subset test.
@@ -101,7 +101,7 @@ def finetune(
     )
     if checkpoint is None and resolved.authors is not None and resolved.authors.checkpoint:
         checkpoint = Path(resolved.authors.checkpoint)
-    title = name or _default_name(settings)
+    title = name or f"finetune-{settings.dataset}" + ("-linear" if settings.train.tune == "head" else "")
     run_dir = local_part(place) / "runs" / title
     # A run that goes on has its encoder in its checkpoints.
     if checkpoint is None and not (resume and run_dir.exists() and not dry_run):
@@ -109,11 +109,10 @@ def finetune(
 
         checkpoint = newest_encoder(local_part(locate_root(root)))
     if dry_run and checkpoint is not None:
-        from hico_core.config import dump_config
         from hico_core.transfer.finetuning.dry_run import dry_run_finetuning
 
         found = dry_run_finetuning(settings, root=place, encoder=checkpoint, device=device, processes=nproc)
-        report_dry_run(dump_config(settings), settings.model_dump(mode="json"), asdict(found), as_json=json)
+        report_dry_run(settings, found, as_json=json)
         return
 
     from hico_core.training.task import Task
@@ -127,37 +126,26 @@ def finetune(
         resume=resume,
         allow_changed=allow_changed,
     )
-    do_work(partial(_train, task, title=title, root=root, as_json=json), nproc=nproc)
-    if num_failed:
-        raise typer.Exit(3)
+    do_work(partial(_train, task, title=title, root=root, as_json=json), nproc=nproc, num_failed=num_failed)
 
 
 def _train(task: "Task[FinetuneConfig]", *, title: str, root: str, as_json: bool) -> int:
     """Train in this process, and report; the exit code."""
-    from hico_core.training.task import Watch
     from hico_core.transfer.finetuning.train import finetune as run
 
     task = replace(task, resume=task.resume or was_restarted())
-    total = task.config.train.epochs
-    with noting_signals() as stop, progress(title, total=total, as_json=as_json) as report:
-
-        def on_step(metrics: "FinetuneMetrics") -> None:
-            text = (
-                f"step {metrics.step} epoch {metrics.epoch:.2f}/{total} loss {metrics.loss:.4f} "
-                f"accuracy {metrics.accuracy:.1%} lr {metrics.lr:.5f} {metrics.clips_per_second:.1f} clips/s"
-            )
-            if metrics.val_accuracy is not None:
-                text += f" val {metrics.val_accuracy:.1%}"
-            report(metrics.epoch, text, asdict(metrics))
-
-        watch = Watch(
-            on_step=on_step,
-            on_bad_video=lambda video_id, reason: warn(f"{video_id} cannot be used: {reason}"),
-            on_tested=lambda done, of: report(total, f"tested {done}/{of} videos", {"tested": done, "of": of}),
-            stop=stop,
-        )
+    epochs, bad_video = task.config.train.epochs, "{} cannot be used"
+    with watched_training(title, _describe_step, epochs=epochs, bad_video=bad_video, as_json=as_json) as watch:
         summary = run(task, watch)
     return _report(summary, root=root, as_json=as_json) if is_first_process() else 0
+
+
+def _describe_step(metrics: "FinetuneMetrics", epochs: int) -> str:
+    val = "" if metrics.val_accuracy is None else f" val {metrics.val_accuracy:.1%}"
+    return (
+        f"step {metrics.step} epoch {metrics.epoch:.2f}/{epochs} loss {metrics.loss:.4f} "
+        f"accuracy {metrics.accuracy:.1%} lr {metrics.lr:.5f} {metrics.clips_per_second:.1f} clips/s{val}"
+    )
 
 
 def _report(summary: "FinetuneSummary", *, root: str, as_json: bool) -> int:
@@ -178,7 +166,3 @@ def _report(summary: "FinetuneSummary", *, root: str, as_json: bool) -> int:
         warn(f"{tested.num_failed} test videos failed: {root}/failures.jsonl")
         return 3
     return 0
-
-
-def _default_name(settings: "FinetuneConfig") -> str:
-    return f"finetune-{settings.dataset}" + ("-linear" if settings.train.tune == "head" else "")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from hico_cli.compare import compare
 from hico_cli.config import config
 from hico_cli.console import QUIET, describe_usage_error, warn
 from hico_cli.convert import convert
@@ -51,6 +52,7 @@ COMMANDS: list[tuple[str, str, Callable[..., None], Sequence[str]]] = [
     (_ROAD, "pretrain", pretrain, ["hico pretrain --dataset hacs", "hico pretrain --nproc 8 --resume"]),
     (_ROAD, "extract-features", extract_features, ["hico extract-features", "hico extract-features --preset thumos"]),
     (_RESULTS, "probe", probe, ["hico probe --train train.txt --test test.txt"]),
+    (_RESULTS, "compare", compare, ["hico compare clips.txt --runs", "hico compare clips.txt --encoder s3dg=random"]),
     (_RESULTS, "finetune", finetune, ["hico finetune --recipe finetune-ucf101", "hico finetune --linear"]),
     (_RESULTS, "evaluate", evaluate, ["hico evaluate finetune-hmdb51"]),
     (_RESULTS, "export-tad", export_tad, ["hico export-tad annotations.json --for opentad"]),

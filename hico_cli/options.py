@@ -71,6 +71,21 @@ Override = Annotated[
     typer.Option("-o", "--override", rich_help_panel="Settings", help="section.key=value; may be repeated."),
 ]
 
+# `--checkpoint` is what it was called while there were only files of hico and the authors.
+ENCODER_NAMES = ("--encoder", "--checkpoint")
+ENCODER_FORM = "NAME=WEIGHTS|FILE|RUN"
+
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        *ENCODER_NAMES,
+        metavar=ENCODER_FORM,
+        rich_help_panel="Encoder",
+        help="A name of `hico config encoders` with a file of weights, DEFAULT or random; .safetensors, .pt, .pt2 or "
+        "the authors' .pyth; or a run. Default: ROOT's newest run.",
+    ),
+]
+
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", min=1, rich_help_panel="Settings", help="Videos in a step.")
 ]
@@ -153,6 +168,8 @@ AllowChanged = Annotated[
 ]
 
 
+TwoSteps = Annotated[bool, typer.Option("--dry-run", help="Do two steps, write nothing; tell times, sizes and memory.")]
+
 RayAddress = Annotated[
     str | None,
     typer.Option(
@@ -177,11 +194,6 @@ def is_one_of_several() -> bool:
 def is_first_process() -> bool:
     """Whether this process is the one that reports."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def processes_of(nproc: int) -> int:
-    """How many processes train together: those of torchrun, or of --nproc."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if is_one_of_several() else nproc
 
 
 def require_file_name_part(text: str, *, option: str) -> None:

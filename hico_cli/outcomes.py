@@ -1,18 +1,24 @@
-"""What commands print when they have split, indexed, pretrained or extracted."""
+"""What commands print while they train, and when they have split, indexed, pretrained or extracted."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from hico_cli.console import report_failed, result, warn
+from hico_cli.console import noting_signals, progress, report_failed, result, warn
 from hico_core.base.errors import counted
 
 if TYPE_CHECKING:
     from hico_core.base.addresses import Location
     from hico_core.base.tally import Summary
+    from hico_core.config import Config, FinetuneConfig
     from hico_core.corpus.index import IndexSummary
     from hico_core.encoding.encoder import Meter
+    from hico_core.training.dry_run import DryRun
     from hico_core.training.log import StepMetrics
     from hico_core.training.loop import RunSummary
+    from hico_core.training.task import Watch
+    from hico_core.transfer.finetuning.dry_run import FinetuneDryRun
 
 
 def report_split(summary: "Summary", *, root: str, folder: str, as_json: bool) -> None:
@@ -42,6 +48,48 @@ def report_index(summary: "IndexSummary", *, root: str, as_json: bool) -> None:
     result(text, {**asdict(summary), "index": f"{root}/index.parquet"}, as_json=as_json)
 
 
+def report_dry_run(config: "Config | FinetuneConfig", found: "DryRun | FinetuneDryRun", *, as_json: bool) -> None:
+    """A run's whole configuration, and what was measured of it."""
+    from hico_core.config import dump_config
+
+    sizes = asdict(found)
+    sizes |= sizes.pop("measured")
+    sizes["precision"] = f"{found.measured.precision.name} ({found.measured.precision.reason})"
+    text = dump_config(config) + "\n" + "\n".join(f"{key}: {value}" for key, value in sizes.items())
+    result(text, {"config": config.model_dump(mode="json"), **sizes}, as_json=as_json)
+
+
+@contextmanager
+def watched_training(
+    title: str, describe: Callable[[Any, int], str], *, epochs: int, bad_video: str, as_json: bool
+) -> "Iterator[Watch]":
+    """Report on a training, which Ctrl-C and SIGTERM end between two steps.
+
+    Args:
+        title: of its progress.
+        describe: a step's metrics, and the number of epochs -> the step in words.
+        epochs: of the training.
+        bad_video: what to say of a video that cannot be read, with a place for its id.
+        as_json: for programs.
+
+    """
+    from hico_core.training.task import Watch
+
+    with noting_signals() as stop, progress(title, total=epochs, as_json=as_json) as report:
+        yield Watch(
+            on_step=lambda metrics: report(metrics.epoch, describe(metrics, epochs), asdict(metrics)),
+            on_bad_video=lambda video_id, reason: warn(f"{bad_video.format(video_id)}: {reason}"),
+            on_tested=lambda done, of: report(epochs, f"tested {done}/{of} videos", {"tested": done, "of": of}),
+            stop=stop,
+        )
+
+
+def watched_pretraining(title: str, *, epochs: int, as_json: bool) -> "AbstractContextManager[Watch]":
+    """The same for a pretraining."""
+    bad_video = "another video stands in for {}"
+    return watched_training(title, describe_step, epochs=epochs, bad_video=bad_video, as_json=as_json)
+
+
 def describe_step(metrics: "StepMetrics", epochs: int) -> str:
     """A step of pretraining in words."""
     from hico_core.training.log import part_waiting
@@ -52,11 +100,6 @@ def describe_step(metrics: "StepMetrics", epochs: int) -> str:
         f"step {metrics.step} epoch {metrics.epoch:.2f}/{epochs} loss {metrics.loss:.4f}{parts} lr {metrics.lr:.4f} "
         f"{metrics.clips_per_second:.1f} clips/s waiting {part_waiting(asdict(metrics)):.0%}{knn}"
     )
-
-
-def warn_of_bad_video(video_id: str, reason: str) -> None:
-    """A video that cannot be read, during pretraining."""
-    warn(f"another video stands in for {video_id}: {reason}")
 
 
 def report_pretraining(summary: "RunSummary", *, as_json: bool) -> None:

@@ -1,13 +1,13 @@
 """`hico pretrain`: an index -> a pretrained encoder."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import noting_signals, progress, report_dry_run, warn
+from hico_cli.console import warn
 from hico_cli.options import (
     AllowChanged,
     AnnoDir,
@@ -23,12 +23,12 @@ from hico_cli.options import (
     Override,
     Readers,
     Root,
+    TwoSteps,
     is_first_process,
-    processes_of,
     read_size,
     require_file_name_part,
 )
-from hico_cli.outcomes import describe_step, report_pretraining, warn_of_bad_video
+from hico_cli.outcomes import report_dry_run, report_pretraining, watched_pretraining
 from hico_cli.processes import do_work, was_restarted
 from hico_cli.training_data import Data, indexed_data
 from hico_core.base.addresses import DEFAULT_ROOT, local_part
@@ -36,7 +36,6 @@ from hico_core.base.choices import Dataset
 
 if TYPE_CHECKING:
     from hico_core.config import Config
-    from hico_core.training.log import StepMetrics
     from hico_core.training.task import Task
 
 
@@ -90,9 +89,7 @@ def pretrain(
             rich_help_panel="Settings", help="Start from the encoder of this checkpoint (ours or the authors')."
         ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Do two steps, write nothing; tell times, sizes and memory.")
-    ] = False,
+    dry_run: TwoSteps = False,
     json: Json = False,
 ) -> None:
     """Pretrain an S3D-G encoder on the untrimmed videos of ROOT, without labels.
@@ -118,6 +115,7 @@ def pretrain(
         "data.cache_gb": None if cache_size is None else read_size(cache_size) / 1e9,
     }
     asked = Asked(recipe=base, file=config, options=options, epochs=epochs, overrides=override or [])
+    lower_batch = not asked.names("train.batch_size")
     resolved = resolve_training(load_any_config, asked)
     settings = resolved.config
     given = Data(root=root, config=config, data_root=data_root, anno_dir=anno_dir, dry_run=dry_run, as_json=json)
@@ -129,68 +127,30 @@ def pretrain(
     )
     title = f"{settings.dataset}-{settings.recipe}"
     run_dir = local_part(place) / "runs" / (name or title)
-    lowered = ""
-    if not asked.names("train.batch_size"):
-        from hico_core.training.fitting import describe_fitting, with_batch_of_run
-
-        fitted = with_batch_of_run(
-            settings,
-            root=place,
-            run_dir=run_dir,
-            resume=resume and not dry_run,
-            device=device,
-            processes=processes_of(nproc),
-        )
-        lowered = describe_fitting(settings, fitted)
-        settings = fitted.config
-    if dry_run:
-        from hico_core.config import dump_config
-        from hico_core.training.dry_run import dry_run as measure
-
-        found = measure(settings, root=place, device=device, init_from=init_from, processes=nproc)
-        report_dry_run(dump_config(settings), settings.model_dump(mode="json"), asdict(found), as_json=json)
-        if lowered:
-            warn(lowered)
-        return
-
+    # Slow to load, so that a wrong key is found at once.
     from hico_core.training.task import Task
 
-    task = Task(
-        config=settings,
-        root=place,
-        run_dir=run_dir,
-        encoder=init_from,
-        device=device,
-        resume=resume,
-        allow_changed=allow_changed,
-    )
-    do_work(partial(_train, task, title=title, lowered=lowered, as_json=json), nproc=nproc)
-    if num_failed:
-        raise typer.Exit(3)
+    task = Task(config=settings, root=place, run_dir=run_dir, encoder=init_from, device=device, lower_batch=lower_batch)
+    if dry_run:
+        from hico_core.training.dry_run import dry_run as measure
+        from hico_core.training.fitting import fit_batch
+
+        fitted = fit_batch(task, processes=nproc)
+        found = measure(fitted, device=device, init_from=init_from, processes=nproc)
+        report_dry_run(fitted.config, found, as_json=json)
+        if fitted.note:
+            warn(fitted.note)
+        return
+    task = replace(task, resume=resume, allow_changed=allow_changed)
+    do_work(partial(_train, task, title=title, as_json=json), nproc=nproc, num_failed=num_failed)
 
 
-def _train(task: "Task[Config]", *, title: str, lowered: str, as_json: bool) -> int:
+def _train(task: "Task[Config]", *, title: str, as_json: bool) -> int:
     """Train in this process, and report."""
-    # Slow to load, so that a wrong key is found at once.
     from hico_core.training.loop import run_pretraining
-    from hico_core.training.task import Watch
 
     task = replace(task, resume=task.resume or was_restarted())
-    total = task.config.train.epochs
-    with noting_signals() as stop, progress(title, total=total, as_json=as_json) as report:
-
-        def on_step(metrics: "StepMetrics") -> None:
-            nonlocal lowered
-            if lowered:  # now that nothing else is wrong
-                warn(lowered)
-                lowered = ""
-            report(metrics.epoch, describe_step(metrics, total), asdict(metrics))
-
-        watch = Watch(
-            on_step=on_step,
-            on_bad_video=warn_of_bad_video,
-            stop=stop,
-        )
+    with watched_pretraining(title, epochs=task.config.train.epochs, as_json=as_json) as watch:
         summary = run_pretraining(task, watch)
     if is_first_process():
         report_pretraining(summary, as_json=as_json)

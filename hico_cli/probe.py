@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import counting, progress, raising_on_signals, result
+from hico_cli.console import counting, progress, raising_on_signals, result, warn
 from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled
-from hico_cli.options import CacheDir, CacheSize, Device, Json, Readers, Root, read_size
+from hico_cli.options import CacheDir, CacheSize, Device, Encoder, Json, Readers, Root, read_size
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
 
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ def probe(
         list[str] | None, typer.Option("--test", help="Videos to test on; as many lists as of --train.")
     ] = None,
     data_root: ListFolder = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Whose encoder reads the videos. Default: ROOT's newest run.")
-    ] = None,
+    encoder: Encoder = None,
     views: Annotated[int, typer.Option(min=1, help="Clips of each video, where videos are read.")] = 3,
     seeds: Annotated[int, typer.Option(min=1, help="How often all that is random is drawn.")] = 3,
     neighbours: Annotated[int, typer.Option(min=1, help="Training videos that vote in k-NN.")] = 20,
@@ -50,16 +48,17 @@ def probe(
     be used.
     """
     from hico_core.base.cache import local_cache
+    from hico_core.checkpoints.frozen import load_frozen
     from hico_core.transfer.evaluation.probing import features_in_folder, features_of_videos, probe_sets, write_probe
-    from hico_core.transfer.extraction.jobs import newest_encoder
+    from hico_core.transfer.extraction.jobs import encoder_named
 
     if len(train or []) != len(test or []):
         raise typer.BadParameter(f"{len(test or [])} lists, but --train has {len(train or [])}", param_hint="--test")
     place = locate_root(root)
     if features is None:
         cache = local_cache(cache_dir, read_size(cache_size))
-        encoder = checkpoint or newest_encoder(local_part(place))
-        probed = features_of_videos(encoder, num_views=views, device=device, workers=workers, cache=cache)
+        frozen = load_frozen(encoder_named(encoder, local_part(place)), warn=warn)
+        probed = features_of_videos(frozen, num_views=views, device=device, workers=workers, cache=cache)
     else:
         probed = features_in_folder(feature_folder(features, root))
     to_train = labelled(train, place=place, subset="train", data_root=data_root)

@@ -23,15 +23,16 @@ def was_restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
-def do_work(work: Callable[[], int], *, nproc: int) -> None:
+def do_work(work: Callable[[], int], *, nproc: int, num_failed: int = 0) -> None:
     """Do some work to its end, in so many processes; under torchrun, this is one of its own.
 
     Args:
         work: gives its exit code; where processes are to be started, it is pickled.
         nproc: how many to start; 1: none.
+        num_failed: videos that have failed before.
 
     Raises:
-        typer.Exit: with the exit code, if it is not 0.
+        typer.Exit: with the exit code, if it is not 0; with 3 if it is and videos have failed.
 
     """
     if nproc > 1 and not is_one_of_several():
@@ -41,8 +42,8 @@ def do_work(work: Callable[[], int], *, nproc: int) -> None:
         code = run_processes(partial(_in_process, work, debug), processes=nproc)
     else:
         code = work()
-    if code:
-        raise typer.Exit(code)
+    if code or num_failed:
+        raise typer.Exit(code or 3)
 
 
 def report_warnings_as_lines() -> None:

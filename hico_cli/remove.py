@@ -25,7 +25,7 @@ def remove(
     """
     from hico_core.transfer.extraction.removal import remove_videos
 
-    with raising_on_signals("stopped; the same command goes on"):
+    with raising_on_signals():
         removal = remove_videos(video_ids, root=locate_root(root), dry_run=dry_run)
     if dry_run and not json:
         for path in [*removal.clips, *removal.features]:

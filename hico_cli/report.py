@@ -35,11 +35,9 @@ def report(
         if folders.count(folder) > 1:
             raise typer.BadParameter(f"{folder} is named twice", param_hint="RUN...")
     target = output or folders[0] / "report.html"
-    with (
-        raising_on_signals("stopped; nothing was written"),
-        progress("report", total=2 * len(folders) + 1, as_json=json) as report_part,
-    ):
+    num_parts = 2 * len(folders) + 1
+    with raising_on_signals("stopped; nothing was written"), progress("report", total=num_parts, as_json=json) as shown:
         runs = [] if workspaces else [read_run(folder) for folder in folders]
         corpus = read_corpus(workspaces[0]) if workspaces else corpus_of(runs)
-        write_report(target, runs, corpus, on_part=counting(report_part, "part"))
+        write_report(target, runs, corpus, on_part=counting(shown, "part"))
     result(str(target), {"report": str(target), "bytes": target.stat().st_size}, as_json=json)

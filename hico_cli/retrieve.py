@@ -9,7 +9,7 @@ import typer
 from hico_cli.console import result
 from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled
-from hico_cli.options import Device, Json, Root
+from hico_cli.options import ENCODER_FORM, ENCODER_NAMES, Device, Json, Root
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
 from hico_core.base.choices import RetrievalProtocol, Subset
 
@@ -28,8 +28,13 @@ def retrieve(
     sheet: Annotated[
         Path | None, typer.Option(help="A picture (.png) or page (.html) with frames of query and matches.")
     ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="The encoder of the features, if it is not where the manifest says.")
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            *ENCODER_NAMES,
+            metavar=ENCODER_FORM,
+            help="The encoder of the features, if it is not where the manifest says.",
+        ),
     ] = None,
     protocol: Annotated[
         RetrievalProtocol | None,
@@ -62,7 +67,7 @@ def retrieve(
         if sheet is not None:
             require_sheet_name(sheet)
         rows = list(manifest.values())
-        extractor = extractor_of(rows[0], checkpoint=checkpoint, device=device, root=local_part(place))
+        extractor = extractor_of(rows[0], encoder=encoder, device=device, root=local_part(place))
         moments = search_video(query, folder, rows, extractor=extractor, top=top, own=include_own)
         if sheet is not None:
             write_sheet(sheet, query, moments.moments, window_seconds=moments.window_seconds)

@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hico_cli.console import (
     counting,
-    noting_signals,
     progress,
     raising_on_signals,
     result,
@@ -20,13 +18,12 @@ from hico_cli.console import (
 from hico_cli.options import Device, Json, Root, require_file_name_part
 from hico_cli.outcomes import (
     describe_speed,
-    describe_step,
     extraction_fields,
     report_extraction,
     report_index,
     report_pretraining,
     report_split,
-    warn_of_bad_video,
+    watched_pretraining,
 )
 from hico_core.base.addresses import DEFAULT_ROOT, locate_root
 
@@ -35,7 +32,6 @@ if TYPE_CHECKING:
     from hico_core.base.tally import Summary, VideoEvent
     from hico_core.corpus.index import IndexSummary
     from hico_core.encoding.encoder import Meter
-    from hico_core.training.log import StepMetrics
     from hico_core.training.loop import RunSummary
     from hico_core.training.task import Watch
 
@@ -45,7 +41,7 @@ def run(
     root: Root = DEFAULT_ROOT,
     name: Annotated[str, typer.Option(help="Name of the run and of the folder of features.")] = "run",
     hours: Annotated[
-        float, typer.Option(min=0.01, help="What pretraining may take; as many epochs of the recipe as fit.")
+        float, typer.Option(min=0.001, help="What pretraining may take; as many epochs of the recipe as fit.")
     ] = 1.0,
     device: Device = "auto",
     json: Json = False,
@@ -58,7 +54,7 @@ def run(
     place = locate_root(root)
     from hico_core.road import take_road
 
-    with raising_on_signals("stopped; the same command goes on"):
+    with raising_on_signals():
         road = take_road(inputs, place, name=name, hours=hours, device=device, events=_Events(root, as_json=json))
     result(str(road.report), {"report": str(road.report), "bytes": road.report.stat().st_size}, as_json=json)
     if road.num_failed:
@@ -83,17 +79,10 @@ class _Events:
     def on_indexed(self, summary: "IndexSummary") -> None:
         report_index(summary, root=self._root, as_json=self._as_json)
 
-    @contextmanager
-    def pretraining(self, num_epochs: int) -> "Iterator[Watch]":
+    def pretraining(self, num_epochs: int) -> "AbstractContextManager[Watch]":
         from hico_core.road import RECIPE
-        from hico_core.training.task import Watch
 
-        with noting_signals() as stop, progress(RECIPE, total=num_epochs, as_json=self._as_json) as report:
-
-            def on_step(metrics: "StepMetrics") -> None:
-                report(metrics.epoch, describe_step(metrics, num_epochs), asdict(metrics))
-
-            yield Watch(on_step=on_step, on_bad_video=warn_of_bad_video, stop=stop)
+        return watched_pretraining(RECIPE, epochs=num_epochs, as_json=self._as_json)
 
     def on_pretrained(self, summary: "RunSummary") -> None:
         report_pretraining(summary, as_json=self._as_json)

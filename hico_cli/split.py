@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import progress, raising_on_signals, result, video_reporter
+from hico_cli.console import raising_on_signals, result, video_progress
 from hico_cli.options import (
     CacheDir,
     Ids,
@@ -173,18 +173,8 @@ def split(
         _estimate(sources, place, options, policy, workers=workers, as_json=json)
         return
     forget_mended(place, inputs, sources, command="split")
-    with (
-        raising_on_signals("stopped; the same command goes on"),
-        progress("split", total=len(sources), as_json=json) as report,
-    ):
-        summary = split_videos(
-            sources,
-            root=place,
-            options=options,
-            policy=policy,
-            workers=workers,
-            on_event=video_reporter(report, done="split", part="clip"),
-        )
+    with raising_on_signals(), video_progress(as_json=json)("split", len(sources)) as on_event:
+        summary = split_videos(sources, root=place, options=options, policy=policy, workers=workers, on_event=on_event)
     report_split(summary, root=root, folder=f"{root}/{subset}", as_json=json)
     if summary.num_failed:
         raise typer.Exit(3)

@@ -16,6 +16,7 @@ from hico_core.base.failures import forget_mended
 from hico_core.base.tally import Summary, VideoEvent
 from hico_core.checkpoints.export import ENCODER
 from hico_core.config import load_config, preset
+from hico_core.config.authors.pretraining_keys import load_any_config
 from hico_core.corpus.index import IndexSummary, build_index
 from hico_core.corpus.sources.finding import describe_passed_over, find_sources
 from hico_core.corpus.split import split_videos
@@ -23,8 +24,9 @@ from hico_core.encoding.encoder import Meter
 from hico_core.report.facts import read_run
 from hico_core.report.page import corpus_of, write_report
 from hico_core.training.dry_run import dry_run
-from hico_core.training.fitting import with_batch_of_run
+from hico_core.training.fitting import fit_batch
 from hico_core.training.loop import RunSummary, run_pretraining
+from hico_core.training.resolve import Asked, resolve_training
 from hico_core.training.run_folder import has_steps
 from hico_core.training.task import Task, Watch
 from hico_core.transfer.extraction.extract import Files, extract_features
@@ -138,8 +140,9 @@ def run_length(root: Location, run_dir: Path, *, hours: float, device: DeviceNam
         train = load_config(run_dir / "config.yaml").train
         return RunLength(train.epochs, train.batch_size)
     recipe = preset(RECIPE)
-    config, reason = with_batch_of_run(recipe, root=root, run_dir=run_dir, resume=False, device=device)
-    plan = dry_run(config, root=root, device=device)
+    fitted = fit_batch(Task(config=recipe, root=root, run_dir=run_dir, device=device, lower_batch=True))
+    config, reason = fitted.config, fitted.reason
+    plan = dry_run(fitted, device=device).measured
     epochs = max(min(int(config.train.epochs * hours / plan.hours), config.train.epochs), 1)
     because = f" (the recipe's {recipe.train.batch_size} {reason})" if reason else ""
     return RunLength(
@@ -153,16 +156,8 @@ def run_length(root: Location, run_dir: Path, *, hours: float, device: DeviceNam
 
 def pretrain_for(length: RunLength, root: Location, run_dir: Path, *, device: DeviceName, events: RoadEvents) -> None:
     """Pretrain, or go on with the run; the recipe's warm-up changes in proportion to its epochs."""
-    recipe = preset(RECIPE)
-    warmup = recipe.optim.warmup_epochs * length.epochs / recipe.train.epochs
-    config = load_config(
-        base=RECIPE,
-        overrides=[
-            f"train.batch_size={length.batch_size}",
-            f"train.epochs={length.epochs}",
-            f"optim.warmup_epochs={warmup}",
-        ],
-    )
+    asked = Asked(recipe=RECIPE, options={"train.batch_size": length.batch_size}, epochs=length.epochs)
+    config = resolve_training(load_any_config, asked).config
     with events.pretraining(length.epochs) as watch:
         summary = run_pretraining(Task(config=config, root=root, run_dir=run_dir, device=device, resume=True), watch)
     events.on_pretrained(summary)

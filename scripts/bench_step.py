@@ -37,6 +37,7 @@ from hico_core.data.videos import COLUMNS, IndexedVideos
 from hico_core.encoding.hardware import FP32, Precision, choose_precision, keep_freed_memory, use_precision
 from hico_core.model.heads import ProjectionHead
 from hico_core.model.hico import HicoModel
+from hico_core.model.recompute import recompute_units
 from hico_core.model.s3dg import S3DG
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step
@@ -108,8 +109,10 @@ def build(
     config: Config, device: torch.device, *, plain: bool = False, compile: bool = False, recompute: bool = False
 ) -> tuple[HicoModel, torch.optim.Optimizer]:
     """A model in training mode and its optimiser."""
-    model = HicoModel(S3DG(recompute=recompute), topic_head=PlainTopicHead() if plain else None).to(device).train()
+    model = HicoModel(S3DG(), topic_head=PlainTopicHead() if plain else None).to(device).train()
     optim = config.optim
+    if recompute:
+        recompute_units(model.backbone)
     if not plain:
         model.to(memory_format=torch.channels_last_3d)
     groups = parameter_groups(model, weight_decay=optim.weight_decay, lars_exclude_bn=optim.lars_exclude_bn)

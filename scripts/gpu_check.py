@@ -38,10 +38,11 @@ from hico_core.encoding.hardware import FP32, Precision, choose_precision, use_p
 from hico_core.model.hico import HicoModel
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg import S3DG
-from hico_core.training.fitting import with_fitting_batch
+from hico_core.training.fitting import fit_batch
 from hico_core.training.log import StepMetrics, part_waiting
 from hico_core.training.loop import pretrain
 from hico_core.training.step import compute_loss, train_step
+from hico_core.training.task import Task
 
 NEEDS = """needs: one NVIDIA GPU with 16 GB free (what does not fit is said, not fatal), a PyTorch that sees it,
 2 GB of disk for temporary files, 4 cores for the decoding part, under 8 minutes"""
@@ -277,7 +278,8 @@ def workspace(videos: Path | None) -> Iterator[Path]:
 def check_runs(sizes: Sizes, device: torch.device, videos: Path | None) -> dict[str, Any]:
     """A run with real decoding; the same stopped half-way and resumed; and processes under torchrun."""
     with workspace(videos) as root:
-        asked = with_fitting_batch(load_config(overrides=sizes.run), root=root, processes=1, free_bytes=None).config
+        task = Task(config=load_config(overrides=sizes.run), root=root, run_dir=root / "runs", lower_batch=True)
+        asked = fit_batch(task).config
         return _check_pretrain(asked, device, root) | {"torchrun": _check_torchrun(asked, device, root)}
 
 

@@ -113,7 +113,8 @@ def _settings_table(config: type[BaseModel], prefix: str) -> list[str]:
 def _values(field: FieldInfo) -> str:
     """What a setting may be, in words: `integer or null; > 0`."""
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    limits = [f"{signs[name]} {limit}" for bound in field.metadata for name, limit in dataclasses.asdict(bound).items()]
+    bounds = [bound for bound in field.metadata if dataclasses.asdict(bound).keys() <= signs.keys()]
+    limits = [f"{signs[name]} {limit}" for bound in bounds for name, limit in dataclasses.asdict(bound).items()]
     return "; ".join(filter(None, [_type_in_words(field.annotation), ", ".join(limits)]))
 
 

@@ -4,8 +4,8 @@
     python scripts/step_model.py check
 
 Operations, bytes and messages are counted on tensors without content. What a machine can do is assumed: the makers'
-figures, times the part of them that such networks reach. The CPU's was measured (docs/benchmarks-cpu.md), and some of an
-H100's (docs/benchmarks-gpu.md).
+figures, times the part of them that such networks reach. The CPU's was measured (docs/benchmarks-cpu.md), and some of
+an H100's (docs/benchmarks-gpu.md).
 `check` does steps of several sizes on this CPU, and compares what they take with what was counted.
 """
 
@@ -24,8 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hico_core.base.choices import EncoderName
 from hico_core.config import preset
+from hico_core.encoders.trained import hico_model
 from hico_core.encoding.hardware import keep_freed_memory
-from hico_core.model.encoders import hico_model
 from hico_core.training.optim import build_optimizer
 from hico_core.training.step import compute_loss, train_step
 

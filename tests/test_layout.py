@@ -347,7 +347,7 @@ COVERED_BY = {
     "hico_core/evidence/arms.py": "tests/scripts/evidence/test_benchmark.py::test_a_schedule_is_as_long_as_the_run",
     "hico_core/evidence/trial.py": "tests/evidence/test_demo.py::test_another_seed_wants_another_folder",
     "hico_core/evidence/workers.py": "tests/scripts/evidence/test_benchmark.py::test_what_is_done_is_not_done_again",
-    "hico_core/model/encoders.py": "tests/test_interop.py::test_load_backbone_takes_every_kind",
+    "hico_core/encoders/python_function.py": "tests/encoders/test_trained.py::test_a_function_that_is_no_encoder",
     "hico_core/model/hico.py": "tests/model/test_heads.py::test_model_puts_clips_of_a_video_side_by_side",
     "hico_core/model/parameters.py": "tests/training/test_optim.py::test_groups",
     "hico_core/model/pooling.py": "tests/transfer/test_features.py::test_pooling_and_projection",
@@ -380,6 +380,8 @@ COVERED_BY = {
     "hico_core/transfer/finetuning/results.py": "tests/transfer/finetuning/test_train.py::test_videos_for_validation_choose_the_checkpoint_that_is_tested",
     "hico_core/transfer/finetuning/step.py": "tests/transfer/finetuning/test_train.py::test_it_learns_what_it_is_shown",
     "hico_core/transfer/finetuning/videos.py": "tests/transfer/finetuning/test_train.py::test_labels_must_be_classes",
+    "hico_core/transfer/localisation/actionformer.py": "tests/transfer/localisation/test_export.py::test_actionformer",
+    "hico_core/transfer/localisation/opentad.py": "tests/transfer/localisation/test_export.py::test_opentad",
 }
 
 MODULES = [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).parents[1]
 
+# Kept: of the packages below hico, checking types takes most of a minute.
+CACHE = ROOT / ".mypy_cache/of-the-wheel"
+
 
 def uv() -> str:
     """The program that made the environment of these tests, as scripts/setup.sh finds it."""
@@ -21,9 +25,10 @@ def uv() -> str:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """hico in a folder of its own."""
-    folder = tmp_path_factory.mktemp("wheel")
+def installed() -> Path:
+    """hico in a folder of its own: always the same one, so that a type checker knows what has not changed."""
+    folder = CACHE / "wheel"
+    shutil.rmtree(folder, ignore_errors=True)
     built = [uv(), "build", "--quiet", "--wheel", "--out-dir", str(folder / "dist"), str(ROOT)]
     done = subprocess.run(built, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -99,8 +104,7 @@ hico_core.interop.load_backbones  # type: ignore[attr-defined]
 def test_a_type_checker_knows_what_is_installed(installed: Path, tmp_path: Path) -> None:
     assert all((installed / package / "py.typed").exists() for package in ("hico_core", "hico_cli"))
     (tmp_path / "caller.py").write_text(CALLER)
-    cache = str(ROOT / ".mypy_cache/of-the-wheel")  # kept: of the packages below hico, it takes most of a minute
-    command = [sys.executable, "-P", "-m", "mypy", "--strict", "--cache-dir", cache, "caller.py"]
+    command = [sys.executable, "-P", "-m", "mypy", "--strict", "--cache-dir", str(CACHE), "caller.py"]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment_with(installed), capture_output=True, text=True, check=False
     )

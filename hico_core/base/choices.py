@@ -14,7 +14,14 @@ DecoderName = Literal["auto", "pyav", "decord", "torchcodec"]
 
 # Models and runs
 Dataset = Literal["hacs", "uk400", "k400"]
-EncoderName = Literal["s3dg", "s3dg-tiny"]
+EncoderName = Literal[  # that train here, beside functions of users
+    "s3dg",
+    "s3dg-tiny",
+    "torchvision:r3d_18",
+    "torchvision:mc3_18",
+    "torchvision:r2plus1d_18",
+    "torchvision:s3d",
+]
 DeviceName = Literal["auto", "cpu", "cuda"]
 PrecisionName = Literal["auto", "fp32", "tf32", "bf16"]
 ZeroNorm = Literal["authors", "unscaled"]  # how LARS scales a tensor that is all 0
@@ -33,6 +40,7 @@ DType = Literal["float32", "float16"]
 ReadFrom = Literal["clips", "sources"]
 RetrievalProtocol = Literal["video", "clip", "coclr"]
 Toolkit = Literal["actionformer", "opentad"]
+DetectionPreset = Literal["anet", "hacs", "thumos"]
 
 # Made videos
 Design = Literal["scenes", "fillers"]

@@ -15,13 +15,14 @@ from hico_core.base.errors import HicoError
 from hico_core.base.storage import written_beside
 from hico_core.base.version import __version__
 from hico_core.checkpoints.reading import (
+    ENCODER_SETTINGS,
     CheckpointFile,
     hash_of_tensors,
     load_exactly,
     read_checkpoint,
     with_own_memory,
 )
-from hico_core.config import one_or_three
+from hico_core.config import ModelConfig, one_or_three
 from hico_core.config.explain import first_wrong
 from hico_core.data.pictures import ClipShape, Picture
 from hico_core.data.plan import Position
@@ -44,6 +45,7 @@ class EncoderOrigin(BaseModel, frozen=True, extra="forbid"):
 
     path: str
     sha256: str
+    model: ModelConfig | None = None  # which encoder it holds; None in files of versions that knew two
 
 
 class Progress(BaseModel, frozen=True, extra="forbid"):
@@ -140,6 +142,11 @@ def write_of_run(path: Path, content: memoryview) -> None:
             path.replace(path.with_name(BEFORE_LAST))  # to go back to if a disk loses the new one
 
 
+def file_of(content: Content, name: str) -> CheckpointFile:
+    """A checkpoint of ours that has been read, as if it were read again."""
+    return CheckpointFile(Path(name), sha256="", content=_plain(content), metadata={})
+
+
 def content_of(file: CheckpointFile) -> Content:
     """What stands in a checkpoint of ours.
 
@@ -188,14 +195,28 @@ def read_last(folder: Path) -> Content | None:
 
 
 def export_encoder(
-    path: Path, backbone: nn.Module, picture: Picture | None = None, clip: ClipShape | None = None
+    path: Path,
+    backbone: nn.Module,
+    picture: Picture | None = None,
+    clip: ClipShape | None = None,
+    model: ModelConfig | None = None,
 ) -> None:
-    """Write the encoder alone as safetensors, under the names of `S3DG`, and what it was trained to see."""
-    write_bytes(path, encoder_bytes(backbone.state_dict(), picture, clip))
+    """Write the encoder alone as safetensors, under its own names; see `encoder_bytes`."""
+    write_bytes(path, encoder_bytes(backbone.state_dict(), picture, clip, model))
 
 
-def encoder_bytes(state: dict[str, Tensor], picture: Picture | None, clip: ClipShape | None) -> bytes:
-    """A file of an encoder's weights, with a hash of them, since the format has no checksums."""
+def encoder_bytes(
+    state: dict[str, Tensor], picture: Picture | None, clip: ClipShape | None, model: ModelConfig | None
+) -> bytes:
+    """A file of an encoder's weights, with a hash of them, since the format has no checksums.
+
+    Args:
+        state: its weights.
+        picture: what it was trained to see of a frame; None: as the paper's.
+        clip: on which clips; None: as the paper's.
+        model: which encoder it is; None: one that its entries tell.
+
+    """
     tensors = {name: value.contiguous().cpu().clone() for name, value in state.items()}
     metadata = {"format": "hico-encoder", "hico_version": __version__, "sha256": hash_of_tensors(tensors)}
     if picture is not None:
@@ -204,6 +225,8 @@ def encoder_bytes(state: dict[str, Tensor], picture: Picture | None, clip: ClipS
         )
     if clip is not None:
         metadata["clip"] = json.dumps(clip._asdict())
+    if model is not None:
+        metadata[ENCODER_SETTINGS] = model.model_dump_json()
     return _in_one_order(save(tensors, metadata=metadata))
 
 

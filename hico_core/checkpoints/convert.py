@@ -27,6 +27,7 @@ from hico_core.checkpoints.reading import (
     backbone_of,
     clip_shape_of,
     encoder_of,
+    model_of,
     picture_of,
     read_checkpoint,
 )
@@ -34,7 +35,6 @@ from hico_core.config import Config, compose_config, one_or_three
 from hico_core.config.authors.pretraining_keys import read_authors_values, to_authors_values
 from hico_core.data.plan import Position
 from hico_core.model.classifier import CLASSIFIER
-from hico_core.model.encoders import encoder_name
 from hico_core.model.hico import HicoModel
 from hico_core.model.parameters import parameter_groups
 
@@ -86,16 +86,16 @@ def convert(source: Path, target: Path, *, to: CheckpointFormat) -> str:
         write_bytes(target, torch_file_bytes(theirs))
         return f"a checkpoint in the authors' format, epoch {theirs['epoch']} (from 0)"
     if to == "safetensors":
-        encoder = backbone_of(file.content, origin=str(source))
-        write_bytes(target, encoder_bytes(encoder, picture_of(file), clip_shape_of(file)))
+        encoder = backbone_of(file)
+        write_bytes(target, encoder_bytes(encoder, picture_of(file), clip_shape_of(file), model_of(file)))
         return f"the encoder, {len(encoder)} entries"
     backbone = encoder_of(file)
     about = _about_encoder(file)
     exported = _exported_program if to == "exported" else _onnx_program
     write_bytes(target, exported(backbone, about, target))
     return (
-        f"the encoder, (N, 3, T, H, W) to maps of {backbone.feature_dim} channels, compared with the original at two "
-        "sizes; what it was trained to see stands in the file"
+        "the encoder, (N, 3, T, H, W) to maps (N, F, T', H', W'), compared with the original at two sizes; what it was "
+        "trained to see stands in the file"
     )
 
 
@@ -103,7 +103,7 @@ def _about_encoder(file: CheckpointFile) -> dict[str, str]:
     """What a user of the encoder without hico has to know: how to make its input."""
     picture, clip = picture_of(file), clip_shape_of(file)
     return {
-        "model": str(encoder_name(backbone_of(file.content, origin=str(file.path)))),
+        "model": model_of(file).encoder,
         "hico_version": __version__,
         "num_frames": str(clip.num_frames),
         "fps": f"{clip.fps:g}",

@@ -10,15 +10,15 @@ from hico_core.checkpoints.content import content_of
 from hico_core.checkpoints.export import card_of
 from hico_core.checkpoints.reading import (
     CheckpointFile,
-    backbone_of,
     clip_shape_of,
+    model_of,
     picture_of,
     read_checkpoint,
+    untrained_encoder_of,
     weights_in,
 )
 from hico_core.encoding.cost import measure_cost
 from hico_core.model.classifier import CLASSIFIER
-from hico_core.model.encoders import encoder_for, encoder_name
 
 
 class Description(NamedTuple):
@@ -78,13 +78,13 @@ def describe_checkpoint(path: Path) -> Description:
 def _cost_of(file: CheckpointFile) -> dict[str, Any]:
     """What the encoder costs on clips as it was trained on; nothing of a file without one."""
     try:
-        state = backbone_of(file.content, origin=str(file.path))
+        encoder = untrained_encoder_of(file)
         picture, clip = picture_of(file), clip_shape_of(file)
     except HicoError:
         return {}
-    cost = measure_cost(encoder_for(state), num_frames=clip.num_frames, size=picture.size)
+    cost = measure_cost(encoder, num_frames=clip.num_frames, size=picture.size)
     return {
-        "encoder": encoder_name(state),
+        "encoder": model_of(file).encoder,
         "encoder parameters": cost.parameters,
         "a clip or view": " x ".join(map(str, cost.clip)),
         "GFLOPs a clip": round(cost.gflops_per_clip, 2),

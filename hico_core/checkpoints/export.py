@@ -9,7 +9,6 @@ from hico_core.base.version import __version__
 from hico_core.checkpoints.content import Progress, encoder_bytes
 from hico_core.config import Config
 from hico_core.data.pictures import clip_shape_for, picture_for
-from hico_core.model.encoders import Encoder
 
 # In the folder of a run.
 ENCODER = Path("export", "encoder.safetensors")
@@ -19,7 +18,7 @@ CARD = "README.md"
 
 
 def exports(
-    backbone: nn.Module, path: Path, config: Config, progress: Progress, *, loss: float | None
+    backbone: nn.Module, path: Path, config: Config, progress: Progress, *, feature_dim: int, loss: float | None
 ) -> dict[Path, bytes]:
     """The encoder as it is now, and its card. A card that is there stays where nothing was trained since.
 
@@ -28,12 +27,12 @@ def exports(
         path: where it goes.
         config: of its run.
         progress: where the run stands.
+        feature_dim: channels of its feature maps.
         loss: mean of the last steps; None if this call has done none.
 
     """
-    assert isinstance(backbone, Encoder)
     encoder = encoder_bytes(
-        backbone.state_dict(), picture_for(config.data, config.augment), clip_shape_for(config.data)
+        backbone.state_dict(), picture_for(config.data, config.augment), clip_shape_for(config.data), config.model
     )
     if loss is None and card_of(path) is not None:
         return {path: encoder}
@@ -41,7 +40,7 @@ def exports(
         config=config,
         progress=progress,
         encoder=encoder,
-        feature_dim=backbone.feature_dim,
+        feature_dim=feature_dim,
         num_parameters=sum(parameter.numel() for parameter in backbone.parameters()),
         loss=loss,
     )

@@ -6,26 +6,36 @@ import json
 import logging
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
+from hico_core.base.choices import EncoderName
 from hico_core.base.errors import HicoError, short_reason
 from hico_core.checkpoints.authors_names import ALIAS, import_state_dict
-from hico_core.config import AugmentConfig, DataConfig
+from hico_core.config import AugmentConfig, DataConfig, ModelConfig
 from hico_core.data.pictures import ClipShape, Picture, clip_shape_for, picture_for
-from hico_core.model.encoders import MARKS, Encoder, encoder_for
+from hico_core.encoders.python_function import PYTHON
+from hico_core.encoders.trained import build_encoder
 from hico_core.model.heads import ProjectionHead
 
 logger = logging.getLogger(__name__)
 
 # Where checkpoints have their weights; in others, they are the whole file.
 _WEIGHTS = ("model_state", "model", "state_dict")
+
+# PyTorch's own number, pickled.
+_OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# Entries that only one encoder has: by them files are known that do not say which one they hold.
+_MARKS: dict[str, EncoderName] = {"Conv_1a.conv1.weight": "s3dg", "units.0.0.conv1.weight": "s3dg-tiny"}
+
+# Where an export says in its metadata which encoder it holds: a `ModelConfig` as JSON.
+ENCODER_SETTINGS = "hico_model"
 
 # What stands before the names of an encoder's weights in our own files and the authors'.
 _OWN_PREFIXES = ("", "backbone.")
@@ -53,8 +63,8 @@ def read_checkpoint(path: Path) -> CheckpointFile:
     metadata: dict[str, str] = {}
     try:
         with path.open("rb") as opened:
-            # torch.save has written zip files since 2020; looked at before all is read, which may be a film of 50 GB.
-            if path.suffix != ".safetensors" and not zipfile.is_zipfile(opened):
+            # Looked at before all is read, which may be a film of 50 GB.
+            if path.suffix != ".safetensors" and not _is_torch_file(opened):
                 raise HicoError(f"{path}: not a checkpoint (no PyTorch file)")
             opened.seek(0)
             written = opened.read()
@@ -79,10 +89,17 @@ def read_checkpoint(path: Path) -> CheckpointFile:
     return CheckpointFile(path, hashlib.sha256(written).hexdigest(), content, metadata)
 
 
+def _is_torch_file(opened: BinaryIO) -> bool:
+    """Whether torch.save has written it: a zip file, or before 2020 a pickle, as some of torchvision's weights are."""
+    return zipfile.is_zipfile(opened) or (opened.seek(0) == 0 and opened.read(len(_OLD_FORMAT)) == _OLD_FORMAT)
+
+
 def _parse_torch_file(written: bytes, path: Path) -> Any:  # noqa: ANN401 - whatever stands in it
     # PyTorch writes the checksums of a zip file and does not look at them.
-    with zipfile.ZipFile(io.BytesIO(written)) as parts:
-        damaged = parts.testzip()
+    damaged = None
+    if not written.startswith(_OLD_FORMAT):
+        with zipfile.ZipFile(io.BytesIO(written)) as parts:
+            damaged = parts.testzip()
     if damaged is not None:
         raise HicoError(f"{path}: not a checkpoint that can be read safely ({damaged} is damaged)")
     return with_own_memory(torch.load(io.BytesIO(written), map_location="cpu", weights_only=True))
@@ -150,40 +167,88 @@ def weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
-def backbone_of(content: dict[str, Any], *, origin: str) -> dict[str, Tensor]:
-    """The encoder's weights in the content of our checkpoint, a safetensors export or a .pyth file of the authors.
+def model_of(file: CheckpointFile) -> ModelConfig:
+    """Which encoder a file holds: as it says itself or, of the authors' files and bare weights, by its entries.
+
+    Raises:
+        HicoError: it holds none that is known.
+
+    """
+    try:
+        said = _said_model(file)
+        if said is not None:
+            return ModelConfig(**said)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HicoError(f"{file.path}: does not say rightly which encoder it holds ({type(error).__name__})") from error
+    state = weights_in(file.content, file.path)
+    prefix = prefix_of_encoder(state, (*_MARKS, ALIAS), name="S3D-G", origin=file.path)
+    encoder = next((name for mark, name in _MARKS.items() if prefix + mark in state), "s3dg")
+    gates = any(name.startswith(prefix) and ".gating_" in name for name in state)
+    return ModelConfig(encoder=encoder, gating=gates or encoder != "s3dg")
+
+
+def _said_model(file: CheckpointFile) -> dict[str, Any] | None:
+    """What an export says in its metadata, and a checkpoint in its settings or, of finetuning, in its progress."""
+    if ENCODER_SETTINGS in file.metadata:
+        said: dict[str, Any] = json.loads(file.metadata[ENCODER_SETTINGS])
+        return said
+    began_from = file.content.get("progress", {}).get("encoder")
+    return (began_from or file.content.get("config", {})).get("model")
+
+
+def backbone_of(file: CheckpointFile) -> dict[str, Tensor]:
+    """The encoder's weights in a checkpoint of ours, an export, a .pyth file of the authors or bare weights.
 
     Raises:
         HicoError: it holds no encoder that is known.
 
     """
-    state = weights_in(content, Path(origin))
-    prefix = _prefix_of_encoder(state, origin)
-    backbone = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    if ALIAS in backbone:
-        theirs = import_state_dict({f"backbone.{name}": value for name, value in backbone.items()})
-        backbone = {name.removeprefix("backbone."): value for name, value in theirs.items()}
+    state = weights_in(file.content, file.path)
+    if "format" in file.content:
+        prefix = "backbone."
+    elif ENCODER_SETTINGS in file.metadata:
+        prefix = ""
+    else:
+        prefix = prefix_of_encoder(state, (*_MARKS, ALIAS), name="S3D-G", origin=file.path)
+    backbone = without_prefix(state, prefix)
     if prefix in _OWN_PREFIXES:
         return backbone
-    own = encoder_for(backbone).state_dict().keys()
+    own = build_encoder(model_of(file)).state_dict().keys()
     if left_out := sorted(backbone.keys() - own):
-        logger.warning("%s: %d entries are none of the encoder's, such as %s", origin, len(left_out), left_out[0])
+        logger.warning("%s: %d entries are none of the encoder's, such as %s", file.path, len(left_out), left_out[0])
     return {name: value for name, value in backbone.items() if name in own}
 
 
-def _prefix_of_encoder(state: Mapping[str, Tensor], origin: str) -> str:
+def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries whose names begin with something, without it; those of the authors' containers in our names."""
+    backbone = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if ALIAS not in backbone:
+        return backbone
+    theirs = import_state_dict({f"backbone.{name}": value for name, value in backbone.items()})
+    return {name.removeprefix("backbone."): value for name, value in theirs.items()}
+
+
+def prefix_of_encoder(state: Mapping[str, Tensor], marks: Sequence[str], *, name: str, origin: Path) -> str:
     """What the names of an encoder's weights begin with, such as `module.encoder_q.0.`.
+
+    Args:
+        state: the entries of a file.
+        marks: names of which the encoder has one.
+        name: of the encoder.
+        origin: the file.
 
     Raises:
         HicoError: there is no encoder, there are several, or its names begin with something that is not known.
 
     """
-    marks = (*MARKS, ALIAS)
     found = [name.removesuffix(mark) for name in state for mark in marks if name == mark or name.endswith(f".{mark}")]
     found = list(dict.fromkeys(found))
     if not found:
         first = f", but {next(iter(state))}" if state else ""
-        raise HicoError(f"{origin}: holds no S3D-G encoder (no entry {next(iter(MARKS))}{first})")
+        raise HicoError(
+            f"{origin}: holds no {name} encoder (no entry {marks[0]}{first}); name its network: NAME=FILE, or, "
+            "in training, -o model.encoder=NAME"
+        )
     known = [
         prefix for prefix in found if all(part.isdecimal() or part in _WRAPPERS for part in prefix.split(".")[:-1])
     ]
@@ -193,7 +258,7 @@ def _prefix_of_encoder(state: Mapping[str, Tensor], origin: str) -> str:
     raise HicoError(f"{origin}: holds {which}; save the weights of one without what stands before their names")
 
 
-def load_backbone(path: Path | str) -> Encoder:
+def load_backbone(path: Path | str) -> nn.Module:
     """The encoder of a checkpoint, in evaluation mode.
 
     Args:
@@ -206,17 +271,32 @@ def load_backbone(path: Path | str) -> Encoder:
     return encoder_of(read_checkpoint(Path(path)))
 
 
-def encoder_of(file: CheckpointFile) -> Encoder:
+def encoder_of(file: CheckpointFile) -> nn.Module:
     """See `load_backbone`.
 
     Raises:
         HicoError: the file holds none, or its entries are not exactly those of an encoder.
 
     """
-    state = backbone_of(file.content, origin=str(file.path))
-    backbone = encoder_for(state)
-    load_exactly(backbone, state, origin=str(file.path))
+    backbone = untrained_encoder_of(file)
+    load_exactly(backbone, backbone_of(file), origin=str(file.path))
     return backbone.eval()
+
+
+def untrained_encoder_of(file: CheckpointFile) -> nn.Module:
+    """The encoder that a file holds, with other weights.
+
+    Raises:
+        HicoError: the file holds none, or one that is a user's function: a file never says what code is run.
+
+    """
+    model = model_of(file)
+    if model.encoder.startswith(PYTHON):
+        raise HicoError(
+            f"{file.path}: its encoder is {model.encoder}, code that is run where you name it and nowhere else: with "
+            f"-o model.encoder={model.encoder} in training"
+        )
+    return build_encoder(model)
 
 
 def projection_of(file: CheckpointFile) -> ProjectionHead:

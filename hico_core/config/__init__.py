@@ -5,7 +5,6 @@ from hico_core.config.load import (
     compose_config,
     default_recipe,
     dump_config,
-    finetuning_preset,
     finetuning_preset_names,
     flat_settings,
     flat_values,
@@ -19,7 +18,7 @@ from hico_core.config.load import (
     read_yaml_file,
 )
 from hico_core.config.pretraining import Config, EvalConfig, LossConfig, OptimConfig, SamplingConfig, TrainConfig
-from hico_core.config.sections import AugmentConfig, Channels, DataConfig, one_or_three
+from hico_core.config.sections import AugmentConfig, Channels, DataConfig, ModelConfig, one_or_three
 
 __all__ = [
     "AugmentConfig",
@@ -32,13 +31,13 @@ __all__ = [
     "FinetuneTestConfig",
     "FinetuneTrainConfig",
     "LossConfig",
+    "ModelConfig",
     "OptimConfig",
     "SamplingConfig",
     "TrainConfig",
     "compose_config",
     "default_recipe",
     "dump_config",
-    "finetuning_preset",
     "finetuning_preset_names",
     "flat_settings",
     "flat_values",

@@ -5,7 +5,14 @@ from typing import Literal
 from pydantic import BaseModel, Field, model_validator
 
 from hico_core.base.choices import NumCrops, PrecisionName
-from hico_core.config.sections import AugmentConfig, DataConfig, require_warmup_fits
+from hico_core.config.sections import AugmentConfig, DataConfig, TrainedEncoder, require_warmup_fits
+
+
+class FinetuneModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
+    """The encoder that is finetuned."""
+
+    encoder: TrainedEncoder | None = None
+    """Network to which the initial weights belong; null: as their file says."""
 
 
 class FinetuneOptimConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
@@ -64,6 +71,7 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False
     """Name of the dataset; part of the run's default name."""
     num_classes: int | None = Field(None, ge=2)
     """Number of classes; null: one more than the largest label."""
+    model: FinetuneModelConfig = FinetuneModelConfig()
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     optim: FinetuneOptimConfig = FinetuneOptimConfig()

@@ -200,16 +200,6 @@ def preset(name: str) -> Config:
     return compose_config(Config, _preset_values(name), origin=f"preset {name}")
 
 
-def finetuning_preset(name: str) -> FinetuneConfig:
-    """A recipe of finetuning by its name, such as `finetune-hmdb51`.
-
-    Raises:
-        UsageError: there is no such recipe.
-
-    """
-    return compose_config(FinetuneConfig, _preset_values(name), origin=f"preset {name}")
-
-
 def load_config(path: Path | str | None = None, *, base: str = "hacs-hico-s", overrides: Iterable[str] = ()) -> Config:
     """Put a configuration together: preset `base`, then the file, then the overrides.
 

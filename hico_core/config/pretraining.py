@@ -4,15 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from hico_core.base.choices import Dataset, EncoderName, PrecisionName, ZeroNorm
-from hico_core.config.sections import AugmentConfig, DataConfig, require_warmup_fits
-
-
-class ModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
-    """The model that is trained."""
-
-    encoder: EncoderName = "s3dg"
-    """`s3dg`: the paper's encoder, 9 million parameters; `s3dg-tiny`: 0.2 million, for CPUs and experiments."""
+from hico_core.base.choices import Dataset, PrecisionName, ZeroNorm
+from hico_core.config.sections import AugmentConfig, DataConfig, ModelConfig, require_warmup_fits
 
 
 class SamplingConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):

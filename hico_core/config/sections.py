@@ -1,11 +1,48 @@
 """Sections that pretraining and finetuning share: frozen and validated."""
 
-from typing import Annotated, Literal
+import difflib
+import re
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
 from hico_core.base.cache import LocalCache, local_cache
-from hico_core.base.choices import DecoderName
+from hico_core.base.choices import DecoderName, EncoderName
+
+
+def _that_trains(name: str) -> str:
+    """An encoder's name, if it is of one that trains here.
+
+    Raises:
+        ValueError: it is none.
+
+    """
+    if name not in get_args(EncoderName) and not re.fullmatch(r"python:[\w.]+:\w+", name):
+        (near,) = difflib.get_close_matches(name, get_args(EncoderName), n=1, cutoff=0)
+        raise ValueError(f"no encoder that trains; the nearest is {near}, and python:package.module:function is yours")
+    return name
+
+
+TrainedEncoder = Annotated[str, AfterValidator(_that_trains)]
+
+
+class ModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
+    """The encoder that is trained; the heads follow from the width of its features."""
+
+    encoder: TrainedEncoder = "s3dg"
+    """`s3dg`: the paper's encoder, 9 million parameters; `s3dg-tiny`: 0.2 million, for CPUs and experiments;
+    `torchvision:NAME` with r3d_18, mc3_18, r2plus1d_18 or s3d; `python:package.module:function`: a function that
+    returns a torch.nn.Module."""
+    gating: bool = True
+    """Feature gating of `s3dg`; without it, the network is plain S3D, as in torchvision."""
+    norm_eps: float | None = Field(None, gt=0)
+    """Epsilon of all batch norms of the encoder; null: the network's own."""
+
+    @model_validator(mode="after")
+    def _gates_of_s3dg(self) -> "ModelConfig":
+        if not self.gating and self.encoder != "s3dg":
+            raise ValueError(f"model.gating=false: only s3dg has gates, not {self.encoder}")
+        return self
 
 
 class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):

@@ -306,12 +306,12 @@ def plan_intake(candidates: Iterable[Candidate], *, root: Location, rules: Rules
     for candidate in candidates:
         source = candidate.source
         if source.obstacle:
-            dealt_with.append(_failed(source, stage="name", error=source.obstacle))
+            dealt_with.append(failed_outcome(source, stage="name", error=source.obstacle))
             continue
         try:
             before = _read_for_replacement(root, source.video_id, force=rules.force)
         except HicoError as unreadable:
-            dealt_with.append(_failed(source, stage="record", error=str(unreadable)))
+            dealt_with.append(failed_outcome(source, stage="record", error=str(unreadable)))
             continue
         decision = decide(before, candidate, rules)
         if before is None or decision == "to do":
@@ -333,7 +333,8 @@ def plan_intake(candidates: Iterable[Candidate], *, root: Location, rules: Rules
     return Planned(Plan(todo, dealt_with), moved)
 
 
-def _failed(source: Source, *, stage: str, error: str) -> VideoOutcome:
+def failed_outcome(source: Source, *, stage: str, error: str) -> VideoOutcome:
+    """What became of a video that cannot be used."""
     failure = Failure(stage=stage, error=error)
     return VideoOutcome(video_id=source.video_id, source=str(source.path), outcome="failed", failure=failure)
 

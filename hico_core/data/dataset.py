@@ -80,11 +80,11 @@ class ClipDataset(Dataset[Sample]):
     def __init__(
         self, videos: IndexedVideos, *, data: DataConfig, sampling: SamplingConfig, augment: AugmentConfig
     ) -> None:
-        self._videos = videos
+        self.videos = videos
         self._kept = kept_frames(data)
-        self._data = data
-        self._sampling = sampling
-        self._augment = augment
+        self.data = data
+        self.sampling = sampling
+        self.augment = augment
 
     def __getitem__(self, request: ClipRequest) -> Sample:
         """Make one item. The same request gives the same item, in any process.
@@ -96,31 +96,40 @@ class ClipDataset(Dataset[Sample]):
             windows = self._draw_windows(video, request.max_distance_seconds, rng)
             clips = [self._read_crop(video, window, rng) for window in windows]
             crops, draws = [crop for crop, _ in clips], [draw for _, draw in clips]
-            return Sample(crops=crops, draws=draws, video_id=self._videos.video_id(video), windows=windows, unusable=[])
+            return Sample(crops=crops, draws=draws, video_id=self.videos.video_id(video), windows=windows, unusable=[])
 
-        return with_substitutes(request, self._videos, make)
+        return with_substitutes(request, self.videos, make)
+
+    def frames_of(self, video: int, window: tuple[float, float]) -> Tensor:
+        """The whole frames of a clip: (T, H, W, 3) uint8.
+
+        Raises:
+            BadVideo: they cannot be decoded.
+
+        """
+        return read_clip(
+            self.videos.pieces(video, window),
+            window,
+            num_frames=self.data.num_frames,
+            decoder=self.data.decoder,
+            short_side=self.data.short_side,
+            kept=self._kept,
+        )
 
     def _draw_windows(
         self, video: int, max_distance_seconds: float | None, rng: random.Random
     ) -> list[tuple[float, float]]:
         return clip_windows(
-            duration_seconds=self._videos.duration_seconds(video),
-            span_seconds=self._data.span_seconds,
-            num_clips=self._sampling.clips_per_video,
+            duration_seconds=self.videos.duration_seconds(video),
+            span_seconds=self.data.span_seconds,
+            num_clips=self.sampling.clips_per_video,
             max_distance_seconds=max_distance_seconds,
-            topical=self._sampling.topical,
+            topical=self.sampling.topical,
             rng=rng,
         )
 
     def _read_crop(self, video: int, window: tuple[float, float], rng: random.Random) -> tuple[Tensor, AugmentDraw]:
         """Decode one clip and cut its crop, (T, H, W, 3) uint8; the rest of its augmentation is only drawn."""
-        frames_THWC = read_clip(
-            self._videos.pieces(video, window),
-            window,
-            num_frames=self._data.num_frames,
-            decoder=self._data.decoder,
-            short_side=self._data.short_side,
-            kept=self._kept,
-        )
-        draw = draw_augmentation(frames_THWC.shape[1], frames_THWC.shape[2], self._augment, rng=rng)
+        frames_THWC = self.frames_of(video, window)
+        draw = draw_augmentation(frames_THWC.shape[1], frames_THWC.shape[2], self.augment, rng=rng)
         return cut(frames_THWC, draw.crop), draw

@@ -1,7 +1,7 @@
 """What an encoder sees of a frame when nothing is random: how large, which part, and how it is normalised."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from av import VideoFrame
 from torch import Tensor
 
 from hico_core.base.choices import NumCrops
-from hico_core.config import AugmentConfig, Channels, DataConfig
+from hico_core.config import AugmentConfig, Channels, DataConfig, one_or_three
 from hico_core.corpus.clips.picture import rgb
 from hico_core.data.augment import central_crops, cut, normalise_, scale
 from hico_core.data.reading import read_clip
@@ -17,6 +17,15 @@ from hico_core.data.videos import IndexedVideos
 
 # An encoder that was trained on crops of 112 looks at the middle 112 of 128, as is usual since AlexNet.
 _CROP_PART = 0.875
+
+
+class Resize(NamedTuple):
+    """How public networks have a frame scaled, up or down, before its middle is cut out."""
+
+    height: int
+    width: int | None = None  # None: `height` is of the shorter side, and the longer one is in proportion
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    antialias: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +38,19 @@ class Picture:
     size: int  # of the result, in pixels
     mean: Channels  # of red, green and blue, from 0 to 1
     std: Channels
+    resize: Resize | None = None  # scale the whole frame so and cut out the middle `size`, instead of the first three
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """As manifests have it: plain values of JSON, and `resize` only where there is one."""
+        plain = asdict(self) | {"mean": _plain(self.mean), "std": _plain(self.std)}
+        del plain["resize"]
+        return plain if self.resize is None else plain | {"resize": self.resize._asdict()}
+
+
+def _plain(channels: Channels) -> float | list[float]:
+    value = one_or_three(channels)
+    return list(value) if isinstance(value, tuple) else value
 
 
 class ClipShape(NamedTuple):
@@ -55,8 +77,28 @@ def picture_for(data: DataConfig, augment: AugmentConfig) -> Picture:
     )
 
 
+def public_picture(resize: Resize, *, size: int, mean: Channels, std: Channels) -> Picture:
+    """What a public network is shown: the middle square of a frame that was scaled as a whole."""
+    return Picture(short_side=None, crop_part=1.0, num_crops=1, size=size, mean=mean, std=std, resize=resize)
+
+
+def _resized_middle(whole_HWC: np.ndarray, resize: Resize, size: int) -> np.ndarray:
+    """(H, W, 3) -> (size, size, 3) uint8, by torchvision, so that its networks see what its transforms would show."""
+    from torchvision.transforms import InterpolationMode, functional  # slow to load, and seldom needed
+
+    # Contiguous, since kernels for other layouts round in another way.
+    frame_CHW = torch.from_numpy(whole_HWC).permute(2, 0, 1).contiguous()
+    sides = [resize.height] if resize.width is None else [resize.height, resize.width]
+    mode = InterpolationMode(resize.interpolation)
+    scaled_CHW = functional.resize(frame_CHW, sides, mode, antialias=resize.antialias)
+    middle_CHW: Tensor = functional.center_crop(scaled_CHW, [size, size])
+    return np.ascontiguousarray(middle_CHW.permute(1, 2, 0).numpy())
+
+
 def crops_of(frame: VideoFrame, picture: Picture) -> list[np.ndarray]:
     """What is looked at of a frame, turned upright: (side, side, 3) uint8 each."""
+    if picture.resize is not None:
+        return [_resized_middle(rgb(frame, None), picture.resize, picture.size)]
     side = picture.short_side
     smaller = side is not None and min(frame.height, frame.width) > side  # scaling up would add nothing
     whole = rgb(frame, side if smaller else None)
@@ -87,6 +129,9 @@ def clip_around(videos: IndexedVideos, video: int, seconds: float, *, data: Data
         decoder=data.decoder,
         short_side=picture.short_side,
     )
+    if picture.resize is not None:
+        middles = [_resized_middle(frame_HWC.numpy(), picture.resize, picture.size) for frame_HWC in frames_THWC]
+        return torch.from_numpy(np.stack(middles))
     (crop,) = central_crops(*frames_THWC.shape[1:3], part=picture.crop_part, count=1)
     return cut(frames_THWC, crop)
 

@@ -10,12 +10,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from hico_core.base.errors import HicoError
-from hico_core.config import AugmentConfig, DataConfig
 from hico_core.data.augment import AugmentDraw, apply_augmentation
 from hico_core.data.dataset import ClipDataset, ClipRequest, Sample
-from hico_core.data.reading import read_clip
 from hico_core.data.sampling import item_seed
-from hico_core.data.videos import IndexedVideos
 
 _FRAMES = 4  # of each clip, evenly spread
 _TILE = 112  # pixels, the height of a frame in the picture
@@ -36,22 +33,12 @@ class ClipPreview(NamedTuple):
 
 
 def preview_clips(
-    dataset: ClipDataset,
-    videos: IndexedVideos,
-    *,
-    data: DataConfig,
-    augment: AugmentConfig,
-    samples: int,
-    max_distance_seconds: float | None,
-    seed: int,
+    dataset: ClipDataset, *, samples: int, max_distance_seconds: float | None, seed: int
 ) -> list[ClipPreview]:
     """The clips of some videos, as drawn and as augmented.
 
     Args:
         dataset: makes the items.
-        videos: of the dataset.
-        data: how clips are read.
-        augment: how they are augmented.
         samples: how many videos, at most.
         max_distance_seconds: of the near clips' centres; None: anywhere.
         seed: of the choice and of everything drawn.
@@ -60,6 +47,7 @@ def preview_clips(
         HicoError: no video can be decoded.
 
     """
+    videos = dataset.videos
     chosen = random.Random(seed).sample(range(len(videos)), min(samples, len(videos)))
     rows: list[ClipPreview] = []
     for position, video in enumerate(chosen):
@@ -69,26 +57,18 @@ def preview_clips(
             raise HicoError(f"none of {len(sample.unusable)} videos can be decoded: {sample.unusable[-1].reason}")
         if sample.unusable:  # another one stands in
             video = next(number for number in range(len(videos)) if videos.video_id(number) == sample.video_id)
-        rows += _rows(sample, videos, video, data=data, augment=augment)
+        rows += _rows(sample, dataset, video)
     return rows
 
 
-def _rows(
-    sample: Sample, videos: IndexedVideos, video: int, *, data: DataConfig, augment: AugmentConfig
-) -> list[ClipPreview]:
+def _rows(sample: Sample, dataset: ClipDataset, video: int) -> list[ClipPreview]:
     rows = []
-    for number, (crop, draw, window) in enumerate(
-        zip(sample.crops, sample.draws, sample.windows, strict=True), start=1
-    ):
-        frames = read_clip(
-            videos.pieces(video, window),
-            window,
-            num_frames=data.num_frames,
-            decoder=data.decoder,
-            short_side=data.short_side,
-        )
+    clips = zip(sample.crops, sample.draws, sample.windows, strict=True)
+    for number, (crop, draw, window) in enumerate(clips, start=1):
+        frames = dataset.frames_of(video, window)
         # As it looks: neither shifted nor scaled.
-        made = apply_augmentation([crop], [draw], size=data.crop_size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))[0]
+        size = dataset.data.crop_size
+        made = apply_augmentation([crop], [draw], size=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))[0]
         after = (made * 255).round().clamp(0, 255).byte().permute(1, 2, 3, 0)
         title = f"{sample.video_id}  clip {number}: {window[0]:.2f} to {window[1]:.2f} s"
         before = [_framed(frame, draw) for frame in _some(frames)]

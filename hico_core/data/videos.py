@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 
 from hico_core.base.addresses import Location, path_of, place_named, through
 from hico_core.base.cache import LocalCache, local_cache
+from hico_core.config import DataConfig
+from hico_core.corpus.index import left_out_of_pretraining, read_index_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,7 @@ class IndexedVideos:
         last_rows = np.append(first_rows[1:], len(rows)).astype(np.int64) - 1
         last_rows = last_rows[: len(first_rows)]
         self._cache = cache or local_cache()
+        self.root, self.shortest_seconds = root, shortest_seconds
         self._root = through(root, self._cache)
         self._paths = rows["path"]
         self._columns = {
@@ -103,6 +106,11 @@ class IndexedVideos:
         self._sources = rows["source"].take(pa.array(self._first))
         self._labels = rows["label"].take(pa.array(self._first))
         self.num_short = int((~long_enough).sum())
+
+    @property
+    def left_out(self) -> str:
+        """What to say of the videos that are too short; empty where there are none."""
+        return left_out_of_pretraining(self.num_short, clip_seconds=self.shortest_seconds)
 
     def __len__(self) -> int:
         return len(self._first)
@@ -172,6 +180,23 @@ class IndexedVideos:
             )
             for row in range(first, last + 1)
         ]
+
+
+def open_videos(root: Location, *, subset: str | None = None, data: DataConfig | None = None) -> IndexedVideos:
+    """The videos of a workspace's index.
+
+    Args:
+        root: the workspace.
+        subset: train, val or test; None: of all.
+        data: leave out what is shorter than a clip of these settings, and read files in buckets through their cache.
+
+    Raises:
+        HicoError: there is no index, or a damaged one.
+
+    """
+    index = read_index_table(root, columns=COLUMNS)
+    shortest_seconds, cache = (data.span_seconds, data.cache) if data else (0.0, None)
+    return IndexedVideos(index, root=root, subset=subset, shortest_seconds=shortest_seconds, cache=cache)
 
 
 def _counted_from(first_rows: np.ndarray, num_frames: np.ndarray) -> np.ndarray:

@@ -9,11 +9,10 @@ import torch
 from hico_core.base.addresses import Location
 from hico_core.base.errors import HicoError
 from hico_core.config import AugmentConfig, Config, DataConfig, SamplingConfig
-from hico_core.corpus.index import read_index_table
 from hico_core.data.dataset import ClipDataset
 from hico_core.data.loader import read_batches
 from hico_core.data.plan import Position, TrainingOrder, plan_steps
-from hico_core.data.videos import COLUMNS, IndexedVideos
+from hico_core.data.videos import open_videos
 from hico_core.encoding.hardware import use_precision
 from hico_core.model.hico import HicoModel
 from hico_core.training.optim import build_optimizer
@@ -43,23 +42,15 @@ def measure_loader(root: Location, *, workers: int, num_batches: int = 40) -> Lo
         HicoError: there is no index, or its clips cannot be read.
 
     """
-    span_seconds = 64 / 30
-    videos = IndexedVideos(
-        read_index_table(root, columns=COLUMNS), root=root, subset="train", shortest_seconds=span_seconds
-    )
+    data = DataConfig()
+    videos = open_videos(root, subset="train", data=data)
     if not len(videos):
-        raise HicoError(f"{root}: has no training video of {span_seconds:.2f} s or more")
-    dataset = ClipDataset(videos, data=DataConfig(), sampling=SamplingConfig(), augment=AugmentConfig())
+        raise HicoError(f"{root}: has no training video of {data.span_seconds:.2f} s or more")
+    dataset = ClipDataset(videos, data=data, sampling=SamplingConfig(), augment=AugmentConfig())
 
     def read(processes: int) -> tuple[int, float, float]:
         plans = plan_steps(
-            TrainingOrder(
-                num_videos=len(videos),
-                batch_size=1,
-                epochs=10**6,
-                epochs_per_round=10,
-                seed=0,
-            ),
+            TrainingOrder(num_videos=len(videos), batch_size=1, epochs=10**6, epochs_per_round=10, seed=0),
             max_distance_at=lambda progress: progress,
             start=Position(),
         )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hico_core.encoding.encoder import device_of, usual_batch
+from hico_core.encoding.encoder import device_of, usual_batch, with_channels_last
 
 _REPETITIONS = 3
 
@@ -33,7 +33,7 @@ def measure_cost(encoder: nn.Module, *, num_frames: int, size: int) -> Cost:
         size: S, pixels.
 
     """
-    encoder.eval().to(memory_format=torch.channels_last_3d)
+    with_channels_last(encoder.eval())
     device = device_of(encoder)
     shape = (3, num_frames, size, size)
     clip = torch.zeros(1, *shape, device=device).contiguous(memory_format=torch.channels_last_3d)

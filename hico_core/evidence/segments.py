@@ -13,9 +13,8 @@ from torch import Tensor
 from hico_core.base.addresses import Location
 from hico_core.base.errors import HicoError
 from hico_core.config import DataConfig
-from hico_core.corpus.index import read_index_table
 from hico_core.data.pictures import Picture, clip_around
-from hico_core.data.videos import COLUMNS, IndexedVideos
+from hico_core.data.videos import open_videos
 from hico_core.evidence.corpus import SegmentLabel
 from hico_core.transfer.evaluation.probe import LabelledRows, knn, linear_probe
 
@@ -44,30 +43,15 @@ def read_segments(root: Location, labels: Sequence[SegmentLabel], data: DataConf
         HicoError: a video is not in the index, or cannot be decoded.
 
     """
-    videos = IndexedVideos(read_index_table(root, columns=COLUMNS), root=root)
+    videos = open_videos(root)
     place = {videos.video_id(number): number for number in range(len(videos))}
     clips = []
     for label in labels:
         if label.video not in place:
             raise HicoError(f"{root}: its index has no video {label.video}; split the corpus and index it again")
-        clips.append(
-            clip_around(
-                videos,
-                place[label.video],
-                (label.start + label.end) / 2,
-                data=data,
-                picture=picture,
-            )
-        )
+        middle = (label.start + label.end) / 2
+        clips.append(clip_around(videos, place[label.video], middle, data=data, picture=picture))
     return torch.stack(clips)
-
-
-def pixels_of(clips: Tensor, *, side: int) -> np.ndarray:
-    """The pictures themselves, scaled down, as features: (N, T * side * side * 3) float32."""
-    frames = clips.flatten(0, 1).permute(0, 3, 1, 2).float()
-    small = torch.nn.functional.interpolate(frames, (side, side), mode="area") / 255
-    found: np.ndarray = small.unflatten(0, clips.shape[:2]).flatten(1).numpy()
-    return found
 
 
 class Score(NamedTuple):

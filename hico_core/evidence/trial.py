@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from hico_core.base.choices import Design
 from hico_core.base.errors import HicoError
@@ -18,7 +19,6 @@ from hico_core.encoding.encoder import encode_clips
 from hico_core.evidence.arms import AUGMENT, DATA
 from hico_core.evidence.corpus import CorpusRecipe, SegmentLabel, make_corpus
 from hico_core.evidence.segments import LabelledSegments, Score, SegmentClips, probe_segments, read_segments
-from hico_core.model.encoders import Encoder
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg_tiny import S3DGTiny
 
@@ -97,7 +97,7 @@ def segment_clips(place: Place, labels: list[SegmentLabel]) -> SegmentClips:
     return SegmentClips(labels, torch.load(kept, weights_only=True))
 
 
-def untrained_encoder(seed: int) -> Encoder:
+def untrained_encoder(seed: int) -> nn.Module:
     """The floor: what the arms' encoders are before any training."""
     torch.manual_seed(seed)
     return S3DGTiny()
@@ -108,7 +108,7 @@ def num_training_videos(labels: list[SegmentLabel]) -> int:
     return len({label.video for label in labels if label.subset == "train"})
 
 
-def probe_encoder(encoder: Encoder, clips: SegmentClips, *, seed: int) -> list[Score]:
+def probe_encoder(encoder: nn.Module, clips: SegmentClips, *, seed: int) -> list[Score]:
     """What an encoder's features of the test segments tell, after a probe on those of the training segments."""
     pooled = PooledEncoder(encoder)
     train, test = (

@@ -5,6 +5,7 @@
 import torch
 from torch import Tensor, nn
 
+from hico_core.model.pooling import averaged
 from hico_core.model.s3dg import FEATURE_DIM, S3DG
 
 # The entry that tells a classifier's weights from those of a pretraining model.
@@ -16,7 +17,7 @@ class VideoClassifier(nn.Module):
 
     Args:
         num_classes: C.
-        backbone: (N, 3, T, H, W) -> feature maps (N, F, T', H', W').
+        backbone: (N, 3, T, H, W) -> feature maps (N, F, T', H', W') or rows (N, F).
         feature_dim: F.
 
     """
@@ -32,5 +33,5 @@ class VideoClassifier(nn.Module):
         # As in pretraining: averages and what stands on them are not left to 8 bits of the mantissa.
         with torch.autocast(clips.device.type, enabled=False):
             exact = torch.float32 if maps_NFTHW.dtype == torch.bfloat16 else maps_NFTHW.dtype
-            scores_NC: Tensor = self.out(maps_NFTHW.mean(dim=(2, 3, 4), dtype=exact))
+            scores_NC: Tensor = self.out(averaged(maps_NFTHW, exact))
             return scores_NC

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hico_core.model.heads import ProjectionHead, TopicHead
+from hico_core.model.pooling import averaged
 from hico_core.model.s3dg import S3DG
 
 
@@ -24,7 +25,7 @@ class HicoModel(nn.Module):
     """Encoder and heads; without arguments, the model of the paper.
 
     Args:
-        backbone: (N, 3, T, H, W) -> feature maps (N, F, T', H', W').
+        backbone: (N, 3, T, H, W) -> feature maps (N, F, T', H', W') or rows (N, F).
         visual_head: (N, F) -> (N, D) unit vectors.
         topic_head: (N, F) -> (N, N, 2).
         topical: False leaves the topical head out (the SimCLR baseline, or visual consistency alone).
@@ -56,6 +57,6 @@ class HicoModel(nn.Module):
         # The heads take little time, and similarities are compared closely: not in 8 bits, whatever the encoder uses.
         with torch.autocast(clips.device.type, enabled=False):
             exact = torch.float32 if maps_NFTHW.dtype == torch.bfloat16 else maps_NFTHW.dtype
-            features_NF = maps_NFTHW.mean(dim=(2, 3, 4), dtype=exact)
+            features_NF = averaged(maps_NFTHW, exact)
             topic_logits = self.topic_head(features_NF, gather_topics) if self.topic_head is not None else None
             return Outputs(self.visual_head(features_NF), topic_logits)

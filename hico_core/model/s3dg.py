@@ -3,13 +3,9 @@
 # N clips, C channels, T frames, H height, W width. A suffix names the channels where they change; (N, C, T, H, W) has
 # none, since every unit takes it and gives it.
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 # Channels of one Inception block: (1x1), (1x1 -> 3x3x3), (1x1 -> 3x3x3), (pool -> 1x1).
 # The block's output has b0 + b1[1] + b2[1] + b3 channels.
@@ -31,14 +27,6 @@ FEATURE_DIM = 1024
 # The authors' 1x1x1 units keep PyTorch's epsilon whatever the configuration says; their published
 # weights were trained with this mixture, so it is part of the model.
 _POINTWISE_BN_EPS = 1e-5
-
-# Batch norms that do not depend on each other, and the input of each -> what each makes of it.
-Normalise = Callable[[Sequence[nn.Module], Sequence[Tensor]], list[Tensor]]
-
-
-def normalise_each(norms: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Norms side by side, one after the other: what one process does."""
-    return [norm(x) for norm, x in zip(norms, inputs, strict=True)]
 
 
 class PointwiseConv(nn.Module):
@@ -66,18 +54,26 @@ class PointwiseConv(nn.Module):
 
 
 class TemporalConv(nn.Conv3d):
-    """A k x 1 x 1 convolution that is right in bfloat16 on a CPU.
+    """A convolution in time, or in time and space, that is right in bfloat16 on a CPU.
 
     There, for fewer frames than k, oneDNN 3.12 (in PyTorch 2.14) gives a gradient of the weights that is not even
     finite. With the padding put to the input beforehand it is right.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, T, H, W) -> (N, C_out, T/stride, H, W)."""
+        """(N, C_in, T, H, W) -> (N, C_out, T', H', W')."""
         if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or x.shape[2] >= self.kernel_size[0]:
             return super().forward(x)
         pad = int(self.padding[0])  # of time alone: F.pad counts axes from the last
-        return F.conv3d(F.pad(x, (0, 0, 0, 0, pad, pad)), self.weight, self.bias, self.stride)
+        padded = F.pad(x, (0, 0, 0, 0, pad, pad))
+        in_space = (0, *self.padding[1:])
+        return F.conv3d(padded, self.weight, self.bias, self.stride, in_space, self.dilation, self.groups)
+
+
+def is_plain(conv: nn.Conv3d) -> bool:
+    """Whether a convolution pads with zeros and does nothing else, so that `TemporalConv` computes the same."""
+    zeros = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    return zeros and type(conv).forward is nn.Conv3d.forward
 
 
 class SeparableConv(nn.Module):
@@ -138,8 +134,6 @@ class InceptionBlock(nn.Module):
         gating: scale channels by learned gates.
         bn_eps: epsilon of the batch norms inside separable units.
 
-    `normalise` is what norms at the same depth go through together: processes that train together exchange the
-    statistics of all of them in one message (`hico_core.training.shared_norm`).
     """
 
     def __init__(
@@ -154,36 +148,23 @@ class InceptionBlock(nn.Module):
         bn_eps: float,
     ) -> None:
         super().__init__()
-        self.normalise: Normalise = normalise_each
-        pointwise = [PointwiseConv(in_channels, width) for width in (b0, b1[0], b2[0], b3)]
-        separable = [SeparableConv(*widths, 3, stride=1, bn_eps=bn_eps) for widths in (b1, b2)]
-        self.branch0 = nn.Sequential(pointwise[0])
-        self.branch1 = nn.Sequential(pointwise[1], separable[0])
-        self.branch2 = nn.Sequential(pointwise[2], separable[1])
-        self.branch3 = nn.Sequential(nn.MaxPool3d(3, stride=1, padding=1), pointwise[3])
-        # In tuples, which are no part of the state: its names are those of the branches.
-        self._pointwise, self._separable = tuple(pointwise), tuple(separable)
+        self.branch0 = nn.Sequential(PointwiseConv(in_channels, b0))
+        self.branch1 = nn.Sequential(PointwiseConv(in_channels, b1[0]), SeparableConv(*b1, 3, stride=1, bn_eps=bn_eps))
+        self.branch2 = nn.Sequential(PointwiseConv(in_channels, b2[0]), SeparableConv(*b2, 3, stride=1, bn_eps=bn_eps))
+        self.branch3 = nn.Sequential(nn.MaxPool3d(3, stride=1, padding=1), PointwiseConv(in_channels, b3))
         self.gating_b0 = FeatureGating(b0) if gating else nn.Identity()
         self.gating_b1 = FeatureGating(b1[1]) if gating else nn.Identity()
         self.gating_b2 = FeatureGating(b2[1]) if gating else nn.Identity()
         self.gating_b3 = FeatureGating(b3) if gating else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, T, H, W) -> (N, b0 + b1[1] + b2[1] + b3, T, H, W), all branches one depth after the other."""
-        points, (deep1, deep2) = self._pointwise, self._separable
-        # The pool before the convolutions: gradients of x are added up in the reverse order, which the last bit shows.
-        inputs = (x, x, x, self.branch3[0](x))
-        convolved = [point.convolve(y) for point, y in zip(points, inputs, strict=True)]
-        out0, in1, in2, out3 = self._activated([point.bn for point in points], convolved)
-        del inputs, convolved  # where nothing is learned, their memory is free from here on
-        mid1, mid2 = self._activated([deep1.bn1, deep2.bn1], [deep1.conv1(in1), deep2.conv1(in2)])
-        out1, out2 = self._activated([deep1.bn2, deep2.bn2], [deep1.conv2(mid1), deep2.conv2(mid2)])
-        gated = [self.gating_b0(out0), self.gating_b1(out1), self.gating_b2(out2), self.gating_b3(out3)]
-        return torch.cat(gated, dim=1)
-
-    def _activated(self, norms: Sequence[nn.Module], convolved: Sequence[Tensor]) -> list[Tensor]:
-        """Batch norm and ReLU of what does not depend on each other."""
-        return [F.relu(x, inplace=True) for x in self.normalise(norms, convolved)]
+        """(N, C_in, T, H, W) -> (N, b0 + b1[1] + b2[1] + b3, T, H, W)."""
+        # The branch of the pool first: gradients of x are added up in the reverse order, which the last bit shows.
+        out3 = self.gating_b3(self.branch3(x))
+        out0 = self.gating_b0(self.branch0(x))
+        out1 = self.gating_b1(self.branch1(x))
+        out2 = self.gating_b2(self.branch2(x))
+        return torch.cat([out0, out1, out2, out3], dim=1)
 
 
 class S3DG(nn.Module):
@@ -196,15 +177,13 @@ class S3DG(nn.Module):
     Args:
         gating: scale channels by learned gates (S3D-G); without it the network is plain S3D.
         bn_eps: epsilon of the batch norms inside separable units.
-        recompute: in training, keep the inputs of units only and compute the rest again for the gradients.
 
     """
 
     feature_dim = FEATURE_DIM
 
-    def __init__(self, *, gating: bool = True, bn_eps: float = 1e-3, recompute: bool = False) -> None:
+    def __init__(self, *, gating: bool = True, bn_eps: float = 1e-3) -> None:
         super().__init__()
-        self.recompute = recompute
 
         def mixed(name: str) -> InceptionBlock:
             return InceptionBlock(*_BLOCKS[name], gating=gating, bn_eps=bn_eps)
@@ -236,30 +215,6 @@ class S3DG(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """(N, 3, T, H, W) -> (N, 1024, T/8, H/32, W/32)."""
         x = clips
-        recompute = self.recompute and self.training and torch.is_grad_enabled()
         for unit in self.children():
-            x = _recomputed(unit, x) if recompute else unit(x)
+            x = unit(x)
         return x
-
-
-def _recomputed(unit: nn.Module, x: Tensor) -> Tensor:
-    """A unit's output, of which nothing but the input is kept."""
-    return checkpoint(
-        unit, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _without_running_statistics(unit))
-    )
-
-
-@contextmanager
-def _without_running_statistics(unit: nn.Module) -> Iterator[None]:
-    """Let batch norms not count a pass that only repeats another."""
-    norms = [m for m in unit.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0  # leaves the statistics as they are
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            if norm.num_batches_tracked is not None:
-                norm.num_batches_tracked.sub_(1)

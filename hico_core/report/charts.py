@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -40,7 +41,7 @@ _STYLE: dict[Any, Any] = {
 _SIZE = (5.4, 3.2)  # inches of 72 points
 
 
-def lines(curves: Mapping[str, Curve], *, x: str, y: str) -> str:
+def lines(curves: Mapping[str, Curve], *, x: str, y: str) -> Markup:
     """Curves over the same axis, by name."""
     with rc_context(_STYLE):
         figure, axes = _begin(x, y)
@@ -52,7 +53,7 @@ def lines(curves: Mapping[str, Curve], *, x: str, y: str) -> str:
         return _svg(figure)
 
 
-def histogram(values: np.ndarray, *, x: str, y: str) -> str:
+def histogram(values: np.ndarray, *, x: str, y: str) -> Markup:
     """How often values occur."""
     with rc_context(_STYLE):
         figure, axes = _begin(x, y)
@@ -64,7 +65,7 @@ def histogram(values: np.ndarray, *, x: str, y: str) -> str:
         return _svg(figure)
 
 
-def bars(counts: Sequence[tuple[str, int]], *, x: str) -> str:
+def bars(counts: Sequence[tuple[str, int]], *, x: str) -> Markup:
     """Counts by name, the first one on top."""
     with rc_context(_STYLE):
         figure, axes = _begin(x, "")
@@ -74,7 +75,7 @@ def bars(counts: Sequence[tuple[str, int]], *, x: str) -> str:
         return _svg(figure)
 
 
-def scatter(places: np.ndarray, groups: Sequence[str], *, x: str, y: str) -> str:
+def scatter(places: np.ndarray, groups: Sequence[str], *, x: str, y: str) -> Markup:
     """Places (N, 2) coloured by their group; a legend where the groups are few."""
     with rc_context(_STYLE):
         figure, axes = _begin(x, y)
@@ -95,7 +96,7 @@ def scatter(places: np.ndarray, groups: Sequence[str], *, x: str, y: str) -> str
         return _svg(figure)
 
 
-def confusion(counts: np.ndarray) -> str:
+def confusion(counts: np.ndarray) -> Markup:
     """True classes down, predicted ones across, each row as parts of its sum."""
     with rc_context(_STYLE):
         figure, axes = _begin("predicted class", "true class")
@@ -105,8 +106,39 @@ def confusion(counts: np.ndarray) -> str:
         return _svg(figure)
 
 
-def _begin(x: str, y: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=_SIZE, layout="constrained")
+def intervals(
+    series: Mapping[str, Sequence[tuple[float, float, float]]],
+    names: Sequence[str],
+    *,
+    lines_at: Mapping[str, float],
+    x: str,
+) -> str:
+    """Values with the ends of their intervals, a line a name, the first one on top.
+
+    Args:
+        series: what is measured -> value, low and high of each name.
+        names: of the lines.
+        lines_at: what values should be compared with.
+        x: what they are.
+
+    """
+    with rc_context(_STYLE):
+        figure, axes = _begin(x, "", height=1.5 + 0.22 * len(names) * len(series))
+        for number, (what, values) in enumerate(series.items()):
+            middle, low, high = np.array(values).T
+            places = np.arange(len(names)) + (number - (len(series) - 1) / 2) * 0.3
+            ends = np.stack([middle - low, high - middle]).clip(0)
+            axes.errorbar(middle, places, xerr=ends, fmt="os^Dv"[number % 5], capsize=3, label=what)
+        for number, (what, value) in enumerate(lines_at.items()):
+            axes.axvline(value, color=_COLOURS[-1], linestyle=("--", ":")[number % 2], label=what)
+        axes.set_yticks(range(len(names)), [_plain(name) for name in names])
+        axes.invert_yaxis()
+        axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
+        return _svg(figure)
+
+
+def _begin(x: str, y: str, *, height: float = _SIZE[1]) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_SIZE[0], height), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -118,9 +150,9 @@ def _plain(name: str) -> str:
     return name.replace("$", r"\$") if not name.startswith("_") else " " + name.replace("$", r"\$")
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: Figure) -> Markup:
     """As an element for a page, without what only a file of its own needs."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :].replace(_INK, "currentColor")
+    return Markup(text[text.index("<svg") :].replace(_INK, "currentColor"))  # noqa: S704 - matplotlib escapes

@@ -107,8 +107,8 @@ class ProbeRow:
 
     probe: str
     accuracy: float
-    standard_error: float | None
-    chance: float | None
+    standard_error: float | None = None
+    chance: float | None = None
     file: str
 
 
@@ -199,29 +199,16 @@ def is_run(path: Path) -> bool:
 
 def _probes_of(path: Path, workspace: Path) -> list[ProbeRow]:
     """What was measured of a run's encoder: by `hico demo`, `hico finetune`, and `hico probe`."""
-    found = []
-    for row in _json_object(path / "segment_probes.json").get("scores", []):
-        found.append(
-            ProbeRow(
-                probe=row["probe"],
-                accuracy=row["accuracy"],
-                standard_error=None,
-                chance=row["chance"],
-                file="segment_probes.json",
-            )
-        )
+    found = [
+        ProbeRow(probe=row["probe"], accuracy=row["accuracy"], chance=row["chance"], file="segment_probes.json")
+        for row in _json_object(path / "segment_probes.json").get("scores", [])
+    ]
     results = _json_object(path / "results.json")
-    for name in ("top1", "top5"):
-        if _is_number(results.get(name)):
-            found.append(
-                ProbeRow(
-                    probe=f"finetuning, {name}",
-                    accuracy=results[name],
-                    standard_error=None,
-                    chance=None,
-                    file="results.json",
-                )
-            )
+    found += [
+        ProbeRow(probe=f"finetuning, {name}", accuracy=results[name], file="results.json")
+        for name in ("top1", "top5")
+        if _is_number(results.get(name))
+    ]
     for file in sorted((workspace / "probes").glob("*.json")):
         content = _json_object(file)
         encoder = str(content.get("encoder", ""))  # from the workspace, or, in older files, from where it was made
@@ -230,9 +217,7 @@ def _probes_of(path: Path, workspace: Path) -> list[ProbeRow]:
         measured = {"linear probe": content.get("linear"), "k-NN": content.get("knn")}
         measured |= {f"{shots}-shot": value for shots, value in content.get("few_shot", {}).items()}
         found += [
-            ProbeRow(
-                probe=name, accuracy=value["mean"], standard_error=value["standard_error"], chance=None, file=file.name
-            )
+            ProbeRow(probe=name, accuracy=value["mean"], standard_error=value["standard_error"], file=file.name)
             for name, value in measured.items()
             if value
         ]

@@ -20,7 +20,7 @@ from hico_core.base.storage import write_text
 from hico_core.base.version import __version__
 from hico_core.config import Config, compose_config, flat_values
 from hico_core.report import charts
-from hico_core.report.facts import CorpusFacts, Curve, RunFacts, last_values, read_corpus
+from hico_core.report.facts import CorpusFacts, RunFacts, last_values, read_corpus
 from hico_core.report.sample import EncodedMoments, clips_as_drawn, data_of, encode_moments
 
 _QUALITY = 80  # of JPEG
@@ -203,7 +203,7 @@ def _run_part(run: RunFacts, *, on_part: Callable[[str], None]) -> RunPart:
     elif run.root is not None and run.encoder is not None:
         on_part(f"{run.name}: neighbours")
         try:
-            seen = encode_moments(run.encoder, run.root, data_of(run.config))
+            seen = encode_moments(str(run.encoder), run.root, data_of(run.config))
         except HicoError as error:
             notes.append(f"No neighbours and no map: {error}")
     return RunPart(
@@ -232,10 +232,9 @@ def _clip_rows(run: RunFacts, root: Path) -> list[ClipRow]:
 def _curve_figures(runs: Sequence[RunFacts]) -> list[Figure]:
     figures = []
     for field, title, y, caption in _CURVES:
-        curves = {name: run.curve(field) for name, run in _by_name(runs).items()}
-        known: dict[str, Curve] = {name: curve for name, curve in curves.items() if curve is not None}
+        known = {name: curve for name, run in _by_name(runs).items() if (curve := run.curve(field))}
         if known:
-            figures.append(Figure(title, Markup(charts.lines(known, x="step", y=y)), caption))  # noqa: S704 - matplotlib escapes
+            figures.append(Figure(title, charts.lines(known, x="step", y=y), caption))
     return figures
 
 
@@ -282,22 +281,13 @@ def _corpus_table(corpus: CorpusFacts) -> Table:
 def _corpus_figures(corpus: CorpusFacts) -> list[Figure]:
     if not len(corpus.durations):
         return []
+    lengths = charts.histogram(corpus.durations, x="seconds", y="videos")
+    rates = charts.histogram(corpus.rates, x="frames a second, on the average", y="videos")
+    sizes = charts.bars(corpus.sizes[:8], x="videos")
     return [
-        Figure(
-            "Lengths",
-            Markup(charts.histogram(corpus.durations, x="seconds", y="videos")),  # noqa: S704 - matplotlib escapes
-            "Videos shorter than one clip are left out of training.",
-        ),
-        Figure(
-            "Frame rates",
-            Markup(charts.histogram(corpus.rates, x="frames a second, on the average", y="videos")),  # noqa: S704
-            "Clips are drawn in seconds, so rates may differ.",
-        ),
-        Figure(
-            "Picture sizes",
-            Markup(charts.bars(corpus.sizes[:8], x="videos")),  # noqa: S704 - matplotlib escapes
-            "The most frequent ones, in pixels.",
-        ),
+        Figure("Lengths", lengths, "Videos shorter than one clip are left out of training."),
+        Figure("Frame rates", rates, "Clips are drawn in seconds, so rates may differ."),
+        Figure("Picture sizes", sizes, "The most frequent ones, in pixels."),
     ]
 
 
@@ -369,7 +359,7 @@ def _map(seen: EncodedMoments) -> Figure:
     colours = "class" if labelled else "video"
     return Figure(
         f"Map of the features, coloured by {colours}",
-        Markup(charts.scatter(places, groups, x=first, y=second)),  # noqa: S704 - matplotlib escapes
+        charts.scatter(places, groups, x=first, y=second),
         f"Each dot is a clip (PCA of {len(seen.moments)} clips). Dots of one {colours} that lie together say that the "
         "encoder sees what they share.",
     )
@@ -379,7 +369,7 @@ def _confusion_figure(run: RunFacts) -> Figure:
     assert run.confusion is not None
     return Figure(
         "Confusion",
-        Markup(charts.confusion(run.confusion)),  # noqa: S704 - matplotlib escapes
+        charts.confusion(run.confusion),
         "Right answers lie on the diagonal; a bright spot beside it is a class that is taken for another.",
     )
 

@@ -10,13 +10,13 @@ from PIL import Image
 
 from hico_core.base.addresses import Location
 from hico_core.base.errors import BadVideo, HicoError
-from hico_core.checkpoints.reading import encoder_of, picture_of, read_checkpoint
+from hico_core.checkpoints.frozen import load_frozen
 from hico_core.config import Config, DataConfig, FinetuneConfig, compose_config
-from hico_core.corpus.index import read_class_names, read_index_table
+from hico_core.corpus.index import read_class_names
 from hico_core.data.dataset import ClipDataset
 from hico_core.data.pictures import clip_around
 from hico_core.data.preview import ClipPreview, preview_clips
-from hico_core.data.videos import COLUMNS, IndexedVideos
+from hico_core.data.videos import open_videos
 from hico_core.encoding.encoder import encode_clips
 from hico_core.model.pooling import PooledEncoder
 from hico_core.training.loop import max_distance
@@ -50,11 +50,9 @@ class EncodedMoments(NamedTuple):
 
     def neighbours(self) -> list[tuple[Moment, list[NeighbourMoment]]]:
         """For some moments, those of other videos that are most alike."""
-        units = self.features / np.linalg.norm(self.features, axis=1, keepdims=True).clip(1e-12)
-        similarity = units @ units.T
-        ids = np.array([moment.video_id for moment in self.moments])
-        similarity[ids[:, None] == ids[None, :]] = -np.inf
-        queries = np.linspace(0, len(ids) - 1, min(_QUERIES, len(ids))).astype(int)
+        similarity, different = self._similarity()
+        similarity[~different] = -np.inf
+        queries = np.linspace(0, len(similarity) - 1, min(_QUERIES, len(similarity))).astype(int)
         return [
             (
                 self.moments[query],
@@ -76,25 +74,36 @@ class EncodedMoments(NamedTuple):
 
     def spread(self) -> float:
         """Mean cosine similarity of moments of different videos: near 1 where the encoder tells nothing apart."""
+        similarity, different = self._similarity()
+        return float(similarity[different].mean()) if different.any() else float("nan")
+
+    def _similarity(self) -> tuple[np.ndarray, np.ndarray]:
+        """Cosine of each two moments, and whether they are of different videos: both (N, N)."""
         units = self.features / np.linalg.norm(self.features, axis=1, keepdims=True).clip(1e-12)
         ids = np.array([moment.video_id for moment in self.moments])
-        different = ids[:, None] != ids[None, :]
-        return float((units @ units.T)[different].mean()) if different.any() else float("nan")
+        return units @ units.T, ids[:, None] != ids[None, :]
 
 
-def encode_moments(encoder: Path, root: Path, data: DataConfig) -> EncodedMoments:
+def encode_moments(encoder: str, root: Path, data: DataConfig) -> EncodedMoments:
     """Encode some clips of some of a workspace's videos, evenly spread over both.
 
     Videos that cannot be read are left out.
+
+    Args:
+        encoder: as `load_frozen` takes it.
+        root: the workspace.
+        data: how videos are read; of an encoder of the table, clips are as long as those that it takes.
 
     Raises:
         HicoError: none can be read, or the encoder cannot.
 
     """
-    file = read_checkpoint(encoder)
-    backbone, picture = encoder_of(file), picture_of(file)
-    index = read_index_table(root, columns=COLUMNS)
-    videos = IndexedVideos(index, root=root, shortest_seconds=data.span_seconds, cache=data.cache)
+    frozen = load_frozen(encoder)
+    picture, clip_shape = frozen.entry.picture, frozen.entry.clip
+    if frozen.table_name is not None:
+        changes = {"num_frames": clip_shape.num_frames, "target_fps": clip_shape.fps, "frame_stride": 1}
+        data = data.model_copy(update=changes)
+    videos = open_videos(root, data=data)
     names = read_class_names(root)
     moments: list[Moment] = []
     clips: list[torch.Tensor] = []
@@ -116,7 +125,7 @@ def encode_moments(encoder: Path, root: Path, data: DataConfig) -> EncodedMoment
     same = [place for place, clip in enumerate(clips) if clip.shape == shape]
     if not same:
         raise HicoError(f"{root}: no video can be read; {reason}")
-    features = encode_clips(PooledEncoder(backbone), torch.stack([clips[place] for place in same]), picture)
+    features = encode_clips(PooledEncoder(frozen.network), torch.stack([clips[place] for place in same]), picture)
     return EncodedMoments([moments[place] for place in same], features.numpy())
 
 
@@ -143,19 +152,12 @@ def clips_as_drawn(config: Config, root: Location, *, samples: int, at: float, s
 
     """
     data = config.data
-    index = read_index_table(root, columns=COLUMNS)
-    videos = IndexedVideos(index, root=root, subset="train", shortest_seconds=data.span_seconds, cache=data.cache)
+    videos = open_videos(root, subset="train", data=data)
     if not len(videos):
         raise HicoError(f"{root}: no training video is as long as one clip, {data.span_seconds:.2f} s")
-    return preview_clips(
-        ClipDataset(videos, data=data, sampling=config.sampling, augment=config.augment),
-        videos,
-        data=data,
-        augment=config.augment,
-        samples=samples,
-        max_distance_seconds=max_distance(at, config.sampling),
-        seed=seed,
-    )
+    dataset = ClipDataset(videos, data=data, sampling=config.sampling, augment=config.augment)
+    distance = max_distance(at, config.sampling)
+    return preview_clips(dataset, samples=samples, max_distance_seconds=distance, seed=seed)
 
 
 def data_of(settings: dict[str, object]) -> DataConfig:

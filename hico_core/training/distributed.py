@@ -59,6 +59,11 @@ def place_among_processes(environment: Mapping[str, str]) -> World | None:
     return None
 
 
+def own_place() -> World:
+    """Who this process is, whether it was started alone or not; see `place_among_processes`."""
+    return place_among_processes(os.environ) or World()
+
+
 @contextmanager
 def joined_world(device: torch.device) -> Iterator[World]:
     """Join the processes that were started together, if this one was not started alone.

@@ -1,38 +1,115 @@
 """The videos that a run trains on, and how many of them go into a step."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from hico_core.base.addresses import Location
-from hico_core.base.choices import DeviceName
 from hico_core.base.errors import HicoError, UsageError, counted
 from hico_core.config import Config, load_config
-from hico_core.config.sections import DataConfig
-from hico_core.corpus.index import left_out_of_pretraining, read_index_table
-from hico_core.data.videos import COLUMNS, IndexedVideos
+from hico_core.data.videos import IndexedVideos, open_videos
+from hico_core.encoders.trained import build_encoder
 from hico_core.encoding.cost import activation_bytes
 from hico_core.encoding.hardware import choose_device, free_memory_bytes
-from hico_core.model.encoders import hico_model
 from hico_core.training.run_folder import has_steps
 from hico_core.training.schedule import peak_learning_rate
+from hico_core.training.task import Task
 
-# What a process takes that trains on a CPU, fitted to steps of s3dg and s3dg-tiny (docs/benchmarks-cpu.md): in all, and for
-# each clip so many times the outputs of the encoder's layers and the clip itself.
-_FIXED_BYTES = 1.3e9
+# Memory of a process that trains on a CPU, fitted to steps of s3dg and s3dg-tiny (docs/benchmarks-cpu.md): a constant,
+# and for each clip so many times the outputs of the encoder's layers and the clip itself.
+FIXED_BYTES = 1.3e9
 _ACTIVATIONS_HELD, _CLIPS_HELD = 1.5, 3.3
 
 # Of the memory that is free; the rest is for workers, for other programs, and because that is only about right.
 _PART_TAKEN = 0.75
 
 
-def training_videos(root: Location, data: DataConfig, *, batch_size: int, processes: int) -> IndexedVideos:
-    """The videos of the subset train that are long enough for a clip.
+class Fitted(NamedTuple):
+    """A training with a batch that fits, and why that is not the one of its recipe."""
+
+    config: Config
+    videos: IndexedVideos  # of the subset train that last for a clip
+    recipe: Config
+    reason: str = ""  # empty where it is
+
+    @property
+    def note(self) -> str:
+        """In words: which batch the run has instead of the recipe's, and why; empty where it is the recipe's."""
+        before, now = self.recipe.train.batch_size, self.config.train.batch_size
+        return self.reason and (
+            f"the recipe's {before} videos a step {self.reason}: {now} a step, and with them a peak rate of "
+            f"{peak_rate(self.config):.4g} instead of {peak_rate(self.recipe):.4g} (--batch-size asks for another "
+            "number)"
+        )
+
+
+def fit_batch(task: Task[Config], *, processes: int = 1) -> Fitted:
+    """Open the videos of a training, and choose its batch where the task leaves that open.
+
+    A run that is gone on with keeps its batch; one that did no step, say because it did not fit, is none. Of memory,
+    only a process that trains alone on a CPU is asked: several would not come to the same number.
+
+    Args:
+        task: what is to be done.
+        processes: that train together, each of which takes its share.
 
     Raises:
-        HicoError: there is no index, or there are too few of them for the batch.
-        UsageError: the batch cannot be shared among so many processes.
+        HicoError: there is no index.
+
+    """
+    config, videos = task.config, open_videos(task.root, subset="train", data=task.config.data)
+    if not task.lower_batch:
+        return Fitted(config, videos, config)
+    if task.resume and has_steps(task.run_dir):
+        before = load_config(task.run_dir / "config.yaml").train.batch_size
+        return Fitted(_with_batch_size(config, before), videos, config)
+    alone = processes == 1 and choose_device(task.device).type == "cpu" and not config.train.recompute
+    free_bytes = free_memory_bytes() if alone else None
+    size, reason = fitting_size(config, num_videos=len(videos), processes=processes, free_bytes=free_bytes)
+    return Fitted(_with_batch_size(config, size), videos, config, reason)
+
+
+def fitting_size(config: Config, *, num_videos: int, processes: int, free_bytes: int | None) -> tuple[int, str]:
+    """How many videos a step may have, and why those are fewer than the configuration asks for.
+
+    Args:
+        config: of a run.
+        num_videos: that there are to train on.
+        processes: that train together, each of which takes its share.
+        free_bytes: of memory, for one process that trains on a CPU; None: as much as it wants.
+
+    """
+    asked = config.train.batch_size
+    size = min(asked, num_videos // processes * processes)
+    if size < 2:  # too few to train on, which is said by whoever wants to
+        return asked, ""
+    reason = "are more than there are"
+    if free_bytes is not None:
+        of_memory = max(int((free_bytes * _PART_TAKEN - FIXED_BYTES) / video_bytes(config)), 2)
+        if size > of_memory:
+            size, reason = of_memory, f"take too much of the {free_bytes / 1e9:.0f} GB of memory that are free"
+    return size, reason if size < asked else ""
+
+
+def peak_rate(config: Config, *, processes: int = 1) -> float:
+    """The highest learning rate of a training in so many processes of a machine."""
+    return peak_learning_rate(
+        base_lr=config.optim.base_lr,
+        videos_per_step=config.train.batch_size,
+        clips_per_video=config.sampling.clips_per_video,
+        authors_processes=processes if config.optim.scale_lr == "authors" else 1,
+    )
+
+
+def _with_batch_size(config: Config, size: int) -> Config:
+    return config.model_copy(update={"train": config.train.model_copy(update={"batch_size": size})})
+
+
+def require_enough(videos: IndexedVideos, *, batch_size: int, processes: int) -> None:
+    """See that a batch can be shared among the processes, and that there are videos for it.
+
+    Raises:
+        HicoError: there are too few of them.
+        UsageError: the batch cannot be shared, or compares nothing.
 
     """
     if batch_size % processes:
@@ -42,118 +119,25 @@ def training_videos(root: Location, data: DataConfig, *, batch_size: int, proces
         )
     if batch_size < 2:
         raise UsageError("--batch-size must be at least 2: a video is compared with others of its batch")
-    videos = _long_enough(root, data)
-    left_out = left_out_of_pretraining(videos.num_short, clip_seconds=data.span_seconds)
-    short = f" ({left_out})" if left_out else ""
+    short = f" ({videos.left_out})" if videos.left_out else ""
     largest = len(videos) // processes * processes
     if largest < 2:
         in_processes = f" in {processes} processes" if processes > 1 else ""
         raise HicoError(
-            f"{root}: has {counted(len(videos), 'training video')}{short}, too few to compare with each other"
+            f"{videos.root}: has {counted(len(videos), 'training video')}{short}, too few to compare with each other"
             f"{in_processes}; add videos with `hico split`, and run `hico index` again"
         )
     if batch_size > largest:
         raise HicoError(
-            f"{root}: a batch of {batch_size} is too large for {len(videos)} videos{short}; "
+            f"{videos.root}: a batch of {batch_size} is too large for {len(videos)} videos{short}; "
             f"use --batch-size {largest} or fewer, or add videos"
         )
-    return videos
-
-
-def _long_enough(root: Location, data: DataConfig) -> IndexedVideos:
-    """The training videos that last for a clip."""
-    index = read_index_table(root, columns=COLUMNS)
-    return IndexedVideos(index, root=root, subset="train", shortest_seconds=data.span_seconds, cache=data.cache)
-
-
-class FittingBatch(NamedTuple):
-    """A configuration whose batch fits, and why it is not the one that was asked for."""
-
-    config: Config
-    reason: str = ""  # empty where it is
-
-
-def with_batch_of_run(
-    config: Config, *, root: Location, run_dir: Path, resume: bool, device: DeviceName, processes: int = 1
-) -> FittingBatch:
-    """The configuration of a recipe with the batch of the run that is gone on with; for a new one, with one that fits.
-
-    Args:
-        config: of the recipe.
-        root: the workspace with index.parquet.
-        run_dir: the run's folder.
-        resume: go on with a run that is there. One that did no step, say because it did not fit, is none.
-        device: where to train; on a GPU, only the videos are counted.
-        processes: that train together. What memory each of several finds free is not asked, since they would not come
-            to the same number.
-
-    Raises:
-        HicoError: there is no index.
-
-    """
-    if resume and has_steps(run_dir):
-        return FittingBatch(_with_batch_size(config, load_config(run_dir / "config.yaml").train.batch_size))
-    alone = processes == 1 and choose_device(device).type == "cpu" and not config.train.recompute
-    return with_fitting_batch(config, root=root, processes=processes, free_bytes=free_memory_bytes() if alone else None)
-
-
-def with_fitting_batch(config: Config, *, root: Location, processes: int, free_bytes: int | None) -> FittingBatch:
-    """Lower a batch to the videos and the memory that there are.
-
-    Args:
-        config: of a run.
-        root: the workspace with index.parquet.
-        processes: that train together, each of which takes its share.
-        free_bytes: of memory, for one process that trains on a CPU; None: as much as it wants.
-
-    Raises:
-        HicoError: there is no index.
-
-    """
-    asked = config.train.batch_size
-    videos = _long_enough(root, config.data)
-    of_videos = len(videos) // processes * processes
-    size = min(asked, of_videos)
-    if size < 2:  # too few to train on, which is said by whoever wants to
-        return FittingBatch(config)
-    reason = "are more than there are"
-    if free_bytes is not None:
-        of_memory = max(int((free_bytes * _PART_TAKEN - _FIXED_BYTES) / video_bytes(config)), 2)
-        if size > of_memory:
-            size, reason = of_memory, f"take too much of the {free_bytes / 1e9:.0f} GB of memory that are free"
-    return FittingBatch(_with_batch_size(config, size), reason if size < asked else "")
-
-
-def describe_fitting(recipe: Config, fitted: FittingBatch) -> str:
-    """In words: which batch a run has instead of the recipe's, and why; empty where it is the recipe's."""
-    if not fitted.reason:
-        return ""
-    before, now = recipe.train.batch_size, fitted.config.train.batch_size
-    rates = [
-        peak_learning_rate(
-            base_lr=recipe.optim.base_lr, videos_per_step=size, clips_per_video=recipe.sampling.clips_per_video
-        )
-        for size in (before, now)
-    ]
-    return (
-        f"the recipe's {before} videos a step {fitted.reason}: {now} a step, and with them a peak rate of "
-        f"{rates[1]:.4g} instead of {rates[0]:.4g} (--batch-size asks for another number)"
-    )
-
-
-def _with_batch_size(config: Config, size: int) -> Config:
-    return config.model_copy(update={"train": config.train.model_copy(update={"batch_size": size})})
-
-
-def step_bytes(config: Config, videos: int) -> float:
-    """About what a process takes that trains on a CPU in single precision, with so many videos a step."""
-    return _FIXED_BYTES + videos * video_bytes(config)
 
 
 def video_bytes(config: Config) -> float:
-    """About what each video of a step adds to that: the outputs of its clips' layers, which an encoder shows."""
+    """About what each video of a step takes on a CPU in single precision: its clips, and outputs of their layers."""
     data = config.data
     clip = torch.zeros(1, 3, data.num_frames, data.crop_size, data.crop_size)
     with torch.inference_mode():
-        activations = activation_bytes(hico_model(config.model.encoder, topical=False).backbone, clip)
+        activations = activation_bytes(build_encoder(config.model), clip)
     return config.sampling.clips_per_video * (_ACTIVATIONS_HELD * activations + _CLIPS_HELD * clip.nbytes)

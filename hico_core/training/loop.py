@@ -2,9 +2,9 @@
 
 import logging
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -14,19 +14,13 @@ from hico_core.base.choices import DeviceName
 from hico_core.base.errors import HicoError
 from hico_core.checkpoints.content import Content
 from hico_core.checkpoints.export import ENCODER, exports
-from hico_core.checkpoints.reading import backbone_of, load_exactly, read_checkpoint
+from hico_core.checkpoints.reading import read_checkpoint
+from hico_core.checkpoints.warm_start import WarmStart, warm_start
 from hico_core.config import (
-    AugmentConfig,
     Config,
-    DataConfig,
-    EvalConfig,
-    LossConfig,
-    OptimConfig,
     SamplingConfig,
-    TrainConfig,
     preset,
 )
-from hico_core.corpus.index import left_out_of_pretraining
 from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.sources.lists import labelled_videos
 from hico_core.data.augment import crop_area_range
@@ -39,21 +33,22 @@ from hico_core.data.plan import PlannedStep, Position, TrainingOrder, plan_steps
 from hico_core.data.shared_memory import batch_bytes, free_shared_memory, require_shared_memory
 from hico_core.data.videos import IndexedVideos
 from hico_core.data.workers import num_workers
+from hico_core.encoders.trained import build_encoder, embedding_dim, feature_dim, with_heads
 from hico_core.encoding.hardware import Precision
 from hico_core.encoding.neighbours import knn_accuracy, read_features
 from hico_core.encoding.windows import Views
-from hico_core.model.encoders import embedding_dim, hico_model
 from hico_core.model.hico import HicoModel
+from hico_core.model.recompute import recompute_units
 from hico_core.training.collapse import CollapseWatch
-from hico_core.training.distributed import World, gather_to_first
-from hico_core.training.fitting import training_videos, with_batch_of_run
+from hico_core.training.distributed import World, gather_to_first, own_place
+from hico_core.training.fitting import Fitted, fit_batch, peak_rate, require_enough
 from hico_core.training.learner import Learner, learner_of
 from hico_core.training.log import StepMetrics, require_wandb
 from hico_core.training.optim import build_optimizer
 from hico_core.training.run import FREE_ON_RESUME, Leaves, Training, entered_run, opened_training
-from hico_core.training.schedule import RateSchedule, peak_learning_rate, sampling_distance
-from hico_core.training.step import ALONE, StepResult, augmented_clips, describe_batch, train_step, whole_loss
-from hico_core.training.task import Task, Watch, order_of
+from hico_core.training.schedule import RateSchedule, sampling_distance
+from hico_core.training.step import ALONE, StepResult, augmented_clips, describe_batch, train_step
+from hico_core.training.task import Task, Watch, order_of, rates_of
 
 logger = logging.getLogger(__name__)
 
@@ -106,15 +101,14 @@ def pretrain(
     root = locate(root)
     default = preset("hacs-hico-s")
     run_dir = run_dir or local_part(root) / "runs" / f"{(config or default).dataset}-{(config or default).recipe}"
-    if config is None:
-        config = with_batch_of_run(default, root=root, run_dir=run_dir, resume=bool(resume), device=device).config
     task = Task(
-        config=config,
+        config=config or default,
         root=root,
         run_dir=run_dir,
         encoder=init_from,
         device=device,
         resume=bool(resume),
+        lower_batch=config is None,
         allow_changed=resume == "changed",
     )
     return run_pretraining(task, Watch(on_step=on_step))
@@ -128,16 +122,20 @@ def run_pretraining(task: Task[Config], watch: Watch) -> RunSummary:
         Interrupted: a signal ended it; a checkpoint is written.
 
     """
-    config, encoder = task.config, task.run_dir / ENCODER
+    fitted = fit_batch(task, processes=own_place().size)
+    config, encoder = fitted.config, task.run_dir / ENCODER
+    task = replace(task, config=config)
     with entered_run(task, free=_FREE_ON_RESUME) as entered:
         world = entered.world
-        parts = prepare(config, root=task.root, device=entered.device, init_from=task.encoder, world=world)
-        collapse = CollapseWatch(width=embedding_dim(config.model.encoder))
+        parts = prepare(fitted, device=entered.device, init_from=task.encoder, world=world)
+        collapse = CollapseWatch(width=embedding_dim(parts.feature_dim))
         backbone = parts.learner.model.backbone
         leaves = Leaves(
             keep_every=config.train.checkpoint_epochs,
             wandb_project=config.train.wandb_project,
-            exports=lambda progress, loss: exports(backbone, encoder, config, progress, loss=loss),
+            exports=lambda progress, loss: exports(
+                backbone, encoder, config, progress, feature_dim=parts.feature_dim, loss=loss
+            ),
         )
         index = parts.videos.identity()
         with opened_training(task, entered, parts.learner, index=index, watch=watch, leaves=leaves) as training:
@@ -168,24 +166,23 @@ def run_pretraining(task: Task[Config], watch: Watch) -> RunSummary:
 class Pretraining:
     """The parts of a run."""
 
+    config: Config
     videos: IndexedVideos
+    note: str  # what is to be known of the batch
     dataset: ClipDataset
     learner: Learner[HicoModel]
+    feature_dim: int  # of the encoder
+    start: WarmStart | None  # what the encoder begins with of a file
     order: TrainingOrder
     rates: RateSchedule
     workers: int
-    data: DataConfig
-    augment: AugmentConfig
-    sampling: SamplingConfig
-    loss: LossConfig
-    evaluation: EvalConfig
     listed: Sequence[Source]  # for nearest neighbours; may be none
 
     def batches(self, position: Position, world: World) -> Generator[tuple[PlannedStep, Batch], None, None]:
         """Each planned step with this process's clips of it, read ahead by the loader's workers."""
         plans = plan_steps(
             self.order,
-            max_distance_at=lambda progress: max_distance(progress, self.sampling),
+            max_distance_at=lambda progress: max_distance(progress, self.config.sampling),
             start=position,
             rank=world.rank,
             processes=world.size,
@@ -199,13 +196,13 @@ class Pretraining:
             HicoError: they cannot be read, or their loss is not a number.
 
         """
-        learner, lr = self.learner, self.rates.at(plan.epoch)
-        clips = augmented_clips(batch, data=self.data, augment=self.augment, device=learner.device)
+        config, learner, lr = self.config, self.learner, self.rates.at(plan.epoch)
+        clips = augmented_clips(batch, data=config.data, augment=config.augment, device=learner.device)
         result = train_step(
             learner.replica,
             learner.optimizer,
             clips.unflatten(0, (len(batch.video_ids), -1)),  # video by video: (B, K, 3, T, H, W)
-            loss=self.loss,
+            loss=config.loss,
             lr=lr,
             world=world,
             precision=learner.precision,
@@ -224,12 +221,12 @@ class Pretraining:
         """
         if not self.listed:
             return None
-        data, learner = self.data, self.learner
+        data, learner = self.config.data, self.learner
         found = read_features(
             learner.model.backbone,
             self.listed[world.rank :: world.size],
             Views(1, data.num_frames, data.frame_stride, data.target_fps),
-            picture_for(data, self.augment),
+            picture_for(data, self.config.augment),
             precision=learner.precision,
             workers=self.workers,
         )
@@ -238,75 +235,54 @@ class Pretraining:
             return None
         features = torch.cat([part.features for part in together]) if together else torch.empty(0, 0)
         labels = torch.tensor([label for part in together for label in part.labels])
-        return knn_accuracy(features, labels, k=self.evaluation.knn_neighbours)
+        return knn_accuracy(features, labels, k=self.config.eval.knn_neighbours)
 
 
 def prepare(
-    config: Config, *, root: Location, device: torch.device, init_from: Path | None, world: World, joined: bool = True
+    fitted: Fitted, *, device: torch.device, init_from: Path | None, world: World, joined: bool = True
 ) -> Pretraining:
-    """Read the index and build all parts, so that whatever is wrong is said before any work is done.
+    """Check and build all parts, so that whatever is wrong is said before any work is done.
 
     Args:
-        config: of the run.
-        root: the workspace with index.parquet.
+        fitted: the run's configuration and videos.
         device: of this process.
         init_from: see `pretrain`.
         world: this process among all that train together.
         joined: whether they do; else the others are not there, and the model is this one's alone.
 
     Raises:
-        HicoError: no index, or too few videos for the batch.
+        HicoError: too few videos for the batch, or no room for what the workers read ahead.
 
     """
-    require_decoder(config.data.decoder)
-    require_wandb(config.train.wandb_project)
-    data, sampling, train = config.data, config.sampling, config.train
-    videos = training_videos(root, data, batch_size=train.batch_size, processes=world.size)
+    config, videos, data, train = fitted.config, fitted.videos, fitted.config.data, fitted.config.train
+    workers = num_workers(data.workers, processes=world.local_size)
+    require_decoder(data.decoder)
+    require_wandb(train.wandb_project)
+    require_enough(videos, batch_size=train.batch_size, processes=world.size)
+    if workers:
+        _require_room_for_batches(config, videos.largest_short_side, workers=workers, world=world)
     listed = _listed_videos(config.eval.knn_list, world, data.cache)
+    made = _model(config, init_from if world.is_first else None)  # the others get its weights with the replica
     learner = learner_of(
-        _model(config, init_from if world.is_first else None),  # the others get its weights with the replica
+        made.model,
         lambda model: build_optimizer(model, config.optim),
         device=device,
         world=world if joined else ALONE,
         precision=train.precision,
         recompute=train.recompute,
     )
-    workers = num_workers(data.workers, processes=world.local_size)
-    if workers:
-        _require_room_for_batches(
-            clips=train.batch_size // world.size * sampling.clips_per_video,
-            data=data,
-            crop_jitter=config.augment.crop_jitter,
-            largest_short_side=videos.largest_short_side,
-            workers=workers,
-            processes=world.local_size,
-        )
     return Pretraining(
+        config=config,
         videos=videos,
-        dataset=ClipDataset(videos, data=data, sampling=sampling, augment=config.augment),
+        note=fitted.note,
+        dataset=ClipDataset(videos, data=data, sampling=config.sampling, augment=config.augment),
         learner=learner,
+        feature_dim=made.feature_dim,
+        start=made.start,
         order=order_of(config, num_videos=len(videos)),
-        rates=_rates(config.optim, train, clips_per_video=sampling.clips_per_video, processes=world.local_size),
+        rates=rates_of(config, peak=peak_rate(config, processes=world.local_size)),
         workers=workers,
-        data=data,
-        augment=config.augment,
-        sampling=sampling,
-        loss=config.loss,
-        evaluation=config.eval,
         listed=listed,
-    )
-
-
-def _rates(optim: OptimConfig, train: TrainConfig, *, clips_per_video: int, processes: int) -> RateSchedule:
-    """The learning rates of a training in so many processes of a machine."""
-    peak = peak_learning_rate(
-        base_lr=optim.base_lr,
-        videos_per_step=train.batch_size,
-        clips_per_video=clips_per_video,
-        authors_processes=processes if optim.scale_lr == "authors" else 1,
-    )
-    return RateSchedule(
-        peak=peak, start=optim.warmup_start_lr, warmup_epochs=optim.warmup_epochs, total_epochs=train.epochs
     )
 
 
@@ -322,38 +298,43 @@ def _listed_videos(knn_list: str | None, world: World, cache: LocalCache) -> Seq
     return [video.read_through(cache) for video in listed if not video.obstacle]
 
 
-def _require_room_for_batches(
-    *,
-    clips: int,
-    data: DataConfig,
-    crop_jitter: tuple[int, int],
-    largest_short_side: int,
-    workers: int,
-    processes: int,
-) -> None:
+def _require_room_for_batches(config: Config, largest_short_side: int, *, workers: int, world: World) -> None:
     """See `require_shared_memory`; all processes of a machine share its memory."""
     free = free_shared_memory()
     if free is not None:
         needed = batch_bytes(
-            clips=clips,
-            num_frames=data.num_frames,
-            short_side=min(data.short_side or largest_short_side, largest_short_side),
-            largest_area=crop_area_range(crop_jitter)[1],
+            clips=config.train.batch_size // world.size * config.sampling.clips_per_video,
+            num_frames=config.data.num_frames,
+            short_side=min(config.data.short_side or largest_short_side, largest_short_side),
+            largest_area=crop_area_range(config.augment.crop_jitter)[1],
         )
-        require_shared_memory(needed, free=free // processes, workers=workers)
+        require_shared_memory(needed, free=free // world.local_size, workers=workers)
 
 
-def _model(config: Config, init_from: Path | None) -> HicoModel:
+class _Made(NamedTuple):
+    """A model, and what is known of its encoder."""
+
+    model: HicoModel
+    feature_dim: int
+    start: WarmStart | None
+
+
+def _model(config: Config, init_from: Path | None) -> _Made:
     """The model of a recipe with its first weights."""
     torch.manual_seed(config.train.seed)
-    topical = config.loss.name == "hico" and config.loss.topical_weight > 0
-    model = hico_model(config.model.encoder, topical=topical, recompute=config.train.recompute)
+    name, data, loss = config.model.encoder, config.data, config.loss
+    encoder = build_encoder(config.model)
+    width = feature_dim(encoder, name=name, num_frames=data.num_frames, size=data.crop_size)
+    model = with_heads(encoder, width, topical=loss.name == "hico" and loss.topical_weight > 0)
+    start = None
     if init_from is not None:
-        state = backbone_of(read_checkpoint(init_from).content, origin=str(init_from))
-        load_exactly(model.backbone, state, origin=str(init_from))
+        start = warm_start(read_checkpoint(init_from), encoder, name=name)
+        encoder.load_state_dict(start.weights)
+    if config.train.recompute:
+        recompute_units(encoder)
     if config.train.compile:
-        model.backbone.compile()
-    return model
+        encoder.compile()
+    return _Made(model, width, start)
 
 
 def max_distance(progress: float, sampling: SamplingConfig) -> float | None:
@@ -366,13 +347,12 @@ def max_distance(progress: float, sampling: SamplingConfig) -> float | None:
 
 def _report_beginning(parts: Pretraining, *, init_from: Path | None, checkpoint: Content | None) -> None:
     """Log what the videos and the encoder of a run are where that is not what one may take for granted."""
-    left_out = left_out_of_pretraining(parts.videos.num_short, clip_seconds=parts.data.span_seconds)
-    if left_out:
-        logger.warning(left_out)
+    if parts.videos.left_out:
+        logger.warning(parts.videos.left_out)
     if init_from is not None and checkpoint is not None:
         logger.warning("%s is not loaded: the run goes on from its last checkpoint", init_from)
     elif init_from is not None:
-        logger.warning("starting from the encoder of %s; heads and optimiser start anew", init_from)
+        logger.warning("starting from the encoder of %s: %s; heads and optimiser start anew", init_from, parts.start)
 
 
 def _step(
@@ -385,21 +365,20 @@ def _step(
 
     """
     is_first = training.progress.last_step_epoch is None
-    knn_due = is_first or training.ends_epoch(plan, every=parts.evaluation.knn_epochs)
+    knn_due = is_first or training.ends_epoch(plan, every=parts.config.eval.knn_epochs)
     knn = parts.knn_accuracy(world) if knn_due else None
     result = parts.learn(plan, batch, world)
-    times = training.times(world.size * len(batch.draws))
+    if is_first and parts.note and world.is_first:  # now that nothing else is wrong
+        logger.warning(parts.note)
     return StepMetrics(
         step=plan.position.step + 1,
         epoch=plan.epoch,
-        loss=whole_loss(result.loss, parts.loss),
+        loss=result.whole_loss,
         visual=float(result.loss.visual),
         topical=None if result.loss.topical is None else float(result.loss.topical),
         lr=parts.rates.at(plan.epoch),
         distance=plan.max_distance_seconds,
-        clips_per_second=times.clips_per_second,
-        data_seconds=times.data_seconds,
-        step_seconds=times.step_seconds,
+        **training.times(world.size * len(batch.draws))._asdict(),
         bad_videos=len(training.bad_videos),
         embedding_std=result.embedding_std,
         effective_rank=result.effective_rank,

@@ -3,7 +3,6 @@
 Shape letters: N rows of this process, of which every process has as many, C channels; the axes after C are any.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,11 +10,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hico_core.model.s3dg import InceptionBlock, normalise_each
+from hico_core.base.errors import HicoError
 
 
 class _NormOverProcesses(torch.autograd.Function):
-    """Several batch norms over the rows of all processes: one exchange forward and one backward for all of them.
+    """A batch norm over the rows of all processes: one exchange forward and one backward.
 
         mean = average of the processes' means       variance = average of their mean squares - mean^2
         x' = (x - mean) / sqrt(variance + eps)       y = weight x' + bias
@@ -29,55 +28,34 @@ class _NormOverProcesses(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(context: Any, epsilons: Sequence[float], *tensors: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
-        """Of n norms the rows (N, C, ...), weights, biases (C,) -> n results (N, C, ...), n means, n variances (C,)."""
-        n = len(epsilons)
-        rows, weights, biases = tensors[:n], tensors[n : 2 * n], tensors[2 * n :]
-        own: list[Tensor] = []  # 2n of (C,)
-        for x_NC in rows:
-            own_variance_C, own_mean_C = torch.var_mean(x_NC, _all_but_channels(x_NC), correction=0)
-            # Mean squares can be averaged over the processes, variances cannot.
-            own += [own_mean_C, own_variance_C + own_mean_C.square()]
-        moments = torch.cat(own)  # all norms in one message
-        dist.all_reduce(moments)
-        moments /= dist.get_world_size()
-        parts = moments.split([part.numel() for part in own])
-        means = parts[::2]
-        # Below 0 by rounding alone, where all rows are nearly equal.
-        variances = [(square - mean.square()).clamp_(min=0) for mean, square in zip(means, parts[1::2], strict=True)]
-        scales = [(variance + eps).rsqrt() for variance, eps in zip(variances, epsilons, strict=True)]
-        normal = [
-            (x - _per_channel(mean, x)) * _per_channel(scale, x)
-            for x, mean, scale in zip(rows, means, scales, strict=True)
-        ]
-        context.save_for_backward(*normal, *weights, *scales)
-        context.mark_non_differentiable(*means, *variances)
-        results = [
-            x * _per_channel(weight, x) + _per_channel(bias, x)
-            for x, weight, bias in zip(normal, weights, biases, strict=True)
-        ]
-        return (*results, *means, *variances)
+    def forward(context: Any, x_NC: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float) -> tuple[Tensor, ...]:  # noqa: ANN401
+        """Rows (N, C, ...) -> the result (N, C, ...), the mean and the variance (C,)."""
+        own_variance_C, own_mean_C = torch.var_mean(x_NC, _all_but_channels(x_NC), correction=0)
+        # Mean squares can be averaged over the processes, variances cannot.
+        moments_2C = torch.cat([own_mean_C, own_variance_C + own_mean_C.square()])
+        dist.all_reduce(moments_2C)
+        moments_2C /= dist.get_world_size()
+        mean_C, square_C = moments_2C.chunk(2)
+        variance_C = (square_C - mean_C.square()).clamp_(min=0)  # below 0 by rounding alone, of rows nearly equal
+        scale_C = (variance_C + eps).rsqrt()
+        normal_NC = (x_NC - _per_channel(mean_C, x_NC)) * _per_channel(scale_C, x_NC)
+        context.save_for_backward(normal_NC, weight_C, scale_C)
+        context.mark_non_differentiable(mean_C, variance_C)
+        return normal_NC * _per_channel(weight_C, x_NC) + _per_channel(bias_C, x_NC), mean_C, variance_C
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        """Of n gradients of the results (N, C, ...), and 2n that are none -> those of the inputs of `forward`."""
-        saved = context.saved_tensors
-        n = len(saved) // 3
-        normal, weights, scales = saved[:n], saved[n : 2 * n], saved[2 * n :]
-        gradients = gradients[:n]
-        own: list[Tensor] = []  # 2n of (C,): the gradients of bias and weight
-        for dy_NC, x_NC in zip(gradients, normal, strict=True):
-            dims = _all_but_channels(dy_NC)
-            own += [dy_NC.sum(dims), (dy_NC * x_NC).sum(dims)]
-        sums = torch.cat(own)
-        dist.all_reduce(sums)
-        of_all = sums.split([part.numel() for part in own])
-        dx = []
-        for number, (dy, x, weight, scale) in enumerate(zip(gradients, normal, weights, scales, strict=True)):
-            count = dist.get_world_size() * dy.numel() // dy.shape[1]  # rows of all processes, positions included
-            mean_dy, mean_product = (_per_channel(part / count, dy) for part in of_all[2 * number : 2 * number + 2])
-            dx.append((dy - mean_dy - x * mean_product) * _per_channel(weight * scale, dy))
-        return (None, *dx, *own[1::2], *own[::2])
+    def backward(context: Any, dy_NC: Tensor, *of_statistics: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        """The gradient of the result -> those of the inputs of `forward`."""
+        normal_NC, weight_C, scale_C = context.saved_tensors
+        dims = _all_but_channels(dy_NC)
+        own_2C = torch.cat([dy_NC.sum(dims), (dy_NC * normal_NC).sum(dims)])  # the gradients of bias and weight
+        of_all_2C = own_2C.clone()
+        dist.all_reduce(of_all_2C)
+        count = dist.get_world_size() * dy_NC.numel() // dy_NC.shape[1]  # rows of all processes, positions included
+        mean_dy, mean_product = (_per_channel(part_C, dy_NC) for part_C in (of_all_2C / count).chunk(2))
+        dx_NC = (dy_NC - mean_dy - normal_NC * mean_product) * _per_channel(weight_C * scale_C, dy_NC)
+        bias_gradient_C, weight_gradient_C = own_2C.chunk(2)
+        return dx_NC, weight_gradient_C, bias_gradient_C, None
 
 
 def _all_but_channels(x_NC: Tensor) -> list[int]:
@@ -104,44 +82,37 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         """(N, C, ...) -> the same shape."""
         if not self.training:
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        (normalised,) = _over_processes([self], [input])
-        return normalised
-
-
-def _over_processes(norms: Sequence[SharedBatchNorm], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """The inputs of several norms, normalised in one exchange; running statistics follow."""
-    n = len(norms)
-    exact = [x.float() if x.dtype == torch.bfloat16 else x for x in inputs]
-    found = _NormOverProcesses.apply(
-        [norm.eps for norm in norms], *exact, *(norm.weight for norm in norms), *(norm.bias for norm in norms)
-    )
-    with torch.no_grad():
-        for norm, x_NC, mean_C, variance_C in zip(norms, exact, found[n : 2 * n], found[2 * n :], strict=True):
-            assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
-            count = dist.get_world_size() * x_NC.numel() // x_NC.shape[1]
-            norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-            norm.running_mean.lerp_(mean_C, norm.momentum)
+        exact_NC = input.float() if input.dtype == torch.bfloat16 else input
+        y_NC, mean_C, variance_C = _NormOverProcesses.apply(exact_NC, self.weight, self.bias, self.eps)
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        with torch.no_grad():
+            count = dist.get_world_size() * input.numel() // input.shape[1]
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+            self.running_mean.lerp_(mean_C, self.momentum)
             # As PyTorch's: rows are normalised by their own variance, but the running one estimates the population's.
-            norm.running_var.lerp_(variance_C * (count / (count - 1)), norm.momentum)
-    return [y.to(x.dtype) for y, x in zip(found[:n], inputs, strict=True)]
-
-
-def normalise_over_processes(norms: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """What batch norms side by side make of their inputs, in one exchange while they train; see `InceptionBlock`."""
-    shared = [norm for norm in norms if isinstance(norm, SharedBatchNorm) and norm.training]
-    return _over_processes(shared, inputs) if len(shared) == len(norms) else normalise_each(norms, inputs)
+            self.running_var.lerp_(variance_C * (count / (count - 1)), self.momentum)
+        result: Tensor = y_NC.to(input.dtype)
+        return result
 
 
 def share_batch_norms(module: nn.Module) -> nn.Module:
-    """Replace each batch norm by one that sees the rows of all processes, with the same parameters and names."""
+    """Replace each batch norm by one that sees the rows of all processes, with the same parameters and names.
+
+    Raises:
+        HicoError: one has no weights, no running statistics, or none with a fixed momentum.
+
+    """
     for name, child in module.named_children():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            if not child.affine or not child.track_running_stats or child.momentum is None:
+                raise HicoError(
+                    f"the batch norm {name} ({child}) cannot be shared by several processes: it needs weights, running "
+                    "statistics and a momentum; train in one process"
+                )
             shared = SharedBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum)
             shared.to(child.weight.device, child.weight.dtype)
             shared.load_state_dict(child.state_dict())
             setattr(module, name, shared.train(child.training))
         else:
             share_batch_norms(child)
-    if isinstance(module, InceptionBlock):
-        module.normalise = normalise_over_processes
     return module

@@ -79,6 +79,7 @@ class StepResult(NamedTuple):
     """What one step of training gave."""
 
     loss: HicoLoss  # of this process, on the CPU
+    whole_loss: float
     embedding_std: float
     effective_rank: float
 
@@ -107,7 +108,8 @@ def train_step(
         return None
     total, visual, *topical, embeddings = known
     loss_on_cpu = HicoLoss(total, visual, topical[0] if topical else None)
-    return StepResult(loss_on_cpu, embedding_std(embeddings), effective_rank(embeddings))
+    whole = whole_loss(loss_on_cpu, loss)
+    return StepResult(loss_on_cpu, whole, embedding_std(embeddings), effective_rank(embeddings))
 
 
 def augmented_clips(batch: Batch, *, data: DataConfig, augment: AugmentConfig, device: torch.device) -> Tensor:

@@ -9,6 +9,7 @@ from hico_core.base.addresses import Location
 from hico_core.base.choices import DeviceName
 from hico_core.config import Config, FinetuneConfig
 from hico_core.data.plan import TrainingOrder
+from hico_core.training.schedule import RateSchedule
 from hico_core.training.stopping import StopRequest
 
 Settings = TypeVar("Settings", bound=Config | FinetuneConfig)
@@ -25,6 +26,7 @@ class Task(Generic[Settings]):
         encoder: a checkpoint of ours or the authors' that a new run starts from.
         device: as `choose_device` takes it.
         resume: go on from the run's last checkpoint; without one, start.
+        lower_batch: to as many videos as there are, and as memory is free for.
         allow_changed: let a resumed run have other epochs, another batch size, number of processes or index.
 
     """
@@ -35,6 +37,7 @@ class Task(Generic[Settings]):
     encoder: Path | None = None
     device: "DeviceName" = "auto"
     resume: bool = False
+    lower_batch: bool = False
     allow_changed: bool = False
 
 
@@ -58,6 +61,16 @@ class Watch:
     on_bad_video: Callable[[str, str], None] = _ignore
     on_tested: Callable[[int, int], None] = _ignore
     stop: StopRequest = field(default_factory=StopRequest)
+
+
+def rates_of(config: Config | FinetuneConfig, *, peak: float) -> RateSchedule:
+    """The learning rates of a configuration that rise to `peak`."""
+    return RateSchedule(
+        peak=peak,
+        start=config.optim.warmup_start_lr,
+        warmup_epochs=config.optim.warmup_epochs,
+        total_epochs=config.train.epochs,
+    )
 
 
 def order_of(config: Config | FinetuneConfig, *, num_videos: int) -> TrainingOrder:

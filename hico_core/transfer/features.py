@@ -16,16 +16,16 @@ import numpy as np
 import torch
 
 from hico_core.base.choices import Align, DeviceName, Layer, Pool, Tail
-from hico_core.base.errors import BadVideo, UsageError
-from hico_core.checkpoints.content import EncoderOrigin
-from hico_core.checkpoints.reading import encoder_of, picture_of, projection_of, read_checkpoint
-from hico_core.config import AugmentConfig, DataConfig
-from hico_core.data.pictures import Picture, picture_for
+from hico_core.base.errors import BadVideo, HicoError, UsageError
+from hico_core.checkpoints.frozen import FrozenEncoder, load_frozen
+from hico_core.checkpoints.reading import projection_of, read_checkpoint
 from hico_core.data.workers import num_workers
-from hico_core.encoding.encoder import Meter, encode_videos, usual_batch
+from hico_core.encoders.table import ENCODERS, EncoderEntry
+from hico_core.encoding.encoder import Meter, encode_videos, usual_batch, with_channels_last
 from hico_core.encoding.hardware import choose_device, choose_precision
 from hico_core.encoding.lanes import Reading, WholeVideo
 from hico_core.encoding.windows import Grid, window_times
+from hico_core.model.heads import ProjectionHead
 from hico_core.model.pooling import PooledEncoder
 
 logger = logging.getLogger(__name__)
@@ -34,10 +34,7 @@ logger = logging.getLogger(__name__)
 # As ActivityNet's and HACS' features have it.
 USUAL_GRID = Grid(fps=15.0, window=16, stride=16)
 
-# S3D-G halves time three times.
-_SHORTEST_WINDOW = 8
-
-# Of windows, where a GPU is given as many as its memory holds; with more, an H100 is no faster (docs/benchmarks-gpu.md).
+# Most windows in a batch of --batch-size auto; an H100 is no faster with more (docs/benchmarks-gpu.md).
 _LARGEST_BATCH = 256
 
 
@@ -59,7 +56,7 @@ class Features:
 
     """
 
-    array: np.ndarray  # (W, F), F 1024 or, of the projection, 128; maps (W, F, T', H', W') if not pooled.
+    array: np.ndarray  # (W, F), of S3D-G 1024 or, of the projection, 128; maps (W, F, T', H', W') if not pooled.
     # float32 as computed, float16 where they are stored so.
     times: np.ndarray  # (W, 2) float64: start and end of each window, in seconds
     meta: FeatureSource
@@ -82,8 +79,7 @@ class FeatureExtractor:
         encoder: PooledEncoder,
         *,
         grid: Grid = USUAL_GRID,
-        picture: Picture | None = None,
-        origin: EncoderOrigin | None = None,
+        frozen: FrozenEncoder | None = None,
         device: torch.device,
         batch_size: int | Literal["auto"] | None = None,
     ) -> None:
@@ -92,8 +88,8 @@ class FeatureExtractor:
         Args:
             encoder: with what becomes of its maps.
             grid: where windows lie.
-            picture: what the encoder sees of a frame; None: what the paper's saw.
-            origin: the file that the encoder was loaded from, which manifests name.
+            frozen: which encoder it is, as manifests have it, and what it is shown; None: what the paper's is shown,
+                with no name.
             device: where to compute.
             batch_size: windows that go through the encoder together, if memory holds them; "auto": as many as it
                 holds; None: a number that suits most. It changes no feature by more than rounding.
@@ -102,14 +98,17 @@ class FeatureExtractor:
             UsageError: a number is out of range, or two settings contradict each other.
 
         """
+        entry = ENCODERS["s3dg"] if frozen is None else frozen.entry
         _require_sound(grid, encoder.pool, with_head=encoder.head is not None)
+        _require_suitable(grid, encoder.pool, entry, name="the encoder" if frozen is None else frozen.name)
         self.grid, self.pool = grid, encoder.pool
         self.layer: Layer = "pooled" if encoder.head is None else "projection"
-        self.picture = picture or picture_for(DataConfig(), AugmentConfig())
-        self.origin = origin
+        self.picture = entry.picture
+        self.frozen = frozen
         self.device = device
         self.precision = choose_precision("auto", device)
-        self.encoder = encoder.eval().to(device).to(memory_format=torch.channels_last_3d)
+        self.encoder = encoder.eval().to(device)
+        with_channels_last(self.encoder)
         largest = _LARGEST_BATCH if device.type == "cuda" else usual_batch(device)  # a CPU is no faster with more
         self.batch_size = largest if batch_size == "auto" else batch_size or usual_batch(device)
 
@@ -131,8 +130,8 @@ class FeatureExtractor:
         """Load the encoder of our checkpoint or export, or of the authors' .pyth; it sees what it was trained on.
 
         Args:
-            path: the checkpoint.
-            window: frames in a window, at least 8.
+            path: the checkpoint, or another encoder as `load_frozen` takes it, such as `torchvision:r3d_18=FILE`.
+            window: frames in a window, for S3D-G at least 8.
             stride: frames from one window's start to the next one's.
             fps: rate of the grid, in frames a second; None: each video's own average.
             align: see `Grid`.
@@ -143,21 +142,34 @@ class FeatureExtractor:
             batch_size: see above.
 
         Raises:
-            HicoError: the file holds no S3D-G encoder or no projection, or a number is out of range.
+            HicoError: the file holds no encoder or no projection, or a number is out of range.
 
         """
         grid = Grid(fps=fps, window=window, stride=stride, align=align, tail=tail)
         _require_sound(grid, pool, with_head=layer == "projection")
-        file = read_checkpoint(Path(path))
-        head = projection_of(file) if layer == "projection" else None
-        return cls(
-            PooledEncoder(encoder_of(file), pool=pool, head=head),
-            grid=grid,
-            picture=picture_of(file),
-            origin=EncoderOrigin(path=str(file.path.absolute()), sha256=file.sha256),
-            device=choose_device(device),
-            batch_size=batch_size,
-        )
+        frozen = load_frozen(str(path))
+        return cls.from_encoder(frozen, grid=grid, pool=pool, layer=layer, device=device, batch_size=batch_size)
+
+    @classmethod
+    def from_encoder(
+        cls,
+        frozen: FrozenEncoder,
+        *,
+        grid: Grid = USUAL_GRID,
+        pool: Pool = "avg",
+        layer: Layer = "pooled",
+        device: DeviceName = "auto",
+        batch_size: int | Literal["auto"] | None = None,
+    ) -> "FeatureExtractor":
+        """The same with an encoder that is loaded already.
+
+        Raises:
+            HicoError: it has no projection, or cannot be shown such windows.
+
+        """
+        head = _projection_of(frozen) if layer == "projection" else None
+        encoder = PooledEncoder(frozen.network, pool=pool, head=head)
+        return cls(encoder, grid=grid, frozen=frozen, device=choose_device(device), batch_size=batch_size)
 
     @property
     def reading(self) -> Reading:
@@ -222,12 +234,37 @@ class FeatureExtractor:
 
 
 def _require_sound(grid: Grid, pool: Pool, *, with_head: bool) -> None:
-    if grid.window < _SHORTEST_WINDOW or grid.stride < 1 or (grid.fps is not None and grid.fps <= 0):
+    if grid.window < 1 or grid.stride < 1 or (grid.fps is not None and grid.fps <= 0):
         raise UsageError(
-            f"--window {grid.window} --stride {grid.stride} --fps {grid.fps}: the window must have {_SHORTEST_WINDOW} "
-            "frames or more, stride and fps must be positive"
+            f"--window {grid.window} --stride {grid.stride} --fps {grid.fps}: window, stride and fps must be positive"
         )
     if grid.align == "center" and grid.tail != "pad":
         raise UsageError(f"--align center --tail {grid.tail}: centred windows are always filled up; leave --tail out")
     if with_head and pool != "avg":
         raise UsageError(f"--layer projection --pool {pool}: the projection takes averages; leave --pool out")
+
+
+def _require_suitable(grid: Grid, pool: Pool, entry: EncoderEntry, *, name: str) -> None:
+    if grid.window < entry.shortest_window or grid.window > (entry.longest_window or grid.window):
+        exactly = entry.shortest_window == entry.longest_window
+        most = f" and at most {entry.longest_window}" if entry.longest_window else ""
+        wanted = f"exactly {entry.shortest_window}" if exactly else f"at least {entry.shortest_window}{most}"
+        raise UsageError(f"--window {grid.window}: {name} takes windows of {wanted} frames")
+    if pool == "none" and entry.gives == "rows":
+        raise UsageError(f"--pool none: {name} gives a row a window, no maps; leave --pool out")
+
+
+def _projection_of(frozen: FrozenEncoder) -> ProjectionHead:
+    """The head that pretraining compares by, from the file of the encoder.
+
+    Raises:
+        UsageError: the encoder is of the table, which has none.
+        HicoError: the file has none, or is another one by now.
+
+    """
+    if frozen.table_name is not None or frozen.origin is None:
+        raise UsageError(f"--layer projection: {frozen.name} has no projection head; leave --layer out")
+    file = read_checkpoint(Path(frozen.origin.path))
+    if file.sha256 != frozen.origin.sha256:
+        raise HicoError(f"{file.path}: is being written by a training; name a copy of it")
+    return projection_of(file)

@@ -7,11 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+import torch.nn.functional as F
 from arms import MIXED_IDS, PRETRAINED, supervision
+from torch import nn
 from wrong_videos import wrong_videos
 
 from hico_core.base.storage import written_beside
@@ -20,7 +23,7 @@ from hico_core.checkpoints.reading import load_backbone
 from hico_core.evidence.arms import pretraining
 from hico_core.evidence.corpus import SegmentLabel
 from hico_core.evidence.scenery import ACTIONS, FPS
-from hico_core.evidence.segments import LabelledSegments, Score, SegmentClips, pixels_of, probe_segments
+from hico_core.evidence.segments import LabelledSegments, Score, SegmentClips, probe_segments
 from hico_core.evidence.trial import (
     PICTURE,
     Corpus,
@@ -30,7 +33,6 @@ from hico_core.evidence.trial import (
     segment_clips,
     untrained_encoder,
 )
-from hico_core.model.encoders import Encoder
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.loop import pretrain
 from hico_core.training.task import Task, Watch
@@ -148,7 +150,7 @@ def _rows_of_segment(label: SegmentLabel, pieces: list[dict[str, Any]], root: Pa
     return [{**row, "num_clips": len(rows)} for row in rows]
 
 
-def _encoder_of(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLabel]) -> Encoder:
+def _encoder_of(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLabel]) -> nn.Module:
     """Train a cell's encoder; it is not that of pixels.
 
     Raises:
@@ -175,7 +177,7 @@ def _encoder_of(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLab
         return load_backbone(pretrain(config, root=root, run_dir=run_dir, device="cpu").encoder)
 
 
-def _supervised(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLabel]) -> Encoder:
+def _supervised(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLabel]) -> nn.Module:
     num_segments = len(_training_segments(labels))
     config = supervision(num_segments=num_segments, steps=cell.steps, rate=cell.rate, seed=cell.corpus.seed)
     torch.manual_seed(cell.corpus.seed)
@@ -184,6 +186,14 @@ def _supervised(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLab
     task = Task(config=config, root=trimmed_root(place), run_dir=run_dir, encoder=start, device="cpu")
     finetune(task, Watch())
     return load_backbone(run_dir / "checkpoints" / "last.pt")
+
+
+def pixels_of(clips: torch.Tensor, *, side: int) -> np.ndarray:
+    """The pictures themselves, scaled down, as features: (N, T * side * side * 3) float32."""
+    frames = clips.flatten(0, 1).permute(0, 3, 1, 2).float()
+    small = F.interpolate(frames, (side, side), mode="area") / 255
+    found: np.ndarray = small.unflatten(0, clips.shape[:2]).flatten(1).numpy()
+    return found
 
 
 def _probe_pixels(clips: SegmentClips, *, seed: int) -> list[Score]:

@@ -14,7 +14,7 @@ from hico_core.config.authors.yaml_layers import is_authors_config
 from hico_core.corpus.sources.benchmark_lists import read_split
 from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.sources.lists import labelled_videos, listed_clips
-from hico_core.transfer.extraction.tad import read_annotations
+from hico_core.transfer.localisation.annotations import read_segments
 
 
 def plain(text: str) -> bytes:
@@ -76,7 +76,13 @@ READERS: dict[str, tuple[str, str, Callable[[Path], object], object]] = {
     "activitynet": (
         "ann.json",
         json.dumps({"database": {"é": {"subset": "training", "annotations": []}}}, ensure_ascii=False, indent=1),
-        lambda path: list(read_annotations(path).database),
+        lambda path: list(read_segments(path).videos),
+        ["é"],
+    ),
+    "segments": (
+        "segments.csv",
+        "video,start,end,label\né,0,1,jump\n",
+        lambda path: list(read_segments(path).videos),
         ["é"],
     ),
     "config": ("own.yaml", "train:\n  seed: 7\n", lambda path: load_config(path).train.seed, 7),

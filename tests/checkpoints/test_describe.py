@@ -11,7 +11,7 @@ from hico_core.checkpoints.authors_names import export_state_dict
 from hico_core.checkpoints.content import Progress, export_encoder
 from hico_core.checkpoints.convert import convert
 from hico_core.checkpoints.describe import describe_checkpoint
-from hico_core.config import finetuning_preset, preset
+from hico_core.config import load_finetuning_config, preset
 from hico_core.data.plan import Position
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.hico import HicoModel
@@ -35,7 +35,7 @@ def test_a_finetuned_one(tmp_path: Path) -> None:
         model=classifier,
         optimizer=torch.optim.Adam(classifier.parameters()),
         progress=Progress(position=Position(3, 0, 3), epochs_done=1.5),
-        config=finetuning_preset("finetune-ucf101").model_dump(mode="json"),
+        config=load_finetuning_config(base="finetune-ucf101").model_dump(mode="json"),
     )
     kind, facts, *_ = describe_checkpoint(tmp_path / "last.pt")
     assert kind == "hico finetuning checkpoint"

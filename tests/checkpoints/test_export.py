@@ -25,7 +25,7 @@ def written(tmp_path: Path) -> Path:
     """An export as a run writes it, after 30 steps."""
     torch.manual_seed(0)
     path = tmp_path / "encoder.safetensors"
-    for file, content in exports(S3DGTiny(), path, CONFIG, PROGRESS, loss=3.25).items():
+    for file, content in exports(S3DGTiny(), path, CONFIG, PROGRESS, feature_dim=128, loss=3.25).items():
         file.write_bytes(content)
     return path
 
@@ -63,10 +63,10 @@ def test_an_export_says_what_its_encoder_was_trained_to_see(written: Path) -> No
 
 def test_a_card_is_kept_where_nothing_was_trained_since(written: Path) -> None:
     torch.manual_seed(0)
-    assert list(exports(S3DGTiny(), written, CONFIG, PROGRESS, loss=None)) == [written]
+    assert list(exports(S3DGTiny(), written, CONFIG, PROGRESS, feature_dim=128, loss=None)) == [written]
     # Of other weights, or where there is none, it is written without the loss that nobody knows.
     written.write_bytes(b"another")
     assert card_of(written) is None
-    again = exports(S3DGTiny(), written, CONFIG, PROGRESS, loss=None)
+    again = exports(S3DGTiny(), written, CONFIG, PROGRESS, feature_dim=128, loss=None)
     assert list(again) == [written, written.with_name(CARD)]
     assert b"3.25" not in again[written.with_name(CARD)]

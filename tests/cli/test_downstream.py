@@ -10,7 +10,7 @@ from commands import Done, assert_one_line, hico, hico_process
 from made_videos import numbered_video
 
 from hico_core.checkpoints.content import export_encoder
-from hico_core.model.encoders import hico_model
+from hico_core.encoders.trained import hico_model
 from hico_core.transfer.extraction.manifest import load_features
 
 pytestmark = pytest.mark.videos
@@ -145,41 +145,41 @@ def test_retrieve(root: Path, tmp_path: Path) -> None:
     assert done.stdout.startswith("protocol video: R@1 0.00%"), done.stderr
 
 
-@pytest.mark.parametrize("toolkit", ["actionformer", "opentad"])
-def test_export_tad(root: Path, toolkit: str) -> None:
-    annotations = {
-        "0": {"subset": "training", "annotations": [{"segment": [0.5, 1], "label": "a"}]},
-        "x": {"subset": "y"},
-    }
-    (root / "ann.json").write_text(json.dumps({"database": annotations}))
-    done = hico("export-tad", root / "ann.json", "--for", toolkit, "--features", "made", root=root)
-    assert_one_line(done, 0, "hico: 1 annotated video without features or without a segment that is left: ")
-    assert done.stdout.startswith("1 videos, 1 classes; ")
-    assert len(list((root / f"tad/made-{toolkit}").iterdir())) == 4
-
-
-def test_export_tad_of_annotations_as_people_have_them(root: Path, tmp_path: Path) -> None:
-    """Video 0 has 2 s. All that is left out or cut stands in one line; an entry that cannot be used is a failure."""
+def test_export_tad(root: Path, tmp_path: Path) -> None:
+    """Video 0 has 2 s. What is left out or cut stands in a line each; an entry that cannot be used is a failure."""
     segments = [[0.5, 1], [0, 0], [1, 400], [-1, 1], ["0", "1"]]
     annotations = [{"segment": segment, "label": "a"} for segment in segments]
     annotations.append({"segment": [0, 1], "label": "Ambiguous"})
-    database: dict[str, object] = {"v_0": {"subset": "training", "annotations": annotations}}
+    database: dict[str, object] = {
+        "v_0": {"subset": "training", "annotations": annotations},
+        "1": {"subset": "validation", "annotations": annotations[:1]},
+        "x": {"subset": "validation"},
+    }
     (tmp_path / "ann.json").write_text(json.dumps({"database": database}), encoding="utf-8-sig")
-    command = ("export-tad", tmp_path / "ann.json", "--for", "opentad", "--features", "made", "-O", tmp_path / "tad")
-    assert_one_line(
-        hico(*command, root=root),
-        0,
-        "left out 3 segments: 1 called Ambiguous, 1 empty or ending before they start, 1 not [start, end] in seconds; "
-        "cut 2 segments to the length of the video",
-    )
+    output = ("--features", "made", "-O", tmp_path / "tad")
+    command = ("export-tad", tmp_path / "ann.json", "--for", "actionformer", *output)
+    done = hico(*command, root=root)
+    assert done.returncode == 0 and done.stderr.splitlines() == [
+        "hico: left out 3 segments: 1 called Ambiguous, 1 empty or ending before they start, 1 without a start and "
+        "an end in seconds",
+        "hico: cut 2 segments to the length of the video",
+        "hico: 1 segment overlapping others: all are kept, and a moment of two of them is learnt as the shorter one",
+        f"hico: 1 annotated video without features: {tmp_path}/tad/missing_files.txt",
+    ]
+    assert done.stdout.splitlines() == [
+        "1 videos of 'training' to train on, 1 of 'validation' to test on, 1 classes; "
+        f"{tmp_path}/tad/actionformer.yaml",
+        f"python train.py {tmp_path}/tad/actionformer.yaml --output hico",
+        f"python eval.py {tmp_path}/tad/actionformer.yaml {tmp_path}/tad/runs/actionformer_hico",
+    ]
     written = json.loads((tmp_path / "tad/annotations.json").read_text())["database"]["0"]
     assert [a["segment"] for a in written["annotations"]] == [[0.5, 1], [1, 2], [0, 1]]
-    (tmp_path / "ann.json").write_text(json.dumps({"database": {**database, "1": {"annotations": []}}}))
+    (tmp_path / "ann.json").write_text(json.dumps({"database": {**database, "2": {"annotations": []}}}))
     done = hico(*command, "--json", root=root)
-    assert done.returncode == 3 and "ann.json: the entry of '1' names no subset; left out" in done.stderr
+    assert done.returncode == 3 and "ann.json: the entry of '2' names no subset; left out" in done.stderr
     told = json.loads(done.stdout)
     assert (told["num_failed"], told["num_segments_left_out"], told["num_segments_cut"]) == (1, 3, 2)
-    assert told["segments_left_out"]["called Ambiguous"] == 1
+    assert told["segments_left_out"]["called Ambiguous"] == 1 and len(told["commands"]) == 2
 
 
 def test_bad_lines_of_lists_are_told_and_the_others_are_used(root: Path, tmp_path: Path) -> None:
@@ -237,7 +237,12 @@ def test_a_video_that_is_missing_is_told_by_the_probe(root: Path, tmp_path: Path
             ["is both a query and in the gallery; 4 such videos"],
         ),
         (["retrieve", "--protocol", "clip", "--queries", "val", "--features", "made"], 1, ["needs labelled videos"]),
-        (["export-tad", "none.json", "--for", "opentad"], 2, ["none.json: cannot be read"]),
+        (["export-tad", "none.json", "--for", "actionformer", "--preset", "anet"], 2, ["none.json: cannot be read"]),
+        (
+            ["export-tad", "none.json", "--for", "opentad", "--preset", "anet"],
+            2,
+            ["--checkout: name the folder of OpenTAD"],
+        ),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_written(

@@ -72,7 +72,7 @@ MISTAKES = [
     ("pretrain --root root --recipe hico-x", 2, "no recipe hacs-hico-x; there are: hacs-hico-l"),
     ("pretrain --root root --resum", 2, "No such option: --resum (Possible options: --resume"),
     ("pretrain --root root --init-from other.pt", 1, "other.pt: holds no S3D-G encoder"),
-    ("extract-features --root root", 1, "no run has exported an encoder; run `hico pretrain`, or give --checkpoint"),
+    ("extract-features --root root", 1, "no run has exported an encoder; run `hico pretrain`, or give --encoder"),
     ("extract-features --root root --checkpoint nowhere.pt", 1, "nowhere.pt: no such checkpoint"),
     ("extract-features --root root --checkpoint other.pt", 1, "other.pt: holds no S3D-G encoder"),
     ("extract-features --root root --checkpoint videos/0.mp4", 1, "0.mp4: not a checkpoint (no PyTorch file)"),

@@ -16,7 +16,7 @@ def test_the_whole_road_and_again(tmp_path: Path) -> None:
     for number in range(2):
         numbered_video(tmp_path / f"videos/{number}.mp4", seconds=3)
     root = tmp_path / "root"
-    command = ("run", tmp_path / "videos", "--hours", "0.01")
+    command = ("run", tmp_path / "videos", "--hours", "0.001")
     done = hico(*command, root=root)
     assert done.returncode == 0, done.stderr
     announced = re.search(r"pretraining (\d+) of the recipe's (\d+) epochs, (\d+) videos a step", done.stderr)

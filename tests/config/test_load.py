@@ -13,7 +13,6 @@ from hico_core.config import (
     FinetuneConfig,
     compose_config,
     dump_config,
-    finetuning_preset,
     finetuning_preset_names,
     load_config,
     load_finetuning_config,
@@ -57,7 +56,7 @@ FINETUNING = {"finetune-hmdb51": (0.001, 0.00002, 64), "finetune-ucf101": (0.002
 def test_recipes_of_finetuning() -> None:
     assert finetuning_preset_names() == sorted(FINETUNING)
     for name, (rate, start, batch_size) in FINETUNING.items():
-        config = finetuning_preset(name)
+        config = load_finetuning_config(base=name)
         assert (config.optim.base_lr, config.optim.warmup_start_lr, config.train.batch_size) == (
             rate,
             start,

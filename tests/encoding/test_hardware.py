@@ -2,15 +2,14 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hico_core.base.choices import PrecisionName
 from hico_core.base.errors import HicoError, UsageError
 from hico_core.config import preset
 from hico_core.encoding.hardware import FP32, Precision, choose_precision, computing_in, use_precision
 from hico_core.model.hico import HicoModel
-from hico_core.model.s3dg import S3DG, PointwiseConv, TemporalConv
+from hico_core.model.s3dg import PointwiseConv, TemporalConv
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step
 
@@ -122,45 +121,3 @@ def test_a_step_in_bfloat16_moves_float32_weights() -> None:
     assert result is not None and torch.isfinite(result.loss.total)
     assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in model.parameters())
     assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
-
-
-def test_recomputing_changes_nothing() -> None:
-    """Gradients and running statistics are those of an encoder that keeps everything."""
-    clips = torch.randn(2, 3, 8, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    outcomes = []
-    for recompute in (False, True):
-        torch.manual_seed(0)
-        encoder = S3DG(recompute=recompute).double().train()
-        F.mse_loss(encoder(clips), torch.ones(1, dtype=torch.float64).expand(2, 1024, 1, 1, 1)).backward()
-        outcomes.append((dict(encoder.named_buffers()), {name: p.grad for name, p in encoder.named_parameters()}))
-    (buffers, gradients), (buffers_again, gradients_again) = outcomes
-    assert all(torch.equal(buffers[name], buffers_again[name]) for name in buffers)
-    for name, gradient in gradients.items():
-        assert gradient is not None
-        torch.testing.assert_close(gradients_again[name], gradient, rtol=1e-9, atol=1e-12)
-
-
-def test_recomputing_keeps_less() -> None:
-    """Fewer bytes are held for the backward pass."""
-    clips = torch.randn(2, 3, 8, 64, 64)
-    held = []
-    for recompute in (False, True):
-        encoder = S3DG(recompute=recompute).train()
-        sizes: dict[int, int] = {}
-
-        def note(tensor: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
-            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            encoder(clips)
-        held.append(sum(sizes.values()))
-    assert held[1] < 0.6 * held[0]
-
-
-def test_evaluation_recomputes_nothing() -> None:
-    encoder = S3DG(recompute=True).eval()
-    norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm3d)]
-    with torch.no_grad():
-        encoder(torch.randn(1, 3, 8, 32, 32))
-    assert all(norm.momentum == 0.1 and norm.num_batches_tracked == 0 for norm in norms)

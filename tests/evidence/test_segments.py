@@ -1,11 +1,10 @@
 """Probes of segments, on features of which it is known what they hold."""
 
 import numpy as np
-import torch
 
 from hico_core.evidence.corpus import CorpusRecipe, SegmentLabel, labels_of
 from hico_core.evidence.scenery import ACTIONS
-from hico_core.evidence.segments import LabelledSegments, Score, pixels_of, probe_segments
+from hico_core.evidence.segments import LabelledSegments, Score, probe_segments
 
 LABELS = list(labels_of(CorpusRecipe(videos=60, seed=1, design="fillers")))
 TRAIN = [label for label in LABELS if label.subset == "train"]
@@ -64,9 +63,3 @@ def test_chance_is_the_most_frequent_answer() -> None:
     rng = np.random.default_rng(0)
     found = scores_of(*(rng.normal(size=(len(s), 4)).astype(np.float32) for s in (TRAIN, TEST)))
     assert found["action-linear"].chance == most
-
-
-def test_pixels_are_means_of_squares() -> None:
-    clips = torch.randint(0, 256, (2, 3, 24, 24, 3), dtype=torch.uint8)
-    rows = pixels_of(clips, side=8).reshape(2, 3, 3, 8, 8)  # clip, frame, channel, row, column
-    assert np.isclose(rows[1, 2, 0, 4, 5], clips[1, 2, 12:15, 15:18, 0].float().mean() / 255)

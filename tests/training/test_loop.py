@@ -33,8 +33,8 @@ from hico_core.corpus.workspace.records import SplitOptions
 from hico_core.data.videos import IndexIdentity
 from hico_core.encoding.hardware import choose_device
 from hico_core.model.hico import HicoModel, Outputs
-from hico_core.training.dry_run import dry_run
-from hico_core.training.fitting import training_videos
+from hico_core.training.dry_run import DryRun, dry_run
+from hico_core.training.fitting import fit_batch, require_enough
 from hico_core.training.log import StepMetrics
 from hico_core.training.loop import RunSummary, max_distance, run_pretraining
 from hico_core.training.run import kept_epoch
@@ -280,8 +280,9 @@ def test_init_from_another_encoder(root: Path, tmp_path: Path, caplog: pytest.Lo
     config = tiny("train.max_steps=1", "optim.base_lr=1e-9", "optim.warmup_start_lr=0")
     caplog.clear()
     run(config, root, tmp_path / "second", init_from=encoder)
+    told = f"{len(load_file(encoder))} entries taken, 0 left out, none missing"
     short = "pretraining leaves out 1 video shorter than one clip (2.13 s)"
-    assert caplog.messages == [short, f"starting from the encoder of {encoder}; heads and optimiser start anew"]
+    assert caplog.messages == [short, f"starting from the encoder of {encoder}: {told}; heads and optimiser start anew"]
     caplog.clear()
     run(config, root, tmp_path / "second", init_from=encoder, resume=True)
     assert caplog.messages == [short, f"{encoder} is not loaded: the run goes on from its last checkpoint"]
@@ -294,13 +295,14 @@ def test_too_large_a_batch(root: Path, tmp_path: Path) -> None:
         run(tiny("train.batch_size=4"), root, tmp_path / "run")
     with pytest.raises(UsageError, match="at least 2"):
         run(tiny("train.batch_size=1"), root, tmp_path / "run")
+    config = tiny("data.frame_stride=250")
+    videos = fit_batch(Task(config=config, root=root, run_dir=tmp_path / "run")).videos
     for processes in (1, 3):
         with pytest.raises(
             HicoError,
             match=r"has 0 training videos \(pretraining leaves out 4 .* one clip \(66.67 s\)\), too few",
         ):
-            data = tiny("data.frame_stride=250").data
-            training_videos(root, data, batch_size=3, processes=processes)
+            require_enough(videos, batch_size=3, processes=processes)
     assert not (tmp_path / "run").exists()
 
 
@@ -544,9 +546,14 @@ def test_a_checkpoint_of_another_model(root: Path, tmp_path: Path) -> None:
         run(tiny(), root, tmp_path, resume=True)
 
 
+def measured(config: Config, root: Path, processes: int = 1) -> DryRun:
+    fitted = fit_batch(Task(config=config, root=root, run_dir=root / "runs" / "dry"))
+    return dry_run(fitted, device="cpu", processes=processes)
+
+
 def test_a_dry_run_measures_and_writes_nothing(root: Path) -> None:
     before = sorted(root.rglob("*"))
-    sizes = dry_run(tiny("model.encoder=s3dg"), root=root, device="cpu")
+    sizes = measured(tiny("model.encoder=s3dg"), root)
     assert sorted(root.rglob("*")) == before
     assert (sizes.num_videos, sizes.num_short_videos, sizes.num_steps) == (3, 1, 6)
     assert (sizes.encoder_parameters, sizes.head_parameters) == (9_098_000, 4_535_041)
@@ -554,11 +561,11 @@ def test_a_dry_run_measures_and_writes_nothing(root: Path) -> None:
     assert sizes.checkpoint_bytes > 2 * 4 * (sizes.encoder_parameters + sizes.head_parameters)
     assert sizes.peak_lr == pytest.approx(0.3 * 2 * 3 / 256)
     clips = 3 * 3 * 4  # videos, clips of each, epochs
-    slower = min(sizes.step_clips_per_second, sizes.reader_clips_per_second)
-    assert sizes.hours == pytest.approx(clips / slower / 3600)
+    slower = min(sizes.measured.step_clips_per_second, sizes.measured.reader_clips_per_second)
+    assert sizes.measured.hours == pytest.approx(clips / slower / 3600)
     assert sizes.checkpoints_bytes > 3 * sizes.checkpoint_bytes - 1
-    assert sizes.peak_memory_bytes > 100e6
-    small = dry_run(tiny("optim.name=adamw"), root=root, device="cpu")  # which remembers two values a weight
+    assert sizes.measured.peak_memory_bytes > 100e6
+    small = measured(tiny("optim.name=adamw"), root)  # which remembers two values a weight
     assert small.checkpoint_bytes > 3 * 4 * (small.encoder_parameters + small.head_parameters)
 
 
@@ -566,8 +573,8 @@ def test_a_dry_run_measures_and_writes_nothing(root: Path) -> None:
 def test_a_dry_run_of_one_process_among_several(root: Path) -> None:
     """The local rate of the authors' code counts processes; clips and readers are those of one."""
     config = tiny("optim.scale_lr=authors", "loss.topical_weight=0", "sampling.topical=false", "data.workers=null")
-    sizes = dry_run(config, root=root, device="cpu", processes=2)
-    assert sizes.workers == max(available_cores() // 2, 1), "processes share the machine's cores"
+    sizes = measured(config, root, processes=2)
+    assert sizes.measured.workers == max(available_cores() // 2, 1), "processes share the machine's cores"
     assert sizes.batch_bytes == 1 * 3 * 3 * 8 * 32 * 32 * 4
     assert sizes.peak_lr == pytest.approx(0.3 * 2 * 2 * 3 / 256)
     done = hico(
@@ -575,7 +582,7 @@ def test_a_dry_run_of_one_process_among_several(root: Path) -> None:
     )
     assert done.returncode == 2 and done.stderr.count("hico: ") == 1
     with pytest.raises(UsageError, match="must be a multiple of their number, 3"):
-        dry_run(config, root=root, device="cpu", processes=3)
+        measured(config, root, processes=3)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

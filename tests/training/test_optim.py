@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hico_core.checkpoints.authors_names import export_state_dict
 from hico_core.config import OptimConfig
-from hico_core.model.encoders import hico_model
+from hico_core.encoders.trained import hico_model
 from hico_core.model.hico import HicoModel
 from hico_core.training.optim import LARS, build_optimizer, parameter_groups
 

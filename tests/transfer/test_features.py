@@ -20,9 +20,9 @@ from hico_core.corpus.clips.probe import frame_times
 from hico_core.data.clock import clock_of_times
 from hico_core.data.decode import decode_frames
 from hico_core.data.pictures import Picture
+from hico_core.encoders.trained import hico_model
 from hico_core.encoding.encoder import Meter
 from hico_core.encoding.windows import Grid, window_starts
-from hico_core.model.encoders import hico_model
 from hico_core.model.hico import HicoModel
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg_tiny import S3DGTiny

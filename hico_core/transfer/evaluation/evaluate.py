@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,16 +18,21 @@ from hico_core.base.errors import HicoError
 from hico_core.base.storage import write_text, written_beside
 from hico_core.base.version import __version__
 from hico_core.checkpoints.content import BEST, LAST, Content, content_of
-from hico_core.checkpoints.reading import CheckpointFile, backbone_of, load_exactly, read_checkpoint
+from hico_core.checkpoints.reading import CheckpointFile, load_exactly, read_checkpoint, untrained_encoder_of
 from hico_core.config import FinetuneConfig, compose_config
 from hico_core.data.workers import num_workers
 from hico_core.encoding.hardware import choose_device, choose_precision, use_precision
 from hico_core.model.classifier import CLASSIFIER, VideoClassifier
-from hico_core.model.encoders import encoder_for
-from hico_core.training.distributed import from_first, gather_to_first, joined_world, own_device
+from hico_core.training.distributed import from_first, joined_world, own_device
 from hico_core.training.stopping import StopRequest
 from hico_core.transfer.evaluation.labelled import LabelledVideo
-from hico_core.transfer.evaluation.predictions import Prediction, parts_that_are_right, predictions_of, shown_in_tests
+from hico_core.transfer.evaluation.predictions import (
+    Prediction,
+    gathered,
+    parts_that_are_right,
+    predictions_of,
+    shown_in_tests,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,20 +126,21 @@ def evaluate(
         assert file is not None
         content = content_of(file)
         config = _config_of(content, checkpoint, testing)
-        model = _classifier(content, checkpoint)
+        model = _classifier(file)
         names = [classes.get(label, str(label)) for label in range(model.out.out_features)]
         _require_testable(videos, classes, model.out.out_features, checkpoint)
         place = own_device(chosen, world)
-        workers = num_workers(testing.workers, processes=world.local_size)
-        own = [
-            video._replace(video=video.video.read_through(config.data.cache))
-            for video in videos[world.rank :: world.size]
-        ]
-        predictions: list[Prediction] = []
-        for prediction in _predicted(model.to(place), own, config, place, workers=workers, stop=stop):
-            predictions.append(prediction)
-            on_tested(len(predictions), len(own))
-        together = sorted(chain.from_iterable(gather_to_first(predictions, world)), key=lambda one: one.video_id)
+        own = [video.read_through(config.data.cache) for video in videos[world.rank :: world.size]]
+        found = predictions_of(
+            model.to(place),
+            own,
+            shown_in_tests(config.test, config.data, config.augment),
+            precision=use_precision(config.train.precision, place),
+            workers=num_workers(testing.workers, processes=world.local_size),
+            stop=stop or StopRequest(),
+            on_tested=on_tested,
+        )
+        together = gathered(list(found), world)
         evaluation = None
         if world.is_first:
             evaluation = _evaluation(together, file, content, config, place, len(names))
@@ -143,25 +148,6 @@ def evaluate(
         evaluation = from_first(evaluation, world)
         assert evaluation is not None
         return evaluation
-
-
-def _predicted(
-    model: VideoClassifier,
-    videos: Sequence[LabelledVideo],
-    config: FinetuneConfig,
-    device: torch.device,
-    *,
-    workers: int,
-    stop: StopRequest | None,
-) -> Iterator[Prediction]:
-    return predictions_of(
-        model,
-        videos,
-        shown_in_tests(config.test, config.data, config.augment),
-        precision=use_precision(config.train.precision, device),
-        workers=workers,
-        stop=stop or StopRequest(),
-    )
 
 
 def _config_of(content: Content, checkpoint: Path, testing: Testing) -> FinetuneConfig:
@@ -172,10 +158,11 @@ def _config_of(content: Content, checkpoint: Path, testing: Testing) -> Finetune
     return compose_config(FinetuneConfig, content.config, origin=str(checkpoint), overrides=overrides)
 
 
-def _classifier(content: Content, checkpoint: Path) -> VideoClassifier:
-    backbone = encoder_for(backbone_of(dict(content), origin=str(checkpoint)))
-    model = VideoClassifier(len(content.model[CLASSIFIER]), backbone, backbone.feature_dim)
-    load_exactly(model, content.model, origin=str(checkpoint))
+def _classifier(file: CheckpointFile) -> VideoClassifier:
+    weights = content_of(file).model
+    num_classes, feature_dim = weights[CLASSIFIER].shape
+    model = VideoClassifier(num_classes, untrained_encoder_of(file), feature_dim)
+    load_exactly(model, weights, origin=str(file.path))
     return model.eval().to(memory_format=torch.channels_last_3d)
 
 

@@ -2,22 +2,21 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from hico_core.base.addresses import Location, locate
+from hico_core.base.cache import LocalCache
 from hico_core.base.choices import DeviceName, Subset
 from hico_core.base.errors import HicoError
-from hico_core.checkpoints.reading import clip_shape_of, encoder_of, picture_of, read_checkpoint
-from hico_core.corpus.index import read_class_names, read_index_table
+from hico_core.checkpoints.frozen import FrozenEncoder
+from hico_core.corpus.index import read_class_names
 from hico_core.corpus.sources.benchmark_lists import numbered_as, read_split
 from hico_core.corpus.sources.ids import Source
-from hico_core.data.videos import COLUMNS, IndexedVideos
+from hico_core.data.videos import IndexedVideos, open_videos
 from hico_core.data.workers import num_workers
-from hico_core.encoding.encoder import encode_videos
+from hico_core.encoding.encoder import encode_videos, with_channels_last
 from hico_core.encoding.hardware import choose_device, choose_precision
 from hico_core.encoding.lanes import Reading, WholeVideo
 from hico_core.encoding.windows import Views
@@ -35,10 +34,14 @@ class LabelledVideo(NamedTuple):
     label: int
     video: WholeVideo
 
+    def read_through(self, cache: LocalCache) -> "LabelledVideo":
+        """The same video, read through a cache where it lies in a bucket."""
+        return self._replace(video=self.video.read_through(cache))
+
 
 def labelled_of_index(root: Location, subset: Subset) -> list[LabelledVideo]:
     """The labelled videos of a subset of a workspace's index."""
-    return labelled_among(IndexedVideos(read_index_table(root, columns=COLUMNS), root=root, subset=subset))
+    return labelled_among(open_videos(root, subset=subset))
 
 
 def labelled_among(videos: IndexedVideos) -> list[LabelledVideo]:
@@ -138,28 +141,23 @@ def rows_from_folder(
 
 
 def rows_from_videos(
-    checkpoint: Path,
+    encoder: FrozenEncoder,
     videos: Sequence[LabelledVideo],
     *,
     num_views: int,
     device: DeviceName,
     workers: int | None,
 ) -> LabelledRows:
-    """Some clips of each video, as in training, encoded by the encoder of a checkpoint.
+    """Some clips of each video, as the encoder was trained on them, encoded.
 
     Videos that cannot be read are left out, and named in the log.
-
-    Raises:
-        HicoError: the checkpoint holds no encoder.
-
     """
-    file = read_checkpoint(checkpoint)
-    clip = clip_shape_of(file)
+    clip = encoder.entry.clip
     chosen = choose_device(device)
     encoded = encode_videos(
-        PooledEncoder(encoder_of(file)).to(chosen).to(memory_format=torch.channels_last_3d),
+        with_channels_last(PooledEncoder(encoder.network).to(chosen)),
         [video.video for video in videos],
-        Reading(layout=Views(num_views, clip.num_frames, 1, clip.fps), picture=picture_of(file)),
+        Reading(layout=Views(num_views, clip.num_frames, 1, clip.fps), picture=encoder.entry.picture),
         precision=choose_precision("auto", chosen),
         workers=num_workers(workers),
     )

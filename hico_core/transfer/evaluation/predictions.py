@@ -4,8 +4,9 @@ import csv
 import io
 import json
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from hico_core.encoding.encoder import encode_videos
 from hico_core.encoding.hardware import Precision
 from hico_core.encoding.lanes import Reading
 from hico_core.encoding.windows import Views
+from hico_core.training.distributed import World, gather_to_first
 from hico_core.training.stopping import StopRequest
 from hico_core.transfer.evaluation.labelled import LabelledVideo
 
@@ -85,6 +87,7 @@ def predictions_of(
     precision: Precision,
     workers: int,
     stop: StopRequest,
+    on_tested: Callable[[int, int], None] = lambda done, of: None,
 ) -> Iterator[Prediction]:
     """What a classifier says of each video, in order.
 
@@ -95,24 +98,23 @@ def predictions_of(
         precision: of the arithmetic.
         workers: processes that read.
         stop: asks for the end.
+        on_tested: told how many videos are tested, and of how many.
 
     Raises:
         Interrupted: a signal asked for the end.
 
     """
-    reading = Reading(
-        layout=shown.views,
-        picture=shown.picture,
-    )
+    reading = Reading(layout=shown.views, picture=shown.picture)
     whole = [video.video for video in videos]
     encoded = encode_videos(model, whole, reading, precision=precision, workers=workers)
-    for (video_id, label, _), found in zip(videos, encoded, strict=True):
+    for number, ((video_id, label, _), found) in enumerate(zip(videos, encoded, strict=True), start=1):
         if found.rows is None:
             yield Prediction(
                 video_id=video_id, label=label, predicted=None, probability=None, in_top5=False, bad=found.bad
             )
         else:
             yield predict(video_id, label, found.rows.softmax(dim=1))
+        on_tested(number, len(videos))
         if stop.signal_number is not None:
             raise Interrupted(stop.signal_number, "stopped while testing; the same command goes on")
 
@@ -129,6 +131,11 @@ def predict(video_id: str, label: int, view_scores_VC: Tensor) -> Prediction:
         in_top5=label in top,
         probabilities=array("f", mean_C.tolist()),
     )
+
+
+def gathered(predictions: Sequence[Prediction], world: World) -> list[Prediction]:
+    """The predictions of all processes in the first one; none in the others."""
+    return sorted(chain.from_iterable(gather_to_first(predictions, world)), key=lambda one: one.video_id)
 
 
 def parts_that_are_right(predictions: Sequence[Prediction]) -> tuple[float, float]:

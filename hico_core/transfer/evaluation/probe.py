@@ -6,6 +6,7 @@ is chosen by videos, so that windows of one video never lie on both sides of a c
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import fmean, stdev
 from typing import NamedTuple
 
@@ -122,13 +123,41 @@ def linear_probe(
         HicoError: see `require_classes`.
 
     """
-    num_classes = require_classes(train, test)
+    require_classes(train, test)
     mean, scale = train.features.mean(axis=0), train.features.std(axis=0) + 1e-6
     train, test = (
         rows._replace(features=((rows.features - mean) / scale).astype(np.float32)) for rows in (train, test)
     )
     settings = [(rate, decay) for rate in rates for decay in weight_decays]
     held_out = _held_out_rows(train, seed=seed)
+    return linear_probe_of_scaled(train, test, settings=settings, held_out=held_out, steps=steps, seed=seed)
+
+
+def linear_probe_of_scaled(
+    train: LabelledRows,
+    test: LabelledRows,
+    *,
+    settings: Sequence[tuple[float, float]] = tuple(product(RATES, WEIGHT_DECAYS)),
+    held_out: np.ndarray,
+    steps: int = _STEPS,
+    seed: int,
+) -> LinearProbe:
+    """The same on features as they are, with what is held out said.
+
+    Args:
+        train: what to train on.
+        test: what to test on.
+        settings: pairs of rate and weight decay.
+        held_out: (N,) bool: the training rows that choose; without any, the first setting is taken.
+        steps: of up to 1024 rows.
+        seed: of the order of rows.
+
+    Raises:
+        HicoError: see `require_classes`.
+
+    """
+    num_classes = require_classes(train, test)
+    train, test = _in_few_directions(train, test)
     accuracies = [0.0] * len(settings)
     if held_out.any():
         parts = [LabelledRows(*(column[chosen] for column in train)) for chosen in (~held_out, held_out)]
@@ -145,6 +174,21 @@ def linear_probe(
         weight_decay=weight_decay,
         held_out_accuracies=accuracies,
         predictions=predictions,
+    )
+
+
+def _in_few_directions(train: LabelledRows, test: LabelledRows) -> tuple[LabelledRows, LabelledRows]:
+    """The same rows in fewer numbers, where there are fewer training rows than features.
+
+    Gradients are sums of training rows, so that descent from zero never leaves the directions that these span; what
+    test rows have beside them meets weights of zero. Rotated into them, every step and every score is the same.
+    """
+    num_rows, num_features = train.features.shape
+    if num_features <= num_rows:
+        return train, test
+    directions_FN = np.linalg.svd(train.features, full_matrices=False)[2].T
+    return train._replace(features=train.features @ directions_FN), test._replace(
+        features=test.features @ directions_FN
     )
 
 
@@ -215,7 +259,12 @@ def _right(rows: LabelledRows, predictions: np.ndarray) -> float:
 
 
 def knn(train: LabelledRows, test: LabelledRows, *, k: int) -> float:
-    """Part of the test videos whose class the k nearest training videos vote for, each by its cosine similarity.
+    """Part of the test videos whose class the k nearest training videos vote for; see `knn_predictions`."""
+    return _right(test, knn_predictions(train, test, k=k))
+
+
+def knn_predictions(train: LabelledRows, test: LabelledRows, *, k: int) -> np.ndarray:
+    """The class that the k nearest training videos vote for, each by its cosine similarity: (V,) as `LinearProbe` has.
 
     Raises:
         HicoError: see `require_classes`.
@@ -225,8 +274,10 @@ def knn(train: LabelledRows, test: LabelledRows, *, k: int) -> float:
     gallery, queries = video_means(train), video_means(test)
     found = nearest(_unit(queries.features), _unit(gallery.features), k=k)
     labels = torch.from_numpy(gallery.labels.astype(np.int64))
-    votes = neighbour_votes(found.similarities, labels[found.places], num_classes)
-    return float((votes.argmax(dim=1).numpy() == queries.labels).mean())
+    predictions: np.ndarray = (
+        neighbour_votes(found.similarities, labels[found.places], num_classes).argmax(dim=1).numpy()
+    )
+    return predictions
 
 
 def few_shot(train: LabelledRows, test: LabelledRows, *, shots: int, seed: int) -> float:

@@ -10,6 +10,7 @@ from hico_core.base.addresses import Location, absolute, name_from
 from hico_core.base.cache import LocalCache
 from hico_core.base.choices import DeviceName
 from hico_core.base.storage import write_text
+from hico_core.checkpoints.frozen import FrozenEncoder
 from hico_core.transfer.evaluation.labelled import LabelledSet, LabelledVideo, rows_from_folder, rows_from_videos
 from hico_core.transfer.evaluation.probe import LabelledRows, ProbeReport, probe_splits
 from hico_core.transfer.extraction.manifest import require_features
@@ -19,8 +20,8 @@ class ProbedFeatures(NamedTuple):
     """Where the features of labelled videos come from."""
 
     name: str
-    path: Path  # the folder, or the encoder where videos are read
-    encoder: Path
+    folder: Path | None  # None: videos are read
+    encoder: str  # as `load_frozen` takes it
     rows_of: Callable[[Sequence[LabelledVideo]], LabelledRows]
 
 
@@ -32,12 +33,12 @@ def features_in_folder(folder: Path) -> ProbedFeatures:
 
     """
     manifest = require_features(folder)
-    encoder = Path(next(iter(manifest.values())).checkpoint)
+    encoder = next(iter(manifest.values())).encoder_text
     return ProbedFeatures(folder.name, folder, encoder, lambda videos: rows_from_folder(folder, manifest, videos))
 
 
 def features_of_videos(
-    encoder: Path, *, num_views: int, device: DeviceName, workers: int | None, cache: LocalCache
+    encoder: FrozenEncoder, *, num_views: int, device: DeviceName, workers: int | None, cache: LocalCache
 ) -> ProbedFeatures:
     """Those of some clips of each video, see `rows_from_videos`; files in buckets are read through the cache."""
 
@@ -45,7 +46,7 @@ def features_of_videos(
         here = [video._replace(video=video.video.read_through(cache)) for video in videos]
         return rows_from_videos(encoder, here, num_views=num_views, device=device, workers=workers)
 
-    return ProbedFeatures(encoder.stem, encoder, encoder, rows_of)
+    return ProbedFeatures(encoder.folder_name, None, encoder.text, rows_of)
 
 
 class Probed(NamedTuple):
@@ -75,13 +76,14 @@ def probe_sets(
 
 def write_probe(target: Path, report: ProbeReport, features: ProbedFeatures, *, root: Location) -> dict[str, object]:
     """Write the file of a probe, which names features and encoder from the workspace; its content is returned."""
+    encoder = name_from(root, features.encoder)
     fields: dict[str, object] = {
         **asdict(report),
         "linear": report.linear._asdict(),
         "knn": report.knn._asdict(),
         "few_shot": {count: value._asdict() for count, value in report.few_shot.items()},
-        "features": name_from(root, absolute(features.path)),
-        "encoder": name_from(root, absolute(features.encoder)),
+        "features": encoder if features.folder is None else name_from(root, absolute(features.folder)),
+        "encoder": encoder,
     }
     write_text(target, json.dumps(fields, indent=2) + "\n")
     return fields

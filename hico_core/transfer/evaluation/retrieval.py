@@ -15,7 +15,7 @@ from hico_core.base.choices import DeviceName, RetrievalProtocol
 from hico_core.base.errors import HicoError
 from hico_core.corpus.sources.ids import video_id
 from hico_core.transfer.evaluation.probe import LabelledRows, video_means
-from hico_core.transfer.extraction.jobs import encoder_of_runs
+from hico_core.transfer.extraction.jobs import encoder_of_runs, frozen_of
 from hico_core.transfer.extraction.manifest import ManifestRow, features_of
 from hico_core.transfer.features import FeatureExtractor
 
@@ -41,13 +41,13 @@ class FoundMoment:
 
 
 def extractor_of(
-    row: ManifestRow, *, checkpoint: Path | None, device: DeviceName, root: Path | None = None
+    row: ManifestRow, *, encoder: str | None, device: DeviceName, root: Path | None = None
 ) -> FeatureExtractor:
     """The extractor that a row of a manifest was made by, so that a query is looked at in the same way.
 
     Args:
         row: of the manifest.
-        checkpoint: where the encoder is now; None: where the row says, or among the runs of `root`.
+        encoder: where it is now, as `load_frozen` takes it; None: where the row says, or among the runs of `root`.
         device: where to compute.
         root: the workspace, whose runs are searched for the encoder by its hash where the row's path leads nowhere.
 
@@ -55,13 +55,14 @@ def extractor_of(
         HicoError: the file is gone, or is another one.
 
     """
-    path = checkpoint or Path(row.checkpoint)
-    if checkpoint is None and root is not None and not path.exists():
-        path = encoder_of_runs(root, row.checkpoint_sha256) or path
-    if not path.exists():
-        raise HicoError(f"{path}: the encoder of these features is not there; name it with --checkpoint")
+    text = encoder or row.encoder_text
+    if encoder is None and row.encoder is None and not Path(text).exists():
+        found = encoder_of_runs(root, row.checkpoint_sha256) if root is not None else None
+        if found is None:
+            raise HicoError(f"{text}: the encoder of these features is not there; name it with --encoder")
+        text = str(found)
     extractor = FeatureExtractor.from_checkpoint(
-        path,
+        text,
         window=row.window,
         stride=row.stride,
         fps=None if row.native_fps else row.fps,
@@ -71,8 +72,9 @@ def extractor_of(
         layer=row.layer,
         device=device,
     )
-    if extractor.origin is None or extractor.origin.sha256 != row.checkpoint_sha256:
-        raise HicoError(f"{path}: is not the encoder that these features come from; name that one with --checkpoint")
+    frozen = frozen_of(extractor)
+    if (frozen.table_name, frozen.sha256) != (row.encoder, row.checkpoint_sha256):
+        raise HicoError(f"{text}: is not the encoder that these features come from; name that one with --encoder")
     return extractor
 
 

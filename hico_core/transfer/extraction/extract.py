@@ -16,13 +16,12 @@ from hico_core.base.addresses import DEFAULT_ROOT, Location, absolute, is_local,
 from hico_core.base.choices import DType, FileFormat
 from hico_core.base.engine import Plan, Runner, Work, run_here, run_on_ray, run_restartable
 from hico_core.base.errors import BadVideo, HicoError, UsageError
-from hico_core.base.failures import Failure
 from hico_core.base.files import lock, remove_abandoned
 from hico_core.base.processes import run_on_processes
 from hico_core.base.storage import write_text, written_beside
-from hico_core.base.tally import Summary, VideoEvent, VideoOutcome
-from hico_core.checkpoints.content import EncoderOrigin
-from hico_core.corpus.intake import is_same_file, other_file
+from hico_core.base.tally import Outcome, Summary, VideoEvent, VideoOutcome
+from hico_core.checkpoints.frozen import FrozenEncoder
+from hico_core.corpus.intake import failed_outcome, is_same_file, other_file
 from hico_core.corpus.sources.finding import Videos
 from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.workspace.access import Shard, sole_writer
@@ -31,7 +30,7 @@ from hico_core.data.workers import num_workers
 from hico_core.encoding.encoder import Meter
 from hico_core.encoding.lanes import WholeVideo
 from hico_core.transfer.extraction.feature_files import read_array, write_array
-from hico_core.transfer.extraction.jobs import FeatureJob, features_folder, jobs_of, newest_encoder, origin_of, part_of
+from hico_core.transfer.extraction.jobs import FeatureJob, features_folder, frozen_of, jobs_of, newest_encoder, part_of
 from hico_core.transfer.extraction.manifest import (
     MANIFEST,
     ManifestRow,
@@ -107,8 +106,8 @@ def extract_features(
 
     Args:
         videos: of all shards: files, folders, patterns, lists, or jobs; None: those of the index.
-        encoder: with its grid and picture, from `FeatureExtractor.from_checkpoint`, or the checkpoint to make such a
-            one of; None: `newest_encoder`.
+        encoder: with its grid and picture, from `FeatureExtractor.from_checkpoint`, or what to make such a one of;
+            None: `newest_encoder`.
         root: the workspace.
         files: where they go, their names and format.
         policy: how and where videos are dealt with.
@@ -147,9 +146,9 @@ def _extract(
     on_event: Callable[[VideoEvent], None],
 ) -> Summary:
     """Plan, extract and write into the folder that is named."""
-    origin, folder = origin_of(extractor), files.folder
+    frozen, folder = frozen_of(extractor), files.folder
     assert folder is not None
-    settings = _settings(extractor, origin, files.dtype)
+    settings = _settings(extractor, frozen, files.dtype)
     with opened_folder(folder, policy.shard), closing(_manifest_writer(folder, policy.shard)) as manifest:
         plan = _plan(jobs, files, folder, _rows_with(settings, folder), checksum=policy.checksum)
         # Looked up before anything is read, so that a video which changes meanwhile is extracted again.
@@ -170,22 +169,22 @@ def _extract(
             meter.waiting_seconds += 0.0 if policy.ray_address else extracted.waiting_seconds / policy.processes
             return writer.finish(extracted)
 
-        work, runner = _work_and_runner(extractor, origin, policy)
+        work, runner = _work_and_runner(extractor, frozen, policy)
         summary = run_restartable(
             plan, work, runner, finish=finish, root=root, command="extract-features", on_event=on_event
         )
-    _warn_of_collapse(writer.likeness, origin)
+    _warn_of_collapse(writer.likeness, frozen)
     return summary
 
 
-def _warn_of_collapse(likeness: "Likeness", origin: EncoderOrigin) -> None:
+def _warn_of_collapse(likeness: "Likeness", frozen: FrozenEncoder) -> None:
     if likeness.num_videos > 1 and likeness.mean_similarity > _ALIKE:
         logger.warning(
             "the features of %d videos are nearly alike (mean cosine similarity %.5f): the encoder of %s has hardly "
             "learnt anything, or has collapsed; look at its loss with `hico report`, and train it for longer",
             likeness.num_videos,
             likeness.mean_similarity,
-            origin.path,
+            frozen.text,
         )
 
 
@@ -214,7 +213,7 @@ class Likeness:
         return float((self._sum @ self._sum - n) / max(n * (n - 1), 1))
 
 
-def _settings(extractor: FeatureExtractor, origin: EncoderOrigin, dtype: DType) -> Settings:
+def _settings(extractor: FeatureExtractor, frozen: FrozenEncoder, dtype: DType) -> Settings:
     """What all features of a folder have in common."""
     grid = extractor.grid
     return Settings(
@@ -226,8 +225,9 @@ def _settings(extractor: FeatureExtractor, origin: EncoderOrigin, dtype: DType) 
         pool=extractor.pool,
         layer=extractor.layer,
         dtype=dtype,
-        checkpoint_sha256=origin.sha256,
-        picture=asdict(extractor.picture),
+        encoder=frozen.table_name,
+        checkpoint_sha256=frozen.sha256,
+        picture=extractor.picture.fields,
         precision=extractor.precision.name,
     )
 
@@ -336,16 +336,18 @@ def _plan(
     dealt_with: list[VideoOutcome] = []
     for job in jobs:
         source = job.source
-        video_id, path = source.video_id, str(source.path)
-        row = rows.get(files.name(video_id))
+        row = rows.get(files.name(source.video_id))
         if source.obstacle:
-            failure = Failure(stage="name", error=source.obstacle)
-            dealt_with.append(VideoOutcome(video_id=video_id, source=path, outcome="failed", failure=failure))
+            dealt_with.append(failed_outcome(source, stage="name", error=source.obstacle))
         elif row is not None and is_finished(row, source, folder, checksum=checksum):
-            dealt_with.append(VideoOutcome(video_id=video_id, source=path, outcome="unchanged", num_parts=row.rows))
+            dealt_with.append(_outcome(source, "unchanged", num_rows=row.rows))
         else:
             todo.append(job)
     return Plan(todo, dealt_with)
+
+
+def _outcome(source: Source, outcome: Outcome, *, num_rows: int) -> VideoOutcome:
+    return VideoOutcome(video_id=source.video_id, source=str(source.path), outcome=outcome, num_parts=num_rows)
 
 
 def is_finished(row: ManifestRow, source: Source, folder: Location, *, checksum: bool) -> bool:
@@ -392,17 +394,18 @@ class Extracted(NamedTuple):
 class _Description(NamedTuple):
     """What a process anywhere needs to make the same extractor."""
 
-    origin: EncoderOrigin
+    encoder: str  # as `load_frozen` takes it
+    sha256: str  # of its weights
     settings: tuple[tuple[str, Any], ...]  # of `FeatureExtractor.from_checkpoint`
 
 
 def _work_and_runner(
-    extractor: FeatureExtractor, origin: EncoderOrigin, policy: ExtractionPolicy
+    extractor: FeatureExtractor, frozen: FrozenEncoder, policy: ExtractionPolicy
 ) -> tuple[Work[FeatureJob, Extracted], Runner[FeatureJob, Extracted]]:
     """By what videos are extracted, and where."""
     if policy.ray_address is None and policy.processes == 1:
         return partial(_extract_each, extractor=extractor, workers=policy.workers), run_here
-    description = _description_of(extractor, origin)
+    description = _description_of(extractor, frozen)
     on_gpu = extractor.device.type == "cuda"
     if policy.ray_address is None:
         workers = num_workers(policy.workers, processes=policy.processes)
@@ -413,10 +416,10 @@ def _work_and_runner(
     return work, partial(_on_cluster, address=policy.ray_address, num_gpus=int(on_gpu))
 
 
-def _description_of(extractor: FeatureExtractor, origin: EncoderOrigin) -> _Description:
+def _description_of(extractor: FeatureExtractor, frozen: FrozenEncoder) -> _Description:
     others = {"pool": extractor.pool, "layer": extractor.layer, "batch_size": extractor.batch_size}
     device = {"device": extractor.device.type}
-    return _Description(origin, tuple({**asdict(extractor.grid), **others, **device}.items()))
+    return _Description(frozen.text, frozen.sha256, tuple({**asdict(extractor.grid), **others, **device}.items()))
 
 
 def _on_cluster(
@@ -461,12 +464,11 @@ def _extractor_of(description: _Description) -> FeatureExtractor:
         HicoError: the file is another one by now, or on this machine.
 
     """
-    path = description.origin.path
-    extractor = FeatureExtractor.from_checkpoint(path, **dict(description.settings))
-    if extractor.origin != description.origin:
+    extractor = FeatureExtractor.from_checkpoint(description.encoder, **dict(description.settings))
+    if frozen_of(extractor).sha256 != description.sha256:
         raise HicoError(
-            f"{path}: is not the file that the command began with; where a training still writes it, name a copy with "
-            "--checkpoint"
+            f"{description.encoder}: is not the encoder that the command began with; where a training still writes it, "
+            "name a copy with --encoder"
         )
     return extractor
 
@@ -488,13 +490,11 @@ class _Writer:
         """Write what came of a video, if it is any good; what became of the video."""
         source = extracted.job.source
         features = _storable(extracted.features, self.files.dtype, source)
-        video_id, path = source.video_id, str(source.path)
         if isinstance(features, BadVideo):
-            failure = Failure(stage=features.stage, error=features.reason)
-            return VideoOutcome(video_id=video_id, source=path, outcome="failed", failure=failure)
+            return failed_outcome(source, stage=features.stage, error=features.reason)
         self.likeness.add(features.array)
         self.manifest.add(self._write(source, features))
-        return VideoOutcome(video_id=video_id, source=path, outcome="done", num_parts=len(features.array))
+        return _outcome(source, "done", num_rows=len(features.array))
 
     def _write(self, source: Source, features: Features) -> ManifestRow:
         """Write a video's file, whole or not at all; what the manifest is to say of it."""
@@ -519,7 +519,7 @@ class _Writer:
             size_bytes=size_bytes,
             sha256=sha256,
             fps=self.extractor.grid.rate(features.meta.source_fps),
-            checkpoint=origin_of(self.extractor).path,
+            checkpoint=frozen_of(self.extractor).weights,
             **features.meta._asdict(),
             source_size_bytes=read.size_bytes,
             source_mtime_ns=read.mtime_ns,

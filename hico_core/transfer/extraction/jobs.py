@@ -8,7 +8,7 @@ from hico_core.base.addresses import Location, locate
 from hico_core.base.cache import LocalCache
 from hico_core.base.choices import ReadFrom
 from hico_core.base.errors import HicoError, UsageError
-from hico_core.checkpoints.content import EncoderOrigin
+from hico_core.checkpoints.frozen import FrozenEncoder
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.sources.finding import Videos, sources_of
 from hico_core.corpus.sources.ids import Source
@@ -60,8 +60,21 @@ def newest_encoder(root: Path) -> Path:
     """
     exports = list((root / "runs").glob("*/export/encoder.safetensors"))
     if not exports:
-        raise HicoError(f"{root / 'runs'}: no run has exported an encoder; run `hico pretrain`, or give --checkpoint")
+        raise HicoError(f"{root / 'runs'}: no run has exported an encoder; run `hico pretrain`, or give --encoder")
     return max(exports, key=lambda path: path.stat().st_mtime)
+
+
+def encoder_named(name: str | None, root: Path) -> str:
+    """What `load_frozen` takes, from what a user gave.
+
+    Args:
+        name: as it takes it, or the name of one of the workspace's runs; None: `newest_encoder`.
+        root: the workspace.
+
+    """
+    if name is None:
+        return str(newest_encoder(root))
+    return str(root / "runs" / name) if "/" not in name and (root / "runs" / name).is_dir() else name
 
 
 def encoder_of_runs(root: Path, sha256: str) -> Path | None:
@@ -71,30 +84,21 @@ def encoder_of_runs(root: Path, sha256: str) -> Path | None:
     return next((path for path in files if sha256_of(path) == sha256), None)
 
 
-def features_name(checkpoint: Path) -> str:
-    """hico-data/runs/hacs-hico-s/export/encoder.safetensors -> hacs-hico-s; of another file, its stem."""
-    if checkpoint.parent.name in {"export", "checkpoints"}:
-        return checkpoint.absolute().parents[1].name
-    return checkpoint.stem
-
-
-def origin_of(extractor: FeatureExtractor) -> EncoderOrigin:
-    """The file that an extractor's encoder was loaded from.
+def frozen_of(extractor: FeatureExtractor) -> FrozenEncoder:
+    """The encoder that an extractor has, which manifests name.
 
     Raises:
-        UsageError: it was not loaded from a file.
+        UsageError: it has no name.
 
     """
-    if extractor.origin is None:
-        raise UsageError(
-            "the manifest names the encoder's file: make the extractor with FeatureExtractor.from_checkpoint"
-        )
-    return extractor.origin
+    if extractor.frozen is None:
+        raise UsageError("the manifest names the encoder: make the extractor with FeatureExtractor.from_checkpoint")
+    return extractor.frozen
 
 
 def features_folder(root: Location, extractor: FeatureExtractor, name: str | None = None) -> Location:
     """Where the features of a workspace's videos go: features/NAME, by default that of the encoder's run."""
-    return root / "features" / (name or features_name(Path(origin_of(extractor).path)))
+    return root / "features" / (name or frozen_of(extractor).folder_name)
 
 
 def jobs_of(

@@ -13,6 +13,7 @@ from hico_core.base.choices import Align, DType, FileFormat, Layer, Pool, ReadFr
 from hico_core.base.errors import HicoError, require_package, short_reason
 from hico_core.base.files import json_line, read_json_lines
 from hico_core.base.storage import fetched, write_text, written_beside
+from hico_core.checkpoints.frozen import DEFAULT, RANDOM, encoder_text
 from hico_core.corpus.workspace.records import SourceFile, sha256_of
 from hico_core.encoding.windows import Grid
 from hico_core.transfer.extraction.feature_files import read_array
@@ -38,7 +39,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     pool: Pool
     layer: Layer
     dtype: DType
-    checkpoint_sha256: str
+    encoder: str | None = None  # its name in the table; None: `checkpoint` is a file of hico or the authors
+    checkpoint_sha256: str  # of the weights
     picture: dict[str, Any]
     precision: str
 
@@ -60,7 +62,7 @@ class ManifestRow(Settings, frozen=True, extra="forbid"):
     size_bytes: int  # of the file
     sha256: str
     fps: float  # of the grid
-    checkpoint: str
+    checkpoint: str  # a file of weights, DEFAULT or random; "": the encoder has none, or brings its own
     source: str
     source_fps: float  # average
     duration_seconds: float
@@ -72,6 +74,11 @@ class ManifestRow(Settings, frozen=True, extra="forbid"):
     start_seconds: list[float]
     end_seconds: list[float]
     centre_seconds: list[float]
+
+    @property
+    def encoder_text(self) -> str:
+        """By which `load_frozen` finds the encoder."""
+        return encoder_text(self.encoder, self.checkpoint)
 
     @property
     def grid(self) -> Grid:
@@ -128,8 +135,9 @@ def drop_lines(folder: Location, video_ids: Collection[str]) -> None:
 
 
 def _with_paths(row: ManifestRow, workspace: Location, named: Callable[[Location, str], str]) -> ManifestRow:
-    paths = {key: named(workspace, getattr(row, key)) for key in ("checkpoint", "source")}
-    return row.model_copy(update=paths)
+    paths = {"checkpoint": row.checkpoint, "source": row.source}
+    places = {key: named(workspace, path) for key, path in paths.items() if path not in (DEFAULT, RANDOM)}
+    return row.model_copy(update=places)
 
 
 def _row(fields: dict[str, Any], path: Location) -> ManifestRow:
@@ -162,7 +170,7 @@ def require_features(folder: Location) -> dict[str, ManifestRow]:
         raise HicoError(f"{folder}: no features here (no {MANIFEST}); run `hico extract-features`")
     first = next(iter(rows.values()))
     for row in rows.values():
-        if row.checkpoint_sha256 != first.checkpoint_sha256 or row.shape != first.shape:
+        if (row.encoder, row.checkpoint_sha256, row.shape) != (first.encoder, first.checkpoint_sha256, first.shape):
             raise HicoError(
                 f"{folder}: {first.file} and {row.file} come from different encoders; extract into a folder of its own"
             )
@@ -249,17 +257,8 @@ def load_features(folder: Path | str, *, video_ids: Sequence[str] | None = None)
         raise HicoError(f"{folder}: has no features of {missing[0]!r}; {len(missing)} such videos")
     chosen = [by_id[video_id] for video_id in wanted]
     arrays = [features_of(Path(folder), row).reshape(row.rows, -1) for row in chosen]
-    times = [
-        pd.DataFrame(
-            {
-                "video_id": row.video_id,
-                "start_seconds": row.start_seconds,
-                "end_seconds": row.end_seconds,
-                "centre_seconds": row.centre_seconds,
-            }
-        )
-        for row in chosen
-    ]
+    columns = ("video_id", "start_seconds", "end_seconds", "centre_seconds")
+    times = [pd.DataFrame({column: getattr(row, column) for column in columns}) for row in chosen]
     return FeatureTable(np.concatenate(arrays), pd.concat(times, ignore_index=True))
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any, Literal, NamedTuple
 
+from hico_core.checkpoints.frozen import FrozenEncoder
+
 Preset = Literal["anet", "hacs", "thumos", "clip"]
 
 
@@ -24,9 +26,24 @@ PRESETS: dict[Preset, WindowPreset] = {
 
 
 def windows_of(
-    preset: Preset, *, window: int | None, stride: int | None, fps: float | Literal["native"] | None, prefix: str | None
+    preset: Preset | None,
+    encoder: FrozenEncoder,
+    *,
+    window: int | None,
+    stride: int | None,
+    fps: float | Literal["native"] | None,
+    prefix: str | None,
 ) -> WindowPreset:
-    """A preset with what is given instead of its own."""
+    """A preset with what is given instead of its own.
+
+    Without a preset, an encoder of the table is shown what it was trained on, one window after the other; the files of
+    hico and the authors are of no set of features, and have the preset hacs.
+    """
     given: dict[str, Any] = {"window": window, "stride": stride, "fps": fps, "prefix": prefix}
-    chosen = PRESETS[preset]._replace(**{name: value for name, value in given.items() if value is not None})
+    clip = encoder.entry.clip
+    of_encoder = WindowPreset(clip.fps, clip.num_frames, clip.num_frames, "")
+    usual = PRESETS["hacs"] if encoder.table_name is None else of_encoder
+    chosen = (usual if preset is None else PRESETS[preset])._replace(
+        **{name: value for name, value in given.items() if value is not None}
+    )
     return chosen._replace(fps=None) if fps == "native" else chosen

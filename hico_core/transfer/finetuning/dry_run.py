@@ -8,9 +8,9 @@ from hico_core.base.choices import DeviceName
 from hico_core.config import FinetuneConfig
 from hico_core.data.plan import Position
 from hico_core.encoding.cost import measure_cost
-from hico_core.encoding.hardware import Precision, choose_device, peak_memory_bytes
+from hico_core.encoding.hardware import choose_device
 from hico_core.training.distributed import World
-from hico_core.training.dry_run import measure_first_step
+from hico_core.training.dry_run import Measured, measure_training
 from hico_core.training.step import ALONE
 from hico_core.transfer.finetuning.parts import Start, prepare
 
@@ -23,17 +23,8 @@ class FinetuneDryRun:
     num_test_videos: int
     num_classes: int
     num_steps: int  # about; a few more are left out where epochs meet
-    processes: int
-    workers: int
-    device: str
-    precision: Precision
-    loss: float
-    step_seconds: float  # without waiting for clips and without the exchange with other processes
-    step_clips_per_second: float  # of one process, at that speed
-    reader_clips_per_second: float  # what its reading processes give it, if each has a core of its own
-    hours: float  # of all steps, at the lower one of these two
     test_hours: float  # of all views of the videos to test on, once, reading left out
-    peak_memory_bytes: int
+    measured: Measured
 
 
 def dry_run_finetuning(
@@ -56,29 +47,23 @@ def dry_run_finetuning(
     parts = prepare(
         config, root=root, start=Start(encoder, None), device=choose_device(device), world=world, joined=False
     )
-    learner = parts.learner
-    first = measure_first_step(
+    num_clips = len(parts.videos.train) * config.train.epochs
+    measured = measure_training(
         parts.batches(Position(), world),
         parts.dataset,
         lambda plan, batch: parts.learn(plan, batch, ALONE)[0],
+        learner=parts.learner,
         workers=parts.workers,
-        device=learner.device,
+        num_clips=num_clips,
+        processes=processes,
     )
-    num_clips = len(parts.videos.train) * config.train.epochs
-    cost = measure_cost(learner.model.backbone, num_frames=config.data.num_frames, size=config.data.crop_size)
+    cost = measure_cost(parts.learner.model.backbone, num_frames=config.data.num_frames, size=config.data.crop_size)
     num_views = len(parts.videos.test) * config.test.views * config.test.crops
     return FinetuneDryRun(
         num_videos=len(parts.videos.train),
         num_test_videos=len(parts.videos.test),
         num_classes=parts.videos.num_classes,
         num_steps=num_clips // config.train.batch_size,
-        processes=processes,
-        workers=parts.workers,
-        device=str(learner.device),
-        precision=learner.precision,
-        loss=first.loss,
-        **first.speed._asdict(),
-        hours=first.speed.hours(num_clips, processes=processes),
         test_hours=num_views / cost.clips_per_second / processes / 3600,
-        peak_memory_bytes=peak_memory_bytes(learner.device),
+        measured=measured,
     )

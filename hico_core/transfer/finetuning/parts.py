@@ -12,9 +12,13 @@ from torch import Tensor
 
 from hico_core.base.addresses import Location, absolute, name_from
 from hico_core.base.errors import UsageError
-from hico_core.checkpoints.content import Content, EncoderOrigin
-from hico_core.checkpoints.reading import backbone_of, load_exactly, read_checkpoint
-from hico_core.config import AugmentConfig, DataConfig, FinetuneConfig, FinetuneOptimConfig, FinetuneTrainConfig
+from hico_core.checkpoints.content import Content, EncoderOrigin, file_of
+from hico_core.checkpoints.reading import CheckpointFile, backbone_of, load_exactly, model_of, read_checkpoint
+from hico_core.checkpoints.warm_start import warm_start
+from hico_core.config import (
+    FinetuneConfig,
+    ModelConfig,
+)
 from hico_core.data.batches import Batch
 from hico_core.data.labelled import RandomViews
 from hico_core.data.loader import read_batches
@@ -22,15 +26,15 @@ from hico_core.data.other_decoders import require_decoder
 from hico_core.data.plan import PlannedStep, Position, TrainingOrder, plan_steps
 from hico_core.data.videos import IndexedVideos
 from hico_core.data.workers import num_workers
+from hico_core.encoders.trained import build_encoder, feature_dim
 from hico_core.model.classifier import VideoClassifier
-from hico_core.model.encoders import encoder_for
 from hico_core.training.distributed import World, from_first, gather_objects
 from hico_core.training.learner import Learner, learner_of
 from hico_core.training.optim import parameter_groups
 from hico_core.training.schedule import RateSchedule
 from hico_core.training.step import ALONE, augmented_clips
 from hico_core.training.stopping import StopRequest
-from hico_core.training.task import order_of
+from hico_core.training.task import order_of, rates_of
 from hico_core.transfer.evaluation.labelled import LabelledVideo, labelled_among
 from hico_core.transfer.evaluation.predictions import Prediction, Shown, predictions_of, shown_in_tests
 from hico_core.transfer.finetuning.step import classification_step
@@ -41,6 +45,7 @@ from hico_core.transfer.finetuning.videos import LabelledSets, labelled_sets
 class Finetuning:
     """The parts of a run."""
 
+    config: FinetuneConfig
     videos: LabelledSets
     dataset: RandomViews  # of the videos to train on
     learner: Learner[VideoClassifier]
@@ -48,8 +53,6 @@ class Finetuning:
     order: TrainingOrder
     rates: RateSchedule
     workers: int
-    data: DataConfig
-    augment: AugmentConfig
     shown: Shown  # of each video that is tested
 
     def batches(self, position: Position, world: World) -> Generator[tuple[PlannedStep, Batch], None, None]:
@@ -67,7 +70,7 @@ class Finetuning:
         """See `classification_step`; by a step's clips."""
         learner = self.learner
         labels = torch.tensor([self.videos.labels[video_id] for video_id in batch.video_ids]).to(learner.device)
-        clips = augmented_clips(batch, data=self.data, augment=self.augment, device=learner.device)
+        clips = augmented_clips(batch, data=self.config.data, augment=self.config.augment, device=learner.device)
         return classification_step(
             learner.replica,
             learner.optimizer,
@@ -118,45 +121,36 @@ def prepare(
         HicoError: no labelled videos, too few, or a label that is no class; the encoder cannot be read.
 
     """
-    data, train, optim = config.data, config.train, config.optim
+    data, train = config.data, config.train
     require_decoder(data.decoder)
     videos = labelled_sets(
         root, batch_size=train.batch_size, num_classes=config.num_classes, processes=world.size, cache=data.cache
     )
     together = world if joined else ALONE
+    beginning = _beginning(start, root, together, named=config.model.encoder)
     torch.manual_seed(train.seed)
-    weights, encoder = _first_weights(start, root, together)
-    backbone = encoder_for(weights)
-    model = VideoClassifier(videos.num_classes, backbone, backbone.feature_dim)
-    load_exactly(model.backbone, weights, origin=str(start.encoder))
+    backbone = build_encoder(beginning.model)
+    width = feature_dim(backbone, name=beginning.model.encoder, num_frames=data.num_frames, size=data.crop_size)
+    model = VideoClassifier(videos.num_classes, backbone, width)
+    load_exactly(model.backbone, beginning.weights, origin=str(start.encoder))
     return Finetuning(
+        config=config,
         videos=videos,
         dataset=RandomViews(videos.train, data=data, augment=config.augment),
-        learner=_learner(model, train, optim, device=device, world=together),
-        encoder=encoder,
+        learner=_learner(model, config, device=device, world=together),
+        encoder=beginning.origin,
         order=order_of(config, num_videos=len(videos.train)),
-        rates=RateSchedule(
-            peak=optim.base_lr,
-            start=optim.warmup_start_lr,
-            warmup_epochs=optim.warmup_epochs,
-            total_epochs=train.epochs,
-        ),
+        rates=rates_of(config, peak=config.optim.base_lr),
         workers=num_workers(data.workers, processes=world.local_size),
-        data=data,
-        augment=config.augment,
         shown=shown_in_tests(config.test, data, config.augment),
     )
 
 
 def _learner(
-    model: VideoClassifier,
-    train: FinetuneTrainConfig,
-    optim: FinetuneOptimConfig,
-    *,
-    device: torch.device,
-    world: World,
+    model: VideoClassifier, config: FinetuneConfig, *, device: torch.device, world: World
 ) -> Learner[VideoClassifier]:
     """The model ready to be trained, whole or its classifier alone."""
+    train, optim = config.train, config.optim
     if train.tune == "head":
         model.backbone.requires_grad_(False)
     learner = learner_of(
@@ -180,17 +174,45 @@ class Start(NamedTuple):
     checkpoint: Content | None  # the last one of a run that goes on
 
 
-def _first_weights(start: Start, root: Location, world: World) -> tuple[dict[str, Tensor], EncoderOrigin | None]:
-    """The weights of the encoder, and the file they are from where a new run begins."""
+class Beginning(NamedTuple):
+    """The encoder that a run begins or goes on with."""
+
+    model: ModelConfig
+    weights: dict[str, Tensor]
+    origin: EncoderOrigin | None  # of the file, where a new run begins
+
+
+def _beginning(start: Start, root: Location, world: World, *, named: str | None) -> Beginning:
+    """Read the encoder in the first process; the others may not see its file.
+
+    Args:
+        start: where its weights come from.
+        root: the workspace.
+        world: this process among all that train together.
+        named: of which network they are; None: as the file says.
+
+    Raises:
+        UsageError: there is none.
+        HicoError: its file cannot be read, or holds another one.
+
+    """
     if start.checkpoint is not None:  # the encoder that the run began from is in it, wherever its file is now
-        return backbone_of(dict(start.checkpoint), origin="the run's last checkpoint"), None
+        file = file_of(start.checkpoint, "the run's last checkpoint")
+        return Beginning(_model_in(file, named), backbone_of(file), None)
     if start.encoder is None:
         raise UsageError("no encoder to start from, and no checkpoint of the run; name one with --checkpoint")
-    return from_first(_weights_of(start.encoder, root) if world.is_first else ({}, None), world)
+    read = from_first(_read_encoder(start.encoder, root, named) if world.is_first else None, world)
+    assert read is not None
+    return read
 
 
-def _weights_of(encoder: Path, root: Location) -> tuple[dict[str, Tensor], EncoderOrigin | None]:
-    """The weights of an encoder's file, and which file that was."""
+def _read_encoder(encoder: Path, root: Location, named: str | None) -> Beginning:
+    """The encoder of a file, and which file that was."""
     file = read_checkpoint(encoder)
-    origin = EncoderOrigin(path=name_from(root, absolute(encoder)), sha256=file.sha256)
-    return backbone_of(file.content, origin=str(encoder)), origin
+    model = _model_in(file, named)
+    origin = EncoderOrigin(path=name_from(root, absolute(encoder)), sha256=file.sha256, model=model)
+    return Beginning(model, warm_start(file, build_encoder(model), name=model.encoder).weights, origin)
+
+
+def _model_in(file: CheckpointFile, named: str | None) -> ModelConfig:
+    return model_of(file) if named is None else ModelConfig(encoder=named)

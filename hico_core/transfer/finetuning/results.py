@@ -1,7 +1,6 @@
 """The test of a finetuned classifier: what all processes predict, put together and written by the first one."""
 
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 from hico_core.base.addresses import Location
@@ -10,7 +9,7 @@ from hico_core.checkpoints.content import BEST, Progress, content_of
 from hico_core.checkpoints.reading import load_exactly, read_checkpoint
 from hico_core.config import FinetuneTestConfig
 from hico_core.data.videos import IndexedVideos
-from hico_core.training.distributed import World, from_first, gather_to_first
+from hico_core.training.distributed import World, from_first
 from hico_core.training.task import Watch
 from hico_core.transfer.evaluation.predictions import Accuracy, Prediction, parts_that_are_right, write_results
 from hico_core.transfer.finetuning.parts import Finetuning, share_of
@@ -34,11 +33,6 @@ def predict_tests(parts: Finetuning, world: World, watch: Watch) -> list[Predict
             watch.on_bad_video(prediction.video_id, str(prediction.bad))
         watch.on_tested(len(predictions), num_mine)
     return predictions
-
-
-def gathered(predictions: Sequence[Prediction], world: World) -> list[Prediction]:
-    """The predictions of all processes in the first one; none in the others."""
-    return sorted(chain.from_iterable(gather_to_first(predictions, world)), key=lambda one: one.video_id)
 
 
 def accuracy_of(

@@ -18,9 +18,9 @@ from hico_core.model.classifier import VideoClassifier
 from hico_core.training.distributed import World, from_first
 from hico_core.training.run import FREE_ON_RESUME, Leaves, Training, entered_run, opened_training
 from hico_core.training.task import Task, Watch
-from hico_core.transfer.evaluation.predictions import Accuracy
+from hico_core.transfer.evaluation.predictions import Accuracy, gathered
 from hico_core.transfer.finetuning.parts import Finetuning, Start, prepare
-from hico_core.transfer.finetuning.results import accuracy_of, gathered, load_best, predict_tests, write_report
+from hico_core.transfer.finetuning.results import accuracy_of, load_best, predict_tests, write_report
 
 # How the videos of a finished run are tested changes nothing that was learned.
 _FREE_ON_RESUME = FREE_ON_RESUME | {"test.views", "test.crops", "test.crop_part"}
@@ -78,7 +78,7 @@ def finetune(task: Task[FinetuneConfig], watch: Watch) -> FinetuneSummary:
                 if training.must_stop(plan):
                     break
                 training.check_videos(batch)
-                metrics = _step(plan, batch, parts, training, eval_epochs=config.train.eval_epochs, world=world)
+                metrics = _step(plan, batch, parts, training, world)
                 training.done(plan, metrics)
             training.end()
             tested = LAST
@@ -106,8 +106,6 @@ def _step(
     batch: Batch,
     parts: Finetuning,
     training: Training[FinetuneConfig, VideoClassifier],
-    *,
-    eval_epochs: int,
     world: World,
 ) -> FinetuneMetrics:
     """One update, and what is measured of it.
@@ -117,20 +115,17 @@ def _step(
 
     """
     val_accuracy = None
-    if len(parts.videos.val) and training.ends_epoch(plan, every=eval_epochs):
+    if len(parts.videos.val) and training.ends_epoch(plan, every=parts.config.train.eval_epochs):
         val_accuracy = parts.val_accuracy(world)
         training.note_best(val_accuracy)
     loss, accuracy = parts.learn(plan, batch, world)
-    times = training.times(world.size * len(batch.video_ids))
     return FinetuneMetrics(
         step=plan.position.step + 1,
         epoch=plan.epoch,
         loss=loss,
         accuracy=accuracy,
         lr=parts.rates.at(plan.epoch),
-        clips_per_second=times.clips_per_second,
-        data_seconds=times.data_seconds,
-        step_seconds=times.step_seconds,
+        **training.times(world.size * len(batch.video_ids))._asdict(),
         bad_videos=len(training.bad_videos),
         val_accuracy=val_accuracy,
     )

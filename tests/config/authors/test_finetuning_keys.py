@@ -7,7 +7,7 @@ import pytest
 from authors_files import GOLDEN, write_config, write_tree
 
 from hico_core.base.errors import UsageError
-from hico_core.config import finetuning_preset, flat_settings
+from hico_core.config import flat_settings, load_finetuning_config
 from hico_core.config.authors.finetuning_keys import is_finetuning, load_any_finetuning, read_authors_finetuning
 
 HMDB = "ft-hmdb/ft-s3dg-hico-s.yaml"
@@ -33,7 +33,7 @@ def test_each_file_is_its_recipe(name: str, tmp_path: Path) -> None:
     path = write_config(tmp_path, name)
     assert is_finetuning(path)
     authors = read_authors_finetuning(path)
-    expected = flat_settings(finetuning_preset(recipe)) | changes | {"data.workers": 4}
+    expected = flat_settings(load_finetuning_config(base=recipe)) | changes | {"data.workers": 4}
     assert flat_settings(authors.config) == expected
     recorded = GOLDEN["configs"][name]
     assert authors.data_root == recorded["DATA"]["DATA_ROOT_DIR"]

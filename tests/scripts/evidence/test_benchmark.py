@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from collections import Counter
 from pathlib import Path
 
 import benchmark
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from arms import ARMS, MEANINGS, PRETRAINED, RATES
-from cells import Cell, scores_as_json
+from cells import Cell, pixels_of, scores_as_json
 from commands import running
 from parts import PARTS, Part, cells_of, chosen_rates
 from results import BenchmarkProgress, file_of, read_results, run_benchmark, write_results
@@ -97,7 +100,7 @@ def test_each_arm_gets_the_rate_that_suits_it() -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("benchmark")
     seen: list[BenchmarkProgress] = []
-    run_benchmark(folder, CELLS, processes=2, videos=48, on_progress=seen.append)
+    run_benchmark(folder, CELLS, processes=2, videos=24, on_progress=seen.append)
     assert [progress.done for progress in seen] == [0, 1, 2, 3, 4, 5, 6]
     return folder
 
@@ -122,7 +125,7 @@ def test_results_have_a_row_for_each_cell_and_probe(folder: Path) -> None:
 def test_what_is_done_is_not_done_again(folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
     seen: list[BenchmarkProgress] = []
-    run_benchmark(folder, CELLS, processes=1, videos=48, on_progress=seen.append)
+    run_benchmark(folder, CELLS, processes=1, videos=24, on_progress=seen.append)
     assert seen == []
     assert {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()} == before
 
@@ -209,11 +212,12 @@ def is_zombie(pid: int) -> bool:
 
 @pytest.mark.videos
 def test_a_cell_that_fails_ends_the_benchmark_and_keeps_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk is full when the second cell is written down: one line, and the same command goes on."""
-    cells = [Cell(corpus=CORPUS, arm="pixels"), Cell(corpus=CORPUS, arm="random")]
-    run_benchmark(tmp_path, cells[:1], processes=1, videos=24)
+    cells = [CELLS[0], Cell(corpus=CORPUS, arm="random")]
+    (tmp_path / "cells").mkdir()
+    shutil.copy(file_of(cells[0], folder), tmp_path / "cells")
     monkeypatch.setenv("HICO_FAULT", "file.written=ENOSPC")  # of the new process, at its first file
     with pytest.raises(HicoError, match="No space left"):
         run_benchmark(tmp_path, cells, processes=1, videos=24)
@@ -265,3 +269,9 @@ def test_it_starts_from_anywhere(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parents[1])}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert "--part" in done.stdout
+
+
+def test_pixels_are_means_of_squares() -> None:
+    clips = torch.randint(0, 256, (2, 3, 24, 24, 3), dtype=torch.uint8)
+    rows = pixels_of(clips, side=8).reshape(2, 3, 3, 8, 8)  # clip, frame, channel, row, column
+    assert np.isclose(rows[1, 2, 0, 4, 5], clips[1, 2, 12:15, 15:18, 0].float().mean() / 255)

@@ -5,7 +5,7 @@ import torch
 from wrong_videos import mixed_videos, wrong_videos
 
 from hico_core.config import preset
-from hico_core.model.encoders import hico_model
+from hico_core.encoders.trained import hico_model
 from hico_core.training.step import compute_loss
 
 

@@ -9,11 +9,12 @@ from made_checkpoints import save_checkpoint
 from made_videos import numbered_video
 
 from hico_core.checkpoints.content import Progress, export_encoder
+from hico_core.checkpoints.frozen import load_frozen
 from hico_core.checkpoints.reading import encoder_of, read_checkpoint
 from hico_core.config import load_config
 from hico_core.data.pictures import clip_shape_for, picture_for
+from hico_core.encoders.trained import hico_model
 from hico_core.encoding.lanes import WholeVideo
-from hico_core.model.encoders import hico_model
 from hico_core.transfer.evaluation.labelled import LabelledVideo, rows_from_videos
 
 pytestmark = pytest.mark.videos
@@ -41,7 +42,7 @@ def test_a_checkpoint_and_its_export_look_at_the_same_clips(tmp_path: Path) -> N
 
     def rows(name: str) -> np.ndarray:
         videos = [LabelledVideo("a", 0, WholeVideo(video, []))]
-        found = rows_from_videos(tmp_path / name, videos, num_views=3, device="cpu", workers=0)
+        found = rows_from_videos(load_frozen(str(tmp_path / name)), videos, num_views=3, device="cpu", workers=0)
         return found.features
 
     np.testing.assert_array_equal(rows("encoder.safetensors"), rows("last.pt"))

@@ -12,6 +12,7 @@ from hico_core.base.errors import HicoError
 from hico_core.transfer.evaluation.probe import (
     LabelledRows,
     _held_out_rows,
+    _in_few_directions,
     few_shot,
     knn,
     linear_probe,
@@ -43,6 +44,21 @@ def test_a_linear_probe_is_logistic_regression() -> None:
     for ours in weights.numpy():
         np.testing.assert_allclose(ours[:, :-1], theirs.coef_, atol=2e-3)
         np.testing.assert_allclose(ours[:, -1] - ours[:, -1].mean(), theirs.intercept_, atol=2e-3)
+
+
+def test_few_rows_of_many_features_are_probed_in_few_directions() -> None:
+    """Each score is what descent in all features gives."""
+    rng = np.random.default_rng(0)
+    rows = [blobs(seed, videos=6, first=100 * seed) for seed in (1, 2)]
+    train, test = (one._replace(features=(one.features @ rng.normal(size=(16, 64))).astype(np.float32)) for one in rows)
+    pairs = (train, test), _in_few_directions(train, test)
+    assert pairs[1][0].features.shape == pairs[1][1].features.shape == (24, 24)
+    scores = []
+    for first, second in pairs:
+        weights = train_classifiers(first, 3, [(0.003, 1e-2)], steps=200, seed=0)[0].numpy()
+        scores.append(second.features @ weights[:, :-1].T + weights[:, -1])
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-3, atol=1e-3)
+    assert np.abs(scores[0]).max() > 1
 
 
 def test_accuracies_are_near_scikit_learns() -> None:

@@ -123,14 +123,14 @@ def test_a_search_finds_what_a_loop_finds(folder: Path, at_once: int, monkeypatc
 @pytest.mark.videos
 def test_a_query_is_looked_at_as_the_gallery_was(folder: Path, tmp_path: Path) -> None:
     row = next(row for row in read_manifest(folder).values() if row.video_id == "3")
-    extractor = extractor_of(row, checkpoint=None, device="cpu")
+    extractor = extractor_of(row, encoder=None, device="cpu")
     np.testing.assert_allclose(extractor.extract(row.source).array, np.load(folder / row.file), rtol=1e-4, atol=1e-6)
     torch.manual_seed(1)
     export_encoder(tmp_path / "other.safetensors", S3DGTiny())
     with pytest.raises(HicoError, match="is not the encoder that these features come from"):
-        extractor_of(row, checkpoint=tmp_path / "other.safetensors", device="cpu")
-    with pytest.raises(HicoError, match="is not there; name it with --checkpoint"):
-        extractor_of(row, checkpoint=tmp_path / "none.safetensors", device="cpu")
+        extractor_of(row, encoder=str(tmp_path / "other.safetensors"), device="cpu")
+    with pytest.raises(HicoError, match="is not there; name it with --encoder"):
+        extractor_of(row.model_copy(update={"checkpoint": str(tmp_path / "none.pt")}), encoder=None, device="cpu")
 
 
 @pytest.mark.videos

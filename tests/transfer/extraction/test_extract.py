@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -33,7 +33,7 @@ from hico_core.corpus.workspace.access import Shard
 from hico_core.corpus.workspace.records import SplitOptions, sha256_of
 from hico_core.data.pictures import Picture
 from hico_core.data.videos import IndexedVideos
-from hico_core.model.encoders import hico_model
+from hico_core.encoders.trained import hico_model
 from hico_core.model.hico import HicoModel
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg_tiny import S3DGTiny
@@ -365,7 +365,7 @@ def test_the_picture_is_that_of_the_run(root: Path, tmp_path: Path, model: HicoM
         files=Files(tmp_path / "features"),
         policy=HERE,
     )
-    assert manifest_of(tmp_path / "features")["a"]["picture"] == asdict(picture)
+    assert manifest_of(tmp_path / "features")["a"]["picture"] == picture.fields
 
 
 @pytest.mark.parametrize("file_format", ["npy", "npz", "pt", "parquet"])

@@ -28,7 +28,7 @@ from hico_core.transfer.features import FeatureExtractor
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six videos, of which one is long and one cannot be read, an encoder, and the features that one process makes."""
     base = tmp_path_factory.mktemp("processes")
-    for number, seconds in enumerate((2, 3, 4, 5, 40)):
+    for number, seconds in enumerate((2, 3, 4, 5, 16)):
         numbered_video(base / f"videos/{number}.mp4", seconds=seconds)
     (base / "videos/broken.mp4").write_text("no video")
     torch.manual_seed(0)

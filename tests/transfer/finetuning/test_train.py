@@ -294,10 +294,10 @@ def test_a_dry_run_is_the_first_step_and_writes_nothing(root: Path, tmp_path: Pa
     assert sorted(root.rglob("*")) == before
     assert (found.num_videos, found.num_test_videos, found.num_classes) == (8, 4, 2)
     assert found.num_steps == 8 * config.train.epochs // config.train.batch_size
-    assert found.loss == run(tiny("train.max_steps=1", "test.views=3"), root, tmp_path).first_loss
-    slower = min(found.step_clips_per_second, found.reader_clips_per_second)
-    assert found.hours == pytest.approx(8 * config.train.epochs / slower / 3600)
-    assert found.test_hours > 0 and found.peak_memory_bytes > 100e6
+    assert found.measured.loss == run(tiny("train.max_steps=1", "test.views=3"), root, tmp_path).first_loss
+    slower = min(found.measured.step_clips_per_second, found.measured.reader_clips_per_second)
+    assert found.measured.hours == pytest.approx(8 * config.train.epochs / slower / 3600)
+    assert found.test_hours > 0 and found.measured.peak_memory_bytes > 100e6
 
     command: list[str | Path] = [
         "finetune",

@@ -1,0 +1,141 @@
+"""`hico compare`: which encoder tells the classes of a list apart best."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hico_cli.console import progress, raising_on_signals, result, warn
+from hico_cli.labels import ListFolder
+from hico_cli.options import CacheDir, CacheSize, Device, Json, Readers, Root, read_size, require_file_name_part
+from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate, locate_root
+from hico_core.base.errors import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hico_core.base.cache import LocalCache
+    from hico_core.corpus.sources.grouped_lists import GroupedList
+    from hico_core.transfer.evaluation.comparison import ComparedRow
+
+_LINES = "path<TAB>label[<TAB>group] a line; clips of one scene, person or camera are a group."
+
+
+def compare(
+    clips: Annotated[
+        str | None, typer.Argument(metavar="[LIST]", help=f"Clips to train and test on in folds. {_LINES}")
+    ] = None,
+    root: Root = DEFAULT_ROOT,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option("--encoder", help="NAME, NAME=WEIGHTS, a run or a file (`hico config encoders`); repeat it."),
+    ] = None,
+    runs: Annotated[bool, typer.Option("--runs", help="All runs of ROOT that have exported an encoder.")] = False,
+    baselines: Annotated[
+        bool, typer.Option("--baselines/--no-baselines", help="Add pixels and motion, which know nothing of video.")
+    ] = True,
+    folds: Annotated[int, typer.Option(min=2, help="Parts of LIST, each tested once; no group is in two.")] = 5,
+    train: Annotated[str | None, typer.Option("--train", help="Instead of folds: clips to train on.")] = None,
+    test: Annotated[str | None, typer.Option("--test", help="Clips to test on.")] = None,
+    data_root: ListFolder = None,
+    views: Annotated[int, typer.Option(min=1, help="Clips of each video; one is its middle.")] = 1,
+    neighbours: Annotated[int, typer.Option(min=1, help="Training clips that vote in k-NN.")] = 20,
+    name: Annotated[str | None, typer.Option(help="Of the folder in ROOT/compare. Default: the list's.")] = None,
+    workers: Readers = None,
+    device: Device = "auto",
+    cache_dir: CacheDir = None,
+    cache_size: CacheSize = "20GB",
+    json: Json = False,
+) -> None:
+    """Tell which encoder knows most of the classes of a list: linear probe and k-NN, with 95 % intervals.
+
+    Intervals are of the accuracy on other groups (bootstrap over groups); differences are to the first encoder, on the
+    same clips. Features are computed once an encoder and kept in ROOT/compare: the same command goes on, and a second
+    one takes seconds. Exit code 3: some clips, or lines of a list, cannot be used.
+    """
+    from hico_core.base.cache import local_cache
+    from hico_core.report.comparisons import write_picture
+    from hico_core.transfer.evaluation.clip_features import Computing
+    from hico_core.transfer.evaluation.compare import KEPT, ProbeSettings, encoders_to_compare, finished_runs
+    from hico_core.transfer.evaluation.compare import compare as compare_encoders
+    from hico_core.transfer.evaluation.comparison import write_comparison
+    from hico_core.transfer.evaluation.folds import split_as_listed, split_into_folds
+
+    if (clips is None) == (test is None) or (train is None) != (test is None):
+        raise typer.BadParameter("give a list, or --train and --test, and not both", param_hint="LIST")
+    cache = local_cache(cache_dir, read_size(cache_size))
+    place = local_part(locate_root(root)) / "compare"
+    folder = place / (name or locate(clips or test or "").stem)
+    require_file_name_part(folder.name, option="--name")
+    listed = [_listed(text, data_root, cache) for text in (clips, train, test) if text is not None]
+    split = split_into_folds(listed[0], num_folds=folds) if clips else split_as_listed(*listed)
+    for remark in split.remarks:
+        warn(remark)
+    of_runs = finished_runs(place.parent) if runs else []
+    encoders = encoders_to_compare(encoder or [], runs=of_runs, with_baselines=baselines, warn=warn)
+    with (
+        raising_on_signals("stopped; the same command goes on"),
+        progress("compare", total=2 * len(encoders), as_json=json) as report,
+    ):
+        found = compare_encoders(
+            encoders,
+            split,
+            place / KEPT,
+            settings=ProbeSettings(views, neighbours),
+            computing=Computing(device, workers),
+            on_progress=lambda done, text: report(done, text, {"done": done / (2 * len(encoders)), "what": text}),
+        )
+    write_comparison(folder, found)
+    picture = write_picture(folder, found.rows)
+    if json:
+        result("", {"results": [asdict(row) for row in found.rows], "folder": str(folder)}, as_json=True)
+    else:
+        _print_table(found.rows)
+        result(f"{folder}: results.parquet, predictions.parquet, {picture.name}", {}, as_json=False)
+    if found.num_left_out or any(one.bad for one in listed):
+        raise typer.Exit(3)
+
+
+def _listed(text: str, data_root: str | None, cache: "LocalCache") -> "GroupedList":
+    """The clips of a list; a bad line is a warning."""
+    from hico_core.corpus.sources.grouped_lists import read_grouped_list
+
+    base = locate(text, cache).parent if data_root is None else locate(data_root, cache)
+    found = read_grouped_list(locate(text, cache), data_root=base)
+    for problem in found.bad:
+        warn(f"{problem}; left out")
+    return found
+
+
+def _print_table(rows: "Sequence[ComparedRow]") -> None:
+    """A row an encoder, in percent, each value above the ends of its interval."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, caption=describe_test(rows[0]), caption_justify="left")
+    table.add_column("encoder", overflow="fold")
+    for title in ("linear probe", "difference", "k-NN", "difference"):
+        table.add_column(title, no_wrap=True, justify="right")
+    for encoder in dict.fromkeys(row.encoder for row in rows):
+        cells = [cell for row in rows if row.encoder == encoder for cell in (_accuracy(row), _difference(row))]
+        table.add_row(encoder, *cells)
+    Console().print(table)
+
+
+def describe_test(row: "ComparedRow") -> str:
+    """What the accuracies are of, and what they should be compared with."""
+    return (
+        f"Percent of {counted(row.num_test_clips, 'test clip')} in {counted(row.num_test_groups, 'group')}, with 95 % "
+        f"intervals; chance {100 * row.chance:.1f}, most frequent class {100 * row.most_frequent_class:.1f}"
+    )
+
+
+def _accuracy(row: "ComparedRow") -> str:
+    return f"{100 * row.accuracy:.1f}\n{100 * row.accuracy_low:.1f} to {100 * row.accuracy_high:.1f}"
+
+
+def _difference(row: "ComparedRow") -> str:
+    if row.difference is None or row.difference_low is None or row.difference_high is None:
+        return ""
+    return f"{100 * row.difference:+.1f}\n{100 * row.difference_low:+.1f} to {100 * row.difference_high:+.1f}"

@@ -1,0 +1,84 @@
+"""An encoder that is built already begins with the weights of a file: of its network, or of one with other names."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from hico_core.base.errors import HicoError
+from hico_core.checkpoints.authors_names import ALIAS
+from hico_core.checkpoints.reading import CheckpointFile, prefix_of_encoder, weights_in, without_prefix
+from hico_core.model.s3dg import S3DG
+
+# An entry that torchvision's s3d has under no name but this.
+_TORCHVISION_S3D = "features.0.0.0.weight"
+
+
+class WarmStart(NamedTuple):
+    """What an encoder takes of a file."""
+
+    weights: dict[str, Tensor]  # by the encoder's names: all that it has
+    left_out: dict[str, int]  # entries that are none of the encoder's, counted by the first part of their names
+
+    def __str__(self) -> str:
+        """In words."""
+        left_out = f" ({', '.join(sorted(self.left_out))})" if self.left_out else ""
+        return f"{len(self.weights)} entries taken, {sum(self.left_out.values())} left out{left_out}, none missing"
+
+
+def warm_start(file: CheckpointFile, encoder: nn.Module, *, name: str) -> WarmStart:
+    """Find the weights of an encoder in a file; what frameworks put before their names is taken off.
+
+    Args:
+        file: ours, the authors', or of another framework, such as torchvision's Kinetics weights of the same network;
+            for S3D-G without gates also those of its s3d.
+        encoder: its weights stay as they are.
+        name: of it.
+
+    Raises:
+        HicoError: the file lacks some entries, or has them in another shape.
+
+    """
+    own = encoder.state_dict()
+    state = weights_in(file.content, file.path)
+    is_s3dg = isinstance(encoder, S3DG)
+    marks = (next(iter(own)), *((ALIAS, _TORCHVISION_S3D) if is_s3dg else ()))
+    prefix = prefix_of_encoder(state, marks, name=name, origin=file.path)
+    found = without_prefix(state, prefix)
+    if is_s3dg and _TORCHVISION_S3D in found:
+        units = [unit for unit, _ in encoder.named_children()]
+        found = {_name_in_s3dg(entry, units): value for entry, value in found.items()}
+    weights = {entry: found[entry] for entry in own if entry in found and found[entry].shape == own[entry].shape}
+    others = [entry for entry in state if not entry.startswith(prefix)] + [entry for entry in found if entry not in own]
+    if len(weights) < len(own):
+        lacking = next(entry for entry in own if entry not in weights)
+        shapes = [tuple(state[lacking].shape) for state in (found, own) if lacking in found]
+        what = f"{lacking} is {shapes[0]} instead of {shapes[1]}" if shapes else f"{lacking} is missing"
+        raise HicoError(
+            f"{file.path}: does not fit {name}: {what}; {len(weights)} entries taken, {len(others)} left out, "
+            f"{len(own) - len(weights)} missing"
+        )
+    parts = [entry.removeprefix(prefix).split(".")[0] for entry in others]
+    return WarmStart(weights, {part: parts.count(part) for part in parts})
+
+
+def _name_in_s3dg(name: str, units: Sequence[str]) -> str:
+    """The name in S3D-G of an entry of torchvision's s3d, whose units are numbered and whose layers are sequences.
+
+    features.2.0.weight -> Conv_2b.conv.weight            features.5.branch1.0.1.bias -> Mixed_3b.branch1.0.bn.bias
+    features.0.1.0.weight -> Conv_1a.conv2.weight         features.5.branch1.1.0.1.bias -> Mixed_3b.branch1.1.bn1.bias
+
+    Args:
+        name: of theirs; that of its classifier, which S3D-G does not have, stays as it is.
+        units: of S3D-G, in order.
+
+    """
+    if not name.startswith("features."):
+        return name
+    number, *path, layer, tensor = name.split(".")[1:]
+    ours = ("conv", "bn")[int(layer)]
+    if path == ["branch0"]:
+        path.append("0")
+    elif len(path) % 2:  # one of the two convolutions that a separable one is split into
+        ours += str(int(path.pop()) + 1)
+    return ".".join([units[int(number)], *path, ours, tensor])

@@ -1,0 +1,87 @@
+"""Lists of labelled clips that say which of them belong together: `path<TAB>label[<TAB>group]` a line."""
+
+from typing import NamedTuple
+
+from hico_core.base.addresses import Location, absolute, is_local, is_there, locate
+from hico_core.base.errors import UsageError
+from hico_core.corpus.sources.finding import read_list_lines
+from hico_core.corpus.sources.ids import is_plain_name
+
+
+class GroupedClip(NamedTuple):
+    """A labelled clip, and what it has in common with others: a scene, a person, a camera."""
+
+    path: Location
+    label: str
+    group: str
+
+
+class GroupedList(NamedTuple):
+    """What a list says."""
+
+    clips: list[GroupedClip]  # in order of their paths, each once
+    has_groups: bool  # if not, each clip is a group of its own
+    bad: list[str]  # of each line that cannot be used, which one and why
+
+
+class _Line(NamedTuple):
+    """A line in parts; one that is something else has no name."""
+
+    number: int
+    text: str
+    name: str
+    rest: list[str]  # label, group
+
+
+def read_grouped_list(list_file: Location, *, data_root: Location) -> GroupedList:
+    """The clips of a list. A list whose lines have no group may also have a blank between path and label.
+
+    Local files that are missing are bad lines; in a bucket, nothing is looked for.
+
+    Args:
+        list_file: the list.
+        data_root: where relative paths begin.
+
+    Raises:
+        UsageError: the list cannot be read, or none of its lines can be used.
+
+    """
+    lines = [_Line(number, text, *_parts(text)) for number, text in read_list_lines(list_file)]
+    has_groups = any(len(line.rest) == 2 for line in lines)
+    clips: dict[str, GroupedClip] = {}
+    bad = []
+    for line in lines:
+        try:
+            clip = _clip(line, data_root, has_groups=has_groups)
+            known = clips.setdefault(str(clip.path), clip)
+            if known != clip:
+                raise UsageError(f"{clip.path} has another label or group in a line before")
+        except UsageError as error:
+            bad.append(f"{list_file}, line {line.number}: {error}")
+    if not clips:
+        raise UsageError(bad[0])
+    return GroupedList([clip for _, clip in sorted(clips.items())], has_groups, bad)
+
+
+def _parts(text: str) -> tuple[str, list[str]]:
+    if "\t" not in text:
+        name, _, label = text.rpartition(" ")
+        return name.strip(), [label]
+    name, *rest = (part.strip() for part in text.split("\t"))
+    return name, rest
+
+
+def _clip(line: _Line, data_root: Location, *, has_groups: bool) -> GroupedClip:
+    """The clip of a line.
+
+    Raises:
+        UsageError: it is something else, or the file is missing.
+
+    """
+    if not line.name or len(line.rest) != 1 + has_groups or not all(map(is_plain_name, line.rest)):
+        group = "<TAB>group" if has_groups else "[<TAB>group]"
+        raise UsageError(f"{line.text!r} is not path<TAB>label{group}")
+    path = absolute(locate(line.name) if "://" in line.name else data_root / line.name)
+    if is_local(path) and not is_there(path):
+        raise UsageError(f"{path}: no such file; --data-root names the folder that paths begin in")
+    return GroupedClip(path, line.rest[0], line.rest[1] if has_groups else str(path))

@@ -1,0 +1,55 @@
+"""Comparisons of encoders as pictures and tables, for their folders and for the page of a workspace."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hico_core.base.storage import write_text
+from hico_core.report import charts
+from hico_core.transfer.evaluation.comparison import RESULTS, ComparedRow, read_comparison
+
+PICTURE = "accuracy.svg"
+
+_IN_WORDS = {"linear": "linear probe", "knn": "k-NN"}
+
+
+class ComparisonFacts(NamedTuple):
+    """What a folder in ROOT/compare holds."""
+
+    name: str
+    rows: list[ComparedRow]
+
+
+def read_comparisons(root: Path) -> list[ComparisonFacts]:
+    """All comparisons of a workspace, by name.
+
+    Raises:
+        HicoError: the results of one are damaged.
+
+    """
+    folders = sorted(path.parent for path in (root / "compare").glob(f"*/{RESULTS}"))
+    return [ComparisonFacts(folder.name, read_comparison(folder)) for folder in folders]
+
+
+def accuracy_chart(rows: Sequence[ComparedRow]) -> str:
+    """Accuracy of each encoder with its interval, beside chance, as SVG."""
+    return charts.intervals(
+        {
+            words: [_percent(row.accuracy, row.accuracy_low, row.accuracy_high) for row in rows if row.probe == probe]
+            for probe, words in _IN_WORDS.items()
+        },
+        list(dict.fromkeys(row.encoder for row in rows)),
+        lines_at={"chance": 100 * rows[0].chance, "most frequent class": 100 * rows[0].most_frequent_class},
+        x="accuracy in percent, with 95 % interval",
+    )
+
+
+def _percent(value: float, low: float, high: float) -> tuple[float, float, float]:
+    return 100 * value, 100 * low, 100 * high
+
+
+def write_picture(folder: Path, rows: Sequence[ComparedRow]) -> Path:
+    """Write the chart into the folder of a comparison; returns the file."""
+    target = folder / PICTURE
+    write_text(target, accuracy_chart(rows) + "\n")
+    return target

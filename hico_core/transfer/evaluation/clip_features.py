@@ -1,0 +1,120 @@
+"""Features of labelled clips, computed once for each encoder and kept: a file a clip, in a folder an encoder.
+
+FOLDER/<hash>/encoder.json   what the hash stands for: encoder, weights, what it is shown
+FOLDER/<hash>/<hash>.npy     views of a clip (V, F), named by path, size and time of its file
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from hico_core.base.addresses import Location
+from hico_core.base.choices import DeviceName
+from hico_core.base.files import lock, remove_abandoned
+from hico_core.base.storage import write_text, written_beside
+from hico_core.checkpoints.frozen import FrozenEncoder
+from hico_core.corpus.sources.ids import Source
+from hico_core.corpus.workspace.records import source_file
+from hico_core.data.workers import num_workers
+from hico_core.encoding.encoder import EncodedVideo, encode_videos
+from hico_core.encoding.hardware import choose_device, choose_precision
+from hico_core.encoding.lanes import Reading, WholeVideo
+from hico_core.encoding.windows import Views
+from hico_core.model.pooling import PooledEncoder
+from hico_core.transfer.extraction.feature_files import read_array
+
+logger = logging.getLogger(__name__)
+
+
+class Computing(NamedTuple):
+    """With what features are computed that are not there yet."""
+
+    device: DeviceName
+    workers: int | None  # processes that read; None: one a core
+
+
+def hash_of(fields: Mapping[str, Any]) -> str:
+    """The first 32 digits of the SHA-256 of plain values."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode("utf-8", "backslashreplace")).hexdigest()[:32]
+
+
+def identity_of(encoder: FrozenEncoder, *, num_views: int, precision: str) -> dict[str, Any]:
+    """All that decides what an encoder makes of a clip."""
+    return {
+        "encoder": encoder.name,
+        "weights_sha256": encoder.origin.sha256 if encoder.origin else None,
+        "picture": asdict(encoder.entry.picture),
+        "clip": encoder.entry.clip._asdict(),
+        "num_views": num_views,
+        "precision": precision,
+    }
+
+
+def features_of_clips(
+    encoder: FrozenEncoder,
+    paths: Sequence[Location],
+    folder: Path,
+    *,
+    num_views: int,
+    computing: Computing,
+    on_clip: Callable[[int], None] = lambda num_done: None,
+) -> list[np.ndarray | None]:
+    """Features of each clip, (V, F): those that are kept, and those of the others, which are kept from now on.
+
+    A clip that cannot be read has None, and is named in the log.
+
+    Args:
+        encoder: what computes them.
+        paths: of the clips.
+        folder: where features of all encoders are kept.
+        num_views: the encoder's usual clip so many times over the length of a video; one is at its middle.
+        computing: with what.
+        on_clip: told after each clip that is computed how many are there.
+
+    Raises:
+        HicoError: a kept file is damaged, or another process computes features of this encoder.
+
+    """
+    precision = choose_precision("auto", choose_device(computing.device))
+    identity = identity_of(encoder, num_views=num_views, precision=precision.name)
+    place = folder / hash_of(identity)
+    files = [place / f"{hash_of(source_file(Source(video_id='', path=path)).model_dump())}.npy" for path in paths]
+    missing = {file: path for file, path in zip(files, paths, strict=True) if not file.exists()}
+    if missing:
+        refusal = f"{place}: another process computes features of {encoder.name}; wait until it has ended"
+        with lock(place / ".lock", refusal=refusal):
+            remove_abandoned(place)
+            write_text(place / "encoder.json", json.dumps(identity, indent=2) + "\n")
+            encoded = _encoded(encoder, list(missing.values()), num_views=num_views, computing=computing)
+            for number, (file, found) in enumerate(zip(missing, encoded, strict=True), start=1):
+                if found.rows is None:
+                    logger.warning("left out: %s", found.bad)
+                else:
+                    _keep(file, found.rows.numpy())
+                on_clip(len(paths) - len(missing) + number)
+    return [np.asarray(read_array(file)) if file.exists() else None for file in files]
+
+
+def _encoded(
+    encoder: FrozenEncoder, paths: Sequence[Location], *, num_views: int, computing: Computing
+) -> Iterator[EncodedVideo]:
+    device, clip = choose_device(computing.device), encoder.entry.clip
+    return encode_videos(
+        PooledEncoder(encoder.network).to(device).to(memory_format=torch.channels_last_3d),
+        [WholeVideo(path, []) for path in paths],
+        Reading(layout=Views(num_views, clip.num_frames, 1, clip.fps), picture=encoder.entry.picture),
+        precision=choose_precision("auto", device),
+        workers=num_workers(computing.workers),
+    )
+
+
+def _keep(file: Path, rows: np.ndarray) -> None:
+    with written_beside(file) as beside, beside.open("xb") as opened:
+        np.save(opened, rows)

@@ -1,0 +1,286 @@
+"""Encoders compared on labelled clips: the same probes on the same folds, with intervals and paired differences.
+
+    split         which clip is tested when; decided from the list alone
+    features      once an encoder, kept; clips that an encoder cannot be shown are left out for all
+    predictions   of linear probe and nearest neighbours, fold by fold, kept
+    rows          accuracies, their intervals, and differences to the first encoder
+
+The linear probe is that of `hico probe`, but for the scale of features: see `_scaled_alike`.
+"""
+
+# N clips, V views of a clip, F feature width.
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from hico_core.base.errors import UsageError
+from hico_core.base.storage import written_beside
+from hico_core.base.version import __version__
+from hico_core.checkpoints.frozen import FrozenEncoder, load_frozen
+from hico_core.transfer.evaluation.clip_features import Computing, features_of_clips, hash_of
+from hico_core.transfer.evaluation.comparison import ComparedRow, Comparison, Probe
+from hico_core.transfer.evaluation.folds import SplitClips, folds_by_group
+from hico_core.transfer.evaluation.intervals import bootstrap_interval, paired_difference
+from hico_core.transfer.evaluation.probe import LabelledRows, knn_predictions, linear_probe_of_scaled
+
+# What shows how many of the classes can be told without any understanding of video.
+BASELINES = ("pixels", "motion")
+
+# Below ROOT/compare: features and predictions that other comparisons use again.
+KEPT = ".kept"
+
+_SEED = 0
+
+# The linear probe's settings are chosen by one of so many parts of the training clips.
+_INNER_FOLDS = 5
+
+# Root of the mean square of what the linear probe's rows are long: its largest rate does not diverge then.
+_LENGTH = 5.0
+
+
+def encoders_to_compare(
+    texts: Sequence[str], *, runs: Sequence[Path], with_baselines: bool, warn: Callable[[str], None]
+) -> dict[str, FrozenEncoder]:
+    """What rows are called -> the encoders, in order: those that are named, runs, baselines.
+
+    Args:
+        texts: as `load_frozen` takes them.
+        runs: files of runs, see `finished_runs`.
+        with_baselines: add those that are not named.
+        warn: told what `load_frozen` has to say.
+
+    Raises:
+        UsageError: there are none, one is named twice, or there is no such encoder.
+        HicoError: the weights of one cannot be read.
+
+    """
+    named = [*texts, *map(str, runs)]
+    if not named:
+        raise UsageError("no encoder is named; --encoder names one (`hico config encoders` lists all), --runs all runs")
+    repeated = [text for text, count in Counter(named).items() if count > 1]
+    if repeated:
+        raise UsageError(f"--encoder {repeated[0]}: is named twice")
+    named += [name for name in BASELINES if with_baselines and name not in named]
+    loaded = {text: load_frozen(text, warn=warn) for text in named}
+    # Of a table's encoder, what was typed says which weights it has; of a file, its run says more than its path.
+    names = {text: text if encoder.table_name else encoder.name for text, encoder in loaded.items()}
+    count = Counter(names.values())
+    return {names[text] if count[names[text]] == 1 else text: encoder for text, encoder in loaded.items()}
+
+
+def finished_runs(root: Path) -> list[Path]:
+    """The encoders that the runs of a workspace have exported.
+
+    Raises:
+        UsageError: there are none.
+
+    """
+    found = sorted((root / "runs").glob("*/export/encoder.safetensors"))
+    if not found:
+        raise UsageError(f"{root / 'runs'}: no run has exported an encoder; run `hico pretrain`, or leave --runs out")
+    return found
+
+
+class ProbeSettings(NamedTuple):
+    """How features are made and probed."""
+
+    num_views: int
+    num_neighbours: int
+
+
+def compare(
+    encoders: Mapping[str, FrozenEncoder],
+    split: SplitClips,
+    kept: Path,
+    *,
+    settings: ProbeSettings,
+    computing: Computing,
+    on_progress: Callable[[float, str], None] = lambda done, text: None,
+) -> Comparison:
+    """Probe encoders on the same clips and folds.
+
+    Args:
+        encoders: by the names of their rows; the first one is what others are compared with.
+        split: from `folds.split_into_folds` or `folds.split_as_listed`.
+        kept: folder of features and predictions; what is there is not computed again.
+        settings: of features and probes.
+        computing: with what.
+        on_progress: told how much of 2 x encoders is done, and what was.
+
+    Raises:
+        UsageError: no clip can be read.
+        HicoError: features are damaged or no numbers, or another process is computing them.
+
+    """
+    features: dict[str, list[np.ndarray | None]] = {}
+    for name, encoder in encoders.items():
+
+        def on_clip(num_done: int, name: str = name) -> None:
+            part = num_done / len(split.clips)
+            on_progress(len(features) + part, f"{name}: features of {num_done}/{len(split.clips)} clips")
+
+        features[name] = features_of_clips(
+            encoder,
+            [clip.path for clip in split.clips],
+            kept,
+            num_views=settings.num_views,
+            computing=computing,
+            on_clip=on_clip,
+        )
+        encoder.network.to("cpu")  # the next one needs the memory of the GPU
+    readable = np.array(
+        [all(column[clip] is not None for column in features.values()) for clip in range(len(split.clips))]
+    )
+    if not readable.any():
+        raise UsageError(f"no clip of the list can be read, such as {split.clips[0].path}")
+    split = split.only(readable)
+    predicted: dict[str, dict[Probe, np.ndarray]] = {}
+    for name, column in features.items():
+        rows = [array for array, is_readable in zip(column, readable, strict=True) if is_readable and array is not None]
+        predicted[name] = _kept_predictions(rows, split, kept, num_neighbours=settings.num_neighbours)
+        on_progress(len(encoders) + len(predicted), f"{name}: probes")
+    return Comparison(_rows(encoders, predicted, split), _predictions_table(predicted, split), int((~readable).sum()))
+
+
+def _kept_predictions(
+    features: Sequence[np.ndarray], split: SplitClips, kept: Path, *, num_neighbours: int
+) -> dict[Probe, np.ndarray]:
+    """What the probes predict, from their file if they have seen the same before."""
+    digest = hashlib.sha256()
+    for array in features:
+        digest.update(repr(array.shape).encode() + array.tobytes())
+    asked = {
+        "features": digest.hexdigest(),
+        "labels": split.labels,
+        "groups": split.groups,
+        "tested_in": split.tested_in.tolist(),
+        "num_neighbours": num_neighbours,
+        "hico": __version__,
+    }
+    file = kept / "predictions" / f"{hash_of(asked)}.npz"
+    if not file.exists():
+        found = predict_by_folds(features, split, num_neighbours=num_neighbours)
+        with written_beside(file) as beside, beside.open("xb") as opened:
+            np.savez(opened, linear=found["linear"], knn=found["knn"])
+    with np.load(file) as arrays:
+        return {"linear": arrays["linear"], "knn": arrays["knn"]}
+
+
+def predict_by_folds(
+    features: Sequence[np.ndarray], split: SplitClips, *, num_neighbours: int
+) -> dict[Probe, np.ndarray]:
+    """The class that each probe predicts for each clip, by its place among the sorted names: (N,); -1: not tested.
+
+    Args:
+        features: (V, F) of each clip.
+        split: classes, groups and folds.
+        num_neighbours: training clips that vote.
+
+    Raises:
+        HicoError: a fold has one class only to train on, or features are no numbers.
+
+    """
+    _, label_N = np.unique(split.labels, return_inverse=True)
+    found: dict[Probe, np.ndarray] = {"linear": np.full(len(features), -1), "knn": np.full(len(features), -1)}
+    for fold in np.unique(split.tested_in[split.tested_in >= 0]):
+        is_test = split.tested_in == fold
+        train, test = (_rows_of(features, label_N, np.flatnonzero(side)) for side in (~is_test, is_test))
+        found["knn"][is_test] = knn_predictions(train, test, k=num_neighbours)
+        held_out = np.isin(train.videos, np.flatnonzero(~is_test)[_choosing_clips(split.only(~is_test))])
+        probe = linear_probe_of_scaled(*_scaled_alike(train, test), held_out=held_out, seed=_SEED)
+        found["linear"][is_test] = probe.predictions
+    return found
+
+
+def _rows_of(features: Sequence[np.ndarray], label_N: np.ndarray, clips: np.ndarray) -> LabelledRows:
+    counts = [len(features[clip]) for clip in clips]
+    return LabelledRows(
+        np.concatenate([features[clip] for clip in clips]), np.repeat(label_N[clips], counts), np.repeat(clips, counts)
+    )
+
+
+def _scaled_alike(train: LabelledRows, test: LabelledRows) -> tuple[LabelledRows, LabelledRows]:
+    """Rows of length 1, as nearest neighbours see them, around the mean of the training rows, and one factor for all.
+
+    With a factor for each feature, those of few clips in which hardly anything happens would weigh as much as others.
+    """
+    units = [rows.features / np.linalg.norm(rows.features, axis=1, keepdims=True).clip(1e-12) for rows in (train, test)]
+    mean = units[0].mean(axis=0)
+    scale = _LENGTH / np.sqrt(np.square(units[0] - mean).sum(axis=1).mean()).clip(1e-12)
+    scaled = [
+        rows._replace(features=(scale * (unit - mean)).astype(np.float32))
+        for rows, unit in zip((train, test), units, strict=True)
+    ]
+    return scaled[0], scaled[1]
+
+
+def _choosing_clips(train: SplitClips) -> np.ndarray:
+    """The training clips that choose the linear probe's settings, by group: (N,) bool; none of one group alone."""
+    num_folds = min(_INNER_FOLDS, len(set(train.groups)))
+    if num_folds < 2:
+        return np.zeros(len(train.clips), dtype=bool)
+    return folds_by_group(train.labels, train.groups, num_folds) == 0
+
+
+def _rows(
+    encoders: Mapping[str, FrozenEncoder], predicted: Mapping[str, Mapping[Probe, np.ndarray]], split: SplitClips
+) -> list[ComparedRow]:
+    classes, label_N = np.unique(split.labels, return_inverse=True)
+    is_tested = split.tested_in >= 0
+    groups = split.only(is_tested).groups
+    first = next(iter(predicted))
+    rows = []
+    for name, of_probe in predicted.items():
+        origin = encoders[name].origin
+        for probe, found_N in of_probe.items():
+            correct, reference = ((one == label_N)[is_tested] for one in (found_N, predicted[first][probe]))
+            accuracy = bootstrap_interval(correct, groups, seed=_SEED)
+            difference = None if name == first else paired_difference(correct, reference, groups, seed=_SEED)
+            rows.append(
+                ComparedRow(
+                    encoder=name,
+                    weights=origin.path if origin else None,
+                    weights_sha256=origin.sha256 if origin else None,
+                    probe=probe,
+                    accuracy=accuracy.value,
+                    accuracy_low=accuracy.low,
+                    accuracy_high=accuracy.high,
+                    difference=difference.value if difference else None,
+                    difference_low=difference.low if difference else None,
+                    difference_high=difference.high if difference else None,
+                    num_test_clips=len(groups),
+                    num_test_groups=len(set(groups)),
+                    num_classes=len(classes),
+                    chance=1 / len(classes),
+                    most_frequent_class=float(np.bincount(label_N[is_tested]).max() / len(groups)),
+                )
+            )
+    return rows
+
+
+def _predictions_table(predicted: Mapping[str, Mapping[Probe, np.ndarray]], split: SplitClips) -> pa.Table:
+    classes = np.unique(split.labels)
+    is_tested = split.tested_in >= 0
+    tested = split.only(is_tested)
+    tables = []
+    for name, of_probe in predicted.items():
+        for probe, found_N in of_probe.items():
+            chosen = classes[found_N[is_tested]]
+            columns: dict[str, object] = {
+                "encoder": [name] * len(chosen),
+                "probe": [probe] * len(chosen),
+                "path": [str(clip.path) for clip in tested.clips],
+                "label": tested.labels,
+                "group": tested.groups,
+                "fold": tested.tested_in,
+                "predicted": chosen.tolist(),
+                "correct": chosen == np.array(tested.labels),
+            }
+            tables.append(pa.table(columns))
+    return pa.concat_tables(tables)

@@ -1,0 +1,79 @@
+"""What a comparison of encoders says: rows of accuracies, and what was predicted for each clip."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hico_core.base.errors import HicoError
+from hico_core.base.storage import written_beside
+
+RESULTS, PREDICTIONS = "results.parquet", "predictions.parquet"
+
+
+Probe = Literal["linear", "knn"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedRow:
+    """A row of results.parquet: what one probe makes of one encoder. Accuracies are parts of 1, ends are of 95 %."""
+
+    encoder: str
+    weights: str | None
+    weights_sha256: str | None
+    probe: Probe
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    difference: float | None  # to the first encoder; None of that one
+    difference_low: float | None
+    difference_high: float | None
+    num_test_clips: int
+    num_test_groups: int
+    num_classes: int
+    chance: float  # one of the classes at random
+    most_frequent_class: float  # always the class that most test clips have
+
+
+class Comparison(NamedTuple):
+    """What came out."""
+
+    rows: list[ComparedRow]
+    predictions: pa.Table  # encoder, probe, path, label, group, fold, predicted, correct: a row a test clip
+    num_left_out: int  # clips that could not be read
+
+
+# Also where a column has no values, which tell no type.
+_TYPES: dict[Any, pa.DataType] = {
+    str: pa.string(),
+    str | None: pa.string(),
+    Probe: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    float | None: pa.float64(),
+}
+_SCHEMA = pa.schema([(field.name, _TYPES[field.type]) for field in fields(ComparedRow)])
+
+
+def write_comparison(folder: Path, comparison: Comparison) -> None:
+    """Write results.parquet and predictions.parquet into a folder."""
+    results = pa.Table.from_pylist([asdict(row) for row in comparison.rows], schema=_SCHEMA)
+    for name, table in ((PREDICTIONS, comparison.predictions), (RESULTS, results)):
+        with written_beside(folder / name) as beside:
+            pq.write_table(table, beside)
+
+
+def read_comparison(folder: Path) -> list[ComparedRow]:
+    """The rows of results.parquet in a folder.
+
+    Raises:
+        HicoError: it is damaged.
+
+    """
+    path = folder / RESULTS
+    try:
+        return [ComparedRow(**row) for row in pq.read_table(path).to_pylist()]
+    except (OSError, pa.ArrowException, TypeError) as error:
+        raise HicoError(f"{path}: is damaged ({type(error).__name__}); run `hico compare` again") from error

@@ -1,0 +1,67 @@
+"""How sure a measured accuracy is: bootstrap over groups, whose clips are too alike to count as single observations."""
+
+# N clips, G groups, R resamples.
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hico_core.base.errors import UsageError
+
+_RESAMPLES = 10_000
+
+# Resamples that are drawn at once: 500 x 100,000 groups take 400 MB.
+_AT_ONCE = 500
+
+# What of the resamples lies between the ends of an interval, in percent.
+_PERCENTILES = (2.5, 97.5)
+
+
+class Estimate(NamedTuple):
+    """A mean over clips, and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap_interval(values: np.ndarray, groups: Sequence[str], *, seed: int) -> Estimate:
+    """The mean over clips, with its percentile interval where whole groups are drawn with replacement.
+
+    Args:
+        values: (N,) of each clip: 1 where it was classified correctly, 0 where not.
+        groups: group of each clip.
+        seed: of the draws.
+
+    Raises:
+        UsageError: all clips are in one group, which tells nothing of others.
+
+    """
+    names, group_N = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) < 2:
+        raise UsageError(f"all test clips are in one group, {str(names[0])!r}; an interval takes two groups or more")
+    sums_G, counts_G = np.bincount(group_N, weights=values), np.bincount(group_N)
+    rng = np.random.default_rng(seed)
+    means = []
+    for _ in range(_RESAMPLES // _AT_ONCE):
+        drawn_RG = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=_AT_ONCE)
+        means.append((drawn_RG @ sums_G) / (drawn_RG @ counts_G))
+    low, high = np.percentile(np.concatenate(means), _PERCENTILES)
+    return Estimate(float(np.mean(values)), float(low), float(high))
+
+
+def paired_difference(correct: np.ndarray, reference: np.ndarray, groups: Sequence[str], *, seed: int) -> Estimate:
+    """How much more accurate one classifier is than another on the same clips; what both find hard cancels out.
+
+    Args:
+        correct: (N,) 0 or 1.
+        reference: (N,) the same, of the other.
+        groups: group of each clip.
+        seed: of the draws.
+
+    Raises:
+        UsageError: see `bootstrap_interval`.
+
+    """
+    return bootstrap_interval(correct.astype(np.float64) - reference, groups, seed=seed)

@@ -1,0 +1,1 @@
+"""Where actions are in untrimmed videos: annotated segments, and what detection toolkits read."""

@@ -1,0 +1,184 @@
+"""Write what ActionFormer or OpenTAD, unmodified, needs to be trained and evaluated on a folder of features."""
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from hico_core.base.choices import DetectionPreset, Toolkit
+from hico_core.base.errors import HicoError, UsageError
+from hico_core.base.storage import write_text
+from hico_core.transfer.extraction.manifest import ManifestRow, require_features
+from hico_core.transfer.localisation.actionformer import actionformer_config
+from hico_core.transfer.localisation.annotations import (
+    AMBIGUOUS,
+    Annotations,
+    VideoLength,
+    ids_of,
+    read_segments,
+    require_seconds,
+)
+from hico_core.transfer.localisation.fitting import (
+    FeatureGrid,
+    Fitted,
+    Places,
+    Subsets,
+    choose_subsets,
+    feature_grid,
+    fit_annotations,
+    preset_of,
+)
+from hico_core.transfer.localisation.opentad import base_files, last_checkpoint, opentad_config
+from hico_core.transfer.localisation.recipes import RECIPES, Recipe
+
+ANNOTATIONS = "annotations.json"
+MISSING = "missing_files.txt"
+CATEGORIES = "category_idx.txt"
+CONFIGS: dict[Toolkit, str] = {"actionformer": "actionformer.yaml", "opentad": "opentad.py"}
+RUNS = "runs"  # the folder for checkpoints
+RUN = "hico"  # ActionFormer's name for a run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is to be written."""
+
+    toolkit: Toolkit
+    preset: DetectionPreset | None  # whose sizes and settings; None: that whose windows the features have
+    train_subset: str | None  # None: what the names of the subsets say
+    test_subset: str | None
+    sliding: bool  # OpenTAD: overlapping windows instead of whole videos
+    checkout: Path | None  # where the toolkit was cloned to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What was written for a toolkit, and what could not be."""
+
+    fitted: Fitted
+    subsets: Subsets
+    missing: list[str]  # annotated videos without features
+    num_without_annotations: int  # videos with features that no annotation names
+    problems: dict[str, str]  # name of a video -> why its entry cannot be used
+    files: list[Path]  # the configuration last
+    commands: list[str]  # that train and evaluate
+
+
+def export_features(annotations: Path, features: Path, *, wanted: Wanted, folder: Path) -> Exported:
+    """Write what a toolkit needs to be trained and evaluated on a folder of features.
+
+    Args:
+        annotations: see `read_segments`.
+        features: the folder of features.
+        wanted: the toolkit and how it is to be used.
+        folder: to be written.
+
+    Raises:
+        HicoError: the features do not lie on one grid; the annotations cannot be read, fit no features or are no
+            seconds; or it is not certain which videos to train and test on.
+
+    """
+    manifest = require_features(features)
+    grid = feature_grid(manifest, features, wanted.toolkit)
+    preset = wanted.preset or preset_of(next(iter(manifest.values())), features)
+    bases = _require_bases(wanted, preset)
+    found = read_segments(annotations)
+    row_of = _rows_of(found, manifest, origin=annotations)
+    lengths = {name: VideoLength(row.duration_seconds, row.source_fps) for name, row in row_of.items()}
+    require_seconds(found.segments, lengths, origin=annotations)
+    subsets = choose_subsets(found, _num_usable(found, row_of), train=wanted.train_subset, test=wanted.test_subset)
+    fitted = fit_annotations(found, row_of, subsets)
+    if not (fitted.num_train and fitted.num_test):
+        raise HicoError("no segment lies in its video", subject=annotations)
+    missing = sorted(found.videos.keys() - row_of.keys())
+    folder = folder.absolute()
+    where = Places(folder / ANNOTATIONS, folder / CATEGORIES, features.absolute(), folder / RUNS)
+    texts = {
+        ANNOTATIONS: json.dumps({"database": fitted.database}),
+        MISSING: _lines(missing),
+        CATEGORIES: _lines(fitted.categories),
+        CONFIGS[wanted.toolkit]: _configuration(wanted, grid, fitted, RECIPES[preset], bases=bases, places=where),
+    }
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return Exported(
+        fitted=fitted,
+        subsets=subsets,
+        missing=missing,
+        num_without_annotations=len(manifest) - len(row_of),
+        problems=found.problems,
+        files=[folder / name for name in texts],
+        commands=_commands(wanted, RECIPES[preset], config=folder / CONFIGS[wanted.toolkit], output=where.output),
+    )
+
+
+def _require_bases(wanted: Wanted, preset: DetectionPreset) -> list[Path]:
+    """The toolkit's files on which the configuration stands."""
+    if wanted.toolkit != "opentad":
+        if wanted.sliding:
+            raise UsageError(f"--sliding is for opentad; {wanted.toolkit} shows videos whole")
+        return []
+    if wanted.checkout is None:
+        raise UsageError("--checkout: name the folder of OpenTAD; the configuration stands on its configs/_base_")
+    bases = base_files(wanted.checkout.absolute(), preset, sliding=wanted.sliding)
+    for path in bases:
+        if not path.is_file():
+            raise UsageError(f"--checkout {wanted.checkout}: is no checkout of OpenTAD; it has no {path}")
+    return bases
+
+
+def _rows_of(found: Annotations, manifest: Mapping[str, ManifestRow], *, origin: Path) -> dict[str, ManifestRow]:
+    """The features of each annotated video that has any."""
+    by_id = {row.video_id: row for row in manifest.values()}
+    row_of = {name: by_id[video_id] for name, video_id in ids_of(found.videos, by_id).items()}
+    if not row_of:
+        raise HicoError(
+            f"none of its {len(found.videos)} videos has features here; it begins with {next(iter(found.videos))!r}, "
+            f"the features with {min(by_id)!r}",
+            subject=origin,
+        )
+    return row_of
+
+
+def _num_usable(found: Annotations, row_of: Mapping[str, ManifestRow]) -> Counter[str]:
+    """How many videos of each subset have features and segments."""
+    labelled = {segment.video for segment in found.segments if segment.label != AMBIGUOUS}
+    subsets = (found.videos[name].subset for name in row_of if name in labelled)
+    return Counter(subset for subset in subsets if subset is not None)
+
+
+def _configuration(
+    wanted: Wanted, grid: FeatureGrid, fitted: Fitted, recipe: Recipe, *, bases: list[Path], places: Places
+) -> str:
+    if wanted.toolkit == "actionformer":
+        config = actionformer_config(grid, fitted, recipe, places=places)
+        return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    return opentad_config(grid, fitted, recipe, bases=bases, sliding=wanted.sliding, places=places)
+
+
+def _commands(wanted: Wanted, recipe: Recipe, *, config: Path, output: Path) -> list[str]:
+    """The toolkit's own lines for training and evaluation, to be run in its folder."""
+    at = shlex.quote
+    into = [f"cd {at(str(wanted.checkout.absolute()))}"] if wanted.checkout else []
+    if wanted.toolkit == "actionformer":
+        run = f"{output}/{config.stem}_{RUN}"
+        return [
+            *into,
+            f"python train.py {at(str(config))} --output {RUN}",
+            f"python eval.py {at(str(config))} {at(run)}",
+        ]
+    start = "torchrun --nnodes=1 --nproc_per_node=1 --rdzv_backend=c10d --rdzv_endpoint=localhost:0"
+    checkpoint = last_checkpoint(output, recipe)
+    return [
+        *into,
+        f"{start} tools/train.py {at(str(config))}",
+        f"{start} tools/test.py {at(str(config))} --checkpoint {at(str(checkpoint))}",
+    ]
+
+
+def _lines(names: Sequence[str]) -> str:
+    return "".join(f"{name}\n" for name in names)

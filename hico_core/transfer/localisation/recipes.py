@@ -1,0 +1,126 @@
+"""How ActionFormer is trained on well-known datasets: sizes and settings as in the toolkits' own configurations."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hico_core.base.choices import DetectionPreset
+
+# ActionFormer's pyramid: each level has half the rows of the one below it.
+_NUM_LEVELS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a detector is, and how it is trained, evaluated and thinned out, whatever the features are."""
+
+    width: int  # channels of the detector
+    attention_windows: tuple[int, ...]  # a level each; -1: all rows
+    position_encoding: bool
+    batch_videos: int
+    learning_rate: float
+    weight_decay: float
+    num_epochs: int  # after those of the warm-up
+    label_smoothing: float
+    regression_weight: float
+    first_loss_norm: int
+    input_dropout: float
+    nms_sigma: float
+    nms_voting: float
+    most_segments: int  # of a video, after non-maximum suppression
+    evaluated_as: Literal["anet", "thumos"]  # in ActionFormer's words: at which overlaps
+
+
+NUM_WARMUP_EPOCHS = 5
+
+# Rows that a detector sees at once while it is trained; longer videos are cropped, as both toolkits do for THUMOS.
+_MOST_ROWS = 2304
+
+# Rows of a sliding window, about as many as OpenTAD's have.
+_SLIDING_ROWS = 256
+
+TIOU_THRESHOLDS = {
+    "anet": [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95],
+    "thumos": [0.3, 0.4, 0.5, 0.6, 0.7],
+}
+
+RECIPES: dict[DetectionPreset, Recipe] = {
+    "anet": Recipe(
+        width=256,
+        attention_windows=(7, 7, 7, 7, 7, -1),
+        position_encoding=True,
+        batch_videos=16,
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        num_epochs=10,
+        label_smoothing=0.1,
+        regression_weight=2.0,
+        first_loss_norm=200,
+        input_dropout=0.2,
+        nms_sigma=0.75,
+        nms_voting=0.9,
+        most_segments=100,
+        evaluated_as="anet",
+    ),
+    "hacs": Recipe(
+        width=256,
+        attention_windows=(13, 13, 13, 13, 13, -1),
+        position_encoding=True,
+        batch_videos=16,
+        learning_rate=1e-3,
+        weight_decay=0.03,
+        num_epochs=10,
+        label_smoothing=0.1,
+        regression_weight=1.0,
+        first_loss_norm=400,
+        input_dropout=0.1,
+        nms_sigma=0.75,
+        nms_voting=0.7,
+        most_segments=100,
+        evaluated_as="anet",
+    ),
+    "thumos": Recipe(
+        width=512,
+        attention_windows=(19, 19, 19, 19, 19, 19),
+        position_encoding=False,
+        batch_videos=2,
+        learning_rate=1e-4,
+        weight_decay=0.05,
+        num_epochs=30,
+        label_smoothing=0.0,
+        regression_weight=1.0,
+        first_loss_norm=100,
+        input_dropout=0.2,
+        nms_sigma=0.5,
+        nms_voting=0.7,
+        most_segments=200,
+        evaluated_as="thumos",
+    ),
+}
+
+
+def row_multiple(attention_windows: Sequence[int]) -> int:
+    """Of what the rows of a training sequence must be a multiple, so that each level is cut into whole windows.
+
+    A level of stride s with attention to w rows wants s * (w // 2) * 2, one with attention to all rows wants s.
+    """
+    strides = (2**level for level in range(_NUM_LEVELS))
+    return math.lcm(*(s * (w // 2) * 2 if w > 1 else s for s, w in zip(strides, attention_windows, strict=True)))
+
+
+def training_rows(recipe: Recipe, *, longest_rows: int, sliding: bool) -> int:
+    """Rows of a training sequence: all of the longest video if that is possible, or those of a sliding window."""
+    multiple = row_multiple(recipe.attention_windows)
+    wanted = _SLIDING_ROWS if sliding else min(longest_rows, _MOST_ROWS)
+    return rounded_up(wanted, multiple)
+
+
+def batch_videos(recipe: Recipe, *, num_train: int) -> int:
+    """Videos of a training step: at most an eighth of them, so that an epoch of a small set is not over in one step."""
+    return max(min(recipe.batch_videos, num_train // 8), 1)
+
+
+def rounded_up(number: int, multiple: int) -> int:
+    """The smallest multiple that is not less."""
+    return -(-number // multiple) * multiple

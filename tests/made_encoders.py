@@ -1,0 +1,45 @@
+"""Encoders of a user, as `python:made_encoders:NAME` finds them."""
+
+import torch
+from torch import Tensor, nn
+
+
+class TinyMaps(nn.Module):
+    """Two convolutions with batch norms: (N, 3, T, H, W) -> maps (N, 12, T/2, H/4, W/4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv3d(3, 6, 3, stride=(1, 2, 2), padding=1), nn.BatchNorm3d(6), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv3d(6, 12, 3, stride=2, padding=1), nn.BatchNorm3d(12), nn.ReLU())
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self.second(self.first(clips))
+
+
+def maps() -> nn.Module:
+    return TinyMaps()
+
+
+def rows() -> nn.Module:
+    """The same, averaged: (N, 12)."""
+    return nn.Sequential(TinyMaps(), nn.AdaptiveAvgPool3d(1), nn.Flatten())
+
+
+def long_clips_only() -> nn.Module:
+    return nn.Conv3d(3, 4, (32, 1, 1))
+
+
+def pictures() -> nn.Module:
+    return nn.Flatten(1, 2)
+
+
+def two() -> nn.Module:
+    class Two(nn.Module):
+        def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+            return clips, clips
+
+    return Two()
+
+
+def no_module() -> Tensor:
+    return torch.zeros(1)
