@@ -13,7 +13,7 @@ from hico_core.base.errors import HicoError, counted
 if TYPE_CHECKING:
     from hico_core.transfer.extraction.manifest import ManifestRow
 
-features = typer.Typer(no_args_is_help=True, help="Look at features: what there is, and whether it is in order.")
+features = typer.Typer(no_args_is_help=True, help="List and check extracted features.")
 
 FeaturesName = Annotated[
     str | None,
@@ -41,7 +41,7 @@ def feature_folder(name: str | None, root: str) -> Path:
 
 @features.command("show")
 def show(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = False) -> None:
-    """What a folder of features holds: a row a video, and what all have in common."""
+    """Show the contents of a folder of features: one row per video, and their common settings."""
     from hico_core.transfer.extraction.manifest import require_features
 
     folder = feature_folder(name, root)
@@ -75,7 +75,7 @@ def _common(row: "ManifestRow") -> dict[str, object]:
 
 @features.command("check")
 def check(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = False) -> None:
-    """Compare every file with the manifest: size, SHA-256, shape, numbers. Exit code 3: one is not as it should be."""
+    """Compare every file with the manifest: size, SHA-256, shape, numbers. Exit code 3: a file differs."""
     from hico_core.transfer.extraction.manifest import check_features, require_features
 
     folder = feature_folder(name, root)

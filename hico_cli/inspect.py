@@ -17,20 +17,24 @@ if TYPE_CHECKING:
 
 def inspect(
     target: Annotated[str, typer.Argument(help="A checkpoint, or a workspace with an index.")],
-    samples: Annotated[int, typer.Option(min=1, help="Number of videos in the picture of a workspace.")] = 8,
+    samples: Annotated[int, typer.Option(min=1, help="Number of videos in the picture.")] = 8,
     at: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Progress of training, which decides how far near clips lie apart.")
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Training progress from 0 to 1, which sets the distance between near clips."
+        ),
     ] = 0.5,
     recipe: Annotated[str, typer.Option(help="A recipe such as hacs-hico-s, or a YAML file.")] = "hacs-hico-s",
-    seed: Annotated[int, typer.Option(min=0, help="Seed for the choice of videos and clips.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for the choice of videos and clips.")] = 0,
     output: Annotated[
-        Path | None, typer.Option("--output", "-O", help="The picture. Default: ROOT/samples.png.")
+        Path | None, typer.Option("--output", "-O", help="Picture to write. Default: ROOT/samples.png.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Describe a checkpoint; or a workspace: how many videos are done and what failed, its index, a picture of clips.
+    """Describe a checkpoint, or a workspace: finished and failed videos, the index, and a picture of sample clips.
 
-    The picture shows some clips before and after augmentation. Without an index, only the records are counted.
+    The picture shows clips before and after augmentation. Without an index, only finished and failed videos are
+    counted.
     """
     place = locate(target)
     if is_local(place) and not place.is_dir():

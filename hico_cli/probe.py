@@ -17,23 +17,24 @@ if TYPE_CHECKING:
 
 def probe(
     features: Annotated[
-        str | None, typer.Argument(help="A folder in ROOT/features, or a path. Default: straight from the videos.")
+        str | None, typer.Argument(help="A folder in ROOT/features, or a path. Default: encode the videos.")
     ] = None,
     root: Root = DEFAULT_ROOT,
-    train: Annotated[list[str] | None, typer.Option("--train", help=f"Videos to train on. {LISTS}")] = None,
+    train: Annotated[list[str] | None, typer.Option("--train", help=f"Videos to train the probes on. {LISTS}")] = None,
     test: Annotated[
-        list[str] | None, typer.Option("--test", help="Videos to test on; as many lists as of --train.")
+        list[str] | None, typer.Option("--test", help="Videos to test on; as many lists as for --train.")
     ] = None,
     data_root: ListFolder = None,
     encoder: Encoder = None,
-    views: Annotated[int, typer.Option(min=1, help="Clips of each video, where videos are read.")] = 3,
-    seeds: Annotated[int, typer.Option(min=1, help="How often all that is random is drawn.")] = 3,
-    neighbours: Annotated[int, typer.Option(min=1, help="Training videos that vote in k-NN.")] = 20,
+    views: Annotated[int, typer.Option(min=1, help="Clips per video, if videos are encoded.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Random seeds to average over.")] = 3,
+    neighbours: Annotated[int, typer.Option(min=1, help="Neighbours that vote in k-NN (k).")] = 20,
     shots: Annotated[
-        list[int] | None, typer.Option("--shots", min=1, help="Training videos a class, few-shot; may be repeated.")
+        list[int] | None,
+        typer.Option("--shots", min=1, help="Training videos per class for few-shot probes; may be repeated."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-O", help="The JSON file to write. Default: ROOT/probes/NAME.json.")
+        Path | None, typer.Option("--output", "-O", help="JSON file to write. Default: ROOT/probes/NAME.json.")
     ] = None,
     workers: Readers = None,
     device: Device = "auto",
@@ -43,9 +44,9 @@ def probe(
 ) -> None:
     """Train classifiers on frozen features of labelled videos and test them: linear, k-NN, few-shot.
 
-    The linear probe tries 20 pairs of rate and weight decay at once and takes the one that knows most of a fifth of the
-    training videos, held out by video; test videos choose nothing. Exit code 3: some videos, or lines of a list, cannot
-    be used.
+    The linear probe tries 20 combinations of learning rate and weight decay and keeps the one with the best accuracy on
+    a fifth of the training videos, held out by video; test videos are never used for this choice. Exit code 3: some
+    videos, or lines of a list, cannot be used.
     """
     from hico_core.base.cache import local_cache
     from hico_core.checkpoints.frozen import load_frozen

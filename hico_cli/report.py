@@ -11,14 +11,14 @@ from hico_cli.options import Json
 
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, to be shown side by side; or a workspace.")
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, shown side by side; or a workspace.")
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-O", help="The file to write. Default: report.html in the first folder.")
+        Path | None, typer.Option("--output", "-O", help="File to write. Default: report.html in the first folder.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write one HTML page about runs, finished or not, or about a workspace: it needs no other file and no network.
+    """Write one self-contained HTML page about runs, finished or not, or about a workspace.
 
     Of runs: what they were trained on, clips as drawn and augmented, curves, signs of collapse, nearest neighbours and
     a map of the features as the encoder sees some videos, probes, settings. Of a workspace: its videos and what failed.

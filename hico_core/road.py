@@ -144,7 +144,7 @@ def run_length(root: Location, run_dir: Path, *, hours: float, device: DeviceNam
     config, reason = fitted.config, fitted.reason
     plan = dry_run(fitted, device=device).measured
     epochs = max(min(int(config.train.epochs * hours / plan.hours), config.train.epochs), 1)
-    because = f" (the recipe's {recipe.train.batch_size} {reason})" if reason else ""
+    because = f" ({reason}; the recipe has {recipe.train.batch_size})" if reason else ""
     return RunLength(
         epochs,
         config.train.batch_size,

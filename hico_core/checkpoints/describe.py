@@ -108,6 +108,7 @@ def _warnings(weights: dict[str, Tensor]) -> list[str]:
     biases = [value for name, value in weights.items() if ".bn" in name and name.endswith(".bias")]
     if biases and all(not bias.any() for bias in biases):
         found.append(
-            "all batch-norm biases are 0: with optim.lars_exclude_bn=false and lars_zero_norm=authors they never move"
+            "all batch-norm biases are 0, which is expected with optim.lars_exclude_bn=false and "
+            "lars_zero_norm=authors, as in the authors' code"
         )
     return found

@@ -85,7 +85,7 @@ def read_checkpoint(path: Path) -> CheckpointFile:
         raise HicoError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
     for name, value in weights_in(content, path).items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise HicoError(f"{path}: {name} has values that are no numbers; the training behind it has failed")
+            raise HicoError(f"{path}: {name} has values that are not finite; the training behind it has failed")
     return CheckpointFile(path, hashlib.sha256(written).hexdigest(), content, metadata)
 
 
@@ -179,7 +179,7 @@ def model_of(file: CheckpointFile) -> ModelConfig:
         if said is not None:
             return ModelConfig(**said)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HicoError(f"{file.path}: does not say rightly which encoder it holds ({type(error).__name__})") from error
+        raise HicoError(f"{file.path}: names its encoder wrongly ({type(error).__name__})") from error
     state = weights_in(file.content, file.path)
     prefix = prefix_of_encoder(state, (*_MARKS, ALIAS), name="S3D-G", origin=file.path)
     encoder = next((name for mark, name in _MARKS.items() if prefix + mark in state), "s3dg")
@@ -366,7 +366,7 @@ def _settings_of_encoder(file: CheckpointFile) -> tuple[DataConfig, AugmentConfi
             AugmentConfig(**_given(augment, "mean", "std")),
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise HicoError(f"{file.path}: does not say rightly what its encoder sees ({type(error).__name__})") from error
+        raise HicoError(f"{file.path}: describes its encoder's input wrongly ({type(error).__name__})") from error
 
 
 def _given(said: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def _make(candidate: Candidate, folder: Path, *, policy: SplitPolicy, program: F
             made = make_clips(job, on_corrupt=policy.on_corrupt, verify=policy.rules.verify)
         except BadVideo as bad:
             if bad.stage == "decode" and policy.on_corrupt == "fail":
-                raise HicoError(f"{bad}; --on-corrupt skip goes on with the others") from bad
+                raise HicoError(f"{bad}; --on-corrupt skip continues with the others") from bad
             raise
         sha256 = sha256_of(local) if policy.rules.checksum else None
     named = []
@@ -158,7 +158,7 @@ def _require_space(folder: Path, min_free_bytes: int) -> None:
     if free < min_free_bytes:
         raise HicoError(
             f"{folder.parent}: {free / 1e9:.2f} GB are free and --min-free keeps {min_free_bytes / 1e9:.2f} GB; "
-            "free some space, and the same command goes on"
+            "free some space, and the same command continues"
         )
 
 

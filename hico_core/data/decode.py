@@ -112,7 +112,7 @@ def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float |
                         given += 1
                         yield without_margins(frame, margins)
                     if given < before + len(run):
-                        logger.warning("%s: seeking gives no sound frame; decoding from the start", path)
+                        logger.warning("%s: seeking returns damaged frames; decoding from the start", path)
                         container.seek(0)
                         break
             if given < len(numbers):

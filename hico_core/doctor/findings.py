@@ -76,7 +76,9 @@ def _ffmpeg() -> Iterator[Finding]:
             else:
                 yield Finding(f"encoder {encoder}", "ok", "encodes")
     if sys.platform == "linux" and shutil.which("setpriv") is None:
-        advice = "apt install util-linux; without it ffmpeg goes on for a while when hico is killed with SIGKILL"
+        advice = (
+            "apt install util-linux; without it, ffmpeg keeps running for a while after hico is killed with SIGKILL"
+        )
         yield Finding("setpriv", "optional", "not found", advice)
 
 

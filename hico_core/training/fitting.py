@@ -36,9 +36,8 @@ class Fitted(NamedTuple):
         """In words: which batch the run has instead of the recipe's, and why; empty where it is the recipe's."""
         before, now = self.recipe.train.batch_size, self.config.train.batch_size
         return self.reason and (
-            f"the recipe's {before} videos a step {self.reason}: {now} a step, and with them a peak rate of "
-            f"{peak_rate(self.config):.4g} instead of {peak_rate(self.recipe):.4g} (--batch-size asks for another "
-            "number)"
+            f"{self.reason}: batch size {now} instead of {before}, peak learning rate {peak_rate(self.config):.4g} "
+            f"instead of {peak_rate(self.recipe):.4g}; override with --batch-size"
         )
 
 
@@ -82,11 +81,11 @@ def fitting_size(config: Config, *, num_videos: int, processes: int, free_bytes:
     size = min(asked, num_videos // processes * processes)
     if size < 2:  # too few to train on, which is said by whoever wants to
         return asked, ""
-    reason = "are more than there are"
+    reason = f"only {counted(num_videos, 'video')}"
     if free_bytes is not None:
         of_memory = max(int((free_bytes * _PART_TAKEN - FIXED_BYTES) / video_bytes(config)), 2)
         if size > of_memory:
-            size, reason = of_memory, f"take too much of the {free_bytes / 1e9:.0f} GB of memory that are free"
+            size, reason = of_memory, f"only {free_bytes / 1e9:.0f} GB of memory free"
     return size, reason if size < asked else ""
 
 

@@ -287,7 +287,7 @@ class Training(Generic[Settings, Model]):
         self.save(LAST)
         self.finish_writing()
         step = self.progress.position.step
-        raise Interrupted(number, f"stopped after step {step}; the same command with --resume goes on")
+        raise Interrupted(number, f"stopped after step {step}; the same command with --resume continues")
 
     def check_videos(self, batch: Batch) -> None:
         """Report the videos of all processes' shares that are found to be bad only now.

@@ -312,7 +312,7 @@ def test_stopped_and_run_again_gives_the_same_tree(tmp_path: Path, how: signal.S
         said = process.stderr.read()
         process.wait(timeout=20)
     assert process.returncode == 128 + how
-    assert said.splitlines()[-1] == "hico: stopped; the same command goes on"
+    assert said.splitlines()[-1] == "hico: stopped; the same command continues"
     assert not (root / ".tmp").exists()
     records = {path.stem for path in (root / "records").glob("*.json")}
     assert "a" in records

@@ -204,13 +204,14 @@ def require_run_to_end(job: Job, finished: Finished) -> None:
     """
     source, lines = job.source, finished.stderr_lines
     if job.program.stopped:
-        raise HicoError(f"{source}: stopped before it was done; the same command goes on")
+        raise HicoError(f"{source}: stopped before it was done; the same command continues")
     if finished.timed_out:
         raise BadVideo(source, "took longer than --timeout allows", stage="timeout", stderr_lines=lines)
     # A file that may not grow ends a program with a signal instead of an error.
     if says_no_room(lines) or finished.exit_code == -signal.SIGXFSZ:
         raise HicoError(
-            f"{job.folder.parent}: the disk is full, or a quota reached; free some space, and the same command goes on"
+            f"{job.folder.parent}: the disk is full, or a quota reached; free some space, and the same command "
+            "continues"
         )
     if finished.exit_code < 0:
         raise BadVideo(source, f"ffmpeg was ended by signal {-finished.exit_code}", stage="split", stderr_lines=lines)

@@ -88,7 +88,7 @@ def require_classes(train: LabelledRows, test: LabelledRows) -> int:
         raise HicoError(f"no labelled videos to {side} on; add some with `hico index --list FILE --subset {side}`")
     for rows in (train, test):
         if not np.isfinite(rows.features).all():
-            raise HicoError("some features are no numbers (NaN or infinite); extract them again")
+            raise HicoError("some features are not finite (NaN or infinite); extract them again")
     if len(np.unique(train.labels)) < 2:
         raise HicoError(f"all training videos have the one label {train.labels[0]}; a probe needs two classes")
     both = np.intersect1d(train.videos, test.videos)

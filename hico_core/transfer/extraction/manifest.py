@@ -181,7 +181,7 @@ def features_of(folder: Location, row: ManifestRow) -> np.ndarray:
     """A video's features: (T, ...), checked against the manifest's shape.
 
     Raises:
-        HicoError: the file is missing, damaged, another one, or has values that are no numbers.
+        HicoError: the file is missing, damaged, another one, or has values that are not finite.
 
     """
     path = folder / row.file
@@ -200,7 +200,7 @@ def features_of(folder: Location, row: ManifestRow) -> np.ndarray:
             subject=path,
         )
     if not np.isfinite(array).all():
-        raise HicoError("has values that are no numbers (NaN or infinite); its encoder or file is broken", subject=path)
+        raise HicoError("has values that are not finite (NaN or infinite); its encoder or file is broken", subject=path)
     return array
 
 

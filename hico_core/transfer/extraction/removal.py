@@ -1,6 +1,6 @@
 """Videos leave a workspace: their features, rows of the index, clips and records.
 
-    announce   which videos are to go, so that the same command goes on after a kill
+    announce   which videos are to go, so that the same command continues after a kill
     features   the files, then the lines of the manifests
     index      the lists, then the table; nothing then names what goes next
     clips      those that were cut here, then the record, which says what there is to remove

@@ -451,7 +451,7 @@ def test_what_is_wrong_with_a_folder_is_one_line(root: Path, tmp_path: Path) -> 
         assert [name for name, _ in check_features(tmp_path)] == ["a.npy"]
     array[0, 0] = np.nan
     np.save(tmp_path / "a.npy", array)
-    with pytest.raises(HicoError, match="has values that are no numbers"):
+    with pytest.raises(HicoError, match="has values that are not finite"):
         load_features(tmp_path)
     assert list(check_features(tmp_path)) == [("a.npy", "has other content than was written")]
     np.save(tmp_path / "a.npy", array[1:])
