@@ -11,6 +11,7 @@ from hico_cli.options import (
     CacheSize,
     Device,
     Encoder,
+    FrameRate,
     Ids,
     Json,
     RayAddress,
@@ -118,6 +119,7 @@ def extract_features(
     ] = None,
     id_rule: Ids = "stem",
     recursive: Recursive = True,
+    frame_rate: FrameRate = None,
     checksum: Annotated[
         bool,
         typer.Option(
@@ -188,7 +190,9 @@ def extract_features(
     extractor = FeatureExtractor.from_encoder(
         frozen, grid=grid, pool=pool, layer=layer, device=device, batch_size=batch
     )
-    sources = find_videos(inputs, id_rule=id_rule, recursive=recursive) if inputs else None
+    if frame_rate is not None and not inputs:
+        raise typer.BadParameter("name the folders of pictures as INPUTS", param_hint="--frame-rate")
+    sources = find_videos(inputs, id_rule=id_rule, recursive=recursive, frame_rate=frame_rate) if inputs else None
     jobs = jobs_of(sources, place, read=read_from or "clips", cache=cache)
     folder = features_folder(place, extractor, name)
     files = Files(folder, windows.prefix, file_format, dtype)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from hico_cli.console import raising_on_signals, report_failed, result, video_progress, warn
-from hico_cli.options import CacheDir, CacheSize, Ids, Json, Move, Recursive, Root, find_videos, read_size
+from hico_cli.options import CacheDir, CacheSize, FrameRate, Ids, Json, Move, Recursive, Root, find_videos, read_size
 from hico_cli.outcomes import report_index
 from hico_core.base.addresses import DEFAULT_ROOT, Location, is_local, locate, locate_root
 from hico_core.base.cache import local_cache
@@ -46,6 +46,7 @@ def index(
     subset: Annotated[Subset, typer.Option(help="Subset to which --untrimmed and --list add videos.")] = "train",
     id_rule: Ids = "stem",
     recursive: Recursive = True,
+    frame_rate: FrameRate = None,
     move: Move = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Videos inspected in parallel. Default: one per core.")
@@ -69,6 +70,8 @@ def index(
     if check:
         _check(place, as_json=json)
         return
+    if frame_rate is not None and not untrimmed:
+        raise typer.BadParameter("name the folders of pictures by --untrimmed", param_hint="--frame-rate")
     to = Indexing(
         root=place,
         workers=workers or available_cores(),
@@ -83,7 +86,7 @@ def index(
         if adopt:
             num_failed += add_clips(to=to, progress=progress)
         if untrimmed:
-            sources = find_videos(untrimmed, id_rule=id_rule, recursive=recursive)
+            sources = find_videos(untrimmed, id_rule=id_rule, recursive=recursive, frame_rate=frame_rate)
             num_failed += add_found(untrimmed, sources, to=to, progress=progress)
         if list_file:
             base = locate(list_file).parent if data_root is None else locate(data_root)

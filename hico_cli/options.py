@@ -133,6 +133,16 @@ Recursive = Annotated[
     ),
 ]
 
+FrameRate = Annotated[
+    float | None,
+    typer.Option(
+        "--frame-rate",
+        metavar="N",
+        rich_help_panel="Which videos",
+        help="Take folders of numbered pictures (img_00001.jpg, ...) as videos of N pictures a second.",
+    ),
+]
+
 Move = Annotated[
     bool,
     typer.Option(
@@ -210,12 +220,14 @@ def require_file_name_part(text: str, *, option: str) -> None:
         raise typer.BadParameter(f"{text!r} must be part of a file name: no slashes, not ..", param_hint=option)
 
 
-def find_videos(inputs: "Iterable[str]", *, id_rule: "IdRule", recursive: bool) -> "list[Source]":
+def find_videos(
+    inputs: "Iterable[str]", *, id_rule: "IdRule", recursive: bool, frame_rate: float | None
+) -> "list[Source]":
     """The videos that a command is given; what lies beside them and is not taken is told in one line."""
     from hico_core.corpus.sources.finding import describe_passed_over, find_sources
 
     passed_over: Counter[str] = Counter()
-    sources = find_sources(inputs, id_rule=id_rule, recursive=recursive, passed_over=passed_over)
+    sources = find_sources(inputs, id_rule=id_rule, recursive=recursive, frame_rate=frame_rate, passed_over=passed_over)
     if passed_over:
         warn(describe_passed_over(passed_over))
     return sources

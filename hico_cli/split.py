@@ -8,6 +8,7 @@ import typer
 from hico_cli.console import raising_on_signals, result, video_progress
 from hico_cli.options import (
     CacheDir,
+    FrameRate,
     Ids,
     Json,
     Move,
@@ -120,6 +121,7 @@ def split(
     shard: ShardOf = None,
     id_rule: Ids = "stem",
     recursive: Recursive = True,
+    frame_rate: FrameRate = None,
     move: Move = False,
     retry_failed: RetryFailed = False,
     force: Annotated[
@@ -188,7 +190,7 @@ def split(
         ray_address=ray_address,
         cache_folder=cache_dir,
     )
-    sources = find_videos(inputs, id_rule=id_rule, recursive=recursive)
+    sources = find_videos(inputs, id_rule=id_rule, recursive=recursive, frame_rate=frame_rate)
     if dry_run:
         _estimate(sources, place, options, policy, workers=workers, as_json=json)
         return

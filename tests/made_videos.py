@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -92,6 +93,15 @@ def numbered_video(
         run_ffmpeg(*arguments, beside)
         beside.replace(made)
     shutil.copyfile(made, path)
+
+
+def video_of_shots(path: Path, seconds: Sequence[float], *, fps: int = 10) -> None:
+    """A moving picture in shots of such lengths, each in colours of its own, with hard cuts between them."""
+    colours = ("negate", "null", "hue=h=90:b=4", "hue=b=-6")
+    shots = [f"testsrc2=s=160x120:r={fps}:d={length},{colours[i % 4]}[s{i}]" for i, length in enumerate(seconds)]
+    joined = "".join(f"[s{i}]" for i in range(len(seconds))) + f"concat=n={len(seconds)}"
+    how = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "10")
+    run_ffmpeg("-filter_complex", ";".join([*shots, joined]), *how, path)
 
 
 def video_with_hidden_frames(path: Path, *, seconds: float, size: str = "160x120") -> None:

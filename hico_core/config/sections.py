@@ -69,6 +69,8 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, us
     workers: int | None = Field(None, ge=0)
     """Processes that read clips; 0: the training process reads them itself; null: one per core, shared between
     training processes."""
+    cuts: Literal["ignore", "respect"] = "ignore"
+    """`respect`: draw near clips from the same shot, if the video has a shot that is as long as a clip."""
     max_bad_fraction: float = Field(0.05, ge=0, le=1)
     """Training stops when more than this fraction of the videos cannot be decoded."""
     epochs_per_round: int = Field(10, ge=1)

@@ -40,6 +40,9 @@ SCHEMA_VERSION = "2"
 _ROWS_PER_GROUP = 65_536
 
 _TABLE = "index.parquet"
+
+# A column that came later: where an index has none, nothing is known of it.
+_ADDED = "cuts"
 _LIST_FILES = {"train": "training.txt", "val": "validation.txt", "test": "testing.txt"}
 
 SCHEMA = pa.schema(
@@ -66,6 +69,7 @@ SCHEMA = pa.schema(
         ("label", pa.int32()),  # class of the video; null where there is none
         ("first_frame", pa.int32()),  # number of the row's first frame in its file: not 0 in untrimmed videos
         ("class_name", pa.string()),  # what the label is called, where a list said it
+        ("cuts", pa.list_(pa.float64())),  # when new shots begin in it, in seconds as its start; null: not known
     ],
     metadata={"hico_schema_version": SCHEMA_VERSION, "hico_version": __version__},
 )
@@ -331,7 +335,7 @@ def _write_index_without(root: Location, video_ids: Collection[str]) -> None:
     with (
         pq.ParquetFile(storage_of(path).for_arrow(path)) as old,
         written_beside(path) as beside,
-        pq.ParquetWriter(beside, SCHEMA, compression="zstd", write_page_checksum=True) as writer,
+        pq.ParquetWriter(beside, old.schema_arrow, compression="zstd", write_page_checksum=True) as writer,
     ):
         for batch in old.iter_batches(_ROWS_PER_GROUP):
             kept = batch.filter(pc.invert(pc.is_in(batch["video_id"], gone)))
@@ -402,6 +406,8 @@ def _read(root: "Location | str", columns: list[str] | None, *, read_dictionary:
                 raise HicoError(f"{path}: index of schema {version}, {ours}; {again}")
             for field in SCHEMA if columns is None else [SCHEMA.field(name) for name in columns]:
                 found = file.schema_arrow.field(field.name).type if field.name in file.schema_arrow.names else None
+                if found is None and field.name == _ADDED:
+                    continue
                 if found not in (field.type, pa.dictionary(pa.int32(), field.type)):
                     raise HicoError(f"{path}: has no column {field.name} of {field.type}; {again}")
             table = file.read(columns=columns)
@@ -409,6 +415,8 @@ def _read(root: "Location | str", columns: list[str] | None, *, read_dictionary:
         raise HicoError(f"{root}: has no index.parquet; run `hico index --root {root}` first") from None
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:  # the latter: names in its schema are damaged
         raise HicoError(f"{path}: damaged, or not a parquet file ({short_reason(error)}); {again}") from error
+    if _ADDED not in table.column_names and (columns is None or _ADDED in columns):
+        table = table.append_column(SCHEMA.field(_ADDED), pa.nulls(len(table), SCHEMA.field(_ADDED).type))
     fault = fault_in(table)
     if fault:
         raise HicoError(f"{path}: {fault}, which hico does not write; {again}")

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from hico_core.corpus.workspace.records import LEAST, LONGEST_SECONDS
 
 # Columns of which rows may have no value.
-_NULLABLE = frozenset({"class_name", "label", "sha256"})
+_NULLABLE = frozenset({"class_name", "cuts", "label", "sha256"})
 
 
 def fault_in(table: pa.Table) -> str | None:

@@ -79,6 +79,8 @@ class Rules:
 def is_same_file(before: SourceFile, source: Source, *, checksum: bool = False) -> bool:
     """Whether a source's file is, by size and time or by its bytes, the one that was looked at before."""
     now = source_file(source)
+    if source.frame_rate is not None:
+        return before.sha256 == now.sha256
     if before.size_bytes != now.size_bytes:
         return False
     if checksum and before.sha256 and is_local(source.path):
@@ -238,7 +240,7 @@ def _filled(record: VideoRecord, made: Made, rules: Rules) -> VideoRecord:
     """The record of an attempt that went well."""
     return record.model_copy(
         update={
-            "source": record.source.model_copy(update={"sha256": made.sha256}),
+            "source": record.source.model_copy(update={"sha256": made.sha256 or record.source.sha256}),
             "verified": rules.verify,
             "num_decode_errors": made.num_decode_errors,
             "num_damaged_clips": made.num_damaged_clips,

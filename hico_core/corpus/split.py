@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from hico_core.base.addresses import DEFAULT_ROOT, Location, absolute_root
+from hico_core.base.addresses import DEFAULT_ROOT, Location, absolute_root, is_local
 from hico_core.base.cache import default_cache_folder
 from hico_core.base.choices import OnCorrupt
 from hico_core.base.engine import Runner, available_cores, run_on_ray, run_on_threads
@@ -23,11 +23,13 @@ from hico_core.base.storage import fetched
 from hico_core.base.tally import Summary, VideoEvent
 from hico_core.corpus.clips.encode import Job, require_encoder
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, find_ffmpeg
+from hico_core.corpus.clips.frame_pictures import require_pictures_of_one_size, write_as_video
 from hico_core.corpus.clips.making import make_clips
 from hico_core.corpus.clips.plan import PlannedClip, Segment, plan_clips, plan_segments
 from hico_core.corpus.clips.probe import frame_rate
 from hico_core.corpus.intake import Candidate, Made, Rules, Taken, Workplace, take_in, take_lost
 from hico_core.corpus.sources.finding import Videos, sources_of
+from hico_core.corpus.sources.frame_folders import pictures_in
 from hico_core.corpus.sources.ids import Source, clip_name
 from hico_core.corpus.workspace.access import Shard, scratch_folder
 from hico_core.corpus.workspace.records import SplitOptions, sha256_of
@@ -131,7 +133,7 @@ def _make(candidate: Candidate, folder: Path, *, policy: SplitPolicy, program: F
             if bad.stage == "decode" and policy.on_corrupt == "fail":
                 raise HicoError(f"{bad}; --on-corrupt skip continues with the others") from bad
             raise
-        sha256 = sha256_of(local) if policy.rules.checksum else None
+        sha256 = sha256_of(local) if policy.rules.checksum and source.frame_rate is None else None
     named = []
     for clip, file in zip(made.records, made.files, strict=True):
         name = clip_name(source.video_id, start_ms=clip.start_ms, end_ms=clip.end_ms)
@@ -178,12 +180,18 @@ def _require_room_in_names(source: Source) -> None:
 
 @contextmanager
 def _local_source(source: Source, folder: Path) -> Iterator[Path]:
-    """The video as a local file.
+    """The video as a local file; of a frame folder, its pictures in one.
 
     Raises:
-        BadVideo: it cannot be fetched.
+        BadVideo: it cannot be fetched, or its pictures are not those of one video.
 
     """
+    if source.frame_rate is not None and is_local(source.path):
+        pictures, video = pictures_in(source.path), folder / "pictures.nut"
+        require_pictures_of_one_size(pictures)
+        write_as_video(pictures, video, frame_rate=source.frame_rate)
+        yield video
+        return
     with ExitStack() as stack:
         try:
             local = stack.enter_context(fetched(source.path, folder))

@@ -4,10 +4,10 @@ A row stands for 5 s of a video, as a clip would, but points into the video's ow
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
-from typing import NamedTuple
 
 import av
 
@@ -16,31 +16,36 @@ from hico_core.base.engine import run_on_threads
 from hico_core.base.errors import BadVideo, short_reason
 from hico_core.base.storage import local_copy
 from hico_core.base.tally import Summary, VideoEvent
+from hico_core.corpus.clips.frame_pictures import read_picture, require_pictures_of_one_size
 from hico_core.corpus.clips.picture import margins_of, require_known_turn, require_one_size, shown_size, without_margins
 from hico_core.corpus.clips.plan import plan_clips
 from hico_core.corpus.clips.probe import (
-    VideoInfo,
     frame_rate,
     has_new_descriptions,
     is_seekable,
     largest_keyframe_interval,
     open_video,
+    rate_of,
     read_packets,
     times_of_opened,
 )
 from hico_core.corpus.intake import Candidate, Made, Rules, Workplace, take_in
+from hico_core.corpus.sources.frame_folders import PICTURE_CODECS, pictures_in
 from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.workspace.access import scratch_folder
 from hico_core.corpus.workspace.records import ClipRecord, UntrimmedOptions
 
 
-class _Shown(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
     """What a player shows of a video."""
 
     width: int
     height: int
     frame_seconds: list[float]  # from the first frame's
-    info: VideoInfo
+    codec: str
+    keyframe_interval: int  # largest, in frames
+    size_bytes: int
 
 
 def add_untrimmed(
@@ -91,12 +96,11 @@ def _make(candidate: Candidate, folder: Path) -> Made:
     assert isinstance(options, UntrimmedOptions)
     try:
         with local_copy(source.path) as local:
-            shown, size_bytes = _look_at(local), local.stat().st_size
+            shown = _look_at(local) if source.frame_rate is None else _look_at_pictures(local, source.frame_rate)
     except FileNotFoundError:
         raise BadVideo(str(source.path), "no such file") from None
     seconds = shown.frame_seconds
     rate = frame_rate(seconds)
-    keyframe_interval = largest_keyframe_interval(shown.info)
     clips = [
         ClipRecord(
             path=str(source.path),
@@ -108,9 +112,9 @@ def _make(candidate: Candidate, folder: Path) -> Made:
             num_frames=clip.num_frames,
             width=shown.width,
             height=shown.height,
-            codec=shown.info.codec,
-            keyframe_interval=keyframe_interval,
-            size_bytes=size_bytes,
+            codec=shown.codec,
+            keyframe_interval=shown.keyframe_interval,
+            size_bytes=shown.size_bytes,
             sha256=None,
         )
         for clip in plan_clips(seconds, segment_seconds=options.segment_seconds)
@@ -145,4 +149,33 @@ def _look_at(path: Path) -> _Shown:
             raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
         require_known_turn(first, path=path)
         width, height = shown_size(without_margins(first, margins_of(container, stream)))
-    return _Shown(width, height, seconds, info)
+    return _Shown(
+        width=width,
+        height=height,
+        frame_seconds=seconds,
+        codec=info.codec,
+        keyframe_interval=largest_keyframe_interval(info),
+        size_bytes=path.stat().st_size,
+    )
+
+
+def _look_at_pictures(folder: Path, frame_rate: float) -> _Shown:
+    """The same of a frame folder.
+
+    Raises:
+        BadVideo: its pictures are not those of one video.
+
+    """
+    pictures = pictures_in(folder)
+    require_pictures_of_one_size(pictures)
+    first = read_picture(pictures[0])
+    require_known_turn(first, path=folder)
+    width, height = shown_size(first)
+    return _Shown(
+        width=width,
+        height=height,
+        frame_seconds=[float(number / rate_of(frame_rate)) for number in range(len(pictures))],
+        codec=PICTURE_CODECS[pictures[0].suffix.lower()],
+        keyframe_interval=1,
+        size_bytes=sum(path.stat().st_size for path in pictures),
+    )

@@ -126,6 +126,7 @@ class ClipDataset(Dataset[Sample]):
             max_distance_seconds=max_distance_seconds,
             topical=self.sampling.topical,
             rng=rng,
+            cuts=(self.videos.cuts(video) or []) if self.data.cuts == "respect" else [],
         )
 
     def _read_crop(self, video: int, window: tuple[float, float], rng: random.Random) -> tuple[Tensor, AugmentDraw]:

@@ -21,8 +21,10 @@ from torch import Tensor
 
 from hico_core.base.choices import DecoderName
 from hico_core.base.errors import BadVideo, short_reason
+from hico_core.corpus.clips.frame_pictures import read_picture
 from hico_core.corpus.clips.picture import margins_of, require_known_turn, rgb, without_margins
 from hico_core.corpus.clips.probe import is_seekable, open_video, read_packets
+from hico_core.corpus.sources.frame_folders import pictures_in
 from hico_core.data.other_decoders import decode_elsewhere, require_decoder
 
 logger = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ def decode_frames(
     """Decode the frames with the given numbers; they may repeat and come in any order.
 
     Args:
-        path: a local video file; its first video stream is read, and shown as `ffmpeg -i` shows it.
+        path: a local video file, whose first video stream is read, or a frame folder; shown as `ffmpeg -i` shows it.
         indices: frame numbers in presentation order, from 0.
         decoder: "pyav", "decord" or "torchcodec" (if installed), or "auto", which is PyAV: exact on every file, and
             the fastest, since it passes over frames that nobody asked for.
@@ -76,6 +78,23 @@ def decode_frames(
     return torch.from_numpy(np.stack([by_number[i] for i in indices]))
 
 
+def _pictures_at(folder: Path, numbers: Sequence[int]) -> Iterator[VideoFrame]:
+    """Decode pictures of a frame folder.
+
+    Raises:
+        BadVideo: one cannot be decoded, or is not there.
+
+    """
+    pictures = pictures_in(folder)
+    if numbers[-1] >= len(pictures):
+        raise BadVideo(folder, f"has {len(pictures)} pictures, so no frame {numbers[-1]}")
+    for number in numbers:
+        frame = read_picture(pictures[number])
+        if number == numbers[0]:
+            require_known_turn(frame, path=folder)
+        yield frame
+
+
 # Where more frames than these lie between two that are wanted, it is cheaper to look for a keyframe in between.
 _SEEK_OVER = 64
 
@@ -86,7 +105,7 @@ def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float |
     Frames that nobody asked for are decoded only where others refer to them.
 
     Args:
-        path: a local video file; its first video stream is read.
+        path: a local video file, whose first video stream is read, or a frame folder.
         numbers: of the frames in presentation order, ascending, without repeats.
         constant_fps: see `decode_frames`.
 
@@ -94,6 +113,9 @@ def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float |
         BadVideo: the file cannot be decoded, or has no such frame.
 
     """
+    if Path(path).is_dir():
+        yield from _pictures_at(Path(path), numbers)
+        return
     given = 0
     with open_video(path) as (container, stream):
         # A process a core reads videos; threads inside a decoder cost more CPU than they save.

@@ -70,6 +70,8 @@ def decode_elsewhere(
 
 
 def _obstacle(decoder: OtherDecoder, path: Path) -> str | None:
+    if path.is_dir():
+        return "folders of pictures, which it does not read"
     with open_video(path) as (container, stream):
         codec, pixels = stream.codec_context.name, stream.codec_context.pix_fmt
         if "avi" in container.format.name.split(","):

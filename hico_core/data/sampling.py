@@ -5,6 +5,7 @@ Times are in seconds from the video's first frame, frames are counted in present
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ def clip_windows(
     max_distance_seconds: float | None,
     topical: bool,
     rng: random.Random,
+    cuts: Sequence[float] = (),
 ) -> list[tuple[float, float]]:
     """Draw the (start, end) of each clip of one video (HiCo, section 3; authors' order of draws).
 
@@ -32,6 +34,18 @@ def clip_windows(
     An interval whose end lies before its start collapses to its start, so videos shorter than two spans give
     the same clip every time. Windows are cut to [0, duration].
 
+    Clips that are near each other lie in one shot, whole, where there is a shot as long as a clip: the first centre is
+    then uniform over all of these, and each near one keeps to the shot of the one before it.
+
+    Args:
+        duration_seconds: of the video.
+        span_seconds: of a clip.
+        num_clips: how many.
+        max_distance_seconds: of near centres.
+        topical: draw the last one as a far one.
+        rng: all chance; as many numbers are drawn whatever the cuts are.
+        cuts: when new shots begin, ascending; none are minded where no clip is near another.
+
     Returns:
         `num_clips` windows in seconds, in the order in which they were drawn.
 
@@ -43,17 +57,45 @@ def clip_windows(
         # Also where there is nothing to choose: each centre takes one number, so that a seed's clips stay the same.
         return rng.uniform(low, max(low, high))
 
-    centres = [draw(earliest, latest)]
+    shots = centres_within_shots(cuts, span_seconds=span_seconds, duration_seconds=duration_seconds)
+    if max_distance_seconds is None or not shots:
+        shots = [(earliest, max(earliest, latest))]
+    centres = [_at(draw(0.0, sum(high - low for low, high in shots)), shots)]
     for _ in range(num_clips - 1):
         if max_distance_seconds is None:
             centres.append(draw(earliest, latest))
         else:
             near = centres[-1]
-            centres.append(draw(max(near - max_distance_seconds, earliest), min(near + max_distance_seconds, latest)))
+            low, high = next((shot for shot in reversed(shots) if shot[0] <= near), shots[0])
+            centres.append(draw(max(near - max_distance_seconds, low), min(near + max_distance_seconds, high)))
     if topical:
         centres[-1] = draw(earliest, latest)  # a further number of the generator, after that of its first draw
     half = span_seconds / 2
     return [(max(c - half, 0.0), min(c + half, duration_seconds)) for c in centres]
+
+
+def centres_within_shots(
+    cuts: Sequence[float], *, span_seconds: float, duration_seconds: float
+) -> list[tuple[float, float]]:
+    """Where the centre of a clip may lie so that no cut is in the clip, a span away from both ends of the video.
+
+    span 2, duration 10, cuts at 4 and 5  ->  2 to 3, 6 to 8 (the shot from 4 to 5 is too short)
+    """
+    half = span_seconds / 2
+    centres = [
+        (max(begin + half, span_seconds), min(end - half, duration_seconds - span_seconds))
+        for begin, end in pairwise([0.0, *cuts, duration_seconds])
+    ]
+    return [(low, high) for low, high in centres if low <= high]
+
+
+def _at(distance: float, ranges: Sequence[tuple[float, float]]) -> float:
+    """The point that lies so far into ranges, taken one behind the other."""
+    for low, high in ranges[:-1]:
+        if distance < high - low:
+            return low + distance
+        distance -= high - low
+    return ranges[-1][0] + distance
 
 
 def _spread(start: float, end: float, num_frames: int, last: int) -> list[int]:

@@ -32,7 +32,7 @@ class Piece:
 # What of the index is needed to read videos; see corpus/index.py.
 COLUMNS = [
     *("video_id", "clip_index", "subset", "path", "first_frame", "start_seconds", "end_seconds"),
-    *("num_frames", "fps", "variable_fps", "width", "height", "size_bytes", "source", "label"),
+    *("num_frames", "fps", "variable_fps", "width", "height", "size_bytes", "source", "label", "cuts"),
 ]
 
 
@@ -85,7 +85,7 @@ class IndexedVideos:
         self._cache = cache or local_cache()
         self.root, self.shortest_seconds = root, shortest_seconds
         self._root = through(root, self._cache)
-        self._paths = rows["path"]
+        self._paths, self._cuts = rows["path"], rows["cuts"]
         self._columns = {
             name: rows[name].to_numpy()
             for name in (
@@ -127,6 +127,11 @@ class IndexedVideos:
         sides = np.minimum(self._columns["width"], self._columns["height"])
         return int(sides.max(initial=0))
 
+    @property
+    def knows_cuts(self) -> bool:
+        """Whether it is known of any part of a video where the picture cuts."""
+        return bool(self._cuts.null_count < len(self._cuts))
+
     def video_id(self, video: int) -> str:
         """The id of the video at a position."""
         return str(self._ids[video].as_py())
@@ -143,6 +148,12 @@ class IndexedVideos:
         """The class of the video at a position; None where the list that it came from had none."""
         label: int | None = self._labels[video].as_py()
         return label
+
+    def cuts(self, video: int) -> list[float] | None:
+        """When new shots begin in the video at a position, in seconds; None where that is not known of all of it."""
+        first, last = int(self._first[video]), int(self._last[video])
+        rows = self._cuts.slice(first, last - first + 1)
+        return None if rows.null_count else [moment for row in rows.to_pylist() for moment in row]
 
     def duration_seconds(self, video: int) -> float:
         """Time from a video's first frame to the end of its last."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from hico_core.base.addresses import Location
@@ -40,6 +41,7 @@ class CorpusFacts:
     sizes: list[tuple[str, int]]  # such as 320 x 240, and how many videos; the most frequent first
     failures: list[FailureLine]
     labels: dict[str, int]  # class of the videos that have one
+    shots_a_minute: float | None  # in the clips of which it is known where the picture cuts; None: of none
 
     @property
     def hours(self) -> float:
@@ -60,6 +62,7 @@ class CorpusFacts:
             "length of a video, seconds": f"{shortest:.1f} to {longest:.1f}, median {median:.1f}",
             "frames a second": f"{slowest:.4g} to {fastest:.4g}, median {usual:.4g}",
             "width x height, pixels": sizes + (f", others: {others}" if others else ""),
+            "shots a minute": "not known" if self.shots_a_minute is None else f"{self.shots_a_minute:.1f}",
             "with labels": f"{len(self.labels)}",
             "failed": f"{len(self.failures)}",
         }
@@ -72,8 +75,8 @@ def read_corpus(root: Location) -> CorpusFacts:
         HicoError: it has no index, or a damaged one.
 
     """
-    columns = ["video_id", "clip_index", "num_clips", "subset", "end_seconds", "fps", "width", "height"]
-    table = read_index_table(root, columns=[*columns, "size_bytes", "label", "path"])
+    columns = ["video_id", "clip_index", "num_clips", "subset", "start_seconds", "end_seconds", "fps"]
+    table = read_index_table(root, columns=[*columns, "width", "height", "size_bytes", "label", "path", "cuts"])
     starts = np.flatnonzero(table["clip_index"].to_numpy() == 0)
     lasts = np.append(starts[1:], len(table)).astype(np.int64)[: len(starts)] - 1
     first = table.take(starts)
@@ -91,7 +94,15 @@ def read_corpus(root: Location) -> CorpusFacts:
         sizes=[(f"{width} x {height}", count) for (width, height), count in sizes.most_common()],
         failures=read_failures(root),
         labels=dict(zip(labelled["video_id"].to_pylist(), labelled["label"].to_pylist(), strict=True)),
+        shots_a_minute=_shots_a_minute(table.filter(pc.is_valid(table["cuts"]))),
     )
+
+
+def _shots_a_minute(clips: pa.Table) -> float | None:
+    """Shots that begin in clips of which it is known, with that of each video's beginning."""
+    seconds = pc.sum(pc.subtract(clips["end_seconds"], clips["start_seconds"])).as_py()
+    beginnings = pc.sum(pc.equal(clips["clip_index"], 0)).as_py()
+    return 60 * (beginnings + pc.sum(pc.list_value_length(clips["cuts"])).as_py()) / seconds if seconds else None
 
 
 class Curve(NamedTuple):

@@ -52,10 +52,10 @@ def fit_batch(task: Task[Config], *, processes: int = 1) -> Fitted:
         processes: that train together, each of which takes its share.
 
     Raises:
-        HicoError: there is no index.
+        HicoError: there is no index, or it does not know the cuts that are to be respected.
 
     """
-    config, videos = task.config, open_videos(task.root, subset="train", data=task.config.data)
+    config, videos = task.config, _training_videos(task)
     if not task.lower_batch:
         return Fitted(config, videos, config)
     if task.resume and has_steps(task.run_dir):
@@ -101,6 +101,17 @@ def peak_rate(config: Config, *, processes: int = 1) -> float:
 
 def _with_batch_size(config: Config, size: int) -> Config:
     return config.model_copy(update={"train": config.train.model_copy(update={"batch_size": size})})
+
+
+def _training_videos(task: Task[Config]) -> IndexedVideos:
+    data = task.config.data
+    videos = open_videos(task.root, subset="train", data=data)
+    if data.cuts == "respect" and not videos.knows_cuts:
+        raise HicoError(
+            f"{task.root}: data.cuts=respect, and the index does not know where the pictures of its videos cut; split "
+            "them again with `hico split --force`, or leave that setting out"
+        )
+    return videos
 
 
 def require_enough(videos: IndexedVideos, *, batch_size: int, processes: int) -> None:

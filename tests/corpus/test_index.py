@@ -57,6 +57,7 @@ COLUMNS = {
     "label": "int32",
     "first_frame": "int32",
     "class_name": "string",
+    "cuts": "list<element: double>",
 }
 
 

@@ -13,13 +13,19 @@ from typing import Any
 import av
 import pytest
 from commands import running
-from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy, video_with_hidden_frames
+from made_videos import (
+    numbered_video,
+    painted_number,
+    run_ffmpeg,
+    turned_copy,
+    video_of_shots,
+    video_with_hidden_frames,
+)
 from trees import tree
 
 from hico_core.base.errors import HicoError
 from hico_core.base.tally import Summary, VideoEvent
-from hico_core.corpus.clips.encode import rate_of
-from hico_core.corpus.clips.probe import probe
+from hico_core.corpus.clips.probe import probe, rate_of
 from hico_core.corpus.intake import Rules
 from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.sources.ids import parse_clip_name
@@ -348,3 +354,27 @@ def test_real_videos(tmp_path: Path, real_videos: Path, name: str) -> None:
     record = read_record(tmp_path, find_sources([str(real_videos / name)])[0].video_id)
     assert record is not None
     assert {clip.start_ms // 5000: clip.num_frames for clip in record.clips} == expected
+
+
+@pytest.mark.parametrize(
+    ("shots", "options", "cuts"),
+    [
+        ([9], {}, [[], []]),
+        ([3, 4, 4.5], {}, [[3.0], [7.0], []]),
+        ([2, 3, 3], {}, [[2.0], [5.0]]),  # with the first frame of a clip
+        ([3, 4, 4.5], {"fps": 5.0, "short_side": None}, [[3.0], [7.0], []]),
+        ([1, 0.2, 1], {"tail": "drop"}, None),  # leaves nothing
+        ([5.5, 1.5, 0.5], {"tail": "drop", "segment_seconds": 2.5}, [[], [], [5.5, 7.0]]),
+    ],
+)
+def test_cuts_are_noted(
+    shots: list[float], options: dict[str, Any], cuts: list[list[float]] | None, tmp_path: Path
+) -> None:
+    video_of_shots(tmp_path / "a.mp4", shots)
+    split(tmp_path / "a.mp4", tmp_path / "root", SMALL.model_copy(update=options))
+    record = read_record(tmp_path / "root", "a")
+    assert record is not None
+    if cuts is None:
+        assert record.failure is not None
+        return
+    assert [clip.cuts for clip in record.clips] == [pytest.approx(moments) for moments in cuts]

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 from goldens import load_json
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hico_core.data.sampling import (
     batches_without_repeats,
+    centres_within_shots,
     clip_windows,
     frame_indices,
     item_seed,
@@ -68,6 +69,73 @@ def test_clips_keep_their_distances(duration: float, distance: float, num_clips:
     assert all(SPAN - 1e-9 <= c <= duration - SPAN + 1e-9 for c in centres)
     near = centres[:-1]  # the last one is topical
     assert all(abs(a - b) <= distance + 1e-9 for a, b in pairwise(near))
+
+
+CUTS = st.lists(st.floats(0.01, 59.99), max_size=12, unique=True).map(sorted)
+
+
+def clips_among(cuts: list[float], *, distance: float | None, seed: int, num_clips: int = 3) -> tuple[Any, float]:
+    """Clips of a video of a minute, and the generator's next number."""
+    rng = random.Random(seed)
+    windows = clip_windows(
+        duration_seconds=60.0,
+        span_seconds=SPAN,
+        num_clips=num_clips,
+        max_distance_seconds=distance,
+        topical=True,
+        rng=rng,
+        cuts=cuts,
+    )
+    return windows, rng.random()
+
+
+def has_room(centre: float, cuts: list[float]) -> bool:
+    """The slow twin of `centres_within_shots`, for one centre of a video of a minute."""
+    inside = SPAN <= centre <= 60 - SPAN
+    return inside and not any(centre - SPAN / 2 < cut < centre + SPAN / 2 for cut in cuts)
+
+
+@settings(max_examples=50, deadline=None)
+@given(cuts=CUTS)
+def test_where_a_clip_is_within_one_shot(cuts: list[float]) -> None:
+    ranges = centres_within_shots(cuts, span_seconds=SPAN, duration_seconds=60.0)
+    for step in range(600):
+        centre = step / 10 + 0.0123
+        assert any(low <= centre <= high for low, high in ranges) == has_room(centre, cuts)
+
+
+@given(cuts=CUTS, distance=st.floats(0, 5), seed=st.integers(0, 2**32), num_clips=st.integers(2, 5))
+def test_near_clips_are_within_one_shot(cuts: list[float], distance: float, seed: int, num_clips: int) -> None:
+    (*near, _), after = clips_among(cuts, distance=distance, seed=seed, num_clips=num_clips)
+    without, after_without = clips_among([], distance=distance, seed=seed, num_clips=num_clips)
+    assert after == after_without, "another number of draws"
+    if not centres_within_shots(cuts, span_seconds=SPAN, duration_seconds=60.0):
+        assert near == without[:-1]
+        return
+    begin, end = min(start for start, _ in near), max(end for _, end in near)
+    assert not any(begin + 1e-9 < cut < end - 1e-9 for cut in cuts)
+    assert all(abs(a[0] - b[0]) <= distance + 1e-9 for a, b in pairwise(near))
+
+
+@given(cuts=CUTS, seed=st.integers(0, 2**32))
+def test_far_clips_do_not_mind_cuts(cuts: list[float], seed: int) -> None:
+    assert clips_among(cuts, distance=None, seed=seed) == clips_among([], distance=None, seed=seed)
+    with_cuts, _ = clips_among(cuts, distance=1.0, seed=seed)
+    without, _ = clips_among([], distance=1.0, seed=seed)
+    assert with_cuts[-1] == without[-1]  # the topical one
+
+
+@settings(max_examples=50, deadline=None)
+@given(cuts=CUTS, seed=st.integers(0, 2**32))
+def test_a_first_clip_is_as_likely_anywhere_where_it_has_room(cuts: list[float], seed: int) -> None:
+    """The number that is drawn is the part of all such places that lies before the clip."""
+    step = 0.02
+    places = [number * step for number in range(3000) if has_room(number * step, cuts)]
+    ((start, end), *_), _ = clips_among(cuts, distance=1.0, seed=seed)
+    centre, drawn = (start + end) / 2, random.Random(seed).random()
+    if places and has_room(centre, cuts):
+        before = sum(place < centre for place in places)
+        assert before * step == pytest.approx(drawn * len(places) * step, abs=step * (len(cuts) + 3))
 
 
 def test_sampling_leaves_the_global_generator_alone() -> None:

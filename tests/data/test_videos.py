@@ -35,7 +35,7 @@ def videos_of(rows: list[tuple[str, int, float, float, int]], **columns: Any) ->
     }
     usual = {"subset": "train", "first_frame": 0, "fps": 10.0, "variable_fps": False, "width": 64, "height": 48}
     options = {name: columns.pop(name) for name in ("subset_wanted", "shortest_seconds") if name in columns}
-    for name, value in {**usual, "size_bytes": 9, "label": None, **columns}.items():
+    for name, value in {**usual, "size_bytes": 9, "label": None, "cuts": None, **columns}.items():
         made[name] = value if isinstance(value, list) else [value] * len(rows)
     schema = pa.schema([SCHEMA.field(name) for name in COLUMNS])
     table = pa.table(made).select(COLUMNS).cast(schema)
@@ -62,6 +62,14 @@ def test_videos_and_their_pieces() -> None:
     ]
     assert [piece.first_number for piece in videos.pieces(2)] == [0, 50], "each video is counted from its own start"
     assert {(piece.fps, piece.short_side, piece.size_bytes) for piece in pieces} == {(10.0, 48, 9)}
+
+
+def test_cuts_of_a_video_are_known_where_those_of_all_its_clips_are() -> None:
+    videos = videos_of(SPLIT, cuts=[[1.5], [], [10.0, 11.0], [], [2.0], None])
+    assert [videos.cuts(number) for number in range(3)] == [[1.5, 10.0, 11.0], [], None]
+    assert videos.knows_cuts and not videos_of(SPLIT).knows_cuts
+    longest = videos_of(SPLIT, cuts=[[1.5], [], [10.0, 11.0], [], [2.0], None], shortest_seconds=6.0)
+    assert [longest.cuts(number) for number in range(2)] == [[1.5, 10.0, 11.0], None]
 
 
 @pytest.mark.parametrize(

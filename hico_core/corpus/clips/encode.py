@@ -6,22 +6,27 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ffmpeg
 
 from hico_core.base.errors import BadVideo, HicoError
 from hico_core.base.files import says_no_room
-from hico_core.corpus.clips.ffmpeg import INPUT_OPTIONS, Ffmpeg, Finished, passthrough_arguments
+from hico_core.corpus.clips.ffmpeg import INPUT_OPTIONS, Ffmpeg, Finished, ffmpeg_lacks, passthrough_arguments
 from hico_core.corpus.clips.plan import BORDER_TOLERANCE, PlannedClip
-from hico_core.corpus.clips.probe import seconds_from_first
+from hico_core.corpus.clips.probe import rate_of, seconds_from_first
 from hico_core.corpus.clips.sound import sound_arguments
 from hico_core.corpus.workspace.records import SplitOptions
 
 # A border that no video reaches: ffmpeg wants at least one.
 _NEVER = 2**31 - 2
 
-# Filters that print the time of each frame, for `read_frames`.
+# Filter that marks the frames at which the picture cuts: those that differ from the one before by so many percent, and
+# by as much more than that one did, so that fast motion is no cut. 10 is ffmpeg's own choice.
+_MARK_CUTS = "scdet=threshold=10"
+_MARKS_CUTS_SINCE = (4, 4)
+
+# Filters that print the time of each frame, and what other filters found out about it.
 PRINT_FRAMES = "metadata=add:key=hico:value=1,metadata=print:file=-"
 
 
@@ -50,6 +55,7 @@ class Cut:
     sound_seconds: float | None = None  # keep so much of the sound, from the first frame on; None: leave it out
     crop: str | None = None  # the filter that hides what the container says, where this ffmpeg does not by itself
     colour: str | None = None  # the filter that brings all frames to one colour range and matrix, where they change
+    marks_cuts: bool = True  # say where the picture cuts; not every ffmpeg can
 
 
 def encoder_arguments(options: SplitOptions) -> dict[str, Any]:
@@ -125,11 +131,12 @@ def ffmpeg_arguments(source: Path, cut: Cut, options: SplitOptions, passthrough:
     filters = [
         *([cut.crop] if cut.crop else []),
         *([f"fps={rate_of(options.fps)}"] if options.fps else []),
-        PRINT_FRAMES,
-        f"setpts=PTS-({'STARTPTS' if cut.first_tick is None else cut.first_tick})",
         scale_filter(options.short_side),
         *([cut.colour] if cut.colour else []),
         "format=yuv420p",
+        *([_MARK_CUTS] if cut.marks_cuts else []),  # in the small picture, where it costs next to nothing
+        PRINT_FRAMES,
+        f"setpts=PTS-({'STARTPTS' if cut.first_tick is None else cut.first_tick})",
     ]
     opened = ffmpeg.input(str(source), **INPUT_OPTIONS, threads=1, flags="unaligned")
     streams, heard = [opened["V:0"]], {"an": None}
@@ -169,11 +176,6 @@ def border_arguments(cut: Cut, *, segment_seconds: float) -> dict[str, str]:
     }
 
 
-def rate_of(fps: float) -> Fraction:
-    """29.97 -> 30000/1001, 25.0 -> 25."""
-    return Fraction(fps).limit_denominator(1001)
-
-
 def read_frame_ticks(text: str) -> list[int]:
     """The timestamps in what ffmpeg's `metadata=print` filter wrote."""
     return [int(line.split("pts:")[1].split()[0]) for line in text.splitlines() if line.startswith("frame:")]
@@ -185,12 +187,29 @@ def read_new_beginnings(text: str) -> list[int]:
     return [number for number, count in enumerate(counted) if count == "frame:0" and number]
 
 
-class Encoded(NamedTuple):
+def read_cuts(text: str) -> list[int]:
+    """Numbers of the frames with which ffmpeg's scene filter found that a new shot begins."""
+    number, cuts = -1, []
+    for line in text.splitlines():
+        number += line.startswith("frame:")
+        if line.startswith("lavfi.scd.time="):
+            cuts.append(number)
+    return cuts
+
+
+def can_mark_cuts(program: Ffmpeg) -> bool:
+    """Whether an ffmpeg has the scene filter."""
+    return not ffmpeg_lacks(program.version, _MARKS_CUTS_SINCE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
     """What one run of ffmpeg decoded."""
 
     ticks: list[int]
     frame_seconds: list[float]  # from the first one's
     new_beginnings: list[int]  # frames before which some property of the pictures changed
+    cuts: list[int] | None  # frames with which a shot begins, but for the first; None: not known
     stderr_lines: list[str]
 
 
@@ -259,4 +278,10 @@ def encode(job: Job, cut: Cut) -> Encoded:
         if later <= earlier:
             reason = f"its frames' times do not ascend: one at {earlier:.3f} s is followed by one at {later:.3f} s"
             raise BadVideo(source, f"{reason}; encode it anew", stage="decode", stderr_lines=stderr_lines)
-    return Encoded(ticks, seconds, new_beginnings, stderr_lines)
+    return Encoded(
+        ticks=ticks,
+        frame_seconds=seconds,
+        new_beginnings=new_beginnings,
+        cuts=read_cuts(printed) if cut.marks_cuts else None,
+        stderr_lines=stderr_lines,
+    )

@@ -20,7 +20,7 @@ from av import VideoFrame
 from hico_core.base.choices import OnCorrupt, Verification
 from hico_core.base.errors import BadVideo
 from hico_core.corpus.clips.damage import damaged_seconds, good_clips
-from hico_core.corpus.clips.encode import Cut, Encoded, Job, encode, rate_of
+from hico_core.corpus.clips.encode import Cut, Encoded, Job, can_mark_cuts, encode
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, ffmpeg_lacks
 from hico_core.corpus.clips.picture import (
     CROPS_SINCE,
@@ -34,7 +34,7 @@ from hico_core.corpus.clips.picture import (
     turn_of,
 )
 from hico_core.corpus.clips.plan import PlannedClip, plan_clips
-from hico_core.corpus.clips.probe import VideoInfo, open_video, probe, video_duration
+from hico_core.corpus.clips.probe import VideoInfo, open_video, probe, rate_of, video_duration
 from hico_core.corpus.clips.sound import Sound, sound_of
 from hico_core.corpus.clips.verify import check_clips, decode_fully
 from hico_core.corpus.workspace.records import ClipRecord, SplitOptions
@@ -92,10 +92,20 @@ def make_clips(job: Job, *, on_corrupt: OnCorrupt, verify: Verification) -> Made
     return MadeClips(
         plan=good,
         files=files,
-        records=records,
+        records=[_with_cuts(record, clip, encoded) for record, clip in zip(records, good, strict=True)],
         frame_seconds=seconds,
         num_decode_errors=len(encoded.stderr_lines),
         num_damaged=len(kept) - len(good),
+    )
+
+
+def _with_cuts(record: ClipRecord, clip: PlannedClip, encoded: Encoded) -> ClipRecord:
+    """A clip's record, with when the picture cuts within the clip; a cut on its first frame is its own."""
+    if encoded.cuts is None:
+        return record
+    frames = range(clip.first_frame, clip.first_frame + clip.num_frames)
+    return record.model_copy(
+        update={"cuts": [encoded.frame_seconds[number] for number in encoded.cuts if number in frames]}
     )
 
 
@@ -135,6 +145,7 @@ def _encode_by_true_plan(job: Job, info: VideoInfo, sound: Sound | None) -> tupl
         first_tick=_expected_first_tick(info, time_base) if sound else None,
         sound_seconds=video_duration(expected_seconds) if sound else None,
         crop=_own_crop(source, first, job.program),
+        marks_cuts=can_mark_cuts(job.program),
     )
     encoded = encode(job, expected)
     colour = _colour_to_keep(source, encoded, options) if encoded.new_beginnings else None

@@ -37,6 +37,10 @@ _STAMP_ROUNDING_SECONDS = 1e-3
 _SEEKABLE = {("mp4", "h264"), ("mp4", "hevc")}
 
 
+# How far 23.98 is from 24000/1001, the widest of such, and a whole number is not from another 1000/1001 of one.
+_RATE_ROUNDING = 2e-4
+
+
 class Packet(NamedTuple):
     """A compressed frame."""
 
@@ -100,6 +104,8 @@ def open_video(path: Path | str) -> Iterator[tuple[InputContainer, VideoStream]]
         BadVideo: the file is missing, empty, no media file, or has no video.
 
     """
+    if Path(path).is_dir():
+        raise BadVideo(path, "is a folder; one of numbered pictures is a video with --frame-rate N")
     if Path(path).exists() and not Path(path).is_file():  # reading from a pipe would wait for ever
         raise BadVideo(path, "is no regular file")
     try:
@@ -319,6 +325,12 @@ def _usual_rate(num_periods: int, seconds: float) -> float:
         if usual and abs(num_periods / usual - seconds) <= _STAMP_ROUNDING_SECONDS:
             return float(usual)
     return average
+
+
+def rate_of(fps: float) -> Fraction:
+    """25.0 -> 25, 29.97 -> 30000/1001: NTSC's rates are meant where people write them with two digits."""
+    ntsc = Fraction(round(fps * 1.001) * 1000, 1001)
+    return ntsc if abs(ntsc / Fraction(fps) - 1) < _RATE_ROUNDING else Fraction(fps).limit_denominator(1001)
 
 
 def video_duration(frame_seconds: Sequence[float]) -> float:

@@ -10,8 +10,10 @@ from typing import NamedTuple, TypeAlias
 
 from hico_core.base.addresses import Location, absolute, is_local, locate, require_reachable
 from hico_core.base.choices import IdRule
-from hico_core.base.errors import UsageError
+from hico_core.base.errors import BadVideo, UsageError
 from hico_core.base.texts import read_text
+from hico_core.corpus.clips.probe import rate_of
+from hico_core.corpus.sources.frame_folders import is_numbered_picture, is_picture, picture_names, pictures_in
 from hico_core.corpus.sources.ids import Source, parse_clip_name, unique_sources, video_id
 
 # What a folder is searched for. A file that is named itself is taken whatever its ending.
@@ -42,6 +44,7 @@ def find_sources(
     *,
     id_rule: IdRule = "stem",
     recursive: bool = True,
+    frame_rate: float | None = None,
     passed_over: Counter[str] | None = None,
 ) -> list[Source]:
     """Resolve files, folders, patterns and list files (.txt: a path a line) to videos, in order of their ids.
@@ -54,21 +57,43 @@ def find_sources(
         inputs: what a command is given.
         id_rule: how ids are made, see `video_id`.
         recursive: take the videos of folders below a folder as well.
+        frame_rate: take local frame folders as videos of so many pictures a second, see `frame_folders`.
         passed_over: counts, by reason, the files of folders that are not taken.
 
     Raises:
-        UsageError: an input stands for nothing.
+        UsageError: an input stands for nothing, or there are no frame folders for a rate.
         HicoError: two files have one id; the message names both.
 
     """
     counted: Counter[str] = Counter() if passed_over is None else passed_over
-    found = (one for given in inputs for one in _files_of(given, counted, recursive=recursive))
-    return unique_sources(one if isinstance(one, Source) else _source(one, id_rule) for one in found)
+    if frame_rate is not None and not 0.001 <= frame_rate <= 1000:
+        raise UsageError(f"--frame-rate {frame_rate:g}: must be from 0.001 to 1000 pictures a second")
+    folders = frame_rate is not None
+    found = (one for given in inputs for one in _files_of(given, counted, recursive=recursive, frame_folders=folders))
+    sources = unique_sources(one if isinstance(one, Source) else _source(one, id_rule, frame_rate) for one in found)
+    if folders and not any(source.frame_rate for source in sources):
+        raise UsageError(f"--frame-rate {frame_rate:g}: none of the inputs is a folder of numbered pictures")
+    return sources
 
 
-def _source(found: _Found, id_rule: IdRule) -> Source:
-    path = absolute(found.path)
-    return Source(video_id=video_id(path, rule=id_rule, base=absolute(found.base / "x").parent), path=path)
+def _source(found: _Found, id_rule: IdRule, frame_rate: float | None) -> Source:
+    path, base = absolute(found.path), absolute(found.base / "x").parent
+    if frame_rate is None or not is_local(path) or not path.is_dir():
+        return Source(video_id=video_id(path, rule=id_rule, base=base), path=path)
+    return Source(
+        video_id=video_id(path, rule=id_rule, base=base, is_folder=True),
+        path=path,
+        obstacle=_obstacle_in(path),
+        frame_rate=float(rate_of(frame_rate)),
+    )
+
+
+def _obstacle_in(frame_folder: Path) -> str | None:
+    try:
+        pictures_in(frame_folder)
+    except BadVideo as bad:
+        return bad.reason
+    return None
 
 
 # What functions take where commands take names of videos.
@@ -82,22 +107,29 @@ def sources_of(videos: Videos) -> list[Source]:
     return unique_sources([*(one for one in given if isinstance(one, Source)), *find_sources(named)])
 
 
-def videos_among(names: Iterable[str], passed_over: Counter[str], *, recursive: bool = True) -> list[str]:
+def videos_among(
+    names: Iterable[str], passed_over: Counter[str], *, recursive: bool = True, frame_folders: bool = False
+) -> list[str]:
     """Which files of a folder are videos to take, sorted.
 
     Args:
         names: of all files below the folder, relative to it, `/`-separated.
         passed_over: counts the others by reason.
         recursive: also those of folders below it.
+        frame_folders: a folder with numbered pictures and without videos is one, be it the folder itself (".").
 
     """
     listed = [PurePosixPath(name) for name in names]
+    folders = _frame_folders_among(listed) if frame_folders else set()
+    listed = list(
+        dict.fromkeys(path.parent if path.parent in folders and is_picture(path.name) else path for path in listed)
+    )
     workspaces = {path.parent.parent for path in listed if path.parent.name == "records" and path.suffix == ".json"}
 
     def reason(path: PurePosixPath) -> str | None:
         if any(part.startswith(".") for part in path.parts):
             return HIDDEN
-        if path.suffix.lower() not in VIDEO_SUFFIXES:
+        if path.suffix.lower() not in VIDEO_SUFFIXES and path not in folders:
             return NO_VIDEO
         if path.parent.name in _CLIP_FOLDERS and path.parent.parent in workspaces and parse_clip_name(path.name):
             return OWN_CLIP
@@ -108,7 +140,14 @@ def videos_among(names: Iterable[str], passed_over: Counter[str], *, recursive: 
     return sorted(str(path) for path, why in reasons.items() if why is None)
 
 
-def _files_of(given: str, passed_over: Counter[str], *, recursive: bool) -> Iterator[_Found | Source]:
+def _frame_folders_among(files: Sequence[PurePosixPath]) -> set[PurePosixPath]:
+    with_videos = {path.parent for path in files if path.suffix.lower() in VIDEO_SUFFIXES}
+    return {path.parent for path in files if is_numbered_picture(path.name)} - with_videos
+
+
+def _files_of(
+    given: str, passed_over: Counter[str], *, recursive: bool, frame_folders: bool
+) -> Iterator[_Found | Source]:
     """The video files that one argument of a command stands for; of a list, also the lines that stand for none."""
     if "://" in given:
         yield from _files_of_bucket(given, passed_over, recursive=recursive)
@@ -116,11 +155,17 @@ def _files_of(given: str, passed_over: Counter[str], *, recursive: bool) -> Iter
     path = Path(given)
     if path.is_dir():
         here: Counter[str] = Counter()
-        videos = videos_among(_names_below(path, here), here, recursive=recursive)
+        names = list(_names_below(path, here))
+        videos = videos_among(names, here, recursive=recursive, frame_folders=frame_folders)
+        if not videos and any(is_numbered_picture(PurePosixPath(name).name) for name in names):
+            raise UsageError(
+                f"{given}: holds no videos but numbered pictures; --frame-rate N says that they are frames"
+            )
         if not videos:
             raise UsageError(f"{given}: no video files in this folder{_in_brackets(here)}")
         passed_over.update(here)
-        yield from (_Found(path / name, path) for name in videos)
+        whole = path.resolve()  # a folder that is itself a video has its name from there, also if it is given as "."
+        yield from (_Found(whole, whole.parent) if name == "." else _Found(path / name, path) for name in videos)
     elif path.is_file() and path.suffix.lower() in _LIST_SUFFIXES:
         rows = [_row_of_list(path, number, line) for number, line in read_list_lines(path)]
         require_good_rows([row for row in rows if isinstance(row, Source)], num_rows=len(rows))
@@ -128,7 +173,10 @@ def _files_of(given: str, passed_over: Counter[str], *, recursive: bool) -> Iter
     elif path.is_file():
         yield _Found(path, path.parent)
     else:
-        found = sorted(Path(p) for p in glob.glob(given, recursive=True) if Path(p).is_file())  # noqa: PTH207 - absolute patterns too
+        matches = [Path(name) for name in glob.glob(given, recursive=True)]  # noqa: PTH207 - absolute patterns too
+        found = sorted(
+            p for p in matches if p.is_file() or (frame_folders and any(map(is_numbered_picture, picture_names(p))))
+        )
         if not found:
             raise UsageError(f"{given}: no such file or folder, and no file matches it as a pattern")
         base = Path(_without_magic(given))

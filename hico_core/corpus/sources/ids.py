@@ -37,6 +37,7 @@ class Source:
     clips: tuple[Location, ...] = ()  # that another tool cut, in time order
     obstacle: str | None = None  # why nothing can be made of it, where its name or its list tells already
     class_name: str | None = None  # what its label is called, where a list says it
+    frame_rate: float | None = None  # of a frame folder, pictures a second; None: a file
 
     def read_through(self, cache: LocalCache) -> "Source":
         """The same video, read through a cache where it lies in a bucket."""
@@ -51,17 +52,18 @@ class ClipName(NamedTuple):
     end_ms: int
 
 
-def video_id(path: Location, *, rule: IdRule = "stem", base: "Location | None" = None) -> str:
-    """The id of a video: its file's stem without one leading `v_`.
+def video_id(path: Location, *, rule: IdRule = "stem", base: "Location | None" = None, is_folder: bool = False) -> str:
+    """The id of a video: its file's stem, or its folder's name, without one leading `v_`.
 
     Args:
-        path: the file.
+        path: the file, or the folder of its frames.
         rule: "stem": v_GGSY1Qvo990.mp4 -> GGSY1Qvo990. "relpath": with the folders below `base` before it,
             base/d1/v_0001.mp4 -> d1-0001.
         base: the folder, list or pattern that the file was found by.
+        is_folder: it is a folder, whose name has no ending.
 
     """
-    stem = path.stem.removeprefix("v_")
+    stem = (path.name if is_folder else path.stem).removeprefix("v_")
     if rule == "stem" or base is None:
         return stem
     text, below = str(path.parent), str(base).rstrip("/")

@@ -10,6 +10,7 @@ from hico_core.base.addresses import Location, is_local, path_of
 from hico_core.base.choices import Subset
 from hico_core.base.errors import HicoError
 from hico_core.base.storage import storage_of
+from hico_core.corpus.sources.frame_folders import files_at
 from hico_core.corpus.sources.ids import parse_clip_name
 from hico_core.corpus.workspace.records import ClipRecord, VideoRecord, read_records, sha256_of
 
@@ -108,7 +109,7 @@ def _check_record(root: Location, record: VideoRecord) -> Iterator[FileDifferenc
 
 def _check_clip(path: Location, clip: ClipRecord) -> FileDifference | None:
     try:
-        size = path.stat().st_size
+        size = sum(file.stat().st_size for file in files_at(path))
     except FileNotFoundError:
         return FileDifference("missing", str(path))
     if size != clip.size_bytes:

@@ -17,6 +17,7 @@ from hico_core.base.errors import HicoError
 from hico_core.base.failures import Failure
 from hico_core.base.storage import storage_of
 from hico_core.config.explain import first_wrong
+from hico_core.corpus.sources.frame_folders import files_at
 from hico_core.corpus.sources.ids import Source, clip_name
 
 
@@ -28,7 +29,7 @@ class SourceFile(BaseModel, frozen=True, extra="forbid"):
     path: str
     size_bytes: int
     mtime_ns: int
-    sha256: str | None = None  # if asked for; then it decides, not the time
+    sha256: str | None = None  # if asked for; then it decides, not the time. Of a frame folder, see `source_file`
 
 
 class SplitOptions(BaseModel, frozen=True, extra="forbid"):
@@ -94,6 +95,7 @@ class ClipRecord(BaseModel, frozen=True, extra="forbid"):
     keyframe_interval: int  # frames
     size_bytes: int
     sha256: str | None  # None for untrimmed videos
+    cuts: list[float] | None = None  # when new shots begin in it, from the source's first frame; None: not known
 
 
 class VideoRecord(BaseModel, frozen=True, extra="forbid"):
@@ -170,16 +172,24 @@ def sha256_of(path: Location) -> str:
 
 
 def source_file(source: Source) -> SourceFile:
-    """The identity of a video's file, or of all its clips together; a missing file has size and time 0."""
+    """The identity of a video's file, or of all its clips together; a missing file has size and time 0.
+
+    That of a frame folder is a hash of its rate and of the names, sizes and times of its pictures.
+    """
     sizes, times = [], []
-    for location in source.clips or (source.path,):
+    files = source.clips or ((source.path,) if source.frame_rate is None else files_at(source.path))
+    for location in files:
         try:
             stat = location.stat()
         except OSError:
             continue
         sizes.append(stat.st_size)
         times.append(storage_of(location).modified_ns(stat))
-    return SourceFile(path=str(source.path), size_bytes=sum(sizes), mtime_ns=max(times, default=0))
+    sha256 = None
+    if source.frame_rate is not None:
+        listing = [source.frame_rate, [file.name for file in files], sizes, times]
+        sha256 = hashlib.sha256(repr(listing).encode("utf-8", "surrogateescape")).hexdigest()
+    return SourceFile(path=str(source.path), size_bytes=sum(sizes), mtime_ns=max(times, default=0), sha256=sha256)
 
 
 def record_path(root: Location, video_id: str) -> Location:

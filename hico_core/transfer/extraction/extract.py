@@ -533,7 +533,7 @@ class _Writer:
 
 def _with_hash(read: SourceFile, source: Source) -> SourceFile:
     """The identity of what was read, with a hash where that is one file which has not changed since."""
-    if source.clips or not is_local(source.path) or not is_same_file(read, source):
+    if source.clips or read.sha256 or not is_local(source.path) or not is_same_file(read, source):
         return read
     return read.model_copy(update={"sha256": sha256_of(source.path)})
 

@@ -1,20 +1,22 @@
 """What there is to extract: videos of an index or of files, the encoder to do it with, and the name for the result."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from hico_core.base.addresses import Location, locate
+from hico_core.base.addresses import Location, is_local, locate
 from hico_core.base.cache import LocalCache
 from hico_core.base.choices import ReadFrom
 from hico_core.base.errors import HicoError, UsageError
 from hico_core.checkpoints.frozen import FrozenEncoder
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.sources.finding import Videos, sources_of
+from hico_core.corpus.sources.frame_folders import files_at
 from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.workspace.access import Shard
 from hico_core.corpus.workspace.records import sha256_of
-from hico_core.data.videos import COLUMNS, IndexedVideos
+from hico_core.data.videos import COLUMNS, IndexedVideos, Piece
 from hico_core.encoding.lanes import WholeVideo
 from hico_core.transfer.features import FeatureExtractor
 
@@ -34,7 +36,16 @@ def part_of(jobs: Sequence[FeatureJob], shard: Shard | None) -> list[FeatureJob]
 
 def jobs_of_files(sources: Sequence[Source]) -> list[FeatureJob]:
     """Jobs for videos that are read from their own files."""
-    return [FeatureJob(source, WholeVideo(source.path, [])) for source in sources]
+    return [_job_of_file(source) for source in sources]
+
+
+def _job_of_file(source: Source) -> FeatureJob:
+    if source.frame_rate is None or source.obstacle:
+        return FeatureJob(source, WholeVideo(source.path, []))
+    # Of a frame folder all is known: its names tell how many frames there are.
+    num_frames = len(files_at(source.path))
+    piece = Piece(path=source.path, start_seconds=0.0, num_frames=num_frames, fps=source.frame_rate, variable_fps=False)
+    return FeatureJob(source, WholeVideo(source.path, [piece]), num_frames / source.frame_rate)
 
 
 def jobs_of_index(videos: IndexedVideos, *, read: ReadFrom = "clips") -> list[FeatureJob]:
@@ -47,6 +58,9 @@ def _indexed_job(videos: IndexedVideos, number: int, read: ReadFrom) -> FeatureJ
     in_place = videos.is_in_place(number)
     clips = () if in_place or read == "sources" else tuple(piece.path for piece in pieces)
     source = Source(video_id=videos.video_id(number), path=path, clips=clips)
+    if not clips and is_local(path) and path.is_dir():
+        known = "is a frame folder, whose rate the index does not know; name it, with --frame-rate N"
+        source = replace(source, frame_rate=pieces[0].fps if in_place else None, obstacle=None if in_place else known)
     video = WholeVideo(path, pieces if clips or in_place else [])
     return FeatureJob(source, video, videos.duration_seconds(number))
 

@@ -9,7 +9,7 @@ from hico_core.base.errors import BadVideo, HicoError
 from hico_core.corpus.clips.encode import (
     Job,
     encoder_arguments,
-    rate_of,
+    read_cuts,
     read_frame_ticks,
     read_new_beginnings,
     require_success,
@@ -28,18 +28,31 @@ hico=1
 """
 
 
+# And with the scene filter, which says something of each frame: the third is the first of a shot.
+WITH_CUTS = """frame:0    pts:0       pts_time:0
+lavfi.scd.mafd=0.000
+lavfi.scd.score=0.000
+hico=1
+frame:1    pts:512     pts_time:0.03
+lavfi.scd.score=9.120
+hico=1
+frame:0    pts:1024    pts_time:0.07
+lavfi.scd.score=31.400
+lavfi.scd.time=0.07
+hico=1
+"""
+
+
+def test_what_ffmpeg_printed_of_cuts() -> None:
+    assert read_cuts(WITH_CUTS) == [2]
+    assert read_frame_ticks(WITH_CUTS) == [0, 512, 1024] and read_new_beginnings(WITH_CUTS) == [2]
+    assert read_cuts(PRINTED) == read_cuts("") == []
+
+
 def test_what_ffmpeg_printed_of_frames() -> None:
     assert read_frame_ticks(PRINTED) == [0, -512, 1024]
     assert read_new_beginnings(PRINTED) == [2]
     assert read_frame_ticks("") == read_new_beginnings("") == []
-
-
-@pytest.mark.parametrize(
-    ("fps", "expected"),
-    [(25.0, "25"), (30000 / 1001, "30000/1001"), (24000 / 1001, "24000/1001"), (7.5, "15/2"), (0.1, "1/10")],
-)
-def test_rates_are_those_of_cameras(fps: float, expected: str) -> None:
-    assert str(rate_of(fps)) == expected
 
 
 @pytest.mark.parametrize("short_side", [None, 96])

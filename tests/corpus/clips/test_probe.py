@@ -14,6 +14,7 @@ from hico_core.corpus.clips.probe import (
     largest_keyframe_interval,
     open_video,
     probe,
+    rate_of,
     video_duration,
 )
 
@@ -34,6 +35,18 @@ def test_frame_rate(times: list[float], fps: float, variable: bool) -> None:
     rate = frame_rate(times)
     assert rate.fps == pytest.approx(fps, rel=1e-3)
     assert rate.variable == variable
+
+
+@pytest.mark.parametrize(
+    ("fps", "expected"),
+    [
+        *((25.0, "25"), (30.0, "30"), (7.5, "15/2"), (0.1, "1/10"), (1.0, "1"), (14.99, "1499/100")),
+        *((30000 / 1001, "30000/1001"), (24000 / 1001, "24000/1001")),
+        *((29.97, "30000/1001"), (23.976, "24000/1001"), (23.98, "24000/1001"), (59.94, "60000/1001")),
+    ],
+)
+def test_rates_are_those_of_cameras(fps: float, expected: str) -> None:
+    assert str(rate_of(fps)) == expected
 
 
 @pytest.mark.parametrize(
