@@ -177,7 +177,7 @@ FORMATS: dict[str, Iterable[str]] = {
     "failures.jsonl": FailureLine.model_fields,
     "runs/NAME": [field.name for metrics in (StepMetrics, FinetuneMetrics) for field in dataclasses.fields(metrics)],
     "features/NAME": ManifestRow.model_fields,
-    "labels.jsonl of a made corpus": [field.name for field in dataclasses.fields(SegmentLabel)],
+    "labels.jsonl of a synthetic corpus": [field.name for field in dataclasses.fields(SegmentLabel)],
 }
 
 
