@@ -259,7 +259,7 @@ def prefix_of_encoder(state: Mapping[str, Tensor], marks: Sequence[str], *, name
 
 
 def load_backbone(path: Path | str) -> nn.Module:
-    """The encoder of a checkpoint, in evaluation mode.
+    """Load the encoder of a checkpoint, in evaluation mode.
 
     Args:
         path: our checkpoint (.pt), our export (.safetensors) or the authors' .pyth, pretrained or finetuned.

@@ -69,18 +69,17 @@ def split_videos(
     workers: int | None = None,
     on_event: Callable[[VideoEvent], None] = lambda event: None,
 ) -> Summary:
-    """Split videos into `<root>/<subset>/`, several at a time, leaving out those that are finished.
+    """Split videos into clips in `<root>/<subset>/`, several in parallel; finished videos are skipped.
 
-    A video that cannot be split becomes a line of `<root>/failures.jsonl`, and the others are done all the same. Of
-    one that was split before, the clips stay until new ones are made and checked.
+    A video that cannot be split becomes a line in `<root>/failures.jsonl`, and the others are still split. Existing
+    clips of a video stay until new ones have been made and checked.
 
     Args:
         videos: files, folders, patterns, lists, or what `hico_core.corpus.sources.finding.find_sources` made of them.
         root: the workspace; made if missing.
-        options: what the clips are to be.
-        policy: how and where videos are dealt with.
-        workers: how many videos at a time, each with one thread of ffmpeg; None: one a core. Of no meaning on
-            a cluster.
+        options: format of the clips.
+        policy: how and where videos are processed.
+        workers: videos split in parallel, each with one thread of ffmpeg; None: one per core. Ignored on a cluster.
         on_event: called for each video, in the order in which they end.
 
     Raises:
