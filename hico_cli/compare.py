@@ -114,7 +114,7 @@ def _listed(text: str, data_root: str | None, cache: "LocalCache") -> "GroupedLi
 
 
 def _print_table(rows: "Sequence[ComparedRow]") -> None:
-    """A row an encoder, in percent, each value above the ends of its interval."""
+    """One row per encoder, in percent, each value above the ends of its interval."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table

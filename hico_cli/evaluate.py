@@ -44,7 +44,7 @@ def evaluate(
     lines of a list cannot be used.
     """
     if test and len(test) != len(runs):
-        raise typer.BadParameter(f"{len(test)} lists for {len(runs)} runs; give a list a run", param_hint="--list")
+        raise typer.BadParameter(f"{len(test)} lists for {len(runs)} runs; give one list per run", param_hint="--list")
     if output and len(runs) > 1:
         raise typer.BadParameter("is for one run; of several, each has its own folder", param_hint="--output")
     from hico_core.transfer.evaluation.evaluate import Testing

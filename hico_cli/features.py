@@ -61,7 +61,7 @@ def show(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = Fals
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("file", "rows", "numbers a row", "seconds", "frames a second")
+    table = Table("file", "rows", "numbers per row", "seconds", "frames per second")
     for row in rows:
         table.add_row(row.file, str(row.rows), str(row.dim), f"{row.duration_seconds:.1f}", f"{row.fps:g}")
     Console().print(table)

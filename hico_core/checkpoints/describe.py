@@ -88,7 +88,7 @@ def _cost_of(file: CheckpointFile) -> dict[str, Any]:
         "encoder parameters": cost.parameters,
         "a clip or view": " x ".join(map(str, cost.clip)),
         "GFLOPs a clip": round(cost.gflops_per_clip, 2),
-        "frames a second": round(clip.fps, 3),
+        "frames per second": round(clip.fps, 3),
         "MB of activations a clip": round(cost.activation_mb_per_clip, 1),
         f"clips/s here ({cost.device}, without gradients)": round(cost.clips_per_second, 1),
     }

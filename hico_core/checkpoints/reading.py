@@ -126,7 +126,7 @@ def _in_the_way(written: bytes, error: pickle.UnpicklingError) -> str:
     if not names:  # no such object, but bytes that are not what they claim to be
         return type(error).__name__
     return (
-        f"beside tensors it holds {', '.join(names)}; if you trust it, save its weights alone: load it with "
+        f"besides tensors, it contains {', '.join(names)}; if you trust it, save its weights alone: load it with "
         "torch.load(FILE, weights_only=False) and torch.save the dictionary of tensors"
     )
 

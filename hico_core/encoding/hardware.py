@@ -148,5 +148,5 @@ def telling_full_memory(videos: int, device: torch.device) -> Iterator[None]:
         if not (isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)):
             raise
         raise HicoError(
-            f"a step of {videos} videos does not fit into the memory of {device}; take fewer with --batch-size"
+            f"a step of {videos} videos does not fit into the memory of {device}; lower --batch-size"
         ) from error

@@ -352,7 +352,9 @@ def _report_beginning(parts: Pretraining, *, init_from: Path | None, checkpoint:
     if init_from is not None and checkpoint is not None:
         logger.warning("%s is not loaded: the run continues from its last checkpoint", init_from)
     elif init_from is not None:
-        logger.warning("starting from the encoder of %s: %s; heads and optimiser start anew", init_from, parts.start)
+        logger.warning(
+            "starting from the encoder of %s: %s; heads and optimiser start from scratch", init_from, parts.start
+        )
 
 
 def _step(

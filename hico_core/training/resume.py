@@ -53,7 +53,7 @@ def _require_processes(before: int, now: int, task: Task[Settings]) -> None:
         return
     changed = f"{task.run_dir}: this run had {before} processes and has {now} now"
     if not task.allow_changed:
-        raise UsageError(f"{changed}; give it as many as before, or --allow-changed")
+        raise UsageError(f"{changed}; use as many as before, or add --allow-changed")
     logger.warning("%s: pairs of the topical term and batch order differ from here on", changed)
 
 

@@ -84,6 +84,6 @@ def _require_same_run(
             option = CHANGEABLE_ON_RESUME.get(key)
             was = f"{option} {old[key]}, continue anyway with --allow-changed" if option else f"-o {key}={old[key]}"
             differs = f"this run has {key}={old[key]}, not {now[key]}"
-            raise UsageError(f"{run_dir}: {differs}; resume it as it was with {was}, or give another --name")
+            raise UsageError(f"{run_dir}: {differs}; resume it with {was}, or give another --name")
         if key != "train.epochs":  # which is told with the schedule that follows from it
             logger.warning("%s: %s was %s and is %s from here on", run_dir, key, old[key], now[key])

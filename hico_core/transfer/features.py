@@ -251,7 +251,7 @@ def _require_suitable(grid: Grid, pool: Pool, entry: EncoderEntry, *, name: str)
         wanted = f"exactly {entry.shortest_window}" if exactly else f"at least {entry.shortest_window}{most}"
         raise UsageError(f"--window {grid.window}: {name} takes windows of {wanted} frames")
     if pool == "none" and entry.gives == "rows":
-        raise UsageError(f"--pool none: {name} gives a row a window, no maps; leave --pool out")
+        raise UsageError(f"--pool none: {name} gives one row per window, no maps; leave --pool out")
 
 
 def _projection_of(frozen: FrozenEncoder) -> ProjectionHead:

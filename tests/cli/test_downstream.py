@@ -186,7 +186,7 @@ def test_bad_lines_of_lists_are_told_and_the_others_are_used(root: Path, tmp_pat
     bad = "0.mp4 0\n1.mp4 1\n2.mp4 0\n3.mp4 1\n3.mp4 0\nalone.mp4\n"
     (tmp_path / "bad.txt").write_bytes(bad.replace("\n", "\r\n").encode("utf-16"))
     told = [
-        f"hico: {root}/videos/3.mp4: stands in the list with two labels, 1 and 0; left out",
+        f"hico: {root}/videos/3.mp4: is in the list with two labels, 1 and 0; left out",
         f"hico: {tmp_path}/bad.txt, line 6: 'alone.mp4' is not <path> <label>, with a whole number in UTF-8 as in "
         "other lines; left out",
     ]

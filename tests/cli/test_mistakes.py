@@ -45,7 +45,11 @@ MISTAKES = [
     ("split", 2, "INPUTS: name videos, or folders of them (`hico split -h` lists the options)"),
     ("split videos --root notes", 2, "--root notes: notes is a file; name a folder, which is made if it is missing"),
     ("split videos --root notes/below", 2, "notes is a file"),
-    ("split twice --root new", 1, "b/0.mp4 have one id, '0': rename one of them, or let folders be part of the ids"),
+    (
+        "split twice --root new",
+        1,
+        "b/0.mp4 have the same id, '0': rename one of them, or let folders be part of the ids",
+    ),
     ("split videos --segment-seconds -1", 2, "--segment-seconds -1: must be at least 0.1"),
     ("split videos --short-side 3", 2, "--short-side 3: must be at least 16"),
     ("split videos --shard 3/2", 2, "--shard: '3/2' must be I/N with I from 1 to N, such as 2/8"),

@@ -210,7 +210,9 @@ def test_one_id_in_two_folders(tmp_path: Path, way: str) -> None:
     intake = INTAKES[way]
     intake(tmp_path / "d1/0001.mp4", tmp_path / "root")
     before = tree(tmp_path / "root")
-    with pytest.raises(HicoError, match=r"d2/0001\.mp4 and .*d1/0001\.mp4, taken in before, have one id.*--id relpath"):
+    with pytest.raises(
+        HicoError, match=r"d2/0001\.mp4 and .*d1/0001\.mp4, taken in before, have the same id.*--id relpath"
+    ):
         intake(tmp_path / "d2/0001.mp4", tmp_path / "root")
     assert tree(tmp_path / "root") == before
 

@@ -285,7 +285,7 @@ def test_an_id_is_not_taken_from_another_video(tmp_path: Path) -> None:
     numbered_video(tmp_path / "other/v_a.mp4", seconds=2)
     split(tmp_path / "a.mp4", tmp_path / "root")
     before = tree(tmp_path / "root")
-    with pytest.raises(HicoError, match=r"other/v_a\.mp4 and .*a\.mp4, taken in before, have one id, 'a'"):
+    with pytest.raises(HicoError, match=r"other/v_a\.mp4 and .*a\.mp4, taken in before, have the same id, 'a'"):
         split(tmp_path / "other/v_a.mp4", tmp_path / "root")
     assert tree(tmp_path / "root") == before
 

@@ -108,7 +108,7 @@ def test_fewer_windows_at_once_where_memory_does_not_hold_them(
 
 
 def test_memory_that_does_not_hold_one_window(encoder: PooledEncoder, videos: list[WholeVideo]) -> None:
-    with pytest.raises(HicoError, match="cpu: its memory does not hold one window"):
+    with pytest.raises(HicoError, match="cpu: one window does not fit into its memory"):
         encode(LittleMemory(encoder, holds=0), videos)
 
 

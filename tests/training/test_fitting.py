@@ -87,7 +87,7 @@ def test_free_memory_is_that_of_the_machine_or_the_container(tmp_path: Path) -> 
 
 def test_memory_that_runs_out_is_one_line() -> None:
     """On a CPU for real; a GPU's error is made here."""
-    said = "a step of 4 videos does not fit into the memory of cpu; take fewer with --batch-size"
+    said = "a step of 4 videos does not fit into the memory of cpu; lower --batch-size"
     with pytest.raises(HicoError, match=said), telling_full_memory(4, CPU):
         torch.empty(10**15)
     with pytest.raises(HicoError, match=said), telling_full_memory(4, CPU):

@@ -282,7 +282,10 @@ def test_init_from_another_encoder(root: Path, tmp_path: Path, caplog: pytest.Lo
     run(config, root, tmp_path / "second", init_from=encoder)
     told = f"{len(load_file(encoder))} entries taken, 0 left out, none missing"
     short = "pretraining leaves out 1 video shorter than one clip (2.13 s)"
-    assert caplog.messages == [short, f"starting from the encoder of {encoder}: {told}; heads and optimiser start anew"]
+    assert caplog.messages == [
+        short,
+        f"starting from the encoder of {encoder}: {told}; heads and optimiser start from scratch",
+    ]
     caplog.clear()
     run(config, root, tmp_path / "second", init_from=encoder, resume=True)
     assert caplog.messages == [short, f"{encoder} is not loaded: the run continues from its last checkpoint"]

@@ -277,7 +277,7 @@ def encode(job: Job, cut: Cut) -> Encoded:
     for earlier, later in pairwise(seconds):
         if later <= earlier:
             reason = f"its frames' times do not ascend: one at {earlier:.3f} s is followed by one at {later:.3f} s"
-            raise BadVideo(source, f"{reason}; encode it anew", stage="decode", stderr_lines=stderr_lines)
+            raise BadVideo(source, f"{reason}; re-encode it", stage="decode", stderr_lines=stderr_lines)
     return Encoded(
         ticks=ticks,
         frame_seconds=seconds,

@@ -361,7 +361,7 @@ def is_finished(row: ManifestRow, source: Source, folder: Location, *, checksum:
         other = other_file(row.source_file, replace(source, clips=()))
         if other is not None:
             raise HicoError(
-                f"{source.path} and {other}, whose features are in {folder / row.file}, have one id, "
+                f"{source.path} and {other}, whose features are in {folder / row.file}, have the same id, "
                 f"{source.video_id!r}; rename one of them, or give another --name"
             )
     return is_same_file(row.source_file, source, checksum=checksum) and _is_whole(row, folder)

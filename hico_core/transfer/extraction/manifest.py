@@ -57,7 +57,7 @@ class ManifestRow(Settings, frozen=True, extra="forbid"):
     suffix: str
     file_format: FileFormat
     rows: int
-    dim: int  # numbers a row
+    dim: int  # numbers per row
     shape: list[int]  # of a row
     size_bytes: int  # of the file
     sha256: str

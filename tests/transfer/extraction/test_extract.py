@@ -315,7 +315,9 @@ def test_finished_means_this_very_source(root: Path, tmp_path: Path) -> None:
     assert features_of(root, folder, path, prefix="s_").num_done == 1
     before = (folder / "a.npy").read_bytes()
     numbered_video(tmp_path / "other/a.mp4", seconds=2)
-    with pytest.raises(HicoError, match=r"other/a\.mp4 and .*/a\.mp4, whose features are in .*a\.npy, have one id"):
+    with pytest.raises(
+        HicoError, match=r"other/a\.mp4 and .*/a\.mp4, whose features are in .*a\.npy, have the same id"
+    ):
         features_of(root, folder, tmp_path / "other/a.mp4")
     assert (folder / "a.npy").read_bytes() == before
 
