@@ -152,8 +152,8 @@ def _require_id(before: VideoRecord, candidate: Candidate, *, move: bool) -> Non
     other = other_file(before.source, source)
     if other is not None:
         raise HicoError(
-            f"{source.path} and {other}, taken in before, have the same id, {source.video_id!r}: rename one of them, let "
-            "folders be part of the ids with --id relpath, or use another --root"
+            f"{source.path} and {other}, taken in before, have the same id, {source.video_id!r}: rename one of them, "
+            "let folders be part of the ids with --id relpath, or use another --root"
         )
     if was.subset != options.subset and not move:
         raise HicoError(
