@@ -9,7 +9,6 @@ from hico_cli.console import progress, raising_on_signals, result, warn
 from hico_cli.labels import ListFolder
 from hico_cli.options import CacheDir, CacheSize, Device, Json, Readers, Root, read_size, require_file_name_part
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate, locate_root
-from hico_core.base.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,8 +70,8 @@ def compare(
         raise typer.BadParameter("give a list, or --train and --test, and not both", param_hint="LIST")
     cache = local_cache(cache_dir, read_size(cache_size))
     place = local_part(locate_root(root)) / "compare"
-    folder = place / (name or locate(clips or test or "").stem)
-    require_file_name_part(folder.name, option="--name")
+    chosen_name = name or locate(clips or test or "").stem
+    require_file_name_part(chosen_name, option="--name")
     listed = [_listed(text, data_root, cache) for text in (clips, train, test) if text is not None]
     split = split_into_folds(listed[0], num_folds=folds) if clips else split_as_listed(*listed)
     for remark in split.remarks:
@@ -91,6 +90,7 @@ def compare(
             computing=Computing(device, workers),
             on_progress=lambda done, text: report(done, text, {"done": done / (2 * len(encoders)), "what": text}),
         )
+    folder = place / chosen_name
     write_comparison(folder, found)
     picture = write_picture(folder, found.rows)
     if json:
@@ -119,29 +119,13 @@ def _print_table(rows: "Sequence[ComparedRow]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=SIMPLE, caption=describe_test(rows[0]), caption_justify="left")
+    from hico_core.report.comparisons import describe_test, in_percent
+
+    table = Table(box=SIMPLE, padding=(0, 0), pad_edge=False)
     table.add_column("encoder", overflow="fold")
     for title in ("linear probe", "difference", "k-NN", "difference"):
         table.add_column(title, no_wrap=True, justify="right")
-    for encoder in dict.fromkeys(row.encoder for row in rows):
-        cells = [cell for row in rows if row.encoder == encoder for cell in (_accuracy(row), _difference(row))]
-        table.add_row(encoder, *cells)
+    for encoder, cells in in_percent(rows).items():
+        table.add_row(encoder, *(cell.replace(" (", "\n").rstrip(")") for cell in cells))
     Console().print(table)
-
-
-def describe_test(row: "ComparedRow") -> str:
-    """What the accuracies are of, and what they should be compared with."""
-    return (
-        f"Percent of {counted(row.num_test_clips, 'test clip')} in {counted(row.num_test_groups, 'group')}, with 95 % "
-        f"intervals; chance {100 * row.chance:.1f}, most frequent class {100 * row.most_frequent_class:.1f}"
-    )
-
-
-def _accuracy(row: "ComparedRow") -> str:
-    return f"{100 * row.accuracy:.1f}\n{100 * row.accuracy_low:.1f} to {100 * row.accuracy_high:.1f}"
-
-
-def _difference(row: "ComparedRow") -> str:
-    if row.difference is None or row.difference_low is None or row.difference_high is None:
-        return ""
-    return f"{100 * row.difference:+.1f}\n{100 * row.difference_low:+.1f} to {100 * row.difference_high:+.1f}"
+    result(describe_test(rows[0]), {}, as_json=False)

@@ -84,6 +84,26 @@ def list_recipes(json: Json = False) -> None:
 
 
 @config.command()
+def encoders(json: Json = False) -> None:
+    """List the encoders that --encoder and model.encoder take: what they are shown, give and cost."""
+    from dataclasses import asdict
+
+    from hico_core.encoders.table import FAMILIES
+    from hico_core.encoding.cost import list_encoders
+
+    rows = list_encoders()
+    cells = [("name", "M parameters", "GFLOPs", "frames", "pixels", "gives", "trains", "licence")]
+    for row in rows:
+        frames = f"{row.num_frames}" if row.takes_other_windows else f"exactly {row.num_frames}"
+        shown = (frames, f"{row.size}", f"{row.gives} of {row.feature_dim}", "yes" if row.trains else "no")
+        cells.append((row.name, f"{row.parameters / 1e6:.2f}", f"{row.gflops_per_window:.1f}", *shown, row.licence))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    lines += ["", *(f"{name}: {what}" for name, what in FAMILIES.items())]
+    result("\n".join(lines), {"encoders": [asdict(row) for row in rows], "families": FAMILIES}, as_json=json)
+
+
+@config.command()
 def show(name: _Name, json: Json = False) -> None:
     """Print a whole configuration as YAML."""
     from hico_core.config import dump_config

@@ -1,6 +1,7 @@
 """`hico extract-features`: a checkpoint and videos -> dense features."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -120,6 +121,23 @@ def extract_features(
     id_rule: Ids = "stem",
     recursive: Recursive = True,
     frame_rate: FrameRate = None,
+    segments: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel="Segments",
+            help="Annotated segments, .csv or .jsonl of video, start, end, label, or ActivityNet's .json: write a row "
+            "a segment, the mean of its windows, instead of a row a window.",
+        ),
+    ] = None,
+    per_segment: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            rich_help_panel="Segments",
+            help="Look at N windows that are spread over each segment, instead of one every stride.",
+        ),
+    ] = None,
     checksum: Annotated[
         bool,
         typer.Option(
@@ -159,6 +177,7 @@ def extract_features(
 ) -> None:
     """Extract features: one array per video, [T, 1024] with S3D-G; row i starts i * stride / fps seconds in.
 
+    With --segments, row i is the mean of the windows of the video's i-th segment.
     Writes ROOT/features/NAME/ID.npy and one line per video in manifest.jsonl. Finished videos are skipped. Exit
     code 3: some videos failed; they are listed in ROOT/failures.jsonl.
     """
@@ -171,10 +190,15 @@ def extract_features(
     from hico_core.transfer.extraction.extract import extract_features as extract
     from hico_core.transfer.extraction.jobs import encoder_named, features_folder, jobs_of, part_of
     from hico_core.transfer.extraction.presets import windows_of
+    from hico_core.transfer.extraction.segments import jobs_of_segments
     from hico_core.transfer.features import FeatureExtractor
 
     for option, text in (("--name", name or ""), ("--prefix", prefix or "")):
         require_file_name_part(text, option=option)
+    if frame_rate is not None and not inputs:
+        raise typer.BadParameter("name the folders of pictures as INPUTS", param_hint="--frame-rate")
+    if per_segment is not None and segments is None:
+        raise typer.BadParameter("name the file of segments with --segments", param_hint="--per-segment")
     place, rate, batch = locate_root(root), _read_fps(fps), _read_batch_size(batch_size)
     cache = local_cache(cache_dir, read_size(cache_size))
     policy = ExtractionPolicy(
@@ -190,11 +214,13 @@ def extract_features(
     extractor = FeatureExtractor.from_encoder(
         frozen, grid=grid, pool=pool, layer=layer, device=device, batch_size=batch
     )
-    if frame_rate is not None and not inputs:
-        raise typer.BadParameter("name the folders of pictures as INPUTS", param_hint="--frame-rate")
     sources = find_videos(inputs, id_rule=id_rule, recursive=recursive, frame_rate=frame_rate) if inputs else None
     jobs = jobs_of(sources, place, read=read_from or "clips", cache=cache)
-    folder = features_folder(place, extractor, name)
+    if segments is not None:
+        jobs, remarks = jobs_of_segments(jobs, segments, num_windows=per_segment)
+        for remark in remarks:
+            warn(f"{segments}: {remark}")
+    folder = features_folder(place, extractor, name or (f"{frozen.folder_name}-segments" if segments else None))
     files = Files(folder, windows.prefix, file_format, dtype)
     if dry_run:
         from hico_core.transfer.extraction.dry_run import dry_run_extraction

@@ -1,4 +1,4 @@
-"""`hico features show|check`: look at a folder of features."""
+"""`hico features show|check|adopt`: look at a folder of features, or make one of what another tool has extracted."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,12 +8,13 @@ import typer
 from hico_cli.console import result, warn
 from hico_cli.options import Json, Root
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate
+from hico_core.base.choices import Align
 from hico_core.base.errors import HicoError, counted
 
 if TYPE_CHECKING:
     from hico_core.transfer.extraction.manifest import ManifestRow
 
-features = typer.Typer(no_args_is_help=True, help="List and check extracted features.")
+features = typer.Typer(no_args_is_help=True, help="List and check extracted features, or adopt those of other tools.")
 
 FeaturesName = Annotated[
     str | None,
@@ -70,7 +71,7 @@ def show(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = Fals
 
 def _common(row: "ManifestRow") -> dict[str, object]:
     names = ("window", "stride", "native_fps", "align", "tail", "pool", "layer", "dtype", "precision")
-    return {**{name: getattr(row, name) for name in names}, "checkpoint": row.checkpoint}
+    return {**{name: getattr(row, name) for name in names}, "encoder": row.encoder, "checkpoint": row.checkpoint}
 
 
 @features.command("check")
@@ -90,3 +91,25 @@ def check(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = Fal
     )
     if problems:
         raise typer.Exit(3)
+
+
+@features.command("adopt")
+def adopt(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of ID.npy files, an array [T, F] each.")],
+    fps: Annotated[float, typer.Option(help="Frames a second that its tool looked at.")],
+    window: Annotated[int, typer.Option(help="Frames in a window.")],
+    stride: Annotated[int, typer.Option(help="Frames from one window to the next.")],
+    align: Annotated[
+        Align, typer.Option(help="The first window begins with the video, or lies around the first stride's middle.")
+    ] = "start",
+    prefix: Annotated[str, typer.Option(help="Put before each file's id, such as v_.")] = "",
+    json: Json = False,
+) -> None:
+    """Give features of another tool a manifest, so that they can be probed, retrieved from and exported."""
+    from hico_core.encoding.windows import Grid
+    from hico_core.transfer.extraction.adoption import adopt_features
+
+    rows = adopt_features(folder, Grid(fps=fps, window=window, stride=stride, align=align), prefix=prefix)
+    count = sum(row.rows for row in rows)
+    text = f"{folder}: {counted(len(rows), 'video')}, {counted(count, 'row')} of {rows[0].dim} numbers"
+    result(text, {"folder": str(folder), "num_videos": len(rows), "num_rows": count, "dim": rows[0].dim}, as_json=json)

@@ -30,6 +30,10 @@ def index(
             help="Add the entries of a list: ID,START,END per line (clips) or PATH LABEL (videos).",
         ),
     ] = None,
+    cuts: Annotated[
+        bool,
+        typer.Option("--cuts", help="Note where the pictures of videos cut that are not split; decodes each once."),
+    ] = False,
     data_root: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder of the files in --list. Default: the folder of the list.")
     ] = None,
@@ -72,6 +76,8 @@ def index(
         return
     if frame_rate is not None and not untrimmed:
         raise typer.BadParameter("name the folders of pictures by --untrimmed", param_hint="--frame-rate")
+    if cuts and not untrimmed and not list_file:
+        raise typer.BadParameter("name the videos by --untrimmed or --list", param_hint="--cuts")
     to = Indexing(
         root=place,
         workers=workers or available_cores(),
@@ -79,6 +85,7 @@ def index(
         subset=subset,
         id_rule=id_rule,
         move=move,
+        cuts=cuts,
     )
     progress = video_progress(as_json=json)
     num_failed = 0

@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hico_cli.console import result, warn
-from hico_cli.options import Json
+from hico_cli.options import ENCODER_FORM, Json
 from hico_core.base.addresses import Location, is_local, local_part, locate, require_reachable
 from hico_core.base.errors import counted
 
 if TYPE_CHECKING:
+    from hico_core.checkpoints.describe import Description
     from hico_core.corpus.workspace.status import StatusRow
 
 
 def inspect(
-    target: Annotated[str, typer.Argument(help="A checkpoint, or a workspace with an index.")],
+    target: Annotated[str | None, typer.Argument(help="A checkpoint, or a workspace with an index.")] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", metavar=ENCODER_FORM, help="Instead: any encoder, such as torchvision:r3d_18=FILE."),
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Number of videos in the picture.")] = 8,
     at: Annotated[
         float,
@@ -31,14 +36,25 @@ def inspect(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Describe a checkpoint, or a workspace: finished and failed videos, the index, and a picture of sample clips.
+    """Describe a checkpoint or an encoder; or a workspace: finished and failed videos, its index, a picture of clips.
 
     The picture shows clips before and after augmentation. Without an index, only finished and failed videos are
     counted.
     """
+    if (target is None) == (encoder is None):
+        raise typer.BadParameter("give a checkpoint or a workspace, or --encoder, and not both", param_hint="TARGET")
+    if encoder is not None:
+        from hico_core.checkpoints.describe import describe_encoder
+        from hico_core.checkpoints.frozen import load_frozen
+
+        _report(describe_encoder(load_frozen(encoder, warn=warn)), encoder, as_json=json)
+        return
+    assert target is not None
     place = locate(target)
     if is_local(place) and not place.is_dir():
-        _describe(place, as_json=json)
+        from hico_core.checkpoints.describe import describe_checkpoint
+
+        _report(describe_checkpoint(place), str(place), as_json=json)
         return
     require_reachable(place)
     from hico_core.corpus.workspace.status import summarise_records
@@ -67,13 +83,10 @@ def _status_line(row: "StatusRow") -> str:
     )
 
 
-def _describe(path: Path, *, as_json: bool) -> None:
-    from hico_core.checkpoints.describe import describe_checkpoint
-
-    description = describe_checkpoint(path)
-    lines = [f"{path}: {description.kind}", *(f"{name}: {value}" for name, value in description.facts.items())]
+def _report(description: "Description", name: str, *, as_json: bool) -> None:
+    lines = [f"{name}: {description.kind}", *(f"{key}: {value}" for key, value in description.facts.items())]
     for warning in description.warnings:
-        warn(f"{path}: {warning}")
+        warn(f"{name}: {warning}")
     card = f"\n\n{description.card.rstrip()}" if description.card else ""
     result("\n".join(lines) + card, description._asdict(), as_json=as_json)
 

@@ -1,5 +1,6 @@
 """`hico probe`: how much of the classes frozen features hold."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,9 @@ from hico_cli.options import CacheDir, CacheSize, Device, Encoder, Json, Readers
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
 
 if TYPE_CHECKING:
+    from hico_core.transfer.evaluation.labelled import LabelledSet
     from hico_core.transfer.evaluation.probe import MeanAndError
+    from hico_core.transfer.evaluation.probing import Probed
 
 
 def probe(
@@ -40,18 +43,30 @@ def probe(
     device: Device = "auto",
     cache_dir: CacheDir = None,
     cache_size: CacheSize = "20GB",
+    folds: Annotated[
+        int, typer.Option(min=2, help="Parts of annotated segments, by video, each of which is tested once.")
+    ] = 5,
     json: Json = False,
 ) -> None:
     """Train classifiers on frozen features of labelled videos and test them: linear, k-NN, few-shot.
 
     The linear probe tries 20 combinations of learning rate and weight decay and keeps the one with the best accuracy on
-    a fifth of the training videos, held out by video; test videos are never used for this choice. Exit code 3: some
-    videos, or lines of a list, cannot be used.
+    a fifth of the training videos, held out by video; test videos are never used for this choice. Features of segments
+    (`hico extract-features --segments`) bring their classes with them and are tested in folds by video. Exit code 3:
+    some videos, or lines of a list, cannot be used.
     """
     from hico_core.base.cache import local_cache
     from hico_core.checkpoints.frozen import load_frozen
-    from hico_core.transfer.evaluation.probing import features_in_folder, features_of_videos, probe_sets, write_probe
+    from hico_core.transfer.evaluation.probing import (
+        features_in_folder,
+        features_of_videos,
+        probe_segments,
+        probe_sets,
+        write_probe,
+    )
+    from hico_core.transfer.evaluation.segments import are_segments
     from hico_core.transfer.extraction.jobs import encoder_named
+    from hico_core.transfer.extraction.manifest import require_features
 
     if len(train or []) != len(test or []):
         raise typer.BadParameter(f"{len(test or [])} lists, but --train has {len(train or [])}", param_hint="--test")
@@ -62,29 +77,32 @@ def probe(
         probed = features_of_videos(frozen, num_views=views, device=device, workers=workers, cache=cache)
     else:
         probed = features_in_folder(feature_folder(features, root))
-    to_train = labelled(train, place=place, subset="train", data_root=data_root)
-    known = {label: name for one in to_train for label, name in one.classes.items()}
-    to_test = labelled(test, place=place, subset="test", data_root=data_root, known=known or None)
+    manifest = require_features(probed.folder) if probed.folder else {}
+    to_train, to_test = list["LabelledSet"](), list["LabelledSet"]()
+    run: partial[Probed]
+    if probed.folder and are_segments(manifest):
+        if train:
+            raise typer.BadParameter("segments are tested in folds by video; leave lists out", param_hint="--train")
+        num_splits, what = folds, "segments"
+        run = partial(probe_segments, probed.folder, manifest, num_folds=folds)
+    else:
+        to_train = labelled(train, place=place, subset="train", data_root=data_root)
+        known = {label: name for one in to_train for label, name in one.classes.items()}
+        to_test = labelled(test, place=place, subset="test", data_root=data_root, known=known or None)
+        num_splits, what = len(to_train), "videos"
+        run = partial(probe_sets, probed, to_train, to_test)
     with (
         raising_on_signals("stopped; nothing was written"),
-        progress("probe", total=len(to_train) * (seeds + 1), as_json=json) as report,
+        progress("probe", total=num_splits * (seeds + 1), as_json=json) as report,
     ):
-        found, num_read = probe_sets(
-            probed,
-            to_train,
-            to_test,
-            seeds=range(seeds),
-            k=neighbours,
-            shots=shots or [],
-            on_done=counting(report, "probe"),
-        )
+        found, num_read = run(seeds=range(seeds), k=neighbours, shots=shots or [], on_done=counting(report, "probe"))
     target = output or local_part(place) / "probes" / f"{probed.name}.json"
     fields = write_probe(target, found, probed, root=place)
     lines = [
         f"linear probe: {_describe_mean(found.linear)}",
         f"k-NN, k {neighbours}: {_describe_mean(found.knn)}",
         *(f"{count}-shot: {_describe_mean(value)}" for count, value in found.few_shot.items()),
-        f"{sum(found.num_train)} videos to train on and {sum(found.num_test)} to test on, in {len(to_train)} splits",
+        f"{sum(found.num_train)} {what} to train on and {sum(found.num_test)} to test on, in {num_splits} splits",
         str(target),
     ]
     result("\n".join(lines), {**fields, "file": str(target)}, as_json=json)

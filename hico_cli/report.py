@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from hico_cli.console import counting, progress, raising_on_signals, result
-from hico_cli.options import Json
+from hico_cli.console import counting, progress, raising_on_signals, result, warn
+from hico_cli.options import ENCODER_FORM, Json
 
 
 def report(
@@ -16,6 +16,12 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-O", help="File to write. Default: report.html in the first folder.")
     ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder", metavar=ENCODER_FORM, help="Whose neighbours and map are shown. Default: each run's own."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write one self-contained HTML page about runs, finished or not, or about a workspace.
@@ -23,6 +29,7 @@ def report(
     Of runs: what they were trained on, clips as drawn and augmented, curves, signs of collapse, nearest neighbours and
     a map of the features as the encoder sees some videos, probes, settings. Of a workspace: its videos and what failed.
     """
+    from hico_core.checkpoints.frozen import load_frozen
     from hico_core.report.facts import is_run, read_corpus, read_run
     from hico_core.report.page import corpus_of, write_report
 
@@ -31,6 +38,8 @@ def report(
         raise typer.BadParameter(
             f"{workspaces[0]} is a workspace; name it alone, or name runs only", param_hint="RUN..."
         )
+    if workspaces and encoder is not None:
+        raise typer.BadParameter("shows runs as an encoder sees them; name runs", param_hint="--encoder")
     for folder in folders:
         if folders.count(folder) > 1:
             raise typer.BadParameter(f"{folder} is named twice", param_hint="RUN...")
@@ -38,6 +47,7 @@ def report(
     num_parts = 2 * len(folders) + 1
     with raising_on_signals("stopped; nothing was written"), progress("report", total=num_parts, as_json=json) as shown:
         runs = [] if workspaces else [read_run(folder) for folder in folders]
+        seen_by = None if encoder is None else load_frozen(encoder, warn=warn)
         corpus = read_corpus(workspaces[0]) if workspaces else corpus_of(runs)
-        write_report(target, runs, corpus, on_part=counting(shown, "part"))
+        write_report(target, runs, corpus, on_part=counting(shown, "part"), encoder=seen_by)
     result(str(target), {"report": str(target), "bytes": target.stat().st_size}, as_json=json)

@@ -14,7 +14,7 @@ from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
 from hico_core.base.choices import RetrievalProtocol, Subset
 
 if TYPE_CHECKING:
-    from hico_core.transfer.evaluation.retrieval import FoundMoment
+    from hico_core.transfer.evaluation.retrieval import FoundMoment, Retrieval
 
 
 def retrieve(
@@ -53,7 +53,8 @@ def retrieve(
 ) -> None:
     """Find moments that are similar to QUERY, or, with --protocol, measure retrieval: R@k and mAP.
 
-    Exit code 3: some lines of a list cannot be used.
+    Of features of segments, each segment is looked for among those of all other videos. Exit code 3: some lines of a
+    list cannot be used.
     """
     if (query is None) == (protocol is None):
         raise typer.BadParameter("give a video, or --protocol, and not both", param_hint="QUERY")
@@ -76,8 +77,17 @@ def retrieve(
         return
     from hico_core.transfer.evaluation.labelled import rows_from_folder
     from hico_core.transfer.evaluation.retrieval import retrieval
+    from hico_core.transfer.evaluation.segments import are_segments, retrieval_among_videos, segments_in
 
     assert protocol is not None
+    if are_segments(manifest):
+        if query_list or gallery_list:
+            raise typer.BadParameter(
+                "segments are looked for among those of other videos; leave lists out", param_hint="--query-list"
+            )
+        found = retrieval_among_videos(segments_in(folder, manifest).rows, protocol=protocol)
+        result(_describe_retrieval(found), asdict(found), as_json=json)
+        return
     (asked,) = labelled([query_list] if query_list else None, place=place, subset=queries, data_root=data_root)
     (searched,) = labelled(
         [gallery_list] if gallery_list else None,
@@ -88,14 +98,17 @@ def retrieve(
     )
     sides = [rows_from_folder(folder, manifest, side.videos, means=protocol != "clip") for side in (asked, searched)]
     found = retrieval(*sides, protocol=protocol)
-    recall = ", ".join(f"R@{k} {value:.2%}" for k, value in found.recall.items())
-    text = (
-        f"protocol {protocol}: {recall}, mAP {found.mean_average_precision:.2%} ({found.num_queries} queries, "
-        f"{found.gallery_size} in the gallery)"
-    )
-    result(text, asdict(found), as_json=json)
+    result(_describe_retrieval(found), asdict(found), as_json=json)
     if asked.num_bad or searched.num_bad:
         raise typer.Exit(3)
+
+
+def _describe_retrieval(found: "Retrieval") -> str:
+    recall = ", ".join(f"R@{k} {value:.2%}" for k, value in found.recall.items())
+    return (
+        f"protocol {found.protocol}: {recall}, mAP {found.mean_average_precision:.2%} ({found.num_queries} queries, "
+        f"{found.gallery_size} in the gallery)"
+    )
 
 
 def _report_moments(moments: "list[FoundMoment]", sheet: Path | None, *, as_json: bool) -> None:

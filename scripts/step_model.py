@@ -31,7 +31,7 @@ from hico_core.training.step import compute_loss, train_step
 
 CLIPS = 3
 # 36 batch norms forward and backward, gradients, embeddings; see tests/training/test_collectives.py.
-MESSAGES = 2 * 36 + 3 + 1
+MESSAGES = 2 * 81 + 3 + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,3 +85,27 @@ def made_features(
         rows[row.file] = row.model_copy(update={"size_bytes": path.stat().st_size, "sha256": sha256_of(path)})
     (folder / "manifest.jsonl").write_bytes(b"".join(manifest_line(row, folder) for row in rows.values()))
     return rows
+
+
+def made_segments(folder: Path, segments: Mapping[str, list[tuple[float, float, str]]], *, dim: int = 3) -> None:
+    """Write features of segments: id of a video -> start, end and class; 1 in the place of the class, else 0."""
+    classes = sorted({label for of_video in segments.values() for _, _, label in of_video})
+    folder.mkdir(parents=True)
+    lines = []
+    for video_id, of_video in segments.items():
+        starts, ends, labels = (list(column) for column in zip(*of_video, strict=True))
+        path = folder / f"{video_id}.npy"
+        np.save(path, np.eye(dim, dtype=np.float32)[[classes.index(label) for label in labels]])
+        row = manifest_row(video_id, seconds=max(ends), grid=Grid(fps=15.0, window=16, stride=16), dim=dim)
+        of_segments = {
+            "rows": len(of_video),
+            "start_seconds": starts,
+            "end_seconds": ends,
+            "centre_seconds": [(start + end) / 2 for start, end in zip(starts, ends, strict=True)],
+            "labels": labels,
+            "rows_of": "segments",
+            "size_bytes": path.stat().st_size,
+            "sha256": sha256_of(path),
+        }
+        lines.append(manifest_line(row.model_copy(update=of_segments), folder))
+    (folder / "manifest.jsonl").write_bytes(b"".join(lines))

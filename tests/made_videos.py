@@ -101,6 +101,7 @@ def video_of_shots(path: Path, seconds: Sequence[float], *, fps: int = 10) -> No
     shots = [f"testsrc2=s=160x120:r={fps}:d={length},{colours[i % 4]}[s{i}]" for i, length in enumerate(seconds)]
     joined = "".join(f"[s{i}]" for i in range(len(seconds))) + f"concat=n={len(seconds)}"
     how = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "10")
+    path.parent.mkdir(parents=True, exist_ok=True)
     run_ffmpeg("-filter_complex", ";".join([*shots, joined]), *how, path)
 
 

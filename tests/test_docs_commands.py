@@ -57,8 +57,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / "classInd.txt").write_text("1 Run\n2 Walk\n")
         for name, lines in lists.items():
             (place / name).write_text("\n".join(lines) + "\n")
-    annotation = {"duration": 3.0, "subset": "training", "annotations": [{"segment": [0.0, 2.0], "label": "run"}]}
-    (folder / "activity_net.json").write_text(json.dumps({"database": {str(n): annotation for n in range(4)}}))
+    annotation = {"duration": 3.0, "annotations": [{"segment": [0.0, 2.0], "label": "run"}]}
+    database = {str(n): {**annotation, "subset": "training" if n < 2 else "validation"} for n in range(4)}
+    (folder / "activity_net.json").write_text(json.dumps({"database": database}))
     assert hico("split", folder / "videos", root=folder / "hico-data").returncode == 0
     assert hico("index", root=folder / "hico-data").returncode == 0
     torch.manual_seed(0)
@@ -90,7 +91,10 @@ def in_small(words: list[str]) -> list[str]:
 
 PAGES = [
     "README.md",
-    *(f"docs/{name}.md" for name in "index tutorial splitting training gpus features finetuning reproduce".split()),
+    *(
+        f"docs/{name}.md"
+        for name in "index tutorial splitting training gpus features localisation finetuning reproduce".split()
+    ),
 ]
 
 
@@ -115,6 +119,9 @@ def test_everyday_tasks(prepared: Path, tmp_path: Path) -> None:
     assert hico("split", "videos", cwd=place).returncode == 0
     assert hico("index", cwd=place).returncode == 0
     shutil.copytree(prepared / "hico-data/runs", place / "hico-data/runs")
+    shutil.copytree(prepared / "UCF-101", place / "clips")
+    clips = [f"{name}/v_{name}_g0{n}_c01.avi\t{name}\tg{n}\n" for name in ("Run", "Walk") for n in range(5)]
+    (place / "clips/list.txt").write_text("".join(clips))
     lines = lines_of(ROOT / "docs/tasks.md")
     assert {words[0] for words, _ in lines} == {"hico", "mv", "rm", "du"}
     for words, code in lines:

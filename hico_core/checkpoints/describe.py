@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from hico_core.base.errors import HicoError
 from hico_core.checkpoints.content import content_of
 from hico_core.checkpoints.export import card_of
+from hico_core.checkpoints.frozen import FrozenEncoder
 from hico_core.checkpoints.reading import (
     CheckpointFile,
     clip_shape_of,
@@ -17,6 +18,7 @@ from hico_core.checkpoints.reading import (
     untrained_encoder_of,
     weights_in,
 )
+from hico_core.data.pictures import ClipShape, Picture
 from hico_core.encoding.cost import measure_cost
 from hico_core.model.classifier import CLASSIFIER
 
@@ -75,6 +77,24 @@ def describe_checkpoint(path: Path) -> Description:
     return Description(kind, facts, _warnings(weights), card_of(path))
 
 
+def describe_encoder(encoder: FrozenEncoder) -> Description:
+    """Say what an encoder of the table is, is shown, gives and costs."""
+    entry = encoder.entry
+    facts = {
+        "weights": encoder.weights or ("none" if encoder.origin is None else "its own"),
+        "SHA-256 of the weights": encoder.sha256,
+        "frames in a window": f"{entry.shortest_window} or more"
+        if entry.longest_window is None
+        else entry.longest_window,
+        "picture": ", ".join(f"{name} {value}" for name, value in entry.picture.fields.items()),
+        "gives": f"{entry.gives} of {entry.feature_dim}",
+        "trains here": entry.trains,
+        "licence of the code": entry.licence,
+        **_facts_of_cost(encoder.network, entry.picture, entry.clip),
+    }
+    return Description("encoder", facts, [])
+
+
 def _cost_of(file: CheckpointFile) -> dict[str, Any]:
     """What the encoder costs on clips as it was trained on; nothing of a file without one."""
     try:
@@ -82,9 +102,12 @@ def _cost_of(file: CheckpointFile) -> dict[str, Any]:
         picture, clip = picture_of(file), clip_shape_of(file)
     except HicoError:
         return {}
+    return {"encoder": model_of(file).encoder, **_facts_of_cost(encoder, picture, clip)}
+
+
+def _facts_of_cost(encoder: nn.Module, picture: Picture, clip: ClipShape) -> dict[str, Any]:
     cost = measure_cost(encoder, num_frames=clip.num_frames, size=picture.size)
     return {
-        "encoder": model_of(file).encoder,
         "encoder parameters": cost.parameters,
         "a clip or view": " x ".join(map(str, cost.clip)),
         "GFLOPs a clip": round(cost.gflops_per_clip, 2),

@@ -43,8 +43,8 @@ DEFAULT, RANDOM = "DEFAULT", "random"
 _FOLDER, _CODE = "hf:", "python:"
 _FAMILIES = ("torchvision:", "timm:", _FOLDER, _CODE)
 
-_EXPORTED = ".pt2"
-_SUFFIXES = (".pt", ".pth", ".pyth", ".safetensors", _EXPORTED)
+EXPORTED = ".pt2"
+_SUFFIXES = (".pt", ".pth", ".pyth", ".safetensors", EXPORTED)
 
 # In a file that `hico convert` has exported: what its program has to be shown.
 _ABOUT = "extra/hico.json"
@@ -94,14 +94,15 @@ def load_frozen(text: str, *, warn: Callable[[str], None] = logger.warning) -> F
         HicoError: its weights cannot be read, or are of another network.
 
     """
-    if text.partition("=")[0] in ENCODERS or text.startswith(_FAMILIES):
+    name = text.partition("=")[0]
+    if name in ENCODERS or text.startswith(_FAMILIES):
         return _of_table(text, warn)
     path = Path(text)
-    if path.suffix == _EXPORTED:
+    if path.suffix == EXPORTED:
         warn(f"{path}: is a program, and opening it may run whatever code stands in it")
         return _of_program(path)
-    if not path.exists() and path.suffix not in _SUFFIXES and "/" not in text:
-        entry_of(text)  # which names the nearest
+    if not path.exists() and "/" not in name and (name != text or path.suffix not in _SUFFIXES):
+        entry_of(name)  # which names the nearest
     return _of_file(_file_of_run(path) if path.is_dir() else path)
 
 

@@ -38,7 +38,7 @@ _MARKS: dict[str, EncoderName] = {"Conv_1a.conv1.weight": "s3dg", "units.0.0.con
 ENCODER_SETTINGS = "hico_model"
 
 # What stands before the names of an encoder's weights in our own files and the authors'.
-_OWN_PREFIXES = ("", "backbone.")
+OWN_PREFIXES = ("", "backbone.")
 
 # What frameworks and contrastive methods put before names; places in a sequence (`0`) as well.
 _WRAPPERS = frozenset({"module", "_orig_mod", "model", "encoder", "encoder_q", "backbone"})
@@ -211,7 +211,7 @@ def backbone_of(file: CheckpointFile) -> dict[str, Tensor]:
     else:
         prefix = prefix_of_encoder(state, (*_MARKS, ALIAS), name="S3D-G", origin=file.path)
     backbone = without_prefix(state, prefix)
-    if prefix in _OWN_PREFIXES:
+    if prefix in OWN_PREFIXES:
         return backbone
     own = build_encoder(model_of(file)).state_dict().keys()
     if left_out := sorted(backbone.keys() - own):
@@ -293,8 +293,8 @@ def untrained_encoder_of(file: CheckpointFile) -> nn.Module:
     model = model_of(file)
     if model.encoder.startswith(PYTHON):
         raise HicoError(
-            f"{file.path}: its encoder is {model.encoder}, code that is run where you name it and nowhere else: with "
-            f"-o model.encoder={model.encoder} in training"
+            f"{file.path}: its encoder is {model.encoder}, code that is run only where you name it: as "
+            f"{model.encoder}={file.path}, or with -o model.encoder={model.encoder} in training"
         )
     return build_encoder(model)
 

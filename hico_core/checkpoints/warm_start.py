@@ -7,7 +7,13 @@ from torch import Tensor, nn
 
 from hico_core.base.errors import HicoError
 from hico_core.checkpoints.authors_names import ALIAS
-from hico_core.checkpoints.reading import CheckpointFile, prefix_of_encoder, weights_in, without_prefix
+from hico_core.checkpoints.reading import (
+    OWN_PREFIXES,
+    CheckpointFile,
+    prefix_of_encoder,
+    weights_in,
+    without_prefix,
+)
 from hico_core.model.s3dg import S3DG
 
 # An entry that torchvision's s3d has under no name but this.
@@ -42,8 +48,10 @@ def warm_start(file: CheckpointFile, encoder: nn.Module, *, name: str) -> WarmSt
     own = encoder.state_dict()
     state = weights_in(file.content, file.path)
     is_s3dg = isinstance(encoder, S3DG)
-    marks = (next(iter(own)), *((ALIAS, _TORCHVISION_S3D) if is_s3dg else ()))
-    prefix = prefix_of_encoder(state, marks, name=name, origin=file.path)
+    prefix = next((prefix for prefix in OWN_PREFIXES if all(prefix + entry in state for entry in own)), None)
+    if prefix is None:
+        marks = (next(iter(own)), *((ALIAS, _TORCHVISION_S3D) if is_s3dg else ()))
+        prefix = prefix_of_encoder(state, marks, name=name, origin=file.path)
     found = without_prefix(state, prefix)
     if is_s3dg and _TORCHVISION_S3D in found:
         units = [unit for unit, _ in encoder.named_children()]

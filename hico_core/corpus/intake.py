@@ -74,6 +74,7 @@ class Rules:
     retry_failed: bool = False
     move: bool = False  # from the subset it is in
     verify: Verification = "fast"
+    cuts: bool = False  # one that is read in place and of which it is not known where the picture cuts
 
 
 def is_same_file(before: SourceFile, source: Source, *, checksum: bool = False) -> bool:
@@ -133,6 +134,9 @@ def decide(
         return "to do"
     if before.failure:
         return "to do" if rules.retry_failed else "failed before"
+    lacks_cuts = options.kind == "untrimmed" and any(clip.cuts is None for clip in before.clips)
+    if rules.cuts and lacks_cuts:
+        return "to do"
     return "to do" if rules.verify == "full" and before.verified == "fast" else "unchanged"
 
 

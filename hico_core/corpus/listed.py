@@ -46,11 +46,12 @@ class Indexing:
     subset: Subset = "train"
     id_rule: IdRule = "stem"
     move: bool = False  # from the subset that they are in
+    cuts: bool = False  # note where the pictures of videos that stay in place cut, which decodes each once
 
     @property
     def rules(self) -> Rules:
         """When a known video is looked at again: also where it failed before."""
-        return Rules(retry_failed=True, move=self.move)
+        return Rules(retry_failed=True, move=self.move, cuts=self.cuts)
 
 
 def add_found(inputs: Sequence[str], sources: Sequence[Source], *, to: Indexing, progress: VideoProgress) -> int:

@@ -13,12 +13,14 @@ import av
 
 from hico_core.base.addresses import Location
 from hico_core.base.engine import run_on_threads
-from hico_core.base.errors import BadVideo, short_reason
+from hico_core.base.errors import BadVideo, HicoError, short_reason
 from hico_core.base.storage import local_copy
 from hico_core.base.tally import Summary, VideoEvent
-from hico_core.corpus.clips.frame_pictures import read_picture, require_pictures_of_one_size
+from hico_core.corpus.clips.encode import Job, can_mark_cuts, find_cuts
+from hico_core.corpus.clips.ffmpeg import Ffmpeg, find_ffmpeg
+from hico_core.corpus.clips.frame_pictures import read_picture, require_pictures_of_one_size, write_as_video
 from hico_core.corpus.clips.picture import margins_of, require_known_turn, require_one_size, shown_size, without_margins
-from hico_core.corpus.clips.plan import plan_clips
+from hico_core.corpus.clips.plan import moments_within, plan_clips
 from hico_core.corpus.clips.probe import (
     frame_rate,
     has_new_descriptions,
@@ -33,7 +35,7 @@ from hico_core.corpus.intake import Candidate, Made, Rules, Workplace, take_in
 from hico_core.corpus.sources.frame_folders import PICTURE_CODECS, pictures_in
 from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.workspace.access import scratch_folder
-from hico_core.corpus.workspace.records import ClipRecord, UntrimmedOptions
+from hico_core.corpus.workspace.records import ClipRecord, SplitOptions, UntrimmedOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +67,14 @@ def add_untrimmed(
         options: what a row is to be; the label is each source's own.
         workers: how many videos at a time.
         on_event: called for each video.
-        rules: when a known video is looked at again.
+        rules: when a known video is looked at again; with `cuts`, each is decoded to find them.
 
     Raises:
-        HicoError: an id belongs to another video, or another command is writing here.
+        HicoError: an id belongs to another video, another command is writing here, or cuts are wanted of an ffmpeg that
+            cannot find them.
 
     """
+    program = _finder_of_cuts() if rules.cuts else None
     return take_in(
         [
             Candidate(source, options.model_copy(update={"label": source.label, "class_name": source.class_name}))
@@ -79,14 +83,23 @@ def add_untrimmed(
         Workplace(root, scratch_folder(root, Path(gettempdir()))),
         command="index",
         rules=rules,
-        make=_make,
-        runner=partial(run_on_threads, workers=workers),
+        make=partial(_make, program=program),
+        runner=partial(run_on_threads, workers=workers, stop=program.stop if program else lambda: None),
         on_event=on_event,
     )
 
 
-def _make(candidate: Candidate, folder: Path) -> Made:
-    """Look at a video where it lies.
+def _finder_of_cuts() -> Ffmpeg:
+    program = Ffmpeg(find_ffmpeg())
+    if not can_mark_cuts(program):
+        raise HicoError(
+            "is too old to find cuts; leave --cuts out, or use ffmpeg 4.4 or later", subject=program.program
+        )
+    return program
+
+
+def _make(candidate: Candidate, folder: Path, *, program: Ffmpeg | None) -> Made:
+    """Look at a video where it lies; with a program, also for its cuts.
 
     Raises:
         BadVideo: it cannot be used.
@@ -97,6 +110,7 @@ def _make(candidate: Candidate, folder: Path) -> Made:
     try:
         with local_copy(source.path) as local:
             shown = _look_at(local) if source.frame_rate is None else _look_at_pictures(local, source.frame_rate)
+            cuts = _cuts_of(local, source.frame_rate, program, folder) if program else None
     except FileNotFoundError:
         raise BadVideo(str(source.path), "no such file") from None
     seconds = shown.frame_seconds
@@ -116,10 +130,28 @@ def _make(candidate: Candidate, folder: Path) -> Made:
             keyframe_interval=shown.keyframe_interval,
             size_bytes=shown.size_bytes,
             sha256=None,
+            cuts=None if cuts is None else moments_within(cuts, clip, segment_seconds=options.segment_seconds),
         )
         for clip in plan_clips(seconds, segment_seconds=options.segment_seconds)
     ]
-    return Made(clips=clips, fps=rate.fps, variable_fps=rate.variable)
+    return Made(clips=clips, fps=source.frame_rate or rate.fps, variable_fps=rate.variable)
+
+
+def _cuts_of(path: Path, frame_rate: float | None, program: Ffmpeg, folder: Path) -> list[float]:
+    """When new shots begin, in seconds from the first frame.
+
+    Raises:
+        BadVideo: ffmpeg cannot decode it.
+
+    """
+    if frame_rate is not None:
+        path, pictures = folder / "pictures.nut", pictures_in(path)
+        write_as_video(pictures, path, frame_rate=frame_rate)
+    with open_video(path) as (_, stream):
+        time_base = stream.time_base
+    assert time_base is not None  # or nothing of it could have been read
+    job = Job(source=path.absolute(), options=SplitOptions(), program=program, folder=folder, deadline=None)
+    return find_cuts(job, time_base)
 
 
 def _look_at(path: Path) -> _Shown:

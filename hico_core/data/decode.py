@@ -24,7 +24,7 @@ from hico_core.base.errors import BadVideo, short_reason
 from hico_core.corpus.clips.frame_pictures import read_picture
 from hico_core.corpus.clips.picture import margins_of, require_known_turn, rgb, without_margins
 from hico_core.corpus.clips.probe import is_seekable, open_video, read_packets
-from hico_core.corpus.sources.frame_folders import pictures_in
+from hico_core.corpus.sources.frame_folders import frame_names
 from hico_core.data.other_decoders import decode_elsewhere, require_decoder
 
 logger = logging.getLogger(__name__)
@@ -85,11 +85,11 @@ def _pictures_at(folder: Path, numbers: Sequence[int]) -> Iterator[VideoFrame]:
         BadVideo: one cannot be decoded, or is not there.
 
     """
-    pictures = pictures_in(folder)
-    if numbers[-1] >= len(pictures):
-        raise BadVideo(folder, f"has {len(pictures)} pictures, so no frame {numbers[-1]}")
+    names = frame_names(folder)
+    if numbers[-1] >= len(names):
+        raise BadVideo(folder, f"has {len(names)} pictures, so no frame {numbers[-1]}")
     for number in numbers:
-        frame = read_picture(pictures[number])
+        frame = read_picture(folder / names[number])
         if number == numbers[0]:
             require_known_turn(frame, path=folder)
         yield frame

@@ -152,6 +152,16 @@ ENCODERS: Mapping[str, EncoderEntry] = {
 }
 
 
+# Families of encoders, of which there is no list here: how one is named, and what there is.
+FAMILIES = {
+    "torchvision:NAME": "any network of torchvision.models that classifies pictures, frame by frame",
+    "timm:NAME": "any network of timm (extra timm), frame by frame",
+    "hf:FOLDER": "VideoMAE, V-JEPA 2, TimeSformer; DINOv2, DINOv3 frame by frame (extra hf); hf:ID=DEFAULT downloads",
+    "FILE.pt2": "what `hico convert --to exported` writes",
+    "python:package.module:function": "a function that returns a network or an entry; runs that code",
+}
+
+
 def entry_of(name: str, *, download: bool = False) -> EncoderEntry:
     """The entry of an encoder's name.
 

@@ -1,12 +1,15 @@
 """What an encoder costs: parameters, operations, memory, and how fast it is on this machine."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from hico_core.encoders.table import ENCODERS, EncoderEntry
 from hico_core.encoding.encoder import device_of, usual_batch, with_channels_last
 
 _REPETITIONS = 3
@@ -22,6 +25,67 @@ class Cost:
     activation_mb_per_clip: float  # outputs of all layers, most of which training keeps for the gradients
     clips_per_second: float  # here
     device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedEncoder:
+    """A row of the list of encoders."""
+
+    name: str
+    parameters: int
+    gflops_per_window: float
+    num_frames: int  # of a window
+    fps: float  # frames a second that are looked at
+    takes_other_windows: bool
+    size: int  # pixels
+    gives: str  # maps or rows
+    feature_dim: int
+    trains: bool
+    licence: str
+
+
+def list_encoders() -> list[ListedEncoder]:
+    """All that stand in the table by name."""
+    return [_listed(name, entry) for name, entry in ENCODERS.items()]
+
+
+def _listed(name: str, entry: EncoderEntry) -> ListedEncoder:
+    num_frames, fps = entry.clip
+    cost = count_cost(entry.build, num_frames=num_frames, size=entry.picture.size)
+    return ListedEncoder(
+        name=name,
+        parameters=cost.parameters,
+        gflops_per_window=cost.gflops_per_clip,
+        num_frames=num_frames,
+        fps=fps,
+        takes_other_windows=entry.longest_window is None,
+        size=entry.picture.size,
+        gives=entry.gives,
+        feature_dim=entry.feature_dim,
+        trains=entry.trains,
+        licence=entry.licence,
+    )
+
+
+class CountedCost(NamedTuple):
+    """What can be said of an encoder without computing anything."""
+
+    parameters: int
+    gflops_per_clip: float
+
+
+def count_cost(build: Callable[[], nn.Module], *, num_frames: int, size: int) -> CountedCost:
+    """Count an encoder's parameters and operations on the device `meta`, where nothing is stored or computed."""
+    with torch.device("meta"), torch.inference_mode():
+        encoder = build().eval()
+        operations = FlopCounterMode(display=False)
+        with operations:
+            encoder(torch.empty(1, 3, num_frames, size, size))
+    return CountedCost(_num_parameters(encoder), operations.get_total_flops() / 1e9)
+
+
+def _num_parameters(encoder: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in encoder.parameters())
 
 
 def measure_cost(encoder: nn.Module, *, num_frames: int, size: int) -> Cost:
@@ -45,7 +109,7 @@ def measure_cost(encoder: nn.Module, *, num_frames: int, size: int) -> Cost:
         rate = _clips_per_second(encoder, clip.repeat(usual_batch(device), 1, 1, 1, 1))
     return Cost(
         clip=list(shape),
-        parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+        parameters=_num_parameters(encoder),
         gflops_per_clip=operations.get_total_flops() / 1e9,
         activation_mb_per_clip=activations / 1e6,
         clips_per_second=rate,

@@ -19,12 +19,13 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from hico_core.base.addresses import Location, through
 from hico_core.base.cache import LocalCache
 from hico_core.base.errors import BadVideo
+from hico_core.data.clock import Clock
 from hico_core.data.decode import SIZE_CHANGES, frames_at
 from hico_core.data.pictures import Picture, crops_of, normalised_frame
 from hico_core.data.reading import by_file, clock_of, errors_of_video, local_file, pieces_with, whole_file
 from hico_core.data.videos import Piece
 from hico_core.data.workers import as_it_is, outliving_a_death, worker_options
-from hico_core.encoding.windows import Grid, Views, plan_windows
+from hico_core.encoding.windows import Grid, Spans, Views, plan_windows, windows_in_spans
 
 # A video with fewer frames than one in so many seconds has a hole that would be seen as thousands of equal windows.
 _MOST_SECONDS_A_FRAME = 60.0
@@ -38,11 +39,12 @@ class WholeVideo(NamedTuple):
 
     path: Location
     pieces: list[Piece]  # none: from its own file, of which nothing is known yet
+    spans: Spans | None = None  # the parts that are looked at; None: all of it
 
     def read_through(self, cache: LocalCache) -> "WholeVideo":
         """The same video, read through a cache where it lies in a bucket."""
         pieces = [replace(piece, path=through(piece.path, cache)) for piece in self.pieces]
-        return WholeVideo(through(self.path, cache), pieces)
+        return self._replace(path=through(self.path, cache), pieces=pieces)
 
 
 class Facts(NamedTuple):
@@ -120,7 +122,7 @@ def parts_of_video(number: int, video: WholeVideo, reading: Reading) -> Iterator
             f"has {facts.num_frames} frames in {facts.duration_seconds:.0f} s: nearly all of it is one frame that "
             "stands still; cut it, or re-encode it",
         )
-    windows_WT = plan_windows(clock, reading.layout)
+    windows_WT = _planned_windows(video, clock, reading.layout)
     frames = _frames_of(pieces, np.unique(windows_WT).tolist())
     num_rows = len(windows_WT) * reading.picture.num_crops
     first_row, ready = 0, list[np.ndarray]()
@@ -130,6 +132,25 @@ def parts_of_video(number: int, video: WholeVideo, reading: Reading) -> Iterator
             stacked = torch.from_numpy(np.stack(ready))
             yield Part(video=number, first_row=first_row, num_rows=num_rows, clips=stacked, facts=facts)
             first_row, ready = first_row + len(ready), []
+
+
+def _planned_windows(video: WholeVideo, clock: Clock, layout: Grid | Views) -> np.ndarray:
+    """Numbers of the frames of each window: (W, T), of which the first ones never go back.
+
+    Raises:
+        BadVideo: a span lies behind its end.
+
+    """
+    if video.spans is None:
+        return plan_windows(clock, layout)
+    assert isinstance(layout, Grid), "views are of whole videos"
+    duration_seconds = clock.duration_seconds
+    last_start = max(start for start, _ in video.spans.seconds)
+    if last_start >= duration_seconds:
+        reason = f"has a segment that begins at {last_start:g} s, and only {duration_seconds:.3f} s"
+        raise BadVideo(str(video.path), reason)
+    found = windows_in_spans(video.spans, layout, duration_seconds=duration_seconds, source_fps=clock.fps)
+    return clock.shown_at(found.moments_WT)
 
 
 def _clips_of_windows(
@@ -144,8 +165,8 @@ def _clips_of_windows(
     held: dict[int, list[np.ndarray]] = {}  # by number of the frame: the crops of those that a window to come may have
     sides: set[tuple[int, ...]] = set()
     for window_T in windows_WT:
-        # Neither first nor last frames go back from window to window: what is ahead of the last one is not needed yet,
-        # and what lies before the first one never again.
+        # First frames do not go back from window to window: what lies before the first one is never needed again. What
+        # is ahead of the last one is not needed yet; where spans overlap, it may be there already.
         while not held or max(held) < window_T[-1]:
             number, frame = next(frames)
             crops = crops_of(frame, reading.picture)

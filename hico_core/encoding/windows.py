@@ -1,4 +1,4 @@
-"""Which frames of a video an encoder looks at: windows on a grid of real time, or views spread over the video.
+"""Which frames of a video an encoder looks at: windows on a grid of real time, there or in parts of it, or views.
 
 Pure functions of a video's clock, so they can be asked before anything is decoded.
 """
@@ -52,6 +52,20 @@ class Views(NamedTuple):
     target_fps: float
 
 
+class Spans(NamedTuple):
+    """Parts of a video, each of which is looked at as if it had been cut out."""
+
+    seconds: tuple[tuple[float, float], ...]  # start and end of each
+    num_windows: int | None = None  # spread over each; None: those of the grid
+
+
+class SpanWindows(NamedTuple):
+    """The windows of all spans of a video, in the order in which they begin."""
+
+    span_W: np.ndarray  # int64: the span that each window lies in
+    moments_WT: np.ndarray  # seconds at which each window's frames are shown
+
+
 def plan_windows(clock: Clock, layout: Grid | Views) -> np.ndarray:
     """Numbers of the frames of each window: (W, T) int64. Neither first nor last frames go back from row to row."""
     return _windows_on_grid(clock, layout) if isinstance(layout, Grid) else _spread_views(clock, layout)
@@ -80,6 +94,45 @@ def window_times(grid: Grid, *, duration_seconds: float, source_fps: float) -> n
     rate = grid.rate(source_fps)
     starts = window_starts(num_grid_points(duration_seconds, fps=rate), grid)
     return np.stack([starts, starts + grid.window], axis=1) / rate
+
+
+def windows_in_spans(spans: Spans, grid: Grid, *, duration_seconds: float, source_fps: float) -> SpanWindows:
+    """Lay the grid over each span, from its start to its end or to that of the video; no window leaves its span.
+
+    Args:
+        spans: of which each begins before the video ends.
+        grid: what is laid.
+        duration_seconds: of the video.
+        source_fps: of the video, on average.
+
+    """
+    rate = grid.rate(source_fps)
+    moments, counts = [], []
+    for start, end in spans.seconds:
+        num_points = num_grid_points(min(end, duration_seconds) - start, fps=rate)
+        firsts_W = (
+            window_starts(num_points, grid)
+            if spans.num_windows is None
+            else _spread_starts(num_points, grid.window, count=spans.num_windows)
+        )
+        points_WT = firsts_W[:, None] + np.arange(grid.window)[None, :]
+        moments.append(start + points_WT.clip(0, num_points - 1) / rate)
+        counts.append(len(firsts_W))
+    moments_WT = np.concatenate(moments)
+    order_W = np.argsort(moments_WT[:, 0], kind="stable")  # spans may overlap, and a video is read once
+    return SpanWindows(np.repeat(np.arange(len(counts)), counts)[order_W], moments_WT[order_W])
+
+
+def _spread_starts(num_points: int, window: int, *, count: int) -> np.ndarray:
+    """Where windows begin that are spread evenly over points, so that together they look at all parts alike: (count,).
+
+    The room that a window has is cut into equal parts, and one begins in the middle of each.
+
+    10 points, window 4, i.e. starts 0 to 6:  1 -> 3;  2 -> 2 4 (of 1.5 4.5);  3 -> 1 3 5
+    """
+    room = max(num_points - window, 0)
+    starts: np.ndarray = np.rint((np.arange(count) + 0.5) * room / count).astype(np.int64)
+    return starts
 
 
 def _windows_on_grid(clock: Clock, grid: Grid) -> np.ndarray:

@@ -18,8 +18,16 @@ from PIL import Image
 from hico_core.base.errors import HicoError
 from hico_core.base.storage import write_text
 from hico_core.base.version import __version__
+from hico_core.checkpoints.frozen import FrozenEncoder, load_frozen
 from hico_core.config import Config, compose_config, flat_values
 from hico_core.report import charts
+from hico_core.report.comparisons import (
+    ComparisonFacts,
+    accuracy_chart,
+    describe_test,
+    in_percent,
+    read_comparisons,
+)
 from hico_core.report.facts import CorpusFacts, RunFacts, last_values, read_corpus
 from hico_core.report.sample import EncodedMoments, clips_as_drawn, data_of, encode_moments
 
@@ -134,6 +142,7 @@ def write_report(
     corpus: CorpusFacts | None,
     *,
     on_part: Callable[[str], None] = lambda what: None,
+    encoder: FrozenEncoder | None = None,
 ) -> Path:
     """Write the page.
 
@@ -142,12 +151,13 @@ def write_report(
         runs: from `read_run`; none for a workspace alone.
         corpus: of the workspace; None where the runs lie in none.
         on_part: told of each part as it is begun.
+        encoder: as which neighbours and map are seen; None: as each run's own.
 
     Raises:
         HicoError: the disk has no room.
 
     """
-    parts = [_run_part(run, on_part=on_part) for run in runs]
+    parts = [_run_part(run, encoder, on_part=on_part) for run in runs]
     on_part("the page")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(
@@ -167,6 +177,7 @@ def write_report(
         num_failures=len(corpus.failures) if corpus else 0,
         most_failures=_MOST_FAILURES,
         probes=_probe_table(runs),
+        comparisons=_comparisons(read_comparisons(corpus.root) if corpus else []),
         runs=parts,
         settings=_settings_table(runs) if runs else None,
     )
@@ -179,7 +190,7 @@ def corpus_of(runs: Sequence[RunFacts]) -> CorpusFacts | None:
     return next((read_corpus(run.root) for run in runs if run.root is not None), None)
 
 
-def _run_part(run: RunFacts, *, on_part: Callable[[str], None]) -> RunPart:
+def _run_part(run: RunFacts, encoder: FrozenEncoder | None, *, on_part: Callable[[str], None]) -> RunPart:
     """Whatever cannot be shown becomes a note."""
     notes = []
     if run.num_unreadable:
@@ -198,12 +209,14 @@ def _run_part(run: RunFacts, *, on_part: Callable[[str], None]) -> RunPart:
         except HicoError as error:
             notes.append(f"No clips can be shown: {error}")
     seen = None
-    if run.root is not None and run.encoder is None:
+    if encoder is not None:
+        notes.append(f"Neighbours and map are as {encoder.text} sees the videos.")
+    if run.root is not None and run.encoder is None and encoder is None:
         notes.append("There is no exported encoder yet, so there are no neighbours and no map.")
-    elif run.root is not None and run.encoder is not None:
+    elif run.root is not None:
         on_part(f"{run.name}: neighbours")
         try:
-            seen = encode_moments(str(run.encoder), run.root, data_of(run.config))
+            seen = encode_moments(encoder or load_frozen(str(run.encoder)), run.root, data_of(run.config))
         except HicoError as error:
             notes.append(f"No neighbours and no map: {error}")
     return RunPart(
@@ -314,6 +327,22 @@ def _probe_table(runs: Sequence[RunFacts]) -> Table | None:
             ]
         )
     return Table("Percent right", ["probe", *by_name, "chance"], table)
+
+
+def _comparisons(found: Sequence[ComparisonFacts]) -> list[tuple[Table, Figure]]:
+    head = ["encoder", "linear probe", "difference to the first", "k-NN", "difference to the first"]
+    return [
+        (
+            Table(describe_test(rows[0]), head, [[name, *cells] for name, cells in in_percent(rows).items()]),
+            Figure(
+                name,
+                Markup(accuracy_chart(rows)),  # noqa: S704 - matplotlib escapes
+                "What pixels and motion reach takes no understanding of video. Where the interval of a difference "
+                "includes 0, either encoder may be better; more clips in more groups would tell.",
+            ),
+        )
+        for name, rows in found
+    ]
 
 
 def _percent(value: float, error: float | None) -> str:

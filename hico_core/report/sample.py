@@ -10,7 +10,7 @@ from PIL import Image
 
 from hico_core.base.addresses import Location
 from hico_core.base.errors import BadVideo, HicoError
-from hico_core.checkpoints.frozen import load_frozen
+from hico_core.checkpoints.frozen import FrozenEncoder
 from hico_core.config import Config, DataConfig, FinetuneConfig, compose_config
 from hico_core.corpus.index import read_class_names
 from hico_core.data.dataset import ClipDataset
@@ -84,23 +84,22 @@ class EncodedMoments(NamedTuple):
         return units @ units.T, ids[:, None] != ids[None, :]
 
 
-def encode_moments(encoder: str, root: Path, data: DataConfig) -> EncodedMoments:
+def encode_moments(encoder: FrozenEncoder, root: Path, data: DataConfig) -> EncodedMoments:
     """Encode some clips of some of a workspace's videos, evenly spread over both.
 
     Videos that cannot be read are left out.
 
     Args:
-        encoder: as `load_frozen` takes it.
+        encoder: as which they are seen.
         root: the workspace.
-        data: how videos are read; of an encoder of the table, clips are as long as those that it takes.
+        data: how videos are read; for an encoder of the table, clips are as long as those that it takes.
 
     Raises:
-        HicoError: none can be read, or the encoder cannot.
+        HicoError: none can be read.
 
     """
-    frozen = load_frozen(encoder)
-    picture, clip_shape = frozen.entry.picture, frozen.entry.clip
-    if frozen.table_name is not None:
+    picture, clip_shape = encoder.entry.picture, encoder.entry.clip
+    if encoder.table_name is not None:
         changes = {"num_frames": clip_shape.num_frames, "target_fps": clip_shape.fps, "frame_stride": 1}
         data = data.model_copy(update=changes)
     videos = open_videos(root, data=data)
@@ -125,7 +124,7 @@ def encode_moments(encoder: str, root: Path, data: DataConfig) -> EncodedMoments
     same = [place for place, clip in enumerate(clips) if clip.shape == shape]
     if not same:
         raise HicoError(f"{root}: no video can be read; {reason}")
-    features = encode_clips(PooledEncoder(frozen.network), torch.stack([clips[place] for place in same]), picture)
+    features = encode_clips(PooledEncoder(encoder.network), torch.stack([clips[place] for place in same]), picture)
     return EncodedMoments([moments[place] for place in same], features.numpy())
 
 

@@ -7,17 +7,18 @@ import torch
 from hico_core.base.errors import HicoError, UsageError, counted
 from hico_core.config import Config, load_config
 from hico_core.data.videos import IndexedVideos, open_videos
-from hico_core.encoders.trained import build_encoder
+from hico_core.encoders.trained import build_encoder, feature_dim, with_heads
 from hico_core.encoding.cost import activation_bytes
 from hico_core.encoding.hardware import choose_device, free_memory_bytes
 from hico_core.training.run_folder import has_steps
 from hico_core.training.schedule import peak_learning_rate
 from hico_core.training.task import Task
 
-# Memory of a process that trains on a CPU, fitted to steps of s3dg and s3dg-tiny (docs/benchmarks-cpu.md): a constant,
-# and for each clip so many times the outputs of the encoder's layers and the clip itself.
-FIXED_BYTES = 1.3e9
-_ACTIVATIONS_HELD, _CLIPS_HELD = 1.5, 3.3
+# Memory of a process that trains on a CPU, fitted to steps of several networks (docs/benchmarks-cpu.md): a constant;
+# for each parameter (weight, gradient, momentum, and what LARS works with), and for each clip so many times the outputs of
+# the encoder's layers and the clip itself.
+_PROCESS_BYTES, _PARAMETER_BYTES = 0.75e9, 35
+_ACTIVATIONS_HELD, _CLIPS_HELD = 1.4, 11
 
 # Of the memory that is free; the rest is for workers, for other programs, and because that is only about right.
 _PART_TAKEN = 0.75
@@ -83,7 +84,8 @@ def fitting_size(config: Config, *, num_videos: int, processes: int, free_bytes:
         return asked, ""
     reason = f"only {counted(num_videos, 'video')}"
     if free_bytes is not None:
-        of_memory = max(int((free_bytes * _PART_TAKEN - FIXED_BYTES) / video_bytes(config)), 2)
+        memory = step_memory(config)
+        of_memory = max(int((free_bytes * _PART_TAKEN - memory.fixed_bytes) / memory.video_bytes), 2)
         if size > of_memory:
             size, reason = of_memory, f"only {free_bytes / 1e9:.0f} GB of memory free"
     return size, reason if size < asked else ""
@@ -109,7 +111,8 @@ def _training_videos(task: Task[Config]) -> IndexedVideos:
     if data.cuts == "respect" and not videos.knows_cuts:
         raise HicoError(
             f"{task.root}: data.cuts=respect, and the index does not know where the pictures of its videos cut; split "
-            "them again with `hico split --force`, or leave that setting out"
+            "them again with --force, give those that are read in place to `hico index --untrimmed DIR --cuts`, or "
+            "leave that setting out"
         )
     return videos
 
@@ -144,10 +147,27 @@ def require_enough(videos: IndexedVideos, *, batch_size: int, processes: int) ->
         )
 
 
-def video_bytes(config: Config) -> float:
-    """About what each video of a step takes on a CPU in single precision: its clips, and outputs of their layers."""
-    data = config.data
+class StepMemory(NamedTuple):
+    """About what a step takes on a CPU in single precision."""
+
+    fixed_bytes: float  # by whatever number of videos
+    video_bytes: float  # of each: its clips, and the outputs of their layers
+
+
+def step_memory(config: Config) -> StepMemory:
+    """What the steps of a training take, found by showing a clip to its encoder.
+
+    Raises:
+        HicoError: it does not take such a clip.
+
+    """
+    data, encoder = config.data, build_encoder(config.model).eval()
+    width = feature_dim(encoder, name=config.model.encoder, num_frames=data.num_frames, size=data.crop_size)
+    num_parameters = sum(parameter.numel() for parameter in with_heads(encoder, width).parameters())
     clip = torch.zeros(1, 3, data.num_frames, data.crop_size, data.crop_size)
     with torch.inference_mode():
-        activations = activation_bytes(build_encoder(config.model), clip)
-    return config.sampling.clips_per_video * (_ACTIVATIONS_HELD * activations + _CLIPS_HELD * clip.nbytes)
+        activations = activation_bytes(encoder, clip)
+    return StepMemory(
+        _PROCESS_BYTES + _PARAMETER_BYTES * num_parameters,
+        config.sampling.clips_per_video * (_ACTIVATIONS_HELD * activations + _CLIPS_HELD * clip.nbytes),
+    )

@@ -17,14 +17,14 @@ import torch
 
 from hico_core.base.choices import Align, DeviceName, Layer, Pool, Tail
 from hico_core.base.errors import BadVideo, HicoError, UsageError
-from hico_core.checkpoints.frozen import FrozenEncoder, load_frozen
+from hico_core.checkpoints.frozen import EXPORTED, FrozenEncoder, load_frozen
 from hico_core.checkpoints.reading import projection_of, read_checkpoint
 from hico_core.data.workers import num_workers
 from hico_core.encoders.table import ENCODERS, EncoderEntry
 from hico_core.encoding.encoder import Meter, encode_videos, usual_batch, with_channels_last
 from hico_core.encoding.hardware import choose_device, choose_precision
 from hico_core.encoding.lanes import Reading, WholeVideo
-from hico_core.encoding.windows import Grid, window_times
+from hico_core.encoding.windows import Grid, Spans, window_times, windows_in_spans
 from hico_core.model.heads import ProjectionHead
 from hico_core.model.pooling import PooledEncoder
 
@@ -205,10 +205,11 @@ class FeatureExtractor:
     def extract_all(
         self, videos: Sequence[WholeVideo], *, workers: int | None = None, meter: Meter | None = None
     ) -> Iterator[Features | BadVideo]:
-        """Extract the features of videos that are in buckets or split into clips; otherwise like `extract_many`.
+        """Extract the features of videos that are in buckets, split into clips, or of which only spans are needed.
 
         Args:
-            videos: from their clips or their own files.
+            videos: from their clips or their own files; of one with spans, there is a row a span, the mean of its
+                windows.
             workers: processes that read; None: one a core.
             meter: told of rows and waiting.
 
@@ -229,8 +230,22 @@ class FeatureExtractor:
             facts, rows = found.facts, found.rows
             assert facts is not None and rows is not None
             meta = FeatureSource(str(video.path), facts.fps, facts.duration_seconds, facts.num_frames)
-            times = window_times(self.grid, duration_seconds=facts.duration_seconds, source_fps=facts.fps)
-            yield Features(array=rows.numpy(), times=times, meta=meta)
+            if video.spans is None:
+                times = window_times(self.grid, duration_seconds=facts.duration_seconds, source_fps=facts.fps)
+                yield Features(array=rows.numpy(), times=times, meta=meta)
+            else:
+                means = span_means(rows.numpy(), video.spans, self.grid, meta=meta)
+                yield Features(array=means, times=np.array(video.spans.seconds, dtype=np.float64), meta=meta)
+
+
+def span_means(rows: np.ndarray, spans: Spans, grid: Grid, *, meta: FeatureSource) -> np.ndarray:
+    """The mean of each span's windows: (W, ...), as `windows_in_spans` has them -> (S, ...) float32."""
+    laid = windows_in_spans(spans, grid, duration_seconds=meta.duration_seconds, source_fps=meta.source_fps)
+    sums = np.zeros((len(spans.seconds), *rows.shape[1:]))
+    np.add.at(sums, laid.span_W, rows)
+    counts_S = np.bincount(laid.span_W).reshape(-1, *[1] * (rows.ndim - 1))
+    means: np.ndarray = (sums / counts_S).astype(np.float32)
+    return means
 
 
 def _require_sound(grid: Grid, pool: Pool, *, with_head: bool) -> None:
@@ -258,11 +273,11 @@ def _projection_of(frozen: FrozenEncoder) -> ProjectionHead:
     """The head that pretraining compares by, from the file of the encoder.
 
     Raises:
-        UsageError: the encoder is of the table, which has none.
+        UsageError: the encoder is of a kind that has none.
         HicoError: the file has none, or is another one by now.
 
     """
-    if frozen.table_name is not None or frozen.origin is None:
+    if frozen.table_name is not None or frozen.origin is None or frozen.origin.path.endswith(EXPORTED):
         raise UsageError(f"--layer projection: {frozen.name} has no projection head; leave --layer out")
     file = read_checkpoint(Path(frozen.origin.path))
     if file.sha256 != frozen.origin.sha256:

@@ -86,6 +86,14 @@ def test_prefixes_are_taken_off(tmp_path: Path, prefix: str, key: str | None) ->
     assert found.left_out == {"queue": 1}
 
 
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_names_that_are_numbers_are_those_of_the_encoder(tmp_path: Path, prefix: str) -> None:
+    """Of a sequence, whose parts may look like the whole."""
+    encoder = nn.Sequential(nn.Conv3d(3, 4, 1), nn.Sequential(nn.Conv3d(4, 4, 1)))
+    torch.save({f"{prefix}{name}": value for name, value in encoder.state_dict().items()}, tmp_path / "own.pth")
+    assert len(started(tmp_path / "own.pth", encoder, "python:own:encoder").weights) == 4
+
+
 @pytest.mark.parametrize(
     ("name", "model", "message"),
     [

@@ -35,6 +35,7 @@ COMMANDS = {
     "extract-features": "--stride",
     "finetune": "--linear",
     "probe": "--shots",
+    "compare": "--folds",
     "evaluate": "--crops",
     "retrieve": "--protocol",
     "export-tad": "--for",

@@ -169,7 +169,7 @@ def test_export_tad(root: Path, tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [
         "1 videos of 'training' to train on, 1 of 'validation' to test on, 1 classes; "
         f"{tmp_path}/tad/actionformer.yaml",
-        f"python train.py {tmp_path}/tad/actionformer.yaml --output hico",
+        f"python train.py {tmp_path}/tad/actionformer.yaml --output hico --ckpt-freq 400",
         f"python eval.py {tmp_path}/tad/actionformer.yaml {tmp_path}/tad/runs/actionformer_hico",
     ]
     written = json.loads((tmp_path / "tad/annotations.json").read_text())["database"]["0"]
@@ -180,6 +180,33 @@ def test_export_tad(root: Path, tmp_path: Path) -> None:
     told = json.loads(done.stdout)
     assert (told["num_failed"], told["num_segments_left_out"], told["num_segments_cut"]) == (1, 3, 2)
     assert told["segments_left_out"]["called Ambiguous"] == 1 and len(told["commands"]) == 2
+
+
+def test_features_of_segments(root: Path, tmp_path: Path) -> None:
+    """A row a segment, in a folder of their own; what has changed is extracted again; probed and retrieved by row."""
+    rows = [f"{video},{start},{start + 1},{'ab'[(video + start) % 2]}" for video in range(6) for start in (0, 1)]
+    file = tmp_path / "segments.csv"
+    file.write_text("\n".join(["video,start,end,label", *rows, "9,0,1,a"]))
+    done = extract(root, "--segments", file)
+    assert done.returncode == 0 and done.stdout.startswith("6 videos extracted"), done.stderr
+    assert f"hico: {file}: left out the segments of 1 video not given, such as '9'" in done.stderr
+    table = load_features(root / "features/made-segments")
+    assert table.array.shape == (12, 128)
+    assert table.rows["labels"].tolist() == ["a", "b", "b", "a"] * 3
+    assert extract(root, "--segments", file).stdout.startswith("0 videos extracted, 6 unchanged")
+    file.write_text(file.read_text().replace("5,1,2,a", "5,1,2,c").replace("4,0,1", "4,0,2"))
+    assert extract(root, "--segments", file).stdout.startswith("2 videos extracted, 4 unchanged")
+    assert json.loads(extract(root, "--segments", file, "--dry-run", "--json").stdout)["num_rows"] == 12
+    probed = hico("probe", "made-segments", "--folds", "2", "--seeds", "1", root=root)
+    assert probed.returncode == 0 and "12 segments to train on and 12 to test on, in 2 splits" in probed.stdout
+    found = hico("retrieve", "--protocol", "video", "--features", "made-segments", root=root)
+    assert found.returncode == 0 and "(12 queries, 12 in the gallery)" in found.stdout, found.stderr
+    refused = hico("export-tad", file, "--for", "actionformer", "--features", "made-segments", root=root)
+    assert_one_line(refused, 1, "its rows are segments, not windows on a grid; extract without --segments")
+    file.write_text("\n".join(["video,start,end,label", *rows]))
+    mixed = extract(root, "--segments", file, "--name", "made")
+    assert_one_line(mixed, 1, "has features with rows_of=windows, not segments; give another --name")
+    assert_one_line(extract(root, "--per-segment", "2"), 2, "name the file of segments with --segments")
 
 
 def test_bad_lines_of_lists_are_told_and_the_others_are_used(root: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from commands import assert_one_line, hico
-from made_videos import numbered_video
+from made_videos import numbered_video, video_of_shots
 from PIL import Image
 
 from hico_core.checkpoints.authors_names import export_state_dict
@@ -39,6 +39,13 @@ def test_a_sheet_of_samples(root: Path) -> None:
     assert frames.std() > 20 and title.min() < 50
     border = (frames == (255, 60, 0)).all(axis=-1)
     assert border.any(), "the crop is drawn on the frames"
+
+
+def test_shots_a_minute(root: Path, tmp_path: Path) -> None:
+    assert "\nshots a minute: not known\n" in hico("inspect", root, "-O", tmp_path / "a.png").stdout
+    video_of_shots(tmp_path / "in/a.mp4", [3, 2, 1])
+    assert hico("index", "--untrimmed", tmp_path / "in", "--cuts", root=tmp_path / "root").returncode == 0
+    assert "\nshots a minute: 30.0\n" in hico("inspect", tmp_path / "root").stdout
 
 
 def test_the_same_seed_gives_the_same_sheet(root: Path, tmp_path: Path) -> None:

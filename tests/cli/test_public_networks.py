@@ -103,5 +103,8 @@ def test_a_function_of_a_user_trains_and_its_files_run_no_code(root: Path, caplo
     exported = root / "runs/users/export/encoder.safetensors"
     refused = hico("extract-features", "--checkpoint", exported, "--name", "users", "--workers", "0", root=root)
     assert_one_line(refused, 1, "its encoder is python:made_encoders:rows", "-o model.encoder=")
+    named_twice = ("extract-features", "--encoder", f"python:made_encoders:rows={exported}", "--workers", "0")
+    done = hico(*named_twice, "--name", "users", root=root)
+    assert done.returncode == 0, done.stderr
     again = hico(*PRETRAIN, *named, "--init-from", exported, "--name", "again", root=root)
     assert again.returncode == 0 and "14 entries taken, 0 left out, none missing" in caplog.text

@@ -73,6 +73,7 @@ def test_no_permission(videos: Path) -> None:
         ["split", "x", "--profile", "best"],
         ["split", "x", "--fps", "0"],
         ["index", "--val-fraction", "2"],
+        ["index", "--cuts"],
     ],
 )
 def test_wrong_values(arguments: list[str], tmp_path: Path) -> None:

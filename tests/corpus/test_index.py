@@ -20,7 +20,16 @@ from hico_core.base.choices import Subset
 from hico_core.base.errors import HicoError
 from hico_core.config import DataConfig, preset, preset_names
 from hico_core.corpus.clips.probe import probe
-from hico_core.corpus.index import SCHEMA, _columns_of, build_index, list_line, read_index, read_index_table, subset_of
+from hico_core.corpus.index import (
+    SCHEMA,
+    _columns_of,
+    build_index,
+    drop_videos,
+    list_line,
+    read_index,
+    read_index_table,
+    subset_of,
+)
 from hico_core.corpus.index_check import fault_in
 from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.split import split_videos
@@ -242,6 +251,18 @@ def test_an_index_with_a_wrong_value_is_refused(column: str, root: Path, tmp_pat
     pq.write_table(changed, tmp_path / "index.parquet")
     with pytest.raises(HicoError, match=r"index\.parquet: .*, which hico does not write; run `hico index"):
         read_index_table(tmp_path)
+
+
+@pytest.mark.videos
+def test_of_an_index_before_there_were_cuts_they_are_not_known(root: Path) -> None:
+    build_index(root)
+    assert read_index(root)["cuts"].notna().all()
+    pq.write_table(pq.read_table(root / "index.parquet").drop_columns("cuts"), root / "index.parquet")
+    assert read_index(root)["cuts"].isna().all()
+    assert read_index_table(root, columns=["cuts", "path"]).column_names == ["path", "cuts"]
+    assert read_index_table(root, columns=["path"]).column_names == ["path"]
+    drop_videos(root, ["b"])
+    assert list(read_index(root)["video_id"]) == ["-a, 1_2"] and read_index(root)["cuts"].isna().all()
 
 
 @pytest.mark.parametrize(

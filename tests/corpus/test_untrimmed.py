@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy
+from made_videos import numbered_video, painted_number, run_ffmpeg, turned_copy, video_of_shots
 
 from hico_core.base.errors import HicoError
 from hico_core.base.tally import VideoEvent
 from hico_core.corpus.index import build_index, read_index, read_index_table
+from hico_core.corpus.intake import Rules
 from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.split import split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
@@ -164,3 +165,33 @@ def test_a_size_that_changes_in_the_middle_is_refused_before_it_is_indexed(tmp_p
     assert num_failed == 1 and "from 160x120 to 320x180 at 2.00 s" in event.note
     num_failed, (event,) = add(tmp_path / "one size.mp4", tmp_path / "root")
     assert num_failed == 0 and event.outcome == "done"
+
+
+def test_cuts_are_noted_when_asked_for_and_are_those_of_splitting(tmp_path: Path) -> None:
+    """Asked for later, known videos are looked at once more; not asked for again, they stay as they are."""
+    video_of_shots(tmp_path / "in/a.mp4", [3, 2, 4, 2.5])
+    run_ffmpeg(
+        "-i", tmp_path / "in/a.mp4", "-c:v", "libvpx", "-b:v", "4M", "-output_ts_offset", "7", tmp_path / "in/b.webm"
+    )
+    (tmp_path / "in/c").mkdir()
+    run_ffmpeg("-i", tmp_path / "in/a.mp4", tmp_path / "in/c/%d.png")
+    sources = find_sources([str(tmp_path / "in")], frame_rate=10)
+
+    def outcomes(*, cuts: bool) -> set[str]:
+        events: list[VideoEvent] = []
+        rules = Rules(cuts=cuts)
+        root, options = tmp_path / "in place", UntrimmedOptions()
+        add_untrimmed(sources, root=root, options=options, workers=1, on_event=events.append, rules=rules)
+        build_index(root)
+        return {event.outcome for event in events}
+
+    assert outcomes(cuts=False) == {"done"}
+    assert read_index(tmp_path / "in place")["cuts"].isna().all()
+    assert [outcomes(cuts=True), outcomes(cuts=False), outcomes(cuts=True)] == [{"done"}, {"unchanged"}, {"unchanged"}]
+    split_videos(sources, root=tmp_path / "split", options=SplitOptions(preset="ultrafast"), workers=1)
+    build_index(tmp_path / "split")
+    here, there = read_index(tmp_path / "in place"), read_index(tmp_path / "split")
+    assert list(here["video_id"]) == list(there["video_id"]) == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
+    for in_place, split in zip(here["cuts"], there["cuts"], strict=True):
+        assert list(in_place) == list(split)
+    assert [list(cuts) for cuts in here["cuts"]] == [[3.0], [5.0, 9.0], []] * 3

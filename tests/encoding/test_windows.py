@@ -8,7 +8,15 @@ import pytest
 from hico_core.base.choices import Align, Tail
 from hico_core.data.clock import clock_of_times
 from hico_core.data.sampling import view_indices
-from hico_core.encoding.windows import Grid, Views, plan_windows, window_starts, window_times
+from hico_core.encoding.windows import (
+    Grid,
+    Spans,
+    Views,
+    plan_windows,
+    window_starts,
+    window_times,
+    windows_in_spans,
+)
 
 
 @pytest.mark.parametrize(
@@ -117,3 +125,38 @@ def test_frames_never_go_back(layout: Grid | Views) -> None:
     windows = plan_windows(clock_of_times(seconds), layout)
     assert (np.diff(windows, axis=1) >= 0).all()
     assert (np.diff(windows[:, 0]) >= 0).all() and (np.diff(windows[:, -1]) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("span", "num_windows", "points"),
+    [
+        ((0.0, 1.0), None, [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 9, 9]]),  # not beyond the span, though the video goes on
+        ((0.5, 1.3), None, [[5, 6, 7, 8], [9, 10, 11, 12]]),
+        ((0.5, 0.7), None, [[5, 6, 6, 6]]),
+        ((1.8, 9.0), None, [[18, 19, 19, 19]]),  # the video has 2 s
+        ((0.0, 1.0), 1, [[3, 4, 5, 6]]),
+        ((0.0, 1.0), 2, [[2, 3, 4, 5], [4, 5, 6, 7]]),
+        ((1.0, 2.0), 3, [[11, 12, 13, 14], [13, 14, 15, 16], [15, 16, 17, 18]]),
+        ((1.0, 1.2), 2, [[10, 11, 11, 11]] * 2),
+    ],
+)
+def test_a_span_is_looked_at_as_if_it_had_been_cut_out(
+    span: tuple[float, float], num_windows: int | None, points: list[list[int]]
+) -> None:
+    grid = Grid(fps=10.0, window=4, stride=4)
+    found = windows_in_spans(Spans((span,), num_windows), grid, duration_seconds=2.0, source_fps=30.0)
+    np.testing.assert_allclose(found.moments_WT, np.array(points) / 10)
+    assert found.span_W.tolist() == [0] * len(points)
+
+
+def test_spans_that_overlap_are_read_in_one_go() -> None:
+    rng = random.Random(0)
+    for _ in range(50):
+        starts = [rng.uniform(0, 9) for _ in range(8)]
+        spans = Spans(tuple((start, start + rng.uniform(0.01, 4)) for start in starts), rng.choice([None, 1, 3]))
+        grid = Grid(fps=10.0, window=rng.randint(1, 9), stride=rng.randint(1, 9), align=rng.choice(["start", "center"]))
+        found = windows_in_spans(spans, grid, duration_seconds=10.0, source_fps=30.0)
+        assert (np.diff(found.moments_WT, axis=1) >= 0).all() and (np.diff(found.moments_WT[:, 0]) >= 0).all()
+        for number, span in enumerate(spans.seconds):
+            alone = windows_in_spans(Spans((span,), spans.num_windows), grid, duration_seconds=10.0, source_fps=30.0)
+            np.testing.assert_array_equal(found.moments_WT[found.span_W == number], alone.moments_WT)

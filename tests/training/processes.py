@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hico_core.config import LossConfig
+from hico_core.encoders.trained import hico_model
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.heads import ProjectionHead, TopicHead
 from hico_core.model.hico import HicoModel
@@ -59,24 +60,36 @@ def replica_of(model: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
 
 
-def train(topical: str, world: World, device: torch.device) -> dict[str, object]:
-    """Five steps in double precision, and what came out."""
+def model_of(kind: str) -> HicoModel:
+    """A small model with or without a topical head, or a network of torchvision."""
+    if kind == "r2plus1d_18":
+        return hico_model("torchvision:r2plus1d_18")
+    return HicoModel(TinyBackbone(), ProjectionHead(8, 16, 8), TopicHead(8, 16, 8), topical=kind != "none")
+
+
+def part_of(tensor: Tensor) -> Tensor:
+    """The first numbers of a tensor: a large network has too many to write all of them."""
+    return tensor.flatten()[:200].clone().cpu()
+
+
+def train(kind: str, world: World, device: torch.device, *, num_steps: int) -> dict[str, object]:
+    """Some steps in double precision, and what came out."""
     torch.manual_seed(0)
-    model = HicoModel(TinyBackbone(), ProjectionHead(8, 16, 8), TopicHead(8, 16, 8), topical=topical != "none")
-    model.double().to(device)
-    loss = LossConfig(topical_pairs="global" if topical == "global" else "local")
+    model = model_of(kind).double().to(device)
+    loss = LossConfig(topical_pairs="local" if kind == "none" else "global")
     replica = replica_of(model, device)
     optimizer = LARS(parameter_groups(model, weight_decay=1e-6, lars_exclude_bn=True), lr=0.1, momentum=0.9, eta=0.001)
     losses, gradients = [], []
-    for step in range(5):
+    for step in range(num_steps):
         generator = torch.Generator().manual_seed(step)
         clips = torch.randn(VIDEOS, CLIPS, 3, 5, 9, 9, generator=generator, dtype=torch.float64)
         own = torch.stack(share_of(list(clips), world)).to(device)
         result = train_step(replica, optimizer, own, loss=loss, lr=0.1, world=world)
         assert result is not None
         losses.append(float(result.loss.visual))
-        gradients.append([p.grad.clone().cpu() for p in model.parameters() if p.grad is not None])
-    return {"losses": losses, "gradients": gradients, "state": model.cpu().state_dict(), "size": world.size}
+        gradients.append([part_of(p.grad) for p in model.parameters() if p.grad is not None])
+    state = {name: part_of(value) for name, value in model.state_dict().items()}
+    return {"losses": losses, "gradients": gradients, "state": state, "size": world.size}
 
 
 def finetune(world: World, device: torch.device) -> dict[str, object]:
@@ -105,13 +118,17 @@ def finetune(world: World, device: torch.device) -> dict[str, object]:
 
 
 def main() -> None:
-    """Train without the topical term, with all pairs in it, and with labels; the first process writes all."""
+    """Train without the topical term, with all pairs in it, and with labels; the first process writes all.
+
+    And a network of torchvision, for a single step.
+    """
     torch.set_num_threads(1)
     out, *on_gpu = sys.argv[1:]
     one_each = torch.cuda.device_count() >= int(os.environ.get("WORLD_SIZE", "1"))
     with joined_world(torch.device("cuda" if on_gpu and one_each else "cpu")) as world:
         device = torch.device("cuda", world.local_rank if one_each else 0) if on_gpu else torch.device("cpu")
-        results = {topical: train(topical, world, device) for topical in ("none", "global")}
+        kinds = {"none": 5, "global": 5, "r2plus1d_18": 1}
+        results = {kind: train(kind, world, device, num_steps=num_steps) for kind, num_steps in kinds.items()}
         results["finetuning"] = finetune(world, device)
         if world.is_first:
             torch.save(results, out)

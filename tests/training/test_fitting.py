@@ -11,7 +11,7 @@ from hico_core.base.errors import HicoError
 from hico_core.config import Config, dump_config, load_config, preset
 from hico_core.encoding.hardware import free_memory_bytes, telling_full_memory
 from hico_core.training import loop
-from hico_core.training.fitting import FIXED_BYTES, fit_batch, fitting_size, video_bytes
+from hico_core.training.fitting import fit_batch, fitting_size, step_memory
 from hico_core.training.task import Task
 
 CPU = torch.device("cpu")
@@ -48,11 +48,21 @@ def test_a_batch_that_fits(asked: int, processes: int, free_gb: float | None, si
     assert found == (size, reason)
 
 
-@pytest.mark.parametrize(("videos", "encoder", "gb"), [(4, "s3dg", 3.2), (16, "s3dg", 9.1), (16, "s3dg-tiny", 3.7)])
-def test_memory_is_about_what_was_measured(videos: int, encoder: str, gb: float) -> None:
-    """Of `hico pretrain --dry-run` on a CPU."""
-    config = load_config(overrides=[f"model.encoder={encoder}"])
-    assert FIXED_BYTES + videos * video_bytes(config) == pytest.approx(gb * 1e9, rel=0.15)
+@pytest.mark.parametrize(
+    ("videos", "size", "encoder", "gb"),
+    [
+        (4, 112, "s3dg", 3.2),
+        (16, 112, "s3dg", 9.1),
+        (16, 112, "s3dg-tiny", 3.7),
+        (2, 64, "torchvision:r2plus1d_18", 3.37),
+        (2, 48, "torchvision:r3d_18", 2.25),
+        (2, 64, "torchvision:s3d", 1.41),
+    ],
+)
+def test_memory_is_about_what_was_measured(videos: int, size: int, encoder: str, gb: float) -> None:
+    """Of two steps on a CPU, clips of 16 frames."""
+    memory = step_memory(load_config(overrides=[f"model.encoder={encoder}", f"data.crop_size={size}"]))
+    assert memory.fixed_bytes + videos * memory.video_bytes == pytest.approx(gb * 1e9, rel=0.15)
 
 
 @pytest.mark.videos
@@ -70,6 +80,13 @@ def test_a_run_goes_on_with_its_batch(root: Path, tmp_path: Path) -> None:
     assert batch_size(resume=False) == 8
     (tmp_path / "metrics.jsonl").unlink()
     assert batch_size(resume=True) == 8, "a run that did no step, since it did not fit, is none"
+
+
+@pytest.mark.videos
+def test_cuts_that_are_to_count_must_be_known(root: Path, tmp_path: Path) -> None:
+    config = load_config(overrides=["data.cuts=respect"])
+    with pytest.raises(HicoError, match="does not know where the pictures of its videos cut; split them again"):
+        fit_batch(Task(config=config, root=root, run_dir=tmp_path, device="cpu"), processes=1)
 
 
 def test_free_memory_is_that_of_the_machine_or_the_container(tmp_path: Path) -> None:

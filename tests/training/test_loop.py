@@ -180,6 +180,14 @@ def test_adamw_goes_on_exactly_too(root: Path, tmp_path: Path) -> None:
     assert "encoder" in convert(tmp_path / "whole/checkpoints/last.pt", tmp_path / "e.safetensors", to="safetensors")
 
 
+def test_a_network_of_torchvision_goes_on_exactly_too(root: Path, tmp_path: Path) -> None:
+    r2plus1d = ("model.encoder=torchvision:r2plus1d_18", "data.crop_size=16")
+    run(tiny(*r2plus1d, "train.max_steps=2"), root, tmp_path / "whole")
+    run(tiny(*r2plus1d, "train.max_steps=1"), root, tmp_path / "parts")
+    run(tiny(*r2plus1d, "train.max_steps=2"), root, tmp_path / "parts", resume=True)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
 def test_decoded_frames_that_are_kept_change_nothing(root: Path, tmp_path: Path, undisturbed: Path) -> None:
     run(tiny("data.memory_gb=1"), root, tmp_path / "all")
     run(tiny("data.memory_gb=0.003"), root, tmp_path / "some")  # one piece of 150 frames of 64 x 85

@@ -197,6 +197,24 @@ def read_cuts(text: str) -> list[int]:
     return cuts
 
 
+def find_cuts(job: Job, time_base: Fraction) -> list[float]:
+    """When new shots begin in a video of which no clips are made, in seconds from its first frame; decodes it once.
+
+    Raises:
+        BadVideo: ffmpeg ended with an error.
+        HicoError: it was stopped with the whole run.
+
+    """
+    opened = ffmpeg.input(str(job.source), **INPUT_OPTIONS, threads=1, flags="unaligned")["V:0"]
+    filters = [scale_filter(job.options.short_side), "format=yuv420p", _MARK_CUTS, PRINT_FRAMES]
+    output = ffmpeg.output(opened, "-", vf=",".join(filters), f="null", **passthrough_arguments(job.program.version))
+    printed = job.folder / "frames.txt"
+    require_success(job, job.run(output.global_args("-nostdin", "-v", "error").get_args(), output=printed))
+    text = printed.read_text()
+    seconds = seconds_from_first(read_frame_ticks(text), time_base)
+    return [seconds[number] for number in read_cuts(text)]
+
+
 def can_mark_cuts(program: Ffmpeg) -> bool:
     """Whether an ffmpeg has the scene filter."""
     return not ffmpeg_lacks(program.version, _MARKS_CUTS_SINCE)

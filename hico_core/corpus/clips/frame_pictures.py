@@ -81,6 +81,7 @@ def write_as_video(pictures: Sequence[Path], video: Path, *, frame_rate: float) 
     time_base = 1 / rate_of(frame_rate)
     with _opened(pictures[0]) as first, av.open(str(video), "w", format="nut") as container:
         stream = container.add_stream_from_template(first.streams.video[0])
+        stream.time_base = time_base  # else that of the single picture, which other rates do not fit
         for number, path in enumerate(pictures):
             packet = av.Packet(path.read_bytes())
             packet.stream, packet.time_base = stream, time_base

@@ -33,7 +33,7 @@ from hico_core.corpus.clips.picture import (
     require_one_size,
     turn_of,
 )
-from hico_core.corpus.clips.plan import PlannedClip, plan_clips
+from hico_core.corpus.clips.plan import PlannedClip, moments_within, plan_clips
 from hico_core.corpus.clips.probe import VideoInfo, open_video, probe, rate_of, video_duration
 from hico_core.corpus.clips.sound import Sound, sound_of
 from hico_core.corpus.clips.verify import check_clips, decode_fully
@@ -92,21 +92,24 @@ def make_clips(job: Job, *, on_corrupt: OnCorrupt, verify: Verification) -> Made
     return MadeClips(
         plan=good,
         files=files,
-        records=[_with_cuts(record, clip, encoded) for record, clip in zip(records, good, strict=True)],
+        records=_with_cuts(records, good, encoded, segment_seconds=job.options.segment_seconds),
         frame_seconds=seconds,
         num_decode_errors=len(encoded.stderr_lines),
         num_damaged=len(kept) - len(good),
     )
 
 
-def _with_cuts(record: ClipRecord, clip: PlannedClip, encoded: Encoded) -> ClipRecord:
-    """A clip's record, with when the picture cuts within the clip; a cut on its first frame is its own."""
+def _with_cuts(
+    records: list[ClipRecord], clips: Sequence[PlannedClip], encoded: Encoded, *, segment_seconds: float
+) -> list[ClipRecord]:
+    """The records of clips, with when the picture cuts within each; a cut on a clip's first frame is its own."""
     if encoded.cuts is None:
-        return record
-    frames = range(clip.first_frame, clip.first_frame + clip.num_frames)
-    return record.model_copy(
-        update={"cuts": [encoded.frame_seconds[number] for number in encoded.cuts if number in frames]}
-    )
+        return records
+    moments = [encoded.frame_seconds[number] for number in encoded.cuts]
+    return [
+        record.model_copy(update={"cuts": moments_within(moments, clip, segment_seconds=segment_seconds)})
+        for record, clip in zip(records, clips, strict=True)
+    ]
 
 
 def _good_ones(

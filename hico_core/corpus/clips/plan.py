@@ -64,3 +64,9 @@ def plan_clips(frame_seconds: Sequence[float], *, segment_seconds: float = 5.0) 
         else:
             clips[-1] = clips[-1]._replace(num_frames=clips[-1].num_frames + 1)
     return clips
+
+
+def moments_within(moments: Sequence[float], clip: PlannedClip, *, segment_seconds: float) -> list[float]:
+    """The moments, in seconds from the first frame, that fall into a clip, as a frame of that time would."""
+    number = round(clip.segment.start_ms / 1000 / segment_seconds)
+    return [moment for moment in moments if floor(moment / segment_seconds + BORDER_TOLERANCE) == number]

@@ -13,7 +13,7 @@ from hico_core.base.choices import IdRule
 from hico_core.base.errors import BadVideo, UsageError
 from hico_core.base.texts import read_text
 from hico_core.corpus.clips.probe import rate_of
-from hico_core.corpus.sources.frame_folders import is_numbered_picture, is_picture, picture_names, pictures_in
+from hico_core.corpus.sources.frame_folders import frame_names, is_numbered_picture, is_picture, picture_names
 from hico_core.corpus.sources.ids import Source, parse_clip_name, unique_sources, video_id
 
 # What a folder is searched for. A file that is named itself is taken whatever its ending.
@@ -90,7 +90,7 @@ def _source(found: _Found, id_rule: IdRule, frame_rate: float | None) -> Source:
 
 def _obstacle_in(frame_folder: Path) -> str | None:
     try:
-        pictures_in(frame_folder)
+        frame_names(frame_folder)
     except BadVideo as bad:
         return bad.reason
     return None

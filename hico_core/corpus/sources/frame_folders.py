@@ -4,32 +4,25 @@ The pictures of a folder have names that differ in their number alone, with lead
 on. Their rate is not in them: whoever names the folder says it.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from itertools import pairwise
-from pathlib import Path, PurePath
-from typing import NamedTuple
+from pathlib import Path
 
 from hico_core.base.addresses import Location, is_local
 from hico_core.base.errors import BadVideo
 
 # Endings of pictures, and FFmpeg's names of what is in them.
 PICTURE_CODECS = {".jpg": "mjpeg", ".jpeg": "mjpeg", ".png": "png"}
+_ENDINGS = tuple(PICTURE_CODECS)
 
-_NUMBERED = re.compile(r"(?P<before>|.*[^0-9])(?P<number>[0-9]+)(?P<after>\.[^.]+)", re.DOTALL)
-
-
-class _Numbered(NamedTuple):
-    """A picture's name and its parts."""
-
-    number: int
-    name: str
-    rest: tuple[str, str]  # what stands before and after the number
+_NUMBERED = re.compile(r"(|.*[^0-9])([0-9]+)(\.[^.]+)", re.DOTALL)
 
 
 def is_picture(name: str) -> bool:
     """Whether a visible file is one of a frame folder's pictures, or lies between them by mistake."""
-    return not name.startswith(".") and PurePath(name).suffix.lower() in PICTURE_CODECS
+    return name.lower().endswith(_ENDINGS) and not name.startswith(".")
 
 
 def is_numbered_picture(name: str) -> bool:
@@ -46,47 +39,60 @@ def in_order(names: Iterable[str]) -> list[str]:
         ValueError: they are not those of one video, or one is missing; says which.
 
     """
-    numbered = sorted(_parts(name) for name in names)
+    numbered = sorted(map(_parts, names))
     if not numbered:
         raise ValueError("holds no numbered pictures (.jpg, .jpeg or .png)")
-    first = numbered[0]
-    other = next((picture for picture in numbered if picture.rest != first.rest), None)
+    first, *_ = numbered
+    other = next((name for _, name, rest in numbered if rest != first[2]), None)
     if other is not None:
-        raise ValueError(f"holds pictures with names of two kinds, {first.name} and {other.name}; a video has one kind")
-    for before, after in pairwise(numbered):
-        if before.number == after.number:
-            raise ValueError(f"holds two pictures of one number, {before.name} and {after.name}")
-        if before.number + 1 < after.number:
+        raise ValueError(f"holds pictures with names of two kinds, {first[1]} and {other}; a video has one kind")
+    for (number, before, _), (next_number, after, _) in pairwise(numbered):
+        if next_number == number:
+            raise ValueError(f"holds two pictures of one number, {before} and {after}")
+        if next_number != number + 1:
             raise ValueError(
-                f"lacks picture number {before.number + 1}: {before.name} is followed by {after.name}; add what is "
-                "missing, or number the pictures without a gap"
+                f"lacks picture number {number + 1}: {before} is followed by {after}; add what is missing, or number "
+                "the pictures without a gap"
             )
-    return [picture.name for picture in numbered]
+    return [name for _, name, _ in numbered]
 
 
-def _parts(name: str) -> _Numbered:
+def _parts(name: str) -> tuple[int, str, tuple[str, str]]:
+    """A picture's number, its name, and what stands there before and after the number."""
     match = _NUMBERED.fullmatch(name)
     if match is None:
         raise ValueError(f"holds {name}, which has no number, among its pictures; move it elsewhere")
-    return _Numbered(int(match["number"]), name, (match["before"], match["after"]))
+    before, number, after = match.groups()
+    return int(number), name, (before, after)
 
 
 def picture_names(folder: Path) -> list[str]:
     """The names of all pictures that lie in a folder, in no order; none where it is missing."""
-    return [path.name for path in folder.iterdir() if is_picture(path.name)] if folder.is_dir() else []
+    # Each clip that is read in place asks for them, of folders with tens of thousands.
+    return list(filter(is_picture, os.listdir(folder))) if folder.is_dir() else []  # noqa: PTH208
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """A frame folder's pictures: frame k of the video is number k of these.
+def frame_names(folder: Path) -> list[str]:
+    """The names of a frame folder's pictures: frame k of the video is number k of these.
 
     Raises:
         BadVideo: they are not those of one video, see `in_order`.
 
     """
     try:
-        return [folder / name for name in in_order(picture_names(folder))]
+        return in_order(picture_names(folder))
     except ValueError as error:
         raise BadVideo(folder, str(error), stage="name") from None
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The same as files.
+
+    Raises:
+        BadVideo: see `frame_names`.
+
+    """
+    return [folder / name for name in frame_names(folder)]
 
 
 def files_at(place: Location) -> list[Location]:

@@ -7,13 +7,12 @@ FOLDER/<hash>/<hash>.npy     views of a clip (V, F), named by path, size and tim
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from hico_core.base.addresses import Location
 from hico_core.base.choices import DeviceName
@@ -22,12 +21,9 @@ from hico_core.base.storage import write_text, written_beside
 from hico_core.checkpoints.frozen import FrozenEncoder
 from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.workspace.records import source_file
-from hico_core.data.workers import num_workers
-from hico_core.encoding.encoder import EncodedVideo, encode_videos
 from hico_core.encoding.hardware import choose_device, choose_precision
-from hico_core.encoding.lanes import Reading, WholeVideo
-from hico_core.encoding.windows import Views
-from hico_core.model.pooling import PooledEncoder
+from hico_core.encoding.lanes import WholeVideo
+from hico_core.transfer.evaluation.labelled import encoded_views
 from hico_core.transfer.extraction.feature_files import read_array
 
 logger = logging.getLogger(__name__)
@@ -92,7 +88,8 @@ def features_of_clips(
         with lock(place / ".lock", refusal=refusal):
             remove_abandoned(place)
             write_text(place / "encoder.json", json.dumps(identity, indent=2) + "\n")
-            encoded = _encoded(encoder, list(missing.values()), num_views=num_views, computing=computing)
+            videos = [WholeVideo(path, []) for path in missing.values()]
+            encoded = encoded_views(encoder, videos, num_views=num_views, **computing._asdict())
             for number, (file, found) in enumerate(zip(missing, encoded, strict=True), start=1):
                 if found.rows is None:
                     logger.warning("left out: %s", found.bad)
@@ -100,19 +97,6 @@ def features_of_clips(
                     _keep(file, found.rows.numpy())
                 on_clip(len(paths) - len(missing) + number)
     return [np.asarray(read_array(file)) if file.exists() else None for file in files]
-
-
-def _encoded(
-    encoder: FrozenEncoder, paths: Sequence[Location], *, num_views: int, computing: Computing
-) -> Iterator[EncodedVideo]:
-    device, clip = choose_device(computing.device), encoder.entry.clip
-    return encode_videos(
-        PooledEncoder(encoder.network).to(device).to(memory_format=torch.channels_last_3d),
-        [WholeVideo(path, []) for path in paths],
-        Reading(layout=Views(num_views, clip.num_frames, 1, clip.fps), picture=encoder.entry.picture),
-        precision=choose_precision("auto", device),
-        workers=num_workers(computing.workers),
-    )
 
 
 def _keep(file: Path, rows: np.ndarray) -> None:

@@ -25,7 +25,7 @@ from hico_core.base.version import __version__
 from hico_core.checkpoints.frozen import FrozenEncoder, load_frozen
 from hico_core.transfer.evaluation.clip_features import Computing, features_of_clips, hash_of
 from hico_core.transfer.evaluation.comparison import ComparedRow, Comparison, Probe
-from hico_core.transfer.evaluation.folds import SplitClips, folds_by_group
+from hico_core.transfer.evaluation.folds import SplitClips, choosing_rows
 from hico_core.transfer.evaluation.intervals import bootstrap_interval, paired_difference
 from hico_core.transfer.evaluation.probe import LabelledRows, knn_predictions, linear_probe_of_scaled
 
@@ -36,9 +36,6 @@ BASELINES = ("pixels", "motion")
 KEPT = ".kept"
 
 _SEED = 0
-
-# The linear probe's settings are chosen by one of so many parts of the training clips.
-_INNER_FOLDS = 5
 
 # Root of the mean square of what the linear probe's rows are long: its largest rate does not diverge then.
 _LENGTH = 5.0
@@ -191,8 +188,9 @@ def predict_by_folds(
     for fold in np.unique(split.tested_in[split.tested_in >= 0]):
         is_test = split.tested_in == fold
         train, test = (_rows_of(features, label_N, np.flatnonzero(side)) for side in (~is_test, is_test))
+        known = split.only(~is_test)
         found["knn"][is_test] = knn_predictions(train, test, k=num_neighbours)
-        held_out = np.isin(train.videos, np.flatnonzero(~is_test)[_choosing_clips(split.only(~is_test))])
+        held_out = np.isin(train.videos, np.flatnonzero(~is_test)[choosing_rows(known.labels, known.groups)])
         probe = linear_probe_of_scaled(*_scaled_alike(train, test), held_out=held_out, seed=_SEED)
         found["linear"][is_test] = probe.predictions
     return found
@@ -218,14 +216,6 @@ def _scaled_alike(train: LabelledRows, test: LabelledRows) -> tuple[LabelledRows
         for rows, unit in zip((train, test), units, strict=True)
     ]
     return scaled[0], scaled[1]
-
-
-def _choosing_clips(train: SplitClips) -> np.ndarray:
-    """The training clips that choose the linear probe's settings, by group: (N,) bool; none of one group alone."""
-    num_folds = min(_INNER_FOLDS, len(set(train.groups)))
-    if num_folds < 2:
-        return np.zeros(len(train.clips), dtype=bool)
-    return folds_by_group(train.labels, train.groups, num_folds) == 0
 
 
 def _rows(

@@ -7,8 +7,9 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hico_core.base.addresses import Location
 from hico_core.base.errors import HicoError
-from hico_core.base.storage import written_beside
+from hico_core.base.storage import storage_of, written_beside
 
 RESULTS, PREDICTIONS = "results.parquet", "predictions.parquet"
 
@@ -65,7 +66,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
             pq.write_table(table, beside)
 
 
-def read_comparison(folder: Path) -> list[ComparedRow]:
+def read_comparison(folder: Location) -> list[ComparedRow]:
     """The rows of results.parquet in a folder.
 
     Raises:
@@ -74,6 +75,6 @@ def read_comparison(folder: Path) -> list[ComparedRow]:
     """
     path = folder / RESULTS
     try:
-        return [ComparedRow(**row) for row in pq.read_table(path).to_pylist()]
+        return [ComparedRow(**row) for row in pq.read_table(storage_of(path).for_arrow(path)).to_pylist()]
     except (OSError, pa.ArrowException, TypeError) as error:
         raise HicoError(f"{path}: is damaged ({type(error).__name__}); run `hico compare` again") from error

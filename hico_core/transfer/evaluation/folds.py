@@ -14,8 +14,13 @@ import numpy as np
 from hico_core.base.errors import UsageError, counted
 from hico_core.corpus.sources.grouped_lists import GroupedClip, GroupedList
 
+# Settings are chosen by one of so many parts of what is trained on.
+_CHOOSING_FOLDS = 5
 
-def folds_by_group(labels: Sequence[str], groups: Sequence[str], num_folds: int) -> np.ndarray:
+
+def folds_by_group(
+    labels: Sequence[str] | np.ndarray, groups: Sequence[str] | np.ndarray, num_folds: int
+) -> np.ndarray:
     """The fold in which each clip is tested, 0 to K - 1: (N,) int64.
 
     The largest groups are placed first, each into the smallest fold; of equal ones, into the one that has fewest clips
@@ -54,6 +59,20 @@ def folds_by_group(labels: Sequence[str], groups: Sequence[str], num_folds: int)
     return found
 
 
+def choosing_rows(labels: Sequence[str] | np.ndarray, groups: Sequence[str] | np.ndarray) -> np.ndarray:
+    """What of the training rows chooses settings, one of up to five folds by group: (N,) bool; none of one group alone.
+
+    Args:
+        labels: class of each row.
+        groups: group of each row.
+
+    """
+    num_folds = min(_CHOOSING_FOLDS, len(np.unique(groups)))
+    if num_folds < 2:
+        return np.zeros(len(labels), dtype=bool)
+    return folds_by_group(labels, groups, num_folds) == 0
+
+
 def remarks_on_groups(labels: Sequence[str], groups: Sequence[str], tested_in: np.ndarray) -> list[str]:
     """What a reader of the results should know about classes and groups, a sentence each.
 
@@ -63,9 +82,11 @@ def remarks_on_groups(labels: Sequence[str], groups: Sequence[str], tested_in: n
         tested_in: the fold in which each clip is tested, in all others it is trained on; -1 is never tested.
 
     Raises:
-        UsageError: no class is both trained on and tested.
+        UsageError: there is one class only, or none is both trained on and tested.
 
     """
+    if len(set(labels)) < 2:
+        raise UsageError(f"all clips have the label {labels[0]!r}; give clips of two classes or more")
     label_N = np.asarray(labels)
     untrained = [
         (label, fold)

@@ -1,7 +1,7 @@
 """Features of labelled videos, from a folder of features or straight from the videos, for probes and retrieval."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from hico_core.corpus.sources.benchmark_lists import numbered_as, read_split
 from hico_core.corpus.sources.ids import Source
 from hico_core.data.videos import IndexedVideos, open_videos
 from hico_core.data.workers import num_workers
-from hico_core.encoding.encoder import encode_videos, with_channels_last
+from hico_core.encoding.encoder import EncodedVideo, encode_videos, with_channels_last
 from hico_core.encoding.hardware import choose_device, choose_precision
 from hico_core.encoding.lanes import Reading, WholeVideo
 from hico_core.encoding.windows import Views
@@ -140,6 +140,26 @@ def rows_from_folder(
     return _labelled(known, arrays)
 
 
+def encoded_views(
+    encoder: FrozenEncoder,
+    videos: Sequence[WholeVideo],
+    *,
+    num_views: int,
+    device: DeviceName,
+    workers: int | None,
+) -> Iterator[EncodedVideo]:
+    """The encoder's usual clip, so many times over the length of each video; one is at its middle."""
+    clip = encoder.entry.clip
+    chosen = choose_device(device)
+    return encode_videos(
+        with_channels_last(PooledEncoder(encoder.network).to(chosen)),
+        videos,
+        Reading(layout=Views(num_views, clip.num_frames, 1, clip.fps), picture=encoder.entry.picture),
+        precision=choose_precision("auto", chosen),
+        workers=num_workers(workers),
+    )
+
+
 def rows_from_videos(
     encoder: FrozenEncoder,
     videos: Sequence[LabelledVideo],
@@ -152,15 +172,8 @@ def rows_from_videos(
 
     Videos that cannot be read are left out, and named in the log.
     """
-    clip = encoder.entry.clip
-    chosen = choose_device(device)
-    encoded = encode_videos(
-        with_channels_last(PooledEncoder(encoder.network).to(chosen)),
-        [video.video for video in videos],
-        Reading(layout=Views(num_views, clip.num_frames, 1, clip.fps), picture=encoder.entry.picture),
-        precision=choose_precision("auto", chosen),
-        workers=num_workers(workers),
-    )
+    whole = [video.video for video in videos]
+    encoded = encoded_views(encoder, whole, num_views=num_views, device=device, workers=workers)
     known, arrays = [], []
     for video, found in zip(videos, encoded, strict=True):
         if found.rows is None:

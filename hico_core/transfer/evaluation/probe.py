@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hico_core.base.errors import HicoError
 from hico_core.encoding.neighbours import nearest, neighbour_votes
+from hico_core.transfer.evaluation.folds import choosing_rows
 
 # The sweep: each rate with each weight decay.
 RATES = (0.3, 0.1, 0.03, 0.01, 0.003)
@@ -39,6 +40,12 @@ class LabelledRows(NamedTuple):
     features: np.ndarray  # (N, F)
     labels: np.ndarray  # (N,) whole numbers from 0: of the row's video
     videos: np.ndarray  # (N,) the number or id of the row's video
+    groups: np.ndarray | None = None  # (N,) where videos belong together, as segments of one do: by what
+
+    def only(self, chosen_N: np.ndarray) -> "LabelledRows":
+        """Some of the rows, (N,) bool."""
+        groups = None if self.groups is None else self.groups[chosen_N]
+        return LabelledRows(self.features[chosen_N], self.labels[chosen_N], self.videos[chosen_N], groups)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +167,7 @@ def linear_probe_of_scaled(
     train, test = _in_few_directions(train, test)
     accuracies = [0.0] * len(settings)
     if held_out.any():
-        parts = [LabelledRows(*(column[chosen] for column in train)) for chosen in (~held_out, held_out)]
+        parts = [train.only(chosen) for chosen in (~held_out, held_out)]
         weights = train_classifiers(parts[0], num_classes, settings, steps=steps, seed=seed)
         accuracies = [_right(parts[1], predicted) for predicted in _predicted_videos(parts[1], weights)]
     best = int(np.argmax(accuracies))
@@ -193,7 +200,9 @@ def _in_few_directions(train: LabelledRows, test: LabelledRows) -> tuple[Labelle
 
 
 def _held_out_rows(rows: LabelledRows, *, seed: int) -> np.ndarray:
-    """The rows of a fifth of each class's videos, of classes that have two or more: (N,) bool."""
+    """The rows of a fifth of each class's videos, of classes that have two or more; or of the groups: (N,) bool."""
+    if rows.groups is not None:
+        return choosing_rows(rows.labels, rows.groups)
     rng = np.random.default_rng(seed)
     videos, first = np.unique(rows.videos, return_index=True)
     labels = rows.labels[first]

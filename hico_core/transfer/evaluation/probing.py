@@ -1,7 +1,7 @@
 """Probes of the features of labelled videos, from a folder of features or straight from the videos, with their file."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,8 @@ from hico_core.base.storage import write_text
 from hico_core.checkpoints.frozen import FrozenEncoder
 from hico_core.transfer.evaluation.labelled import LabelledSet, LabelledVideo, rows_from_folder, rows_from_videos
 from hico_core.transfer.evaluation.probe import LabelledRows, ProbeReport, probe_splits
-from hico_core.transfer.extraction.manifest import require_features
+from hico_core.transfer.evaluation.segments import folds_of_segments, segments_in
+from hico_core.transfer.extraction.manifest import ManifestRow, require_features
 
 
 class ProbedFeatures(NamedTuple):
@@ -72,6 +73,27 @@ def probe_sets(
     ]
     report = probe_splits(splits, seeds=seeds, k=k, shots=shots, on_done=on_done)
     return Probed(report, sum(len(set(side.videos)) for split in splits for side in split))
+
+
+def probe_segments(
+    folder: Path,
+    manifest: Mapping[str, ManifestRow],
+    *,
+    num_folds: int,
+    seeds: Sequence[int],
+    k: int,
+    shots: Sequence[int],
+    on_done: Callable[[str], None] = lambda what: None,
+) -> Probed:
+    """Probe features of segments in folds by video, see `probe_splits`; each segment is tested once.
+
+    Raises:
+        UsageError: there are fewer videos than folds.
+
+    """
+    rows = segments_in(folder, manifest).rows
+    report = probe_splits(folds_of_segments(rows, num_folds), seeds=seeds, k=k, shots=shots, on_done=on_done)
+    return Probed(report, len(rows.labels))
 
 
 def write_probe(target: Path, report: ProbeReport, features: ProbedFeatures, *, root: Location) -> dict[str, object]:

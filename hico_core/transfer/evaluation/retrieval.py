@@ -16,7 +16,7 @@ from hico_core.base.errors import HicoError
 from hico_core.corpus.sources.ids import video_id
 from hico_core.transfer.evaluation.probe import LabelledRows, video_means
 from hico_core.transfer.extraction.jobs import encoder_of_runs, frozen_of
-from hico_core.transfer.extraction.manifest import ManifestRow, features_of
+from hico_core.transfer.extraction.manifest import ADOPTED, ManifestRow, features_of
 from hico_core.transfer.features import FeatureExtractor
 
 RANKS = (1, 5, 10, 20, 50)
@@ -55,6 +55,8 @@ def extractor_of(
         HicoError: the file is gone, or is another one.
 
     """
+    if row.encoder == ADOPTED:
+        raise HicoError(f"{row.file}: comes from another tool, so that no video can be looked up; use --protocol")
     text = encoder or row.encoder_text
     if encoder is None and row.encoder is None and not Path(text).exists():
         found = encoder_of_runs(root, row.checkpoint_sha256) if root is not None else None

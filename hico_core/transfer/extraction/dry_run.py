@@ -9,17 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hico_core.base.addresses import is_local
 from hico_core.base.errors import BadVideo, HicoError
-from hico_core.corpus.clips.probe import header_facts
 from hico_core.data.clock import num_grid_points
 from hico_core.data.pictures import normalised
 from hico_core.data.workers import num_workers
 from hico_core.encoding.encoder import WindowEncoder
 from hico_core.encoding.lanes import parts_of_video
-from hico_core.encoding.windows import window_starts
+from hico_core.encoding.windows import window_starts, windows_in_spans
 from hico_core.transfer.extraction.extract import Files
-from hico_core.transfer.extraction.jobs import FeatureJob
+from hico_core.transfer.extraction.jobs import FeatureJob, known_length
 from hico_core.transfer.features import FeatureExtractor
 
 # Batches that are measured, after one that warms up.
@@ -59,8 +57,12 @@ def dry_run_extraction(
         HicoError: no video can be read.
 
     """
-    rows = [_num_rows(job, extractor) for job in jobs]
-    known = [count for count in rows if count is not None]
+    num_windows = [_num_windows(job, extractor) for job in jobs]
+    known = [count for count in num_windows if count is not None]
+    num_rows = sum(
+        len(job.video.spans.seconds) if job.video.spans else count or 0
+        for job, count in zip(jobs, num_windows, strict=True)
+    )
     reading_seconds, encoding_seconds, width = _measure(_clips(jobs, extractor), extractor)
     # Reading goes on while the encoder computes, unless no process does it.
     readers = num_workers(workers)
@@ -68,8 +70,8 @@ def dry_run_extraction(
     return ExtractionPlan(
         num_videos=len(jobs),
         num_unknown=len(jobs) - len(known),
-        num_rows=sum(known),
-        num_bytes=sum(known) * width * np.dtype(files.dtype).itemsize,
+        num_rows=num_rows,
+        num_bytes=num_rows * width * np.dtype(files.dtype).itemsize,
         rows_per_second=1 / together,
         hours=sum(known) * together / 3600,
         reading_seconds=reading_seconds,
@@ -104,19 +106,15 @@ def _measure(clips: Iterator[Tensor], extractor: FeatureExtractor) -> tuple[floa
     return float(np.median(reading[measured])), float(np.median(encoding[measured])), width
 
 
-def _num_rows(job: FeatureJob, extractor: FeatureExtractor) -> int | None:
-    """Windows of a video, as far as its index or its file's header tells its length."""
-    if job.duration_seconds is not None:
-        seconds, fps = job.duration_seconds, job.video.pieces[0].fps
-    elif is_local(job.source.path):
-        try:
-            seconds, fps = header_facts(job.source.path)
-        except BadVideo:
-            return None
-    else:
+def _num_windows(job: FeatureJob, extractor: FeatureExtractor) -> int | None:
+    """Windows of a video that are encoded, as far as its index or its file's header tells its length."""
+    length, grid, spans = known_length(job), extractor.grid, job.video.spans
+    if length is None:
         return None
-    points = num_grid_points(seconds, fps=extractor.grid.rate(fps))
-    return len(window_starts(points, extractor.grid))
+    if spans is not None:
+        found = windows_in_spans(spans, grid, duration_seconds=length.duration_seconds, source_fps=length.fps)
+        return len(found.span_W)
+    return len(window_starts(num_grid_points(length.duration_seconds, fps=grid.rate(length.fps)), grid))
 
 
 def _clips(jobs: Sequence[FeatureJob], extractor: FeatureExtractor) -> Iterator[Tensor]:

@@ -127,8 +127,7 @@ def extract_features(
     if not isinstance(encoder, FeatureExtractor):
         encoder = FeatureExtractor.from_checkpoint(encoder or newest_encoder(local_part(root)))
     files = files._replace(folder=files.folder or features_folder(root, encoder))
-    jobs = part_of(jobs_of(videos, root), policy.shard)
-    summary = _extract(jobs, encoder, root, files, policy, meter=meter or Meter(), on_event=on_event)
+    summary = _extract(jobs_of(videos, root), encoder, root, files, policy, meter=meter or Meter(), on_event=on_event)
     if files.file_format == "hdf5":
         assert files.folder is not None
         pack_into_hdf5(files.folder)
@@ -148,7 +147,8 @@ def _extract(
     """Plan, extract and write into the folder that is named."""
     frozen, folder = frozen_of(extractor), files.folder
     assert folder is not None
-    settings = _settings(extractor, frozen, files.dtype)
+    settings = _settings(extractor, frozen, files.dtype, rows=_what_rows_are(jobs))
+    jobs = part_of(jobs, policy.shard)
     with opened_folder(folder, policy.shard), closing(_manifest_writer(folder, policy.shard)) as manifest:
         plan = _plan(jobs, files, folder, _rows_with(settings, folder), checksum=policy.checksum)
         # Looked up before anything is read, so that a video which changes meanwhile is extracted again.
@@ -213,7 +213,17 @@ class Likeness:
         return float((self._sum @ self._sum - n) / max(n * (n - 1), 1))
 
 
-def _settings(extractor: FeatureExtractor, frozen: FrozenEncoder, dtype: DType) -> Settings:
+def _what_rows_are(jobs: Sequence[FeatureJob]) -> dict[str, Any]:
+    """As manifests have it."""
+    of_windows = ("windows", None)
+    found = {("segments", job.video.spans.num_windows) if job.video.spans else of_windows for job in jobs}
+    if len(found) > 1:
+        raise ValueError("videos with and without segments, or of other numbers of windows, belong in two folders")
+    rows_of, per_segment = next(iter(found), of_windows)
+    return {"rows_of": rows_of, "per_segment": per_segment}
+
+
+def _settings(extractor: FeatureExtractor, frozen: FrozenEncoder, dtype: DType, *, rows: Mapping[str, Any]) -> Settings:
     """What all features of a folder have in common."""
     grid = extractor.grid
     return Settings(
@@ -229,6 +239,7 @@ def _settings(extractor: FeatureExtractor, frozen: FrozenEncoder, dtype: DType) 
         checkpoint_sha256=frozen.sha256,
         picture=extractor.picture.fields,
         precision=extractor.precision.name,
+        **rows,
     )
 
 
@@ -339,11 +350,17 @@ def _plan(
         row = rows.get(files.name(source.video_id))
         if source.obstacle:
             dealt_with.append(failed_outcome(source, stage="name", error=source.obstacle))
-        elif row is not None and is_finished(row, source, folder, checksum=checksum):
+        elif row is not None and is_finished(row, source, folder, checksum=checksum) and _has_segments_of(job, row):
             dealt_with.append(_outcome(source, "unchanged", num_rows=row.rows))
         else:
             todo.append(job)
     return Plan(todo, dealt_with)
+
+
+def _has_segments_of(job: FeatureJob, row: ManifestRow) -> bool:
+    """Whether the rows of a file are of the segments that are asked for, if any are."""
+    spans = list(zip(row.start_seconds, row.end_seconds, strict=True))
+    return job.video.spans is None or (list(job.video.spans.seconds), list(job.labels)) == (spans, row.labels)
 
 
 def _outcome(source: Source, outcome: Outcome, *, num_rows: int) -> VideoOutcome:
@@ -435,7 +452,7 @@ def _on_cluster(
 def _seen_from_anywhere(video: WholeVideo) -> WholeVideo:
     """The same video for processes whose working folder is another."""
     pieces = [replace(piece, path=absolute(piece.path)) for piece in video.pieces]
-    return WholeVideo(absolute(video.path), pieces)
+    return video._replace(path=absolute(video.path), pieces=pieces)
 
 
 def _extract_each(
@@ -493,10 +510,11 @@ class _Writer:
         if isinstance(features, BadVideo):
             return failed_outcome(source, stage=features.stage, error=features.reason)
         self.likeness.add(features.array)
-        self.manifest.add(self._write(source, features))
+        labels = list(extracted.job.labels) if extracted.job.video.spans else None
+        self.manifest.add(self._write(source, features, labels))
         return _outcome(source, "done", num_rows=len(features.array))
 
-    def _write(self, source: Source, features: Features) -> ManifestRow:
+    def _write(self, source: Source, features: Features, labels: list[str] | None) -> ManifestRow:
         """Write a video's file, whole or not at all; what the manifest is to say of it."""
         read = self.identities[source.video_id]
         read = _with_hash(read, source) if self.checksum else read
@@ -528,6 +546,7 @@ class _Writer:
             start_seconds=start.tolist(),
             end_seconds=end.tolist(),
             centre_seconds=((start + end) / 2).tolist(),
+            labels=labels,
         )
 
 

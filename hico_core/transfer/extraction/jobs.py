@@ -8,8 +8,9 @@ from typing import NamedTuple
 from hico_core.base.addresses import Location, is_local, locate
 from hico_core.base.cache import LocalCache
 from hico_core.base.choices import ReadFrom
-from hico_core.base.errors import HicoError, UsageError
+from hico_core.base.errors import BadVideo, HicoError, UsageError
 from hico_core.checkpoints.frozen import FrozenEncoder
+from hico_core.corpus.clips.probe import header_facts
 from hico_core.corpus.index import read_index_table
 from hico_core.corpus.sources.finding import Videos, sources_of
 from hico_core.corpus.sources.frame_folders import files_at
@@ -19,6 +20,7 @@ from hico_core.corpus.workspace.records import sha256_of
 from hico_core.data.videos import COLUMNS, IndexedVideos, Piece
 from hico_core.encoding.lanes import WholeVideo
 from hico_core.transfer.features import FeatureExtractor
+from hico_core.transfer.localisation.annotations import VideoLength
 
 
 class FeatureJob(NamedTuple):
@@ -27,6 +29,7 @@ class FeatureJob(NamedTuple):
     source: Source  # its clips, if it was split, are what is read
     video: WholeVideo
     duration_seconds: float | None = None  # where an index tells it
+    labels: tuple[str, ...] = ()  # of the video's spans
 
 
 def part_of(jobs: Sequence[FeatureJob], shard: Shard | None) -> list[FeatureJob]:
@@ -46,6 +49,18 @@ def _job_of_file(source: Source) -> FeatureJob:
     num_frames = len(files_at(source.path))
     piece = Piece(path=source.path, start_seconds=0.0, num_frames=num_frames, fps=source.frame_rate, variable_fps=False)
     return FeatureJob(source, WholeVideo(source.path, [piece]), num_frames / source.frame_rate)
+
+
+def known_length(job: FeatureJob) -> VideoLength | None:
+    """How long a video is, from its index or its file's header; None of one in a bucket, or that cannot be opened."""
+    if job.duration_seconds is not None:
+        return VideoLength(job.duration_seconds, job.video.pieces[0].fps)
+    if not is_local(job.source.path):
+        return None
+    try:
+        return VideoLength(*header_facts(job.source.path))
+    except BadVideo:
+        return None
 
 
 def jobs_of_index(videos: IndexedVideos, *, read: ReadFrom = "clips") -> list[FeatureJob]:

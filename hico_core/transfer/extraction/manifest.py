@@ -26,6 +26,9 @@ MANIFESTS = "manifest*.jsonl"  # with those of shards in a bucket
 HDF5 = "features.hdf5"
 VERSION: Literal[2] = 2
 
+# What stands for the encoder where features come from another tool.
+ADOPTED = "adopted"
+
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
     """What all features of a folder have in common."""
@@ -43,6 +46,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     checkpoint_sha256: str  # of the weights
     picture: dict[str, Any]
     precision: str
+    rows_of: Literal["windows", "segments"] = "windows"
+    per_segment: int | None = None  # windows that are spread over a segment; None: those of the grid
 
 
 class ManifestRow(Settings, frozen=True, extra="forbid"):
@@ -74,6 +79,7 @@ class ManifestRow(Settings, frozen=True, extra="forbid"):
     start_seconds: list[float]
     end_seconds: list[float]
     centre_seconds: list[float]
+    labels: list[str] | None = None  # of rows that are of segments
 
     @property
     def encoder_text(self) -> str:
@@ -234,7 +240,7 @@ class FeatureTable(NamedTuple):
     """Features of many videos as one array, and what each row is of."""
 
     array: np.ndarray  # (N, F)
-    rows: "pd.DataFrame"  # N rows: video_id, start_seconds, end_seconds, centre_seconds
+    rows: "pd.DataFrame"  # N rows: video_id, start_seconds, end_seconds, centre_seconds; labels, if they are segments
 
 
 def load_features(folder: Path | str, *, video_ids: Sequence[str] | None = None) -> FeatureTable:
@@ -257,7 +263,8 @@ def load_features(folder: Path | str, *, video_ids: Sequence[str] | None = None)
         raise HicoError(f"{folder}: has no features of {missing[0]!r}; {len(missing)} such videos")
     chosen = [by_id[video_id] for video_id in wanted]
     arrays = [features_of(Path(folder), row).reshape(row.rows, -1) for row in chosen]
-    columns = ("video_id", "start_seconds", "end_seconds", "centre_seconds")
+    columns = ["video_id", "start_seconds", "end_seconds", "centre_seconds"]
+    columns += ["labels"] * (chosen[0].labels is not None)
     times = [pd.DataFrame({column: getattr(row, column) for column in columns}) for row in chosen]
     return FeatureTable(np.concatenate(arrays), pd.concat(times, ignore_index=True))
 

@@ -7,6 +7,7 @@ from hico_core.transfer.localisation.recipes import (
     NUM_WARMUP_EPOCHS,
     Recipe,
     batch_videos,
+    num_epochs,
     rounded_up,
     row_multiple,
     training_rows,
@@ -46,14 +47,20 @@ def actionformer_config(grid: FeatureGrid, fitted: Fitted, recipe: Recipe, *, pl
             "max_seq_len": num_rows,
             "force_upsampling": False,
         },
-        "loader": {"batch_size": batch_videos(recipe, num_train=fitted.num_train), "num_workers": 4},
+        "loader": {"batch_size": batch_videos(recipe, num_train=fitted.num_train), "num_workers": 2},
+        "opt": {
+            "learning_rate": recipe.learning_rate,
+            "epochs": num_epochs(recipe, num_train=fitted.num_train) - NUM_WARMUP_EPOCHS,
+            "warmup_epochs": NUM_WARMUP_EPOCHS,
+            "weight_decay": recipe.weight_decay,
+        },
         **_detector(recipe, buffer_factor=-(-longest // num_rows)),
         "output_folder": str(places.output),
     }
 
 
 def _detector(recipe: Recipe, *, buffer_factor: int) -> dict[str, Any]:
-    """The model, and how it is trained and evaluated; videos of the test may be longer by a factor."""
+    """The model, its losses and what is done to its predictions; videos of the test may be longer by a factor."""
     return {
         "model": {
             "fpn_type": "identity",
@@ -64,12 +71,6 @@ def _detector(recipe: Recipe, *, buffer_factor: int) -> dict[str, Any]:
             "fpn_dim": recipe.width,
             "head_dim": recipe.width,
             "use_abs_pe": recipe.position_encoding,
-        },
-        "opt": {
-            "learning_rate": recipe.learning_rate,
-            "epochs": recipe.num_epochs,
-            "warmup_epochs": NUM_WARMUP_EPOCHS,
-            "weight_decay": recipe.weight_decay,
         },
         "train_cfg": {
             "init_loss_norm": recipe.first_loss_norm,

@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from hico_core.base.errors import HicoError
 from hico_core.base.texts import read_text
+from hico_core.corpus.sources.finding import VIDEO_SUFFIXES
 from hico_core.corpus.sources.ids import is_plain_name
 
 COLUMNS = ("video", "start", "end", "label")  # of a table; "subset" may follow
@@ -108,15 +109,17 @@ def read_segments(path: Path) -> Annotations:
 def ids_of(names: Collection[str], ids: Collection[str]) -> dict[str, str]:
     """The video that each annotated name stands for, of those that stand for any: name -> id.
 
-    A name that no video has stands for the one without its leading `v_`, unless that is annotated itself.
+    A name that no video has may be that of a file, which stands for the file's id; or have a leading `v_` that the id
+    has not. It then stands for no video that is annotated by its own name.
     """
     found: dict[str, str] = {}
     for name in names:
-        short = name.removeprefix("v_")
-        if name in ids:
-            found[name] = name
-        elif short in ids and short not in names:
-            found[name] = short
+        path = PurePosixPath(name)
+        stem = path.stem if path.suffix.lower() in VIDEO_SUFFIXES else name
+        for video_id in (name, stem, stem.removeprefix("v_")):
+            if video_id in ids and (video_id == name or video_id not in names):
+                found[name] = video_id
+                break
     return found
 
 
@@ -248,15 +251,16 @@ def _require_columns(names: Collection[str], path: Path) -> None:
 def _tabled(rows: Iterable[_Row | None]) -> Annotations:
     """What the rows of a table say together: a video is of one subset, and none is of a video without a plain name."""
     listed = list(rows)
-    videos: dict[str, AnnotatedVideo] = {}
+    subset_of: dict[str, str | None] = {}
     problems: dict[str, str] = {}
     for row in filter(None, listed):
-        known = videos.setdefault(row.video, AnnotatedVideo(row.subset, None))
-        if known.subset != row.subset:
-            problems[row.video] = f"is in two subsets, {known.subset} and {row.subset}"
-    problems |= {name: "has a name that is not plain text" for name in videos if not is_plain_name(name)}
+        known = subset_of.setdefault(row.video, row.subset)
+        if known != row.subset:
+            problems[row.video] = f"is in two subsets, {known} and {row.subset}"
+    problems |= {name: "has a name that is not plain text" for name in subset_of if not is_plain_name(name)}
     segments, left_out = _segments(row for row in listed if row is None or row.video not in problems)
-    return Annotations(segments, {n: video for n, video in videos.items() if n not in problems}, left_out, problems)
+    videos = {name: AnnotatedVideo(subset, None) for name, subset in subset_of.items() if name not in problems}
+    return Annotations(segments, videos, left_out, problems)
 
 
 _is_plain = cache(is_plain_name)  # of the few labels that many segments have

@@ -33,7 +33,7 @@ from hico_core.transfer.localisation.fitting import (
     preset_of,
 )
 from hico_core.transfer.localisation.opentad import base_files, last_checkpoint, opentad_config
-from hico_core.transfer.localisation.recipes import RECIPES, Recipe
+from hico_core.transfer.localisation.recipes import RECIPES, Recipe, checkpoint_interval, num_epochs
 
 ANNOTATIONS = "annotations.json"
 MISSING = "missing_files.txt"
@@ -112,7 +112,12 @@ def export_features(annotations: Path, features: Path, *, wanted: Wanted, folder
         num_without_annotations=len(manifest) - len(row_of),
         problems=found.problems,
         files=[folder / name for name in texts],
-        commands=_commands(wanted, RECIPES[preset], config=folder / CONFIGS[wanted.toolkit], output=where.output),
+        commands=_commands(
+            wanted,
+            epochs=num_epochs(RECIPES[preset], num_train=fitted.num_train),
+            config=folder / CONFIGS[wanted.toolkit],
+            output=where.output,
+        ),
     )
 
 
@@ -160,24 +165,17 @@ def _configuration(
     return opentad_config(grid, fitted, recipe, bases=bases, sliding=wanted.sliding, places=places)
 
 
-def _commands(wanted: Wanted, recipe: Recipe, *, config: Path, output: Path) -> list[str]:
+def _commands(wanted: Wanted, *, epochs: int, config: Path, output: Path) -> list[str]:
     """The toolkit's own lines for training and evaluation, to be run in its folder."""
-    at = shlex.quote
-    into = [f"cd {at(str(wanted.checkout.absolute()))}"] if wanted.checkout else []
+    quoted = shlex.quote(str(config))
+    into = [f"cd {shlex.quote(str(wanted.checkout.absolute()))}"] if wanted.checkout else []
     if wanted.toolkit == "actionformer":
-        run = f"{output}/{config.stem}_{RUN}"
-        return [
-            *into,
-            f"python train.py {at(str(config))} --output {RUN}",
-            f"python eval.py {at(str(config))} {at(run)}",
-        ]
+        run = shlex.quote(f"{output}/{config.stem}_{RUN}")
+        train = f"python train.py {quoted} --output {RUN} --ckpt-freq {checkpoint_interval(epochs)}"
+        return [*into, train, f"python eval.py {quoted} {run}"]
     start = "torchrun --nnodes=1 --nproc_per_node=1 --rdzv_backend=c10d --rdzv_endpoint=localhost:0"
-    checkpoint = last_checkpoint(output, recipe)
-    return [
-        *into,
-        f"{start} tools/train.py {at(str(config))}",
-        f"{start} tools/test.py {at(str(config))} --checkpoint {at(str(checkpoint))}",
-    ]
+    checkpoint = shlex.quote(str(last_checkpoint(output, epochs=epochs)))
+    return [*into, f"{start} tools/train.py {quoted}", f"{start} tools/test.py {quoted} --checkpoint {checkpoint}"]
 
 
 def _lines(names: Sequence[str]) -> str:

@@ -95,6 +95,8 @@ def feature_grid(manifest: Mapping[str, ManifestRow], folder: Path, toolkit: Too
     """
     rows = list(manifest.values())
     first = rows[0]
+    if first.rows_of == "segments":
+        raise HicoError("its rows are segments, not windows on a grid; extract without --segments", subject=folder)
     if len({(row.prefix, row.suffix, row.file_format) for row in rows}) > 1:
         raise HicoError("its files are not all named alike; extract with one --prefix and --format", subject=folder)
     if first.file_format not in _READ_BY[toolkit]:
@@ -209,7 +211,9 @@ def fit_annotations(annotations: Annotations, row_of: Mapping[str, ManifestRow],
     segments_of = by_video(annotations.segments)
     wanted = [name for name in row_of if annotations.videos[name].subset in names]
     for name in wanted:
-        fitted[name], reasons, cut = _cut(segments_of.get(name, []), duration_seconds=row_of[name].duration_seconds)
+        fitted[name], reasons, cut = cut_to_video(
+            segments_of.get(name, []), duration_seconds=row_of[name].duration_seconds
+        )
         left_out += reasons
         num_cut += cut
     role_of = {name: names[str(annotations.videos[name].subset)] for name in wanted}
@@ -245,7 +249,7 @@ def by_video(segments: Iterable[Segment]) -> dict[str, list[Segment]]:
     return dict(found)
 
 
-def _cut(segments: Sequence[Segment], *, duration_seconds: float) -> tuple[list[Segment], Counter[str], int]:
+def cut_to_video(segments: Sequence[Segment], *, duration_seconds: float) -> tuple[list[Segment], Counter[str], int]:
     """The segments of a video cut to it, how many were left out for each reason, and how many were cut."""
     kept: dict[Segment, None] = {}
     left_out: Counter[str] = Counter()

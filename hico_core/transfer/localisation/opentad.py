@@ -11,6 +11,8 @@ from hico_core.transfer.localisation.recipes import (
     TIOU_THRESHOLDS,
     Recipe,
     batch_videos,
+    checkpoint_interval,
+    num_epochs,
     training_rows,
 )
 
@@ -63,9 +65,9 @@ def opentad_config(
     )
 
 
-def last_checkpoint(output: Path, recipe: Recipe) -> Path:
+def last_checkpoint(output: Path, *, epochs: int) -> Path:
     """Where training in one process leaves the last checkpoint."""
-    return output / f"gpu1_id0/checkpoint/epoch_{recipe.num_epochs + NUM_WARMUP_EPOCHS - 1}.pth"
+    return output / f"gpu1_id0/checkpoint/epoch_{epochs - 1}.pth"
 
 
 def _dataset(grid: FeatureGrid, places: Places, *, num_rows: int, sliding: bool) -> dict[str, Any]:
@@ -132,9 +134,9 @@ def _model(grid: FeatureGrid, recipe: Recipe, *, num_classes: int, num_rows: int
 
 
 def _training(recipe: Recipe, *, num_train: int) -> dict[str, Any]:
-    num_epochs = recipe.num_epochs + NUM_WARMUP_EPOCHS
+    epochs = num_epochs(recipe, num_train=num_train)
     one_by_one = {"batch_size": 1, "num_workers": 2}  # test videos are of any length
-    train = {"batch_size": batch_videos(recipe, num_train=num_train), "num_workers": 4}
+    train = {"batch_size": batch_videos(recipe, num_train=num_train), "num_workers": 2}
     nms = {
         "use_soft_nms": True,
         "sigma": recipe.nms_sigma,
@@ -144,7 +146,7 @@ def _training(recipe: Recipe, *, num_train: int) -> dict[str, Any]:
         "multiclass": True,
         "voting_thresh": recipe.nms_voting,
     }
-    schedule = {"warmup_epoch": NUM_WARMUP_EPOCHS, "max_epoch": num_epochs}
+    schedule = {"warmup_epoch": NUM_WARMUP_EPOCHS, "max_epoch": epochs}
     return {
         "solver": {"train": train, "val": one_by_one, "test": one_by_one, "clip_grad_norm": 1, "ema": True},
         "optimizer": {
@@ -159,9 +161,9 @@ def _training(recipe: Recipe, *, num_train: int) -> dict[str, Any]:
         # One evaluation, of the last epoch, so that nothing is chosen on the test videos.
         "workflow": {
             "logging_interval": 20,
-            "checkpoint_interval": 5,
+            "checkpoint_interval": checkpoint_interval(epochs),
             "val_loss_interval": -1,
             "val_eval_interval": 1,
-            "val_start_epoch": num_epochs - 1,
+            "val_start_epoch": epochs - 1,
         },
     }

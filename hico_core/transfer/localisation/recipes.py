@@ -21,7 +21,7 @@ class Recipe:
     batch_videos: int
     learning_rate: float
     weight_decay: float
-    num_epochs: int  # after those of the warm-up
+    num_epochs: int  # of a set as large as the dataset, the warm-up included
     label_smoothing: float
     regression_weight: float
     first_loss_norm: int
@@ -33,6 +33,9 @@ class Recipe:
 
 
 NUM_WARMUP_EPOCHS = 5
+
+# Both toolkits evaluate an average of the weights over some thousand steps: after few, it is still their random start.
+_FEWEST_STEPS = 2000
 
 # Rows that a detector sees at once while it is trained; longer videos are cropped, as both toolkits do for THUMOS.
 _MOST_ROWS = 2304
@@ -53,7 +56,7 @@ RECIPES: dict[DetectionPreset, Recipe] = {
         batch_videos=16,
         learning_rate=1e-3,
         weight_decay=0.05,
-        num_epochs=10,
+        num_epochs=15,
         label_smoothing=0.1,
         regression_weight=2.0,
         first_loss_norm=200,
@@ -70,7 +73,7 @@ RECIPES: dict[DetectionPreset, Recipe] = {
         batch_videos=16,
         learning_rate=1e-3,
         weight_decay=0.03,
-        num_epochs=10,
+        num_epochs=15,
         label_smoothing=0.1,
         regression_weight=1.0,
         first_loss_norm=400,
@@ -87,7 +90,7 @@ RECIPES: dict[DetectionPreset, Recipe] = {
         batch_videos=2,
         learning_rate=1e-4,
         weight_decay=0.05,
-        num_epochs=30,
+        num_epochs=35,
         label_smoothing=0.0,
         regression_weight=1.0,
         first_loss_norm=100,
@@ -119,6 +122,19 @@ def training_rows(recipe: Recipe, *, longest_rows: int, sliding: bool) -> int:
 def batch_videos(recipe: Recipe, *, num_train: int) -> int:
     """Videos of a training step: at most an eighth of them, so that an epoch of a small set is not over in one step."""
     return max(min(recipe.batch_videos, num_train // 8), 1)
+
+
+def num_epochs(recipe: Recipe, *, num_train: int) -> int:
+    """Epochs, the warm-up included: those of the recipe, or more where a small set has few steps an epoch."""
+    steps_per_epoch = num_train // batch_videos(
+        recipe, num_train=num_train
+    )  # a last batch that is not full is left out
+    return max(recipe.num_epochs, -(-_FEWEST_STEPS // steps_per_epoch))
+
+
+def checkpoint_interval(epochs: int) -> int:
+    """Epochs from checkpoint to checkpoint, so that there are about five."""
+    return -(-epochs // 5)
 
 
 def rounded_up(number: int, multiple: int) -> int:

@@ -5,7 +5,7 @@ from itertools import accumulate
 
 import pytest
 
-from hico_core.corpus.clips.plan import PlannedClip, Segment, plan_clips, plan_segments
+from hico_core.corpus.clips.plan import PlannedClip, Segment, moments_within, plan_clips, plan_segments
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,5 @@ def test_clips_are_the_whole_video_in_order(seed: int) -> None:
         for moment in times[clip.first_frame : clip.first_frame + clip.num_frames]:
             start = clip.segment.start_ms / 1000
             assert start - 1e-6 <= moment < start + length + 1e-6
+        own = times[clip.first_frame : clip.first_frame + clip.num_frames]
+        assert moments_within(times, clip, segment_seconds=length) == own

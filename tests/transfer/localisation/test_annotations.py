@@ -150,6 +150,10 @@ def test_files_that_are_no_annotations(tmp_path: Path, name: str, text: str, pro
         (["x", "v_x"], ["x", "v_x"], {"x": "x", "v_x": "v_x"}),
         (["x", "v_x"], ["v_x"], {"v_x": "v_x"}),
         (["x"], ["y"], {}),
+        (["x"], ["films/v_x.MP4"], {"films/v_x.MP4": "x"}),
+        (["v_x", "x"], ["v_x.mp4"], {"v_x.mp4": "v_x"}),
+        (["x"], ["x.mp4", "x"], {"x": "x"}),
+        (["x", "x.1"], ["x.1", "x.2"], {"x.1": "x.1"}),  # not every dot begins an ending
     ],
 )
 def test_an_exact_name_comes_before_one_without_v(ids: list[str], names: list[str], expected: dict[str, str]) -> None:

@@ -200,13 +200,13 @@ def test_lines_to_type(tmp_path: Path, checkout: Path) -> None:
     assert exported.commands == [
         f"cd '{checkout}'",
         f"{start} tools/train.py {folder}/opentad.py'",
-        f"{start} tools/test.py {folder}/opentad.py' --checkpoint {folder}/runs/gpu1_id0/checkpoint/epoch_34.pth'",
+        f"{start} tools/test.py {folder}/opentad.py' --checkpoint {folder}/runs/gpu1_id0/checkpoint/epoch_999.pth'",
     ]
     (tmp_path / "2").mkdir()
     exported = export(tmp_path / "2", grid_of("anet"), wanting("actionformer"), prefix="v_")
     folder = f"'{tmp_path}/2/tad $1"
     assert exported.commands == [
-        f"python train.py {folder}/actionformer.yaml' --output hico",
+        f"python train.py {folder}/actionformer.yaml' --output hico --ckpt-freq 200",
         f"python eval.py {folder}/actionformer.yaml' {folder}/runs/actionformer_hico'",
     ]
 

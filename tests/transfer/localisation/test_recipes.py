@@ -3,7 +3,7 @@
 import pytest
 
 from hico_core.base.choices import DetectionPreset
-from hico_core.transfer.localisation.recipes import RECIPES, batch_videos, row_multiple, training_rows
+from hico_core.transfer.localisation.recipes import RECIPES, batch_videos, num_epochs, row_multiple, training_rows
 
 
 @pytest.mark.parametrize(("preset", "expected"), [("anet", 96), ("hacs", 192), ("thumos", 576)])
@@ -37,3 +37,11 @@ def test_rows_of_a_training_sequence(preset: DetectionPreset, longest_rows: int,
 def test_a_batch_is_never_more_than_there_is(num_train: int, expected: int) -> None:
     """Both toolkits leave out a last batch that is not full."""
     assert batch_videos(RECIPES["anet"], num_train=num_train) == expected <= num_train
+
+
+@pytest.mark.parametrize(
+    ("preset", "num_train", "expected"),
+    [("anet", 10_000, 15), ("thumos", 200, 35), ("anet", 16, 250), ("anet", 1, 2000), ("anet", 31, 200)],
+)
+def test_small_sets_are_trained_for_as_many_steps(preset: DetectionPreset, num_train: int, expected: int) -> None:
+    assert num_epochs(RECIPES[preset], num_train=num_train) == expected

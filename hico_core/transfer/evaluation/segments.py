@@ -1,0 +1,88 @@
+"""Features of annotated segments, a row each: probes in folds by video, and retrieval among other videos."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from hico_core.base.choices import RetrievalProtocol
+from hico_core.base.errors import UsageError
+from hico_core.transfer.evaluation.folds import folds_by_group
+from hico_core.transfer.evaluation.probe import LabelledRows
+from hico_core.transfer.evaluation.retrieval import Retrieval, retrieval
+from hico_core.transfer.extraction.manifest import ManifestRow, features_of
+
+
+class LabelledSegments(NamedTuple):
+    """Segments as what is probed: each counts alone, in the group of its video."""
+
+    rows: LabelledRows
+    classes: list[str]  # by label
+
+
+def are_segments(manifest: Mapping[str, ManifestRow]) -> bool:
+    """Whether the rows of a folder's features are segments, and not windows."""
+    return any(row.rows_of == "segments" for row in manifest.values())
+
+
+def segments_in(folder: Path, manifest: Mapping[str, ManifestRow]) -> LabelledSegments:
+    """All segments of a folder.
+
+    Args:
+        folder: of features of segments.
+        manifest: of the folder.
+
+    Raises:
+        HicoError: a file is not as its manifest says.
+
+    """
+    rows = [row for row in manifest.values() if row.labels is not None]
+    names = [label for row in rows for label in row.labels or []]
+    classes, label_N = np.unique(names, return_inverse=True)
+    arrays = [np.asarray(features_of(folder, row), dtype=np.float32).reshape(row.rows, -1) for row in rows]
+    groups = np.repeat(np.array([row.video_id for row in rows]), [row.rows for row in rows])
+    labelled = LabelledRows(np.concatenate(arrays), label_N, np.arange(len(names)), groups)
+    return LabelledSegments(labelled, classes.tolist())
+
+
+def folds_of_segments(rows: LabelledRows, num_folds: int) -> list[tuple[LabelledRows, LabelledRows]]:
+    """Rows to train and to test on, a pair a fold; segments of one video are tested together.
+
+    Raises:
+        UsageError: there are fewer videos than folds.
+
+    """
+    assert rows.groups is not None
+    tested_in = folds_by_group(rows.labels, rows.groups, num_folds)
+    return [(rows.only(tested_in != fold), rows.only(tested_in == fold)) for fold in range(num_folds)]
+
+
+def retrieval_among_videos(rows: LabelledRows, *, protocol: RetrievalProtocol) -> Retrieval:
+    """Recall at k and mean average precision where each segment is looked for among those of all other videos.
+
+    Args:
+        rows: segments.
+        protocol: see `retrieval`.
+
+    Raises:
+        UsageError: they are of one video.
+
+    """
+    assert rows.groups is not None
+    videos = np.unique(rows.groups)
+    if len(videos) < 2:
+        raise UsageError(f"all segments are of one video, {str(videos[0])!r}; they are looked for in other ones")
+    found = [
+        retrieval(rows.only(rows.groups == video), rows.only(rows.groups != video), protocol=protocol)
+        for video in videos
+    ]
+    queries = [one.num_queries for one in found]
+    precisions = [one.mean_average_precision or 0.0 for one in found]
+    return Retrieval(
+        protocol=protocol,
+        num_queries=len(rows.labels),
+        gallery_size=len(rows.labels),
+        recall={k: float(np.average([one.recall[k] for one in found], weights=queries)) for k in found[0].recall},
+        mean_average_precision=float(np.average(precisions, weights=queries)),
+    )

@@ -1,0 +1,97 @@
+"""Features that other tools have extracted, as a folder of features like those of hico."""
+
+from pathlib import Path
+
+import numpy as np
+
+from hico_core.base.errors import HicoError, UsageError
+from hico_core.base.storage import write_text
+from hico_core.corpus.workspace.records import sha256_of
+from hico_core.encoding.windows import Grid
+from hico_core.transfer.extraction.feature_files import read_array
+from hico_core.transfer.extraction.manifest import ADOPTED, MANIFEST, ManifestRow, manifest_line, read_manifest
+
+
+def adopt_features(folder: Path, grid: Grid, *, prefix: str = "") -> list[ManifestRow]:
+    """Write the manifest of a folder of `[prefix]<id>.npy` files, an array (T, F) each. The files stay as they are.
+
+    Row i is of the window that begins i * stride / fps seconds into its video, whose length is not known: it is taken
+    to end with its last window.
+
+    Args:
+        folder: with the files.
+        grid: where windows lie; its rate must be a number.
+        prefix: of the files' names, before the ids.
+
+    Raises:
+        UsageError: there are no such files, or a number is out of range.
+        HicoError: a file is something else, or the folder has features that hico has extracted.
+
+    """
+    if grid.fps is None or grid.fps <= 0 or grid.window < 1 or grid.stride < 1:
+        raise UsageError(f"--fps {grid.fps} --window {grid.window} --stride {grid.stride}: must be positive")
+    paths = sorted(folder.glob(f"{prefix}*.npy"))
+    if not paths:
+        raise UsageError(f"{folder}: no such folder, or no files {prefix}ID.npy in it")
+    if any(row.encoder != ADOPTED for row in read_manifest(folder).values()):
+        raise HicoError(f"{folder}: has features that hico has extracted; it needs no other manifest")
+    rows = [_row(path, grid, prefix) for path in paths]
+    widths = {row.dim: row.file for row in rows}
+    if len(widths) > 1:
+        (dim, file), (other_dim, other) = list(widths.items())[:2]
+        raise HicoError(f"{folder}: {file} has {dim} numbers a row and {other} {other_dim}; adopt folders of one kind")
+    write_text(folder / MANIFEST, b"".join(manifest_line(row, folder) for row in rows).decode())
+    return rows
+
+
+def _row(path: Path, grid: Grid, prefix: str) -> ManifestRow:
+    """What the manifest is to say of a file.
+
+    Raises:
+        HicoError: it is no array (T, F), or has values that are no numbers.
+
+    """
+    array = read_array(path)
+    if array.ndim != 2 or not array.size or str(array.dtype) not in ("float32", "float16"):
+        raise HicoError(f"has {array.dtype} {array.shape}, not float32 or float16 (T, F)", subject=path)
+    if not np.isfinite(array).all():
+        raise HicoError("has values that are no numbers (NaN or infinite)", subject=path)
+    assert grid.fps is not None
+    starts = (grid.first_start + np.arange(len(array)) * grid.stride) / grid.fps
+    ends = starts + grid.window / grid.fps
+    return ManifestRow(
+        window=grid.window,
+        stride=grid.stride,
+        native_fps=False,
+        align=grid.align,
+        tail=grid.tail,
+        pool="avg",
+        layer="pooled",
+        dtype=str(array.dtype),
+        encoder=ADOPTED,
+        checkpoint_sha256="",
+        picture={},
+        precision="unknown",
+        video_id=path.stem.removeprefix(prefix),
+        file=path.name,
+        prefix=prefix,
+        suffix="",
+        file_format="npy",
+        rows=len(array),
+        dim=array.shape[1],
+        shape=[array.shape[1]],
+        size_bytes=path.stat().st_size,
+        sha256=sha256_of(path),
+        fps=grid.fps,
+        checkpoint="",
+        source="",
+        source_fps=grid.fps,
+        duration_seconds=float(ends[-1]),
+        num_frames=round(float(ends[-1]) * grid.fps),
+        source_size_bytes=0,
+        source_mtime_ns=0,
+        source_sha256=None,
+        start_seconds=starts.tolist(),
+        end_seconds=ends.tolist(),
+        centre_seconds=((starts + ends) / 2).tolist(),
+    )
