@@ -14,9 +14,9 @@ from hico_core.training.run_folder import has_steps
 from hico_core.training.schedule import peak_learning_rate
 from hico_core.training.task import Task
 
-# Memory of a process that trains on a CPU, fitted to steps of several networks (docs/benchmarks-cpu.md): a constant;
-# for each parameter (weight, gradient, momentum, and what LARS works with), and for each clip so many times the outputs of
-# the encoder's layers and the clip itself.
+# Memory of a process that trains on a CPU, fitted to steps of several networks (docs/benchmarks-cpu.md): a constant,
+# bytes for each parameter (weight, gradient, momentum, and what LARS works with), and for each clip so many times the
+# outputs of the encoder's layers and the clip itself.
 _PROCESS_BYTES, _PARAMETER_BYTES = 0.75e9, 35
 _ACTIVATIONS_HELD, _CLIPS_HELD = 1.4, 11
 
