@@ -31,6 +31,7 @@ _WEIGHTS = ("model_state", "model", "state_dict")
 
 # PyTorch's own number, pickled.
 _OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
 # Entries that only one encoder has: by them files are known that do not say which one they hold.
 _MARKS: dict[str, EncoderName] = {"Conv_1a.conv1.weight": "s3dg", "units.0.0.conv1.weight": "s3dg-tiny"}
 
