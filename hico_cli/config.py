@@ -85,7 +85,7 @@ def list_recipes(json: Json = False) -> None:
 
 @config.command()
 def encoders(json: Json = False) -> None:
-    """List the encoders that --encoder and model.encoder take: what they are shown, give and cost."""
+    """List the encoders that --encoder and model.encoder accept, with their input, output and cost."""
     from dataclasses import asdict
 
     from hico_core.encoders.table import FAMILIES

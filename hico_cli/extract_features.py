@@ -51,7 +51,7 @@ def extract_features(
         typer.Option(
             rich_help_panel="Windows",
             help="Windows as ActivityNet, HACS or THUMOS features have them, or as in pretraining (clip). "
-            "Default: hacs; of public encoders, what they were trained on.",
+            "Default: hacs; for public encoders, the input of their training.",
         ),
     ] = None,
     window: Annotated[int | None, typer.Option(rich_help_panel="Windows", help="Frames per window; hacs: 16.")] = None,
@@ -101,7 +101,7 @@ def extract_features(
         Layer,
         typer.Option(
             rich_help_panel="Encoder",
-            help="The encoder's own numbers, or the 128 that pretraining compares (needs a .pt or .pyth).",
+            help="The encoder's features, or the 128 numbers that pretraining compares (needs a .pt or .pyth).",
         ),
     ] = "pooled",
     prefix: Annotated[
@@ -125,8 +125,8 @@ def extract_features(
         Path | None,
         typer.Option(
             rich_help_panel="Segments",
-            help="Annotated segments, .csv or .jsonl of video, start, end, label, or ActivityNet's .json: write a row "
-            "a segment, the mean of its windows, instead of a row a window.",
+            help="Annotated segments: a .csv or .jsonl of video, start, end, label, or ActivityNet's .json. Write one "
+            "row per segment, the mean of its windows, instead of one row per window.",
         ),
     ] = None,
     per_segment: Annotated[
@@ -135,7 +135,7 @@ def extract_features(
             metavar="N",
             min=1,
             rich_help_panel="Segments",
-            help="Look at N windows that are spread over each segment, instead of one every stride.",
+            help="Use N windows spread over each segment, instead of one per stride.",
         ),
     ] = None,
     checksum: Annotated[

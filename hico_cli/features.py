@@ -95,17 +95,18 @@ def check(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = Fal
 
 @features.command("adopt")
 def adopt(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of ID.npy files, an array [T, F] each.")],
-    fps: Annotated[float, typer.Option(help="Frames a second that its tool looked at.")],
-    window: Annotated[int, typer.Option(help="Frames in a window.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of ID.npy files, each with an array [T, F].")],
+    fps: Annotated[float, typer.Option(help="Frame rate at which the tool sampled the videos.")],
+    window: Annotated[int, typer.Option(help="Frames per window.")],
     stride: Annotated[int, typer.Option(help="Frames from one window to the next.")],
     align: Annotated[
-        Align, typer.Option(help="The first window begins with the video, or lies around the first stride's middle.")
+        Align,
+        typer.Option(help="start: the first window begins with the video; center: windows are centred on the strides."),
     ] = "start",
-    prefix: Annotated[str, typer.Option(help="Put before each file's id, such as v_.")] = "",
+    prefix: Annotated[str, typer.Option(help="Prefix of each file name, such as v_.")] = "",
     json: Json = False,
 ) -> None:
-    """Give features of another tool a manifest, so that they can be probed, retrieved from and exported."""
+    """Write a manifest for features of another tool, so that they can be probed, searched and exported."""
     from hico_core.encoding.windows import Grid
     from hico_core.transfer.extraction.adoption import adopt_features
 

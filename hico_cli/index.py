@@ -32,7 +32,7 @@ def index(
     ] = None,
     cuts: Annotated[
         bool,
-        typer.Option("--cuts", help="Note where the pictures of videos cut that are not split; decodes each once."),
+        typer.Option("--cuts", help="Detect cuts in videos that are not split; decodes each of them once."),
     ] = False,
     data_root: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder of the files in --list. Default: the folder of the list.")

@@ -139,7 +139,7 @@ FrameRate = Annotated[
         "--frame-rate",
         metavar="N",
         rich_help_panel="Which videos",
-        help="Take folders of numbered pictures (img_00001.jpg, ...) as videos of N pictures per second.",
+        help="Treat folders of numbered pictures (img_00001.jpg, ...) as videos with N frames per second.",
     ),
 ]
 

@@ -88,13 +88,13 @@ def pretrain(
     init_from: Annotated[
         Path | None,
         typer.Option(
-            rich_help_panel="Settings", help="Start from the encoder of this checkpoint (ours or the authors')."
+            rich_help_panel="Settings", help="Start from the encoder in this checkpoint or file of public weights."
         ),
     ] = None,
     dry_run: TwoSteps = False,
     json: Json = False,
 ) -> None:
-    """Pretrain an S3D-G encoder on the untrimmed videos of ROOT, without labels.
+    """Pretrain an encoder on the untrimmed videos of the workspace, without labels.
 
     Writes ROOT/runs/NAME: config.yaml, metrics.jsonl, checkpoints/ and export/encoder.safetensors.
     """

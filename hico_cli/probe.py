@@ -44,7 +44,7 @@ def probe(
     cache_dir: CacheDir = None,
     cache_size: CacheSize = "20GB",
     folds: Annotated[
-        int, typer.Option(min=2, help="Parts of annotated segments, by video, each of which is tested once.")
+        int, typer.Option(min=2, help="Folds of cross-validation over annotated segments; a video is never divided.")
     ] = 5,
     json: Json = False,
 ) -> None:

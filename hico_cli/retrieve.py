@@ -33,7 +33,7 @@ def retrieve(
         typer.Option(
             *ENCODER_NAMES,
             metavar=ENCODER_FORM,
-            help="The encoder of the features, if it is not where the manifest says.",
+            help="Encoder of the features, if it is not where the manifest says.",
         ),
     ] = None,
     protocol: Annotated[
@@ -53,7 +53,7 @@ def retrieve(
 ) -> None:
     """Find moments that are similar to QUERY, or, with --protocol, measure retrieval: R@k and mAP.
 
-    Of features of segments, each segment is looked for among those of all other videos. Exit code 3: some lines of a
+    With features of segments, each segment is compared with those of all other videos. Exit code 3: some lines of a
     list cannot be used.
     """
     if (query is None) == (protocol is None):

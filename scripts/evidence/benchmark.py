@@ -1,4 +1,4 @@
-"""Compare HiCo with SimCLR and controls on made videos, and print all tables.
+"""Compare HiCo with SimCLR and controls on synthetic videos, and print all tables.
 
     python scripts/evidence/benchmark.py [FOLDER] [--part PART]... [--seeds 1-10] [--workers N] [--json]
 
