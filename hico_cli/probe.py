@@ -11,6 +11,7 @@ from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import CacheDir, CacheSize, Device, Encoder, Json, Readers, Root, read_size
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
+from hico_core.base.errors import counted
 
 if TYPE_CHECKING:
     from hico_core.transfer.evaluation.labelled import LabelledSet
@@ -102,7 +103,7 @@ def probe(
         f"linear probe: {_describe_mean(found.linear)}",
         f"k-NN, k {neighbours}: {_describe_mean(found.knn)}",
         *(f"{count}-shot: {_describe_mean(value)}" for count, value in found.few_shot.items()),
-        f"{sum(found.num_train)} {what} to train on and {sum(found.num_test)} to test on, in {num_splits} splits",
+        f"{sum(found.num_train)} training and {sum(found.num_test)} test {what} in {counted(num_splits, 'split')}",
         str(target),
     ]
     result("\n".join(lines), {**fields, "file": str(target)}, as_json=json)
