@@ -16,6 +16,7 @@ from buckets import make_bucket, s3_server
 from clusters import ray_cluster
 from commands import hico
 from made_videos import numbered_video
+from torchvision.models import get_model
 
 from hico_core.checkpoints.content import export_encoder
 from hico_core.model.s3dg_tiny import S3DGTiny
@@ -64,6 +65,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert hico("index", root=folder / "hico-data").returncode == 0
     torch.manual_seed(0)
     export_encoder(folder / "hico-data/runs/made/export/encoder.safetensors", S3DGTiny())
+    torch.save(get_model("r2plus1d_18", weights=None).state_dict(), folder / "r2plus1d_18-91a641e6.pth")
     for name in ("k400-data", "uk400-data"):
         shutil.copytree(folder / "hico-data", folder / name)
     return folder
@@ -84,9 +86,10 @@ def lines_of(page: Path) -> list[tuple[list[str], int]]:
 
 
 def in_small(words: list[str]) -> list[str]:
-    """A command line as it is run here."""
+    """A command line as it is run here; what it says itself stays."""
     known = [INSTEAD.get(before, word) for before, word in zip(["", *words], words, strict=False)]
-    return [*known, *SMALL.get(words[0], [])]
+    program, *options = known
+    return [program, *SMALL.get(program, []), *options]
 
 
 PAGES = [

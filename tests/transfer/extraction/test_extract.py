@@ -350,7 +350,8 @@ def test_the_picture_is_that_of_the_run(root: Path, tmp_path: Path, model: HicoM
     export_encoder(tmp_path / "encoder.safetensors", model.backbone, picture)
     extractor = FeatureExtractor.from_checkpoint(tmp_path / "encoder.safetensors", device="cpu")
     assert extractor.picture == picture
-    config = load_config(overrides=["data.crop_size=64", "augment.mean=0.5", "augment.std=0.25"])
+    settings = ["model.encoder=s3dg-tiny", "data.crop_size=64", "augment.mean=0.5", "augment.std=0.25"]
+    config = load_config(overrides=settings)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     save_checkpoint(
         tmp_path / "last.pt",
