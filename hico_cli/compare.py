@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hico_core.corpus.sources.grouped_lists import GroupedList
     from hico_core.transfer.evaluation.comparison import ComparedRow, Comparison
 
-_LINES = "path<TAB>label[<TAB>group] a line; clips of one scene, person or camera are a group."
+_LINES = "One path<TAB>label[<TAB>group] per line; a group is clips of one scene, person or camera."
 
 
 def compare(
@@ -31,9 +31,11 @@ def compare(
         list[str] | None,
         typer.Option("--encoder", help="NAME, NAME=WEIGHTS, a run or a file (`hico config encoders`); repeat it."),
     ] = None,
-    runs: Annotated[bool, typer.Option("--runs", help="All runs of ROOT that have exported an encoder.")] = False,
+    runs: Annotated[
+        bool, typer.Option("--runs", help="Compare all runs of ROOT that have exported an encoder.")
+    ] = False,
     baselines: Annotated[
-        bool, typer.Option("--baselines/--no-baselines", help="Add pixels and motion, which know nothing of video.")
+        bool, typer.Option("--baselines/--no-baselines", help="Add the trivial baselines pixels and motion.")
     ] = True,
     features: Annotated[
         list[str] | None,
@@ -43,24 +45,28 @@ def compare(
             "The first one is what others are compared with.",
         ),
     ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Parts of LIST, each tested once; no group is in two.")] = 5,
+    folds: Annotated[
+        int, typer.Option(min=2, help="Folds of cross-validation over LIST; a group is never divided.")
+    ] = 5,
     train: Annotated[str | None, typer.Option("--train", help="Instead of folds: clips to train on.")] = None,
     test: Annotated[str | None, typer.Option("--test", help="Clips to test on.")] = None,
     data_root: ListFolder = None,
-    views: Annotated[int, typer.Option(min=1, help="Clips of each video; one is its middle.")] = 1,
-    neighbours: Annotated[int, typer.Option(min=1, help="Training clips that vote in k-NN.")] = 20,
-    name: Annotated[str | None, typer.Option(help="Of the folder in ROOT/compare. Default: the list's.")] = None,
+    views: Annotated[int, typer.Option(min=1, help="Clips per video; 1 is the middle of the video.")] = 1,
+    neighbours: Annotated[int, typer.Option(min=1, help="Neighbours that vote in k-NN (k).")] = 20,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the folder in ROOT/compare. Default: the list's name.")
+    ] = None,
     workers: Readers = None,
     device: Device = "auto",
     cache_dir: CacheDir = None,
     cache_size: CacheSize = "20GB",
     json: Json = False,
 ) -> None:
-    """Tell which encoder knows most of the classes of a list: linear probe and k-NN, with 95 % intervals.
+    """Compare the accuracy of several encoders on labelled clips: linear probe and k-NN, with 95 % intervals.
 
-    Intervals are of the accuracy on other groups (bootstrap over groups); differences are to the first encoder, on the
-    same clips. Features are computed once an encoder and kept in ROOT/compare: the same command goes on, and a second
-    one takes seconds. Exit code 3: some clips, or lines of a list, cannot be used.
+    Intervals are bootstrapped over groups; differences are paired and relative to the first encoder. Features are
+    computed once per encoder and kept in ROOT/compare, so a second comparison takes seconds. If it is interrupted, the
+    same command continues. Exit code 3: some clips, or lines of a list, cannot be used.
     """
     from hico_core.base.cache import local_cache
     from hico_core.transfer.evaluation.clip_features import Computing
@@ -90,7 +96,7 @@ def compare(
     of_runs = finished_runs(place.parent) if runs else []
     encoders = encoders_to_compare(encoder or [], runs=of_runs, with_baselines=baselines, warn=warn)
     with (
-        raising_on_signals("stopped; the same command goes on"),
+        raising_on_signals("stopped; the same command continues"),
         progress("compare", total=2 * len(encoders), as_json=json) as report,
     ):
         found = compare_encoders(
@@ -147,7 +153,7 @@ def _listed(text: str, data_root: str | None, cache: "LocalCache") -> "GroupedLi
 
 
 def _print_table(rows: "Sequence[ComparedRow]") -> None:
-    """A row an encoder, in percent, each value above the ends of its interval."""
+    """One row per encoder, in percent, each value above the ends of its interval."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table

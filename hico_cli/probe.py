@@ -23,27 +23,28 @@ if TYPE_CHECKING:
 
 def probe(
     features: Annotated[
-        str | None, typer.Argument(help="A folder in ROOT/features, or a path. Default: straight from the videos.")
+        str | None, typer.Argument(help="A folder in ROOT/features, or a path. Default: encode the videos.")
     ] = None,
     root: Root = DEFAULT_ROOT,
-    train: Annotated[list[str] | None, typer.Option("--train", help=f"Videos to train on. {LISTS}")] = None,
+    train: Annotated[list[str] | None, typer.Option("--train", help=f"Videos to train the probes on. {LISTS}")] = None,
     test: Annotated[
-        list[str] | None, typer.Option("--test", help="Videos to test on; as many lists as of --train.")
+        list[str] | None, typer.Option("--test", help="Videos to test on; as many lists as for --train.")
     ] = None,
     data_root: ListFolder = None,
     encoder: Encoder = None,
-    views: Annotated[int, typer.Option(min=1, help="Clips of each video, where videos are read.")] = 3,
-    seeds: Annotated[int, typer.Option(min=1, help="How often all that is random is drawn.")] = 3,
-    neighbours: Annotated[int, typer.Option(min=1, help="Training videos that vote in k-NN.")] = 20,
+    views: Annotated[int, typer.Option(min=1, help="Clips per video, if videos are encoded.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Random seeds to average over.")] = 3,
+    neighbours: Annotated[int, typer.Option(min=1, help="Neighbours that vote in k-NN (k).")] = 20,
     shots: Annotated[
-        list[int] | None, typer.Option("--shots", min=1, help="Training videos a class, few-shot; may be repeated.")
+        list[int] | None,
+        typer.Option("--shots", min=1, help="Training videos per class for few-shot probes; may be repeated."),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-O",
-            help="The JSON file to write. Default: ROOT/probes/NAME.json, with --segments NAME-seconds.json.",
+            help="JSON file to write. Default: ROOT/probes/NAME.json, with --segments NAME-seconds.json.",
         ),
     ] = None,
     segments: Annotated[
@@ -88,9 +89,9 @@ def probe(
 ) -> None:
     """Train classifiers on frozen features of labelled videos and test them: linear, k-NN, few-shot.
 
-    The linear probe tries 20 pairs of rate and weight decay at once and takes the one that knows most of a fifth of the
-    training videos, held out by video; test videos choose nothing. Features of segments (`hico extract-features
-    --segments`) bring their classes with them, and are tested in folds by video.
+    The linear probe tries 20 combinations of learning rate and weight decay and keeps the one with the best accuracy on
+    a fifth of the training videos, held out by video; test videos are never used for this choice. Features of segments
+    (`hico extract-features --segments`) bring their classes with them and are tested in folds by video.
 
     With --segments, the class of each second of untrimmed videos is predicted instead, in folds by video or group:
     frame accuracy, edit score, segmental F1 and mAP, beside those of two guesses. Exit code 3: some videos, or lines of
@@ -155,7 +156,7 @@ def probe(
         f"linear probe: {_describe_mean(found.linear)}",
         f"k-NN, k {neighbours}: {_describe_mean(found.knn)}",
         *(f"{count}-shot: {_describe_mean(value)}" for count, value in found.few_shot.items()),
-        f"{sum(found.num_train)} {what} to train on and {sum(found.num_test)} to test on, in {num_splits} splits",
+        f"{sum(found.num_train)} training and {sum(found.num_test)} test {what} in {counted(num_splits, 'split')}",
         str(target),
     ]
     result("\n".join(lines), {**fields, "file": str(target)}, as_json=json)

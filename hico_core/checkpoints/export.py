@@ -20,11 +20,11 @@ CARD = "README.md"
 def exports(
     backbone: nn.Module, path: Path, config: Config, progress: Progress, *, feature_dim: int, loss: float | None
 ) -> dict[Path, bytes]:
-    """The encoder as it is now, and its card. A card that is there stays where nothing was trained since.
+    """The encoder as it is now, and its card. An existing card stays if nothing has been trained since.
 
     Args:
         backbone: the encoder.
-        path: where it goes.
+        path: of the export, RUN/export/encoder.safetensors; the card is titled with the run's name.
         config: of its run.
         progress: where the run stands.
         feature_dim: channels of its feature maps.
@@ -37,6 +37,7 @@ def exports(
     if loss is None and card_of(path) is not None:
         return {path: encoder}
     card = model_card(
+        path.absolute().parents[1].name,
         config=config,
         progress=progress,
         encoder=encoder,
@@ -48,11 +49,19 @@ def exports(
 
 
 def model_card(
-    *, config: Config, progress: Progress, encoder: bytes, feature_dim: int, num_parameters: int, loss: float | None
+    run_name: str,
+    *,
+    config: Config,
+    progress: Progress,
+    encoder: bytes,
+    feature_dim: int,
+    num_parameters: int,
+    loss: float | None,
 ) -> str:
     """Markdown about an exported encoder.
 
     Args:
+        run_name: of its run.
         config: of its run.
         progress: where the run stands.
         encoder: the file's content.
@@ -67,16 +76,17 @@ def model_card(
         "encoder": f"{config.model.encoder}, {num_parameters / 1e6:.2f} M parameters",
         "trained with": f"hico {__version__}, recipe {config.dataset}-{config.recipe}, without labels",
         "videos": "not known" if progress.index is None else f"{progress.index.num_videos}",
-        "steps": f"{progress.position.step} of {config.train.batch_size} videos, {sampling.clips_per_video} clips each",
+        "steps": f"{progress.position.step}",
+        "batch": f"{config.train.batch_size} videos, {sampling.clips_per_video} clips each",
         "epochs": f"{progress.epochs_done:.6g} of {config.train.epochs}",
         "loss": f"{config.loss.name}" + ("" if loss is None else f", mean of the last steps {loss:.4f}"),
-        "input": f"(N, 3, {size}): {clip.num_frames} frames at {clip.fps:g} a second, RGB from 0 to 1, minus "
+        "input": f"(N, 3, {size}): {clip.num_frames} frames at {clip.fps:g} per second, RGB from 0 to 1, minus "
         f"{config.augment.mean}, divided by {config.augment.std}",
         "output": f"(N, {feature_dim}, t, h, w); the mean over t, h, w is the feature",
         "SHA-256 of encoder.safetensors": hashlib.sha256(encoder).hexdigest(),
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    return f"""# {config.dataset}-{config.recipe}
+    return f"""# {run_name}: {config.model.encoder}
 
 A video encoder pretrained with HiCo (Qing et al., *Learning from Untrimmed Videos: Self-Supervised Video Representation
 Learning with Hierarchical Consistency*, CVPR 2022).
@@ -92,9 +102,9 @@ encoder = load_backbone("encoder.safetensors")  # a torch.nn.Module in evaluatio
 features = FeatureExtractor.from_checkpoint("encoder.safetensors").extract("video.mp4")
 ```
 
-`hico extract-features --checkpoint encoder.safetensors VIDEOS` writes the features of many videos. How good they are
-has not been measured by this training; `hico probe`, `hico evaluate` and `hico retrieve` do that. All settings of the
-run are in its config.yaml.
+`hico extract-features --encoder encoder.safetensors VIDEOS` writes the features of many videos. Training does not
+measure how good they are; `hico probe`, `hico compare` and `hico retrieve` do. All settings of the run are in its
+config.yaml.
 """
 
 

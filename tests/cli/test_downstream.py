@@ -116,10 +116,10 @@ def test_probe(root: Path) -> None:
     assert len(result["linear"]["values"]) == 2 and result["num_train"] == [4] and result["num_test"] == [2]
     assert json.loads((root / "probes/made.json").read_text())["linear"] == result["linear"]
     straight = hico("probe", "--views", "1", "--seeds", "1", "--workers", "0", root=root)
-    assert straight.returncode == 0 and "4 videos to train on and 2 to test on" in straight.stdout
+    assert straight.returncode == 0 and "4 training and 2 test videos" in straight.stdout
     lists = ("--train", root / "train.txt", "--test", root / "test.txt", "--data-root", root / "videos")
     done = hico("probe", "made", *lists, *lists[:4], "--seeds", "1", root=root)
-    assert done.returncode == 0 and "8 videos to train on and 4 to test on, in 2 splits" in done.stdout
+    assert done.returncode == 0 and "8 training and 4 test videos in 2 splits" in done.stdout
 
 
 def test_retrieve(root: Path, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_features_of_segments(root: Path, tmp_path: Path) -> None:
     assert extract(root, "--segments", file).stdout.startswith("2 videos extracted, 4 unchanged")
     assert json.loads(extract(root, "--segments", file, "--dry-run", "--json").stdout)["num_rows"] == 12
     probed = hico("probe", "made-segments", "--folds", "2", "--seeds", "1", root=root)
-    assert probed.returncode == 0 and "12 segments to train on and 12 to test on, in 2 splits" in probed.stdout
+    assert probed.returncode == 0 and "12 training and 12 test segments in 2 splits" in probed.stdout
     compared = hico("compare", "--features", "made-segments", "--folds", "2", "--json", root=root)
     assert compared.returncode == 0 and (root / "compare/made-segments/results.parquet").exists(), compared.stderr
     assert [row["num_test_clips"] for row in json.loads(compared.stdout)["results"]] == [12, 12]
@@ -234,13 +234,13 @@ def test_bad_lines_of_lists_are_told_and_the_others_are_used(root: Path, tmp_pat
     bad = "0.mp4 0\n1.mp4 1\n2.mp4 0\n3.mp4 1\n3.mp4 0\nalone.mp4\n"
     (tmp_path / "bad.txt").write_bytes(bad.replace("\n", "\r\n").encode("utf-16"))
     told = [
-        f"hico: {root}/videos/3.mp4: stands in the list with two labels, 1 and 0; left out",
+        f"hico: {root}/videos/3.mp4: is in the list with two labels, 1 and 0; left out",
         f"hico: {tmp_path}/bad.txt, line 6: 'alone.mp4' is not <path> <label>, with a whole number in UTF-8 as in "
         "other lines; left out",
     ]
     lists = ("--train", tmp_path / "bad.txt", "--test", root / "test.txt", "--data-root", root / "videos")
     done = hico("probe", "made", *lists, "--seeds", "1", "-O", tmp_path / "probe.json", root=root)
-    assert done.returncode == 3 and "3 videos to train on and 2 to test on" in done.stdout
+    assert done.returncode == 3 and "3 training and 2 test videos" in done.stdout
     assert [line for line in done.stderr.splitlines() if line.endswith("left out")] == told
     lists = ("--query-list", root / "test.txt", "--gallery-list", tmp_path / "bad.txt", "--data-root", root / "videos")
     done = hico("retrieve", "--protocol", "video", "--features", "made", *lists, root=root)
@@ -254,7 +254,7 @@ def test_a_video_that_is_missing_is_told_by_the_probe(root: Path, tmp_path: Path
     lists = ("--train", tmp_path / "list.txt", "--test", root / "test.txt", "--data-root", root / "videos")
     options = ("--views", "1", "--seeds", "1", "--workers", "0", "-O", tmp_path / "probe.json")
     done = hico_process("probe", *lists, *options, root=root)
-    assert done.returncode == 3 and "3 videos to train on and 2 to test on" in done.stdout, done.stderr
+    assert done.returncode == 3 and "3 training and 2 test videos" in done.stdout, done.stderr
     assert f"hico: left out: {root}/videos/missing.mp4: " in done.stderr
 
 

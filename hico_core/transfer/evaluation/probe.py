@@ -78,7 +78,7 @@ def mean_and_error(values: Sequence[float]) -> MeanAndError:
 
 
 def video_means(rows: LabelledRows) -> LabelledRows:
-    """One row a video, the mean of its rows, in order of the videos' numbers."""
+    """One row per video, the mean of its rows, in order of the videos' numbers."""
     videos, first, place = np.unique(rows.videos, return_index=True, return_inverse=True)
     sums = np.zeros((len(videos), rows.features.shape[1]))
     np.add.at(sums, place, rows.features)
@@ -99,12 +99,12 @@ def require_classes(train: LabelledRows, test: LabelledRows) -> int:
         raise HicoError(f"no labelled videos to {side} on; add some with `hico index --list FILE --subset {side}`")
     for rows in (train, test):
         if not np.isfinite(rows.features).all():
-            raise HicoError("some features are no numbers (NaN or infinite); extract them again")
+            raise HicoError("some features are not finite (NaN or infinite); extract them again")
     if len(np.unique(train.labels)) < 2:
         raise HicoError(f"all training videos have the one label {train.labels[0]}; a probe needs two classes")
     both = np.intersect1d(train.videos, test.videos)
     if len(both):
-        raise HicoError(f"{both[0]} is to be trained on and to be tested; {len(both)} such videos")
+        raise HicoError(f"{both[0]} is both in the training and the test set; {len(both)} such videos")
     return int(max(train.labels.max(), test.labels.max())) + 1
 
 
@@ -343,7 +343,7 @@ class ProbeReport:
 
     linear: MeanAndError
     knn: MeanAndError  # over splits alone: nothing in it is random
-    few_shot: dict[int, MeanAndError]  # by the number of videos a class
+    few_shot: dict[int, MeanAndError]  # by the number of videos per class
     chosen: list[tuple[float, float]]  # rate and weight decay of each linear probe
     num_train: list[int]  # videos of each split
     num_test: list[int]

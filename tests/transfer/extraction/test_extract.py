@@ -315,7 +315,9 @@ def test_finished_means_this_very_source(root: Path, tmp_path: Path) -> None:
     assert features_of(root, folder, path, prefix="s_").num_done == 1
     before = (folder / "a.npy").read_bytes()
     numbered_video(tmp_path / "other/a.mp4", seconds=2)
-    with pytest.raises(HicoError, match=r"other/a\.mp4 and .*/a\.mp4, whose features are in .*a\.npy, have one id"):
+    with pytest.raises(
+        HicoError, match=r"other/a\.mp4 and .*/a\.mp4, whose features are in .*a\.npy, have the same id"
+    ):
         features_of(root, folder, tmp_path / "other/a.mp4")
     assert (folder / "a.npy").read_bytes() == before
 
@@ -452,7 +454,7 @@ def test_what_is_wrong_with_a_folder_is_one_line(root: Path, tmp_path: Path) -> 
         assert [name for name, _ in check_features(tmp_path)] == ["a.npy"]
     array[0, 0] = np.nan
     np.save(tmp_path / "a.npy", array)
-    with pytest.raises(HicoError, match="has values that are no numbers"):
+    with pytest.raises(HicoError, match="has values that are not finite"):
         load_features(tmp_path)
     assert list(check_features(tmp_path)) == [("a.npy", "has other content than was written")]
     np.save(tmp_path / "a.npy", array[1:])
