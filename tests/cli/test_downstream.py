@@ -1,6 +1,7 @@
 """From an encoder to results, by the commands; and what goes wrong on the way."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,7 @@ def test_export_tad(root: Path, tmp_path: Path) -> None:
 
 def test_features_of_segments(root: Path, tmp_path: Path) -> None:
     """A row a segment, in a folder of their own; what has changed is extracted again; probed and retrieved by row."""
+    root = Path(shutil.copytree(root, tmp_path / "root"))
     rows = [f"{video},{start},{start + 1},{'ab'[(video + start) % 2]}" for video in range(6) for start in (0, 1)]
     file = tmp_path / "segments.csv"
     file.write_text("\n".join(["video,start,end,label", *rows, "9,0,1,a"]))
