@@ -41,8 +41,8 @@ def compare(
         list[str] | None,
         typer.Option(
             "--features",
-            help="Instead of LIST: a folder of features of segments (`hico extract-features --segments`); repeat it. "
-            "The first one is what others are compared with.",
+            help="Instead of LIST: a folder of features of segments (`hico extract-features --segments`); may be "
+            "repeated. Differences are relative to the first one.",
         ),
     ] = None,
     folds: Annotated[

@@ -50,9 +50,9 @@ def probe(
     segments: Annotated[
         Path | None,
         typer.Option(
-            rich_help_panel="When it happens",
-            help="Annotated segments of untrimmed videos, .csv or .jsonl of video, start, end, label, or ActivityNet's "
-            ".json: predict the class of each second instead, from FEATURES of whole videos.",
+            rich_help_panel="Classes of each second",
+            help="Predict the class of each second instead, from FEATURES of whole videos. Annotated segments: a .csv "
+            "or .jsonl of video, start, end, label, or ActivityNet's .json.",
         ),
     ] = None,
     beside: Annotated[
@@ -60,9 +60,9 @@ def probe(
         typer.Option(
             "--beside",
             metavar="FEATURES",
-            rich_help_panel="When it happens",
-            help="More rows of the table, such as the trivial baselines pixels and motion: `hico extract-features "
-            "--encoder pixels --name pixels` makes them. May be repeated.",
+            rich_help_panel="Classes of each second",
+            help="Other features to evaluate beside FEATURES, such as the trivial baselines pixels and motion "
+            "(`hico extract-features --encoder pixels --name pixels`). May be repeated.",
         ),
     ] = None,
     groups: Annotated[
@@ -70,15 +70,15 @@ def probe(
         typer.Option(
             "--groups",
             metavar="LIST",
-            rich_help_panel="When it happens",
-            help="video<TAB>group a line: videos of one scene, person or camera are tested together. Default: each "
-            "video apart.",
+            rich_help_panel="Classes of each second",
+            help="One video<TAB>group per line: videos of one scene, person or camera are tested together. Default: "
+            "each video is its own group.",
         ),
     ] = None,
     folds: Annotated[
         int,
         typer.Option(
-            min=2, rich_help_panel="When it happens", help="Parts of annotated videos, each of which is tested once."
+            min=2, rich_help_panel="Classes of each second", help="Folds of cross-validation; a video is never divided."
         ),
     ] = 5,
     workers: Readers = None,
@@ -94,7 +94,7 @@ def probe(
     (`hico extract-features --segments`) bring their classes with them and are tested in folds by video.
 
     With --segments, the class of each second of untrimmed videos is predicted instead, in folds by video or group:
-    frame accuracy, edit score, segmental F1 and mAP, beside those of two guesses. Exit code 3: some videos, or lines of
+    frame accuracy, edit score, segmental F1 and mAP, beside two trivial guesses. Exit code 3: some videos, or lines of
     a list, cannot be used.
     """
     from hico_core.base.cache import local_cache
