@@ -70,17 +70,16 @@ def model_card(
         loss: mean of the last steps; None if this call has done none.
 
     """
-    data, sampling, clip = config.data, config.sampling, clip_shape_for(config.data)
-    size = f"{clip.num_frames}, {data.crop_size}, {data.crop_size}"
+    clip, size = clip_shape_for(config.data), config.data.crop_size
     rows = {
         "encoder": f"{config.model.encoder}, {num_parameters / 1e6:.2f} M parameters",
         "trained with": f"hico {__version__}, recipe {config.dataset}-{config.recipe}, without labels",
         "videos": "not known" if progress.index is None else f"{progress.index.num_videos}",
         "steps": f"{progress.position.step}",
-        "batch": f"{config.train.batch_size} videos, {sampling.clips_per_video} clips each",
+        "batch": f"{config.train.batch_size} videos, {config.sampling.clips_per_video} clips each",
         "epochs": f"{progress.epochs_done:.6g} of {config.train.epochs}",
         "loss": f"{config.loss.name}" + ("" if loss is None else f", mean of the last steps {loss:.4f}"),
-        "input": f"(N, 3, {size}): {clip.num_frames} frames at {clip.fps:g} per second, RGB from 0 to 1, minus "
+        "input": f"(N, 3, {clip.num_frames}, {size}, {size}): {clip.num_frames} frames at {clip.fps:g} per second, RGB from 0 to 1, minus "
         f"{config.augment.mean}, divided by {config.augment.std}",
         "output": f"(N, {feature_dim}, t, h, w); the mean over t, h, w is the feature",
         "SHA-256 of encoder.safetensors": hashlib.sha256(encoder).hexdigest(),
