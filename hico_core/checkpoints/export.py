@@ -16,6 +16,18 @@ ENCODER = Path("export", "encoder.safetensors")
 # Hubs of models show a file of this name.
 CARD = "README.md"
 
+_HOW_TO_USE_IT = """```python
+from hico_core import FeatureExtractor, load_backbone
+
+encoder = load_backbone("encoder.safetensors")  # a torch.nn.Module in evaluation mode
+features = FeatureExtractor.from_checkpoint("encoder.safetensors").extract("video.mp4")
+```
+
+`hico extract-features --encoder encoder.safetensors VIDEOS` writes the features of many videos. Training does not
+measure how good they are; `hico probe`, `hico compare` and `hico retrieve` do. All settings of the run are in its
+config.yaml.
+"""
+
 
 def exports(
     backbone: nn.Module, path: Path, config: Config, progress: Progress, *, feature_dim: int, loss: float | None
@@ -79,8 +91,8 @@ def model_card(
         "batch": f"{config.train.batch_size} videos, {config.sampling.clips_per_video} clips each",
         "epochs": f"{progress.epochs_done:.6g} of {config.train.epochs}",
         "loss": f"{config.loss.name}" + ("" if loss is None else f", mean of the last steps {loss:.4f}"),
-        "input": f"(N, 3, {clip.num_frames}, {size}, {size}): {clip.num_frames} frames at {clip.fps:g} per second, RGB from 0 to 1, minus "
-        f"{config.augment.mean}, divided by {config.augment.std}",
+        "input": f"(N, 3, {clip.num_frames}, {size}, {size}): {clip.num_frames} frames at {clip.fps:g} per second, RGB "
+        f"from 0 to 1, minus {config.augment.mean}, divided by {config.augment.std}",
         "output": f"(N, {feature_dim}, t, h, w); the mean over t, h, w is the feature",
         "SHA-256 of encoder.safetensors": hashlib.sha256(encoder).hexdigest(),
     }
@@ -94,17 +106,7 @@ Learning with Hierarchical Consistency*, CVPR 2022).
 |---|---|
 {table}
 
-```python
-from hico_core import FeatureExtractor, load_backbone
-
-encoder = load_backbone("encoder.safetensors")  # a torch.nn.Module in evaluation mode
-features = FeatureExtractor.from_checkpoint("encoder.safetensors").extract("video.mp4")
-```
-
-`hico extract-features --encoder encoder.safetensors VIDEOS` writes the features of many videos. Training does not
-measure how good they are; `hico probe`, `hico compare` and `hico retrieve` do. All settings of the run are in its
-config.yaml.
-"""
+{_HOW_TO_USE_IT}"""
 
 
 def card_of(encoder: Path) -> str | None:
