@@ -388,7 +388,7 @@ def test_more_epochs(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixtur
     with pytest.raises(UsageError, match=refusal):
         run(more, root, tmp_path / "run", resume=True)
     other = tiny("train.epochs=1", "optim.warmup_epochs=0.25", "optim.base_lr=0.1")
-    with pytest.raises(UsageError, match=r"it was with -o optim\.base_lr=0\.3, or"):
+    with pytest.raises(UsageError, match=r"resume it with -o optim\.base_lr=0\.3, or"):
         run(other, root, tmp_path / "run", resume=True, allow_changed=True)
     caplog.clear()
     run(more, root, tmp_path / "run", resume=True, allow_changed=True)
