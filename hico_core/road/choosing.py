@@ -178,6 +178,8 @@ def choose(asked: Asked, site: Site, *, fit: bool, clock: Clock, until: float) -
     first = settings_of(asked)
     # What is asked for has most of the time; what takes less also takes less to measure.
     choices = [weigh(first, asked, site, clock=clock, until=clock.used + _ASKED_PART * (until - clock.used))]
+    if asked.names("train.epochs") and choices[0].length.epochs == first.train.epochs:  # which is not a matter of time
+        return choices[0], None
     for settings in _SMALLER:
         if choices[-1].length.num_steps >= ENOUGH_STEPS:
             break

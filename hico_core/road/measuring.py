@@ -89,7 +89,7 @@ def measure_speed(
     parts.learner.model.train()
     reading = _reading_seconds(parts)
     computing = _PASSES_OF_A_STEP * config.sampling.clips_per_video * plan.encoding_seconds
-    for size in (_SMALL_BATCH, config.train.batch_size):
+    for size in dict.fromkeys((_SMALL_BATCH, config.train.batch_size)):
         if clock.used + size * (computing + reading) > until:
             break
         computing = _step_seconds(_parts(config, root, size, chosen), clock, until) / size

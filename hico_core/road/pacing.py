@@ -84,12 +84,8 @@ def train_in_time(task: Task[Config], choice: Choice | None, *, clock: Clock, ev
         events.on_pretrained(summary)
         return Trained(summary, was_cut=False)
     ends, planned = clock.used + choice.shares.training, task.config.train.epochs
-    pacing = Pacing(
-        clock,
-        seconds=choice.shares.training,
-        planned=planned,
-        most=None if choice.work.epochs_asked else choice.work.most_epochs,
-    )
+    most = None if choice.work.epochs_asked else choice.work.most_epochs
+    pacing = Pacing(clock, seconds=choice.shares.training, planned=planned, most=most)
     summary = _paced(task, pacing, events)
     if pacing.correction is not None:
         epochs = pacing.correction

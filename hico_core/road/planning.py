@@ -170,7 +170,7 @@ class RoadPlan:
 
 def in_words(seconds: float) -> str:
     """41 -> "41 s"; 540 -> "9.0 min"; 9000 -> "2.5 h"."""
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 

@@ -277,7 +277,7 @@ def plan_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
     sources = find_sources(inputs)
     known = plan_intake([Candidate(source, SplitOptions()) for source in sources], root=root, rules=SplitPolicy().rules)
     todo = [candidate.source for candidate in known.plan.todo]
-    sample = sample_by_size(sources, _SAMPLED)
+    sample = sources if len(sources) <= _SAMPLED else sample_by_size(sources, _SAMPLED)
     with TemporaryDirectory(prefix="hico-") as folder:
         place = Path(folder) / "root"
         began = clock.used
