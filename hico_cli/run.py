@@ -72,7 +72,7 @@ def run(
         typer.Option(
             metavar="NAME",
             rich_help_panel="Settings",
-            help="The encoder to train: s3dg (default), s3dg-tiny, which needs 13 times less CPU time, or another one "
+            help="The encoder to train: s3dg (default), s3dg-tiny, which is several times faster, or another one "
             "of `hico config encoders` that trains.",
         ),
     ] = None,

@@ -181,7 +181,7 @@ def choose(asked: Asked, site: Site, *, fit: bool, clock: Clock, until: float) -
     if asked.names("train.epochs") and choices[0].length.epochs == first.train.epochs:  # which is not a matter of time
         return choices[0], None
     for settings in _SMALLER:
-        if choices[-1].length.num_steps >= ENOUGH_STEPS:
+        if choices[-1].length.num_steps >= ENOUGH_STEPS or (len(choices) > 1 and clock.used > until):
             break
         config = settings_of(asked, settings)
         if config != first:

@@ -33,8 +33,8 @@ from hico_core.transfer.features import FeatureExtractor
 # Videos of the first step that is measured, and those that are read to tell how long reading takes.
 _SMALL_BATCH, _VIDEOS_READ = 2, 8
 
-# A step is about so many times its forward pass: the backward one takes twice that.
-_PASSES_OF_A_STEP = 3
+# The first step of a size takes up to three times as long as the next one: its memory is handed out meanwhile.
+_FIRST_AND_SECOND = 4
 
 
 class Clock(NamedTuple):
@@ -66,7 +66,7 @@ class Measured(NamedTuple):
 def measure_speed(
     config: Config, root: Location, jobs: Sequence[FeatureJob], *, device: DeviceName, clock: Clock, until: float
 ) -> Measured:
-    """Encode two windows, do a step of two videos if there is the time, and one of a whole batch if there is still.
+    """Encode a batch of windows, and do a step of two videos; if there is the time, also one of a whole batch.
 
     Args:
         config: of the training, with its batch.
@@ -74,7 +74,7 @@ def measure_speed(
         jobs: the videos of which there are to be features.
         device: where to compute.
         clock: of the call.
-        until: seconds used by which the steps are to end.
+        until: seconds used by which it is to be done, if that is enough for the least.
 
     Raises:
         HicoError: there are too few videos, or a step or an encoding fails.
@@ -84,14 +84,14 @@ def measure_speed(
     cores = CoreUse(chosen.type == "cpu", available_cores(), num_workers(config.data.workers), torch.get_num_threads())
     parts = _parts(config, root, _SMALL_BATCH, chosen)
     extractor = _extractor(config, parts, device)
-    plan = dry_run_extraction(jobs, extractor=extractor, files=Files(root), num_batches=1)
+    # Only a GPU is much slower at first.
+    plan = dry_run_extraction(jobs, extractor=extractor, files=Files(root), num_batches=0 if cores.on_cpu else 1)
     row = seconds_together(plan.encoding_seconds, plan.reading_seconds, cores._replace(readers=num_workers(None)))
     parts.learner.model.train()
     reading = _reading_seconds(parts)
-    computing = _PASSES_OF_A_STEP * config.sampling.clips_per_video * plan.encoding_seconds
-    for size in dict.fromkeys((_SMALL_BATCH, config.train.batch_size)):
-        if clock.used + size * (computing + reading) > until:
-            break
+    computing = _step_seconds(parts, clock, until) / _SMALL_BATCH
+    size = config.train.batch_size
+    if size > _SMALL_BATCH and clock.used + _FIRST_AND_SECOND * size * (computing + reading) < until:
         computing = _step_seconds(_parts(config, root, size, chosen), clock, until) / size
     clip_reading = reading / config.sampling.clips_per_video
     speed = Speed(seconds_together(computing, reading, cores), row, clip_reading + plan.encoding_seconds)
@@ -123,7 +123,7 @@ def _reading_seconds(parts: Pretraining) -> float:
 
 
 def _step_seconds(parts: Pretraining, clock: Clock, until: float) -> float:
-    """Seconds of a training's first step, done a second time, when all is set up, if there is the time."""
+    """Seconds of a training's first step; if there is the time, done a second time, when all is set up."""
     batches = parts.batches(Position(), World())
     plan, batch = next(batches)
     batches.close()
@@ -154,5 +154,4 @@ def _extractor(config: Config, parts: Pretraining, device: DeviceName) -> Featur
         network=parts.learner.model.backbone.eval(),
         entry=entry,
     )
-    on_cpu = parts.learner.device.type == "cpu"
-    return FeatureExtractor.from_encoder(frozen, device=device, batch_size=1 if on_cpu else None)
+    return FeatureExtractor.from_encoder(frozen, device=device)
