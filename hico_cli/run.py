@@ -123,7 +123,8 @@ def run(
     wanted = Wanted(name=name, device=device, asked=asked, fit=fit, resume=resume, command=command)
     clock = Clock(began, hours * 3600)
     if dry_run:
-        plan, few = plan_road(inputs, place, wanted, clock=clock)
+        with raising_on_signals("stopped"):
+            plan, few = plan_road(inputs, place, wanted, clock=clock, on_note=warn)
         _print_plan(plan, as_json=json)
         if few:
             warn(few)
@@ -142,7 +143,8 @@ def run(
 def _print_plan(plan: "RoadPlan", *, as_json: bool) -> None:
     from hico_core.road.planning import describe_plan
 
-    result(describe_plan(plan), {"plan": asdict(plan)}, as_json=as_json)
+    fields = {**asdict(plan), "shares": plan.shares._asdict(), "length": plan.length._asdict()}
+    result(describe_plan(plan), {"plan": fields}, as_json=as_json)
 
 
 class _Events:

@@ -358,7 +358,6 @@ COVERED_BY = {
     "hico_core/report/sample.py": "tests/report/test_report.py::test_a_run_that_has_not_come_far",
     "hico_core/road/events.py": "tests/cli/test_run.py::test_the_whole_road_and_again",
     "hico_core/road/measuring.py": "tests/cli/test_run.py::test_a_plan_without_a_trace",
-    "hico_core/road/take.py": "tests/cli/test_run.py::test_the_whole_road_and_again",
     "hico_core/training/dry_run.py": "tests/training/test_loop.py::test_a_dry_run_measures_and_writes_nothing",
     "hico_core/training/flat_parameters.py": "tests/training/test_optim.py::test_lars_of_a_group_is_that_of_each_parameter",
     "hico_core/training/launch.py": "tests/training/test_distributed.py::test_a_killed_process_is_started_again_and_nothing_is_lost",

@@ -187,7 +187,7 @@ def describe_plan(plan: RoadPlan) -> str:
         (
             "features",
             "none" if shares.features is None else in_words(shares.features),
-            "" if shares.features is not None else "there is not the time for them",
+            "there is not the time for them" if shares.features is None else counted(plan.num_rows, "row"),
         ),
         ("report", in_words(shares.report), ""),
     ]

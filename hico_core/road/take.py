@@ -5,7 +5,7 @@ on where it was stopped. The hours are those of one call: what a call did not co
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -257,7 +257,9 @@ def report_run(run_dir: Path, events: RoadEvents) -> Path:
         return write_report(run_dir / "report.html", runs, corpus_of(runs), on_part=on_part)
 
 
-def plan_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: Clock) -> tuple[RoadPlan, str]:
+def plan_road(
+    inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: Clock, on_note: Callable[[str], None]
+) -> tuple[RoadPlan, str]:
     """What `take_road` would do, measured on a few videos that are split into a temporary folder.
 
     Args:
@@ -265,6 +267,7 @@ def plan_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
         root: the workspace, for what is split already; nothing is written there.
         wanted: what a person asks for.
         clock: of a call that begins now.
+        on_note: takes lines that a user should read.
 
     Returns:
         The plan, and what is to be known of it; may be empty.
@@ -278,6 +281,9 @@ def plan_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
     known = plan_intake([Candidate(source, SplitOptions()) for source in sources], root=root, rules=SplitPolicy().rules)
     todo = [candidate.source for candidate in known.plan.todo]
     sample = sources if len(sources) <= _SAMPLED else sample_by_size(sources, _SAMPLED)
+    on_note(f"splitting {counted(len(sample), 'video')} into a temporary folder, and measuring a few steps on them")
+    if has_steps(local_part(root) / "runs" / wanted.name):
+        on_note(f"there is a run {wanted.name}, with which the same command would go on; this is the plan of a new one")
     with TemporaryDirectory(prefix="hico-") as folder:
         place = Path(folder) / "root"
         began = clock.used

@@ -69,7 +69,7 @@ def test_a_plan_without_a_trace(tmp_path: Path, videos: Path) -> None:
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)["plan"]
     assert plan["encoder"] == "s3dg-tiny" and plan["num_rows"] > 0
-    num_steps = plan["length"][2]
+    num_steps = plan["length"]["num_steps"]
     assert num_steps >= 300 and num_steps * plan["step_seconds"] < 3600
     assert not root.exists()
 

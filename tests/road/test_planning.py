@@ -142,4 +142,5 @@ def test_the_plan_has_a_line_a_step() -> None:
         "  features             none  there is not the time for them",
         "  report               20 s",
     ]
+    assert "  features             30 s  100 rows" in describe_plan(replace(plan, shares=Shares(600.0, 30.0, 20.0)))
     assert "1 epoch left of a training" in describe_plan(replace(plan, begun=True, length=Length(1, 12, 1)))
