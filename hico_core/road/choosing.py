@@ -17,6 +17,7 @@ from hico_core.report.sample import num_moments
 from hico_core.road.measuring import Clock, Measured, measure_speed
 from hico_core.road.planning import (
     ENOUGH_STEPS,
+    Candidate,
     Length,
     Shares,
     Work,
@@ -186,15 +187,19 @@ def choose(asked: Asked, site: Site, *, fit: bool, clock: Clock, until: float) -
         config = settings_of(asked, settings)
         if config != first:
             choices.append(weigh(config, asked, site, clock=clock, until=until, settings=settings))
-    best = choices[best_fitting([choice.length.num_steps for choice in choices])]
+    hours = [
+        hours_for_enough(choice.measured.speed, choice.work, choice.shares, used_seconds=clock.used)
+        for choice in choices
+    ]
+    steps = [choice.length.num_steps for choice in choices]
+    place = best_fitting([Candidate(*candidate) for candidate in zip(steps, hours, strict=True)])
+    best = choices[place]
     taken = best if fit else choices[0]
     if taken.length.num_steps >= ENOUGH_STEPS:
         return taken, None
-    hours = hours_for_enough(best.measured.speed, best.work, best.shares, used_seconds=clock.used)
-    asked_hours = clock.seconds / 3600
-    enough = best.length.num_steps >= ENOUGH_STEPS
-    advice = Advice(best.config.model.encoder, best.length.num_steps, best.settings, asked_hours if enough else hours)
-    return taken, advice
+    fits = best.length.num_steps >= ENOUGH_STEPS
+    needed = clock.seconds / 3600 if fits else hours[place]
+    return taken, Advice(best.config.model.encoder, best.length.num_steps, best.settings, needed)
 
 
 def describe_few(num_steps: int, encoder: str, advice: Advice | None, *, command: str) -> str:

@@ -120,10 +120,17 @@ def hours_for_enough(speed: Speed, work: Work, shares: Shares, *, used_seconds: 
     return round(math.ceil(hours / step - 1e-9) * step, 6)
 
 
-def best_fitting(num_steps: Sequence[int]) -> int:
-    """Of several settings, in the order of preference, the first with enough steps; else the one with the most."""
-    enough = [place for place, count in enumerate(num_steps) if count >= ENOUGH_STEPS]
-    return enough[0] if enough else max(range(len(num_steps)), key=lambda place: num_steps[place])
+class Candidate(NamedTuple):
+    """Settings that may be taken."""
+
+    num_steps: int  # that fit
+    hours: float  # for enough steps
+
+
+def best_fitting(candidates: Sequence[Candidate]) -> int:
+    """The first of several settings with enough steps; else the one that needs the fewest hours for them."""
+    enough = [place for place, candidate in enumerate(candidates) if candidate.num_steps >= ENOUGH_STEPS]
+    return enough[0] if enough else min(range(len(candidates)), key=lambda place: candidates[place].hours)
 
 
 class Pace(NamedTuple):

@@ -156,8 +156,8 @@ def _choose(run_dir: Path, site: Site, wanted: Wanted, *, clock: Clock, events: 
     if left == 0:
         return Chosen(config, None, None)
     events.on_note(
-        f"measuring steps of {config.model.encoder} and a few windows, for about "
-        f"{in_words(_MEASURING_PART * clock.seconds)} at most"
+        f"measuring small steps of {config.model.encoder} and a few windows; that should take "
+        f"{in_words(_MEASURING_PART * clock.seconds)} or less"
     )
     if begun:
         choice = weigh(config, wanted.asked, site, clock=clock, until=until, left=left)

@@ -27,7 +27,7 @@ def test_the_whole_road_and_again(tmp_path: Path, videos: Path) -> None:
     command: tuple[str | Path, ...] = ("run", videos, *SMALL, "-o", "train.epochs=2", "-o", "optim.warmup_epochs=0")
     done = hico(*command, root=root)
     assert done.returncode == 0, done.stderr
-    assert "measuring steps of s3dg-tiny" in done.stderr
+    assert "measuring small steps of s3dg-tiny" in done.stderr
     told = [done.stdout.index(text) for text in ("clips of 2 videos", "plan for --hours 1 (1.0 h)", "the encoder is")]
     assert told == sorted(told), "the plan is told before training"
     config = load_config(root / "runs/run/config.yaml")

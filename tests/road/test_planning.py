@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from hico_core.road.planning import (
+    Candidate,
     CoreUse,
     Length,
     Pace,
@@ -92,11 +93,17 @@ def test_in_the_hours_for_enough_steps_there_are_enough(used: float, video: floa
 
 
 @pytest.mark.parametrize(
-    ("num_steps", "expected"),
-    [([400, 900], 0), ([40, 400, 900], 1), ([40, 90, 200], 2), ([40, 30, 20], 0), ([1], 0)],
+    ("candidates", "expected"),
+    [
+        ([(400, 0.1), (900, 0.05)], 0),
+        ([(40, 2.0), (400, 0.1), (900, 0.05)], 1),
+        ([(1, 51.0), (1, 4.0), (1, 2.0)], 2),  # none has enough
+        ([(40, 0.2), (30, 0.3)], 0),
+        ([(1, 51.0)], 0),
+    ],
 )
-def test_the_first_with_enough_steps_else_the_most(num_steps: list[int], expected: int) -> None:
-    assert best_fitting(num_steps) == expected
+def test_the_first_with_enough_steps_else_the_nearest_to_it(candidates: list[tuple[int, float]], expected: int) -> None:
+    assert best_fitting([Candidate(*candidate) for candidate in candidates]) == expected
 
 
 @pytest.mark.parametrize(
