@@ -110,8 +110,8 @@ def run(
     asked = Asked(
         recipe=f"{of_dataset}-{default_recipe(of_dataset)}",
         file=config,
-        options={"model.encoder": encoder},
-        overrides=override or [],
+        options={},
+        overrides=[*(override or []), *([] if encoder is None else [f"model.encoder={encoder}"])],
     )
     given = {"--root": None if root == DEFAULT_ROOT else root, "--dataset": dataset, "--config": config}
     words = [word for option, value in given.items() if value is not None for word in (option, str(value))]

@@ -10,7 +10,7 @@ from hico_core.base.addresses import Location
 from hico_core.base.choices import DeviceName
 from hico_core.base.errors import counted
 from hico_core.checkpoints.content import read_last
-from hico_core.config import Config, load_config
+from hico_core.config import Config, ModelConfig, load_config
 from hico_core.config.authors.pretraining_keys import load_any_config
 from hico_core.data.videos import open_videos
 from hico_core.report.sample import num_moments
@@ -218,16 +218,9 @@ def describe_few(num_steps: int, encoder: str, advice: Advice | None, *, command
     )
     if advice is None:
         return f"{few}, and give another --name more --hours"
-    words = [f"--hours {advice.hours:g}", *_as_options(advice.settings)]
+    words = [command, f"--hours {advice.hours:g}"]
+    words += [] if advice.encoder == ModelConfig().encoder else [f"--encoder {advice.encoder}"]
+    words += [f"-o {setting}" for setting in advice.settings if not setting.startswith("model.encoder=")]
     instead = f"{advice.encoder} with smaller clips" if len(advice.settings) > 1 else advice.encoder
-    fits = f"; {counted(advice.num_steps, 'step')} of {instead} would fit" if advice.settings else ""
-    return f"{few}{fits}; for enough steps: `{command} {' '.join(words)}`"
-
-
-def _as_options(settings: Sequence[str]) -> list[str]:
-    """model.encoder=s3dg-tiny -> --encoder s3dg-tiny; data.crop_size=64 -> -o data.crop_size=64."""
-    prefix = "model.encoder="
-    return [
-        f"--encoder {setting.removeprefix(prefix)}" if setting.startswith(prefix) else f"-o {setting}"
-        for setting in settings
-    ]
+    fits = f"; {counted(advice.num_steps, 'step')} of {instead} would fit" if advice.num_steps > num_steps else ""
+    return f"{few}{fits}; for enough steps: `{' '.join(words)}`"

@@ -36,6 +36,9 @@ _SMALL_BATCH, _VIDEOS_READ = 2, 8
 # The first step of a size takes up to three times as long as the next one: its memory is handed out meanwhile.
 _FIRST_AND_SECOND = 4
 
+# A step that takes no more of the hours is done a second time in any case.
+_SHORT_PART = 0.03
+
 
 class Clock(NamedTuple):
     """The time of a call."""
@@ -123,13 +126,14 @@ def _reading_seconds(parts: Pretraining) -> float:
 
 
 def _step_seconds(parts: Pretraining, clock: Clock, until: float) -> float:
-    """Seconds of a training's first step; if there is the time, done a second time, when all is set up."""
+    """Seconds of a training's first step done a second time, when all is set up; of the first time where that is long."""
     batches = parts.batches(Position(), World())
     plan, batch = next(batches)
     batches.close()
     with telling_full_memory(len(batch.video_ids), parts.learner.device):
         first = _learn_seconds(parts, plan, batch, clock)
-        return first if clock.used + first > until else _learn_seconds(parts, plan, batch, clock)
+        is_long = first > _SHORT_PART * clock.seconds and clock.used + first > until
+        return first if is_long else _learn_seconds(parts, plan, batch, clock)
 
 
 def _learn_seconds(parts: Pretraining, plan: PlannedStep, batch: Batch, clock: Clock) -> float:
