@@ -126,7 +126,7 @@ def _reading_seconds(parts: Pretraining) -> float:
 
 
 def _step_seconds(parts: Pretraining, clock: Clock, until: float) -> float:
-    """Seconds of a training's first step done a second time, when all is set up; of the first time where that is long."""
+    """Seconds of a training's first step, done a second time when all is set up, unless that takes long."""
     batches = parts.batches(Position(), World())
     plan, batch = next(batches)
     batches.close()
