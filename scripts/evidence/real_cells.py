@@ -1,0 +1,285 @@
+"""The smallest piece of the benchmark on real videos: one arm, trained on a corpus and asked for its labels.
+
+Encoders are asked as `hico compare` asks them: the middle of each clip, linear probe and nearest neighbours over five
+folds by group. Labels train nothing but probes and the supervised arm, which is trained for each fold anew.
+"""
+
+# N clips, F feature width.
+
+import csv
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from arms import RATE, supervision
+from trainings import train_with_labels, write_part_of_index, write_untrained
+
+from hico_core.base.errors import HicoError
+from hico_core.checkpoints.frozen import load_frozen
+from hico_core.config import AugmentConfig, DataConfig
+from hico_core.corpus.index import build_index
+from hico_core.corpus.sources.finding import find_sources
+from hico_core.corpus.sources.grouped_lists import read_grouped_list
+from hico_core.corpus.workspace.records import SplitOptions
+from hico_core.data.videos import open_videos
+from hico_core.evidence.arms import AUGMENT, FAR_3, HICO, Arm, Setting, pretraining
+from hico_core.evidence.trial import split_all
+from hico_core.training.loop import pretrain
+from hico_core.transfer.evaluation.clip_features import Computing, features_of_clips
+from hico_core.transfer.evaluation.compare import predict_by_folds
+from hico_core.transfer.evaluation.folds import SplitClips, split_into_folds
+
+NEAR = Arm(
+    "simclr-near",
+    "SimCLR, three clips within 1 s of each other",
+    {"distance": "fixed", "end_seconds": 1.0, "topical": False},
+    {"name": "simclr"},
+)
+CUTS = Arm("hico-cuts", "HiCo, near clips within one shot (data.cuts=respect)", {}, {})
+PRETRAINED = {arm.name: arm for arm in (NEAR, FAR_3, HICO, CUTS)}
+
+# Encoders that are not trained here, as `hico compare` takes them.
+FROZEN = {"pixels": "pixels", "motion": "motion", "imagenet": "python:public_lite0:lite0"}
+
+MEANINGS = {
+    "untrained": "an encoder that was never trained",
+    "pixels": "no encoder: the mean picture, 8 x 8",
+    "motion": "no encoder: where something moves, 8 x 8, in four parts of a clip",
+    "imagenet": "EfficientNet-Lite0 with its ImageNet weights, frame by frame",
+    **{arm.name: arm.meaning for arm in PRETRAINED.values()},
+    "supervised": "trained on the labels of the other folds: an upper bound",
+}
+
+# As `hico compare` has them by default.
+_FOLDS, _NEIGHBOURS = 5, 20
+
+_FRAMES, _FPS = 8, 15.0
+
+Design = Literal["", "untrimmed", "trimmed"]
+
+
+class Training(NamedTuple):
+    """What may be chosen, alike for all arms; 0 steps train nothing."""
+
+    pixels: int = 0
+    stride: int = 0  # frames at 15 fps from one frame of a clip to the next
+    steps: int = 0
+    rate: float = 0.0
+
+    def setting(self, *, cuts: Literal["ignore", "respect"] = "ignore") -> Setting:
+        """What is read of videos. Nothing is flipped: left and right are classes."""
+        data = DataConfig(
+            num_frames=_FRAMES,
+            frame_stride=self.stride,
+            target_fps=_FPS,
+            crop_size=self.pixels,
+            short_side=self.pixels * 3 // 2,
+            workers=0,
+            memory_gb=1.0,
+            epochs_per_round=1,
+            cuts=cuts,
+        )
+        return Setting(data, AugmentConfig(**{**AUGMENT.model_dump(), "flip_probability": 0.0}))
+
+
+class RealCorpus(NamedTuple):
+    """What scripts/real_corpus.py wrote."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Of the set."""
+        return self.folder.name
+
+    def clips(self) -> SplitClips:
+        """All labelled clips, and when each is tested."""
+        listed = read_grouped_list(self.folder / "clips.txt", data_root=self.folder)
+        if listed.bad:
+            raise HicoError(listed.bad[0])
+        return split_into_folds(listed, num_folds=_FOLDS)
+
+    def clips_of_sessions(self) -> list[Path]:
+        """Those that the untrimmed videos consist of."""
+        with (self.folder / "untrimmed_segments.csv").open(newline="") as opened:
+            return [self.folder / row["source_clip"] for row in csv.DictReader(opened)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealCell:
+    """One arm on one corpus."""
+
+    corpus: RealCorpus
+    arm: str
+    design: Design = ""  # of what is pretrained on; "": nothing is
+    seed: int = 0
+    training: Training = Training()
+
+    @property
+    def name(self) -> str:
+        """Of its file of results."""
+        parts = (
+            self.corpus.name,
+            self.design,
+            self.arm,
+            f"seed{self.seed}",
+            *(f"{value:g}" for value in self.training),
+        )
+        return "-".join(part for part in parts if part)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Of its rows in the table of results."""
+        cell = {"corpus": self.corpus.name, "arm": self.arm, "design": self.design, "seed": self.seed}
+        return cell | self.training._asdict()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipScore:
+    """Whether one probe is right about one clip."""
+
+    probe: Literal["linear", "knn", "place-r1"]
+    clip: str  # its path below the corpus
+    label: str
+    group: str
+    correct: bool
+
+    _asdict = asdict
+
+
+def prepare_real(cell: RealCell, root: Path) -> None:
+    """Split and index a corpus: its sessions below root/untrimmed, each clip alone below root/trimmed.
+
+    Raises:
+        HicoError: a video cannot be split, or the corpus is damaged.
+
+    """
+    corpus = cell.corpus
+    inputs = {
+        "untrimmed": [str(corpus.folder / "untrimmed")],
+        "trimmed": [str(clip.path) for clip in corpus.clips().clips],
+    }
+    for design, videos in inputs.items():
+        split_all(find_sources(videos), root / design, SplitOptions(), workers=1)
+        build_index(root / design)
+    write_part_of_index(root / "trimmed", root / "alone", {path.stem: None for path in corpus.clips_of_sessions()})
+
+
+def run_real(cell: RealCell, root: Path) -> list[ClipScore]:
+    """Train and probe a cell from its beginning; its run is not kept.
+
+    Raises:
+        HicoError: the run cannot be done.
+
+    """
+    run_dir = root / "runs" / cell.name
+    shutil.rmtree(run_dir, ignore_errors=True)  # of a command that was killed
+    split = cell.corpus.clips()
+    if cell.arm == "supervised":
+        scores = []
+        for fold in np.unique(split.tested_in):
+            one = split._replace(tested_in=np.where(split.tested_in == fold, fold, -1))
+            encoder = _supervised(cell, one, root, run_dir / f"fold{fold}")
+            scores += probe_clips(str(encoder), one, cell.corpus, kept=root / "kept")
+    else:
+        scores = probe_clips(_encoder_of(cell, root, run_dir), split, cell.corpus, kept=root / "kept")
+    shutil.rmtree(run_dir, ignore_errors=True)
+    return scores
+
+
+def _encoder_of(cell: RealCell, root: Path, run_dir: Path) -> str:
+    """Train what needs it; the encoder as `load_frozen` takes it."""
+    if cell.arm in FROZEN:
+        return FROZEN[cell.arm]
+    setting = cell.training.setting(cuts="respect" if cell.arm == CUTS.name else "ignore")
+    if cell.arm == "untrained":
+        file = run_dir / "untrained.safetensors"
+        write_untrained(file, supervision(num_segments=1, steps=1, rate=RATE, seed=cell.seed, setting=setting))
+        return str(file)
+    videos = root / ("untrimmed" if cell.design == "untrimmed" else "alone")
+    config = pretraining(
+        PRETRAINED[cell.arm],
+        num_videos=len(open_videos(videos, subset="train", data=setting.data)),
+        steps=cell.training.steps,
+        rate=cell.training.rate,
+        seed=cell.seed,
+        setting=setting,
+    )
+    return str(pretrain(config, root=videos, run_dir=run_dir, device="cpu").encoder)
+
+
+def _supervised(cell: RealCell, split: SplitClips, root: Path, run_dir: Path) -> Path:
+    """Train on the labels of all clips that are not tested."""
+    _, label_N = np.unique(split.labels, return_inverse=True)
+    labels = {
+        clip.path.stem: int(label)
+        for clip, label, fold in zip(split.clips, label_N, split.tested_in, strict=True)
+        if fold < 0
+    }
+    write_part_of_index(root / "trimmed", run_dir / "videos", labels)
+    config = supervision(
+        num_segments=len(labels),
+        steps=cell.training.steps,
+        rate=cell.training.rate,
+        seed=cell.seed,
+        setting=cell.training.setting(),
+    )
+    return train_with_labels(config, root=run_dir / "videos", run_dir=run_dir / "run")
+
+
+def probe_clips(encoder: str, split: SplitClips, corpus: RealCorpus, *, kept: Path) -> list[ClipScore]:
+    """What an encoder's features tell of the clips that are tested, as `hico compare` asks them; and of their place.
+
+    Args:
+        encoder: as `load_frozen` takes it.
+        split: clips and when they are tested.
+        corpus: whose clips they are.
+        kept: folder of features.
+
+    Raises:
+        HicoError: a clip cannot be read.
+
+    """
+    paths = [clip.path for clip in split.clips]
+    computing = Computing("cpu", 0)
+    found = features_of_clips(load_frozen(encoder, warn=str), paths, kept, num_views=1, computing=computing)
+    features = [array for array in found if array is not None]
+    if len(features) < len(paths):
+        raise HicoError(f"{corpus.folder}: {len(paths) - len(features)} of {len(paths)} clips cannot be read")
+    _, label_N = np.unique(split.labels, return_inverse=True)
+    right = {
+        probe: predicted == label_N
+        for probe, predicted in predict_by_folds(features, split, num_neighbours=_NEIGHBOURS).items()
+    }
+    return [
+        ClipScore(
+            probe=probe,
+            clip=str(clip.path.relative_to(corpus.folder)),
+            label=clip.label,
+            group=clip.group,
+            correct=bool(is_right),
+        )
+        for probe, right_N in {**right, "place-r1": finds_its_place(features, split.groups)}.items()
+        for clip, is_right, fold in zip(split.clips, right_N, split.tested_in, strict=True)
+        if fold >= 0
+    ]
+
+
+def finds_its_place(features: Sequence[np.ndarray], groups: Sequence[str]) -> np.ndarray:
+    """Whether the nearest other clip, by cosine similarity, is of the same group: (N,) bool.
+
+    Args:
+        features: (1, F) of each clip.
+        groups: of each clip.
+
+    """
+    rows_NF = np.concatenate(features)
+    units_NF = rows_NF / np.linalg.norm(rows_NF, axis=1, keepdims=True).clip(1e-12)
+    similarity_NN = units_NF @ units_NF.T
+    np.fill_diagonal(similarity_NN, -np.inf)
+    group_N = np.asarray(groups)
+    found: np.ndarray = group_N[similarity_NN.argmax(axis=1)] == group_N
+    return found
