@@ -25,7 +25,7 @@ from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.sources.grouped_lists import read_grouped_list
 from hico_core.corpus.workspace.records import SplitOptions
 from hico_core.data.videos import open_videos
-from hico_core.evidence.arms import AUGMENT, FAR_3, HICO, Arm, Setting, pretraining
+from hico_core.evidence.arms import AUGMENT, FAR_3, HICO, VIDEOS_PER_STEP, Arm, Setting, pretraining
 from hico_core.evidence.trial import split_all
 from hico_core.training.loop import pretrain
 from hico_core.transfer.evaluation.clip_features import Computing, features_of_clips
@@ -60,6 +60,9 @@ _FRAMES, _FPS = 8, 15.0
 
 Design = Literal["", "untrimmed", "trimmed"]
 
+# The last one: whether the nearest other clip is of the same environment or camera.
+RealProbe = Literal["linear", "knn", "place-r1"]
+
 
 class Training(NamedTuple):
     """What may be chosen, alike for all arms; 0 steps train nothing."""
@@ -83,6 +86,9 @@ class Training(NamedTuple):
             cuts=cuts,
         )
         return Setting(data, AugmentConfig(**{**AUGMENT.model_dump(), "flip_probability": 0.0}))
+
+
+NOTHING = Training()
 
 
 class RealCorpus(NamedTuple):
@@ -116,7 +122,7 @@ class RealCell:
     arm: str
     design: Design = ""  # of what is pretrained on; "": nothing is
     seed: int = 0
-    training: Training = Training()
+    training: Training = NOTHING
 
     @property
     def name(self) -> str:
@@ -141,7 +147,7 @@ class RealCell:
 class ClipScore:
     """Whether one probe is right about one clip."""
 
-    probe: Literal["linear", "knn", "place-r1"]
+    probe: RealProbe
     clip: str  # its path below the corpus
     label: str
     group: str
@@ -226,6 +232,7 @@ def _supervised(cell: RealCell, split: SplitClips, root: Path, run_dir: Path) ->
         rate=cell.training.rate,
         seed=cell.seed,
         setting=cell.training.setting(),
+        batch_size=min(VIDEOS_PER_STEP, len(labels)),
     )
     return train_with_labels(config, root=run_dir / "videos", run_dir=run_dir / "run")
 
@@ -245,24 +252,26 @@ def probe_clips(encoder: str, split: SplitClips, corpus: RealCorpus, *, kept: Pa
     """
     paths = [clip.path for clip in split.clips]
     computing = Computing("cpu", 0)
-    found = features_of_clips(load_frozen(encoder, warn=str), paths, kept, num_views=1, computing=computing)
+    found = features_of_clips(load_frozen(encoder), paths, kept, num_views=1, computing=computing)
     features = [array for array in found if array is not None]
     if len(features) < len(paths):
         raise HicoError(f"{corpus.folder}: {len(paths) - len(features)} of {len(paths)} clips cannot be read")
     _, label_N = np.unique(split.labels, return_inverse=True)
-    right = {
-        probe: predicted == label_N
-        for probe, predicted in predict_by_folds(features, split, num_neighbours=_NEIGHBOURS).items()
+    predicted = predict_by_folds(features, split, num_neighbours=_NEIGHBOURS)
+    right: dict[RealProbe, np.ndarray] = {
+        "linear": predicted["linear"] == label_N,
+        "knn": predicted["knn"] == label_N,
+        "place-r1": finds_its_place(features, split.groups),
     }
     return [
         ClipScore(
             probe=probe,
-            clip=str(clip.path.relative_to(corpus.folder)),
+            clip=Path(str(clip.path)).relative_to(corpus.folder).as_posix(),
             label=clip.label,
             group=clip.group,
             correct=bool(is_right),
         )
-        for probe, right_N in {**right, "place-r1": finds_its_place(features, split.groups)}.items()
+        for probe, right_N in right.items()
         for clip, is_right, fold in zip(split.clips, right_N, split.tested_in, strict=True)
         if fold >= 0
     ]

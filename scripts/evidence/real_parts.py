@@ -1,0 +1,85 @@
+"""What the benchmark on real videos consists of: its parts, the cells of each, and the settings that were chosen.
+
+The rule by which HiCo succeeds was written down before any unsupervised arm was run; see `real_findings.REAL_RULE`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import pandas as pd
+from arms import RATE
+from parts import TUNING_SEED
+from real_cells import CUTS, FROZEN, NEAR, NOTHING, Design, RealCell, RealCorpus, Training
+from running import read_cells
+
+from hico_core.evidence.arms import FAR_3, HICO
+
+RealPart = Literal["settings", "frozen", "untrimmed", "trimmed", "supervised"]
+REAL_PARTS: tuple[RealPart, ...] = get_args(RealPart)
+
+# Strides of which a clip covers 2.1 s, and 1.6 s where no clip of the corpus lasts longer than about 2 s.
+_STRIDES = {"ego_gest": 4, "fight_surv": 3}
+
+# Pixels, steps and rate that the supervised arm is tried with on the tuning seed, one changed at a time.
+_TRIED = ((48, 300, RATE), (32, 300, RATE))
+
+# Of them, what the supervised arm did best with.
+PIXELS, STEPS, CHOSEN_RATE = 48, 300, RATE
+
+_COLUMNS = [
+    *("corpus", "arm", "design", "seed", *Training._fields),
+    *("seconds", "probe", "clip", "label", "group", "correct"),
+]
+
+# Seeds of the supervised arm, which takes a training for each fold.
+_SUPERVISED_SEEDS = 3
+
+
+def cells_of(part: RealPart, corpus: RealCorpus, *, seeds: Sequence[int]) -> list[RealCell]:
+    """The cells of a part; see the command for what each is.
+
+    Args:
+        part: which.
+        corpus: on which videos.
+        seeds: of weights and draws.
+
+    """
+    stride = _STRIDES.get(corpus.name, _STRIDES["ego_gest"])
+    chosen = Training(PIXELS, stride, STEPS, CHOSEN_RATE)
+
+    def cells(design: Design, arms: Sequence[str]) -> list[RealCell]:
+        return [
+            RealCell(corpus=corpus, arm=arm, design=design, seed=seed, training=chosen)
+            for seed in seeds
+            for arm in arms
+        ]
+
+    match part:
+        case "settings":
+            return [
+                RealCell(
+                    corpus=corpus,
+                    arm="supervised",
+                    seed=TUNING_SEED,
+                    training=Training(pixels, stride, steps, rate),
+                )
+                for pixels, steps, rate in _TRIED
+            ]
+        case "frozen":
+            untrained = chosen._replace(steps=0, rate=0.0)
+            return [
+                *(RealCell(corpus=corpus, arm=arm, training=NOTHING) for arm in FROZEN),
+                *(RealCell(corpus=corpus, arm="untrained", seed=seed, training=untrained) for seed in seeds),
+            ]
+        case "untrimmed":
+            return cells("untrimmed", [HICO.name, FAR_3.name, NEAR.name, CUTS.name])
+        case "trimmed":
+            return cells("trimmed", [HICO.name, FAR_3.name])
+        case "supervised":
+            return cells("", ["supervised"])[:_SUPERVISED_SEEDS]
+
+
+def read_real(folder: Path) -> pd.DataFrame:
+    """All that was measured in a folder so far, a row for each cell, probe and clip."""
+    return read_cells(folder, _COLUMNS)
