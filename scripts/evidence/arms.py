@@ -71,9 +71,17 @@ MEANINGS = {
 }
 
 
-def supervision(*, num_segments: int, steps: int, rate: float, seed: int, setting: Setting = MADE) -> FinetuneConfig:
-    """How the upper bound is trained: as many clips a step, and their labels."""
-    length = length_of(steps=steps, num_items=num_segments, batch_size=3 * VIDEOS_PER_STEP, seed=seed)
+def supervision(
+    *,
+    num_segments: int,
+    steps: int,
+    rate: float,
+    seed: int,
+    setting: Setting = MADE,
+    batch_size: int = 3 * VIDEOS_PER_STEP,
+) -> FinetuneConfig:
+    """How the upper bound is trained: by default with as many clips a step, and their labels."""
+    length = length_of(steps=steps, num_items=num_segments, batch_size=batch_size, seed=seed)
     settings = {
         "dataset": "made",
         "data": setting.data,

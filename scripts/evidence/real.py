@@ -43,6 +43,7 @@ def run_parts(
         HicoError: as `run_cells`.
 
     """
+    corpus.clips()  # what is wrong with them is said before anything begins
     cells: list[RealCell] = [cell for part in parts for cell in cells_of(part, corpus, seeds=seeds)]
     with progress(corpus.name, total=len(cells), as_json=as_json) as report:
 

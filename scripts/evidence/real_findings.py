@@ -13,9 +13,9 @@ from hico_core.transfer.evaluation.intervals import Estimate
 
 # Written down before any unsupervised arm was run. Everything else is reported, and required of nobody.
 REAL_RULE = (
-    "On the linear probe of ego_gest's gestures, with untrimmed sessions, HiCo minus SimCLR-far with three clips is "
-    "more than 2 standard errors of the differences paired by seed, and positive in at least 9 of 10 seeds; with trimmed "
-    "videos the gap is within 5 points."
+    "On the linear probe of ego_gest's gestures, with untrimmed sessions, HiCo minus SimCLR-far with three "
+    "clips is more than 2 standard errors of the differences paired by seed, and positive in at least 9 of 10 seeds; "
+    "with trimmed videos the gap is within 5 points."
 )
 _LARGEST_TRIMMED_GAP = 0.05
 
