@@ -1,11 +1,13 @@
 """`hico compare`: which encoder tells the classes of a list apart best."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import progress, raising_on_signals, result, warn
+from hico_cli.console import counting, progress, raising_on_signals, result, warn
+from hico_cli.features import feature_folder
 from hico_cli.labels import ListFolder
 from hico_cli.options import CacheDir, CacheSize, Device, Json, Readers, Root, read_size, require_file_name_part
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate, locate_root
@@ -15,9 +17,9 @@ if TYPE_CHECKING:
 
     from hico_core.base.cache import LocalCache
     from hico_core.corpus.sources.grouped_lists import GroupedList
-    from hico_core.transfer.evaluation.comparison import ComparedRow
+    from hico_core.transfer.evaluation.comparison import ComparedRow, Comparison
 
-_LINES = "path<TAB>label[<TAB>group] a line; clips of one scene, person or camera are a group."
+_LINES = "One path<TAB>label[<TAB>group] per line; a group is clips of one scene, person or camera."
 
 
 def compare(
@@ -29,41 +31,62 @@ def compare(
         list[str] | None,
         typer.Option("--encoder", help="NAME, NAME=WEIGHTS, a run or a file (`hico config encoders`); repeat it."),
     ] = None,
-    runs: Annotated[bool, typer.Option("--runs", help="All runs of ROOT that have exported an encoder.")] = False,
+    runs: Annotated[
+        bool, typer.Option("--runs", help="Compare all runs of ROOT that have exported an encoder.")
+    ] = False,
     baselines: Annotated[
-        bool, typer.Option("--baselines/--no-baselines", help="Add pixels and motion, which know nothing of video.")
+        bool, typer.Option("--baselines/--no-baselines", help="Add the trivial baselines pixels and motion.")
     ] = True,
-    folds: Annotated[int, typer.Option(min=2, help="Parts of LIST, each tested once; no group is in two.")] = 5,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--features",
+            help="Instead of LIST: a folder of features of segments (`hico extract-features --segments`); may be "
+            "repeated. Differences are relative to the first one.",
+        ),
+    ] = None,
+    folds: Annotated[
+        int, typer.Option(min=2, help="Folds of cross-validation over LIST; a group is never divided.")
+    ] = 5,
     train: Annotated[str | None, typer.Option("--train", help="Instead of folds: clips to train on.")] = None,
     test: Annotated[str | None, typer.Option("--test", help="Clips to test on.")] = None,
     data_root: ListFolder = None,
-    views: Annotated[int, typer.Option(min=1, help="Clips of each video; one is its middle.")] = 1,
-    neighbours: Annotated[int, typer.Option(min=1, help="Training clips that vote in k-NN.")] = 20,
-    name: Annotated[str | None, typer.Option(help="Of the folder in ROOT/compare. Default: the list's.")] = None,
+    views: Annotated[int, typer.Option(min=1, help="Clips per video; 1 is the middle of the video.")] = 1,
+    neighbours: Annotated[int, typer.Option(min=1, help="Neighbours that vote in k-NN (k).")] = 20,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the folder in ROOT/compare. Default: the list's name.")
+    ] = None,
     workers: Readers = None,
     device: Device = "auto",
     cache_dir: CacheDir = None,
     cache_size: CacheSize = "20GB",
     json: Json = False,
 ) -> None:
-    """Tell which encoder knows most of the classes of a list: linear probe and k-NN, with 95 % intervals.
+    """Compare the accuracy of several encoders on labelled clips: linear probe and k-NN, with 95 % intervals.
 
-    Intervals are of the accuracy on other groups (bootstrap over groups); differences are to the first encoder, on the
-    same clips. Features are computed once an encoder and kept in ROOT/compare: the same command goes on, and a second
-    one takes seconds. Exit code 3: some clips, or lines of a list, cannot be used.
+    Intervals are bootstrapped over groups; differences are paired and relative to the first encoder. Features are
+    computed once per encoder and kept in ROOT/compare, so a second comparison takes seconds. If it is interrupted, the
+    same command continues. Exit code 3: some clips, or lines of a list, cannot be used.
     """
     from hico_core.base.cache import local_cache
-    from hico_core.report.comparisons import write_picture
     from hico_core.transfer.evaluation.clip_features import Computing
     from hico_core.transfer.evaluation.compare import KEPT, ProbeSettings, encoders_to_compare, finished_runs
     from hico_core.transfer.evaluation.compare import compare as compare_encoders
-    from hico_core.transfer.evaluation.comparison import write_comparison
     from hico_core.transfer.evaluation.folds import split_as_listed, split_into_folds
 
+    place = local_part(locate_root(root)) / "compare"
+    if features is not None:
+        if clips or train or test or encoder or runs:
+            raise typer.BadParameter("stands alone: leave lists, --encoder and --runs out", param_hint="--features")
+        folders = {given: feature_folder(given, root) for given in features}
+        chosen_name = name or next(iter(folders.values())).name
+        require_file_name_part(chosen_name, option="--name")
+        of_segments = _compared_segments(folders, num_folds=folds, num_neighbours=neighbours, as_json=json)
+        _write_and_tell(of_segments, place / chosen_name, as_json=json)
+        return
     if (clips is None) == (test is None) or (train is None) != (test is None):
         raise typer.BadParameter("give a list, or --train and --test, and not both", param_hint="LIST")
     cache = local_cache(cache_dir, read_size(cache_size))
-    place = local_part(locate_root(root)) / "compare"
     chosen_name = name or locate(clips or test or "").stem
     require_file_name_part(chosen_name, option="--name")
     listed = [_listed(text, data_root, cache) for text in (clips, train, test) if text is not None]
@@ -73,7 +96,7 @@ def compare(
     of_runs = finished_runs(place.parent) if runs else []
     encoders = encoders_to_compare(encoder or [], runs=of_runs, with_baselines=baselines, warn=warn)
     with (
-        raising_on_signals("stopped; the same command goes on"),
+        raising_on_signals("stopped; the same command continues"),
         progress("compare", total=2 * len(encoders), as_json=json) as report,
     ):
         found = compare_encoders(
@@ -84,16 +107,38 @@ def compare(
             computing=Computing(device, workers),
             on_progress=lambda done, text: report(done, text, {"done": done / (2 * len(encoders)), "what": text}),
         )
-    folder = place / chosen_name
+    _write_and_tell(found, place / chosen_name, as_json=json)
+    if found.num_left_out or any(one.bad for one in listed):
+        raise typer.Exit(3)
+
+
+def _compared_segments(folders: dict[str, Path], *, num_folds: int, num_neighbours: int, as_json: bool) -> "Comparison":
+    """Probe folders of features of segments; what a reader of the results should know is a warning."""
+    from hico_core.transfer.evaluation.compare import compare_segments
+
+    with (
+        raising_on_signals("stopped; nothing was written"),
+        progress("compare", total=len(folders), as_json=as_json) as report,
+    ):
+        found = compare_segments(
+            folders, num_folds=num_folds, num_neighbours=num_neighbours, on_done=counting(report, "what")
+        )
+    for remark in found.remarks:
+        warn(remark)
+    return found.comparison
+
+
+def _write_and_tell(found: "Comparison", folder: Path, *, as_json: bool) -> None:
+    from hico_core.report.comparisons import write_picture
+    from hico_core.transfer.evaluation.comparison import write_comparison
+
     write_comparison(folder, found)
     picture = write_picture(folder, found.rows)
-    if json:
+    if as_json:
         result("", {"results": [asdict(row) for row in found.rows], "folder": str(folder)}, as_json=True)
     else:
         _print_table(found.rows)
         result(f"{folder}: results.parquet, predictions.parquet, {picture.name}", {}, as_json=False)
-    if found.num_left_out or any(one.bad for one in listed):
-        raise typer.Exit(3)
 
 
 def _listed(text: str, data_root: str | None, cache: "LocalCache") -> "GroupedList":
@@ -108,7 +153,7 @@ def _listed(text: str, data_root: str | None, cache: "LocalCache") -> "GroupedLi
 
 
 def _print_table(rows: "Sequence[ComparedRow]") -> None:
-    """A row an encoder, in percent, each value above the ends of its interval."""
+    """One row per encoder, in percent, each value above the ends of its interval."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 config = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="markdown", help="Recipes: list, show, compare and check configurations."
+    no_args_is_help=True, rich_markup_mode="markdown", help="List, show, compare and check configurations."
 )
 
 _Name = Annotated[str, typer.Argument(metavar="RECIPE|FILE", help="A recipe such as hacs-hico-s, or a YAML file.")]
@@ -76,7 +76,7 @@ def _load_file(
 
 @config.command("list")
 def list_recipes(json: Json = False) -> None:
-    """Name all recipes, one a line."""
+    """List all recipes, one per line."""
     from hico_core.config import finetuning_preset_names, preset_names
 
     names = [*preset_names(), *finetuning_preset_names()]
@@ -85,7 +85,7 @@ def list_recipes(json: Json = False) -> None:
 
 @config.command()
 def encoders(json: Json = False) -> None:
-    """List the encoders that --encoder and model.encoder take: what they are shown, give and cost."""
+    """List the encoders that --encoder and model.encoder accept, with their input, output and cost."""
     from dataclasses import asdict
 
     from hico_core.encoders.table import FAMILIES
@@ -114,7 +114,7 @@ def show(name: _Name, json: Json = False) -> None:
 
 @config.command()
 def diff(one: _Name, other: _Name, json: Json = False) -> None:
-    """Print the settings in which two configurations differ, one a line: key, first value, second value."""
+    """Print the settings in which two configurations differ, one per line: key, first value, second value."""
     from hico_core.config import flat_settings
 
     first, second = flat_settings(load_named(one)), flat_settings(load_named(other))
@@ -131,11 +131,11 @@ def validate(
     path: Annotated[Path, typer.Argument(help="A YAML file, as for --config of hico pretrain or hico finetune.")],
     json: Json = False,
 ) -> None:
-    """Say whether a file is a configuration; one line names what is wrong with it (exit code 2)."""
+    """Check a configuration file; one line names the first mistake (exit code 2)."""
     _, authors = _load_file(path)
     if authors is not None:
         warn_about(authors.notes, authors.ignored, path)
-    result(f"{path}: is in order", {"path": str(path), "valid": True}, as_json=json)
+    result(f"{path}: valid", {"path": str(path), "valid": True}, as_json=json)
 
 
 def warn_about(notes: "Sequence[str]", ignored: "Sequence[str]", path: Path) -> None:

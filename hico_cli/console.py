@@ -1,4 +1,4 @@
-"""How commands talk: progress to stderr, results to stdout, signals to a clean end."""
+"""Output of commands: progress on stderr, results on stdout; signals end a command cleanly."""
 
 import json
 import os
@@ -104,7 +104,7 @@ def describe_usage_error(error: typer.TyperException) -> str:
         where, why = f"{where} {str(problem['input'])[:_LONGEST_VALUE]}", what_is_wrong(problem).rstrip(".")
     elif not isinstance(error, typer.BadParameter) or not why:
         where, why = "", error.format_message().rstrip(".")
-    return (f"{where}: " if where else "") + f"{why} (`{command} -h` lists what there is)"
+    return (f"{where}: " if where else "") + f"{why} (`{command} -h` lists the options)"
 
 
 def _one_line(text: str) -> str:
@@ -165,7 +165,7 @@ def report_failed(num_failed: int, *, root: object) -> None:
 
 
 @contextmanager
-def raising_on_signals(advice: str = "stopped; the same command goes on") -> Iterator[None]:
+def raising_on_signals(advice: str = "stopped; the same command continues") -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into `Interrupted`, so that everything on the way out is put in order.
 
     Raises:
@@ -196,9 +196,9 @@ def noting_signals() -> "Iterator[StopRequest]":
 
     def note(number: int, frame: FrameType | None) -> None:
         if stop.signal_number is not None:
-            raise Interrupted(number, "stopped at once; the last checkpoint is the one to go on from")
+            raise Interrupted(number, "stopped at once; --resume continues from the last checkpoint")
         stop.signal_number = number
-        warn("ending after this step; once more to end at once")
+        warn("stopping after this step; press Ctrl-C again to stop at once")
         signal.setitimer(signal.ITIMER_REAL, _PATIENCE_SECONDS, _PATIENCE_SECONDS)
 
     def look(number: int, frame: FrameType | None) -> None:

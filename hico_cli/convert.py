@@ -11,15 +11,15 @@ from hico_core.base.choices import CheckpointFormat
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A checkpoint (.pt), an export (.safetensors) or the authors' .pyth.")],
-    target: Annotated[Path, typer.Argument(help="The file to write; its ending says the format.")],
+    source: Annotated[Path, typer.Argument(help="Checkpoint (.pt), export (.safetensors) or authors' .pyth.")],
+    target: Annotated[Path, typer.Argument(help="File to write; its extension selects the format.")],
     to: Annotated[
         CheckpointFormat | None,
-        typer.Option(help="Default: by the ending, .pt, .pyth, .safetensors, .pt2 or .onnx."),
+        typer.Option(help="Format. Default: by the extension: .pt, .pyth, .safetensors, .pt2 or .onnx."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Convert a checkpoint: ours and the authors' hold a whole training, the other formats the encoder."""
+    """Convert a checkpoint. hico's and the authors' format hold a whole run, the other formats only the encoder."""
     from hico_core.checkpoints.convert import FORMAT_OF_SUFFIX
     from hico_core.checkpoints.convert import convert as run
 

@@ -16,30 +16,32 @@ _STEPS = 600
 _VIDEOS = 360
 
 _ROWS = {
-    "random": "an encoder that was never trained",
+    "random": "untrained encoder",
     "simclr-far-3": "SimCLR, clips from anywhere in a video",
     "hico": "HiCo",
 }
 
 
 def demo(
-    root: Annotated[Path, typer.Option("--root", help="Where videos, runs and the report go.")] = Path("hico-demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Other videos, other weights.")] = 1,
-    videos: Annotated[int, typer.Option(min=3, help="Videos to make; every third one is for testing.")] = _VIDEOS,
+    root: Annotated[Path, typer.Option("--root", help="Folder for videos, runs and the report.")] = Path("hico-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Random seed; changes the videos and the initial weights.")] = 1,
+    videos: Annotated[
+        int, typer.Option(min=3, help="Number of videos to render; every third one is for testing.")
+    ] = _VIDEOS,
     corpus_only: Annotated[
-        Path | None, typer.Option("--corpus-only", metavar="DIR", help="Only make the videos, in this folder.")
+        Path | None, typer.Option("--corpus-only", metavar="DIR", help="Only render the videos, into this folder.")
     ] = None,
     design: Annotated[
         Design,
-        typer.Option(help="Of the videos of --corpus-only: fillers has segments without a topic."),
+        typer.Option(help="Kind of videos for --corpus-only; fillers adds segments without a topic."),
     ] = "scenes",
     json: Json = False,
 ) -> None:
-    """Show on made videos what HiCo learns and SimCLR forgets: render, split, index, pretrain, probe.
+    """Show on synthetic videos what HiCo learns and SimCLR forgets: render, split, index, pretrain, probe.
 
-    A made video stays with one topic and changes its scene every few seconds; in each segment something moves in one of
-    eight ways. Three encoders are asked which, on videos that nothing was trained on. Takes about three minutes on two
-    cores. Stopped, the same command goes on.
+    A synthetic video keeps one topic and changes scene every few seconds; in each segment, the picture moves in one of
+    eight ways. Linear probes on three encoders predict motion, scene and topic of videos that were not used for
+    training. Takes about three minutes on two cores. If it is interrupted, the same command continues.
     """
     if corpus_only is not None:
         _make_corpus(corpus_only, seed=seed, videos=videos, design=design, as_json=json)
@@ -71,22 +73,18 @@ def _run(root: Path, *, seed: int, videos: int, as_json: bool) -> None:
     )
 
 
-_CAUTION = "This shows a mechanism on made videos, with one seed. It is not a result on HACS or any real video."
+_CAUTION = "This shows a mechanism on synthetic videos, with one seed. It is not a result on HACS or any real video."
 
 
 def _table(found: "DemoResult") -> str:
-    columns = {"action-linear": "what moves how", "scene-linear": "which scene", "topic-linear": "which topic"}
+    columns = {"action-linear": "motion", "scene-linear": "scene", "topic-linear": "topic"}
     width = max(len(name) for name in _ROWS.values())
-    lines = [
-        f"{'Percent right on videos never trained on':{width}}  " + "  ".join(f"{c:>14}" for c in columns.values())
-    ]
+    lines = [f"{'Linear-probe accuracy on test videos, %':{width}}  " + "  ".join(f"{c:>14}" for c in columns.values())]
     lines += [
         f"{name:{width}}  " + "  ".join(f"{100 * found.accuracy(arm, probe):14.1f}" for probe in columns)
         for arm, name in _ROWS.items()
     ]
-    lines.append(
-        f"{'always the most frequent answer':{width}}  " + "  ".join(f"{100 * found.chance(p):14.1f}" for p in columns)
-    )
+    lines.append(f"{'most frequent class':{width}}  " + "  ".join(f"{100 * found.chance(p):14.1f}" for p in columns))
     return "\n".join(lines)
 
 

@@ -24,13 +24,14 @@ _REFERENCE_CLIPS_PER_SECOND = 1000.0
 def doctor(
     root: Root = DEFAULT_ROOT,
     loader: Annotated[
-        bool, typer.Option("--loader", help="Measure how fast ROOT's clips are read, and how many cores a GPU needs.")
+        bool,
+        typer.Option("--loader", help="Measure how fast the clips of ROOT are read, and how many cores a GPU needs."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Tell what of the programs, packages and places that hico uses is there, what is missing, and what to type.
+    """Check ffmpeg, packages, GPU and disk, and show how to fix what is missing.
 
-    Exit code 1: something is missing that every command needs.
+    Exit code 1: something that every command needs is missing.
     """
     if loader:
         _measure_loader(root, as_json=json)

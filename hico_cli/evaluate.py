@@ -19,16 +19,18 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Names of runs of hico finetune, or checkpoints of them.")
-    ],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs of hico finetune, or their checkpoints.")],
     root: Root = DEFAULT_ROOT,
-    test: Annotated[list[str] | None, typer.Option("--list", help=f"Videos to test on, a list a run. {LISTS}")] = None,
+    test: Annotated[
+        list[str] | None, typer.Option("--list", help=f"Videos to test on, one list per run. {LISTS}")
+    ] = None,
     data_root: ListFolder = None,
-    views: Annotated[int | None, typer.Option(min=1, help="Clips a video. Default: as the run says.")] = None,
-    crops: Annotated[int | None, typer.Option(min=1, max=3, help="Squares of each frame, 1 or 3.")] = None,
+    views: Annotated[
+        int | None, typer.Option(min=1, help="Clips per video. Default: as in the run's settings.")
+    ] = None,
+    crops: Annotated[int | None, typer.Option(min=1, max=3, help="Square crops per frame, 1 or 3.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-O", help="The folder to write. Default: evaluation in RUN's folder.")
+        Path | None, typer.Option("--output", "-O", help="Folder to write. Default: evaluation in the run's folder.")
     ] = None,
     workers: Readers = None,
     nproc: Nproc = 1,
@@ -37,12 +39,12 @@ def evaluate(
 ) -> None:
     """Test classifiers on several views of each video: results.json, predictions.parquet, classes.csv, confusion.png.
 
-    Several runs, such as those of the three splits of UCF101, are tested each on its own list; mean and standard error
-    are told at the end. Exit code 3: some videos cannot be decoded, which count as wrong, or some lines of a list
-    cannot be used.
+    Several runs, such as those of the three splits of UCF101, are each tested on their own list; the mean and its
+    standard error are printed at the end. Exit code 3: some videos cannot be decoded (they count as wrong), or some
+    lines of a list cannot be used.
     """
     if test and len(test) != len(runs):
-        raise typer.BadParameter(f"{len(test)} lists for {len(runs)} runs; give a list a run", param_hint="--list")
+        raise typer.BadParameter(f"{len(test)} lists for {len(runs)} runs; give one list per run", param_hint="--list")
     if output and len(runs) > 1:
         raise typer.BadParameter("is for one run; of several, each has its own folder", param_hint="--output")
     from hico_core.transfer.evaluation.evaluate import Testing

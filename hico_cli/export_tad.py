@@ -17,37 +17,36 @@ def export_tad(
     annotations: Annotated[
         Path, typer.Argument(help="ActivityNet's .json, or a .csv or .jsonl of video, start, end, label[, subset].")
     ],
-    toolkit: Annotated[Toolkit, typer.Option("--for", help="Who is to read it.")],
+    toolkit: Annotated[Toolkit, typer.Option("--for", help="Toolkit that will read the files.")],
     root: Root = DEFAULT_ROOT,
     features: Annotated[
         str | None, typer.Option(help="A folder in ROOT/features, or a path. Default: the newest.")
     ] = None,
-    train_subset: Annotated[
-        str | None, typer.Option(help="The subset to train on, as the annotations call it.")
-    ] = None,
-    test_subset: Annotated[str | None, typer.Option(help="The subset to test on.")] = None,
+    train_subset: Annotated[str | None, typer.Option(help="Subset to train on, as named in the annotations.")] = None,
+    test_subset: Annotated[str | None, typer.Option(help="Subset to test on.")] = None,
     preset: Annotated[
         DetectionPreset | None,
         typer.Option(help="Whose sizes and settings a detector gets. Default: that whose windows the features have."),
     ] = None,
     sliding: Annotated[
         bool,
-        typer.Option("--sliding", help="opentad: cut videos into overlapping windows, instead of showing them whole."),
+        typer.Option(
+            "--sliding", help="opentad: cut videos into overlapping windows instead of processing them whole."
+        ),
     ] = False,
     checkout: Annotated[
         Path | None,
-        typer.Option(help="Where the toolkit was cloned to; opentad's configuration stands on files there."),
+        typer.Option(help="Checkout of the toolkit; opentad's configuration builds on files there."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-O", help="The folder to write. Default: ROOT/tad/FEATURES-TOOLKIT.")
+        Path | None, typer.Option("--output", "-O", help="Folder to write. Default: ROOT/tad/FEATURES-TOOLKIT.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write a configuration with which ActionFormer or OpenTAD, unmodified, is trained and evaluated on features.
+    """Write a configuration with which unmodified ActionFormer or OpenTAD trains and evaluates on these features.
 
-    Beside it: the annotations of the videos to train and test on, with what the toolkit needs to know of each; the
-    classes; and the annotated videos that have no features. Prints the toolkit's own lines for training and
-    evaluation. Exit code 3: the entries of some videos cannot be used.
+    Also writes the annotations in the toolkit's format, the classes, and a list of annotated videos without features.
+    Prints the toolkit's commands for training and evaluation. Exit code 3: the entries of some videos cannot be used.
     """
     from hico_core.transfer.localisation.export import MISSING, Wanted, export_features
     from hico_core.transfer.localisation.fitting import describe_changes

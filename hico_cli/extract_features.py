@@ -38,22 +38,23 @@ if TYPE_CHECKING:
 def extract_features(
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(help="Videos, folders, patterns or .txt lists. Default: the videos of ROOT's index."),
+        typer.Argument(help="Videos, folders, patterns or .txt lists. Default: all videos of the index."),
     ] = None,
     root: Root = DEFAULT_ROOT,
     encoder: Encoder = None,
     name: Annotated[
-        str | None, typer.Option(rich_help_panel="Files", help="The folder in ROOT/features. Default: the run's name.")
+        str | None,
+        typer.Option(rich_help_panel="Files", help="Name of the folder in ROOT/features. Default: the run's name."),
     ] = None,
     preset: Annotated[
         WindowPresetName | None,
         typer.Option(
             rich_help_panel="Windows",
             help="Windows as ActivityNet, HACS or THUMOS features have them, or as in pretraining (clip). "
-            "Default: hacs; of public encoders, what they were trained on.",
+            "Default: hacs; for public encoders, the input of their training.",
         ),
     ] = None,
-    window: Annotated[int | None, typer.Option(rich_help_panel="Windows", help="Frames in a window; hacs: 16.")] = None,
+    window: Annotated[int | None, typer.Option(rich_help_panel="Windows", help="Frames per window; hacs: 16.")] = None,
     stride: Annotated[
         int | None,
         typer.Option(rich_help_panel="Windows", help="Frames from one window to the next; hacs: 16, thumos: 4."),
@@ -63,48 +64,50 @@ def extract_features(
         typer.Option(
             metavar="N|native",
             rich_help_panel="Windows",
-            help="Frames a second that are looked at; native: the video's own; hacs: 15.",
+            help="Frame rate at which the video is sampled; native: its own; hacs: 15.",
         ),
     ] = None,
     align: Annotated[
         Align,
         typer.Option(
             rich_help_panel="Windows",
-            help="The first window begins with the video, or windows lie around the middles of the strides.",
+            help="start: the first window begins with the video; center: windows are centred on the strides.",
         ),
     ] = "start",
     tail: Annotated[
         Tail,
         typer.Option(
             rich_help_panel="Windows",
-            help="A last window that is not full: repeat the last frame, leave it out, or move it back.",
+            help="For an incomplete last window: repeat the last frame, drop the window, or shift it back.",
         ),
     ] = "pad",
     file_format: Annotated[
         OutputFormat,
         typer.Option(
-            "--format", rich_help_panel="Files", help="hdf5: .npy files, and all of them once more in features.hdf5."
+            "--format",
+            rich_help_panel="Files",
+            help="File format; hdf5: .npy files, and all of them again in features.hdf5.",
         ),
     ] = "npy",
     dtype: Annotated[
         DType,
-        typer.Option(rich_help_panel="Files", help="Precision of the numbers in the files."),
+        typer.Option(rich_help_panel="Files", help="Data type of the stored numbers."),
     ] = "float32",
     pool: Annotated[
         Pool,
-        typer.Option(rich_help_panel="Encoder", help="Over the encoder's maps; none: [T, F, t, h, w]."),
+        typer.Option(rich_help_panel="Encoder", help="Pooling over the encoder's feature maps; none: [T, F, t, h, w]."),
     ] = "avg",
     layer: Annotated[
         Layer,
         typer.Option(
             rich_help_panel="Encoder",
-            help="The encoder's own numbers, or the 128 that pretraining compares (needs a .pt or .pyth).",
+            help="The encoder's features, or the 128 numbers that pretraining compares (needs a .pt or .pyth).",
         ),
     ] = "pooled",
     prefix: Annotated[
         str | None,
         typer.Option(
-            rich_help_panel="Files", help="Put before each file's id, such as v_ for ActivityNet (preset anet)."
+            rich_help_panel="Files", help="Prefix of each file name, such as v_ for ActivityNet (preset anet)."
         ),
     ] = None,
     read_from: Annotated[
@@ -112,8 +115,7 @@ def extract_features(
         typer.Option(
             "--from",
             rich_help_panel="Which videos",
-            help="What is read of the index's videos: their clips (the default, and smaller), or the files they were "
-            "cut from.",
+            help="Read the clips of the index's videos (default; smaller), or the original videos.",
         ),
     ] = None,
     id_rule: Ids = "stem",
@@ -123,8 +125,8 @@ def extract_features(
         Path | None,
         typer.Option(
             rich_help_panel="Segments",
-            help="Annotated segments, .csv or .jsonl of video, start, end, label, or ActivityNet's .json: write a row "
-            "a segment, the mean of its windows, instead of a row a window.",
+            help="Annotated segments: a .csv or .jsonl of video, start, end, label, or ActivityNet's .json. Write one "
+            "row per segment, the mean of its windows, instead of one row per window.",
         ),
     ] = None,
     per_segment: Annotated[
@@ -133,7 +135,7 @@ def extract_features(
             metavar="N",
             min=1,
             rich_help_panel="Segments",
-            help="Look at N windows that are spread over each segment, instead of one every stride.",
+            help="Use N windows spread over each segment, instead of one per stride.",
         ),
     ] = None,
     checksum: Annotated[
@@ -141,7 +143,7 @@ def extract_features(
         typer.Option(
             "--checksum",
             rich_help_panel="Which videos",
-            help="Tell sources apart by their bytes, not by size and time.",
+            help="Detect changed sources by SHA-256 instead of size and modification time.",
         ),
     ] = False,
     batch_size: Annotated[
@@ -149,7 +151,7 @@ def extract_features(
         typer.Option(
             metavar="N|auto",
             rich_help_panel="Encoder",
-            help="Windows encoded together; auto: what a GPU's memory holds.",
+            help="Windows encoded together; auto: as many as fit into the GPU's memory.",
         ),
     ] = None,
     workers: Readers = None,
@@ -159,7 +161,7 @@ def extract_features(
             "--nproc",
             min=1,
             rich_help_panel="Where it runs",
-            help="Processes on this machine that share the videos, a GPU each.",
+            help="Processes on this machine that share the videos, one per GPU.",
         ),
     ] = 1,
     shard: ShardOf = None,
@@ -169,14 +171,14 @@ def extract_features(
     cache_size: CacheSize = "20GB",
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Estimate rows, bytes and hours, measured on a few batches; write nothing."),
+        typer.Option("--dry-run", help="Estimate rows, bytes and hours from a few batches; write nothing."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Extract an array per video, [T, 1024] with S3D-G: row i is the window that starts i * stride / fps seconds in.
+    """Extract features: one array per video, [T, 1024] with S3D-G; row i starts i * stride / fps seconds in.
 
     With --segments, row i is the mean of the windows of the video's i-th segment.
-    Writes ROOT/features/NAME/ID.npy and a line a video in manifest.jsonl. Finished videos are left alone. Exit
+    Writes ROOT/features/NAME/ID.npy and one line per video in manifest.jsonl. Finished videos are skipped. Exit
     code 3: some videos failed; they are listed in ROOT/failures.jsonl.
     """
     from hico_core.base.failures import forget_mended
@@ -228,10 +230,10 @@ def extract_features(
         return
     forget_mended(place, inputs or [], [job.source for job in jobs], command="extract-features")
     if read_from is None and any(job.source.clips for job in jobs) and (not policy.shard or policy.shard.number == 1):
-        warn("reading the clips that the index names; --from sources reads the videos that they were cut from")
+        warn("reading the 5 s clips; to read the original videos: --from sources")
     meter = Meter()
     with (
-        raising_on_signals("stopped; the same command goes on"),
+        raising_on_signals("stopped; the same command continues"),
         progress("features", total=len(part_of(jobs, policy.shard)), as_json=json) as report,
     ):
         summary = extract(
@@ -266,12 +268,14 @@ def _read_fps(text: str | None) -> float | Literal["native"] | None:
     try:
         return float(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no rate; write a number or native", param_hint="--fps") from None
+        raise typer.BadParameter(
+            f"{text!r} is not a frame rate; write a number or native", param_hint="--fps"
+        ) from None
 
 
 def _read_batch_size(text: str | None) -> "int | Literal['auto'] | None":
     if text is None or text == "auto":
         return text  # type: ignore[return-value]
     if not text.isdecimal() or int(text) < 1:
-        raise typer.BadParameter(f"{text!r} is no number of windows; write one, or auto", param_hint="--batch-size")
+        raise typer.BadParameter(f"{text!r} is not a number of windows; write one, or auto", param_hint="--batch-size")
     return int(text)

@@ -14,9 +14,7 @@ from hico_core.base.errors import HicoError, counted
 if TYPE_CHECKING:
     from hico_core.transfer.extraction.manifest import ManifestRow
 
-features = typer.Typer(
-    no_args_is_help=True, help="Look at features, whether they are in order, or adopt those of other tools."
-)
+features = typer.Typer(no_args_is_help=True, help="List and check extracted features, or adopt those of other tools.")
 
 FeaturesName = Annotated[
     str | None,
@@ -44,7 +42,7 @@ def feature_folder(name: str | None, root: str) -> Path:
 
 @features.command("show")
 def show(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = False) -> None:
-    """What a folder of features holds: a row a video, and what all have in common."""
+    """Show the contents of a folder of features: one row per video, and their common settings."""
     from hico_core.transfer.extraction.manifest import require_features
 
     folder = feature_folder(name, root)
@@ -64,7 +62,7 @@ def show(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = Fals
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("file", "rows", "numbers a row", "seconds", "frames a second")
+    table = Table("file", "rows", "numbers per row", "seconds", "frames per second")
     for row in rows:
         table.add_row(row.file, str(row.rows), str(row.dim), f"{row.duration_seconds:.1f}", f"{row.fps:g}")
     Console().print(table)
@@ -78,7 +76,7 @@ def _common(row: "ManifestRow") -> dict[str, object]:
 
 @features.command("check")
 def check(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = False) -> None:
-    """Compare every file with the manifest: size, SHA-256, shape, numbers. Exit code 3: one is not as it should be."""
+    """Compare every file with the manifest: size, SHA-256, shape, numbers. Exit code 3: a file differs."""
     from hico_core.transfer.extraction.manifest import check_features, require_features
 
     folder = feature_folder(name, root)
@@ -97,17 +95,18 @@ def check(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = Fal
 
 @features.command("adopt")
 def adopt(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of ID.npy files, an array [T, F] each.")],
-    fps: Annotated[float, typer.Option(help="Frames a second that its tool looked at.")],
-    window: Annotated[int, typer.Option(help="Frames in a window.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of ID.npy files, each with an array [T, F].")],
+    fps: Annotated[float, typer.Option(help="Frame rate at which the tool sampled the videos.")],
+    window: Annotated[int, typer.Option(help="Frames per window.")],
     stride: Annotated[int, typer.Option(help="Frames from one window to the next.")],
     align: Annotated[
-        Align, typer.Option(help="The first window begins with the video, or lies around the first stride's middle.")
+        Align,
+        typer.Option(help="start: the first window begins with the video; center: windows are centred on the strides."),
     ] = "start",
-    prefix: Annotated[str, typer.Option(help="Put before each file's id, such as v_.")] = "",
+    prefix: Annotated[str, typer.Option(help="Prefix of each file name, such as v_.")] = "",
     json: Json = False,
 ) -> None:
-    """Give features of another tool a manifest, so that they can be probed, retrieved from and exported."""
+    """Write a manifest for features of another tool, so that they can be probed, searched and exported."""
     from hico_core.encoding.windows import Grid
     from hico_core.transfer.extraction.adoption import adopt_features
 

@@ -47,9 +47,11 @@ def finetune(
         typer.Option(help="The encoder: .safetensors, our .pt or the authors' .pyth. Default: ROOT's newest run."),
     ] = None,
     linear: Annotated[
-        bool, typer.Option("--linear", help="Train the classifier only; the encoder stays as it is.")
+        bool, typer.Option("--linear", help="Train only the classifier; the encoder stays frozen.")
     ] = False,
-    name: Annotated[str | None, typer.Option(help="Of the run's folder. Default: the recipe's, -linear.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run. Default: the recipe's; with --linear, -linear is added.")
+    ] = None,
     config: ConfigFile = None,
     data_root: DataRoot = None,
     anno_dir: AnnoDir = None,
@@ -59,25 +61,28 @@ def finetune(
     max_steps: MaxSteps = None,
     eval_every: Annotated[
         int | None,
-        typer.Option(min=1, metavar="EPOCHS", help="How often to look at the videos of the subset val, if any."),
+        typer.Option(
+            min=1, metavar="EPOCHS", help="Evaluate on the subset val every so many epochs, if it has videos."
+        ),
     ] = None,
-    views: Annotated[int | None, typer.Option(min=1, help="Clips of each test video.")] = None,
+    views: Annotated[int | None, typer.Option(min=1, help="Clips per test video.")] = None,
     workers: Readers = None,
     device: Device = "auto",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the run's last checkpoint; a finished run is tested again.")
+        bool,
+        typer.Option("--resume", help="Continue from the run's last checkpoint; a finished run is only tested again."),
     ] = False,
     allow_changed: AllowChanged = False,
     nproc: Nproc = 1,
     dry_run: TwoSteps = False,
     json: Json = False,
 ) -> None:
-    """Finetune on the labelled videos of ROOT's index: train on its subset train, test on its subset test.
+    """Finetune an encoder on the labelled videos of the index: train on the subset train, test on the subset test.
 
-    Add videos with hico index --list train.txt, and --list test.txt --subset test: PATH LABEL a line. Where
-    there are videos in the subset val, the checkpoint that knows most of them (best.pt) is the one that is tested.
-    Writes ROOT/runs/NAME: results.json, predictions.csv, metrics.jsonl and checkpoints/. Exit code 3: some test videos
-    cannot be decoded; they count as wrong, and are listed in ROOT/failures.jsonl.
+    Add videos with hico index --list train.txt, and --list test.txt --subset test (one PATH LABEL per line). If the
+    subset val has videos, the checkpoint with the best accuracy on them (best.pt) is tested. Writes ROOT/runs/NAME:
+    results.json, predictions.csv, metrics.jsonl and checkpoints/. Exit code 3: some test videos cannot be decoded;
+    they count as wrong and are listed in ROOT/failures.jsonl.
     """
     from hico_core.config.authors.finetuning_keys import load_any_finetuning
     from hico_core.corpus.sources.lists import find_labelled_lists

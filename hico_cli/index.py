@@ -17,7 +17,7 @@ def index(
     root: Root = DEFAULT_ROOT,
     untrimmed: Annotated[
         list[str] | None,
-        typer.Option(metavar="DIR", help="Add the videos of this folder as they are, without splitting; repeatable."),
+        typer.Option(metavar="DIR", help="Add the videos of this folder without splitting them; may be repeated."),
     ] = None,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Add clips in ROOT/train, val, test that another tool cut.")
@@ -27,36 +27,42 @@ def index(
         typer.Option(
             "--list",
             metavar="FILE",
-            help="Add what a list names: ID,START,END a line (clips) or PATH LABEL (videos).",
+            help="Add the entries of a list: ID,START,END per line (clips) or PATH LABEL (videos).",
         ),
     ] = None,
     cuts: Annotated[
         bool,
-        typer.Option("--cuts", help="Note where the pictures of videos cut that are not split; decodes each once."),
+        typer.Option("--cuts", help="Detect cuts in videos that are not split; decodes each of them once."),
     ] = False,
     data_root: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Where the files of --list lie. Default: beside it.")
+        str | None, typer.Option(metavar="DIR", help="Folder of the files in --list. Default: the folder of the list.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Only compare all files with the records: missing, extra, changed.")
+        bool,
+        typer.Option(
+            "--check", help="Only compare all files with the records: report missing, extra and changed files."
+        ),
     ] = False,
     val_fraction: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Part of the training videos to validate on, drawn by id.")
+        float,
+        typer.Option(min=0.0, max=1.0, help="Fraction of the training videos to use for validation, chosen by id."),
     ] = 0.0,
-    subset: Annotated[Subset, typer.Option(help="The subset to which --untrimmed and --list add videos.")] = "train",
+    subset: Annotated[Subset, typer.Option(help="Subset to which --untrimmed and --list add videos.")] = "train",
     id_rule: Ids = "stem",
     recursive: Recursive = True,
     frame_rate: FrameRate = None,
     move: Move = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Videos looked at at a time. Default: one a core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Videos inspected in parallel. Default: one per core.")
+    ] = None,
     cache_dir: CacheDir = None,
     cache_size: CacheSize = "20GB",
     json: Json = False,
 ) -> None:
-    """Index all videos of ROOT's records: a row per 5 s, and the authors' list files.
+    """Index all videos of the workspace: one row per 5 s, and the authors' list files.
 
     Writes ROOT/index.parquet and ROOT/training.txt (validation.txt, testing.txt for the other subsets). Exit code 3:
-    some videos failed, some clips are not there any more, or --check found differences.
+    some videos failed, some clips are missing, or --check found differences.
     """
     from hico_core.base.engine import available_cores
     from hico_core.corpus.index import build_index
@@ -83,7 +89,7 @@ def index(
     )
     progress = video_progress(as_json=json)
     num_failed = 0
-    with raising_on_signals("stopped; the old index is as it was, and the same command goes on"):
+    with raising_on_signals("stopped; the old index is unchanged, and the same command continues"):
         if adopt:
             num_failed += add_clips(to=to, progress=progress)
         if untrimmed:

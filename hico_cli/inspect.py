@@ -22,20 +22,24 @@ def inspect(
         str | None,
         typer.Option("--encoder", metavar=ENCODER_FORM, help="Instead: any encoder, such as torchvision:r3d_18=FILE."),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Number of videos in the picture of a workspace.")] = 8,
+    samples: Annotated[int, typer.Option(min=1, help="Number of videos in the picture.")] = 8,
     at: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Progress of training, which decides how far near clips lie apart.")
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Training progress from 0 to 1, which sets the distance between near clips."
+        ),
     ] = 0.5,
     recipe: Annotated[str, typer.Option(help="A recipe such as hacs-hico-s, or a YAML file.")] = "hacs-hico-s",
-    seed: Annotated[int, typer.Option(min=0, help="Seed for the choice of videos and clips.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for the choice of videos and clips.")] = 0,
     output: Annotated[
-        Path | None, typer.Option("--output", "-O", help="The picture. Default: ROOT/samples.png.")
+        Path | None, typer.Option("--output", "-O", help="Picture to write. Default: ROOT/samples.png.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Describe a checkpoint or an encoder; or a workspace: what is done and what failed, its index, a picture of clips.
+    """Describe a checkpoint or an encoder; or a workspace: finished and failed videos, its index, a picture of clips.
 
-    The picture shows some clips before and after augmentation. Without an index, only the records are counted.
+    The picture shows clips before and after augmentation. Without an index, only finished and failed videos are
+    counted.
     """
     if (target is None) == (encoder is None):
         raise typer.BadParameter("give a checkpoint or a workspace, or --encoder, and not both", param_hint="TARGET")

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 ListFolder = Annotated[
     str | None,
-    typer.Option("--data-root", metavar="DIR", help="Where the videos of lists lie. Default: beside the list."),
+    typer.Option(
+        "--data-root", metavar="DIR", help="Folder of the videos in the lists. Default: the folder of the list."
+    ),
 ]
 
 LISTS = (
-    "A list: PATH LABEL a line, UCF101's trainlist01.txt, Kinetics' .csv, or a pattern of HMDB51's "
-    "'*_test_split1.txt'. May be repeated, once a split. Default: the index."
+    "A list has one PATH LABEL per line, or is UCF101's trainlist01.txt, Kinetics' .csv, or a pattern of HMDB51's "
+    "'*_test_split1.txt'. May be repeated, once per split. Default: the index."
 )
 
 

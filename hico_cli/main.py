@@ -40,9 +40,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="From a folder of untrimmed videos to a pretrained video encoder and its features (HiCo, CVPR 2022).",
+    help="Turn a folder of untrimmed videos into a pretrained video encoder and its features (HiCo, CVPR 2022).",
 )
-_ROAD, _RESULTS, _LOOKING, _TOOLS = "The road", "Results", "Looking", "Tools"
+_ROAD, _RESULTS, _LOOKING, _TOOLS = "Pipeline", "Evaluation", "Inspection", "Tools"
 
 # In the order in which `hico -h` lists them, with what stands at the foot of each command's help.
 COMMANDS: list[tuple[str, str, Callable[..., None], Sequence[str]]] = [
@@ -80,14 +80,15 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Say more: a traceback where a command fails, and which keys are ignored.")
+        bool,
+        typer.Option("--debug", help="Print more: a traceback if a command fails, and ignored configuration keys."),
     ] = False,
     quiet: Annotated[
         bool,
-        typer.Option("--quiet", "-q", envvar=QUIET, help="No progress; only what went wrong, and the result."),
+        typer.Option("--quiet", "-q", envvar=QUIET, help="Print no progress, only warnings and results."),
     ] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     if quiet:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from hico_core.corpus.sources.ids import Source
 
 Root = Annotated[
-    str, typer.Option("--root", envvar="HICO_ROOT", help="The workspace: clips, index, runs and features.")
+    str, typer.Option("--root", envvar="HICO_ROOT", help="Workspace folder for clips, index, runs and features.")
 ]
 
-Json = Annotated[bool, typer.Option("--json", help="Progress and result as JSON, for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print progress and results as JSON.")]
 
 Device = Annotated[
     DeviceName,
-    typer.Option("--device", rich_help_panel="Where it runs", help="auto takes a GPU if there is one."),
+    typer.Option("--device", rich_help_panel="Where it runs", help="auto uses a GPU if there is one."),
 ]
 
 Readers = Annotated[
@@ -33,7 +33,7 @@ Readers = Annotated[
         "--workers",
         min=0,
         rich_help_panel="Where it runs",
-        help="Processes that read; 0: the main one does. Default: one a core.",
+        help="Processes that read videos; 0: the main process reads them. Default: one per core.",
     ),
 ]
 
@@ -42,7 +42,7 @@ ConfigFile = Annotated[
     typer.Option(
         "--config",
         rich_help_panel="Settings",
-        help="YAML with what differs from the recipe, or a file of the authors' code as it is.",
+        help="YAML file with settings that differ from the recipe, or an unchanged file of the authors' code.",
     ),
 ]
 
@@ -52,7 +52,7 @@ DataRoot = Annotated[
         "--data-root",
         metavar="DIR",
         rich_help_panel="Files of the authors' code",
-        help="Index the clips or videos here first; for an authors' --config.",
+        help="Index the clips or videos in this folder first; for an authors' --config.",
     ),
 ]
 
@@ -62,13 +62,15 @@ AnnoDir = Annotated[
         "--anno-dir",
         metavar="DIR",
         rich_help_panel="Files of the authors' code",
-        help="Where their lists lie. Default: DATA_ROOT and what the file says.",
+        help="Folder of their list files. Default: as in the file, below DATA_ROOT.",
     ),
 ]
 
 Override = Annotated[
     list[str] | None,
-    typer.Option("-o", "--override", rich_help_panel="Settings", help="section.key=value; may be repeated."),
+    typer.Option(
+        "-o", "--override", rich_help_panel="Settings", help="Change a setting: section.key=value; may be repeated."
+    ),
 ]
 
 # `--checkpoint` is what it was called while there were only files of hico and the authors.
@@ -81,19 +83,20 @@ Encoder = Annotated[
         *ENCODER_NAMES,
         metavar=ENCODER_FORM,
         rich_help_panel="Encoder",
-        help="A name of `hico config encoders` with a file of weights, DEFAULT or random; .safetensors, .pt, .pt2 or "
-        "the authors' .pyth; or a run. Default: ROOT's newest run.",
+        help="A name of `hico config encoders`, with a file of weights, DEFAULT or random; a .safetensors, .pt, .pt2 "
+        "or authors' .pyth file; or a run. Default: ROOT's newest run.",
     ),
 ]
 
 BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", min=1, rich_help_panel="Settings", help="Videos in a step.")
+    int | None,
+    typer.Option("--batch-size", min=1, rich_help_panel="Settings", help="Videos per step, over all processes."),
 ]
 
 Epochs = Annotated[
     int | None,
     typer.Option(
-        "--epochs", min=1, rich_help_panel="Settings", help="Passes over the videos; the warm-up changes in proportion."
+        "--epochs", min=1, rich_help_panel="Settings", help="Passes over the videos; the warm-up is scaled with them."
     ),
 ]
 
@@ -103,12 +106,12 @@ CacheDir = Annotated[
         "--cache-dir",
         resolve_path=True,
         rich_help_panel="Buckets",
-        help="Local copies of files in buckets. Default: ~/.cache/hico.",
+        help="Folder for local copies of files in buckets. Default: ~/.cache/hico.",
     ),
 ]
 
 CacheSize = Annotated[
-    str, typer.Option("--cache-size", metavar="SIZE", rich_help_panel="Buckets", help="What those copies may take.")
+    str, typer.Option("--cache-size", metavar="SIZE", rich_help_panel="Buckets", help="Largest size of these copies.")
 ]
 
 
@@ -117,7 +120,7 @@ Ids = Annotated[
     typer.Option(
         "--id",
         rich_help_panel="Which videos",
-        help="What names a video: its file's name, or with the folders before it, d1/0001.mp4 -> d1-0001.",
+        help="Name videos by file name (stem), or by folders and file name (relpath): d1/0001.mp4 -> d1-0001.",
     ),
 ]
 
@@ -126,7 +129,7 @@ Recursive = Annotated[
     typer.Option(
         "--recursive/--no-recursive",
         rich_help_panel="Which videos",
-        help="Take the videos of folders below a given folder as well, or only its own.",
+        help="Also search the subfolders of a given folder, or only the folder itself.",
     ),
 ]
 
@@ -136,7 +139,7 @@ FrameRate = Annotated[
         "--frame-rate",
         metavar="N",
         rich_help_panel="Which videos",
-        help="Take folders of numbered pictures (img_00001.jpg, ...) as videos of N pictures a second.",
+        help="Treat folders of numbered pictures (img_00001.jpg, ...) as videos with N frames per second.",
     ),
 ]
 
@@ -145,17 +148,17 @@ Move = Annotated[
     typer.Option(
         "--move",
         rich_help_panel="Which videos",
-        help="Let videos change from the subset that they are in to the one given here.",
+        help="Move videos that are in another subset to the one given here.",
     ),
 ]
 
 RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", rich_help_panel="Which videos", help="Try again what failed before.")
+    bool, typer.Option("--retry-failed", rich_help_panel="Which videos", help="Retry videos that failed before.")
 ]
 
 
 MaxSteps = Annotated[
-    int | None, typer.Option("--max-steps", min=1, rich_help_panel="Going on", help="End after this many steps.")
+    int | None, typer.Option("--max-steps", min=1, rich_help_panel="Continuing", help="Stop after this many steps.")
 ]
 
 Nproc = Annotated[
@@ -164,7 +167,7 @@ Nproc = Annotated[
         "--nproc",
         min=1,
         rich_help_panel="Where it runs",
-        help="Training processes on this machine, a GPU each; torchrun for several machines.",
+        help="Training processes on this machine, one per GPU; for several machines, use torchrun.",
     ),
 ]
 
@@ -172,8 +175,8 @@ AllowChanged = Annotated[
     bool,
     typer.Option(
         "--allow-changed",
-        rich_help_panel="Going on",
-        help="Resume with other epochs, another batch size or number of processes, or other videos.",
+        rich_help_panel="Continuing",
+        help="Resume even if epochs, batch size, number of processes or videos have changed.",
     ),
 ]
 
@@ -185,14 +188,14 @@ RayAddress = Annotated[
     typer.Option(
         metavar="HOST:PORT|auto|local",
         rich_help_panel="Where it runs",
-        help="Work on the Ray cluster with this head; auto: that of RAY_ADDRESS, else the one this machine belongs to; "
-        "local: a new one on this machine.",
+        help="Use the Ray cluster with this head node; auto: the cluster of RAY_ADDRESS, or the one this machine "
+        "belongs to; local: start one on this machine.",
     ),
 ]
 
 ShardOf = Annotated[
     str | None,
-    typer.Option(metavar="I/N", rich_help_panel="Where it runs", help="Only part I of N, for job arrays."),
+    typer.Option(metavar="I/N", rich_help_panel="Where it runs", help="Process only part I of N, for job arrays."),
 ]
 
 
@@ -242,7 +245,7 @@ def read_size(text: str) -> int:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B)?", text.strip(), re.IGNORECASE)
     if match is None:
-        raise typer.BadParameter(f"{text!r} is no size; write 500MB or 1.5GB")
+        raise typer.BadParameter(f"{text!r} is not a size; write 500MB or 1.5GB")
     return int(float(match[1]) * _UNITS[(match[2] or "").upper()])
 
 

@@ -86,7 +86,7 @@ def watched_training(
 
 def watched_pretraining(title: str, *, epochs: int, as_json: bool) -> "AbstractContextManager[Watch]":
     """The same for a pretraining."""
-    bad_video = "another video stands in for {}"
+    bad_video = "another video replaces {}"
     return watched_training(title, describe_step, epochs=epochs, bad_video=bad_video, as_json=as_json)
 
 

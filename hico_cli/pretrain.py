@@ -44,19 +44,21 @@ def pretrain(
     dataset: Annotated[
         Dataset | None,
         typer.Option(
-            rich_help_panel="Settings", help="Whose recipe to run; the videos are those of ROOT. Default: hacs."
+            rich_help_panel="Settings", help="Dataset whose recipe to use; the videos are those of ROOT. Default: hacs."
         ),
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
             rich_help_panel="Settings",
-            help="Its whole name, such as hacs-hico-s (see hico config list), or that without the dataset. "
-            "Default: hico-s for hacs, else hico-l.",
+            help="Name of the recipe, such as hacs-hico-s or hico-s (see hico config list). Default: hico-s for hacs, "
+            "otherwise hico-l.",
         ),
     ] = None,
     root: Root = DEFAULT_ROOT,
-    name: Annotated[str | None, typer.Option(help="Name of the run's folder. Default: dataset-recipe.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run, which is its folder in ROOT/runs. Default: dataset-recipe.")
+    ] = None,
     config: ConfigFile = None,
     data_root: DataRoot = None,
     anno_dir: AnnoDir = None,
@@ -71,28 +73,28 @@ def pretrain(
         typer.Option(
             "--compile",
             rich_help_panel="Settings",
-            help="Let torch.compile fuse the encoder: a slow start, then faster steps.",
+            help="Compile the encoder with torch.compile: a slow start, possibly faster steps.",
         ),
     ] = False,
     cache_dir: CacheDir = None,
     cache_size: Annotated[
-        str | None, typer.Option(metavar="SIZE", rich_help_panel="Buckets", help="What those copies may take.")
+        str | None, typer.Option(metavar="SIZE", rich_help_panel="Buckets", help="Largest size of these copies.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", rich_help_panel="Going on", help="Go on from the run's last checkpoint.")
+        bool, typer.Option("--resume", rich_help_panel="Continuing", help="Continue from the run's last checkpoint.")
     ] = False,
     allow_changed: AllowChanged = False,
     nproc: Nproc = 1,
     init_from: Annotated[
         Path | None,
         typer.Option(
-            rich_help_panel="Settings", help="Start from the encoder of this checkpoint (ours or the authors')."
+            rich_help_panel="Settings", help="Start from the encoder in this checkpoint or file of public weights."
         ),
     ] = None,
     dry_run: TwoSteps = False,
     json: Json = False,
 ) -> None:
-    """Pretrain an S3D-G encoder on the untrimmed videos of ROOT, without labels.
+    """Pretrain an encoder on the untrimmed videos of the workspace, without labels.
 
     Writes ROOT/runs/NAME: config.yaml, metrics.jsonl, checkpoints/ and export/encoder.safetensors.
     """

@@ -10,48 +10,91 @@ from hico_cli.console import counting, progress, raising_on_signals, result, war
 from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import CacheDir, CacheSize, Device, Encoder, Json, Readers, Root, read_size
-from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
+from hico_core.base.addresses import DEFAULT_ROOT, Location, local_part, locate, locate_root
+from hico_core.base.errors import counted
 
 if TYPE_CHECKING:
+    from hico_core.transfer.evaluation.intervals import Estimate
     from hico_core.transfer.evaluation.labelled import LabelledSet
+    from hico_core.transfer.evaluation.localisation_probe import AnnotatedSeconds, LocalisationRow
     from hico_core.transfer.evaluation.probe import MeanAndError
     from hico_core.transfer.evaluation.probing import Probed
 
 
 def probe(
     features: Annotated[
-        str | None, typer.Argument(help="A folder in ROOT/features, or a path. Default: straight from the videos.")
+        str | None, typer.Argument(help="A folder in ROOT/features, or a path. Default: encode the videos.")
     ] = None,
     root: Root = DEFAULT_ROOT,
-    train: Annotated[list[str] | None, typer.Option("--train", help=f"Videos to train on. {LISTS}")] = None,
+    train: Annotated[list[str] | None, typer.Option("--train", help=f"Videos to train the probes on. {LISTS}")] = None,
     test: Annotated[
-        list[str] | None, typer.Option("--test", help="Videos to test on; as many lists as of --train.")
+        list[str] | None, typer.Option("--test", help="Videos to test on; as many lists as for --train.")
     ] = None,
     data_root: ListFolder = None,
     encoder: Encoder = None,
-    views: Annotated[int, typer.Option(min=1, help="Clips of each video, where videos are read.")] = 3,
-    seeds: Annotated[int, typer.Option(min=1, help="How often all that is random is drawn.")] = 3,
-    neighbours: Annotated[int, typer.Option(min=1, help="Training videos that vote in k-NN.")] = 20,
+    views: Annotated[int, typer.Option(min=1, help="Clips per video, if videos are encoded.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Random seeds to average over.")] = 3,
+    neighbours: Annotated[int, typer.Option(min=1, help="Neighbours that vote in k-NN (k).")] = 20,
     shots: Annotated[
-        list[int] | None, typer.Option("--shots", min=1, help="Training videos a class, few-shot; may be repeated.")
+        list[int] | None,
+        typer.Option("--shots", min=1, help="Training videos per class for few-shot probes; may be repeated."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-O", help="The JSON file to write. Default: ROOT/probes/NAME.json.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-O",
+            help="JSON file to write. Default: ROOT/probes/NAME.json, with --segments NAME-seconds.json.",
+        ),
     ] = None,
+    segments: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel="Classes of each second",
+            help="Predict the class of each second instead, from FEATURES of whole videos. Annotated segments: a .csv "
+            "or .jsonl of video, start, end, label, or ActivityNet's .json.",
+        ),
+    ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--beside",
+            metavar="FEATURES",
+            rich_help_panel="Classes of each second",
+            help="Other features to evaluate beside FEATURES, such as the trivial baselines pixels and motion "
+            "(`hico extract-features --encoder pixels --name pixels`). May be repeated.",
+        ),
+    ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            "--groups",
+            metavar="LIST",
+            rich_help_panel="Classes of each second",
+            help="One video<TAB>group per line: videos of one scene, person or camera are tested together. Default: "
+            "each video is its own group.",
+        ),
+    ] = None,
+    folds: Annotated[
+        int,
+        typer.Option(
+            min=2, rich_help_panel="Classes of each second", help="Folds of cross-validation; a video is never divided."
+        ),
+    ] = 5,
     workers: Readers = None,
     device: Device = "auto",
     cache_dir: CacheDir = None,
     cache_size: CacheSize = "20GB",
-    folds: Annotated[
-        int, typer.Option(min=2, help="Parts of annotated segments, by video, each of which is tested once.")
-    ] = 5,
     json: Json = False,
 ) -> None:
     """Train classifiers on frozen features of labelled videos and test them: linear, k-NN, few-shot.
 
-    The linear probe tries 20 pairs of rate and weight decay at once and takes the one that knows most of a fifth of the
-    training videos, held out by video; test videos choose nothing. Features of segments (`hico extract-features
-    --segments`) bring their classes with them, and are tested in folds by video. Exit code 3: some videos, or lines of
+    The linear probe tries 20 combinations of learning rate and weight decay and keeps the one with the best accuracy on
+    a fifth of the training videos, held out by video; test videos are never used for this choice. Features of segments
+    (`hico extract-features --segments`) bring their classes with them and are tested in folds by video.
+
+    With --segments, the class of each second of untrimmed videos is predicted instead, in folds by video or group:
+    frame accuracy, edit score, segmental F1 and mAP, beside two trivial guesses. Exit code 3: some videos, or lines of
     a list, cannot be used.
     """
     from hico_core.base.cache import local_cache
@@ -70,6 +113,18 @@ def probe(
     if len(train or []) != len(test or []):
         raise typer.BadParameter(f"{len(test or [])} lists, but --train has {len(train or [])}", param_hint="--test")
     place = locate_root(root)
+    if segments is not None:
+        if features is None or train:
+            raise typer.BadParameter(
+                "wants features of whole videos, named as FEATURES, and tests in folds: leave --train and --test out",
+                param_hint="--segments",
+            )
+        folders = {name: feature_folder(name, root) for name in (features, *(beside or []))}
+        target = output or local_part(place) / "probes" / f"{folders[features].name}-seconds.json"
+        _probe_seconds(segments, folders, groups, num_folds=folds, target=target, place=place, as_json=json)
+        return
+    if beside or groups:
+        raise typer.BadParameter("are for --segments FILE", param_hint="--beside and --groups")
     if features is None:
         cache = local_cache(cache_dir, read_size(cache_size))
         frozen = load_frozen(encoder_named(encoder, local_part(place)), warn=warn)
@@ -101,7 +156,7 @@ def probe(
         f"linear probe: {_describe_mean(found.linear)}",
         f"k-NN, k {neighbours}: {_describe_mean(found.knn)}",
         *(f"{count}-shot: {_describe_mean(value)}" for count, value in found.few_shot.items()),
-        f"{sum(found.num_train)} {what} to train on and {sum(found.num_test)} to test on, in {num_splits} splits",
+        f"{sum(found.num_train)} training and {sum(found.num_test)} test {what} in {counted(num_splits, 'split')}",
         str(target),
     ]
     result("\n".join(lines), {**fields, "file": str(target)}, as_json=json)
@@ -113,3 +168,64 @@ def probe(
 def _describe_mean(value: "MeanAndError") -> str:
     error = "" if value.standard_error is None else f" ± {value.standard_error:.2%} (standard error)"
     return f"{value.mean:.2%}{error}, {len(value.values)} measured"
+
+
+def _probe_seconds(
+    segments: Path,
+    folders: dict[str, Path],
+    groups: str | None,
+    *,
+    num_folds: int,
+    target: Path,
+    place: Location,
+    as_json: bool,
+) -> None:
+    """Predict the class of each second from each folder, and tell the measures."""
+    from hico_core.transfer.evaluation.localisation_probe import (
+        probe_seconds,
+        read_groups,
+        read_seconds,
+        write_localisation,
+    )
+    from hico_core.transfer.extraction.manifest import require_features
+
+    first = next(iter(folders.values()))
+    group_of = None if groups is None else read_groups(locate(groups))
+    seconds, remarks = read_seconds(segments, require_features(first), groups=group_of)
+    with (
+        raising_on_signals("stopped; nothing was written"),
+        progress("probe", total=len(folders), as_json=as_json) as report,
+    ):
+        found = probe_seconds(folders, seconds, num_folds=num_folds, on_done=counting(report, "probe"))
+    for remark in (*remarks, *found.remarks):
+        warn(f"{segments}: {remark}")
+    fields = write_localisation(target, found, seconds, segments=segments, features=first, root=place)
+    if not as_json:
+        _print_seconds(found.rows, seconds)
+    result(str(target), {**fields, "file": str(target)}, as_json=as_json)
+
+
+def _print_seconds(rows: "list[LocalisationRow]", seconds: "AnnotatedSeconds") -> None:
+    """A row a folder or guess, in percent, each value above the ends of its interval."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    num_background = int((seconds.labels_N == 0).sum())
+    caption = (
+        f"Percent of {counted(len(seconds.labels_N), 'second')} of {counted(len(seconds.videos), 'video')} in "
+        f"{counted(len(set(seconds.groups)), 'group')}, {100 * num_background / len(seconds.labels_N):.1f} % of them "
+        f"background, {len(seconds.classes) - 1} classes, with 95 % intervals over groups"
+    )
+    table = Table(box=SIMPLE, padding=(0, 1), pad_edge=False, caption=caption, caption_justify="left")
+    table.add_column("features", overflow="fold")
+    for title in ("accuracy", "edit", *(f"F1@{overlap}" for overlap in rows[0].f1), "mAP"):
+        table.add_column(title, no_wrap=True, justify="right")
+    for row in rows:
+        estimates = (row.frame_accuracy, row.edit, *row.f1.values())
+        table.add_row(row.features, *map(_in_percent, estimates), f"{100 * row.mean_average_precision:.1f}")
+    Console().print(table)
+
+
+def _in_percent(value: "Estimate") -> str:
+    return f"{100 * value.value:.1f}\n{100 * value.low:.0f} to {100 * value.high:.0f}"

@@ -54,7 +54,7 @@ def report_warnings_as_lines() -> None:
 
 def report_loss(error: ProcessLost) -> None:
     """Say that another process has ended. It has said why, or was killed."""
-    warn(f"{error}; all go on from the last checkpoint if they are started again")
+    warn(f"{error}; start all processes again to continue from the last checkpoint")
 
 
 def exit_code_of(error: HicoError | OSError) -> int:

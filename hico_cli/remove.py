@@ -16,12 +16,12 @@ def remove(
         list[str], typer.Argument(metavar="ID...", help="Ids of videos; put -- before one that begins with -.")
     ],
     root: Root = DEFAULT_ROOT,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files that would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files that would be deleted.")] = False,
     json: Json = False,
 ) -> None:
-    """Remove videos from ROOT: their clips, records, features, and rows of the index and the lists.
+    """Remove videos from the workspace: their clips, records, features, and rows of the index and the lists.
 
-    The videos themselves stay where they are, and so do clips that another tool cut.
+    The source videos stay where they are, and so do clips that were cut by another tool.
     """
     from hico_core.transfer.extraction.removal import remove_videos
 

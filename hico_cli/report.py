@@ -11,23 +11,23 @@ from hico_cli.options import ENCODER_FORM, Json
 
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, to be shown side by side; or a workspace.")
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, shown side by side; or a workspace.")
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-O", help="The file to write. Default: report.html in the first folder.")
+        Path | None, typer.Option("--output", "-O", help="File to write. Default: report.html in the first folder.")
     ] = None,
     encoder: Annotated[
         str | None,
         typer.Option(
-            "--encoder", metavar=ENCODER_FORM, help="Whose neighbours and map are shown. Default: each run's own."
+            "--encoder", metavar=ENCODER_FORM, help="Encoder for neighbours and map. Default: each run's own."
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write one HTML page about runs, finished or not, or about a workspace: it needs no other file and no network.
+    """Write one self-contained HTML page about runs, finished or not, or about a workspace.
 
-    Of runs: what they were trained on, clips as drawn and augmented, curves, signs of collapse, nearest neighbours and
-    a map of the features as the encoder sees some videos, probes, settings. Of a workspace: its videos and what failed.
+    For runs: training videos, clips before and after augmentation, curves, signs of collapse, nearest neighbours, a map
+    of the features, probes and settings. For a workspace: its videos and failures.
     """
     from hico_core.checkpoints.frozen import load_frozen
     from hico_core.report.facts import is_run, read_corpus, read_run

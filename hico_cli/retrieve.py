@@ -18,41 +18,42 @@ if TYPE_CHECKING:
 
 
 def retrieve(
-    query: Annotated[Path | None, typer.Argument(help="The video for which similar moments are looked for.")] = None,
+    query: Annotated[Path | None, typer.Argument(help="Video for which to find similar moments.")] = None,
     root: Root = DEFAULT_ROOT,
     features: Annotated[
         str | None, typer.Option(help="A folder in ROOT/features, or a path. Default: the newest.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many moments.")] = 10,
-    include_own: Annotated[bool, typer.Option("--include-own", help="Find the query's own video as well.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="Number of moments to show.")] = 10,
+    include_own: Annotated[bool, typer.Option("--include-own", help="Also search the query's own video.")] = False,
     sheet: Annotated[
-        Path | None, typer.Option(help="A picture (.png) or page (.html) with frames of query and matches.")
+        Path | None, typer.Option(help="Picture (.png) or page (.html) to write, with frames of query and matches.")
     ] = None,
     encoder: Annotated[
         str | None,
         typer.Option(
             *ENCODER_NAMES,
             metavar=ENCODER_FORM,
-            help="The encoder of the features, if it is not where the manifest says.",
+            help="Encoder of the features, if it is not where the manifest says.",
         ),
     ] = None,
     protocol: Annotated[
         RetrievalProtocol | None,
         typer.Option(
-            help="Measure instead: by means of videos, by windows, or by means without those of queries and gallery."
+            help="Measure retrieval instead: video compares means of videos, clip compares windows, coclr subtracts "
+            "the means of queries and gallery first."
         ),
     ] = None,
-    queries: Annotated[Subset, typer.Option(help="Subset of the index, to look for.")] = "test",
-    gallery: Annotated[Subset, typer.Option(help="Subset of the index, to look through.")] = "train",
+    queries: Annotated[Subset, typer.Option(help="Subset of the index to use as queries.")] = "test",
+    gallery: Annotated[Subset, typer.Option(help="Subset of the index to search in.")] = "train",
     query_list: Annotated[str | None, typer.Option(help=f"Instead of --queries. {LISTS}")] = None,
     gallery_list: Annotated[str | None, typer.Option(help="Instead of --gallery.")] = None,
     data_root: ListFolder = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Look for moments like those of QUERY among features, or measure retrieval with --protocol: R@k and mAP.
+    """Find moments that are similar to QUERY, or, with --protocol, measure retrieval: R@k and mAP.
 
-    Of features of segments, each segment is looked for among those of all other videos. Exit code 3: some lines of a
+    With features of segments, each segment is compared with those of all other videos. Exit code 3: some lines of a
     list cannot be used.
     """
     if (query is None) == (protocol is None):

@@ -37,18 +37,20 @@ if TYPE_CHECKING:
 
 
 def run(
-    inputs: Annotated[list[str], typer.Argument(help="Videos, folders, patterns, .txt lists, addresses in buckets.")],
+    inputs: Annotated[
+        list[str], typer.Argument(help="Videos, folders, patterns, .txt lists, or addresses in buckets.")
+    ],
     root: Root = DEFAULT_ROOT,
     name: Annotated[str, typer.Option(help="Name of the run and of the folder of features.")] = "run",
     hours: Annotated[
-        float, typer.Option(min=0.001, help="What pretraining may take; as many epochs of the recipe as fit.")
+        float, typer.Option(min=0.001, help="Time for pretraining; trains as many epochs of the recipe as fit.")
     ] = 1.0,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """The whole road: split, index, pretrain (hacs-hico-s), extract-features, and a report to look at.
+    """Run the whole pipeline: split, index, pretrain (hacs-hico-s), extract features, and write an HTML report.
 
-    Stopped, the same command goes on. Exit code 3: some videos failed; the others were enough.
+    If it is interrupted, the same command continues. Exit code 3: some videos failed; the others were processed.
     """
     require_file_name_part(name, option="--name")
     place = locate_root(root)

@@ -38,31 +38,35 @@ if TYPE_CHECKING:
 def split(
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(help="Videos, folders, patterns, .txt lists (a path a line), addresses in buckets."),
+        typer.Argument(help="Videos, folders, patterns, .txt lists (one path per line), or addresses in buckets."),
     ] = None,
     root: Root = DEFAULT_ROOT,
     subset: Annotated[
         Subset,
-        typer.Option(rich_help_panel="Which videos", help="The subset that the videos belong to."),
+        typer.Option(rich_help_panel="Which videos", help="Subset to which the videos belong."),
     ] = "train",
-    segment_seconds: Annotated[float, typer.Option(min=0.1, rich_help_panel="Clips", help="Length of a clip.")] = 5.0,
+    segment_seconds: Annotated[
+        float, typer.Option(min=0.1, rich_help_panel="Clips", help="Length of a clip in seconds.")
+    ] = 5.0,
     tail: Annotated[
         KeepOrDrop,
-        typer.Option(rich_help_panel="Clips", help="What to do with a last clip that is shorter."),
+        typer.Option(rich_help_panel="Clips", help="Keep or drop a shorter last clip."),
     ] = "keep",
     profile: Annotated[
         Profile,
         typer.Option(
             rich_help_panel="Encoding",
-            help="training: fastest to read; archive: close to the source; source: its size and quality.",
+            help="training: fastest to read; archive: close to the source; source: size and quality of the source.",
         ),
     ] = "training",
     short_side: Annotated[
-        int | None, typer.Option(rich_help_panel="Clips", help="Pixels at most; 0: as the source.")
+        int | None, typer.Option(rich_help_panel="Clips", help="Largest short side in pixels; 0: as in the source.")
     ] = None,
     fps: Annotated[
         float | None,
-        typer.Option(rich_help_panel="Clips", help="Constant frame rate. Default: each frame at its time."),
+        typer.Option(
+            rich_help_panel="Clips", help="Convert to this constant frame rate. Default: keep the source's frame times."
+        ),
     ] = None,
     crf: Annotated[
         int | None,
@@ -70,35 +74,48 @@ def split(
             min=0,
             max=51,
             rich_help_panel="Encoding",
-            help="Constant quality, 0 (best) to 51; the profile says it otherwise.",
+            help="Constant quality, from 0 (best) to 51. Default: from --profile.",
         ),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(rich_help_panel="Encoding", help="Speed of the encoder: veryfast, medium, ...")
+        str | None,
+        typer.Option(
+            rich_help_panel="Encoding",
+            help="Speed preset of the video encoder: veryfast, medium, ... Default: from --profile.",
+        ),
     ] = None,
     gop: Annotated[
-        int | None, typer.Option(min=1, rich_help_panel="Encoding", help="Frames between keyframes, at most.")
+        int | None,
+        typer.Option(
+            min=1,
+            rich_help_panel="Encoding",
+            help="Largest number of frames between keyframes. Default: from --profile.",
+        ),
     ] = None,
     encoder: Annotated[
         VideoEncoder | None,
-        typer.Option(rich_help_panel="Encoding", help="Video encoder of ffmpeg."),
+        typer.Option(rich_help_panel="Encoding", help="Video encoder of ffmpeg. Default: from --profile."),
     ] = None,
     audio: Annotated[
         KeepOrDrop | None,
-        typer.Option(rich_help_panel="Clips", help="Whether clips keep the sound. Default: drop."),
+        typer.Option(rich_help_panel="Clips", help="Keep or drop the sound. Default: drop."),
     ] = None,
     verify: Annotated[
         Verification,
-        typer.Option(rich_help_panel="Checks", help="fast: counts, times, sizes. full: decode each clip as well."),
+        typer.Option(
+            rich_help_panel="Checks", help="fast: check frame counts, times and sizes; full: also decode each clip."
+        ),
     ] = "fast",
     on_corrupt: Annotated[
         OnCorrupt,
         typer.Option(
-            rich_help_panel="Checks", help="A damaged video: keep its good clips, leave it out, or end the command."
+            rich_help_panel="Checks",
+            help="For a damaged video: keep its good clips, leave it out, or stop the command.",
         ),
     ] = "skip",
     workers: Annotated[
-        int | None, typer.Option(min=1, rich_help_panel="Where it runs", help="Videos at a time. Default: one a core.")
+        int | None,
+        typer.Option(min=1, rich_help_panel="Where it runs", help="Videos split in parallel. Default: one per core."),
     ] = None,
     ray_address: RayAddress = None,
     shard: ShardOf = None,
@@ -112,34 +129,37 @@ def split(
         typer.Option(
             "--force",
             rich_help_panel="Which videos",
-            help="Split finished videos again; their clips stay until new ones are checked.",
+            help="Split finished videos again; their clips stay until the new ones have been checked.",
         ),
     ] = False,
     checksum: Annotated[
         bool,
         typer.Option(
-            "--checksum", rich_help_panel="Which videos", help="Tell sources apart by SHA-256, not by time of change."
+            "--checksum",
+            rich_help_panel="Which videos",
+            help="Detect changed sources by SHA-256 instead of modification time.",
         ),
     ] = False,
     timeout: Annotated[
-        float | None, typer.Option(min=0.1, rich_help_panel="Checks", help="Seconds that one video may take.")
+        float | None,
+        typer.Option(min=0.1, rich_help_panel="Checks", help="Seconds after which a video counts as failed."),
     ] = None,
     min_free: Annotated[
-        str, typer.Option(metavar="SIZE", rich_help_panel="Checks", help="Stop when less disk is free.")
+        str, typer.Option(metavar="SIZE", rich_help_panel="Checks", help="Stop when less disk space than this is free.")
     ] = "1GB",
     cache_dir: CacheDir = None,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Split some videos into a temporary folder; estimate minutes, GB and hours of all."
+            "--dry-run", help="Split a few videos into a temporary folder and estimate minutes, GB and hours for all."
         ),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Split videos into clips of 5 s that hold each frame exactly once, in ROOT/train (or val, test).
+    """Split videos into 5-second clips in ROOT/train (or val, test); every frame is in exactly one clip.
 
-    Finished videos are left alone, so the same command goes on where it was stopped. Exit code 3: some videos
-    failed; they are listed in ROOT/failures.jsonl.
+    Finished videos are skipped, so the same command continues where it stopped. Exit code 3: some videos failed;
+    they are listed in ROOT/failures.jsonl.
     """
     from hico_core.base.failures import forget_mended
     from hico_core.corpus.intake import Rules

@@ -144,7 +144,7 @@ def run_length(root: Location, run_dir: Path, *, hours: float, device: DeviceNam
     config, reason = fitted.config, fitted.reason
     plan = dry_run(fitted, device=device).measured
     epochs = max(min(int(config.train.epochs * hours / plan.hours), config.train.epochs), 1)
-    because = f" (the recipe's {recipe.train.batch_size} {reason})" if reason else ""
+    because = f" ({reason}; the recipe has {recipe.train.batch_size})" if reason else ""
     return RunLength(
         epochs,
         config.train.batch_size,
@@ -169,10 +169,7 @@ def extract_index(root: Location, run_dir: Path, *, device: DeviceName, events: 
     forget_mended(root, [], [job.source for job in jobs], command="extract-features")
     extractor = FeatureExtractor.from_checkpoint(run_dir / ENCODER, device=device)
     if any(job.source.clips for job in jobs):
-        events.on_note(
-            "reading the clips that the index names; `hico extract-features --from sources` reads the videos that they "
-            "were cut from"
-        )
+        events.on_note("reading the 5 s clips; to read the original videos: hico extract-features --from sources")
     folder, meter = root / "features" / run_dir.name, Meter()
     with events.extracting(len(jobs), meter) as on_event:
         summary = extract_features(

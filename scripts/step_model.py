@@ -4,8 +4,8 @@
     python scripts/step_model.py check
 
 Operations, bytes and messages are counted on tensors without content. What a machine can do is assumed: the makers'
-figures, times the part of them that such networks reach. The CPU's was measured (docs/benchmarks.md), and some of an
-H100's (docs/gpus.md).
+figures, times the part of them that such networks reach. The CPU's was measured (docs/benchmarks-cpu.md), and some of
+an H100's (docs/benchmarks-gpu.md).
 `check` does steps of several sizes on this CPU, and compares what they take with what was counted.
 """
 
@@ -50,7 +50,7 @@ class Machine:
 
 MACHINES = (
     # What part of the memory's speed is reached, and how long an operation takes to hand out, are those of steps on an
-    # H100 with 64 and 128 videos, and with 8 (docs/gpus.md); its host was a virtual machine.
+    # H100 with 64 and 128 videos, and with 8 (docs/benchmarks-gpu.md); its host was a virtual machine.
     Machine(
         name="H100, 12 cores for each GPU",
         flops=990e12 * 0.35,
@@ -84,7 +84,7 @@ MACHINES = (
     ),
 )
 
-# Of a core, for a clip of `hico split`'s files: decoding and all that follows (docs/benchmarks.md).
+# Of a core, for a clip of `hico split`'s files: decoding and all that follows (docs/benchmarks-cpu.md).
 LOADER_SECONDS = 9.4e-3 + 0.2e-3
 
 

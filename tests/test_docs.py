@@ -104,10 +104,10 @@ def test_commands_and_their_options_exist(page: Path) -> None:
             continue
         command = " ".join(["hico", *(named[:2] if " ".join(["hico", *named[:2]]) in known else named[:1])])
         options = [word.partition("=")[0] for word in named if re.fullmatch(r"--?[a-zA-Z][a-z-]*(=.*)?", word)]
-        if command.startswith("hico --"):
+        if command.startswith("hico -"):
             command = "hico"
         assert command in known, line
-        assert set(options) <= known[command] | {"--help", "--debug"}, (line, set(options) - known[command])
+        assert set(options) <= known[command] | {"--help", "-h", "--debug"}, (line, set(options) - known[command])
 
 
 @pytest.mark.videos
@@ -179,7 +179,7 @@ FORMATS: dict[str, Iterable[str]] = {
     "runs/NAME": [field.name for metrics in (StepMetrics, FinetuneMetrics) for field in dataclasses.fields(metrics)],
     "features/NAME": ManifestRow.model_fields,
     "compare/NAME": [field.name for field in dataclasses.fields(ComparedRow)],
-    "labels.jsonl of a made corpus": [field.name for field in dataclasses.fields(SegmentLabel)],
+    "labels.jsonl of a synthetic corpus": [field.name for field in dataclasses.fields(SegmentLabel)],
 }
 
 
@@ -218,11 +218,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.processes
 @pytest.mark.browser
 def test_every_page_is_in_the_site_and_readable_without_a_network(site: Path) -> None:
-    names = {path.stem for path in DOCS.glob("*.md")}
-    assert names <= {path.stem for path in site.glob("*.html")}
+    names = [str(path.relative_to(DOCS).with_suffix("")) for path in sorted(DOCS.rglob("*.md"))]
     with opened(site / "index.html", width=400) as visit:
-        for name in sorted(names):
+        for name in names:
             visit.page.goto((site / f"{name}.html").as_uri())
             assert visit.page.locator("h1").count() == 1, name
             assert [text for text in visit.complaints if "file:" not in text] == [], name
             assert all(url.startswith(("file:", "data:", "blob:")) for url in visit.requests), visit.requests
+
+
+@pytest.mark.processes
+@pytest.mark.browser
+def test_the_site_can_be_searched_from_a_folder(site: Path) -> None:
+    with opened(site / "index.html", width=1200) as visit:
+        visit.page.locator("input.md-search__input").fill("nesterov")
+        visit.page.locator('.md-search-result__link[href*="settings.html"]').first.wait_for(state="attached")
+        assert [text for text in visit.complaints if "file:" not in text] == []
+        assert all(url.startswith(("file:", "data:", "blob:")) for url in visit.requests), visit.requests

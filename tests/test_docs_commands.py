@@ -16,6 +16,7 @@ from buckets import make_bucket, s3_server
 from clusters import ray_cluster
 from commands import hico
 from made_videos import numbered_video
+from torchvision.models import get_model
 
 from hico_core.checkpoints.content import export_encoder
 from hico_core.model.s3dg_tiny import S3DGTiny
@@ -33,7 +34,7 @@ SMALL = {
 }
 
 # What a page's machines have and this one has not.
-INSTEAD = {"--nproc": "1", "--batch-size": "2", "--views": "1", "--crops": "1"}
+INSTEAD = {"--nproc": "1", "--batch-size": "2", "--views": "1", "--crops": "1", "retrieve": "videos/0.mp4"}
 
 # Run by tests of their own, since they take minutes or need torchrun.
 ELSEWHERE = {"demo", "torchrun"}
@@ -57,13 +58,21 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / "classInd.txt").write_text("1 Run\n2 Walk\n")
         for name, lines in lists.items():
             (place / name).write_text("\n".join(lines) + "\n")
-    annotation = {"duration": 3.0, "annotations": [{"segment": [0.0, 2.0], "label": "run"}]}
-    database = {str(n): {**annotation, "subset": "training" if n < 2 else "validation"} for n in range(4)}
+    subsets = ("training", "training", "validation", "validation")
+    database = {
+        str(n): {
+            "duration": 3.0,
+            "subset": subset,
+            "annotations": [{"segment": [0.0, 2.0], "label": ("run", "sit")[n % 2]}],
+        }
+        for n, subset in enumerate(subsets)
+    }
     (folder / "activity_net.json").write_text(json.dumps({"database": database}))
     assert hico("split", folder / "videos", root=folder / "hico-data").returncode == 0
     assert hico("index", root=folder / "hico-data").returncode == 0
     torch.manual_seed(0)
     export_encoder(folder / "hico-data/runs/made/export/encoder.safetensors", S3DGTiny())
+    torch.save(get_model("r2plus1d_18", weights=None).state_dict(), folder / "r2plus1d_18-91a641e6.pth")
     for name in ("k400-data", "uk400-data"):
         shutil.copytree(folder / "hico-data", folder / name)
     return folder
@@ -84,21 +93,25 @@ def lines_of(page: Path) -> list[tuple[list[str], int]]:
 
 
 def in_small(words: list[str]) -> list[str]:
-    """A command line as it is run here."""
+    """A command line as it is run here; what it says itself stays."""
     known = [INSTEAD.get(before, word) for before, word in zip(["", *words], words, strict=False)]
-    return [*known, *SMALL.get(words[0], [])]
+    program, *options = known
+    return [program, *SMALL.get(program, []), *options]
 
 
 PAGES = [
     "README.md",
-    *(f"docs/{name}.md" for name in "index splitting training gpus features localisation finetuning reproduce".split()),
+    *(
+        f"docs/{name}.md"
+        for name in "index tutorial splitting training gpus features localisation finetuning reproduce".split()
+    ),
 ]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page(prepared: Path, tmp_path: Path, page: str) -> None:
     place = tmp_path / "place"
-    begins_with_split = page in {"README.md", "docs/index.md", "docs/splitting.md"}
+    begins_with_split = page in {"README.md", "docs/index.md", "docs/tutorial.md", "docs/splitting.md"}
     shutil.copytree(prepared, place, ignore=lambda folder, names: ["hico-data"] if begins_with_split else [])
     commands = [words for words in commands_of(ROOT / page) if words[0] not in ELSEWHERE]
     assert commands

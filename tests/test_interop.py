@@ -207,5 +207,5 @@ def test_what_cannot_be_read_safely_is_named(tmp_path: Path, beside: dict[str, o
     with pytest.raises(HicoError) as caught:
         load_backbone(tmp_path / "theirs.pth")
     told = str(caught.value)
-    assert "beside tensors it holds " in told and all(name in told for name in names)
+    assert "besides tensors, it contains " in told and all(name in told for name in names)
     assert told.isprintable() and "weights_only=False" in told and "two options" not in told

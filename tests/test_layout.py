@@ -344,6 +344,8 @@ COVERED_BY = {
     "hico_core/data/pictures.py": "tests/encoding/test_lanes.py::test_three_crops_follow_each_other",
     "hico_core/data/preview.py": "tests/cli/test_inspect_and_convert.py::test_a_sheet_of_samples",
     "hico_core/doctor/loader_speed.py": "tests/cli/test_split_and_index.py::test_pretraining_without_splitting",
+    "hico_core/encoders/entry.py": "tests/encoders/test_table.py::test_an_encoder_gives_what_its_entry_says",
+    "hico_core/encoders/pictures.py": "tests/encoders/test_torchvision_rows.py::test_a_window_is_the_mean_of_its_frames",
     "hico_core/evidence/arms.py": "tests/scripts/evidence/test_benchmark.py::test_a_schedule_is_as_long_as_the_run",
     "hico_core/evidence/trial.py": "tests/evidence/test_demo.py::test_another_seed_wants_another_folder",
     "hico_core/evidence/workers.py": "tests/scripts/evidence/test_benchmark.py::test_what_is_done_is_not_done_again",

@@ -213,7 +213,7 @@ def test_as_many_windows_as_memory_holds(root: Path, caplog: pytest.LogCaptureFi
     for found in extractor.extract_many(videos, workers=2):
         assert isinstance(found, Features), found
         assert found.array.shape == (len(found.times), 1024)
-    assert "128 at once now" in caplog.text
+    assert "continuing with 128 windows per batch" in caplog.text
 
 
 @pytest.mark.usefixtures("little_memory")

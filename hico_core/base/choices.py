@@ -42,5 +42,5 @@ RetrievalProtocol = Literal["video", "clip", "coclr"]
 Toolkit = Literal["actionformer", "opentad"]
 DetectionPreset = Literal["anet", "hacs", "thumos"]
 
-# Made videos
+# Synthetic videos
 Design = Literal["scenes", "fillers"]

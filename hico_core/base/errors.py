@@ -75,7 +75,7 @@ class NoRoom(HicoError):
 
 
 class Interrupted(HicoError):
-    """A signal asked the run to end; what was done is saved and the same command goes on."""
+    """A signal asked the run to end; what was done is saved and the same command continues."""
 
     def __init__(self, signal_number: int, advice: str) -> None:
         super().__init__(advice)

@@ -158,7 +158,7 @@ def room_error(error: OSError, folder: Path) -> NoRoom | None:
     """What to say of an error that only means that a disk or quota has no room; None of any other."""
     if error.errno not in NO_ROOM:
         return None
-    return NoRoom(f"{folder}: {error.strerror}; free some space, and the same command goes on")
+    return NoRoom(f"{folder}: {error.strerror}; free some space, and the same command continues")
 
 
 def says_no_room(lines: Collection[str]) -> bool:

@@ -100,7 +100,7 @@ def _results(helpers: Sequence[_Helper], finished: set[int]) -> Iterator[Any]:
                 how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
                 raise HicoError(
                     f"process {number + 1} of {len(helpers)} {how}; where memory is short, take fewer with --nproc; "
-                    "the same command goes on"
+                    "the same command continues"
                 ) from None
             if kind == "error":
                 raise content

@@ -73,8 +73,8 @@ def _our_name(authors_name: str) -> str | None:
 def import_state_dict(authors_state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename a checkpoint of the authors' HiCo or SimCLR model for a `HicoModel`.
 
-    Plain names, container names or both may be there. Where both are and disagree, the container's value
-    is taken, as in the authors' code, and the log says so.
+    The state may have plain names, container names or both. If both exist and disagree, the container's value is used,
+    as in the authors' code, and a warning is logged.
 
     Raises:
         HicoError: an entry has no place in a HicoModel.

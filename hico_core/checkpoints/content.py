@@ -99,8 +99,8 @@ def checkpoint_of(
     for name, value in model.state_dict().items():
         if not value.isfinite().all():
             raise HicoError(
-                f"{name} has values that are no numbers, so no checkpoint is written; go on from the last one with a "
-                "lower learning rate"
+                f"{name} has values that are not finite, so no checkpoint is written; continue from the last one with "
+                "a lower learning rate"
             )
     return torch_file_bytes(
         _plain(Content(config=config, model=model.state_dict(), optimizer=optimizer.state_dict(), progress=progress))
@@ -190,7 +190,7 @@ def read_last(folder: Path) -> Content | None:
         except HicoError as error:
             if path == found[-1]:
                 raise
-            logger.warning("%s; going on from the one before", error)
+            logger.warning("%s; continuing from the previous one", error)
     return None
 
 

@@ -111,7 +111,7 @@ def _facts_of_cost(encoder: nn.Module, picture: Picture, clip: ClipShape) -> dic
         "encoder parameters": cost.parameters,
         "a clip or view": " x ".join(map(str, cost.clip)),
         "GFLOPs a clip": round(cost.gflops_per_clip, 2),
-        "frames a second": round(clip.fps, 3),
+        "frames per second": round(clip.fps, 3),
         "MB of activations a clip": round(cost.activation_mb_per_clip, 1),
         f"clips/s here ({cost.device}, without gradients)": round(cost.clips_per_second, 1),
     }
@@ -131,6 +131,7 @@ def _warnings(weights: dict[str, Tensor]) -> list[str]:
     biases = [value for name, value in weights.items() if ".bn" in name and name.endswith(".bias")]
     if biases and all(not bias.any() for bias in biases):
         found.append(
-            "all batch-norm biases are 0: with optim.lars_exclude_bn=false and lars_zero_norm=authors they never move"
+            "all batch-norm biases are 0, which is expected with optim.lars_exclude_bn=false and "
+            "lars_zero_norm=authors, as in the authors' code"
         )
     return found

@@ -16,15 +16,27 @@ ENCODER = Path("export", "encoder.safetensors")
 # Hubs of models show a file of this name.
 CARD = "README.md"
 
+_HOW_TO_USE_IT = """```python
+from hico_core import FeatureExtractor, load_backbone
+
+encoder = load_backbone("encoder.safetensors")  # a torch.nn.Module in evaluation mode
+features = FeatureExtractor.from_checkpoint("encoder.safetensors").extract("video.mp4")
+```
+
+`hico extract-features --encoder encoder.safetensors VIDEOS` writes the features of many videos. Training does not
+measure how good they are; `hico probe`, `hico compare` and `hico retrieve` do. All settings of the run are in its
+config.yaml.
+"""
+
 
 def exports(
     backbone: nn.Module, path: Path, config: Config, progress: Progress, *, feature_dim: int, loss: float | None
 ) -> dict[Path, bytes]:
-    """The encoder as it is now, and its card. A card that is there stays where nothing was trained since.
+    """The encoder as it is now, and its card. An existing card stays if nothing has been trained since.
 
     Args:
         backbone: the encoder.
-        path: where it goes.
+        path: of the export, RUN/export/encoder.safetensors; the card is titled with the run's name.
         config: of its run.
         progress: where the run stands.
         feature_dim: channels of its feature maps.
@@ -37,6 +49,7 @@ def exports(
     if loss is None and card_of(path) is not None:
         return {path: encoder}
     card = model_card(
+        path.absolute().parents[1].name,
         config=config,
         progress=progress,
         encoder=encoder,
@@ -48,11 +61,19 @@ def exports(
 
 
 def model_card(
-    *, config: Config, progress: Progress, encoder: bytes, feature_dim: int, num_parameters: int, loss: float | None
+    run_name: str,
+    *,
+    config: Config,
+    progress: Progress,
+    encoder: bytes,
+    feature_dim: int,
+    num_parameters: int,
+    loss: float | None,
 ) -> str:
     """Markdown about an exported encoder.
 
     Args:
+        run_name: of its run.
         config: of its run.
         progress: where the run stands.
         encoder: the file's content.
@@ -61,22 +82,22 @@ def model_card(
         loss: mean of the last steps; None if this call has done none.
 
     """
-    data, sampling, clip = config.data, config.sampling, clip_shape_for(config.data)
-    size = f"{clip.num_frames}, {data.crop_size}, {data.crop_size}"
+    clip, size = clip_shape_for(config.data), config.data.crop_size
     rows = {
         "encoder": f"{config.model.encoder}, {num_parameters / 1e6:.2f} M parameters",
         "trained with": f"hico {__version__}, recipe {config.dataset}-{config.recipe}, without labels",
         "videos": "not known" if progress.index is None else f"{progress.index.num_videos}",
-        "steps": f"{progress.position.step} of {config.train.batch_size} videos, {sampling.clips_per_video} clips each",
+        "steps": f"{progress.position.step}",
+        "batch": f"{config.train.batch_size} videos, {config.sampling.clips_per_video} clips each",
         "epochs": f"{progress.epochs_done:.6g} of {config.train.epochs}",
         "loss": f"{config.loss.name}" + ("" if loss is None else f", mean of the last steps {loss:.4f}"),
-        "input": f"(N, 3, {size}): {clip.num_frames} frames at {clip.fps:g} a second, RGB from 0 to 1, minus "
-        f"{config.augment.mean}, divided by {config.augment.std}",
+        "input": f"(N, 3, {clip.num_frames}, {size}, {size}): {clip.num_frames} frames at {clip.fps:g} per second, RGB "
+        f"from 0 to 1, minus {config.augment.mean}, divided by {config.augment.std}",
         "output": f"(N, {feature_dim}, t, h, w); the mean over t, h, w is the feature",
         "SHA-256 of encoder.safetensors": hashlib.sha256(encoder).hexdigest(),
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    return f"""# {config.dataset}-{config.recipe}
+    return f"""# {run_name}: {config.model.encoder}
 
 A video encoder pretrained with HiCo (Qing et al., *Learning from Untrimmed Videos: Self-Supervised Video Representation
 Learning with Hierarchical Consistency*, CVPR 2022).
@@ -85,17 +106,7 @@ Learning with Hierarchical Consistency*, CVPR 2022).
 |---|---|
 {table}
 
-```python
-from hico_core import FeatureExtractor, load_backbone
-
-encoder = load_backbone("encoder.safetensors")  # a torch.nn.Module in evaluation mode
-features = FeatureExtractor.from_checkpoint("encoder.safetensors").extract("video.mp4")
-```
-
-`hico extract-features --checkpoint encoder.safetensors VIDEOS` writes the features of many videos. How good they are
-has not been measured by this training; `hico probe`, `hico evaluate` and `hico retrieve` do that. All settings of the
-run are in its config.yaml.
-"""
+{_HOW_TO_USE_IT}"""
 
 
 def card_of(encoder: Path) -> str | None:

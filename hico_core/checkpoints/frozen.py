@@ -9,12 +9,12 @@ import io
 import json
 import logging
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hico_core.base.errors import HicoError, UsageError, short_reason
 from hico_core.checkpoints.content import LAST, EncoderOrigin
@@ -26,8 +26,10 @@ from hico_core.checkpoints.reading import (
     load_exactly,
     model_of,
     picture_of,
+    prefix_of_encoder,
     read_checkpoint,
     weights_in,
+    without_prefix,
 )
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.data.pictures import ClipShape, picture_for
@@ -238,7 +240,7 @@ def _with_weights(name: str, entry: EncoderEntry, weights: str | None) -> tuple[
     else:
         file = read_checkpoint(Path(weights))
         network = entry.build()
-        _load(network, weights_in(file.content, file.path), entry, origin=f"{file.path} as {name}")
+        _load(network, file, entry, name=name)
         return network, _origin_of(file)
     state = network.state_dict()
     return network, EncoderOrigin(path=weights or "", sha256=hash_of_tensors(state)) if state else None
@@ -260,7 +262,7 @@ def _of_library(name: str, entry: EncoderEntry) -> nn.Module:
         raise HicoError(f"{name}: the weights of its library cannot be had ({short_reason(error)})") from error
 
 
-def _load(network: nn.Module, state: Mapping[str, Tensor], entry: EncoderEntry, *, origin: str) -> None:
+def _load(network: nn.Module, file: CheckpointFile, entry: EncoderEntry, *, name: str) -> None:
     """Load weights as they are published: perhaps behind a prefix, and with a classifier.
 
     Raises:
@@ -268,9 +270,9 @@ def _load(network: nn.Module, state: Mapping[str, Tensor], entry: EncoderEntry, 
 
     """
     network = network.of_picture if isinstance(network, FrameByFrame) else network  # as its library names weights
-    first = next(iter(network.state_dict()))
-    prefix = next((name.removesuffix(first) for name in state if name.endswith(f".{first}")), "")
-    prefix = "" if first in state else prefix
-    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    state = weights_in(file.content, file.path)
+    prefix = prefix_of_encoder(state, list(network.state_dict())[:1], name=name, origin=file.path)
     beyond = tuple(f"{part}." for part in entry.beyond)
-    load_exactly(network, {name: value for name, value in own.items() if not name.startswith(beyond)}, origin=origin)
+    # A larger network may have all that this one has, so that nothing else may be left over.
+    found = {entry: value for entry, value in without_prefix(state, prefix).items() if not entry.startswith(beyond)}
+    load_exactly(network, found, origin=f"{file.path} as {name}")

@@ -31,6 +31,7 @@ _WEIGHTS = ("model_state", "model", "state_dict")
 
 # PyTorch's own number, pickled.
 _OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
 # Entries that only one encoder has: by them files are known that do not say which one they hold.
 _MARKS: dict[str, EncoderName] = {"Conv_1a.conv1.weight": "s3dg", "units.0.0.conv1.weight": "s3dg-tiny"}
 
@@ -85,7 +86,7 @@ def read_checkpoint(path: Path) -> CheckpointFile:
         raise HicoError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
     for name, value in weights_in(content, path).items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise HicoError(f"{path}: {name} has values that are no numbers; the training behind it has failed")
+            raise HicoError(f"{path}: {name} has values that are not finite; the training behind it has failed")
     return CheckpointFile(path, hashlib.sha256(written).hexdigest(), content, metadata)
 
 
@@ -126,7 +127,7 @@ def _in_the_way(written: bytes, error: pickle.UnpicklingError) -> str:
     if not names:  # no such object, but bytes that are not what they claim to be
         return type(error).__name__
     return (
-        f"beside tensors it holds {', '.join(names)}; if you trust it, save its weights alone: load it with "
+        f"besides tensors, it contains {', '.join(names)}; if you trust it, save its weights alone: load it with "
         "torch.load(FILE, weights_only=False) and torch.save the dictionary of tensors"
     )
 
@@ -179,7 +180,7 @@ def model_of(file: CheckpointFile) -> ModelConfig:
         if said is not None:
             return ModelConfig(**said)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HicoError(f"{file.path}: does not say rightly which encoder it holds ({type(error).__name__})") from error
+        raise HicoError(f"{file.path}: names its encoder wrongly ({type(error).__name__})") from error
     state = weights_in(file.content, file.path)
     prefix = prefix_of_encoder(state, (*_MARKS, ALIAS), name="S3D-G", origin=file.path)
     encoder = next((name for mark, name in _MARKS.items() if prefix + mark in state), "s3dg")
@@ -246,8 +247,8 @@ def prefix_of_encoder(state: Mapping[str, Tensor], marks: Sequence[str], *, name
     if not found:
         first = f", but {next(iter(state))}" if state else ""
         raise HicoError(
-            f"{origin}: holds no {name} encoder (no entry {marks[0]}{first}); name the network that it is of: "
-            "NAME=FILE, or in training -o model.encoder=NAME"
+            f"{origin}: holds no {name} encoder (no entry {marks[0]}{first}); name its network: NAME=FILE, or, "
+            "in training, -o model.encoder=NAME"
         )
     known = [
         prefix for prefix in found if all(part.isdecimal() or part in _WRAPPERS for part in prefix.split(".")[:-1])
@@ -259,7 +260,7 @@ def prefix_of_encoder(state: Mapping[str, Tensor], marks: Sequence[str], *, name
 
 
 def load_backbone(path: Path | str) -> nn.Module:
-    """The encoder of a checkpoint, in evaluation mode.
+    """Load the encoder of a checkpoint, in evaluation mode.
 
     Args:
         path: our checkpoint (.pt), our export (.safetensors) or the authors' .pyth, pretrained or finetuned.
@@ -366,7 +367,7 @@ def _settings_of_encoder(file: CheckpointFile) -> tuple[DataConfig, AugmentConfi
             AugmentConfig(**_given(augment, "mean", "std")),
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise HicoError(f"{file.path}: does not say rightly what its encoder sees ({type(error).__name__})") from error
+        raise HicoError(f"{file.path}: describes its encoder's input wrongly ({type(error).__name__})") from error
 
 
 def _given(said: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -8,63 +8,69 @@ from hico_core.base.choices import NumCrops, PrecisionName
 from hico_core.config.sections import AugmentConfig, DataConfig, TrainedEncoder, require_warmup_fits
 
 
-class FinetuneModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """What is trained."""
+class FinetuneModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
+    """The encoder that is finetuned."""
 
     encoder: TrainedEncoder | None = None
-    """Of which network the weights are that finetuning begins from; null: as their file says it."""
+    """Network to which the initial weights belong; null: as their file says."""
 
 
-class FinetuneOptimConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+class FinetuneOptimConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
     """Adam and its schedule."""
 
     base_lr: float = Field(0.001, gt=0)
-    """Not scaled by anything."""
+    """Peak learning rate; it does not depend on the batch size."""
     weight_decay: float = Field(0.001, ge=0)
-    """Of everything but batch norms."""
+    """Weight decay of all parameters except batch norms."""
     warmup_epochs: float = Field(10, ge=0)
+    """Epochs in which the learning rate rises linearly to its peak; afterwards it follows a cosine to 0."""
     warmup_start_lr: float = Field(0.00002, ge=0)
+    """Learning rate at the first step."""
 
 
-class FinetuneTrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """What is trained, how long and how much at a time."""
+class FinetuneTrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
+    """What is trained, length of training, batch size, seed, precision and checkpoints."""
 
     tune: Literal["all", "head"] = "all"
     """Train encoder and classifier, or only the classifier (linear evaluation)."""
     statistics: Literal["frozen", "drift"] = "frozen"
-    """Of the encoder's batch norms with `tune: head`: as pretrained, or following the new videos as the authors' do."""
+    """Batch-norm statistics of the encoder with `tune: head`: as pretrained, or updated on the new videos as in the
+    authors' code."""
     epochs: int = Field(300, ge=1)
+    """Passes over the videos."""
     batch_size: int = Field(64, ge=2)
-    """Videos a step."""
+    """Videos per step, over all processes."""
     max_steps: int | None = Field(None, ge=1)
-    """End here, in the middle of the schedule."""
+    """Stop after this many steps, even in the middle of the schedule; null: train all epochs."""
     seed: int = Field(0, ge=0, lt=2**63)
+    """Seed of all randomness: the classifier's weights, order of the videos, clips and augmentation."""
     precision: PrecisionName = "auto"
-    """Of the encoder's arithmetic: `auto` takes bf16 where the hardware has it, else fp32. tf32: on GPUs, convolutions
-    of float32 with 10 bits of each factor, which is what PyTorch does by itself."""
+    """Precision of the encoder: `auto` uses bf16 where the hardware supports it and fp32 elsewhere; `tf32` (GPUs only)
+    lets float32 convolutions use TF32, which is PyTorch's default."""
     eval_epochs: int = Field(10, ge=1)
-    """Look at the videos for validation, if there are any, every so many epochs, and at the end."""
+    """Evaluate on the validation videos, if there are any, every so many epochs, and at the end."""
     checkpoint_seconds: float = Field(600.0, ge=0)
-    """Write the last checkpoint at least this often."""
+    """Write the most recent checkpoint at least this often, in seconds."""
 
 
-class FinetuneTestConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """What is looked at of each test video; the scores of all views are added."""
+class FinetuneTestConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
+    """Views of each test video; the scores of all views are added."""
 
     views: int = Field(1, ge=1)
-    """Clips, spread over the video."""
+    """Clips per video, evenly spread over it."""
     crops: NumCrops = 1
-    """Squares of each frame: the middle, or three along its longer side."""
+    """Square crops per frame: the centre one, or three along the longer side."""
     crop_part: float = Field(0.875, gt=0, le=1)
-    """Side of such a square, as a part of the frame's shorter side."""
+    """Side of a crop, as a fraction of the frame's shorter side."""
 
 
-class FinetuneConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+class FinetuneConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
     """A whole finetuning run: a pretrained encoder learns classes from labelled videos."""
 
     dataset: str = "hmdb51"
+    """Name of the dataset; part of the run's default name."""
     num_classes: int | None = Field(None, ge=2)
-    """null: one more than the largest label."""
+    """Number of classes; null: one more than the largest label."""
     model: FinetuneModelConfig = FinetuneModelConfig()
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()

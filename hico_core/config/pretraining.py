@@ -8,92 +8,112 @@ from hico_core.base.choices import Dataset, PrecisionName, ZeroNorm
 from hico_core.config.sections import AugmentConfig, DataConfig, ModelConfig, require_warmup_fits
 
 
-class SamplingConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """How the clips of one video lie to each other (HiCo, section 3)."""
+class SamplingConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
+    """Where the clips of one video are drawn (HiCo, section 3)."""
 
     clips_per_video: int = Field(3, ge=2)
+    """Clips drawn from each video."""
     distance: Literal["gradual", "fixed", "any"] = "gradual"
-    """Of near clips' centres: growing with training, always `end_seconds`, or anywhere in the video."""
+    """Largest distance between the centres of near clips: `gradual` grows from `start_seconds` to `end_seconds` during
+    training, `fixed` is always `end_seconds`, `any` has no limit."""
     start_seconds: float = Field(0.0, ge=0)
+    """Largest distance at the start of training."""
     end_seconds: float = Field(1.0, ge=0)
+    """Largest distance at the end of training."""
     topical: bool = True
-    """The last clip is drawn anywhere in the video, far from the others."""
+    """Draw the last clip from anywhere in the video, for the topical term."""
 
 
-class LossConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """HiCo's two terms, or SimCLR's one."""
+class LossConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
+    """The loss: HiCo's two terms, or SimCLR's one."""
 
     name: Literal["hico", "simclr"] = "hico"
+    """`hico`: visual and topical consistency; `simclr`: InfoNCE over all clips of a video."""
     temperature: float = Field(0.1, gt=0)
+    """Temperature of the contrastive term."""
     gamma: float = Field(0.5, ge=0)
+    """Focusing parameter of the focal loss in the topical term."""
     visual_weight: float = Field(1.0, ge=0)
+    """Weight of the visual term."""
     topical_weight: float = Field(1.0, ge=0)
+    """Weight of the topical term."""
     topical_pairs: Literal["local", "global"] = "local"
-    """Pairs of the topical term: of each process's own clips, as the authors do, or of all processes' clips."""
+    """Pairs in the topical term: clips of the same process, as in the authors' code, or clips of all processes."""
 
 
-class OptimConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+class OptimConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
     """The optimiser and its schedule."""
 
     name: Literal["lars", "adamw"] = "lars"
-    """LARS is the paper's, for large batches. AdamW learns from small ones in fewer steps; of momentum, nesterov, eta
-    and lars_* it takes nothing."""
+    """`lars` is the paper's optimiser, for large batches. `adamw` needs fewer steps with small batches; it ignores
+    momentum, nesterov, eta and lars_*."""
     base_lr: float = Field(0.3, gt=0)
-    """For 256 clips a step; scaled by the real number of clips."""
+    """Peak learning rate for 256 clips per step; it is scaled with the number of clips."""
     scale_lr: Literal["global", "authors"] = "global"
-    """By the clips of a step over all processes, or, as the authors' code, by that times the processes of a machine."""
+    """Scale the learning rate with the clips per step over all processes, or, as the authors' code does, once more with
+    the number of processes per machine."""
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum of LARS."""
     nesterov: bool = True
+    """Nesterov momentum."""
     weight_decay: float = Field(1e-6, ge=0)
-    """Of everything but batch norms."""
+    """Weight decay of all parameters except batch norms."""
     eta: float = Field(0.001, gt=0)
+    """Trust coefficient of LARS."""
     lars_exclude_bn: bool = True
+    """Exclude batch norms from the layer-wise scaling of LARS."""
     lars_zero_norm: ZeroNorm = "unscaled"
-    """A tensor of norm 0 never moves (`authors`), or has trust ratio 1."""
+    """What LARS does with a tensor of norm 0: `authors` never updates it, `unscaled` uses trust ratio 1."""
     warmup_epochs: float = Field(5, ge=0)
+    """Epochs in which the learning rate rises linearly to its peak; afterwards it follows a cosine to 0."""
     warmup_start_lr: float = Field(0.001, ge=0)
-    """Not scaled."""
+    """Learning rate at the first step; not scaled."""
 
 
-class TrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """How long, how much at a time, from which seed."""
+class TrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
+    """Length of training, batch size, seed, precision and checkpoints."""
 
     epochs: int = Field(120, ge=1)
+    """Passes over the videos."""
     batch_size: int = Field(32, ge=1)
-    """Videos a step, over all processes."""
+    """Videos per step, over all processes."""
     max_steps: int | None = Field(None, ge=1)
-    """End here, in the middle of the schedule."""
+    """Stop after this many steps, even in the middle of the schedule; null: train all epochs."""
     seed: int = Field(0, ge=0, lt=2**63)
+    """Seed of all randomness: initial weights, order of the videos, clips and augmentation."""
     precision: PrecisionName = "auto"
-    """Of the encoder's arithmetic: `auto` takes bf16 where the hardware has it, else fp32. tf32: on GPUs, convolutions
-    of float32 with 10 bits of each factor, which is what PyTorch does by itself."""
+    """Precision of the encoder: `auto` uses bf16 where the hardware supports it and fp32 elsewhere; `tf32` (GPUs only)
+    lets float32 convolutions use TF32, which is PyTorch's default."""
     compile: bool = False
-    """Let torch.compile fuse the encoder: minutes at the start, faster steps on a GPU."""
+    """Compile the encoder with torch.compile: minutes at the start, possibly faster steps on a GPU."""
     recompute: bool = False
-    """Gradient checkpointing: keep less of the forward pass and compute it again; less memory, slower steps."""
+    """Gradient checkpointing: recompute activations in the backward pass; less memory, slower steps."""
     wandb_project: str | None = None
-    """Send the metrics to this project of Weights & Biases as well (the package wandb); null: nothing is sent."""
+    """Weights & Biases project that also receives the metrics (needs the package wandb); null: none."""
     checkpoint_epochs: int = Field(10, ge=1)
-    """Keep a checkpoint every so many epochs, besides the last."""
+    """Keep a checkpoint every so many epochs, besides the most recent one."""
     checkpoint_seconds: float = Field(600.0, ge=0)
-    """Write the last one at least this often."""
+    """Write the most recent checkpoint at least this often, in seconds."""
 
 
-class EvalConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """What is measured with labels while training goes on without them."""
+class EvalConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
+    """k-NN accuracy on labelled videos, measured during pretraining without affecting it."""
 
     knn_list: str | None = None
-    """`<path> <label>` a line, paths seen from the list's folder; null: nothing is measured."""
+    """List of labelled videos, one `<path> <label>` per line, paths relative to the list; null: no measurement."""
     knn_neighbours: int = Field(20, ge=1)
+    """Neighbours that vote."""
     knn_epochs: int = Field(10, ge=1)
     """Measure every so many epochs, and at the end."""
 
 
-class Config(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+class Config(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
     """A whole pretraining run."""
 
     dataset: Dataset = "hacs"
+    """Dataset whose recipe this is; part of the run's default name."""
     recipe: str = "hico-s"
+    """Name of the recipe; part of the run's default name."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     sampling: SamplingConfig = SamplingConfig()

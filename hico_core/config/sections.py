@@ -1,4 +1,4 @@
-"""Sections that pretraining and finetuning have in common: frozen, and refusing nonsense."""
+"""Sections that pretraining and finetuning share: frozen and validated."""
 
 import difflib
 import re
@@ -26,16 +26,17 @@ def _that_trains(name: str) -> str:
 TrainedEncoder = Annotated[str, AfterValidator(_that_trains)]
 
 
-class ModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+class ModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
     """The encoder that is trained; the heads follow from the width of its features."""
 
     encoder: TrainedEncoder = "s3dg"
-    """The paper's s3dg; s3dg-tiny, of 0.2 million parameters, for tests and experiments; torchvision:NAME of r3d_18,
-    mc3_18, r2plus1d_18 or s3d; or python:package.module:function, which returns a torch.nn.Module."""
+    """`s3dg`: the paper's encoder, 9 million parameters; `s3dg-tiny`: 0.2 million, for CPUs and experiments;
+    `torchvision:NAME` with r3d_18, mc3_18, r2plus1d_18 or s3d; `python:package.module:function`: a function that
+    returns a torch.nn.Module."""
     gating: bool = True
-    """Of s3dg: scale channels by learned gates; without them it is plain S3D, as torchvision's s3d."""
+    """Feature gating of `s3dg`; without it, the network is plain S3D, as in torchvision."""
     norm_eps: float | None = Field(None, gt=0)
-    """Epsilon of all batch norms of the encoder; null: as the network has it."""
+    """Epsilon of all batch norms of the encoder; null: the network's own."""
 
     @model_validator(mode="after")
     def _gates_of_s3dg(self) -> "ModelConfig":
@@ -44,41 +45,45 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         return self
 
 
-class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """Which frames make a clip, and how they are read."""
+class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
+    """Which frames make up a clip, and how they are read."""
 
     num_frames: int = Field(16, ge=8)
+    """Frames per clip."""
     frame_stride: int = Field(4, ge=1)
-    """Frames at `target_fps` from one frame of a clip to the next."""
+    """Distance between neighbouring frames of a clip, in frames at `target_fps`."""
     target_fps: float = Field(30.0, gt=0)
+    """Frame rate in which `frame_stride` is counted; a clip covers num_frames * frame_stride / target_fps seconds."""
     crop_size: int = Field(112, ge=16)
     """Height and width of a clip, in pixels."""
     decoder: DecoderName = "auto"
+    """Library that decodes the videos; `auto` is PyAV. The others exist for comparison."""
     short_side: int | None = Field(256, ge=32)
-    """Larger pictures are scaled down to this before they are cropped; null: cropped as they are."""
+    """Frames with a longer short side are scaled down to this many pixels before cropping; null: never."""
     cache_dir: str | None = None
-    """Where copies of files from buckets are kept; null: ~/.cache/hico."""
+    """Folder for local copies of files in buckets; null: ~/.cache/hico."""
     cache_gb: float = Field(20.0, gt=0)
-    """What they may take."""
+    """Largest size of that folder, in GB."""
     memory_gb: float = Field(0.0, ge=0)
-    """Decoded frames that each reading process keeps: spares decoding a small corpus again in every epoch."""
+    """Memory in which each worker keeps decoded frames, so that a small corpus is not decoded again in every epoch."""
     workers: int | None = Field(None, ge=0)
-    """Processes that read clips; 0 reads in the training process, null: one a core, shared by processes that train."""
+    """Processes that read clips; 0: the training process reads them itself; null: one per core, shared between
+    training processes."""
     cuts: Literal["ignore", "respect"] = "ignore"
-    """`respect`: clips near each other lie within one shot, where a video has one as long as a clip."""
+    """`respect`: draw near clips from the same shot, if the video has a shot that is as long as a clip."""
     max_bad_fraction: float = Field(0.05, ge=0, le=1)
-    """The run ends when more than this part of the videos cannot be decoded."""
+    """Training stops when more than this fraction of the videos cannot be decoded."""
     epochs_per_round: int = Field(10, ge=1)
-    """Passes over the videos that the loader joins, so that less is left over."""
+    """Epochs that the loader runs as one, so that fewer videos are left over at the end of an epoch."""
 
     @property
     def cache(self) -> LocalCache:
-        """Through which files in buckets are read."""
+        """The local cache for files in buckets."""
         return local_cache(self.cache_dir, round(self.cache_gb * 1e9))
 
     @property
     def span_seconds(self) -> float:
-        """What a clip covers of a video; shorter videos are left out of pretraining."""
+        """Seconds of video that a clip covers; shorter videos are left out of pretraining."""
         return self.num_frames * self.frame_stride / self.target_fps
 
 
@@ -87,35 +92,44 @@ Channels = tuple[float, float, float]
 
 
 def one_or_three(channels: Channels) -> float | Channels:
-    """How settings and files write values of channels: once where they are alike."""
+    """Values of the channels as settings and files write them: a single number if all are equal."""
     return channels[0] if len(set(channels)) == 1 else channels
 
 
 _Positive = Annotated[float, Field(gt=0)]
 
 
-class AugmentConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """One draw for all frames of a clip."""
+class AugmentConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
+    """Augmentation; all frames of a clip are augmented in the same way."""
 
     crop_jitter: tuple[int, int] = (168, 224)
-    """Sides whose squares, as parts of a 256 x 340 frame, bound the area of the crop."""
+    """Bounds of the crop's area: squares with these sides, relative to a frame of 256 x 340 pixels."""
     crop_ratio: tuple[float, float] = (1.0, 1.0)
     """Smallest and largest ratio of the crop's width to its height."""
     colour_probability: float = Field(0.8, ge=0, le=1)
+    """Probability of colour jitter."""
     brightness: float = Field(0.8, ge=0)
+    """Strength of the brightness jitter: a factor from 1 - x to 1 + x."""
     contrast: float = Field(0.8, ge=0)
+    """Strength of the contrast jitter: a factor from 1 - x to 1 + x."""
     saturation: float = Field(0.8, ge=0)
+    """Strength of the saturation jitter: a factor from 1 - x to 1 + x."""
     hue: float = Field(0.2, ge=0, le=0.5)
+    """Largest hue shift in either direction, as a fraction of the colour circle."""
     grey_probability: float = Field(0.2, ge=0, le=1)
+    """Probability that a clip is converted to greyscale."""
     grey_first: bool = False
-    """Before the other colours are changed, so that those of a grey clip can only get lighter or darker."""
+    """Convert to greyscale before the colour jitter, which then changes only the brightness of grey clips."""
     blur: Literal["authors", "gaussian"] = "authors"
-    """`authors`: as in their code, whose kernel is one pixel wide, so that nothing is blurred."""
+    """`authors`: as in their code, whose kernel is one pixel wide and blurs nothing; `gaussian`: a real blur."""
     blur_probability: float = Field(0.5, ge=0, le=1)
+    """Probability of blur."""
     flip_probability: float = Field(0.5, ge=0, le=1)
+    """Probability of a horizontal flip."""
     mean: float | Channels = 0.45
-    """Of red, green and blue, from 0 to 1: one value for all three, or one each, as public weights have it."""
+    """Mean subtracted from pixel values between 0 and 1: one number for all channels, or three (red, green, blue)."""
     std: _Positive | tuple[_Positive, _Positive, _Positive] = 0.225
+    """Standard deviation by which pixel values are divided: one number, or three."""
 
     @property
     def channel_means(self) -> Channels:

@@ -236,14 +236,14 @@ def _is_failure(record: VideoRecord) -> bool:
 
 
 def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 0.0) -> IndexSummary:
-    """Write index.parquet and the list files from the records under `root`; each is there whole or not at all.
+    """Write index.parquet and the list files from the records under `root`; each is complete or absent.
 
-    Rows are sorted by video and time. Videos that failed are left out and counted; so are clips that are not there,
-    which the log names.
+    Rows are sorted by video and time. Failed videos and missing clips are left out and counted; the log names missing
+    clips.
 
     Args:
         root: the workspace.
-        val_fraction: part of the training videos that count to the subset val, as drawn by their ids.
+        val_fraction: fraction of the training videos that are assigned to the subset val, chosen by id.
 
     Raises:
         HicoError: there are no records, or none without failure; or another command is writing here.

@@ -156,12 +156,12 @@ def _require_id(before: VideoRecord, candidate: Candidate, *, move: bool) -> Non
     other = other_file(before.source, source)
     if other is not None:
         raise HicoError(
-            f"{source.path} and {other}, taken in before, have one id, {source.video_id!r}: rename one of them, let "
-            "folders be part of the ids with --id relpath, or use another --root"
+            f"{source.path} and {other}, taken in before, have the same id, {source.video_id!r}: rename one of them, "
+            "let folders be part of the ids with --id relpath, or use another --root"
         )
     if was.subset != options.subset and not move:
         raise HicoError(
-            f"{name} is in the subset {was.subset}, and an id is in one subset; to have it in {options.subset} "
+            f"{name} is in the subset {was.subset}, and an id belongs to one subset; to move it to {options.subset} "
             "instead, use --move"
         )
 
@@ -281,7 +281,7 @@ def _require_free_names(
         if clip.path not in own and (root / clip.path).exists():
             raise BadVideo(
                 str(candidate.source.path),
-                f"{root / clip.path} is there already and no record names it; `hico index --adopt` takes such clips "
+                f"{root / clip.path} already exists and no record names it; `hico index --adopt` adopts such clips "
                 "in, --force replaces them",
                 stage="commit",
             )

@@ -69,18 +69,17 @@ def split_videos(
     workers: int | None = None,
     on_event: Callable[[VideoEvent], None] = lambda event: None,
 ) -> Summary:
-    """Split videos into `<root>/<subset>/`, several at a time, leaving out those that are finished.
+    """Split videos into clips in `<root>/<subset>/`, several in parallel; finished videos are skipped.
 
-    A video that cannot be split becomes a line of `<root>/failures.jsonl`, and the others are done all the same. Of
-    one that was split before, the clips stay until new ones are made and checked.
+    A video that cannot be split becomes a line in `<root>/failures.jsonl`, and the others are still split. Existing
+    clips of a video stay until new ones have been made and checked.
 
     Args:
         videos: files, folders, patterns, lists, or what `hico_core.corpus.sources.finding.find_sources` made of them.
         root: the workspace; made if missing.
-        options: what the clips are to be.
-        policy: how and where videos are dealt with.
-        workers: how many videos at a time, each with one thread of ffmpeg; None: one a core. Of no meaning on
-            a cluster.
+        options: format of the clips.
+        policy: how and where videos are processed.
+        workers: videos split in parallel, each with one thread of ffmpeg; None: one per core. Ignored on a cluster.
         on_event: called for each video, in the order in which they end.
 
     Raises:
@@ -131,7 +130,7 @@ def _make(candidate: Candidate, folder: Path, *, policy: SplitPolicy, program: F
             made = make_clips(job, on_corrupt=policy.on_corrupt, verify=policy.rules.verify)
         except BadVideo as bad:
             if bad.stage == "decode" and policy.on_corrupt == "fail":
-                raise HicoError(f"{bad}; --on-corrupt skip goes on with the others") from bad
+                raise HicoError(f"{bad}; --on-corrupt skip continues with the others") from bad
             raise
         sha256 = sha256_of(local) if policy.rules.checksum and source.frame_rate is None else None
     named = []
@@ -160,7 +159,7 @@ def _require_space(folder: Path, min_free_bytes: int) -> None:
     if free < min_free_bytes:
         raise HicoError(
             f"{folder.parent}: {free / 1e9:.2f} GB are free and --min-free keeps {min_free_bytes / 1e9:.2f} GB; "
-            "free some space, and the same command goes on"
+            "free some space, and the same command continues"
         )
 
 

@@ -1,6 +1,6 @@
 """The clips of a training step together, and the memory in which workers hand them over."""
 
-# B videos, K clips a video, N = B * K, T frames, H and W of each crop its own.
+# B videos, K clips per video, N = B * K, T frames, H and W of each crop its own.
 
 import ctypes
 import sys

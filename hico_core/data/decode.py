@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 # What is said of a video whose pictures are not all of one size.
-SIZE_CHANGES = "changes the size of its pictures in the middle"
+SIZE_CHANGES = "changes its frame size"
 
 # The first frame that is shown is among so many that are decoded first: neither H.264 nor HEVC delays more than 16.
 _MOST_REORDERED = 17
@@ -118,7 +118,7 @@ def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float |
         return
     given = 0
     with open_video(path) as (container, stream):
-        # A process a core reads videos; threads inside a decoder cost more CPU than they save.
+        # One process per core reads videos; threads inside a decoder cost more CPU than they save.
         stream.thread_type = "NONE"
         margins = margins_of(container, stream)
         try:
@@ -134,7 +134,7 @@ def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float |
                         given += 1
                         yield without_margins(frame, margins)
                     if given < before + len(run):
-                        logger.warning("%s: seeking gives no sound frame; decoding from the start", path)
+                        logger.warning("%s: seeking returns damaged frames; decoding from the start", path)
                         container.seek(0)
                         break
             if given < len(numbers):

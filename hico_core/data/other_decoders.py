@@ -64,7 +64,7 @@ def decode_elsewhere(
     """
     obstacle = _obstacle(decoder, path)
     if obstacle:
-        raise BadVideo(path, f"{decoder} gives other frames of {obstacle}; use data.decoder=pyav")
+        raise BadVideo(path, f"{decoder} decodes other frames of {obstacle}; use data.decoder=pyav")
     pictures_NHWC = _READERS[decoder](path, list(numbers))
     return [_scaled(picture_HWC, short_side) for picture_HWC in pictures_NHWC]
 

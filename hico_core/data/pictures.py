@@ -57,7 +57,7 @@ class ClipShape(NamedTuple):
     """How much of a video an encoder gets at a time."""
 
     num_frames: int
-    fps: float  # frames a second of the video that are looked at
+    fps: float  # frames per second of the video that are looked at
 
 
 def clip_shape_for(data: DataConfig) -> ClipShape:

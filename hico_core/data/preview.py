@@ -95,7 +95,7 @@ def _framed(frame_HWC: Tensor, draw: AugmentDraw) -> Image.Image:
 
 
 def contact_sheet(rows: Sequence[ClipPreview]) -> Image.Image:
-    """A row a clip under its title: frames as they are, with the crop, then as the model gets them.
+    """One row per clip under its title: frames as they are, with the crop, then as the model gets them.
 
     A line stands between two videos. Frames keep their shape: those of portrait videos are narrow.
     """

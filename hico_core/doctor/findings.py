@@ -76,7 +76,9 @@ def _ffmpeg() -> Iterator[Finding]:
             else:
                 yield Finding(f"encoder {encoder}", "ok", "encodes")
     if sys.platform == "linux" and shutil.which("setpriv") is None:
-        advice = "apt install util-linux; without it ffmpeg goes on for a while when hico is killed with SIGKILL"
+        advice = (
+            "apt install util-linux; without it, ffmpeg keeps running for a while after hico is killed with SIGKILL"
+        )
         yield Finding("setpriv", "optional", "not found", advice)
 
 
@@ -128,5 +130,5 @@ def _place(root: Location) -> Finding:
     if not os.access(existing, os.W_OK):
         return Finding("workspace", "missing", f"{existing} is not writable", "choose another --root")
     if free < _ENOUGH_DISK_BYTES:
-        return Finding("workspace", "optional", where, "clips take about 2.5 MB a minute of video")
+        return Finding("workspace", "optional", where, "clips take about 2.5 MB per minute of video")
     return Finding("workspace", "ok", where)

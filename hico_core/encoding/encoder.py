@@ -26,7 +26,7 @@ from hico_core.encoding.lanes import Facts, Part, Reading, WholeVideo, read_part
 logger = logging.getLogger(__name__)
 
 # Windows that go through the encoder together. Few of them fill a processor. On an H100, 32 go as fast as 16 cores read
-# them; 128 go twice as fast, but take four times the memory (docs/gpus.md).
+# them; 128 go twice as fast, but take four times the memory (docs/benchmarks-gpu.md).
 _BATCH_ON_CPU, _BATCH_ON_GPU = 4, 32
 
 
@@ -139,10 +139,14 @@ class WindowEncoder:
             except torch.OutOfMemoryError as error:
                 where = clips[0].device
                 if self.batch_size == 1:
-                    raise HicoError(f"{where}: its memory does not hold one window; use --device cpu") from error
+                    raise HicoError(f"{where}: one window does not fit into its memory; use --device cpu") from error
                 self._buffer = None  # its memory is needed for the smaller one
                 self.batch_size //= 2
-                logger.warning("the memory of %s does not hold so many windows; %d at once now", where, self.batch_size)
+                logger.warning(
+                    "the batch does not fit into the memory of %s; continuing with %d windows per batch",
+                    where,
+                    self.batch_size,
+                )
             else:
                 first += len(some)
         return torch.cat(encoded)

@@ -45,7 +45,7 @@ FP32 = Precision("fp32", "full precision")
 def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
     """`auto` takes bfloat16 where the hardware multiplies it faster than float32: on newer GPUs, and on CPUs with AMX.
 
-    AVX-512's bfloat16 instructions alone were slower than float32 in a whole step (docs/benchmarks.md).
+    AVX-512's bfloat16 instructions alone were slower than float32 in a whole step (docs/benchmarks-cpu.md).
 
     Raises:
         UsageError: a CPU is asked for what only GPUs have.
@@ -148,5 +148,5 @@ def telling_full_memory(videos: int, device: torch.device) -> Iterator[None]:
         if not (isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)):
             raise
         raise HicoError(
-            f"a step of {videos} videos does not fit into the memory of {device}; take fewer with --batch-size"
+            f"a step of {videos} videos does not fit into the memory of {device}; lower --batch-size"
         ) from error

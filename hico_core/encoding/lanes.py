@@ -120,7 +120,7 @@ def parts_of_video(number: int, video: WholeVideo, reading: Reading) -> Iterator
         raise BadVideo(
             str(video.path),
             f"has {facts.num_frames} frames in {facts.duration_seconds:.0f} s: nearly all of it is one frame that "
-            "stands still; cut it, or encode it anew",
+            "stands still; cut it, or re-encode it",
         )
     windows_WT = _planned_windows(video, clock, reading.layout)
     frames = _frames_of(pieces, np.unique(windows_WT).tolist())

@@ -1,1 +1,1 @@
-"""Evidence that pretraining learns: a made corpus whose content is known, the arms that are compared on it, probes."""
+"""Evidence that pretraining learns: a synthetic corpus with known content, the arms that are compared on it, probes."""

@@ -1,4 +1,4 @@
-"""What is compared on a made corpus: trainings that differ in how clips are drawn and in the loss, and in nothing else.
+"""What is compared on a synthetic corpus: trainings that differ only in how clips are drawn and in the loss.
 
 The setting is one for all arms. It follows an experiment outside this project, and was looked at on corpus seed 0 only.
 """

@@ -1,4 +1,4 @@
-"""A made corpus on the disk: untrimmed videos to split and index like anybody's, and the labels of what they show.
+"""A synthetic corpus on the disk: untrimmed videos to split and index like anybody's, and the labels of what they show.
 
 FOLDER/train/ has two thirds of the videos, FOLDER/test/ every third one; FOLDER/labels.jsonl has a line for each
 segment, and FOLDER/corpus.json that from which all of it follows.
@@ -122,7 +122,7 @@ def _require_own_or_empty(folder: Path, recipe: CorpusRecipe) -> None:
         return
     there = read_recipe(folder)
     if there is None:
-        raise UsageError(f"{folder}: is not empty and holds no made corpus; name a new folder")
+        raise UsageError(f"{folder}: is not empty and contains no synthetic corpus; name a new folder")
     changed = [name for name in CorpusRecipe.model_fields if getattr(there, name) != getattr(recipe, name)]
     if changed not in ([], ["videos"]) or there.videos > recipe.videos:
         made = ", ".join(f"{name} {getattr(there, name)}" for name in CorpusRecipe.model_fields)

@@ -1,4 +1,4 @@
-"""The claim in a few minutes: one made corpus, HiCo beside SimCLR and an encoder that was never trained.
+"""The claim in a few minutes: one synthetic corpus, HiCo beside SimCLR and an encoder that was never trained.
 
 Everything goes the way that a person's own videos would: mp4 files, split, index, pretraining, and then a probe on
 videos that nothing was trained on.
@@ -163,15 +163,14 @@ def sentence(result: DemoResult) -> str:
     hico, far, floor = (result.accuracy(arm, "action-linear") for arm in (HICO.name, FAR_3.name, "random"))
     if hico > floor > far:
         return (
-            "SimCLR, which pulls clips from anywhere in a video together, came to know less of what happens in a clip "
-            "than an encoder that was never trained; HiCo, whose close pairs are near in time, learned it."
+            "SimCLR, whose positives come from anywhere in a video, recognises motion worse than an untrained encoder; "
+            "HiCo, whose positives are near in time, recognises it better."
         )
     if hico > max(floor, far):
         return (
-            "HiCo, whose close pairs are near in time, knows best what happens in a clip; SimCLR, which pulls clips "
-            "from anywhere in a video together, knows less of it."
+            "HiCo, whose positives are near in time, recognises motion best; SimCLR, whose positives come from "
+            "anywhere in a video, recognises it less well."
         )
     return (
-        "With this seed HiCo does not know best what happens in a clip. Seeds differ; docs/results.md has the table of "
-        "ten."
+        "With this seed, HiCo does not recognise motion best. Seeds differ; docs/results.md has the table of ten seeds."
     )

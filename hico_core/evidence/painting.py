@@ -1,4 +1,4 @@
-"""Scripts of made videos -> pictures.
+"""Scripts of synthetic videos -> pictures.
 
 Shape letters: T frames, S side of the square picture in pixels. Plane coordinates u (to the right) and v (down) are
 where on the scene, which moves as a whole, a pixel looks.

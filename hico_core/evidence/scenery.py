@@ -1,4 +1,4 @@
-"""What made videos show, as drawn numbers: topics, their scenes, actions, looks. Nothing is painted here.
+"""What synthetic videos show, as drawn numbers: topics, their scenes, actions, looks. Nothing is painted here.
 
 A scenery has topics, and each topic has scenes of its own (a texture and a shape). An untrimmed video keeps to one
 topic and one look, and changes its scene every few seconds. What happens in a segment, its action, is drawn

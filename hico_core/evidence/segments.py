@@ -1,4 +1,4 @@
-"""What frozen features tell of the segments of a made corpus: one clip from the middle of each, probed.
+"""What frozen features tell of the segments of a synthetic corpus: one clip from the middle of each, probed.
 
 N segments; T frames of a clip, S its side in pixels.
 """

@@ -1,6 +1,6 @@
 """The HiCo model: one encoder, a visual head and a topical head."""
 
-# B videos, K clips a video, N = B * K, T frames, H height, W width, F feature width, D embedding width; T', H', W' of
+# B videos, K clips per video, N = B * K, T frames, H height, W width, F feature width, D embedding width; T', H', W' of
 # the encoder's maps.
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""From the encoder's maps to one row a clip: what features, neighbours and probes look at."""
+"""From the encoder's maps to one row per clip: what features, neighbours and probes look at."""
 
 import torch
 from torch import Tensor, nn

@@ -158,7 +158,7 @@ def write_report(
 
     """
     parts = [_run_part(run, encoder, on_part=on_part) for run in runs]
-    on_part("the page")
+    on_part("writing the page")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(
         resources.files("hico_core.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
@@ -203,7 +203,7 @@ def _run_part(run: RunFacts, encoder: FrozenEncoder | None, *, on_part: Callable
         notes.append("The folder lies in no workspace, so neither videos nor clips can be shown.")
     clips: list[ClipRow] = []
     if run.root is not None and run.is_pretraining:
-        on_part(f"{run.name}: clips")
+        on_part(f"{run.name}: sample clips")
         try:
             clips = _clip_rows(run, run.root)
         except HicoError as error:
@@ -214,7 +214,7 @@ def _run_part(run: RunFacts, encoder: FrozenEncoder | None, *, on_part: Callable
     if run.root is not None and run.encoder is None and encoder is None:
         notes.append("There is no exported encoder yet, so there are no neighbours and no map.")
     elif run.root is not None:
-        on_part(f"{run.name}: neighbours")
+        on_part(f"{run.name}: nearest neighbours")
         try:
             seen = encode_moments(encoder or load_frozen(str(run.encoder)), run.root, data_of(run.config))
         except HicoError as error:

@@ -53,7 +53,7 @@ def place_among_processes(environment: Mapping[str, str]) -> World | None:
         return World(rank, size, local_rank, local_size)
     if int(environment.get("WORLD_SIZE") or 1) > 1:
         raise UsageError(
-            f"WORLD_SIZE={environment['WORLD_SIZE']} says that this is one of several training processes, but "
+            f"WORLD_SIZE={environment['WORLD_SIZE']} announces one of several training processes, but "
             f"{', '.join(missing)} are not set; start them with torchrun or --nproc, or unset WORLD_SIZE"
         )
     return None

@@ -14,9 +14,9 @@ from hico_core.training.run_folder import has_steps
 from hico_core.training.schedule import peak_learning_rate
 from hico_core.training.task import Task
 
-# What a process takes that trains on a CPU, fitted to steps of several networks (docs/benchmarks.md): for itself, for
-# each parameter (weight, gradient, momentum, and what LARS works with), and for each clip so many times the outputs of
-# the encoder's layers and the clip itself.
+# Memory of a process that trains on a CPU, fitted to steps of several networks (docs/benchmarks-cpu.md): a constant,
+# bytes for each parameter (weight, gradient, momentum, and what LARS works with), and for each clip so many times the
+# outputs of the encoder's layers and the clip itself.
 _PROCESS_BYTES, _PARAMETER_BYTES = 0.75e9, 35
 _ACTIVATIONS_HELD, _CLIPS_HELD = 1.4, 11
 
@@ -37,9 +37,8 @@ class Fitted(NamedTuple):
         """In words: which batch the run has instead of the recipe's, and why; empty where it is the recipe's."""
         before, now = self.recipe.train.batch_size, self.config.train.batch_size
         return self.reason and (
-            f"the recipe's {before} videos a step {self.reason}: {now} a step, and with them a peak rate of "
-            f"{peak_rate(self.config):.4g} instead of {peak_rate(self.recipe):.4g} (--batch-size asks for another "
-            "number)"
+            f"{self.reason}: batch size {now} instead of {before}, peak learning rate {peak_rate(self.config):.4g} "
+            f"instead of {peak_rate(self.recipe):.4g}; override with --batch-size"
         )
 
 
@@ -83,12 +82,12 @@ def fitting_size(config: Config, *, num_videos: int, processes: int, free_bytes:
     size = min(asked, num_videos // processes * processes)
     if size < 2:  # too few to train on, which is said by whoever wants to
         return asked, ""
-    reason = "are more than there are"
+    reason = f"only {counted(num_videos, 'video')}"
     if free_bytes is not None:
         memory = step_memory(config)
         of_memory = max(int((free_bytes * _PART_TAKEN - memory.fixed_bytes) / memory.video_bytes), 2)
         if size > of_memory:
-            size, reason = of_memory, f"take too much of the {free_bytes / 1e9:.0f} GB of memory that are free"
+            size, reason = of_memory, f"only {free_bytes / 1e9:.0f} GB of memory free"
     return size, reason if size < asked else ""
 
 

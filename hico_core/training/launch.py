@@ -88,7 +88,7 @@ def run_processes(work: Callable[[SharedExitCode], int], *, processes: int) -> i
             _, failure = failed.get_first_failure()
             print(
                 f"hico: training process {failure.local_rank} ended with {failure.exitcode}, after all had been "
-                "started again several times; the same command with --resume goes on from the last checkpoint",
+                "started again several times; the same command with --resume continues from the last checkpoint",
                 file=sys.stderr,
             )
             return 1

@@ -1,4 +1,4 @@
-"""What a run says of itself: metrics.jsonl, a line a step, and the same for TensorBoard and Weights & Biases."""
+"""What a run says of itself: metrics.jsonl, one line per step, and the same for TensorBoard and Weights & Biases."""
 
 import json
 import secrets

@@ -84,13 +84,13 @@ def pretrain(
     """Train a HiCo model on the videos of an index, in as many processes as were started together.
 
     Args:
-        config: of the run, such as `hico_core.config.preset("k400-hico-l")`; None: hacs-hico-s, with fewer videos in a
-            step if there are fewer, or not the memory for more.
+        config: of the run, such as `hico_core.config.preset("k400-hico-l")`; None: hacs-hico-s, with a smaller batch
+            size if there are too few videos or too little memory.
         root: the workspace with index.parquet.
         run_dir: where its files go; None: runs/DATASET-RECIPE in the workspace.
         device: as `choose_device` takes it.
-        resume: go on from the run's last checkpoint; without one, start. "changed": also with other epochs, another
-            batch size, number of processes or index.
+        resume: continue from the run's last checkpoint, or start if there is none. "changed": even if epochs, batch
+            size, number of processes or index have changed.
         init_from: a checkpoint whose encoder a new run starts from.
         on_step: takes the metrics of each step, in the first process.
 
@@ -350,9 +350,11 @@ def _report_beginning(parts: Pretraining, *, init_from: Path | None, checkpoint:
     if parts.videos.left_out:
         logger.warning(parts.videos.left_out)
     if init_from is not None and checkpoint is not None:
-        logger.warning("%s is not loaded: the run goes on from its last checkpoint", init_from)
+        logger.warning("%s is not loaded: the run continues from its last checkpoint", init_from)
     elif init_from is not None:
-        logger.warning("starting from the encoder of %s: %s; heads and optimiser start anew", init_from, parts.start)
+        logger.warning(
+            "starting from the encoder of %s: %s; heads and optimiser start from scratch", init_from, parts.start
+        )
 
 
 def _step(

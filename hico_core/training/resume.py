@@ -53,7 +53,7 @@ def _require_processes(before: int, now: int, task: Task[Settings]) -> None:
         return
     changed = f"{task.run_dir}: this run had {before} processes and has {now} now"
     if not task.allow_changed:
-        raise UsageError(f"{changed}; give it as many as before, or --allow-changed")
+        raise UsageError(f"{changed}; use as many as before, or add --allow-changed")
     logger.warning("%s: pairs of the topical term and batch order differ from here on", changed)
 
 
@@ -64,8 +64,8 @@ def _other_videos(before: Progress, index: IndexIdentity, task: Task[Settings]) 
         return False
     changed = f"{task.run_dir}: the index is not that of the last checkpoint: {changes}"
     if not task.allow_changed:
-        raise UsageError(f"{changed}; go on with them with --allow-changed, or give another --name")
-    logger.warning("%s; going on with them after %.2f epochs", changed, before.epochs_done)
+        raise UsageError(f"{changed}; continue with --allow-changed, or choose another --name")
+    logger.warning("%s; continuing with them after %.2f epochs", changed, before.epochs_done)
     return True
 
 
@@ -79,10 +79,10 @@ def _describe_schedule(planned: int, epochs_done: float, task: Task[Settings]) -
     config: Config | FinetuneConfig = task.config
     epochs, warmup = config.train.epochs, config.optim.warmup_epochs
     if epochs < epochs_done:
-        raise UsageError(f"{task.run_dir}: {epochs_done:.4g} epochs are done already; --epochs {epochs} are fewer")
+        raise UsageError(f"{task.run_dir}: {epochs_done:.4g} epochs are already done; --epochs {epochs} is fewer")
     part = learning_rate(epochs_done, peak=1.0, start=0.0, warmup_epochs=warmup, total_epochs=epochs)
     return (
-        f"was planned for {counted(planned, 'epoch')} and is for {epochs} now: after {epochs_done:.4g}, it goes on "
+        f"was planned for {counted(planned, 'epoch')} and now lasts {epochs}: after {epochs_done:.4g}, it continues "
         f"with the schedule of a run of {epochs}, the learning rate at {part:.0%} of its peak (warm-up until "
         f"{warmup:.4g}, then a cosine to 0)"
     )

@@ -287,7 +287,7 @@ class Training(Generic[Settings, Model]):
         self.save(LAST)
         self.finish_writing()
         step = self.progress.position.step
-        raise Interrupted(number, f"stopped after step {step}; the same command with --resume goes on")
+        raise Interrupted(number, f"stopped after step {step}; the same command with --resume continues")
 
     def check_videos(self, batch: Batch) -> None:
         """Report the videos of all processes' shares that are found to be bad only now.
@@ -425,6 +425,6 @@ def check_bad_videos(bad: dict[str, str], num_videos: int, allowed: float) -> No
         video_id, reason = list(bad.items())[-1]
         raise HicoError(
             f"{len(bad)} of {num_videos} videos cannot be decoded, more than data.max_bad_fraction={allowed}; "
-            f"the last one is {video_id} ({reason}); mend or remove them, or allow more with "
+            f"the last one is {video_id} ({reason}); repair or remove them, or allow more with "
             f"-o data.max_bad_fraction={min(1.0, 2 * len(bad) / num_videos):.2g}"
         )

@@ -72,7 +72,7 @@ def _require_same_run(
     run_dir: Path, config: BaseModel, *, resume: bool, free: Collection[str], changeable: Collection[str]
 ) -> None:
     if not resume:
-        raise UsageError(f"{run_dir}: this run is there already; go on with --resume, or give another --name")
+        raise UsageError(f"{run_dir}: the run already exists; continue it with --resume, or choose another --name")
     written = run_dir / _CONFIG
     old = flat_settings(compose_config(type(config), read_yaml_file(written), origin=str(written)))
     now = flat_settings(config)
@@ -82,8 +82,8 @@ def _require_same_run(
     for key in changed:
         if key not in changeable:
             option = CHANGEABLE_ON_RESUME.get(key)
-            was = f"{option} {old[key]}, go on otherwise with --allow-changed" if option else f"-o {key}={old[key]}"
+            was = f"{option} {old[key]}, continue anyway with --allow-changed" if option else f"-o {key}={old[key]}"
             differs = f"this run has {key}={old[key]}, not {now[key]}"
-            raise UsageError(f"{run_dir}: {differs}; resume it as it was with {was}, or give another --name")
+            raise UsageError(f"{run_dir}: {differs}; resume it with {was}, or give another --name")
         if key != "train.epochs":  # which is told with the schedule that follows from it
             logger.warning("%s: %s was %s and is %s from here on", run_dir, key, old[key], now[key])

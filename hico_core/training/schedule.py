@@ -7,7 +7,7 @@ from dataclasses import dataclass
 def peak_learning_rate(
     *, base_lr: float, videos_per_step: int, clips_per_video: int, authors_processes: int = 1
 ) -> float:
-    """The linear scaling rule: `base_lr` is meant for 256 clips a step, over all processes.
+    """The linear scaling rule: `base_lr` is meant for 256 clips per step, over all processes.
 
     Args:
         base_lr: of 256 clips.

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 # As ActivityNet's and HACS' features have it.
 USUAL_GRID = Grid(fps=15.0, window=16, stride=16)
 
-# Of windows, where a GPU is given as many as its memory holds; with more, an H100 is no faster (docs/gpus.md).
+# Most windows in a batch of --batch-size auto; an H100 is no faster with more (docs/benchmarks-gpu.md).
 _LARGEST_BATCH = 256
 
 
@@ -72,7 +72,7 @@ class Features:
 
 
 class FeatureExtractor:
-    """An encoder, the grid on which it looks at videos, and what it sees of their frames."""
+    """Extracts features of whole videos: an encoder, the windows that it sees, and how their frames are prepared."""
 
     def __init__(
         self,
@@ -127,19 +127,19 @@ class FeatureExtractor:
         device: DeviceName = "auto",
         batch_size: int | Literal["auto"] | None = None,
     ) -> "FeatureExtractor":
-        """Load the encoder of our checkpoint or export, or of the authors' .pyth; it sees what it was trained on.
+        """Load an encoder from a checkpoint, an export or the authors' .pyth; frames are prepared as in its training.
 
         Args:
             path: the checkpoint, or another encoder as `load_frozen` takes it, such as `torchvision:r3d_18=FILE`.
-            window: frames in a window, for S3D-G at least 8.
-            stride: frames from one window's start to the next one's.
-            fps: rate of the grid, in frames a second; None: each video's own average.
-            align: see `Grid`.
-            tail: see `Grid`.
-            pool: what becomes of the encoder's maps.
-            layer: the encoder's own features, or their projection, which pretraining compares.
+            window: frames per window; for S3D-G at least 8.
+            stride: frames from the start of one window to the start of the next.
+            fps: frame rate at which videos are sampled; None: each video's own average.
+            align: "start": the first window begins with the video; "center": windows are centred on the strides.
+            tail: for an incomplete last window: "pad" it, "drop" it, or "shift" it back.
+            pool: pooling over the encoder's feature maps.
+            layer: "pooled": the encoder's features; "projection": the embeddings that pretraining compares.
             device: where to compute.
-            batch_size: see above.
+            batch_size: windows encoded together; "auto": as many as fit into memory.
 
         Raises:
             HicoError: the file holds no encoder or no projection, or a number is out of range.
@@ -161,7 +161,7 @@ class FeatureExtractor:
         device: DeviceName = "auto",
         batch_size: int | Literal["auto"] | None = None,
     ) -> "FeatureExtractor":
-        """The same with an encoder that is loaded already.
+        """Use an encoder that is already loaded; otherwise like `from_checkpoint`.
 
         Raises:
             HicoError: it has no projection, or cannot be shown such windows.
@@ -177,7 +177,7 @@ class FeatureExtractor:
         return Reading(layout=self.grid, picture=self.picture)
 
     def extract(self, path: Path | str) -> Features:
-        """The features of one local video file; memory does not grow with its length.
+        """Extract the features of a local video file; memory does not grow with its length.
 
         Raises:
             BadVideo: the file cannot be decoded to its end.
@@ -191,7 +191,7 @@ class FeatureExtractor:
     def extract_many(
         self, paths: Sequence[Path | str], *, workers: int | None = None, meter: Meter | None = None
     ) -> Iterator[Features | BadVideo]:
-        """The features of many local files, in order, or why one has none.
+        """Extract the features of many local files, in order; a file that cannot be read yields a `BadVideo`.
 
         Args:
             paths: of the videos.
@@ -205,7 +205,7 @@ class FeatureExtractor:
     def extract_all(
         self, videos: Sequence[WholeVideo], *, workers: int | None = None, meter: Meter | None = None
     ) -> Iterator[Features | BadVideo]:
-        """The same for videos in buckets, cut into clips, or of which only spans are looked at.
+        """Extract the features of videos that are in buckets, split into clips, or of which only spans are needed.
 
         Args:
             videos: from their clips or their own files; of one with spans, there is a row a span, the mean of its
@@ -266,7 +266,7 @@ def _require_suitable(grid: Grid, pool: Pool, entry: EncoderEntry, *, name: str)
         wanted = f"exactly {entry.shortest_window}" if exactly else f"at least {entry.shortest_window}{most}"
         raise UsageError(f"--window {grid.window}: {name} takes windows of {wanted} frames")
     if pool == "none" and entry.gives == "rows":
-        raise UsageError(f"--pool none: {name} gives a row a window, no maps; leave --pool out")
+        raise UsageError(f"--pool none: {name} gives one row per window, no maps; leave --pool out")
 
 
 def _projection_of(frozen: FrozenEncoder) -> ProjectionHead:

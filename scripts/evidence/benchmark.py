@@ -1,4 +1,4 @@
-"""Compare HiCo with SimCLR and controls on made videos, and print all tables.
+"""Compare HiCo with SimCLR and controls on synthetic videos, and print all tables.
 
     python scripts/evidence/benchmark.py [FOLDER] [--part PART]... [--seeds 1-10] [--workers N] [--json]
 
@@ -6,7 +6,7 @@ rates: each arm with three rates on seed 0, which chooses its rate. arms: every 
 trimmed: each segment is a video of its own. controls: wrong videos for the topical term, other distances. looks: videos
 that differ less or more from each other in what is common to all of their frames. long: three times the steps.
 long-rates: each arm with three rates there, on seed 0. weights, mean-distance, sizes: three questions
-(findings.QUESTIONS). All of it takes about a day of one core. Stopped, the same command goes on.
+(findings.QUESTIONS). All of it takes about a day of one core. Stopped, the same command continues.
 
 Writes FOLDER/results.parquet, a row for each arm, corpus and probe.
 """
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
     asked = parser.parse_args(arguments)
     try:
-        with raising_on_signals("stopped; the same command goes on"):
+        with raising_on_signals("stopped; the same command continues"):
             processes = asked.workers or available_cores()
             run_parts(asked.folder, asked.part or PARTS, seeds=asked.seeds, processes=processes, as_json=asked.json)
         target, found = write_results(asked.folder), read_results(asked.folder)

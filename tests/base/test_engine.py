@@ -131,7 +131,7 @@ def test_a_signal_ends_work_on_a_cluster(cluster: Cluster, tmp_path: Path, how: 
         process.send_signal(how)
         _, said = process.communicate(timeout=180)
     assert process.returncode == code, said
-    assert "stopped; the same command goes on" in said
+    assert "stopped; the same command continues" in said
     assert len(list((root / "records").glob("*.json"))) < 6
 
 

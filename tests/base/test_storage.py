@@ -244,7 +244,7 @@ def test_a_full_disk_is_the_fault_of_no_video(bucket: str, tmp_path: Path) -> No
     (place,) = objects(bucket, 1, 1000)
     with (
         files_of_at_most(500),
-        pytest.raises(NoRoom, match="File too large; free some space, and the same command goes on"),
+        pytest.raises(NoRoom, match="File too large; free some space, and the same command continues"),
         local_copy(locate(str(place), LocalCache(tmp_path, size_bytes=10**6))),
     ):
         pass

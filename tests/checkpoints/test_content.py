@@ -126,7 +126,7 @@ def test_values_that_are_no_numbers_are_refused(model: nn.Module, tmp_path: Path
     content = torch.load(tmp_path / LAST, weights_only=True)
     content["model"]["0.bias"][1] = torch.inf
     torch.save(content, tmp_path / LAST)
-    with pytest.raises(HicoError, match=r"last\.pt: 0\.bias has values that are no numbers"):
+    with pytest.raises(HicoError, match=r"last\.pt: 0\.bias has values that are not finite"):
         read_last(tmp_path)
 
 
@@ -235,5 +235,5 @@ def test_weights_that_no_reader_takes_are_not_written(model: nn.Module, value: f
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with torch.no_grad():
         next(model.parameters())[0, 0] = value
-    with pytest.raises(HicoError, match=r"0\.weight has values that are no numbers, so no checkpoint is written"):
+    with pytest.raises(HicoError, match=r"0\.weight has values that are not finite, so no checkpoint is written"):
         checkpoint_of(model=model, optimizer=optimizer, progress=PROGRESS, config={})

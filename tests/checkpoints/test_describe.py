@@ -80,7 +80,7 @@ def test_an_encoder_with_a_broken_number(model: HicoModel, tmp_path: Path) -> No
     with torch.no_grad():
         model.backbone.get_parameter("Conv_2b.conv.weight")[0] = torch.nan
     export_encoder(tmp_path / "encoder.safetensors", model.backbone)
-    with pytest.raises(HicoError, match=r"encoder\.safetensors: Conv_2b\.conv\.weight has values that are no numbers"):
+    with pytest.raises(HicoError, match=r"encoder\.safetensors: Conv_2b\.conv\.weight has values that are not finite"):
         describe_checkpoint(tmp_path / "encoder.safetensors")
 
 

@@ -24,7 +24,8 @@ PROGRESS = Progress(position=Position(30, 0, 30), epochs_done=15.5, index=IndexI
 def written(tmp_path: Path) -> Path:
     """An export as a run writes it, after 30 steps."""
     torch.manual_seed(0)
-    path = tmp_path / "encoder.safetensors"
+    path = tmp_path / "third-try/export/encoder.safetensors"
+    path.parent.mkdir(parents=True)
     for file, content in exports(S3DGTiny(), path, CONFIG, PROGRESS, feature_dim=128, loss=3.25).items():
         file.write_bytes(content)
     return path
@@ -33,9 +34,11 @@ def written(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "fact",
     [
+        "^# third-try: s3dg-tiny",  # the run and its encoder
         "hacs-hico-s",  # the recipe
         r"\b11\b",  # videos there were
-        r"\b30\b.*\b32\b.*\b3\b",  # videos a step of those asked for, and clips of each
+        r"\b30\b",  # steps
+        r"\b32\b.*\b3\b",  # batch size, and clips per video
         r"15\.5.*\b20\b",  # epochs of those planned
         r"3\.25",  # the loss
         r"\b3, 8, 56, 56\b",  # a clip, as the encoder takes it

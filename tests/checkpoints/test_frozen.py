@@ -99,7 +99,11 @@ def test_random_is_the_same_each_time_and_leaves_other_chance_alone() -> None:
         ("torchvision:r3d_18=no.pth", "no.pth: no such checkpoint"),
         ("s3dg=DEFAULT", "s3dg=DEFAULT: has no weights that everybody can get; write s3dg=FILE"),
         ("no/such/file", "no/such/file: no such checkpoint"),
-        ("torchvision:r3d_18={other}", "as torchvision:r3d_18: does not fit the model: stem.0.weight is missing"),
+        ("torchvision:r3d_18={other}", "holds no torchvision:r3d_18 encoder (no entry stem.0.weight"),
+        (
+            "torchvision:resnet18={resnet34}",
+            "layer1.2.conv1.weight is not in the model",
+        ),  # though it has all the others
         ("s3dg={tiny}", "holds the weights of s3dg-tiny, not of s3dg"),
         ("{folder}", "not the folder of a run with an encoder"),
     ],
@@ -107,7 +111,13 @@ def test_random_is_the_same_each_time_and_leaves_other_chance_alone() -> None:
 def test_what_is_refused(text: str, said: str, tmp_path: Path) -> None:
     for name in ("other", "tiny"):
         torch.save(load_frozen("s3dg-tiny=random").network.state_dict(), tmp_path / name)
+    if "resnet34" in text:
+        torch.save(get_model("resnet34", weights=None).state_dict(), tmp_path / "resnet34")
     with pytest.raises(HicoError) as refused:
-        load_frozen(text.format(other=tmp_path / "other", tiny=tmp_path / "tiny", folder=tmp_path))
+        load_frozen(
+            text.format(
+                other=tmp_path / "other", tiny=tmp_path / "tiny", resnet34=tmp_path / "resnet34", folder=tmp_path
+            )
+        )
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)

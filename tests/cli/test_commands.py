@@ -241,11 +241,11 @@ def test_a_name_with_a_dash_is_a_file(videos: Path, tmp_path: Path) -> None:
 
 
 def test_a_recipes_batch_is_lowered_to_the_videos_there_are(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Said once, with what it means for the rate; a batch that was asked for is taken at its word."""
+    """Reported once, with what it means for the learning rate; a batch size that was asked for is kept."""
     small = [part for part in TINY if part not in ("--batch-size", "2")]
     done = hico("pretrain", *small, "--name", "lowered", "--max-steps", "1", "-o", "data.workers=0", root=root)
     assert done.returncode == 0, done.stderr
-    said = "32 videos a step are more than there are: 3 a step, and with them a peak rate of 0.01055 instead of 0.1125"
+    said = "only 3 videos: batch size 3 instead of 32, peak learning rate 0.01055 instead of 0.1125"
     assert caplog.text.count(said) == 1
     config = yaml.safe_load((root / "runs/lowered/config.yaml").read_text())
     assert config["train"]["batch_size"] == 3

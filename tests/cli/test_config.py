@@ -19,7 +19,7 @@ def test_list_and_show() -> None:
 def test_what_is_shown_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(hico("config", "show", "uk400-hico-l").stdout)
-    assert hico("config", "validate", path).stdout == f"{path}: is in order\n"
+    assert hico("config", "validate", path).stdout == f"{path}: valid\n"
     assert hico("config", "diff", "uk400-hico-l", path).stdout == ""
 
 
@@ -27,7 +27,7 @@ def test_recipes_of_finetuning(tmp_path: Path) -> None:
     assert yaml.safe_load(hico("config", "show", "finetune-ucf101").stdout)["train"]["batch_size"] == 128
     path = tmp_path / "mine.yaml"
     path.write_text("base: finetune-ucf101\ntest: {views: 10}\n")
-    assert hico("config", "validate", path).stdout == f"{path}: is in order\n"
+    assert hico("config", "validate", path).stdout == f"{path}: valid\n"
     assert hico("config", "diff", "finetune-ucf101", path).stdout == "test.views: 1 -> 10\n"
     assert_one_line(hico("config", "diff", "hacs-hico-s", path), 2, "mine.yaml", "finetuning")
 

@@ -1,6 +1,7 @@
 """From an encoder to results, by the commands; and what goes wrong on the way."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -116,10 +117,10 @@ def test_probe(root: Path) -> None:
     assert len(result["linear"]["values"]) == 2 and result["num_train"] == [4] and result["num_test"] == [2]
     assert json.loads((root / "probes/made.json").read_text())["linear"] == result["linear"]
     straight = hico("probe", "--views", "1", "--seeds", "1", "--workers", "0", root=root)
-    assert straight.returncode == 0 and "4 videos to train on and 2 to test on" in straight.stdout
+    assert straight.returncode == 0 and "4 training and 2 test videos" in straight.stdout
     lists = ("--train", root / "train.txt", "--test", root / "test.txt", "--data-root", root / "videos")
     done = hico("probe", "made", *lists, *lists[:4], "--seeds", "1", root=root)
-    assert done.returncode == 0 and "8 videos to train on and 4 to test on, in 2 splits" in done.stdout
+    assert done.returncode == 0 and "8 training and 4 test videos in 2 splits" in done.stdout
 
 
 def test_retrieve(root: Path, tmp_path: Path) -> None:
@@ -184,12 +185,13 @@ def test_export_tad(root: Path, tmp_path: Path) -> None:
 
 def test_features_of_segments(root: Path, tmp_path: Path) -> None:
     """A row a segment, in a folder of their own; what has changed is extracted again; probed and retrieved by row."""
+    root = Path(shutil.copytree(root, tmp_path / "root"))
     rows = [f"{video},{start},{start + 1},{'ab'[(video + start) % 2]}" for video in range(6) for start in (0, 1)]
     file = tmp_path / "segments.csv"
     file.write_text("\n".join(["video,start,end,label", *rows, "9,0,1,a"]))
     done = extract(root, "--segments", file)
     assert done.returncode == 0 and done.stdout.startswith("6 videos extracted"), done.stderr
-    assert f"hico: {file}: left out the segments of 1 video not given, such as '9'" in done.stderr
+    assert f"hico: {file}: left out the segments of 1 video not among the inputs, such as '9'" in done.stderr
     table = load_features(root / "features/made-segments")
     assert table.array.shape == (12, 128)
     assert table.rows["labels"].tolist() == ["a", "b", "b", "a"] * 3
@@ -198,7 +200,10 @@ def test_features_of_segments(root: Path, tmp_path: Path) -> None:
     assert extract(root, "--segments", file).stdout.startswith("2 videos extracted, 4 unchanged")
     assert json.loads(extract(root, "--segments", file, "--dry-run", "--json").stdout)["num_rows"] == 12
     probed = hico("probe", "made-segments", "--folds", "2", "--seeds", "1", root=root)
-    assert probed.returncode == 0 and "12 segments to train on and 12 to test on, in 2 splits" in probed.stdout
+    assert probed.returncode == 0 and "12 training and 12 test segments in 2 splits" in probed.stdout
+    compared = hico("compare", "--features", "made-segments", "--folds", "2", "--json", root=root)
+    assert compared.returncode == 0 and (root / "compare/made-segments/results.parquet").exists(), compared.stderr
+    assert [row["num_test_clips"] for row in json.loads(compared.stdout)["results"]] == [12, 12]
     found = hico("retrieve", "--protocol", "video", "--features", "made-segments", root=root)
     assert found.returncode == 0 and "(12 queries, 12 in the gallery)" in found.stdout, found.stderr
     refused = hico("export-tad", file, "--for", "actionformer", "--features", "made-segments", root=root)
@@ -209,17 +214,35 @@ def test_features_of_segments(root: Path, tmp_path: Path) -> None:
     assert_one_line(extract(root, "--per-segment", "2"), 2, "name the file of segments with --segments")
 
 
+def test_probe_of_seconds(root: Path, tmp_path: Path) -> None:
+    """Videos last 2 to 4 s, and are run in at first; the made encoder stands beside itself."""
+    file = tmp_path / "segments.csv"
+    file.write_text("\n".join(["video,start,end,label", *(f"{n}.mp4,0,{1 + n % 2},{'ab'[n % 2]}" for n in range(6))]))
+    command = ("probe", "made", "--segments", file, "--folds", "2")
+    done = hico(*command, "--beside", root / "features/made", root=root)
+    assert done.returncode == 0, done.stderr
+    assert "Percent of 18 seconds of 6 videos in 6 groups, 50.0 % of them" in " ".join(done.stdout.split())
+    assert done.stdout.splitlines()[-1] == str(root / "probes/made-seconds.json")
+    told = json.loads(hico(*command, "--json", root=root).stdout)
+    assert [row["features"] for row in told["rows"]] == ["made", "most frequent class", "chance"]
+    assert told["seconds_of_classes"] == {"(background)": 9, "a": 3, "b": 6} and told["encoder"].startswith("runs/made")
+    lists = ("--train", root / "train.txt", "--test", root / "test.txt")
+    assert_one_line(hico(*command, *lists, root=root), 2, "wants features of whole videos", "tests in folds")
+    assert_one_line(hico("probe", "--segments", file, root=root), 2, "wants features of whole videos")
+    assert_one_line(hico("probe", "made", "--beside", "made", root=root), 2, "are for --segments FILE")
+
+
 def test_bad_lines_of_lists_are_told_and_the_others_are_used(root: Path, tmp_path: Path) -> None:
     bad = "0.mp4 0\n1.mp4 1\n2.mp4 0\n3.mp4 1\n3.mp4 0\nalone.mp4\n"
     (tmp_path / "bad.txt").write_bytes(bad.replace("\n", "\r\n").encode("utf-16"))
     told = [
-        f"hico: {root}/videos/3.mp4: stands in the list with two labels, 1 and 0; left out",
+        f"hico: {root}/videos/3.mp4: is in the list with two labels, 1 and 0; left out",
         f"hico: {tmp_path}/bad.txt, line 6: 'alone.mp4' is not <path> <label>, with a whole number in UTF-8 as in "
         "other lines; left out",
     ]
     lists = ("--train", tmp_path / "bad.txt", "--test", root / "test.txt", "--data-root", root / "videos")
     done = hico("probe", "made", *lists, "--seeds", "1", "-O", tmp_path / "probe.json", root=root)
-    assert done.returncode == 3 and "3 videos to train on and 2 to test on" in done.stdout
+    assert done.returncode == 3 and "3 training and 2 test videos" in done.stdout
     assert [line for line in done.stderr.splitlines() if line.endswith("left out")] == told
     lists = ("--query-list", root / "test.txt", "--gallery-list", tmp_path / "bad.txt", "--data-root", root / "videos")
     done = hico("retrieve", "--protocol", "video", "--features", "made", *lists, root=root)
@@ -233,7 +256,7 @@ def test_a_video_that_is_missing_is_told_by_the_probe(root: Path, tmp_path: Path
     lists = ("--train", tmp_path / "list.txt", "--test", root / "test.txt", "--data-root", root / "videos")
     options = ("--views", "1", "--seeds", "1", "--workers", "0", "-O", tmp_path / "probe.json")
     done = hico_process("probe", *lists, *options, root=root)
-    assert done.returncode == 3 and "3 videos to train on and 2 to test on" in done.stdout, done.stderr
+    assert done.returncode == 3 and "3 training and 2 test videos" in done.stdout, done.stderr
     assert f"hico: left out: {root}/videos/missing.mp4: " in done.stderr
 
 

@@ -130,7 +130,7 @@ def test_the_old_name_of_the_option(place: Path) -> None:
 MISTAKES = [
     ("r3d_18=x.pth", (), 2, "r3d_18: no such encoder; the nearest is torchvision:r3d_18"),
     ("torchvision:r3d_18", (), 2, "its weights are not named"),
-    ("torchvision:r3d_18=squeezenet1_1.pth", (), 1, "does not fit the model"),
+    ("torchvision:r3d_18=squeezenet1_1.pth", (), 1, "holds no torchvision:r3d_18 encoder"),
     ("torchvision:mvit_v2_s=random", ("--window", "8"), 2, "takes windows of exactly 16 frames"),
     ("s3dg-tiny=random", ("--window", "4"), 2, "--window 4: s3dg-tiny takes windows of at least 8 frames"),
     ("pixels", ("--pool", "none"), 2, "--pool none: pixels gives a row a window, no maps"),

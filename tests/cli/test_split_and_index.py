@@ -30,7 +30,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["split", "nowhere"], 2, ["nowhere: no such file or folder"]),
         (["split", "empty"], 2, ["empty: no video files in this folder"]),
         (["split", "videos", "--root", "videos/a.mp4"], 2, ["videos/a.mp4 is a file"]),
-        (["split", "videos", "other"], 1, ["/a.mp4 and ", "other/a.mp4 have one id, 'a'"]),
+        (["split", "videos", "other"], 1, ["/a.mp4 and ", "other/a.mp4 have the same id, 'a'"]),
         (["split", "videos", "--min-free", "900000TB"], 1, ["--min-free keeps", "free some space"]),
         (["split", "videos", "--ray-address", "127.0.0.1:1"], 1, ["127.0.0.1:1: cannot join"]),
         (["split", "videos", "--encoder", "h264_nvenc"], 1, ["cannot encode with h264_nvenc", "another --encoder"]),
@@ -223,7 +223,7 @@ def test_lists_may_name_classes(tmp_path: Path) -> None:
     assert found == [["a", 1, "high jump"], ["b", 0, "bow"], ["c", 1, "high jump"]]
     assert read_class_names(root) == {0: "bow", 1: "high jump"}
     moved = hico("index", "--list", tmp_path / "test.txt", "--data-root", tmp_path / "root", root=root)
-    assert_one_line(moved, 2, "not one of its videos is there", "--data-root")
+    assert_one_line(moved, 2, "none of its videos exists", "--data-root")
 
 
 def failures_in(root: Path) -> dict[str, str]:
@@ -241,7 +241,7 @@ def test_a_bad_row_costs_its_video_not_the_index(videos: Path, tmp_path: Path) -
     done = hico("index", "--list", listed, root=tmp_path / "root")
     assert done.returncode == 3 and "2 clips of 1 video in" in done.stdout, done.stderr
     expected = {
-        f"{tmp_path}/y_000000_000007.mp4": "stands in the list with two labels, 'run' and 'bow'",
+        f"{tmp_path}/y_000000_000007.mp4": "is in the list with two labels, 'run' and 'bow'",
         f"{tmp_path}/val.csv, line 5": "its time_start 'soon' is not a whole number of seconds",
     }
     assert failures_in(tmp_path / "root") == expected

@@ -210,7 +210,9 @@ def test_one_id_in_two_folders(tmp_path: Path, way: str) -> None:
     intake = INTAKES[way]
     intake(tmp_path / "d1/0001.mp4", tmp_path / "root")
     before = tree(tmp_path / "root")
-    with pytest.raises(HicoError, match=r"d2/0001\.mp4 and .*d1/0001\.mp4, taken in before, have one id.*--id relpath"):
+    with pytest.raises(
+        HicoError, match=r"d2/0001\.mp4 and .*d1/0001\.mp4, taken in before, have the same id.*--id relpath"
+    ):
         intake(tmp_path / "d2/0001.mp4", tmp_path / "root")
     assert tree(tmp_path / "root") == before
 
@@ -429,7 +431,7 @@ def test_a_disk_without_room_is_no_fault_of_the_video(one: Path, tmp_path: Path,
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert os.strerror(getattr(__import__("errno"), error)) in line and "the same command goes on" in line
+    assert os.strerror(getattr(__import__("errno"), error)) in line and "the same command continues" in line
     assert not (tmp_path / "root/failures.jsonl").exists()
     assert subprocess.run(command, capture_output=True).returncode == 0
     assert len(clips_of(tmp_path / "root")) == 2
@@ -443,7 +445,7 @@ def test_a_file_size_limit_is_no_fault_of_the_video(one: Path, tmp_path: Path) -
         ["bash", "-c", limited, tmp_path / "b.mp4", tmp_path / "root"], capture_output=True, text=True
     )
     assert done.returncode == 1, done.stderr
-    assert "the same command goes on" in done.stderr.splitlines()[-1]
+    assert "the same command continues" in done.stderr.splitlines()[-1]
     assert not list((tmp_path / "root/records").iterdir())
 
 

@@ -1,4 +1,4 @@
-"""Killed anywhere, the same command goes on; nothing half-written is left, and no ffmpeg lives on."""
+"""Killed anywhere, the same command continues; nothing half-written is left, and no ffmpeg lives on."""
 
 import os
 import random

@@ -285,7 +285,7 @@ def test_an_id_is_not_taken_from_another_video(tmp_path: Path) -> None:
     numbered_video(tmp_path / "other/v_a.mp4", seconds=2)
     split(tmp_path / "a.mp4", tmp_path / "root")
     before = tree(tmp_path / "root")
-    with pytest.raises(HicoError, match=r"other/v_a\.mp4 and .*a\.mp4, taken in before, have one id, 'a'"):
+    with pytest.raises(HicoError, match=r"other/v_a\.mp4 and .*a\.mp4, taken in before, have the same id, 'a'"):
         split(tmp_path / "other/v_a.mp4", tmp_path / "root")
     assert tree(tmp_path / "root") == before
 
@@ -318,7 +318,7 @@ def test_stopped_and_run_again_gives_the_same_tree(tmp_path: Path, how: signal.S
         said = process.stderr.read()
         process.wait(timeout=20)
     assert process.returncode == 128 + how
-    assert said.splitlines()[-1] == "hico: stopped; the same command goes on"
+    assert said.splitlines()[-1] == "hico: stopped; the same command continues"
     assert not (root / ".tmp").exists()
     records = {path.stem for path in (root / "records").glob("*.json")}
     assert "a" in records

@@ -103,12 +103,12 @@ def test_fewer_windows_at_once_where_memory_does_not_hold_them(
         assert one.facts == other.facts and (one.rows is None) == (other.rows is None)
         assert one.rows is None or (other.rows is not None and torch.allclose(one.rows, other.rows, atol=1e-5))
     assert [record.message for record in caplog.records] == [
-        f"the memory of cpu does not hold so many windows; {size} at once now" for size in (4, 2)
+        f"the batch does not fit into the memory of cpu; continuing with {size} windows per batch" for size in (4, 2)
     ]
 
 
 def test_memory_that_does_not_hold_one_window(encoder: PooledEncoder, videos: list[WholeVideo]) -> None:
-    with pytest.raises(HicoError, match="cpu: its memory does not hold one window"):
+    with pytest.raises(HicoError, match="cpu: one window does not fit into its memory"):
         encode(LittleMemory(encoder, holds=0), videos)
 
 

@@ -22,7 +22,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         patch.setattr(demo_command, "_STEPS", 3)
         done = hico("demo", "--root", root, "--videos", "24")
     assert done.returncode == 0, done.stderr
-    for said in ("what moves how", "never trained", "SimCLR", "HiCo", "not a result on HACS", "hico report"):
+    for said in ("motion", "untrained", "SimCLR", "HiCo", "not a result on HACS", "hico report"):
         assert said in done.stdout
     return root, done.stdout
 
@@ -69,9 +69,9 @@ def test_another_seed_wants_another_folder(root: Path) -> None:
 @pytest.mark.parametrize(
     ("random", "far", "hico_", "said"),
     [
-        (0.4, 0.3, 0.7, "less of what happens in a clip than an encoder that was never trained"),
-        (0.3, 0.4, 0.7, "knows best"),
-        (0.3, 0.7, 0.4, "does not know best"),
+        (0.4, 0.3, 0.7, "worse than an untrained encoder"),
+        (0.3, 0.4, 0.7, "recognises motion best"),
+        (0.3, 0.7, 0.4, "does not recognise motion best"),
     ],
 )
 def test_the_sentence_is_what_the_numbers_say(random: float, far: float, hico_: float, said: str) -> None:

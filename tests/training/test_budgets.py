@@ -41,7 +41,7 @@ def peak_gb(videos: int, *, recompute: bool) -> float:
 
 @pytest.mark.parametrize(("videos", "recompute", "budget"), [(32, False, 9.5), (32, True, 3.2)])
 def test_memory_of_a_step(videos: int, recompute: bool, budget: float) -> None:
-    """In GB, as docs/gpus.md says it. 128 videos take four times as much, since all but 0.2 GB grows with them."""
+    """In GB, as in docs/benchmarks-gpu.md. 128 videos take four times as much, since all but 0.2 GB grows with them."""
     assert budget * 0.8 < peak_gb(videos, recompute=recompute) < budget
 
 

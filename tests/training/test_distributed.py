@@ -164,7 +164,7 @@ def test_stopped_and_resumed_is_never_stopped(root: Path, undisturbed: dict[str,
     # Another number of processes, or of videos a step, is another run.
     resume = [*RUN, "--name", "resumed", "--resume", "--nproc", "1"]
     done = hico(*resume, root=root)
-    assert_one_line(done, 2, "had 2 processes and has 1 now; give it as many as before, or --allow-changed")
+    assert_one_line(done, 2, "had 2 processes and has 1 now; use as many as before, or add --allow-changed")
     assert_one_line(hico(*resume, "--batch-size", "3", root=root), 2, "train.batch_size=4, not 3")
     done = hico(*resume, "--batch-size", "3", "--max-steps", "7", "--allow-changed", root=root)
     assert done.returncode == 0, done.stderr

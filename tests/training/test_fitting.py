@@ -32,13 +32,13 @@ def config_of(batch_size: int) -> Config:
     [
         (8, 1, None, 8, ""),
         (9, 1, 100.0, 9, ""),
-        (32, 1, None, 9, "are more than there are"),
-        (32, 1, 100.0, 9, "are more than there are"),
-        (32, 2, None, 8, "are more than there are"),
-        (9, 1, 4.0, 3, "take too much of the 4 GB of memory that are free"),
-        (32, 1, 4.0, 3, "take too much of the 4 GB of memory that are free"),
+        (32, 1, None, 9, "only 9 videos"),
+        (32, 1, 100.0, 9, "only 9 videos"),
+        (32, 2, None, 8, "only 9 videos"),
+        (9, 1, 4.0, 3, "only 4 GB of memory free"),
+        (32, 1, 4.0, 3, "only 4 GB of memory free"),
         (3, 1, 4.0, 3, ""),
-        (32, 1, 0.5, 2, "take too much of the 0 GB of memory that are free"),
+        (32, 1, 0.5, 2, "only 0 GB of memory free"),
         (32, 10, None, 32, ""),  # too few videos, which is told elsewhere
     ],
 )
@@ -104,7 +104,7 @@ def test_free_memory_is_that_of_the_machine_or_the_container(tmp_path: Path) -> 
 
 def test_memory_that_runs_out_is_one_line() -> None:
     """On a CPU for real; a GPU's error is made here."""
-    said = "a step of 4 videos does not fit into the memory of cpu; take fewer with --batch-size"
+    said = "a step of 4 videos does not fit into the memory of cpu; lower --batch-size"
     with pytest.raises(HicoError, match=said), telling_full_memory(4, CPU):
         torch.empty(10**15)
     with pytest.raises(HicoError, match=said), telling_full_memory(4, CPU):
@@ -128,5 +128,5 @@ def test_the_remedy_of_a_step_that_does_not_fit_works(
         with pytest.raises(HicoError, match="a step of 4 videos does not fit into the memory of cpu"):
             train(4)
     train(2)
-    with pytest.raises(HicoError, match="this run is there already"):
+    with pytest.raises(HicoError, match="the run already exists"):
         train(2)

@@ -213,7 +213,7 @@ def test_a_signal_ends_with_a_checkpoint(root: Path, tmp_path: Path, undisturbed
 
 def test_an_old_run_is_not_overwritten(root: Path, tmp_path: Path) -> None:
     run(tiny("train.max_steps=1"), root, tmp_path)
-    with pytest.raises(UsageError, match="go on with --resume, or give another --name"):
+    with pytest.raises(UsageError, match="continue it with --resume, or choose another --name"):
         run(tiny(), root, tmp_path)
     with pytest.raises(UsageError, match=r"this run has optim\.base_lr=0\.3, not 0\.5"):
         run(tiny("optim.base_lr=0.5"), root, tmp_path, resume=True)
@@ -226,7 +226,7 @@ def test_a_checkpoint_cut_short_is_not_taken(
     last = tmp_path / "checkpoints/last.pt"
     last.write_bytes(last.read_bytes()[:100_000])
     run(tiny(), root, tmp_path, resume=True)
-    assert "last.pt: not a checkpoint" in caplog.text and "going on from the one before" in caplog.text
+    assert "last.pt: not a checkpoint" in caplog.text and "continuing from the previous one" in caplog.text
     one, two = weights_of(tmp_path), weights_of(undisturbed)
     assert all(torch.equal(one[name], value) for name, value in two.items())
     (tmp_path / "checkpoints/before_last.pt").unlink()
@@ -290,10 +290,13 @@ def test_init_from_another_encoder(root: Path, tmp_path: Path, caplog: pytest.Lo
     run(config, root, tmp_path / "second", init_from=encoder)
     told = f"{len(load_file(encoder))} entries taken, 0 left out, none missing"
     short = "pretraining leaves out 1 video shorter than one clip (2.13 s)"
-    assert caplog.messages == [short, f"starting from the encoder of {encoder}: {told}; heads and optimiser start anew"]
+    assert caplog.messages == [
+        short,
+        f"starting from the encoder of {encoder}: {told}; heads and optimiser start from scratch",
+    ]
     caplog.clear()
     run(config, root, tmp_path / "second", init_from=encoder, resume=True)
-    assert caplog.messages == [short, f"{encoder} is not loaded: the run goes on from its last checkpoint"]
+    assert caplog.messages == [short, f"{encoder} is not loaded: the run continues from its last checkpoint"]
     before, after = load_file(encoder), load_file(tmp_path / "second/export/encoder.safetensors")
     assert torch.equal(before["units.1.0.conv1.weight"], after["units.1.0.conv1.weight"])
 
@@ -360,7 +363,7 @@ def test_another_index_is_refused_or_said(
     )
     build_index(workspace)
     before = weights_of(tmp_path / "run")
-    with pytest.raises(UsageError, match=r"there were 3 videos, and there are 4 now; go on with them with --allow-ch"):
+    with pytest.raises(UsageError, match=r"there were 3 videos, and there are 4 now; continue with --allow-ch"):
         run(tiny(), workspace, tmp_path / "run", resume=True)
     assert all(torch.equal(value, before[name]) for name, value in weights_of(tmp_path / "run").items())
     epoch = metrics_of(tmp_path / "run")[-1]["epoch"]
@@ -381,16 +384,16 @@ def test_more_epochs(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixtur
     """Refused by what was typed, or gone on with as a run would have that was planned so from the beginning."""
     run(tiny("train.epochs=1", "optim.warmup_epochs=0.25"), root, tmp_path / "run")
     more = tiny("train.epochs=4", "optim.warmup_epochs=1")  # as --epochs 4 makes of it
-    refusal = r"train\.epochs=1, not 4; .* with --epochs 1, go on otherwise with --allow-changed, or"
+    refusal = r"train\.epochs=1, not 4; .* with --epochs 1, continue anyway with --allow-changed, or"
     with pytest.raises(UsageError, match=refusal):
         run(more, root, tmp_path / "run", resume=True)
     other = tiny("train.epochs=1", "optim.warmup_epochs=0.25", "optim.base_lr=0.1")
-    with pytest.raises(UsageError, match=r"it was with -o optim\.base_lr=0\.3, or"):
+    with pytest.raises(UsageError, match=r"resume it with -o optim\.base_lr=0\.3, or"):
         run(other, root, tmp_path / "run", resume=True, allow_changed=True)
     caplog.clear()
     run(more, root, tmp_path / "run", resume=True, allow_changed=True)
     (told,) = [record.getMessage() for record in caplog.records if record.name == "hico_core.training.resume"]
-    assert "was planned for 1 epoch and is for 4 now: after 1, it goes on with the schedule of a run of 4" in told
+    assert "was planned for 1 epoch and now lasts 4: after 1, it continues with the schedule of a run of 4" in told
     assert "at 85% of its peak (warm-up until 1, then a cosine to 0)" in told
     lines = metrics_of(tmp_path / "run")
     later = [line for line in lines if line["epoch"] >= 1]
@@ -398,7 +401,7 @@ def test_more_epochs(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert later[0]["epoch"] == pytest.approx(1, abs=0.5) and lines[-1]["epoch"] > 3
     undisturbed = {line["epoch"]: line["lr"] for line in _metrics_of_new_run(more, root, tmp_path / "new")}
     assert [line["lr"] for line in later] == [undisturbed[line["epoch"]] for line in later]
-    with pytest.raises(UsageError, match="4 epochs are done already; --epochs 2 are fewer"):
+    with pytest.raises(UsageError, match="4 epochs are already done; --epochs 2 is fewer"):
         run(tiny("train.epochs=2", "optim.warmup_epochs=0.5"), root, tmp_path / "run", resume=True, allow_changed=True)
 
 

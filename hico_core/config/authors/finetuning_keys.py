@@ -98,14 +98,14 @@ def is_finetuning(path: Path) -> bool:
 
 
 def read_authors_finetuning(path: Path | str, *, overrides: Iterable[str] = ()) -> AuthorsConfig[FinetuneConfig]:
-    """Read a finetuning file of theirs as it is.
+    """Read a finetuning configuration of the authors' code.
 
     Args:
         path: the file, in a folder tree like theirs.
         overrides: `section.key=value` of ours, or `SECTION.KEY=value` of theirs, over what the file says.
 
     Raises:
-        UsageError: a file cannot be read, or says what hico cannot do; the message says what to write.
+        UsageError: a file cannot be read, or asks for something unsupported; the message says what to write.
 
     """
     origin = str(path)

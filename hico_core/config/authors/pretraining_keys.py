@@ -111,14 +111,14 @@ def load_any_config(
 
 
 def read_authors_config(path: Path | str, *, overrides: Iterable[str] = ()) -> AuthorsConfig[Config]:
-    """Read a pretraining file of theirs as it is.
+    """Read a pretraining configuration of the authors' code.
 
     Args:
         path: the file, in a folder tree like theirs.
         overrides: `section.key=value` of ours, or `SECTION.KEY=value` of theirs, over what the file says.
 
     Raises:
-        UsageError: a file cannot be read, or says what hico cannot do; the message says what to write.
+        UsageError: a file cannot be read, or asks for something unsupported; the message says what to write.
 
     """
     values, notes = resolve_authors_yaml(Path(path))

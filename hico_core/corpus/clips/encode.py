@@ -241,13 +241,14 @@ def require_run_to_end(job: Job, finished: Finished) -> None:
     """
     source, lines = job.source, finished.stderr_lines
     if job.program.stopped:
-        raise HicoError(f"{source}: stopped before it was done; the same command goes on")
+        raise HicoError(f"{source}: stopped before it was done; the same command continues")
     if finished.timed_out:
         raise BadVideo(source, "took longer than --timeout allows", stage="timeout", stderr_lines=lines)
     # A file that may not grow ends a program with a signal instead of an error.
     if says_no_room(lines) or finished.exit_code == -signal.SIGXFSZ:
         raise HicoError(
-            f"{job.folder.parent}: the disk is full, or a quota reached; free some space, and the same command goes on"
+            f"{job.folder.parent}: the disk is full, or a quota reached; free some space, and the same command "
+            "continues"
         )
     if finished.exit_code < 0:
         raise BadVideo(source, f"ffmpeg was ended by signal {-finished.exit_code}", stage="split", stderr_lines=lines)
@@ -294,7 +295,7 @@ def encode(job: Job, cut: Cut) -> Encoded:
     for earlier, later in pairwise(seconds):
         if later <= earlier:
             reason = f"its frames' times do not ascend: one at {earlier:.3f} s is followed by one at {later:.3f} s"
-            raise BadVideo(source, f"{reason}; encode it anew", stage="decode", stderr_lines=stderr_lines)
+            raise BadVideo(source, f"{reason}; re-encode it", stage="decode", stderr_lines=stderr_lines)
     return Encoded(
         ticks=ticks,
         frame_seconds=seconds,

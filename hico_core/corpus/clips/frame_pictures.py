@@ -72,7 +72,7 @@ def write_as_video(pictures: Sequence[Path], video: Path, *, frame_rate: float) 
     Args:
         pictures: in order.
         video: the file to write.
-        frame_rate: pictures a second.
+        frame_rate: pictures per second.
 
     Raises:
         BadVideo: the first is no picture.

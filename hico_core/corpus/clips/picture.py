@@ -113,7 +113,7 @@ def turn_filters(matrix: Sequence[int]) -> list[str]:
     if angle == 180:
         return [*(["hflip"] if a < 0 else []), *(["vflip"] if d < 0 else [])]
     if angle not in {359, 0, 1}:
-        raise ValueError(f"asks to be turned by {angle} degrees; hico turns by right angles only, so encode it anew")
+        raise ValueError(f"asks to be turned by {angle} degrees; hico turns by right angles only, so re-encode it")
     return ["vflip"] if d < 0 else []
 
 
@@ -192,8 +192,8 @@ def require_one_size(frames: Iterable[VideoFrame], *, path: Path | str) -> Itera
             (width, height), (new_width, new_height) = first[0], size
             raise BadVideo(
                 path,
-                f"changes the size of its pictures in the middle, from {width}x{height} to {new_width}x{new_height} "
-                f"at {seconds - first[1]:.2f} s; cut it there, or encode it anew in one size",
+                f"changes its frame size, from {width}x{height} to {new_width}x{new_height} "
+                f"at {seconds - first[1]:.2f} s; cut it there, or re-encode it in one size",
             )
         yield frame
 

@@ -224,7 +224,7 @@ def frame_times(path: Path | str) -> list[float]:
 
     """
     with open_video(path) as (container, stream):
-        # A process a core reads videos; threads inside a decoder cost more CPU than they save.
+        # One process per core reads videos; threads inside a decoder cost more CPU than they save.
         stream.thread_type = "NONE"
         return times_of_opened(container, stream, path=path)
 
@@ -261,7 +261,7 @@ def times_of_opened(container: InputContainer, stream: VideoStream, *, path: Pat
             raise BadVideo(
                 path,
                 f"its clock goes back from {earlier:.3f} s to {later:.3f} s at frame {number} (joined recordings?); "
-                "try `hico split`, or encode it anew",
+                "try `hico split`, or re-encode it",
             )
     return seconds
 

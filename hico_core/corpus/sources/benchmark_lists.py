@@ -53,7 +53,7 @@ def read_split(given: str, *, data_root: Location, subset: Subset, id_rule: IdRu
 
     Raises:
         UsageError: the list cannot be read, or all lines are something else.
-        HicoError: two videos have one id.
+        HicoError: two videos have the same id.
 
     """
     if is_pattern(given):
@@ -89,7 +89,7 @@ def numbered_as(split: Split, known: Mapping[int, str]) -> Split:
 
 
 def is_pattern(given: str) -> bool:
-    """Whether it stands for several lists, a file a class."""
+    """Whether it stands for several lists, a file per class."""
     return "://" not in given and glob.has_magic(given)
 
 
@@ -111,7 +111,7 @@ def _ucf(path: Location, *, data_root: Location, id_rule: IdRule) -> Split:
 
 
 def _hmdb(pattern: str, *, data_root: Location, subset: Subset, id_rule: IdRule) -> Split:
-    """A file a class, `<name>.avi <0, 1 or 2>` a line: not used, to train on, to test on; videos lie by class."""
+    """A file per class, `<name>.avi <0, 1 or 2>` per line: not used, to train on, to test on; videos lie by class."""
     found = [(path, _HMDB_LIST.fullmatch(path.name)) for path in map(Path, sorted(glob.glob(pattern)))]  # noqa: PTH207 - absolute patterns too
     files = {match["name"]: path for path, match in found if match}
     if not files:
@@ -130,7 +130,7 @@ def _hmdb(pattern: str, *, data_root: Location, subset: Subset, id_rule: IdRule)
 
 
 def _kinetics(path: Location, *, data_root: Location, id_rule: IdRule) -> Split:
-    """A row a video; its file is `<youtube_id>_<start>_<end>.mp4`, in one folder, or in one a class."""
+    """One row per video; its file is `<youtube_id>_<start>_<end>.mp4`, in one folder, or in one per class."""
     (_, head), *lines = read_list_lines(path)
     columns = _fields(head) or []
     if not _KINETICS_COLUMNS <= set(columns):

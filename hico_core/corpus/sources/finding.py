@@ -57,17 +57,17 @@ def find_sources(
         inputs: what a command is given.
         id_rule: how ids are made, see `video_id`.
         recursive: take the videos of folders below a folder as well.
-        frame_rate: take local frame folders as videos of so many pictures a second, see `frame_folders`.
+        frame_rate: take local frame folders as videos of so many pictures per second, see `frame_folders`.
         passed_over: counts, by reason, the files of folders that are not taken.
 
     Raises:
         UsageError: an input stands for nothing, or there are no frame folders for a rate.
-        HicoError: two files have one id; the message names both.
+        HicoError: two files have the same id; the message names both.
 
     """
     counted: Counter[str] = Counter() if passed_over is None else passed_over
     if frame_rate is not None and not 0.001 <= frame_rate <= 1000:
-        raise UsageError(f"--frame-rate {frame_rate:g}: must be from 0.001 to 1000 pictures a second")
+        raise UsageError(f"--frame-rate {frame_rate:g}: must be from 0.001 to 1000 pictures per second")
     folders = frame_rate is not None
     found = (one for given in inputs for one in _files_of(given, counted, recursive=recursive, frame_folders=folders))
     sources = unique_sources(one if isinstance(one, Source) else _source(one, id_rule, frame_rate) for one in found)

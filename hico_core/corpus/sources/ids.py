@@ -37,7 +37,7 @@ class Source:
     clips: tuple[Location, ...] = ()  # that another tool cut, in time order
     obstacle: str | None = None  # why nothing can be made of it, where its name or its list tells already
     class_name: str | None = None  # what its label is called, where a list says it
-    frame_rate: float | None = None  # of a frame folder, pictures a second; None: a file
+    frame_rate: float | None = None  # of a frame folder, pictures per second; None: a file
 
     def read_through(self, cache: LocalCache) -> "Source":
         """The same video, read through a cache where it lies in a bucket."""
@@ -116,7 +116,7 @@ def unique_sources(sources: Iterable[Source]) -> list[Source]:
     """The sources in order of their ids, each once; what speaks against a name is noted, and two labels of one video.
 
     Raises:
-        HicoError: two files have one id; the message names both.
+        HicoError: two files have the same id; the message names both.
 
     """
     by_id: dict[str, Source] = {}
@@ -124,14 +124,14 @@ def unique_sources(sources: Iterable[Source]) -> list[Source]:
         known = by_id.setdefault(source.video_id, source)
         if known.path != source.path:
             raise HicoError(
-                f"{known.path} and {source.path} have one id, {source.video_id!r}: rename one of them, or let "
+                f"{known.path} and {source.path} have the same id, {source.video_id!r}: rename one of them, or let "
                 "folders be part of the ids with --id relpath"
             )
         if source.obstacle and not known.obstacle:
             by_id[source.video_id] = source
         elif known.label != source.label and not known.obstacle:
             both = " and ".join(repr(one.class_name or one.label) for one in (known, source))
-            by_id[source.video_id] = replace(known, obstacle=f"stands in the list with two labels, {both}")
+            by_id[source.video_id] = replace(known, obstacle=f"is in the list with two labels, {both}")
     return [
         replace(source, obstacle=source.obstacle or name_obstacle(name, str(source.path)))
         for name, source in sorted(by_id.items())

@@ -160,7 +160,7 @@ def labelled_videos(list_file: Location, *, data_root: Location, id_rule: IdRule
 
     Raises:
         UsageError: all lines are something else, or half of them name classes and half number them.
-        HicoError: two videos have one id.
+        HicoError: two videos have the same id.
 
     """
     rows = [_LabelledRow(number, line, *_path_and_label(line)) for number, line in read_list_lines(list_file)]
@@ -226,7 +226,7 @@ def listed_videos(rows: Iterable[Source]) -> list[Source]:
 
     Raises:
         UsageError: none can be used.
-        HicoError: two videos have one id.
+        HicoError: two videos have the same id.
 
     """
     videos = unique_sources(rows)
@@ -249,6 +249,6 @@ def require_some(videos: Sequence[Source], *, named_by: str, data_root: Location
     named = [video for video in videos if not video.obstacle]
     if is_local(data_root) and named and not any(is_there(video.path) for video in named):
         raise UsageError(
-            f"{named_by}: not one of its videos is there (the first would be {named[0].path}); "
+            f"{named_by}: none of its videos exists (the first would be {named[0].path}); "
             "name the folder that its paths begin in with --data-root"
         )

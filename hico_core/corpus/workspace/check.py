@@ -54,7 +54,7 @@ def check_files(root: Location) -> Iterator[FileDifference]:
 def clips_there(root: Location) -> Callable[[VideoRecord], list[ClipRecord]]:
     """What tells those clips of a record whose files are there.
 
-    Folders of clips are listed once each, which takes 8 bytes a clip. Files elsewhere are looked for one by one, but
+    Folders of clips are listed once each, which takes 8 bytes per clip. Files elsewhere are looked for one by one, but
     for those in buckets, which are taken to be there.
     """
 

@@ -50,7 +50,7 @@ class SplitOptions(BaseModel, frozen=True, extra="forbid"):
 
 
 PROFILES = {
-    # What the loader reads fastest; docs/benchmarks.md has the measurements behind the choice.
+    # What the loader reads fastest; docs/benchmarks-cpu.md has the measurements behind the choice.
     "training": SplitOptions(),
     # Close to the source at a smaller size, for people and for other tools.
     "archive": SplitOptions(short_side=256, preset="medium", crf=18, gop=250, fast_decode=False),
@@ -149,7 +149,7 @@ LONGEST_SECONDS = 366 * 24 * 3600.0
 def fault_in_record(record: VideoRecord) -> str | None:
     """Why the index would refuse the rows of a video, in words; None if it would not. The rules of `index_check`."""
     if record.clips and not 1e-6 <= (record.fps or 0.0) <= LONGEST_SECONDS:
-        return f"has {record.fps} frames a second"
+        return f"has {record.fps} frames per second"
     for clip in record.clips:
         for name, least in LEAST.items():
             if getattr(clip, name) < least:

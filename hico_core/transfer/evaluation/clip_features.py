@@ -1,4 +1,4 @@
-"""Features of labelled clips, computed once for each encoder and kept: a file a clip, in a folder an encoder.
+"""Features of labelled clips, computed once for each encoder and kept: one file per clip, in one folder per encoder.
 
 FOLDER/<hash>/encoder.json   what the hash stands for: encoder, weights, what it is shown
 FOLDER/<hash>/<hash>.npy     views of a clip (V, F), named by path, size and time of its file

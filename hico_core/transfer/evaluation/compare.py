@@ -5,7 +5,7 @@
     predictions   of linear probe and nearest neighbours, fold by fold, kept
     rows          accuracies, their intervals, and differences to the first encoder
 
-The linear probe is that of `hico probe`, but for the scale of features: see `_scaled_alike`.
+The linear probe is that of `hico probe`, but for the scale of features: see `scaled_alike`.
 """
 
 # N clips, V views of a clip, F feature width.
@@ -19,15 +19,19 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from hico_core.base.errors import UsageError
+from hico_core.base.errors import HicoError, UsageError
 from hico_core.base.storage import written_beside
 from hico_core.base.version import __version__
+from hico_core.checkpoints.content import EncoderOrigin
 from hico_core.checkpoints.frozen import FrozenEncoder, load_frozen
+from hico_core.corpus.sources.grouped_lists import GroupedClip, GroupedList
 from hico_core.transfer.evaluation.clip_features import Computing, features_of_clips, hash_of
 from hico_core.transfer.evaluation.comparison import ComparedRow, Comparison, Probe
-from hico_core.transfer.evaluation.folds import SplitClips, choosing_rows
+from hico_core.transfer.evaluation.folds import SplitClips, choosing_rows, split_into_folds
 from hico_core.transfer.evaluation.intervals import bootstrap_interval, paired_difference
-from hico_core.transfer.evaluation.probe import LabelledRows, knn_predictions, linear_probe_of_scaled
+from hico_core.transfer.evaluation.probe import LabelledRows, knn_predictions, linear_probe_of_scaled, scaled_alike
+from hico_core.transfer.evaluation.segments import segments_in
+from hico_core.transfer.extraction.manifest import require_features
 
 # What shows how many of the classes can be told without any understanding of video.
 BASELINES = ("pixels", "motion")
@@ -36,9 +40,6 @@ BASELINES = ("pixels", "motion")
 KEPT = ".kept"
 
 _SEED = 0
-
-# Root of the mean square of what the linear probe's rows are long: its largest rate does not diverge then.
-_LENGTH = 5.0
 
 
 def encoders_to_compare(
@@ -82,6 +83,13 @@ def finished_runs(root: Path) -> list[Path]:
     if not found:
         raise UsageError(f"{root / 'runs'}: no run has exported an encoder; run `hico pretrain`, or leave --runs out")
     return found
+
+
+class ComparedSegments(NamedTuple):
+    """What came out of folders of features of segments."""
+
+    comparison: Comparison
+    remarks: list[str]  # what a reader of the results should know
 
 
 class ProbeSettings(NamedTuple):
@@ -142,7 +150,55 @@ def compare(
         rows = [array for array, is_readable in zip(column, readable, strict=True) if is_readable and array is not None]
         predicted[name] = _kept_predictions(rows, split, kept, num_neighbours=settings.num_neighbours)
         on_progress(len(encoders) + len(predicted), f"{name}: probes")
-    return Comparison(_rows(encoders, predicted, split), _predictions_table(predicted, split), int((~readable).sum()))
+    origins = {name: encoder.origin for name, encoder in encoders.items()}
+    return Comparison(_rows(origins, predicted, split), _predictions_table(predicted, split), int((~readable).sum()))
+
+
+def compare_segments(
+    folders: Mapping[str, Path],
+    *,
+    num_folds: int,
+    num_neighbours: int,
+    on_done: Callable[[str], None] = lambda what: None,
+) -> ComparedSegments:
+    """Probe features of the same annotated segments, from several folders, in folds by video.
+
+    Args:
+        folders: by the names of their rows; the first one is what others are compared with.
+        num_folds: each of which is tested once.
+        num_neighbours: training segments that vote.
+        on_done: told of each folder.
+
+    Raises:
+        UsageError: there are too few videos, or each class lies in one.
+        HicoError: a folder has no features of segments, or those of others, or a file is damaged.
+
+    """
+    manifests = {name: require_features(folder) for name, folder in folders.items()}
+    first, *others = (segments_in(folders[name], manifest) for name, manifest in manifests.items())
+    for folder, other in zip(list(folders.values())[1:], others, strict=True):
+        if other.names != first.names:
+            raise HicoError(f"has not the same segments as {next(iter(folders.values()))}", subject=folder)
+    assert first.rows.groups is not None
+    clips = [
+        GroupedClip(Path(name), first.classes[label], str(group))
+        for name, label, group in zip(first.names, first.rows.labels, first.rows.groups, strict=True)
+    ]
+    split = split_into_folds(GroupedList(clips, has_groups=True, bad=[]), num_folds=num_folds)
+    predicted: dict[str, dict[Probe, np.ndarray]] = {}
+    for name, found in zip(folders, (first, *others), strict=True):
+        predicted[name] = predict_by_folds(
+            np.split(found.rows.features, len(clips)), split, num_neighbours=num_neighbours
+        )
+        on_done(name)
+    rows = [next(iter(manifest.values())) for manifest in manifests.values()]
+    origins = {
+        name: EncoderOrigin(path=row.encoder_text, sha256=row.checkpoint_sha256)
+        for name, row in zip(folders, rows, strict=True)
+    }
+    return ComparedSegments(
+        Comparison(_rows(origins, predicted, split), _predictions_table(predicted, split), 0), split.remarks
+    )
 
 
 def _kept_predictions(
@@ -191,7 +247,7 @@ def predict_by_folds(
         known = split.only(~is_test)
         found["knn"][is_test] = knn_predictions(train, test, k=num_neighbours)
         held_out = np.isin(train.videos, np.flatnonzero(~is_test)[choosing_rows(known.labels, known.groups)])
-        probe = linear_probe_of_scaled(*_scaled_alike(train, test), held_out=held_out, seed=_SEED)
+        probe = linear_probe_of_scaled(*scaled_alike(train, test), held_out=held_out, seed=_SEED)
         found["linear"][is_test] = probe.predictions
     return found
 
@@ -203,23 +259,8 @@ def _rows_of(features: Sequence[np.ndarray], label_N: np.ndarray, clips: np.ndar
     )
 
 
-def _scaled_alike(train: LabelledRows, test: LabelledRows) -> tuple[LabelledRows, LabelledRows]:
-    """Rows of length 1, as nearest neighbours see them, around the mean of the training rows, and one factor for all.
-
-    With a factor for each feature, those of few clips in which hardly anything happens would weigh as much as others.
-    """
-    units = [rows.features / np.linalg.norm(rows.features, axis=1, keepdims=True).clip(1e-12) for rows in (train, test)]
-    mean = units[0].mean(axis=0)
-    scale = _LENGTH / np.sqrt(np.square(units[0] - mean).sum(axis=1).mean()).clip(1e-12)
-    scaled = [
-        rows._replace(features=(scale * (unit - mean)).astype(np.float32))
-        for rows, unit in zip((train, test), units, strict=True)
-    ]
-    return scaled[0], scaled[1]
-
-
 def _rows(
-    encoders: Mapping[str, FrozenEncoder], predicted: Mapping[str, Mapping[Probe, np.ndarray]], split: SplitClips
+    origins: Mapping[str, EncoderOrigin | None], predicted: Mapping[str, Mapping[Probe, np.ndarray]], split: SplitClips
 ) -> list[ComparedRow]:
     classes, label_N = np.unique(split.labels, return_inverse=True)
     is_tested = split.tested_in >= 0
@@ -227,7 +268,7 @@ def _rows(
     first = next(iter(predicted))
     rows = []
     for name, of_probe in predicted.items():
-        origin = encoders[name].origin
+        origin = origins[name]
         for probe, found_N in of_probe.items():
             correct, reference = ((one == label_N)[is_tested] for one in (found_N, predicted[first][probe]))
             accuracy = bootstrap_interval(correct, groups, seed=_SEED)

@@ -85,7 +85,7 @@ def folder_of_results(checkpoint: Path) -> Path:
 class Testing:
     """How videos are tested."""
 
-    views: int | None = None  # clips a video; None: as the run's configuration says
+    views: int | None = None  # clips per video; None: as the run's configuration says
     crops: int | None = None  # squares of each frame, 1 or 3; None: as it says
     device: DeviceName = "auto"
     workers: int | None = None  # processes that read, in each process
@@ -152,7 +152,9 @@ def evaluate(
 
 def _config_of(content: Content, checkpoint: Path, testing: Testing) -> FinetuneConfig:
     if CLASSIFIER not in content.model:
-        raise HicoError(f"{checkpoint}: is of pretraining and knows no classes; finetune it first with `hico finetune`")
+        raise HicoError(
+            f"{checkpoint}: is a pretraining checkpoint without classes; finetune it first with `hico finetune`"
+        )
     asked = {"views": testing.views, "crops": testing.crops}
     overrides = [f"test.{key}={value}" for key, value in asked.items() if value is not None]
     return compose_config(FinetuneConfig, content.config, origin=str(checkpoint), overrides=overrides)
@@ -172,10 +174,10 @@ def _require_testable(
     if not videos:
         raise HicoError("no labelled videos to test on; add some with `hico index --list FILE --subset test`")
     if len(classes) > num_classes:
-        raise HicoError(f"the list has {len(classes)} classes, but {checkpoint} knows {num_classes}")
+        raise HicoError(f"the list has {len(classes)} classes, but {checkpoint} has {num_classes}")
     last = max(videos, key=lambda video: video.label)
     if last.label >= num_classes:
-        raise HicoError(f"{last.video_id} has label {last.label}, but {checkpoint} knows {num_classes} classes from 0")
+        raise HicoError(f"{last.video_id} has label {last.label}, but {checkpoint} has {num_classes} classes, from 0")
 
 
 def _evaluation(

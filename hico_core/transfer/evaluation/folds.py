@@ -73,13 +73,16 @@ def choosing_rows(labels: Sequence[str] | np.ndarray, groups: Sequence[str] | np
     return folds_by_group(labels, groups, num_folds) == 0
 
 
-def remarks_on_groups(labels: Sequence[str], groups: Sequence[str], tested_in: np.ndarray) -> list[str]:
+def remarks_on_groups(
+    labels: Sequence[str], groups: Sequence[str], tested_in: np.ndarray, *, unit: str = "clip"
+) -> list[str]:
     """What a reader of the results should know about classes and groups, a sentence each.
 
     Args:
         labels: class of each clip.
         groups: group of each clip.
         tested_in: the fold in which each clip is tested, in all others it is trained on; -1 is never tested.
+        unit: what a clip is called.
 
     Raises:
         UsageError: there is one class only, or none is both trained on and tested.
@@ -97,17 +100,17 @@ def remarks_on_groups(labels: Sequence[str], groups: Sequence[str], tested_in: n
     strangers = sorted({str(label) for label, _ in untrained})
     num_lost = sum(((label_N == label) & (tested_in == fold)).sum() for label, fold in untrained)
     if num_lost == (tested_in >= 0).sum():
-        raise UsageError("no class has clips both to train and to test on; each class needs two groups or more")
+        raise UsageError(f"no class has {unit}s both to train and to test on; each class needs two groups or more")
     remarks = []
     if strangers:
         remarks.append(
-            f"class {_some(strangers)}: all its clips are tested together, so that nothing was trained on it and "
-            f"{counted(int(num_lost), 'test clip')} must be wrong; give it clips in other groups"
+            f"class {_some(strangers)}: all its {unit}s are tested together, so that nothing was trained on it and "
+            f"{counted(int(num_lost), f'test {unit}')} must be wrong; give it {unit}s in other groups"
         )
     classes_of = Counter(group for group, _ in set(zip(groups, labels, strict=True)))
     num_pure = sum(count == 1 for count in classes_of.values())
     if num_pure and len(classes_of) < len(label_N):
-        remarks.append(f"{num_pure} of {counted(len(classes_of), 'group')} have clips of one class only")
+        remarks.append(f"{num_pure} of {counted(len(classes_of), 'group')} have {unit}s of one class only")
     return remarks
 
 

@@ -93,7 +93,7 @@ def labelled_sets(
 
     Raises:
         UsageError: a list cannot be read, or all its lines are something else.
-        HicoError: two videos have one id, or there is no index.
+        HicoError: two videos have the same id, or there is no index.
 
     """
     of_index = read_class_names(root) if known is None else known
@@ -115,7 +115,7 @@ def labelled_sets(
 def rows_from_folder(
     folder: Location, manifest: dict[str, ManifestRow], videos: Sequence[LabelledVideo], *, means: bool = False
 ) -> LabelledRows:
-    """All windows of the videos, as a folder has them, or one row a video: the mean of its windows.
+    """All windows of the videos, as a folder has them, or one row per video: the mean of its windows.
 
     Files are read one by one, so that means of a folder larger than memory can be had. Videos without features are left
     out, and their number is told in the log.

@@ -30,6 +30,9 @@ _STEPS = 800
 # Part of the training videos that chooses among the settings.
 _HELD_OUT = 0.2
 
+# Root of the mean square of what rows are long that are scaled alike: the largest rate does not diverge then.
+_LENGTH = 5.0
+
 # Rows whose scores are held at once.
 _SCORED_AT_ONCE = 8192
 
@@ -57,6 +60,7 @@ class LinearProbe:
     weight_decay: float
     held_out_accuracies: list[float]  # of each setting, rate by rate, on the training videos that chose
     predictions: np.ndarray  # (V,) class of each test video, in order of their numbers
+    probabilities: np.ndarray  # (V, C) of each class, as the linear classifier has them
 
 
 class MeanAndError(NamedTuple):
@@ -74,7 +78,7 @@ def mean_and_error(values: Sequence[float]) -> MeanAndError:
 
 
 def video_means(rows: LabelledRows) -> LabelledRows:
-    """One row a video, the mean of its rows, in order of the videos' numbers."""
+    """One row per video, the mean of its rows, in order of the videos' numbers."""
     videos, first, place = np.unique(rows.videos, return_index=True, return_inverse=True)
     sums = np.zeros((len(videos), rows.features.shape[1]))
     np.add.at(sums, place, rows.features)
@@ -95,12 +99,12 @@ def require_classes(train: LabelledRows, test: LabelledRows) -> int:
         raise HicoError(f"no labelled videos to {side} on; add some with `hico index --list FILE --subset {side}`")
     for rows in (train, test):
         if not np.isfinite(rows.features).all():
-            raise HicoError("some features are no numbers (NaN or infinite); extract them again")
+            raise HicoError("some features are not finite (NaN or infinite); extract them again")
     if len(np.unique(train.labels)) < 2:
         raise HicoError(f"all training videos have the one label {train.labels[0]}; a probe needs two classes")
     both = np.intersect1d(train.videos, test.videos)
     if len(both):
-        raise HicoError(f"{both[0]} is to be trained on and to be tested; {len(both)} such videos")
+        raise HicoError(f"{both[0]} is both in the training and the test set; {len(both)} such videos")
     return int(max(train.labels.max(), test.labels.max())) + 1
 
 
@@ -169,11 +173,12 @@ def linear_probe_of_scaled(
     if held_out.any():
         parts = [train.only(chosen) for chosen in (~held_out, held_out)]
         weights = train_classifiers(parts[0], num_classes, settings, steps=steps, seed=seed)
-        accuracies = [_right(parts[1], predicted) for predicted in _predicted_videos(parts[1], weights)]
+        accuracies = [_right(parts[1], found.argmax(axis=1)) for found in _video_probabilities(parts[1], weights)]
     best = int(np.argmax(accuracies))
-    (predictions,) = _predicted_videos(
+    (probabilities,) = _video_probabilities(
         test, train_classifiers(train, num_classes, [settings[best]], steps=steps, seed=seed)
     )
+    predictions = probabilities.argmax(axis=1)
     rate, weight_decay = settings[best]
     return LinearProbe(
         accuracy=_right(test, predictions),
@@ -181,7 +186,23 @@ def linear_probe_of_scaled(
         weight_decay=weight_decay,
         held_out_accuracies=accuracies,
         predictions=predictions,
+        probabilities=probabilities,
     )
+
+
+def scaled_alike(train: LabelledRows, test: LabelledRows) -> tuple[LabelledRows, LabelledRows]:
+    """Rows of length 1, as nearest neighbours see them, around the mean of the training rows, and one factor for all.
+
+    With a factor for each feature, those of few clips in which hardly anything happens would weigh as much as others.
+    """
+    units = [rows.features / np.linalg.norm(rows.features, axis=1, keepdims=True).clip(1e-12) for rows in (train, test)]
+    mean = units[0].mean(axis=0)
+    scale = _LENGTH / np.sqrt(np.square(units[0] - mean).sum(axis=1).mean()).clip(1e-12)
+    scaled = [
+        rows._replace(features=(scale * (unit - mean)).astype(np.float32))
+        for rows, unit in zip((train, test), units, strict=True)
+    ]
+    return scaled[0], scaled[1]
 
 
 def _in_few_directions(train: LabelledRows, test: LabelledRows) -> tuple[LabelledRows, LabelledRows]:
@@ -248,8 +269,8 @@ def train_classifiers(
     return weights_SCF
 
 
-def _predicted_videos(rows: LabelledRows, weights_SCF: Tensor) -> list[np.ndarray]:
-    """For each setting, the class of each video with the largest mean probability, in order of the videos' numbers."""
+def _video_probabilities(rows: LabelledRows, weights_SCF: Tensor) -> list[np.ndarray]:
+    """For each setting, the mean probability of each class (V, C), in order of the videos' numbers."""
     _, place = np.unique(rows.videos, return_inverse=True)
     num_settings, num_classes, _ = weights_SCF.shape
     sums = torch.zeros(int(place.max()) + 1, num_settings, num_classes)
@@ -258,7 +279,7 @@ def _predicted_videos(rows: LabelledRows, weights_SCF: Tensor) -> list[np.ndarra
         x = F.pad(torch.from_numpy(rows.features[chunk]), (0, 1), value=1.0)
         scores = (x @ weights_SCF.flatten(0, 1).T).unflatten(1, (num_settings, num_classes))
         sums.index_add_(0, torch.from_numpy(place[chunk]), scores.softmax(dim=2).nan_to_num())
-    return list(sums.argmax(dim=2).T.numpy())
+    return list((sums / torch.from_numpy(np.bincount(place))[:, None, None]).transpose(0, 1).numpy())
 
 
 def _right(rows: LabelledRows, predictions: np.ndarray) -> float:
@@ -322,7 +343,7 @@ class ProbeReport:
 
     linear: MeanAndError
     knn: MeanAndError  # over splits alone: nothing in it is random
-    few_shot: dict[int, MeanAndError]  # by the number of videos a class
+    few_shot: dict[int, MeanAndError]  # by the number of videos per class
     chosen: list[tuple[float, float]]  # rate and weight decay of each linear probe
     num_train: list[int]  # videos of each split
     num_test: list[int]

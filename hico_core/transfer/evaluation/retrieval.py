@@ -61,7 +61,7 @@ def extractor_of(
     if encoder is None and row.encoder is None and not Path(text).exists():
         found = encoder_of_runs(root, row.checkpoint_sha256) if root is not None else None
         if found is None:
-            raise HicoError(f"{text}: the encoder of these features is not there; name it with --encoder")
+            raise HicoError(f"{text}: the encoder of these features is missing; name it with --encoder")
         text = str(found)
     extractor = FeatureExtractor.from_checkpoint(
         text,

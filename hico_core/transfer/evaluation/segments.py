@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hico_core.base.choices import RetrievalProtocol
-from hico_core.base.errors import UsageError
+from hico_core.base.errors import HicoError, UsageError
 from hico_core.transfer.evaluation.folds import folds_by_group
 from hico_core.transfer.evaluation.probe import LabelledRows
 from hico_core.transfer.evaluation.retrieval import Retrieval, retrieval
@@ -19,6 +19,7 @@ class LabelledSegments(NamedTuple):
 
     rows: LabelledRows
     classes: list[str]  # by label
+    names: list[str]  # of each segment: video, start and end
 
 
 def are_segments(manifest: Mapping[str, ManifestRow]) -> bool:
@@ -34,16 +35,20 @@ def segments_in(folder: Path, manifest: Mapping[str, ManifestRow]) -> LabelledSe
         manifest: of the folder.
 
     Raises:
-        HicoError: a file is not as its manifest says.
+        HicoError: it has none, or a file is not as its manifest says.
 
     """
-    rows = [row for row in manifest.values() if row.labels is not None]
-    names = [label for row in rows for label in row.labels or []]
-    classes, label_N = np.unique(names, return_inverse=True)
+    if not are_segments(manifest):
+        raise HicoError("its rows are windows; extract those of segments with --segments", subject=folder)
+    rows = sorted(manifest.values(), key=lambda row: row.video_id)
+    classes, label_N = np.unique([label for row in rows for label in row.labels or []], return_inverse=True)
+    times = [(row.video_id, *ends) for row in rows for ends in zip(row.start_seconds, row.end_seconds, strict=True)]
     arrays = [np.asarray(features_of(folder, row), dtype=np.float32).reshape(row.rows, -1) for row in rows]
     groups = np.repeat(np.array([row.video_id for row in rows]), [row.rows for row in rows])
-    labelled = LabelledRows(np.concatenate(arrays), label_N, np.arange(len(names)), groups)
-    return LabelledSegments(labelled, classes.tolist())
+    labelled = LabelledRows(np.concatenate(arrays), label_N, np.arange(len(times)), groups)
+    return LabelledSegments(
+        labelled, classes.tolist(), [f"{video} {start:.3f}-{end:.3f}" for video, start, end in times]
+    )
 
 
 def folds_of_segments(rows: LabelledRows, num_folds: int) -> list[tuple[LabelledRows, LabelledRows]]:

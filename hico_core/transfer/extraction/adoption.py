@@ -1,6 +1,7 @@
 """Features that other tools have extracted, as a folder of features like those of hico."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,14 @@ from hico_core.base.storage import write_text
 from hico_core.corpus.workspace.records import sha256_of
 from hico_core.encoding.windows import Grid
 from hico_core.transfer.extraction.feature_files import read_array
-from hico_core.transfer.extraction.manifest import ADOPTED, MANIFEST, ManifestRow, manifest_line, read_manifest
+from hico_core.transfer.extraction.manifest import (
+    ADOPTED,
+    MANIFEST,
+    ManifestRow,
+    Settings,
+    manifest_line,
+    read_manifest,
+)
 
 
 def adopt_features(folder: Path, grid: Grid, *, prefix: str = "") -> list[ManifestRow]:
@@ -44,8 +52,8 @@ def adopt_features(folder: Path, grid: Grid, *, prefix: str = "") -> list[Manife
     return rows
 
 
-def _row(path: Path, grid: Grid, prefix: str) -> ManifestRow:
-    """What the manifest is to say of a file.
+def _checked(path: Path) -> np.ndarray:
+    """The array of a file.
 
     Raises:
         HicoError: it is no array (T, F), or has values that are no numbers.
@@ -56,10 +64,12 @@ def _row(path: Path, grid: Grid, prefix: str) -> ManifestRow:
         raise HicoError(f"has {array.dtype} {array.shape}, not float32 or float16 (T, F)", subject=path)
     if not np.isfinite(array).all():
         raise HicoError("has values that are no numbers (NaN or infinite)", subject=path)
-    assert grid.fps is not None
-    starts = (grid.first_start + np.arange(len(array)) * grid.stride) / grid.fps
-    ends = starts + grid.window / grid.fps
-    return ManifestRow(
+    return array
+
+
+def _settings(grid: Grid, dtype: Any) -> Settings:  # noqa: ANN401 - `Settings` checks it
+    """What is known of features that another tool has extracted."""
+    return Settings(
         window=grid.window,
         stride=grid.stride,
         native_fps=False,
@@ -67,11 +77,22 @@ def _row(path: Path, grid: Grid, prefix: str) -> ManifestRow:
         tail=grid.tail,
         pool="avg",
         layer="pooled",
-        dtype=str(array.dtype),
+        dtype=dtype,
         encoder=ADOPTED,
         checkpoint_sha256="",
         picture={},
         precision="unknown",
+    )
+
+
+def _row(path: Path, grid: Grid, prefix: str) -> ManifestRow:
+    """What the manifest is to say of a file."""
+    array, fps = _checked(path), grid.fps
+    assert fps is not None
+    starts = (grid.first_start + np.arange(len(array)) * grid.stride) / fps
+    ends = starts + grid.window / fps
+    return ManifestRow(
+        **_settings(grid, str(array.dtype)).model_dump(),
         video_id=path.stem.removeprefix(prefix),
         file=path.name,
         prefix=prefix,
@@ -82,12 +103,12 @@ def _row(path: Path, grid: Grid, prefix: str) -> ManifestRow:
         shape=[array.shape[1]],
         size_bytes=path.stat().st_size,
         sha256=sha256_of(path),
-        fps=grid.fps,
+        fps=fps,
         checkpoint="",
         source="",
-        source_fps=grid.fps,
+        source_fps=fps,
         duration_seconds=float(ends[-1]),
-        num_frames=round(float(ends[-1]) * grid.fps),
+        num_frames=round(float(ends[-1]) * fps),
         source_size_bytes=0,
         source_mtime_ns=0,
         source_sha256=None,

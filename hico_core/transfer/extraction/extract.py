@@ -100,9 +100,9 @@ def extract_features(
     meter: Meter | None = None,
     on_event: Callable[[VideoEvent], None] = lambda event: None,
 ) -> Summary:
-    """Write `[prefix]<id>.<format>` for each video that has none, and a line for it in manifest.jsonl.
+    """Extract the features of videos that have none yet: `[prefix]<id>.<format>` and a line in manifest.jsonl.
 
-    A video that cannot be decoded becomes a line of `<root>/failures.jsonl`.
+    A video that cannot be decoded becomes a line in `<root>/failures.jsonl`.
 
     Args:
         videos: of all shards: files, folders, patterns, lists, or jobs; None: those of the index.
@@ -110,8 +110,8 @@ def extract_features(
             None: `newest_encoder`.
         root: the workspace.
         files: where they go, their names and format.
-        policy: how and where videos are dealt with.
-        meter: counts rows and waiting.
+        policy: how and where videos are processed.
+        meter: counts rows and waiting time.
         on_event: called for each video.
 
     Raises:
@@ -378,7 +378,7 @@ def is_finished(row: ManifestRow, source: Source, folder: Location, *, checksum:
         other = other_file(row.source_file, replace(source, clips=()))
         if other is not None:
             raise HicoError(
-                f"{source.path} and {other}, whose features are in {folder / row.file}, have one id, "
+                f"{source.path} and {other}, whose features are in {folder / row.file}, have the same id, "
                 f"{source.video_id!r}; rename one of them, or give another --name"
             )
     return is_same_file(row.source_file, source, checksum=checksum) and _is_whole(row, folder)

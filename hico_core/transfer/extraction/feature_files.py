@@ -20,7 +20,7 @@ def write_array(path: Path, array: np.ndarray, times: np.ndarray, *, video_id: s
     """Write the features of a video.
 
     npy: the array, and nothing else. npz: `feats` and `times`, as OpenTAD reads the first. pt: a tensor.
-    parquet: a row a window, with `video_id`, `start_seconds`, `end_seconds` and `feature`.
+    parquet: one row per window, with `video_id`, `start_seconds`, `end_seconds` and `feature`.
 
     Args:
         path: a file that is not there yet.

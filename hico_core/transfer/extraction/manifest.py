@@ -62,7 +62,7 @@ class ManifestRow(Settings, frozen=True, extra="forbid"):
     suffix: str
     file_format: FileFormat
     rows: int
-    dim: int  # numbers a row
+    dim: int  # numbers per row
     shape: list[int]  # of a row
     size_bytes: int  # of the file
     sha256: str
@@ -187,7 +187,7 @@ def features_of(folder: Location, row: ManifestRow) -> np.ndarray:
     """A video's features: (T, ...), checked against the manifest's shape.
 
     Raises:
-        HicoError: the file is missing, damaged, another one, or has values that are no numbers.
+        HicoError: the file is missing, damaged, another one, or has values that are not finite.
 
     """
     path = folder / row.file
@@ -206,7 +206,7 @@ def features_of(folder: Location, row: ManifestRow) -> np.ndarray:
             subject=path,
         )
     if not np.isfinite(array).all():
-        raise HicoError("has values that are no numbers (NaN or infinite); its encoder or file is broken", subject=path)
+        raise HicoError("has values that are not finite (NaN or infinite); its encoder or file is broken", subject=path)
     return array
 
 

@@ -1,6 +1,6 @@
 """Videos leave a workspace: their features, rows of the index, clips and records.
 
-    announce   which videos are to go, so that the same command goes on after a kill
+    announce   which videos are to go, so that the same command continues after a kill
     features   the files, then the lines of the manifests
     index      the lists, then the table; nothing then names what goes next
     clips      those that were cut here, then the record, which says what there is to remove
@@ -140,7 +140,7 @@ def _require_known(wanted: Sequence[str], known: Collection[str], root: Location
         if name not in known:
             near = get_close_matches(name, known, n=1, cutoff=0.0)
             hint = f"; the nearest id is {near[0]!r}" if near else ""
-            raise UsageError(f"{root}: knows no video {name!r}{hint}")
+            raise UsageError(f"{root}: has no video {name!r}{hint}")
 
 
 def _removal(wanted: list[str], found: _Found, root: Location) -> Removal:

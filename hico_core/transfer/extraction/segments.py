@@ -69,7 +69,9 @@ def _limited(job: FeatureJob, segments: Sequence[Segment], num_windows: int | No
 def _remarks(left_out: Counter[str], num_cut: int, missing: Sequence[str], problems: dict[str, str]) -> list[str]:
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
     lines = {f"the entry of {name!r} {problem}; left out": True for name, problem in problems.items()}
-    of_others = f"the segments of {counted(len(missing), 'video')} not given, such as {next(iter(missing), None)!r}"
+    of_others = (
+        f"the segments of {counted(len(missing), 'video')} not among the inputs, such as {next(iter(missing), None)!r}"
+    )
     lines |= {
         f"left out {counted(left_out.total(), 'segment')}: {reasons}": bool(left_out),
         f"cut {counted(num_cut, 'segment')} to the length of the video": bool(num_cut),

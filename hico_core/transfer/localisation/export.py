@@ -132,7 +132,7 @@ def _require_bases(wanted: Wanted, preset: DetectionPreset) -> list[Path]:
     bases = base_files(wanted.checkout.absolute(), preset, sliding=wanted.sliding)
     for path in bases:
         if not path.is_file():
-            raise UsageError(f"--checkout {wanted.checkout}: is no checkout of OpenTAD; it has no {path}")
+            raise UsageError(f"--checkout {wanted.checkout}: is not a checkout of OpenTAD; it has no {path}")
     return bases
 
 

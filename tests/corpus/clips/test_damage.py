@@ -156,7 +156,7 @@ class BreakingFfmpeg(Ffmpeg):
 
 @pytest.mark.parametrize(
     ("stopping", "error", "words"),
-    [(False, BadVideo, "longer than --timeout allows"), (True, HicoError, "the same command goes on")],
+    [(False, BadVideo, "longer than --timeout allows"), (True, HicoError, "the same command continues")],
     ids=["time-out", "stop"],
 )
 def test_a_search_for_damage_that_is_broken_off_drops_no_clips(

@@ -90,7 +90,7 @@ def test_each_encoder_gets_the_options_in_its_own_words(options: dict[str, objec
         (Finished(-9, [], timed_out=True), False, BadVideo, "took longer than --timeout allows"),
         (Finished(1, ["x: No space left on device"]), False, HicoError, "the disk is full"),
         (Finished(-signal.SIGXFSZ, []), False, HicoError, "the disk is full"),
-        (Finished(-15, []), True, HicoError, "stopped before it was done; the same command goes on"),
+        (Finished(-15, []), True, HicoError, "stopped before it was done; the same command continues"),
     ],
 )
 def test_how_ffmpeg_ended(

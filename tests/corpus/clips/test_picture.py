@@ -253,7 +253,7 @@ def test_another_angle_is_refused_by_name_in_every_way_in(tmp_path: Path) -> Non
 
 def test_a_size_that_changes_is_refused_by_name_and_time(tmp_path: Path) -> None:
     video = changing(size="80x60")(tmp_path)
-    said = r"changes the size of its pictures in the middle, from 160x120 to 80x60 at 1\.20 s; cut it there"
+    said = r"changes its frame size, from 160x120 to 80x60 at 1\.20 s; cut it there"
     split_videos(find_sources([str(video)]), root=tmp_path / "split", options=AS_THEY_ARE, workers=1)
     add_untrimmed(find_sources([str(video)]), root=tmp_path / "in place", options=UntrimmedOptions(), workers=1)
     for root in ("split", "in place"):

@@ -86,7 +86,7 @@ def test_kinetics(tmp_path: Path, by_class: bool) -> None:
         ("zumba, fast,x,3,13", "its time_start 'x' is not"),
         ('"zumba,x,3,13', "has no label and no time_end and no time_start and no youtube_id"),  # no closing quote
         ("caf\udce9,x,3,13", "is not plain text in UTF-8"),
-        ("bow,a,3,13", "stands in the list with two labels, 'bow' and 'zumba'"),
+        ("bow,a,3,13", "is in the list with two labels, 'bow' and 'zumba'"),
     ],
 )
 def test_a_bad_row_costs_its_video_not_the_list(row: str, why: str, tmp_path: Path) -> None:

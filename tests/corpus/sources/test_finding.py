@@ -77,7 +77,7 @@ def test_folders_make_ids_of_files_with_one_name(folder: Path) -> None:
     (folder / "other").mkdir()
     (folder / "other/c.mp4").write_bytes(b"")
     pattern = str(folder / "**/*.mp4")
-    with pytest.raises(HicoError, match=r"other/c\.mp4 and .*sub/c\.mp4 have one id, 'c'.*--id relpath"):
+    with pytest.raises(HicoError, match=r"other/c\.mp4 and .*sub/c\.mp4 have the same id, 'c'.*--id relpath"):
         find_sources([pattern])
     assert [source.video_id for source in find_sources([pattern], id_rule="relpath")] == ["b", "other-c", "sub-c"]
     (folder / "list.txt").write_text("sub/c.mp4\nother/c.mp4\n")

@@ -50,7 +50,7 @@ def test_labelled_videos(tmp_path: Path) -> None:
         ("a.mp4\n", r"line 1: 'a\.mp4' is not <path> <label>"),
         ("a.mp4 0\nb.mp4 x\n", "line 2: 'b.mp4 x' is not <path> <label>, with a whole number in all lines or a class"),
         ("a.mp4 x\nb.mp4 0\n", "line 2"),
-        ("x/a.mp4 0\ny/a.mp4 1\n", "have one id, 'a'"),
+        ("x/a.mp4 0\ny/a.mp4 1\n", "have the same id, 'a'"),
     ],
 )
 def test_wrong_lists_of_videos(text: str, message: str, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_wrong_lists_of_videos(text: str, message: str, tmp_path: Path) -> None:
 def test_a_list_that_goes_with_another_folder(tmp_path: Path) -> None:
     """One line, not a failure for each of its videos; some that are missing are failures."""
     listed = [Source(video_id=name, path=tmp_path / f"{name}.mp4", label=0) for name in ("a", "b")]
-    said = r"list\.txt: not one of its videos is there \(the first would be .*/a\.mp4\); name the folder .* --data-root"
+    said = r"list\.txt: none of its videos exists \(the first would be .*/a\.mp4\); name the folder .* --data-root"
     with pytest.raises(UsageError, match=said):
         require_some(listed, named_by="list.txt", data_root=tmp_path)
     (tmp_path / "b.mp4").touch()
@@ -100,7 +100,7 @@ def test_a_bad_line_costs_its_video_not_the_list_of_clips(tmp_path: Path) -> Non
         ("x.mp4 99999999999", "is not <path> <label>"),  # more than the index holds
         ("x.mp4 " + "9" * 5000, "is not <path> <label>"),
         ("ftp://there/x.mp4 1", "ftp:// is not supported"),
-        ("a.mp4 2", "stands in the list with two labels, 2 and 0"),
+        ("a.mp4 2", "is in the list with two labels, 2 and 0"),
     ],
 )
 def test_a_bad_line_costs_its_video_not_the_list(row: str, why: str, tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def is_zombie(pid: int) -> bool:
 def test_a_cell_that_fails_ends_the_benchmark_and_keeps_the_others(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk is full when the second cell is written down: one line, and the same command goes on."""
+    """The disk is full when the second cell is written down: one line, and the same command continues."""
     cells = [CELLS[0], Cell(corpus=CORPUS, arm="random")]
     (tmp_path / "cells").mkdir()
     shutil.copy(file_of(cells[0], folder), tmp_path / "cells")

@@ -14,7 +14,6 @@ from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.transfer.evaluation.clip_features import Computing
 from hico_core.transfer.evaluation.compare import (
     ProbeSettings,
-    _scaled_alike,
     compare,
     encoders_to_compare,
     finished_runs,
@@ -22,7 +21,7 @@ from hico_core.transfer.evaluation.compare import (
 )
 from hico_core.transfer.evaluation.comparison import Comparison, read_comparison, write_comparison
 from hico_core.transfer.evaluation.folds import SplitClips, split_as_listed, split_into_folds
-from hico_core.transfer.evaluation.probe import LabelledRows, linear_probe_of_scaled
+from hico_core.transfer.evaluation.probe import LabelledRows, linear_probe_of_scaled, scaled_alike
 
 
 def listed(labels: str, groups: str) -> GroupedList:
@@ -56,7 +55,7 @@ def test_folds_predict_as_scikit_learn_does() -> None:
             )
             for clips in sides
         ]
-        train, test = _scaled_alike(*rows)
+        train, test = scaled_alike(*rows)
         model = LogisticRegression(C=1, max_iter=2000).fit(train.features, train.labels)
         theirs[sides[1]] = model.predict_proba(test.features).reshape(-1, 2, 3).mean(axis=1).argmax(axis=1)
     ours, expected = (np.mean(predicted == label_N) for predicted in (found["linear"], theirs))
@@ -68,7 +67,7 @@ def test_folds_predict_as_scikit_learn_does() -> None:
 
 def test_a_probe_without_decay_is_scikit_learns() -> None:
     rows = LabelledRows(np.concatenate(blobs(LABELS, spread=2.0, views=1)), np.arange(60) % 3, np.arange(60))
-    train, test = _scaled_alike(*(rows.only(side) for side in (rows.videos < 40, rows.videos >= 40)))
+    train, test = scaled_alike(*(rows.only(side) for side in (rows.videos < 40, rows.videos >= 40)))
     assert np.sqrt(np.square(train.features).sum(axis=1).mean()) == pytest.approx(5)
     nobody = np.zeros(40, dtype=bool)
     ours = linear_probe_of_scaled(train, test, settings=[(0.1, 0.025)], held_out=nobody, steps=2000, seed=0)

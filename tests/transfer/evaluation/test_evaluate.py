@@ -152,7 +152,7 @@ def test_classes_have_the_names_of_the_list(root: Path, tmp_path: Path) -> None:
     by_class = pd.read_csv(tmp_path / "out/classes.csv")
     assert (by_class["name"].tolist(), by_class["videos"].tolist()) == (["a", "b", "c"], [0, 1, 1])
     (tmp_path / "classInd.txt").write_text("1 a\n2 b\n3 c\n4 d\n")
-    assert_one_line(hico("evaluate", "tuned", *lists, root=root), 1, "the list has 4 classes, but", "knows 3")
+    assert_one_line(hico("evaluate", "tuned", *lists, root=root), 1, "the list has 4 classes, but", "has 3")
 
 
 def test_confusions_are_scikit_learns() -> None:
@@ -178,7 +178,7 @@ def test_what_is_wrong_is_one_line(root: Path, tmp_path: Path) -> None:
     assert hico("evaluate", tmp_path / "x.pt", root=root).returncode == 1
     (tmp_path / "l.txt").write_text("0.mp4 9\n")
     lists = ("--list", tmp_path / "l.txt", "--data-root", root / "videos")
-    assert_one_line(hico("evaluate", "tuned", *lists, root=root), 1, "0 has label 9", "knows 3 classes")
+    assert_one_line(hico("evaluate", "tuned", *lists, root=root), 1, "0 has label 9", "has 3 classes")
     done = hico("evaluate", "tuned", "tuned", *lists, root=root)
     assert done.returncode == 2 and "1 lists for 2 runs" in done.stderr
     assert not (tmp_path / "evaluation").exists()

@@ -167,8 +167,8 @@ EMPTY = LabelledRows(np.empty((0, 16), np.float32), np.empty(0, np.int64), np.em
             blobs(2, videos=6, first=100),
             "all training videos have the one label 4",
         ),
-        (GOOD, GOOD, "0 is to be trained on and to be tested; 6 such videos"),
-        (GOOD._replace(features=np.full((24, 16), np.nan)), blobs(2, videos=6, first=100), "are no numbers"),
+        (GOOD, GOOD, "0 is both in the training and the test set; 6 such videos"),
+        (GOOD._replace(features=np.full((24, 16), np.nan)), blobs(2, videos=6, first=100), "are not finite"),
     ],
 )
 @pytest.mark.parametrize("measure", ["linear", "knn", "few"])

@@ -129,7 +129,7 @@ def test_a_query_is_looked_at_as_the_gallery_was(folder: Path, tmp_path: Path) -
     export_encoder(tmp_path / "other.safetensors", S3DGTiny())
     with pytest.raises(HicoError, match="is not the encoder that these features come from"):
         extractor_of(row, encoder=str(tmp_path / "other.safetensors"), device="cpu")
-    with pytest.raises(HicoError, match="is not there; name it with --encoder"):
+    with pytest.raises(HicoError, match="is missing; name it with --encoder"):
         extractor_of(row.model_copy(update={"checkpoint": str(tmp_path / "none.pt")}), encoder=None, device="cpu")
 
 

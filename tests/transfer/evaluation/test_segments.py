@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_features import made_segments
+from made_features import made_features, made_segments
 
-from hico_core.base.errors import UsageError
+from hico_core.base.errors import HicoError, UsageError
+from hico_core.encoding.windows import Grid
+from hico_core.transfer.evaluation.compare import compare_segments
 from hico_core.transfer.evaluation.probe import LabelledRows
 from hico_core.transfer.evaluation.retrieval import RANKS
 from hico_core.transfer.evaluation.segments import (
@@ -72,3 +74,27 @@ def test_segments_are_looked_for_in_other_videos() -> None:
     assert found.recall == pytest.approx({k: np.mean([hit[k] for hit in hits]) for k in RANKS})
     with pytest.raises(UsageError, match="all segments are of one video, 'v0'"):
         retrieval_among_videos(rows.only(rows.groups == "v0"), protocol="clip")
+
+
+def test_folders_of_one_set_of_segments_are_compared(tmp_path: Path) -> None:
+    labels = ["run", "bow", "sit", "bow", "run", "sit"]
+    times = [(float(at), at + 0.5) for at in range(6)]
+    known = {f"v{n}": [(*time, label) for time, label in zip(times, labels, strict=True)] for n in range(6)}
+    made_segments(tmp_path / "knows", known)
+    made_segments(tmp_path / "too", known)
+    found = compare_segments(
+        {name: tmp_path / name for name in ("knows", "too")}, num_folds=3, num_neighbours=3
+    ).comparison
+    assert [(row.encoder, row.probe, row.accuracy) for row in found.rows] == [
+        (name, probe, 1.0) for name in ("knows", "too") for probe in ("linear", "knn")
+    ]
+    assert (found.rows[0].num_test_clips, found.rows[0].num_test_groups, found.rows[0].chance) == (36, 6, 1 / 3)
+    assert found.predictions["path"][0].as_py() == "v0 0.000-0.500" and found.rows[2].difference == 0
+    made_segments(tmp_path / "other", {**known, "v5": known["v5"][:4]})
+    made_features(tmp_path / "windows", {"v0": 4.0}, Grid(fps=8.0, window=8, stride=8))
+    for name, said in (
+        ("other", "has not the same segments as"),
+        ("windows", "its rows are windows; extract those of"),
+    ):
+        with pytest.raises(HicoError, match=said):
+            compare_segments({"knows": tmp_path / "knows", name: tmp_path / name}, num_folds=2, num_neighbours=3)

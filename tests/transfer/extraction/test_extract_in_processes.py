@@ -1,4 +1,4 @@
-"""Several processes that share the videos write what one writes, and the same command goes on whatever ended them."""
+"""Several processes that share the videos write what one writes, and the same command continues whatever ended them."""
 
 import os
 import signal
@@ -151,7 +151,7 @@ def test_no_process_outlives_the_command_which_then_goes_on(
         process.send_signal(how)
         said = process.communicate(timeout=120)[1]
     assert process.returncode == code, said
-    assert "Traceback" not in said and ("stopped; the same command goes on" in said) == (code > 0)
+    assert "Traceback" not in said and ("stopped; the same command continues" in said) == (code > 0)
     deadline = time.monotonic() + 60
     while any(map(is_alive, started)):
         assert time.monotonic() < deadline, "a process lives on"

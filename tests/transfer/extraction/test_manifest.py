@@ -149,7 +149,7 @@ DAMAGE: dict[str, tuple[Any, str, str]] = {
     "longer": (lambda path: saved(path, np.zeros((3, 3), np.float32)), r"holds float32 \(3, 3\), not", "bytes, not "),
     "wider": (lambda path: saved(path, np.zeros((2, 4), np.float32)), r"holds float32 \(2, 4\), not", "bytes, not "),
     "halved": (lambda path: saved(path, np.zeros((2, 3), np.float16)), r"holds float16 \(2, 3\), not", "bytes, not "),
-    "no number": (lambda path: saved(path, np.full((2, 3), np.nan, np.float32)), "no numbers", "other content"),
+    "no number": (lambda path: saved(path, np.full((2, 3), np.nan, np.float32)), "not finite", "other content"),
 }
 
 

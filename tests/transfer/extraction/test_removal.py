@@ -133,8 +133,8 @@ def test_all_videos(root: Path) -> None:
 @pytest.mark.parametrize(
     ("ids", "parts"),
     [
-        (["a", "brocken"], ["knows no video 'brocken'; the nearest id is 'broken'"]),
-        (["v_a.mp4"], ["knows no video 'v_a.mp4'; the nearest id is 'a'"]),
+        (["a", "brocken"], ["has no video 'brocken'; the nearest id is 'broken'"]),
+        (["v_a.mp4"], ["has no video 'v_a.mp4'; the nearest id is 'a'"]),
     ],
 )
 def test_an_unknown_id(root: Path, ids: list[str], parts: list[str]) -> None:
@@ -198,7 +198,7 @@ def test_in_a_bucket(buckets: str, tmp_path: Path) -> None:
     assert [key for key in keys if "/a." in key or "v_a_" in key or "removal.json" in key] == []
     assert read_index(root)["video_id"].tolist() == ["b", "b"]
     assert b'"a"' not in keys["root/features/encoder/manifest.jsonl"] and b"a," not in keys["root/training.txt"]
-    with pytest.raises(UsageError, match="knows no video 'a'"):
+    with pytest.raises(UsageError, match="has no video 'a'"):
         remove_videos(["a"], root=locate(root))
     # A clip that is gone is noticed there as well.
     clip = next(key for key in keys if "v_b_0005000" in key)

@@ -90,7 +90,7 @@ def test_videos_are_limited_to_their_segments(tmp_path: Path, jobs: list[Feature
     assert found.remarks == [
         "left out 3 segments: 1 empty or ending before they start, 1 given twice, 1 outside their video",
         "cut 1 segment to the length of the video",
-        "left out the segments of 1 video not given, such as 'b2'",
+        "left out the segments of 1 video not among the inputs, such as 'b2'",
     ]
 
 

@@ -218,7 +218,7 @@ def test_lines_to_type(tmp_path: Path, checkout: Path) -> None:
         (
             {"toolkit": "opentad", "checkout": Path("none")},
             UsageError,
-            "--checkout none: is no checkout of OpenTAD; it has",
+            "--checkout none: is not a checkout of OpenTAD; it has",
         ),
         ({"sliding": True}, UsageError, "--sliding is for opentad"),
         (
