@@ -5,7 +5,7 @@
 
 settings: the supervised arm with some settings, on seed 0, which chooses them for all arms. frozen: encoders that are
 not trained here. untrimmed: every arm, pretrained on all sessions without their labels. trimmed: HiCo and SimCLR-far
-where each clip of a session is a video. supervised: an upper bound. Stopped, the same command goes on; OUT may hold
+where each clip of a session is a video. supervised: an upper bound. Stopped, the same command continues; OUT may hold
 results of several corpora. The tests' folder has the encoder with ImageNet weights, whose packages are those of
 development.
 
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
     asked = parser.parse_args(arguments)
     try:
-        with raising_on_signals("stopped; the same command goes on"):
+        with raising_on_signals("stopped; the same command continues"):
             run_parts(
                 asked.out,
                 RealCorpus(asked.corpus.absolute()),

@@ -124,7 +124,7 @@ def settings_table(results: pd.DataFrame) -> pd.DataFrame:
     tried = results[
         (results["seed"] == TUNING_SEED) & (results["arm"] == "supervised") & (results["probe"] == "linear")
     ]
-    return tried.groupby(["corpus", "pixels", "stride", "steps", "rate"], as_index=False).agg(
+    return tried.groupby(["corpus", "augmentation", "pixels", "stride", "steps", "rate"], as_index=False).agg(
         linear=("correct", "mean")
     )
 

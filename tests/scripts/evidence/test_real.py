@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from hico_core.transfer.evaluation.clip_features import Computing
 from hico_core.transfer.evaluation.compare import ProbeSettings, compare, encoders_to_compare
 
 CORPUS = RealCorpus(Path("somewhere/ego_gest"))
-SMALL = Training(24, 2, 2, RATE)
+SMALL = Training(pixels=24, stride=2, augmentation="weak", steps=2, rate=RATE)
 GROUPS = [f"place{number}" for number in range(5)]
 LABELS = ("left", "right")
 
@@ -76,7 +77,7 @@ def cells_on(corpus: RealCorpus) -> list[RealCell]:
     ]
     return [
         RealCell(corpus=corpus, arm="pixels"),
-        RealCell(corpus=corpus, arm="untrained", seed=4, training=SMALL._replace(steps=0, rate=0.0)),
+        RealCell(corpus=corpus, arm="untrained", seed=4, training=replace(SMALL, steps=0, rate=0.0)),
         *(RealCell(corpus=corpus, arm=arm, design=design, seed=4, training=SMALL) for arm, design in trained),
     ]
 
