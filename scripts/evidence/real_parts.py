@@ -23,11 +23,11 @@ REAL_PARTS: tuple[RealPart, ...] = get_args(RealPart)
 _STRIDES = {"ego_gest": 4, "fight_surv": 3}
 
 # What the supervised arm is tried with on the tuning seed, of ego_gest.
-_TRIED: tuple[tuple[Augmentation, int, int], ...] = (("strong", 32, 300), ("weak", 32, 300), ("weak", 48, 300))
+_TRIED: tuple[tuple[Augmentation, int, int], ...] = (("strong", 32, 300), ("weak", 32, 300), ("weak", 32, 600))
 
 # What was chosen then.
 AUGMENTATION: Augmentation = "weak"
-PIXELS, STEPS = 32, 300
+PIXELS, STEPS = 32, 600
 
 _COLUMNS = [
     *("corpus", "arm", "design", "seed", "pixels", "stride", "augmentation", "steps", "rate"),
