@@ -23,7 +23,9 @@ from real_cells import (
 )
 from real_corpus import join
 from real_findings import REAL_PROBES, accuracy, difference, interval, of_design, real_verdicts, with_several_labels
+from real_page import parts_of_page
 from real_parts import REAL_PARTS, cells_of, read_real
+from results_page import DOCS, with_parts
 from running import Experiment, file_of, run_cells
 from trainings import write_untrained
 
@@ -192,7 +194,8 @@ def rows_of(right: dict[tuple[str, int], int], *, design: str = "untrimmed") -> 
     """Of ten clips in five groups, how many are right by arm and seed."""
     rows = [
         {
-            **{"corpus": "ego_gest", "arm": arm, "design": design, "seed": seed, "pixels": 48, "probe": "linear"},
+            **{"corpus": "ego_gest", "arm": arm, "design": design, "seed": seed, "probe": "linear"},
+            **{"pixels": 48, "stride": 4, "augmentation": "weak", "steps": 3, "rate": RATE, "seconds": 1.0},
             **{"clip": str(clip), "label": str(clip % 2), "group": str(clip // 2), "correct": clip < count},
         }
         for (arm, seed), count in right.items()
@@ -241,3 +244,12 @@ def test_places_with_several_labels() -> None:
 def test_a_place_is_found_by_the_nearest_other_clip() -> None:
     rows = [np.array([row], dtype=np.float32) for row in ([1, 0], [3, 0.1], [0, 1], [0.9, 1])]
     assert finds_its_place(rows, ["a", "a", "b", "a"]).tolist() == [True, True, False, False]
+
+
+def test_the_page_has_a_place_for_each_table() -> None:
+    page = DOCS / "results-real.md"
+    rows = rows_of({(arm, seed): 5 for arm in ("hico", "simclr-far-3") for seed in (1, 2)})
+    rows = pd.concat([rows.assign(probe=probe) for probe in REAL_PROBES])
+    text = with_parts(page.read_text(), parts_of_page(rows), page=page)
+    assert "| untrimmed | +0.0 ± 0.0, 0 of 2 | **not met** |" in text
+    assert text.count("Not run.") == 7  # trimmed, and all of fight_surv
