@@ -18,19 +18,24 @@ from arms import RATE, supervision
 from trainings import train_with_labels, write_part_of_index, write_untrained
 
 from hico_core.base.errors import HicoError
-from hico_core.checkpoints.frozen import load_frozen
+from hico_core.checkpoints.frozen import FrozenEncoder, load_frozen
 from hico_core.config import AugmentConfig, DataConfig
 from hico_core.corpus.index import build_index
 from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.sources.grouped_lists import read_grouped_list
 from hico_core.corpus.workspace.records import SplitOptions
 from hico_core.data.videos import open_videos
+from hico_core.encoding.windows import Grid
 from hico_core.evidence.arms import AUGMENT, FAR_3, HICO, VIDEOS_PER_STEP, Arm, Setting, pretraining
 from hico_core.evidence.trial import split_all
 from hico_core.training.loop import pretrain
 from hico_core.transfer.evaluation.clip_features import Computing, features_of_clips
 from hico_core.transfer.evaluation.compare import predict_by_folds
-from hico_core.transfer.evaluation.folds import SplitClips, split_into_folds
+from hico_core.transfer.evaluation.folds import SplitClips, folds_by_group, split_into_folds
+from hico_core.transfer.evaluation.localisation import BACKGROUND
+from hico_core.transfer.evaluation.localisation_probe import AnnotatedSeconds, labels_of_seconds, predict_seconds
+from hico_core.transfer.features import FeatureExtractor
+from hico_core.transfer.localisation.annotations import Segment
 
 NEAR = Arm(
     "simclr-near",
@@ -72,8 +77,8 @@ AUGMENTATIONS: dict[Augmentation, AugmentConfig] = {
 
 Design = Literal["", "untrimmed", "trimmed"]
 
-# The last one: whether the nearest other clip is of the same environment or camera.
-RealProbe = Literal["linear", "knn", "place-r1"]
+# Of clips, but for the last: of each second of sessions. place-r1: the nearest other clip is of the same group.
+RealProbe = Literal["linear", "knn", "place-r1", "second"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +126,33 @@ class RealCorpus(NamedTuple):
         if listed.bad:
             raise HicoError(listed.bad[0])
         return split_into_folds(listed, num_folds=_FOLDS)
+
+    def seconds_of_sessions(self) -> AnnotatedSeconds:
+        """What happens in each second of the untrimmed videos, each of which is a group of its own."""
+        segments: dict[str, list[Segment]] = {}
+        with (self.folder / "untrimmed_segments.csv").open(newline="") as opened:
+            for row in csv.DictReader(opened):
+                segment = Segment(
+                    video=row["session"],
+                    start_seconds=float(row["start_s"]),
+                    end_seconds=float(row["end_s"]),
+                    label=row["label"],
+                    subset=None,
+                )
+                segments.setdefault(segment.video, []).append(segment)
+        names = sorted({segment.label for own in segments.values() for segment in own})
+        number_of = {name: number for number, name in enumerate(names, start=BACKGROUND + 1)}
+        labels = [
+            labels_of_seconds(own, number_of, duration_seconds=max(segment.end_seconds for segment in own))
+            for own in segments.values()
+        ]
+        return AnnotatedSeconds(
+            videos=list(segments),
+            groups=list(segments),
+            lengths_V=np.array([len(of_video) for of_video in labels]),
+            labels_N=np.concatenate(labels),
+            classes=["", *names],
+        )
 
     def clips_of_sessions(self) -> list[Path]:
         """Those that the untrimmed videos consist of."""
@@ -199,9 +231,10 @@ def run_real(cell: RealCell, root: Path) -> list[ClipScore]:
         for fold in np.unique(split.tested_in):
             one = split._replace(tested_in=np.where(split.tested_in == fold, fold, -1))
             encoder = _supervised(cell, one, root, run_dir / f"fold{fold}")
-            scores += probe_clips(str(encoder), one, cell.corpus, kept=root / "kept")
+            scores += probe_clips(load_frozen(str(encoder)), one, cell.corpus, kept=root / "kept")
     else:
-        scores = probe_clips(_encoder_of(cell, root, run_dir), split, cell.corpus, kept=root / "kept")
+        frozen = load_frozen(_encoder_of(cell, root, run_dir))
+        scores = probe_clips(frozen, split, cell.corpus, kept=root / "kept") + probe_seconds(frozen, cell.corpus)
     shutil.rmtree(run_dir, ignore_errors=True)
     return scores
 
@@ -247,11 +280,11 @@ def _supervised(cell: RealCell, split: SplitClips, root: Path, run_dir: Path) ->
     return train_with_labels(config, root=run_dir / "videos", run_dir=run_dir / "run")
 
 
-def probe_clips(encoder: str, split: SplitClips, corpus: RealCorpus, *, kept: Path) -> list[ClipScore]:
+def probe_clips(encoder: FrozenEncoder, split: SplitClips, corpus: RealCorpus, *, kept: Path) -> list[ClipScore]:
     """What an encoder's features tell of the clips that are tested, as `hico compare` asks them; and of their place.
 
     Args:
-        encoder: as `load_frozen` takes it.
+        encoder: whose features are asked.
         split: clips and when they are tested.
         corpus: whose clips they are.
         kept: folder of features.
@@ -262,7 +295,7 @@ def probe_clips(encoder: str, split: SplitClips, corpus: RealCorpus, *, kept: Pa
     """
     paths = [clip.path for clip in split.clips]
     computing = Computing("cpu", 0)
-    found = features_of_clips(load_frozen(encoder), paths, kept, num_views=1, computing=computing)
+    found = features_of_clips(encoder, paths, kept, num_views=1, computing=computing)
     features = [array for array in found if array is not None]
     if len(features) < len(paths):
         raise HicoError(f"{corpus.folder}: {len(paths) - len(features)} of {len(paths)} clips cannot be read")
@@ -284,6 +317,37 @@ def probe_clips(encoder: str, split: SplitClips, corpus: RealCorpus, *, kept: Pa
         for probe, right_N in right.items()
         for clip, is_right, fold in zip(split.clips, right_N, split.tested_in, strict=True)
         if fold >= 0
+    ]
+
+
+def probe_seconds(encoder: FrozenEncoder, corpus: RealCorpus) -> list[ClipScore]:
+    """What an encoder's features tell of each second of the untrimmed videos, as `hico probe --segments` asks them.
+
+    Raises:
+        HicoError: a video cannot be read.
+
+    """
+    seconds, clip = corpus.seconds_of_sessions(), encoder.entry.clip
+    grid = Grid(fps=clip.fps, window=clip.num_frames, stride=round(clip.fps), align="center")  # a window a second
+    extractor = FeatureExtractor.from_encoder(encoder, grid=grid, device="cpu")
+    features = []
+    for video, length in zip(seconds.videos, seconds.lengths_V, strict=True):
+        found = extractor.extract(corpus.folder / "untrimmed" / f"{video}.mp4")
+        distance_NW = np.abs(np.arange(length)[:, None] + 0.5 - found.times.mean(axis=1))
+        features.append(found.array[distance_NW.argmin(axis=1)])
+    groups_N = seconds.groups_of_seconds
+    tested_in = folds_by_group(seconds.labels_N, groups_N, _FOLDS)
+    predicted_N = predict_seconds(np.concatenate(features), seconds, tested_in).labels_N
+    places_N = np.concatenate([np.arange(length) for length in seconds.lengths_V])
+    return [
+        ClipScore(
+            probe="second",
+            clip=f"untrimmed/{group}.mp4 {place}",
+            label=seconds.classes[label],
+            group=str(group),
+            correct=bool(label == predicted),
+        )
+        for group, place, label, predicted in zip(groups_N, places_N, seconds.labels_N, predicted_N, strict=True)
     ]
 
 

@@ -21,7 +21,7 @@ _LARGEST_TRIMMED_GAP = 0.05
 
 _RESAMPLES, _PERCENTILES = 10_000, (2.5, 97.5)
 
-REAL_PROBES = {"linear": "linear probe", "knn": "20-NN", "place-r1": "place R@1"}
+REAL_PROBES = {"linear": "linear probe", "knn": "20-NN", "place-r1": "place R@1", "second": "each second"}
 
 # What stands beside every design.
 _NO_DESIGN = ""
@@ -56,9 +56,9 @@ def _clips(rows: pd.DataFrame) -> np.ndarray:
     return counts
 
 
-def accuracy(rows: pd.DataFrame) -> Estimate:
-    """Of one arm and probe, over all seeds."""
-    return interval(_sums(rows).to_numpy(dtype=float), _clips(rows))
+def accuracy(rows: pd.DataFrame) -> Estimate | None:
+    """Of one arm and probe, over all seeds; None where it was not asked."""
+    return None if rows.empty else interval(_sums(rows).to_numpy(dtype=float), _clips(rows))
 
 
 def difference(rows: pd.DataFrame, arm: str, baseline: str) -> Estimate | None:

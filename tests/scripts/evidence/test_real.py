@@ -59,15 +59,23 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> RealCorpus:
     lines, segments = [], ["video,session,label,start_s,end_s,source_clip"]
     for group in GROUPS:
         clips = [f"clips/{label}/{label}_{group}.mp4" for label in LABELS]
-        for label, clip in zip(LABELS, clips, strict=True):
+        for number, (label, clip) in enumerate(zip(LABELS, clips, strict=True)):
             (folder / clip).parent.mkdir(parents=True, exist_ok=True)
             write_video(folder / clip, moving(label, group))
             lines.append(f"{clip}\t{label}\t{group}\n")
-            segments.append(f"untrimmed/{group}.mp4,{group},{label},0,0,{clip}")
+            segments.append(f"untrimmed/{group}.mp4,{group},{label},{4.5 * number},{4.5 * number + 4.5},{clip}")
         join([folder / clip for clip in clips], folder / "untrimmed" / f"{group}.mp4")
     (folder / "clips.txt").write_text("".join(lines))
     (folder / "untrimmed_segments.csv").write_text("\n".join(segments) + "\n")
     return RealCorpus(folder)
+
+
+@pytest.mark.videos
+def test_what_happens_in_each_second(corpus: RealCorpus) -> None:
+    seconds = corpus.seconds_of_sessions()
+    assert seconds.videos == GROUPS
+    of_video = seconds.of_each_video(seconds.labels_N)[2]
+    assert [seconds.classes[label] for label in of_video] == ["left"] * 4 + ["right"] * 5
 
 
 def cells_on(corpus: RealCorpus) -> list[RealCell]:
@@ -96,7 +104,10 @@ def out(corpus: RealCorpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_clip_is_asked_once(corpus: RealCorpus, out: Path) -> None:
     results = read_real(out)
     assert set(results["arm"]) == {cell.arm for cell in cells_on(corpus)}
-    for _, rows in results.groupby(["arm", "probe"]):
+    of_seconds = results[results["probe"] == "second"]
+    assert (of_seconds.groupby("arm")["clip"].nunique() == 9 * len(GROUPS)).all()
+    assert "supervised" not in set(of_seconds["arm"])  # its encoders are one for each fold of clips
+    for _, rows in results.drop(of_seconds.index).groupby(["arm", "probe"]):
         assert sorted(rows["clip"]) == sorted(
             f"clips/{label}/{label}_{group}.mp4" for label in LABELS for group in GROUPS
         )
@@ -232,7 +243,8 @@ def test_differences_are_over_seeds_that_both_have() -> None:
     assert found is not None
     assert found.value == pytest.approx(0.3)
     assert difference(rows, "hico", "pixels") is None
-    assert accuracy(rows[rows["arm"] == "hico"]).value == pytest.approx(0.4)
+    assert accuracy(rows[rows["arm"] == "hico"]) == pytest.approx((0.4, 0.0, 0.8), abs=0.2)
+    assert accuracy(rows[rows["arm"] == "pixels"]) is None
 
 
 def test_places_with_several_labels() -> None:
