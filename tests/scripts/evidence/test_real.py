@@ -80,7 +80,6 @@ def test_what_happens_in_each_second(corpus: RealCorpus) -> None:
 
 def cells_on(corpus: RealCorpus) -> list[RealCell]:
     trained: list[tuple[str, Design]] = [
-        ("hico", "untrimmed"),
         ("hico-cuts", "untrimmed"),
         ("simclr-far-3", "trimmed"),
         ("supervised", ""),
