@@ -42,7 +42,7 @@ from hico_core.road.choosing import (
 from hico_core.road.events import RoadEvents
 from hico_core.road.measuring import Clock
 from hico_core.road.pacing import train_in_time
-from hico_core.road.planning import ENOUGH_STEPS, RoadPlan, in_words
+from hico_core.road.planning import ENOUGH_STEPS, RoadPlan, Shares, in_words
 from hico_core.training.resolve import Asked
 from hico_core.training.run_folder import has_steps
 from hico_core.training.task import Task
@@ -109,7 +109,7 @@ def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
     settings_of(wanted.asked)  # so that what is wrong with it is said before anything is done
     run_dir = local_part(root) / "runs" / wanted.name
     if wanted.resume and not has_steps(run_dir):
-        raise UsageError("there is no such run to go on with; leave --resume out", subject=run_dir)
+        raise UsageError("there is no such run to continue; leave --resume out", subject=run_dir)
     split = split_inputs(inputs, root, clock=clock, events=events)
     events.on_indexed(build_index(root))
     chosen = _choose(run_dir, Site(root, wanted.device), wanted, clock=clock, events=events)
@@ -117,21 +117,36 @@ def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
     trained = train_in_time(task, chosen.choice, clock=clock, events=events)
     shares = chosen.choice.shares if chosen.choice else None
     extracted = None
-    if shares is None or shares.features is not None:
+    if has_time_for_features(shares, was_cut=trained.was_cut):
         until = clock.seconds - (shares.report if shares else 0.0)
         extracted = extract_index(root, run_dir, device=wanted.device, clock=clock, until=until, events=events)
     warnings = []
-    if extracted is None:
+    if extracted is None and not trained.was_cut:
         warnings.append(
             f"there was no time for all features; `hico extract-features --root {root} --encoder {run_dir}` makes them"
         )
     report = report_run(run_dir, events)
     if trained.was_cut:
-        warnings.append("--hours ended the training before its learning rate came down to 0; the same command goes on")
+        warnings.append(
+            "--hours ended the training before its schedule; the same command continues it, and extracts the features "
+            "at its end"
+        )
     if trained.summary.num_steps < ENOUGH_STEPS:
         warnings.append(_few(trained.summary.num_steps, chosen.config, chosen.advice, wanted))
     num_failed = split.num_failed + (extracted.num_failed if extracted else 0)
     return Road(num_failed, report, tuple(warnings))
+
+
+def has_time_for_features(shares: Shares | None, *, was_cut: bool) -> bool:
+    """Whether a call extracts features.
+
+    Args:
+        shares: of its time; None where the training was done before.
+        was_cut: the training ended before its last step. Its encoder trains on in the next call, which would have to
+            make the features again.
+
+    """
+    return not was_cut and (shares is None or shares.features is not None)
 
 
 def _few(num_steps: int, config: Config, advice: Advice | None, wanted: Wanted) -> str:
@@ -204,8 +219,8 @@ def split_inputs(inputs: Sequence[str], root: Location, *, clock: Clock, events:
             if clock.used > _SPLIT_PART * clock.seconds and event.num_done < event.num_videos:
                 raise HicoError(
                     f"splitting has taken half of --hours {clock.seconds / 3600:g} for {event.num_done} of "
-                    f"{counted(event.num_videos, 'video')}; they stay, and the same command goes on with the others "
-                    "(or give it more --hours)"
+                    f"{counted(event.num_videos, 'video')}; they are kept, and the same command continues with the "
+                    "others (or give it more --hours)"
                 )
 
         summary = split_videos(sources, root=root, on_event=in_time)

@@ -18,7 +18,8 @@ from hico_core.data.plan import Position
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.road.events import RoadEvents
 from hico_core.road.measuring import Clock
-from hico_core.road.take import extract_index, split_inputs
+from hico_core.road.planning import Shares
+from hico_core.road.take import extract_index, has_time_for_features, split_inputs
 
 pytestmark = pytest.mark.videos
 
@@ -51,7 +52,7 @@ def test_splitting_ends_at_half_of_the_time_and_goes_on(tmp_path: Path) -> None:
     for number in range(5):
         numbered_video(tmp_path / f"videos/{number}.mp4", seconds=2)
     inputs, root = [str(tmp_path / "videos")], tmp_path / "root"
-    with pytest.raises(HicoError, match=r"splitting has taken half of --hours .* of 5 videos; they stay"):
+    with pytest.raises(HicoError, match=r"splitting has taken half of --hours .* of 5 videos; they are kept"):
         split_inputs(inputs, root, clock=LATE, events=EVENTS)
     num_there = len(list((root / "records").glob("*.json")))
     assert 1 <= num_there < 5
@@ -74,3 +75,17 @@ def test_extracting_ends_in_time_and_goes_on(tmp_path: Path) -> None:
     summary = extract_index(root, run_dir, device="cpu", clock=LATE, until=7.0, events=EVENTS)
     assert summary is not None
     assert (summary.num_unchanged, summary.num_done) == (num_there, 5 - num_there)
+
+
+@pytest.mark.parametrize(
+    ("shares", "was_cut", "expected"),
+    [
+        (None, False, True),
+        (Shares(training=10.0, features=5.0, report=1.0), False, True),
+        (Shares(training=10.0, features=None, report=1.0), False, False),
+        (Shares(training=10.0, features=5.0, report=1.0), True, False),
+        (None, True, False),
+    ],
+)
+def test_features_are_those_of_a_finished_encoder(shares: Shares | None, was_cut: bool, expected: bool) -> None:
+    assert has_time_for_features(shares, was_cut=was_cut) == expected
