@@ -25,6 +25,7 @@ from hico_core.encoding.hardware import choose_device, choose_precision, use_pre
 from hico_core.model.classifier import CLASSIFIER, VideoClassifier
 from hico_core.training.distributed import from_first, joined_world, own_device
 from hico_core.training.stopping import StopRequest
+from hico_core.transfer.evaluation.confusion import draw_confusion
 from hico_core.transfer.evaluation.labelled import LabelledVideo
 from hico_core.transfer.evaluation.predictions import (
     Prediction,
@@ -242,24 +243,3 @@ def _write(output: Path, evaluation: Evaluation, predictions: Sequence[Predictio
     with written_beside(output / "confusion.png") as beside:
         draw_confusion(confusion[:, :-1], classes, beside)
     write_text(output / "results.json", json.dumps(asdict(evaluation), indent=2) + "\n")
-
-
-def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """A picture of a confusion matrix (C, C): each row's parts, so that rare classes show as well."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    parts = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
-    side = min(4 + 0.18 * len(classes), 20)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    image = axes.imshow(parts, cmap="viridis", vmin=0, vmax=1)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("class")
-    axes.set_title(f"Part of each class's {int(matrix.sum())} videos by predicted class")
-    figure.colorbar(image, ax=axes, shrink=0.8)
-    if len(classes) <= 60:
-        axes.set_xticks(range(len(classes)), classes, rotation=90)
-        axes.set_yticks(range(len(classes)), classes)
-    figure.savefig(path, format="png", dpi=100)
