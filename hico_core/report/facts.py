@@ -245,11 +245,13 @@ def _probes_of(path: Path, workspace: Path) -> list[ProbeRow]:
         for name, first in (("top1", 1), ("top5", 5))
         if _is_number(results.get(name))
     ]
+    # How many videos an accuracy is of is clear only where there is one split.
     for file in sorted((workspace / "probes").glob("*.json")):
         content = _json_object(file)
         encoder = str(content.get("encoder", ""))  # from the workspace, or, in older files, from where it was made
         if not any(place.is_relative_to(path.absolute()) for place in (workspace / encoder, Path(encoder).absolute())):
             continue
+        num_test = content.get("num_test", [])
         measured = {"linear probe": content.get("linear"), "k-NN": content.get("knn")}
         measured |= {f"{shots}-shot": value for shots, value in content.get("few_shot", {}).items()}
         found += [
@@ -258,7 +260,7 @@ def _probes_of(path: Path, workspace: Path) -> list[ProbeRow]:
                 accuracy=value["mean"],
                 standard_error=value["standard_error"],
                 chance=content.get("chance"),
-                num_test=content.get("num_tested"),
+                num_test=num_test[0] if len(num_test) == 1 else None,
                 file=file.name,
             )
             for name, value in measured.items()

@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from hico_core.base.errors import HicoError
+from hico_core.base.errors import HicoError, counted
 from hico_core.base.storage import write_text
 from hico_core.base.version import __version__
 from hico_core.checkpoints.frozen import FrozenEncoder, load_frozen
@@ -28,7 +28,7 @@ from hico_core.report.comparisons import (
     in_percent,
     read_comparisons,
 )
-from hico_core.report.facts import CorpusFacts, RunFacts, last_values, read_corpus
+from hico_core.report.facts import CorpusFacts, ProbeRow, RunFacts, last_values, read_corpus
 from hico_core.report.sample import EncodedMoments, clips_as_drawn, data_of, encode_moments
 from hico_core.report.verdict import Evidence, Verdict, judge_finetuning, judge_pretraining, num_candidates
 from hico_core.transfer.extraction.extract import ALIKE
@@ -371,11 +371,11 @@ def _probe_table(runs: Sequence[RunFacts]) -> Table | None:
         table.append(
             [
                 probe,
-                *("" if row is None else _percent(row.accuracy, row.standard_error) for row in found),
-                "" if chance is None else _percent(chance, None),
+                *("" if row is None else _accuracy(row) for row in found),
+                "" if chance is None else f"{100 * chance:.1f}",
             ]
         )
-    return Table("Percent right", ["probe", *by_name, "chance"], table)
+    return Table("Accuracy in percent, with 95 % interval or standard error", ["probe", *by_name, "chance"], table)
 
 
 def _comparisons(found: Sequence[ComparisonFacts]) -> list[tuple[Table, Figure]]:
@@ -394,8 +394,12 @@ def _comparisons(found: Sequence[ComparisonFacts]) -> list[tuple[Table, Figure]]
     ]
 
 
-def _percent(value: float, error: float | None) -> str:
-    return f"{100 * value:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
+def _accuracy(row: ProbeRow) -> str:
+    if row.interval is not None:
+        of = counted(row.num_test or 0, "video")
+        return f"{100 * row.accuracy:.1f} ({100 * row.interval.low:.1f} to {100 * row.interval.high:.1f}) of {of}"
+    error = row.standard_error
+    return f"{100 * row.accuracy:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
 
 
 def _settings_table(runs: Sequence[RunFacts]) -> Table:

@@ -42,8 +42,9 @@ class Evaluation:
 
     num_videos: int
     num_failed: int  # cannot be decoded, and count as wrong
+    num_classes: int
     top1: float  # part of all videos
-    top5: float
+    top5: float | None  # None of five classes or fewer
     mean_class_accuracy: float  # over the classes that have test videos
     views: int
     crops: int
@@ -189,7 +190,7 @@ def _evaluation(
     device: torch.device,
     num_classes: int,
 ) -> Evaluation:
-    top1, top5 = parts_that_are_right(predictions)
+    top1, top5 = parts_that_are_right(predictions, num_classes)
     confusion = confusion_matrix(predictions, num_classes)
     counts = confusion.sum(axis=1)
     right = confusion.diagonal()[counts > 0] / counts[counts > 0]
@@ -198,6 +199,7 @@ def _evaluation(
     return Evaluation(
         num_videos=len(predictions),
         num_failed=sum(prediction.predicted is None for prediction in predictions),
+        num_classes=num_classes,
         top1=top1,
         top5=top5,
         mean_class_accuracy=float(right.mean()),

@@ -16,7 +16,8 @@ def written(counts: np.ndarray, colours: str) -> list[Any]:
     axes = Figure().add_subplot()
     image = axes.imshow(counts / counts.max(), cmap=colours, vmin=0, vmax=1)
     write_counts(axes, image, counts)
-    return [(text, image.cmap(counts[text.get_position()[::-1]] / counts.max())[:3]) for text in axes.texts]
+    places = [(round(row), round(column)) for column, row in (text.get_position() for text in axes.texts)]
+    return [(text, image.cmap(counts[at] / counts.max())[:3]) for text, at in zip(axes.texts, places, strict=True)]
 
 
 def luminance(rgb: tuple[float, ...]) -> float:
