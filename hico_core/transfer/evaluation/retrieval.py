@@ -250,11 +250,7 @@ def retrieval(
         HicoError: one side is empty, or a video is on both.
 
     """
-    if not len(queries.labels) or not len(gallery.labels):
-        raise HicoError("retrieval needs labelled videos both among the queries and in the gallery")
-    both = np.intersect1d(queries.videos, gallery.videos)
-    if len(both):
-        raise HicoError(f"{both[0]} is both a query and in the gallery; {len(both)} such videos")
+    _require_two_sides(queries, gallery)
     if protocol != "clip":
         queries, gallery = video_means(queries), video_means(gallery)
     query_rows, gallery_rows = (torch.from_numpy(side.features) for side in (queries, gallery))
@@ -284,6 +280,14 @@ def retrieval(
         mean_average_precision=float(torch.cat(precisions).mean()) if precisions else None,
         chance={k: chance_of_recall(queries.labels, gallery.labels, k=k) for k in ranks},
     )
+
+
+def _require_two_sides(queries: LabelledRows, gallery: LabelledRows) -> None:
+    if not len(queries.labels) or not len(gallery.labels):
+        raise HicoError("retrieval needs labelled videos both among the queries and in the gallery")
+    both = np.intersect1d(queries.videos, gallery.videos)
+    if len(both):
+        raise HicoError(f"{both[0]} is both a query and in the gallery; {len(both)} such videos")
 
 
 def chance_of_recall(queries: np.ndarray, gallery: np.ndarray, *, k: int) -> float:

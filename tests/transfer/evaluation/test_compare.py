@@ -1,6 +1,7 @@
 """A comparison tests each clip once, by groups, and says how sure its accuracies and differences are."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,11 +39,29 @@ def blobs(labels: str, *, spread: float, seed: int = 0, views: int = 2) -> list[
 
 
 def test_a_comparison_is_a_line_and_a_table() -> None:
-    common = {"weights": None, "weights_sha256": None, "probe": "linear", "num_test_clips": 60, "num_test_groups": 12}
+    common: dict[str, Any] = {
+        "weights": None,
+        "weights_sha256": None,
+        "probe": "linear",
+        "num_test_clips": 60,
+        "num_test_groups": 12,
+    }
     common |= {"num_classes": 4, "chance": 0.25, "most_frequent_class": 0.3, "accuracy_low": 0.4, "accuracy_high": 0.6}
-    first = {"encoder": "pixels", "accuracy": 0.5, "difference": None, "difference_low": None, "difference_high": None}
-    other = {"encoder": "<b>", "accuracy": 0.55, "difference": 0.05, "difference_low": -0.1, "difference_high": 0.2}
-    rows = [ComparedRow(**common, **each) for each in (first, other)]  # type: ignore[arg-type]
+    first: dict[str, Any] = {
+        "encoder": "pixels",
+        "accuracy": 0.5,
+        "difference": None,
+        "difference_low": None,
+        "difference_high": None,
+    }
+    other: dict[str, Any] = {
+        "encoder": "<b>",
+        "accuracy": 0.55,
+        "difference": 0.05,
+        "difference_low": -0.1,
+        "difference_high": 0.2,
+    }
+    rows = [ComparedRow(**common, **each) for each in (first, other)]
     found = Comparison(rows, pa.table({}), 0)
     assert repr(found) == "Comparison(pixels, <b>; 60 test clips)"
     shown = found._repr_html_()
