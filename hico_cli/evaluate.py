@@ -102,9 +102,13 @@ def _evaluate(
 
 
 def _report(name: str, found: "Evaluation", folder: Path, *, as_json: bool) -> None:
+    from hico_core.transfer.evaluation.intervals import percent
+    from hico_core.transfer.evaluation.predictions import describe_accuracy
+
+    accuracy = describe_accuracy(found.top1, found.top5, num_videos=found.num_videos, num_classes=found.num_classes)
     text = (
-        f"{name}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, mean over classes {found.mean_class_accuracy:.2%} of "
-        f"{found.num_videos} videos ({found.views} x {found.crops} views each); {folder}"
+        f"{name}: {accuracy}, mean over classes {percent(found.mean_class_accuracy)}; "
+        f"{found.views} x {found.crops} views of each video; {folder}"
     )
     result(text, {"run": name, **asdict(found), "folder": str(folder)}, as_json=as_json)
     if found.num_failed:

@@ -159,14 +159,19 @@ def _describe_step(metrics: "FinetuneMetrics", epochs: int) -> str:
 
 def _report(summary: "FinetuneSummary", *, root: str, as_json: bool) -> int:
     """Print what came out; the exit code."""
+    from hico_core.transfer.evaluation.predictions import describe_accuracy
+
     tested = summary.test
     if tested is None:
         accuracy = "not tested: the index has no labelled videos of the subset test"
     else:
+        described = describe_accuracy(
+            tested.top1, tested.top5, num_videos=tested.num_videos, num_classes=tested.num_classes
+        )
         chosen = "" if tested.val_accuracy is None else f", {tested.checkpoint} with {tested.val_accuracy:.2%} on val"
         accuracy = (
-            f"top-1 {tested.top1:.2%}, top-5 {tested.top5:.2%} of {tested.num_videos} videos "
-            f"({tested.views} x {tested.crops} views each{chosen}); {summary.run_dir / 'predictions.csv'}"
+            f"{described}; {tested.views} x {tested.crops} views of each video{chosen}; "
+            f"{summary.run_dir / 'predictions.csv'}"
         )
     fields = {**asdict(summary), "run_dir": str(summary.run_dir), "precision": summary.precision.name}
     fields["test"] = None if tested is None else asdict(tested)

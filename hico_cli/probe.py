@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hico_core.transfer.evaluation.intervals import Estimate
     from hico_core.transfer.evaluation.labelled import LabelledSet
     from hico_core.transfer.evaluation.localisation_probe import AnnotatedSeconds, LocalisationRow
-    from hico_core.transfer.evaluation.probe import MeanAndError
+    from hico_core.transfer.evaluation.probe import MeanAndError, ProbeReport
     from hico_core.transfer.evaluation.probing import Probed
 
 
@@ -153,21 +153,30 @@ def probe(
     target = output or local_part(place) / "probes" / f"{probed.name}.json"
     fields = write_probe(target, found, probed, root=place)
     lines = [
-        f"linear probe: {_describe_mean(found.linear)}",
-        f"k-NN, k {neighbours}: {_describe_mean(found.knn)}",
-        *(f"{count}-shot: {_describe_mean(value)}" for count, value in found.few_shot.items()),
+        f"linear probe: {_describe(found.linear, found)}",
+        f"k-NN, k {found.k}: {_describe(found.knn, found)}",
+        *(f"{count}-shot: {_describe(value, found)}" for count, value in found.few_shot.items()),
         f"{sum(found.num_train)} training and {sum(found.num_test)} test {what} in {counted(num_splits, 'split')}",
         str(target),
     ]
     result("\n".join(lines), {**fields, "file": str(target)}, as_json=json)
+    if found.k < neighbours:
+        warn(f"k-NN used k {found.k} instead of {neighbours}: there are only {found.k} training {what} (--neighbours)")
     num_given = sum(len(one.videos) for one in (*to_train, *to_test))
     if any(one.num_bad for one in (*to_train, *to_test)) or (features is None and num_read < num_given):
         raise typer.Exit(3)
 
 
-def _describe_mean(value: "MeanAndError") -> str:
-    error = "" if value.standard_error is None else f" ± {value.standard_error:.2%} (standard error)"
-    return f"{value.mean:.2%}{error}, {len(value.values)} measured"
+def _describe(value: "MeanAndError", found: "ProbeReport") -> str:
+    """An accuracy with what to read it beside: of one split, its videos; of several, how much they differ."""
+    from hico_core.transfer.evaluation.intervals import in_context, percent
+
+    times = len(value.values)
+    if len(found.num_test) == 1:
+        mean = f", mean over {counted(times, 'seed')}" if times > 1 else ""
+        return in_context(value.mean, found.num_test[0], chance=found.chance) + mean
+    error = f"standard error {percent(value.standard_error or 0.0)} over {counted(times, 'measurement')}"
+    return f"{percent(value.mean)} ({error}; chance {percent(found.chance)})"
 
 
 def _probe_seconds(

@@ -14,7 +14,13 @@ def report(
         list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, shown side by side; or a workspace.")
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-O", help="File to write. Default: report.html in the first folder.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-O",
+            help="File to write. Default: report.html in the folder; of several runs, report-with-OTHERS.html in the "
+            "first.",
+        ),
     ] = None,
     encoder: Annotated[
         str | None,
@@ -26,12 +32,12 @@ def report(
 ) -> None:
     """Write one self-contained HTML page about runs, finished or not, or about a workspace.
 
-    For runs: training videos, clips before and after augmentation, curves, signs of collapse, nearest neighbours, a map
-    of the features, probes and settings. For a workspace: its videos and failures.
+    For runs: a verdict on what was learnt, training videos, clips before and after augmentation, curves, signs of
+    collapse, nearest neighbours, a map of the features, probes and settings. For a workspace: its videos and failures.
     """
     from hico_core.checkpoints.frozen import load_frozen
     from hico_core.report.facts import is_run, read_corpus, read_run
-    from hico_core.report.page import corpus_of, write_report
+    from hico_core.report.page import corpus_of, default_name, write_report
 
     workspaces = [folder for folder in folders if not is_run(folder)]
     if workspaces and len(folders) > 1:
@@ -43,7 +49,7 @@ def report(
     for folder in folders:
         if folders.count(folder) > 1:
             raise typer.BadParameter(f"{folder} is named twice", param_hint="RUN...")
-    target = output or folders[0] / "report.html"
+    target = output or folders[0] / default_name(folders)
     num_parts = 2 * len(folders) + 1
     with raising_on_signals("stopped; nothing was written"), progress("report", total=num_parts, as_json=json) as shown:
         runs = [] if workspaces else [read_run(folder) for folder in folders]

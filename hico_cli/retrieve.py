@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import result
+from hico_cli.console import result, warn
 from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import ENCODER_FORM, ENCODER_NAMES, Device, Json, Root
@@ -25,6 +25,10 @@ def retrieve(
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Number of moments to show.")] = 10,
     include_own: Annotated[bool, typer.Option("--include-own", help="Also search the query's own video.")] = False,
+    every_moment: Annotated[
+        bool,
+        typer.Option("--every-moment", help="Show several moments of one video; otherwise only the best of each."),
+    ] = False,
     sheet: Annotated[
         Path | None, typer.Option(help="Picture (.png) or page (.html) to write, with frames of query and matches.")
     ] = None,
@@ -63,17 +67,21 @@ def retrieve(
     folder, place = feature_folder(features, root), locate_root(root)
     manifest = require_features(folder)
     if query is not None:
-        from hico_core.transfer.evaluation.match_sheet import require_sheet_name, write_sheet
+        from hico_core.transfer.evaluation.match_sheet import ALL_ALIKE, are_alike, require_sheet_name, write_sheet
         from hico_core.transfer.evaluation.retrieval import extractor_of, search_video
 
         if sheet is not None:
             require_sheet_name(sheet)
         rows = list(manifest.values())
         extractor = extractor_of(rows[0], encoder=encoder, device=device, root=local_part(place))
-        moments = search_video(query, folder, rows, extractor=extractor, top=top, own=include_own)
+        moments = search_video(
+            query, folder, rows, extractor=extractor, top=top, own=include_own, one_per_video=not every_moment
+        )
         if sheet is not None:
             write_sheet(sheet, query, moments.moments, window_seconds=moments.window_seconds)
         _report_moments(moments.moments, sheet, as_json=json)
+        if are_alike(moments.moments):
+            warn(ALL_ALIKE)
         return
     from hico_core.transfer.evaluation.labelled import rows_from_folder
     from hico_core.transfer.evaluation.retrieval import retrieval
@@ -104,10 +112,16 @@ def retrieve(
 
 
 def _describe_retrieval(found: "Retrieval") -> str:
-    recall = ", ".join(f"R@{k} {value:.2%}" for k, value in found.recall.items())
+    from hico_core.transfer.evaluation.intervals import percent, wilson_interval
+
+    recall = ", ".join(
+        f"R@{k} {percent(value)} (chance {percent(found.chance[k])})" for k, value in found.recall.items()
+    )
+    _, low, high = wilson_interval(found.recall[1], found.num_queries)
     return (
-        f"protocol {found.protocol}: {recall}, mAP {found.mean_average_precision:.2%} ({found.num_queries} queries, "
-        f"{found.gallery_size} in the gallery)"
+        f"protocol {found.protocol}: {recall}, mAP {percent(found.mean_average_precision or 0.0)}; "
+        f"{found.num_queries} queries, {found.gallery_size} in the gallery; 95 % interval of R@1 "
+        f"{100 * low:.1f} to {percent(high)}"
     )
 
 

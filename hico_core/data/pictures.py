@@ -129,9 +129,20 @@ def clip_around(videos: IndexedVideos, video: int, seconds: float, *, data: Data
         decoder=data.decoder,
         short_side=picture.short_side,
     )
+    return middle_of(frames_THWC, picture)
+
+
+def middle_of(frames_THWC: Tensor, picture: Picture) -> Tensor:
+    """The middle of frames that are in memory, as `crops_of` has it of decoded ones: (T, side, side, 3) uint8."""
     if picture.resize is not None:
         middles = [_resized_middle(frame_HWC.numpy(), picture.resize, picture.size) for frame_HWC in frames_THWC]
         return torch.from_numpy(np.stack(middles))
+    side = picture.short_side
+    if side is not None and min(frames_THWC.shape[1:3]) > side:
+        from torchvision.transforms import functional  # slow to load, and decoding has scaled most frames
+
+        scaled_TCHW = functional.resize(frames_THWC.permute(0, 3, 1, 2), [side], antialias=True)
+        frames_THWC = scaled_TCHW.permute(0, 2, 3, 1)
     (crop,) = central_crops(*frames_THWC.shape[1:3], part=picture.crop_part, count=1)
     return cut(frames_THWC, crop)
 

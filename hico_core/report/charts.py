@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hico_core.report.facts import Curve
+from hico_core.transfer.evaluation.confusion import write_counts
 
 # Stands in the SVG for the colour of the page's text. No line of a chart has it.
 _INK = "#0a0b0c"
@@ -38,6 +39,9 @@ _STYLE: dict[Any, Any] = {
     "legend.fontsize": 10,
 }
 
+# Curves of no more points have markers, without which one of a single point is not seen.
+_FEW_POINTS = 20
+
 _SIZE = (5.4, 3.2)  # inches of 72 points
 
 
@@ -47,10 +51,30 @@ def lines(curves: Mapping[str, Curve], *, x: str, y: str) -> Markup:
         figure, axes = _begin(x, y)
         for place, (name, curve) in enumerate(curves.items()):
             style = ("-", "--", "-.", ":")[place // len(_COLOURS) % 4]
-            axes.plot(curve.steps, curve.values, style, label=_plain(name), linewidth=1.6)
+            colour = _COLOURS[place % len(_COLOURS)]
+            marker = "o" if len(curve.steps) <= _FEW_POINTS else ""
+            smooth = smoothed(curve.values)
+            if smooth is not curve.values:
+                axes.plot(curve.steps, curve.values, color=colour, linewidth=0.8, alpha=0.35)
+            axes.plot(curve.steps, smooth, style, color=colour, marker=marker, label=_plain(name), linewidth=1.6)
         if len(curves) > 1:
             axes.legend()
         return _svg(figure)
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """A long curve as means of a twentieth of it around each point; a short one as it is.
+
+    At its ends, the means are of those points that there are.
+    """
+    half = len(values) // 40
+    if len(values) <= _FEW_POINTS or not half:
+        return values
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    first = np.maximum(np.arange(len(values)) - half, 0)
+    end = np.minimum(np.arange(len(values)) + half + 1, len(values))
+    means: np.ndarray = (sums[end] - sums[first]) / (end - first)
+    return means
 
 
 def histogram(values: np.ndarray, *, x: str, y: str) -> Markup:
@@ -97,12 +121,13 @@ def scatter(places: np.ndarray, groups: Sequence[str], *, x: str, y: str) -> Mar
 
 
 def confusion(counts: np.ndarray) -> Markup:
-    """True classes down, predicted ones across, each row as parts of its sum."""
+    """True classes down, predicted ones across, each row as parts of its sum; of few classes, with the counts."""
     with rc_context(_STYLE):
         figure, axes = _begin("predicted class", "true class")
         parts = counts / counts.sum(axis=1, keepdims=True).clip(1)
         image = axes.imshow(parts, cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         figure.colorbar(image, ax=axes, label="part of the true class")
+        write_counts(axes, image, counts)
         return _svg(figure)
 
 

@@ -19,6 +19,7 @@ from hico_core.base.failures import FailureLine, read_failures
 from hico_core.base.files import read_json_lines
 from hico_core.config import read_yaml_file
 from hico_core.corpus.index import read_index_table
+from hico_core.transfer.evaluation.intervals import Estimate, in_context, percent, wilson_interval
 
 # A curve has no more points than a screen can show.
 _MOST_POINTS = 600
@@ -120,7 +121,19 @@ class ProbeRow:
     accuracy: float
     standard_error: float | None = None
     chance: float | None = None
+    num_test: int | None = None  # videos
     file: str
+
+    @property
+    def interval(self) -> Estimate | None:
+        """Of 95 %; None where it is not known of how many videos the accuracy is."""
+        return None if self.num_test is None else wilson_interval(self.accuracy, self.num_test)
+
+    def in_words(self) -> str:
+        """The accuracy with what is known of it."""
+        if self.num_test is not None and self.chance is not None:
+            return in_context(self.accuracy, self.num_test, chance=self.chance)
+        return percent(self.accuracy) + ("" if self.chance is None else f" (chance {percent(self.chance)})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +155,11 @@ class RunFacts:
     def is_pretraining(self) -> bool:
         """Or finetuning."""
         return "sampling" in self.config
+
+    @property
+    def steps(self) -> int:
+        """That were trained."""
+        return max((line["step"] for line in self.metrics), default=0)
 
     def curve(self, field: str) -> Curve | None:
         """A field of the metrics; None where no line has it."""
@@ -215,20 +233,36 @@ def _probes_of(path: Path, workspace: Path) -> list[ProbeRow]:
         for row in _json_object(path / "segment_probes.json").get("scores", [])
     ]
     results = _json_object(path / "results.json")
+    num_classes = results.get("num_classes")  # older files have none
     found += [
-        ProbeRow(probe=f"finetuning, {name}", accuracy=results[name], file="results.json")
-        for name in ("top1", "top5")
+        ProbeRow(
+            probe=f"finetuning, {name}",
+            accuracy=results[name],
+            chance=first / num_classes if num_classes else None,
+            num_test=results.get("num_videos"),
+            file="results.json",
+        )
+        for name, first in (("top1", 1), ("top5", 5))
         if _is_number(results.get(name))
     ]
+    # How many videos an accuracy is of is clear only where there is one split.
     for file in sorted((workspace / "probes").glob("*.json")):
         content = _json_object(file)
         encoder = str(content.get("encoder", ""))  # from the workspace, or, in older files, from where it was made
         if not any(place.is_relative_to(path.absolute()) for place in (workspace / encoder, Path(encoder).absolute())):
             continue
+        num_test = content.get("num_test", [])
         measured = {"linear probe": content.get("linear"), "k-NN": content.get("knn")}
         measured |= {f"{shots}-shot": value for shots, value in content.get("few_shot", {}).items()}
         found += [
-            ProbeRow(probe=name, accuracy=value["mean"], standard_error=value["standard_error"], file=file.name)
+            ProbeRow(
+                probe=name,
+                accuracy=value["mean"],
+                standard_error=value["standard_error"],
+                chance=content.get("chance"),
+                num_test=num_test[0] if len(num_test) == 1 else None,
+                file=file.name,
+            )
             for name, value in measured.items()
             if value
         ]

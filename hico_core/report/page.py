@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from hico_core.base.errors import HicoError
+from hico_core.base.errors import HicoError, counted
 from hico_core.base.storage import write_text
 from hico_core.base.version import __version__
 from hico_core.checkpoints.frozen import FrozenEncoder, load_frozen
@@ -28,13 +28,18 @@ from hico_core.report.comparisons import (
     in_percent,
     read_comparisons,
 )
-from hico_core.report.facts import CorpusFacts, RunFacts, last_values, read_corpus
+from hico_core.report.facts import CorpusFacts, ProbeRow, RunFacts, last_values, read_corpus
 from hico_core.report.sample import EncodedMoments, clips_as_drawn, data_of, encode_moments
+from hico_core.report.verdict import Evidence, Verdict, judge_finetuning, judge_pretraining, num_candidates
+from hico_core.transfer.extraction.extract import ALIKE
 
 _QUALITY = 80  # of JPEG
 
 # Videos whose clips are shown.
 _PREVIEWED = 3
+
+# Bytes of other runs' names in that of a file, of which systems allow 255.
+_LONGEST_NAME = 60
 
 # Rows of a table of failures.
 _MOST_FAILURES = 100
@@ -126,6 +131,7 @@ class RunPart:
     confusion: Figure | None
     spread: float | None  # mean similarity of different videos
     notes: list[str]  # what is missing, and why
+    verdict: Verdict
 
 
 class Table(NamedTuple):
@@ -185,6 +191,14 @@ def write_report(
     return target
 
 
+def default_name(folders: Sequence[Path]) -> str:
+    """Of the file in the first folder; that of several runs never takes the place of one run's."""
+    others = "-".join(folder.absolute().name for folder in folders[1:])
+    if not others:
+        return "report.html"
+    return f"report-with-{others if len(others) <= _LONGEST_NAME else f'{len(folders) - 1}-others'}.html"
+
+
 def corpus_of(runs: Sequence[RunFacts]) -> CorpusFacts | None:
     """Of the workspace of the first run that lies in one."""
     return next((read_corpus(run.root) for run in runs if run.root is not None), None)
@@ -208,17 +222,14 @@ def _run_part(run: RunFacts, encoder: FrozenEncoder | None, *, on_part: Callable
             clips = _clip_rows(run, run.root)
         except HicoError as error:
             notes.append(f"No clips can be shown: {error}")
-    seen = None
-    if encoder is not None:
-        notes.append(f"Neighbours and map are as {encoder.text} sees the videos.")
-    if run.root is not None and run.encoder is None and encoder is None:
-        notes.append("There is no exported encoder yet, so there are no neighbours and no map.")
-    elif run.root is not None:
-        on_part(f"{run.name}: nearest neighbours")
-        try:
-            seen = encode_moments(encoder or load_frozen(str(run.encoder)), run.root, data_of(run.config))
-        except HicoError as error:
-            notes.append(f"No neighbours and no map: {error}")
+    seen = _seen(run, encoder, notes, on_part=on_part)
+    verdict = _verdict(run, None if encoder else seen)
+    if seen is not None and seen.spread() > ALIKE:
+        notes.append("No neighbours and no map: the features of all clips are alike, so these would be random.")
+        seen = None
+    elif verdict.level == "nothing" and encoder is None and seen is not None:
+        notes.append("No neighbours and no map: an encoder that has learnt nothing would show random ones.")
+        seen = None
     return RunPart(
         facts=run,
         clips=clips,
@@ -227,6 +238,45 @@ def _run_part(run: RunFacts, encoder: FrozenEncoder | None, *, on_part: Callable
         confusion=None if run.confusion is None else _confusion_figure(run),
         spread=None if seen is None else seen.spread(),
         notes=notes,
+        verdict=verdict,
+    )
+
+
+def _seen(
+    run: RunFacts, encoder: FrozenEncoder | None, notes: list[str], *, on_part: Callable[[str], None]
+) -> EncodedMoments | None:
+    """Some clips as the encoder sees them; why there are none becomes a note."""
+    if encoder is not None:
+        notes.append(f"Neighbours and map are as {encoder.text} sees the videos.")
+    if run.root is not None and run.encoder is None and encoder is None:
+        notes.append("There is no exported encoder yet, so there are no neighbours and no map.")
+    elif run.root is not None:
+        on_part(f"{run.name}: nearest neighbours")
+        try:
+            return encode_moments(encoder or load_frozen(str(run.encoder)), run.root, data_of(run.config))
+        except HicoError as error:
+            notes.append(f"No neighbours and no map: {error}")
+    return None
+
+
+def _verdict(run: RunFacts, seen: EncodedMoments | None) -> Verdict:
+    if not run.is_pretraining:
+        return judge_finetuning(next((row for row in run.probes if row.probe == "finetuning, top1"), None))
+    config = compose_config(Config, run.config, origin=str(run.path / "config.yaml"))
+    last = last_values(run, ["visual", "embedding_std"])
+    return judge_pretraining(
+        Evidence(
+            steps=run.steps,
+            loss=last["visual"] if config.loss.visual_weight else None,
+            num_candidates=num_candidates(
+                batch_size=config.train.batch_size, clips_per_video=config.sampling.clips_per_video
+            ),
+            spread=last["embedding_std"],
+            similarity=None if seen is None else seen.spread(),
+            same_video=None if seen is None else seen.same_video(),
+            same_class=None if seen is None else seen.same_class(),
+            probes=run.probes,
+        )
     )
 
 
@@ -261,7 +311,6 @@ def _summary(runs: Sequence[RunFacts]) -> Table:
     rows = []
     for name, run in _by_name(runs).items():
         last = last_values(run, ["loss", "clips_per_second", "effective_rank"])
-        steps = max((line["step"] for line in run.metrics), default=0)
         seconds = sum(line["step_seconds"] for line in run.metrics if isinstance(line.get("step_seconds"), int | float))
         waited = sum(line["data_seconds"] for line in run.metrics if isinstance(line.get("data_seconds"), int | float))
         rows.append(
@@ -269,7 +318,7 @@ def _summary(runs: Sequence[RunFacts]) -> Table:
                 name,
                 "pretraining" if run.is_pretraining else "finetuning",
                 run.config.get("recipe") or f"finetune-{run.config.get('dataset')}",
-                steps,
+                run.steps,
                 _rounded(last["loss"], 4),
                 _rounded(last["effective_rank"], 1),
                 _rounded(last["clips_per_second"], 1),
@@ -322,11 +371,11 @@ def _probe_table(runs: Sequence[RunFacts]) -> Table | None:
         table.append(
             [
                 probe,
-                *("" if row is None else _percent(row.accuracy, row.standard_error) for row in found),
-                "" if chance is None else _percent(chance, None),
+                *("" if row is None else _accuracy(row) for row in found),
+                "" if chance is None else f"{100 * chance:.1f}",
             ]
         )
-    return Table("Percent right", ["probe", *by_name, "chance"], table)
+    return Table("Accuracy in percent, with 95 % interval or standard error", ["probe", *by_name, "chance"], table)
 
 
 def _comparisons(found: Sequence[ComparisonFacts]) -> list[tuple[Table, Figure]]:
@@ -345,8 +394,12 @@ def _comparisons(found: Sequence[ComparisonFacts]) -> list[tuple[Table, Figure]]
     ]
 
 
-def _percent(value: float, error: float | None) -> str:
-    return f"{100 * value:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
+def _accuracy(row: ProbeRow) -> str:
+    if row.interval is not None:
+        of = counted(row.num_test or 0, "video")
+        return f"{100 * row.accuracy:.1f} ({100 * row.interval.low:.1f} to {100 * row.interval.high:.1f}) of {of}"
+    error = row.standard_error
+    return f"{100 * row.accuracy:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
 
 
 def _settings_table(runs: Sequence[RunFacts]) -> Table:

@@ -19,6 +19,7 @@ from hico_core.data.preview import ClipPreview, preview_clips
 from hico_core.data.videos import open_videos
 from hico_core.encoding.encoder import encode_clips
 from hico_core.model.pooling import PooledEncoder
+from hico_core.report.verdict import Agreement
 from hico_core.training.loop import max_distance
 
 # As many as keep a report of the paper's model under 20 s on two cores.
@@ -82,11 +83,35 @@ class EncodedMoments(NamedTuple):
         similarity, different = self._similarity()
         return float(similarity[different].mean()) if different.any() else float("nan")
 
+    def same_video(self) -> Agreement | None:
+        """How often the nearest clip is of the same video; None where no video has two clips."""
+        similarity, different = self._similarity()
+        return _agreement(similarity, ~different, among=~np.eye(len(different), dtype=bool))
+
+    def same_class(self) -> Agreement | None:
+        """How often the nearest clip of another video is of the same class; None without labels."""
+        similarity, different = self._similarity()
+        names = [moment.class_name for moment in self.moments]
+        known = np.array([name is not None for name in names])
+        same = np.array([[one == other for other in names] for one in names])
+        return _agreement(similarity, same, among=different & known[:, None] & known[None, :])
+
     def _similarity(self) -> tuple[np.ndarray, np.ndarray]:
         """Cosine of each two moments, and whether they are of different videos: both (N, N)."""
         units = self.features / np.linalg.norm(self.features, axis=1, keepdims=True).clip(1e-12)
         ids = np.array([moment.video_id for moment in self.moments])
         return units @ units.T, ids[:, None] != ids[None, :]
+
+
+def _agreement(similarity_NN: np.ndarray, same_NN: np.ndarray, *, among: np.ndarray) -> Agreement | None:
+    """Of the nearest clip among some, and of a random one of them; None where none is of the same kind."""
+    asking = among.any(axis=1)
+    if not (same_NN & among).any():
+        return None
+    nearest = np.where(among, similarity_NN, -np.inf).argmax(axis=1)
+    found = same_NN[np.arange(len(nearest)), nearest]
+    chance = (same_NN & among).sum(axis=1) / among.sum(axis=1).clip(1)
+    return Agreement(float(found[asking].mean()), float(chance[asking].mean()))
 
 
 def encode_moments(encoder: FrozenEncoder, root: Path, data: DataConfig) -> EncodedMoments:

@@ -6,6 +6,7 @@ ActionFormer and OpenTAD put its feature.
 
 # N windows at once, W windows of a video, S pixels, F feature width; T', H', W' the maps' frames, height and width.
 
+import html
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,14 +15,16 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hico_core.base.choices import Align, DeviceName, Layer, Pool, Tail
-from hico_core.base.errors import BadVideo, HicoError, UsageError
+from hico_core.base.errors import BadVideo, HicoError, UsageError, counted
 from hico_core.checkpoints.frozen import EXPORTED, FrozenEncoder, load_frozen
 from hico_core.checkpoints.reading import projection_of, read_checkpoint
+from hico_core.data.pictures import middle_of, normalised
 from hico_core.data.workers import num_workers
 from hico_core.encoders.table import ENCODERS, EncoderEntry
-from hico_core.encoding.encoder import Meter, encode_videos, usual_batch, with_channels_last
+from hico_core.encoding.encoder import Meter, WindowEncoder, encode_videos, usual_batch, with_channels_last
 from hico_core.encoding.hardware import choose_device, choose_precision
 from hico_core.encoding.lanes import Reading, WholeVideo
 from hico_core.encoding.windows import Grid, Spans, window_times, windows_in_spans
@@ -47,7 +50,7 @@ class FeatureSource(NamedTuple):
     num_frames: int  # of the source
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Features:
     """The features of one video.
 
@@ -69,6 +72,23 @@ class Features:
                 f"times of {len(self.array)} windows are ({len(self.array)}, 2) float64, not {self.times.shape} "
                 f"{self.times.dtype}"
             )
+
+    def __repr__(self) -> str:
+        return f"Features({', '.join(self._in_words().values())})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        rows = (f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in self._in_words().items())
+        return f"<table>{''.join(rows)}</table>"
+
+    def _in_words(self) -> dict[str, str]:
+        windows, *shape = self.array.shape
+        seconds = f"{self.times[0, 0]:.1f} to {self.times[-1, 1]:.1f} s" if windows else "no seconds"
+        return {
+            "array": f"{counted(windows, 'window')} of {' x '.join(map(str, shape))} {self.array.dtype}",
+            "times": seconds,
+            "source": self.meta.source,
+        }
 
 
 class FeatureExtractor:
@@ -171,10 +191,43 @@ class FeatureExtractor:
         encoder = PooledEncoder(frozen.network, pool=pool, head=head)
         return cls(encoder, grid=grid, frozen=frozen, device=choose_device(device), batch_size=batch_size)
 
+    def __repr__(self) -> str:
+        name = type(self.encoder.backbone).__name__ if self.frozen is None else self.frozen.text
+        fps = "the videos' fps" if self.grid.fps is None else f"{self.grid.fps:g} fps"
+        return (
+            f"FeatureExtractor({name}, windows of {self.grid.window} frames at {fps}, stride {self.grid.stride}, "
+            f"pool {self.pool}, layer {self.layer}, {self.device})"
+        )
+
     @property
     def reading(self) -> Reading:
         """How videos are read for it."""
         return Reading(layout=self.grid, picture=self.picture)
+
+    def encode(self, clips: Tensor) -> Tensor:
+        """Encode clips that are in memory, each as one window: (N, T, H, W, 3) uint8 -> (N, F) float32 on the CPU.
+
+        The middle of the frames is cut out, scaled and normalised as that of videos.
+
+        Args:
+            clips: RGB, T as many frames as a window has, at the frame rate of the grid.
+
+        Raises:
+            UsageError: they are of another shape or type.
+
+        """
+        window = self.grid.window
+        if clips.ndim != 5 or clips.dtype != torch.uint8 or clips.shape[-1] != 3 or clips.shape[1] != window:
+            raise UsageError(
+                f"clips are {tuple(clips.shape)} {clips.dtype}, not (N, {window}, H, W, 3) torch.uint8: RGB frames, "
+                f"0 to 255, {window} of them in each clip (window={window})"
+            )
+        encoder = WindowEncoder(self.encoder, batch_size=self.batch_size, precision=self.precision)
+        rows = []
+        for some in clips.split(self.batch_size):
+            middles = torch.stack([middle_of(clip_THWC.cpu(), self.picture) for clip_THWC in some])
+            rows.append(encoder.encode(list(normalised(middles.to(self.device), self.picture))))
+        return torch.cat(rows)
 
     def extract(self, path: Path | str) -> Features:
         """Extract the features of a local video file; memory does not grow with its length.

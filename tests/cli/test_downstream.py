@@ -116,8 +116,11 @@ def test_probe(root: Path) -> None:
     result = json.loads(done.stdout)
     assert len(result["linear"]["values"]) == 2 and result["num_train"] == [4] and result["num_test"] == [2]
     assert json.loads((root / "probes/made.json").read_text())["linear"] == result["linear"]
+    assert (result["k"], result["chance"]) == (4, 0.5)
     straight = hico("probe", "--views", "1", "--seeds", "1", "--workers", "0", root=root)
     assert straight.returncode == 0 and "4 training and 2 test videos" in straight.stdout
+    assert "of 2 test videos; chance 50.0 %; 95 % interval" in straight.stdout
+    assert "k-NN used k 4 instead of 20: there are only 4 training videos" in straight.stderr
     lists = ("--train", root / "train.txt", "--test", root / "test.txt", "--data-root", root / "videos")
     done = hico("probe", "made", *lists, *lists[:4], "--seeds", "1", root=root)
     assert done.returncode == 0 and "8 training and 4 test videos in 2 splits" in done.stdout
@@ -128,7 +131,7 @@ def test_retrieve(root: Path, tmp_path: Path) -> None:
     chosen = ("--features", "made", "--top", "3", "--json")
     matches = json.loads(hico("retrieve", query, *chosen, root=root).stdout)["matches"]
     assert len(matches) == 3 and all(match["video_id"] != "0" for match in matches)
-    everything = ("--features", "made", "--top", "99", "--json", "--include-own")
+    everything = ("--features", "made", "--top", "99", "--json", "--include-own", "--every-moment")
     own = [
         m for m in json.loads(hico("retrieve", query, *everything, root=root).stdout)["matches"] if m["video_id"] == "0"
     ]
@@ -143,7 +146,7 @@ def test_retrieve(root: Path, tmp_path: Path) -> None:
     (tmp_path / "searched.txt").write_text("0.mp4 jump\n1.mp4 jump\n")
     lists = ("--query-list", tmp_path / "asked.txt", "--gallery-list", tmp_path / "searched.txt")
     done = hico("retrieve", "--protocol", "video", "--features", "made", *lists, root=root)
-    assert done.stdout.startswith("protocol video: R@1 0.00%"), done.stderr
+    assert done.stdout.startswith("protocol video: R@1 0.0 % (chance 0.0 %), mAP"), done.stderr
 
 
 def test_export_tad(root: Path, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from browsers import opened
 from commands import TINY, assert_one_line, hico
 from made_videos import numbered_video
 
-from hico_core.report.charts import lines
+from hico_core.report.charts import lines, smoothed
 from hico_core.report.facts import Curve, read_run
+from hico_core.report.page import default_name
 from hico_core.report.sample import EncodedMoments, Moment
 
 pytestmark = pytest.mark.videos
@@ -36,17 +37,26 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, epochs in (("one", "3"), ("two", "2")):
         done = hico("pretrain", *TINY, "--epochs", epochs, "--name", name, "-o", "data.workers=0", root=root)
         assert done.returncode == 0, done.stderr
+        pretend_to_have_trained(root / "runs" / name, steps=100 * int(epochs))
     (root / "runs" / "two").rename(root / "runs" / EVIL)
     scores = [{"probe": "action-linear", "accuracy": 0.5, "chance": 0.125}]
     (root / "runs" / EVIL / "segment_probes.json").write_text(json.dumps({"scores": scores}))
     return root
 
 
+def pretend_to_have_trained(run: Path, *, steps: int) -> None:
+    """Metrics of a run that learns."""
+    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    lines = ({**line, "step": step, "visual": 1.4 * 0.99**step, "embedding_std": 0.08} for step in range(1, steps + 1))
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 @pytest.fixture(scope="module")
 def page(root: Path) -> Path:
-    done = hico("report", root / "runs" / "one", root / "runs" / EVIL)
+    # What the runs' own encoders see is all alike, after so few steps.
+    done = hico("report", root / "runs" / "one", root / "runs" / EVIL, "--encoder", "pixels")
     assert done.returncode == 0, done.stderr
-    path = root / "runs" / "one" / "report.html"
+    path = root / "runs" / "one" / f"report-with-{EVIL}.html"
     assert done.stdout.strip() == str(path)
     return path
 
@@ -89,12 +99,12 @@ def test_tables_are_sorted_by_value_from_the_keyboard(page: Path) -> None:
         def steps() -> list[str]:
             return table.locator("tbody tr td:nth-child(4)").all_text_contents()
 
-        assert steps() == ["6", "4"]
+        assert steps() == ["300", "200"]
         head.locator("button").focus()
         visit.page.keyboard.press("Enter")
-        assert (steps(), head.get_attribute("aria-sort")) == (["4", "6"], "ascending")
+        assert (steps(), head.get_attribute("aria-sort")) == (["200", "300"], "ascending")
         visit.page.keyboard.press("Enter")
-        assert (steps(), head.get_attribute("aria-sort")) == (["6", "4"], "descending")
+        assert (steps(), head.get_attribute("aria-sort")) == (["300", "200"], "descending")
         visit.page.keyboard.press("Home")
         visit.page.goto(page.absolute().as_uri())
         visit.page.keyboard.press("Tab")
@@ -114,7 +124,14 @@ def test_names_with_markup_are_text(page: Path) -> None:
 def test_it_says_what_it_was_trained_on_and_what_came_out(page: Path) -> None:
     text = page.read_text()
     assert len(text) < 6e6
-    for said in ("videos that failed", "action-linear", "train.epochs", "Nearest neighbours", "PCA of"):
+    for said in (
+        "videos that failed",
+        "action-linear",
+        "train.epochs",
+        "Nearest neighbours",
+        "PCA of",
+        "begun to learn",
+    ):
         assert said in text
     with opened(page, width=1600) as visit:
         probes = visit.page.locator("#probes tbody tr").all_inner_texts()
@@ -123,6 +140,46 @@ def test_it_says_what_it_was_trained_on_and_what_came_out(page: Path) -> None:
         assert "train.epochs" in visit.page.locator("#settings tbody tr").first.inner_text() or (
             "warmup" in visit.page.locator("#settings tbody tr").first.inner_text()
         )
+
+
+def test_a_run_that_has_learnt_nothing_has_advice_and_no_neighbours(root: Path) -> None:
+    run = root / "runs" / "short"
+    shutil.copytree(root / "runs" / "one", run)
+    try:
+        pretend_to_have_trained(run, steps=1)
+        assert hico("report", run).returncode == 0
+        text = (run / "report.html").read_text()
+        assert "This encoder has learnt nothing yet: it was trained for 1 step" in text
+        assert "model.encoder=s3dg-tiny" in text
+        assert "No neighbours and no map" in text
+        assert "PCA of" not in text
+    finally:
+        shutil.rmtree(run)
+
+
+@pytest.mark.parametrize(
+    ("folders", "name"),
+    [
+        (["a"], "report.html"),
+        (["a", "x/b"], "report-with-b.html"),
+        (["a", "b", "c"], "report-with-b-c.html"),
+        (["a", *(["long name"] * 10)], "report-with-10-others.html"),
+    ],
+)
+def test_a_comparison_never_takes_the_place_of_a_runs_report(folders: list[str], name: str) -> None:
+    assert default_name([Path(folder) for folder in folders]) == name
+
+
+@pytest.mark.parametrize("count", [1, 20, 21, 40, 99, 600])
+def test_smoothed_curves_are_means_around_each_point(count: int) -> None:
+    values = np.random.default_rng(0).normal(size=count)
+    half = count // 40 if count > 20 else 0
+    slow = [values[max(place - half, 0) : place + half + 1].mean() for place in range(count)]
+    assert np.allclose(smoothed(values), slow)
+
+
+def test_a_single_point_is_seen() -> None:
+    assert "<use" in lines({"one": Curve(np.array([1.0]), np.array([1.0]))}, x="x", y="y").split('id="line2d')[-1]
 
 
 def test_a_workspace_without_a_run(root: Path, tmp_path: Path) -> None:

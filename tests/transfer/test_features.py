@@ -10,6 +10,7 @@ import torch
 from goldens import assert_close, authors_state
 from made_videos import numbered_video
 from torch import Tensor, nn
+from torchvision.transforms import functional
 
 from hico_core.base.choices import Pool
 from hico_core.base.errors import BadVideo, HicoError, UsageError
@@ -55,6 +56,51 @@ def test_features_equal_the_windows_one_by_one(tmp_path: Path) -> None:
     assert features.meta.source_fps == pytest.approx(30)
     assert features.meta.duration_seconds == pytest.approx(5)
     assert features.meta.num_frames == 150
+
+
+@pytest.mark.parametrize("side", [None, (240, 320), (96, 128)])
+def test_clips_in_memory_are_seen_as_videos_are(tmp_path: Path, side: tuple[int, int] | None) -> None:
+    """At the size of the video to rounding; of another size, what a mean colour keeps."""
+    numbered_video(tmp_path / "a.mp4", seconds=3)
+    extractor = FeatureExtractor(
+        PooledEncoder(MeanColour()), grid=Grid(fps=None, window=8, stride=8), device=torch.device("cpu"), batch_size=3
+    )
+    features = extractor.extract(tmp_path / "a.mp4").array[:4]
+    clips = decode_frames(tmp_path / "a.mp4", list(range(32))).unflatten(0, (4, 8))
+    if side is not None:
+        scaled = functional.resize(clips.flatten(0, 1).permute(0, 3, 1, 2), list(side), antialias=True)
+        clips = scaled.permute(0, 2, 3, 1).unflatten(0, (4, 8))
+    assert extractor.encode(clips).numpy() == pytest.approx(features, abs=1e-5 if side is None else 0.1)
+
+
+@pytest.mark.parametrize(
+    "clips",
+    [
+        torch.zeros(1, 8, 9, 9, 3),
+        torch.zeros(1, 3, 8, 9, 9, dtype=torch.uint8),
+        torch.zeros(8, 9, 9, 3, dtype=torch.uint8),
+    ],
+)
+def test_clips_of_another_kind_are_refused(clips: Tensor) -> None:
+    extractor = FeatureExtractor(
+        PooledEncoder(MeanColour()), grid=Grid(fps=15.0, window=8, stride=8), device=torch.device("cpu")
+    )
+    with pytest.raises(UsageError, match=r"not \(N, 8, H, W, 3\) torch.uint8"):
+        extractor.encode(clips)
+
+
+def test_what_they_print_is_a_line() -> None:
+    extractor = FeatureExtractor(
+        PooledEncoder(MeanColour()), grid=Grid(fps=None, window=16, stride=16), device=torch.device("cpu")
+    )
+    assert repr(extractor) == (
+        "FeatureExtractor(MeanColour, windows of 16 frames at the videos' fps, stride 16, pool avg, layer pooled, cpu)"
+    )
+    features = Features(
+        array=np.zeros((2, 3), np.float32), times=np.array([[0, 1], [1, 2.5]]), meta=FeatureSource("<a>.mp4", 30, 3, 90)
+    )
+    assert repr(features) == "Features(2 windows of 3 float32, 0.0 to 2.5 s, <a>.mp4)"
+    assert "<tr><th>source</th><td>&lt;a&gt;.mp4</td></tr>" in features._repr_html_()
 
 
 @pytest.mark.parametrize(

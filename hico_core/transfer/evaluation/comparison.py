@@ -1,5 +1,6 @@
 """What a comparison of encoders says: rows of accuracies, and what was predicted for each clip."""
 
+import html
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -8,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hico_core.base.addresses import Location
-from hico_core.base.errors import HicoError
+from hico_core.base.errors import HicoError, counted
 from hico_core.base.storage import storage_of, written_beside
+from hico_core.transfer.evaluation.intervals import percent
 
 RESULTS, PREDICTIONS = "results.parquet", "predictions.parquet"
 
@@ -44,6 +46,36 @@ class Comparison(NamedTuple):
     rows: list[ComparedRow]
     predictions: pa.Table  # encoder, probe, path, label, group, fold, predicted, correct: a row a test clip
     num_left_out: int  # clips that could not be read
+
+    def __repr__(self) -> str:
+        encoders = dict.fromkeys(row.encoder for row in self.rows)
+        return f"Comparison({', '.join(encoders)}; {counted(self.rows[0].num_test_clips, 'test clip')})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        head = "".join(f"<th>{name}</th>" for name in ("encoder", "probe", "accuracy", "difference to the first"))
+        rows = [
+            (
+                html.escape(row.encoder),
+                row.probe,
+                _with_ends(row.accuracy, row.accuracy_low, row.accuracy_high),
+                _with_ends(row.difference, row.difference_low, row.difference_high),
+            )
+            for row in self.rows
+        ]
+        body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+        first = self.rows[0]
+        caption = (
+            f"Percent of {counted(first.num_test_clips, 'test clip')} in {counted(first.num_test_groups, 'group')}, "
+            f"with 95 % intervals; chance {percent(first.chance)}"
+        )
+        return f"<table><caption>{caption}</caption><tr>{head}</tr>{body}</table>"
+
+
+def _with_ends(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None or low is None or high is None:
+        return ""
+    return f"{100 * value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 # Also where a column has no values, which tell no type.

@@ -25,6 +25,7 @@ from hico_core.encoding.hardware import choose_device, choose_precision, use_pre
 from hico_core.model.classifier import CLASSIFIER, VideoClassifier
 from hico_core.training.distributed import from_first, joined_world, own_device
 from hico_core.training.stopping import StopRequest
+from hico_core.transfer.evaluation.confusion import draw_confusion
 from hico_core.transfer.evaluation.labelled import LabelledVideo
 from hico_core.transfer.evaluation.predictions import (
     Prediction,
@@ -41,8 +42,9 @@ class Evaluation:
 
     num_videos: int
     num_failed: int  # cannot be decoded, and count as wrong
+    num_classes: int
     top1: float  # part of all videos
-    top5: float
+    top5: float | None  # None of five classes or fewer
     mean_class_accuracy: float  # over the classes that have test videos
     views: int
     crops: int
@@ -188,7 +190,7 @@ def _evaluation(
     device: torch.device,
     num_classes: int,
 ) -> Evaluation:
-    top1, top5 = parts_that_are_right(predictions)
+    top1, top5 = parts_that_are_right(predictions, num_classes)
     confusion = confusion_matrix(predictions, num_classes)
     counts = confusion.sum(axis=1)
     right = confusion.diagonal()[counts > 0] / counts[counts > 0]
@@ -197,6 +199,7 @@ def _evaluation(
     return Evaluation(
         num_videos=len(predictions),
         num_failed=sum(prediction.predicted is None for prediction in predictions),
+        num_classes=num_classes,
         top1=top1,
         top5=top5,
         mean_class_accuracy=float(right.mean()),
@@ -242,24 +245,3 @@ def _write(output: Path, evaluation: Evaluation, predictions: Sequence[Predictio
     with written_beside(output / "confusion.png") as beside:
         draw_confusion(confusion[:, :-1], classes, beside)
     write_text(output / "results.json", json.dumps(asdict(evaluation), indent=2) + "\n")
-
-
-def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """A picture of a confusion matrix (C, C): each row's parts, so that rare classes show as well."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    parts = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
-    side = min(4 + 0.18 * len(classes), 20)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    image = axes.imshow(parts, cmap="viridis", vmin=0, vmax=1)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("class")
-    axes.set_title(f"Part of each class's {int(matrix.sum())} videos by predicted class")
-    figure.colorbar(image, ax=axes, shrink=0.8)
-    if len(classes) <= 60:
-        axes.set_xticks(range(len(classes)), classes, rotation=90)
-        axes.set_yticks(range(len(classes)), classes)
-    figure.savefig(path, format="png", dpi=100)

@@ -2,12 +2,13 @@
 
 # N clips, G groups, K kinds of groups, R resamples.
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from hico_core.base.errors import UsageError
+from hico_core.base.errors import UsageError, counted
 
 _RESAMPLES = 10_000
 
@@ -16,6 +17,9 @@ _AT_ONCE = 500
 
 # What of the resamples lies between the ends of an interval, in percent.
 _PERCENTILES = (2.5, 97.5)
+
+# So many standard deviations around its mean lies what those percentiles cut off of a normal distribution.
+_NORMAL_QUANTILE = 1.959964
 
 
 class Estimate(NamedTuple):
@@ -85,3 +89,36 @@ def paired_difference(correct: np.ndarray, reference: np.ndarray, groups: Sequen
 
     """
     return bootstrap_interval(correct.astype(np.float64) - reference, groups, seed=seed)
+
+
+def wilson_interval(part: float, total: int) -> Estimate:
+    """A part of `total` videos, each right or wrong, with its 95 % interval (Wilson, JASA 1927).
+
+    Other than the bootstrap, it says something of three videos, too.
+    """
+    z = _NORMAL_QUANTILE
+    centre = (part + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * math.sqrt(part * (1 - part) / total + z**2 / (4 * total**2))
+    return Estimate(part, max(centre - half, 0.0), min(centre + half, 1.0))
+
+
+def percent(part: float) -> str:
+    """0.3333 -> 33.3 %."""
+    return f"{100 * part:.1f} %"
+
+
+def in_context(part: float, total: int, *, chance: float, noun: str = "test video") -> str:
+    """An accuracy with what it should be read beside: 33.3 % (1 of 3 test videos; chance 33.3 %; ...).
+
+    Args:
+        part: of the videos that are right, or the mean of several measurements.
+        total: how many there are.
+        chance: part that guessing gets right.
+        noun: what they are.
+
+    """
+    right = part * total
+    number = f"{right:.0f}" if abs(right - round(right)) < 1e-6 else f"{right:.1f}"
+    _, low, high = wilson_interval(part, total)
+    of = f"{number} of {counted(total, noun)}"
+    return f"{percent(part)} ({of}; chance {percent(chance)}; 95 % interval {100 * low:.1f} to {percent(high)})"

@@ -23,6 +23,20 @@ _CAPTION = 18  # pixels
 _GREY = (128, 128, 128)
 
 
+# Matches of several videos that are all more like the query than this tell nothing of it.
+_ALIKE = 0.9995
+
+ALL_ALIKE = (
+    "all matches are nearly identical to the query in the eyes of this encoder, so their order means little; it has "
+    "probably learnt nothing yet (hico report says more)"
+)
+
+
+def are_alike(matches: Sequence[FoundMoment]) -> bool:
+    """Whether matches of different videos all have a similarity near 1."""
+    return len({match.video_id for match in matches}) > 1 and all(match.similarity > _ALIKE for match in matches)
+
+
 class _Row(NamedTuple):
     """A moment of the query and the match that is like it."""
 
@@ -62,7 +76,7 @@ def write_sheet(path: Path, query: Path, matches: Sequence[FoundMoment], *, wind
         for match in matches
     ]
     if path.suffix == ".html":
-        write_text(path, _page(query, rows))
+        write_text(path, _page(query, rows, warning=ALL_ALIKE if are_alike(matches) else ""))
     else:
         with written_beside(path) as beside:
             _picture(query, rows).save(beside, format="PNG")
@@ -101,24 +115,35 @@ def _picture(query: Path, rows: Sequence[_Row]) -> Image.Image:
     return sheet
 
 
-def _page(query: Path, rows: Sequence[_Row]) -> str:
+# Frames of a moment always stand side by side; query and match do where there is room for both.
+_STYLE = (
+    "body{font-family:sans-serif;margin:1em auto;max-width:1100px;padding:0 .5em;overflow-wrap:anywhere}"
+    "section{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:.3em 1em;"
+    "margin-bottom:1.5em}figure{margin:0}figure div{display:flex;gap:2px}img{flex:1 1 0;min-width:0;max-width:220px}"
+    "figcaption{font-size:.85em}h1{font-size:1.3em}.warning{border-left:4px solid #d55e00;padding-left:.6em}"
+    "@media(prefers-color-scheme:dark){body{background:#111;color:#eee}}"
+)
+
+
+def _page(query: Path, rows: Sequence[_Row], *, warning: str) -> str:
     name = html.escape(query.name)
     body = "".join(
-        f"<tr><td>{_images(row.query, 'query')}</td><td>{_images(row.match, 'match')}"
-        f"<p>{html.escape(row.text)}</p></td></tr>\n"
+        f"<section>{_figure(row.query, 'query', 'the query')}{_figure(row.match, 'match', row.text)}</section>\n"
         for row in rows
     )
+    note = f'<p class="warning">{html.escape(warning[:1].upper() + warning[1:])}.</p>' if warning else ""
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Like {name}</title>\n'
-        "<style>body{font-family:sans-serif;margin:1em}td{vertical-align:top;padding:.3em}img{max-height:128px}"
-        "@media(prefers-color-scheme:dark){body{background:#111;color:#eee}}</style></head>\n"
-        f"<body><h1>Moments like those of {name}</h1><table><tr><th>Query</th><th>Match</th></tr>\n{body}</table>"
-        "</body></html>\n"
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>Like {name}</title>\n'
+        f"<style>{_STYLE}</style></head>\n<body><h1>Moments like those of {name}</h1>\n{note}{body}</body></html>\n"
     )
 
 
-def _images(frames: Sequence[Image.Image], kind: str) -> str:
-    return "".join(f'<img alt="frame of the {kind}" src="data:image/jpeg;base64,{_jpeg(frame)}">' for frame in frames)
+def _figure(frames: Sequence[Image.Image], kind: str, text: str) -> str:
+    pictures = "".join(
+        f'<img alt="frame of the {kind}" src="data:image/jpeg;base64,{_jpeg(frame)}">' for frame in frames
+    )
+    return f"<figure><div>{pictures}</div><figcaption>{html.escape(text)}</figcaption></figure>"
 
 
 def _jpeg(frame: Image.Image) -> str:

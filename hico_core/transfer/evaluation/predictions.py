@@ -23,7 +23,11 @@ from hico_core.encoding.lanes import Reading
 from hico_core.encoding.windows import Views
 from hico_core.training.distributed import World, gather_to_first
 from hico_core.training.stopping import StopRequest
+from hico_core.transfer.evaluation.intervals import in_context, percent
 from hico_core.transfer.evaluation.labelled import LabelledVideo
+
+# Of top-5 accuracy.
+_TOP = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +50,9 @@ class Accuracy:
 
     num_videos: int
     num_failed: int  # cannot be decoded
+    num_classes: int
     top1: float  # part of all videos
-    top5: float
+    top5: float | None  # None where all or nearly all classes would count: of five or fewer
     views: int
     crops: int
     steps: int
@@ -122,7 +127,7 @@ def predictions_of(
 def predict(video_id: str, label: int, view_scores_VC: Tensor) -> Prediction:
     """The class with the largest sum of probabilities over the views."""
     mean_C = view_scores_VC.mean(dim=0)
-    top = mean_C.topk(min(5, len(mean_C))).indices.tolist()
+    top = mean_C.topk(min(_TOP, len(mean_C))).indices.tolist()
     return Prediction(
         video_id=video_id,
         label=label,
@@ -138,12 +143,18 @@ def gathered(predictions: Sequence[Prediction], world: World) -> list[Prediction
     return sorted(chain.from_iterable(gather_to_first(predictions, world)), key=lambda one: one.video_id)
 
 
-def parts_that_are_right(predictions: Sequence[Prediction]) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy: the part of the videos whose class is first, or among the first five."""
+def parts_that_are_right(predictions: Sequence[Prediction], num_classes: int) -> tuple[float, float | None]:
+    """Top-1 and top-5 accuracy: the part of the videos whose class is first, or among the first five of more."""
     return (
         fmean(prediction.predicted == prediction.label for prediction in predictions),
-        fmean(prediction.in_top5 for prediction in predictions),
+        fmean(prediction.in_top5 for prediction in predictions) if num_classes > _TOP else None,
     )
+
+
+def describe_accuracy(top1: float, top5: float | None, *, num_videos: int, num_classes: int) -> str:
+    """Top-1 and, where it says something, top-5 accuracy, with what to read them beside."""
+    first = f"top-1 {in_context(top1, num_videos, chance=1 / num_classes)}"
+    return first if top5 is None else f"{first}, top-5 {percent(top5)} (chance {percent(_TOP / num_classes)})"
 
 
 def write_results(run_dir: Path, test: Accuracy, predictions: list[Prediction]) -> None:

@@ -347,6 +347,8 @@ class ProbeReport:
     chosen: list[tuple[float, float]]  # rate and weight decay of each linear probe
     num_train: list[int]  # videos of each split
     num_test: list[int]
+    k: int  # neighbours that voted
+    chance: float  # part that guessing one of the classes gets right
 
 
 def probe_splits(
@@ -362,7 +364,7 @@ def probe_splits(
     Args:
         splits: rows to train on and rows to test on.
         seeds: of whatever is drawn.
-        k: neighbours that vote.
+        k: neighbours that vote; fewer where a split has fewer training videos.
         shots: training videos of each class, for `few_shot`.
         on_done: told of each probe as it ends.
 
@@ -373,6 +375,8 @@ def probe_splits(
     linear: list[LinearProbe] = []
     neighbours: list[float] = []
     few: dict[int, list[float]] = {count: [] for count in shots}
+    num_train = [len(np.unique(train.videos)) for train, _ in splits]
+    k = min(k, *num_train)
     for train, test in splits:
         neighbours.append(knn(train, test, k=k))
         on_done(f"nearest neighbours {neighbours[-1]:.1%}")
@@ -386,8 +390,10 @@ def probe_splits(
         knn=mean_and_error(neighbours),
         few_shot={count: mean_and_error(values) for count, values in few.items()},
         chosen=[(found.rate, found.weight_decay) for found in linear],
-        num_train=[len(np.unique(train.videos)) for train, _ in splits],
+        num_train=num_train,
         num_test=[len(np.unique(test.videos)) for _, test in splits],
+        k=k,
+        chance=fmean(1 / len(np.union1d(train.labels, test.labels)) for train, test in splits),
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -96,6 +97,7 @@ def search(
     *,
     top: int,
     excluded: frozenset[str] = frozenset(),
+    one_per_video: bool = False,
 ) -> list[FoundMoment]:
     """The gallery's rows that are most like any row of a query, each once, best first.
 
@@ -108,6 +110,7 @@ def search(
         rows: its manifest.
         top: how many.
         excluded: ids of videos that do not count.
+        one_per_video: whether only the best row of each video counts.
 
     Raises:
         HicoError: a file is not as the manifest says, or has another width than the query.
@@ -123,7 +126,9 @@ def search(
             )
         similarity_QG = units_QF @ F.normalize(torch.from_numpy(block.features), dim=1).T
         values, which = similarity_QG.max(dim=0)
-        for place in values.topk(min(top, len(values))).indices.tolist():
+        if one_per_video:
+            values = _best_of_each(values, torch.from_numpy(block.files))
+        for place in values.topk(min(top, int((values != -torch.inf).sum()))).indices.tolist():
             best.append((float(values[place]), int(block.files[place]), int(block.places[place]), int(which[place])))
         best = sorted(best, key=lambda found: (-found[0], *found[1:]))[:top]
     return [
@@ -139,6 +144,14 @@ def search(
     ]
 
 
+def _best_of_each(values_G: Tensor, files_G: Tensor) -> Tensor:
+    """Similarities (G,) where those that are not the first best of their file are -inf; files are not cut."""
+    best_of = torch.full((int(files_G.max()) + 1,), -torch.inf).scatter_reduce(0, files_G, values_G, "amax")
+    candidates = (values_G == best_of[files_G]).nonzero().flatten()
+    first = candidates[np.unique(files_G[candidates].numpy(), return_index=True)[1]]
+    return torch.full_like(values_G, -torch.inf).index_copy(0, first, values_G[first])
+
+
 class FoundMoments(NamedTuple):
     """What a search for a video found, best first."""
 
@@ -147,7 +160,14 @@ class FoundMoments(NamedTuple):
 
 
 def search_video(
-    query: Path, folder: Location, rows: Sequence[ManifestRow], *, extractor: FeatureExtractor, top: int, own: bool
+    query: Path,
+    folder: Location,
+    rows: Sequence[ManifestRow],
+    *,
+    extractor: FeatureExtractor,
+    top: int,
+    own: bool,
+    one_per_video: bool,
 ) -> FoundMoments:
     """The moments of a folder's videos that are most like any moment of a video.
 
@@ -158,6 +178,7 @@ def search_video(
         extractor: from `extractor_of`.
         top: how many.
         own: whether moments of the query itself count, if it is among the videos.
+        one_per_video: see `search`.
 
     Raises:
         BadVideo: the query cannot be read.
@@ -173,6 +194,7 @@ def search_video(
         rows,
         top=top,
         excluded=frozenset() if own else frozenset(of_query),
+        one_per_video=one_per_video,
     )
     return FoundMoments(moments, float(features.times[0, 1] - features.times[0, 0]))
 
@@ -201,6 +223,7 @@ class Retrieval:
     gallery_size: int
     recall: dict[int, float]  # R@k: part of the queries with one of their class among the first k
     mean_average_precision: float | None  # over the whole ranking; None if not asked for
+    chance: dict[int, float]  # R@k of a random ranking
 
 
 def retrieval(
@@ -220,18 +243,14 @@ def retrieval(
         queries: rows whose videos are looked for.
         gallery: rows that are looked through; no video may be in both.
         protocol: see above.
-        ranks: the k of R@k.
+        ranks: the k of R@k; those beyond the gallery are left out.
         mean_average_precision: needs the whole ranking, which takes longer than all the rest.
 
     Raises:
         HicoError: one side is empty, or a video is on both.
 
     """
-    if not len(queries.labels) or not len(gallery.labels):
-        raise HicoError("retrieval needs labelled videos both among the queries and in the gallery")
-    both = np.intersect1d(queries.videos, gallery.videos)
-    if len(both):
-        raise HicoError(f"{both[0]} is both a query and in the gallery; {len(both)} such videos")
+    _require_two_sides(queries, gallery)
     if protocol != "clip":
         queries, gallery = video_means(queries), video_means(gallery)
     query_rows, gallery_rows = (torch.from_numpy(side.features) for side in (queries, gallery))
@@ -239,7 +258,8 @@ def retrieval(
         query_rows, gallery_rows = (rows - rows.mean(dim=0) for rows in (query_rows, gallery_rows))
     units_GF = F.normalize(gallery_rows, dim=1)
     labels_G = torch.from_numpy(gallery.labels.astype(np.int64))
-    deepest = min(max(ranks), len(units_GF))
+    ranks = [k for k in ranks if k <= len(units_GF)]
+    deepest = max(ranks, default=1)
     found_at, precisions = [], []
     for start in range(0, len(query_rows), _QUERIES_AT_ONCE):
         chunk = slice(start, start + _QUERIES_AT_ONCE)
@@ -256,9 +276,33 @@ def retrieval(
         protocol=protocol,
         num_queries=len(query_rows),
         gallery_size=len(units_GF),
-        recall={k: float(found[:, min(k, deepest) - 1].double().mean()) for k in ranks},
+        recall={k: float(found[:, k - 1].double().mean()) for k in ranks},
         mean_average_precision=float(torch.cat(precisions).mean()) if precisions else None,
+        chance={k: chance_of_recall(queries.labels, gallery.labels, k=k) for k in ranks},
     )
+
+
+def _require_two_sides(queries: LabelledRows, gallery: LabelledRows) -> None:
+    if not len(queries.labels) or not len(gallery.labels):
+        raise HicoError("retrieval needs labelled videos both among the queries and in the gallery")
+    both = np.intersect1d(queries.videos, gallery.videos)
+    if len(both):
+        raise HicoError(f"{both[0]} is both a query and in the gallery; {len(both)} such videos")
+
+
+def chance_of_recall(queries: np.ndarray, gallery: np.ndarray, *, k: int) -> float:
+    """R@k of a random ranking, for labels (Q,) and (G,).
+
+    Of G rows, R are of the query's class. None of them is among k drawn ones with probability
+    (G - R) / G x (G - R - 1) / (G - 1) x ..., k factors.
+    """
+    size = len(gallery)
+    drawn = np.arange(k)
+    missed = {
+        label: float(np.prod((size - (gallery == label).sum() - drawn).clip(0) / (size - drawn)))
+        for label in np.unique(queries)
+    }
+    return fmean(1 - missed[label] for label in queries)
 
 
 def average_precision(relevant_QG: Tensor) -> Tensor:

@@ -83,11 +83,13 @@ def retrieval_among_videos(rows: LabelledRows, *, protocol: RetrievalProtocol) -
         for video in videos
     ]
     queries = [one.num_queries for one in found]
+    ranks = min((list(one.recall) for one in found), key=len)  # a gallery is smaller without a longer video
     precisions = [one.mean_average_precision or 0.0 for one in found]
     return Retrieval(
         protocol=protocol,
         num_queries=len(rows.labels),
         gallery_size=len(rows.labels),
-        recall={k: float(np.average([one.recall[k] for one in found], weights=queries)) for k in found[0].recall},
+        recall={k: float(np.average([one.recall[k] for one in found], weights=queries)) for k in ranks},
         mean_average_precision=float(np.average(precisions, weights=queries)),
+        chance={k: float(np.average([one.chance[k] for one in found], weights=queries)) for k in ranks},
     )

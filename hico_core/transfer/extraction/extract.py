@@ -45,7 +45,7 @@ from hico_core.transfer.features import FeatureExtractor, Features
 logger = logging.getLogger(__name__)
 
 # Rows of different videos that are more alike than this tell nothing apart.
-_ALIKE = 0.9999
+ALIKE = 0.9999
 
 # How often the manifest in a bucket is written again: what came since is extracted again after a kill.
 _UPLOAD_SECONDS = 60.0
@@ -178,7 +178,7 @@ def _extract(
 
 
 def _warn_of_collapse(likeness: "Likeness", frozen: FrozenEncoder) -> None:
-    if likeness.num_videos > 1 and likeness.mean_similarity > _ALIKE:
+    if likeness.num_videos > 1 and likeness.mean_similarity > ALIKE:
         logger.warning(
             "the features of %d videos are nearly alike (mean cosine similarity %.5f): the encoder of %s has hardly "
             "learnt anything, or has collapsed; look at its loss with `hico report`, and train it for longer",

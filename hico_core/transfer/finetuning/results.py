@@ -36,7 +36,12 @@ def predict_tests(parts: Finetuning, world: World, watch: Watch) -> list[Predict
 
 
 def accuracy_of(
-    predictions: Sequence[Prediction], progress: Progress, test: FinetuneTestConfig, *, checkpoint: str
+    predictions: Sequence[Prediction],
+    progress: Progress,
+    test: FinetuneTestConfig,
+    *,
+    checkpoint: str,
+    num_classes: int,
 ) -> Accuracy:
     """What the predictions of a checkpoint are worth.
 
@@ -45,13 +50,15 @@ def accuracy_of(
         progress: of the run.
         test: how it was tested.
         checkpoint: the name of the one that was.
+        num_classes: that it chose among.
 
     """
-    top1, top5 = parts_that_are_right(predictions)
+    top1, top5 = parts_that_are_right(predictions, num_classes)
     origin = progress.encoder
     return Accuracy(
         num_videos=len(predictions),
         num_failed=sum(prediction.predicted is None for prediction in predictions),
+        num_classes=num_classes,
         top1=top1,
         top5=top5,
         views=test.views,

@@ -89,7 +89,13 @@ def finetune(task: Task[FinetuneConfig], watch: Watch) -> FinetuneSummary:
         predictions = gathered(predict_tests(parts, world, watch), world)
         accuracy = None
         if predictions:
-            accuracy = accuracy_of(predictions, training.progress, config.test, checkpoint=tested)
+            accuracy = accuracy_of(
+                predictions,
+                training.progress,
+                config.test,
+                checkpoint=tested,
+                num_classes=parts.videos.num_classes,
+            )
             write_report(accuracy, predictions, run_dir, parts.videos.test, root=task.root)
         return FinetuneSummary(
             run_dir=run_dir,

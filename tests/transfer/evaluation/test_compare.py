@@ -1,8 +1,10 @@
 """A comparison tests each clip once, by groups, and says how sure its accuracies and differences are."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from made_videos import numbered_video
 from sklearn.linear_model import LogisticRegression
@@ -19,7 +21,7 @@ from hico_core.transfer.evaluation.compare import (
     finished_runs,
     predict_by_folds,
 )
-from hico_core.transfer.evaluation.comparison import Comparison, read_comparison, write_comparison
+from hico_core.transfer.evaluation.comparison import ComparedRow, Comparison, read_comparison, write_comparison
 from hico_core.transfer.evaluation.folds import SplitClips, split_as_listed, split_into_folds
 from hico_core.transfer.evaluation.probe import LabelledRows, linear_probe_of_scaled, scaled_alike
 
@@ -34,6 +36,38 @@ def blobs(labels: str, *, spread: float, seed: int = 0, views: int = 2) -> list[
     centres = dict(zip("abc", np.random.default_rng(7).normal(size=(3, 24)), strict=True))
     rng = np.random.default_rng(seed)
     return [(centres[label] + spread * rng.normal(size=(views, 24))).astype(np.float32) for label in labels]
+
+
+def test_a_comparison_is_a_line_and_a_table() -> None:
+    common: dict[str, Any] = {
+        "weights": None,
+        "weights_sha256": None,
+        "probe": "linear",
+        "num_test_clips": 60,
+        "num_test_groups": 12,
+    }
+    common |= {"num_classes": 4, "chance": 0.25, "most_frequent_class": 0.3, "accuracy_low": 0.4, "accuracy_high": 0.6}
+    first: dict[str, Any] = {
+        "encoder": "pixels",
+        "accuracy": 0.5,
+        "difference": None,
+        "difference_low": None,
+        "difference_high": None,
+    }
+    other: dict[str, Any] = {
+        "encoder": "<b>",
+        "accuracy": 0.55,
+        "difference": 0.05,
+        "difference_low": -0.1,
+        "difference_high": 0.2,
+    }
+    rows = [ComparedRow(**common, **each) for each in (first, other)]
+    found = Comparison(rows, pa.table({}), 0)
+    assert repr(found) == "Comparison(pixels, <b>; 60 test clips)"
+    shown = found._repr_html_()
+    assert "60 test clips in 12 groups, with 95 % intervals; chance 25.0 %" in shown
+    assert "<td>pixels</td><td>linear</td><td>50.0 (40.0 to 60.0)</td><td></td>" in shown
+    assert "<td>&lt;b&gt;</td><td>linear</td><td>55.0 (40.0 to 60.0)</td><td>5.0 (-10.0 to 20.0)</td>" in shown
 
 
 LABELS = "abc" * 20

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from hico_core.base.errors import UsageError
-from hico_core.transfer.evaluation.intervals import bootstrap_interval, paired_difference
+from hico_core.transfer.evaluation.intervals import (
+    bootstrap_interval,
+    in_context,
+    paired_difference,
+    wilson_interval,
+)
 
 
 def slow_bootstrap(values: list[float], groups: list[str], *, resamples: int, seed: int) -> tuple[float, float]:
@@ -67,3 +72,26 @@ def test_clips_of_a_group_count_less_than_single_ones() -> None:
 def test_one_group_has_no_interval() -> None:
     with pytest.raises(UsageError, match="one group, 'g'"):
         bootstrap_interval(np.ones(4), ["g"] * 4, seed=0)
+
+
+@pytest.mark.parametrize(("right", "total"), [(0, 3), (1, 3), (3, 3), (7, 20), (250, 1000)])
+def test_wilsons_interval_holds_what_is_not_refuted(right: int, total: int) -> None:
+    """Its ends are the two chances from which what was seen lies 1.96 standard deviations away."""
+    value, low, high = wilson_interval(right / total, total)
+    assert value == right / total
+    for end in (low, high):
+        away = abs(value - end) / max(np.sqrt(end * (1 - end) / total), 1e-12)
+        assert min(end, 1 - end) < 1e-12 or away == pytest.approx(1.96, abs=1e-3)
+    assert low - 1e-12 <= value <= high + 1e-12 and low < high
+
+
+@pytest.mark.parametrize(
+    ("part", "total", "said"),
+    [
+        (1 / 3, 3, "33.3 % (1 of 3 test videos; chance 25.0 %; 95 % interval 6.1 to 79.2 %)"),
+        (0.85, 10, "85.0 % (8.5 of 10 test videos; chance 25.0 %; 95 % interval 54.1 to 96.5 %)"),
+        (1.0, 1, "100.0 % (1 of 1 test video; chance 25.0 %; 95 % interval 20.7 to 100.0 %)"),
+    ],
+)
+def test_an_accuracy_in_context(part: float, total: int, said: str) -> None:
+    assert in_context(part, total, chance=0.25) == said

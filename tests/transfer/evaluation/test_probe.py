@@ -149,8 +149,14 @@ def test_a_report_over_splits_and_seeds() -> None:
     assert len(report.linear.values) == len(report.chosen) == 4 and len(report.knn.values) == 2
     assert {count: len(value.values) for count, value in report.few_shot.items()} == {1: 4, 2: 4}
     assert (report.num_train, report.num_test) == ([30, 30], [30, 12])
+    assert (report.k, report.chance) == (5, 1 / len(np.unique(splits[0][0].labels)))
     assert len(said) == 6
     assert report.linear.mean > 0.9
+
+
+def test_no_more_neighbours_vote_than_there_are_training_videos() -> None:
+    splits = [(blobs(1, videos=9), blobs(2, videos=6, first=99)), (blobs(1, videos=6), blobs(2, videos=6, first=99))]
+    assert probe_splits(splits, seeds=[0], k=20, shots=[]).k == 6
 
 
 GOOD = blobs(1, videos=6)

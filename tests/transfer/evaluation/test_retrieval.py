@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,16 @@ from hico_core.corpus.sources.finding import find_sources
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.transfer.evaluation import retrieval as module
 from hico_core.transfer.evaluation.labelled import labelled_of_list, rows_from_folder
-from hico_core.transfer.evaluation.match_sheet import write_sheet
+from hico_core.transfer.evaluation.match_sheet import are_alike, write_sheet
 from hico_core.transfer.evaluation.probe import LabelledRows, video_means
-from hico_core.transfer.evaluation.retrieval import FoundMoment, average_precision, extractor_of, retrieval, search
+from hico_core.transfer.evaluation.retrieval import (
+    FoundMoment,
+    average_precision,
+    chance_of_recall,
+    extractor_of,
+    retrieval,
+    search,
+)
 from hico_core.transfer.extraction.extract import ExtractionPolicy, Files, extract_features
 from hico_core.transfer.extraction.jobs import jobs_of_files
 from hico_core.transfer.extraction.manifest import load_features, read_manifest
@@ -57,6 +65,29 @@ def test_measures_are_those_of_a_loop(protocol: RetrievalProtocol) -> None:
     assert (found.protocol, found.num_queries, found.gallery_size) == (protocol, len(a), len(b))
     quick = retrieval(queries, gallery, protocol=protocol, ranks=(1, 5, 20), mean_average_precision=False)
     assert quick.recall == found.recall and quick.mean_average_precision is None
+
+
+@pytest.mark.parametrize("k", [1, 2, 4, 6])
+def test_chance_is_the_mean_over_all_rankings(k: int) -> None:
+    queries, gallery = np.array([0, 1, 1, 3]), np.array([0, 0, 1, 2, 2, 2])
+    hits = [(gallery[list(ranking[:k])] == query).any() for query in queries for ranking in permutations(range(6))]
+    assert chance_of_recall(queries, gallery, k=k) == pytest.approx(np.mean(hits))
+
+
+def test_ranks_beyond_the_gallery_are_left_out() -> None:
+    assert list(retrieval(rows(1, 4), rows(2, 6, first=100), protocol="video").recall) == [1, 5]
+
+
+@pytest.mark.parametrize(
+    ("similarities", "names", "alike"),
+    [([0.9999, 0.9998], "ab", True), ([0.9999, 0.99], "ab", False), ([1.0, 1.0], "aa", False), ([], "", False)],
+)
+def test_when_all_matches_are_alike(similarities: list[float], names: str, alike: bool) -> None:
+    moments = [
+        FoundMoment(video_id=name, start_seconds=0, end_seconds=1, similarity=value, query_seconds=0, source="x")
+        for name, value in zip(names, similarities, strict=True)
+    ]
+    assert are_alike(moments) == alike
 
 
 def test_average_precision_by_hand() -> None:
@@ -121,6 +152,22 @@ def test_a_search_finds_what_a_loop_finds(folder: Path, at_once: int, monkeypatc
 
 
 @pytest.mark.videos
+@pytest.mark.parametrize("at_once", [1, 10_000])
+def test_a_search_finds_the_best_moment_of_each_video(
+    folder: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_ROWS_AT_ONCE", at_once)
+    manifest = list(read_manifest(folder).values())
+    queries, starts = load_features(folder).array[:3] + 0.01, np.array([0.0, 1.0, 2.0])
+    everything = search(queries, starts, folder, manifest, top=1000)
+    best = [m for place, m in enumerate(everything) if m.video_id not in {o.video_id for o in everything[:place]}]
+    assert search(queries, starts, folder, manifest, top=1000, one_per_video=True) == best
+    two = search(queries, starts, folder, manifest, top=2, one_per_video=True)  # some videos are equally good
+    assert [match.similarity for match in two] == [match.similarity for match in best[:2]]
+    assert two[0].video_id != two[1].video_id
+
+
+@pytest.mark.videos
 def test_a_query_is_looked_at_as_the_gallery_was(folder: Path, tmp_path: Path) -> None:
     row = next(row for row in read_manifest(folder).values() if row.video_id == "3")
     extractor = extractor_of(row, encoder=None, device="cpu")
@@ -158,6 +205,9 @@ def test_sheets_show_the_frames_of_both(folder: Path, tmp_path: Path) -> None:
     assert page.count("data:image/jpeg;base64,") == 12
     assert "<b>gone" not in page and "&lt;b&gt;gone" in page
     assert "http" not in page
+    assert "width=device-width" in page and "nearly identical" not in page
+    write_sheet(tmp_path / "s.html", Path(source), [replace(m, similarity=1.0) for m in matches], window_seconds=1.0)
+    assert "nearly identical to the query" in (tmp_path / "s.html").read_text()
 
 
 def test_a_result_can_be_written_as_json() -> None:

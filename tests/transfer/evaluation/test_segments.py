@@ -71,7 +71,7 @@ def test_segments_are_looked_for_in_other_videos() -> None:
         precisions.append(sum(number / place for number, place in enumerate(at, start=1)) / max(len(at), 1))
         hits.append({k: any(relevant[:k]) for k in RANKS})
     assert found.mean_average_precision == pytest.approx(np.mean(precisions))
-    assert found.recall == pytest.approx({k: np.mean([hit[k] for hit in hits]) for k in RANKS})
+    assert found.recall == pytest.approx({k: np.mean([hit[k] for hit in hits]) for k in RANKS if k <= 20})
     with pytest.raises(UsageError, match="all segments are of one video, 'v0'"):
         retrieval_among_videos(rows.only(rows.groups == "v0"), protocol="clip")
 

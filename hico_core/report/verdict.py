@@ -1,0 +1,149 @@
+"""Whether a run has learnt anything, in a sentence or two, and what to do where it has not."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from hico_core.base.errors import counted
+from hico_core.model.heads import EMBEDDING_DIM
+from hico_core.report.facts import ProbeRow
+from hico_core.transfer.evaluation.intervals import in_context, percent
+from hico_core.transfer.extraction.extract import ALIKE
+
+# Fewer steps than `_FEWEST` change a new encoder hardly at all; with fewer than `_ENOUGH`, its loss is still falling.
+_FEWEST, _ENOUGH = 20, 300
+
+# A loss that is at least this part of that of guessing may have come from a lucky batch.
+_NEAR_CHANCE = 0.95
+
+# Embeddings whose standard deviation is below this part of that of evenly spread ones are nearly alike.
+_PART_OF_EVEN_SPREAD = 0.1
+
+
+class Agreement(NamedTuple):
+    """How often the nearest neighbour is of the same kind, and how often a random one would be: parts of 1."""
+
+    part: float
+    chance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What is known of a pretraining run; None where it is not known."""
+
+    steps: int
+    loss: float | None  # contrastive term, at the end
+    num_candidates: int  # clips among which it looks for the near one
+    spread: float | None  # standard deviation of the embeddings, at the end
+    similarity: float | None = None  # mean cosine similarity of clips of different videos
+    same_video: Agreement | None = None
+    same_class: Agreement | None = None  # of the nearest neighbour in another video; None without labels
+    probes: Sequence[ProbeRow] = ()
+
+    @property
+    def chance_loss(self) -> float:
+        """InfoNCE where all candidates are equally likely."""
+        return math.log(self.num_candidates)
+
+
+class Verdict(NamedTuple):
+    """What to think of a run."""
+
+    level: Literal["nothing", "begun", "learnt"]
+    text: str
+    advice: str = ""  # what to do
+
+
+_LONGER = (
+    "Train for longer: learning takes a few hundred steps at the least. If a step takes too long, make it cheaper with "
+    "a smaller encoder (model.encoder=s3dg-tiny) or smaller clips (data.crop_size)."
+)
+_CALMER = "Train again with a lower optim.base_lr or a longer optim.warmup_epochs."
+
+
+def num_candidates(*, batch_size: int, clips_per_video: int) -> int:
+    """The near clip and all clips of the other videos of a step, which both HiCo's and SimCLR's loss compare."""
+    return 1 + (batch_size - 1) * clips_per_video
+
+
+def judge_pretraining(evidence: Evidence) -> Verdict:
+    """Whether pretraining has taught the encoder anything."""
+    nothing = _why_nothing(evidence)
+    if nothing is not None:
+        return nothing
+    facts = [_loss_beside_chance(evidence), *_of_neighbours(evidence)]
+    facts += [f"{row.probe}: {row.in_words()}" for row in evidence.probes[:1]]
+    level: Literal["begun", "learnt"] = "begun" if evidence.steps < _ENOUGH else "learnt"
+    opening = {
+        "begun": f"This encoder has begun to learn, in {evidence.steps} steps",
+        "learnt": f"This encoder has learnt to recognise clips of one video, in {evidence.steps} steps",
+    }
+    return Verdict(level, f"{opening[level]}: {'; '.join(facts)}.", _LONGER if level == "begun" else "")
+
+
+def _why_nothing(evidence: Evidence) -> Verdict | None:
+    even = 1 / math.sqrt(EMBEDDING_DIM)  # narrower embeddings, of small encoders, have more
+    if evidence.steps == 0:
+        return Verdict("nothing", "This run has not trained a step yet.", _LONGER)
+    if evidence.steps < _FEWEST:
+        steps = counted(evidence.steps, "step")
+        alike = ", and all clips look alike to it" if (evidence.similarity or 0) > ALIKE else ""
+        return Verdict("nothing", f"This encoder has learnt nothing yet: it was trained for {steps}{alike}.", _LONGER)
+    if evidence.spread is not None and evidence.spread < _PART_OF_EVEN_SPREAD * even:
+        return Verdict(
+            "nothing",
+            "Training has collapsed: all clips get nearly the same embedding (standard deviation "
+            f"{evidence.spread:.2g}, evenly spread ones have {even:.2g}).",
+            _CALMER,
+        )
+    if evidence.similarity is not None and evidence.similarity > ALIKE:
+        return Verdict(
+            "nothing",
+            "This encoder does not distinguish clips: the mean similarity of clips from different videos is "
+            f"{evidence.similarity:.5f}, after {evidence.steps} steps.",
+            _CALMER,
+        )
+    if evidence.loss is not None and evidence.loss >= _NEAR_CHANCE * evidence.chance_loss:
+        return Verdict(
+            "nothing",
+            f"This encoder has learnt nothing yet, in {evidence.steps} steps: {_loss_beside_chance(evidence)}.",
+            _LONGER,
+        )
+    return None
+
+
+def _loss_beside_chance(evidence: Evidence) -> str:
+    if evidence.loss is None:
+        return "the run has no contrastive loss"
+    return (
+        f"the contrastive loss is {evidence.loss:.2f}, chance is {evidence.chance_loss:.2f} (the logarithm of "
+        f"{evidence.num_candidates} candidates)"
+    )
+
+
+def _of_neighbours(evidence: Evidence) -> list[str]:
+    said = (
+        (evidence.same_video, "the nearest neighbour of a clip is of the same video for"),
+        (evidence.same_class, "the nearest one in another video is of the same class for"),
+    )
+    return [
+        f"{words} {percent(found.part)} of the clips (chance {percent(found.chance)})"
+        for found, words in said
+        if found is not None
+    ]
+
+
+def judge_finetuning(tested: ProbeRow | None) -> Verdict:
+    """Whether a finetuned classifier is better than chance on its test videos."""
+    if tested is None or tested.num_test is None or tested.chance is None:
+        return Verdict("begun", "This classifier has not been tested yet.", "Test it with hico evaluate.")
+    sure = tested.interval is not None and tested.interval.low > tested.chance
+    accuracy = in_context(tested.accuracy, tested.num_test, chance=tested.chance)
+    if sure:
+        return Verdict("learnt", f"This classifier is better than chance: accuracy {accuracy}.")
+    return Verdict(
+        "nothing",
+        f"This classifier cannot be told from chance: accuracy {accuracy}.",
+        "Train for longer, or test on more videos.",
+    )
