@@ -44,7 +44,11 @@ def finetune(
     root: Root = DEFAULT_ROOT,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="The encoder: .safetensors, our .pt or the authors' .pyth. Default: ROOT's newest run."),
+        typer.Option(
+            "--encoder",
+            "--checkpoint",
+            help="The encoder: .safetensors, our .pt or the authors' .pyth. Default: ROOT's newest run.",
+        ),
     ] = None,
     linear: Annotated[
         bool, typer.Option("--linear", help="Train only the classifier; the encoder stays frozen.")

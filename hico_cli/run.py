@@ -1,7 +1,10 @@
 """`hico run`: the four commands and a report, with settings that fit the videos and the time."""
 
+import shlex
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +18,7 @@ from hico_cli.console import (
     video_reporter,
     warn,
 )
-from hico_cli.options import Device, Json, Root, require_file_name_part
+from hico_cli.options import ConfigFile, Device, Json, Override, Root, require_file_name_part
 from hico_cli.outcomes import (
     describe_speed,
     extraction_fields,
@@ -26,12 +29,14 @@ from hico_cli.outcomes import (
     watched_pretraining,
 )
 from hico_core.base.addresses import DEFAULT_ROOT, locate_root
+from hico_core.base.choices import Dataset
 
 if TYPE_CHECKING:
     from hico_core.base.addresses import Location
     from hico_core.base.tally import Summary, VideoEvent
     from hico_core.corpus.index import IndexSummary
     from hico_core.encoding.encoder import Meter
+    from hico_core.road.planning import RoadPlan
     from hico_core.training.loop import RunSummary
     from hico_core.training.task import Watch
 
@@ -43,24 +48,105 @@ def run(
     root: Root = DEFAULT_ROOT,
     name: Annotated[str, typer.Option(help="Name of the run and of the folder of features.")] = "run",
     hours: Annotated[
-        float, typer.Option(min=0.001, help="Time for pretraining; trains as many epochs of the recipe as fit.")
+        float,
+        typer.Option(
+            min=0.001,
+            help="Time for the whole call: splitting, measuring, training, features and report. A later call that "
+            "continues the run has the same time again.",
+        ),
     ] = 1.0,
+    fit: Annotated[
+        bool,
+        typer.Option(
+            "--fit",
+            help="If fewer than 300 training steps fit into --hours, train the small encoder s3dg-tiny, on smaller "
+            "clips if necessary.",
+        ),
+    ] = False,
+    dataset: Annotated[
+        Dataset | None,
+        typer.Option(rich_help_panel="Settings", help="Dataset whose recipe is used. Default: hacs (hacs-hico-s)."),
+    ] = None,
+    config: ConfigFile = None,
+    override: Override = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel="Settings",
+            help="The encoder to train: s3dg (default), s3dg-tiny, which is several times faster, or another one "
+            "of `hico config encoders` that trains.",
+        ),
+    ] = None,
     device: Device = "auto",
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            rich_help_panel="Continuing",
+            help="Refuse to start a new run. Without it, too, the same command continues an interrupted run.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print the plan only. Measures on a few videos, split into a temporary folder; the workspace stays as "
+            "it is.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Run the whole pipeline: split, index, pretrain (hacs-hico-s), extract features, and write an HTML report.
+    """Run the whole pipeline: split, index, pretrain, extract features, and write an HTML report.
 
-    If it is interrupted, the same command continues. Exit code 3: some videos failed; the others were processed.
+    Measures how fast training is on this machine, prints a plan that fits into --hours, and keeps to it. If it is
+    interrupted, the same command continues. Exit code 3: some videos failed; the others were processed.
     """
+    began = time.monotonic()
     require_file_name_part(name, option="--name")
     place = locate_root(root)
-    from hico_core.road import take_road
+    from hico_core.config import default_recipe
+    from hico_core.training.resolve import Asked
 
+    of_dataset = dataset or "hacs"
+    asked = Asked(
+        recipe=f"{of_dataset}-{default_recipe(of_dataset)}",
+        file=config,
+        options={},
+        overrides=[*(override or []), *([] if encoder is None else [f"model.encoder={encoder}"])],
+    )
+    given = {"--root": None if root == DEFAULT_ROOT else root, "--dataset": dataset, "--config": config}
+    words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
+    words += [word for setting in override or [] for word in ("-o", setting)]
+    command = shlex.join(["hico", "run", *inputs, *words])
+    from hico_core.road.measuring import Clock
+    from hico_core.road.take import Wanted, plan_road, take_road
+
+    wanted = Wanted(name=name, device=device, asked=asked, fit=fit, resume=resume, command=command)
+    clock = Clock(began, hours * 3600)
+    if dry_run:
+        with raising_on_signals("stopped"):
+            plan, few = plan_road(inputs, place, wanted, clock=clock, on_note=warn)
+        _print_plan(plan, as_json=json)
+        if few:
+            warn(few)
+        return
     with raising_on_signals():
-        road = take_road(inputs, place, name=name, hours=hours, device=device, events=_Events(root, as_json=json))
-    result(str(road.report), {"report": str(road.report), "bytes": road.report.stat().st_size}, as_json=json)
+        road = take_road(inputs, place, wanted, clock=clock, events=_Events(root, as_json=json))
+    taken = {"seconds": round(clock.used, 1), "seconds_asked": clock.seconds, "warnings": road.warnings}
+    fields = {"report": str(road.report), "bytes": road.report.stat().st_size, **taken}
+    result(str(road.report), fields, as_json=json)
+    for warning in road.warnings:
+        warn(warning)
     if road.num_failed:
         raise typer.Exit(3)
+
+
+def _print_plan(plan: "RoadPlan", *, as_json: bool) -> None:
+    from hico_core.road.planning import describe_plan
+
+    fields = {**asdict(plan), "shares": plan.shares._asdict(), "length": plan.length._asdict()}
+    result(describe_plan(plan), {"plan": fields}, as_json=as_json)
 
 
 class _Events:
@@ -72,6 +158,9 @@ class _Events:
     def on_note(self, text: str) -> None:
         warn(text)
 
+    def on_plan(self, plan: "RoadPlan") -> None:
+        _print_plan(plan, as_json=self._as_json)
+
     def splitting(self, num_videos: int) -> "AbstractContextManager[Callable[[VideoEvent], None]]":
         return video_progress(as_json=self._as_json)("split", num_videos)
 
@@ -81,10 +170,8 @@ class _Events:
     def on_indexed(self, summary: "IndexSummary") -> None:
         report_index(summary, root=self._root, as_json=self._as_json)
 
-    def pretraining(self, num_epochs: int) -> "AbstractContextManager[Watch]":
-        from hico_core.road import RECIPE
-
-        return watched_pretraining(RECIPE, epochs=num_epochs, as_json=self._as_json)
+    def pretraining(self, title: str, num_epochs: int) -> "AbstractContextManager[Watch]":
+        return watched_pretraining(title, epochs=num_epochs, as_json=self._as_json)
 
     def on_pretrained(self, summary: "RunSummary") -> None:
         report_pretraining(summary, as_json=self._as_json)

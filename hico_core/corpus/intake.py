@@ -281,8 +281,8 @@ def _require_free_names(
         if clip.path not in own and (root / clip.path).exists():
             raise BadVideo(
                 str(candidate.source.path),
-                f"{root / clip.path} already exists and no record names it; `hico index --adopt` adopts such clips "
-                "in, --force replaces them",
+                f"{root / clip.path} already exists and no record names it; `hico index --adopt` adopts such clips, "
+                "--force replaces them",
                 stage="commit",
             )
 

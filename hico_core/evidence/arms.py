@@ -36,6 +36,16 @@ AUGMENT = AugmentConfig(
 )
 
 
+class Setting(NamedTuple):
+    """What encoders are shown of videos, alike for all arms."""
+
+    data: DataConfig
+    augment: AugmentConfig
+
+
+MADE = Setting(DATA, AUGMENT)
+
+
 class Arm(NamedTuple):
     """One way to train an encoder without labels."""
 
@@ -54,7 +64,7 @@ FAR_3 = Arm(
 )
 
 
-def pretraining(arm: Arm, *, num_videos: int, steps: int, rate: float, seed: int) -> Config:
+def pretraining(arm: Arm, *, num_videos: int, steps: int, rate: float, seed: int, setting: Setting = MADE) -> Config:
     """How an arm is pretrained.
 
     Args:
@@ -63,6 +73,7 @@ def pretraining(arm: Arm, *, num_videos: int, steps: int, rate: float, seed: int
         steps: of 16 videos, or of all where there are fewer.
         rate: largest one of AdamW, reached after a twentieth of the steps, then falling along a cosine.
         seed: of weights and draws.
+        setting: of what is read; the default is that of made videos.
 
     """
     batch_size = min(VIDEOS_PER_STEP, num_videos)
@@ -71,9 +82,9 @@ def pretraining(arm: Arm, *, num_videos: int, steps: int, rate: float, seed: int
     settings = {
         "recipe": arm.name,
         "model": {"encoder": "s3dg-tiny"},
-        "data": DATA,
+        "data": setting.data,
         "sampling": arm.sampling,
-        "augment": AUGMENT,
+        "augment": setting.augment,
         "loss": arm.loss,
         "optim": {
             "name": "adamw",

@@ -10,8 +10,10 @@ from torch import nn
 from hico_core.base.choices import Design
 from hico_core.base.errors import HicoError
 from hico_core.base.storage import written_beside
+from hico_core.base.tally import VideoEvent
 from hico_core.corpus.index import build_index
 from hico_core.corpus.sources.finding import find_sources
+from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.split import split_videos
 from hico_core.corpus.workspace.records import SplitOptions
 from hico_core.data.pictures import picture_for
@@ -73,18 +75,34 @@ def prepare_corpus(
     recipe = CorpusRecipe(videos=videos, seed=corpus.seed, design=corpus.design, look=corpus.look)
     labels = make_corpus(recipe, place.videos, on_video=lambda number: on_video(f"{number + 1}/{videos} videos made"))
     for subset in ("train", "test"):
-        sources = find_sources([str(place.videos / subset)])
-        summary = split_videos(
-            sources,
-            root=place.root,
-            options=SplitOptions(subset=subset),
+        split_all(
+            find_sources([str(place.videos / subset)]),
+            place.root,
+            SplitOptions(subset=subset),
             workers=workers,
             on_event=lambda event: on_video(f"{event.num_done}/{event.num_videos} videos split"),
         )
-        if summary.num_failed:
-            raise HicoError(f"{summary.num_failed} videos cannot be split; see {place.root / 'failures.jsonl'}")
     build_index(place.root)
     return labels
+
+
+def split_all(
+    sources: list[Source],
+    root: Path,
+    options: SplitOptions,
+    *,
+    workers: int,
+    on_event: Callable[[VideoEvent], None] = lambda event: None,
+) -> None:
+    """Split videos, every one of which an experiment needs.
+
+    Raises:
+        HicoError: one cannot be split.
+
+    """
+    summary = split_videos(sources, root=root, options=options, workers=workers, on_event=on_event)
+    if summary.num_failed:
+        raise HicoError(f"{summary.num_failed} videos cannot be split; see {root / 'failures.jsonl'}")
 
 
 def segment_clips(place: Place, labels: list[SegmentLabel]) -> SegmentClips:

@@ -27,6 +27,11 @@ _VIDEOS, _CLIPS_OF_EACH = 24, 3
 _NEIGHBOURS, _QUERIES = 4, 6
 
 
+def num_moments(num_videos: int) -> int:
+    """How many clips of a workspace of so many videos are encoded."""
+    return min(num_videos, _VIDEOS) * _CLIPS_OF_EACH
+
+
 class Moment(NamedTuple):
     """A clip of a video."""
 

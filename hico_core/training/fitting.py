@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+from hico_core.base.choices import DeviceName
 from hico_core.base.errors import HicoError, UsageError, counted
 from hico_core.config import Config, load_config
 from hico_core.data.videos import IndexedVideos, open_videos
@@ -62,10 +63,23 @@ def fit_batch(task: Task[Config], *, processes: int = 1) -> Fitted:
     if task.resume and has_steps(task.run_dir):
         before = load_config(task.run_dir / "config.yaml").train.batch_size
         return Fitted(_with_batch_size(config, before), videos, config)
-    alone = processes == 1 and choose_device(task.device).type == "cpu" and not config.train.recompute
-    free_bytes = free_memory_bytes() if alone else None
-    size, reason = fitting_size(config, num_videos=len(videos), processes=processes, free_bytes=free_bytes)
+    size, reason = batch_here(config, num_videos=len(videos), device=task.device, processes=processes)
     return Fitted(_with_batch_size(config, size), videos, config, reason)
+
+
+def batch_here(config: Config, *, num_videos: int, device: DeviceName, processes: int = 1) -> tuple[int, str]:
+    """The same as `fitting_size` with the memory that is free now.
+
+    Args:
+        config: of a run.
+        num_videos: that there are to train on.
+        device: where to train.
+        processes: that train together.
+
+    """
+    alone = processes == 1 and choose_device(device).type == "cpu" and not config.train.recompute
+    free_bytes = free_memory_bytes() if alone else None
+    return fitting_size(config, num_videos=num_videos, processes=processes, free_bytes=free_bytes)
 
 
 def fitting_size(config: Config, *, num_videos: int, processes: int, free_bytes: int | None) -> tuple[int, str]:

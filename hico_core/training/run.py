@@ -174,6 +174,7 @@ class _Agreed(NamedTuple):
     since_saved: float  # seconds
     signal_number: int  # 0: none
     has_unusable: bool
+    is_over: bool
 
 
 def kept_epoch(before: float, now: float, *, every: int) -> int | None:
@@ -205,7 +206,7 @@ class Training(Generic[Settings, Model]):
         self._losses: list[float] = []  # of the steps of this call
         self._first_step = progress.position.step
         self._finished = True
-        self._agreed = _Agreed(0.0, 0, has_unusable=False)
+        self._agreed = _Agreed(0.0, 0, has_unusable=False, is_over=False)
         self._saved_at = self._step_began = self._got_data = time.monotonic()
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None
@@ -232,15 +233,16 @@ class Training(Generic[Settings, Model]):
                 self._note(epochs_done=plan.epoch)
                 if self._writing is not None and self._writing.done():
                     self.finish_writing()
-                since_saved, signal_number, num_unusable = largest(
+                since_saved, signal_number, num_unusable, is_over = largest(
                     [
                         self._got_data - self._saved_at,
                         float(self._watch.stop.signal_number or 0),
                         float(len(batch.unusable)),
+                        float(self._watch.is_over()),
                     ],
                     self._world,
                 )
-                self._agreed = _Agreed(since_saved, int(signal_number), num_unusable > 0)
+                self._agreed = _Agreed(since_saved, int(signal_number), num_unusable > 0, is_over > 0)
                 yield plan, batch
 
     def _next_of(self, batches: Generator[tuple[PlannedStep, Batch], None, None]) -> tuple[PlannedStep, Batch] | None:
@@ -271,7 +273,7 @@ class Training(Generic[Settings, Model]):
             self._saved_at = time.monotonic()
 
     def must_stop(self, plan: PlannedStep) -> bool:
-        """Whether as many steps are done as were asked for.
+        """Whether as many steps are done as were asked for, or the time is up.
 
         Raises:
             Interrupted: a signal ended the run; a checkpoint is written.
@@ -280,7 +282,7 @@ class Training(Generic[Settings, Model]):
         if self._agreed.signal_number:
             self._end_by_signal(self._agreed.signal_number)
         max_steps = self._task.config.train.max_steps
-        self._finished = max_steps is None or plan.position.step < max_steps
+        self._finished = not self._agreed.is_over and (max_steps is None or plan.position.step < max_steps)
         return not self._finished
 
     def _end_by_signal(self, number: int) -> None:

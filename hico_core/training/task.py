@@ -45,6 +45,10 @@ def _ignore(*event: object) -> None:
     pass
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Watch:
     """Who is told of a training while it goes on, and who may end it.
@@ -53,6 +57,7 @@ class Watch:
         on_step: takes the metrics of each step, in the first process.
         on_bad_video: takes the id and reason of each video that cannot be decoded, once.
         on_tested: takes how many videos are tested by this process, and of how many.
+        is_over: asked before each step; true ends the run there, in the middle of its schedule, as `train.max_steps`.
         stop: asks for the end; the run ends with a checkpoint.
 
     """
@@ -60,6 +65,7 @@ class Watch:
     on_step: Callable[[Any], None] = _ignore
     on_bad_video: Callable[[str, str], None] = _ignore
     on_tested: Callable[[int, int], None] = _ignore
+    is_over: Callable[[], bool] = _never
     stop: StopRequest = field(default_factory=StopRequest)
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from hico_core.config import FinetuneConfig, compose_config
-from hico_core.evidence.arms import AUGMENT, DATA, FAR_3, HICO, VIDEOS_PER_STEP, WARMUP_PART, Arm, length_of
+from hico_core.evidence.arms import FAR_3, HICO, MADE, VIDEOS_PER_STEP, WARMUP_PART, Arm, Setting, length_of
 
 # Rates of AdamW that are tried for each arm, and the middle one, for an arm that was not tried.
 RATES = (1.5e-3, 3e-3, 6e-3)
@@ -71,13 +71,21 @@ MEANINGS = {
 }
 
 
-def supervision(*, num_segments: int, steps: int, rate: float, seed: int) -> FinetuneConfig:
-    """How the upper bound is trained: as many clips a step, and their labels."""
-    length = length_of(steps=steps, num_items=num_segments, batch_size=3 * VIDEOS_PER_STEP, seed=seed)
+def supervision(
+    *,
+    num_segments: int,
+    steps: int,
+    rate: float,
+    seed: int,
+    setting: Setting = MADE,
+    batch_size: int = 3 * VIDEOS_PER_STEP,
+) -> FinetuneConfig:
+    """How the upper bound is trained: by default with as many clips a step, and their labels."""
+    length = length_of(steps=steps, num_items=num_segments, batch_size=batch_size, seed=seed)
     settings = {
         "dataset": "made",
-        "data": DATA,
-        "augment": AUGMENT,
+        "data": setting.data,
+        "augment": setting.augment,
         "optim": {"base_lr": rate, "warmup_epochs": length["epochs"] * WARMUP_PART, "warmup_start_lr": 1e-5},
         "train": length,
     }

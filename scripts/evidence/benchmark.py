@@ -21,7 +21,8 @@ import pandas as pd
 from arms import MEANINGS
 from findings import SETTING, SUCCESS, table_of, verdicts
 from parts import PARTS, STEPS, TUNING_SEED, Part, cells_of, chosen_rates
-from results import BenchmarkProgress, read_results, run_benchmark, write_results
+from results import read_results, run_benchmark, write_results
+from running import BenchmarkProgress
 
 from hico_cli.console import progress, raising_on_signals, result
 from hico_core.base.engine import available_cores

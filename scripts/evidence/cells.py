@@ -1,6 +1,5 @@
 """The smallest piece of the benchmark: one arm, trained and probed on one corpus that is ready to be trained on."""
 
-import json
 import shutil
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -9,23 +8,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from arms import MIXED_IDS, PRETRAINED, supervision
 from torch import nn
+from trainings import train_with_labels, write_part_of_index
 from wrong_videos import wrong_videos
 
 from hico_core.base.storage import written_beside
-from hico_core.checkpoints.content import export_encoder
 from hico_core.checkpoints.reading import load_backbone
 from hico_core.evidence.arms import pretraining
 from hico_core.evidence.corpus import SegmentLabel
 from hico_core.evidence.scenery import ACTIONS, FPS
 from hico_core.evidence.segments import LabelledSegments, Score, SegmentClips, probe_segments
 from hico_core.evidence.trial import (
-    PICTURE,
     Corpus,
     Place,
     num_training_videos,
@@ -33,10 +30,7 @@ from hico_core.evidence.trial import (
     segment_clips,
     untrained_encoder,
 )
-from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.loop import pretrain
-from hico_core.training.task import Task, Watch
-from hico_core.transfer.finetuning.train import finetune
 
 # Side of the pictures that nearest neighbours of pixels look at.
 _PIXELS = 8
@@ -61,6 +55,13 @@ class Cell:
         length = f"-{self.steps}-{self.rate:g}" if self.steps else ""
         return f"{self.corpus.name}{trimmed}{few}-{self.arm}{length}"
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Of its rows in the table of results."""
+        fields = asdict(self)
+        del fields["corpus"]
+        return {**self.corpus._asdict(), **fields}
+
 
 def run_cell(cell: Cell, place: Place, labels: list[SegmentLabel]) -> list[Score]:
     """Train and probe a cell from its beginning; its run is not kept.
@@ -77,14 +78,6 @@ def run_cell(cell: Cell, place: Place, labels: list[SegmentLabel]) -> list[Score
     scores = probe_encoder(_encoder_of(cell, place, run_dir, labels), clips, seed=cell.corpus.seed)
     shutil.rmtree(run_dir, ignore_errors=True)
     return scores
-
-
-def scores_as_json(cell: Cell, scores: list[Score], *, seconds: float) -> str:
-    """What is kept of a cell."""
-    fields = asdict(cell)
-    del fields["corpus"]
-    kept = {**cell.corpus._asdict(), **fields, "seconds": round(seconds, 1)}
-    return json.dumps({**kept, "scores": [score._asdict() for score in scores]})
 
 
 def trimmed_root(place: Place) -> Path:
@@ -105,16 +98,11 @@ def write_trimmed_index(place: Place, labels: list[SegmentLabel]) -> None:
         pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), beside, write_page_checksum=True)
 
 
-def write_index_of_few(place: Place, videos: int) -> Path:
+def write_index_of_few(place: Place, labels: list[SegmentLabel], videos: int) -> Path:
     """An index of the first training videos alone, in a workspace of its own, which is returned."""
     root = place.root / f"{videos}-videos"
-    table = pq.read_table(place.root / "index.parquet")
-    training = table.filter(pc.equal(table["subset"], "train"))
-    first = pa.array(sorted(set(training["video_id"].to_pylist()))[:videos])
-    few = training.filter(pc.is_in(training["video_id"], first))
-    rows = [{**row, "path": str(place.root.absolute() / row["path"])} for row in few.to_pylist()]
-    with written_beside(root / "index.parquet") as beside:
-        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), beside, write_page_checksum=True)
+    training = sorted({label.video for label in labels if label.subset == "train"})
+    write_part_of_index(place.root, root, dict.fromkeys(training[:videos]))
     return root
 
 
@@ -173,19 +161,14 @@ def _encoder_of(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLab
     with wrong_videos(clips_per_video=config.sampling.clips_per_video) if is_mixed else nullcontext():
         root = trimmed_root(place) if cell.trimmed else place.root
         if cell.videos:
-            root = write_index_of_few(place, cell.videos)
+            root = write_index_of_few(place, labels, cell.videos)
         return load_backbone(pretrain(config, root=root, run_dir=run_dir, device="cpu").encoder)
 
 
 def _supervised(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLabel]) -> nn.Module:
     num_segments = len(_training_segments(labels))
     config = supervision(num_segments=num_segments, steps=cell.steps, rate=cell.rate, seed=cell.corpus.seed)
-    torch.manual_seed(cell.corpus.seed)
-    start = run_dir.with_name(f"{run_dir.name}-start.safetensors")
-    export_encoder(start, S3DGTiny(), PICTURE)
-    task = Task(config=config, root=trimmed_root(place), run_dir=run_dir, encoder=start, device="cpu")
-    finetune(task, Watch())
-    return load_backbone(run_dir / "checkpoints" / "last.pt")
+    return load_backbone(train_with_labels(config, root=trimmed_root(place), run_dir=run_dir))
 
 
 def pixels_of(clips: torch.Tensor, *, side: int) -> np.ndarray:

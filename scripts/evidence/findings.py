@@ -67,6 +67,14 @@ def paired(results: pd.DataFrame, arm: str, baseline: str, probe: str) -> Paired
     )
 
 
+def is_won(difference: PairedDifference) -> bool:
+    """Whether one arm is better than the other by the rule, of which one seed says nothing."""
+    return (
+        difference.mean > _MOST_STANDARD_ERRORS * difference.standard_error
+        and difference.won >= _LEAST_WON * difference.num_seeds
+    )
+
+
 class Verdict(NamedTuple):
     """What the rule says of one setting."""
 
@@ -87,11 +95,8 @@ def verdicts(results: pd.DataFrame, *, steps: int) -> list[Verdict]:
         if trimmed:
             met = abs(difference.mean) <= _LARGEST_TRIMMED_GAP
         else:
-            met = (
-                difference.mean > _MOST_STANDARD_ERRORS * difference.standard_error
-                and difference.won >= _LEAST_WON * difference.num_seeds
-            )
-        found.append(Verdict(f"{design}, {'trimmed' if trimmed else 'untrimmed'}", difference, bool(met)))
+            met = is_won(difference)
+        found.append(Verdict(f"{design}, {'trimmed' if trimmed else 'untrimmed'}", difference, met))
     return found
 
 

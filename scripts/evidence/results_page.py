@@ -17,11 +17,12 @@ from pathlib import Path
 import matplotlib as mpl
 import pandas as pd
 from arms import CONTROLS, FIXED_AS_GROWN, MEANINGS, WEIGHTS
-from cells import Cell, scores_as_json
+from cells import Cell
 from findings import SUCCESS, PairedDifference, paired, table_of, verdicts
 from matplotlib.figure import Figure
 from parts import LONG_STEPS, LOOK, STEPS, TUNING_SEED, chosen_rates
-from results import file_of, read_results, write_results
+from results import read_results, write_results
+from running import file_of, scores_as_json
 
 from hico_core.base.storage import write_text
 from hico_core.evidence.arms import FAR_3, HICO

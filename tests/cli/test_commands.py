@@ -53,7 +53,7 @@ COMMANDS = {
 def test_help() -> None:
     done = hico("--help")
     assert done.returncode == 0
-    lines = [line.strip("│ ").split() for line in done.stdout.partition(" The road ")[2].splitlines()]
+    lines = [line.strip("│ ").split() for line in done.stdout.partition(" Pipeline ")[2].splitlines()]
     assert {words[0] for words in lines if words} >= COMMANDS.keys()
     assert {command.name for command in app.registered_commands} | {"config", "features"} == COMMANDS.keys()
 
@@ -280,7 +280,7 @@ def test_one_line_for_each_mistake(root: Path, videos: Path, tmp_path: Path) -> 
     conflict = hico("pretrain", "--dataset", "k400", "--recipe", "hacs-hico-s", root=root)
     assert conflict.returncode == 2 and "--recipe: hacs-hico-s is not one of --dataset k400" in conflict.stderr
     assert_one_line(hico("pretrain", "--recipe", "simclr-l", root=root), 2, "no recipe hacs-simclr-l")
-    assert_one_line(hico("extract-features", root=empty), 1, "run `hico pretrain`, or give --checkpoint")
+    assert_one_line(hico("extract-features", root=empty), 1, "run `hico pretrain`, or give --encoder")
     done = hico("extract-features", "--checkpoint", videos / "-dash.mp4", root=root)
     assert_one_line(done, 1, "-dash.mp4: not a checkpoint")
     (tmp_path / "file").write_text("")

@@ -266,11 +266,11 @@ def test_a_video_that_is_missing_is_told_by_the_probe(root: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "code", "parts"),
     [
-        (["extract-features", "--fps", "fast"], 2, ["no rate", "native"]),
+        (["extract-features", "--fps", "fast"], 2, ["not a frame rate", "native"]),
         (["extract-features", "--fps", "0"], 2, ["--fps 0.0"]),
         (["extract-features", "--window", "0"], 2, ["--window 0"]),
         (["extract-features", "--stride", "0"], 2, ["--stride 0"]),
-        (["extract-features", "--batch-size", "many"], 2, ["no number of windows"]),
+        (["extract-features", "--batch-size", "many"], 2, ["not a number of windows"]),
         (["extract-features", "--shard", "3/2"], 2, ["must be I/N"]),
         (["extract-features", "--shard", "1/2", "--format", "hdf5"], 2, ["without --shard"]),
         (["extract-features", "--align", "center", "--tail", "drop"], 2, ["--align center --tail drop"]),

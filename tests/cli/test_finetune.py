@@ -125,8 +125,8 @@ def test_what_is_wrong_is_one_line(data: Path, tmp_path: Path) -> None:
     assert_one_line(hico("finetune", "--config", pretraining, root=tmp_path), 2, "hico pretrain --config")
     assert_one_line(hico("finetune", "--recipe", "finetune-x", root=tmp_path), 2, "finetune-hmdb51, finetune-ucf101")
     assert_one_line(hico("finetune", "-o", "train.tun=head", root=tmp_path), 2, "train.tune")
-    assert_one_line(hico("finetune", root=tmp_path), 1, "hico pretrain", "--checkpoint")
-    given = ("--checkpoint", data / "encoder.safetensors")
+    assert_one_line(hico("finetune", root=tmp_path), 1, "hico pretrain", "--encoder")
+    given = ("--encoder", data / "encoder.safetensors")
     assert_one_line(hico("finetune", *given, root=tmp_path), 1, "hico index")
     assert hico("index", "--untrimmed", data / "videos", root=tmp_path).returncode == 0
     assert_one_line(hico("finetune", *given, root=tmp_path), 1, "no labelled videos", "hico index --list")

@@ -1,46 +1,88 @@
-"""`hico run` goes the whole road, and goes on where it was stopped."""
+"""`hico run` goes the whole road within its hours, and goes on where it was stopped."""
 
-import re
+import json
 from pathlib import Path
 
 import pytest
-from commands import assert_one_line, hico
+from commands import TINY, assert_one_line, hico
 from made_videos import numbered_video
 
-from hico_core.config import load_config, preset
+from hico_core.config import load_config
 
 pytestmark = pytest.mark.videos
 
+SMALL = [word for word in TINY if word not in ("--batch-size", "2")]
 
-def test_the_whole_road_and_again(tmp_path: Path) -> None:
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
     for number in range(2):
-        numbered_video(tmp_path / f"videos/{number}.mp4", seconds=3)
+        numbered_video(folder / f"{number}.mp4", seconds=3)
+    return folder
+
+
+def test_the_whole_road_and_again(tmp_path: Path, videos: Path) -> None:
     root = tmp_path / "root"
-    command = ("run", tmp_path / "videos", "--hours", "0.001")
+    command: tuple[str | Path, ...] = ("run", videos, *SMALL, "-o", "train.epochs=2", "-o", "optim.warmup_epochs=0")
     done = hico(*command, root=root)
     assert done.returncode == 0, done.stderr
-    announced = re.search(r"pretraining (\d+) of the recipe's (\d+) epochs, (\d+) videos a step", done.stderr)
-    assert announced is not None, done.stderr
-    train = load_config(root / "runs/run/config.yaml").train
-    assert [train.epochs, preset("hacs-hico-s").train.epochs, train.batch_size] == list(map(int, announced.groups()))
-    assert 1 <= train.epochs <= 120 and train.batch_size == 2
+    assert "measuring small steps of s3dg-tiny" in done.stderr
+    told = [done.stdout.index(text) for text in ("clips of 2 videos", "plan for --hours 1 (1.0 h)", "the encoder is")]
+    assert told == sorted(told), "the plan is told before training"
+    config = load_config(root / "runs/run/config.yaml")
+    assert (config.model.encoder, config.train.epochs, config.train.batch_size) == ("s3dg-tiny", 2, 2)
     assert done.stdout.splitlines()[-1] == str(root / "runs/run/report.html")
+    assert "2 steps of s3dg-tiny are too few to learn from" in done.stderr.splitlines()[-1]
     assert (root / "features/run/manifest.jsonl").exists()
     metrics = (root / "runs/run/metrics.jsonl").read_text()
+    assert len(metrics.splitlines()) == 2
 
-    (tmp_path / "videos/broken.mp4").write_bytes(b"no video")
-    again = hico(*command, root=root)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    again = hico(*command, tmp_path / "broken.mp4", "--resume", root=root)
     assert again.returncode == 3, again.stderr
-    assert "of the recipe's" not in again.stderr, "the run that is there goes on, as long as it was to be"
+    assert "plan for" not in again.stdout, "nothing is left to measure"
     assert (root / "runs/run/metrics.jsonl").read_text() == metrics
-    assert again.stdout.splitlines()[-1] == str(root / "runs/run/report.html")
+    assert "too few to learn from" in again.stderr.splitlines()[-1]
+
+    other = hico(*command, "--encoder", "s3dg", "-o", "model.encoder=s3dg", root=root)
+    assert other.returncode == 2
+    assert "this run has model.encoder=s3dg-tiny, not s3dg" in other.stderr.splitlines()[-1]
 
 
-def test_nothing_to_run_on_is_one_line(tmp_path: Path) -> None:
+def test_too_little_time_for_training(tmp_path: Path, videos: Path) -> None:
+    """A step is done all the same, the features are left out, and what would be enough is the last line."""
+    root = tmp_path / "root"
+    assert hico("split", videos, root=root).returncode == 0
+    done = hico("run", videos, *SMALL, "--hours", "0.001", root=root)
+    assert done.returncode == 0, done.stderr
+    assert (root / "runs/run/export/encoder.safetensors").exists()
+    *_, features, steps = done.stderr.splitlines()
+    assert f"`hico extract-features --root {root} --encoder {root}/runs/run` makes them" in features
+    assert f"for enough steps: `hico run {videos}" in steps
+    assert "--name run-2 --hours 0." in steps
+
+
+def test_a_plan_without_a_trace(tmp_path: Path, videos: Path) -> None:
+    root = tmp_path / "root"
+    done = hico("run", videos, *SMALL, "--dry-run", "--json", root=root)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)["plan"]
+    assert plan["encoder"] == "s3dg-tiny" and plan["num_rows"] > 0
+    num_steps = plan["length"]["num_steps"]
+    assert num_steps >= 300 and num_steps * plan["step_seconds"] < 3600
+    assert not root.exists()
+
+
+def test_what_is_wrong_is_one_line(tmp_path: Path, videos: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert_one_line(hico("run", tmp_path / "empty", root=tmp_path / "root"), 2, "no video files in this folder")
-    assert_one_line(hico("run", tmp_path / "nowhere", root=tmp_path / "root"), 2, "no such file or folder")
-    numbered_video(tmp_path / "one/a.mp4", seconds=3)
-    done = hico("run", tmp_path / "one", root=tmp_path / "one-root")
+    root = tmp_path / "root"
+    assert_one_line(hico("run", tmp_path / "empty", root=root), 2, "no video files in this folder")
+    assert_one_line(hico("run", tmp_path / "nowhere", root=root), 2, "no such file or folder")
+    assert_one_line(hico("run", videos, "-o", "train.epoch=3", root=root), 2, "unknown key train.epoch")
+    assert_one_line(hico("run", videos, "--encoder", "s3dgg", root=root), 2, "the nearest is s3dg")
+    assert_one_line(hico("run", videos, "--resume", root=root), 2, "runs/run: there is no such run to continue")
+    assert not root.exists()
+    done = hico("run", videos / "0.mp4", root=root)
     assert done.returncode == 1
     assert "has 1 training video, too few to compare with each other" in done.stderr.splitlines()[-1]

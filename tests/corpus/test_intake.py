@@ -237,7 +237,9 @@ def test_an_id_is_in_one_subset(tmp_path: Path, way: str) -> None:
     root, path = tmp_path / "root", tmp_path / "a.mp4"
     INTAKES[way](path, root)
     before = tree(root)
-    with pytest.raises(HicoError, match=r"a\.mp4: .* 'a' is in the subset train, .* in val instead, use --move"):
+    with pytest.raises(
+        HicoError, match=r"a\.mp4: .* 'a' is in the subset train, .* to move it to val instead, use --move"
+    ):
         if way == "split":
             split(path, root, SMALL.model_copy(update={"subset": "val"}))
         else:
@@ -259,7 +261,7 @@ def test_clips_of_another_tool_are_not_overwritten(one: Path, tmp_path: Path) ->
         (root / name).write_bytes(content)
     before = clips_of(root)
     summary, (event,) = split(one / "a.mp4", root, SMALL.model_copy(update={"crf": 40}))
-    assert summary.num_failed == 1 and "`hico index --adopt` takes such clips in, --force replaces" in event.note
+    assert summary.num_failed == 1 and "`hico index --adopt` adopts such clips, --force replaces" in event.note
     assert clips_of(root) == before
     (root / "records/a.json").unlink()
     assert adopt(root).num_done == 1  # the first remedy

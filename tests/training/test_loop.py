@@ -169,6 +169,13 @@ def test_stopped_and_resumed_equals_never_stopped(root: Path, tmp_path: Path, un
     assert_same_run(tmp_path, undisturbed)
 
 
+def test_a_run_whose_time_is_up_goes_on_exactly_too(root: Path, tmp_path: Path, undisturbed: Path) -> None:
+    asked = iter([False, False, True])
+    assert run(tiny(), root, tmp_path, is_over=lambda: next(asked)).num_steps == 2
+    run(tiny(), root, tmp_path, resume=True)
+    assert_same_run(tmp_path, undisturbed)
+
+
 def test_adamw_goes_on_exactly_too(root: Path, tmp_path: Path) -> None:
     adamw = ("optim.name=adamw", "optim.weight_decay=0.01", "data.memory_gb=1")
     run(tiny(*adamw), root, tmp_path / "whole")

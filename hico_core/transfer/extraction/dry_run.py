@@ -20,7 +20,7 @@ from hico_core.transfer.extraction.extract import Files
 from hico_core.transfer.extraction.jobs import FeatureJob, known_length
 from hico_core.transfer.features import FeatureExtractor
 
-# Batches that are measured, after one that warms up.
+# Enough to tell how fast most encoders are.
 _MEASURED_BATCHES = 3
 
 
@@ -44,6 +44,7 @@ def dry_run_extraction(
     extractor: FeatureExtractor,
     files: Files,
     workers: int | None = None,
+    num_batches: int = _MEASURED_BATCHES,
 ) -> ExtractionPlan:
     """Count the rows of all videos, and measure how long a few take.
 
@@ -52,6 +53,7 @@ def dry_run_extraction(
         extractor: encoder, grid and picture.
         files: what would be written.
         workers: processes that would read; None: one a core.
+        num_batches: that are measured, after one that warms up.
 
     Raises:
         HicoError: no video can be read.
@@ -63,7 +65,7 @@ def dry_run_extraction(
         len(job.video.spans.seconds) if job.video.spans else count or 0
         for job, count in zip(jobs, num_windows, strict=True)
     )
-    reading_seconds, encoding_seconds, width = _measure(_clips(jobs, extractor), extractor)
+    reading_seconds, encoding_seconds, width = _measure(_clips(jobs, extractor), extractor, num_batches)
     # Reading goes on while the encoder computes, unless no process does it.
     readers = num_workers(workers)
     together = max(reading_seconds / readers, encoding_seconds) if readers else reading_seconds + encoding_seconds
@@ -79,7 +81,7 @@ def dry_run_extraction(
     )
 
 
-def _measure(clips: Iterator[Tensor], extractor: FeatureExtractor) -> tuple[float, float, int]:
+def _measure(clips: Iterator[Tensor], extractor: FeatureExtractor, num_batches: int) -> tuple[float, float, int]:
     """Seconds to read and to encode a window, and the numbers of a row.
 
     Raises:
@@ -89,7 +91,7 @@ def _measure(clips: Iterator[Tensor], extractor: FeatureExtractor) -> tuple[floa
     reading, encoding = [], []
     width = 0
     encoder = WindowEncoder(extractor.encoder, batch_size=extractor.batch_size, precision=extractor.precision)
-    for _ in range(1 + _MEASURED_BATCHES):
+    for _ in range(1 + num_batches):
         began = time.monotonic()
         batch = list(islice(clips, extractor.batch_size))
         if not batch:

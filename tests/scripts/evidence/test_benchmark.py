@@ -16,10 +16,11 @@ import pandas as pd
 import pytest
 import torch
 from arms import ARMS, MEANINGS, PRETRAINED, RATES
-from cells import Cell, pixels_of, scores_as_json
+from cells import Cell, pixels_of
 from commands import running
 from parts import PARTS, Part, cells_of, chosen_rates
-from results import BenchmarkProgress, file_of, read_results, run_benchmark, write_results
+from results import read_results, run_benchmark, write_results
+from running import BenchmarkProgress, file_of, scores_as_json
 
 from hico_core.base.errors import HicoError
 from hico_core.base.files import lock

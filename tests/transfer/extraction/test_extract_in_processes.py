@@ -97,7 +97,7 @@ def test_an_encoder_that_is_replaced_meanwhile_is_one_error(base: Path, tmp_path
     export_encoder(tmp_path / "encoder.safetensors", S3DGTiny())
     loaded_before = FeatureExtractor.from_checkpoint(tmp_path / "encoder.safetensors", device="cpu")
     export_encoder(tmp_path / "encoder.safetensors", S3DGTiny())  # as a training that goes on
-    with pytest.raises(HicoError, match=r"encoder\.safetensors: is not the file that the command began with"):
+    with pytest.raises(HicoError, match=r"encoder\.safetensors: is not the encoder that the command began with"):
         extract_features(
             base / "videos", encoder=loaded_before, root=tmp_path, policy=ExtractionPolicy(workers=0, processes=2)
         )

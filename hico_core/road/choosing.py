@@ -1,0 +1,226 @@
+"""Which training a road takes: the one that is asked for, what fits instead, or the one that was begun."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from hico_core.base.addresses import Location
+from hico_core.base.choices import DeviceName
+from hico_core.base.errors import counted
+from hico_core.checkpoints.content import read_last
+from hico_core.config import Config, ModelConfig, load_config
+from hico_core.config.authors.pretraining_keys import load_any_config
+from hico_core.data.videos import open_videos
+from hico_core.report.sample import num_moments
+from hico_core.road.measuring import Clock, Measured, measure_speed
+from hico_core.road.planning import (
+    ENOUGH_STEPS,
+    Candidate,
+    Length,
+    Shares,
+    Work,
+    best_fitting,
+    choose_length,
+    hours_for_enough,
+    share_out,
+)
+from hico_core.training.fitting import batch_here
+from hico_core.training.resolve import Asked, resolve_training
+from hico_core.transfer.extraction.jobs import jobs_of
+
+# What takes less time than what is asked for, each less than the one before: a small encoder, and small clips.
+_SMALLER: tuple[tuple[str, ...], ...] = (
+    ("model.encoder=s3dg-tiny",),
+    ("model.encoder=s3dg-tiny", "data.num_frames=8", "data.frame_stride=8", "data.crop_size=64"),
+)
+# Of the time for measuring, what is asked for has so much.
+_ASKED_PART = 0.6
+
+# Which settings those are, and what a run says of its length.
+_FITTED, _LENGTH = ("model", "data"), ("epochs", "batch_size")
+
+
+class Site(NamedTuple):
+    """Where a training is measured, and how much of the videos is there."""
+
+    root: Location
+    device: DeviceName
+    num_videos: int | None = None  # in all, where the workspace holds a sample of them; None: it holds all
+    share: float = 1.0  # rows of features of all videos, for each row of the workspace's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A training, and what fits of it."""
+
+    config: Config  # with its length
+    settings: tuple[str, ...]  # that differ from what was asked for
+    work: Work
+    measured: Measured
+    shares: Shares
+    length: Length
+
+
+class Advice(NamedTuple):
+    """What has enough steps, where the training that is taken has not."""
+
+    encoder: str
+    num_steps: int  # that fit into the hours
+    settings: tuple[str, ...]  # to be given besides
+    hours: float
+
+
+def settings_of(asked: Asked, settings: Sequence[str] = ()) -> Config:
+    """The configuration that a person asks for, with other settings over it."""
+    with_them = replace(asked, overrides=[*asked.overrides, *settings])
+    return resolve_training(load_any_config, with_them).config
+
+
+def with_length(config: Config, length: Length) -> Config:
+    """The same for so many epochs, with a warm-up in proportion."""
+    warmup = config.optim.warmup_epochs * length.epochs / config.train.epochs
+    return config.model_copy(
+        update={
+            "optim": config.optim.model_copy(update={"warmup_epochs": warmup}),
+            "train": config.train.model_copy(update={"epochs": length.epochs, "batch_size": length.batch_size}),
+        }
+    )
+
+
+def begun_config(run_dir: Path, asked: Asked, *, fit: bool) -> Config:
+    """What is asked for, as long as the run is to be that was begun, and of its size where hico chose that."""
+    begun, config = load_config(run_dir / "config.yaml"), settings_of(asked)
+    fitted = {name: getattr(begun, name) for name in _FITTED} if fit else {}
+    return config.model_copy(
+        update={
+            **fitted,
+            "optim": config.optim.model_copy(update={"warmup_epochs": begun.optim.warmup_epochs}),
+            "train": config.train.model_copy(update={name: getattr(begun.train, name) for name in _LENGTH}),
+        }
+    )
+
+
+def epochs_left(run_dir: Path, config: Config) -> float:
+    """Of a run that was begun."""
+    last = read_last(run_dir / "checkpoints")
+    return config.train.epochs - (last.progress.epochs_done if last else 0.0)
+
+
+def weigh(
+    config: Config,
+    asked: Asked,
+    site: Site,
+    *,
+    clock: Clock,
+    until: float,
+    settings: tuple[str, ...] = (),
+    left: float | None = None,
+) -> Choice:
+    """Measure a training, and find how much of it fits.
+
+    Args:
+        config: of it, without a length.
+        asked: what a person asks for, which is kept to.
+        site: where.
+        clock: of the call.
+        until: see `measure_speed`.
+        settings: of the configuration that differ from what was asked for.
+        left: epochs of a run that was begun, whose length stays as it was planned; None: it is a new one.
+
+    Raises:
+        HicoError: it cannot be measured.
+
+    """
+    jobs = jobs_of(None, site.root)
+    num_videos = site.num_videos or len(open_videos(site.root, subset="train", data=config.data))
+    is_new = left is None
+    batch_asked = not is_new or asked.names("train.batch_size")
+    if not batch_asked:
+        batch_size, _ = batch_here(config, num_videos=num_videos, device=site.device)
+        config = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": batch_size})})
+    measured = measure_speed(config, site.root, jobs, device=site.device, clock=clock, until=until)
+    work = Work(
+        num_videos=num_videos,
+        num_rows=round(site.share * measured.num_rows),
+        num_clips=num_moments(site.num_videos or len(jobs)),
+        batch_size=config.train.batch_size,
+        recipe_epochs=config.train.epochs if left is None else math.ceil(left),
+        epochs_asked=not is_new or asked.names("train.epochs"),
+        batch_asked=batch_asked,
+    )
+    shares = share_out(measured.speed, work, left_seconds=clock.left)
+    length = choose_length(measured.speed, work, training_seconds=shares.training)
+    return Choice(
+        config=with_length(config, length) if is_new else config,
+        settings=settings,
+        work=work,
+        measured=measured,
+        shares=shares,
+        length=length,
+    )
+
+
+def choose(asked: Asked, site: Site, *, fit: bool, clock: Clock, until: float) -> tuple[Choice, Advice | None]:
+    """The training that is asked for, or that which fits; where it has not enough steps, what would have.
+
+    Args:
+        asked: what a person asks for.
+        site: where it is measured.
+        fit: take what fits instead.
+        clock: of the call.
+        until: seconds used by which all is to be measured.
+
+    Raises:
+        HicoError: what is asked for cannot be measured.
+
+    """
+    first = settings_of(asked)
+    # What is asked for has most of the time; what takes less also takes less to measure.
+    choices = [weigh(first, asked, site, clock=clock, until=clock.used + _ASKED_PART * (until - clock.used))]
+    if asked.names("train.epochs") and choices[0].length.epochs == first.train.epochs:  # which is not a matter of time
+        return choices[0], None
+    for settings in _SMALLER:
+        if choices[-1].length.num_steps >= ENOUGH_STEPS or (len(choices) > 1 and clock.used > until):
+            break
+        config = settings_of(asked, settings)
+        if config != first:
+            choices.append(weigh(config, asked, site, clock=clock, until=until, settings=settings))
+    hours = [
+        hours_for_enough(choice.measured.speed, choice.work, choice.shares, used_seconds=clock.used)
+        for choice in choices
+    ]
+    steps = [choice.length.num_steps for choice in choices]
+    place = best_fitting([Candidate(*candidate) for candidate in zip(steps, hours, strict=True)])
+    best = choices[place]
+    taken = best if fit else choices[0]
+    if taken.length.num_steps >= ENOUGH_STEPS:
+        return taken, None
+    fits = best.length.num_steps >= ENOUGH_STEPS
+    needed = clock.seconds / 3600 if fits else hours[place]
+    return taken, Advice(best.config.model.encoder, best.length.num_steps, best.settings, needed)
+
+
+def describe_few(num_steps: int, encoder: str, advice: Advice | None, *, command: str) -> str:
+    """In words: that a training has not enough steps, and what to type for one that has.
+
+    Args:
+        num_steps: of it.
+        encoder: of it.
+        advice: what has enough; None: what does was not measured.
+        command: which it is added to.
+
+    """
+    few = (
+        f"{counted(num_steps, 'step')} of {encoder} {'is' if num_steps == 1 else 'are'} too few to learn from (at "
+        f"least {ENOUGH_STEPS}): take the result as a trial"
+    )
+    if advice is None:
+        return f"{few}, and give another --name more --hours"
+    words = [command, f"--hours {advice.hours:g}"]
+    words += [] if advice.encoder == ModelConfig().encoder else [f"--encoder {advice.encoder}"]
+    words += [f"-o {setting}" for setting in advice.settings if not setting.startswith("model.encoder=")]
+    instead = f"{advice.encoder} with smaller clips" if len(advice.settings) > 1 else advice.encoder
+    fits = f"; {counted(advice.num_steps, 'step')} of {instead} would fit" if advice.num_steps > num_steps else ""
+    return f"{few}{fits}; for enough steps: `{' '.join(words)}`"

@@ -1,0 +1,109 @@
+"""A training that ends in time: its epochs are corrected once if need be, and a clock ends it."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from hico_core.base.errors import counted
+from hico_core.config import Config
+from hico_core.road.choosing import Choice, with_length
+from hico_core.road.events import RoadEvents
+from hico_core.road.measuring import Clock
+from hico_core.road.planning import Length, Pace, corrected_epochs
+from hico_core.training.log import StepMetrics
+from hico_core.training.loop import RunSummary, run_pretraining
+from hico_core.training.task import Task
+
+# The pace is looked at once, after this part of the training's time and so many steps.
+_PART, _STEPS = 0.1, 3
+
+
+class Pacing:
+    """The clock of a training, which is asked before each step whether it is over."""
+
+    def __init__(self, clock: Clock, *, seconds: float, planned: int, most: int | None = None) -> None:
+        """Begin.
+
+        Args:
+            clock: of the call.
+            seconds: which the training may take from now on.
+            planned: its epochs.
+            most: epochs that it may be changed to; None: it may not.
+
+        """
+        self.was_cut = False  # by the clock
+        self.correction: int | None = None  # the epochs that it should have, for which it was ended
+        self._clock, self._began, self._seconds = clock, clock.used, seconds
+        self._planned, self._most = planned, most
+        self._steps: list[tuple[float, float]] = []  # seconds used after it, epochs done before it
+
+    def on_step(self, metrics: StepMetrics) -> None:
+        """A step is done."""
+        self._steps.append((self._clock.used, metrics.epoch))
+
+    def is_over(self) -> bool:
+        """Whether the training is to end before the next step; at least one is done."""
+        if not self._steps:
+            return False
+        now = self._clock.used
+        taken, left = now - self._began, self._began + self._seconds - now
+        step = (self._steps[-1][0] - self._began) / len(self._steps)
+        self.was_cut = step / 2 > left  # more of the next one would lie beyond the end than before it
+        if self.was_cut or self._most is None or len(self._steps) < _STEPS or taken < _PART * self._seconds:
+            return self.was_cut
+        (first, first_epoch), (last, last_epoch) = self._steps[0], self._steps[-1]
+        a_step = (last_epoch - first_epoch) / (len(self._steps) - 1)
+        pace = Pace(last_epoch + a_step, (last - first) / max(last_epoch - first_epoch, 1e-9), left)
+        self.correction = corrected_epochs(pace, planned=self._planned, most=self._most)
+        self._most = None
+        return self.correction is not None
+
+
+class Trained(NamedTuple):
+    """How a training ended."""
+
+    summary: RunSummary
+    was_cut: bool  # by the clock, before its last step
+
+
+def train_in_time(task: Task[Config], choice: Choice | None, *, clock: Clock, events: RoadEvents) -> Trained:
+    """Do a training, or go on with it, in the time that a choice has for it.
+
+    Args:
+        task: what is to be done.
+        choice: with the time; None: the training is done already.
+        clock: of the call.
+        events: told of steps, and of other epochs than were planned.
+
+    Raises:
+        HicoError: see `run_pretraining`.
+
+    """
+    if choice is None:
+        with events.pretraining(f"{task.config.dataset}-{task.config.recipe}", task.config.train.epochs) as watch:
+            summary = run_pretraining(task, watch)
+        events.on_pretrained(summary)
+        return Trained(summary, was_cut=False)
+    ends, planned = clock.used + choice.shares.training, task.config.train.epochs
+    most = None if choice.work.epochs_asked else choice.work.most_epochs
+    pacing = Pacing(clock, seconds=choice.shares.training, planned=planned, most=most)
+    summary = _paced(task, pacing, events)
+    if pacing.correction is not None:
+        epochs = pacing.correction
+        events.on_note(f"at the pace of the first steps, {counted(epochs, 'epoch')} fit instead of {planned}")
+        length = Length(epochs, task.config.train.batch_size, 0)
+        task = replace(task, config=with_length(task.config, length), allow_changed=True)
+        pacing = Pacing(clock, seconds=ends - clock.used, planned=epochs)
+        summary = _paced(task, pacing, events)
+    events.on_pretrained(summary)
+    return Trained(summary, pacing.was_cut)
+
+
+def _paced(task: Task[Config], pacing: Pacing, events: RoadEvents) -> RunSummary:
+    title = f"{task.config.dataset}-{task.config.recipe}"
+    with events.pretraining(title, task.config.train.epochs) as watch:
+
+        def on_step(metrics: StepMetrics) -> None:
+            watch.on_step(metrics)
+            pacing.on_step(metrics)
+
+        return run_pretraining(task, replace(watch, on_step=on_step, is_over=pacing.is_over))

@@ -1,0 +1,202 @@
+"""What fits into the hours of a road, from what was measured. Pure: all of it follows from the arguments."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from hico_core.base.errors import counted
+
+# Steps below which an encoder has learnt next to nothing.
+ENOUGH_STEPS = 300
+
+# Where nobody asks for a number of epochs, training lasts for those of the recipe, or for so many steps if that is
+# longer: on a few videos, the recipe's epochs are a handful of steps.
+_MOST_STEPS = 5000
+
+# The steps are planned for all but this part of the training's time, since the next ones may be slower.
+_RESERVE = 0.05
+
+# The plan is changed where the steps would not fit, or would leave more than 15 % of their time unused.
+_LEAST_USED = 0.85
+
+# What training, extraction and report take beside their steps, windows and clips: processes that start, files.
+_TRAINING_STARTS, _EXTRACTION_STARTS, _REPORT_DRAWS = 6.0, 6.0, 10.0
+
+
+class CoreUse(NamedTuple):
+    """Who computes: a GPU beside the cores, or the cores that also read."""
+
+    on_cpu: bool
+    cores: int
+    readers: int  # processes that read
+    threads: int  # of a computation on the CPU
+
+
+def seconds_together(computing: float, reading: float, cores: CoreUse) -> float:
+    """How long something takes that is computed while the next is read.
+
+    Args:
+        computing: seconds, of the clock.
+        reading: seconds of a core.
+        cores: who does it.
+
+    """
+    if not cores.readers:
+        return computing + reading
+    longest = max(computing, reading / min(cores.readers, cores.cores))
+    return max(longest, (computing * cores.threads + reading) / cores.cores) if cores.on_cpu else longest
+
+
+class Speed(NamedTuple):
+    """What was measured of an encoder on a machine, in seconds."""
+
+    video: float  # of a training step, for each of its videos
+    row: float  # of features
+    clip: float  # that is read and encoded by itself, as the report does
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What there is to do."""
+
+    num_videos: int  # to train on
+    num_rows: int  # of features
+    num_clips: int  # that the report encodes
+    batch_size: int  # the largest
+    recipe_epochs: int
+    epochs_asked: bool = False  # whether somebody asked for that number of epochs
+    batch_asked: bool = False  # and for that batch
+
+    @property
+    def most_epochs(self) -> int:
+        """However much time there is."""
+        enough = 0 if self.epochs_asked else math.ceil(_MOST_STEPS * self.batch_size / self.num_videos)
+        return max(self.recipe_epochs, enough)
+
+
+class Shares(NamedTuple):
+    """How the time that is left is shared out, in seconds."""
+
+    training: float  # which it may take
+    features: float | None  # None: there is no time for them
+    report: float
+
+
+def share_out(speed: Speed, work: Work, *, left_seconds: float) -> Shares:
+    """Keep back what features and report take; features that would take more than half are left out."""
+    report = _REPORT_DRAWS + work.num_clips * speed.clip
+    features = _EXTRACTION_STARTS + work.num_rows * speed.row
+    left = max(left_seconds - report, 0.0)
+    return Shares(left, None, report) if features > left / 2 else Shares(left - features, features, report)
+
+
+class Length(NamedTuple):
+    """How long a training is."""
+
+    epochs: int
+    batch_size: int
+    num_steps: int  # that fit; fewer than an epoch's where there is not the time for one
+
+
+def choose_length(speed: Speed, work: Work, *, training_seconds: float) -> Length:
+    """The epochs that fit. Where not a single step does, its batch is halved, down to 2 videos; one step is done."""
+    seconds = max(training_seconds - _TRAINING_STARTS, 0.0) * (1 - _RESERVE)
+    batch_size = work.batch_size
+    while not work.batch_asked and batch_size > 2 and batch_size * speed.video > seconds:
+        batch_size = max(batch_size // 2, 2)
+    fitting = max(int(seconds / (batch_size * speed.video)), 1)
+    epochs = min(max(fitting * batch_size // work.num_videos, 1), work.most_epochs)
+    steps = max(epochs * work.num_videos // batch_size, 1)
+    return Length(epochs, batch_size, min(fitting, steps))
+
+
+def hours_for_enough(speed: Speed, work: Work, shares: Shares, *, used_seconds: float) -> float:
+    """About the hours in which enough steps fit, with features and report, rounded up to two digits."""
+    features = _EXTRACTION_STARTS + work.num_rows * speed.row
+    training = _TRAINING_STARTS + ENOUGH_STEPS * work.batch_size * speed.video / (1 - _RESERVE)
+    hours = (used_seconds + max(training, features) + features + shares.report) / 3600
+    step = 10.0 ** (math.floor(math.log10(hours)) - 1)
+    return round(math.ceil(hours / step - 1e-9) * step, 6)
+
+
+class Candidate(NamedTuple):
+    """Settings that may be taken."""
+
+    num_steps: int  # that fit
+    hours: float  # for enough steps
+
+
+def best_fitting(candidates: Sequence[Candidate]) -> int:
+    """The first of several settings with enough steps; else the one that needs the fewest hours for them."""
+    enough = [place for place, candidate in enumerate(candidates) if candidate.num_steps >= ENOUGH_STEPS]
+    return enough[0] if enough else min(range(len(candidates)), key=lambda place: candidates[place].hours)
+
+
+class Pace(NamedTuple):
+    """How a training goes, from its steps so far."""
+
+    epochs_done: float
+    epoch_seconds: float
+    left_seconds: float  # which it may still take
+
+
+def corrected_epochs(pace: Pace, *, planned: int, most: int) -> int | None:
+    """The epochs that fit at this pace, where those that were planned do not; None where they do.
+
+    pace 10 s an epoch, 2 done, 100 s left; 12 planned  ->  None; 20 planned  ->  11; 5 planned  ->  11
+    """
+    needed = (planned - pace.epochs_done) * pace.epoch_seconds
+    if _LEAST_USED * pace.left_seconds <= needed <= pace.left_seconds:
+        return None
+    fitting = pace.epochs_done + max(pace.left_seconds, 0.0) * (1 - _RESERVE) / pace.epoch_seconds
+    epochs = min(max(int(fitting), math.ceil(pace.epochs_done), 1), most)
+    return None if epochs == planned else epochs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoadPlan:
+    """What a call will do, and when."""
+
+    hours: float
+    encoder: str
+    device: str
+    shares: Shares
+    split_seconds: float
+    measuring_seconds: float
+    num_rows: int
+    step_seconds: float
+    length: Length
+    begun: bool = False  # the training was begun before
+
+    @property
+    def training_seconds(self) -> float:
+        """Of the steps."""
+        return min(self.length.num_steps * self.step_seconds + _TRAINING_STARTS, self.shares.training)
+
+
+def in_words(seconds: float) -> str:
+    """41 -> "41 s"; 540 -> "9.0 min"; 9000 -> "2.5 h"."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def describe_plan(plan: RoadPlan) -> str:
+    """The plan as a small table."""
+    length, shares = plan.length, plan.shares
+    steps = f"{counted(length.num_steps, 'step')} of {length.batch_size} videos, {plan.step_seconds:.2g} s each"
+    passes = counted(length.epochs, "epoch") + (" left of a training that was begun before" if plan.begun else "")
+    rows = [
+        ("split and index", in_words(plan.split_seconds), ""),
+        ("measuring", in_words(plan.measuring_seconds), ""),
+        ("training", in_words(plan.training_seconds), f"{plan.encoder} on {plan.device}: {passes}, {steps}"),
+        (
+            "features",
+            "none" if shares.features is None else in_words(shares.features),
+            "there is not the time for them" if shares.features is None else counted(plan.num_rows, "row"),
+        ),
+        ("report", in_words(shares.report), ""),
+    ]
+    lines = [f"  {name:<16}{time:>9}  {note}".rstrip() for name, time, note in rows]
+    return "\n".join([f"plan for --hours {plan.hours:g} ({in_words(3600 * plan.hours)}):", *lines])

@@ -1,0 +1,317 @@
+"""The whole road in one call: split, index, pretrain, extract features, report, within the hours that it is given.
+
+Each step is a call of the function that its own command makes, and leaves alone what is finished, so the same call goes
+on where it was stopped. The hours are those of one call: what a call did not come to, the next one has as many for.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from hico_core.base.addresses import Location, local_part
+from hico_core.base.choices import DeviceName
+from hico_core.base.errors import HicoError, UsageError, counted
+from hico_core.base.failures import forget_mended
+from hico_core.base.tally import Summary, VideoEvent
+from hico_core.checkpoints.export import ENCODER
+from hico_core.config import Config
+from hico_core.corpus.index import build_index
+from hico_core.corpus.intake import Candidate, plan_intake
+from hico_core.corpus.sources.finding import describe_passed_over, find_sources
+from hico_core.corpus.sources.ids import Source
+from hico_core.corpus.split import SplitPolicy, split_videos
+from hico_core.corpus.split_dry_run import sample_by_size
+from hico_core.corpus.workspace.records import SplitOptions, source_file
+from hico_core.encoding.encoder import Meter
+from hico_core.report.facts import read_run
+from hico_core.report.page import corpus_of, write_report
+from hico_core.road.choosing import (
+    Advice,
+    Choice,
+    Site,
+    begun_config,
+    choose,
+    describe_few,
+    epochs_left,
+    settings_of,
+    weigh,
+)
+from hico_core.road.events import RoadEvents
+from hico_core.road.measuring import Clock
+from hico_core.road.pacing import train_in_time
+from hico_core.road.planning import ENOUGH_STEPS, RoadPlan, Shares, in_words
+from hico_core.training.resolve import Asked
+from hico_core.training.run_folder import has_steps
+from hico_core.training.task import Task
+from hico_core.transfer.extraction.extract import Files, extract_features
+from hico_core.transfer.extraction.jobs import jobs_of
+from hico_core.transfer.features import FeatureExtractor
+
+# Of the hours, what splitting and measuring may take.
+_SPLIT_PART, _MEASURING_PART = 0.5, 0.1
+
+# Videos that a dry run splits.
+_SAMPLED = 4
+
+# What a report goes through: the clips and the neighbours of one run, and the page.
+_REPORT_PARTS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a person asks of the road.
+
+    Attributes:
+        name: of the run, and of the folder of its features.
+        device: as `choose_device` takes it.
+        asked: the settings of the training.
+        fit: take a smaller encoder, or smaller clips, where too few steps of what is asked for fit.
+        resume: only go on with a run that is there.
+        command: what to type for the same with other options.
+
+    """
+
+    asked: Asked
+    name: str = "run"
+    device: DeviceName = "auto"
+    fit: bool = False
+    resume: bool = False
+    command: str = "hico run VIDEOS"
+
+
+class Road(NamedTuple):
+    """What came of it."""
+
+    num_failed: int  # videos that were not split, or of which there are no features
+    report: Path
+    warnings: tuple[str, ...]  # what is to be known of the result
+
+
+def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: Clock, events: RoadEvents) -> Road:
+    """From untrimmed videos to an encoder, its features and a report.
+
+    Videos that fail are left out; it is enough that most are done.
+
+    Args:
+        inputs: videos, folders, patterns, lists, or addresses in buckets.
+        root: the workspace; made if missing.
+        wanted: what a person asks for.
+        clock: when the call began, and the time for all of it.
+        events: called along the road.
+
+    Raises:
+        HicoError: a step cannot be done, or splitting takes more than half of the time.
+
+    """
+    settings_of(wanted.asked)  # so that what is wrong with it is said before anything is done
+    run_dir = local_part(root) / "runs" / wanted.name
+    if wanted.resume and not has_steps(run_dir):
+        raise UsageError("there is no such run to continue; leave --resume out", subject=run_dir)
+    split = split_inputs(inputs, root, clock=clock, events=events)
+    events.on_indexed(build_index(root))
+    chosen = _choose(run_dir, Site(root, wanted.device), wanted, clock=clock, events=events)
+    task = Task(config=chosen.config, root=root, run_dir=run_dir, device=wanted.device, resume=True)
+    trained = train_in_time(task, chosen.choice, clock=clock, events=events)
+    shares = chosen.choice.shares if chosen.choice else None
+    extracted = None
+    if has_time_for_features(shares, was_cut=trained.was_cut):
+        until = clock.seconds - (shares.report if shares else 0.0)
+        extracted = extract_index(root, run_dir, device=wanted.device, clock=clock, until=until, events=events)
+    warnings = []
+    if extracted is None and not trained.was_cut:
+        warnings.append(
+            f"there was no time for all features; `hico extract-features --root {root} --encoder {run_dir}` makes them"
+        )
+    report = report_run(run_dir, events)
+    if trained.was_cut:
+        warnings.append(
+            "--hours ended the training before its schedule; the same command continues it, and extracts the features "
+            "at its end"
+        )
+    if trained.summary.num_steps < ENOUGH_STEPS:
+        warnings.append(_few(trained.summary.num_steps, chosen.config, chosen.advice, wanted))
+    num_failed = split.num_failed + (extracted.num_failed if extracted else 0)
+    return Road(num_failed, report, tuple(warnings))
+
+
+def has_time_for_features(shares: Shares | None, *, was_cut: bool) -> bool:
+    """Whether a call extracts features.
+
+    Args:
+        shares: of its time; None where the training was done before.
+        was_cut: the training ended before its last step. Its encoder trains on in the next call, which would have to
+            make the features again.
+
+    """
+    return not was_cut and (shares is None or shares.features is not None)
+
+
+def _few(num_steps: int, config: Config, advice: Advice | None, wanted: Wanted) -> str:
+    command = f"{wanted.command} --name {wanted.name}-2"  # the name of this one is taken
+    return describe_few(num_steps, config.model.encoder, advice, command=command)
+
+
+class Chosen(NamedTuple):
+    """The training of a call."""
+
+    config: Config
+    choice: Choice | None  # with its times; None where it was done before
+    advice: Advice | None
+
+
+def _choose(run_dir: Path, site: Site, wanted: Wanted, *, clock: Clock, events: RoadEvents) -> Chosen:
+    """The run that is there, or a new one that fits; the plan is told."""
+    split_seconds, until = clock.used, clock.used + _MEASURING_PART * clock.seconds
+    advice, begun = None, has_steps(run_dir)
+    config = begun_config(run_dir, wanted.asked, fit=wanted.fit) if begun else settings_of(wanted.asked)
+    left = epochs_left(run_dir, config) if begun else None
+    if left == 0:
+        return Chosen(config, None, None)
+    events.on_note(
+        f"measuring small steps of {config.model.encoder} and a few windows; that should take "
+        f"{in_words(_MEASURING_PART * clock.seconds)} or less"
+    )
+    if begun:
+        choice = weigh(config, wanted.asked, site, clock=clock, until=until, left=left)
+    else:
+        choice, advice = choose(wanted.asked, site, fit=wanted.fit, clock=clock, until=until)
+    events.on_plan(plan_of(choice, clock, split_seconds=split_seconds, begun=begun))
+    if advice is not None:
+        events.on_note(_few(choice.length.num_steps, choice.config, advice, wanted))
+    return Chosen(choice.config, choice, advice)
+
+
+def plan_of(choice: Choice, clock: Clock, *, split_seconds: float, begun: bool = False) -> RoadPlan:
+    """What a choice means for the time of a call."""
+    return RoadPlan(
+        hours=clock.seconds / 3600,
+        encoder=choice.config.model.encoder,
+        device=choice.measured.device,
+        shares=choice.shares,
+        split_seconds=split_seconds,
+        measuring_seconds=clock.used - split_seconds,
+        num_rows=choice.work.num_rows,
+        step_seconds=choice.length.batch_size * choice.measured.speed.video,
+        length=choice.length,
+        begun=begun,
+    )
+
+
+def split_inputs(inputs: Sequence[str], root: Location, *, clock: Clock, events: RoadEvents) -> Summary:
+    """Split what is not split yet, as the profile `training` has it.
+
+    Raises:
+        HicoError: that takes more than its part of the time; what is split stays.
+
+    """
+    passed_over: Counter[str] = Counter()
+    sources = find_sources(inputs, passed_over=passed_over)
+    if passed_over:
+        events.on_note(describe_passed_over(passed_over))
+    forget_mended(root, inputs, sources, command="split")
+    with events.splitting(len(sources)) as on_event:
+
+        def in_time(event: VideoEvent) -> None:
+            on_event(event)
+            if clock.used > _SPLIT_PART * clock.seconds and event.num_done < event.num_videos:
+                raise HicoError(
+                    f"splitting has taken half of --hours {clock.seconds / 3600:g} for {event.num_done} of "
+                    f"{counted(event.num_videos, 'video')}; they are kept, and the same command continues with the "
+                    "others (or give it more --hours)"
+                )
+
+        summary = split_videos(sources, root=root, on_event=in_time)
+    events.on_split(summary)
+    return summary
+
+
+class _OutOfTime(Exception):
+    """The time for features is over."""
+
+
+def extract_index(
+    root: Location, run_dir: Path, *, device: DeviceName, clock: Clock, until: float, events: RoadEvents
+) -> Summary | None:
+    """Extract the features of the index's videos that are not there yet, with the run's encoder.
+
+    None where that was ended after `until` seconds of the call; those that are there stay.
+    """
+    jobs = jobs_of(None, root)
+    forget_mended(root, [], [job.source for job in jobs], command="extract-features")
+    extractor = FeatureExtractor.from_checkpoint(run_dir / ENCODER, device=device)
+    if any(job.source.clips for job in jobs):
+        events.on_note("reading the 5 s clips; to read the original videos: hico extract-features --from sources")
+    folder, meter = root / "features" / run_dir.name, Meter()
+    with events.extracting(len(jobs), meter) as on_event:
+
+        def in_time(event: VideoEvent) -> None:
+            on_event(event)
+            if clock.used > until and event.num_done < event.num_videos:
+                raise _OutOfTime
+
+        try:
+            summary = extract_features(
+                jobs, encoder=extractor, root=root, files=Files(folder), meter=meter, on_event=in_time
+            )
+        except _OutOfTime:
+            return None
+    events.on_extracted(summary, folder, meter)
+    return summary
+
+
+def report_run(run_dir: Path, events: RoadEvents) -> Path:
+    """Write the run's report into its folder."""
+    with events.reporting(_REPORT_PARTS) as on_part:
+        runs = [read_run(run_dir)]
+        return write_report(run_dir / "report.html", runs, corpus_of(runs), on_part=on_part)
+
+
+def plan_road(
+    inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: Clock, on_note: Callable[[str], None]
+) -> tuple[RoadPlan, str]:
+    """What `take_road` would do, measured on a few videos that are split into a temporary folder.
+
+    Args:
+        inputs: see `take_road`.
+        root: the workspace, for what is split already; nothing is written there.
+        wanted: what a person asks for.
+        clock: of a call that begins now.
+        on_note: takes lines that a user should read.
+
+    Returns:
+        The plan, and what is to be known of it; may be empty.
+
+    Raises:
+        HicoError: none of the sample can be split, or it is too little to train on.
+
+    """
+    settings_of(wanted.asked)
+    sources = find_sources(inputs)
+    known = plan_intake([Candidate(source, SplitOptions()) for source in sources], root=root, rules=SplitPolicy().rules)
+    todo = [candidate.source for candidate in known.plan.todo]
+    sample = sources if len(sources) <= _SAMPLED else sample_by_size(sources, _SAMPLED)
+    on_note(f"splitting {counted(len(sample), 'video')} into a temporary folder, and measuring a few steps on them")
+    if has_steps(local_part(root) / "runs" / wanted.name):
+        on_note(f"there is a run {wanted.name}, with which the same command would go on; this is the plan of a new one")
+    with TemporaryDirectory(prefix="hico-") as folder:
+        place = Path(folder) / "root"
+        began = clock.used
+        split_videos(sample, root=place)
+        build_index(place)
+        split_seconds = (clock.used - began) * _bytes_of(todo) / _bytes_of(sample)
+        share = _bytes_of(sources) / _bytes_of(sample)
+        # The clock of a call that has just split all of them.
+        later = clock._replace(began=clock.now() - split_seconds)
+        until = later.used + _MEASURING_PART * clock.seconds
+        site = Site(place, wanted.device, len(sources), share)
+        choice, advice = choose(wanted.asked, site, fit=wanted.fit, clock=later, until=until)
+        plan = plan_of(choice, later, split_seconds=split_seconds)
+    few = "" if advice is None else _few(choice.length.num_steps, choice.config, advice, wanted)
+    return plan, few
+
+
+def _bytes_of(sources: Sequence[Source]) -> int:
+    return sum(source_file(source).size_bytes for source in sources)

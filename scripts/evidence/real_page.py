@@ -1,0 +1,105 @@
+"""Tables of docs/results-real.md from what scripts/evidence/real.py measured.
+
+    python scripts/evidence/real_page.py OUT
+
+OUT is the benchmark's. Its results.parquet is copied to docs/measurements/real.parquet; the parts of
+docs/results-real.md between `<!-- begin NAME -->` and `<!-- end NAME -->` are written anew.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+from findings import paired
+from parts import TUNING_SEED
+from real_cells import FROZEN, MEANINGS, NEAR
+from real_findings import (
+    REAL_PROBES,
+    REAL_RULE,
+    by_seed,
+    difference,
+    of_design,
+    real_table,
+    real_verdicts,
+    said,
+    settings_table,
+    with_several_labels,
+)
+from real_parts import read_real
+from results_page import DOCS, markdown, with_parts
+from results_page import said as said_of_seeds
+from running import write_table
+
+from hico_core.evidence.arms import FAR_3, HICO
+
+# Pairs whose difference says what one part of HiCo does.
+_PAIRS = (
+    (HICO.name, FAR_3.name),
+    (HICO.name, "untrained"),
+    (FAR_3.name, "untrained"),
+    (HICO.name, NEAR.name),
+    ("hico-cuts", HICO.name),
+)
+
+
+def arms_table(rows: pd.DataFrame) -> str:
+    """Arms by probes."""
+    table = real_table(rows)
+    lines = [[arm, MEANINGS[arm], *values] for arm, values in zip(table.index, table.to_numpy().tolist(), strict=True)]
+    return markdown(["arm", "what it is", *table.columns], lines)
+
+
+def pairs_table(rows: pd.DataFrame) -> str:
+    """Differences of pairs of arms by probe, and of the linear probe by seed."""
+    lines = []
+    for arm, baseline in _PAIRS:
+        gaps = [difference(rows[rows["probe"] == probe], arm, baseline) for probe in REAL_PROBES]
+        if gaps[0] is not None:
+            seeds = said_of_seeds(paired(by_seed(rows), arm, baseline, "linear"))
+            lines.append([f"{arm} - {baseline}", *(said(gap, sign="+") for gap in gaps), seeds])
+    return markdown(["points", *REAL_PROBES.values(), "linear, seeds: ± standard error, won"], lines)
+
+
+def rule_table(results: pd.DataFrame) -> str:
+    """What the rule says."""
+    lines = [
+        [verdict.setting, said_of_seeds(verdict.difference), "met" if verdict.met else "**not met**"]
+        for verdict in real_verdicts(results)
+    ]
+    return f"> {REAL_RULE}\n\n" + markdown(["ego_gest", "HiCo - SimCLR-far, seeds won", "rule"], lines)
+
+
+def parts_of_page(results: pd.DataFrame) -> dict[str, str]:
+    """The text between each pair of marks of docs/results-real.md."""
+    parts = {"rule": rule_table(results)}
+    tuned = settings_table(results)
+    parts["settings"] = markdown([*tuned.columns], [[f"{value}" for value in row] for row in tuned.round(3).to_numpy()])
+    for corpus in ("ego_gest", "fight_surv"):
+        for design in ("untrimmed", "trimmed"):
+            rows = of_design(results, corpus, design)
+            parts[f"{corpus} {design}"] = arms_table(rows) if not rows.empty else "Not run."
+            parts[f"{corpus} {design} pairs"] = pairs_table(rows) if not rows.empty else "Not run."
+    cameras = with_several_labels(of_design(results, "fight_surv", "untrimmed"))
+    parts["fight_surv cameras"] = arms_table(cameras) if not cameras.empty else "Not run."
+    cells = results.drop_duplicates(["corpus", "arm", "design", "seed", "augmentation", "pixels", "steps", "rate"])
+    seeds = sorted({int(seed) for seed in cells[~cells["arm"].isin(FROZEN)]["seed"]} - {TUNING_SEED})
+    parts["hours"] = (
+        f"{len(cells)} cells of seeds {', '.join(map(str, seeds))} (and {TUNING_SEED} for the settings), "
+        f"{cells['seconds'].sum() / 3600:.1f} hours of cells, beside other work on the machine."
+    )
+    return parts
+
+
+def main() -> None:
+    """Write everything anew."""
+    results = read_real(Path(sys.argv[1]))
+    if results.empty:
+        sys.exit(f"{sys.argv[1]}: no results of the benchmark here")
+    shutil.copyfile(write_table(Path(sys.argv[1]), results), DOCS / "measurements" / "real.parquet")
+    page = DOCS / "results-real.md"
+    page.write_text(with_parts(page.read_text(), parts_of_page(results), page=page))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Which training a road takes."""
+
+from pathlib import Path
+
+import pytest
+
+from hico_core.config import dump_config, preset
+from hico_core.road.choosing import Advice, begun_config, describe_few, settings_of, with_length
+from hico_core.road.planning import Length
+from hico_core.training.resolve import Asked
+
+ASKED = Asked(recipe="hacs-hico-s", options={"model.encoder": None})
+
+
+def test_the_warm_up_is_in_proportion() -> None:
+    config = with_length(preset("hacs-hico-s"), Length(epochs=24, batch_size=12, num_steps=24))
+    assert (config.train.epochs, config.train.batch_size, config.optim.warmup_epochs) == (24, 12, 1.0)
+
+
+def test_settings_stand_over_what_is_asked() -> None:
+    asked = Asked(recipe="hacs-hico-s", options={"model.encoder": "s3dg"}, overrides=["optim.base_lr=0.1"])
+    config = settings_of(asked, ("model.encoder=s3dg-tiny",))
+    assert (config.model.encoder, config.optim.base_lr) == ("s3dg-tiny", 0.1)
+
+
+@pytest.mark.parametrize("fit", [False, True])
+def test_a_run_that_was_begun_keeps_its_length_and_what_was_fitted(tmp_path: Path, fit: bool) -> None:
+    tiny = settings_of(ASKED, ("model.encoder=s3dg-tiny", "data.crop_size=64"))
+    begun = with_length(tiny, Length(epochs=24, batch_size=12, num_steps=24))
+    (tmp_path / "config.yaml").write_text(dump_config(begun))
+    config = begun_config(tmp_path, ASKED, fit=fit)
+    assert (config.train, config.optim) == (begun.train, begun.optim)
+    assert (config == begun) == fit, "without --fit, resuming refuses another encoder than the one asked for"
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "advice", "expected"),
+    [
+        (1, None, "1 step of s3dg is too few to learn from (at least 300): take the result as a trial"),
+        (40, Advice("s3dg", 40, (), 2.5), "; for enough steps: `hico run v --name run-2 --hours 2.5`"),
+        (
+            40,
+            Advice("s3dg-tiny", 400, ("model.encoder=s3dg-tiny",), 0.2),
+            "; 400 steps of s3dg-tiny would fit; for enough steps: `hico run v --name run-2 --hours 0.2 --encoder "
+            "s3dg-tiny`",
+        ),
+        (
+            40,
+            Advice("s3dg-tiny", 90, ("model.encoder=s3dg-tiny", "data.crop_size=64"), 0.5),
+            "; 90 steps of s3dg-tiny with smaller clips would fit; for enough steps: `hico run v --name run-2 --hours "
+            "0.5 --encoder s3dg-tiny -o data.crop_size=64`",
+        ),
+    ],
+)
+def test_too_few_steps_come_with_what_to_type(num_steps: int, advice: Advice | None, expected: str) -> None:
+    assert expected in describe_few(num_steps, "s3dg", advice, command="hico run v --name run-2")
