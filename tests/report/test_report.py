@@ -152,6 +152,7 @@ def test_it_says_what_it_was_trained_on_and_what_came_out(page: Path) -> None:
     with opened(page, width=1600) as visit:
         probes = visit.page.locator("#probes tbody tr").all_inner_texts()
         assert [row.split() for row in probes] == [["action-linear", "50.0", "12.5"]]
+        visit.page.locator("#settings summary").click()
         # The setting in which the two runs differ stands first.
         assert "train.epochs" in visit.page.locator("#settings tbody tr").first.inner_text() or (
             "warmup" in visit.page.locator("#settings tbody tr").first.inner_text()
