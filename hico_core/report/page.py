@@ -29,7 +29,7 @@ from hico_core.report.comparisons import (
     read_comparisons,
 )
 from hico_core.report.facts import CorpusFacts, ProbeRow, RunFacts, last_values, read_corpus
-from hico_core.report.sample import EncodedMoments, clips_as_drawn, data_of, encode_moments
+from hico_core.report.sample import EncodedMoments, Moment, clips_as_drawn, data_of, encode_moments
 from hico_core.report.verdict import Evidence, Verdict, judge_finetuning, judge_pretraining, num_candidates
 from hico_core.transfer.extraction.extract import ALIKE
 
@@ -105,6 +105,13 @@ class PageImage(NamedTuple):
     height: int
 
 
+class Film(NamedTuple):
+    """Frames side by side, of which the page shows one at a time."""
+
+    strip: PageImage
+    num_frames: int
+
+
 class ClipRow(NamedTuple):
     """A clip as drawn, and as the model gets it."""
 
@@ -116,8 +123,8 @@ class ClipRow(NamedTuple):
 class NeighbourRow(NamedTuple):
     """A moment and those that are most alike."""
 
-    query: tuple[PageImage, str]
-    matches: list[tuple[PageImage, str]]
+    query: tuple[Film, str]
+    matches: list[tuple[Film, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -415,10 +422,10 @@ def _settings_table(runs: Sequence[RunFacts]) -> Table:
 def _neighbour_rows(seen: EncodedMoments) -> list[NeighbourRow]:
     return [
         NeighbourRow(
-            (_page_image(query.frame, f"A frame of {query.video_id}"), f"{query.video_id} at {query.seconds:.1f} s"),
+            (_film(query), f"{query.video_id} at {query.seconds:.1f} s"),
             [
                 (
-                    _page_image(match.moment.frame, f"A frame of {match.moment.video_id}"),
+                    _film(match.moment),
                     f"{match.moment.video_id} at {match.moment.seconds:.1f} s, similarity {match.similarity:.3f}",
                 )
                 for match in matches
@@ -454,6 +461,10 @@ def _confusion_figure(run: RunFacts) -> Figure:
         charts.confusion(run.confusion),
         "Right answers lie on the diagonal; a bright spot beside it is a class that is taken for another.",
     )
+
+
+def _film(moment: Moment) -> Film:
+    return Film(_page_image(_strip(moment.frames), f"Frames of {moment.video_id}"), len(moment.frames))
 
 
 def _strip(frames: Sequence[Image.Image]) -> Image.Image:

@@ -25,6 +25,7 @@ from hico_core.training.loop import max_distance
 # As many as keep a report of the paper's model under 20 s on two cores.
 _VIDEOS, _CLIPS_OF_EACH = 24, 3
 _NEIGHBOURS, _QUERIES = 4, 6
+_FRAMES = 6  # of a moment
 
 
 def num_moments(num_videos: int) -> int:
@@ -38,7 +39,7 @@ class Moment(NamedTuple):
     video_id: str
     seconds: float  # its middle
     class_name: str | None
-    frame: Image.Image  # its middle one, as the encoder sees it
+    frames: list[Image.Image]  # some of them in order, as the encoder sees them
 
 
 class NeighbourMoment(NamedTuple):
@@ -142,10 +143,8 @@ def encode_moments(encoder: FrozenEncoder, root: Path, data: DataConfig) -> Enco
             for part in range(_CLIPS_OF_EACH):
                 seconds = videos.duration_seconds(number) * (part + 0.5) / _CLIPS_OF_EACH
                 clip = clip_around(videos, number, seconds, data=data, picture=picture)
-                frame = Image.fromarray(clip[len(clip) // 2].numpy())
-                moments.append(
-                    Moment(videos.video_id(number), seconds, _class_name(videos.label(number), names), frame)
-                )
+                name = _class_name(videos.label(number), names)
+                moments.append(Moment(videos.video_id(number), seconds, name, _frames(clip)))
                 clips.append(clip)
         except BadVideo as bad:
             reason = str(bad)
@@ -156,6 +155,12 @@ def encode_moments(encoder: FrozenEncoder, root: Path, data: DataConfig) -> Enco
         raise HicoError(f"{root}: no video can be read; {reason}")
     features = encode_clips(PooledEncoder(encoder.network), torch.stack([clips[place] for place in same]), picture)
     return EncodedMoments([moments[place] for place in same], features.numpy())
+
+
+def _frames(clip_THWC: torch.Tensor) -> list[Image.Image]:
+    """Frames of a clip, as many as look like a film."""
+    places = np.linspace(0, len(clip_THWC) - 1, min(_FRAMES, len(clip_THWC))).astype(int)
+    return [Image.fromarray(clip_THWC[place].numpy()) for place in places]
 
 
 def _class_name(label: int | None, names: Mapping[int, str]) -> str | None:

@@ -208,7 +208,7 @@ def test_features_of_segments(root: Path, tmp_path: Path) -> None:
     assert compared.returncode == 0 and (root / "compare/made-segments/results.parquet").exists(), compared.stderr
     assert [row["num_test_clips"] for row in json.loads(compared.stdout)["results"]] == [12, 12]
     found = hico("retrieve", "--protocol", "video", "--features", "made-segments", root=root)
-    assert found.returncode == 0 and "(12 queries, 12 in the gallery)" in found.stdout, found.stderr
+    assert found.returncode == 0 and "; 12 queries, 12 in the gallery;" in found.stdout, found.stderr
     refused = hico("export-tad", file, "--for", "actionformer", "--features", "made-segments", root=root)
     assert_one_line(refused, 1, "its rows are segments, not windows on a grid; extract without --segments")
     file.write_text("\n".join(["video,start,end,label", *rows]))

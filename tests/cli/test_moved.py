@@ -114,7 +114,7 @@ def test_what_was_measured_of_a_run_is_in_its_report(moved: Path) -> None:
     from hico_core.report.facts import read_run
 
     rows = [row.file for row in read_run(moved / "runs/hacs-hico-s").probes]
-    assert "encoder.json" in rows
+    assert "hacs-hico-s.json" in rows
 
 
 def test_an_older_workspace_whose_paths_are_whole(home: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_it_leaves_runs_that_can_be_looked_at(root: Path) -> None:
         assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
     done = hico("report", *runs)
     assert done.returncode == 0, done.stderr
-    assert "action-linear" in (runs[0] / "report.html").read_text()
+    assert "action-linear" in (runs[0] / "report-with-hico.html").read_text()
 
 
 def test_again_it_trains_nothing_and_says_the_same(shown: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:

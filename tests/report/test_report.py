@@ -112,6 +112,22 @@ def test_tables_are_sorted_by_value_from_the_keyboard(page: Path) -> None:
 
 
 @pytest.mark.browser
+def test_a_clip_plays_when_it_is_pointed_at(page: Path) -> None:
+    with opened(page, width=400) as visit:
+        film = visit.page.locator(".film").first
+        image = film.locator("img")
+        size = film.bounding_box()
+        assert size is not None and size["width"] == pytest.approx(size["height"], abs=2), "one frame at a time"
+        assert image.evaluate("e => getComputedStyle(e).animationName") == "none"
+        film.hover()
+        assert image.evaluate("e => getComputedStyle(e).animationName") == "play"
+        assert image.evaluate("e => getComputedStyle(e).animationTimingFunction") == "steps(6)"
+        visit.page.mouse.move(0, 0)
+        film.focus()
+        assert image.evaluate("e => getComputedStyle(e).animationName") == "play"
+
+
+@pytest.mark.browser
 def test_names_with_markup_are_text(page: Path) -> None:
     with opened(page, width=1600) as visit:
         assert EVIL in visit.page.locator("h1").inner_text()
@@ -136,6 +152,7 @@ def test_it_says_what_it_was_trained_on_and_what_came_out(page: Path) -> None:
     with opened(page, width=1600) as visit:
         probes = visit.page.locator("#probes tbody tr").all_inner_texts()
         assert [row.split() for row in probes] == [["action-linear", "50.0", "12.5"]]
+        visit.page.locator("#settings summary").click()
         # The setting in which the two runs differ stands first.
         assert "train.epochs" in visit.page.locator("#settings tbody tr").first.inner_text() or (
             "warmup" in visit.page.locator("#settings tbody tr").first.inner_text()
@@ -275,7 +292,7 @@ def test_neighbours_are_of_other_videos_and_the_map_keeps_distances() -> None:
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    moments = [Moment(f"v{place // 2}", float(place % 2), None, Image.new("RGB", (4, 4))) for place in range(10)]
+    moments = [Moment(f"v{place // 2}", float(place % 2), None, [Image.new("RGB", (4, 4))]) for place in range(10)]
     features = rng.normal(size=(10, 2))
     look = EncodedMoments(moments, features)
     for query, matches in look.neighbours():

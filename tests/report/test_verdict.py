@@ -84,7 +84,7 @@ def test_finetuning(num_test: int, accuracy: float, chance: float | None, level:
 
 
 def moments(*kinds: tuple[str, str | None]) -> list[Moment]:
-    return [Moment(video, 0.0, name, Image.new("RGB", (1, 1))) for video, name in kinds]
+    return [Moment(video, 0.0, name, [Image.new("RGB", (1, 1))]) for video, name in kinds]
 
 
 def test_agreement_is_counted_clip_by_clip() -> None:

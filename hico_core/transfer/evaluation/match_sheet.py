@@ -24,7 +24,7 @@ _GREY = (128, 128, 128)
 
 
 # Matches of several videos that are all more like the query than this tell nothing of it.
-_ALIKE = 0.9995
+_ALIKE = 0.995
 
 ALL_ALIKE = (
     "all matches are nearly identical to the query in the eyes of this encoder, so their order means little; it has "
@@ -42,7 +42,8 @@ class _Row(NamedTuple):
 
     query: list[Image.Image]
     match: list[Image.Image]
-    text: str
+    query_text: str
+    match_text: str
 
 
 def require_sheet_name(path: Path) -> None:
@@ -70,8 +71,9 @@ def write_sheet(path: Path, query: Path, matches: Sequence[FoundMoment], *, wind
         _Row(
             _frames(query, match.query_seconds, match.query_seconds + window_seconds),
             _frames(match.source, match.start_seconds, match.end_seconds),
-            f"{match.video_id}  {match.start_seconds:.2f} to {match.end_seconds:.2f} s  similarity "
-            f"{match.similarity:.4f}  like the query at {match.query_seconds:.2f} s",
+            f"query at {match.query_seconds:.2f} s",
+            f"{match.video_id}, {match.start_seconds:.2f} to {match.end_seconds:.2f} s, "
+            f"similarity {match.similarity:.4f}",
         )
         for match in matches
     ]
@@ -105,7 +107,7 @@ def _picture(query: Path, rows: Sequence[_Row]) -> Image.Image:
     draw.text((2, 2), f"left: {query.name}; right: what is like it", fill="black")
     top = _CAPTION
     for row, height in zip(rows, heights, strict=True):
-        draw.text((2, top + 2), row.text, fill="black")
+        draw.text((2, top + 2), f"{row.query_text}: {row.match_text}", fill="black")
         left = 0
         for place, frame in enumerate([*row.query, *row.match]):
             left += _CAPTION if place == len(row.query) else 0
@@ -127,10 +129,8 @@ _STYLE = (
 
 def _page(query: Path, rows: Sequence[_Row], *, warning: str) -> str:
     name = html.escape(query.name)
-    body = "".join(
-        f"<section>{_figure(row.query, 'query', 'the query')}{_figure(row.match, 'match', row.text)}</section>\n"
-        for row in rows
-    )
+    pairs = ((_figure(row.query, "query", row.query_text), _figure(row.match, "match", row.match_text)) for row in rows)
+    body = "".join(f"<section>{asked}{found}</section>\n" for asked, found in pairs)
     note = f'<p class="warning">{html.escape(warning[:1].upper() + warning[1:])}.</p>' if warning else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
