@@ -133,7 +133,7 @@ MISTAKES = [
     ("torchvision:r3d_18=squeezenet1_1.pth", (), 1, "holds no torchvision:r3d_18 encoder"),
     ("torchvision:mvit_v2_s=random", ("--window", "8"), 2, "takes windows of exactly 16 frames"),
     ("s3dg-tiny=random", ("--window", "4"), 2, "--window 4: s3dg-tiny takes windows of at least 8 frames"),
-    ("pixels", ("--pool", "none"), 2, "--pool none: pixels gives a row a window, no maps"),
+    ("pixels", ("--pool", "none"), 2, "--pool none: pixels gives one row per window, no maps"),
     ("pixels", ("--layer", "projection"), 2, "--layer projection: pixels has no projection head"),
     ("own.pt2", ("--layer", "projection"), 2, "own has no projection head"),
 ]

@@ -41,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 MISTAKES = [
     ("split nowhere", 2, "nowhere: no such file or folder, and no file matches it as a pattern"),
     ("split empty", 2, "empty: no video files in this folder"),
-    ("split pictures", 2, "pictures: no video files in this folder (passed over: 3 not videos by their names)"),
+    ("split pictures", 2, "pictures: holds no videos but numbered pictures; --frame-rate N"),
     ("split", 2, "INPUTS: name videos, or folders of them (`hico split -h` lists the options)"),
     ("split videos --root notes", 2, "--root notes: notes is a file; name a folder, which is made if it is missing"),
     ("split videos --root notes/below", 2, "notes is a file"),
@@ -75,7 +75,7 @@ MISTAKES = [
     ("pretrain --root root --device tpu", 2, "--device tpu: 'tpu' is not one of 'auto', 'cpu', 'cuda'"),
     ("pretrain --root root --recipe hico-x", 2, "no recipe hacs-hico-x; there are: hacs-hico-l"),
     ("pretrain --root root --resum", 2, "No such option: --resum (Possible options: --resume"),
-    ("pretrain --root root --init-from other.pt", 1, "other.pt: holds no S3D-G encoder"),
+    ("pretrain --root root --init-from other.pt", 1, "other.pt: holds no s3dg encoder"),
     ("extract-features --root root", 1, "no run has exported an encoder; run `hico pretrain`, or give --encoder"),
     ("extract-features --root root --checkpoint nowhere.pt", 1, "nowhere.pt: no such checkpoint"),
     ("extract-features --root root --checkpoint other.pt", 1, "other.pt: holds no S3D-G encoder"),
@@ -83,7 +83,7 @@ MISTAKES = [
     (
         "extract-features --root root --checkpoint encoder.safetensors --fps fast",
         2,
-        "'fast' is no rate; write a number",
+        "'fast' is not a frame rate; write a number",
     ),
     ("probe --root root --features", 2, "--features"),
     ("retrieve videos/0.mp4 --root root", 1, "no features here; run `hico extract-features`"),
