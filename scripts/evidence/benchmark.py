@@ -12,21 +12,17 @@ Writes FOLDER/results.parquet, a row for each arm, corpus and probe.
 """
 
 import argparse
-import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from arms import MEANINGS
+from command import add_options, exiting_as_hico, reported
 from findings import SETTING, SUCCESS, table_of, verdicts
 from parts import PARTS, STEPS, TUNING_SEED, Part, cells_of, chosen_rates
 from results import read_results, run_benchmark, write_results
-from running import BenchmarkProgress
 
-from hico_cli.console import progress, raising_on_signals, result
-from hico_core.base.engine import available_cores
-from hico_core.base.errors import HicoError
+from hico_cli.console import result
 
 _PROBES = ("action-linear", "action-knn", "scene-linear", "topic-linear", "topic-knn", "topic-r1", "video-r1")
 
@@ -40,11 +36,7 @@ def run_parts(folder: Path, parts: Sequence[Part], *, seeds: Sequence[int], proc
     """
     for part in parts:
         cells = cells_of(part, seeds=seeds, rates=chosen_rates(read_results(folder)))
-        with progress(part, total=len(cells), as_json=as_json) as report:
-
-            def on_progress(now: BenchmarkProgress) -> None:
-                report(now.done, f"{now.done}/{now.total} {now.what}", now._asdict())
-
+        with reported(part, total=len(cells), as_json=as_json) as on_progress:
             run_benchmark(folder, cells, processes=processes, on_progress=on_progress)
 
 
@@ -68,60 +60,16 @@ def tables(results: pd.DataFrame) -> str:
     return "\n\n".join([*parts, "\n".join(["The rule, written before the run: " + SUCCESS, *rule])])
 
 
-def read_seeds(text: str) -> list[int]:
-    """Numbers and ranges of numbers, "1-3,7" -> 1 2 3 7.
-
-    Raises:
-        argparse.ArgumentTypeError: something else, or a seed that is named twice or is the one that settings are
-            chosen on.
-
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if found is None:
-            raise argparse.ArgumentTypeError(f"{part!r} is neither a number nor a range such as 1-10")
-        first, last = int(found[1]), int(found[2] or found[1])
-        if last < first:
-            raise argparse.ArgumentTypeError(f"{part!r} ends before it begins")
-        seeds += range(first, last + 1)
-    for seed in seeds:
-        if seeds.count(seed) > 1:
-            raise argparse.ArgumentTypeError(f"seed {seed} is named twice; each counts once")
-    if TUNING_SEED in seeds:
-        raise argparse.ArgumentTypeError(f"seed {TUNING_SEED} is the one on which rates are chosen; begin with 1")
-    return seeds
-
-
-def num_workers(text: str) -> int:
-    """A number of processes.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes, 1 or more")
-    return int(text)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run, and exit as `hico` does: 1 failed with one line, 2 wrong usage, 130 or 143 stopped."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("hico-benchmark"), help="where results go")
     parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; default: all, in this order")
-    parser.add_argument("--seeds", type=read_seeds, default="1-10", help="of the corpora, such as 1-10 or 1,2,5")
-    parser.add_argument("--workers", type=num_workers, help="trainings at a time, one thread each; default: one a core")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    add_options(parser)
     asked = parser.parse_args(arguments)
-    try:
-        with raising_on_signals("stopped; the same command continues"):
-            processes = asked.workers or available_cores()
-            run_parts(asked.folder, asked.part or PARTS, seeds=asked.seeds, processes=processes, as_json=asked.json)
+    with exiting_as_hico("benchmark"):
+        run_parts(asked.folder, asked.part or PARTS, seeds=asked.seeds, processes=asked.workers, as_json=asked.json)
         target, found = write_results(asked.folder), read_results(asked.folder)
-    except (HicoError, OSError) as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        sys.exit(error.exit_code if isinstance(error, HicoError) else 1)
     result(f"{tables(found)}\n\n{target}", {"results": str(target), "rows": len(found)}, as_json=asked.json)
 
 

@@ -13,19 +13,16 @@ Writes OUT/results.parquet, a row for each arm, seed, probe and clip.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark import num_workers, read_seeds
+from command import add_options, exiting_as_hico, reported
 from real_cells import RealCell, RealCorpus, prepare_real, run_real
 from real_findings import tables
 from real_parts import REAL_PARTS, RealPart, cells_of, read_real
-from running import BenchmarkProgress, Experiment, run_cells, write_table
+from running import Experiment, run_cells, write_table
 
-from hico_cli.console import progress, raising_on_signals, result
-from hico_core.base.engine import available_cores
-from hico_core.base.errors import HicoError
+from hico_cli.console import result
 
 
 def run_parts(
@@ -45,11 +42,7 @@ def run_parts(
     """
     corpus.clips()  # what is wrong with them is said before anything begins
     cells: list[RealCell] = [cell for part in parts for cell in cells_of(part, corpus, seeds=seeds)]
-    with progress(corpus.name, total=len(cells), as_json=as_json) as report:
-
-        def on_progress(now: BenchmarkProgress) -> None:
-            report(now.done, f"{now.done}/{now.total} {now.what}", now._asdict())
-
+    with reported(corpus.name, total=len(cells), as_json=as_json) as on_progress:
         experiment = Experiment(prepare_real, run_real)
         run_cells(folder, cells, experiment, processes=processes, on_progress=on_progress)
 
@@ -62,25 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--part", action="append", choices=REAL_PARTS, help="may be repeated; default: all but settings"
     )
-    parser.add_argument("--seeds", type=read_seeds, default="1-10", help="of weights and draws, such as 1-10 or 1,2,5")
-    parser.add_argument("--workers", type=num_workers, help="cells at a time, one thread each; default: one a core")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    add_options(parser)
     asked = parser.parse_args(arguments)
-    try:
-        with raising_on_signals("stopped; the same command continues"):
-            run_parts(
-                asked.out,
-                RealCorpus(asked.corpus.absolute()),
-                asked.part or [part for part in REAL_PARTS if part != "settings"],
-                seeds=asked.seeds,
-                processes=asked.workers or available_cores(),
-                as_json=asked.json,
-            )
+    with exiting_as_hico("real"):
+        run_parts(
+            asked.out,
+            RealCorpus(asked.corpus.absolute()),
+            asked.part or [part for part in REAL_PARTS if part != "settings"],
+            seeds=asked.seeds,
+            processes=asked.workers,
+            as_json=asked.json,
+        )
         found = read_real(asked.out)
         target = write_table(asked.out, found)
-    except (HicoError, OSError) as error:
-        print(f"real: {error}", file=sys.stderr)
-        sys.exit(error.exit_code if isinstance(error, HicoError) else 1)
     result(f"{tables(found)}\n\n{target}", {"results": str(target), "rows": len(found)}, as_json=asked.json)
 
 
