@@ -53,14 +53,17 @@ CONTROLS = (
     Arm("hico-any", "HiCo, near clips from anywhere in the video", {"distance": "any"}, {}),
 )
 
-# For three questions that the controls left open; see `findings.QUESTIONS`.
+# For four questions that the controls left open; see `findings.QUESTIONS`.
 WEIGHTS = tuple(
     Arm(f"hico-topical-{weight:g}", f"HiCo, the topical term with weight {weight:g}", {}, {"topical_weight": weight})
     for weight in (0.0, 0.1, 0.3)
 )
 FIXED_AS_GROWN = (Arm("visual-topical-0.25s", "both terms, always within 0.25 s", _fixed(0.25), {}),)
 
-PRETRAINED = {arm.name: arm for arm in (*ARMS, *CONTROLS, *WEIGHTS, *FIXED_AS_GROWN)}
+# HiCo by its settings, shown what `setting_of` gives.
+CUTS = Arm("hico-cuts", "HiCo, near clips within one shot (data.cuts=respect)", {}, {})
+
+PRETRAINED = {arm.name: arm for arm in (*ARMS, *CONTROLS, *WEIGHTS, *FIXED_AS_GROWN, CUTS)}
 
 MEANINGS = {
     # In these nothing is pretrained.
@@ -69,6 +72,13 @@ MEANINGS = {
     "supervised": "trained on the actions' labels: an upper bound",
     **{arm.name: arm.meaning for arm in PRETRAINED.values()},
 }
+
+
+def setting_of(arm: str, setting: Setting = MADE) -> Setting:
+    """What an arm is shown: near clips lie on one side of a cut for `CUTS` alone."""
+    if arm != CUTS.name:
+        return setting
+    return setting._replace(data=setting.data.model_copy(update={"cuts": "respect"}))
 
 
 def supervision(

@@ -5,7 +5,7 @@
 rates: each arm with three rates on seed 0, which chooses its rate. arms: every arm, on videos without and with fillers.
 trimmed: each segment is a video of its own. controls: wrong videos for the topical term, other distances. looks: videos
 that differ less or more from each other in what is common to all of their frames. long: three times the steps.
-long-rates: each arm with three rates there, on seed 0. weights, mean-distance, sizes: three questions
+long-rates: each arm with three rates there, on seed 0. weights, mean-distance, cuts, sizes: four questions
 (findings.QUESTIONS). All of it takes about a day of one core. Stopped, the same command continues.
 
 Writes FOLDER/results.parquet, a row for each arm, corpus and probe.

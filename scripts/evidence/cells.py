@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
-from arms import MIXED_IDS, PRETRAINED, supervision
+from arms import MIXED_IDS, PRETRAINED, setting_of, supervision
 from torch import nn
 from trainings import train_with_labels, write_part_of_index
 from wrong_videos import wrong_videos
@@ -156,6 +156,7 @@ def _encoder_of(cell: Cell, place: Place, run_dir: Path, labels: list[SegmentLab
         steps=cell.steps,
         rate=cell.rate,
         seed=cell.corpus.seed,
+        setting=setting_of(cell.arm),
     )
     is_mixed = cell.arm == MIXED_IDS.name
     with wrong_videos(clips_per_video=config.sampling.clips_per_video) if is_mixed else nullcontext():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import pandas as pd
-from arms import ARMS, CONTROLS, FIXED_AS_GROWN, RATE, RATES, WEIGHTS
+from arms import ARMS, CONTROLS, CUTS, FIXED_AS_GROWN, RATE, RATES, WEIGHTS
 from cells import Cell
 
 from hico_core.base.choices import Design
@@ -15,7 +15,7 @@ from hico_core.evidence.arms import FAR_3, HICO
 from hico_core.evidence.trial import Corpus
 
 Part = Literal[
-    "rates", "arms", "trimmed", "controls", "looks", "long", "long-rates", "weights", "mean-distance", "sizes"
+    "rates", "arms", "trimmed", "controls", "looks", "long", "long-rates", "weights", "mean-distance", "cuts", "sizes"
 ]
 PARTS: tuple[Part, ...] = get_args(Part)
 
@@ -44,8 +44,8 @@ def cells_of(part: Part, *, seeds: Sequence[int], rates: Rates) -> list[Cell]:
     SimCLR-far where each segment is a video. controls: mixed ids, and the sweep of the distance. looks: HiCo and
     SimCLR-far where videos' looks differ less or more. long: three times the steps, with the rates of the shorter
     trainings. long-rates: what other rates would have given there, on the tuning seed. weights: HiCo with smaller
-    weights of its topical term. mean-distance: a fixed distance as large as that of hico-0.5s is on the average. sizes:
-    HiCo and both kinds of SimCLR on fewer videos.
+    weights of its topical term. mean-distance: a fixed distance as large as that of hico-0.5s is on the average. cuts:
+    HiCo with near clips within one shot. sizes: HiCo and both kinds of SimCLR on fewer videos.
 
     Args:
         part: which.
@@ -77,8 +77,8 @@ def cells_of(part: Part, *, seeds: Sequence[int], rates: Rates) -> list[Cell]:
         case "looks":
             looks = [Corpus("scenes", look, seed) for seed in seeds for look in _OTHER_LOOKS]
             return [cell(corpus, arm) for corpus in looks for arm in ("random", FAR_3.name, HICO.name)]
-        case "weights" | "mean-distance":
-            asked = WEIGHTS if part == "weights" else FIXED_AS_GROWN
+        case "weights" | "mean-distance" | "cuts":
+            asked = {"weights": WEIGHTS, "mean-distance": FIXED_AS_GROWN, "cuts": (CUTS,)}[part]
             return [cell(corpus, arm.name) for corpus in scenes for arm in asked]
         case "sizes":
             return [

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from arms import RATE, supervision
+from arms import CUTS, RATE, setting_of, supervision
 from trainings import train_with_labels, write_part_of_index, write_untrained
 
 from hico_core.base.errors import HicoError
@@ -43,7 +43,6 @@ NEAR = Arm(
     {"distance": "fixed", "end_seconds": 1.0, "topical": False},
     {"name": "simclr"},
 )
-CUTS = Arm("hico-cuts", "HiCo, near clips within one shot (data.cuts=respect)", {}, {})
 PRETRAINED = {arm.name: arm for arm in (NEAR, FAR_3, HICO, CUTS)}
 
 # Encoders that are not trained here, as `hico compare` takes them.
@@ -91,7 +90,7 @@ class Training:
     steps: int = 0
     rate: float = 0.0
 
-    def setting(self, *, cuts: Literal["ignore", "respect"] = "ignore") -> Setting:
+    def setting(self) -> Setting:
         """What is read of videos."""
         data = DataConfig(
             num_frames=_FRAMES,
@@ -102,7 +101,6 @@ class Training:
             workers=0,
             memory_gb=1.0,
             epochs_per_round=1,
-            cuts=cuts,
         )
         return Setting(data, AUGMENTATIONS[self.augmentation])
 
@@ -243,7 +241,7 @@ def _encoder_of(cell: RealCell, root: Path, run_dir: Path) -> str:
     """Train what needs it; the encoder as `load_frozen` takes it."""
     if cell.arm in FROZEN:
         return FROZEN[cell.arm]
-    setting = cell.training.setting(cuts="respect" if cell.arm == CUTS.name else "ignore")
+    setting = setting_of(cell.arm, cell.training.setting())
     if cell.arm == "untrained":
         file = run_dir / "untrained.safetensors"
         write_untrained(file, supervision(num_segments=1, steps=1, rate=RATE, seed=cell.seed, setting=setting))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import real
-from arms import RATE, supervision
+from arms import RATE, setting_of, supervision
 from real_cells import (
     MEANINGS,
     PRETRAINED,
@@ -167,7 +167,7 @@ def test_the_plan() -> None:
 
 def test_arms_differ_from_hico_in_sampling_loss_and_cuts_alone() -> None:
     def settings(arm: str) -> dict[str, object]:
-        setting = SMALL.setting(cuts="respect" if arm == "hico-cuts" else "ignore")
+        setting = setting_of(arm, SMALL.setting())
         return flat_settings(pretraining(PRETRAINED[arm], num_videos=14, steps=3, rate=RATE, seed=1, setting=setting))
 
     base = settings(HICO.name)
