@@ -32,7 +32,7 @@ from hico_core.training.loop import pretrain
 # From the floor upwards.
 DEMO_ARMS = ("random", FAR_3.name, HICO.name)
 
-# AdamW's, as the part `rates` of scripts/evidence/benchmark.py chose them (docs/results.md).
+# AdamW's, as the part `rates` of scripts/evidence/benchmark.py chose them (docs/results-appendix.md).
 _RATES = {FAR_3.name: 3e-3, HICO.name: 6e-3}
 
 # Parts of the time, as measured.
@@ -172,5 +172,6 @@ def sentence(result: DemoResult) -> str:
             "anywhere in a video, recognises it less well."
         )
     return (
-        "With this seed, HiCo does not recognise motion best. Seeds differ; docs/results.md has the table of ten seeds."
+        "With this seed, HiCo does not recognise motion best. Seeds differ; docs/results-appendix.md has the table of "
+        "ten seeds."
     )

@@ -1,11 +1,12 @@
-"""Tables and figures of docs/results.md from what scripts/evidence/benchmark.py measured.
+"""Tables and figures of docs/results.md and its appendix from what scripts/evidence/benchmark.py measured.
 
     python scripts/evidence/results_page.py FOLDER
     python scripts/evidence/results_page.py --restore FOLDER    from docs/measurements/benchmark.parquet, so that the
-                                                                benchmark in FOLDER goes on from what stands there
+                                                                benchmark in FOLDER continues from those results
 
 FOLDER is the benchmark's. Its results.parquet is copied to docs/measurements/benchmark.parquet; the parts of
-docs/results.md between `<!-- begin NAME -->` and `<!-- end NAME -->` and the figures are written anew.
+docs/results.md and docs/results-appendix.md between `<!-- begin NAME -->` and `<!-- end NAME -->` and the figures are
+written anew.
 """
 
 import re
@@ -13,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -42,6 +44,21 @@ PROBES = {
     "video-r1": "same video R@1",
 }
 
+# What docs/results.md shows of all arms: its rows, and the setting of each column.
+SUMMARY_ARMS = {
+    "random": "untrained encoder",
+    FAR_3.name: "SimCLR-far",
+    "simclr-near": "SimCLR-near",
+    HICO.name: "HiCo",
+    "supervised": "trained with labels",
+}
+SUMMARY: dict[str, dict[str, Any]] = {
+    "without fillers": {"design": "scenes"},
+    "with fillers": {"design": "fillers"},
+    "trimmed": {"design": "scenes", "trimmed": True},
+    f"{LONG_STEPS:,} steps": {"design": "scenes", "steps": LONG_STEPS},
+}
+
 # Pairs whose difference says what one part of HiCo does.
 PAIRS = (
     (HICO.name, FAR_3.name),
@@ -67,7 +84,7 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 def setting(
     results: pd.DataFrame, *, design: str, look: float = LOOK, trimmed: bool = False, steps: int = STEPS
 ) -> pd.DataFrame:
-    """The rows of one setting, with those arms that are never trained beside them."""
+    """The rows of one setting, and those of the arms that are not trained."""
     chosen = results[(results["design"] == design) & (results["look"] == look) & (results["seed"] != TUNING_SEED)]
     trained = (chosen["steps"] == steps) & (chosen["trimmed"] == trimmed) & (chosen["videos"] == 0)
     return chosen[trained | (chosen["steps"] == 0)]
@@ -82,6 +99,14 @@ def arms_table(rows: pd.DataFrame, *, arms: list[str]) -> str:
         for arm, values in zip(table.index, table.to_numpy().tolist(), strict=True)
     ]
     return markdown(["arm", "what it is", "seeds", *PROBES.values()], lines)
+
+
+def summary_table(results: pd.DataFrame) -> str:
+    """The action in the main settings, for the arms that matter most; 600 steps unless the column says otherwise."""
+    tables = [table_of(setting(results, **which), ["action-linear"], list(SUMMARY_ARMS)) for which in SUMMARY.values()]
+    table = pd.concat(tables, axis=1).reindex(list(SUMMARY_ARMS)).fillna("")
+    lines = [[SUMMARY_ARMS[arm], *values] for arm, values in zip(table.index, table.to_numpy().tolist(), strict=True)]
+    return markdown(["encoder", *SUMMARY], lines)
 
 
 def said(difference: PairedDifference) -> str:
@@ -116,11 +141,11 @@ def seeds_table(results: pd.DataFrame) -> str:
     lines = [
         [str(seed), *(f"{row[arm]:.1f}" for arm in ("random", FAR_3.name, HICO.name))] for seed, row in table.iterrows()
     ]
-    return markdown(["seed", "never trained", "SimCLR-far", "HiCo"], lines)
+    return markdown(["seed", "untrained", "SimCLR-far", "HiCo"], lines)
 
 
 def rates_table(results: pd.DataFrame, *, steps: int) -> str:
-    """The action by rate on the tuning seed, the rates that were chosen at 600 steps in bold."""
+    """The action by learning rate on the tuning seed; those chosen at 600 steps in bold."""
     tried = results[
         (results["seed"] == TUNING_SEED) & (results["probe"] == "action-linear") & (results["steps"] == steps)
     ]
@@ -135,7 +160,7 @@ def rates_table(results: pd.DataFrame, *, steps: int) -> str:
         for arm in MEANINGS
         if all((arm, rate) in percent for rate in rates) and rates
     ]
-    return markdown(["arm", *(f"rate {rate:g}" for rate in rates)], lines)
+    return markdown(["arm", *(f"learning rate {rate:g}" for rate in rates)], lines)
 
 
 def looks_table(results: pd.DataFrame) -> str:
@@ -148,12 +173,12 @@ def looks_table(results: pd.DataFrame) -> str:
         if len(table) == len(arms):
             difference = paired(rows, HICO.name, FAR_3.name, "action-linear")
             lines.append([f"{look:g}", *table["action-linear"], said(difference), *table["video-r1"]])
-    head = ["look", "never trained", "SimCLR-far", "HiCo", "HiCo - SimCLR-far, seeds won"]
-    return markdown([*head, *(f"same video R@1, {arm}" for arm in ("never trained", "SimCLR-far", "HiCo"))], lines)
+    head = ["look", "untrained", "SimCLR-far", "HiCo", "HiCo - SimCLR-far, seeds won"]
+    return markdown([*head, *(f"same video R@1, {arm}" for arm in ("untrained", "SimCLR-far", "HiCo"))], lines)
 
 
 def draw_seeds(results: pd.DataFrame, target: Path) -> None:
-    """The action, a line a seed, in each setting."""
+    """The action, one line per seed, in each setting."""
     panels = [("without fillers", "scenes", False), ("with fillers", "fillers", False), ("trimmed", "scenes", True)]
     arms = ("random", FAR_3.name, HICO.name)
     figure = Figure(figsize=(9, 3.4), layout="constrained")
@@ -164,15 +189,16 @@ def draw_seeds(results: pd.DataFrame, target: Path) -> None:
         for _, row in table.iterrows():
             axes.plot(range(3), [row.get(arm) for arm in arms], "o-", color="#0072b2", alpha=0.45, markersize=4)
         axes.axhline(12.5, color="#8a8a8a", linestyle=":", linewidth=1)
-        axes.set_xticks(range(3), ["never trained", "SimCLR-far", "HiCo"])
+        axes.set_xticks(range(3), ["untrained", "SimCLR-far", "HiCo"])
+        axes.set_xlim(-0.4, 2.4)
         axes.set_title(title)
         axes.set_ylim(0, 100)
-    figure.axes[0].set_ylabel("action, percent right")
+    figure.axes[0].set_ylabel("accuracy on the action, %")
     figure.savefig(target, metadata={"Date": None})
 
 
 def draw_distances(results: pd.DataFrame, target: Path) -> None:
-    """The action against the largest distance of near clips, growing to it or always that."""
+    """The action against the largest distance between near clips, growing or fixed."""
     rows = setting(results, design="scenes")
     rows = rows[rows["probe"] == "action-linear"]
     growing = {0.5: "hico-0.5s", 1.0: "hico", 2.0: "hico-2s", 4.0: "hico-4s", 8.0: "hico-any"}
@@ -182,7 +208,7 @@ def draw_distances(results: pd.DataFrame, target: Path) -> None:
     accuracies: dict[str, list[float]] = {arm: [] for arm in rows["arm"].unique()}
     for arm, accuracy in zip(rows["arm"].tolist(), rows["accuracy"].tolist(), strict=True):
         accuracies[arm].append(100 * accuracy)
-    for name, arms, colour in (("growing to it", growing, "#0072b2"), ("always that", fixed, "#d55e00")):
+    for name, arms, colour in (("grows from 0", growing, "#0072b2"), ("fixed", fixed, "#d55e00")):
         known = {at: mean_and_error(accuracies[arm]) for at, arm in arms.items() if arm in accuracies}
         means, errors = (
             [found.mean for found in known.values()],
@@ -191,14 +217,14 @@ def draw_distances(results: pd.DataFrame, target: Path) -> None:
         axes.errorbar(list(known), means, yerr=errors, fmt="o-", color=colour, label=name, capsize=3)
     axes.set_xscale("log", base=2)
     axes.set_xticks([0.3, 0.5, 1, 2, 4, 8], ["0.3", "0.5", "1", "2", "4", "anywhere"])
-    axes.set_xlabel("largest distance of near clips, seconds")
-    axes.set_ylabel("action, percent right")
+    axes.set_xlabel("largest distance between near clips (s)")
+    axes.set_ylabel("accuracy on the action, %")
     axes.legend(frameon=False)
     figure.savefig(target, metadata={"Date": None})
 
 
 def restore(folder: Path) -> None:
-    """The files of the cells of which the results are kept here."""
+    """Write the files of those cells whose results are kept here."""
     results = pd.read_parquet(DOCS / "measurements" / "benchmark.parquet")
     of_corpus, of_cell = list(Corpus._fields), ["arm", "steps", "rate", "trimmed", "videos"]
     for values, rows in results.groupby([*of_corpus, *of_cell, "seconds"]):
@@ -210,7 +236,7 @@ def restore(folder: Path) -> None:
 
 
 def or_not_yet(text: str, rows: pd.DataFrame, arms: Iterable[str], part: str) -> str:
-    """A table, unless nothing of what it is for was measured."""
+    """A table, unless none of its arms has been measured."""
     return (
         text
         if rows["arm"].isin(list(arms)).any()
@@ -218,8 +244,8 @@ def or_not_yet(text: str, rows: pd.DataFrame, arms: Iterable[str], part: str) ->
     )
 
 
-def parts_of_page(results: pd.DataFrame) -> dict[str, str]:
-    """The text between each pair of marks of docs/results.md."""
+def parts_of_appendix(results: pd.DataFrame) -> dict[str, str]:
+    """The text between each pair of marks of docs/results-appendix.md."""
     names_of_controls = [control.name for control in (*CONTROLS, *FIXED_AS_GROWN, *WEIGHTS)]
     main_arms = [arm for arm in MEANINGS if arm not in names_of_controls]
     controls = [FAR_3.name, HICO.name, "visual-topical", *names_of_controls]
@@ -240,7 +266,7 @@ def parts_of_page(results: pd.DataFrame) -> dict[str, str]:
         "long rates": or_not_yet(
             rates_table(results, steps=LONG_STEPS), tuning[tuning["steps"] == LONG_STEPS], MEANINGS, "long-rates"
         ),
-        "hours": f"{len(cells)} cells, {cells['seconds'].sum() / 3600:.1f} hours of one core for trainings and probes, "
+        "hours": f"{len(cells)} cells; training and probing them took {cells['seconds'].sum() / 3600:.1f} core hours, "
         "beside other work on the machine.",
     }
     for design in ("scenes", "fillers"):
@@ -252,13 +278,22 @@ def parts_of_page(results: pd.DataFrame) -> dict[str, str]:
 
 
 def with_parts(text: str, parts: dict[str, str], *, page: Path) -> str:
-    """A page's text, with what stands between the marks of each part anew."""
+    """A page's text, with the text between the marks of each part replaced."""
     for name, part in parts.items():
         marked = re.compile(f"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
         if not marked.search(text):
             sys.exit(f"{page}: has no part {name}")
         text = marked.sub(lambda found, part=part: f"{found[1]}{part}\n{found[2]}", text)  # type: ignore[misc]
     return text
+
+
+def pages(results: pd.DataFrame) -> dict[Path, str]:
+    """By page, its text with all its parts anew."""
+    parts = {
+        DOCS / "results.md": {"rule": rule_table(results), "summary": summary_table(results)},
+        DOCS / "results-appendix.md": parts_of_appendix(results),
+    }
+    return {page: with_parts(page.read_text(), of_page, page=page) for page, of_page in parts.items()}
 
 
 def main() -> None:
@@ -270,8 +305,8 @@ def main() -> None:
         sys.exit(f"{sys.argv[1]}: no results of the benchmark here")
     shutil.copyfile(write_results(Path(sys.argv[1])), DOCS / "measurements" / "benchmark.parquet")
     results = pd.read_parquet(DOCS / "measurements" / "benchmark.parquet")
-    page = DOCS / "results.md"
-    page.write_text(with_parts(page.read_text(), parts_of_page(results), page=page))
+    for page, text in pages(results).items():
+        page.write_text(text)
     mpl.rcParams["svg.hashsalt"] = "hico"  # else the names inside the pictures are drawn at random
     draw_seeds(results, DOCS / "figures" / "action-by-seed.svg")
     if results["arm"].isin([control.name for control in CONTROLS]).any():
