@@ -154,6 +154,26 @@ def test_the_example_file(tmp_path: Path) -> None:
         assert picture.height > 200
 
 
+# Pages with all that was measured, each with a short page for readers.
+APPENDICES = {"results-appendix.md": "results.md", "benchmarks-cpu-appendix.md": "benchmarks-cpu.md"}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in APPENDICES], ids=lambda page: page.name)
+def test_pages_are_short(page: Path) -> None:
+    """Apart from tables that scripts fill in."""
+    most = {"README.md": 900, "results.md": 900}.get(page.name, 1500)
+    text = re.sub(r"<!-- begin .*?<!-- end ", "", page.read_text(), flags=re.DOTALL)
+    assert len(text.split()) <= most
+
+
+@pytest.mark.parametrize("appendix", APPENDICES)
+def test_numbers_of_a_short_page_stand_in_its_appendix(appendix: str) -> None:
+    numbers, known = (
+        set(re.findall(r"\d+\.\d+", (DOCS / name).read_text())) for name in (APPENDICES[appendix], appendix)
+    )
+    assert numbers - known == set()
+
+
 @pytest.mark.parametrize("package", [hico_core, hico_core.interop])
 def test_a_shell_lists_what_there_is_to_import(package: ModuleType) -> None:
     assert dir(package) == sorted(package.__all__)
