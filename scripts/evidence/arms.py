@@ -35,7 +35,7 @@ ARMS = (
     ),
     Arm("topical", "the topical term alone", {"distance": "any"}, {"visual_weight": 0.0}),
     Arm("visual", "the visual term alone, within 1 s", _fixed(1.0), {"topical_weight": 0.0}),
-    Arm("visual-topical", "both terms, fixed distance of up to 1 s", _fixed(1.0), {}),
+    Arm("visual-topical", "both terms, always within 1 s", _fixed(1.0), {}),
     HICO,
 )
 
@@ -45,12 +45,12 @@ MIXED_IDS = Arm("hico-mixed-ids", "HiCo whose topical term gets wrong videos", {
 # Control of the topical term, and the sweep of the distance; "any" lets the near clips lie anywhere too.
 CONTROLS = (
     MIXED_IDS,
-    Arm("visual-topical-0.3s", "both terms, fixed distance of up to 0.3 s", _fixed(0.3), {}),
-    Arm("visual-topical-0.5s", "both terms, fixed distance of up to 0.5 s", _fixed(0.5), {}),
+    Arm("visual-topical-0.3s", "both terms, always within 0.3 s", _fixed(0.3), {}),
+    Arm("visual-topical-0.5s", "both terms, always within 0.5 s", _fixed(0.5), {}),
     Arm("hico-0.5s", "HiCo, the distance grows to 0.5 s", {"end_seconds": 0.5}, {}),
     Arm("hico-2s", "HiCo, the distance grows to 2 s", {"end_seconds": 2.0}, {}),
     Arm("hico-4s", "HiCo, the distance grows to 4 s", {"end_seconds": 4.0}, {}),
-    Arm("hico-any", "HiCo whose near clips come from anywhere in the video", {"distance": "any"}, {}),
+    Arm("hico-any", "HiCo, near clips from anywhere in the video", {"distance": "any"}, {}),
 )
 
 # For four questions that the controls left open; see `findings.QUESTIONS`.
@@ -58,7 +58,7 @@ WEIGHTS = tuple(
     Arm(f"hico-topical-{weight:g}", f"HiCo, the topical term with weight {weight:g}", {}, {"topical_weight": weight})
     for weight in (0.0, 0.1, 0.3)
 )
-FIXED_AS_GROWN = (Arm("visual-topical-0.25s", "both terms, fixed distance of up to 0.25 s", _fixed(0.25), {}),)
+FIXED_AS_GROWN = (Arm("visual-topical-0.25s", "both terms, always within 0.25 s", _fixed(0.25), {}),)
 
 # HiCo by its settings, shown what `setting_of` gives.
 CUTS = Arm("hico-cuts", "HiCo, near clips within one shot (data.cuts=respect)", {}, {})
