@@ -18,11 +18,11 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
-from arms import CONTROLS, FIXED_AS_GROWN, MEANINGS, WEIGHTS
+from arms import CONTROLS, CUTS, FIXED_AS_GROWN, MEANINGS, WEIGHTS
 from cells import Cell
-from findings import SUCCESS, PairedDifference, paired, table_of, verdicts
+from findings import QUESTIONS, SUCCESS, PairedDifference, paired, table_of, verdicts
 from matplotlib.figure import Figure
-from parts import LONG_STEPS, LOOK, STEPS, TUNING_SEED, chosen_rates
+from parts import LONG_STEPS, LOOK, SIZES, STEPS, TUNING_SEED, chosen_rates
 from results import read_results, write_results
 from running import file_of, scores_as_json
 
@@ -72,6 +72,9 @@ PAIRS = (
     (HICO.name, "visual-topical-0.5s"),
     ("hico-0.5s", "visual-topical-0.5s"),
     ("hico-0.5s", "visual-topical-0.3s"),
+    ("hico-0.5s", "visual-topical-0.25s"),
+    *((arm.name, baseline) for arm in WEIGHTS for baseline in (HICO.name, "hico-mixed-ids")),
+    (CUTS.name, HICO.name),
 )
 
 
@@ -82,11 +85,17 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 def setting(
-    results: pd.DataFrame, *, design: str, look: float = LOOK, trimmed: bool = False, steps: int = STEPS
+    results: pd.DataFrame,
+    *,
+    design: str,
+    look: float = LOOK,
+    trimmed: bool = False,
+    steps: int = STEPS,
+    videos: int = 0,
 ) -> pd.DataFrame:
     """The rows of one setting, and those of the arms that are not trained."""
     chosen = results[(results["design"] == design) & (results["look"] == look) & (results["seed"] != TUNING_SEED)]
-    trained = (chosen["steps"] == steps) & (chosen["trimmed"] == trimmed) & (chosen["videos"] == 0)
+    trained = (chosen["steps"] == steps) & (chosen["trimmed"] == trimmed) & (chosen["videos"] == videos)
     return chosen[trained | (chosen["steps"] == 0)]
 
 
@@ -177,6 +186,28 @@ def looks_table(results: pd.DataFrame) -> str:
     return markdown([*head, *(f"same video R@1, {arm}" for arm in ("untrained", "SimCLR-far", "HiCo"))], lines)
 
 
+def sizes_table(results: pd.DataFrame) -> str:
+    """The action against the number of training videos, over the seeds that were run with fewer than all."""
+    few = results[(results["videos"] > 0) & (results["seed"] != TUNING_SEED)]
+    rows_of = {
+        videos: setting(results[results["seed"].isin(few["seed"])], design="scenes", videos=videos)
+        for videos in (*SIZES, 0)
+    }
+    arms = ("random", "simclr-near", FAR_3.name, HICO.name)
+    lines = []
+    for videos, rows in rows_of.items():
+        table = table_of(rows, ["action-linear"], list(arms))["action-linear"]
+        gaps = [said(paired(rows, HICO.name, arm, "action-linear")) for arm in (FAR_3.name, "simclr-near")]
+        lines.append([str(videos or "240 (all)"), *(table.get(arm, "") for arm in arms), *gaps])
+    head = ["training videos", "untrained", "SimCLR-near", "SimCLR-far", "HiCo"]
+    return markdown([*head, "HiCo - SimCLR-far, seeds won", "HiCo - SimCLR-near, seeds won"], lines)
+
+
+def questions() -> str:
+    """Each question and the rule that answers it."""
+    return "\n".join(f"- **{part}**: {question}" for part, question in QUESTIONS.items())
+
+
 def draw_seeds(results: pd.DataFrame, target: Path) -> None:
     """The action, one line per seed, in each setting."""
     panels = [("without fillers", "scenes", False), ("with fillers", "fillers", False), ("trimmed", "scenes", True)]
@@ -246,7 +277,7 @@ def or_not_yet(text: str, rows: pd.DataFrame, arms: Iterable[str], part: str) ->
 
 def parts_of_appendix(results: pd.DataFrame) -> dict[str, str]:
     """The text between each pair of marks of docs/results-appendix.md."""
-    names_of_controls = [control.name for control in (*CONTROLS, *FIXED_AS_GROWN, *WEIGHTS)]
+    names_of_controls = [control.name for control in (*CONTROLS, *FIXED_AS_GROWN, *WEIGHTS, CUTS)]
     main_arms = [arm for arm in MEANINGS if arm not in names_of_controls]
     controls = [FAR_3.name, HICO.name, "visual-topical", *names_of_controls]
     scenes, fillers = (setting(results, design=design) for design in ("scenes", "fillers"))
@@ -262,6 +293,8 @@ def parts_of_appendix(results: pd.DataFrame) -> dict[str, str]:
         "trimmed": arms_table(setting(results, design="scenes", trimmed=True), arms=main_arms),
         "controls": or_not_yet(arms_table(scenes, arms=controls), scenes, names_of_controls, "controls"),
         "looks": or_not_yet(looks_table(results), results[results["look"] != LOOK], MEANINGS, "looks"),
+        "questions": questions(),
+        "sizes": or_not_yet(sizes_table(results), results[results["videos"] > 0], MEANINGS, "sizes"),
         "rates": rates_table(results, steps=STEPS),
         "long rates": or_not_yet(
             rates_table(results, steps=LONG_STEPS), tuning[tuning["steps"] == LONG_STEPS], MEANINGS, "long-rates"
