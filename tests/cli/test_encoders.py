@@ -178,6 +178,22 @@ def test_inspect(place: Path) -> None:
     assert_one_line(hico("inspect", "a", "--encoder", "pixels"), 2, "and not both")
 
 
+def test_retrieval_and_probe_with_an_encoder_of_the_table(tmp_path: Path) -> None:
+    """What retrieves embeds its query with the encoder of the features; what probes is told the encoder."""
+    for name in ("a", "b", "c", "d"):
+        numbered_video(tmp_path / f"{name}.mp4", seconds=2, size="64x48")
+    extract(tmp_path, "pixels", tmp_path / "b.mp4")
+    found = json.loads(hico("retrieve", tmp_path / "c.mp4", "--json", root=tmp_path, cwd=tmp_path).stdout)["matches"]
+    assert {match["video_id"] for match in found} == {"a", "b"}
+    lists = {"train": ["a 0", "b 1"], "test": ["c 0", "d 1"]}
+    for name, lines in lists.items():
+        (tmp_path / f"{name}.txt").write_text("".join(f"{line.replace(' ', '.mp4 ')}\n" for line in lines))
+    options = ("--train", "train.txt", "--test", "test.txt", "--seeds", "1", "--workers", "0", "--json")
+    probed = hico("probe", "--encoder", "motion", *options, root=tmp_path, cwd=tmp_path)
+    assert probed.returncode == 0, probed.stderr
+    assert json.loads(probed.stdout)["encoder"] == "motion"
+
+
 def test_adopted_features(place: Path) -> None:
     folder = place / "features/theirs"
     folder.mkdir(parents=True)
