@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, FiniteFloat, ValidationError
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -69,6 +69,7 @@ class Content(BaseModel, frozen=True, extra="forbid", arbitrary_types_allowed=Tr
     config: dict[str, Any]
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
+    scaling: dict[str, int | FiniteFloat] = {}  # of the loss in float16; empty in every other precision
     progress: Progress
 
 
@@ -88,7 +89,12 @@ def _plain(content: Content) -> dict[str, Any]:
 
 
 def checkpoint_of(
-    *, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, config: dict[str, Any]
+    *,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaling: dict[str, int | float],
+    progress: Progress,
+    config: dict[str, Any],
 ) -> memoryview:
     """A run's checkpoint as it stands in its file.
 
@@ -102,9 +108,14 @@ def checkpoint_of(
                 f"{name} has values that are not finite, so no checkpoint is written; continue from the last one with "
                 "a lower learning rate"
             )
-    return torch_file_bytes(
-        _plain(Content(config=config, model=model.state_dict(), optimizer=optimizer.state_dict(), progress=progress))
+    content = Content(
+        config=config,
+        model=model.state_dict(),
+        optimizer=optimizer.state_dict(),
+        scaling=scaling,
+        progress=progress,
     )
+    return torch_file_bytes(_plain(content))
 
 
 def torch_file_bytes(content: dict[str, Any]) -> memoryview:

@@ -54,6 +54,11 @@ class LARS(torch.optim.Optimizer):
 
     """
 
+    # Of `torch.amp.GradScaler`, which sets `found_inf` for a step: 1 on the device where gradients overflowed. The
+    # optimiser skips such a step by itself, so that nobody has to wait for the device to tell.
+    _step_supports_amp_scaling = True
+    found_inf: Tensor | None = None
+
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
@@ -99,8 +104,13 @@ class LARS(torch.optim.Optimizer):
             u_P.mul_(group["lr"])
         else:
             u_P.mul_(flat.spread(self._trust(w_rows, g_rows, group) * group["lr"]))
+        m_before_P = None if self.found_inf is None else m_P.clone()
         m_P.mul_(group["momentum"]).add_(u_P)  # it begins as 0, so the first is u
         step_P = u_P.add_(m_P, alpha=group["momentum"]) if group["nesterov"] else m_P
+        if self.found_inf is not None and m_before_P is not None:
+            is_skipped = self.found_inf > 0
+            step_P = step_P.masked_fill(is_skipped, 0.0)
+            m_P.copy_(m_before_P.where(is_skipped, m_P))
         torch._foreach_sub_(w_rows, step_P.split(flat.lengths))
 
     def _trust(self, w_rows: list[Tensor], g_rows: list[Tensor], group: dict[str, Any]) -> Tensor:

@@ -136,7 +136,7 @@ WRONG: list[Any] = [None, 3, -1, "text", [1], {"a": 1}, torch.zeros(2), True, 1e
 @pytest.mark.parametrize(
     "field",
     [
-        *("format", "hico_version", "config", "model", "optimizer", "progress"),
+        *("format", "hico_version", "config", "model", "optimizer", "scaling", "progress"),
         *("progress.position", "progress.epochs_done", "progress.bad_videos", "progress.world_size"),
         *("progress.index", "progress.encoder", "model.0.bias"),
     ],
@@ -236,4 +236,4 @@ def test_weights_that_no_reader_takes_are_not_written(model: nn.Module, value: f
     with torch.no_grad():
         next(model.parameters())[0, 0] = value
     with pytest.raises(HicoError, match=r"0\.weight has values that are not finite, so no checkpoint is written"):
-        checkpoint_of(model=model, optimizer=optimizer, progress=PROGRESS, config={})
+        checkpoint_of(model=model, optimizer=optimizer, scaling={}, progress=PROGRESS, config={})

@@ -22,6 +22,7 @@ from hico_core.model.heads import ProjectionHead, TopicHead
 from hico_core.model.hico import HicoModel
 from hico_core.training.distributed import World, joined_world
 from hico_core.training.launch import leave
+from hico_core.training.learner import Learner
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.shared_norm import share_batch_norms
 from hico_core.training.step import train_step
@@ -79,12 +80,12 @@ def train(kind: str, world: World, device: torch.device, *, num_steps: int) -> d
     loss = LossConfig(topical_pairs="local" if kind == "none" else "global")
     replica = replica_of(model, device)
     optimizer = LARS(parameter_groups(model, weight_decay=1e-6, lars_exclude_bn=True), lr=0.1, momentum=0.9, eta=0.001)
-    losses, gradients = [], []
+    learner, losses, gradients = Learner.of(model, optimizer, replica=replica), [], []
     for step in range(num_steps):
         generator = torch.Generator().manual_seed(step)
         clips = torch.randn(VIDEOS, CLIPS, 3, 5, 9, 9, generator=generator, dtype=torch.float64)
         own = torch.stack(share_of(list(clips), world)).to(device)
-        result = train_step(replica, optimizer, own, loss=loss, lr=0.1, world=world)
+        result = train_step(learner, own, loss=loss, lr=0.1, world=world)
         assert result is not None
         losses.append(float(result.loss.visual))
         gradients.append([part_of(p.grad) for p in model.parameters() if p.grad is not None])
@@ -100,13 +101,13 @@ def finetune(world: World, device: torch.device) -> dict[str, object]:
     model.double().to(device)
     replica = replica_of(model, device)
     optimizer = torch.optim.Adam(parameter_groups(model, weight_decay=1e-3, lars_exclude_bn=False), lr=0.01)
-    losses, gradients = [], []
+    learner, losses, gradients = Learner.of(model, optimizer, replica=replica), [], []
     for step in range(5):
         generator = torch.Generator().manual_seed(step)
         clips = torch.randn(VIDEOS, 3, 5, 9, 9, generator=generator, dtype=torch.float64)
         own = torch.stack(share_of(list(clips), world)).to(device)
         labels = torch.tensor(share_of([0, 1, 2, 1], world)).to(device)
-        losses.append(classification_step(replica, optimizer, own, labels, lr=0.01, world=world))
+        losses.append(classification_step(learner, own, labels, lr=0.01, world=world))
         gradients.append([p.grad.clone().cpu() for p in model.parameters() if p.grad is not None])
     return {
         "losses": [loss for loss, _ in losses],

@@ -114,7 +114,15 @@ def test_what_a_run_leaves(root: Path, tmp_path: Path) -> None:
     assert lines == [json.loads(json.dumps(asdict(metrics))) for metrics in seen]
     assert set(lines[0]) == {
         *("step", "epoch", "loss", "visual", "topical", "lr", "distance", "clips_per_second"),
-        *("data_seconds", "step_seconds", "bad_videos", "embedding_std", "effective_rank", "knn_accuracy"),
+        *(
+            "data_seconds",
+            "step_seconds",
+            "bad_videos",
+            "skipped_steps",
+            "embedding_std",
+            "effective_rank",
+            "knn_accuracy",
+        ),
     }
     assert all(line["loss"] == pytest.approx(line["visual"] + line["topical"], rel=1e-5) for line in lines)
     assert lines[0]["lr"] == 0.001 and lines[0]["distance"] == 0.0

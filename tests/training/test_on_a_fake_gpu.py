@@ -23,6 +23,7 @@ from hico_core.encoding.hardware import Precision
 from hico_core.model import losses as losses_module
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG
+from hico_core.training.learner import Learner
 from hico_core.training.optim import LARS, build_optimizer, parameter_groups
 from hico_core.training.step import train_step
 from hico_core.transfer.finetuning.step import classification_step
@@ -35,10 +36,11 @@ def step_of(model: nn.Module, loss: LossConfig, *, adamw: bool = False) -> Watch
     optimizer: torch.optim.Optimizer = LARS(parameter_groups(model, weight_decay=1e-6, lars_exclude_bn=False), lr=0.1)
     if adamw:
         optimizer = build_optimizer(model, preset("hacs-hico-s").optim.model_copy(update={"name": "adamw"}))
+    learner = Learner.of(model, optimizer, precision=BF16)
     clips = torch.zeros(2, 3, 3, 8, 64, 64, device=GPU)
     for _ in range(2):
         with Watch() as watch:
-            assert train_step(model, optimizer, clips, loss=loss, lr=0.1, precision=BF16) is not None
+            assert train_step(learner, clips, loss=loss, lr=0.1) is not None
     return watch
 
 
@@ -130,11 +132,11 @@ def test_a_step_of_finetuning(monkeypatch: pytest.MonkeyPatch) -> None:
     from hico_core.model.classifier import VideoClassifier
 
     with pretended(monkeypatch, lambda: VideoClassifier(5)) as model:
-        optimizer = torch.optim.Adam(model.parameters())
+        learner = Learner.of(model, torch.optim.Adam(model.parameters()), precision=BF16)
         clips, labels = torch.zeros(4, 3, 8, 64, 64, device=GPU), torch.zeros(4, dtype=torch.long, device=GPU)
         for _ in range(2):  # the first one makes what lasts
             with Watch() as watch:
-                assert classification_step(model, optimizer, clips, labels, lr=0.1, precision=BF16) is not None
+                assert classification_step(learner, clips, labels, lr=0.1) is not None
     assert watch.waits == {"step.py: cuda to cpu": 1}
 
 
@@ -142,13 +144,13 @@ def test_the_doctor_measures_the_step_that_pretrain_does(monkeypatch: pytest.Mon
     """In the GPU's precision and layout, with the recipe's optimiser; the first three steps are not timed."""
     steps: list[Precision] = []
 
-    def watched(model: nn.Module, optimizer: torch.optim.Optimizer, clips: Tensor, **settings: Any) -> object:  # noqa: ANN401
+    def watched(learner: Learner[HicoModel], clips: Tensor, **settings: Any) -> object:  # noqa: ANN401
         assert clips.shape == (32, 3, 3, 16, 112, 112) and clips.device == GPU
-        weights = [p for p in model.parameters() if p.dim() == 5]
+        weights = [p for p in learner.model.parameters() if p.dim() == 5]
         assert weights and all(p.is_contiguous(memory_format=torch.channels_last_3d) for p in weights)
-        assert isinstance(optimizer, LARS) and model.training
-        steps.append(settings["precision"])
-        return train_step(model, optimizer, clips, **settings)
+        assert isinstance(learner.optimizer, LARS) and learner.model.training
+        steps.append(learner.precision)
+        return train_step(learner, clips, **settings)
 
     clock = iter([10.0, 12.0])
     with pretended(monkeypatch, HicoModel) as model, Watch(), monkeypatch.context() as patch:

@@ -71,15 +71,7 @@ class Finetuning:
         learner = self.learner
         labels = torch.tensor([self.videos.labels[video_id] for video_id in batch.video_ids]).to(learner.device)
         clips = augmented_clips(batch, data=self.config.data, augment=self.config.augment, device=learner.device)
-        return classification_step(
-            learner.replica,
-            learner.optimizer,
-            clips,
-            labels,
-            lr=self.rates.at(plan.epoch),
-            world=world,
-            precision=learner.precision,
-        )
+        return classification_step(learner, clips, labels, lr=self.rates.at(plan.epoch), world=world)
 
     def predictions(self, videos: IndexedVideos, world: World, stop: StopRequest) -> Iterator[Prediction]:
         """What the classifier predicts for each video of this process's share."""
