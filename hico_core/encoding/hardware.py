@@ -11,16 +11,17 @@ from typing import Literal, NamedTuple
 import torch
 
 from hico_core.base.choices import DeviceName, PrecisionName
-from hico_core.base.errors import HicoError, UsageError
+from hico_core.base.errors import HicoError, UsageError, require_device
 
 
 def choose_device(name: DeviceName) -> torch.device:
     """`auto` takes a GPU if there is one.
 
     Raises:
-        UsageError: a GPU is asked for and there is none.
+        UsageError: a GPU is asked for and there is none, or it is a Mac's.
 
     """
+    require_device(name)
     has_gpu = torch.cuda.is_available()
     if name == "cuda" and not has_gpu:
         raise UsageError("--device cuda: PyTorch sees no GPU here; use --device cpu, or auto")

@@ -1,5 +1,7 @@
 """The encoder computes in what the hardware does fast, and what is compared closely stays exact."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +10,7 @@ from hico_core.base.choices import PrecisionName
 from hico_core.base.errors import HicoError, UsageError
 from hico_core.config import preset
 from hico_core.encoders.trained import hico_model
-from hico_core.encoding.hardware import FP32, Precision, choose_precision, computing_in, use_precision
+from hico_core.encoding.hardware import FP32, Precision, choose_device, choose_precision, computing_in, use_precision
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import PointwiseConv, TemporalConv
 from hico_core.training.learner import Learner
@@ -16,6 +18,17 @@ from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step
 
 BF16 = Precision("bf16", "tested")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("mps", "the GPU of a Mac; use --device cpu"), ("tpu", "not one of 'auto', 'cpu', 'cuda'")]
+)
+@pytest.mark.parametrize("has_mps", [True, False])
+def test_other_devices_are_refused(name: Any, told: str, has_mps: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
+    """A Mac's GPU too, whether there is one or not: nobody has tried what comes out."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: has_mps)
+    with pytest.raises(UsageError, match=told):
+        choose_device(name)
 
 
 def test_what_is_asked_for_is_taken() -> None:

@@ -195,6 +195,21 @@ def test_adamw_goes_on_exactly_too(root: Path, tmp_path: Path) -> None:
     assert "encoder" in convert(tmp_path / "whole/checkpoints/last.pt", tmp_path / "e.safetensors", to="safetensors")
 
 
+def test_float16_goes_on_exactly_too(root: Path, tmp_path: Path) -> None:
+    """The first step is skipped, as it often is: PyTorch begins with a scale of 65,536."""
+    fp16 = "train.precision=fp16"
+    assert run(tiny(fp16), root, tmp_path / "whole").precision.name == "fp16"
+    run(tiny(fp16, "train.max_steps=2"), root, tmp_path / "parts")
+    run(tiny(fp16), root, tmp_path / "parts", resume=True)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+    scales = [
+        torch.load(tmp_path / name / "checkpoints/last.pt", weights_only=True)["scaling"] for name in ("whole", "parts")
+    ]
+    assert scales[0] == scales[1] and scales[0]["scale"] < 65536
+    skipped = [line["skipped_steps"] for line in metrics_of(tmp_path / "whole")]
+    assert skipped[0] == 0 and skipped == sorted(skipped) and skipped[-1] > 0
+
+
 def test_a_network_of_torchvision_goes_on_exactly_too(root: Path, tmp_path: Path) -> None:
     r2plus1d = ("model.encoder=torchvision:r2plus1d_18", "data.crop_size=16")
     run(tiny(*r2plus1d, "train.max_steps=2"), root, tmp_path / "whole")
