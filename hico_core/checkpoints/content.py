@@ -32,6 +32,10 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = "hico-checkpoint-3"
 
+# Options of an optimiser that depend on where it computes now, not on where it did when its state was saved. The rate
+# is set before each step anyway.
+_OF_THE_DEVICE = {"fused", "lr"}
+
 # The newest checkpoint of a run, and the one that was it before.
 LAST = "last.pt"
 BEFORE_LAST = "before_last.pt"
@@ -108,10 +112,13 @@ def checkpoint_of(
                 f"{name} has values that are not finite, so no checkpoint is written; continue from the last one with "
                 "a lower learning rate"
             )
+    remembered = optimizer.state_dict()
+    for group in remembered["param_groups"]:
+        group["lr"] = float(group["lr"])  # on a GPU, a tensor
     content = Content(
         config=config,
         model=model.state_dict(),
-        optimizer=optimizer.state_dict(),
+        optimizer=remembered,
         scaling=scaling,
         progress=progress,
     )
@@ -182,7 +189,9 @@ def restore(content: Content, *, model: nn.Module, optimizer: torch.optim.Optimi
     """
     load_exactly(model, content.model, origin=str(origin))
     try:
-        optimizer.load_state_dict(content.optimizer)
+        saved_and_own = zip(content.optimizer["param_groups"], optimizer.param_groups, strict=True)
+        groups = [saved | {key: own[key] for key in _OF_THE_DEVICE & own.keys()} for saved, own in saved_and_own]
+        optimizer.load_state_dict({**content.optimizer, "param_groups": groups})
     except (ValueError, KeyError, TypeError) as error:
         raise HicoError(f"{origin}: its optimiser is not that of this run ({error})") from error
 

@@ -15,6 +15,7 @@ from hico_core.model.losses import HicoLoss, hico_loss, simclr_loss
 from hico_core.training.collapse import effective_rank, embedding_std
 from hico_core.training.distributed import World, gather_rows, largest
 from hico_core.training.learner import Learner
+from hico_core.training.optim import set_rate
 
 ALONE = World()
 
@@ -62,8 +63,7 @@ def update(
         HicoError: float16 is too coarse for the gradients; see `LossScaling`.
 
     """
-    for group in learner.optimizer.param_groups:
-        group["lr"] = lr
+    set_rate(learner.optimizer, lr)
     wanted = [loss, *measured, *learner.scaling.measured()]
     copied = torch.cat([tensor.detach().flatten() for tensor in wanted]).cpu()
     known = [

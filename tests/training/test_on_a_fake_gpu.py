@@ -7,7 +7,7 @@ two on CPUs.
 import random
 import re
 import time
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -19,12 +19,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hico_core.config import AugmentConfig, LossConfig, preset
 from hico_core.data.augment import apply_augmentation, draw_augmentation
 from hico_core.doctor import loader_speed
+from hico_core.encoders.trained import hico_model
 from hico_core.encoding.hardware import Precision
 from hico_core.model import losses as losses_module
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG
 from hico_core.training.learner import Learner
 from hico_core.training.optim import LARS, build_optimizer, parameter_groups
+from hico_core.training.scaling import LossScaling
 from hico_core.training.step import train_step
 from hico_core.transfer.finetuning.step import classification_step
 
@@ -59,6 +61,43 @@ def test_a_step_waits_for_the_gpu_once(recipe: str, pairs: str, adamw: bool, mon
         watch = step_of(model, loss, adamw=adamw)
     assert watch.waits == {"step.py: cuda to cpu": 1}
     assert watch.operations > 500
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize(("pairs", "adamw"), [("local", False), ("global", False), ("local", True)])
+def test_a_step_could_be_captured(
+    precision: Literal["bf16", "fp16"], pairs: str, adamw: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a CUDA graph, which repeats operations and numbers of the host as they were.
+
+    Steps differ in nothing but the learning rate that is put into the GPU's memory before them. Between the loss and
+    the end of the update, the host waits for nothing and copies nothing.
+    """
+    config = preset("hacs-hico-s")
+    loss = config.loss.model_copy(update={"topical_pairs": pairs})
+    optim = config.optim.model_copy(update={"name": "adamw" if adamw else "lars"})
+    descend, after_the_loss, steps = LossScaling.descend, list[Watch](), list[Watch]()
+
+    def watched(self: LossScaling, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        with Watch() as watch:
+            descend(self, optimizer, loss)
+        after_the_loss.append(watch)
+
+    with pretended(monkeypatch, lambda: hico_model("s3dg-tiny")) as model:
+        monkeypatch.setattr(LossScaling, "descend", watched)
+        with Watch():  # PyTorch looks once whether a rate is negative
+            optimizer = build_optimizer(model, optim)
+        learner = Learner.of(model, optimizer, precision=Precision(precision, "pretended"))
+        for lr in (0.1, 0.2, 0.3):
+            with Watch() as watch:
+                assert train_step(learner, torch.zeros(2, 3, 3, 8, 32, 32, device=GPU), loss=loss, lr=lr) is not None
+            steps.append(watch)
+    _, one, other = steps  # the first one makes what lasts
+    assert one.waits == other.waits == {"step.py: cuda to cpu": 1}
+    assert all(watch.calls and not watch.waits for watch in after_the_loss[1:])
+    differing = [(a, b) for a, b in zip(one.calls, other.calls, strict=True) if a != b]
+    assert [(a[0], b[0]) for a, b in differing] == [("aten.fill_.Scalar",) * 2] * len(optimizer.param_groups)
+    assert all(a[1].replace(" 0.2]", " 0.3]") == b[1] for a, b in differing)
 
 
 def test_lars_gives_a_gpu_few_operations(monkeypatch: pytest.MonkeyPatch) -> None:
