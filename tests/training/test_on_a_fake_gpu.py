@@ -13,7 +13,7 @@ import pytest
 import torch
 from pretended_gpu import GPU, Watch, pretended
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hico_core.config import AugmentConfig, LossConfig, preset
@@ -23,11 +23,13 @@ from hico_core.encoders.trained import hico_model
 from hico_core.encoding.hardware import Precision
 from hico_core.model import losses as losses_module
 from hico_core.model.hico import HicoModel
+from hico_core.model.recompute import recompute_units
 from hico_core.model.s3dg import S3DG
+from hico_core.training import optim as optim_module
 from hico_core.training.learner import Learner
 from hico_core.training.optim import LARS, build_optimizer, parameter_groups
 from hico_core.training.scaling import LossScaling
-from hico_core.training.step import train_step
+from hico_core.training.step import compute_loss, train_step
 from hico_core.transfer.finetuning.step import classification_step
 
 BF16 = Precision("bf16", "pretended")
@@ -63,6 +65,31 @@ def test_a_step_waits_for_the_gpu_once(recipe: str, pairs: str, adamw: bool, mon
     assert watch.operations > 500
 
 
+def two_steps(
+    model: nn.Module, *, pairs: str, adamw: bool, precision: Literal["bf16", "fp16"], monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[Watch], list[Watch], list[tuple[Any, Any]]]:
+    """Two steps with different rates, their parts between loss and update, and in what the steps differ."""
+    config = preset("hacs-hico-s")
+    loss = config.loss.model_copy(update={"topical_pairs": pairs})
+    descend, parts, steps = LossScaling.descend, list[Watch](), list[Watch]()
+
+    def watched(self: LossScaling, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        with Watch() as watch:
+            descend(self, optimizer, loss)
+        parts.append(watch)
+
+    monkeypatch.setattr(LossScaling, "descend", watched)
+    with Watch():  # PyTorch looks once whether a rate is negative
+        optimizer = build_optimizer(model, config.optim.model_copy(update={"name": "adamw" if adamw else "lars"}))
+    learner = Learner.of(model, optimizer, precision=Precision(precision, "pretended"))
+    for lr in (0.1, 0.2, 0.3):
+        with Watch() as watch:
+            assert train_step(learner, torch.zeros(2, 3, 3, 8, 32, 32, device=GPU), loss=loss, lr=lr) is not None
+        steps.append(watch)
+    _, one, other = steps  # the first one makes what lasts
+    return steps[1:], parts[1:], [(a, b) for a, b in zip(one.calls, other.calls, strict=True) if a != b]
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize(("pairs", "adamw"), [("local", False), ("global", False), ("local", True)])
 def test_a_step_could_be_captured(
@@ -73,31 +100,41 @@ def test_a_step_could_be_captured(
     Steps differ in nothing but the learning rate that is put into the GPU's memory before them. Between the loss and
     the end of the update, the host waits for nothing and copies nothing.
     """
-    config = preset("hacs-hico-s")
-    loss = config.loss.model_copy(update={"topical_pairs": pairs})
-    optim = config.optim.model_copy(update={"name": "adamw" if adamw else "lars"})
-    descend, after_the_loss, steps = LossScaling.descend, list[Watch](), list[Watch]()
-
-    def watched(self: LossScaling, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        with Watch() as watch:
-            descend(self, optimizer, loss)
-        after_the_loss.append(watch)
-
     with pretended(monkeypatch, lambda: hico_model("s3dg-tiny")) as model:
-        monkeypatch.setattr(LossScaling, "descend", watched)
-        with Watch():  # PyTorch looks once whether a rate is negative
-            optimizer = build_optimizer(model, optim)
-        learner = Learner.of(model, optimizer, precision=Precision(precision, "pretended"))
-        for lr in (0.1, 0.2, 0.3):
-            with Watch() as watch:
-                assert train_step(learner, torch.zeros(2, 3, 3, 8, 32, 32, device=GPU), loss=loss, lr=lr) is not None
-            steps.append(watch)
-    _, one, other = steps  # the first one makes what lasts
-    assert one.waits == other.waits == {"step.py: cuda to cpu": 1}
-    assert all(watch.calls and not watch.waits for watch in after_the_loss[1:])
-    differing = [(a, b) for a, b in zip(one.calls, other.calls, strict=True) if a != b]
-    assert [(a[0], b[0]) for a, b in differing] == [("aten.fill_.Scalar",) * 2] * len(optimizer.param_groups)
+        steps, parts, differing = two_steps(
+            model, pairs=pairs, adamw=adamw, precision=precision, monkeypatch=monkeypatch
+        )
+    assert [step.waits for step in steps] == [{"step.py: cuda to cpu": 1}] * 2
+    assert all(part.calls and not part.waits for part in parts)
+    assert {(a[0], b[0]) for a, b in differing} == {("aten.fill_.Scalar", "aten.fill_.Scalar")}
     assert all(a[1].replace(" 0.2]", " 0.3]") == b[1] for a, b in differing)
+
+
+@pytest.mark.parametrize("adamw", [False, True])
+def test_a_rate_that_a_graph_would_repeat_would_be_seen(adamw: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the comparison is awake: a number of the host's, and Adam's count of steps on the host."""
+    monkeypatch.setattr(optim_module, "rate_of", lambda model, rate: rate)
+    with pretended(monkeypatch, lambda: hico_model("s3dg-tiny")) as model:
+        _, _, differing = two_steps(model, pairs="local", adamw=adamw, precision="bf16", monkeypatch=monkeypatch)
+    assert any(a[0] != "aten.fill_.Scalar" for a, _ in differing)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_backward_pass_depends_on_no_value(recompute: bool) -> None:
+    """PyTorch's own, which no pretended GPU runs: on tensors of a CPU without values, each read of which fails."""
+    loss = preset("hacs-hico-s").loss
+    with FakeTensorMode():
+        model = hico_model("s3dg-tiny").train()
+        if recompute:
+            recompute_units(model.backbone)
+        optimizer = build_optimizer(model, preset("hacs-hico-s").optim)
+        learner = Learner.of(model, optimizer, precision=Precision("fp16", "pretended"))
+        for _ in range(2):
+            with learner.precision.autocast(torch.device("cpu")):
+                outputs = model(torch.zeros(2, 3, 3, 8, 32, 32))
+            learner.scaling.descend(optimizer, compute_loss(outputs, loss, clips_per_video=3).total)
+        with pytest.raises(DataDependentOutputException):
+            bool(outputs.embeddings.isfinite().all())
 
 
 def test_lars_gives_a_gpu_few_operations(monkeypatch: pytest.MonkeyPatch) -> None:
