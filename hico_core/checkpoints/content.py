@@ -32,10 +32,6 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = "hico-checkpoint-3"
 
-# Options of an optimiser that depend on where it computes now, not on where it did when its state was saved. The rate
-# is set before each step anyway.
-_OF_THE_DEVICE = {"fused", "lr"}
-
 # The newest checkpoint of a run, and the one that was it before.
 LAST = "last.pt"
 BEFORE_LAST = "before_last.pt"
@@ -190,10 +186,16 @@ def restore(content: Content, *, model: nn.Module, optimizer: torch.optim.Optimi
     load_exactly(model, content.model, origin=str(origin))
     try:
         saved_and_own = zip(content.optimizer["param_groups"], optimizer.param_groups, strict=True)
-        groups = [saved | {key: own[key] for key in _OF_THE_DEVICE & own.keys()} for saved, own in saved_and_own]
+        groups = [_as_computed_here(saved, own) for saved, own in saved_and_own]
         optimizer.load_state_dict({**content.optimizer, "param_groups": groups})
     except (ValueError, KeyError, TypeError) as error:
         raise HicoError(f"{origin}: its optimiser is not that of this run ({error})") from error
+
+
+def _as_computed_here(saved: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Options of parameters as they were saved, but for those that depend on the device."""
+    rate = own["lr"].new_tensor(saved["lr"]) if isinstance(own["lr"], Tensor) else saved["lr"]
+    return {**saved, "lr": rate, **({"fused": own["fused"]} if "fused" in own else {})}
 
 
 def read_last(folder: Path) -> Content | None:
