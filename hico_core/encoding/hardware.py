@@ -29,7 +29,7 @@ def choose_device(name: DeviceName) -> torch.device:
 
 
 class Precision(NamedTuple):
-    """A choice and why it was made. Weights, heads, losses and the optimiser are float32 in any."""
+    """A choice and why it was made. Weights, heads, losses and the optimiser are always float32."""
 
     name: Literal["fp32", "tf32", "bf16", "fp16"]
     reason: str

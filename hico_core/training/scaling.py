@@ -1,4 +1,4 @@
-"""Loss scaling: what lets gradients be computed in float16, whose smallest numbers most of them are below."""
+"""Loss scaling, without which many gradients would be too small for float16 and become 0."""
 
 from collections.abc import Sequence
 

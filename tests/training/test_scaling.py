@@ -13,11 +13,14 @@ from hico_core.checkpoints.content import LAST, Progress, checkpoint_of, read_la
 from hico_core.config import preset
 from hico_core.encoders.trained import hico_model
 from hico_core.encoding.hardware import FP32, Precision
+from hico_core.model.classifier import VideoClassifier
 from hico_core.model.hico import HicoModel
+from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.learner import Learner
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.scaling import LossScaling
 from hico_core.training.step import train_step
+from hico_core.transfer.finetuning.step import classification_step
 
 CPU, FP16 = torch.device("cpu"), Precision("fp16", "tested")
 LOSS = preset("hacs-hico-s").loss
@@ -87,6 +90,21 @@ def test_a_step_that_overflows_changes_nothing_and_is_counted(optimizer: str, op
     step(learner, 2, scale=1024.0)
     assert learner.scaling.skipped_steps == 1
     assert not any(torch.equal(old, new) for old, new in zip(before, tensors_of(learner), strict=True) if old.dim() > 1)
+
+
+def test_a_step_of_finetuning_that_overflows_is_skipped_too() -> None:
+    torch.manual_seed(0)
+    model = VideoClassifier(3, S3DGTiny(), S3DGTiny.feature_dim).train()
+    learner = Learner.of(model, torch.optim.Adam(model.parameters(), lr=0.1), precision=FP16)
+    clips, labels = torch.randn(4, 3, 8, 16, 16), torch.tensor([0, 1, 2, 1])
+    weights = []
+    for scale in (64.0, OVERFLOWING, 64.0):
+        with_state(learner.scaling, scale=scale)
+        classification_step(learner, clips, labels, lr=0.01)
+        weights.append([parameter.detach().clone() for parameter in model.parameters()])
+    first, second, third = weights
+    assert all(torch.equal(old, new) for old, new in zip(first, second, strict=True))
+    assert not torch.equal(second[0], third[0]) and learner.scaling.skipped_steps == 1
 
 
 def test_scaling_by_itself_changes_no_update() -> None:
