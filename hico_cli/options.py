@@ -4,12 +4,13 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from hico_cli.console import warn
 from hico_core.base.choices import DeviceName, IdRule
+from hico_core.base.errors import require_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +25,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print progress and results a
 
 Device = Annotated[
     DeviceName,
-    typer.Option("--device", rich_help_panel="Where it runs", help="auto uses a GPU if there is one."),
+    typer.Option(
+        "--device",
+        parser=require_device,
+        metavar="|".join(get_args(DeviceName)),
+        rich_help_panel="Where it runs",
+        help="auto uses a GPU if there is one.",
+    ),
 ]
 
 Readers = Annotated[

@@ -39,6 +39,7 @@ from hico_core.model.heads import ProjectionHead
 from hico_core.model.hico import HicoModel
 from hico_core.model.recompute import recompute_units
 from hico_core.model.s3dg import S3DG
+from hico_core.training.learner import Learner
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step
 
@@ -134,10 +135,11 @@ def measure(videos: int, device_name: str, settings: dict[str, Any]) -> dict[str
         keep_freed_memory()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model, optimizer = build(config, device, **parts)
+    learner = Learner.of(model, optimizer, precision=precision)
     times = []
     for _ in range(2 + TIMED_STEPS):
         began = time.perf_counter()
-        result = train_step(model, optimizer, clips, loss=config.loss, lr=0.1, precision=precision)
+        result = train_step(learner, clips, loss=config.loss, lr=0.1)
         assert result is not None
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -190,6 +192,7 @@ def losses_of(videos: IndexedVideos, *, seed: int, precision: Precision, device:
     data = config.data.model_copy(update={"num_frames": 8, "frame_stride": 8})
     torch.manual_seed(seed)
     model, optimizer = build(config, device)
+    learner = Learner.of(model, optimizer, precision=precision)
     dataset = ClipDataset(videos, data=data, sampling=config.sampling, augment=config.augment)
     plans = plan_steps(
         TrainingOrder(
@@ -206,9 +209,7 @@ def losses_of(videos: IndexedVideos, *, seed: int, precision: Precision, device:
     batches = read_batches(dataset, plans, workers=2, pin_memory=False)
     for _, batch in batches:
         clips = apply_augmentation(batch.crops_on(device), batch.draws, size=64, mean=(0.45,) * 3, std=(0.225,) * 3)
-        result = train_step(
-            model, optimizer, clips.unflatten(0, (-1, CLIPS)), loss=config.loss, lr=0.1, precision=precision
-        )
+        result = train_step(learner, clips.unflatten(0, (-1, CLIPS)), loss=config.loss, lr=0.1)
         assert result is not None
         losses.append(float(result.loss.total.detach()))
         if len(losses) == CURVE_STEPS:

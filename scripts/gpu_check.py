@@ -39,6 +39,7 @@ from hico_core.model.hico import HicoModel
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg import S3DG
 from hico_core.training.fitting import fit_batch
+from hico_core.training.learner import Learner
 from hico_core.training.log import StepMetrics, part_waiting
 from hico_core.training.loop import pretrain
 from hico_core.training.step import compute_loss, train_step
@@ -112,9 +113,9 @@ def trained_weights(sizes: Sizes, device: torch.device) -> dict[str, Tensor]:
     config = preset("hacs-hico-s")
     torch.manual_seed(0)
     model, optimizer = build(config, device)
-    clips = clips_of(sizes.videos, sizes, device)
+    learner, clips = Learner.of(model, optimizer), clips_of(sizes.videos, sizes, device)
     for _ in range(sizes.trained_steps):
-        assert train_step(model, optimizer, clips, loss=config.loss, lr=1.0) is not None
+        assert train_step(learner, clips, loss=config.loss, lr=1.0) is not None
     return {name: value.cpu() for name, value in model.state_dict().items()}
 
 
@@ -131,7 +132,7 @@ def check_parity(sizes: Sizes, device: torch.device) -> dict[str, Any]:
         model = HicoModel().to(where)
         model.load_state_dict(weights)
         model.eval()  # so that the comparison is of arithmetic, not of a batch's statistics
-        with torch.autocast(where.type, torch.bfloat16, enabled=precision.is_bf16):
+        with precision.autocast(where):
             outputs = model(clips.to(where))
         loss = compute_loss(outputs, config.loss, clips_per_video=CLIPS)
         loss.total.backward()
@@ -177,9 +178,9 @@ def check_memory_and_speed(sizes: Sizes, device: torch.device) -> Iterator[dict[
 
 
 def _measure_steps(config: Config, row: Mapping[str, Any], sizes: Sizes, device: torch.device) -> dict[str, float]:
-    precision = use_precision("auto", device)
     videos = row["videos"]
     model, optimizer = build(config, device, recompute=row["recompute"])
+    learner = Learner.of(model, optimizer, precision=use_precision("auto", device))
     if row.get("layout") == "contiguous":
         model.to(memory_format=torch.contiguous_format)
     torch.backends.cudnn.benchmark = row.get("cudnn.benchmark", False)
@@ -191,7 +192,7 @@ def _measure_steps(config: Config, row: Mapping[str, Any], sizes: Sizes, device:
         if step == 3:
             _wait(device)
             began = time.perf_counter()
-        assert train_step(model, optimizer, clips, loss=config.loss, lr=0.1, precision=precision) is not None
+        assert train_step(learner, clips, loss=config.loss, lr=0.1) is not None
     _wait(device)
     seconds = (time.perf_counter() - began) / sizes.timed_steps
     found = {"seconds a step": seconds, "clips/s": videos * CLIPS / seconds}
@@ -208,15 +209,14 @@ def _wait(device: torch.device) -> None:
 def check_profile(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
     """The operations that take most of a step's time on the device."""
     config = preset("hacs-hico-s")
-    precision = use_precision("auto", device)
-    model, optimizer = build(config, device)
+    learner = Learner.of(*build(config, device), precision=use_precision("auto", device))
     clips = clips_of(max(b for b in sizes.batches if b <= 32), sizes, device)
     on_gpu = device.type == "cuda"
     activity = torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU
     for _ in range(3):
-        train_step(model, optimizer, clips, loss=config.loss, lr=0.1, precision=precision)
+        train_step(learner, clips, loss=config.loss, lr=0.1)
     with torch.profiler.profile(activities=[activity]) as profile:
-        train_step(model, optimizer, clips, loss=config.loss, lr=0.1, precision=precision)
+        train_step(learner, clips, loss=config.loss, lr=0.1)
         _wait(device)
     times = [
         (e.key[:100], (e.self_device_time_total if on_gpu else e.self_cpu_time_total) / 1000, e.count)
@@ -233,11 +233,11 @@ def check_compile(sizes: Sizes, device: torch.device) -> dict[str, Any]:
     clips = clips_of(max(b for b in sizes.batches if b <= 32), sizes, device)
     found = {}
     for compiled in (False, True):
-        model, optimizer = build(config, device, compile=compiled)
+        learner = Learner.of(*build(config, device, compile=compiled), precision=precision)
         times = []
         for _ in range(2 + sizes.timed_steps):
             began = time.perf_counter()
-            assert train_step(model, optimizer, clips, loss=config.loss, lr=0.1, precision=precision) is not None
+            assert train_step(learner, clips, loss=config.loss, lr=0.1) is not None
             _wait(device)
             times.append(time.perf_counter() - began)
         found["compiled" if compiled else "eager"] = {"first step": times[0], "seconds a step": min(times[2:])}

@@ -26,6 +26,7 @@ from hico_core.base.choices import EncoderName
 from hico_core.config import preset
 from hico_core.encoders.trained import hico_model
 from hico_core.encoding.hardware import keep_freed_memory
+from hico_core.training.learner import Learner
 from hico_core.training.optim import build_optimizer
 from hico_core.training.step import compute_loss, train_step
 
@@ -166,12 +167,12 @@ def measured_seconds(videos: int, encoder: EncoderName, size: int) -> float:
     """The median of some steps on this CPU, after two that set up what all others find."""
     config = preset("hacs-hico-s")
     model = hico_model(encoder).to(memory_format=torch.channels_last_3d).train()
-    optimizer = build_optimizer(model, config.optim)
+    learner = Learner.of(model, build_optimizer(model, config.optim))
     clips = torch.randn(videos, CLIPS, 3, 16, size, size)
     seconds = []
     for _ in range(2 + TIMED_STEPS):
         began = time.perf_counter()
-        train_step(model, optimizer, clips, loss=config.loss, lr=1e-3)
+        train_step(learner, clips, loss=config.loss, lr=1e-3)
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[2:])
 

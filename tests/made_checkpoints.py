@@ -8,4 +8,4 @@ from hico_core.checkpoints.content import checkpoint_of, write_of_run
 
 def save_checkpoint(path: Path, **parts: Any) -> None:  # noqa: ANN401
     """Write what `checkpoint_of` makes of these parts."""
-    write_of_run(path, checkpoint_of(**parts))
+    write_of_run(path, checkpoint_of(**{"scaling": {}, **parts}))

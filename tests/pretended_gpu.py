@@ -16,6 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 GPU = torch.device("cuda", 0)
 ATEN = torch.ops.aten
 
+# They change their arguments in place and give nothing.
+WITHOUT_PRETENDED_KERNEL = {ATEN._fused_adam_, ATEN._fused_adamw_}
+
 
 class Watch(TorchDispatchMode):
     """Notes each moment at which the host would wait for the GPU, with the file of ours that asks for it."""
@@ -24,6 +27,7 @@ class Watch(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.waits: Counter[str] = Counter()
         self.operations = 0
+        self.calls: list[tuple[str, str]] = []  # each operation, and what a CUDA graph would repeat of its arguments
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         if op is ATEN._local_scalar_dense.default:
@@ -40,6 +44,10 @@ class Watch(TorchDispatchMode):
         if op is ATEN.nonzero.default and args[0].is_cuda:
             self._note("nonzero")
         self.operations += op.namespace == "aten" and not op.is_view
+        if op.namespace == "aten":
+            self.calls.append((str(op), f"{repeated(args)} {repeated(kwargs or {})}"))
+        if op.overloadpacket in WITHOUT_PRETENDED_KERNEL:
+            return None
         result = op(*args, **(kwargs or {}))
         if isinstance(result, Tensor) and args and isinstance(args[0], Tensor) and args[0].device != result.device:
             self._note(f"{args[0].device.type} to {result.device.type}")
@@ -48,6 +56,15 @@ class Watch(TorchDispatchMode):
     def _note(self, what: str) -> None:
         ours = [frame for frame in traceback.extract_stack() if "/hico_core/" in frame.filename]
         self.waits[f"{Path(ours[-1].filename).name}: {what}"] += 1
+
+
+def repeated(argument: Any) -> Any:  # noqa: ANN401 - of an operation
+    """Shape, layout, type and device of each tensor, and all other values."""
+    if isinstance(argument, Tensor):
+        return (*argument.shape, argument.stride(), argument.dtype, argument.device)
+    if isinstance(argument, dict):
+        return {key: repeated(value) for key, value in argument.items()}
+    return [repeated(value) for value in argument] if isinstance(argument, list | tuple) else argument
 
 
 def place(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:  # noqa: ANN401

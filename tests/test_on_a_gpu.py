@@ -27,6 +27,7 @@ from hico_core.encoding.windows import Grid
 from hico_core.model.hico import HicoModel
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg import S3DG
+from hico_core.training.learner import Learner
 from hico_core.training.optim import LARS, build_optimizer, parameter_groups
 from hico_core.training.step import augmented_clips, train_step
 from hico_core.transfer.extraction.manifest import load_features
@@ -84,9 +85,9 @@ def test_steps_of_the_paper_s_model_are_those_of_a_cpu() -> None:
         torch.manual_seed(0)
         model = HicoModel(S3DG()).double().to(device).to(memory_format=torch.channels_last_3d).train()
         optimizer = LARS(parameter_groups(model, weight_decay=1e-6, lars_exclude_bn=False), lr=0.1)
-        losses = []
+        learner, losses = Learner.of(model, optimizer), []
         for _ in range(3):
-            result = train_step(model, optimizer, clips.to(device), loss=config.loss, lr=0.1)
+            result = train_step(learner, clips.to(device), loss=config.loss, lr=0.1)
             assert result is not None
             losses.append(float(result.loss.total))
         found.append((losses, {name: value.cpu() for name, value in model.state_dict().items()}))
@@ -119,9 +120,9 @@ def test_a_step_waits_for_the_gpu_once() -> None:
     """As PyTorch itself counts: once in a step, and not at all for a batch."""
     config = preset("hacs-hico-s")
     precision = use_precision("auto", GPU)
-    assert precision.is_bf16
+    assert precision.name == "bf16"
     model = HicoModel(S3DG()).to(GPU).to(memory_format=torch.channels_last_3d).train()
-    optimizer = build_optimizer(model, config.optim)
+    learner = Learner.of(model, build_optimizer(model, config.optim), precision=precision)
     rng = random.Random(0)
     draws = [draw_augmentation(64, 64, AugmentConfig(), rng=rng) for _ in range(6)]
     pixels = torch.cat(
@@ -144,9 +145,7 @@ def test_a_step_waits_for_the_gpu_once() -> None:
                 torch.cuda.set_sync_debug_mode("warn")
                 clips = augmented_clips(batch, data=data, augment=AugmentConfig(), device=GPU)
                 waits.append(len(found))
-                result = train_step(
-                    model, optimizer, clips.unflatten(0, (2, 3)), loss=config.loss, lr=0.1, precision=precision
-                )
+                result = train_step(learner, clips.unflatten(0, (2, 3)), loss=config.loss, lr=0.1)
                 waits.append(len(found) - waits[-1])
             assert result is not None
     finally:

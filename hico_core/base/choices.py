@@ -23,7 +23,7 @@ EncoderName = Literal[  # that train here, beside functions of users
     "torchvision:s3d",
 ]
 DeviceName = Literal["auto", "cpu", "cuda"]
-PrecisionName = Literal["auto", "fp32", "tf32", "bf16"]
+PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 ZeroNorm = Literal["authors", "unscaled"]  # how LARS scales a tensor that is all 0
 NumCrops = Literal[1, 3]  # the middle, or three along the longer side
 CheckpointFormat = Literal["hico", "authors", "safetensors", "exported", "onnx"]

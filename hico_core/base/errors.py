@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast, get_args
+
+from hico_core.base.choices import DeviceName
 
 # Of what a program writes, the end says most.
 _STDERR_TAIL = 20
@@ -105,3 +108,17 @@ def require_package(package: str, *, extra: str, wanted_by: str) -> None:
     """
     if find_spec(package) is None:
         raise UsageError(f"{wanted_by}: needs the package {package}; {how_to_install(extra)}")
+
+
+def require_device(name: str) -> DeviceName:
+    """Check that something is a device that hico computes on, whether this machine has it or not.
+
+    Raises:
+        UsageError: it is none.
+
+    """
+    if name == "mps":
+        raise UsageError("--device mps: hico has never been tried on the GPU of a Mac; use --device cpu")
+    if name not in get_args(DeviceName):
+        raise UsageError(f"--device {name}: {name!r} is not one of {', '.join(map(repr, get_args(DeviceName)))}")
+    return cast(DeviceName, name)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, FiniteFloat, ValidationError
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -69,6 +69,7 @@ class Content(BaseModel, frozen=True, extra="forbid", arbitrary_types_allowed=Tr
     config: dict[str, Any]
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
+    scaling: dict[str, int | FiniteFloat] = {}  # of the loss in float16; empty in every other precision
     progress: Progress
 
 
@@ -88,7 +89,12 @@ def _plain(content: Content) -> dict[str, Any]:
 
 
 def checkpoint_of(
-    *, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, config: dict[str, Any]
+    *,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaling: dict[str, int | float],
+    progress: Progress,
+    config: dict[str, Any],
 ) -> memoryview:
     """A run's checkpoint as it stands in its file.
 
@@ -102,9 +108,17 @@ def checkpoint_of(
                 f"{name} has values that are not finite, so no checkpoint is written; continue from the last one with "
                 "a lower learning rate"
             )
-    return torch_file_bytes(
-        _plain(Content(config=config, model=model.state_dict(), optimizer=optimizer.state_dict(), progress=progress))
+    remembered = optimizer.state_dict()
+    for group in remembered["param_groups"]:
+        group["lr"] = float(group["lr"])  # on a GPU, a tensor
+    content = Content(
+        config=config,
+        model=model.state_dict(),
+        optimizer=remembered,
+        scaling=scaling,
+        progress=progress,
     )
+    return torch_file_bytes(_plain(content))
 
 
 def torch_file_bytes(content: dict[str, Any]) -> memoryview:
@@ -171,9 +185,17 @@ def restore(content: Content, *, model: nn.Module, optimizer: torch.optim.Optimi
     """
     load_exactly(model, content.model, origin=str(origin))
     try:
-        optimizer.load_state_dict(content.optimizer)
+        saved_and_own = zip(content.optimizer["param_groups"], optimizer.param_groups, strict=True)
+        groups = [_as_computed_here(saved, own) for saved, own in saved_and_own]
+        optimizer.load_state_dict({**content.optimizer, "param_groups": groups})
     except (ValueError, KeyError, TypeError) as error:
         raise HicoError(f"{origin}: its optimiser is not that of this run ({error})") from error
+
+
+def _as_computed_here(saved: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Options of parameters as they were saved, but for those that depend on the device."""
+    rate = own["lr"].new_tensor(saved["lr"]) if isinstance(own["lr"], Tensor) else saved["lr"]
+    return {**saved, "lr": rate, **({"fused": own["fused"]} if "fused" in own else {})}
 
 
 def read_last(folder: Path) -> Content | None:

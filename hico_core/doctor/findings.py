@@ -92,10 +92,15 @@ def _package(name: str, title: str, *, needed: bool, advice: str = "") -> Findin
 def _gpu() -> Finding:
     import torch  # slow, and only here
 
+    from hico_core.encoding.hardware import choose_precision
+
     if not torch.cuda.is_available():
-        return Finding("GPU", "optional", "none that PyTorch sees", "training on a CPU is for trying things out")
+        mac = torch.backends.mps.is_available()
+        found = "that of a Mac (MPS), which hico does not use" if mac else "none that PyTorch sees"
+        return Finding("GPU", "optional", found, "training on a CPU is for trying things out")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return Finding("GPU", "ok", f"{len(names)} x {names[0]}, CUDA {torch.version.cuda}")
+    precision = choose_precision("auto", torch.device("cuda", 0), training=True).name
+    return Finding("GPU", "ok", f"{len(names)} x {names[0]}, CUDA {torch.version.cuda}, trains in {precision}")
 
 
 def _open_files() -> Finding:

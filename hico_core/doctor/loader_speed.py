@@ -15,6 +15,7 @@ from hico_core.data.plan import Position, TrainingOrder, plan_steps
 from hico_core.data.videos import open_videos
 from hico_core.encoding.hardware import use_precision
 from hico_core.model.hico import HicoModel
+from hico_core.training.learner import Learner
 from hico_core.training.optim import build_optimizer
 from hico_core.training.step import train_step
 
@@ -81,13 +82,13 @@ def _gpu_speed() -> float | None:
         return None
     config, gpu = Config(), torch.device("cuda")
     model = HicoModel().to(gpu).to(memory_format=torch.channels_last_3d).train()
-    optimizer, precision = build_optimizer(model, config.optim), use_precision("auto", gpu)
+    learner = Learner.of(model, build_optimizer(model, config.optim), precision=use_precision("auto", gpu))
     clips = torch.randn(32, 3, 3, 16, 112, 112, device=gpu)
     start = 0.0
     for step in range(8):
         if step == 3:
             torch.cuda.synchronize()
             start = time.perf_counter()
-        train_step(model, optimizer, clips, loss=config.loss, lr=1e-3, precision=precision)
+        train_step(learner, clips, loss=config.loss, lr=1e-3)
     torch.cuda.synchronize()
     return 5 * 96 / (time.perf_counter() - start)

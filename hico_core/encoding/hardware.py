@@ -11,16 +11,17 @@ from typing import Literal, NamedTuple
 import torch
 
 from hico_core.base.choices import DeviceName, PrecisionName
-from hico_core.base.errors import HicoError, UsageError
+from hico_core.base.errors import HicoError, UsageError, require_device
 
 
 def choose_device(name: DeviceName) -> torch.device:
     """`auto` takes a GPU if there is one.
 
     Raises:
-        UsageError: a GPU is asked for and there is none.
+        UsageError: a GPU is asked for and there is none, or it is a Mac's.
 
     """
+    require_device(name)
     has_gpu = torch.cuda.is_available()
     if name == "cuda" and not has_gpu:
         raise UsageError("--device cuda: PyTorch sees no GPU here; use --device cpu, or auto")
@@ -28,24 +29,34 @@ def choose_device(name: DeviceName) -> torch.device:
 
 
 class Precision(NamedTuple):
-    """A choice and why it was made. Weights, heads, losses and the optimiser are float32 in either."""
+    """A choice and why it was made. Weights, heads, losses and the optimiser are always float32."""
 
-    name: Literal["fp32", "tf32", "bf16"]
+    name: Literal["fp32", "tf32", "bf16", "fp16"]
     reason: str
 
-    @property
-    def is_bf16(self) -> bool:
-        """Whether the encoder computes in bfloat16."""
-        return self.name == "bf16"
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """A block in which an encoder computes in 16 bits, if that was chosen."""
+        types = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        return torch.autocast(device.type, types.get(self.name, torch.bfloat16), enabled=self.name in types)
 
 
 FP32 = Precision("fp32", "full precision")
 
 
-def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
+# From this compute capability on (V100, T4), GPUs have tensor cores for float16; before, some are even slower with it.
+_FAST_FP16 = (7, 0)
+
+
+def choose_precision(name: PrecisionName, device: torch.device, *, training: bool = False) -> Precision:
     """`auto` takes bfloat16 where the hardware multiplies it faster than float32: on newer GPUs, and on CPUs with AMX.
 
     AVX-512's bfloat16 instructions alone were slower than float32 in a whole step (docs/benchmarks-cpu.md).
+
+    Args:
+        name: what is asked for.
+        device: where to compute.
+        training: of a model that is trained here, or was. Training scales the loss and sees what overflows, so `auto`
+            takes float16 on GPUs that have no bfloat16 and are fast with it. Other encoders stay in float32.
 
     Raises:
         UsageError: a CPU is asked for what only GPUs have.
@@ -56,8 +67,10 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
     if name != "auto":
         return Precision(name, "as asked for")
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        return Precision("bf16" if fast else "fp32", f"the GPU has {'' if fast else 'no '}bfloat16 arithmetic")
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Precision("bf16", "the GPU has bfloat16 arithmetic")
+        fp16 = training and torch.cuda.get_device_capability(device) >= _FAST_FP16
+        return Precision("fp16" if fp16 else "fp32", "the GPU has no bfloat16 arithmetic")
     # New in PyTorch; an older one does not tell.
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     if capabilities.get("amx_bf16"):
@@ -66,22 +79,22 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
 
 
 def use_precision(name: PrecisionName, device: torch.device) -> Precision:
-    """See `choose_precision`; for this process, whose convolutions then take TF32 (10 bits of each factor) or not.
+    """See `choose_precision`; for a process that trains, whose convolutions take TF32 (10 bits of each factor) or not.
 
     PyTorch's own default takes it wherever float32 is asked for on a GPU, which is not what the name says.
     """
-    precision = choose_precision(name, device)
+    precision = choose_precision(name, device, training=True)
     torch.backends.cudnn.allow_tf32 = precision.name == "tf32"
     return precision
 
 
 @contextmanager
 def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
-    """The same for what is computed inside, and for the encoder bfloat16 or not; then as it was before."""
+    """The same for what is computed inside, and for the encoder 16 bits or not; then as it was before."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = precision.name == "tf32"
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision.is_bf16):
+        with precision.autocast(device):
             yield
     finally:
         torch.backends.cudnn.allow_tf32 = before

@@ -30,8 +30,8 @@ class VideoClassifier(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """(N, 3, T, H, W) -> (N, C), before the softmax."""
         maps_NFTHW = self.backbone(clips)
-        # As in pretraining: averages and what stands on them are not left to 8 bits of the mantissa.
+        # As in pretraining: averages and what stands on them are not left to 16 bits.
         with torch.autocast(clips.device.type, enabled=False):
-            exact = torch.float32 if maps_NFTHW.dtype == torch.bfloat16 else maps_NFTHW.dtype
+            exact = torch.promote_types(maps_NFTHW.dtype, torch.float32)
             scores_NC: Tensor = self.out(averaged(maps_NFTHW, exact))
             return scores_NC

@@ -54,9 +54,9 @@ class HicoModel(nn.Module):
 
         """
         maps_NFTHW = self.backbone(clips.flatten(0, 1))  # (B, K, ...) -> (N, ...), video-major
-        # The heads take little time, and similarities are compared closely: not in 8 bits, whatever the encoder uses.
+        # The heads take little time, and similarities are compared closely: not in 16 bits, whatever the encoder uses.
         with torch.autocast(clips.device.type, enabled=False):
-            exact = torch.float32 if maps_NFTHW.dtype == torch.bfloat16 else maps_NFTHW.dtype
+            exact = torch.promote_types(maps_NFTHW.dtype, torch.float32)
             features_NF = averaged(maps_NFTHW, exact)
             topic_logits = self.topic_head(features_NF, gather_topics) if self.topic_head is not None else None
             return Outputs(self.visual_head(features_NF), topic_logits)

@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hico_core.base.choices import PrecisionName
-from hico_core.encoding.hardware import Precision, keep_freed_memory, use_precision
+from hico_core.encoding.hardware import FP32, Precision, keep_freed_memory, use_precision
 from hico_core.training.distributed import World
+from hico_core.training.scaling import LossScaling
 from hico_core.training.shared_norm import share_batch_norms
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -27,6 +28,28 @@ class Learner(Generic[Model]):
     optimizer: torch.optim.Optimizer
     device: torch.device
     precision: Precision
+    scaling: LossScaling
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        optimizer: torch.optim.Optimizer,
+        *,
+        replica: nn.Module | None = None,
+        precision: Precision = FP32,
+    ) -> "Learner[Model]":
+        """A model where it computes, with what is called of it: None: itself."""
+        device = next(model.parameters()).device
+        scaling = LossScaling(device, enabled=precision.name == "fp16")
+        return cls(
+            model=model,
+            replica=replica or model,
+            optimizer=optimizer,
+            device=device,
+            precision=precision,
+            scaling=scaling,
+        )
 
 
 def learner_of(
@@ -54,13 +77,7 @@ def learner_of(
     if device.type == "cpu" and not recompute:
         keep_freed_memory()
     replica = replica_of(model, device, world).train()
-    return Learner(
-        model=model,
-        replica=replica,
-        optimizer=optimizer_of(model),
-        device=device,
-        precision=use_precision(precision, device),
-    )
+    return Learner.of(model, optimizer_of(model), replica=replica, precision=use_precision(precision, device))
 
 
 def replica_of(model: nn.Module, device: torch.device, world: World) -> nn.Module:

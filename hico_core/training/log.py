@@ -28,6 +28,7 @@ class StepMetrics:
     data_seconds: float  # spent waiting for the step's clips
     step_seconds: float  # of the whole step, waiting included
     bad_videos: int  # different videos that could not be decoded, so far
+    skipped_steps: int  # before this one, since gradients overflowed float16
     embedding_std: float  # mean over dimensions; near 0 when all embeddings are alike (collapse)
     effective_rank: float  # directions that the embeddings of the step use
     knn_accuracy: float | None = None  # with the weights before the step; None where it was not measured

@@ -198,15 +198,8 @@ class Pretraining:
         """
         config, learner, lr = self.config, self.learner, self.rates.at(plan.epoch)
         clips = augmented_clips(batch, data=config.data, augment=config.augment, device=learner.device)
-        result = train_step(
-            learner.replica,
-            learner.optimizer,
-            clips.unflatten(0, (len(batch.video_ids), -1)),  # video by video: (B, K, 3, T, H, W)
-            loss=config.loss,
-            lr=lr,
-            world=world,
-            precision=learner.precision,
-        )
+        by_video = clips.unflatten(0, (len(batch.video_ids), -1))  # (B, K, 3, T, H, W)
+        result = train_step(learner, by_video, loss=config.loss, lr=lr, world=world)
         if result is None:
             raise HicoError(
                 f"the loss is not a finite number at step {plan.position.step + 1}, lr {lr:.4g}; "
@@ -382,6 +375,7 @@ def _step(
         distance=plan.max_distance_seconds,
         **training.times(world.size * len(batch.draws))._asdict(),
         bad_videos=len(training.bad_videos),
+        skipped_steps=parts.learner.scaling.skipped_steps,
         embedding_std=result.embedding_std,
         effective_rank=result.effective_rank,
         knn_accuracy=knn,

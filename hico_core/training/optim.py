@@ -20,15 +20,40 @@ def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimiz
     """The optimiser of pretraining; it starts at the rate at which the warm-up does."""
     groups = parameter_groups(model, weight_decay=optim.weight_decay, lars_exclude_bn=optim.lars_exclude_bn)
     if optim.name == "adamw":
-        return torch.optim.AdamW(groups, lr=optim.warmup_start_lr)
+        return torch.optim.AdamW(groups, **adam_options(model, optim.warmup_start_lr))
     return LARS(
         groups,
-        lr=optim.warmup_start_lr,
+        lr=rate_of(model, optim.warmup_start_lr),
         momentum=optim.momentum,
         eta=optim.eta,
         nesterov=optim.nesterov,
         zero_norm=optim.lars_zero_norm,
     )
+
+
+def rate_of(model: nn.Module, rate: float) -> float | Tensor:
+    """A learning rate for a model's optimiser, which `set_rate` changes.
+
+    On a GPU, it is a number in its memory, where a captured step finds the present one; a number of the host's would be
+    repeated as it was when the step was captured.
+    """
+    device = next(model.parameters()).device
+    return torch.tensor(rate, device=device) if device.type == "cuda" else rate
+
+
+def adam_options(model: nn.Module, rate: float) -> dict[str, Any]:
+    """What PyTorch's Adam and AdamW need so that no step of theirs is counted, or skipped, on the host of a GPU."""
+    lr = rate_of(model, rate)
+    return {"lr": lr, "fused": True} if isinstance(lr, Tensor) else {"lr": lr}
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Change the learning rate of all parameters."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 class LARS(torch.optim.Optimizer):
@@ -44,7 +69,7 @@ class LARS(torch.optim.Optimizer):
 
     Args:
         params: parameters or groups of them.
-        lr: learning rate before the trust ratio.
+        lr: learning rate before the trust ratio; a tensor on the device of the parameters may be changed in place.
         momentum: m above.
         weight_decay: default of the groups that set none.
         eta: trust coefficient.
@@ -54,10 +79,15 @@ class LARS(torch.optim.Optimizer):
 
     """
 
+    # Of `torch.amp.GradScaler`, which sets `found_inf` for a step: 1 on the device where gradients overflowed. The
+    # optimiser skips such a step by itself, so that nobody has to wait for the device to tell.
+    _step_supports_amp_scaling = True
+    found_inf: Tensor | None = None
+
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
-        lr: float,
+        lr: float | Tensor,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         eta: float = 0.001,
@@ -99,8 +129,13 @@ class LARS(torch.optim.Optimizer):
             u_P.mul_(group["lr"])
         else:
             u_P.mul_(flat.spread(self._trust(w_rows, g_rows, group) * group["lr"]))
+        m_before_P = None if self.found_inf is None else m_P.clone()
         m_P.mul_(group["momentum"]).add_(u_P)  # it begins as 0, so the first is u
         step_P = u_P.add_(m_P, alpha=group["momentum"]) if group["nesterov"] else m_P
+        if self.found_inf is not None and m_before_P is not None:
+            is_skipped = self.found_inf > 0
+            step_P = step_P.masked_fill(is_skipped, 0.0)
+            m_P.copy_(m_before_P.where(is_skipped, m_P))
         torch._foreach_sub_(w_rows, step_P.split(flat.lengths))
 
     def _trust(self, w_rows: list[Tensor], g_rows: list[Tensor], group: dict[str, Any]) -> Tensor:

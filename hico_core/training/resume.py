@@ -34,6 +34,7 @@ def go_on_from(
         return Progress(index=index, world_size=world.size)
     last = task.run_dir / "checkpoints" / LAST
     restore(checkpoint, model=learner.model, optimizer=learner.optimizer, origin=last)
+    learner.scaling.load_state_dict(checkpoint.scaling)
     before, config = checkpoint.progress, task.config
     _require_processes(before.world_size, world.size, task)
     other_videos = _other_videos(before, index, task)

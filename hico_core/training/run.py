@@ -358,6 +358,7 @@ class Training(Generic[Settings, Model]):
         checkpoint = checkpoint_of(
             model=self._learner.model,
             optimizer=self._learner.optimizer,
+            scaling=self._learner.scaling.state_dict(),
             progress=self.progress.model_copy(update={"bad_videos": list(self.bad_videos)}),
             config=self._task.config.model_dump(mode="json"),
         )

@@ -82,7 +82,7 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         """(N, C, ...) -> the same shape."""
         if not self.training:
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        exact_NC = input.float() if input.dtype == torch.bfloat16 else input
+        exact_NC = input.to(torch.promote_types(input.dtype, torch.float32))
         y_NC, mean_C, variance_C = _NormOverProcesses.apply(exact_NC, self.weight, self.bias, self.eps)
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         with torch.no_grad():

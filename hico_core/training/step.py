@@ -2,19 +2,20 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hico_core.config import AugmentConfig, DataConfig, LossConfig
 from hico_core.data.augment import apply_augmentation
 from hico_core.data.batches import Batch
-from hico_core.encoding.hardware import FP32, Precision
 from hico_core.model.hico import Outputs
 from hico_core.model.losses import HicoLoss, hico_loss, simclr_loss
 from hico_core.training.collapse import effective_rank, embedding_std
 from hico_core.training.distributed import World, gather_rows, largest
+from hico_core.training.learner import Learner
+from hico_core.training.optim import set_rate
 
 ALONE = World()
 
@@ -41,7 +42,7 @@ def compute_loss(outputs: Outputs, loss: LossConfig, *, clips_per_video: int, wo
 
 
 def update(
-    optimizer: torch.optim.Optimizer, loss: Tensor, measured: Sequence[Tensor], *, lr: float, world: World = ALONE
+    learner: Learner[Any], loss: Tensor, measured: Sequence[Tensor], *, lr: float, world: World = ALONE
 ) -> list[Tensor] | None:
     """One update of the weights by the gradients of a loss; none, and None, if any process's loss is not finite.
 
@@ -49,7 +50,7 @@ def update(
     before the backward pass, so that all that comes after is handed out while the GPU computes.
 
     Args:
-        optimizer: of the weights.
+        learner: whose weights they are.
         loss: of this process, a scalar.
         measured: what else is to be known of the step.
         lr: the learning rate.
@@ -58,10 +59,12 @@ def update(
     Returns:
         The loss and what was measured, on the CPU.
 
+    Raises:
+        HicoError: float16 is too coarse for the gradients; see `LossScaling`.
+
     """
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    wanted = [loss, *measured]
+    set_rate(learner.optimizer, lr)
+    wanted = [loss, *measured, *learner.scaling.measured()]
     copied = torch.cat([tensor.detach().flatten() for tensor in wanted]).cpu()
     known = [
         part.view(tensor.shape) for part, tensor in zip(copied.split([t.numel() for t in wanted]), wanted, strict=True)
@@ -69,10 +72,9 @@ def update(
     (infinite,) = largest([float(not torch.isfinite(known[0]))], world)
     if infinite:
         return None
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return known
+    learner.scaling.take(known[1 + len(measured) :])
+    learner.scaling.descend(learner.optimizer, loss)
+    return known[: 1 + len(measured)]
 
 
 class StepResult(NamedTuple):
@@ -85,25 +87,18 @@ class StepResult(NamedTuple):
 
 
 def train_step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    clips: Tensor,
-    *,
-    loss: LossConfig,
-    lr: float,
-    world: World = ALONE,
-    precision: Precision = FP32,
+    learner: Learner[Any], clips: Tensor, *, loss: LossConfig, lr: float, world: World = ALONE
 ) -> StepResult | None:
     """One update from this process's clips (B, K, 3, T, H, W); none, and None, if any process's loss is not finite."""
     outputs: Outputs
-    with torch.autocast(clips.device.type, torch.bfloat16, enabled=precision.is_bf16):
+    with learner.precision.autocast(clips.device):
         if loss.topical_pairs == "global":
-            outputs = model(clips, lambda rows: gather_rows(rows, world))
+            outputs = learner.replica(clips, lambda rows: gather_rows(rows, world))
         else:
-            outputs = model(clips)
+            outputs = learner.replica(clips)
     losses = compute_loss(outputs, loss, clips_per_video=clips.shape[1], world=world)
     parts = [losses.visual] if losses.topical is None else [losses.visual, losses.topical]
-    known = update(optimizer, losses.total, [*parts, outputs.embeddings], lr=lr, world=world)
+    known = update(learner, losses.total, [*parts, outputs.embeddings], lr=lr, world=world)
     if known is None:
         return None
     total, visual, *topical, embeddings = known

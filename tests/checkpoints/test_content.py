@@ -76,6 +76,30 @@ def test_everything_comes_back(model: nn.Module, tmp_path: Path) -> None:
         assert torch.equal(optimizer.state[one]["momentum_buffer"], again.state[two]["momentum_buffer"])
 
 
+@pytest.mark.parametrize(("written_by", "read_by"), [(True, False), (False, True)])
+def test_a_run_moves_between_a_gpu_and_a_cpu(written_by: bool, read_by: bool, model: nn.Module, tmp_path: Path) -> None:
+    """What Adam remembers comes along; how it computes, and where its rate lies, is up to who goes on."""
+
+    def adam(model: nn.Module, rate: float, *, as_on_a_gpu: bool) -> torch.optim.Adam:
+        here = {"lr": torch.tensor(rate), "fused": True} if as_on_a_gpu else {"lr": rate}
+        return torch.optim.Adam(model.parameters(), **here)
+
+    optimizer = adam(model, 0.25, as_on_a_gpu=written_by)
+    model(torch.randn(5, 3)).sum().backward()
+    optimizer.step()
+    save_checkpoint(tmp_path / LAST, model=model, optimizer=optimizer, progress=PROGRESS, config={})
+    content = read_last(tmp_path)
+    assert content is not None and content.optimizer["param_groups"][0]["lr"] == 0.25
+    assert isinstance(content.optimizer["param_groups"][0]["lr"], float)
+    again = adam(model, 0.5, as_on_a_gpu=read_by)
+    restore(content, model=model, optimizer=again, origin=tmp_path)
+    (group,) = again.param_groups
+    assert bool(group["fused"]) == isinstance(group["lr"], torch.Tensor) == read_by and group["lr"] == 0.25
+    for parameter in model.parameters():
+        assert all(torch.equal(old, again.state[parameter][key]) for key, old in optimizer.state[parameter].items())
+    again.step()
+
+
 def flipped(data: bytes, rng: random.Random) -> bytes:
     changed = bytearray(data)
     changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
@@ -136,7 +160,7 @@ WRONG: list[Any] = [None, 3, -1, "text", [1], {"a": 1}, torch.zeros(2), True, 1e
 @pytest.mark.parametrize(
     "field",
     [
-        *("format", "hico_version", "config", "model", "optimizer", "progress"),
+        *("format", "hico_version", "config", "model", "optimizer", "scaling", "progress"),
         *("progress.position", "progress.epochs_done", "progress.bad_videos", "progress.world_size"),
         *("progress.index", "progress.encoder", "model.0.bias"),
     ],
@@ -236,4 +260,4 @@ def test_weights_that_no_reader_takes_are_not_written(model: nn.Module, value: f
     with torch.no_grad():
         next(model.parameters())[0, 0] = value
     with pytest.raises(HicoError, match=r"0\.weight has values that are not finite, so no checkpoint is written"):
-        checkpoint_of(model=model, optimizer=optimizer, progress=PROGRESS, config={})
+        checkpoint_of(model=model, optimizer=optimizer, scaling={}, progress=PROGRESS, config={})

@@ -18,6 +18,7 @@ from hico_core.checkpoints.reading import load_backbone, read_checkpoint
 from hico_core.config import flat_settings, load_config
 from hico_core.data.plan import Position
 from hico_core.model.hico import HicoModel
+from hico_core.training.learner import Learner
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step
 
@@ -48,7 +49,7 @@ def trained() -> tuple[HicoModel, LARS]:
     torch.manual_seed(0)
     model = HicoModel().train()
     optimizer = make_optimizer(model)
-    result = train_step(model, optimizer, torch.randn(2, 3, 3, 8, 32, 32), loss=CONFIG.loss, lr=0.9)
+    result = train_step(Learner.of(model, optimizer), torch.randn(2, 3, 3, 8, 32, 32), loss=CONFIG.loss, lr=0.9)
     assert result is not None
     return model, optimizer
 

@@ -62,6 +62,11 @@ MISTAKES = [
     ("pretrain --root brief", 1, "(pretraining leaves out 2 videos shorter than one clip (2.13 s))"),
     ("pretrain --root root --batch-size 64", 1, "a batch of 64 is too large for 3 videos; use --batch-size 3 or fewer"),
     ("pretrain --root root --batch-size 0", 2, "--batch-size 0: must be at least 1"),
+    (
+        "pretrain --root root --device mps",
+        2,
+        "--device mps: hico has never been tried on the GPU of a Mac; use --device cpu",
+    ),
     ("pretrain --root root --epochs -1", 2, "--epochs -1: must be at least 1"),
     ("pretrain --root root --epochs many", 2, "--epochs many: must be a whole number"),
     (

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from hico_core.doctor.findings import examine
 
@@ -21,3 +22,28 @@ def test_without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     finding = next(finding for finding in examine(tmp_path) if finding.name == "ffmpeg")
     assert finding.state == "missing"
     assert "/no/such/program" in finding.found and "imageio-ffmpeg" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("mps", "cards", "found"),
+    [
+        (False, None, "none that PyTorch sees"),
+        (True, None, "that of a Mac (MPS), which hico does not use"),
+        (False, (False, (7, 5)), "1 x A Card, CUDA 13.0, trains in fp16"),
+        (False, (True, (9, 0)), "1 x A Card, CUDA 13.0, trains in bf16"),
+        (False, (False, (6, 1)), "1 x A Card, CUDA 13.0, trains in fp32"),
+    ],
+)
+def test_what_is_said_of_gpus(
+    mps: bool, cards: tuple[bool, tuple[int, int]] | None, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_bf16, capability = cards or (False, (0, 0))
+    monkeypatch.setenv("HICO_FFMPEG", "/no/such/program")  # the doctor is quicker without
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cards is not None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: "A Card")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert next(finding.found for finding in examine(tmp_path) if finding.name == "GPU") == found

@@ -17,14 +17,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hico_core.config import LossConfig
 from hico_core.encoders.trained import hico_model
+from hico_core.encoding.hardware import Precision
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.heads import ProjectionHead, TopicHead
 from hico_core.model.hico import HicoModel
-from hico_core.training.distributed import World, joined_world
+from hico_core.training.distributed import World, gather_objects, joined_world
 from hico_core.training.launch import leave
+from hico_core.training.learner import Learner
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.shared_norm import share_batch_norms
-from hico_core.training.step import train_step
+from hico_core.training.step import train_step, update
 from hico_core.transfer.finetuning.step import classification_step
 
 VIDEOS, CLIPS = 4, 3
@@ -79,12 +81,12 @@ def train(kind: str, world: World, device: torch.device, *, num_steps: int) -> d
     loss = LossConfig(topical_pairs="local" if kind == "none" else "global")
     replica = replica_of(model, device)
     optimizer = LARS(parameter_groups(model, weight_decay=1e-6, lars_exclude_bn=True), lr=0.1, momentum=0.9, eta=0.001)
-    losses, gradients = [], []
+    learner, losses, gradients = Learner.of(model, optimizer, replica=replica), [], []
     for step in range(num_steps):
         generator = torch.Generator().manual_seed(step)
         clips = torch.randn(VIDEOS, CLIPS, 3, 5, 9, 9, generator=generator, dtype=torch.float64)
         own = torch.stack(share_of(list(clips), world)).to(device)
-        result = train_step(replica, optimizer, own, loss=loss, lr=0.1, world=world)
+        result = train_step(learner, own, loss=loss, lr=0.1, world=world)
         assert result is not None
         losses.append(float(result.loss.visual))
         gradients.append([part_of(p.grad) for p in model.parameters() if p.grad is not None])
@@ -100,13 +102,13 @@ def finetune(world: World, device: torch.device) -> dict[str, object]:
     model.double().to(device)
     replica = replica_of(model, device)
     optimizer = torch.optim.Adam(parameter_groups(model, weight_decay=1e-3, lars_exclude_bn=False), lr=0.01)
-    losses, gradients = [], []
+    learner, losses, gradients = Learner.of(model, optimizer, replica=replica), [], []
     for step in range(5):
         generator = torch.Generator().manual_seed(step)
         clips = torch.randn(VIDEOS, 3, 5, 9, 9, generator=generator, dtype=torch.float64)
         own = torch.stack(share_of(list(clips), world)).to(device)
         labels = torch.tensor(share_of([0, 1, 2, 1], world)).to(device)
-        losses.append(classification_step(replica, optimizer, own, labels, lr=0.01, world=world))
+        losses.append(classification_step(learner, own, labels, lr=0.01, world=world))
         gradients.append([p.grad.clone().cpu() for p in model.parameters() if p.grad is not None])
     return {
         "losses": [loss for loss, _ in losses],
@@ -117,10 +119,29 @@ def finetune(world: World, device: torch.device) -> dict[str, object]:
     }
 
 
+def overflow(world: World, device: torch.device) -> dict[str, object]:
+    """Three updates in float16, of which the gradients of the last process alone overflow in the second."""
+    torch.manual_seed(0)
+    model = VideoClassifier(3, TinyBackbone(), feature_dim=8).to(device)
+    optimizer = LARS(model.parameters(), lr=0.1)
+    learner = Learner.of(model, optimizer, replica=replica_of(model, device), precision=Precision("fp16", "tested"))
+    after = []
+    for step in range(3):
+        with learner.precision.autocast(device):
+            scores = learner.replica(
+                torch.randn(4, 3, 5, 9, 9, generator=torch.Generator().manual_seed(step)).to(device)
+            )
+        overflows = step == 1 and world.rank == world.size - 1
+        weight = 1e36 if overflows else 1e-3
+        assert update(learner, scores.mean() * weight, [], lr=0.1, world=world) is not None
+        after.append(torch.cat([parameter.detach().flatten().cpu() for parameter in model.parameters()]))
+    return {"weights": after, "scaling": learner.scaling.state_dict(), "known": learner.scaling.skipped_steps}
+
+
 def main() -> None:
     """Train without the topical term, with all pairs in it, and with labels; the first process writes all.
 
-    And a network of torchvision, for a single step.
+    And a network of torchvision, for a single step, and what becomes of a step that overflows, in all processes.
     """
     torch.set_num_threads(1)
     out, *on_gpu = sys.argv[1:]
@@ -130,6 +151,8 @@ def main() -> None:
         kinds = {"none": 5, "global": 5, "r2plus1d_18": 1}
         results = {kind: train(kind, world, device, num_steps=num_steps) for kind, num_steps in kinds.items()}
         results["finetuning"] = finetune(world, device)
+        overflows = gather_objects(overflow(world, device), world)
+        results["overflow"] = {"processes": overflows}
         if world.is_first:
             torch.save(results, out)
 

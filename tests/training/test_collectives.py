@@ -17,7 +17,7 @@ from hico_core.config import preset
 from hico_core.model.hico import HicoModel
 from hico_core.model.s3dg import S3DG
 from hico_core.training.distributed import gather_rows, largest
-from hico_core.training.learner import replica_of
+from hico_core.training.learner import Learner, replica_of
 from hico_core.training.optim import build_optimizer
 from hico_core.training.shared_norm import share_batch_norms
 from hico_core.training.step import compute_loss, train_step
@@ -66,7 +66,8 @@ def step_of(size: int, pairs: str) -> Collectives:
         with Collectives() as watch:
             if isinstance(replica, DistributedDataParallel):
                 replica.register_comm_hook(watch, gradients_sent)
-            train_step(replica, build_optimizer(model, config.optim), clips, loss=loss, lr=0.1, world=world)
+            learner = Learner.of(model, build_optimizer(model, config.optim), replica=replica)
+            train_step(learner, clips, loss=loss, lr=0.1, world=world)
     return watch
 
 

@@ -70,11 +70,23 @@ def assert_same_training(one: dict[str, Any], two: dict[str, Any]) -> None:
             assert_close(value.double(), there["state"][name].double(), 1e-9)
 
 
+def assert_all_skip_the_step(found: list[dict[str, Any]], *, processes: int) -> None:
+    """Also those whose own gradients did not overflow; they go on with the same weights and the same scale."""
+    assert len(found) == processes
+    for one in found:
+        first, second, third = one["weights"]
+        assert torch.equal(first, second) and not torch.equal(second, third)
+        assert (one["scaling"]["scale"], one["scaling"]["skipped_steps"], one["known"]) == (32768.0, 1, 1)
+        assert all(torch.equal(a, b) for a, b in zip(one["weights"], found[0]["weights"], strict=True))
+
+
 @pytest.mark.processes
 def test_two_processes_are_one(tmp_path: Path) -> None:
     alone, together = what_comes_out(tmp_path, processes=0), what_comes_out(tmp_path, processes=2)
     assert (alone["none"]["size"], together["none"]["size"]) == (1, 2)
     assert_same_training(alone, together)
+    assert_all_skip_the_step(alone["overflow"]["processes"], processes=1)
+    assert_all_skip_the_step(together["overflow"]["processes"], processes=2)
 
 
 @pytest.mark.processes

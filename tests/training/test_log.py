@@ -25,6 +25,7 @@ def metrics(step: int, loss: float) -> StepMetrics:
         data_seconds=1.0,
         step_seconds=4.0,
         bad_videos=0,
+        skipped_steps=0,
         embedding_std=0.08,
         effective_rank=5.0,
     )

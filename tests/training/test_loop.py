@@ -114,7 +114,15 @@ def test_what_a_run_leaves(root: Path, tmp_path: Path) -> None:
     assert lines == [json.loads(json.dumps(asdict(metrics))) for metrics in seen]
     assert set(lines[0]) == {
         *("step", "epoch", "loss", "visual", "topical", "lr", "distance", "clips_per_second"),
-        *("data_seconds", "step_seconds", "bad_videos", "embedding_std", "effective_rank", "knn_accuracy"),
+        *(
+            "data_seconds",
+            "step_seconds",
+            "bad_videos",
+            "skipped_steps",
+            "embedding_std",
+            "effective_rank",
+            "knn_accuracy",
+        ),
     }
     assert all(line["loss"] == pytest.approx(line["visual"] + line["topical"], rel=1e-5) for line in lines)
     assert lines[0]["lr"] == 0.001 and lines[0]["distance"] == 0.0
@@ -185,6 +193,21 @@ def test_adamw_goes_on_exactly_too(root: Path, tmp_path: Path) -> None:
     with pytest.raises(HicoError, match="trained with adamw, which the authors' code does not have"):
         convert(tmp_path / "whole/checkpoints/last.pt", tmp_path / "theirs.pyth", to="authors")
     assert "encoder" in convert(tmp_path / "whole/checkpoints/last.pt", tmp_path / "e.safetensors", to="safetensors")
+
+
+def test_float16_goes_on_exactly_too(root: Path, tmp_path: Path) -> None:
+    """The first step is skipped, as it often is: PyTorch begins with a scale of 65,536."""
+    fp16 = "train.precision=fp16"
+    assert run(tiny(fp16), root, tmp_path / "whole").precision.name == "fp16"
+    run(tiny(fp16, "train.max_steps=2"), root, tmp_path / "parts")
+    run(tiny(fp16), root, tmp_path / "parts", resume=True)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+    scales = [
+        torch.load(tmp_path / name / "checkpoints/last.pt", weights_only=True)["scaling"] for name in ("whole", "parts")
+    ]
+    assert scales[0] == scales[1] and scales[0]["scale"] < 65536
+    skipped = [line["skipped_steps"] for line in metrics_of(tmp_path / "whole")]
+    assert skipped[0] == 0 and skipped == sorted(skipped) and skipped[-1] > 0
 
 
 def test_a_network_of_torchvision_goes_on_exactly_too(root: Path, tmp_path: Path) -> None:

@@ -7,24 +7,29 @@ two on CPUs.
 import random
 import re
 import time
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from pretended_gpu import GPU, Watch, pretended
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hico_core.config import AugmentConfig, LossConfig, preset
 from hico_core.data.augment import apply_augmentation, draw_augmentation
 from hico_core.doctor import loader_speed
+from hico_core.encoders.trained import hico_model
 from hico_core.encoding.hardware import Precision
 from hico_core.model import losses as losses_module
 from hico_core.model.hico import HicoModel
+from hico_core.model.recompute import recompute_units
 from hico_core.model.s3dg import S3DG
+from hico_core.training import optim as optim_module
+from hico_core.training.learner import Learner
 from hico_core.training.optim import LARS, build_optimizer, parameter_groups
-from hico_core.training.step import train_step
+from hico_core.training.scaling import LossScaling
+from hico_core.training.step import compute_loss, train_step
 from hico_core.transfer.finetuning.step import classification_step
 
 BF16 = Precision("bf16", "pretended")
@@ -35,10 +40,11 @@ def step_of(model: nn.Module, loss: LossConfig, *, adamw: bool = False) -> Watch
     optimizer: torch.optim.Optimizer = LARS(parameter_groups(model, weight_decay=1e-6, lars_exclude_bn=False), lr=0.1)
     if adamw:
         optimizer = build_optimizer(model, preset("hacs-hico-s").optim.model_copy(update={"name": "adamw"}))
+    learner = Learner.of(model, optimizer, precision=BF16)
     clips = torch.zeros(2, 3, 3, 8, 64, 64, device=GPU)
     for _ in range(2):
         with Watch() as watch:
-            assert train_step(model, optimizer, clips, loss=loss, lr=0.1, precision=BF16) is not None
+            assert train_step(learner, clips, loss=loss, lr=0.1) is not None
     return watch
 
 
@@ -57,6 +63,78 @@ def test_a_step_waits_for_the_gpu_once(recipe: str, pairs: str, adamw: bool, mon
         watch = step_of(model, loss, adamw=adamw)
     assert watch.waits == {"step.py: cuda to cpu": 1}
     assert watch.operations > 500
+
+
+def two_steps(
+    model: nn.Module, *, pairs: str, adamw: bool, precision: Literal["bf16", "fp16"], monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[Watch], list[Watch], list[tuple[Any, Any]]]:
+    """Two steps with different rates, their parts between loss and update, and in what the steps differ."""
+    config = preset("hacs-hico-s")
+    loss = config.loss.model_copy(update={"topical_pairs": pairs})
+    descend, parts, steps = LossScaling.descend, list[Watch](), list[Watch]()
+
+    def watched(self: LossScaling, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        with Watch() as watch:
+            descend(self, optimizer, loss)
+        parts.append(watch)
+
+    monkeypatch.setattr(LossScaling, "descend", watched)
+    with Watch():  # PyTorch looks once whether a rate is negative
+        optimizer = build_optimizer(model, config.optim.model_copy(update={"name": "adamw" if adamw else "lars"}))
+    learner = Learner.of(model, optimizer, precision=Precision(precision, "pretended"))
+    for lr in (0.1, 0.2, 0.3):
+        with Watch() as watch:
+            assert train_step(learner, torch.zeros(2, 3, 3, 8, 32, 32, device=GPU), loss=loss, lr=lr) is not None
+        steps.append(watch)
+    _, one, other = steps  # the first one makes what lasts
+    return steps[1:], parts[1:], [(a, b) for a, b in zip(one.calls, other.calls, strict=True) if a != b]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize(("pairs", "adamw"), [("local", False), ("global", False), ("local", True)])
+def test_a_step_could_be_captured(
+    precision: Literal["bf16", "fp16"], pairs: str, adamw: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a CUDA graph, which repeats operations and numbers of the host as they were.
+
+    Steps differ in nothing but the learning rate that is put into the GPU's memory before them. Between the loss and
+    the end of the update, the host waits for nothing and copies nothing.
+    """
+    with pretended(monkeypatch, lambda: hico_model("s3dg-tiny")) as model:
+        steps, parts, differing = two_steps(
+            model, pairs=pairs, adamw=adamw, precision=precision, monkeypatch=monkeypatch
+        )
+    assert [step.waits for step in steps] == [{"step.py: cuda to cpu": 1}] * 2
+    assert all(part.calls and not part.waits for part in parts)
+    assert {(a[0], b[0]) for a, b in differing} == {("aten.fill_.Scalar", "aten.fill_.Scalar")}
+    assert all(a[1].replace(" 0.2]", " 0.3]") == b[1] for a, b in differing)
+
+
+@pytest.mark.parametrize("adamw", [False, True])
+def test_a_rate_that_a_graph_would_repeat_would_be_seen(adamw: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the comparison is awake: a number of the host's, and Adam's count of steps on the host."""
+    monkeypatch.setattr(optim_module, "rate_of", lambda model, rate: rate)
+    with pretended(monkeypatch, lambda: hico_model("s3dg-tiny")) as model:
+        _, _, differing = two_steps(model, pairs="local", adamw=adamw, precision="bf16", monkeypatch=monkeypatch)
+    assert any(a[0] != "aten.fill_.Scalar" for a, _ in differing)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_backward_pass_depends_on_no_value(recompute: bool) -> None:
+    """PyTorch's own, which no pretended GPU runs: on tensors of a CPU without values, each read of which fails."""
+    loss = preset("hacs-hico-s").loss
+    with FakeTensorMode():
+        model = hico_model("s3dg-tiny").train()
+        if recompute:
+            recompute_units(model.backbone)
+        optimizer = build_optimizer(model, preset("hacs-hico-s").optim)
+        learner = Learner.of(model, optimizer, precision=Precision("fp16", "pretended"))
+        for _ in range(2):
+            with learner.precision.autocast(torch.device("cpu")):
+                outputs = model(torch.zeros(2, 3, 3, 8, 32, 32))
+            learner.scaling.descend(optimizer, compute_loss(outputs, loss, clips_per_video=3).total)
+        with pytest.raises(DataDependentOutputException):
+            bool(outputs.embeddings.isfinite().all())
 
 
 def test_lars_gives_a_gpu_few_operations(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,11 +208,11 @@ def test_a_step_of_finetuning(monkeypatch: pytest.MonkeyPatch) -> None:
     from hico_core.model.classifier import VideoClassifier
 
     with pretended(monkeypatch, lambda: VideoClassifier(5)) as model:
-        optimizer = torch.optim.Adam(model.parameters())
+        learner = Learner.of(model, torch.optim.Adam(model.parameters()), precision=BF16)
         clips, labels = torch.zeros(4, 3, 8, 64, 64, device=GPU), torch.zeros(4, dtype=torch.long, device=GPU)
         for _ in range(2):  # the first one makes what lasts
             with Watch() as watch:
-                assert classification_step(model, optimizer, clips, labels, lr=0.1, precision=BF16) is not None
+                assert classification_step(learner, clips, labels, lr=0.1) is not None
     assert watch.waits == {"step.py: cuda to cpu": 1}
 
 
@@ -142,13 +220,13 @@ def test_the_doctor_measures_the_step_that_pretrain_does(monkeypatch: pytest.Mon
     """In the GPU's precision and layout, with the recipe's optimiser; the first three steps are not timed."""
     steps: list[Precision] = []
 
-    def watched(model: nn.Module, optimizer: torch.optim.Optimizer, clips: Tensor, **settings: Any) -> object:  # noqa: ANN401
+    def watched(learner: Learner[HicoModel], clips: Tensor, **settings: Any) -> object:  # noqa: ANN401
         assert clips.shape == (32, 3, 3, 16, 112, 112) and clips.device == GPU
-        weights = [p for p in model.parameters() if p.dim() == 5]
+        weights = [p for p in learner.model.parameters() if p.dim() == 5]
         assert weights and all(p.is_contiguous(memory_format=torch.channels_last_3d) for p in weights)
-        assert isinstance(optimizer, LARS) and model.training
-        steps.append(settings["precision"])
-        return train_step(model, optimizer, clips, **settings)
+        assert isinstance(learner.optimizer, LARS) and learner.model.training
+        steps.append(learner.precision)
+        return train_step(learner, clips, **settings)
 
     clock = iter([10.0, 12.0])
     with pretended(monkeypatch, HicoModel) as model, Watch(), monkeypatch.context() as patch:

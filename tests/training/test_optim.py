@@ -12,7 +12,7 @@ from hico_core.checkpoints.authors_names import export_state_dict
 from hico_core.config import OptimConfig
 from hico_core.encoders.trained import hico_model
 from hico_core.model.hico import HicoModel
-from hico_core.training.optim import LARS, build_optimizer, parameter_groups
+from hico_core.training.optim import LARS, build_optimizer, parameter_groups, set_rate
 
 GOLDEN = load_arrays("lars.npz")
 
@@ -46,6 +46,27 @@ def test_lars_steps() -> None:
         optimizer.step()
         for name, parameter in parameters.items():
             assert_close(parameter, GOLDEN[f"step{step}/param/{name}"], 1e-12)
+
+
+@pytest.mark.parametrize("lars_exclude_bn", [True, False])
+def test_a_rate_in_memory_is_the_same_rate(lars_exclude_bn: bool) -> None:
+    """As on a GPU, where it is changed in place; bit for bit."""
+    models = [hico_model("s3dg-tiny") for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    rates: list[float | Tensor] = [1.0, torch.tensor(1.0)]
+    optimizers = [
+        LARS(parameter_groups(model, weight_decay=0.1, lars_exclude_bn=lars_exclude_bn), lr=rate)
+        for model, rate in zip(models, rates, strict=True)
+    ]
+    for step, rate in enumerate((0.1, 1 / 3)):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            generator = torch.Generator().manual_seed(step)
+            for parameter in model.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            set_rate(optimizer, rate)
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True))
+    assert isinstance(optimizers[1].param_groups[0]["lr"], Tensor), "the same one"
 
 
 def one_lars_step(

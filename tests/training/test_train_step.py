@@ -8,6 +8,7 @@ from goldens import assert_close, authors_state, clip_input, load_arrays
 from hico_core.checkpoints.authors_names import export_state_dict, import_state_dict
 from hico_core.config import Config, preset
 from hico_core.model.hico import HicoModel
+from hico_core.training.learner import Learner
 from hico_core.training.optim import LARS, parameter_groups
 from hico_core.training.step import train_step
 
@@ -32,10 +33,11 @@ def test_two_steps(kind: str, device: str) -> None:
         nesterov=config.optim.nesterov,
         zero_norm=config.optim.lars_zero_norm,
     )
+    learner = Learner.of(model, optimizer)
     for step, lr in enumerate(golden["lrs"]):
         made = clip_input(seed, (videos * clips, *shape), key=f"input_step{step}")
         batch = torch.from_numpy(made).double().view(videos, clips, *shape).to(device)
-        result = train_step(model, optimizer, batch, loss=config.loss, lr=float(lr))
+        result = train_step(learner, batch, loss=config.loss, lr=float(lr))
         assert result is not None
         assert_close(result.loss.total, golden[f"step{step}/loss"], 1e-9)
         if kind == "hico":
@@ -60,5 +62,5 @@ def test_a_loss_that_is_no_number_changes_nothing() -> None:
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = LARS(parameter_groups(model, weight_decay=0.0, lars_exclude_bn=False), lr=1.0)
     clips = torch.full((2, 3, 3, 8, 32, 32), np.nan)
-    assert train_step(model, optimizer, clips, loss=config.loss, lr=1.0) is None
+    assert train_step(Learner.of(model, optimizer), clips, loss=config.loss, lr=1.0) is None
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())

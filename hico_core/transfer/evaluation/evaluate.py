@@ -214,7 +214,7 @@ def _evaluation(
         config=config.model_dump(mode="json"),
         hico_version=__version__,
         torch_version=torch.__version__,
-        precision=choose_precision(config.train.precision, device).name,
+        precision=choose_precision(config.train.precision, device, training=True).name,
     )
 
 

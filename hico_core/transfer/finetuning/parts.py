@@ -30,7 +30,7 @@ from hico_core.encoders.trained import build_encoder, feature_dim
 from hico_core.model.classifier import VideoClassifier
 from hico_core.training.distributed import World, from_first, gather_objects
 from hico_core.training.learner import Learner, learner_of
-from hico_core.training.optim import parameter_groups
+from hico_core.training.optim import adam_options, parameter_groups
 from hico_core.training.schedule import RateSchedule
 from hico_core.training.step import ALONE, augmented_clips
 from hico_core.training.stopping import StopRequest
@@ -71,15 +71,7 @@ class Finetuning:
         learner = self.learner
         labels = torch.tensor([self.videos.labels[video_id] for video_id in batch.video_ids]).to(learner.device)
         clips = augmented_clips(batch, data=self.config.data, augment=self.config.augment, device=learner.device)
-        return classification_step(
-            learner.replica,
-            learner.optimizer,
-            clips,
-            labels,
-            lr=self.rates.at(plan.epoch),
-            world=world,
-            precision=learner.precision,
-        )
+        return classification_step(learner, clips, labels, lr=self.rates.at(plan.epoch), world=world)
 
     def predictions(self, videos: IndexedVideos, world: World, stop: StopRequest) -> Iterator[Prediction]:
         """What the classifier predicts for each video of this process's share."""
@@ -156,7 +148,8 @@ def _learner(
     learner = learner_of(
         model,
         lambda model: torch.optim.Adam(
-            parameter_groups(model, weight_decay=optim.weight_decay, lars_exclude_bn=False), lr=optim.warmup_start_lr
+            parameter_groups(model, weight_decay=optim.weight_decay, lars_exclude_bn=False),
+            **adam_options(model, optim.warmup_start_lr),
         ),
         device=device,
         world=world,

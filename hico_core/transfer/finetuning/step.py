@@ -1,36 +1,30 @@
 """One update of finetuning: the classes of a step's clips, and the optimiser's step."""
 
-import torch
+from typing import Any
+
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hico_core.base.errors import HicoError
-from hico_core.encoding.hardware import FP32, Precision
 from hico_core.training.distributed import World, mean_over_processes
+from hico_core.training.learner import Learner
 from hico_core.training.step import ALONE, update
 
 
 def classification_step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    clips: Tensor,
-    labels: Tensor,
-    *,
-    lr: float,
-    world: World = ALONE,
-    precision: Precision = FP32,
+    learner: Learner[Any], clips: Tensor, labels: Tensor, *, lr: float, world: World = ALONE
 ) -> tuple[float, float]:
     """One update from this process's clips (N, 3, T, H, W): loss and accuracy over all, which have equally many.
 
     Raises:
-        HicoError: the loss of one is not a finite number; nothing is updated then.
+        HicoError: the loss of one is not a finite number, or float16 too coarse; nothing is updated then.
 
     """
-    with torch.autocast(clips.device.type, torch.bfloat16, enabled=precision.is_bf16):
-        scores = model(clips)
+    with learner.precision.autocast(clips.device):
+        scores = learner.replica(clips)
     loss = F.cross_entropy(scores, labels)
     right = (scores.argmax(dim=1) == labels).double().mean()
-    known = update(optimizer, loss, [right], lr=lr, world=world)
+    known = update(learner, loss, [right], lr=lr, world=world)
     if known is None:
         raise HicoError(f"the loss is not a finite number, lr {lr:.4g}; try a lower optim.base_lr")
     mean_loss, mean_accuracy = mean_over_processes([float(value) for value in known], world)

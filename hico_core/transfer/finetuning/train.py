@@ -39,6 +39,7 @@ class FinetuneMetrics:
     data_seconds: float  # spent waiting for the step's clips
     step_seconds: float  # of the whole step, waiting included
     bad_videos: int  # different videos that could not be decoded, so far
+    skipped_steps: int  # before this one, since gradients overflowed float16
     val_accuracy: float | None = None  # with the weights before the step; None where it was not measured
 
 
@@ -133,5 +134,6 @@ def _step(
         lr=parts.rates.at(plan.epoch),
         **training.times(world.size * len(batch.video_ids))._asdict(),
         bad_videos=len(training.bad_videos),
+        skipped_steps=parts.learner.scaling.skipped_steps,
         val_accuracy=val_accuracy,
     )

@@ -1,0 +1,93 @@
+"""Loss scaling, without which many gradients would be too small for float16 and become 0."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hico_core.base.errors import HicoError
+
+# A scale below 1 would make the gradients smaller than they are.
+_SMALLEST_SCALE = 1.0
+
+
+class LossScaling:
+    """PyTorch's `GradScaler`, and a count of the steps that it skips.
+
+    The loss is multiplied by a scale and the gradients are divided by it. Where they overflow, the step is skipped:
+    neither weights nor momentum move, and the scale is halved. After many good steps, it is doubled.
+
+    All of it stays on the device. What the host knows of it, it reads together with the next step's loss.
+
+    Processes that train together need not agree: the gradients that each one looks at are the mean over all of them,
+    which is not finite if one of them is not.
+
+    Args:
+        device: where the model computes.
+        enabled: False: loss and gradients stay as they are, and no step is skipped.
+
+    """
+
+    def __init__(self, device: torch.device, *, enabled: bool) -> None:
+        self.enabled = enabled
+        self.skipped_steps = 0  # before the last step of which the host knows the loss
+        self._scaler = torch.amp.GradScaler(device.type, enabled=enabled)
+        self._one, self._skipped = torch.ones((), device=device), torch.zeros((), device=device)
+
+    def measured(self) -> list[Tensor]:
+        """What `take` wants to be read with the next loss: skipped steps and scale; nothing without scaling."""
+        return [self._skipped, self._scale()] if self.enabled else []
+
+    def take(self, measured: Sequence[Tensor]) -> None:
+        """Take what was read.
+
+        Raises:
+            HicoError: the scale has fallen so far that there is nothing left to try.
+
+        """
+        if not self.enabled:
+            return
+        skipped, scale = measured
+        self.skipped_steps = int(skipped)
+        if float(scale) < _SMALLEST_SCALE:
+            raise HicoError(
+                f"the gradients overflow float16 even where the loss is not scaled up; {self.skipped_steps} steps were "
+                "skipped; start another run with -o train.precision=fp32 and another --name"
+            )
+
+    def descend(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        """Backward pass and update of the weights.
+
+        Nothing in here is read by the host or depends on what only the device knows, so that a CUDA graph can hold it.
+        Gradients are dropped rather than set to 0, as PyTorch advises for such a graph: its backward pass then makes
+        them in memory of the graph, at the same place each time.
+        """
+        optimizer.zero_grad(set_to_none=True)
+        before = self._scale()
+        self._scaler.scale(loss).backward()
+        self._scaler.unscale_(optimizer)
+        self._scaler.step(optimizer)
+        self._scaler.update()
+        if self.enabled:
+            self._skipped += self._scale() < before  # the scale falls with a step that is skipped, and never else
+
+    def _scale(self) -> Tensor:
+        """A copy; 1 without scaling."""
+        return self._scaler.scale(self._one)
+
+    def state_dict(self) -> dict[str, int | float]:
+        """Plain values with which a run goes on exactly; none without scaling."""
+        return {**self._scaler.state_dict(), "skipped_steps": int(self._skipped)} if self.enabled else {}
+
+    def load_state_dict(self, state: dict[str, int | float]) -> None:
+        """Go on from `state_dict`; begin anew where a checkpoint was written without scaling.
+
+        Raises:
+            HicoError: it is the state of something else.
+
+        """
+        if self.enabled and state:
+            if state.keys() != self.state_dict().keys():
+                raise HicoError(f"the state of the loss scaling has the entries {', '.join(state)}; hico wrote others")
+            self._scaler.load_state_dict(state)
+            self._skipped.fill_(state["skipped_steps"])
