@@ -150,7 +150,7 @@ def test_it_says_what_it_was_trained_on_and_what_came_out(page: Path) -> None:
     ):
         assert said in text
     with opened(page, width=1600) as visit:
-        probes = visit.page.locator("#probes tbody tr").all_inner_texts()
+        probes = visit.page.locator("#results tbody tr").all_inner_texts()
         assert [row.split() for row in probes] == [["action-linear", "50.0", "12.5"]]
         visit.page.locator("#settings summary").click()
         # The setting in which the two runs differ stands first.
