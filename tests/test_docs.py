@@ -32,6 +32,7 @@ from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.log import StepMetrics
 from hico_core.training.started import GitState, Started
 from hico_core.transfer.evaluation.comparison import ComparedRow
+from hico_core.transfer.evaluation.retrieval import Retrieval
 from hico_core.transfer.extraction.manifest import ManifestRow
 from hico_core.transfer.finetuning.train import FinetuneMetrics
 
@@ -185,6 +186,7 @@ FORMATS: dict[str, Iterable[str]] = {
         *GitState.model_fields,
     ],
     "features/NAME": ManifestRow.model_fields,
+    "retrieval/NAME-PROTOCOL.json": [field.name for field in dataclasses.fields(Retrieval)],
     "compare/NAME": [field.name for field in dataclasses.fields(ComparedRow)],
     "labels.jsonl of a synthetic corpus": [field.name for field in dataclasses.fields(SegmentLabel)],
 }

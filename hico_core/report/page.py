@@ -333,7 +333,7 @@ def describe_origin(started: Started | None, seconds: float) -> list[str]:
         said += [f"It began with the weights of {started.encoder.path}."] if started.encoder else []
     if seconds:
         time = timedelta(seconds=round(seconds))
-        said.append(f"All its steps together, those after resuming included, took {time} (hours:minutes:seconds).")
+        said.append(f"The steps, including those after resuming, took {time} (hours:minutes:seconds) in all.")
     return said
 
 

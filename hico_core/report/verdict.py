@@ -70,8 +70,8 @@ _LONGER = (
     "a smaller encoder (model.encoder=s3dg-tiny) or smaller clips (data.crop_size)."
 )
 _MEASURE = (
-    "Colours and places may be enough to tell these videos apart, so this number may not show what was learnt. Measure "
-    "that with labels: hico probe, hico compare."
+    "This number alone does not show what was learnt: if colours and places tell videos apart, an untrained encoder finds "
+    "them, too. Measure it with labels: hico probe, hico compare."
 )
 _CALMER = "Train again with a lower optim.base_lr or a longer optim.warmup_epochs."
 
@@ -92,7 +92,8 @@ def judge_pretraining(evidence: Evidence) -> Verdict:
     if evidence.steps < _ENOUGH:
         return Verdict("begun", f"This encoder has begun to learn, in {evidence.steps} steps: {known}.", _LONGER)
     if evidence.has_gained is False:
-        opening = f"This encoder finds clips of one video no more often than {_before(evidence)}"
+        than = "it did before training" if evidence.is_warm_start else "an untrained one"
+        opening = f"This encoder finds clips of the same video no more often than {than}"
         return Verdict("begun", f"{opening}, after {evidence.steps} steps: {known}.", _MEASURE)
     opening = f"This encoder has learnt to recognise clips of one video, in {evidence.steps} steps"
     return Verdict("learnt", f"{opening}: {known}.")

@@ -395,7 +395,7 @@ def test_the_encoder_before_training_from_a_file_is_that_file(root: Path) -> Non
         ({}, 0.0, []),
         ({"hico": True}, 0.0, ["Commit 0123456789ab of hico, with uncommitted changes."]),
         ({"folder": False}, 0.0, ["Commit 0123456789ab of the folder that it was started in."]),
-        ({}, 3723.4, ["All its steps together, those after resuming included, took 1:02:03 (hours:minutes:seconds)."]),
+        ({}, 3723.4, ["The steps, including those after resuming, took 1:02:03 (hours:minutes:seconds) in all."]),
     ],
 )
 def test_what_a_run_was_started_from(git: dict[str, bool], seconds: float, said: list[str]) -> None:
