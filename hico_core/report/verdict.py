@@ -70,8 +70,8 @@ _LONGER = (
     "a smaller encoder (model.encoder=s3dg-tiny) or smaller clips (data.crop_size)."
 )
 _MEASURE = (
-    "This number alone does not show what was learnt: if colours and places tell videos apart, an untrained encoder finds "
-    "them, too. Measure it with labels: hico probe, hico compare."
+    "This number alone does not show what was learnt: if colours and places tell videos apart, an untrained encoder "
+    "finds them, too. Measure it with labels: hico probe, hico compare."
 )
 _CALMER = "Train again with a lower optim.base_lr or a longer optim.warmup_epochs."
 

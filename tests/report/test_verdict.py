@@ -128,6 +128,8 @@ def test_agreement_is_counted_clip_by_clip() -> None:
         same.append(kinds[nearest(place, others)][0] == video)
         chance.append(2 / 23)
     assert look.same_video() == pytest.approx((np.mean(same), np.mean(chance), 24))
+    tiny = EncodedMoments(look.moments, (1e-15 * features).astype(np.float32))  # as of an untrained S3D-G
+    assert tiny.same_video() == look.same_video() and tiny.spread() == pytest.approx(look.spread())
     same, chance = [], []
     for place, (video, name) in enumerate(kinds):
         others = [other for other, (of, known) in enumerate(kinds) if of != video and known is not None]
