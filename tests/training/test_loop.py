@@ -123,7 +123,7 @@ def test_what_a_run_leaves(root: Path, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "tensorboard")
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {
-        *("config.yaml", "metrics.jsonl", "export/encoder.safetensors", "export/README.md"),
+        *("config.yaml", "started.json", "metrics.jsonl", "export/encoder.safetensors", "export/README.md"),
         *("checkpoints/epoch_0002.pt", "checkpoints/epoch_0004.pt", "checkpoints/last.pt"),
         "checkpoints/before_last.pt",
         ".lock",
