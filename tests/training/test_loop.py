@@ -519,7 +519,7 @@ def test_a_checkpoint_that_fails_while_training_fails_is_told(
             time.sleep(1)  # meanwhile the checkpoint of the first step fails
             raise HicoError("something else")
 
-    monkeypatch.setenv("HICO_FAULT", "file.written:2=EFBIG")
+    monkeypatch.setenv("HICO_FAULT", "file.written:3=EFBIG")
     with pytest.raises(HicoError, match="something else"):
         run(tiny("train.checkpoint_seconds=0"), root, tmp_path / "run", on_step=fail_at_the_second)
     assert "checkpoints: File too large" in caplog.text
