@@ -25,6 +25,7 @@ from hico_cli.options import (
     TwoSteps,
     is_first_process,
     require_file_name_part,
+    typed,
 )
 from hico_cli.outcomes import report_dry_run, watched_training
 from hico_cli.processes import do_work, was_restarted
@@ -134,6 +135,7 @@ def finetune(
         device=device,
         resume=resume,
         allow_changed=allow_changed,
+        command=typed(context),
     )
     do_work(partial(_train, task, title=title, root=root, as_json=json), nproc=nproc, num_failed=num_failed)
 

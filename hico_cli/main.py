@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     report_warnings_as_lines()
     try:
-        leave(app(arguments, prog_name="hico", standalone_mode=False) or 0, os.environ)
+        leave(app(arguments, prog_name="hico", standalone_mode=False, obj=["hico", *arguments]) or 0, os.environ)
     except typer.TyperException as error:
         _report_usage(error, arguments)
         sys.exit(error.exit_code)

@@ -211,6 +211,11 @@ def is_one_of_several() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
+def typed(context: typer.Context) -> tuple[str, ...]:
+    """The whole command as it was typed, which `main` gives to what it calls."""
+    return tuple(context.obj or ())
+
+
 def is_first_process() -> bool:
     """Whether this process is the one that reports."""
     return os.environ.get("RANK", "0") == "0"

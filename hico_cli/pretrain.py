@@ -27,6 +27,7 @@ from hico_cli.options import (
     is_first_process,
     read_size,
     require_file_name_part,
+    typed,
 )
 from hico_cli.outcomes import report_dry_run, report_pretraining, watched_pretraining
 from hico_cli.processes import do_work, was_restarted
@@ -143,7 +144,7 @@ def pretrain(
         if fitted.note:
             warn(fitted.note)
         return
-    task = replace(task, resume=resume, allow_changed=allow_changed)
+    task = replace(task, resume=resume, allow_changed=allow_changed, command=typed(context))
     do_work(partial(_train, task, title=title, as_json=json), nproc=nproc, num_failed=num_failed)
 
 

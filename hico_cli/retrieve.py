@@ -10,7 +10,7 @@ from hico_cli.console import result, warn
 from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import ENCODER_FORM, ENCODER_NAMES, Device, Json, Root
-from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
+from hico_core.base.addresses import DEFAULT_ROOT, Location, local_part, locate_root
 from hico_core.base.choices import RetrievalProtocol, Subset
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def retrieve(
                 "segments are looked for among those of other videos; leave lists out", param_hint="--query-list"
             )
         found = retrieval_among_videos(segments_in(folder, manifest).rows, protocol=protocol)
-        result(_describe_retrieval(found), asdict(found), as_json=json)
+        _report_retrieval(found, folder, place, as_json=json)
         return
     (asked,) = labelled([query_list] if query_list else None, place=place, subset=queries, data_root=data_root)
     (searched,) = labelled(
@@ -106,9 +106,20 @@ def retrieve(
     )
     sides = [rows_from_folder(folder, manifest, side.videos, means=protocol != "clip") for side in (asked, searched)]
     found = retrieval(*sides, protocol=protocol)
-    result(_describe_retrieval(found), asdict(found), as_json=json)
+    _report_retrieval(found, folder, place, as_json=json)
     if asked.num_bad or searched.num_bad:
         raise typer.Exit(3)
+
+
+def _report_retrieval(found: "Retrieval", folder: Path, place: Location, *, as_json: bool) -> None:
+    """Write the measurement into the workspace, where the report finds it, and print it."""
+    from hico_core.transfer.evaluation.retrieval import RESULTS, write_retrieval
+    from hico_core.transfer.extraction.manifest import require_features
+
+    target = local_part(place) / RESULTS / f"{folder.name}-{found.protocol}.json"
+    encoder = next(iter(require_features(folder).values())).encoder_text
+    write_retrieval(target, found, features=folder, encoder=encoder, root=place)
+    result(f"{_describe_retrieval(found)}\n{target}", {**asdict(found), "file": str(target)}, as_json=as_json)
 
 
 def _describe_retrieval(found: "Retrieval") -> str:

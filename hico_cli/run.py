@@ -18,7 +18,7 @@ from hico_cli.console import (
     video_reporter,
     warn,
 )
-from hico_cli.options import ConfigFile, Device, Json, Override, Root, require_file_name_part
+from hico_cli.options import ConfigFile, Device, Json, Override, Root, require_file_name_part, typed
 from hico_cli.outcomes import (
     describe_speed,
     extraction_fields,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 
 def run(
+    context: typer.Context,
     inputs: Annotated[
         list[str], typer.Argument(help="Videos, folders, patterns, .txt lists, or addresses in buckets.")
     ],
@@ -122,7 +123,9 @@ def run(
     from hico_core.road.measuring import Clock
     from hico_core.road.take import Wanted, plan_road, take_road
 
-    wanted = Wanted(name=name, device=device, asked=asked, fit=fit, resume=resume, command=command)
+    wanted = Wanted(
+        name=name, device=device, asked=asked, fit=fit, resume=resume, command=command, typed=typed(context)
+    )
     clock = Clock(began, hours * 3600)
     if dry_run:
         with raising_on_signals("stopped"):

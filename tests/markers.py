@@ -15,6 +15,8 @@ def _note_start(event: str, arguments: tuple[object, ...]) -> None:
     if event == "subprocess.Popen":
         command: Any = arguments[1]
         words = command[:4] if isinstance(command, list | tuple) else [command]
+        if Path(str(words[0])).name == "git":  # asked about a checkout, which takes milliseconds
+            return
         # `setpriv --pdeathsig KILL` may stand before ffmpeg.
         is_ffmpeg = any("ffmpeg" in Path(str(word)).name for word in words)
         _started.append("videos" if is_ffmpeg else "processes")

@@ -30,7 +30,9 @@ from hico_core.corpus.workspace.records import VideoRecord
 from hico_core.evidence.corpus import SegmentLabel
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.log import StepMetrics
+from hico_core.training.started import GitState, Started
 from hico_core.transfer.evaluation.comparison import ComparedRow
+from hico_core.transfer.evaluation.retrieval import Retrieval
 from hico_core.transfer.extraction.manifest import ManifestRow
 from hico_core.transfer.finetuning.train import FinetuneMetrics
 
@@ -198,8 +200,13 @@ FORMATS: dict[str, Iterable[str]] = {
     "index.parquet": SCHEMA.names,
     "records/ID.json": [*VideoRecord.model_fields, *Failure.model_fields],
     "failures.jsonl": FailureLine.model_fields,
-    "runs/NAME": [field.name for metrics in (StepMetrics, FinetuneMetrics) for field in dataclasses.fields(metrics)],
+    "runs/NAME": [
+        *(field.name for metrics in (StepMetrics, FinetuneMetrics) for field in dataclasses.fields(metrics)),
+        *Started.model_fields,
+        *GitState.model_fields,
+    ],
     "features/NAME": ManifestRow.model_fields,
+    "retrieval/NAME-PROTOCOL.json": [field.name for field in dataclasses.fields(Retrieval)],
     "compare/NAME": [field.name for field in dataclasses.fields(ComparedRow)],
     "labels.jsonl of a synthetic corpus": [field.name for field in dataclasses.fields(SegmentLabel)],
 }

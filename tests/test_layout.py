@@ -357,6 +357,7 @@ COVERED_BY = {
     "hico_core/report/charts.py": "tests/report/test_report.py::test_names_in_charts_are_text",
     "hico_core/report/facts.py": "tests/report/test_report.py::test_long_runs_become_curves_of_means",
     "hico_core/report/page.py": "tests/report/test_report.py::test_names_with_markup_are_text",
+    "hico_core/report/tables.py": "tests/report/test_results.py::test_results_of_an_encoder_stand_in_its_report",
     "hico_core/report/sample.py": "tests/report/test_report.py::test_a_run_that_has_not_come_far",
     "hico_core/road/events.py": "tests/cli/test_run.py::test_the_whole_road_and_again",
     "hico_core/road/measuring.py": "tests/cli/test_run.py::test_a_plan_without_a_trace",

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from hico_core.base.errors import HicoError
 from hico_core.checkpoints.authors_names import ALIAS
+from hico_core.checkpoints.content import EncoderOrigin
 from hico_core.checkpoints.reading import (
     OWN_PREFIXES,
     CheckpointFile,
@@ -25,6 +26,7 @@ class WarmStart(NamedTuple):
 
     weights: dict[str, Tensor]  # by the encoder's names: all that it has
     left_out: dict[str, int]  # entries that are none of the encoder's, counted by the first part of their names
+    origin: EncoderOrigin  # the file
 
     def __str__(self) -> str:
         """In words."""
@@ -67,7 +69,8 @@ def warm_start(file: CheckpointFile, encoder: nn.Module, *, name: str) -> WarmSt
             f"{len(own) - len(weights)} missing"
         )
     parts = [entry.removeprefix(prefix).split(".")[0] for entry in others]
-    return WarmStart(weights, {part: parts.count(part) for part in parts})
+    origin = EncoderOrigin(path=str(file.path.absolute()), sha256=file.sha256)
+    return WarmStart(weights, {part: parts.count(part) for part in parts}, origin)
 
 
 def _name_in_s3dg(name: str, units: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from hico_core.base.failures import FailureLine, read_failures
 from hico_core.base.files import read_json_lines
 from hico_core.config import read_yaml_file
 from hico_core.corpus.index import read_index_table
-from hico_core.transfer.evaluation.intervals import Estimate, in_context, percent, wilson_interval
+from hico_core.report.results import Results, is_number, read_results
+from hico_core.training.started import Started, read_started
 
 # A curve has no more points than a screen can show.
 _MOST_POINTS = 600
@@ -114,29 +114,6 @@ class Curve(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeRow:
-    """One number of a probe."""
-
-    probe: str
-    accuracy: float
-    standard_error: float | None = None
-    chance: float | None = None
-    num_test: int | None = None  # videos
-    file: str
-
-    @property
-    def interval(self) -> Estimate | None:
-        """Of 95 %; None where it is not known of how many videos the accuracy is."""
-        return None if self.num_test is None else wilson_interval(self.accuracy, self.num_test)
-
-    def in_words(self) -> str:
-        """The accuracy with what is known of it."""
-        if self.num_test is not None and self.chance is not None:
-            return in_context(self.accuracy, self.num_test, chance=self.chance)
-        return percent(self.accuracy) + ("" if self.chance is None else f" (chance {percent(self.chance)})")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
     """What a run's folder holds."""
 
@@ -148,7 +125,8 @@ class RunFacts:
     root: Path | None  # of its workspace; None where it lies in none
     checkpoints: list[tuple[str, int]]  # names and bytes
     encoder: Path | None
-    probes: list[ProbeRow]
+    results: Results
+    started: Started | None  # None of a run that does not say
     confusion: np.ndarray | None  # (true class, predicted class) counts of a finetuning's test
 
     @property
@@ -161,17 +139,17 @@ class RunFacts:
         """That were trained."""
         return max((line["step"] for line in self.metrics), default=0)
 
+    def total(self, field: str) -> float:
+        """The sum of a field of the metrics over all steps, those of resumed parts included."""
+        return sum(line[field] for line in self.metrics if is_number(line.get(field)))
+
     def curve(self, field: str) -> Curve | None:
         """A field of the metrics; None where no line has it."""
-        found = [(line["step"], line[field]) for line in self.metrics if _is_number(line.get(field))]
+        found = [(line["step"], line[field]) for line in self.metrics if is_number(line.get(field))]
         if not found:
             return None
         steps, values = np.array(found, dtype=float).T
         return Curve(*(_means(column) for column in (steps, values)))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
 def _means(values: np.ndarray) -> np.ndarray:
@@ -185,6 +163,7 @@ def read_run(path: Path) -> RunFacts:
 
     Raises:
         UsageError: it is none.
+        HicoError: a file of results is damaged.
 
     """
     if not (path / "config.yaml").is_file():
@@ -194,7 +173,7 @@ def read_run(path: Path) -> RunFacts:
         )
     config = read_yaml_file(path / "config.yaml")
     rows, num_unreadable = read_json_lines(path / "metrics.jsonl")
-    metrics = [row for row in rows if _is_number(row.get("step")) and row["step"] >= 1]
+    metrics = [row for row in rows if is_number(row.get("step")) and row["step"] >= 1]
     workspace = path.absolute().parent.parent
     encoder = path / "export" / "encoder.safetensors"
     return RunFacts(
@@ -206,7 +185,8 @@ def read_run(path: Path) -> RunFacts:
         root=workspace if (workspace / "index.parquet").is_file() else None,
         checkpoints=_sizes(sorted((path / "checkpoints").glob("*.pt"))),
         encoder=encoder if encoder.is_file() else None,
-        probes=_probes_of(path, workspace),
+        results=read_results(path, workspace),
+        started=read_started(path),
         confusion=_confusion(path / "predictions.csv"),
     )
 
@@ -224,59 +204,6 @@ def _sizes(files: Sequence[Path]) -> list[tuple[str, int]]:
 def is_run(path: Path) -> bool:
     """Whether a folder is a run's, rather than a workspace."""
     return (path / "config.yaml").is_file() or not (path / "index.parquet").is_file()
-
-
-def _probes_of(path: Path, workspace: Path) -> list[ProbeRow]:
-    """What was measured of a run's encoder: by `hico demo`, `hico finetune`, and `hico probe`."""
-    found = [
-        ProbeRow(probe=row["probe"], accuracy=row["accuracy"], chance=row["chance"], file="segment_probes.json")
-        for row in _json_object(path / "segment_probes.json").get("scores", [])
-    ]
-    results = _json_object(path / "results.json")
-    num_classes = results.get("num_classes")  # older files have none
-    found += [
-        ProbeRow(
-            probe=f"finetuning, {name}",
-            accuracy=results[name],
-            chance=first / num_classes if num_classes else None,
-            num_test=results.get("num_videos"),
-            file="results.json",
-        )
-        for name, first in (("top1", 1), ("top5", 5))
-        if _is_number(results.get(name))
-    ]
-    # How many videos an accuracy is of is clear only where there is one split.
-    for file in sorted((workspace / "probes").glob("*.json")):
-        content = _json_object(file)
-        encoder = str(content.get("encoder", ""))  # from the workspace, or, in older files, from where it was made
-        if not any(place.is_relative_to(path.absolute()) for place in (workspace / encoder, Path(encoder).absolute())):
-            continue
-        num_test = content.get("num_test", [])
-        measured = {"linear probe": content.get("linear"), "k-NN": content.get("knn")}
-        measured |= {f"{shots}-shot": value for shots, value in content.get("few_shot", {}).items()}
-        found += [
-            ProbeRow(
-                probe=name,
-                accuracy=value["mean"],
-                standard_error=value["standard_error"],
-                chance=content.get("chance"),
-                num_test=num_test[0] if len(num_test) == 1 else None,
-                file=file.name,
-            )
-            for name, value in measured.items()
-            if value
-        ]
-    return found
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise HicoError(f"{path}: is damaged; remove it, and run what wrote it again") from error
-    return content if isinstance(content, dict) else {}
 
 
 def _confusion(path: Path) -> np.ndarray | None:
@@ -300,6 +227,6 @@ def last_values(run: RunFacts, fields: Sequence[str]) -> dict[str, float | None]
     """The mean of each field over the last ten steps that have it."""
     found = {}
     for field in fields:
-        values = [line[field] for line in run.metrics if _is_number(line.get(field))][-10:]
+        values = [line[field] for line in run.metrics if is_number(line.get(field))][-10:]
         found[field] = float(np.mean(values)) if values else None
     return found

@@ -3,9 +3,10 @@
 import base64
 import io
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from hico_core.base.errors import HicoError, counted
+from hico_core.base.errors import HicoError
 from hico_core.base.storage import write_text
 from hico_core.base.version import __version__
 from hico_core.checkpoints.frozen import FrozenEncoder, load_frozen
@@ -28,9 +29,19 @@ from hico_core.report.comparisons import (
     in_percent,
     read_comparisons,
 )
-from hico_core.report.facts import CorpusFacts, ProbeRow, RunFacts, last_values, read_corpus
-from hico_core.report.sample import EncodedMoments, Moment, clips_as_drawn, data_of, encode_moments
+from hico_core.report.facts import CorpusFacts, RunFacts, last_values, read_corpus
+from hico_core.report.sample import (
+    EncodedMoments,
+    Moment,
+    Sample,
+    clips_as_drawn,
+    data_of,
+    network_before,
+    sample_clips,
+)
+from hico_core.report.tables import Table, by_name, localised_tables, probe_table, retrieval_table
 from hico_core.report.verdict import Evidence, Verdict, judge_finetuning, judge_pretraining, num_candidates
+from hico_core.training.started import Started
 from hico_core.transfer.extraction.extract import ALIKE
 
 _QUALITY = 80  # of JPEG
@@ -127,11 +138,20 @@ class NeighbourRow(NamedTuple):
     matches: list[tuple[Film, str]]
 
 
+class _Looked(NamedTuple):
+    """Some clips, and what the run's encoder makes of them."""
+
+    sample: Sample
+    seen: EncodedMoments
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPart:
     """What the page says of one run."""
 
     facts: RunFacts
+    command: str  # "" where it is not known
+    origin: list[str]  # what else it was started from, and how long it took
     clips: list[ClipRow]
     neighbours: list[NeighbourRow]
     map: Figure | None
@@ -139,14 +159,6 @@ class RunPart:
     spread: float | None  # mean similarity of different videos
     notes: list[str]  # what is missing, and why
     verdict: Verdict
-
-
-class Table(NamedTuple):
-    """A sortable table; numbers are aligned to the right."""
-
-    caption: str
-    head: list[str]
-    rows: list[list[Any]]
 
 
 def write_report(
@@ -189,7 +201,9 @@ def write_report(
         failures=_failures(corpus) if corpus else None,
         num_failures=len(corpus.failures) if corpus else 0,
         most_failures=_MOST_FAILURES,
-        probes=_probe_table(runs),
+        probes=probe_table(runs),
+        retrieval=retrieval_table(runs),
+        localised=localised_tables(runs),
         comparisons=_comparisons(read_comparisons(corpus.root) if corpus else []),
         runs=parts,
         settings=_settings_table(runs) if runs else None,
@@ -229,8 +243,9 @@ def _run_part(run: RunFacts, encoder: FrozenEncoder | None, *, on_part: Callable
             clips = _clip_rows(run, run.root)
         except HicoError as error:
             notes.append(f"No clips can be shown: {error}")
-    seen = _seen(run, encoder, notes, on_part=on_part)
-    verdict = _verdict(run, None if encoder else seen)
+    looked = _look(run, encoder, notes, on_part=on_part)
+    verdict = _verdict(run, None if encoder else looked, notes)
+    seen = None if looked is None else looked.seen
     if seen is not None and seen.spread() > ALIKE:
         notes.append("No neighbours and no map: the features of all clips are alike, so these would be random.")
         seen = None
@@ -239,6 +254,8 @@ def _run_part(run: RunFacts, encoder: FrozenEncoder | None, *, on_part: Callable
         seen = None
     return RunPart(
         facts=run,
+        command="" if run.started is None else shlex.join(run.started.command),
+        origin=describe_origin(run.started, run.total("step_seconds")),
         clips=clips,
         neighbours=[] if seen is None else _neighbour_rows(seen),
         map=None if seen is None else _map(seen),
@@ -249,9 +266,9 @@ def _run_part(run: RunFacts, encoder: FrozenEncoder | None, *, on_part: Callable
     )
 
 
-def _seen(
+def _look(
     run: RunFacts, encoder: FrozenEncoder | None, notes: list[str], *, on_part: Callable[[str], None]
-) -> EncodedMoments | None:
+) -> _Looked | None:
     """Some clips as the encoder sees them; why there are none becomes a note."""
     if encoder is not None:
         notes.append(f"Neighbours and map are as {encoder.text} sees the videos.")
@@ -260,31 +277,64 @@ def _seen(
     elif run.root is not None:
         on_part(f"{run.name}: nearest neighbours")
         try:
-            return encode_moments(encoder or load_frozen(str(run.encoder)), run.root, data_of(run.config))
+            shown_to = encoder or load_frozen(str(run.encoder))
+            sample = sample_clips(shown_to, run.root, data_of(run.config))
+            return _Looked(sample, sample.encoded(shown_to.network))
         except HicoError as error:
             notes.append(f"No neighbours and no map: {error}")
     return None
 
 
-def _verdict(run: RunFacts, seen: EncodedMoments | None) -> Verdict:
+def _verdict(run: RunFacts, looked: _Looked | None, notes: list[str]) -> Verdict:
+    """What was learnt; an encoder that has learnt something is compared with itself before training."""
     if not run.is_pretraining:
-        return judge_finetuning(next((row for row in run.probes if row.probe == "finetuning, top1"), None))
+        return judge_finetuning(run.results.tested)
     config = compose_config(Config, run.config, origin=str(run.path / "config.yaml"))
+    evidence = _evidence(run, config, None if looked is None else looked.seen)
+    verdict = judge_pretraining(evidence)
+    if verdict.level == "nothing" or looked is None or evidence.same_video is None:
+        return verdict
+    if run.started is None:
+        notes.append("Not compared with the encoder before training: the run does not record what it began with.")
+        return verdict
+    try:
+        before = looked.sample.encoded(network_before(config, run.started)).same_video()
+    except HicoError as error:
+        notes.append(f"Not compared with the encoder before training: {error}")
+        return verdict
+    return judge_pretraining(replace(evidence, before=before, is_warm_start=run.started.encoder is not None))
+
+
+def _evidence(run: RunFacts, config: Config, seen: EncodedMoments | None) -> Evidence:
     last = last_values(run, ["visual", "embedding_std"])
-    return judge_pretraining(
-        Evidence(
-            steps=run.steps,
-            loss=last["visual"] if config.loss.visual_weight else None,
-            num_candidates=num_candidates(
-                batch_size=config.train.batch_size, clips_per_video=config.sampling.clips_per_video
-            ),
-            spread=last["embedding_std"],
-            similarity=None if seen is None else seen.spread(),
-            same_video=None if seen is None else seen.same_video(),
-            same_class=None if seen is None else seen.same_class(),
-            probes=run.probes,
-        )
+    return Evidence(
+        steps=run.steps,
+        loss=last["visual"] if config.loss.visual_weight else None,
+        num_candidates=num_candidates(
+            batch_size=config.train.batch_size, clips_per_video=config.sampling.clips_per_video
+        ),
+        spread=last["embedding_std"],
+        similarity=None if seen is None else seen.spread(),
+        same_video=None if seen is None else seen.same_video(),
+        same_class=None if seen is None else seen.same_class(),
+        probes=run.results.probes,
     )
+
+
+def describe_origin(started: Started | None, seconds: float) -> list[str]:
+    """What a run was started from but for its command, and how long its steps took, in sentences."""
+    said = []
+    if started is not None:
+        where = {"hico": "hico", "folder": "the folder that it was started in"}
+        said += [
+            f"Commit {state.commit[:12]} of {where[name]}{', with uncommitted changes' if state.is_dirty else ''}."
+            for name, state in started.git.items()
+        ]
+        said += [f"It began with the weights of {started.encoder.path}."] if started.encoder else []
+    if seconds:
+        time = timedelta(seconds=round(seconds))
+        said.append(f"The steps, including those after resuming, took {time} (hours:minutes:seconds) in all.")
+    return said
 
 
 def _clip_rows(run: RunFacts, root: Path) -> list[ClipRow]:
@@ -302,24 +352,17 @@ def _clip_rows(run: RunFacts, root: Path) -> list[ClipRow]:
 def _curve_figures(runs: Sequence[RunFacts]) -> list[Figure]:
     figures = []
     for field, title, y, caption in _CURVES:
-        known = {name: curve for name, run in _by_name(runs).items() if (curve := run.curve(field))}
+        known = {name: curve for name, run in by_name(runs).items() if (curve := run.curve(field))}
         if known:
             figures.append(Figure(title, charts.lines(known, x="step", y=y), caption))
     return figures
 
 
-def _by_name(runs: Sequence[RunFacts]) -> Mapping[str, RunFacts]:
-    """Two runs of one name, of different workspaces, are told apart by their paths."""
-    names = [run.name for run in runs]
-    return {run.name if names.count(run.name) == 1 else str(run.path): run for run in runs}
-
-
 def _summary(runs: Sequence[RunFacts]) -> Table:
     rows = []
-    for name, run in _by_name(runs).items():
+    for name, run in by_name(runs).items():
         last = last_values(run, ["loss", "clips_per_second", "effective_rank"])
-        seconds = sum(line["step_seconds"] for line in run.metrics if isinstance(line.get("step_seconds"), int | float))
-        waited = sum(line["data_seconds"] for line in run.metrics if isinstance(line.get("data_seconds"), int | float))
+        seconds, waited = run.total("step_seconds"), run.total("data_seconds")
         rows.append(
             [
                 name,
@@ -365,26 +408,6 @@ def _failures(corpus: CorpusFacts) -> Table:
     return Table("Videos that could not be used, and why", ["source", "stage", "reason", "attempts"], rows)
 
 
-def _probe_table(runs: Sequence[RunFacts]) -> Table | None:
-    by_name = _by_name(runs)
-    measured = {name: {row.probe: row for row in run.probes} for name, run in by_name.items()}
-    probes = list(dict.fromkeys(probe for rows in measured.values() for probe in rows))
-    if not probes:
-        return None
-    table = []
-    for probe in probes:
-        found = [rows.get(probe) for rows in measured.values()]
-        chance = next((row.chance for row in found if row is not None and row.chance is not None), None)
-        table.append(
-            [
-                probe,
-                *("" if row is None else _accuracy(row) for row in found),
-                "" if chance is None else f"{100 * chance:.1f}",
-            ]
-        )
-    return Table("Accuracy in percent, with 95 % interval or standard error", ["probe", *by_name, "chance"], table)
-
-
 def _comparisons(found: Sequence[ComparisonFacts]) -> list[tuple[Table, Figure]]:
     head = ["encoder", "linear probe", "difference to the first", "k-NN", "difference to the first"]
     return [
@@ -401,22 +424,14 @@ def _comparisons(found: Sequence[ComparisonFacts]) -> list[tuple[Table, Figure]]
     ]
 
 
-def _accuracy(row: ProbeRow) -> str:
-    if row.interval is not None:
-        of = counted(row.num_test or 0, "video")
-        return f"{100 * row.accuracy:.1f} ({100 * row.interval.low:.1f} to {100 * row.interval.high:.1f}) of {of}"
-    error = row.standard_error
-    return f"{100 * row.accuracy:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
-
-
 def _settings_table(runs: Sequence[RunFacts]) -> Table:
     """All settings, those in which runs differ first."""
-    by_name = _by_name(runs)
-    settings = {name: flat_values(run.config) for name, run in by_name.items()}
+    named = by_name(runs)
+    settings = {name: flat_values(run.config) for name, run in named.items()}
     keys = list(dict.fromkeys(key for values in settings.values() for key in values))
     rows = [[key, *(str(values.get(key, "")) for values in settings.values())] for key in keys]
     rows.sort(key=lambda row: len(set(row[1:])) == 1)
-    return Table("Settings; those in which the runs differ come first", ["setting", *by_name], rows)
+    return Table("Settings; those in which the runs differ come first", ["setting", *named], rows)
 
 
 def _neighbour_rows(seen: EncodedMoments) -> list[NeighbourRow]:

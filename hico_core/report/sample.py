@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from hico_core.base.addresses import Location
 from hico_core.base.errors import BadVideo, HicoError
@@ -14,15 +15,16 @@ from hico_core.checkpoints.frozen import FrozenEncoder
 from hico_core.config import Config, DataConfig, FinetuneConfig, compose_config
 from hico_core.corpus.index import read_class_names
 from hico_core.data.dataset import ClipDataset
-from hico_core.data.pictures import clip_around
+from hico_core.data.pictures import Picture, clip_around
 from hico_core.data.preview import ClipPreview, preview_clips
 from hico_core.data.videos import open_videos
 from hico_core.encoding.encoder import encode_clips
 from hico_core.model.pooling import PooledEncoder
 from hico_core.report.verdict import Agreement
-from hico_core.training.loop import max_distance
+from hico_core.training.loop import first_encoder, max_distance
+from hico_core.training.started import Started
 
-# As many as keep a report of the paper's model under 20 s on two cores.
+# As many as the paper's model encodes in 20 s on two cores; the encoder before training takes as long again.
 _VIDEOS, _CLIPS_OF_EACH = 24, 3
 _NEIGHBOURS, _QUERIES = 4, 6
 _FRAMES = 6  # of a moment
@@ -99,7 +101,8 @@ class EncodedMoments(NamedTuple):
 
     def _similarity(self) -> tuple[np.ndarray, np.ndarray]:
         """Cosine of each two moments, and whether they are of different videos: both (N, N)."""
-        units = self.features / np.linalg.norm(self.features, axis=1, keepdims=True).clip(1e-12)
+        features = self.features.astype(np.float64)  # those of an untrained S3D-G are as small as 1e-15
+        units = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-300)
         ids = np.array([moment.video_id for moment in self.moments])
         return units @ units.T, ids[:, None] != ids[None, :]
 
@@ -112,16 +115,29 @@ def _agreement(similarity_NN: np.ndarray, same_NN: np.ndarray, *, among: np.ndar
     nearest = np.where(among, similarity_NN, -np.inf).argmax(axis=1)
     found = same_NN[np.arange(len(nearest)), nearest]
     chance = (same_NN & among).sum(axis=1) / among.sum(axis=1).clip(1)
-    return Agreement(float(found[asking].mean()), float(chance[asking].mean()))
+    return Agreement(float(found[asking].mean()), float(chance[asking].mean()), int(asking.sum()))
 
 
-def encode_moments(encoder: FrozenEncoder, root: Path, data: DataConfig) -> EncodedMoments:
-    """Encode some clips of some of a workspace's videos, evenly spread over both.
+class Sample(NamedTuple):
+    """Some clips of a workspace's videos, as an encoder is shown them."""
+
+    moments: list[Moment]
+    clips: torch.Tensor  # (N, T, S, S, 3) uint8
+    picture: Picture
+
+    def encoded(self, network: nn.Module) -> EncodedMoments:
+        """What an encoder makes of them."""
+        features = encode_clips(PooledEncoder(network), self.clips, self.picture)
+        return EncodedMoments(self.moments, features.numpy())
+
+
+def sample_clips(encoder: FrozenEncoder, root: Path, data: DataConfig) -> Sample:
+    """Read some clips of some of a workspace's videos, evenly spread over both.
 
     Videos that cannot be read are left out.
 
     Args:
-        encoder: as which they are seen.
+        encoder: that they are for.
         root: the workspace.
         data: how videos are read; for an encoder of the table, clips are as long as those that it takes.
 
@@ -153,8 +169,27 @@ def encode_moments(encoder: FrozenEncoder, root: Path, data: DataConfig) -> Enco
     same = [place for place, clip in enumerate(clips) if clip.shape == shape]
     if not same:
         raise HicoError(f"{root}: no video can be read; {reason}")
-    features = encode_clips(PooledEncoder(encoder.network), torch.stack([clips[place] for place in same]), picture)
-    return EncodedMoments([moments[place] for place in same], features.numpy())
+    return Sample([moments[place] for place in same], torch.stack([clips[place] for place in same]), picture)
+
+
+def network_before(config: Config, started: Started) -> nn.Module:
+    """The encoder of a run as the run began with it, on a CPU.
+
+    Args:
+        config: of the run.
+        started: what it was started from.
+
+    Raises:
+        HicoError: the file of its first weights is gone, or has other weights now.
+
+    """
+    origin = started.encoder
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        network, start = first_encoder(config, None if origin is None else Path(origin.path))
+    if origin is not None and start is not None and start.origin.sha256 != origin.sha256:
+        raise HicoError("has changed since the run was started from it", subject=origin.path)
+    return network
 
 
 def _frames(clip_THWC: torch.Tensor) -> list[Image.Image]:

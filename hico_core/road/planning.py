@@ -53,7 +53,7 @@ class Speed(NamedTuple):
 
     video: float  # of a training step, for each of its videos
     row: float  # of features
-    clip: float  # that is read and encoded by itself, as the report does
+    clip: float  # that is read and encoded by itself, by two encoders, as the report does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

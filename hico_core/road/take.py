@@ -71,6 +71,7 @@ class Wanted:
         fit: take a smaller encoder, or smaller clips, where too few steps of what is asked for fit.
         resume: only go on with a run that is there.
         command: what to type for the same with other options.
+        typed: the command as it was typed, which a new run records.
 
     """
 
@@ -80,6 +81,7 @@ class Wanted:
     fit: bool = False
     resume: bool = False
     command: str = "hico run VIDEOS"
+    typed: tuple[str, ...] = ()
 
 
 class Road(NamedTuple):
@@ -113,7 +115,9 @@ def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
     split = split_inputs(inputs, root, clock=clock, events=events)
     events.on_indexed(build_index(root))
     chosen = _choose(run_dir, Site(root, wanted.device), wanted, clock=clock, events=events)
-    task = Task(config=chosen.config, root=root, run_dir=run_dir, device=wanted.device, resume=True)
+    task = Task(
+        config=chosen.config, root=root, run_dir=run_dir, device=wanted.device, resume=True, command=wanted.typed
+    )
     trained = train_in_time(task, chosen.choice, clock=clock, events=events)
     shares = chosen.choice.shares if chosen.choice else None
     extracted = None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
+from torch import nn
 
 from hico_core.base.addresses import DEFAULT_ROOT, Location, local_part, locate
 from hico_core.base.cache import LocalCache
@@ -133,6 +134,7 @@ def run_pretraining(task: Task[Config], watch: Watch) -> RunSummary:
         leaves = Leaves(
             keep_every=config.train.checkpoint_epochs,
             wandb_project=config.train.wandb_project,
+            encoder=parts.start and parts.start.origin,
             exports=lambda progress, loss: exports(
                 backbone, encoder, config, progress, feature_dim=parts.feature_dim, loss=loss
             ),
@@ -315,19 +317,30 @@ class _Made(NamedTuple):
 def _model(config: Config, init_from: Path | None) -> _Made:
     """The model of a recipe with its first weights."""
     torch.manual_seed(config.train.seed)
-    name, data, loss = config.model.encoder, config.data, config.loss
-    encoder = build_encoder(config.model)
-    width = feature_dim(encoder, name=name, num_frames=data.num_frames, size=data.crop_size)
+    encoder, start = first_encoder(config, init_from)
+    data, loss = config.data, config.loss
+    width = feature_dim(encoder, name=config.model.encoder, num_frames=data.num_frames, size=data.crop_size)
     model = with_heads(encoder, width, topical=loss.name == "hico" and loss.topical_weight > 0)
-    start = None
-    if init_from is not None:
-        start = warm_start(read_checkpoint(init_from), encoder, name=name)
-        encoder.load_state_dict(start.weights)
     if config.train.recompute:
         recompute_units(encoder)
     if config.train.compile:
         encoder.compile()
     return _Made(model, width, start)
+
+
+def first_encoder(config: Config, init_from: Path | None) -> tuple[nn.Module, WarmStart | None]:
+    """An encoder as a run begins with it, drawn with PyTorch's random numbers, and what it takes of a file.
+
+    Raises:
+        HicoError: the file does not fit.
+
+    """
+    encoder = build_encoder(config.model)
+    if init_from is None:
+        return encoder, None
+    start = warm_start(read_checkpoint(init_from), encoder, name=config.model.encoder)
+    encoder.load_state_dict(start.weights)
+    return encoder, start
 
 
 def max_distance(progress: float, sampling: SamplingConfig) -> float | None:

@@ -50,6 +50,7 @@ from hico_core.training.learner import Learner, Model
 from hico_core.training.log import RunLog
 from hico_core.training.resume import go_on_from
 from hico_core.training.run_folder import CHANGEABLE_ON_RESUME, opened_run, write_config
+from hico_core.training.started import write_started
 from hico_core.training.task import Settings, Task, Watch
 
 logger = logging.getLogger(__name__)
@@ -146,6 +147,8 @@ def opened_training(
     """
     progress = go_on_from(entered.checkpoint, learner, task, index=index, world=entered.world)
     progress = progress.model_copy(update={"encoder": progress.encoder or leaves.encoder})
+    if entered.checkpoint is None and entered.world.is_first:
+        write_started(task.run_dir, command=task.command, encoder=leaves.encoder, folder=Path.cwd())
     with closing(Training(task, learner, progress, world=entered.world, watch=watch, leaves=leaves)) as training:
         yield training
 

@@ -28,6 +28,7 @@ class Task(Generic[Settings]):
         resume: go on from the run's last checkpoint; without one, start.
         lower_batch: to as many videos as there are, and as memory is free for.
         allow_changed: let a resumed run have other epochs, another batch size, number of processes or index.
+        command: what was typed, if anything; a new run records it.
 
     """
 
@@ -39,6 +40,7 @@ class Task(Generic[Settings]):
     resume: bool = False
     lower_batch: bool = False
     allow_changed: bool = False
+    command: tuple[str, ...] = ()
 
 
 def _ignore(*event: object) -> None:

@@ -12,6 +12,7 @@ from made_videos import numbered_video
 
 from hico_core.checkpoints.content import export_encoder
 from hico_core.encoders.trained import hico_model
+from hico_core.report.results import read_results
 from hico_core.transfer.extraction.manifest import load_features
 
 pytestmark = pytest.mark.videos
@@ -141,6 +142,9 @@ def test_retrieve(root: Path, tmp_path: Path) -> None:
     assert sheet.exists()
     done = hico("retrieve", "--protocol", "video", "--features", "made", root=root)
     assert done.stdout.startswith("protocol video: R@1 ") and "2 queries, 4 in the gallery" in done.stdout
+    assert done.stdout.splitlines()[-1] == str(root / "retrieval/made-video.json")
+    ((features, found),) = read_results(root / "runs/made", root).retrieval
+    assert (features, found.num_queries, list(found.recall)) == ("features/made", 2, [1])
     # Lists number the classes that they name, so here each would call its own class 0.
     (tmp_path / "asked.txt").write_text("4.mp4 bow\n")
     (tmp_path / "searched.txt").write_text("0.mp4 jump\n1.mp4 jump\n")
@@ -228,6 +232,9 @@ def test_probe_of_seconds(root: Path, tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == str(root / "probes/made-seconds.json")
     told = json.loads(hico(*command, "--json", root=root).stdout)
     assert [row["features"] for row in told["rows"]] == ["made", "most frequent class", "chance"]
+    (found,) = read_results(root / "runs/made", root).localised
+    assert [row.features for row in found.rows] == [row["features"] for row in told["rows"]]
+    assert found.rows[0].f1["25"]._asdict() == told["rows"][0]["f1"]["25"]
     assert told["seconds_of_classes"] == {"(background)": 9, "a": 3, "b": 6} and told["encoder"].startswith("runs/made")
     lists = ("--train", root / "train.txt", "--test", root / "test.txt")
     assert_one_line(hico(*command, *lists, root=root), 2, "wants features of whole videos", "tests in folds")

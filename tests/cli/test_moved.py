@@ -113,7 +113,7 @@ def test_features_stay_and_are_looked_through(moved: Path) -> None:
 def test_what_was_measured_of_a_run_is_in_its_report(moved: Path) -> None:
     from hico_core.report.facts import read_run
 
-    rows = [row.file for row in read_run(moved / "runs/hacs-hico-s").probes]
+    rows = [row.file for row in read_run(moved / "runs/hacs-hico-s").results.probes]
     assert "hacs-hico-s.json" in rows
 
 

@@ -1,22 +1,37 @@
 """A report says what a folder holds, whatever its state, and is a page that a browser shows without the network."""
 
+import html
 import json
 import re
+import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from browsers import opened
 from commands import TINY, assert_one_line, hico
 from made_videos import numbered_video
 
+from hico_core.base.errors import HicoError
+from hico_core.checkpoints.content import EncoderOrigin, export_encoder
+from hico_core.checkpoints.reading import encoder_of, read_checkpoint
+from hico_core.config import load_config
+from hico_core.data.pictures import clip_shape_for, picture_for
+from hico_core.encoders.trained import build_encoder
 from hico_core.report.charts import lines, smoothed
 from hico_core.report.facts import Curve, read_run
-from hico_core.report.page import default_name
-from hico_core.report.sample import EncodedMoments, Moment
+from hico_core.report.page import default_name, describe_origin
+from hico_core.report.sample import EncodedMoments, Moment, network_before
+from hico_core.training.distributed import World
+from hico_core.training.fitting import fit_batch
+from hico_core.training.loop import prepare
+from hico_core.training.started import GitState, Started
+from hico_core.training.task import Task
 
 pytestmark = pytest.mark.videos
 
@@ -150,7 +165,7 @@ def test_it_says_what_it_was_trained_on_and_what_came_out(page: Path) -> None:
     ):
         assert said in text
     with opened(page, width=1600) as visit:
-        probes = visit.page.locator("#probes tbody tr").all_inner_texts()
+        probes = visit.page.locator("#results tbody tr").all_inner_texts()
         assert [row.split() for row in probes] == [["action-linear", "50.0", "12.5"]]
         visit.page.locator("#settings summary").click()
         # The setting in which the two runs differ stands first.
@@ -317,3 +332,73 @@ def test_names_in_charts_are_text() -> None:
     assert "a&lt;b&gt;&amp;$x$" in svg
     assert "_hidden" in svg
     assert "<script" not in svg
+
+
+@pytest.fixture
+def sharp(root: Path) -> Iterator[Path]:
+    """A run whose encoder tells clips apart: its batch norms have seen some."""
+    run = root / "runs" / "sharp"
+    shutil.copytree(root / "runs" / "one", run)
+    config = load_config(run / "config.yaml")
+    torch.manual_seed(0)
+    encoder = build_encoder(config.model)
+    for _ in range(20):
+        encoder(torch.randn(8, 3, 8, 32, 32))
+    picture, clip = picture_for(config.data, config.augment), clip_shape_for(config.data)
+    export_encoder(run / "export/encoder.safetensors", encoder, picture, clip, config.model)
+    yield run
+    shutil.rmtree(run)
+
+
+def test_the_encoder_is_compared_with_itself_before_training(sharp: Path) -> None:
+    """With the command, quoted as a shell reads it, and without what the run does not record."""
+    started = json.loads((sharp / "started.json").read_text())
+    (sharp / "started.json").write_text(json.dumps({**started, "command": ["hico", "pretrain", "--root", EVIL]}))
+    assert hico("report", sharp).returncode == 0
+    text = (sharp / "report.html").read_text()
+    frequency = r"same video \d+\.\d % of the time \(\d+ of 12 clips; untrained \d+\.\d %; chance 18\.2 %\)"
+    assert re.search(frequency, text), re.search("This encoder.*", text)
+    assert f"hico pretrain --root {html.escape(shlex.quote(EVIL), quote=True)}".replace("&#x27;", "&#39;") in text
+    (sharp / "started.json").unlink()
+    assert hico("report", sharp).returncode == 0
+    text = (sharp / "report.html").read_text()
+    assert "Not compared with the encoder before training: the run does not record" in text
+    assert "untrained" not in text and "Started with" not in text
+
+
+def test_the_encoder_before_training_is_that_of_the_training(root: Path) -> None:
+    config = load_config(root / "runs/one/config.yaml")
+    task = Task(config=config, root=root, run_dir=root / "runs/one", device="cpu", resume=True)
+    parts = prepare(fit_batch(task), device=torch.device("cpu"), init_from=None, world=World(), joined=False)
+    before = torch.get_rng_state()
+    found = network_before(config, Started(command=[], encoder=None, git={})).state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    for name, value in parts.learner.model.backbone.state_dict().items():
+        assert torch.equal(found[name], value)
+
+
+def test_the_encoder_before_training_from_a_file_is_that_file(root: Path) -> None:
+    config = load_config(root / "runs/one/config.yaml")
+    file = read_checkpoint(root / "runs/one/export/encoder.safetensors")
+    origin = EncoderOrigin(path=str(file.path), sha256=file.sha256)
+    found = network_before(config, Started(command=[], encoder=origin, git={})).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in encoder_of(file).state_dict().items())
+    for changed, said in (({"sha256": "0"}, "has changed since"), ({"path": "/gone.pt"}, "/gone.pt")):
+        started = Started(command=[], encoder=origin.model_copy(update=changed), git={})
+        with pytest.raises(HicoError, match=said):
+            network_before(config, started)
+
+
+@pytest.mark.parametrize(
+    ("git", "seconds", "said"),
+    [
+        ({}, 0.0, []),
+        ({"hico": True}, 0.0, ["Commit 0123456789ab of hico, with uncommitted changes."]),
+        ({"folder": False}, 0.0, ["Commit 0123456789ab of the folder that it was started in."]),
+        ({}, 3723.4, ["The steps, including those after resuming, took 1:02:03 (hours:minutes:seconds) in all."]),
+    ],
+)
+def test_what_a_run_was_started_from(git: dict[str, bool], seconds: float, said: list[str]) -> None:
+    states = {name: GitState(commit="0123456789abcdef", is_dirty=dirty) for name, dirty in git.items()}
+    assert describe_origin(Started(command=[], encoder=None, git=states), seconds) == said
+    assert describe_origin(None, seconds) == [line for line in said if "steps" in line]

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from hico_core.model.losses import info_nce, visual_loss
-from hico_core.report.facts import ProbeRow
+from hico_core.report.results import ProbeRow
 from hico_core.report.sample import EncodedMoments, Moment
 from hico_core.report.verdict import (
     Agreement,
@@ -19,6 +19,7 @@ from hico_core.report.verdict import (
     num_candidates,
 )
 
+FOUND = Agreement(0.75, 0.02, 12)
 GOOD = Evidence(steps=1000, loss=0.8, num_candidates=10, spread=0.08, similarity=0.5)
 
 
@@ -42,15 +43,39 @@ def test_chance_is_the_loss_of_embeddings_that_tell_nothing(batch_size: int, cli
         ({"loss": 2.1, "steps": 299}, "begun", "begun to learn, in 299 steps: the contrastive loss is 2.10", "longer"),
         ({}, "learnt", "recognise clips of one video, in 1000 steps: the contrastive loss is 0.80, chance is 2.30", ""),
         (
-            {"same_video": Agreement(0.9, 0.02)},
+            {"same_video": FOUND},
             "learnt",
-            "of the same video for 90.0 % of the clips (chance 2.0 %)",
+            "neighbour of a clip is of the same video 75.0 % of the time (9 of 12 clips; chance 2.0 %)",
             "",
         ),
         (
-            {"same_class": Agreement(0.5, 0.1)},
+            {"same_video": FOUND, "before": FOUND._replace(part=0.5)},
             "learnt",
-            "of the same class for 50.0 % of the clips (chance 10.0 %)",
+            "of the same video 75.0 % of the time (9 of 12 clips; untrained 50.0 %; chance 2.0 %).",
+            "",
+        ),
+        (
+            {"same_video": FOUND, "before": FOUND._replace(part=0.5), "is_warm_start": True},
+            "learnt",
+            "(9 of 12 clips; before training 50.0 %; chance 2.0 %).",
+            "",
+        ),
+        (
+            {"same_video": FOUND, "before": FOUND},
+            "begun",
+            "clips of the same video no more often than an untrained one, after 1000 steps: the contrastive loss",
+            "Measure it with labels",
+        ),
+        (
+            {"same_video": FOUND, "before": FOUND, "steps": 299},
+            "begun",
+            "begun to learn, in 299 steps",
+            "Train for longer",
+        ),
+        (
+            {"same_class": Agreement(0.5, 0.1, 8)},
+            "learnt",
+            "in another video is of the same class 50.0 % of the time (4 of 8 clips; chance 10.0 %)",
             "",
         ),
         (
@@ -102,14 +127,16 @@ def test_agreement_is_counted_clip_by_clip() -> None:
         others = [other for other in range(24) if other != place]
         same.append(kinds[nearest(place, others)][0] == video)
         chance.append(2 / 23)
-    assert look.same_video() == pytest.approx((np.mean(same), np.mean(chance)))
+    assert look.same_video() == pytest.approx((np.mean(same), np.mean(chance), 24))
+    tiny = EncodedMoments(look.moments, (1e-15 * features).astype(np.float32))  # as of an untrained S3D-G
+    assert tiny.same_video() == look.same_video() and tiny.spread() == pytest.approx(look.spread())
     same, chance = [], []
     for place, (video, name) in enumerate(kinds):
         others = [other for other, (of, known) in enumerate(kinds) if of != video and known is not None]
         if name is not None:
             same.append(kinds[nearest(place, others)][1] == name)
             chance.append(sum(kinds[other][1] == name for other in others) / len(others))
-    assert look.same_class() == pytest.approx((np.mean(same), np.mean(chance)))
+    assert look.same_class() == pytest.approx((np.mean(same), np.mean(chance), len(same)))
 
 
 def test_agreement_needs_two_of_a_kind() -> None:

@@ -259,7 +259,7 @@ def test_processes_end_with_the_command_that_started_them(root: Path) -> None:
 def test_an_error_in_one_process_ends_all_with_one_line(root: Path) -> None:
     """The first process finds the disk full at a checkpoint, while the others wait for it."""
     command = [sys.executable, "-m", "hico_cli", *RUN, "--name", "full", "--root", str(root)]
-    fault = {"HICO_FAULT": "file.written:3=ENOSPC"}  # after config.yaml and the first checkpoint
+    fault = {"HICO_FAULT": "file.written:4=ENOSPC"}  # after started.json, config.yaml and the first checkpoint
     # Less than gloo's time-out of half an hour, for which the others would wait.
     done = subprocess.run(command, capture_output=True, text=True, env={**ENVIRONMENT, **fault}, timeout=600)
     assert done.returncode == 1

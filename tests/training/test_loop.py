@@ -131,7 +131,7 @@ def test_what_a_run_leaves(root: Path, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "tensorboard")
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {
-        *("config.yaml", "metrics.jsonl", "export/encoder.safetensors", "export/README.md"),
+        *("config.yaml", "started.json", "metrics.jsonl", "export/encoder.safetensors", "export/README.md"),
         *("checkpoints/epoch_0002.pt", "checkpoints/epoch_0004.pt", "checkpoints/last.pt"),
         "checkpoints/before_last.pt",
         ".lock",
@@ -526,7 +526,7 @@ def is_running(pid: int) -> bool:
 
 
 def test_a_full_disk_at_a_checkpoint_is_one_line(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HICO_FAULT", "file.written:2=EDQUOT")  # after config.yaml
+    monkeypatch.setenv("HICO_FAULT", "file.written:3=EDQUOT")  # after started.json and config.yaml
     with pytest.raises(HicoError, match=r"checkpoints: Disk quota exceeded; free some space") as caught:
         run(tiny("train.checkpoint_seconds=0"), root, tmp_path / "run")
     assert "\n" not in str(caught.value)
@@ -542,7 +542,7 @@ def test_a_checkpoint_that_fails_while_training_fails_is_told(
             time.sleep(1)  # meanwhile the checkpoint of the first step fails
             raise HicoError("something else")
 
-    monkeypatch.setenv("HICO_FAULT", "file.written:2=EFBIG")
+    monkeypatch.setenv("HICO_FAULT", "file.written:3=EFBIG")
     with pytest.raises(HicoError, match="something else"):
         run(tiny("train.checkpoint_seconds=0"), root, tmp_path / "run", on_step=fail_at_the_second)
     assert "checkpoints: File too large" in caplog.text

@@ -1,7 +1,8 @@
 """Which videos, and which moments of them, are like a query: search in a folder of features, and its measures."""
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -11,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hico_core.base.addresses import Location, absolute
+from hico_core.base.addresses import Location, absolute, name_from
 from hico_core.base.choices import DeviceName, RetrievalProtocol
 from hico_core.base.errors import HicoError
+from hico_core.base.storage import write_text
 from hico_core.corpus.sources.ids import video_id
 from hico_core.transfer.evaluation.probe import LabelledRows, video_means
 from hico_core.transfer.extraction.jobs import encoder_of_runs, frozen_of
@@ -21,6 +23,9 @@ from hico_core.transfer.extraction.manifest import ADOPTED, ManifestRow, feature
 from hico_core.transfer.features import FeatureExtractor
 
 RANKS = (1, 5, 10, 20, 50)
+
+# The folder of a workspace in which measurements are.
+RESULTS = "retrieval"
 
 # Queries that are compared with a gallery at once: 512 x 100,000 similarities take 200 MB.
 _QUERIES_AT_ONCE = 512
@@ -280,6 +285,12 @@ def retrieval(
         mean_average_precision=float(torch.cat(precisions).mean()) if precisions else None,
         chance={k: chance_of_recall(queries.labels, gallery.labels, k=k) for k in ranks},
     )
+
+
+def write_retrieval(target: Path, found: Retrieval, *, features: Path, encoder: str, root: Location) -> None:
+    """Write the file of a measurement, which names features and encoder from the workspace."""
+    places = {"features": name_from(root, absolute(features)), "encoder": name_from(root, encoder)}
+    write_text(target, json.dumps({**asdict(found), **places}, indent=2) + "\n")
 
 
 def _require_two_sides(queries: LabelledRows, gallery: LabelledRows) -> None:

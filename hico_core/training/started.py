@@ -1,0 +1,105 @@
+"""What a run was started from, in its folder: the command, the encoder, and the state of the code in git."""
+
+import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from hico_core.base.errors import HicoError
+from hico_core.base.storage import write_text
+from hico_core.checkpoints.content import EncoderOrigin
+from hico_core.config.explain import first_wrong
+
+logger = logging.getLogger(__name__)
+
+STARTED = "started.json"
+
+# The checkout that hico is run from, if it is run from one.
+_CHECKOUT = Path(__file__).parents[2]
+
+
+class GitState(BaseModel, frozen=True, extra="forbid"):
+    """What is checked out in a folder."""
+
+    commit: str
+    is_dirty: bool  # tracked files differ from the commit
+
+
+class Started(BaseModel, frozen=True, extra="forbid"):
+    """Content of started.json."""
+
+    command: list[str]  # as it was typed; empty of a run that Python code started
+    encoder: EncoderOrigin | None  # the file that the encoder's first weights are from; None: they are random
+    git: dict[str, GitState]  # of "hico" and of the "folder" where the command was typed, where these are checkouts
+
+
+def read_started(run_dir: Path) -> Started | None:
+    """What a run was started from; None of one that does not say.
+
+    Raises:
+        HicoError: the file is damaged.
+
+    """
+    path = run_dir / STARTED
+    if not path.is_file():
+        return None
+    try:
+        return Started.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise HicoError(f"is damaged ({first_wrong(error)}); remove it", subject=path) from error
+
+
+def write_started(run_dir: Path, *, command: Sequence[str], encoder: EncoderOrigin | None, folder: Path) -> None:
+    """Write down what a run is started from.
+
+    Args:
+        run_dir: of the run.
+        command: as it was typed.
+        encoder: the file that the encoder begins with.
+        folder: where the command was typed.
+
+    """
+    # A copy of hico that is installed within the checkout of something else is not a part of that.
+    places = {"hico": _CHECKOUT} if (_CHECKOUT / ".git").exists() else {}
+    if not folder.is_relative_to(_CHECKOUT):
+        places["folder"] = folder
+    git = {name: state for name, place in places.items() if (state := git_state(place)) is not None}
+    started = Started(command=list(command), encoder=encoder, git=git)
+    write_text(run_dir / STARTED, started.model_dump_json(indent=1) + "\n")
+
+
+def git_state(folder: Path) -> GitState | None:
+    """What is checked out in a folder; None where git is not installed, or nothing is checked out.
+
+    Any other trouble of git's is a warning: it is no reason not to train.
+    """
+    program = shutil.which("git")
+    if program is None:
+        return None
+    command = [program, "--no-optional-locks", "-C", str(folder), "status", "--porcelain=v2", "--branch"]
+    done = subprocess.run(
+        [*command, "--untracked-files=no"],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env={**os.environ, "LC_ALL": "C"},
+        check=False,
+    )
+    if done.returncode:
+        if "not a git repository" not in done.stderr:
+            logger.warning("%s: the state of git is not recorded: %s", folder, done.stderr.strip().partition("\n")[0])
+        return None
+    return parse_status(done.stdout)
+
+
+def parse_status(text: str) -> GitState | None:
+    """Read the output of `git status --porcelain=v2 --branch`; None where nothing has been committed yet."""
+    lines = text.splitlines()
+    commit = next((line.split()[-1] for line in lines if line.startswith("# branch.oid ")), "(initial)")
+    if commit == "(initial)":
+        return None
+    return GitState(commit=commit, is_dirty=any(not line.startswith("#") for line in lines))
