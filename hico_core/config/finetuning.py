@@ -25,7 +25,7 @@ class FinetuneOptimConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=
     warmup_epochs: float = Field(10, ge=0)
     """Epochs in which the learning rate rises linearly to its peak; afterwards it follows a cosine to 0."""
     warmup_start_lr: float = Field(0.00002, ge=0)
-    """Learning rate at the first step."""
+    """Learning rate at the first step, at most the peak."""
 
 
 class FinetuneTrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):

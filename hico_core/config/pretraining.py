@@ -67,7 +67,7 @@ class OptimConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, u
     warmup_epochs: float = Field(5, ge=0)
     """Epochs in which the learning rate rises linearly to its peak; afterwards it follows a cosine to 0."""
     warmup_start_lr: float = Field(0.001, ge=0)
-    """Learning rate at the first step; not scaled."""
+    """Learning rate at the first step, at most the peak; not scaled."""
 
 
 class TrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):

@@ -21,6 +21,9 @@ from hico_core.model.pooling import PooledEncoder
 
 logger = logging.getLogger(__name__)
 
+# Shorter rows count as zeros: the squares of their numbers are below the smallest one of float32.
+_SHORTEST = 1e-18
+
 # Of the neighbours' votes.
 _TEMPERATURE = 0.07
 
@@ -96,6 +99,14 @@ def nearest(queries_QF: Tensor, gallery_GF: Tensor, *, k: int, without_itself: b
     return Neighbours(torch.cat(similarities), torch.cat(places))
 
 
+def unit_rows(features: Tensor) -> Tensor:
+    """Rows of length 1, but for those of zeros: (N, F) float32 -> (N, F).
+
+    Those of an untrained S3D-G are about 1e-15 long, far below the length that PyTorch takes for zero by default.
+    """
+    return F.normalize(features, dim=1, eps=_SHORTEST)
+
+
 def neighbour_votes(similarities_Qk: Tensor, labels_Qk: Tensor, num_classes: int) -> Tensor:
     """What neighbours with these similarities and labels (Q, k) say of each class: (Q, C).
 
@@ -119,7 +130,7 @@ def knn_accuracy(features: Tensor, labels: Tensor, *, k: int) -> float:
     """
     if len(features) < 2:
         raise HicoError(f"eval.knn_list: {len(features)} of its videos can be read; at least 2 are needed")
-    unit_NF = F.normalize(features, dim=1)
+    unit_NF = unit_rows(features)
     found = nearest(unit_NF, unit_NF, k=k, without_itself=True)
     votes_NC = neighbour_votes(found.similarities, labels[found.places], int(labels.max()) + 1)
     return float((votes_NC.argmax(dim=1) == labels).double().mean())

@@ -308,6 +308,7 @@ def _verdict(run: RunFacts, looked: _Looked | None, notes: list[str]) -> Verdict
 def _evidence(run: RunFacts, config: Config, seen: EncodedMoments | None) -> Evidence:
     last = last_values(run, ["visual", "embedding_std"])
     return Evidence(
+        encoder=config.model.encoder,
         steps=run.steps,
         loss=last["visual"] if config.loss.visual_weight else None,
         num_candidates=num_candidates(

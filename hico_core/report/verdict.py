@@ -17,6 +17,9 @@ _FEWEST, _ENOUGH = 20, 300
 # A loss that is at least this part of that of guessing may have come from a lucky batch.
 _NEAR_CHANCE = 0.95
 
+# Few steps can make clips of different videos differ less than this, which a reader should know.
+_SIMILAR = 0.9
+
 # Embeddings whose standard deviation is below this part of that of evenly spread ones are nearly alike.
 _PART_OF_EVEN_SPREAD = 0.1
 
@@ -33,6 +36,7 @@ class Agreement(NamedTuple):
 class Evidence:
     """What is known of a pretraining run; None where it is not known."""
 
+    encoder: str  # as `model.encoder` names it
     steps: int
     loss: float | None  # contrastive term, at the end
     num_candidates: int  # clips among which it looks for the near one
@@ -65,10 +69,6 @@ class Verdict(NamedTuple):
     advice: str = ""  # what to do
 
 
-_LONGER = (
-    "Train for longer: learning takes a few hundred steps at the least. If a step takes too long, make it cheaper with "
-    "a smaller encoder (model.encoder=s3dg-tiny) or smaller clips (data.crop_size)."
-)
 _MEASURE = (
     "This number alone does not show what was learnt: if colours and places tell videos apart, an untrained encoder "
     "finds them, too. Measure it with labels: hico probe, hico compare."
@@ -86,11 +86,12 @@ def judge_pretraining(evidence: Evidence) -> Verdict:
     nothing = _why_nothing(evidence)
     if nothing is not None:
         return nothing
-    facts = [_loss_beside_chance(evidence), *_of_neighbours(evidence)]
+    facts = [_loss_beside_chance(evidence), *_likeness(evidence), *_of_neighbours(evidence)]
     facts += [f"{row.probe}: {row.in_words()}" for row in evidence.probes[:1]]
     known = "; ".join(facts)
     if evidence.steps < _ENOUGH:
-        return Verdict("begun", f"This encoder has begun to learn, in {evidence.steps} steps: {known}.", _LONGER)
+        opening = f"It is too early to tell whether this encoder learns, after {evidence.steps} steps"
+        return Verdict("begun", f"{opening}: {known}.", _longer(evidence))
     if evidence.has_gained is False:
         than = "it did before training" if evidence.is_warm_start else "an untrained one"
         opening = f"This encoder finds clips of the same video no more often than {than}"
@@ -102,11 +103,13 @@ def judge_pretraining(evidence: Evidence) -> Verdict:
 def _why_nothing(evidence: Evidence) -> Verdict | None:
     even = 1 / math.sqrt(EMBEDDING_DIM)  # narrower embeddings, of small encoders, have more
     if evidence.steps == 0:
-        return Verdict("nothing", "This run has not trained a step yet.", _LONGER)
+        return Verdict("nothing", "This run has not trained a step yet.", _longer(evidence))
     if evidence.steps < _FEWEST:
         steps = counted(evidence.steps, "step")
         alike = ", and all clips look alike to it" if (evidence.similarity or 0) > ALIKE else ""
-        return Verdict("nothing", f"This encoder has learnt nothing yet: it was trained for {steps}{alike}.", _LONGER)
+        return Verdict(
+            "nothing", f"This encoder has learnt nothing yet: it was trained for {steps}{alike}.", _longer(evidence)
+        )
     if evidence.spread is not None and evidence.spread < _PART_OF_EVEN_SPREAD * even:
         return Verdict(
             "nothing",
@@ -125,9 +128,23 @@ def _why_nothing(evidence: Evidence) -> Verdict | None:
         return Verdict(
             "nothing",
             f"This encoder has learnt nothing yet, in {evidence.steps} steps: {_loss_beside_chance(evidence)}.",
-            _LONGER,
+            _longer(evidence),
         )
     return None
+
+
+def _longer(evidence: Evidence) -> str:
+    smaller = "" if evidence.encoder == "s3dg-tiny" else "a smaller encoder (model.encoder=s3dg-tiny) or "
+    return (
+        "Train for longer: learning takes a few hundred steps at the least. If a step takes too long, make it cheaper "
+        f"with {smaller}smaller clips (data.crop_size)."
+    )
+
+
+def _likeness(evidence: Evidence) -> list[str]:
+    if evidence.similarity is None or evidence.similarity < _SIMILAR:
+        return []
+    return [f"clips of different videos are still much alike (mean similarity {evidence.similarity:.2f}; 1: all alike)"]
 
 
 def _loss_beside_chance(evidence: Evidence) -> str:

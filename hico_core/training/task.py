@@ -72,10 +72,10 @@ class Watch:
 
 
 def rates_of(config: Config | FinetuneConfig, *, peak: float) -> RateSchedule:
-    """The learning rates of a configuration that rise to `peak`."""
+    """The learning rates of a configuration that rise to `peak`, or stay there where it is below the first one."""
     return RateSchedule(
         peak=peak,
-        start=config.optim.warmup_start_lr,
+        start=min(config.optim.warmup_start_lr, peak),  # the peak is scaled to the batch, the start is not
         warmup_epochs=config.optim.warmup_epochs,
         total_epochs=config.train.epochs,
     )

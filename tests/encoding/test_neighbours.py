@@ -14,7 +14,7 @@ from hico_core.config import load_config
 from hico_core.corpus.sources.ids import Source
 from hico_core.data.pictures import picture_for
 from hico_core.encoding.hardware import FP32
-from hico_core.encoding.neighbours import knn_accuracy, nearest, read_features
+from hico_core.encoding.neighbours import knn_accuracy, nearest, read_features, unit_rows
 from hico_core.encoding.windows import Views
 from hico_core.model.s3dg import S3DG
 
@@ -77,6 +77,14 @@ def test_classes_that_lie_apart() -> None:
     features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
     assert knn_accuracy(features, torch.tensor([5, 5, 2, 2]), k=1) == 1.0
     assert knn_accuracy(features, torch.tensor([0, 1, 0, 1]), k=1) == 0.0
+
+
+@pytest.mark.parametrize("length", [1e-15, 1e-3, 1e9])
+def test_rows_of_any_length_become_units(length: float) -> None:
+    """An untrained S3D-G gives rows as short as 1e-15."""
+    rows_NF = torch.randn(3, 1024, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(unit_rows(rows_NF * length), rows_NF / rows_NF.norm(dim=1, keepdim=True))
+    assert not unit_rows(torch.zeros(1, 4)).any()
 
 
 def test_too_few_videos() -> None:

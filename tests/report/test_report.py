@@ -161,7 +161,7 @@ def test_it_says_what_it_was_trained_on_and_what_came_out(page: Path) -> None:
         "train.epochs",
         "Nearest neighbours",
         "PCA of",
-        "begun to learn",
+        "too early to tell",
     ):
         assert said in text
     with opened(page, width=1600) as visit:

@@ -20,7 +20,7 @@ from hico_core.report.verdict import (
 )
 
 FOUND = Agreement(0.75, 0.02, 12)
-GOOD = Evidence(steps=1000, loss=0.8, num_candidates=10, spread=0.08, similarity=0.5)
+GOOD = Evidence(encoder="s3dg", steps=1000, loss=0.8, num_candidates=10, spread=0.08, similarity=0.5)
 
 
 @pytest.mark.parametrize(("batch_size", "clips_per_video"), [(2, 2), (4, 3), (5, 2)])
@@ -40,7 +40,9 @@ def test_chance_is_the_loss_of_embeddings_that_tell_nothing(batch_size: int, cli
         ({"spread": 0.008}, "nothing", "collapsed: all clips get nearly the same embedding", "lower optim.base_lr"),
         ({"similarity": 0.99995}, "nothing", "does not distinguish clips", "lower optim.base_lr"),
         ({"loss": 2.2}, "nothing", "loss is 2.20, chance is 2.30 (the logarithm of 10 candidates)", "longer"),
-        ({"loss": 2.1, "steps": 299}, "begun", "begun to learn, in 299 steps: the contrastive loss is 2.10", "longer"),
+        ({"loss": 2.1, "steps": 299}, "begun", "after 299 steps: the contrastive loss is 2.10, chance", "longer"),
+        ({"steps": 299, "similarity": 0.96}, "begun", "of different videos are still much alike (mean", "longer"),
+        ({"steps": 1, "encoder": "s3dg-tiny"}, "nothing", "for 1 step.", "make it cheaper with smaller clips"),
         ({}, "learnt", "recognise clips of one video, in 1000 steps: the contrastive loss is 0.80, chance is 2.30", ""),
         (
             {"same_video": FOUND},
@@ -69,7 +71,7 @@ def test_chance_is_the_loss_of_embeddings_that_tell_nothing(batch_size: int, cli
         (
             {"same_video": FOUND, "before": FOUND, "steps": 299},
             "begun",
-            "begun to learn, in 299 steps",
+            "too early to tell whether this encoder learns, after 299 steps",
             "Train for longer",
         ),
         (

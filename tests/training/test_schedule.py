@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 from goldens import load_json
 
+from hico_core.config import Config, compose_config
 from hico_core.training.schedule import learning_rate, peak_learning_rate, sampling_distance
+from hico_core.training.task import rates_of
 
 CASES = load_json("lr_schedule.json")
 
@@ -62,3 +64,11 @@ def test_no_warmup_starts_at_the_peak() -> None:
 def test_sampling_distance(progress: float, expected: float) -> None:
     assert sampling_distance(progress) == expected
     assert sampling_distance(progress, start_seconds=2.0, end_seconds=4.0) == 2.0 + 2.0 * expected
+
+
+def test_a_warm_up_begins_at_the_peak_at_most() -> None:
+    """Of small batches, the scaled peak may lie below the first rate of the settings."""
+    rates = rates_of(compose_config(Config, {}, origin="test"), peak=0.0004)
+    warm_up = [rates.at(epoch) for epoch in range(6)]
+    assert rates.start == 0.0004 and warm_up == sorted(warm_up, reverse=True)
+    assert rates_of(compose_config(Config, {}, origin="test"), peak=0.1).start == 0.001

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hico_core.base.errors import HicoError
-from hico_core.encoding.neighbours import nearest, neighbour_votes
+from hico_core.encoding.neighbours import nearest, neighbour_votes, unit_rows
 from hico_core.transfer.evaluation.folds import choosing_rows
 
 # The sweep: each rate with each weight decay.
@@ -195,7 +195,7 @@ def scaled_alike(train: LabelledRows, test: LabelledRows) -> tuple[LabelledRows,
 
     With a factor for each feature, those of few clips in which hardly anything happens would weigh as much as others.
     """
-    units = [rows.features / np.linalg.norm(rows.features, axis=1, keepdims=True).clip(1e-12) for rows in (train, test)]
+    units = [_unit(rows.features).numpy() for rows in (train, test)]
     mean = units[0].mean(axis=0)
     scale = _LENGTH / np.sqrt(np.square(units[0] - mean).sum(axis=1).mean()).clip(1e-12)
     scaled = [
@@ -326,14 +326,14 @@ def few_shot(train: LabelledRows, test: LabelledRows, *, shots: int, seed: int) 
     num_classes = require_classes(train, test)
     gallery, queries = video_means(train), video_means(test)
     rng = np.random.default_rng(seed)
-    units = F.normalize(torch.from_numpy(gallery.features), dim=1)
+    units = unit_rows(torch.from_numpy(gallery.features))
     means = torch.full((num_classes, units.shape[1]), torch.nan)
     for label in np.unique(gallery.labels):
         of_class = np.flatnonzero(gallery.labels == label)
         if len(of_class) < shots:
             raise HicoError(f"class {label} has {len(of_class)} training videos, fewer than {shots} (--shots)")
         means[label] = units[rng.choice(of_class, shots, replace=False)].mean(dim=0)
-    similarity = _unit(queries.features) @ F.normalize(means, dim=1).T
+    similarity = _unit(queries.features) @ unit_rows(means).T
     return float((similarity.nan_to_num(nan=-torch.inf).argmax(dim=1).numpy() == queries.labels).mean())
 
 
@@ -398,4 +398,4 @@ def probe_splits(
 
 
 def _unit(features: np.ndarray) -> Tensor:
-    return F.normalize(torch.from_numpy(features), dim=1)
+    return unit_rows(torch.from_numpy(features))

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hico_core.base.addresses import Location, absolute, name_from
@@ -17,6 +16,7 @@ from hico_core.base.choices import DeviceName, RetrievalProtocol
 from hico_core.base.errors import HicoError
 from hico_core.base.storage import write_text
 from hico_core.corpus.sources.ids import video_id
+from hico_core.encoding.neighbours import unit_rows
 from hico_core.transfer.evaluation.probe import LabelledRows, video_means
 from hico_core.transfer.extraction.jobs import encoder_of_runs, frozen_of
 from hico_core.transfer.extraction.manifest import ADOPTED, ManifestRow, features_of
@@ -121,7 +121,7 @@ def search(
         HicoError: a file is not as the manifest says, or has another width than the query.
 
     """
-    units_QF = F.normalize(torch.from_numpy(queries.astype(np.float32)), dim=1)
+    units_QF = unit_rows(torch.from_numpy(queries.astype(np.float32)))
     best: list[tuple[float, int, int, int]] = []  # similarity, file, row of it, row of the query
     gallery = [row for row in rows if row.video_id not in excluded]
     for block in _blocks(folder, gallery):
@@ -129,7 +129,7 @@ def search(
             raise HicoError(
                 f"{folder}: has features of {block.features.shape[1]} numbers, the query {queries.shape[1]}"
             )
-        similarity_QG = units_QF @ F.normalize(torch.from_numpy(block.features), dim=1).T
+        similarity_QG = units_QF @ unit_rows(torch.from_numpy(block.features)).T
         values, which = similarity_QG.max(dim=0)
         if one_per_video:
             values = _best_of_each(values, torch.from_numpy(block.files))
@@ -261,14 +261,14 @@ def retrieval(
     query_rows, gallery_rows = (torch.from_numpy(side.features) for side in (queries, gallery))
     if protocol == "coclr":
         query_rows, gallery_rows = (rows - rows.mean(dim=0) for rows in (query_rows, gallery_rows))
-    units_GF = F.normalize(gallery_rows, dim=1)
+    units_GF = unit_rows(gallery_rows)
     labels_G = torch.from_numpy(gallery.labels.astype(np.int64))
     ranks = [k for k in ranks if k <= len(units_GF)]
     deepest = max(ranks, default=1)
     found_at, precisions = [], []
     for start in range(0, len(query_rows), _QUERIES_AT_ONCE):
         chunk = slice(start, start + _QUERIES_AT_ONCE)
-        similarity_QG = F.normalize(query_rows[chunk], dim=1) @ units_GF.T
+        similarity_QG = unit_rows(query_rows[chunk]) @ units_GF.T
         own_Q1 = torch.from_numpy(queries.labels[chunk].astype(np.int64))[:, None]
         if mean_average_precision:
             order_QG = similarity_QG.argsort(dim=1, descending=True, stable=True)
