@@ -6,6 +6,8 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -303,20 +305,41 @@ def test_two_files_with_one_id(videos: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "root").exists()
 
 
+def others_in_session(leader: int) -> set[int]:
+    """What a command has started that runs still; none where there is no /proc."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            state, _, _, session, *_ = entry.read_text().rsplit(")", 1)[1].split()
+            if int(session) == leader and state != "Z":
+                found.add(int(entry.parent.name))
+    return found - {leader}
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_stopped_pretraining_leaves_no_process_and_goes_on(root: Path, how: signal.Signals, code: int) -> None:
+    """SIGTERM comes to all its processes, as `timeout` sends it, and only the command itself heeds it."""
     name = f"stopped-by-{code}"
     arguments = ["pretrain", *TINY, "--epochs", "500", "-o", "data.workers=1", "--name", name]
     command = [sys.executable, "-c", "from hico_cli.main import main; main()", *arguments, "--root", str(root)]
     with running(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("step 1 ")
+        others = others_in_session(process.pid)
+        for other in others if how == signal.SIGTERM else ():
+            os.kill(other, how)
+        time.sleep(0.2)
+        assert others_in_session(process.pid) == others
         process.send_signal(how)
-        process.stderr.read()  # to its end: all processes that could write are gone
+        if how == signal.SIGTERM:
+            os.killpg(process.pid, how)
+        said = process.stderr.read().splitlines()  # to its end: all processes that could write are gone
     assert process.returncode == code
     if how == signal.SIGKILL:
         return  # tests/training/test_loop.py goes on from there
+    stopping, stopped = (line for line in said if not line.startswith("step "))
+    assert stopping.startswith("hico: stopping after this step") and stopped.startswith("hico: stopped after step")
     done = hico(*arguments, "--resume", "--max-steps", "3", root=root)
     assert done.returncode == 0, done.stderr
     lines = (root / "runs" / name / "metrics.jsonl").read_text().splitlines()
