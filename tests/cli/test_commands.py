@@ -18,6 +18,7 @@ import yaml
 from commands import TINY, assert_one_line, hico, hico_process, running
 from made_videos import numbered_video
 
+from hico_cli.console import now_and_then
 from hico_cli.main import COMMANDS as EXAMPLES
 from hico_cli.main import app
 from hico_core.checkpoints.authors_names import export_state_dict
@@ -289,6 +290,26 @@ def test_one_line_for_each_mistake(root: Path, videos: Path, tmp_path: Path) -> 
     assert_one_line(hico("split", videos, "--root", tmp_path / "file" / "root"), 2, "file is a file; name a folder")
     if not torch.cuda.is_available():
         assert_one_line(hico("pretrain", "--device", "cuda", *TINY, root=root), 2, "--device cuda")
+
+
+@pytest.mark.parametrize(
+    ("total", "seconds", "expected"),
+    [
+        (3, 0.0, [1, 2, 3]),
+        (30, 0.0, [1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 30]),
+        (30, 6.0, [*range(1, 31, 2), 30]),  # every 10 seconds at least
+        (30, 11.0, list(range(1, 31))),
+    ],
+)
+def test_a_log_has_a_line_now_and_then(total: int, seconds: float, expected: list[int]) -> None:
+    time_now = 0.0
+    is_due = now_and_then(total, lambda: time_now)
+    due = []
+    for done in range(1, total + 1):
+        time_now += seconds
+        if is_due(done):
+            due.append(done)
+    assert due == expected
 
 
 @pytest.mark.processes
