@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -28,15 +29,28 @@ _LONGEST_VALUE = 80
 Report = Callable[[float, str, dict[str, Any]], None]
 
 
+# In a log: the part of the work from one line to the next, and seconds after which there is one in any case.
+_LINE_PART, _LINE_SECONDS = 0.1, 10.0
+
+
 @contextmanager
-def progress(title: str, *, total: float, as_json: bool) -> Iterator[Report]:
-    """Report on a piece of work: a bar in a terminal, lines in a log, JSON lines for programs; nothing if so asked."""
+def progress(title: str, *, total: float, as_json: bool, every_line: bool = False) -> Iterator[Report]:
+    """Report on a piece of work: a bar in a terminal, lines in a log, JSON lines for programs; nothing if so asked.
+
+    Args:
+        title: of the work, in a terminal.
+        total: how much there is to do.
+        as_json: for programs.
+        every_line: for the steps of a training, which a log has all of; of other work, it has about ten lines.
+
+    """
     if os.environ.get(QUIET):
         yield lambda done, text, fields: None
     elif as_json:
         yield lambda done, text, fields: print(json.dumps(fields), file=sys.stderr, flush=True)
     elif not sys.stderr.isatty():
-        yield lambda done, text, fields: print(text, file=sys.stderr, flush=True)
+        is_due = (lambda done: True) if every_line else now_and_then(total, time.monotonic)
+        yield lambda done, text, fields: print(text, file=sys.stderr, flush=True) if is_due(done) else None
     else:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -48,6 +62,26 @@ def progress(title: str, *, total: float, as_json: bool) -> Iterator[Report]:
         with Progress(*columns, console=Console(stderr=True), expand=True) as bar:
             task = bar.add_task(f"{title}: starting", total=total)
             yield lambda done, text, fields: bar.update(task, completed=done, description=f"{title}: {text}")
+
+
+def now_and_then(total: float, now: Callable[[], float]) -> Callable[[float], bool]:
+    """What says of each amount of work that is done whether a log should have a line of it.
+
+    Args:
+        total: how much there is to do.
+        now: the time in seconds.
+
+    """
+    next_done, next_time = 0.0, now()
+
+    def is_due(done: float) -> bool:
+        nonlocal next_done, next_time
+        if done < min(next_done, total) and now() < next_time:
+            return False
+        next_done, next_time = done + _LINE_PART * total, now() + _LINE_SECONDS
+        return True
+
+    return is_due
 
 
 def counting(report: Report, key: str) -> Callable[[str], None]:
@@ -183,6 +217,9 @@ def raising_on_signals(advice: str = "stopped; the same command continues") -> I
 # How long a run that was asked to end may wait for clips that may never come.
 _PATIENCE_SECONDS = 5.0
 
+# Signals that come so close together are one: `timeout` sends its own to the command and then to its process group.
+_ONE_SIGNAL_SECONDS = 0.2
+
 
 @contextmanager
 def noting_signals() -> "Iterator[StopRequest]":
@@ -193,11 +230,15 @@ def noting_signals() -> "Iterator[StopRequest]":
     from hico_core.training.stopping import StopRequest
 
     stop = StopRequest()
+    noted_at = 0.0
 
     def note(number: int, frame: FrameType | None) -> None:
+        nonlocal noted_at
         if stop.signal_number is not None:
+            if time.monotonic() - noted_at < _ONE_SIGNAL_SECONDS:
+                return
             raise Interrupted(number, "stopped at once; --resume continues from the last checkpoint")
-        stop.signal_number = number
+        stop.signal_number, noted_at = number, time.monotonic()
         warn("stopping after this step; press Ctrl-C again to stop at once")
         signal.setitimer(signal.ITIMER_REAL, _PATIENCE_SECONDS, _PATIENCE_SECONDS)
 

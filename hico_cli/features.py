@@ -66,12 +66,23 @@ def show(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = Fals
     for row in rows:
         table.add_row(row.file, str(row.rows), str(row.dim), f"{row.duration_seconds:.1f}", f"{row.fps:g}")
     Console().print(table)
-    result("\n".join(f"{key}: {value}" for key, value in fields.items()), {}, as_json=False)
+    result("\n".join(f"{key}: {value}" for key, value in fields.items() if value is not None), {}, as_json=False)
 
 
 def _common(row: "ManifestRow") -> dict[str, object]:
     names = ("window", "stride", "native_fps", "align", "tail", "pool", "layer", "dtype", "precision")
-    return {**{name: getattr(row, name) for name in names}, "encoder": row.encoder, "checkpoint": row.checkpoint}
+    return {**{name: getattr(row, name) for name in names}, "encoder": _encoder(row), "checkpoint": row.checkpoint}
+
+
+def _encoder(row: "ManifestRow") -> str | None:
+    """What the features were made with, such as "s3dg, run hacs-hico-s"; None of a file that is gone."""
+    from hico_core.checkpoints.frozen import run_or_stem
+    from hico_core.checkpoints.reading import model_of, read_checkpoint
+
+    file = Path(row.checkpoint)
+    if row.encoder is not None or not file.exists():
+        return row.encoder
+    return f"{model_of(read_checkpoint(file)).encoder}, run {run_or_stem(file)}"
 
 
 @features.command("check")

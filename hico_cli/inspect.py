@@ -9,7 +9,7 @@ import typer
 from hico_cli.console import result, warn
 from hico_cli.options import ENCODER_FORM, Json
 from hico_core.base.addresses import Location, is_local, local_part, locate, require_reachable
-from hico_core.base.errors import counted
+from hico_core.base.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from hico_core.checkpoints.describe import Description
@@ -57,6 +57,8 @@ def inspect(
         _report(describe_checkpoint(place), str(place), as_json=json)
         return
     require_reachable(place)
+    if is_local(place) and (place / "config.yaml").exists() and not (place / "index.parquet").exists():
+        raise UsageError(f"{target} is a run: `hico inspect --encoder {target}` or `hico report {target}`")
     from hico_core.corpus.workspace.status import summarise_records
     from hico_core.report.facts import read_corpus
 

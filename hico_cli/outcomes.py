@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 def report_split(summary: "Summary", *, root: str, folder: str, as_json: bool) -> None:
     """What became of the videos."""
+    part = "clip" if summary.num_parts else "new clip"  # others may be there
     text = (
         f"{counted(summary.num_done, 'video')} split, {summary.num_unchanged} unchanged, {summary.num_failed} failed; "
-        f"{counted(summary.num_parts, 'clip')} in {folder}"
+        f"{counted(summary.num_parts, part)} in {folder}"
     )
     names = {"num_done": "num_split", "num_parts": "num_clips"}
     fields = {names.get(name, name): value for name, value in asdict(summary).items()}
@@ -75,7 +76,7 @@ def watched_training(
     """
     from hico_core.training.task import Watch
 
-    with noting_signals() as stop, progress(title, total=epochs, as_json=as_json) as report:
+    with noting_signals() as stop, progress(title, total=epochs, as_json=as_json, every_line=True) as report:
         yield Watch(
             on_step=lambda metrics: report(metrics.epoch, describe(metrics, epochs), asdict(metrics)),
             on_bad_video=lambda video_id, reason: warn(f"{bad_video.format(video_id)}: {reason}"),

@@ -71,7 +71,7 @@ def probe(
             "--groups",
             metavar="LIST",
             rich_help_panel="Classes of each second",
-            help="One video<TAB>group per line: videos of one scene, person or camera are tested together. Default: "
+            help="One VIDEO, TAB, GROUP per line: videos of one scene, person or camera are tested together. Default: "
             "each video is its own group.",
         ),
     ] = None,

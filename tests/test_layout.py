@@ -296,7 +296,7 @@ def _modules_after(code: str) -> set[str]:
 
 # Modules without a file of tests of their own, each with the test that would fail first if it were wrong.
 COVERED_BY = {
-    "hico_cli/console.py": "tests/cli/test_commands.py::test_json",
+    "hico_cli/console.py": "tests/cli/test_commands.py::test_a_log_has_a_line_now_and_then",
     "hico_cli/convert.py": "tests/cli/test_mistakes.py::test_one_line",
     "hico_cli/demo.py": "tests/evidence/test_demo.py::test_again_it_trains_nothing_and_says_the_same",
     "hico_cli/doctor.py": "tests/cli/test_split_and_index.py::test_the_doctor_tells_what_is_there",

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from hico_core.base.addresses import DEFAULT_ROOT
 from hico_core.base.errors import HicoError, UsageError, short_reason
 from hico_core.checkpoints.content import LAST, EncoderOrigin
 from hico_core.checkpoints.reading import (
@@ -104,6 +105,9 @@ def load_frozen(text: str, *, warn: Callable[[str], None] = logger.warning) -> F
         warn(f"{path}: is a program, and opening it may run whatever code stands in it")
         return _of_program(path)
     if not path.exists() and "/" not in name and (name != text or path.suffix not in _SUFFIXES):
+        run = Path(DEFAULT_ROOT) / "runs" / name
+        if run.is_dir():
+            raise UsageError(f"{name}: no such encoder; did you mean {run}?")
         entry_of(name)  # which names the nearest
     return _of_file(_file_of_run(path) if path.is_dir() else path)
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hico_core.base.choices import EncoderName
-from hico_core.base.errors import HicoError, short_reason
+from hico_core.base.errors import HicoError, UsageError, short_reason
 from hico_core.checkpoints.authors_names import ALIAS, import_state_dict
 from hico_core.config import AugmentConfig, DataConfig, ModelConfig
 from hico_core.data.pictures import ClipShape, Picture, clip_shape_for, picture_for
@@ -74,7 +74,7 @@ def read_checkpoint(path: Path) -> CheckpointFile:
         else:
             content = _parse_torch_file(written, path)
     except FileNotFoundError:
-        raise HicoError(f"{path}: no such checkpoint") from None
+        raise UsageError(f"{path}: no such file") from None
     except pickle.UnpicklingError as error:
         raise HicoError(f"{path}: not a checkpoint that can be read safely ({_in_the_way(written, error)})") from error
     except (OSError, SafetensorError, RuntimeError, zipfile.BadZipFile) as error:

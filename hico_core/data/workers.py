@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -18,6 +19,9 @@ from hico_core.base.errors import HicoError, NoRoom
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+
+# What ends a command, which then ends its workers.
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def num_workers(wanted: int | None, *, processes: int = 1) -> int:
@@ -108,7 +112,22 @@ def _worker_context() -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hico_core.data.dataset", "hico_core.encoding.lanes"])
+    _start_fork_server()
     return context
+
+
+def _start_fork_server() -> None:
+    """Start it, if it does not run yet, deaf to the signals that end a command.
+
+    `timeout` and SLURM send these to the whole process group. Without the fork server, PyTorch's workers would leave
+    at once. It ends when the last process that may use it has ended.
+    """
+    resource_tracker.ensure_running()  # whose start would unblock the signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # inherited, unlike a handler
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _follow_parent(worker: int) -> None:
@@ -118,8 +137,8 @@ def _follow_parent(worker: int) -> None:
     killed, nobody does: PyTorch's workers watch the process that started them, which here is the fork server.
     """
     # Not ended by these, a worker can still give the batch that the training process waits for.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_after, args=(parent,), daemon=True).start()

@@ -68,18 +68,23 @@ def _ffmpeg() -> Iterator[Finding]:
     yield Finding("ffmpeg", "ok", f"{program.banner.split(' Copyright')[0]} ({program.program})")
     with tempfile.TemporaryDirectory(prefix="hico-") as folder:
         for encoder in get_args(VideoEncoder):
-            needed = encoder == SplitOptions().encoder
-            fault = encoder_fault(program, SplitOptions(encoder=encoder), folder=Path(folder))
-            if fault:
-                advice = "name an ffmpeg that has it in HICO_FFMPEG" if needed else "only for --encoder " + encoder
-                yield Finding(f"encoder {encoder}", "missing" if needed else "optional", fault, advice)
-            else:
-                yield Finding(f"encoder {encoder}", "ok", "encodes")
+            yield of_encoder(encoder, encoder_fault(program, SplitOptions(encoder=encoder), folder=Path(folder)))
     if sys.platform == "linux" and shutil.which("setpriv") is None:
         advice = (
             "apt install util-linux; without it, ffmpeg keeps running for a while after hico is killed with SIGKILL"
         )
         yield Finding("setpriv", "optional", "not found", advice)
+
+
+def of_encoder(encoder: str, fault: str | None) -> Finding:
+    """What is found of a video encoder, by what ffmpeg says is wrong with it."""
+    name = f"encoder {encoder}"
+    if fault is None:
+        return Finding(name, "ok", "encodes")
+    if encoder == SplitOptions().encoder:
+        return Finding(name, "missing", fault, "name an ffmpeg that has it in HICO_FFMPEG")
+    found = "no NVIDIA driver" if "libcuda" in fault else fault
+    return Finding(name, "optional", found, f"only for --encoder {encoder}")
 
 
 def _package(name: str, title: str, *, needed: bool, advice: str = "") -> Finding:

@@ -1,7 +1,7 @@
 """Which training a road takes: the one that is asked for, what fits instead, or the one that was begun."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -115,7 +115,7 @@ def weigh(
     *,
     clock: Clock,
     until: float,
-    settings: tuple[str, ...] = (),
+    on_note: Callable[[str], None],
     left: float | None = None,
 ) -> Choice:
     """Measure a training, and find how much of it fits.
@@ -126,7 +126,7 @@ def weigh(
         site: where.
         clock: of the call.
         until: see `measure_speed`.
-        settings: of the configuration that differ from what was asked for.
+        on_note: told what is measured next.
         left: epochs of a run that was begun, whose length stays as it was planned; None: it is a new one.
 
     Raises:
@@ -140,7 +140,7 @@ def weigh(
     if not batch_asked:
         batch_size, _ = batch_here(config, num_videos=num_videos, device=site.device)
         config = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": batch_size})})
-    measured = measure_speed(config, site.root, jobs, device=site.device, clock=clock, until=until)
+    measured = measure_speed(config, site.root, jobs, device=site.device, clock=clock, until=until, on_note=on_note)
     work = Work(
         num_videos=num_videos,
         num_rows=round(site.share * measured.num_rows),
@@ -154,7 +154,7 @@ def weigh(
     length = choose_length(measured.speed, work, training_seconds=shares.training)
     return Choice(
         config=with_length(config, length) if is_new else config,
-        settings=settings,
+        settings=(),
         work=work,
         measured=measured,
         shares=shares,
@@ -162,7 +162,9 @@ def weigh(
     )
 
 
-def choose(asked: Asked, site: Site, *, fit: bool, clock: Clock, until: float) -> tuple[Choice, Advice | None]:
+def choose(
+    asked: Asked, site: Site, *, fit: bool, clock: Clock, until: float, on_note: Callable[[str], None]
+) -> tuple[Choice, Advice | None]:
     """The training that is asked for, or that which fits; where it has not enough steps, what would have.
 
     Args:
@@ -171,6 +173,7 @@ def choose(asked: Asked, site: Site, *, fit: bool, clock: Clock, until: float) -
         fit: take what fits instead.
         clock: of the call.
         until: seconds used by which all is to be measured.
+        on_note: told what is measured next.
 
     Raises:
         HicoError: what is asked for cannot be measured.
@@ -178,7 +181,8 @@ def choose(asked: Asked, site: Site, *, fit: bool, clock: Clock, until: float) -
     """
     first = settings_of(asked)
     # What is asked for has most of the time; what takes less also takes less to measure.
-    choices = [weigh(first, asked, site, clock=clock, until=clock.used + _ASKED_PART * (until - clock.used))]
+    until_asked = clock.used + _ASKED_PART * (until - clock.used)
+    choices = [weigh(first, asked, site, clock=clock, until=until_asked, on_note=on_note)]
     if asked.names("train.epochs") and choices[0].length.epochs == first.train.epochs:  # which is not a matter of time
         return choices[0], None
     for settings in _SMALLER:
@@ -186,7 +190,8 @@ def choose(asked: Asked, site: Site, *, fit: bool, clock: Clock, until: float) -
             break
         config = settings_of(asked, settings)
         if config != first:
-            choices.append(weigh(config, asked, site, clock=clock, until=until, settings=settings))
+            smaller = weigh(config, asked, site, clock=clock, until=until, on_note=on_note)
+            choices.append(replace(smaller, settings=settings))
     hours = [
         hours_for_enough(choice.measured.speed, choice.work, choice.shares, used_seconds=clock.used)
         for choice in choices

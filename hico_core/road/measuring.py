@@ -67,7 +67,14 @@ class Measured(NamedTuple):
 
 
 def measure_speed(
-    config: Config, root: Location, jobs: Sequence[FeatureJob], *, device: DeviceName, clock: Clock, until: float
+    config: Config,
+    root: Location,
+    jobs: Sequence[FeatureJob],
+    *,
+    device: DeviceName,
+    clock: Clock,
+    until: float,
+    on_note: Callable[[str], None],
 ) -> Measured:
     """Encode a batch of windows, and do a step of two videos; if there is the time, also one of a whole batch.
 
@@ -78,6 +85,7 @@ def measure_speed(
         device: where to compute.
         clock: of the call.
         until: seconds used by which it is to be done, if that is enough for the least.
+        on_note: told what is measured next.
 
     Raises:
         HicoError: there are too few videos, or a step or an encoding fails.
@@ -87,14 +95,18 @@ def measure_speed(
     cores = CoreUse(chosen.type == "cpu", available_cores(), num_workers(config.data.workers), torch.get_num_threads())
     parts = _parts(config, root, _SMALL_BATCH, chosen)
     extractor = _extractor(config, parts, device)
+    name = config.model.encoder
+    on_note(f"measuring {name}: encoding a few windows")
     # Only a GPU is much slower at first.
     plan = dry_run_extraction(jobs, extractor=extractor, files=Files(root), num_batches=0 if cores.on_cpu else 1)
     row = seconds_together(plan.encoding_seconds, plan.reading_seconds, cores._replace(readers=num_workers(None)))
     parts.learner.model.train()
+    on_note(f"measuring {name}: reading clips, and a training step of {_SMALL_BATCH} videos")
     reading = _reading_seconds(parts)
     computing = _step_seconds(parts, clock, until) / _SMALL_BATCH
     size = config.train.batch_size
     if size > _SMALL_BATCH and clock.used + _FIRST_AND_SECOND * size * (computing + reading) < until:
+        on_note(f"measuring {name}: a training step of {size} videos")
         computing = _step_seconds(_parts(config, root, size, chosen), clock, until) / size
     clip_reading = reading / config.sampling.clips_per_video
     clip = clip_reading + 2 * plan.encoding_seconds  # a report compares with the untrained encoder

@@ -5,8 +5,9 @@ on where it was stopped. The hours are those of one call: what a call did not co
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -136,7 +137,8 @@ def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
             "at its end"
         )
     if trained.summary.num_steps < ENOUGH_STEPS:
-        warnings.append(_few(trained.summary.num_steps, chosen.config, chosen.advice, wanted))
+        taken = _names_in(run_dir.parent)
+        warnings.append(_few(trained.summary.num_steps, chosen.config, chosen.advice, wanted, taken=taken))
     num_failed = split.num_failed + (extracted.num_failed if extracted else 0)
     return Road(num_failed, report, tuple(warnings))
 
@@ -153,9 +155,24 @@ def has_time_for_features(shares: Shares | None, *, was_cut: bool) -> bool:
     return not was_cut and (shares is None or shares.features is not None)
 
 
-def _few(num_steps: int, config: Config, advice: Advice | None, wanted: Wanted) -> str:
-    command = f"{wanted.command} --name {wanted.name}-2"  # the name of this one is taken
-    return describe_few(num_steps, config.model.encoder, advice, command=command)
+def _few(num_steps: int, config: Config, advice: Advice | None, wanted: Wanted, *, taken: Collection[str]) -> str:
+    """In words: that a training has too few steps, and what to type for enough, which is another run.
+
+    Args:
+        num_steps: of the training.
+        config: of it.
+        advice: what has enough.
+        wanted: what a person asked for.
+        taken: names of the runs that are there.
+
+    """
+    names = chain([wanted.name], (f"{wanted.name}-{number}" for number in count(2)))
+    name = next(name for name in names if name not in taken)
+    return describe_few(num_steps, config.model.encoder, advice, command=f"{wanted.command} --name {name}")
+
+
+def _names_in(runs: Path) -> set[str]:
+    return {path.name for path in runs.glob("*")}
 
 
 class Chosen(NamedTuple):
@@ -174,18 +191,23 @@ def _choose(run_dir: Path, site: Site, wanted: Wanted, *, clock: Clock, events: 
     left = epochs_left(run_dir, config) if begun else None
     if left == 0:
         return Chosen(config, None, None)
-    events.on_note(
+    events.on_note(_describe_measuring(config, clock))
+    if begun:
+        choice = weigh(config, wanted.asked, site, clock=clock, until=until, on_note=events.on_note, left=left)
+    else:
+        choice, advice = choose(wanted.asked, site, fit=wanted.fit, clock=clock, until=until, on_note=events.on_note)
+    events.on_plan(plan_of(choice, clock, split_seconds=split_seconds, begun=begun))
+    if advice is not None:
+        taken = {wanted.name, *_names_in(run_dir.parent)}  # by this one, which now begins
+        events.on_note(_few(choice.length.num_steps, choice.config, advice, wanted, taken=taken))
+    return Chosen(choice.config, choice, advice)
+
+
+def _describe_measuring(config: Config, clock: Clock) -> str:
+    return (
         f"measuring small steps of {config.model.encoder} and a few windows; that should take "
         f"{in_words(_MEASURING_PART * clock.seconds)} or less"
     )
-    if begun:
-        choice = weigh(config, wanted.asked, site, clock=clock, until=until, left=left)
-    else:
-        choice, advice = choose(wanted.asked, site, fit=wanted.fit, clock=clock, until=until)
-    events.on_plan(plan_of(choice, clock, split_seconds=split_seconds, begun=begun))
-    if advice is not None:
-        events.on_note(_few(choice.length.num_steps, choice.config, advice, wanted))
-    return Chosen(choice.config, choice, advice)
 
 
 def plan_of(choice: Choice, clock: Clock, *, split_seconds: float, begun: bool = False) -> RoadPlan:
@@ -292,13 +314,14 @@ def plan_road(
         HicoError: none of the sample can be split, or it is too little to train on.
 
     """
-    settings_of(wanted.asked)
+    config = settings_of(wanted.asked)
     sources = find_sources(inputs)
     known = plan_intake([Candidate(source, SplitOptions()) for source in sources], root=root, rules=SplitPolicy().rules)
     todo = [candidate.source for candidate in known.plan.todo]
     sample = sources if len(sources) <= _SAMPLED else sample_by_size(sources, _SAMPLED)
-    on_note(f"splitting {counted(len(sample), 'video')} into a temporary folder, and measuring a few steps on them")
-    if has_steps(local_part(root) / "runs" / wanted.name):
+    on_note(f"splitting {counted(len(sample), 'video')} into a temporary folder, to measure on them")
+    runs = local_part(root) / "runs"
+    if has_steps(runs / wanted.name):
         on_note(f"there is a run {wanted.name}, with which the same command would go on; this is the plan of a new one")
     with TemporaryDirectory(prefix="hico-") as folder:
         place = Path(folder) / "root"
@@ -311,10 +334,12 @@ def plan_road(
         later = clock._replace(began=clock.now() - split_seconds)
         until = later.used + _MEASURING_PART * clock.seconds
         site = Site(place, wanted.device, len(sources), share)
-        choice, advice = choose(wanted.asked, site, fit=wanted.fit, clock=later, until=until)
+        on_note(_describe_measuring(config, clock))
+        choice, advice = choose(wanted.asked, site, fit=wanted.fit, clock=later, until=until, on_note=on_note)
         plan = plan_of(choice, later, split_seconds=split_seconds)
-    few = "" if advice is None else _few(choice.length.num_steps, choice.config, advice, wanted)
-    return plan, few
+    if advice is None:
+        return plan, ""
+    return plan, _few(choice.length.num_steps, choice.config, advice, wanted, taken=_names_in(runs))
 
 
 def _bytes_of(sources: Sequence[Source]) -> int:

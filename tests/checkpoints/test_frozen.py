@@ -96,9 +96,9 @@ def test_random_is_the_same_each_time_and_leaves_other_chance_alone() -> None:
     [
         ("r3d_18", "r3d_18: no such encoder; the nearest is torchvision:r3d_18"),
         ("torchvision:r3d_18", "torchvision:r3d_18: its weights are not named"),
-        ("torchvision:r3d_18=no.pth", "no.pth: no such checkpoint"),
+        ("torchvision:r3d_18=no.pth", "no.pth: no such file"),
         ("s3dg=DEFAULT", "s3dg=DEFAULT: has no weights that everybody can get; write s3dg=FILE"),
-        ("no/such/file", "no/such/file: no such checkpoint"),
+        ("no/such/file", "no/such/file: no such file"),
         ("torchvision:r3d_18={other}", "holds no torchvision:r3d_18 encoder (no entry stem.0.weight"),
         (
             "torchvision:resnet18={resnet34}",

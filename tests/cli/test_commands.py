@@ -6,6 +6,8 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import yaml
 from commands import TINY, assert_one_line, hico, hico_process, running
 from made_videos import numbered_video
 
+from hico_cli.console import now_and_then
 from hico_cli.main import COMMANDS as EXAMPLES
 from hico_cli.main import app
 from hico_core.checkpoints.authors_names import export_state_dict
@@ -289,6 +292,26 @@ def test_one_line_for_each_mistake(root: Path, videos: Path, tmp_path: Path) -> 
         assert_one_line(hico("pretrain", "--device", "cuda", *TINY, root=root), 2, "--device cuda")
 
 
+@pytest.mark.parametrize(
+    ("total", "seconds", "expected"),
+    [
+        (3, 0.0, [1, 2, 3]),
+        (30, 0.0, [1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 30]),
+        (30, 6.0, [*range(1, 31, 2), 30]),  # every 10 seconds at least
+        (30, 11.0, list(range(1, 31))),
+    ],
+)
+def test_a_log_has_a_line_now_and_then(total: int, seconds: float, expected: list[int]) -> None:
+    time_now = 0.0
+    is_due = now_and_then(total, lambda: time_now)
+    due = []
+    for done in range(1, total + 1):
+        time_now += seconds
+        if is_due(done):
+            due.append(done)
+    assert due == expected
+
+
 @pytest.mark.processes
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = hico_process("--debug", "index", root=tmp_path)
@@ -303,20 +326,41 @@ def test_two_files_with_one_id(videos: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "root").exists()
 
 
+def others_in_session(leader: int) -> set[int]:
+    """What a command has started that runs still; none where there is no /proc."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            state, _, _, session, *_ = entry.read_text().rsplit(")", 1)[1].split()
+            if int(session) == leader and state != "Z":
+                found.add(int(entry.parent.name))
+    return found - {leader}
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_stopped_pretraining_leaves_no_process_and_goes_on(root: Path, how: signal.Signals, code: int) -> None:
+    """SIGTERM comes to all its processes, as `timeout` sends it, and only the command itself heeds it."""
     name = f"stopped-by-{code}"
     arguments = ["pretrain", *TINY, "--epochs", "500", "-o", "data.workers=1", "--name", name]
     command = [sys.executable, "-c", "from hico_cli.main import main; main()", *arguments, "--root", str(root)]
     with running(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("step 1 ")
+        others = others_in_session(process.pid)
+        for other in others if how == signal.SIGTERM else ():
+            os.kill(other, how)
+        time.sleep(0.2)
+        assert others_in_session(process.pid) == others
         process.send_signal(how)
-        process.stderr.read()  # to its end: all processes that could write are gone
+        if how == signal.SIGTERM:
+            os.killpg(process.pid, how)
+        said = process.stderr.read().splitlines()  # to its end: all processes that could write are gone
     assert process.returncode == code
     if how == signal.SIGKILL:
         return  # tests/training/test_loop.py goes on from there
+    stopping, stopped = (line for line in said if not line.startswith("step "))
+    assert stopping.startswith("hico: stopping after this step") and stopped.startswith("hico: stopped after step")
     done = hico(*arguments, "--resume", "--max-steps", "3", root=root)
     assert done.returncode == 0, done.stderr
     lines = (root / "runs" / name / "metrics.jsonl").read_text().splitlines()

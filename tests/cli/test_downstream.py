@@ -103,7 +103,8 @@ def test_a_dry_run_writes_nothing(root: Path) -> None:
 def test_show_and_check(root: Path) -> None:
     shown = json.loads(hico("features", "show", "made", "--json", root=root).stdout)
     assert shown["num_videos"] == 6 and shown["window"] == 16 and len(shown["videos"]) == 6
-    assert "5.npy" in hico("features", "show", root / "features/made", root=root).stdout
+    text = hico("features", "show", root / "features/made", root=root).stdout
+    assert "5.npy" in text and "encoder: s3dg-tiny, run made" in text and "None" not in text
     assert "6 files in the manifest, 0 problems" in hico("features", "check", "made", root=root).stdout
     assert extract(root, "--name", "harmed").returncode == 0
     (root / "features/harmed/0.npy").write_bytes(b"")

@@ -71,8 +71,15 @@ def test_a_checkpoint_is_described(tmp_path: Path) -> None:
 def test_one_line_each(root: Path, tmp_path: Path) -> None:
     (tmp_path / "no.pt").write_text("nothing")
     assert_one_line(hico("inspect", tmp_path / "no.pt"), 1, "no.pt", "not a checkpoint")
-    assert_one_line(hico("inspect", tmp_path / "missing.pt"), 1, "missing.pt", "no such checkpoint")
+    assert_one_line(hico("inspect", tmp_path / "missing.pt"), 2, "missing.pt: no such file")
     assert_one_line(hico("inspect", tmp_path), 1, "has no index.parquet")
-    assert_one_line(hico("convert", tmp_path / "missing.pt", tmp_path / "a.pyth"), 1, "no such checkpoint")
+    run = tmp_path / "hico-data/runs/tiny"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    advice = f"{run} is a run: `hico inspect --encoder {run}` or `hico report {run}`"
+    assert_one_line(hico("inspect", run), 2, advice)
+    known = hico("inspect", "--encoder", "tiny", cwd=tmp_path)
+    assert_one_line(known, 2, "tiny: no such encoder; did you mean hico-data/runs/tiny?")
+    assert_one_line(hico("convert", tmp_path / "missing.pt", tmp_path / "a.pyth"), 2, "missing.pt: no such file")
     done = hico("convert", tmp_path / "no.pt", tmp_path / "a.xyz")
     assert done.returncode == 2 and "--to" in done.stderr

@@ -82,7 +82,7 @@ MISTAKES = [
     ("pretrain --root root --resum", 2, "No such option: --resum (Possible options: --resume"),
     ("pretrain --root root --init-from other.pt", 1, "other.pt: holds no s3dg encoder"),
     ("extract-features --root root", 1, "no run has exported an encoder; run `hico pretrain`, or give --encoder"),
-    ("extract-features --root root --checkpoint nowhere.pt", 1, "nowhere.pt: no such checkpoint"),
+    ("extract-features --root root --checkpoint nowhere.pt", 2, "nowhere.pt: no such file"),
     ("extract-features --root root --checkpoint other.pt", 1, "other.pt: holds no S3D-G encoder"),
     ("extract-features --root root --checkpoint videos/0.mp4", 1, "0.mp4: not a checkpoint (no PyTorch file)"),
     (
@@ -94,7 +94,7 @@ MISTAKES = [
     ("retrieve videos/0.mp4 --root root", 1, "no features here; run `hico extract-features`"),
     ("evaluate", 2, "Missing argument 'RUN...'"),
     ("report empty", 2, "neither a run (it has no config.yaml) nor a workspace (it has no index.parquet)"),
-    ("inspect nowhere", 1, "nowhere: no such checkpoint"),
+    ("inspect nowhere", 2, "nowhere: no such file"),
     ("convert encoder.safetensors out.foo", 2, "out.foo: no format has this ending; say which one"),
     ("convert encoder.safetensors out.pyth", 1, "only a checkpoint of a run has all that the authors' format holds"),
     ("config show hacs", 2, "hacs: neither a recipe nor a file; the nearest recipe is hacs-hico-s"),

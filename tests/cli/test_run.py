@@ -67,11 +67,20 @@ def test_a_plan_without_a_trace(tmp_path: Path, videos: Path) -> None:
     root = tmp_path / "root"
     done = hico("run", videos, *SMALL, "--dry-run", "--json", root=root)
     assert done.returncode == 0, done.stderr
+    told = [
+        "splitting 2 videos",
+        "measuring small steps of s3dg-tiny",
+        "encoding a few windows",
+        "a training step of 2",
+    ]
+    assert all(text in line for text, line in zip(told, done.stderr.splitlines(), strict=False))
     plan = json.loads(done.stdout)["plan"]
     assert plan["encoder"] == "s3dg-tiny" and plan["num_rows"] > 0
     num_steps = plan["length"]["num_steps"]
     assert num_steps >= 300 and num_steps * plan["step_seconds"] < 3600
     assert not root.exists()
+    few = hico("run", videos, *SMALL, "--dry-run", "--hours", "0.001", root=root)
+    assert "--name run --hours 0." in few.stderr.splitlines()[-1], "no run has the name yet"
 
 
 def test_what_is_wrong_is_one_line(tmp_path: Path, videos: Path) -> None:

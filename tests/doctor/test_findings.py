@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hico_core.doctor.findings import examine
+from hico_core.doctor.findings import examine, of_encoder
 
 
 @pytest.mark.videos
@@ -22,6 +22,22 @@ def test_without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     finding = next(finding for finding in examine(tmp_path) if finding.name == "ffmpeg")
     assert finding.state == "missing"
     assert "/no/such/program" in finding.found and "imageio-ffmpeg" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("encoder", "fault", "state", "found"),
+    [
+        ("libx264", None, "ok", "encodes"),
+        ("libx264", "Unknown encoder 'libx264'", "missing", "Unknown encoder 'libx264'"),
+        ("libx265", "Unknown encoder 'libx265'", "optional", "Unknown encoder 'libx265'"),
+        ("h264_nvenc", "[h264_nvenc @ 0x5e] Cannot load libcuda.so.1", "optional", "no NVIDIA driver"),
+        ("h264_nvenc", "[h264_nvenc @ 0x5e] OpenEncodeSessionEx failed", "optional", "OpenEncodeSessionEx failed"),
+    ],
+)
+def test_what_is_said_of_video_encoders(encoder: str, fault: str | None, state: str, found: str) -> None:
+    finding = of_encoder(encoder, fault)
+    assert finding.state == state and finding.found.endswith(found)
+    assert finding.advice == f"only for --encoder {encoder}" or state != "optional"
 
 
 @pytest.mark.parametrize(

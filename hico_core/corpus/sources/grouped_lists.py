@@ -80,7 +80,8 @@ def _clip(line: _Line, data_root: Location, *, has_groups: bool) -> GroupedClip:
     """
     if not line.name or len(line.rest) != 1 + has_groups or not all(map(is_plain_name, line.rest)):
         group = "<TAB>group" if has_groups else "[<TAB>group]"
-        raise UsageError(f"{line.text!r} is not path<TAB>label{group}")
+        tabs = "; lists have tabs and no header" if "," in line.text and "\t" not in line.text else ""
+        raise UsageError(f"{line.text!r} is not path<TAB>label{group}{tabs}")
     path = absolute(locate(line.name) if "://" in line.name else data_root / line.name)
     if is_local(path) and not is_there(path):
         raise UsageError(f"{path}: no such file; --data-root names the folder that paths begin in")

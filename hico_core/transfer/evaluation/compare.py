@@ -123,6 +123,36 @@ def compare(
         HicoError: features are damaged or no numbers, or another process is computing them.
 
     """
+    features = _features_by_name(encoders, split, kept, settings=settings, computing=computing, on_progress=on_progress)
+    readable = np.array(
+        [all(column[clip] is not None for column in features.values()) for clip in range(len(split.clips))]
+    )
+    if not readable.any():
+        raise UsageError(f"no clip of the list can be read, such as {split.clips[0].path}")
+    split = split.only(readable)
+    predicted: dict[str, dict[Probe, np.ndarray]] = {}
+    for name, column in features.items():
+
+        def on_fold(number: int, num_folds: int, name: str = name) -> None:
+            part = (number - 1) / num_folds
+            on_progress(len(encoders) + len(predicted) + part, f"{name}: probes, fold {number} of {num_folds}")
+
+        rows = [array for array, is_readable in zip(column, readable, strict=True) if is_readable and array is not None]
+        predicted[name] = _kept_predictions(rows, split, kept, num_neighbours=settings.num_neighbours, on_fold=on_fold)
+        on_progress(len(encoders) + len(predicted), f"{name}: probes")
+    origins = {name: encoder.origin for name, encoder in encoders.items()}
+    return Comparison(_rows(origins, predicted, split), _predictions_table(predicted, split), int((~readable).sum()))
+
+
+def _features_by_name(
+    encoders: Mapping[str, FrozenEncoder],
+    split: SplitClips,
+    kept: Path,
+    *,
+    settings: ProbeSettings,
+    computing: Computing,
+    on_progress: Callable[[float, str], None],
+) -> dict[str, list[np.ndarray | None]]:
     features: dict[str, list[np.ndarray | None]] = {}
     for name, encoder in encoders.items():
 
@@ -139,19 +169,7 @@ def compare(
             on_clip=on_clip,
         )
         encoder.network.to("cpu")  # the next one needs the memory of the GPU
-    readable = np.array(
-        [all(column[clip] is not None for column in features.values()) for clip in range(len(split.clips))]
-    )
-    if not readable.any():
-        raise UsageError(f"no clip of the list can be read, such as {split.clips[0].path}")
-    split = split.only(readable)
-    predicted: dict[str, dict[Probe, np.ndarray]] = {}
-    for name, column in features.items():
-        rows = [array for array, is_readable in zip(column, readable, strict=True) if is_readable and array is not None]
-        predicted[name] = _kept_predictions(rows, split, kept, num_neighbours=settings.num_neighbours)
-        on_progress(len(encoders) + len(predicted), f"{name}: probes")
-    origins = {name: encoder.origin for name, encoder in encoders.items()}
-    return Comparison(_rows(origins, predicted, split), _predictions_table(predicted, split), int((~readable).sum()))
+    return features
 
 
 def compare_segments(
@@ -202,7 +220,12 @@ def compare_segments(
 
 
 def _kept_predictions(
-    features: Sequence[np.ndarray], split: SplitClips, kept: Path, *, num_neighbours: int
+    features: Sequence[np.ndarray],
+    split: SplitClips,
+    kept: Path,
+    *,
+    num_neighbours: int,
+    on_fold: Callable[[int, int], None],
 ) -> dict[Probe, np.ndarray]:
     """What the probes predict, from their file if they have seen the same before."""
     digest = hashlib.sha256()
@@ -218,7 +241,7 @@ def _kept_predictions(
     }
     file = kept / "predictions" / f"{hash_of(asked)}.npz"
     if not file.exists():
-        found = predict_by_folds(features, split, num_neighbours=num_neighbours)
+        found = predict_by_folds(features, split, num_neighbours=num_neighbours, on_fold=on_fold)
         with written_beside(file) as beside, beside.open("xb") as opened:
             np.savez(opened, linear=found["linear"], knn=found["knn"])
     with np.load(file) as arrays:
@@ -226,7 +249,11 @@ def _kept_predictions(
 
 
 def predict_by_folds(
-    features: Sequence[np.ndarray], split: SplitClips, *, num_neighbours: int
+    features: Sequence[np.ndarray],
+    split: SplitClips,
+    *,
+    num_neighbours: int,
+    on_fold: Callable[[int, int], None] = lambda number, num_folds: None,
 ) -> dict[Probe, np.ndarray]:
     """The class that each probe predicts for each clip, by its place among the sorted names: (N,); -1: not tested.
 
@@ -234,6 +261,7 @@ def predict_by_folds(
         features: (V, F) of each clip.
         split: classes, groups and folds.
         num_neighbours: training clips that vote.
+        on_fold: told the number of each fold, from 1, before it is probed, and how many there are.
 
     Raises:
         HicoError: a fold has one class only to train on, or features are no numbers.
@@ -241,7 +269,9 @@ def predict_by_folds(
     """
     _, label_N = np.unique(split.labels, return_inverse=True)
     found: dict[Probe, np.ndarray] = {"linear": np.full(len(features), -1), "knn": np.full(len(features), -1)}
-    for fold in np.unique(split.tested_in[split.tested_in >= 0]):
+    folds = np.unique(split.tested_in[split.tested_in >= 0])
+    for number, fold in enumerate(folds, start=1):
+        on_fold(number, len(folds))
         is_test = split.tested_in == fold
         train, test = (_rows_of(features, label_N, np.flatnonzero(side)) for side in (~is_test, is_test))
         known = split.only(~is_test)

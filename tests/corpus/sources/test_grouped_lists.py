@@ -62,6 +62,7 @@ def test_bad_lines_are_told(folder: Path, line: str, why: str) -> None:
     [
         ("", "is empty"),
         ("a.mp4\nc.mp4", "line 1: 'a.mp4' is not path<TAB>label"),
+        ("path,label\na.mp4,up", "line 1: 'path,label' is not path<TAB>label.*; lists have tabs and no header"),
         ("no.mp4\tup", "no.mp4: no such file"),
     ],
 )

@@ -224,6 +224,7 @@ def test_a_comparison_is_computed_once_and_goes_on(split: SplitClips, tmp_path: 
     assert read_comparison(tmp_path) == found.rows
     right = found.predictions.to_pandas().groupby(["encoder", "probe"])["correct"].mean()
     assert right["pixels", "linear"] == pixels.accuracy
+    assert "3.50 s3dg-tiny=random: probes, fold 2 of 2" in said
     assert said[-1] == "6.00 motion: probes" and "0.11 s3dg-tiny=random: features of 1/9 clips" in said
     # Again, after what a kill may have left undone: only that is computed.
     files = sorted((tmp_path / ".kept").glob("*/*.np[yz]"))
