@@ -95,7 +95,7 @@ def measure_speed(
     cores = CoreUse(chosen.type == "cpu", available_cores(), num_workers(config.data.workers), torch.get_num_threads())
     parts = _parts(config, root, _SMALL_BATCH, chosen)
     extractor = _extractor(config, parts, device)
-    name = config.model.encoder
+    name = f"{config.model.encoder} at {config.data.crop_size} pixels"
     on_note(f"measuring {name}: encoding a few windows")
     # Only a GPU is much slower at first.
     plan = dry_run_extraction(jobs, extractor=extractor, files=Files(root), num_batches=0 if cores.on_cpu else 1)
