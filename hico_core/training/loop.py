@@ -134,7 +134,7 @@ def run_pretraining(task: Task[Config], watch: Watch) -> RunSummary:
         leaves = Leaves(
             keep_every=config.train.checkpoint_epochs,
             wandb_project=config.train.wandb_project,
-            encoder=parts.start and parts.start.origin,
+            first_weights=parts.start and parts.start.origin,
             exports=lambda progress, loss: exports(
                 backbone, encoder, config, progress, feature_dim=parts.feature_dim, loss=loss
             ),

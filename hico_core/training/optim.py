@@ -38,7 +38,7 @@ def rate_of(model: nn.Module, rate: float) -> float | Tensor:
     repeated as it was when the step was captured.
     """
     device = next(model.parameters()).device
-    return torch.tensor(rate, device=device) if device.type == "cuda" else rate
+    return torch.full((), rate, device=device) if device.type == "cuda" else rate
 
 
 def adam_options(model: nn.Module, rate: float) -> dict[str, Any]:

@@ -109,7 +109,8 @@ class Leaves:
     Attributes:
         keep_every: keep a checkpoint every so many epochs.
         wandb_project: see `RunLog`.
-        encoder: the file that the run began from, which its checkpoints name.
+        encoder: the file that finetuning began from, whose network its checkpoints hold; they name it.
+        first_weights: the file of pretraining's first weights, which only the record of its start names.
         exports: progress, mean loss of this call's last steps -> files that are written with the checkpoints.
 
     """
@@ -117,6 +118,7 @@ class Leaves:
     keep_every: int | None = None
     wandb_project: str | None = None
     encoder: EncoderOrigin | None = None
+    first_weights: EncoderOrigin | None = None
     exports: Callable[[Progress, float | None], Mapping[Path, bytes]] = lambda progress, loss: {}
 
 
@@ -148,7 +150,8 @@ def opened_training(
     progress = go_on_from(entered.checkpoint, learner, task, index=index, world=entered.world)
     progress = progress.model_copy(update={"encoder": progress.encoder or leaves.encoder})
     if entered.checkpoint is None and entered.world.is_first:
-        write_started(task.run_dir, command=task.command, encoder=leaves.encoder, folder=Path.cwd())
+        began_from = leaves.encoder or leaves.first_weights
+        write_started(task.run_dir, command=task.command, encoder=began_from, folder=Path.cwd())
     with closing(Training(task, learner, progress, world=entered.world, watch=watch, leaves=leaves)) as training:
         yield training
 

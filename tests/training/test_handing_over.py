@@ -36,7 +36,8 @@ def trained() -> dict[str, Any]:
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
     progress = Progress(position=Position(7, 10, 3))
-    return {"model": model, "optimizer": optimizer, "progress": progress, "config": config.model_dump(mode="json")}
+    run = {"scaling": {}, "progress": progress, "config": config.model_dump(mode="json")}
+    return {"model": model, "optimizer": optimizer, **run}
 
 
 def as_older_versions_wrote(path: Path, parts: dict[str, Any]) -> None:

@@ -39,7 +39,8 @@ def step_of(model: nn.Module, loss: LossConfig, *, adamw: bool = False) -> Watch
     """A watched step of 2 videos with 3 clips, after one that makes what lasts."""
     optimizer: torch.optim.Optimizer = LARS(parameter_groups(model, weight_decay=1e-6, lars_exclude_bn=False), lr=0.1)
     if adamw:
-        optimizer = build_optimizer(model, preset("hacs-hico-s").optim.model_copy(update={"name": "adamw"}))
+        with Watch():  # PyTorch looks once whether a rate is negative
+            optimizer = build_optimizer(model, preset("hacs-hico-s").optim.model_copy(update={"name": "adamw"}))
     learner = Learner.of(model, optimizer, precision=BF16)
     clips = torch.zeros(2, 3, 3, 8, 64, 64, device=GPU)
     for _ in range(2):
