@@ -18,6 +18,7 @@ from hico_core.data.dataset import ClipDataset
 from hico_core.data.pictures import Picture, clip_around
 from hico_core.data.preview import ClipPreview, preview_clips
 from hico_core.data.videos import open_videos
+from hico_core.encoders.python_function import PYTHON
 from hico_core.encoding.encoder import encode_clips
 from hico_core.model.pooling import PooledEncoder
 from hico_core.report.verdict import Agreement
@@ -180,9 +181,12 @@ def network_before(config: Config, started: Started) -> nn.Module:
         started: what it was started from.
 
     Raises:
-        HicoError: the file of its first weights is gone, or has other weights now.
+        HicoError: the file of its first weights is gone, or has other weights now; or the encoder is a user's function,
+            which no file of a run may name for us to call.
 
     """
+    if config.model.encoder.startswith(PYTHON):
+        raise HicoError(f"{config.model.encoder} is code, which a report does not run")
     origin = started.encoder
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)

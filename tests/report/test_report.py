@@ -20,7 +20,7 @@ from made_videos import numbered_video
 from hico_core.base.errors import HicoError
 from hico_core.checkpoints.content import EncoderOrigin, export_encoder
 from hico_core.checkpoints.reading import encoder_of, read_checkpoint
-from hico_core.config import load_config
+from hico_core.config import Config, compose_config, load_config
 from hico_core.data.pictures import clip_shape_for, picture_for
 from hico_core.encoders.trained import build_encoder
 from hico_core.report.charts import lines, smoothed
@@ -364,6 +364,14 @@ def test_the_encoder_is_compared_with_itself_before_training(sharp: Path) -> Non
     text = (sharp / "report.html").read_text()
     assert "Not compared with the encoder before training: the run does not record" in text
     assert "untrained" not in text and "Started with" not in text
+
+
+def test_a_report_runs_no_code_that_a_run_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evil.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = compose_config(Config, {"model": {"encoder": "python:evil:encoder"}}, origin="test")
+    with pytest.raises(HicoError, match="python:evil:encoder is code, which a report does not run"):
+        network_before(config, Started(command=[], encoder=None, git={}))
 
 
 def test_the_encoder_before_training_is_that_of_the_training(root: Path) -> None:
