@@ -27,7 +27,7 @@ from hico_core.checkpoints.frozen import FrozenEncoder, load_frozen
 from hico_core.corpus.sources.grouped_lists import GroupedClip, GroupedList
 from hico_core.transfer.evaluation.clip_features import Computing, features_of_clips, hash_of
 from hico_core.transfer.evaluation.comparison import ComparedRow, Comparison, Probe
-from hico_core.transfer.evaluation.folds import SplitClips, choosing_rows, split_into_folds
+from hico_core.transfer.evaluation.folds import SplitClips, choosing_parts, split_into_folds
 from hico_core.transfer.evaluation.intervals import bootstrap_interval, paired_difference
 from hico_core.transfer.evaluation.probe import LabelledRows, knn_predictions, linear_probe_of_scaled, scaled_alike
 from hico_core.transfer.evaluation.segments import segments_in
@@ -38,6 +38,9 @@ BASELINES = ("pixels", "motion")
 
 # Below ROOT/compare: features and predictions that other comparisons use again.
 KEPT = ".kept"
+
+# Of so many training rows, all parts choose the settings of a probe; of more, the first one is large enough.
+_FEW_ROWS = 2000
 
 _SEED = 0
 
@@ -276,7 +279,10 @@ def predict_by_folds(
         train, test = (_rows_of(features, label_N, np.flatnonzero(side)) for side in (~is_test, is_test))
         known = split.only(~is_test)
         found["knn"][is_test] = knn_predictions(train, test, k=num_neighbours)
-        held_out = np.isin(train.videos, np.flatnonzero(~is_test)[choosing_rows(known.labels, known.groups)])
+        parts = choosing_parts(known.labels, known.groups)
+        held_out = [np.isin(train.videos, np.flatnonzero(~is_test)[part]) for part in parts]
+        if len(train.labels) > _FEW_ROWS:
+            held_out = held_out[:1]
         probe = linear_probe_of_scaled(*scaled_alike(train, test), held_out=held_out, seed=_SEED)
         found["linear"][is_test] = probe.predictions
     return found

@@ -14,7 +14,7 @@ import numpy as np
 from hico_core.base.errors import UsageError, counted
 from hico_core.corpus.sources.grouped_lists import GroupedClip, GroupedList
 
-# Settings are chosen by one of so many parts of what is trained on.
+# Settings are chosen by so many parts of what is trained on.
 _CHOOSING_FOLDS = 5
 
 
@@ -59,8 +59,8 @@ def folds_by_group(
     return found
 
 
-def choosing_rows(labels: Sequence[str] | np.ndarray, groups: Sequence[str] | np.ndarray) -> np.ndarray:
-    """What of the training rows chooses settings, one of up to five folds by group: (N,) bool; none of one group alone.
+def choosing_parts(labels: Sequence[str] | np.ndarray, groups: Sequence[str] | np.ndarray) -> list[np.ndarray]:
+    """Up to five parts of the training rows by group, each (N,) bool, which choose settings; of one group alone, none.
 
     Args:
         labels: class of each row.
@@ -69,8 +69,9 @@ def choosing_rows(labels: Sequence[str] | np.ndarray, groups: Sequence[str] | np
     """
     num_folds = min(_CHOOSING_FOLDS, len(np.unique(groups)))
     if num_folds < 2:
-        return np.zeros(len(labels), dtype=bool)
-    return folds_by_group(labels, groups, num_folds) == 0
+        return []
+    fold_N = folds_by_group(labels, groups, num_folds)
+    return [fold_N == fold for fold in range(num_folds)]
 
 
 def remarks_on_groups(

@@ -22,7 +22,7 @@ from hico_core.base.addresses import Location, absolute, name_from
 from hico_core.base.errors import HicoError, UsageError, counted
 from hico_core.base.storage import write_text
 from hico_core.corpus.sources.finding import read_list_lines
-from hico_core.transfer.evaluation.folds import choosing_rows, folds_by_group, remarks_on_groups
+from hico_core.transfer.evaluation.folds import choosing_parts, folds_by_group, remarks_on_groups
 from hico_core.transfer.evaluation.intervals import Estimate, ratio_interval
 from hico_core.transfer.evaluation.localisation import BACKGROUND, average_precision, edit_score, segment_hits
 from hico_core.transfer.evaluation.probe import LabelledRows, linear_probe_of_scaled, scaled_alike
@@ -237,7 +237,7 @@ def predict_seconds(features_NF: np.ndarray, seconds: AnnotatedSeconds, tested_i
     for fold in np.unique(tested_in):
         train, test = rows.only(tested_in != fold), rows.only(tested_in == fold)
         assert train.groups is not None
-        held_out = choosing_rows(train.labels, train.groups)
+        held_out = choosing_parts(train.labels, train.groups)[:1]  # one has seconds enough
         probe = linear_probe_of_scaled(*scaled_alike(train, test), held_out=held_out, seed=_SEED)
         scores_NC[tested_in == fold, : probe.probabilities.shape[1]] = probe.probabilities
     return Predictions(scores_NC.argmax(axis=1), scores_NC)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hico_core.base.errors import HicoError
 from hico_core.encoding.neighbours import nearest, neighbour_votes, unit_rows
-from hico_core.transfer.evaluation.folds import choosing_rows
+from hico_core.transfer.evaluation.folds import choosing_parts
 
 # The sweep: each rate with each weight decay.
 RATES = (0.3, 0.1, 0.03, 0.01, 0.003)
@@ -58,7 +58,7 @@ class LinearProbe:
     accuracy: float  # part of the test videos whose class has the largest mean probability
     rate: float  # that was chosen
     weight_decay: float
-    held_out_accuracies: list[float]  # of each setting, rate by rate, on the training videos that chose
+    held_out_accuracies: list[float]  # of each setting, rate by rate, on the training videos that choose
     predictions: np.ndarray  # (V,) class of each test video, in order of their numbers
     probabilities: np.ndarray  # (V, C) of each class, as the linear classifier has them
 
@@ -149,7 +149,7 @@ def linear_probe_of_scaled(
     test: LabelledRows,
     *,
     settings: Sequence[tuple[float, float]] = tuple(product(RATES, WEIGHT_DECAYS)),
-    held_out: np.ndarray,
+    held_out: Sequence[np.ndarray],
     steps: int = _STEPS,
     seed: int,
 ) -> LinearProbe:
@@ -159,7 +159,8 @@ def linear_probe_of_scaled(
         train: what to train on.
         test: what to test on.
         settings: pairs of rate and weight decay.
-        held_out: (N,) bool: the training rows that choose; without any, the first setting is taken.
+        held_out: parts of the training rows, each (N,) bool: a setting is trained on what is not in the part and judged
+            by what is. Without any, the first setting is taken.
         steps: of up to 1024 rows.
         seed: of the order of rows.
 
@@ -169,11 +170,15 @@ def linear_probe_of_scaled(
     """
     num_classes = require_classes(train, test)
     train, test = _in_few_directions(train, test)
-    accuracies = [0.0] * len(settings)
-    if held_out.any():
-        parts = [train.only(chosen) for chosen in (~held_out, held_out)]
-        weights = train_classifiers(parts[0], num_classes, settings, steps=steps, seed=seed)
-        accuracies = [_right(parts[1], found.argmax(axis=1)) for found in _video_probabilities(parts[1], weights)]
+    accuracies_PS = np.zeros((len(held_out), len(settings)))
+    for part, is_held_out in enumerate(held_out):
+        known, judging = (train.only(chosen) for chosen in (~is_held_out, is_held_out))
+        weights = train_classifiers(known, num_classes, settings, steps=steps, seed=seed)
+        accuracies_PS[part] = [
+            _right(judging, found.argmax(axis=1)) for found in _video_probabilities(judging, weights)
+        ]
+    num_judging = [len(np.unique(train.videos[is_held_out])) for is_held_out in held_out]
+    accuracies = np.average(accuracies_PS, axis=0, weights=num_judging) if len(held_out) else np.zeros(len(settings))
     best = int(np.argmax(accuracies))
     (probabilities,) = _video_probabilities(
         test, train_classifiers(train, num_classes, [settings[best]], steps=steps, seed=seed)
@@ -184,7 +189,7 @@ def linear_probe_of_scaled(
         accuracy=_right(test, predictions),
         rate=rate,
         weight_decay=weight_decay,
-        held_out_accuracies=accuracies,
+        held_out_accuracies=accuracies.tolist(),
         predictions=predictions,
         probabilities=probabilities,
     )
@@ -220,10 +225,10 @@ def _in_few_directions(train: LabelledRows, test: LabelledRows) -> tuple[Labelle
     )
 
 
-def _held_out_rows(rows: LabelledRows, *, seed: int) -> np.ndarray:
-    """The rows of a fifth of each class's videos, of classes that have two or more; or of the groups: (N,) bool."""
+def _held_out_rows(rows: LabelledRows, *, seed: int) -> list[np.ndarray]:
+    """Rows of a fifth of each class's videos, of classes that have two or more, or of the groups: (N,) bool, if any."""
     if rows.groups is not None:
-        return choosing_rows(rows.labels, rows.groups)
+        return choosing_parts(rows.labels, rows.groups)[:1]
     rng = np.random.default_rng(seed)
     videos, first = np.unique(rows.videos, return_index=True)
     labels = rows.labels[first]
@@ -232,7 +237,7 @@ def _held_out_rows(rows: LabelledRows, *, seed: int) -> np.ndarray:
         of_class = rng.permutation(videos[labels == label])
         count = max(round(_HELD_OUT * len(of_class)), 1) if len(of_class) > 1 else 0
         chosen += list(of_class[:count])
-    return np.isin(rows.videos, chosen)
+    return [np.isin(rows.videos, chosen)] if chosen else []
 
 
 def train_classifiers(

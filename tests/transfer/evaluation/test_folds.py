@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hico_core.base.errors import UsageError
-from hico_core.transfer.evaluation.folds import folds_by_group, remarks_on_groups
+from hico_core.transfer.evaluation.folds import choosing_parts, folds_by_group, remarks_on_groups
 
 CLIPS = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 11)), min_size=2, max_size=60)
 
@@ -86,3 +86,13 @@ def test_what_is_said_of_groups(labels: str, groups: str, tested_in: list[int], 
 def test_groups_that_are_classes_are_refused() -> None:
     with pytest.raises(UsageError, match="each class needs two groups"):
         remarks_on_groups(list("aabb"), list("xxyy"), np.array([0, 0, 1, 1]))
+
+
+@pytest.mark.parametrize(("groups", "num_parts"), [("aabbcc", 3), ("abcdefg", 5), ("aaaa", 0)])
+def test_each_group_chooses_in_one_part(groups: str, num_parts: int) -> None:
+    parts = choosing_parts(["x"] * len(groups), list(groups))
+    assert len(parts) == num_parts
+    for group in set(groups):
+        chooses = [[one for one, own in zip(part, groups, strict=True) if own == group] for part in parts]
+        assert sum(all(own) for own in chooses) == (num_parts > 0)
+        assert sum(any(own) for own in chooses) == (num_parts > 0)

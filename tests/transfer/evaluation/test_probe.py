@@ -16,6 +16,7 @@ from hico_core.transfer.evaluation.probe import (
     few_shot,
     knn,
     linear_probe,
+    linear_probe_of_scaled,
     mean_and_error,
     probe_splits,
     train_classifiers,
@@ -75,12 +76,26 @@ def test_accuracies_are_near_scikit_learns() -> None:
 
 def test_what_is_held_out_is_whole_videos_of_each_class() -> None:
     rows = blobs(1, videos=31)
-    held_out = _held_out_rows(rows, seed=3)
+    (held_out,) = _held_out_rows(rows, seed=3)
     for video in np.unique(rows.videos):
         assert len(set(held_out[rows.videos == video].tolist())) == 1
     counts = Counter(rows.labels[held_out].tolist())
     assert counts == {0: 8, 1: 8, 2: 8}, "two of ten or eleven videos, of four rows each"
-    assert (held_out != _held_out_rows(rows, seed=4)).any()
+    assert (held_out != _held_out_rows(rows, seed=4)[0]).any()
+
+
+def test_parts_choose_together_each_by_its_videos() -> None:
+    train, test = blobs(1, videos=40, spread=2.5), blobs(2, videos=20, first=1000)
+    parts = [(train.videos >= first) & (train.videos < end) for first, end in ((0, 10), (10, 15), (15, 40))]
+
+    def held_out_accuracies(held_out: list[np.ndarray]) -> list[float]:
+        return linear_probe_of_scaled(train, test, held_out=held_out, steps=20, seed=0).held_out_accuracies
+
+    alone = [held_out_accuracies([part]) for part in parts]
+    together = [(10 * one + 5 * two + 25 * three) / 40 for one, two, three in zip(*alone, strict=True)]
+    assert held_out_accuracies(parts) == pytest.approx(together)
+    assert alone[0] != alone[1]
+    assert held_out_accuracies([]) == [0.0] * 20
 
 
 def test_test_labels_choose_nothing() -> None:
