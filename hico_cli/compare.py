@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from hico_core.corpus.sources.grouped_lists import GroupedList
     from hico_core.transfer.evaluation.comparison import ComparedRow, Comparison
 
-_LINES = "One PATH, TAB, LABEL per line, and optionally TAB and GROUP: clips of one scene, person or camera."
+_LINES = (
+    "One PATH, TAB, LABEL per line, and optionally TAB and GROUP: clips of one scene, person or camera; commas in .csv."
+)
 
 
 def compare(

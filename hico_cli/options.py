@@ -100,6 +100,17 @@ BatchSize = Annotated[
     typer.Option("--batch-size", min=1, rich_help_panel="Settings", help="Videos per step, over all processes."),
 ]
 
+TrainedEncoder = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        metavar="NAME",
+        rich_help_panel="Settings",
+        help="The encoder to train: s3dg (default), s3dg-tiny, which is several times faster, or another one "
+        "of `hico config encoders` that trains.",
+    ),
+]
+
 Epochs = Annotated[
     int | None,
     typer.Option(

@@ -23,6 +23,7 @@ from hico_cli.options import (
     Override,
     Readers,
     Root,
+    TrainedEncoder,
     TwoSteps,
     is_first_process,
     read_size,
@@ -64,6 +65,7 @@ def pretrain(
     data_root: DataRoot = None,
     anno_dir: AnnoDir = None,
     override: Override = None,
+    encoder: TrainedEncoder = None,
     batch_size: BatchSize = None,
     epochs: Epochs = None,
     max_steps: MaxSteps = None,
@@ -110,6 +112,7 @@ def pretrain(
     if dataset is not None and not base.startswith(f"{dataset}-"):
         raise typer.BadParameter(f"{recipe} is not one of --dataset {dataset}", param_hint="--recipe")
     options = {
+        "model.encoder": encoder,
         "train.batch_size": batch_size,
         "train.max_steps": max_steps,
         "data.workers": workers,

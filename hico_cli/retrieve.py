@@ -12,6 +12,7 @@ from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import ENCODER_FORM, ENCODER_NAMES, Device, Json, Root
 from hico_core.base.addresses import DEFAULT_ROOT, Location, local_part, locate_root
 from hico_core.base.choices import RetrievalProtocol, Subset
+from hico_core.base.errors import counted
 
 if TYPE_CHECKING:
     from hico_core.transfer.evaluation.retrieval import FoundMoment, Retrieval
@@ -80,6 +81,9 @@ def retrieve(
         if sheet is not None:
             write_sheet(sheet, query, moments.moments, window_seconds=moments.window_seconds)
         _report_moments(moments.moments, sheet, as_json=json)
+        if len(moments.moments) < top and not json:
+            of_each = "" if every_moment else ", one per video; --every-moment shows several"
+            result(f"{counted(len(moments.moments), 'moment')} found{of_each}", {}, as_json=False)
         if are_alike(moments.moments):
             warn(ALL_ALIKE)
         return

@@ -18,7 +18,7 @@ from hico_cli.console import (
     video_reporter,
     warn,
 )
-from hico_cli.options import ConfigFile, Device, Json, Override, Root, require_file_name_part, typed
+from hico_cli.options import ConfigFile, Device, Json, Override, Root, TrainedEncoder, require_file_name_part, typed
 from hico_cli.outcomes import (
     describe_speed,
     extraction_fields,
@@ -70,15 +70,7 @@ def run(
     ] = None,
     config: ConfigFile = None,
     override: Override = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            rich_help_panel="Settings",
-            help="The encoder to train: s3dg (default), s3dg-tiny, which is several times faster, or another one "
-            "of `hico config encoders` that trains.",
-        ),
-    ] = None,
+    encoder: TrainedEncoder = None,
     device: Device = "auto",
     resume: Annotated[
         bool,
@@ -113,8 +105,8 @@ def run(
     asked = Asked(
         recipe=f"{of_dataset}-{default_recipe(of_dataset)}",
         file=config,
-        options={},
-        overrides=[*(override or []), *([] if encoder is None else [f"model.encoder={encoder}"])],
+        options={"model.encoder": encoder},
+        overrides=override or [],
     )
     given = {"--root": None if root == DEFAULT_ROOT else root, "--dataset": dataset, "--config": config}
     words = [word for option, value in given.items() if value is not None for word in (option, str(value))]

@@ -29,6 +29,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.path for item in items if any(map(item.get_closest_marker, ("processes", "cluster", "browser")))
     )
     items.sort(key=lambda item: -dear[item.path])  # the order within a file stays
+    for item in items:
+        if item.get_closest_marker("cluster"):  # a dozen processes, which take minutes to start on a busy machine
+            item.add_marker(pytest.mark.timeout(900))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -139,8 +139,9 @@ def test_retrieve(root: Path, tmp_path: Path) -> None:
     ]
     assert max(match["similarity"] for match in own) == pytest.approx(1)
     sheet = tmp_path / "sheet.html"
-    assert hico("retrieve", query, "--features", "made", "--sheet", sheet, root=root).returncode == 0
-    assert sheet.exists()
+    shown = hico("retrieve", query, "--features", "made", "--top", "99", "--sheet", sheet, root=root)
+    assert shown.returncode == 0 and sheet.exists()
+    assert "moments found, one per video; --every-moment shows several" in shown.stdout
     done = hico("retrieve", "--protocol", "video", "--features", "made", root=root)
     assert done.stdout.startswith("protocol video: R@1 ") and "2 queries, 4 in the gallery" in done.stdout
     assert done.stdout.splitlines()[-1] == str(root / "retrieval/made-video.json")

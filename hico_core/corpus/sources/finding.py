@@ -1,5 +1,6 @@
 """The videos that a command is given: files, folders, patterns, lists, addresses in buckets."""
 
+import difflib
 import glob
 import os
 from collections import Counter
@@ -178,9 +179,17 @@ def _files_of(
             p for p in matches if p.is_file() or (frame_folders and any(map(is_numbered_picture, picture_names(p))))
         )
         if not found:
-            raise UsageError(f"{given}: no such file or folder, and no file matches it as a pattern")
+            raise UsageError(f"{given}: no such file or folder, and no file matches it as a pattern{_near(path)}")
         base = Path(_without_magic(given))
         yield from (_Found(p, base) for p in found)
+
+
+def _near(path: Path) -> str:
+    """What is called nearly so, for the end of a message."""
+    if glob.has_magic(str(path)) or not path.parent.is_dir():
+        return ""
+    names = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    return f"; did you mean {path.parent / names[0]}?" if names else ""
 
 
 def _row_of_list(list_file: Path, number: int, line: str) -> _Found | Source:

@@ -1,5 +1,9 @@
-"""Lists of labelled clips that say which of them belong together: `path<TAB>label[<TAB>group]` a line."""
+"""Lists of labelled clips that say which of them belong together: `path<TAB>label[<TAB>group]` a line.
 
+A list whose name ends in .csv has commas instead of tabs, and may begin with `path,label,group`.
+"""
+
+import csv
 from typing import NamedTuple
 
 from hico_core.base.addresses import Location, absolute, is_local, is_there, locate
@@ -46,7 +50,13 @@ def read_grouped_list(list_file: Location, *, data_root: Location) -> GroupedLis
         UsageError: the list cannot be read, or none of its lines can be used.
 
     """
-    lines = [_Line(number, text, *_parts(text)) for number, text in read_list_lines(list_file)]
+    has_commas = list_file.suffix.lower() == ".csv"
+    lines = [
+        _Line(number, text, *(_cells(text) if has_commas else _parts(text)))
+        for number, text in read_list_lines(list_file)
+    ]
+    if has_commas and [lines[0].name, *lines[0].rest[:1]] == ["path", "label"]:
+        del lines[0]
     has_groups = any(len(line.rest) == 2 for line in lines)
     clips: dict[str, GroupedClip] = {}
     bad = []
@@ -59,7 +69,7 @@ def read_grouped_list(list_file: Location, *, data_root: Location) -> GroupedLis
         except UsageError as error:
             bad.append(f"{list_file}, line {line.number}: {error}")
     if not clips:
-        raise UsageError(bad[0])
+        raise UsageError(bad[0] if bad else f"{list_file}: has no clips below its header")
     return GroupedList([clip for _, clip in sorted(clips.items())], has_groups, bad)
 
 
@@ -68,6 +78,11 @@ def _parts(text: str) -> tuple[str, list[str]]:
         name, _, label = text.rpartition(" ")
         return name.strip(), [label]
     name, *rest = (part.strip() for part in text.split("\t"))
+    return name, rest
+
+
+def _cells(text: str) -> tuple[str, list[str]]:
+    name, *rest = (cell.strip() for cell in next(csv.reader([text])))
     return name, rest
 
 
@@ -80,8 +95,8 @@ def _clip(line: _Line, data_root: Location, *, has_groups: bool) -> GroupedClip:
     """
     if not line.name or len(line.rest) != 1 + has_groups or not all(map(is_plain_name, line.rest)):
         group = "<TAB>group" if has_groups else "[<TAB>group]"
-        tabs = "; lists have tabs and no header" if "," in line.text and "\t" not in line.text else ""
-        raise UsageError(f"{line.text!r} is not path<TAB>label{group}{tabs}")
+        commas = "; a list with commas is named .csv" if "," in line.text and "\t" not in line.text else ""
+        raise UsageError(f"{line.text!r} is not path<TAB>label{group}{commas}")
     path = absolute(locate(line.name) if "://" in line.name else data_root / line.name)
     if is_local(path) and not is_there(path):
         raise UsageError(f"{path}: no such file; --data-root names the folder that paths begin in")

@@ -123,6 +123,16 @@ def test_inputs_that_stand_for_nothing(folder: Path, given: str) -> None:
         ids(folder / given)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("vidoes", r"pattern; did you mean .*/videos\?$"), ("nowhere", "pattern$"), ("*.videos", "pattern$")],
+)
+def test_the_nearest_name_is_given(tmp_path: Path, given: str, said: str) -> None:
+    (tmp_path / "videos").mkdir()
+    with pytest.raises(UsageError, match=said):
+        ids(tmp_path / given)
+
+
 def test_a_folder_without_videos(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
     (tmp_path / "before").mkdir()

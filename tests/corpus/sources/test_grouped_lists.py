@@ -15,9 +15,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def written(folder: Path, text: str) -> Path:
-    (folder / "list.txt").write_text(text)
-    return folder / "list.txt"
+def written(folder: Path, text: str, name: str = "list.txt") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
 
 
 def test_clips_with_groups(folder: Path) -> None:
@@ -38,6 +38,24 @@ def test_without_groups_each_clip_is_its_own(folder: Path, text: str) -> None:
 
 def test_a_line_that_comes_twice_counts_once(folder: Path) -> None:
     assert len(read_grouped_list(written(folder, "a.mp4\tup\tx\na.mp4\tup\tx"), data_root=folder).clips) == 1
+
+
+@pytest.mark.parametrize("header", ["", "path,label,group\n", "\ufeffpath,label,group\n"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_commas(folder: Path, header: str, ends: str) -> None:
+    (folder / "c, d.mp4").touch()
+    text = f'{header}a.mp4,up,"home, garden"\n"c, d.mp4",down,yard\n'.replace("\n", ends)
+    found = read_grouped_list(written(folder, text, "list.csv"), data_root=folder)
+    expected = [GroupedClip(folder / "a.mp4", "up", "home, garden"), GroupedClip(folder / "c, d.mp4", "down", "yard")]
+    assert found == (expected, True, [])
+
+
+def test_commas_without_groups(folder: Path) -> None:
+    found = read_grouped_list(written(folder, "path,label\na.mp4,up\nb b.mp4\n", "list.csv"), data_root=folder)
+    assert [clip.label for clip in found.clips] == ["up"] and not found.has_groups
+    assert "list.csv, line 3: 'b b.mp4' is not path<TAB>label" in found.bad[0]
+    with pytest.raises(UsageError, match=r"list\.csv: has no clips below its header"):
+        read_grouped_list(written(folder, "path,label\n", "list.csv"), data_root=folder)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +80,7 @@ def test_bad_lines_are_told(folder: Path, line: str, why: str) -> None:
     [
         ("", "is empty"),
         ("a.mp4\nc.mp4", "line 1: 'a.mp4' is not path<TAB>label"),
-        ("path,label\na.mp4,up", "line 1: 'path,label' is not path<TAB>label.*; lists have tabs and no header"),
+        ("path,label\na.mp4,up", "line 1: 'path,label' is not path<TAB>label.*; a list with commas is named .csv"),
         ("no.mp4\tup", "no.mp4: no such file"),
     ],
 )
