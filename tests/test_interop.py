@@ -85,6 +85,7 @@ def write_encoder(path: Path, model: HicoModel) -> None:
     export_encoder(path, model.backbone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "write"),
     [
@@ -169,6 +170,7 @@ def test_prefixes_of_other_frameworks_are_taken_off(
     )
 
 
+@pytest.mark.slow
 def test_authors_checkpoints_of_several_processes(tmp_path: Path, model: HicoModel) -> None:
     """Under both names of each unit, or under the second alone."""
     exported = {f"module.{name}": value for name, value in export_state_dict(model.state_dict()).items()}

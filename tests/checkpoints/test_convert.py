@@ -93,6 +93,7 @@ def test_authors_file_has_exactly_their_entries(theirs: dict[str, Any]) -> None:
     assert len(model_state) == LAYOUT["model_state_num_keys"]
 
 
+@pytest.mark.slow
 def test_authors_optimiser_is_laid_out_as_theirs(theirs: dict[str, Any], trained: tuple[HicoModel, LARS]) -> None:
     optimizer = theirs["optimizer_state"]
     assert list(optimizer) == LAYOUT["optimizer_state_keys"]

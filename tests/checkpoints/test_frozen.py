@@ -45,6 +45,7 @@ def test_torchvision_s_network_sees_and_computes_what_it_does_there(name: str, c
     assert encoder.origin.path == str(tmp_path / "weights.pth")
 
 
+@pytest.mark.slow
 def test_an_exported_program_is_shown_what_its_file_says(tmp_path: Path) -> None:
     encoder = S3DGTiny().eval()
     data, augment = DataConfig(crop_size=48, num_frames=8), AugmentConfig(mean=(0.1, 0.2, 0.3), std=0.5)
@@ -70,6 +71,7 @@ def test_a_program_that_does_not_take_what_it_says_is_refused(tmp_path: Path) ->
         load_frozen(str(tmp_path / "a.pt2"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_zip", [True, False])
 def test_weights_behind_a_prefix_in_both_formats_of_pytorch(as_zip: bool, tmp_path: Path) -> None:
     network = load_frozen("torchvision:r3d_18=random").network

@@ -46,6 +46,7 @@ def maps_of(network: Any, clips: Tensor) -> Tensor:  # noqa: ANN401 - of torchvi
     return clips
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "model", "told"),
     [
@@ -94,6 +95,7 @@ def test_names_that_are_numbers_are_those_of_the_encoder(tmp_path: Path, prefix:
     assert len(started(tmp_path / "own.pth", encoder, "python:own:encoder").weights) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "model", "message"),
     [

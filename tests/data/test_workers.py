@@ -39,6 +39,7 @@ class OnAFullDisk(Dataset[int]):
         return 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_full_disk_ends_all_with_one_line(workers: int) -> None:
     def loader() -> DataLoader[int]:

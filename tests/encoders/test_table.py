@@ -7,6 +7,7 @@ from hico_core.base.errors import UsageError
 from hico_core.encoders.table import ENCODERS, entry_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 def test_an_encoder_gives_what_its_entry_says(name: str) -> None:
     entry = ENCODERS[name]

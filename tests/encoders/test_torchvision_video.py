@@ -7,6 +7,7 @@ from torchvision.models import get_model
 from hico_core.encoders.torchvision_video import torchvision_video
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["r3d_18", "mc3_18", "r2plus1d_18", "s3d"])
 def test_an_encoder_is_the_network_without_its_classifier(name: str) -> None:
     """Its weights are those of the same names; on its maps, pooling and classifier give the network's scores."""

@@ -80,6 +80,7 @@ def test_one_epsilon_for_all_norms() -> None:
     assert {m.eps for m in build_encoder(ModelConfig()).modules() if isinstance(m, nn.BatchNorm3d)} == {1e-3, 1e-5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torchvision:r3d_18", "torchvision:r2plus1d_18"])
 def test_gradients_in_bfloat16_are_finite(name: str) -> None:
     """On a CPU as well, where PyTorch's own convolutions over fewer frames than their kernels have fail."""

@@ -27,6 +27,7 @@ def operations_by_hand(model: nn.Module, clip: Tensor) -> int:
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "gflops"), [(S3DG(), 8.95), (S3DGTiny(), 0.853)])
 def test_operations_and_parameters(model: nn.Module, gflops: float) -> None:
     cost = measure_cost(model, num_frames=16, size=112)

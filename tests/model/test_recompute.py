@@ -17,6 +17,7 @@ def built(name: str, *, recompute: bool) -> nn.Module:
     return encoder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["s3dg", "torchvision:s3d"])
 def test_recomputing_changes_nothing(name: str) -> None:
     """Gradients and running statistics are those of an encoder that keeps everything."""
@@ -34,6 +35,7 @@ def test_recomputing_changes_nothing(name: str) -> None:
         torch.testing.assert_close(gradients_again[name], gradient, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["s3dg", "torchvision:r3d_18", "torchvision:s3d"])
 def test_recomputing_keeps_less(name: str) -> None:
     """Fewer bytes are held for the backward pass."""

@@ -71,6 +71,7 @@ def step_of(size: int, pairs: str) -> Collectives:
     return watch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "pairs"), [(8, "local"), (8, "global"), (64, "global")])
 def test_messages_of_a_step(size: int, pairs: str) -> None:
     """Each batch norm sends one message each way; nothing grows with the number of processes."""
@@ -84,6 +85,7 @@ def test_a_process_alone_sends_nothing() -> None:
     assert not step_of(1, "global").sent
 
 
+@pytest.mark.slow
 def test_what_is_computed_on_a_gpu_is_sent_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what the processes decide on CPUs is not: no GPU is waited for."""
     loss = preset("hacs-hico-s").loss.model_copy(update={"topical_pairs": "global"})

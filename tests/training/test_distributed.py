@@ -382,6 +382,7 @@ def counts_up(shared: SharedExitCode) -> int:
     return int(os.environ["RANK"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("work", "codes"), [(refuses, {10, 11}), (counts_up, {1})])
 def test_the_code_of_the_first_error_is_that_of_all(work: Callable[[SharedExitCode], int], codes: set[int]) -> None:
     before = dict(os.environ), signal.getsignal(signal.SIGTERM)

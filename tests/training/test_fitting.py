@@ -48,6 +48,7 @@ def test_a_batch_that_fits(asked: int, processes: int, free_gb: float | None, si
     assert found == (size, reason)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("videos", "size", "encoder", "gb"),
     [

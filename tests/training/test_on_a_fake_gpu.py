@@ -34,6 +34,8 @@ from hico_core.transfer.finetuning.step import classification_step
 
 BF16 = Precision("bf16", "pretended")
 
+pytestmark = pytest.mark.slow
+
 
 def step_of(model: nn.Module, loss: LossConfig, *, adamw: bool = False) -> Watch:
     """A watched step of 2 videos with 3 clips, after one that makes what lasts."""

@@ -117,6 +117,7 @@ def test_scaling_by_itself_changes_no_update() -> None:
     assert all(torch.equal(a, b) for a, b in zip(tensors_of(plain), tensors_of(scaled), strict=True))
 
 
+@pytest.mark.slow
 def test_steps_saved_and_resumed_are_the_same_steps(tmp_path: Path) -> None:
     """A step that overflows before the checkpoint and one after it, and a scale that grows."""
 

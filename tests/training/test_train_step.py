@@ -15,6 +15,7 @@ from hico_core.training.step import train_step
 RECIPES = {"hico": "hacs-hico-s", "simclr": "hacs-simclr-s"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("kind", RECIPES)
 def test_two_steps(kind: str, device: str) -> None:

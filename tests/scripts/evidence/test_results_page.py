@@ -3,15 +3,18 @@
 import re
 
 import pandas as pd
+import pytest
 from results_page import DOCS, pages
 
 RESULTS = pd.read_parquet(DOCS / "measurements" / "benchmark.parquet")
 
 
+@pytest.mark.slow
 def test_the_pages_are_what_the_script_writes() -> None:
     assert {page: page.read_text() for page in pages(RESULTS)} == pages(RESULTS)
 
 
+@pytest.mark.slow
 def test_a_setting_that_was_not_measured_leaves_its_cells_empty() -> None:
     texts = pages(RESULTS[(RESULTS["steps"] != 1800) & ~RESULTS["trimmed"]])
     (row,) = re.findall(r"^\| HiCo \|.*$", texts[DOCS / "results.md"], re.MULTILINE)

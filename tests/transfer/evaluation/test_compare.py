@@ -74,6 +74,7 @@ LABELS = "abc" * 20
 GROUPS = "".join(chr(ord("A") + number // 5) for number in range(60))
 
 
+@pytest.mark.slow
 def test_folds_predict_as_scikit_learn_does() -> None:
     """Clip by clip, from the same rows: logistic regression whose minimum nobody regularises much."""
     split = split_into_folds(listed(LABELS, GROUPS), num_folds=2)
@@ -108,6 +109,7 @@ def test_a_probe_without_decay_is_scikit_learns() -> None:
     np.testing.assert_array_equal(ours.predictions, theirs.predict(test.features))
 
 
+@pytest.mark.slow
 def test_labels_of_tested_clips_are_not_known() -> None:
     """Others than the tested clip's own decide: with another label, it is predicted the same."""
     plain = listed(LABELS[:30], GROUPS[:30])

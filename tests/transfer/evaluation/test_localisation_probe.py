@@ -96,6 +96,7 @@ def test_each_second_has_the_nearest_window(tmp_path: Path) -> None:
                 assert any(np.array_equal(features, one) for one in nearest)
 
 
+@pytest.mark.slow
 def test_features_that_know_when_and_features_that_do_not(tmp_path: Path) -> None:
     annotated = drawn()
     seconds_of = dict.fromkeys(annotated, 24.0)

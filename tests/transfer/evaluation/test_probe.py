@@ -154,6 +154,7 @@ def test_mean_and_error() -> None:
     assert (of_three.mean, of_three.standard_error) == pytest.approx((2.0, 1 / 3**0.5))
 
 
+@pytest.mark.slow
 def test_a_report_over_splits_and_seeds() -> None:
     splits = [
         (blobs(1, videos=30), blobs(2, videos=30, first=1000)),

@@ -76,6 +76,7 @@ def test_segments_are_looked_for_in_other_videos() -> None:
         retrieval_among_videos(rows.only(rows.groups == "v0"), protocol="clip")
 
 
+@pytest.mark.slow
 def test_folders_of_one_set_of_segments_are_compared(tmp_path: Path) -> None:
     labels = ["run", "bow", "sit", "bow", "run", "sit"]
     times = [(float(at), at + 0.5) for at in range(6)]
