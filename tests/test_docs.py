@@ -157,7 +157,11 @@ def test_the_example_file(tmp_path: Path) -> None:
 
 
 # Pages with all that was measured, each with a short page for readers.
-APPENDICES = {"results-appendix.md": "results.md", "benchmarks-cpu-appendix.md": "benchmarks-cpu.md"}
+APPENDICES = {
+    "results-appendix.md": "results.md",
+    "results-real-appendix.md": "results-real.md",
+    "benchmarks-cpu-appendix.md": "benchmarks-cpu.md",
+}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in APPENDICES], ids=lambda page: page.name)

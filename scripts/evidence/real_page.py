@@ -1,9 +1,10 @@
-"""Tables of docs/results-real.md from what scripts/evidence/real.py measured.
+"""Tables of docs/results-real.md and its appendix from what scripts/evidence/real.py measured.
 
     python scripts/evidence/real_page.py OUT
 
 OUT is the benchmark's. Its results.parquet is copied to docs/measurements/real.parquet; the parts of
-docs/results-real.md between `<!-- begin NAME -->` and `<!-- end NAME -->` are written anew.
+docs/results-real.md and docs/results-real-appendix.md between `<!-- begin NAME -->` and `<!-- end NAME -->` are written
+anew.
 """
 
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from findings import paired
 from parts import TUNING_SEED
-from real_cells import FROZEN, MEANINGS, NEAR
+from real_cells import FROZEN, MEANINGS, NEAR, RealProbe
 from real_findings import (
     REAL_PROBES,
     REAL_RULE,
@@ -70,11 +71,40 @@ def rule_table(results: pd.DataFrame) -> str:
     return f"> {REAL_RULE}\n\n" + markdown(["ego_gest", "HiCo - SimCLR-far, seeds won", "rule"], lines)
 
 
-def parts_of_page(results: pd.DataFrame) -> dict[str, str]:
-    """The text between each pair of marks of docs/results-real.md."""
-    parts = {"rule": rule_table(results)}
+def summary_table(results: pd.DataFrame) -> str:
+    """Arms by the linear probe of each set and design, and by how often a place is found."""
+    found = {
+        "gesture, untrimmed": _column(results, "ego_gest", "untrimmed", "linear"),
+        "gesture, trimmed": _column(results, "ego_gest", "trimmed", "linear"),
+        "environment": _column(results, "ego_gest", "untrimmed", "place-r1"),
+        "fight, untrimmed": _column(results, "fight_surv", "untrimmed", "linear"),
+    }
+    lines = [[arm, *(column.get(arm, "") for column in found.values())] for arm in MEANINGS]
+    return markdown(["arm", *found], [line for line in lines if any(line[1:])])
+
+
+def _column(results: pd.DataFrame, corpus: str, design: str, probe: RealProbe) -> dict[str, str]:
+    rows = of_design(results, corpus, design)
+    if rows.empty:
+        return {}
+    return {str(arm): value for arm, value in real_table(rows)[REAL_PROBES[probe]].items()}
+
+
+def pages(results: pd.DataFrame) -> dict[Path, str]:
+    """By page, its text with all its parts anew."""
+    parts = {
+        DOCS / "results-real.md": {"rule": rule_table(results), "summary": summary_table(results)},
+        DOCS / "results-real-appendix.md": parts_of_appendix(results),
+    }
+    return {page: with_parts(page.read_text(), of_page, page=page) for page, of_page in parts.items()}
+
+
+def parts_of_appendix(results: pd.DataFrame) -> dict[str, str]:
+    """The text between each pair of marks of docs/results-real-appendix.md."""
     tuned = settings_table(results)
-    parts["settings"] = markdown([*tuned.columns], [[f"{value}" for value in row] for row in tuned.round(3).to_numpy()])
+    parts = {
+        "settings": markdown([*tuned.columns], [[f"{value}" for value in row] for row in tuned.round(3).to_numpy()])
+    }
     for corpus in ("ego_gest", "fight_surv"):
         for design in ("untrimmed", "trimmed"):
             rows = of_design(results, corpus, design)
@@ -86,7 +116,7 @@ def parts_of_page(results: pd.DataFrame) -> dict[str, str]:
     seeds = sorted({int(seed) for seed in cells[~cells["arm"].isin(FROZEN)]["seed"]} - {TUNING_SEED})
     parts["hours"] = (
         f"{len(cells)} cells of seeds {', '.join(map(str, seeds))} (and {TUNING_SEED} for the settings), "
-        f"{cells['seconds'].sum() / 3600:.1f} hours of cells, beside other work on the machine."
+        f"{cells['seconds'].sum() / 3600:.1f} hours of cells, two at a time on two cores that also had other work."
     )
     return parts
 
@@ -97,8 +127,8 @@ def main() -> None:
     if results.empty:
         sys.exit(f"{sys.argv[1]}: no results of the benchmark here")
     shutil.copyfile(write_table(Path(sys.argv[1]), results), DOCS / "measurements" / "real.parquet")
-    page = DOCS / "results-real.md"
-    page.write_text(with_parts(page.read_text(), parts_of_page(results), page=page))
+    for page, text in pages(results).items():
+        page.write_text(text)
 
 
 if __name__ == "__main__":
