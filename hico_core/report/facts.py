@@ -19,6 +19,7 @@ from hico_core.base.files import read_json_lines
 from hico_core.config import read_yaml_file
 from hico_core.corpus.index import read_index_table
 from hico_core.report.results import Results, is_number, read_results
+from hico_core.report.road_times import RoadTimes, read_road_times
 from hico_core.training.started import Started, read_started
 
 # A curve has no more points than a screen can show.
@@ -127,6 +128,7 @@ class RunFacts:
     encoder: Path | None
     results: Results
     started: Started | None  # None of a run that does not say
+    road: RoadTimes | None  # None of a run that `hico run` did not make
     confusion: np.ndarray | None  # (true class, predicted class) counts of a finetuning's test
 
     @property
@@ -187,6 +189,7 @@ def read_run(path: Path) -> RunFacts:
         encoder=encoder if encoder.is_file() else None,
         results=read_results(path, workspace),
         started=read_started(path),
+        road=read_road_times(path),
         confusion=_confusion(path / "predictions.csv"),
     )
 

@@ -30,6 +30,7 @@ from hico_core.report.comparisons import (
     read_comparisons,
 )
 from hico_core.report.facts import CorpusFacts, RunFacts, last_values, read_corpus
+from hico_core.report.road_times import RoadTimes
 from hico_core.report.sample import (
     EncodedMoments,
     Moment,
@@ -255,7 +256,7 @@ def _run_part(run: RunFacts, encoder: FrozenEncoder | None, *, on_part: Callable
     return RunPart(
         facts=run,
         command="" if run.started is None else shlex.join(run.started.command),
-        origin=describe_origin(run.started, run.total("step_seconds")),
+        origin=describe_origin(run.started, run.total("step_seconds"), run.road),
         clips=clips,
         neighbours=[] if seen is None else _neighbour_rows(seen),
         map=None if seen is None else _map(seen),
@@ -322,8 +323,8 @@ def _evidence(run: RunFacts, config: Config, seen: EncodedMoments | None) -> Evi
     )
 
 
-def describe_origin(started: Started | None, seconds: float) -> list[str]:
-    """What a run was started from but for its command, and how long its steps took, in sentences."""
+def describe_origin(started: Started | None, seconds: float, road: RoadTimes | None) -> list[str]:
+    """What a run was started from but for its command, and how long its steps and `hico run` took, in sentences."""
     said = []
     if started is not None:
         where = {"hico": "hico", "folder": "the folder that it was started in"}
@@ -333,9 +334,20 @@ def describe_origin(started: Started | None, seconds: float) -> list[str]:
         ]
         said += [f"It began with the weights of {started.encoder.path}."] if started.encoder else []
     if seconds:
-        time = timedelta(seconds=round(seconds))
-        said.append(f"The steps, including those after resuming, took {time} (hours:minutes:seconds) in all.")
+        said.append(
+            f"The steps, including those after resuming, took {_clock(seconds)} (hours:minutes:seconds) in all."
+        )
+    if road is not None:
+        said.append(
+            f"hico run took {_clock(road.whole)} before this report: {_clock(road.splitting)} for splitting, "
+            f"{_clock(road.measuring)} for measuring, {_clock(road.training)} for training and "
+            f"{_clock(road.features)} for features."
+        )
     return said
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _clip_rows(run: RunFacts, root: Path) -> list[ClipRow]:

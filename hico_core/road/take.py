@@ -7,7 +7,7 @@ on where it was stopped. The hours are those of one call: what a call did not co
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import chain, count, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -29,6 +29,7 @@ from hico_core.corpus.workspace.records import SplitOptions, source_file
 from hico_core.encoding.encoder import Meter
 from hico_core.report.facts import read_run
 from hico_core.report.page import corpus_of, write_report
+from hico_core.report.road_times import RoadTimes, add_road_times
 from hico_core.road.choosing import (
     Advice,
     Choice,
@@ -115,11 +116,14 @@ def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
         raise UsageError("there is no such run to continue; leave --resume out", subject=run_dir)
     split = split_inputs(inputs, root, clock=clock, events=events)
     events.on_indexed(build_index(root))
+    ends = [clock.used]
     chosen = _choose(run_dir, Site(root, wanted.device), wanted, clock=clock, events=events)
     task = Task(
         config=chosen.config, root=root, run_dir=run_dir, device=wanted.device, resume=True, command=wanted.typed
     )
+    ends.append(clock.used)
     trained = train_in_time(task, chosen.choice, clock=clock, events=events)
+    ends.append(clock.used)
     shares = chosen.choice.shares if chosen.choice else None
     extracted = None
     if has_time_for_features(shares, was_cut=trained.was_cut):
@@ -130,6 +134,8 @@ def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
         warnings.append(
             f"there was no time for all features; `hico extract-features --root {root} --encoder {run_dir}` makes them"
         )
+    ends.append(clock.used)
+    _add_times(run_dir, ends)
     report = report_run(run_dir, events)
     if trained.was_cut:
         warnings.append(
@@ -141,6 +147,12 @@ def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
         warnings.append(_few(trained.summary.num_steps, chosen.config, chosen.advice, wanted, taken=taken))
     num_failed = split.num_failed + (extracted.num_failed if extracted else 0)
     return Road(num_failed, report, tuple(warnings))
+
+
+def _add_times(run_dir: Path, ends: Sequence[float]) -> None:
+    """Write down when the steps of a call ended, in seconds of it."""
+    splitting, measuring, training, features = (end - begin for begin, end in pairwise([0.0, *ends]))
+    add_road_times(run_dir, RoadTimes(splitting=splitting, measuring=measuring, training=training, features=features))
 
 
 def has_time_for_features(shares: Shares | None, *, was_cut: bool) -> bool:

@@ -37,6 +37,8 @@ def test_the_whole_road_and_again(tmp_path: Path, videos: Path) -> None:
     assert (root / "features/run/manifest.jsonl").exists()
     metrics = (root / "runs/run/metrics.jsonl").read_text()
     assert len(metrics.splitlines()) == 2
+    times = json.loads((root / "runs/run/road.json").read_text())
+    assert all(times.values()) and set(times) == {"splitting", "measuring", "training", "features"}
 
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     again = hico(*command, tmp_path / "broken.mp4", "--resume", root=root)

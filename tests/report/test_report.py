@@ -26,6 +26,7 @@ from hico_core.encoders.trained import build_encoder
 from hico_core.report.charts import lines, smoothed
 from hico_core.report.facts import Curve, read_run
 from hico_core.report.page import default_name, describe_origin
+from hico_core.report.road_times import RoadTimes
 from hico_core.report.sample import EncodedMoments, Moment, network_before
 from hico_core.training.distributed import World
 from hico_core.training.fitting import fit_batch
@@ -408,5 +409,13 @@ def test_the_encoder_before_training_from_a_file_is_that_file(root: Path) -> Non
 )
 def test_what_a_run_was_started_from(git: dict[str, bool], seconds: float, said: list[str]) -> None:
     states = {name: GitState(commit="0123456789abcdef", is_dirty=dirty) for name, dirty in git.items()}
-    assert describe_origin(Started(command=[], encoder=None, git=states), seconds) == said
-    assert describe_origin(None, seconds) == [line for line in said if "steps" in line]
+    assert describe_origin(Started(command=[], encoder=None, git=states), seconds, None) == said
+    assert describe_origin(None, seconds, None) == [line for line in said if "steps" in line]
+
+
+def test_how_long_the_road_took() -> None:
+    times = RoadTimes(splitting=65, measuring=5.4, training=3600, features=0)
+    assert describe_origin(None, 0.0, times) == [
+        "hico run took 1:01:10 before this report: 0:01:05 for splitting, 0:00:05 for measuring, 1:00:00 for training "
+        "and 0:00:00 for features."
+    ]

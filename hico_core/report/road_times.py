@@ -1,0 +1,54 @@
+"""How long the calls of `hico run` took that made a run, in its folder."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from hico_core.base.errors import HicoError
+from hico_core.base.storage import write_text
+from hico_core.config.explain import first_wrong
+
+ROAD_TIMES = "road.json"
+
+
+class RoadTimes(BaseModel, frozen=True, extra="forbid"):
+    """Seconds of all calls together, each up to its report."""
+
+    splitting: float
+    measuring: float
+    training: float
+    features: float
+
+    @property
+    def whole(self) -> float:
+        """Of all steps."""
+        return self.splitting + self.measuring + self.training + self.features
+
+
+def read_road_times(run_dir: Path) -> RoadTimes | None:
+    """The times of a run; None of one that `hico run` did not make.
+
+    Raises:
+        HicoError: the file is damaged.
+
+    """
+    path = run_dir / ROAD_TIMES
+    if not path.is_file():
+        return None
+    try:
+        return RoadTimes.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise HicoError(f"is damaged ({first_wrong(error)}); remove it", subject=path) from error
+
+
+def add_road_times(run_dir: Path, of_call: RoadTimes) -> None:
+    """Write down the times of another call.
+
+    Raises:
+        HicoError: the file is damaged.
+
+    """
+    known = read_road_times(run_dir)
+    before = known.model_dump() if known else dict.fromkeys(RoadTimes.model_fields, 0.0)
+    times = {step: round(before[step] + seconds, 3) for step, seconds in of_call.model_dump().items()}
+    write_text(run_dir / ROAD_TIMES, RoadTimes(**times).model_dump_json(indent=1) + "\n")
