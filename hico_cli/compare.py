@@ -50,7 +50,9 @@ def compare(
             "repeated. Differences are relative to the first one.",
         ),
     ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Folds of cross-validation over LIST; a group is never split.")] = 5,
+    folds: Annotated[
+        int, typer.Option(min=2, help="Folds of cross-validation over LIST; a group is never divided between folds.")
+    ] = 5,
     train: Annotated[str | None, typer.Option("--train", help="Instead of folds: clips to train on.")] = None,
     test: Annotated[str | None, typer.Option("--test", help="Clips to test on.")] = None,
     data_root: ListFolder = None,

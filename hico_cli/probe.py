@@ -78,7 +78,9 @@ def probe(
     folds: Annotated[
         int,
         typer.Option(
-            min=2, rich_help_panel="Classes of each second", help="Folds of cross-validation; a video is never split."
+            min=2,
+            rich_help_panel="Classes of each second",
+            help="Folds of cross-validation; a video is never divided between folds.",
         ),
     ] = 5,
     workers: Readers = None,
