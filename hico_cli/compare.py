@@ -20,18 +20,21 @@ if TYPE_CHECKING:
     from hico_core.transfer.evaluation.comparison import ComparedRow, Comparison
 
 _LINES = (
-    "One PATH, TAB, LABEL per line, and optionally TAB and GROUP: clips of one scene, person or camera; commas in .csv."
+    "One PATH, TAB, LABEL per line, and optionally TAB and GROUP (clips of one scene, person or camera); a .csv has "
+    "commas instead of tabs."
 )
 
 
 def compare(
     clips: Annotated[
-        str | None, typer.Argument(metavar="[LIST]", help=f"Clips to train and test on in folds. {_LINES}")
+        str | None, typer.Argument(metavar="[LIST]", help=f"Clips to use for cross-validation. {_LINES}")
     ] = None,
     root: Root = DEFAULT_ROOT,
     encoder: Annotated[
         list[str] | None,
-        typer.Option("--encoder", help="NAME, NAME=WEIGHTS, a run or a file (`hico config encoders`); repeat it."),
+        typer.Option(
+            "--encoder", help="NAME or NAME=WEIGHTS (see `hico config encoders`), a run or a file; may be repeated."
+        ),
     ] = None,
     runs: Annotated[
         bool, typer.Option("--runs", help="Compare all runs of ROOT that have exported an encoder.")
@@ -48,12 +51,12 @@ def compare(
         ),
     ] = None,
     folds: Annotated[
-        int, typer.Option(min=2, help="Folds of cross-validation over LIST; a group is never divided.")
+        int, typer.Option(min=2, help="Folds of cross-validation over LIST; a group is never divided between folds.")
     ] = 5,
     train: Annotated[str | None, typer.Option("--train", help="Instead of folds: clips to train on.")] = None,
     test: Annotated[str | None, typer.Option("--test", help="Clips to test on.")] = None,
     data_root: ListFolder = None,
-    views: Annotated[int, typer.Option(min=1, help="Clips per video; 1 is the middle of the video.")] = 1,
+    views: Annotated[int, typer.Option(min=1, help="Clips per video; 1: the middle of the video.")] = 1,
     neighbours: Annotated[int, typer.Option(min=1, help="Neighbours that vote in k-NN (k).")] = 20,
     name: Annotated[
         str | None, typer.Option(help="Name of the folder in ROOT/compare. Default: the list's name.")

@@ -131,7 +131,7 @@ def validate(
     path: Annotated[Path, typer.Argument(help="A YAML file, as for --config of hico pretrain or hico finetune.")],
     json: Json = False,
 ) -> None:
-    """Check a configuration file; one line names the first mistake (exit code 2)."""
+    """Check a configuration file. If it is not valid, one line names the first mistake (exit code 2)."""
     _, authors = _load_file(path)
     if authors is not None:
         warn_about(authors.notes, authors.ignored, path)

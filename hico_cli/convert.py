@@ -15,11 +15,11 @@ def convert(
     target: Annotated[Path, typer.Argument(help="File to write; its extension selects the format.")],
     to: Annotated[
         CheckpointFormat | None,
-        typer.Option(help="Format. Default: by the extension: .pt, .pyth, .safetensors, .pt2 or .onnx."),
+        typer.Option(help="Format. Default: from the extension: .pt, .pyth, .safetensors, .pt2 or .onnx."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Convert a checkpoint. hico's and the authors' format hold a whole run, the other formats only the encoder."""
+    """Convert a checkpoint. hico's and the authors' formats hold a whole run; the others only the encoder."""
     from hico_core.checkpoints.convert import FORMAT_OF_SUFFIX
     from hico_core.checkpoints.convert import convert as run
 

@@ -1,4 +1,4 @@
-"""`hico doctor`: what is there, and what is missing."""
+"""`hico doctor`: checks of the machine, and how to fix what is missing."""
 
 import math
 import os

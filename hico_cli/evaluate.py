@@ -37,11 +37,11 @@ def evaluate(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Test classifiers on several views of each video: results.json, predictions.parquet, classes.csv, confusion.png.
+    """Test finetuned classifiers on several views of each video.
 
-    Several runs, such as those of the three splits of UCF101, are each tested on their own list; the mean and its
-    standard error are printed at the end. Exit code 3: some videos cannot be decoded (they count as wrong), or some
-    lines of a list cannot be used.
+    Writes results.json, predictions.parquet, classes.csv and confusion.png. If you name several runs, such as those of
+    the three splits of UCF101, each is tested on its own list, and the mean and its standard error are printed at the
+    end. Exit code 3: some videos cannot be decoded (they count as wrong), or some lines of a list cannot be used.
     """
     if test and len(test) != len(runs):
         raise typer.BadParameter(f"{len(test)} lists for {len(runs)} runs; give one list per run", param_hint="--list")

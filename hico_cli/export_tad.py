@@ -23,27 +23,29 @@ def export_tad(
         str | None, typer.Option(help="A folder in ROOT/features, or a path. Default: the newest.")
     ] = None,
     train_subset: Annotated[str | None, typer.Option(help="Subset to train on, as named in the annotations.")] = None,
-    test_subset: Annotated[str | None, typer.Option(help="Subset to test on.")] = None,
+    test_subset: Annotated[str | None, typer.Option(help="Subset to test on, as named in the annotations.")] = None,
     preset: Annotated[
         DetectionPreset | None,
-        typer.Option(help="Whose sizes and settings a detector gets. Default: that whose windows the features have."),
+        typer.Option(
+            help="Dataset whose sizes and thresholds are used. Default: the one whose windows the features have."
+        ),
     ] = None,
     sliding: Annotated[
         bool,
         typer.Option(
-            "--sliding", help="opentad: cut videos into overlapping windows instead of processing them whole."
+            "--sliding", help="For opentad: cut videos into overlapping windows instead of processing them whole."
         ),
     ] = False,
     checkout: Annotated[
         Path | None,
-        typer.Option(help="Checkout of the toolkit; opentad's configuration builds on files there."),
+        typer.Option(help="Checkout of the toolkit; the configuration for opentad builds on its files."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-O", help="Folder to write. Default: ROOT/tad/FEATURES-TOOLKIT.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write a configuration with which unmodified ActionFormer or OpenTAD trains and evaluates on these features.
+    """Write a configuration for training and evaluating an unmodified ActionFormer or OpenTAD on features.
 
     Also writes the annotations in the toolkit's format, the classes, and a list of annotated videos without features.
     Prints the toolkit's commands for training and evaluation. Exit code 3: the entries of some videos cannot be used.

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 def extract_features(
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(help="Videos, folders, patterns or .txt lists. Default: all videos of the index."),
+        typer.Argument(help="Videos, folders, patterns or .txt lists. Default: all videos in the index."),
     ] = None,
     root: Root = DEFAULT_ROOT,
     encoder: Encoder = None,
@@ -50,8 +50,8 @@ def extract_features(
         WindowPresetName | None,
         typer.Option(
             rich_help_panel="Windows",
-            help="Windows as ActivityNet, HACS or THUMOS features have them, or as in pretraining (clip). "
-            "Default: hacs; for public encoders, the input of their training.",
+            help="Windows of the usual ActivityNet, HACS or THUMOS features, or of pretraining (clip). Default: hacs; "
+            "for public encoders, the windows that they were trained on.",
         ),
     ] = None,
     window: Annotated[int | None, typer.Option(rich_help_panel="Windows", help="Frames per window; hacs: 16.")] = None,
@@ -71,7 +71,7 @@ def extract_features(
         Align,
         typer.Option(
             rich_help_panel="Windows",
-            help="start: the first window begins with the video; center: windows are centred on the strides.",
+            help="start: the first window begins with the video; center: each window is centred on its stride.",
         ),
     ] = "start",
     tail: Annotated[
@@ -86,7 +86,7 @@ def extract_features(
         typer.Option(
             "--format",
             rich_help_panel="Files",
-            help="File format; hdf5: .npy files, and all of them again in features.hdf5.",
+            help="File format; hdf5 writes features.hdf5 in addition to the .npy files.",
         ),
     ] = "npy",
     dtype: Annotated[
@@ -101,7 +101,8 @@ def extract_features(
         Layer,
         typer.Option(
             rich_help_panel="Encoder",
-            help="The encoder's features, or the 128 numbers that pretraining compares (needs a .pt or .pyth).",
+            help="pooled: the encoder's features; projection: the 128 numbers that pretraining compares (needs a "
+            ".pt or .pyth file).",
         ),
     ] = "pooled",
     prefix: Annotated[
@@ -115,7 +116,7 @@ def extract_features(
         typer.Option(
             "--from",
             rich_help_panel="Which videos",
-            help="Read the clips of the index's videos (default; smaller), or the original videos.",
+            help="Read the clips in the index (default; smaller), or the original videos.",
         ),
     ] = None,
     id_rule: Ids = "stem",
@@ -175,7 +176,7 @@ def extract_features(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Extract features: one array per video, [T, 1024] with S3D-G; row i starts i * stride / fps seconds in.
+    """Extract features: one array per video, [T, 1024] with S3D-G; row i starts at i * stride / fps seconds.
 
     With --segments, row i is the mean of the windows of the video's i-th segment.
     Writes ROOT/features/NAME/ID.npy and one line per video in manifest.jsonl. Finished videos are skipped. Exit

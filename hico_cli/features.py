@@ -14,7 +14,7 @@ from hico_core.base.errors import HicoError, counted
 if TYPE_CHECKING:
     from hico_core.transfer.extraction.manifest import ManifestRow
 
-features = typer.Typer(no_args_is_help=True, help="List and check extracted features, or adopt those of other tools.")
+features = typer.Typer(no_args_is_help=True, help="Show and check extracted features, or adopt those of other tools.")
 
 FeaturesName = Annotated[
     str | None,
@@ -112,12 +112,14 @@ def adopt(
     stride: Annotated[int, typer.Option(help="Frames from one window to the next.")],
     align: Annotated[
         Align,
-        typer.Option(help="start: the first window begins with the video; center: windows are centred on the strides."),
+        typer.Option(
+            help="start: the first window begins with the video; center: each window is centred on its stride."
+        ),
     ] = "start",
     prefix: Annotated[str, typer.Option(help="Prefix of each file name, such as v_.")] = "",
     json: Json = False,
 ) -> None:
-    """Write a manifest for features of another tool, so that they can be probed, searched and exported."""
+    """Write a manifest for features from another tool, so that they can be probed, searched and exported."""
     from hico_core.encoding.windows import Grid
     from hico_core.transfer.extraction.adoption import adopt_features
 

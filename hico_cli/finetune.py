@@ -48,7 +48,7 @@ def finetune(
         typer.Option(
             "--encoder",
             "--checkpoint",
-            help="The encoder: .safetensors, our .pt or the authors' .pyth. Default: ROOT's newest run.",
+            help="The encoder: .safetensors, hico's .pt or the authors' .pyth. Default: ROOT's newest run.",
         ),
     ] = None,
     linear: Annotated[
@@ -66,9 +66,7 @@ def finetune(
     max_steps: MaxSteps = None,
     eval_every: Annotated[
         int | None,
-        typer.Option(
-            min=1, metavar="EPOCHS", help="Evaluate on the subset val every so many epochs, if it has videos."
-        ),
+        typer.Option(min=1, metavar="EPOCHS", help="Epochs between evaluations on the subset val, if it has videos."),
     ] = None,
     views: Annotated[int | None, typer.Option(min=1, help="Clips per test video.")] = None,
     workers: Readers = None,

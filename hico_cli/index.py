@@ -20,7 +20,7 @@ def index(
         typer.Option(metavar="DIR", help="Add the videos of this folder without splitting them; may be repeated."),
     ] = None,
     adopt: Annotated[
-        bool, typer.Option("--adopt", help="Add clips in ROOT/train, val, test that another tool cut.")
+        bool, typer.Option("--adopt", help="Add clips in ROOT/train, val and test that were cut by another tool.")
     ] = False,
     list_file: Annotated[
         str | None,
@@ -32,7 +32,7 @@ def index(
     ] = None,
     cuts: Annotated[
         bool,
-        typer.Option("--cuts", help="Detect cuts in videos that are not split; decodes each of them once."),
+        typer.Option("--cuts", help="Detect cuts between shots in videos that are not split, by decoding each once."),
     ] = False,
     data_root: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder of the files in --list. Default: the folder of the list.")
@@ -40,7 +40,8 @@ def index(
     check: Annotated[
         bool,
         typer.Option(
-            "--check", help="Only compare all files with the records: report missing, extra and changed files."
+            "--check",
+            help="Index nothing; compare all files with the records and list missing, extra and changed ones.",
         ),
     ] = False,
     val_fraction: Annotated[
@@ -59,7 +60,7 @@ def index(
     cache_size: CacheSize = "20GB",
     json: Json = False,
 ) -> None:
-    """Index all videos of the workspace: one row per 5 s, and the authors' list files.
+    """Index all videos of the workspace, one row per 5 s, and write list files for the authors' code.
 
     Writes ROOT/index.parquet and ROOT/training.txt (validation.txt, testing.txt for the other subsets). Exit code 3:
     some videos failed, some clips are missing, or --check found differences.

@@ -20,7 +20,9 @@ def inspect(
     target: Annotated[str | None, typer.Argument(help="A checkpoint, or a workspace with an index.")] = None,
     encoder: Annotated[
         str | None,
-        typer.Option("--encoder", metavar=ENCODER_FORM, help="Instead: any encoder, such as torchvision:r3d_18=FILE."),
+        typer.Option(
+            "--encoder", metavar=ENCODER_FORM, help="Instead of TARGET: any encoder, such as torchvision:r3d_18=FILE."
+        ),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Number of videos in the picture.")] = 8,
     at: Annotated[
@@ -36,10 +38,10 @@ def inspect(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Describe a checkpoint or an encoder; or a workspace: finished and failed videos, its index, a picture of clips.
+    """Describe a checkpoint or encoder, or a workspace: finished and failed videos, its index, a picture of clips.
 
-    The picture shows clips before and after augmentation. Without an index, only finished and failed videos are
-    counted.
+    The picture shows clips before and after augmentation. If the workspace has no index yet, the command only counts
+    finished and failed videos.
     """
     if (target is None) == (encoder is None):
         raise typer.BadParameter("give a checkpoint or a workspace, or --encoder, and not both", param_hint="TARGET")

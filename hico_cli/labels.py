@@ -20,10 +20,11 @@ ListFolder = Annotated[
     ),
 ]
 
-LISTS = (
-    "A list has one PATH LABEL per line, or is UCF101's trainlist01.txt, Kinetics' .csv, or a pattern of HMDB51's "
-    "'*_test_split1.txt'. May be repeated, once per split. Default: the index."
+LIST = (
+    "A list has one PATH LABEL per line, or is UCF101's trainlist01.txt, Kinetics' .csv, or a pattern for HMDB51's "
+    "lists: '*_test_split1.txt'."
 )
+LISTS = f"{LIST} May be repeated, once per split. Default: the index."
 
 
 def labelled(

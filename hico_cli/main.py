@@ -81,7 +81,7 @@ def _print_version(wanted: bool) -> None:
 def _options(
     debug: Annotated[
         bool,
-        typer.Option("--debug", help="Print more: a traceback if a command fails, and ignored configuration keys."),
+        typer.Option("--debug", help="Print a traceback if a command fails, and list ignored configuration keys."),
     ] = False,
     quiet: Annotated[
         bool,

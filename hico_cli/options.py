@@ -59,7 +59,7 @@ DataRoot = Annotated[
         "--data-root",
         metavar="DIR",
         rich_help_panel="Files of the authors' code",
-        help="Index the clips or videos in this folder first; for an authors' --config.",
+        help="With an authors' --config: index the clips or videos in this folder first.",
     ),
 ]
 
@@ -69,7 +69,7 @@ AnnoDir = Annotated[
         "--anno-dir",
         metavar="DIR",
         rich_help_panel="Files of the authors' code",
-        help="Folder of their list files. Default: as in the file, below DATA_ROOT.",
+        help="Folder of the authors' list files. Default: as in the --config file, below DATA_ROOT.",
     ),
 ]
 
@@ -90,8 +90,8 @@ Encoder = Annotated[
         *ENCODER_NAMES,
         metavar=ENCODER_FORM,
         rich_help_panel="Encoder",
-        help="A name of `hico config encoders`, with a file of weights, DEFAULT or random; a .safetensors, .pt, .pt2 "
-        "or authors' .pyth file; or a run. Default: ROOT's newest run.",
+        help="A name from `hico config encoders` with its weights (a file, DEFAULT or random); a .safetensors, .pt, "
+        ".pt2 or authors' .pyth file; or a run. Default: ROOT's newest run.",
     ),
 ]
 
@@ -106,8 +106,8 @@ TrainedEncoder = Annotated[
         "--encoder",
         metavar="NAME",
         rich_help_panel="Settings",
-        help="The encoder to train: s3dg (default), s3dg-tiny, which is several times faster, or another one "
-        "of `hico config encoders` that trains.",
+        help="Encoder to train: s3dg (default), s3dg-tiny (several times faster) or another trainable one from "
+        "`hico config encoders`.",
     ),
 ]
 
@@ -129,7 +129,8 @@ CacheDir = Annotated[
 ]
 
 CacheSize = Annotated[
-    str, typer.Option("--cache-size", metavar="SIZE", rich_help_panel="Buckets", help="Largest size of these copies.")
+    str,
+    typer.Option("--cache-size", metavar="SIZE", rich_help_panel="Buckets", help="Maximum size of the local copies."),
 ]
 
 
@@ -147,7 +148,7 @@ Recursive = Annotated[
     typer.Option(
         "--recursive/--no-recursive",
         rich_help_panel="Which videos",
-        help="Also search the subfolders of a given folder, or only the folder itself.",
+        help="Search subfolders too, or only the given folder itself.",
     ),
 ]
 
@@ -166,7 +167,7 @@ Move = Annotated[
     typer.Option(
         "--move",
         rich_help_panel="Which videos",
-        help="Move videos that are in another subset to the one given here.",
+        help="Move videos from another subset to the one given here.",
     ),
 ]
 
@@ -185,7 +186,7 @@ Nproc = Annotated[
         "--nproc",
         min=1,
         rich_help_panel="Where it runs",
-        help="Training processes on this machine, one per GPU; for several machines, use torchrun.",
+        help="Processes on this machine, one per GPU; for several machines, use torchrun.",
     ),
 ]
 
@@ -199,7 +200,9 @@ AllowChanged = Annotated[
 ]
 
 
-TwoSteps = Annotated[bool, typer.Option("--dry-run", help="Do two steps, write nothing; tell times, sizes and memory.")]
+TwoSteps = Annotated[
+    bool, typer.Option("--dry-run", help="Run two steps, write nothing, and print times, sizes and memory.")
+]
 
 RayAddress = Annotated[
     str | None,

@@ -59,7 +59,7 @@ def pretrain(
     ] = None,
     root: Root = DEFAULT_ROOT,
     name: Annotated[
-        str | None, typer.Option(help="Name of the run, which is its folder in ROOT/runs. Default: dataset-recipe.")
+        str | None, typer.Option(help="Name of the run and of its folder in ROOT/runs. Default: dataset-recipe.")
     ] = None,
     config: ConfigFile = None,
     data_root: DataRoot = None,
@@ -76,12 +76,12 @@ def pretrain(
         typer.Option(
             "--compile",
             rich_help_panel="Settings",
-            help="Compile the encoder with torch.compile: a slow start, possibly faster steps.",
+            help="Compile the encoder with torch.compile: slower to start, possibly faster per step.",
         ),
     ] = False,
     cache_dir: CacheDir = None,
     cache_size: Annotated[
-        str | None, typer.Option(metavar="SIZE", rich_help_panel="Buckets", help="Largest size of these copies.")
+        str | None, typer.Option(metavar="SIZE", rich_help_panel="Buckets", help="Maximum size of the local copies.")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", rich_help_panel="Continuing", help="Continue from the run's last checkpoint.")

@@ -44,15 +44,15 @@ def probe(
         typer.Option(
             "--output",
             "-O",
-            help="JSON file to write. Default: ROOT/probes/NAME.json, with --segments NAME-seconds.json.",
+            help="JSON file to write. Default: ROOT/probes/NAME.json or, with --segments, NAME-seconds.json.",
         ),
     ] = None,
     segments: Annotated[
         Path | None,
         typer.Option(
             rich_help_panel="Classes of each second",
-            help="Predict the class of each second instead, from FEATURES of whole videos. Annotated segments: a .csv "
-            "or .jsonl of video, start, end, label, or ActivityNet's .json.",
+            help="Predict the class of each second instead, from FEATURES of whole videos and this file of annotated "
+            "segments: a .csv or .jsonl of video, start, end, label, or ActivityNet's .json.",
         ),
     ] = None,
     beside: Annotated[
@@ -61,7 +61,7 @@ def probe(
             "--beside",
             metavar="FEATURES",
             rich_help_panel="Classes of each second",
-            help="Other features to evaluate beside FEATURES, such as the trivial baselines pixels and motion "
+            help="More features to evaluate in the same way, such as the trivial baselines pixels and motion "
             "(`hico extract-features --encoder pixels --name pixels`). May be repeated.",
         ),
     ] = None,
@@ -78,7 +78,9 @@ def probe(
     folds: Annotated[
         int,
         typer.Option(
-            min=2, rich_help_panel="Classes of each second", help="Folds of cross-validation; a video is never divided."
+            min=2,
+            rich_help_panel="Classes of each second",
+            help="Folds of cross-validation; a video is never divided between folds.",
         ),
     ] = 5,
     workers: Readers = None,
@@ -87,15 +89,15 @@ def probe(
     cache_size: CacheSize = "20GB",
     json: Json = False,
 ) -> None:
-    """Train classifiers on frozen features of labelled videos and test them: linear, k-NN, few-shot.
+    """Train and test classifiers on frozen features of labelled videos: linear, k-NN, few-shot.
 
     The linear probe tries 20 combinations of learning rate and weight decay and keeps the one with the best accuracy on
     a fifth of the training videos, held out by video; test videos are never used for this choice. Features of segments
-    (`hico extract-features --segments`) bring their classes with them and are tested in folds by video.
+    (`hico extract-features --segments`) include their classes and are tested in folds by video.
 
     With --segments, the class of each second of untrimmed videos is predicted instead, in folds by video or group:
-    frame accuracy, edit score, segmental F1 and mAP, beside two trivial guesses. Exit code 3: some videos, or lines of
-    a list, cannot be used.
+    frame accuracy, edit score, segmental F1 and mAP, compared with two trivial baselines. Exit code 3: some videos, or
+    lines of a list, cannot be used.
     """
     from hico_core.base.cache import local_cache
     from hico_core.checkpoints.frozen import load_frozen

@@ -13,7 +13,7 @@ from hico_core.base.errors import counted
 
 def remove(
     video_ids: Annotated[
-        list[str], typer.Argument(metavar="ID...", help="Ids of videos; put -- before one that begins with -.")
+        list[str], typer.Argument(metavar="ID...", help="Ids of the videos; put -- before an id that begins with -.")
     ],
     root: Root = DEFAULT_ROOT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files that would be deleted.")] = False,

@@ -18,8 +18,8 @@ def report(
         typer.Option(
             "--output",
             "-O",
-            help="File to write. Default: report.html in the folder; of several runs, report-with-OTHERS.html in the "
-            "first.",
+            help="File to write. Default: report.html in the folder; for several runs, report-with-OTHERS.html in the "
+            "first folder.",
         ),
     ] = None,
     encoder: Annotated[

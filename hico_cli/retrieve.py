@@ -8,7 +8,7 @@ import typer
 
 from hico_cli.console import result, warn
 from hico_cli.features import feature_folder
-from hico_cli.labels import LISTS, ListFolder, labelled
+from hico_cli.labels import LIST, ListFolder, labelled
 from hico_cli.options import ENCODER_FORM, ENCODER_NAMES, Device, Json, Root
 from hico_core.base.addresses import DEFAULT_ROOT, Location, local_part, locate_root
 from hico_core.base.choices import RetrievalProtocol, Subset
@@ -28,7 +28,7 @@ def retrieve(
     include_own: Annotated[bool, typer.Option("--include-own", help="Also search the query's own video.")] = False,
     every_moment: Annotated[
         bool,
-        typer.Option("--every-moment", help="Show several moments of one video; otherwise only the best of each."),
+        typer.Option("--every-moment", help="Show several moments per video instead of only the best one."),
     ] = False,
     sheet: Annotated[
         Path | None, typer.Option(help="Picture (.png) or page (.html) to write, with frames of query and matches.")
@@ -50,8 +50,8 @@ def retrieve(
     ] = None,
     queries: Annotated[Subset, typer.Option(help="Subset of the index to use as queries.")] = "test",
     gallery: Annotated[Subset, typer.Option(help="Subset of the index to search in.")] = "train",
-    query_list: Annotated[str | None, typer.Option(help=f"Instead of --queries. {LISTS}")] = None,
-    gallery_list: Annotated[str | None, typer.Option(help="Instead of --gallery.")] = None,
+    query_list: Annotated[str | None, typer.Option(help=f"List to use instead of --queries. {LIST}")] = None,
+    gallery_list: Annotated[str | None, typer.Option(help="List to use instead of --gallery.")] = None,
     data_root: ListFolder = None,
     device: Device = "auto",
     json: Json = False,

@@ -53,7 +53,7 @@ def run(
         typer.Option(
             min=0.001,
             help="Time for the whole call: splitting, measuring, training, features and report. A later call that "
-            "continues the run has the same time again.",
+            "continues the run has the same time available again.",
         ),
     ] = 1.0,
     fit: Annotated[
@@ -66,7 +66,7 @@ def run(
     ] = False,
     dataset: Annotated[
         Dataset | None,
-        typer.Option(rich_help_panel="Settings", help="Dataset whose recipe is used. Default: hacs (hacs-hico-s)."),
+        typer.Option(rich_help_panel="Settings", help="Dataset whose recipe to use. Default: hacs (hacs-hico-s)."),
     ] = None,
     config: ConfigFile = None,
     override: Override = None,
@@ -77,23 +77,23 @@ def run(
         typer.Option(
             "--resume",
             rich_help_panel="Continuing",
-            help="Refuse to start a new run. Without it, too, the same command continues an interrupted run.",
+            help="Stop if there is no run to continue. An interrupted run is continued even without this option.",
         ),
     ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
-            help="Print the plan only. Measures on a few videos, split into a temporary folder; the workspace stays as "
-            "it is.",
+            help="Print the plan only. Measures with a few videos, split into a temporary folder; the workspace does "
+            "not change.",
         ),
     ] = False,
     json: Json = False,
 ) -> None:
     """Run the whole pipeline: split, index, pretrain, extract features, and write an HTML report.
 
-    Measures how fast training is on this machine, prints a plan that fits into --hours, and keeps to it. If it is
-    interrupted, the same command continues. Exit code 3: some videos failed; the others were processed.
+    Measures how fast training is on this machine, prints a plan that fits into --hours, and follows it. After an
+    interruption, the same command continues. Exit code 3: some videos failed; the others were processed.
     """
     began = time.monotonic()
     require_file_name_part(name, option="--name")

@@ -50,7 +50,7 @@ def split(
     ] = 5.0,
     tail: Annotated[
         KeepOrDrop,
-        typer.Option(rich_help_panel="Clips", help="Keep or drop a shorter last clip."),
+        typer.Option(rich_help_panel="Clips", help="Keep or drop the last clip if it is shorter."),
     ] = "keep",
     profile: Annotated[
         Profile,
@@ -60,7 +60,7 @@ def split(
         ),
     ] = "training",
     short_side: Annotated[
-        int | None, typer.Option(rich_help_panel="Clips", help="Largest short side in pixels; 0: as in the source.")
+        int | None, typer.Option(rich_help_panel="Clips", help="Maximum short side in pixels; 0: as in the source.")
     ] = None,
     fps: Annotated[
         float | None,
@@ -89,7 +89,7 @@ def split(
         typer.Option(
             min=1,
             rich_help_panel="Encoding",
-            help="Largest number of frames between keyframes. Default: from --profile.",
+            help="Maximum number of frames between keyframes. Default: from --profile.",
         ),
     ] = None,
     encoder: Annotated[
@@ -110,7 +110,7 @@ def split(
         OnCorrupt,
         typer.Option(
             rich_help_panel="Checks",
-            help="For a damaged video: keep its good clips, leave it out, or stop the command.",
+            help="For a damaged video: keep its good clips, skip the video, or stop the command.",
         ),
     ] = "skip",
     workers: Annotated[
@@ -129,7 +129,7 @@ def split(
         typer.Option(
             "--force",
             rich_help_panel="Which videos",
-            help="Split finished videos again; their clips stay until the new ones have been checked.",
+            help="Split finished videos again; their clips are kept until the new ones have been checked.",
         ),
     ] = False,
     checksum: Annotated[
@@ -151,7 +151,8 @@ def split(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Split a few videos into a temporary folder and estimate minutes, GB and hours for all."
+            "--dry-run",
+            help="Split a few videos into a temporary folder and estimate length, disk space and time for all.",
         ),
     ] = False,
     json: Json = False,
