@@ -69,7 +69,7 @@ class BadVideo(HicoError):
         return f"{self.path}: {self.reason}"
 
     def said_of(self, subject: object) -> str:
-        """The reason alone if the error is about this subject; with the path if it is about another file, e.g. a clip."""
+        """The reason, preceded by the error's path if that is not the subject but another file, such as a clip."""
         return self.reason if self.path == str(subject) else str(self)
 
 

@@ -62,7 +62,7 @@ def run_on_processes(
 
 
 def environment_of(place: int, count: int, environment: Mapping[str, str], *, num_gpus: int) -> dict[str, str]:
-    """The environment of process number `place` of `count`: one GPU, assigned round-robin, and its share of the cores."""
+    """The environment of process number `place` of `count`: its GPU (assigned round-robin) and share of the cores."""
     own = dict(environment)
     if num_gpus:
         # The GPUs named by the user, else their numbers. A process that gets a GPU that does not exist sees none.
