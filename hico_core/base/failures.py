@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 60.0
 
-# The name of a source that is a line of a list; see `corpus.finding.bad_row`.
+# The name of a source that is a line of a list; see `corpus.sources.finding.bad_row`.
 _LINE_OF_LIST = re.compile(r"(.+), line \d+", re.DOTALL)
 
 

@@ -216,7 +216,7 @@ def _apply(clips_NTCHW: Tensor, steps: Sequence[dict[int, Step]]) -> None:
     groups = [(name, factors) for name, factors in groups if factors]
     if not groups:
         return
-    # The numbers of all groups go to the device in one copy: (clip, factor) per row, in float32, exact for clip numbers.
+    # The numbers of all groups go to the device in one copy: (clip, factor) per row, in float32, exact for the clips.
     table = _on_device(
         torch.tensor([(float(n), factor) for _, factors in groups for n, factor in factors.items()]),
         clips_NTCHW.device,

@@ -15,10 +15,10 @@ from hico_core.model.s3dg import S3DG
 
 
 class Outputs(NamedTuple):
-    """What the losses need. N = videos * clips per video, the clips of one video side by side."""
+    """The input of the losses. N = videos * clips per video, with the clips of a video next to each other."""
 
     embeddings: Tensor  # (N, 128) unit vectors
-    topic_logits: Tensor | None  # (N, N or all, 2); None where the model has no topical head
+    topic_logits: Tensor | None  # (N, N or all, 2); None if the model has no topical head
 
 
 class HicoModel(nn.Module):
@@ -54,7 +54,7 @@ class HicoModel(nn.Module):
 
         """
         maps_NFTHW = self.backbone(clips.flatten(0, 1))  # (B, K, ...) -> (N, ...), video-major
-        # The heads take little time, and similarities are compared closely: not in 16 bits, whatever the encoder uses.
+        # Never in 16 bits, whatever the encoder uses: the heads take little time, and similarities must be precise.
         with torch.autocast(clips.device.type, enabled=False):
             exact = torch.promote_types(maps_NFTHW.dtype, torch.float32)
             features_NF = averaged(maps_NFTHW, exact)

@@ -101,7 +101,7 @@ def _prefix(process_id: int) -> str:
 
 
 def sweep(scratch: Path, *, alone: bool) -> None:
-    """Remove leftovers of killed runs: all temporary folders if `alone`, else those of this machine's dead processes."""
+    """Remove what killed runs left: all temporary folders if `alone`, else those of this machine's dead processes."""
     mine = f"split-{socket.gethostname()}-"
     for folder in scratch.glob("split-*"):
         process_id = folder.name.removeprefix(mine).split("-")[0]
