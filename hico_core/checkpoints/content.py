@@ -199,10 +199,10 @@ def _as_computed_here(saved: dict[str, Any], own: dict[str, Any]) -> dict[str, A
 
 
 def read_last(folder: Path) -> Content | None:
-    """The last checkpoint of a run that can be read; None where there is none.
+    """The newest readable checkpoint of a run; None if there is no checkpoint.
 
     Raises:
-        HicoError: there are some, and none can be read.
+        HicoError: there are checkpoints, but none can be read.
 
     """
     found = [path for path in (folder / LAST, folder / BEFORE_LAST) if path.exists()]

@@ -1,4 +1,4 @@
-"""What a finetuning run is made of."""
+"""The settings of a finetuning run."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ class FinetuneModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=
     """The encoder that is finetuned."""
 
     encoder: TrainedEncoder | None = None
-    """Network to which the initial weights belong; null: as their file says."""
+    """Network to which the initial weights belong; null: the one that their file names."""
 
 
 class FinetuneOptimConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
@@ -29,7 +29,7 @@ class FinetuneOptimConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=
 
 
 class FinetuneTrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
-    """What is trained, length of training, batch size, seed, precision and checkpoints."""
+    """Parts to train, length of training, batch size, seed, precision and checkpoints."""
 
     tune: Literal["all", "head"] = "all"
     """Train encoder and classifier, or only the classifier (linear evaluation)."""

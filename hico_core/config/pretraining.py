@@ -1,4 +1,4 @@
-"""What a pretraining run is made of."""
+"""The settings of a pretraining run."""
 
 from typing import Literal
 
