@@ -49,7 +49,7 @@ def default_cache_folder() -> Path:
 
 
 class LocalCache:
-    """Copies of files from buckets; the least recently used go first. Any number of processes may share its folder."""
+    """Copies of files from buckets, evicted by least recent use, in a folder that any number of processes may share."""
 
     def __init__(self, folder: Path, *, size_bytes: int) -> None:
         """Keep copies in a folder, which is created when it is needed.

@@ -1,4 +1,4 @@
-"""Errors shown to users. Each message names the file or value and says what to do about it."""
+"""Errors shown to users, whose messages name the file or value and say what to do about it."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -45,7 +45,7 @@ class UsageError(HicoError):
 
 
 class BadVideo(HicoError):
-    """One video cannot be used; the work goes on with the others."""
+    """One video cannot be used; the work continues with the others."""
 
     def __init__(
         self, path: Path | str, reason: str, *, stage: str = "probe", stderr_lines: Sequence[str] = ()
@@ -86,7 +86,7 @@ class Interrupted(HicoError):
 
 
 class ProcessLost(HicoError):
-    """Another of the processes that train together has ended, so this one cannot go on."""
+    """Another of the processes that train together has ended, so this one cannot continue."""
 
 
 def how_to_install(extra: str) -> str:

@@ -128,7 +128,7 @@ def _end(helpers: Sequence[_Helper], finished: set[int]) -> None:
 
 
 class _Sender:
-    """Sends to the process that asked for the work, from any thread."""
+    """Sends messages to the parent process, from any thread."""
 
     def __init__(self, connection: "Connection[Any, Any]") -> None:
         self._connection, self._lock = connection, threading.Lock()
@@ -149,7 +149,7 @@ def _serve(connection: "Connection[Any, Any]") -> None:
     signal.signal(signal.SIGTERM, _leave)
     os.set_inheritable(connection.fileno(), False)  # otherwise it would stay open as long as our own child processes
     sender = _Sender(connection)
-    logging.getLogger().addHandler(QueueHandler(sender))  # type: ignore[arg-type]  # it only puts
+    logging.getLogger().addHandler(QueueHandler(sender))  # type: ignore[arg-type]  # only put_nowait is called
     work, items = connection.recv()
     threading.Thread(target=_end_with_other, args=(connection,), daemon=True).start()
     try:

@@ -192,7 +192,7 @@ def written_beside(target: Location) -> Iterator[Path]:
     Its name does not include the target's, which may already be as long as the system allows.
 
     Raises:
-        HicoError: the disk has no room.
+        HicoError: the disk is full.
 
     """
     with storage_of(target).room_for(target) as folder:
@@ -209,6 +209,6 @@ def written_beside(target: Location) -> Iterator[Path]:
 
 
 def write_text(location: Location, text: str) -> None:
-    """Write a text file atomically. Two writers of one file need a lock."""
+    """Write a text file atomically; two writers of the same file need a lock."""
     with written_beside(location) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")

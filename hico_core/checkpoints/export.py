@@ -32,7 +32,7 @@ config.yaml.
 def exports(
     backbone: nn.Module, path: Path, config: Config, progress: Progress, *, feature_dim: int, loss: float | None
 ) -> dict[Path, bytes]:
-    """Path -> content of the encoder in its current state and of its card. A card stays if nothing was trained since.
+    """Path -> content of the current encoder and of its card; an existing card stays if nothing was trained since.
 
     Args:
         backbone: the encoder.

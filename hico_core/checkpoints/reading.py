@@ -55,7 +55,7 @@ class CheckpointFile(NamedTuple):
 
 
 def read_checkpoint(path: Path) -> CheckpointFile:
-    """Read a whole file once. Only tensors and plain values are ever unpickled.
+    """Read a whole file once; only tensors and plain values are ever unpickled.
 
     Raises:
         HicoError: the file cannot be read, is damaged, or has weights that are not finite.

@@ -48,7 +48,7 @@ class FinetuneTrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=
     """Precision of the encoder: `auto` uses bf16 where the hardware supports it, fp16 (with loss scaling) on older GPUs
     with tensor cores, and fp32 elsewhere; `tf32` (GPUs only) lets float32 convolutions use TF32, PyTorch's default."""
     eval_epochs: int = Field(10, ge=1)
-    """Evaluate on the validation videos, if there are any, every so many epochs, and at the end."""
+    """Evaluate on the validation videos, if there are any, every `eval_epochs` epochs and at the end."""
     checkpoint_seconds: float = Field(600.0, ge=0)
     """Write the most recent checkpoint at least this often, in seconds."""
 

@@ -11,7 +11,7 @@ _NULLABLE = frozenset({"class_name", "cuts", "label", "sha256"})
 
 
 def fault_in(table: pa.Table) -> str | None:
-    """What is wrong with the values of an index, in words; None if hico can have written it. Checks present columns."""
+    """What is wrong with the columns of an index that are present, in words; None if hico can have written them."""
     names = set(table.column_names)
     for name in names - _NULLABLE:
         if table[name].null_count:

@@ -113,8 +113,8 @@ def decide(
 ) -> Literal["to do", "unchanged", "failed before"]:
     """Whether there is anything to do for a video, and whether it may have its id; nothing else decides this.
 
-    Nothing is to do if exactly this file came in, or failed, with exactly these options. An id belongs to one file, one
-    subset and one way of coming in.
+    There is nothing to do if exactly this file came in, or failed, with exactly these options. An id belongs to one
+    file, one subset and one way of coming in.
 
     Raises:
         HicoError: the id belongs to another file, is in another subset, or came in another way; the message names both.
@@ -194,7 +194,7 @@ def take_one(
     rules: Rules,
     make: Callable[[Candidate, Path], Made],
 ) -> Taken:
-    """Process one video and commit the result, success or failure. A failure leaves existing good clips unchanged.
+    """Process one video and commit the result, success or failure; a failure leaves existing good clips unchanged.
 
     Args:
         candidate: the video.

@@ -44,7 +44,7 @@ class _Shown:
 
     width: int
     height: int
-    frame_seconds: list[float]  # from the first frame's
+    frame_seconds: list[float]  # in seconds from the first frame
     codec: str
     keyframe_interval: int  # largest, in frames
     size_bytes: int
@@ -59,7 +59,7 @@ def add_untrimmed(
     on_event: Callable[[VideoEvent], None] = lambda event: None,
     rules: Rules = Rules(retry_failed=True),  # noqa: B008 - immutable
 ) -> Summary:
-    """Write a record for each video, which stays where it is. Known videos are left alone.
+    """Write a record for each video, which stays where it is; known videos are left alone.
 
     Args:
         sources: from `hico_core.corpus.sources.finding.find_sources` or

@@ -1,6 +1,6 @@
 """Batches of clips for training steps, and the shared memory in which workers deliver them."""
 
-# B videos, K clips per video, N = B * K, T frames, H and W of each crop its own.
+# B videos, K clips per video, N = B * K, T frames; H and W differ between crops.
 
 import ctypes
 import sys

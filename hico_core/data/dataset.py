@@ -1,4 +1,4 @@
-"""One training item: some clips of one untrimmed video, read from its 5 s files and augmented."""
+"""One training item: some clips of one untrimmed video, read and cropped, and their augmentation drawn."""
 
 import random
 from collections.abc import Callable
@@ -87,7 +87,7 @@ class ClipDataset(Dataset[Sample]):
         self.augment = augment
 
     def __getitem__(self, request: ClipRequest) -> Sample:
-        """Make one item. The same request gives the same item, in any process.
+        """Make one item; the same request gives the same item in any process.
 
         Bad videos raise nothing: an exception would arrive from a worker as a page of traceback.
         """

@@ -100,7 +100,7 @@ _SEEK_OVER = 64
 
 
 def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float | None = None) -> Iterator[VideoFrame]:
-    """Decode frames one at a time, without the margins that their container hides; one is in memory at a time.
+    """Decode frames without the margins that their container hides, keeping only one in memory at a time.
 
     Other frames are decoded only if they are reference frames.
 

@@ -22,7 +22,7 @@ class RandomViews(Dataset[Sample]):
         self._kept = kept_frames(data)
 
     def __getitem__(self, request: ClipRequest) -> Sample:
-        """Make one item. The same request gives the same item in any process; bad videos raise nothing."""
+        """Make one item, the same for the same request in any process; bad videos raise nothing."""
 
         def make(video: int, rng: random.Random) -> Sample:
             # All pieces: the clip is drawn by frame numbers, which need the clock of the whole video.

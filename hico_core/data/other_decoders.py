@@ -43,7 +43,7 @@ def require_decoder(decoder: DecoderName) -> None:
         raise UsageError(f"data.decoder={decoder}: {decoder} is not installed here; use pyav")
     try:
         import_module(decoder)
-    except (ImportError, OSError, RuntimeError) as error:  # torchcodec looks for the libraries of an ffmpeg
+    except (ImportError, OSError, RuntimeError) as error:  # torchcodec searches for ffmpeg's libraries
         raise UsageError(f"data.decoder={decoder}: it does not load ({short_reason(error)}); use pyav") from error
 
 

@@ -32,7 +32,7 @@ def num_workers(wanted: int | None, *, processes: int = 1) -> int:
 def outliving_a_death(
     make_loader: Callable[[], "DataLoader[Item]"], name_next: Callable[[], str]
 ) -> Generator[Item, None, None]:
-    """Yield what a loader yields. The first time a worker dies, another loader takes over.
+    """Yield what a loader yields; the first time a worker dies, another loader takes over.
 
     Args:
         make_loader: makes a loader for everything that has not been delivered yet.

@@ -82,7 +82,7 @@ def _pretrained(where: str, kind: _Kind, options: Mapping[str, bool]) -> nn.Modu
 
 
 def transformers_entry(where: str, *, download: bool) -> EncoderEntry:
-    """The entry of a folder saved by transformers, or of a network on its hub. Code in it is never run.
+    """The entry of a folder saved by transformers, or of a network on its hub; code in it is never run.
 
     Args:
         where: the folder, or the network's ID on the hub.

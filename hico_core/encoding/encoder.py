@@ -111,7 +111,7 @@ class WindowEncoder:
     """Runs a model on batches of windows that are as large as memory allows."""
 
     def __init__(self, model: nn.Module, *, batch_size: int, precision: Precision) -> None:
-        """Take a model: clips (N, 3, T, S, S) -> rows (N, ...).
+        """Wrap a model: clips (N, 3, T, S, S) -> rows (N, ...).
 
         Args:
             model: in evaluation mode.

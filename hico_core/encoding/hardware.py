@@ -29,7 +29,7 @@ def choose_device(name: DeviceName) -> torch.device:
 
 
 class Precision(NamedTuple):
-    """A chosen precision and the reason. Weights, heads, losses and the optimiser are always float32."""
+    """A chosen precision and the reason; weights, heads, losses and the optimiser are always float32."""
 
     name: Literal["fp32", "tf32", "bf16", "fp16"]
     reason: str

@@ -15,7 +15,7 @@ from hico_core.model.s3dg import S3DG
 
 
 class Outputs(NamedTuple):
-    """The input of the losses. N = videos * clips per video, with the clips of a video next to each other."""
+    """The input of the losses; N = videos * clips per video, with the clips of a video next to each other."""
 
     embeddings: Tensor  # (N, 128) unit vectors
     topic_logits: Tensor | None  # (N, N or all, 2); None if the model has no topical head
@@ -27,7 +27,7 @@ class HicoModel(nn.Module):
     Args:
         backbone: (N, 3, T, H, W) -> feature maps (N, F, T', H', W') or rows (N, F).
         visual_head: (N, F) -> (N, D) unit vectors.
-        topic_head: (N, F) -> (N, N, 2).
+        topic_head: (N, F) -> (N, N or all, 2).
         topical: False leaves the topical head out (the SimCLR baseline, or visual consistency alone).
 
     """

@@ -29,7 +29,7 @@ class HicoLoss(NamedTuple):
 def _exp_similarities(embeddings_ND: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
     """exp(similarity / temperature) of all pairs, each (N, N): unchanged, and for use as positives.
 
-    Similarities of positives are clipped to [-1, 1]: rounding can exceed 1, where there is nothing left to learn.
+    Similarities of positives are clipped to [-1, 1]: rounding can push them past 1, where nothing is left to learn.
     """
     similarity_NN = embeddings_ND @ embeddings_ND.T
     return (similarity_NN / temperature).exp(), (similarity_NN.clamp(-1, 1) / temperature).exp()
@@ -93,7 +93,7 @@ def visual_loss(embeddings: Tensor, *, clips_per_video: int, temperature: float)
     same_NN = _same_video(len(embeddings), clips_per_video, embeddings.device)
     negatives_N = raw_NN.masked_fill(same_NN, 0).sum(dim=1)
     first_B = torch.arange(0, len(embeddings), clips_per_video, device=embeddings.device)
-    # Letter P: the 2B anchors, clip 0 of every video and then clip 1, beside their partners.
+    # Suffix P: the 2B anchors, clip 0 of every video and then clip 1 of every video, with their partners.
     anchor_P = torch.cat([first_B, first_B + 1])
     partner_P = torch.cat([first_B + 1, first_B])
     positive_P = positive_NN[anchor_P, partner_P]

@@ -129,7 +129,7 @@ class InceptionBlock(nn.Module):
         in_channels: C_in.
         b0: channels of the 1x1x1 branch.
         b1: channels of a 1x1x1 unit and the separable 3x3x3 one after it.
-        b2: the same again.
+        b2: channels of another such pair of units.
         b3: channels of the 1x1x1 unit after the pool.
         gating: scale channels by learned gates.
         bn_eps: epsilon of the batch norms inside separable units.

@@ -268,7 +268,7 @@ def normalisation(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
 
 
 def _rate(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """The learning rate. ADJUST_LR scales it with the clips per step; without it, our own scaling is cancelled out."""
+    """The learning rate, which ADJUST_LR scales with the clips per step; without it, our own scaling is cancelled."""
     rate = needed(theirs, "OPTIMIZER.BASE_LR", origin)
     if theirs.get("OPTIMIZER.ADJUST_LR"):
         return {"optim.base_lr": rate, "optim.scale_lr": "authors"}

@@ -225,7 +225,7 @@ class Encoded:
     """The frames that one run of ffmpeg decoded, and its error messages."""
 
     ticks: list[int]
-    frame_seconds: list[float]  # from the first one's
+    frame_seconds: list[float]  # in seconds from the first frame
     new_beginnings: list[int]  # frames before which some property of the pictures changed
     cuts: list[int] | None  # frames with which a shot begins, except the first; None: not known
     stderr_lines: list[str]

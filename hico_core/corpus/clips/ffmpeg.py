@@ -28,7 +28,7 @@ _FPS_MODE_SINCE = (5, 1)
 
 
 class Finished(NamedTuple):
-    """How a run of ffmpeg ended. The exit code is 0 even after many decode errors, which appear only in stderr."""
+    """How a run of ffmpeg ended; the exit code is 0 even after many decode errors, which appear only in stderr."""
 
     exit_code: int
     stderr_lines: list[str]
@@ -149,7 +149,7 @@ class Ffmpeg:
         return Finished(process.returncode, stderr.decode(errors="replace").splitlines(), timed_out)
 
     def stop(self) -> None:
-        """Kill all runs and start no more. Their unfinished output has temporary names."""
+        """Kill all runs and start no more; their unfinished output has temporary names."""
         with self._lock:
             self.stopped = True
             for process in self._running:

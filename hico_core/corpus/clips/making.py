@@ -49,7 +49,7 @@ class MadeClips:
     plan: list[PlannedClip]  # of the clips that are kept, in order
     files: list[Path]
     records: list[ClipRecord]  # their `path` is still the file's name
-    frame_seconds: list[float]  # of all frames, from the first one's
+    frame_seconds: list[float]  # of all frames, in seconds from the first one
     num_decode_errors: int
     num_damaged: int  # clips that are left out
 

@@ -43,10 +43,10 @@ def plan_segments(*, duration_seconds: float, segment_seconds: float = 5.0) -> l
 
 
 def plan_clips(frame_seconds: Sequence[float], *, segment_seconds: float = 5.0) -> list[PlannedClip]:
-    """Assign frames to clips. A segment without frames (a gap in the source) has no clip.
+    """Assign frames to clips; a segment without frames (a gap in the source) has no clip.
 
     Args:
-        frame_seconds: time of each frame after the first one, ascending.
+        frame_seconds: time of each frame in seconds from the first one, ascending.
         segment_seconds: length of a segment.
 
     """

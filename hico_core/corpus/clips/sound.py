@@ -24,7 +24,7 @@ _TOLERANCE_SECONDS = 0.02  # for the time bases of containers
 class Sound(NamedTuple):
     """When a source's sound begins and ends, in seconds from the first frame."""
 
-    starts: float  # below 0: before the first frame
+    starts: float  # negative: before the first frame
     ends: float | None  # None: unknown, because its packets have several clocks
 
 

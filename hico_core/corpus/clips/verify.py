@@ -13,10 +13,10 @@ from hico_core.corpus.clips.probe import VideoInfo, frame_rate, largest_keyframe
 from hico_core.corpus.clips.sound import Sound, check_sound
 from hico_core.corpus.workspace.records import ClipRecord, SplitOptions, sha256_of
 
-# How far a clip's frame may lie from its place in the source: rounding of the container's time bases.
+# Tolerance for the times of a clip's frames: containers' time bases round them.
 _CLOCK_TOLERANCE_SECONDS = 0.002
 
-# How far a clip's longer side may be from the source's proportions, in pixels: sides are even.
+# Tolerance for the length of a clip's longer side, in pixels: sides are rounded to even numbers.
 _SIZE_TOLERANCE = 2
 
 

@@ -218,7 +218,7 @@ def require_good_rows(bad: Sequence[Source], *, num_rows: int) -> None:
 
 
 def _names_below(folder: Path, passed_over: Counter[str]) -> Iterator[str]:
-    """All files below a folder, relative to it. Links to folders are not followed, because they may form cycles."""
+    """All files below a folder, relative to it; links to folders are not followed, because they may form cycles."""
     for here, folders, files in os.walk(folder):
         inside = Path(here)
         links = sum((inside / name).is_symlink() for name in folders)

@@ -38,9 +38,10 @@ class _Line(NamedTuple):
 
 
 def read_grouped_list(list_file: Location, *, data_root: Location) -> GroupedList:
-    """The clips of a list. In lines without a group, a blank may separate path and label.
+    """The clips of a list.
 
-    A missing local file makes its line bad; files in a bucket are not checked.
+    In a list without groups, a blank may separate path and label. A missing local file makes its line bad; files in a
+    bucket are not checked.
 
     Args:
         list_file: the list.

@@ -17,7 +17,7 @@ _CLIP_NAME = re.compile(r"v_(?P<id>.+)_(?P<start>\d{7,})_(?P<end>\d{7,})\.mp4", 
 # Unicode categories of control characters and line endings.
 _NO_LINE_HOLDS = frozenset({"Cc", "Zl", "Zp"})
 
-# Categories not allowed in ids and class names, which appear in lists with one entry per line; with bytes not in UTF-8.
+# Not allowed in ids and class names, which appear in UTF-8 lists with one entry per line; Cs: bytes that are not UTF-8.
 _NO_NAME_HOLDS = _NO_LINE_HOLDS | {"Cs"}
 
 # A record is named <id>.json, and file systems allow 255 bytes.
@@ -45,7 +45,7 @@ class Source:
 
 
 class ClipName(NamedTuple):
-    """The parts of a clip's file name. Times are as planned, in milliseconds."""
+    """The parts of a clip's file name; times are as planned, in milliseconds."""
 
     video_id: str
     start_ms: int
@@ -74,7 +74,7 @@ def video_id(path: Location, *, rule: IdRule = "stem", base: "Location | None" =
 
 
 def name_obstacle(name: str, path: str) -> str | None:
-    """Why a video with this id and path cannot be used, or None. Names that a list and a table can hold are allowed."""
+    """Why a video with this id and path cannot be used, or None; any name that a list and a table can hold is allowed."""
     if not name:
         return "no video id can be made from its file name; rename the file"
     if any(unicodedata.category(c) in _NO_LINE_HOLDS for c in name):

@@ -98,7 +98,7 @@ def _parse_clip_line(line: str) -> ClipName | None:
 
 
 def listed_clips(list_file: Location, *, data_root: Location) -> list[Source]:
-    """The videos whose clips a list names, in order of their ids. A malformed line makes its video unusable.
+    """The videos whose clips a list names, in order of their ids; a malformed line makes its video unusable.
 
     Args:
         list_file: such as training.txt.

@@ -36,7 +36,7 @@ def check_files(root: Location) -> Iterator[FileDifference]:
         num_records += 1
         for clip in record.clips:
             if record.options.kind != "untrimmed":
-                # A number instead of the name: the names of 1.5 million clips would fill the memory.
+                # A hash instead of the name: the names of 1.5 million clips would fill the memory.
                 known[record.options.subset].add(hash(clip.path.rsplit("/", 1)[-1]))
         yield from _check_record(root, record)
     if not num_records:

@@ -33,7 +33,7 @@ class SourceFile(BaseModel, frozen=True, extra="forbid"):
 
 
 class SplitOptions(BaseModel, frozen=True, extra="forbid"):
-    """All options that determine the clips of a video. The defaults are the profile "training"."""
+    """All options that determine the clips of a video; the defaults are the profile "training"."""
 
     kind: Literal["split"] = "split"
     subset: Subset = "train"
