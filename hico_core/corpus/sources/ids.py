@@ -74,7 +74,7 @@ def video_id(path: Location, *, rule: IdRule = "stem", base: "Location | None" =
 
 
 def name_obstacle(name: str, path: str) -> str | None:
-    """Why a video with this id and path cannot be used, or None; any name that a list and a table can hold is allowed."""
+    """Why a video with this id and path cannot be used, or None; any name that lists and tables can hold is allowed."""
     if not name:
         return "no video id can be made from its file name; rename the file"
     if any(unicodedata.category(c) in _NO_LINE_HOLDS for c in name):
