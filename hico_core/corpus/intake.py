@@ -113,11 +113,11 @@ def decide(
 ) -> Literal["to do", "unchanged", "failed before"]:
     """Whether there is anything to do for a video, and whether it may have its id; nothing else decides this.
 
-    There is nothing to do if exactly this file came in, or failed, with exactly these options. An id belongs to one
-    file, one subset and one way of coming in.
+    There is nothing to do if exactly this file was taken in, or failed, with exactly these options. An id belongs to
+    one file, one subset and one kind of intake (split, untrimmed or adopted).
 
     Raises:
-        HicoError: the id belongs to another file, is in another subset, or came in another way; the message names both.
+        HicoError: the id belongs to another file, subset or kind of intake; the message names both.
 
     """
     if before is None:
