@@ -1,1 +1,1 @@
-"""What everything stands on: errors, places and files, and the engine for many restartable videos."""
+"""The foundation of all other packages: errors, places and files, and the engine for restartable work on videos."""

@@ -1,7 +1,7 @@
-"""Where videos and the workspace lie: local folders, or buckets (s3://, oss://) through fsspec.
+"""Locations of videos and workspaces: local folders, or buckets (s3://, oss://) through fsspec.
 
-A local place is a `pathlib.Path`, one in a bucket a `BucketPath` that is used in the same way, so the code that walks a
-workspace is the same for both. What a disk and a bucket do differently is in storage.py.
+A local place is a `pathlib.Path`; a place in a bucket is a `BucketPath` with the same methods, so the same code walks
+both kinds of workspace. The operations that differ between a disk and a bucket are in storage.py.
 """
 
 import os
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BucketPath:
-    """A place in a bucket, used as a `pathlib.Path` is, and the cache that its files are read through.
+    """A place in a bucket, used like a `pathlib.Path`, with the cache through which its files are read.
 
-    Places that are made from it share its cache, so that only who makes the first one need know of it.
+    Places derived from it share its cache, so only the code that creates the first one has to supply the cache.
     """
 
     address: "UPath"
@@ -47,7 +47,7 @@ class BucketPath:
 
     @property
     def suffix(self) -> str:
-        """Of the last part, with its dot."""
+        """The suffix of the last part, with its dot."""
         return self.address.suffix
 
     @property
@@ -57,7 +57,7 @@ class BucketPath:
 
     @property
     def filesystem(self) -> Any:  # noqa: ANN401 - fsspec has no types
-        """What fsspec reads the bucket with; it takes `key`."""
+        """The fsspec file system that reads the bucket; its methods take `key`."""
         return self.address.fs
 
     @property
@@ -66,7 +66,7 @@ class BucketPath:
         return self.address.path
 
     def exists(self) -> bool:
-        """Whether an object or a folder is there."""
+        """Whether an object or a folder exists here."""
         return self.address.exists()
 
     def is_dir(self) -> bool:
@@ -74,23 +74,23 @@ class BucketPath:
         return self.address.is_dir()
 
     def is_file(self) -> bool:
-        """Whether an object is there."""
+        """Whether an object exists here."""
         return self.address.is_file()
 
     def iterdir(self) -> "Iterator[BucketPath]":
-        """What lies in the folder."""
+        """The entries of the folder."""
         return (BucketPath(address, self.cache) for address in self.address.iterdir())
 
     def glob(self, pattern: str) -> "Iterator[BucketPath]":
-        """What lies in the folder and has such a name."""
+        """The entries of the folder whose names match the pattern."""
         return (BucketPath(address, self.cache) for address in self.address.glob(pattern))
 
     def stat(self) -> "StatResultType":
-        """Size and time."""
+        """Size and modification time."""
         return self.address.stat()
 
     def open(self, mode: str = "r") -> "IO[Any]":
-        """The object as a file to read."""
+        """Open the object as a file."""
         return self.address.open(mode)
 
     def read_bytes(self) -> bytes:
@@ -108,29 +108,29 @@ class BucketPath:
 
 Location: TypeAlias = Path | BucketPath
 
-# The workspace, where nobody says another.
+# The workspace if none is given.
 DEFAULT_ROOT = "hico-data"
 
 
 class _Driver(NamedTuple):
-    """What reads a kind of bucket."""
+    """The package that reads one kind of bucket."""
 
     module: str
-    extra: str  # of hico, that installs it
+    extra: str  # the extra of hico that installs it
 
 
 _DRIVERS = {"s3": _Driver("s3fs", "s3"), "oss": _Driver("ossfs", "oss")}
 
 
 def locate(text: "str | Location", cache: LocalCache | None = None) -> Location:
-    """A place from its name: a local path, or an address in a bucket; a place is given back as it is.
+    """Turn a name (a local path or an address in a bucket) into a place; return a place unchanged.
 
     Args:
         text: the name.
-        cache: through which files of a bucket are read; None: the usual one.
+        cache: the cache through which files of a bucket are read; None: the default one.
 
     Raises:
-        UsageError: the address is of another kind, or what reads it is not installed.
+        UsageError: the protocol is not supported, or the package that reads it is not installed.
 
     """
     if not isinstance(text, str):
@@ -149,20 +149,20 @@ def locate(text: "str | Location", cache: LocalCache | None = None) -> Location:
 
 
 def through(place: Location, cache: LocalCache) -> Location:
-    """The same place; a file in a bucket is read through this cache."""
+    """The same place, with files in a bucket read through this cache."""
     return place if isinstance(place, Path) else BucketPath(place.address, cache)
 
 
 def absolute(path: Location) -> Location:
-    """A local path from the root of the disk, its folders without links; the file itself may be one."""
+    """A local path made absolute, with links among its folders resolved; the file itself may still be a link."""
     return path.parent.resolve() / path.name if isinstance(path, Path) else path
 
 
 def locate_root(text: "str | Location", cache: LocalCache | None = None) -> Location:
-    """A workspace by its name, which is looked at before any work is done.
+    """A workspace by its name, checked before any work is done.
 
     Raises:
-        UsageError: it is a file, or in one.
+        UsageError: it is a file, or lies below one.
         HicoError: its bucket cannot be reached.
 
     """
@@ -176,26 +176,26 @@ def locate_root(text: "str | Location", cache: LocalCache | None = None) -> Loca
 
 
 def absolute_root(root: "Location | str") -> Location:
-    """A workspace by its name, from the root of the disk if it is local, as it stands in what is written there."""
+    """A workspace by its name; a local path is made absolute, the form in which the workspace's files record it."""
     place = locate(root)
     return place.absolute() if isinstance(place, Path) else place
 
 
 def local_part(root: Location) -> Path:
-    """Where runs go: below the workspace, or, if that lies in a bucket, below ./hico-data."""
+    """The local folder for runs: the workspace itself, or ./hico-data if the workspace lies in a bucket."""
     return root if isinstance(root, Path) else Path(DEFAULT_ROOT)
 
 
 def path_of(root: Location, path: str, cache: LocalCache | None = None) -> Location:
-    """Where the file of a row lies: below the root, or, for a video that is read in place, anywhere.
+    """The location of a row's file: below the root, or anywhere for a video that is read in place.
 
     Args:
         root: the workspace.
-        path: as it stands in the row.
-        cache: see `locate`; a file below a root in a bucket has the root's.
+        path: as recorded in the row.
+        cache: see `locate`; a file below a root in a bucket uses the root's cache.
 
     Raises:
-        HicoError: the path leads out of the root, which no path does that hico wrote.
+        HicoError: the path leads out of the root; hico never writes such a path.
 
     """
     if "://" in path or path.startswith("/"):
@@ -206,11 +206,11 @@ def path_of(root: Location, path: str, cache: LocalCache | None = None) -> Locat
 
 
 def name_from(root: Location, place: "Location | str") -> str:
-    """How the files of a workspace name a place: from the root, if it lies below it, so that both can move together.
+    """The name of a place in the workspace's files: relative to the root if it lies below, so that both can be moved.
 
     Args:
         root: the workspace.
-        place: from the root of the disk, or in a bucket; what is a name already stays one.
+        place: an absolute path, or an address in a bucket; a relative name is returned unchanged.
 
     """
     text = str(place)
@@ -235,7 +235,7 @@ def place_named(root: Location, name: str) -> str:
 
 
 def workspace_of(folder: Location) -> "Location | None":
-    """The workspace of ROOT/features/NAME or ROOT/runs/NAME; None of a folder elsewhere."""
+    """The workspace of ROOT/features/NAME or ROOT/runs/NAME; None for any other folder."""
     folder = folder.absolute() if isinstance(folder, Path) else folder
     return folder.parent.parent if folder.parent.name in {"features", "runs"} else None
 
@@ -246,15 +246,15 @@ def is_local(location: Location) -> "TypeIs[Path]":
 
 
 def is_there(location: Location) -> bool:
-    """Whether something lies at a place. A name that is too long for the system stands for nothing."""
+    """Whether something exists at a place; False for a name that is too long for the system."""
     return os.path.exists(location) if isinstance(location, Path) else location.exists()  # noqa: PTH110 - Path raises
 
 
 def require_reachable(location: Location) -> None:
-    """Look into a bucket before work is handed out; a local place is not looked at.
+    """Check that a bucket can be listed before work is handed out; a local place is not checked.
 
     Raises:
-        HicoError: the bucket does not exist, or does not let us in.
+        HicoError: the bucket does not exist, or denies access.
 
     """
     if isinstance(location, Path):
@@ -264,7 +264,7 @@ def require_reachable(location: Location) -> None:
         location.filesystem.ls(bucket, refresh=True)
     except FileNotFoundError:
         raise HicoError(f"{location}: there is no bucket {bucket!r}") from None
-    except Exception as error:  # each driver has its own exceptions, of no common kind
+    except Exception as error:  # each driver has its own exceptions, without a common base class
         raise HicoError(
             f"{location}: cannot be reached ({short_reason(error)}); check address and credentials"
         ) from error

@@ -1,4 +1,4 @@
-"""Local copies of files from buckets: of bounded size, shared by any number of processes."""
+"""A cache of local copies of files from buckets, bounded in size and shared by any number of processes."""
 
 import fcntl
 import hashlib
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# How full a cache is after room was made, as a part of its size.
+# How full a cache is after an eviction, as a fraction of its size.
 _AFTER_EVICTION = 0.9
 
-# What the copies may take if nothing else is said.
+# Default size of a cache.
 _USUAL_BYTES = 20 * 10**9
 
 _FETCHING = ".fetching-"
 _ABANDONED_AFTER_SECONDS = 3600
 
-# A cache looks at its folder again after adding this part of its size.
+# A cache scans its folder again after adding this fraction of its size.
 _LOOK_AFTER = 0.02
 
 
 def default_cache_folder() -> Path:
-    """Where copies from buckets are kept if nothing else is said: `$XDG_CACHE_HOME/hico` or `~/.cache/hico`."""
+    """The default folder for copies from buckets: `$XDG_CACHE_HOME/hico` or `~/.cache/hico`."""
     base = os.environ.get("XDG_CACHE_HOME")
     if base:
         return Path(base) / "hico"
@@ -49,36 +49,36 @@ def default_cache_folder() -> Path:
 
 
 class LocalCache:
-    """Copies of files from buckets, used least recently first to go. Any number of processes may share its folder."""
+    """Copies of files from buckets, evicted by least recent use, in a folder that any number of processes may share."""
 
     def __init__(self, folder: Path, *, size_bytes: int) -> None:
-        """Keep copies in a folder, which is made when it is needed.
+        """Keep copies in a folder, which is created when it is needed.
 
         Args:
-            folder: whose files are all copies.
-            size_bytes: what they may take.
+            folder: must hold nothing but copies.
+            size_bytes: total size that the copies may have.
 
         """
         self._folder = folder
         self._size_bytes = size_bytes
-        self._added = size_bytes  # look at the folder after the first addition
+        self._added = size_bytes  # scan the folder after the first addition
 
     def __reduce__(self) -> "tuple[Callable[[Path, int], LocalCache], tuple[Path, int]]":
-        """Another process has one of its own, for all places that it is sent: see `local_cache`."""
+        """Unpickle to the receiving process's own cache, which all places sent to it share; see `local_cache`."""
         return local_cache, (self._folder, self._size_bytes)
 
     @contextmanager
     def local(self, address: "UPath", *, size_bytes: int | None = None) -> Iterator[Path]:
-        """A local file with the content of an object, which stays there while the context lasts.
+        """A local file with the content of an object; it exists while the context lasts.
 
         Args:
-            address: in a bucket.
-            size_bytes: what the file should have; None: not checked.
+            address: the object's address in a bucket.
+            size_bytes: expected size of the file; None: not checked.
 
         Raises:
-            HicoError: the file has another size, so it is another file.
-            NoRoom: the disk is full, and nothing on it is a copy that nobody uses.
-            OSError: it is not there, or cannot be fetched.
+            HicoError: the size differs, so the file has been replaced.
+            NoRoom: the disk is full, and deleting unused copies did not free enough.
+            OSError: the object does not exist, or cannot be fetched.
 
         """
         name = hashlib.sha256(f"{address}|{size_bytes}".encode()).hexdigest()[:32] + address.suffix
@@ -109,7 +109,7 @@ class LocalCache:
             self._added = 0
 
     def _fetch_once(self, address: "UPath", path: Path, size_bytes: int | None) -> int:
-        """Fetch a file; its size."""
+        """Fetch a file and return its size."""
         self._folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=_FETCHING, dir=self._folder)
         os.close(handle)
@@ -126,7 +126,7 @@ class LocalCache:
         return size
 
     def _make_room(self, most_bytes: float) -> None:
-        """Delete the files used longest ago until so much is left, but none that is in use."""
+        """Delete the least recently used files until at most this much is left, but none that are in use."""
         files = [_CachedFile.of(entry) for entry in os.scandir(self._folder)]
         total = sum(file.size_bytes for file in files)
         now = time.time()
@@ -142,10 +142,10 @@ class LocalCache:
 
 
 def require_size(place: object, found: int, expected: int) -> None:
-    """Check that a file is the one that the index knows.
+    """Check that a file has the size that the index records.
 
     Raises:
-        BadVideo: it is not.
+        BadVideo: it has another size.
 
     """
     if found != expected:
@@ -156,21 +156,21 @@ def require_size(place: object, found: int, expected: int) -> None:
 
 @cache
 def local_cache(folder: Path | str | None = None, size_bytes: int = _USUAL_BYTES) -> LocalCache:
-    """The cache of a folder: one for all of a process, as it counts what it has added.
+    """The cache of a folder: one object per process, because it counts what it has added.
 
     Args:
         folder: None: see `default_cache_folder`.
-        size_bytes: what the copies may take.
+        size_bytes: total size that the copies may have.
 
     """
     return LocalCache(Path(folder or default_cache_folder()), size_bytes=size_bytes)
 
 
 def fetch(address: "UPath", target: Path) -> None:
-    """Copy an object to a local name.
+    """Copy an object to a local file.
 
     Raises:
-        OSError: it is not there, or cannot be read.
+        OSError: the object does not exist, or cannot be read.
         HicoError: the bucket cannot be reached.
 
     """
@@ -178,7 +178,7 @@ def fetch(address: "UPath", target: Path) -> None:
         address.fs.get_file(address.path, str(target))
     except OSError:
         raise
-    except Exception as error:  # each driver has its own exceptions, of no common kind
+    except Exception as error:  # each driver has its own exceptions, without a common base class
         raise HicoError(f"{address}: cannot be fetched ({short_reason(error)})") from error
 
 
@@ -198,7 +198,7 @@ class _CachedFile(NamedTuple):
 
 @contextmanager
 def _held(path: Path, operation: int) -> Iterator[bool]:
-    """Lock a cached file. False: it is in use, or was deleted just now."""
+    """Lock a cached file; yield False if it is in use or has just been deleted."""
     try:
         opened = path.open("rb")
     except FileNotFoundError:
@@ -210,5 +210,5 @@ def _held(path: Path, operation: int) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
-        # The name may stand for another file by now, or for none.
+        # By now the name may refer to another file, or to none.
         yield path.exists() and path.stat().st_ino == os.fstat(opened.fileno()).st_ino

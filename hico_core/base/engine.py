@@ -1,8 +1,8 @@
-"""The same work for many videos, restartable: what is dealt with is planned first, the rest is done several at a time.
+"""Restartable work on many videos: plan what is left to do, do it several videos at a time, record the results.
 
-plan     which videos are to do, and what is known of the others: nothing is written
-work     items -> results, one for each; here, in threads, in processes (processes.py), or on a Ray cluster
-finish   what is left to do with a result, by this process, in whatever order they come
+plan     finds the videos that are left to do and the outcomes of the others; writes nothing
+work     items -> results, one each; in this process, threads, processes (processes.py) or on a Ray cluster
+finish   completes each result in this process, in whatever order the results arrive
 """
 
 import os
@@ -23,26 +23,26 @@ from hico_core.base.tally import Summary, Tally, VideoEvent, VideoOutcome
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Makes one result for each item, in order: a stream, so that it may read ahead.
+# Yields one result per item, in order; a stream, so that the work may read ahead.
 Work = Callable[[Sequence[Item]], Iterable[Result]]
 
-# Has the work done, all of it, and yields the results as they come. An exception in the work ends the run.
+# Gets all of the work done and yields the results as they arrive. An exception in the work ends the run.
 Runner = Callable[[Work[Item, Result], Sequence[Item]], Generator[Result, None, None]]
 
-# How often Ray tries an item again whose process or node died. Errors of the work itself are not retried.
+# How often Ray retries an item whose process or node died. Errors of the work itself are not retried.
 _RETRIES = 3
 
-# Items that wait on a Ray cluster beside those that run, per CPU: enough that no CPU waits, few enough that neither
-# memory nor the cluster's queue grows with the number of items.
+# Unfinished items submitted to a Ray cluster, per CPU: enough that no CPU is idle, few enough that neither memory nor
+# the cluster's queue grows with the number of items.
 _PER_CPU = 2
 
-# How long a signal may wait while nothing is done.
+# How long a signal may stay unhandled while no item finishes.
 _MOMENT_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Plan(Generic[Item]):
-    """What a command that may have been stopped before is to do now."""
+    """The remaining work of a command that may have been interrupted before."""
 
     todo: Sequence[Item]
     dealt_with: Sequence[VideoOutcome]
@@ -61,13 +61,13 @@ def run_restartable(
     """Carry out a plan; bring `<root>/failures.jsonl` up to date, however the run ends.
 
     Args:
-        plan: what is to do, and what is dealt with.
-        work: done by the runner; done twice, it must give the same result.
+        plan: the remaining items, and the outcomes of the videos that need no work.
+        work: called by the runner; must give the same result if it is repeated.
         runner: such as `run_on_threads`.
-        finish: what is left to do with a result, here; says what became of its video.
+        finish: completes a result in this process and returns the outcome of its video.
         root: the workspace.
-        command: by whose name failures are listed.
-        on_event: called for each video, those that are dealt with first.
+        command: the name under which failures are listed.
+        on_event: called for each video; videos that need no work come first.
 
     Raises:
         HicoError: from `work`, `runner` or `finish`.
@@ -91,7 +91,7 @@ def available_cores() -> int:
 
 
 def run_here(work: Work[Item, Result], items: Sequence[Item]) -> Generator[Result, None, None]:
-    """Do all the work in this process, which needs no help."""
+    """Do all the work in this process."""
     yield from work(items)
 
 
@@ -100,14 +100,14 @@ def run_on_threads(
 ) -> Generator[Result, None, None]:
     """Do the work on each item in a thread.
 
-    Threads are right where the work is done by other processes, such as ffmpeg. Only a few items are handed
-    out at a time, so memory does not grow with their number.
+    Threads suit work that other processes do, such as ffmpeg. Only a few items are submitted at a time, so memory does
+    not grow with their number.
 
     Args:
-        work: called in `workers` threads, with one item each time.
-        items: taken one by one.
-        workers: how many threads.
-        stop: called when the run ends early (an exception, Ctrl-C) so that work that has begun comes to an end.
+        work: called in `workers` threads, with one item per call.
+        items: consumed one by one.
+        workers: number of threads.
+        stop: called if the run ends early (an exception, Ctrl-C), to end the work in progress.
 
     """
     executor = ThreadPoolExecutor(workers, thread_name_prefix="hico")
@@ -142,18 +142,18 @@ def run_on_ray(
     num_gpus: int = 0,
     on_lost: Callable[[Item, str], Result],
 ) -> Generator[Result, None, None]:
-    """Do the work on each item in some process of a Ray cluster, one CPU each.
+    """Do the work on each item in a process of a Ray cluster, with one CPU per item.
 
-    An item whose process or node dies is tried again on another; `work` must give the same result when it is
-    done twice, also at the same time.
+    An item whose process or node dies is retried on another; `work` must give the same result if it runs twice, even at
+    the same time.
 
     Args:
-        work: importable on all nodes, with the arguments bound to it; called with one item each time.
-        items: taken one by one.
-        address: of the cluster's head, "local" to start one here, or "auto" for the one that the environment's
-            RAY_ADDRESS names, else the one this machine belongs to.
-        num_gpus: that an item needs beside its CPU.
-        on_lost: makes the result of an item whose every attempt was cut off, from it and the reason.
+        work: importable on all nodes, with its arguments bound; called with one item per call.
+        items: consumed one by one.
+        address: of the cluster's head; "local" to start a cluster here; or "auto" for the one that the environment
+            variable RAY_ADDRESS names, else the one this machine belongs to.
+        num_gpus: GPUs that an item needs besides its CPU.
+        on_lost: item, reason -> the result of an item whose every attempt was lost with its process or node.
 
     Raises:
         UsageError: Ray is not installed.
@@ -166,13 +166,13 @@ def run_on_ray(
 
     with noted_signals() as signals:
         _join(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
-        signals.note()  # again, since Ray has taken SIGTERM for itself
+        signals.note()  # again, because Ray has installed its own handler of SIGTERM
 
         @ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=_RETRIES)
         def task(item: Item) -> Result:
             return _result_of(work, item)
 
-        # What the cluster calls it, in its dashboard and in lists of processes.
+        # The name in the cluster's dashboard and in lists of processes.
         named = task.options(name=getattr(work, "func", work).__name__)
         pending: dict[Any, Item] = {}
         try:
@@ -185,14 +185,14 @@ def run_on_ray(
                 signals.act()
                 yield from _finished(pending, on_lost)
         finally:
-            # Ends what still runs: Ray kills a worker's whole process group.
+            # Ends the items still running: Ray kills a worker's whole process group.
             for reference in pending:
                 ray.cancel(reference, force=True)
             ray.shutdown()
 
 
 class _Signals:
-    """Ctrl-C and SIGTERM, noted as they come and acted upon later, as was to be done before."""
+    """Ctrl-C and SIGTERM, recorded as they arrive and passed to their previous handlers later."""
 
     def __init__(self) -> None:
         self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -200,27 +200,27 @@ class _Signals:
         self._come_here = threading.current_thread() is threading.main_thread()
 
     def note(self) -> None:
-        """From here on."""
+        """Start recording signals."""
         for number in self._before if self._come_here else ():
             signal.signal(number, lambda number, frame: self._noted.append(number))
 
     def act(self) -> None:
-        """Let what has come have its usual effect, which is most often an exception."""
+        """Pass a recorded signal to its previous handler, which usually raises an exception."""
         if self._noted:
             self.restore()
             signal.raise_signal(self._noted.pop())
 
     def restore(self) -> None:
-        """As it was before."""
+        """Reinstall the previous handlers."""
         for number, handler in self._before.items() if self._come_here else ():
             signal.signal(number, handler)
 
 
 @contextmanager
 def noted_signals() -> Iterator[_Signals]:
-    """Keep Ctrl-C and SIGTERM away from what they must not break off, until they are acted upon.
+    """Defer Ctrl-C and SIGTERM during code that they must not interrupt, until `act` is called.
 
-    Such as Ray's waiting, which is no Python: what a handler raises there is lost.
+    An example is waiting for Ray: it runs outside Python, where an exception raised by a handler is lost.
     """
     signals = _Signals()
     signals.note()
@@ -231,10 +231,10 @@ def noted_signals() -> Iterator[_Signals]:
 
 
 def _join(address: str) -> None:
-    """Become part of a cluster, or start one.
+    """Join a cluster, or start one.
 
     Raises:
-        HicoError: there is none at that address, or it does not let us in.
+        HicoError: there is no cluster at that address, or it denies access.
 
     """
     import ray
@@ -250,10 +250,10 @@ def _join(address: str) -> None:
 
 
 def _require_answer(address: str) -> None:
-    """Knock at host:port; Ray itself waits for minutes before it says that nobody is there.
+    """Check that host:port accepts connections; Ray itself waits for minutes before it reports that nothing does.
 
     Raises:
-        OSError: nobody answers.
+        OSError: nothing answers.
 
     """
     host, colon, port = address.rpartition(":")
@@ -262,7 +262,7 @@ def _require_answer(address: str) -> None:
 
 
 def _finished(pending: dict[Any, Item], on_lost: Callable[[Item, str], Result]) -> Iterator[Result]:
-    """Wait a moment for a pending item to be done; take it out and yield its result."""
+    """Wait briefly for a pending item to finish; remove it from `pending` and yield its result."""
     import ray
 
     done, _ = ray.wait(list(pending), num_returns=1, timeout=_MOMENT_SECONDS)

@@ -1,4 +1,4 @@
-"""What goes wrong for a user. Each message names the file or value and says what to do about it."""
+"""Errors shown to users, whose messages name the file or value and say what to do about it."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -7,7 +7,7 @@ from typing import cast, get_args
 
 from hico_core.base.choices import DeviceName
 
-# Of what a program writes, the end says most.
+# Lines kept of a program's error output; the last ones are the most informative.
 _STDERR_TAIL = 20
 
 
@@ -17,7 +17,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def short_reason(error: Exception) -> str:
-    """An error of a library in a few words: without the path, which the message around it names, and in one line."""
+    """A library's error in one short line, without the path, which the surrounding message names."""
     return next(iter(str(getattr(error, "strerror", None) or error).splitlines()), type(error).__name__)
 
 
@@ -27,11 +27,11 @@ class HicoError(Exception):
     exit_code = 1
 
     def __init__(self, reason: str, *, subject: object = None) -> None:
-        """Say what is wrong, and with what.
+        """State what is wrong, and with which file or value.
 
         Args:
-            reason: in words, with what to do.
-            subject: the file or value, which stands before the reason; None: the reason names it, or there is none.
+            reason: a sentence that includes the remedy.
+            subject: the file or value, printed before the reason; None: the reason names it, or there is none.
 
         """
         super().__init__(reason if subject is None else f"{subject}: {reason}")
@@ -39,28 +39,28 @@ class HicoError(Exception):
 
 
 class UsageError(HicoError):
-    """The command or its configuration is wrong, before any work was done."""
+    """The command or its configuration is wrong; raised before any work is done."""
 
     exit_code = 2
 
 
 class BadVideo(HicoError):
-    """One video cannot be used; the work goes on with the others."""
+    """One video cannot be used; the work continues with the others."""
 
     def __init__(
         self, path: Path | str, reason: str, *, stage: str = "probe", stderr_lines: Sequence[str] = ()
     ) -> None:
-        """Say what is wrong with a video.
+        """State what is wrong with a video.
 
         Args:
             path: the video.
-            reason: in words.
-            stage: of the work on it.
-            stderr_lines: what a program wrote about it; the last ones are kept.
+            reason: the problem in words.
+            stage: the stage of the work that failed.
+            stderr_lines: a program's error output about it; the last lines are kept.
 
         """
         super().__init__(reason, subject=path)
-        self.args = (str(path), reason)  # what a process that gets it makes it of again
+        self.args = (str(path), reason)  # a process that unpickles this error passes them to __init__
         self.path = str(path)
         self.stage = stage
         self.stderr_tail = list(stderr_lines[-_STDERR_TAIL:])
@@ -69,16 +69,16 @@ class BadVideo(HicoError):
         return f"{self.path}: {self.reason}"
 
     def said_of(self, subject: object) -> str:
-        """The reason where the subject is named already; what is wrong with another file, a clip of it, names that."""
+        """The reason, preceded by the error's path if that is not the subject but another file, such as a clip."""
         return self.reason if self.path == str(subject) else str(self)
 
 
 class NoRoom(HicoError):
-    """A disk or quota is full, which is the fault of no video."""
+    """A disk or quota is full, which is not the fault of any video."""
 
 
 class Interrupted(HicoError):
-    """A signal asked the run to end; what was done is saved and the same command continues."""
+    """A signal asked the run to end; finished work is saved, and the same command continues."""
 
     def __init__(self, signal_number: int, advice: str) -> None:
         super().__init__(advice)
@@ -86,20 +86,20 @@ class Interrupted(HicoError):
 
 
 class ProcessLost(HicoError):
-    """Another of the processes that train together has ended, so this one cannot go on."""
+    """Another of the processes that train together has ended, so this one cannot continue."""
 
 
 def how_to_install(extra: str) -> str:
-    """What to type for the packages of an extra; hico itself is installed from a checkout, not from a registry."""
+    """The command that installs an extra's packages; hico is installed from a checkout, not from a registry."""
     return f"pip install '.[{extra}]' in the checkout of hico"
 
 
 def require_package(package: str, *, extra: str, wanted_by: str) -> None:
-    """Check that an optional package is there.
+    """Check that an optional package is installed.
 
     Args:
-        package: as it is imported.
-        extra: of hico, which brings it.
+        package: the name by which it is imported.
+        extra: the extra of hico that installs it.
         wanted_by: the option, setting or address that needs it.
 
     Raises:
@@ -111,10 +111,10 @@ def require_package(package: str, *, extra: str, wanted_by: str) -> None:
 
 
 def require_device(name: str) -> DeviceName:
-    """Check that something is a device that hico computes on, whether this machine has it or not.
+    """Check that hico supports a device of this name, whether or not this machine has one.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it does not.
 
     """
     if name == "mps":

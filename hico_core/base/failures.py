@@ -1,4 +1,4 @@
-"""<root>/failures.jsonl: the sources that a command could not use, a line each."""
+"""<root>/failures.jsonl: the sources that a command could not use, one per line."""
 
 import fnmatch
 import glob
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 60.0
 
-# What stands for a line of a list, see `corpus.finding.bad_row`.
+# The name of a source that is a line of a list; see `corpus.sources.finding.bad_row`.
 _LINE_OF_LIST = re.compile(r"(.+), line \d+", re.DOTALL)
 
 
@@ -38,11 +38,11 @@ class FailureLine(BaseModel, frozen=True, extra="forbid"):
     error: str
     stderr_tail: list[str]
     attempts: int
-    command: str  # that failed on this source
+    command: str  # the command that failed on this source
 
 
 class _Given(Protocol):
-    """A video that a command is given, or a line of a list that is none."""
+    """A video given to a command, or a line of a list that does not name a usable video."""
 
     @property
     def path(self) -> Location: ...
@@ -59,7 +59,7 @@ class FailedSource(NamedTuple):
 
 
 def read_failures(root: Location) -> list[FailureLine]:
-    """The lines of failures.jsonl. Those that are damaged are left out; the log says how many."""
+    """The lines of failures.jsonl without the damaged ones, whose number is logged."""
     path = root / "failures.jsonl"
     rows, num_unreadable = read_json_lines(path)
     lines: list[FailureLine] = []
@@ -74,13 +74,13 @@ def read_failures(root: Location) -> list[FailureLine]:
 
 
 def _alone(root: Location) -> AbstractContextManager[None]:
-    """Let nobody else write failures.jsonl meanwhile."""
+    """Lock failures.jsonl against other writers."""
     refusal = f"{root / 'failures.jsonl'}: another process keeps it locked"
     return storage_of(root).locked(root / ".failures.lock", refusal=refusal, wait_seconds=_PATIENCE_SECONDS)
 
 
 def forget_failures(root: Location, sources: Iterable[str]) -> None:
-    """Drop the lines of some sources from <root>/failures.jsonl, whatever command failed on them."""
+    """Drop the lines of some sources from <root>/failures.jsonl, whichever command failed on them."""
     gone = {name_from(root, source) for source in sources}
     path = root / "failures.jsonl"
     with _alone(root):
@@ -91,13 +91,13 @@ def forget_failures(root: Location, sources: Iterable[str]) -> None:
 
 
 def update_failures(root: Location, *, command: str, fine: Iterable[str], failed: Iterable[FailedSource]) -> None:
-    """Bring <root>/failures.jsonl up to date: a line for each source that failed, none for one that is fine now.
+    """Update <root>/failures.jsonl: add a line for each source that failed, drop those of sources that are fine now.
 
     Args:
         root: the workspace.
-        command: what ran; the lines of other commands stay as they are.
-        fine: sources that the command has dealt with.
-        failed: sources that it has not, and why.
+        command: the command that ran; the lines of other commands do not change.
+        fine: sources on which the command succeeded.
+        failed: sources on which it failed, with the reasons.
 
     """
     path = root / "failures.jsonl"
@@ -121,13 +121,13 @@ def update_failures(root: Location, *, command: str, fine: Iterable[str], failed
 
 
 def forget_mended(root: Location, given: Iterable[str], sources: Iterable[_Given], *, command: str) -> None:
-    """Drop what failures.jsonl says of lines of lists that can be used by now: those are videos, under other names.
+    """Drop the failures of list lines that are usable now; as videos, they go by other names.
 
     Args:
         root: the workspace.
-        given: what the command was given: lists, patterns of lists, or anything else, which changes nothing.
-        sources: what that stands for now.
-        command: whose failures these are.
+        given: the command's arguments: lists and patterns of lists; anything else is ignored.
+        sources: the sources to which these arguments resolve now.
+        command: the command whose failures these are.
 
     """
     bad = {str(source.path) for source in sources if source.obstacle}

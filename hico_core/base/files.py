@@ -1,4 +1,4 @@
-"""Local files: flushed to the disk, lines of JSON, locks, and what is said where a disk is full."""
+"""Local files: flushing to disk, lines of JSON, locks, and errors about full disks."""
 
 import errno
 import json
@@ -16,25 +16,24 @@ from hico_core.base.errors import HicoError, NoRoom
 # Characters other than \n at which Python and other languages also end a line.
 _OTHER_LINE_ENDS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}
 
-# What a system says when a disk or a quota has no room left, or a file may not grow. It is never the video's fault.
+# System errors for a full disk, an exhausted quota or a file size limit; never the fault of a video.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
-# A process that is killed while it starts a program leaves a copy of itself, which holds its locks until the program
-# runs.
+# A process killed while it starts a program leaves behind a fork, which holds its locks until the program runs.
 VANISHING_SECONDS = 1.0
 
-# How names of files end that are not finished.
+# Suffix of unfinished files.
 TEMPORARY = ".tmp"
 
 _FAULT_VARIABLE = "HICO_FAULT"
-_passed: dict[str, int] = {}  # fault -> how often this process came by
+_passed: dict[str, int] = {}  # fault -> how often this process has passed its point
 
 
 def pass_point(name: str) -> None:
-    """A named moment between two steps that belong together, at which a test can let the process die.
+    """A named point between two steps that belong together, at which a test can make the process fail.
 
-    HICO_FAULT=commit.record kills it (SIGKILL) there, commit.clip:3 at the third passing, commit.clip:3=ENOSPC lets
-    the system answer with that error instead.
+    HICO_FAULT=commit.record kills the process there (SIGKILL), commit.clip:3 on the third pass; commit.clip:3=ENOSPC
+    raises that system error instead.
     """
     fault = os.environ.get(_FAULT_VARIABLE)
     if fault is None:
@@ -53,20 +52,20 @@ def pass_point(name: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content is on the disk, so that a rename after it cannot survive a crash alone."""
+    """Wait until a file's content is on disk, so that a crash cannot preserve a later rename without the content."""
     with path.open("rb") as opened:
         os.fsync(opened.fileno())
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what killed writers left in a folder. Only for one that nobody else writes to now."""
+    """Remove the temporary files of killed writers from a folder, which nothing else may be writing to."""
     for path in folder.glob(f".*{TEMPORARY}"):
         if path.is_file():
             path.unlink(missing_ok=True)
 
 
 def json_line(fields: Mapping[str, Any]) -> bytes:
-    r"""One line of JSON in UTF-8. Other line ends, and bytes of names that are no UTF-8, are written as \uXXXX."""
+    r"""One line of JSON in UTF-8; other line endings, and bytes of names that are not UTF-8, are written as \uXXXX."""
     text = json.dumps(fields, ensure_ascii=False).translate(_OTHER_LINE_ENDS)
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
@@ -75,7 +74,7 @@ class Readable(Protocol):
     """A file, on a disk or in a bucket."""
 
     def read_bytes(self) -> bytes:
-        """All of it."""
+        """The whole content."""
         ...
 
 
@@ -87,7 +86,7 @@ class JsonLines(NamedTuple):
 
 
 def read_json_lines(file: Readable) -> JsonLines:
-    """The objects in a file of one a line; a missing file has none. Lines that are none are left out and counted."""
+    """The JSON objects of a file with one per line (a missing file has none), and the number of unreadable lines."""
     try:
         lines = file.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -106,7 +105,7 @@ def _object_in(line: bytes) -> dict[str, Any] | None:
 
 
 def cut_json_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Cut a local file off before its first line that is not whole or not to be kept; nothing is ever rewritten."""
+    """Truncate a local file before its first line that is incomplete or not to be kept; nothing is ever rewritten."""
     if not path.exists():
         return
     length = 0
@@ -122,15 +121,15 @@ def cut_json_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
 
 @contextmanager
 def lock(file: Path, *, refusal: str, wait_seconds: float = VANISHING_SECONDS) -> Iterator[None]:
-    """Let no other process be in this block; the lock ends with the process, however that ends.
+    """Keep other processes out of this block; the lock ends with the process, however that ends.
 
     Args:
-        file: stands for what is locked; stays there, empty.
-        refusal: what to tell where somebody else has it.
-        wait_seconds: for the other to finish, before that.
+        file: the lock file; it is empty and is not removed.
+        refusal: the error message if another process holds the lock.
+        wait_seconds: time to wait for the other process before raising that error.
 
     Raises:
-        HicoError: with the refusal.
+        HicoError: another process holds the lock.
 
     """
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +145,7 @@ def lock(file: Path, *, refusal: str, wait_seconds: float = VANISHING_SECONDS) -
 
 
 def is_locked(file: Path) -> bool:
-    """Whether some process holds a lock now."""
+    """Whether any process currently holds a lock."""
     try:
         with lock(file, refusal="", wait_seconds=0.0):
             return False
@@ -155,12 +154,12 @@ def is_locked(file: Path) -> bool:
 
 
 def room_error(error: OSError, folder: Path) -> NoRoom | None:
-    """What to say of an error that only means that a disk or quota has no room; None of any other."""
+    """The error to raise for a system error that means a full disk or quota; None for any other."""
     if error.errno not in NO_ROOM:
         return None
     return NoRoom(f"{folder}: {error.strerror}; free some space, and the same command continues")
 
 
 def says_no_room(lines: Collection[str]) -> bool:
-    """Whether a program's messages tell that a disk or quota has no room."""
+    """Whether a program's messages report a full disk or quota."""
     return any(os.strerror(number) in line for number in NO_ROOM for line in lines)

@@ -1,15 +1,15 @@
-"""Packages whose names are loaded when they are asked for."""
+"""Packages whose names are imported on first use."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
-    """What a package takes for its `__getattr__`: PyTorch and pandas take seconds to load, which few names need.
+    """A `__getattr__` for a package: PyTorch and pandas take seconds to load, and few names need them.
 
     Args:
         package: its `__name__`.
-        homes: name -> the module that has it.
+        homes: name -> the module that defines it.
 
     """
 

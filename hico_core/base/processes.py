@@ -1,7 +1,7 @@
 """Work shared among processes of this machine, none of which outlives the command, however that ends.
 
-Each process runs this module as a program, and holds one end of a connection: by it come the work and a share of the
-items, and back go results, warnings and the error that ends the work. Whoever finds the other end gone ends, too.
+Each process runs this module as a program and holds one end of a connection. It receives the work and its share of the
+items, and sends back results, warnings and the error that ends the work. If either end is closed, the other side ends.
 """
 
 import logging
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, NoReturn
 from hico_core.base.engine import Item, Result, Work, available_cores
 from hico_core.base.errors import HicoError
 
-# How long a process that was asked to end may take before it is killed.
+# Time that a process has to end after SIGTERM before it is killed.
 _GRACE_SECONDS = 20.0
 
 
@@ -36,16 +36,16 @@ class _Helper(NamedTuple):
 def run_on_processes(
     work: Work[Item, Result], items: Sequence[Item], *, processes: int, num_gpus: int = 0
 ) -> Generator[Result, None, None]:
-    """Do the work in several processes, each with a share of the items and one of the GPUs, in turn.
+    """Do the work in several processes, each with a share of the items and one GPU, assigned round-robin.
 
     Args:
-        work: importable, with the arguments bound to it; called once in each process, with its whole share.
-        items: divided evenly; what a process is given does not depend on how fast the others are.
-        processes: how many; no more than there are items.
-        num_gpus: that there are.
+        work: importable, with its arguments bound; called once in each process, with its whole share.
+        items: divided evenly; the shares do not depend on how fast the processes are.
+        processes: number of processes; at most one per item is started.
+        num_gpus: number of GPUs of the machine.
 
     Raises:
-        HicoError: from `work`, of whichever process meets one first; or a process was killed.
+        HicoError: the first error from `work` in any process, or a process was killed.
 
     """
     count = min(processes, len(items))
@@ -54,7 +54,7 @@ def run_on_processes(
     try:
         for place in range(count):
             helpers.append(_start(environment_of(place, count, os.environ, num_gpus=num_gpus)))
-            with suppress(BrokenPipeError):  # it has ended already, which is found below
+            with suppress(BrokenPipeError):  # it has already ended; `_results` notices
                 helpers[-1].connection.send((work, items[place::count]))
         yield from _results(helpers, finished)
     finally:
@@ -62,10 +62,10 @@ def run_on_processes(
 
 
 def environment_of(place: int, count: int, environment: Mapping[str, str], *, num_gpus: int) -> dict[str, str]:
-    """What process number `place` of `count` is given: one of the GPUs, in turn, and its share of the cores."""
+    """The environment of process number `place` of `count`: its GPU (assigned round-robin) and share of the cores."""
     own = dict(environment)
     if num_gpus:
-        # Those that somebody named, or else their numbers. A process that is given one that is not there sees no GPU.
+        # The GPUs named by the user, else their numbers. A process that gets a GPU that does not exist sees none.
         names = (environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(num_gpus)))).split(",")
         own["CUDA_VISIBLE_DEVICES"] = names[place % num_gpus]
     own.setdefault("OMP_NUM_THREADS", str(max(available_cores() // count, 1)))
@@ -76,16 +76,16 @@ def _start(environment: Mapping[str, str]) -> _Helper:
     ours, theirs = Pipe()
     with theirs:
         command = [sys.executable, "-m", __name__, str(theirs.fileno())]
-        nothing = subprocess.DEVNULL  # results are printed by the command alone
+        nothing = subprocess.DEVNULL  # only the command prints results
         process = subprocess.Popen(command, env=environment, stdin=nothing, stdout=nothing, pass_fds=[theirs.fileno()])
     return _Helper(process, ours)
 
 
 def _results(helpers: Sequence[_Helper], finished: set[int]) -> Iterator[Any]:
-    """The results of all, as they come; `finished` is told the numbers of those that have come to their end.
+    """The results of all processes as they arrive; adds the numbers of processes that have ended to `finished`.
 
     Raises:
-        HicoError: one met an error, or was killed.
+        HicoError: the work failed in a process, or a process was killed.
 
     """
     number_of = {helper.connection: number for number, helper in enumerate(helpers)}
@@ -128,28 +128,28 @@ def _end(helpers: Sequence[_Helper], finished: set[int]) -> None:
 
 
 class _Sender:
-    """Sends to the process that asked for the work, from any thread."""
+    """Sends messages to the parent process, from any thread."""
 
     def __init__(self, connection: "Connection[Any, Any]") -> None:
         self._connection, self._lock = connection, threading.Lock()
 
     def send(self, kind: str, content: object = None) -> None:
-        """Plain pairs: a class of this module has another name in the process that runs it as a program."""
+        """Send a plain pair: a class of this module has another name in the process that runs it as a program."""
         with self._lock:
             self._connection.send((kind, content))
 
     def put_nowait(self, record: logging.LogRecord) -> None:
-        """Send a warning, as a `QueueHandler` puts it."""
+        """Send a warning; `QueueHandler` calls this."""
         self.send("warning", record)
 
 
 def _serve(connection: "Connection[Any, Any]") -> None:
-    """Do the work that comes, in the process that is there for it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; whoever asked for the work decides
+    """Do the work received over the connection; runs in the helper process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the parent decides
     signal.signal(signal.SIGTERM, _leave)
-    os.set_inheritable(connection.fileno(), False)  # else it would stay open as long as those who read for us
+    os.set_inheritable(connection.fileno(), False)  # otherwise it would stay open as long as our own child processes
     sender = _Sender(connection)
-    logging.getLogger().addHandler(QueueHandler(sender))  # type: ignore[arg-type]  # it only puts
+    logging.getLogger().addHandler(QueueHandler(sender))  # type: ignore[arg-type]  # only put_nowait is called
     work, items = connection.recv()
     threading.Thread(target=_end_with_other, args=(connection,), daemon=True).start()
     try:
@@ -167,8 +167,8 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _end_with_other(connection: "Connection[Any, Any]") -> None:
-    """End this process when nobody is left at the other end, which a SIGKILL there does not prevent."""
-    connection.poll(None)  # nothing comes any more but the end
+    """End this process when the parent is gone, even if it was ended by SIGKILL."""
+    connection.poll(None)  # nothing more is sent, so this returns when the connection closes
     identifier = threading.main_thread().ident
     assert identifier is not None
     signal.pthread_kill(identifier, signal.SIGTERM)
@@ -177,5 +177,5 @@ def _end_with_other(connection: "Connection[Any, Any]") -> None:
 
 
 if __name__ == "__main__":
-    with suppress(BrokenPipeError, EOFError):  # nobody is there to be told
+    with suppress(BrokenPipeError, EOFError):  # the parent is gone
         _serve(Connection(int(sys.argv[1])))

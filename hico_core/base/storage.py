@@ -1,6 +1,6 @@
-"""What a disk and a bucket do differently: how a file appears under its name, who may write, what is read from where.
+"""The operations that differ between a disk and a bucket: publishing a file, locking, listing and reading.
 
-Whoever reads a file under its final name sees all of it, the old one or the new one, whenever the writer is killed.
+A reader of a final name sees a complete file, either the old or the new one, even if the writer is killed.
 """
 
 import os
@@ -22,39 +22,39 @@ Place = TypeVar("Place", contravariant=True)
 
 
 class Storage(Protocol[Place]):
-    """What hico asks of that on which a place lies."""
+    """The operations that hico needs from a disk or a bucket."""
 
     def publish(self, file: Path, target: Place) -> None:
-        """Move a finished local file to its final name, in one step that readers see whole or not at all.
+        """Move a finished local file atomically to its final name.
 
-        The file lies where `room_for` said.
+        The file lies in the folder that `room_for` gave.
         """
         ...
 
     def room_for(self, target: Place) -> AbstractContextManager[Path]:
-        """A local folder in which the file may be written that is then published."""
+        """A local folder in which to write the file before it is published."""
         ...
 
     def local_copy(self, place: Place, *, size_bytes: int | None = None) -> AbstractContextManager[Path]:
-        """A local file with the content of a place, which stays there while the context lasts.
+        """A local file with the content of a place; it exists while the context lasts.
 
         Raises:
-            BadVideo: it has another size than `size_bytes`, so it is another file.
+            BadVideo: its size is not `size_bytes`, so the file has been replaced.
             NoRoom: there is no room for a copy.
-            OSError: it is not there, or cannot be fetched.
+            OSError: it does not exist, or cannot be fetched.
 
         """
         ...
 
     def fetched(self, place: Place, folder: Path | None = None) -> AbstractContextManager[Path]:
-        """A local file with the content of a place that is read once: of an object, a copy that goes afterwards.
+        """A local file with the content of a place that is read only once; the copy of an object is deleted afterwards.
 
         Args:
             place: the file.
-            folder: where copies go; None: among the system's temporary files.
+            folder: the folder for copies; None: the system's temporary folder.
 
         Raises:
-            OSError: it is not there, or cannot be fetched.
+            OSError: it does not exist, or cannot be fetched.
 
         """
         ...
@@ -62,15 +62,15 @@ class Storage(Protocol[Place]):
     def locked(
         self, file: Place, *, refusal: str, wait_seconds: float = VANISHING_SECONDS
     ) -> AbstractContextManager[None]:
-        """Let no other process be in this block, where that can be had; see `files.lock`."""
+        """Keep other processes out of this block, if the storage supports locks; see `files.lock`."""
         ...
 
     def is_locked(self, file: Place) -> bool:
-        """Whether some process holds a lock now."""
+        """Whether any process currently holds a lock."""
         ...
 
     def names_in(self, folder: Place) -> list[str]:
-        """The names in a folder as it is now.
+        """The names currently in a folder.
 
         Raises:
             FileNotFoundError: it is missing.
@@ -83,7 +83,7 @@ class Storage(Protocol[Place]):
         ...
 
     def for_arrow(self, place: Place) -> "Path | IO[bytes]":
-        """What Arrow reads a file through."""
+        """The path or open file through which Arrow reads a file."""
         ...
 
 
@@ -99,7 +99,7 @@ class _Disk:
 
     @contextmanager
     def local_copy(self, place: Path, *, size_bytes: int | None = None) -> Iterator[Path]:
-        if size_bytes is not None and not place.is_dir():  # a frame folder's many files are not looked at each time
+        if size_bytes is not None and not place.is_dir():  # a frame folder's many files are not checked
             require_size(place, place.stat().st_size, size_bytes)
         yield place
 
@@ -123,7 +123,7 @@ class _Bucket:
     """Objects, which appear whole, cannot be renamed or locked, and are read through a cache."""
 
     def publish(self, file: Path, target: BucketPath) -> None:
-        # Never streamed to the final name: an upload that is broken off would leave a short object.
+        # Never streamed to the final name: an interrupted upload would leave a truncated object.
         target.filesystem.put_file(str(file), target.key)
         file.unlink()
 
@@ -166,7 +166,7 @@ _BUCKET: Storage[BucketPath] = _Bucket()
 
 
 def storage_of(place: Location) -> Storage[Any]:
-    """That on which a place lies."""
+    """The storage on which a place lies."""
     return _DISK if isinstance(place, Path) else _BUCKET
 
 
@@ -187,12 +187,12 @@ def local_copy(place: Location, *, size_bytes: int | None = None) -> AbstractCon
 
 @contextmanager
 def written_beside(target: Location) -> Iterator[Path]:
-    """A temporary local name, which becomes the target if the block ends well.
+    """A temporary local file, which becomes the target if the block succeeds.
 
-    It has nothing of the target's name, which may be as long as a name can be.
+    Its name does not include the target's, which may already be as long as the system allows.
 
     Raises:
-        HicoError: the disk has no room.
+        HicoError: the disk is full.
 
     """
     with storage_of(target).room_for(target) as folder:
@@ -209,6 +209,6 @@ def written_beside(target: Location) -> Iterator[Path]:
 
 
 def write_text(location: Location, text: str) -> None:
-    """Write a text file so that it is there whole or not at all. Two writers of one file need a lock."""
+    """Write a text file atomically; two writers of the same file need a lock."""
     with written_beside(location) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")

@@ -1,4 +1,4 @@
-"""What commands that go through many videos report of each, and of all."""
+"""Reports of commands that process many videos: on each video, and in total."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -12,43 +12,43 @@ Outcome = Literal["done", "unchanged", "failed", "failed before"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoOutcome:
-    """What became of one video."""
+    """The outcome of one video."""
 
     video_id: str
     source: str
     outcome: Outcome
     num_parts: int = 0  # clips, rows or windows that the video has now
-    note: str = ""  # what is worth knowing of it
-    failure: Failure | None = None  # of the outcomes that are failures
-    attempts: int | None = None  # that failed; None: one more than failures.jsonl says
+    note: str = ""  # a remark for the user
+    failure: Failure | None = None  # set if the outcome is a failure
+    attempts: int | None = None  # failed attempts; None: one more than failures.jsonl says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoEvent:
-    """One video is dealt with."""
+    """Progress report: one video is finished."""
 
     video_id: str
     source: str
     outcome: Outcome
     num_parts: int  # clips, rows or windows that the video has now
-    note: str  # why it failed, or what is worth knowing of it; else empty
+    note: str  # why it failed, or a remark for the user; else empty
     num_done: int
     num_videos: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What became of the videos of one call."""
+    """The outcomes of the videos of one call."""
 
     num_done: int
     num_unchanged: int
-    num_failed: int  # failed before and not tried again ones included
-    num_parts: int  # clips, rows or windows of the videos that are in order now
+    num_failed: int  # including videos that failed before and were not tried again
+    num_parts: int  # clips, rows or windows of the videos that are fine now
     num_failed_before: int = 0
 
 
 class Tally:
-    """What became of the videos so far."""
+    """Counts the outcomes of videos so far."""
 
     def __init__(self, num_videos: int) -> None:
         self.failed: list[FailedSource] = []
@@ -83,7 +83,7 @@ class Tally:
         return iter(self._sources)
 
     def summary(self) -> Summary:
-        """All that was counted."""
+        """The counts so far."""
         counts = self._outcomes
         return Summary(
             num_done=counts["done"],

@@ -1,4 +1,4 @@
-"""Texts that a user hands over (lists, tables, annotations, configurations), as editors and spreadsheets save them."""
+"""Users' text files (lists, tables, annotations, configurations), as editors and spreadsheets save them."""
 
 import codecs
 from typing import Protocol
@@ -17,10 +17,10 @@ def read_text(path: _Readable, *, keep_odd_bytes: bool = False) -> str:
 
     Args:
         path: local, or in a bucket.
-        keep_odd_bytes: let bytes that are not UTF-8 stay what they are, as in names of files.
+        keep_odd_bytes: keep bytes that are not UTF-8 as surrogate escapes, as in file names.
 
     Raises:
-        UsageError: it cannot be read, or is in another encoding; names the line.
+        UsageError: it cannot be read, or is in another encoding; the message names the line.
 
     """
     try:

@@ -1,3 +1,3 @@
-"""The version of hico, as files of it name it."""
+"""The version of hico, as its files record it."""
 
 __version__ = "0.1.0"

@@ -1,1 +1,1 @@
-"""Weights in files: ours and the authors', read, written, exported and converted."""
+"""Weights in files, ours and the authors': reading, writing, exporting and converting them."""

@@ -1,8 +1,8 @@
 """The names of the authors' weights <-> ours.
 
-Their file (`checkpoint_epoch_NNNNN.pyth`) holds the weights under `model_state`. The encoder's units have our
-names there, and each stands a second time inside a sequential container (`backbone.block3.1` is
-`backbone.Mixed_3b`), so about half of the entries are aliases. The heads have other names than ours.
+Their file (`checkpoint_epoch_NNNNN.pyth`) holds the weights under `model_state`. The encoder's units have the same
+names as ours, and each appears a second time inside a sequential container (`backbone.block3.1` is
+`backbone.Mixed_3b`), so about half of the entries are aliases. The heads' names differ from ours.
 """
 
 import logging
@@ -14,7 +14,7 @@ from hico_core.base.errors import HicoError
 
 logger = logging.getLogger(__name__)
 
-# Their containers, in order; a pooling layer has no weights but takes a place.
+# Their containers, in order; a pooling layer has no weights but occupies a position.
 _CONTAINERS = {
     "block1": ("Conv_1a",),
     "block2": ("MaxPool_2a", "Conv_2b", "Conv_2c"),
@@ -23,7 +23,7 @@ _CONTAINERS = {
     "block5": ("MaxPool_5a", "Mixed_5b", "Mixed_5c"),
 }
 _UNIT_OF_ALIAS = {f"{block}.{i}": unit for block, units in _CONTAINERS.items() for i, unit in enumerate(units)}
-# An entry that an encoder has under no name but theirs.
+# An entry that exists only under the authors' names.
 ALIAS = "block1.0.conv1.weight"
 
 _UNITS = frozenset(_UNIT_OF_ALIAS.values())
@@ -45,7 +45,7 @@ _SIMCLR_HEADS = {"head.mlp": ("visual_head", _PROJECTION_LAYERS)}
 
 
 def _layer_names(heads: dict[str, tuple[str, dict[str, str]]]) -> dict[str, str]:
-    """Their layer -> our layer, whole names: `head.mlp_vcl.linear_a` -> `visual_head.linear1`."""
+    """Their layer -> our layer, with full names: `head.mlp_vcl.linear_a` -> `visual_head.linear1`."""
     return {
         f"{theirs}.{their_layer}": f"{ours}.{our_layer}"
         for theirs, (ours, layers) in heads.items()
@@ -57,7 +57,7 @@ _OUR_LAYER = _layer_names(_HICO_HEADS) | _layer_names(_SIMCLR_HEADS)
 
 
 def _our_name(authors_name: str) -> str | None:
-    """The name of an entry in a HicoModel, or None where it has no such entry."""
+    """The name of an entry in a HicoModel, or None if the model has no such entry."""
     layer, _, tensor = authors_name.rpartition(".")
     if layer in _OUR_LAYER:
         return f"{_OUR_LAYER[layer]}.{tensor}"
@@ -77,7 +77,7 @@ def import_state_dict(authors_state: dict[str, Tensor]) -> dict[str, Tensor]:
     as in the authors' code, and a warning is logged.
 
     Raises:
-        HicoError: an entry has no place in a HicoModel.
+        HicoError: an entry does not exist in a HicoModel.
 
     """
     state: dict[str, Tensor] = {}
@@ -97,7 +97,7 @@ def export_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename a `HicoModel`'s state to the authors' names, aliases included, in the authors' order.
 
     Raises:
-        HicoError: an entry is not one of a HicoModel with the paper's parts.
+        HicoError: an entry does not belong to a HicoModel with the paper's parts.
 
     """
     topical = any(name.startswith("topic_head.") for name in state)
@@ -124,7 +124,7 @@ def authors_name(name: str, *, topical: bool) -> str:
     """The authors' plain name of an entry of a `HicoModel`, with or without a topical head.
 
     Raises:
-        HicoError: their models have no such entry.
+        HicoError: the authors' models have no such entry.
 
     """
     if name.startswith("backbone."):

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, and readable without running any code that stands in them."""
+"""Checkpoints: written atomically, and readable without running any code in them."""
 
 import io
 import json
@@ -32,59 +32,59 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = "hico-checkpoint-3"
 
-# The newest checkpoint of a run, and the one that was it before.
+# The newest checkpoint of a run, and the previous one.
 LAST = "last.pt"
 BEFORE_LAST = "before_last.pt"
 
-# Of a run with videos for validation: the one that knew most of them.
+# The checkpoint with the best validation accuracy, in runs with validation videos.
 BEST = "best.pt"
 
 
 class EncoderOrigin(BaseModel, frozen=True, extra="forbid"):
-    """The file that a run began from."""
+    """The file from which a run started."""
 
     path: str
     sha256: str
-    model: ModelConfig | None = None  # which encoder it holds; None in files of versions that knew two
+    model: ModelConfig | None = None  # the encoder in the file; None in files of early versions, which had only two
 
 
 class Progress(BaseModel, frozen=True, extra="forbid"):
-    """What a resumed run needs besides the weights and the optimiser."""
+    """The state that a resumed run needs besides the weights and the optimiser."""
 
     position: Position = Position()
-    epochs_done: float = 0.0  # passes over the videos
-    last_step_epoch: float | None = None  # how many were done before the last step; None before the first one
+    epochs_done: float = 0.0  # completed passes over the videos
+    last_step_epoch: float | None = None  # passes completed before the last step; None before the first one
     bad_videos: list[str] = []  # ids of the videos that could not be decoded
     world_size: int = 1  # processes that trained together
-    index: IndexIdentity | None = None  # of the videos; None where a checkpoint was converted
-    encoder: EncoderOrigin | None = None  # that finetuning began from
-    best_accuracy: float | None = None  # on videos for validation
+    index: IndexIdentity | None = None  # of the videos; None in a converted checkpoint
+    encoder: EncoderOrigin | None = None  # the file from which finetuning started
+    best_accuracy: float | None = None  # on the validation videos
 
 
 class Content(BaseModel, frozen=True, extra="forbid", arbitrary_types_allowed=True):
-    """What stands in a checkpoint file; all values are tensors or plain."""
+    """The content of a checkpoint file; all values are tensors or plain values."""
 
     format: str = _FORMAT
     hico_version: str = __version__
     config: dict[str, Any]
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
-    scaling: dict[str, int | FiniteFloat] = {}  # of the loss in float16; empty in every other precision
+    scaling: dict[str, int | FiniteFloat] = {}  # loss scaling in float16; empty in every other precision
     progress: Progress
 
 
 def write_checkpoint(path: Path, content: Content) -> None:
-    """Write everything from which training goes on exactly.
+    """Write everything that training needs to continue exactly.
 
     Raises:
-        HicoError: the disk has no room for it.
+        HicoError: the disk is full.
 
     """
     write_bytes(path, torch_file_bytes(_plain(content)))
 
 
 def _plain(content: Content) -> dict[str, Any]:
-    """Tensors and plain values."""
+    """The content as tensors and plain values."""
     return {**dict(content), "progress": content.progress.model_dump()}
 
 
@@ -96,10 +96,10 @@ def checkpoint_of(
     progress: Progress,
     config: dict[str, Any],
 ) -> memoryview:
-    """A run's checkpoint as it stands in its file.
+    """A run's checkpoint as the bytes of its file.
 
     Raises:
-        HicoError: the model has weights that are no numbers, with which no file can be read again.
+        HicoError: the model has weights that are not finite; a file with such weights could not be read again.
 
     """
     for name, value in model.state_dict().items():
@@ -122,17 +122,17 @@ def checkpoint_of(
 
 
 def torch_file_bytes(content: dict[str, Any]) -> memoryview:
-    """A file of PyTorch's format; in memory, since PyTorch's own writing ends the process where a disk is full."""
+    """A file in PyTorch's format, built in memory, because PyTorch's own writer aborts the process on a full disk."""
     buffer = io.BytesIO()
     torch.save(with_own_memory(content), buffer)
     return buffer.getbuffer()
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file; it is there whole or not at all.
+    """Write a file atomically.
 
     Raises:
-        HicoError: the disk has no room for it.
+        HicoError: the disk is full.
 
     """
     with written_beside(path) as beside:
@@ -140,32 +140,32 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
 
 def write_of_run(path: Path, content: memoryview) -> None:
-    """Write a checkpoint of a run. What was the last one until now is kept as the one before.
+    """Write a checkpoint of a run; the last checkpoint so far is kept as the previous one.
 
     Args:
         path: in the run's folder of checkpoints.
         content: from `checkpoint_of`.
 
     Raises:
-        HicoError: the disk has no room for it.
+        HicoError: the disk is full.
 
     """
     with written_beside(path) as beside:
         beside.write_bytes(content)
         if path.name == LAST and path.exists():
-            path.replace(path.with_name(BEFORE_LAST))  # to go back to if a disk loses the new one
+            path.replace(path.with_name(BEFORE_LAST))  # a fallback in case the disk loses the new one
 
 
 def file_of(content: Content, name: str) -> CheckpointFile:
-    """A checkpoint of ours that has been read, as if it were read again."""
+    """Turn the content of a checkpoint of ours back into what reading its file gives."""
     return CheckpointFile(Path(name), sha256="", content=_plain(content), metadata={})
 
 
 def content_of(file: CheckpointFile) -> Content:
-    """What stands in a checkpoint of ours.
+    """The content of a checkpoint of ours.
 
     Raises:
-        HicoError: it is none, or not of this version.
+        HicoError: it is not such a checkpoint, or not of this version.
 
     """
     if file.content.get("format") != _FORMAT:
@@ -177,10 +177,10 @@ def content_of(file: CheckpointFile) -> Content:
 
 
 def restore(content: Content, *, model: nn.Module, optimizer: torch.optim.Optimizer, origin: Path) -> None:
-    """Put a checkpoint's weights and optimiser state in place.
+    """Load a checkpoint's weights and optimiser state.
 
     Raises:
-        HicoError: it is one of another model or optimiser.
+        HicoError: it belongs to another model or optimiser.
 
     """
     load_exactly(model, content.model, origin=str(origin))
@@ -193,16 +193,16 @@ def restore(content: Content, *, model: nn.Module, optimizer: torch.optim.Optimi
 
 
 def _as_computed_here(saved: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Options of parameters as they were saved, but for those that depend on the device."""
+    """The saved options of a parameter group, except those that depend on the device."""
     rate = own["lr"].new_tensor(saved["lr"]) if isinstance(own["lr"], Tensor) else saved["lr"]
     return {**saved, "lr": rate, **({"fused": own["fused"]} if "fused" in own else {})}
 
 
 def read_last(folder: Path) -> Content | None:
-    """The last checkpoint of a run that can be read; None where there is none.
+    """The newest readable checkpoint of a run; None if there is no checkpoint.
 
     Raises:
-        HicoError: there are some, and none can be read.
+        HicoError: there are checkpoints, but none can be read.
 
     """
     found = [path for path in (folder / LAST, folder / BEFORE_LAST) if path.exists()]
@@ -230,13 +230,13 @@ def export_encoder(
 def encoder_bytes(
     state: dict[str, Tensor], picture: Picture | None, clip: ClipShape | None, model: ModelConfig | None
 ) -> bytes:
-    """A file of an encoder's weights, with a hash of them, since the format has no checksums.
+    """A safetensors file of an encoder's weights, with their hash, because the format has no checksums.
 
     Args:
-        state: its weights.
-        picture: what it was trained to see of a frame; None: as the paper's.
-        clip: on which clips; None: as the paper's.
-        model: which encoder it is; None: one that its entries tell.
+        state: the encoder's weights.
+        picture: the frames on which it was trained; None: as the paper's.
+        clip: the clips on which it was trained; None: as the paper's.
+        model: which encoder it is; None: one that can be recognised by its entries.
 
     """
     tensors = {name: value.contiguous().cpu().clone() for name, value in state.items()}
@@ -253,9 +253,9 @@ def encoder_bytes(
 
 
 def _in_one_order(content: bytes) -> bytes:
-    """A safetensors file whose metadata are sorted: the package writes them in an order that is another each time.
+    """A safetensors file with sorted metadata, which the package writes in a different order each time.
 
-    The same weights then make the same file, by whose hash features tell what they were made with.
+    The same weights then give the same file, whose hash identifies the encoder of features.
     """
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])

@@ -1,4 +1,4 @@
-"""Checkpoints in other people's formats: the authors' .pyth, safetensors, PyTorch's exported programs, ONNX."""
+"""Convert checkpoints to and from other formats: the authors' .pyth, safetensors, PyTorch's exported programs, ONNX."""
 
 import io
 import json
@@ -38,7 +38,7 @@ from hico_core.model.classifier import CLASSIFIER
 from hico_core.model.hico import HicoModel
 from hico_core.model.parameters import parameter_groups
 
-# What a file is written as, if nobody says.
+# Default format of a file by its suffix.
 FORMAT_OF_SUFFIX: dict[str, CheckpointFormat] = {
     ".pt": "hico",
     ".pyth": "authors",
@@ -47,32 +47,32 @@ FORMAT_OF_SUFFIX: dict[str, CheckpointFormat] = {
     ".onnx": "onnx",
 }
 
-# The clips with which a converted encoder is compared with the one it was made from, (N, 3, T, H, W): the first one is
-# traced, the other shows that no size is fixed.
+# Shapes (N, 3, T, H, W) of the clips used to compare a converted encoder with the original: the first is traced, the
+# other shows that no size is fixed.
 _SAMPLE_SHAPE = (2, 3, 16, 112, 112)
 _OTHER_SHAPE = (1, 3, 24, 96, 128)
 
-# An entry that a file in the authors' format has besides theirs: what their format cannot say, from which a run of hico
-# goes on in the middle of an epoch.
+# An additional entry in files in the authors' format, for what their format cannot hold: with it, a run of hico can
+# continue in the middle of an epoch.
 _OURS = "hico"
 
-# Largest difference of its features, relative to the largest feature: several times what rounding does in 70 layers.
+# Largest difference of features, relative to the largest feature: several times the effect of rounding in 70 layers.
 _TOLERANCE = 1e-4
 
 
 def convert(source: Path, target: Path, *, to: CheckpointFormat) -> str:
-    """Write a checkpoint in another format; the target is there whole or not at all.
+    """Write a checkpoint in another format, atomically.
 
     Args:
         source: our checkpoint, our export or the authors' `.pyth`.
         target: the new file.
-        to: its format. "hico" and "authors" hold a whole training state, the others the encoder alone.
+        to: its format. "hico" and "authors" hold a whole training state, the others only the encoder.
 
     Returns:
-        What was written, in words.
+        A description of what was written.
 
     Raises:
-        HicoError: the source cannot be read, lacks what the format holds, or the result computes something else.
+        HicoError: the source cannot be read or lacks what the format requires, or the result gives other features.
         UsageError: a package is missing.
 
     """
@@ -100,7 +100,7 @@ def convert(source: Path, target: Path, *, to: CheckpointFormat) -> str:
 
 
 def _about_encoder(file: CheckpointFile) -> dict[str, str]:
-    """What a user of the encoder without hico has to know: how to make its input."""
+    """The facts needed to use the encoder without hico, chiefly how to make its input."""
     picture, clip = picture_of(file), clip_shape_of(file)
     return {
         "model": model_of(file).encoder,
@@ -114,10 +114,10 @@ def _about_encoder(file: CheckpointFile) -> dict[str, str]:
 
 
 def authors_content(file: CheckpointFile) -> dict[str, Any]:
-    """The content of their checkpoint file from that of ours.
+    """The content of the authors' checkpoint file, made from a checkpoint of ours.
 
     Raises:
-        HicoError: ours is no whole checkpoint of pretraining.
+        HicoError: ours is not a whole pretraining checkpoint.
 
     """
     origin = file.path
@@ -144,10 +144,10 @@ def authors_content(file: CheckpointFile) -> dict[str, Any]:
 
 
 def _authors_optimizer(ours: dict[str, Any], config: Config) -> dict[str, Any]:
-    """The state of their optimiser from that of ours: the same groups, with parameters numbered in their order."""
+    """The state of the authors' optimiser, made from ours: the same groups, with parameters in the authors' order."""
     groups: list[dict[str, Any]] = []
     state: dict[int, dict[str, Tensor]] = {}
-    # Theirs has one group more, of parameters that no model here has.
+    # Theirs has one more group, for parameters that no model here has.
     for number, group in enumerate([*ours["param_groups"], {"params": [], "weight_decay": 0.0}]):
         indices = [len(state) + i for i in range(len(group["params"]))]
         for index, our_index in zip(indices, group["params"], strict=True):
@@ -156,7 +156,7 @@ def _authors_optimizer(ours: dict[str, Any], config: Config) -> dict[str, Any]:
         groups.append(
             {
                 "weight_decay": group["weight_decay"],
-                # Their groups are not all alike in what they say.
+                # Not all of their groups have the same keys.
                 **({"lr_reduce": False} if number < 2 else {}),
                 **({"lars_exclude": config.optim.lars_exclude_bn} if number == 0 else {}),
                 "lr": ours["param_groups"][0]["lr"],
@@ -171,12 +171,12 @@ def _authors_optimizer(ours: dict[str, Any], config: Config) -> dict[str, Any]:
 
 
 def _hico_content(file: CheckpointFile) -> Content:
-    """The content of our checkpoint from that of theirs.
+    """The content of a checkpoint of ours, made from one of the authors'.
 
-    A run goes on from it at the next epoch, or, where theirs was made from one of ours, at the next step.
+    A run continues from it at the next epoch, or, if theirs was made from one of ours, at the next step.
 
     Raises:
-        HicoError: theirs is not of a pretraining.
+        HicoError: theirs is not a pretraining checkpoint.
 
     """
     content, origin = file.content, file.path
@@ -198,7 +198,7 @@ def _hico_content(file: CheckpointFile) -> Content:
                 f"{origin}: a group of its optimiser has {len(group['params'])} parameters, not {len(ours['names'])}"
             )
         indices = list(range(number, number + len(ours["names"])))
-        # Their order within a group is that of their model, which is ours (golden data, section 7).
+        # Their order within a group is that of their model, which equals ours (golden data, section 7).
         state |= {i: theirs["state"][j] for i, j in zip(indices, group["params"], strict=True) if j in theirs["state"]}
         saved.append(
             {
@@ -220,10 +220,10 @@ def _hico_content(file: CheckpointFile) -> Content:
 
 
 def _config_and_progress(content: dict[str, Any], origin: Path) -> tuple[Config, Progress]:
-    """The settings of a run, and where it stands.
+    """The settings and the progress of a run.
 
     Raises:
-        HicoError: they cannot be read, or an epoch of theirs is none at which a run can go on.
+        HicoError: they cannot be read, or a run of hico cannot continue at the checkpoint's epoch.
 
     """
     if _OURS in content:
@@ -251,12 +251,12 @@ def _sample_clips() -> tuple[Tensor, Tensor]:
     return torch.randn(_SAMPLE_SHAPE, generator=generator), torch.randn(_OTHER_SHAPE, generator=generator)
 
 
-# Number of clips, frames, height and width may be any that the encoder can take.
+# The number of clips, the frames, the height and the width may vary.
 _ANY_SIZE = (dict.fromkeys((0, 2, 3, 4), torch.export.Dim.DYNAMIC),)
 
 
 def _exported_program(backbone: nn.Module, about: dict[str, str], path: Path) -> bytes:
-    """PyTorch's own format for programs, which needs no code of ours to run."""
+    """The encoder in PyTorch's own program format, which runs without our code."""
     samples = _sample_clips()
     program = torch.export.export(backbone, samples[:1], dynamic_shapes=_ANY_SIZE)
     content = io.BytesIO()

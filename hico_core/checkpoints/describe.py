@@ -1,4 +1,4 @@
-"""What a checkpoint file is, and whether its weights look sound."""
+"""Describe a checkpoint file, and check whether its weights look sound."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from hico_core.model.classifier import CLASSIFIER
 
 
 class Description(NamedTuple):
-    """What a person wants to know of a checkpoint."""
+    """The description of a checkpoint for users."""
 
     kind: str
     facts: dict[str, Any]
@@ -33,7 +33,7 @@ class Description(NamedTuple):
 
 
 def describe_checkpoint(path: Path) -> Description:
-    """Look at a checkpoint of ours, an export or a `.pyth` file of the authors.
+    """Describe a checkpoint of ours, an export or a `.pyth` file of the authors.
 
     Raises:
         HicoError: the file cannot be read, or holds no weights.
@@ -78,7 +78,7 @@ def describe_checkpoint(path: Path) -> Description:
 
 
 def describe_encoder(encoder: FrozenEncoder) -> Description:
-    """Say what an encoder of the table is, is shown, gives and costs."""
+    """Describe an encoder of the table: its weights, input, output and cost."""
     entry = encoder.entry
     facts = {
         "weights": encoder.weights or ("none" if encoder.origin is None else "its own"),
@@ -96,7 +96,7 @@ def describe_encoder(encoder: FrozenEncoder) -> Description:
 
 
 def _cost_of(file: CheckpointFile) -> dict[str, Any]:
-    """What the encoder costs on clips as it was trained on; nothing of a file without one."""
+    """The cost of the encoder on clips like those of its training; empty for a file without an encoder."""
     try:
         encoder = untrained_encoder_of(file)
         picture, clip = picture_of(file), clip_shape_of(file)

@@ -1,4 +1,4 @@
-"""What a run exports with its checkpoints: the encoder, and a page that says what it is and how to use it."""
+"""The export of a run, written with its checkpoints: the encoder, and a model card that describes it and its use."""
 
 import hashlib
 from pathlib import Path
@@ -10,10 +10,10 @@ from hico_core.checkpoints.content import Progress, encoder_bytes
 from hico_core.config import Config
 from hico_core.data.pictures import clip_shape_for, picture_for
 
-# In the folder of a run.
+# Path of the exported encoder in the folder of a run.
 ENCODER = Path("export", "encoder.safetensors")
 
-# Hubs of models show a file of this name.
+# Model hubs display a file of this name.
 CARD = "README.md"
 
 _HOW_TO_USE_IT = """```python
@@ -32,15 +32,15 @@ config.yaml.
 def exports(
     backbone: nn.Module, path: Path, config: Config, progress: Progress, *, feature_dim: int, loss: float | None
 ) -> dict[Path, bytes]:
-    """The encoder as it is now, and its card. An existing card stays if nothing has been trained since.
+    """Path -> content of the current encoder and of its card; an existing card stays if nothing was trained since.
 
     Args:
         backbone: the encoder.
-        path: of the export, RUN/export/encoder.safetensors; the card is titled with the run's name.
-        config: of its run.
-        progress: where the run stands.
-        feature_dim: channels of its feature maps.
-        loss: mean of the last steps; None if this call has done none.
+        path: path of the export, RUN/export/encoder.safetensors; the card is titled with the run's name.
+        config: configuration of the run.
+        progress: progress of the run.
+        feature_dim: channels of the encoder's feature maps.
+        loss: mean over the last steps; None if this call trained no step.
 
     """
     encoder = encoder_bytes(
@@ -70,16 +70,16 @@ def model_card(
     num_parameters: int,
     loss: float | None,
 ) -> str:
-    """Markdown about an exported encoder.
+    """The model card of an exported encoder, in Markdown.
 
     Args:
-        run_name: of its run.
-        config: of its run.
-        progress: where the run stands.
-        encoder: the file's content.
-        feature_dim: channels of its feature maps.
-        num_parameters: of the encoder.
-        loss: mean of the last steps; None if this call has done none.
+        run_name: name of the run.
+        config: configuration of the run.
+        progress: progress of the run.
+        encoder: content of the encoder's file.
+        feature_dim: channels of the encoder's feature maps.
+        num_parameters: number of the encoder's parameters.
+        loss: mean over the last steps; None if this call trained no step.
 
     """
     clip, size = clip_shape_for(config.data), config.data.crop_size
@@ -110,7 +110,7 @@ Learning with Hierarchical Consistency*, CVPR 2022).
 
 
 def card_of(encoder: Path) -> str | None:
-    """The card beside an export, if it is about this very file."""
+    """The card beside an export, if it describes exactly this file."""
     card = encoder.with_name(CARD)
     if not card.is_file():
         return None

@@ -1,7 +1,7 @@
-"""Encoders with their weights, in evaluation, whoever made them: for features, probes and retrieval.
+"""Encoders with their weights, in evaluation mode, from any source: for features, probes and retrieval.
 
-A user names one as NAME=WEIGHTS, an encoder of the table with a file of weights, DEFAULT (those of its library) or
-random; as NAME alone, where it needs none, such as pixels; or as a file or the folder of a run.
+A user names an encoder as NAME=WEIGHTS, where NAME is in the table and WEIGHTS is a file, DEFAULT (its library's
+weights) or random; as NAME alone if it needs no weights, such as pixels; or as a file or the folder of a run.
 """
 
 import hashlib
@@ -39,62 +39,62 @@ from hico_core.encoders.table import ENCODERS, EncoderEntry, entry_of
 
 logger = logging.getLogger(__name__)
 
-# WEIGHTS that are no file.
+# Values of WEIGHTS that are not files.
 DEFAULT, RANDOM = "DEFAULT", "random"
 
-# What begins the names of encoders of which there is no list.
+# Prefixes of the names of encoders that are not listed one by one.
 _FOLDER, _CODE = "hf:", "python:"
 _FAMILIES = ("torchvision:", "timm:", _FOLDER, _CODE)
 
 EXPORTED = ".pt2"
 _SUFFIXES = (".pt", ".pth", ".pyth", ".safetensors", EXPORTED)
 
-# In a file that `hico convert` has exported: what its program has to be shown.
+# Entry of a file exported by `hico convert` that describes the program's input.
 _ABOUT = "extra/hico.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FrozenEncoder:
-    """An encoder that can be shown videos."""
+    """An encoder that is ready to encode videos."""
 
-    name: str  # in tables: torchvision:r3d_18, pixels, or that of a run or file
-    table_name: str | None  # its name in the table of encoders; None: a file of hico or the authors, which says all
-    origin: EncoderOrigin | None  # its weights; None: it has none
-    network: nn.Module  # in evaluation; normalised clips (N, 3, T, S, S) -> maps (N, F, T', H', W') or rows (N, F)
-    entry: EncoderEntry  # what it is shown and gives
+    name: str  # shown in tables: torchvision:r3d_18, pixels, or the name of a run or file
+    table_name: str | None  # its name in the table of encoders; None: a file of hico or the authors is enough
+    origin: EncoderOrigin | None  # where its weights come from; None: it has no weights
+    network: nn.Module  # in evaluation mode; normalised clips (N, 3, T, S, S) -> maps (N, F, T', H', W') or rows (N, F)
+    entry: EncoderEntry  # its input and output
 
     @property
     def text(self) -> str:
-        """By which `load_frozen` finds it again."""
+        """The text from which `load_frozen` loads it again."""
         return encoder_text(self.table_name, self.weights)
 
     @property
     def weights(self) -> str:
-        """Where they are from; "" of an encoder that has none or brings its own."""
+        """Where its weights come from; "" for an encoder that has none or comes with its own."""
         return "" if self.origin is None else self.origin.path
 
     @property
     def sha256(self) -> str:
-        """Of its weights; of one without any, of nothing."""
+        """SHA-256 of its weights; for an encoder without weights, of the empty string."""
         return hashlib.sha256().hexdigest() if self.origin is None else self.origin.sha256
 
     @property
     def folder_name(self) -> str:
-        """What files that are made with it are called: torchvision:r3d_18 -> torchvision-r3d_18."""
+        """Its name for use in file names: torchvision:r3d_18 -> torchvision-r3d_18."""
         family, _, rest = self.name.partition(":")
         return "-".join(part for part in (family, Path(rest).name.replace(":", "-")) if part)
 
 
 def load_frozen(text: str, *, warn: Callable[[str], None] = logger.warning) -> FrozenEncoder:
-    """The encoder that a user names.
+    """Load the encoder that a user names.
 
     Args:
-        text: see above.
-        warn: told what one should know, such as that code of the user's runs.
+        text: NAME=WEIGHTS, NAME, a file or a run's folder; see the top of this module.
+        warn: called with warnings, such as that the user's code is run.
 
     Raises:
         UsageError: there is no such encoder, or its weights are not named.
-        HicoError: its weights cannot be read, or are of another network.
+        HicoError: its weights cannot be read, or belong to another network.
 
     """
     name = text.partition("=")[0]
@@ -108,12 +108,12 @@ def load_frozen(text: str, *, warn: Callable[[str], None] = logger.warning) -> F
         run = Path(DEFAULT_ROOT) / "runs" / name
         if run.is_dir():
             raise UsageError(f"{name}: no such encoder; did you mean {run}?")
-        entry_of(name)  # which names the nearest
+        entry_of(name)  # raises an error that suggests the nearest name
     return _of_file(_file_of_run(path) if path.is_dir() else path)
 
 
 def _name_and_weights(text: str) -> tuple[str, str | None]:
-    """NAME=WEIGHTS. Names of files may hold such signs as well; of a folder of transformers, all is the name."""
+    """Split NAME=WEIGHTS. A folder's name in hf:FOLDER may contain `=`, so only a final =DEFAULT or =random counts."""
     if text.startswith(_FOLDER):
         last = next((word for word in (DEFAULT, RANDOM) if text.endswith(f"={word}")), None)
         where = text.removeprefix(_FOLDER).removesuffix(f"={last}")
@@ -123,21 +123,21 @@ def _name_and_weights(text: str) -> tuple[str, str | None]:
 
 
 def encoder_text(name: str | None, weights: str) -> str:
-    """What `load_frozen` takes, from what a manifest says.
+    """The text for `load_frozen`, made from the fields of a manifest.
 
     Args:
-        name: in the table; None: the file says all.
-        weights: "" of an encoder that has none.
+        name: the name in the table; None: the file is enough.
+        weights: "" for an encoder that has none.
 
     """
     return "=".join(part for part in (name, weights) if part)
 
 
 def _file_of_run(folder: Path) -> Path:
-    """What a run has exported, or its last checkpoint.
+    """The exported encoder of a run, or its last checkpoint.
 
     Raises:
-        UsageError: there is neither.
+        UsageError: neither exists.
 
     """
     kept = [folder / "export" / "encoder.safetensors", folder / "checkpoints" / LAST]
@@ -148,15 +148,15 @@ def _file_of_run(folder: Path) -> Path:
 
 
 def run_or_stem(path: Path) -> str:
-    """hico-data/runs/hacs-hico-s/export/encoder.safetensors -> hacs-hico-s; of another file, its stem."""
+    """hico-data/runs/hacs-hico-s/export/encoder.safetensors -> hacs-hico-s; for any other file, its stem."""
     return path.absolute().parents[1].name if path.parent.name in {"export", "checkpoints"} else path.stem
 
 
 def _of_file(path: Path, *, as_name: str | None = None) -> FrozenEncoder:
-    """A file that says itself what its encoder is and has to be shown.
+    """The encoder of a file that itself describes the encoder and its input.
 
     Raises:
-        UsageError: it is another encoder than the one that it was given for.
+        UsageError: it holds another encoder than `as_name`.
 
     """
     file = read_checkpoint(path)
@@ -178,10 +178,10 @@ def _origin_of(file: CheckpointFile) -> EncoderOrigin:
 
 
 def _of_program(path: Path) -> FrozenEncoder:
-    """What `hico convert` writes for PyTorch alone.
+    """The encoder in a program that `hico convert` exported.
 
     Raises:
-        HicoError: it is something else, damaged, or does not take what it says it has to be shown.
+        HicoError: it is not such a file, is damaged, or does not accept the input that it describes.
 
     """
     try:
@@ -197,7 +197,7 @@ def _of_program(path: Path) -> FrozenEncoder:
     augment = AugmentConfig(mean=json.loads(about["mean"]), std=json.loads(about["std"]))
     clip = ClipShape(data.num_frames, float(about["fps"]))
     network = torch.export.load(io.BytesIO(content)).module()
-    del network.train, network.eval  # which refuse; what the program does is fixed, whatever mode it is put into
+    del network.train, network.eval  # they raise errors; a program computes the same in either mode
     try:
         with torch.inference_mode():
             network(torch.zeros(1, 3, clip.num_frames, data.crop_size, data.crop_size))
@@ -214,7 +214,7 @@ def _of_program(path: Path) -> FrozenEncoder:
 
 
 def _of_table(text: str, warn: Callable[[str], None]) -> FrozenEncoder:
-    """An encoder of the table, or of one of the families."""
+    """An encoder of the table or of one of the families."""
     name, weights = _name_and_weights(text)
     if name.startswith(_CODE):
         warn(f"{name}: runs the code that you name")
@@ -226,16 +226,16 @@ def _of_table(text: str, warn: Callable[[str], None]) -> FrozenEncoder:
 
 
 def _with_weights(name: str, entry: EncoderEntry, weights: str | None) -> tuple[nn.Module, EncoderOrigin | None]:
-    """The network, and where its weights are from.
+    """The network, and where its weights come from.
 
     Raises:
-        UsageError: it is not said where from, or there are none to be had.
-        HicoError: they cannot be had, or are of another network.
+        UsageError: the weights are not named, or no public weights exist.
+        HicoError: the weights cannot be obtained, or belong to another network.
 
     """
     if weights == RANDOM:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # so that the same name is the same encoder each time
+            torch.manual_seed(0)  # so that the same name always gives the same encoder
             network = entry.build()
     elif weights == DEFAULT or (weights is None and entry.is_whole):
         network = _of_library(name, entry)
@@ -267,16 +267,16 @@ def _of_library(name: str, entry: EncoderEntry) -> nn.Module:
 
 
 def _load(network: nn.Module, file: CheckpointFile, entry: EncoderEntry, *, name: str) -> None:
-    """Load weights as they are published: perhaps behind a prefix, and with a classifier.
+    """Load weights as they are published, possibly with a prefix in their names and with a classifier.
 
     Raises:
-        HicoError: they are of another network.
+        HicoError: they belong to another network.
 
     """
-    network = network.of_picture if isinstance(network, FrameByFrame) else network  # as its library names weights
+    network = network.of_picture if isinstance(network, FrameByFrame) else network  # so that names match its library's
     state = weights_in(file.content, file.path)
     prefix = prefix_of_encoder(state, list(network.state_dict())[:1], name=name, origin=file.path)
     beyond = tuple(f"{part}." for part in entry.beyond)
-    # A larger network may have all that this one has, so that nothing else may be left over.
+    # The weights of a larger network may include all entries of this one, so no entry may be left over.
     found = {entry: value for entry, value in without_prefix(state, prefix).items() if not entry.startswith(beyond)}
     load_exactly(network, found, origin=f"{file.path} as {name}")

@@ -1,4 +1,4 @@
-"""Checkpoints of ours and of the authors as they are read: safely, checked, and no more than was asked for."""
+"""Read checkpoints, ours and the authors': safely, with checks, and only the requested parts."""
 
 import hashlib
 import io
@@ -26,27 +26,27 @@ from hico_core.model.heads import ProjectionHead
 
 logger = logging.getLogger(__name__)
 
-# Where checkpoints have their weights; in others, they are the whole file.
+# Keys under which checkpoints keep their weights; without such a key, the weights are the whole file.
 _WEIGHTS = ("model_state", "model", "state_dict")
 
-# PyTorch's own number, pickled.
+# The beginning of a file in PyTorch's old format: its magic number, pickled.
 _OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
-# Entries that only one encoder has: by them files are known that do not say which one they hold.
+# Entries that only one encoder has; they identify the encoder in files that do not name it.
 _MARKS: dict[str, EncoderName] = {"Conv_1a.conv1.weight": "s3dg", "units.0.0.conv1.weight": "s3dg-tiny"}
 
-# Where an export says in its metadata which encoder it holds: a `ModelConfig` as JSON.
+# Metadata key under which an export names its encoder: a `ModelConfig` as JSON.
 ENCODER_SETTINGS = "hico_model"
 
-# What stands before the names of an encoder's weights in our own files and the authors'.
+# Prefixes of the names of an encoder's weights in our own files and the authors'.
 OWN_PREFIXES = ("", "backbone.")
 
-# What frameworks and contrastive methods put before names; places in a sequence (`0`) as well.
+# Prefixes that frameworks and contrastive methods add to names; positions in a sequence (`0`) occur as well.
 _WRAPPERS = frozenset({"module", "_orig_mod", "model", "encoder", "encoder_q", "backbone"})
 
 
 class CheckpointFile(NamedTuple):
-    """A checkpoint as it was when it was read. A training may write the next one under its name at any moment."""
+    """A checkpoint as it was when it was read; a training run may replace the file at any moment."""
 
     path: Path
     sha256: str  # of the file
@@ -55,16 +55,16 @@ class CheckpointFile(NamedTuple):
 
 
 def read_checkpoint(path: Path) -> CheckpointFile:
-    """Read a file once, and all of it. Nothing but tensors and plain values is ever unpickled.
+    """Read a whole file once; only tensors and plain values are ever unpickled.
 
     Raises:
-        HicoError: the file cannot be read, is damaged, or has weights that are no numbers.
+        HicoError: the file cannot be read, is damaged, or has weights that are not finite.
 
     """
     metadata: dict[str, str] = {}
     try:
         with path.open("rb") as opened:
-            # Looked at before all is read, which may be a film of 50 GB.
+            # Checked before the whole file is read, which may be a film of 50 GB.
             if path.suffix != ".safetensors" and not _is_torch_file(opened):
                 raise HicoError(f"{path}: not a checkpoint (no PyTorch file)")
             opened.seek(0)
@@ -80,7 +80,7 @@ def read_checkpoint(path: Path) -> CheckpointFile:
     except (OSError, SafetensorError, RuntimeError, zipfile.BadZipFile) as error:
         raise HicoError(f"{path}: not a checkpoint that can be read safely ({short_reason(error)})") from error
     except (ValueError, TypeError, KeyError, AttributeError, EOFError, IndexError, OverflowError, MemoryError) as error:
-        # What unpickling raises where bytes are not what they claim to be.
+        # Unpickling raises these errors if bytes are not what they claim to be.
         raise HicoError(f"{path}: not a checkpoint that can be read safely ({type(error).__name__})") from error
     if not isinstance(content, dict):
         raise HicoError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
@@ -91,12 +91,12 @@ def read_checkpoint(path: Path) -> CheckpointFile:
 
 
 def _is_torch_file(opened: BinaryIO) -> bool:
-    """Whether torch.save has written it: a zip file, or before 2020 a pickle, as some of torchvision's weights are."""
+    """Whether torch.save wrote the file: a zip file, or, before 2020, a pickle, like some of torchvision's weights."""
     return zipfile.is_zipfile(opened) or (opened.seek(0) == 0 and opened.read(len(_OLD_FORMAT)) == _OLD_FORMAT)
 
 
 def _parse_torch_file(written: bytes, path: Path) -> Any:  # noqa: ANN401 - whatever stands in it
-    # PyTorch writes the checksums of a zip file and does not look at them.
+    # PyTorch writes the checksums of a zip file but does not check them.
     damaged = None
     if not written.startswith(_OLD_FORMAT):
         with zipfile.ZipFile(io.BytesIO(written)) as parts:
@@ -107,9 +107,9 @@ def _parse_torch_file(written: bytes, path: Path) -> Any:  # noqa: ANN401 - what
 
 
 def with_own_memory(value: Any) -> Any:  # noqa: ANN401 - whatever stands in a checkpoint
-    """The same dictionaries and lists of tensors and plain values, in which no tensor is a part of a larger memory.
+    """The same dictionaries and lists of tensors and plain values, with no tensor being a view of a larger memory.
 
-    Whatever pickles a view takes along the whole memory that it is a view of, once for each view.
+    Pickling a view would include the whole memory behind it, once for each view.
     """
     if isinstance(value, Tensor):
         return value.detach().clone() if value.untyped_storage().nbytes() > value.nbytes else value
@@ -119,12 +119,12 @@ def with_own_memory(value: Any) -> Any:  # noqa: ANN401 - whatever stands in a c
 
 
 def _in_the_way(written: bytes, error: pickle.UnpicklingError) -> str:
-    """What of a PyTorch file cannot be read without running code that stands in it, and how to get around that."""
+    """A message that names the objects of a PyTorch file that only running its code could read, and the remedy."""
     try:
         names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(written)))
     except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, IndexError, EOFError):
         names = []
-    if not names:  # no such object, but bytes that are not what they claim to be
+    if not names:  # there is no such object, so the bytes are not what they claim to be
         return type(error).__name__
     return (
         f"besides tensors, it contains {', '.join(names)}; if you trust it, save its weights alone: load it with "
@@ -133,7 +133,7 @@ def _in_the_way(written: bytes, error: pickle.UnpicklingError) -> str:
 
 
 def _parse_safetensors(written: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata."""
+    """The tensors and metadata of a safetensors file."""
     tensors = safetensors.torch.load(written)
     length_of_header = int.from_bytes(written[:8], "little")
     metadata: dict[str, str] = json.loads(written[8 : 8 + length_of_header]).get("__metadata__", {})
@@ -144,7 +144,7 @@ def _parse_safetensors(written: bytes, path: Path) -> tuple[dict[str, Tensor], d
 
 
 def hash_of_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and values, in order of names."""
+    """SHA-256 of names, types, shapes and values, in the order of names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
@@ -154,10 +154,10 @@ def hash_of_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    """The tensors of a model, under whatever key a format keeps them.
+    """The tensors of a model, whichever key the format keeps them under.
 
     Raises:
-        HicoError: there is something else under that key.
+        HicoError: the key holds something else.
 
     """
     state = next((content[key] for key in _WEIGHTS if key in content), content)
@@ -169,10 +169,10 @@ def weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
 
 
 def model_of(file: CheckpointFile) -> ModelConfig:
-    """Which encoder a file holds: as it says itself or, of the authors' files and bare weights, by its entries.
+    """The encoder that a file holds: as the file says or, for the authors' files and bare weights, by its entries.
 
     Raises:
-        HicoError: it holds none that is known.
+        HicoError: it holds no known encoder.
 
     """
     try:
@@ -189,7 +189,7 @@ def model_of(file: CheckpointFile) -> ModelConfig:
 
 
 def _said_model(file: CheckpointFile) -> dict[str, Any] | None:
-    """What an export says in its metadata, and a checkpoint in its settings or, of finetuning, in its progress."""
+    """The encoder named in an export's metadata, a checkpoint's settings or a finetuning checkpoint's progress."""
     if ENCODER_SETTINGS in file.metadata:
         said: dict[str, Any] = json.loads(file.metadata[ENCODER_SETTINGS])
         return said
@@ -201,7 +201,7 @@ def backbone_of(file: CheckpointFile) -> dict[str, Tensor]:
     """The encoder's weights in a checkpoint of ours, an export, a .pyth file of the authors or bare weights.
 
     Raises:
-        HicoError: it holds no encoder that is known.
+        HicoError: it holds no known encoder.
 
     """
     state = weights_in(file.content, file.path)
@@ -221,7 +221,7 @@ def backbone_of(file: CheckpointFile) -> dict[str, Tensor]:
 
 
 def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries whose names begin with something, without it; those of the authors' containers in our names."""
+    """The entries with a prefix, with the prefix removed; entries of the authors' containers get our names."""
     backbone = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     if ALIAS not in backbone:
         return backbone
@@ -230,16 +230,16 @@ def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
 
 
 def prefix_of_encoder(state: Mapping[str, Tensor], marks: Sequence[str], *, name: str, origin: Path) -> str:
-    """What the names of an encoder's weights begin with, such as `module.encoder_q.0.`.
+    """The prefix of the names of an encoder's weights, such as `module.encoder_q.0.`.
 
     Args:
         state: the entries of a file.
-        marks: names of which the encoder has one.
-        name: of the encoder.
+        marks: names of entries, one of which the encoder has.
+        name: name of the encoder.
         origin: the file.
 
     Raises:
-        HicoError: there is no encoder, there are several, or its names begin with something that is not known.
+        HicoError: there is no encoder, there are several, or the prefix is not known.
 
     """
     found = [name.removesuffix(mark) for name in state for mark in marks if name == mark or name.endswith(f".{mark}")]
@@ -273,10 +273,10 @@ def load_backbone(path: Path | str) -> nn.Module:
 
 
 def encoder_of(file: CheckpointFile) -> nn.Module:
-    """See `load_backbone`.
+    """The encoder of a file that was read; see `load_backbone`.
 
     Raises:
-        HicoError: the file holds none, or its entries are not exactly those of an encoder.
+        HicoError: the file holds no encoder, or its entries are not exactly those of an encoder.
 
     """
     backbone = untrained_encoder_of(file)
@@ -285,10 +285,10 @@ def encoder_of(file: CheckpointFile) -> nn.Module:
 
 
 def untrained_encoder_of(file: CheckpointFile) -> nn.Module:
-    """The encoder that a file holds, with other weights.
+    """The encoder that a file holds, but with random weights.
 
     Raises:
-        HicoError: the file holds none, or one that is a user's function: a file never says what code is run.
+        HicoError: the file holds no encoder, or a user's function: a file never decides which code is run.
 
     """
     model = model_of(file)
@@ -304,7 +304,7 @@ def projection_of(file: CheckpointFile) -> ProjectionHead:
     """The visual head of a pretraining checkpoint, ours or the authors', in evaluation mode: (N, F) -> (N, D).
 
     Raises:
-        HicoError: the file has no such head, as exports and finetuned models have none.
+        HicoError: the file has no such head, like exports and finetuned models.
 
     """
     theirs = file.content.get("model_state")
@@ -325,10 +325,10 @@ def projection_of(file: CheckpointFile) -> ProjectionHead:
 
 
 def picture_of(file: CheckpointFile) -> Picture:
-    """What the encoder of a checkpoint was trained to see; what the paper's saw, where the file does not say.
+    """How frames became the input of a checkpoint's encoder in training; as in the paper if the file does not say.
 
     Raises:
-        HicoError: the file says something that cannot be.
+        HicoError: the file describes an impossible input.
 
     """
     return picture_for(*_settings_of_encoder(file))
@@ -340,7 +340,7 @@ def clip_shape_of(file: CheckpointFile) -> ClipShape:
 
 
 def _settings_of_encoder(file: CheckpointFile) -> tuple[DataConfig, AugmentConfig]:
-    """The settings of its training that matter for what an encoder sees; defaults stand for what is not said."""
+    """The training settings that determine an encoder's input; defaults replace those that the file lacks."""
     content = file.content
     data: dict[str, Any] = {}
     augment: dict[str, Any] = {}
@@ -375,10 +375,10 @@ def _given(said: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def load_exactly(module: torch.nn.Module, state: dict[str, Tensor], *, origin: str) -> None:
-    """`load_state_dict` that takes all or nothing and says in one line what does not fit.
+    """Like `load_state_dict`, but loads everything or nothing, and reports in one line what does not fit.
 
     Raises:
-        HicoError: an entry is missing, left over or of another shape.
+        HicoError: an entry is missing, left over or has another shape.
 
     """
     own = module.state_dict()

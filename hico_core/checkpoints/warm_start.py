@@ -1,4 +1,4 @@
-"""An encoder that is built already begins with the weights of a file: of its network, or of one with other names."""
+"""Initialise an encoder with the weights of a file, whose names may differ from the encoder's."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,34 +17,34 @@ from hico_core.checkpoints.reading import (
 )
 from hico_core.model.s3dg import S3DG
 
-# An entry that torchvision's s3d has under no name but this.
+# An entry that only torchvision's s3d has.
 _TORCHVISION_S3D = "features.0.0.0.weight"
 
 
 class WarmStart(NamedTuple):
-    """What an encoder takes of a file."""
+    """The weights that an encoder takes from a file."""
 
-    weights: dict[str, Tensor]  # by the encoder's names: all that it has
-    left_out: dict[str, int]  # entries that are none of the encoder's, counted by the first part of their names
+    weights: dict[str, Tensor]  # all of the encoder's entries, by its names
+    left_out: dict[str, int]  # entries that the encoder does not have, counted by the first part of their names
     origin: EncoderOrigin  # the file
 
     def __str__(self) -> str:
-        """In words."""
+        """A summary in words."""
         left_out = f" ({', '.join(sorted(self.left_out))})" if self.left_out else ""
         return f"{len(self.weights)} entries taken, {sum(self.left_out.values())} left out{left_out}, none missing"
 
 
 def warm_start(file: CheckpointFile, encoder: nn.Module, *, name: str) -> WarmStart:
-    """Find the weights of an encoder in a file; what frameworks put before their names is taken off.
+    """Find the weights of an encoder in a file; prefixes that frameworks add to names are removed.
 
     Args:
         file: ours, the authors', or of another framework, such as torchvision's Kinetics weights of the same network;
-            for S3D-G without gates also those of its s3d.
-        encoder: its weights stay as they are.
-        name: of it.
+            for S3D-G without gates, also the weights of torchvision's s3d.
+        encoder: the encoder; its weights are not changed.
+        name: the encoder's name.
 
     Raises:
-        HicoError: the file lacks some entries, or has them in another shape.
+        HicoError: some entries are missing from the file, or have another shape.
 
     """
     own = encoder.state_dict()
@@ -74,14 +74,14 @@ def warm_start(file: CheckpointFile, encoder: nn.Module, *, name: str) -> WarmSt
 
 
 def _name_in_s3dg(name: str, units: Sequence[str]) -> str:
-    """The name in S3D-G of an entry of torchvision's s3d, whose units are numbered and whose layers are sequences.
+    """The S3D-G name of an entry of torchvision's s3d, whose units are numbered and whose layers are sequences.
 
     features.2.0.weight -> Conv_2b.conv.weight            features.5.branch1.0.1.bias -> Mixed_3b.branch1.0.bn.bias
     features.0.1.0.weight -> Conv_1a.conv2.weight         features.5.branch1.1.0.1.bias -> Mixed_3b.branch1.1.bn1.bias
 
     Args:
-        name: of theirs; that of its classifier, which S3D-G does not have, stays as it is.
-        units: of S3D-G, in order.
+        name: torchvision's name; names in its classifier, which S3D-G does not have, are returned unchanged.
+        units: names of S3D-G's units, in order.
 
     """
     if not name.startswith("features."):
@@ -90,6 +90,6 @@ def _name_in_s3dg(name: str, units: Sequence[str]) -> str:
     ours = ("conv", "bn")[int(layer)]
     if path == ["branch0"]:
         path.append("0")
-    elif len(path) % 2:  # one of the two convolutions that a separable one is split into
+    elif len(path) % 2:  # one of the two convolutions of a separable one
         ours += str(int(path.pop()) + 1)
     return ".".join([units[int(number)], *path, ours, tensor])

@@ -1,4 +1,4 @@
-"""Configurations: what they hold (pretraining, finetuning), how they are put together (load), the recipes (presets)."""
+"""Configurations: their settings (pretraining, finetuning), how they are composed (load), and the recipes (presets)."""
 
 from hico_core.config.finetuning import FinetuneConfig, FinetuneOptimConfig, FinetuneTestConfig, FinetuneTrainConfig
 from hico_core.config.load import (

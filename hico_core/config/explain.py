@@ -1,4 +1,4 @@
-"""What is wrong with a value, in words of ours instead of the validator's."""
+"""Explain what is wrong with a value, in our words instead of the validator's."""
 
 import reprlib
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 _WHOLE, _NUMBER, _SWITCH, _TEXT = "must be a whole number", "must be a number", "must be true or false", "must be text"
 _SECTION, _LIST = "must be a section with keys", "must be a list of values"
 
-# By the validator's name for the problem; some need the limit that was passed.
+# By the validator's name for the problem; some need the limit that the value exceeds.
 _WORDS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "int_type": _WHOLE,
     "int_parsing": _WHOLE,
@@ -44,20 +44,20 @@ _SHORT.maxstring = 80
 
 
 def what_is_wrong(problem: Mapping[str, Any]) -> str:
-    """The reason of one of a ValidationError's `errors()`, as the end of a sentence about the value."""
+    """The reason for one of a ValidationError's `errors()`, as the end of a sentence about the value."""
     words = _WORDS.get(problem["type"])
-    if words is None:  # of a check of ours, whose words are ours
+    if words is None:  # from one of our own checks, with a message of ours
         return str(problem["msg"]).removeprefix("Value error, ")
     return words if isinstance(words, str) else words(problem["ctx"])
 
 
 def first_wrong(error: ValidationError) -> str:
-    """The first thing that is wrong with a file that hico writes, by the field: "clips.0.fps must be a number"."""
+    """The first problem in a file that hico writes, with the field: "clips.0.fps must be a number"."""
     problem = error.errors()[0]
     field = ".".join(str(part) for part in problem["loc"])
     return f"{field or 'it'} {what_is_wrong(problem)}"
 
 
 def shown(value: object) -> str:
-    """A value as it was written, shortened: it may be a page long, or contain itself."""
+    """A value as it was written, shortened, because it may be a page long or contain itself."""
     return _SHORT.repr(value)

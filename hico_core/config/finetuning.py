@@ -1,4 +1,4 @@
-"""What a finetuning run is made of."""
+"""The settings of a finetuning run."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ class FinetuneModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=
     """The encoder that is finetuned."""
 
     encoder: TrainedEncoder | None = None
-    """Network to which the initial weights belong; null: as their file says."""
+    """Network to which the initial weights belong; null: the one that their file names."""
 
 
 class FinetuneOptimConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
@@ -29,7 +29,7 @@ class FinetuneOptimConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=
 
 
 class FinetuneTrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):
-    """What is trained, length of training, batch size, seed, precision and checkpoints."""
+    """Parts to train, length of training, batch size, seed, precision and checkpoints."""
 
     tune: Literal["all", "head"] = "all"
     """Train encoder and classifier, or only the classifier (linear evaluation)."""
@@ -48,7 +48,7 @@ class FinetuneTrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=
     """Precision of the encoder: `auto` uses bf16 where the hardware supports it, fp16 (with loss scaling) on older GPUs
     with tensor cores, and fp32 elsewhere; `tf32` (GPUs only) lets float32 convolutions use TF32, PyTorch's default."""
     eval_epochs: int = Field(10, ge=1)
-    """Evaluate on the validation videos, if there are any, every so many epochs, and at the end."""
+    """Evaluate on the validation videos, if there are any, every `eval_epochs` epochs and at the end."""
     checkpoint_seconds: float = Field(600.0, ge=0)
     """Write the most recent checkpoint at least this often, in seconds."""
 

@@ -1,6 +1,6 @@
-"""Putting a configuration together: a preset, then a YAML file, then `key=value` overrides; later wins.
+"""Compose a configuration from a preset, then a YAML file, then `key=value` overrides; the last value wins.
 
-A preset (presets/*.yaml) or file says only what differs from what its `base:` names, or from the defaults.
+A preset (presets/*.yaml) or file contains only what differs from its `base:`, or from the defaults.
 """
 
 import difflib
@@ -22,19 +22,19 @@ from hico_core.config.pretraining import Config
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
-# What the names of presets begin with that are not of pretraining.
+# Prefix of the names of finetuning presets; all others are for pretraining.
 _FINETUNING = "finetune-"
 
-# More than any configuration has, and far less than a file can be made to say.
+# More than any configuration has, and far less than a file with aliases can expand to.
 _MOST_VALUES = 100_000
 _LONGEST_TRAIL = 50
 
-# Settings that are gone, each with the one value that is still true: older versions wrote it into every config.yaml.
+# Removed settings, each with the only value still allowed: older versions wrote them into every config.yaml.
 _RETIRED = {"loss.topical_ids": "videos"}
 
 
 def _flat_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
-    """All keys that can be set, dotted."""
+    """All keys that can be set, in dotted form."""
     keys: list[str] = []
     for name, field in section.model_fields.items():
         inner = field.annotation
@@ -46,12 +46,12 @@ def _flat_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def _explain(error: ValidationError, schema: type[BaseModel], origin: str) -> UsageError:
-    """The first problem of a configuration in one line."""
+    """An error that states the first problem of a configuration in one line."""
     problem = error.errors()[0]
     path = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
         inner = problem["input"]
-        while isinstance(inner, dict) and inner:  # a wrong section: the whole key says more than its first part
+        while isinstance(inner, dict) and inner:  # an unknown section: the whole key is clearer than its first part
             path.append(str(next(iter(inner))))
             inner = inner[path[-1]]
     key = ".".join(path)
@@ -64,7 +64,7 @@ def _explain(error: ValidationError, schema: type[BaseModel], origin: str) -> Us
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections merged key by key; anything else is replaced."""
+    """Merge sections key by key; other values are replaced."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -73,10 +73,10 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse_yaml(text: str, origin: str) -> object:
-    """What YAML says, all of which can be walked through in no time.
+    """The content of a YAML text, limited in size so that it can be traversed quickly.
 
     Raises:
-        UsageError: it is no YAML, or nested or repeated without end.
+        UsageError: the text is not YAML, is nested too deeply, or expands to too many values.
 
     """
     try:
@@ -85,7 +85,7 @@ def _parse_yaml(text: str, origin: str) -> object:
         raise UsageError(f"{origin}: not YAML ({' '.join(str(error).split())})") from error
     except RecursionError:
         raise UsageError(f"{origin}: is nested too deeply for a configuration") from None
-    # An alias may stand for a part that holds the alias again, or ten of one that holds ten others, and so on.
+    # An alias may refer to a part that contains the alias itself, or ten aliases to a part with ten others, and so on.
     left, count = [content], 0
     while left:
         part = left.pop()
@@ -119,10 +119,10 @@ def parse_override(text: str) -> dict[str, Any]:
 def _with_base(
     values: dict[str, Any], *, folder: Path | None, origin: str, trail: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Put a file's values over those of its `base:`, a preset or, where it has a folder, a file seen from there.
+    """Put a file's values over those of its `base:`, a preset or, if `folder` is given, a file relative to it.
 
     Raises:
-        UsageError: there is no such base, or it leads back to itself.
+        UsageError: there is no such base, or the bases form a cycle.
 
     """
     values = dict(values)
@@ -151,7 +151,7 @@ def read_yaml_file(path: Path) -> dict[str, Any]:
     """The sections of a YAML file.
 
     Raises:
-        UsageError: it cannot be read, or holds something else.
+        UsageError: it cannot be read, or does not contain sections.
 
     """
     return _read_yaml(read_text(path), str(path))
@@ -169,17 +169,17 @@ def _presets() -> dict[str, str]:
 
 
 def preset_names() -> list[str]:
-    """The recipes of pretraining: dataset-recipe."""
+    """The names of the pretraining recipes: dataset-recipe."""
     return sorted(name for name in _presets() if not name.startswith(_FINETUNING))
 
 
 def finetuning_preset_names() -> list[str]:
-    """The recipes of finetuning: finetune-dataset."""
+    """The names of the finetuning recipes: finetune-dataset."""
     return sorted(name for name in _presets() if name.startswith(_FINETUNING))
 
 
 def default_recipe(dataset: Dataset) -> str:
-    """The recipe of a dataset that `hico pretrain` takes if none is named."""
+    """The default recipe of a dataset for `hico pretrain`."""
     return "hico-s" if dataset == "hacs" else "hico-l"
 
 
@@ -191,7 +191,7 @@ def _preset_values(name: str) -> dict[str, Any]:
 
 
 def preset(name: str) -> Config:
-    """A recipe by its name, such as `hacs-hico-s`.
+    """The recipe with a given name, such as `hacs-hico-s`.
 
     Raises:
         UsageError: there is no such recipe.
@@ -201,10 +201,10 @@ def preset(name: str) -> Config:
 
 
 def load_config(path: Path | str | None = None, *, base: str = "hacs-hico-s", overrides: Iterable[str] = ()) -> Config:
-    """Put a configuration together: preset `base`, then the file, then the overrides.
+    """Compose a configuration: preset `base`, then the file, then the overrides.
 
     Args:
-        path: YAML of the same sections; only what differs. Its own `base:` takes the place of `base`. None: no file.
+        path: YAML with the same sections, containing only differences. Its own `base:` replaces `base`. None: no file.
         base: name of the preset to start from.
         overrides: `section.key=value`, values as in YAML.
 
@@ -218,7 +218,7 @@ def load_config(path: Path | str | None = None, *, base: str = "hacs-hico-s", ov
 def load_finetuning_config(
     path: Path | str | None = None, *, base: str = "finetune-hmdb51", overrides: Iterable[str] = ()
 ) -> FinetuneConfig:
-    """The same for finetuning; see `load_config`.
+    """Compose a finetuning configuration; see `load_config`.
 
     Raises:
         UsageError: a file, key or value is wrong; the message names it, and the nearest known key.
@@ -240,12 +240,12 @@ def _load(schema: type[Schema], path: Path | str | None, *, base: str, overrides
 def compose_config(
     schema: type[Schema], values: Mapping[str, Any], *, origin: str, overrides: Iterable[str] = ()
 ) -> Schema:
-    """Put overrides over values, and validate what comes out: two overrides may only make sense together.
+    """Apply overrides to values and validate the result; two overrides may be valid only together.
 
     Args:
         schema: Config or FinetuneConfig.
-        values: by section and key; what is missing has its default.
-        origin: of the values, for messages.
+        values: by section and key; missing values have their defaults.
+        origin: source of the values, for messages.
         overrides: `section.key=value`, values as in YAML.
 
     Raises:
@@ -263,10 +263,10 @@ def compose_config(
 
 
 def _without_retired(values: Mapping[str, Any], *, origin: str) -> Mapping[str, Any]:
-    """Values without the settings that are gone.
+    """Values without removed settings.
 
     Raises:
-        UsageError: one of them asks for what is gone with it.
+        UsageError: a removed setting has a value that is no longer supported.
 
     """
     for retired, only in _RETIRED.items():
@@ -280,7 +280,7 @@ def _without_retired(values: Mapping[str, Any], *, origin: str) -> Mapping[str, 
 
 
 def _who_set(error: ValidationError, overrides: list[str]) -> str | None:
-    """The override behind the first problem: of its key, or, of a contradiction, one that it names."""
+    """The override that caused the first problem: it sets the key, or the message about a contradiction names it."""
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"])
     keys = {override: override.partition("=")[0] for override in overrides}
@@ -292,7 +292,7 @@ def _who_set(error: ValidationError, overrides: list[str]) -> str | None:
 
 
 def dump_config(config: BaseModel) -> str:
-    """The whole configuration as YAML, which `load_config` reads back."""
+    """The whole configuration as YAML, which `load_config` can read."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 

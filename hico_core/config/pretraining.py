@@ -1,4 +1,4 @@
-"""What a pretraining run is made of."""
+"""The settings of a pretraining run."""
 
 from typing import Literal
 
@@ -63,7 +63,7 @@ class OptimConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, u
     lars_exclude_bn: bool = True
     """Exclude batch norms from the layer-wise scaling of LARS."""
     lars_zero_norm: ZeroNorm = "unscaled"
-    """What LARS does with a tensor of norm 0: `authors` never updates it, `unscaled` uses trust ratio 1."""
+    """How LARS treats a tensor of norm 0: `authors` never updates it, `unscaled` uses trust ratio 1."""
     warmup_epochs: float = Field(5, ge=0)
     """Epochs in which the learning rate rises linearly to its peak; afterwards it follows a cosine to 0."""
     warmup_start_lr: float = Field(0.001, ge=0)
@@ -91,7 +91,7 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, u
     wandb_project: str | None = None
     """Weights & Biases project that also receives the metrics (needs the package wandb); null: none."""
     checkpoint_epochs: int = Field(10, ge=1)
-    """Keep a checkpoint every so many epochs, besides the most recent one."""
+    """Keep a checkpoint every `checkpoint_epochs` epochs, besides the most recent one."""
     checkpoint_seconds: float = Field(600.0, ge=0)
     """Write the most recent checkpoint at least this often, in seconds."""
 
@@ -104,7 +104,7 @@ class EvalConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, us
     knn_neighbours: int = Field(20, ge=1)
     """Neighbours that vote."""
     knn_epochs: int = Field(10, ge=1)
-    """Measure every so many epochs, and at the end."""
+    """Measure every `knn_epochs` epochs and at the end."""
 
 
 class Config(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True):

@@ -11,10 +11,10 @@ from hico_core.base.choices import DecoderName, EncoderName
 
 
 def _that_trains(name: str) -> str:
-    """An encoder's name, if it is of one that trains here.
+    """Check that a name is that of an encoder that hico can train.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not.
 
     """
     if name not in get_args(EncoderName) and not re.fullmatch(r"python:[\w.]+:\w+", name):
@@ -87,12 +87,12 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, us
         return self.num_frames * self.frame_stride / self.target_fps
 
 
-# Of red, green and blue.
+# Values for red, green and blue.
 Channels = tuple[float, float, float]
 
 
 def one_or_three(channels: Channels) -> float | Channels:
-    """Values of the channels as settings and files write them: a single number if all are equal."""
+    """The values of the channels as written in settings and files: a single number if all are equal."""
     return channels[0] if len(set(channels)) == 1 else channels
 
 
@@ -133,12 +133,12 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False,
 
     @property
     def channel_means(self) -> Channels:
-        """What is subtracted from red, green and blue."""
+        """The means subtracted from red, green and blue."""
         return self.mean if isinstance(self.mean, tuple) else (self.mean, self.mean, self.mean)
 
     @property
     def channel_stds(self) -> Channels:
-        """What they are divided by then."""
+        """The standard deviations by which red, green and blue are divided."""
         return self.std if isinstance(self.std, tuple) else (self.std, self.std, self.std)
 
     @field_validator("crop_jitter", "crop_ratio")
@@ -150,10 +150,10 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False,
 
 
 def require_warmup_fits(warmup_epochs: float, epochs: int) -> None:
-    """Check two settings of different sections.
+    """Check that the warm-up is not longer than the training; the two settings are in different sections.
 
     Raises:
-        ValueError: the warm-up is longer than the training.
+        ValueError: it is longer.
 
     """
     if warmup_epochs > epochs:

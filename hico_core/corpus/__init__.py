@@ -1,1 +1,1 @@
-"""Videos on disk -> clips and their index. No torch in here."""
+"""Videos on disk -> clips and their index; imports no torch."""

@@ -1,4 +1,4 @@
-"""Clips that another tool cut in the authors' naming -> records, so that they are indexed as they are."""
+"""Clips that another tool cut and named as the authors do -> records, so that they are indexed as they are."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -22,19 +22,19 @@ from hico_core.corpus.workspace.records import AdoptedOptions, ClipRecord, read_
 
 
 class Gap(NamedTuple):
-    """A part of a video, in milliseconds, of which there is no clip."""
+    """A part of a video, in milliseconds, that no clip covers."""
 
     start_ms: int
     end_ms: int
 
 
 def find_clips(root: Path) -> list[Candidate]:
-    """The clips in the folders train, val and test of which no record of a split tells, by video.
+    """The clips in the folders train, val and test that no record of a split lists, grouped by video.
 
-    A name that is no clip's is passed over.
+    Files not named like a clip are ignored.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are no such clips.
 
     """
     found: list[Candidate] = []
@@ -52,16 +52,16 @@ def find_clips(root: Path) -> list[Candidate]:
 def _was_split_here(root: Path, video_id: str) -> bool:
     try:
         record = read_record(root, video_id)
-    except HicoError:  # which the intake reports, as of one video among the others
+    except HicoError:  # the intake reports it as a failure of this video alone
         return False
     return record is not None and not record.failure and record.options.kind == "split"
 
 
 def find_gaps(names: Sequence[ClipName]) -> list[Gap]:
-    """Where clips in time order do not follow each other.
+    """The gaps between consecutive clips, which are given in time order.
 
     Raises:
-        ValueError: two of them overlap.
+        ValueError: two clips overlap.
 
     """
     for a, b in pairwise(names):
@@ -81,14 +81,14 @@ def adopt_clips(
 ) -> Summary:
     """Write a record for each video whose clips another tool cut.
 
-    Times are taken from the names; sizes and frames from the files. Videos with overlapping clips are refused.
+    Times come from the names, sizes and frames from the files. Videos with overlapping clips are rejected.
 
     Args:
         root: the workspace, local.
         videos: the clips, wherever they lie; None: those in the workspace.
-        workers: how many videos at a time.
-        on_event: called for each video; its note names the gaps between the clips.
-        rules: when a known video is looked at again.
+        workers: videos processed in parallel.
+        on_event: called for each video; the event's note names the gaps between the clips.
+        rules: when a known video is inspected again.
 
     Raises:
         UsageError: the workspace lies in a bucket, or there are no such clips.
@@ -109,7 +109,7 @@ def adopt_clips(
 
 
 def _make(candidate: Candidate, folder: Path, *, root: Path) -> Made:
-    """Look at the clips of one video.
+    """Inspect the clips of one video.
 
     Raises:
         BadVideo: they cannot be used.
@@ -137,10 +137,10 @@ def _make(candidate: Candidate, folder: Path, *, root: Path) -> Made:
 
 
 def _look_at(path: Location) -> tuple[VideoInfo, str]:
-    """What a clip's packets say, and its checksum.
+    """Facts read from a clip's packets, and its checksum.
 
     Raises:
-        BadVideo: it is missing, or no video.
+        BadVideo: the clip is missing, or is not a video.
 
     """
     try:
@@ -155,7 +155,7 @@ def _look_at(path: Location) -> tuple[VideoInfo, str]:
 
 
 def _clip_record(path: Location, name: ClipName, info: VideoInfo, *, row_path: str, sha256: str) -> ClipRecord:
-    """What the index says of a clip of which only the file is known."""
+    """The record of a clip of which only the file is known."""
     seconds = info.frame_seconds
     start = name.start_ms / 1000
     return ClipRecord(

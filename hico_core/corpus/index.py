@@ -1,7 +1,7 @@
-"""Records -> <root>/index.parquet, a row per clip, and the authors' list files beside it.
+"""Records -> <root>/index.parquet, one row per clip, and the authors' list files beside it.
 
-The index says what the records say of the clips that are there, and looks into none, so it is made in one pass over the
-records in bounded memory. `check_files` in check.py compares all that lies on disk with them.
+The index holds the records of all clips that exist and opens no clip, so it is built in one pass over the records in
+bounded memory. `check_files` in check.py compares all files on disk with the records.
 """
 
 import hashlib
@@ -36,12 +36,12 @@ logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = "2"
 
-# Written a part at a time, so memory does not grow with the number of clips.
+# Rows are written in groups, so memory does not grow with the number of clips.
 _ROWS_PER_GROUP = 65_536
 
 _TABLE = "index.parquet"
 
-# A column that came later: where an index has none, nothing is known of it.
+# A column added later: an index without it is read as if all its values were null.
 _ADDED = "cuts"
 _LIST_FILES = {"train": "training.txt", "val": "validation.txt", "test": "testing.txt"}
 
@@ -51,12 +51,12 @@ SCHEMA = pa.schema(
         ("clip_index", pa.int32()),  # from 0, in time order
         ("num_clips", pa.int32()),  # of its video
         ("subset", pa.string()),  # train, val or test
-        ("path", pa.string()),  # from the root, /-separated; absolute where it lies elsewhere
-        ("start_ms", pa.int64()),  # as planned; what the file is named by
+        ("path", pa.string()),  # relative to the root, /-separated; absolute if it lies elsewhere
+        ("start_ms", pa.int64()),  # as planned; part of the file's name
         ("end_ms", pa.int64()),
         ("start_seconds", pa.float64()),  # of its first frame, from the source's first frame
         ("end_seconds", pa.float64()),  # end of its last frame
-        ("num_frames", pa.int32()),  # that decode
+        ("num_frames", pa.int32()),  # frames that decode
         ("fps", pa.float64()),  # average of the video
         ("variable_fps", pa.bool_()),
         ("width", pa.int32()),  # pixels
@@ -66,10 +66,10 @@ SCHEMA = pa.schema(
         ("size_bytes", pa.int64()),
         ("sha256", pa.string()),
         ("source", pa.string()),  # the untrimmed video, named in the same way
-        ("label", pa.int32()),  # class of the video; null where there is none
-        ("first_frame", pa.int32()),  # number of the row's first frame in its file: not 0 in untrimmed videos
-        ("class_name", pa.string()),  # what the label is called, where a list said it
-        ("cuts", pa.list_(pa.float64())),  # when new shots begin in it, in seconds as its start; null: not known
+        ("label", pa.int32()),  # class of the video; null if it has none
+        ("first_frame", pa.int32()),  # number of the row's first frame in its file; can exceed 0 in untrimmed videos
+        ("class_name", pa.string()),  # name of the label, if a list gave one
+        ("cuts", pa.list_(pa.float64())),  # starts of new shots in it, in seconds like start_seconds; null: not known
     ],
     metadata={"hico_schema_version": SCHEMA_VERSION, "hico_version": __version__},
 )
@@ -77,32 +77,32 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexSummary:
-    """What went into an index."""
+    """The contents of an index, in numbers."""
 
     num_videos: int
     num_clips: int
     num_failed: int  # videos whose record is a failure; they are left out
-    num_missing: int  # clips that are not there; they are left out
+    num_missing: int  # clips whose files are missing; they are left out
     clips_of: dict[str, int]  # subset -> clips
     videos_of: dict[str, int]  # subset -> videos
     num_short: int  # training videos that are shorter than one clip of the recipes
 
     @property
     def left_out(self) -> str:
-        """What pretraining will leave out, in words; empty if nothing."""
+        """A sentence about the videos that pretraining will leave out; empty if there are none."""
         return left_out_of_pretraining(self.num_short, clip_seconds=DataConfig().span_seconds)
 
 
 def left_out_of_pretraining(num_short: int, *, clip_seconds: float) -> str:
-    """What to say where so many videos are shorter than one clip; nothing if there are none."""
+    """A sentence about the number of videos that are shorter than one clip; empty if there are none."""
     videos = f"{counted(num_short, 'video')} shorter than one clip ({clip_seconds:.2f} s)"
     return f"pretraining leaves out {videos}" if num_short else ""
 
 
 def subset_of(record: VideoRecord, *, val_fraction: float) -> Subset:
-    """The subset a video counts to: its own, but for this part of the training videos, which are for validation.
+    """The subset of a video: its own, or val for a fraction of the training videos.
 
-    Which ones follows from their ids, so a video stays where it is when others come or go.
+    A video's ID decides whether it is among them, so it keeps its subset when other videos are added or removed.
     """
     digest = hashlib.sha256(record.video_id.encode()).digest()
     drawn = int.from_bytes(digest[:8], "big") / 2**64
@@ -130,13 +130,13 @@ def _columns_of(record: VideoRecord, subset: Subset, root: Location) -> dict[str
 
 
 def _with_clips(record: VideoRecord, clips: list[ClipRecord]) -> VideoRecord:
-    """A record with some of its clips only; frames cannot be counted across those that are missing between them."""
+    """A record with only some of its clips; a gap between them makes the frame rate variable, as frame counts fail."""
     has_hole = clips != record.clips[: len(clips)]
     return record.model_copy(update={"clips": clips, "variable_fps": record.variable_fps or has_hole})
 
 
 def _missing_in(record: VideoRecord, found: VideoRecord) -> str:
-    """In words: which clips of a record are not there, and what to do about it."""
+    """A message that names the missing clips of a record and the remedy."""
     kept = {clip.path for clip in found.clips}
     missing = [clip.path for clip in record.clips if clip.path not in kept]
     name = record.video_id
@@ -155,7 +155,7 @@ def list_line(video_id: str, start_ms: int, end_ms: int) -> str:
 
 
 def _batches(records: Iterable[tuple[VideoRecord, Subset]], root: Location) -> Iterator[pa.RecordBatch]:
-    """Rows of many videos, a part at a time."""
+    """The rows of many videos, in batches."""
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for record, subset in records:
         for name, values in _columns_of(record, subset, root).items():
@@ -168,7 +168,7 @@ def _batches(records: Iterable[tuple[VideoRecord, Subset]], root: Location) -> I
 
 
 class _Selection:
-    """The videos of a workspace that go into its index, counted as they go by."""
+    """The videos of a workspace that go into its index, counted while they are read."""
 
     def __init__(self, root: Location, *, val_fraction: float) -> None:
         self.clips_of: Counter[str] = Counter()
@@ -178,7 +178,7 @@ class _Selection:
         self._val_fraction = val_fraction
 
     def indexed(self) -> Iterator[tuple[VideoRecord, Subset]]:
-        """Each video of which there is a clip, with those that are there, and its subset; the log names the rest."""
+        """Each video that has clips on disk, with those clips and its subset; the log names missing clips."""
         there = clips_there(self._root)
         for recorded in read_records(self._root):
             if _is_failure(recorded):
@@ -202,7 +202,7 @@ class _Selection:
         """Check that there is anything to index.
 
         Raises:
-            HicoError: all videos failed, or are gone.
+            HicoError: all videos failed, or their files are gone.
 
         """
         if self.videos_of:
@@ -214,7 +214,7 @@ class _Selection:
         raise HicoError(f"{self._root}: no video was split without failure; see {self._root / 'failures.jsonl'}")
 
     def summary(self) -> IndexSummary:
-        """What was counted."""
+        """The counts so far."""
         return IndexSummary(
             num_videos=self.videos_of.total(),
             num_clips=self.clips_of.total(),
@@ -229,7 +229,7 @@ class _Selection:
 def _is_failure(record: VideoRecord) -> bool:
     if record.failure:
         return True
-    fault = fault_in_record(record)  # of an earlier version, which did not ask before it wrote
+    fault = fault_in_record(record)  # earlier versions wrote records without this check
     if fault:
         logger.warning("%s: %s; left out until it is split or indexed again", record.source.path, fault)
     return bool(fault)
@@ -256,7 +256,7 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
     with opened_workspace(root), _temporary_folder(root) as folder:
         _write_files(selection.indexed(), root, folder)
         selection.require_some()
-        # The table last: whoever finds it finds the lists that go with it.
+        # The table comes last, so that whenever it exists, the matching lists exist too.
         for subset, name in _LIST_FILES.items():
             pass_point("index.list")
             if selection.clips_of[subset]:
@@ -270,10 +270,10 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
 
 @contextmanager
 def _temporary_folder(root: Location) -> Iterator[Path]:
-    """A folder for what is being made, on the disk of a local workspace, so that publishing it is a rename."""
+    """A folder for unfinished files, on the disk of a local workspace, so that publishing them is a rename."""
     inside = root if is_local(root) else None
     if inside is not None:
-        for abandoned in inside.glob(".index-*"):  # by an indexer that was killed
+        for abandoned in inside.glob(".index-*"):  # left by a killed indexer
             shutil.rmtree(abandoned, ignore_errors=True)
     with TemporaryDirectory(prefix=".index-", dir=inside) as folder:
         yield Path(folder)
@@ -292,14 +292,14 @@ def _write_files(videos: Iterable[tuple[VideoRecord, Subset]], root: Location, f
                 lists[subset].writelines(list_line(record.video_id, c.start_ms, c.end_ms) for c in record.clips)
                 yield record, subset
 
-        # With checksums, since a flipped bit in a page would otherwise be read as another value.
+        # With checksums, because a flipped bit in a page would otherwise be read as a different value.
         with pq.ParquetWriter(folder / _TABLE, SCHEMA, compression="zstd", write_page_checksum=True) as table:
             for batch in _batches(listed(), root):
                 table.write_batch(batch)
 
 
 def rows_of_videos(root: Location) -> dict[str, int]:
-    """How many rows each video of the index has; none where there is no index.
+    """Number of rows of each video in the index; empty if there is no index.
 
     Raises:
         HicoError: the index is of another schema, or is damaged.
@@ -312,7 +312,7 @@ def rows_of_videos(root: Location) -> dict[str, int]:
 
 
 def drop_videos(root: Location, video_ids: Collection[str]) -> None:
-    """Write the lists, then the index, without some videos; those of which nothing is left are removed."""
+    """Rewrite the lists, then the index, without some videos; files that would be empty are removed."""
     for name in _LIST_FILES.values():
         if (root / name).exists():
             lines = (root / name).read_text(encoding="utf-8").splitlines(keepends=True)
@@ -360,7 +360,7 @@ def read_index_table(root: "Location | str", *, columns: list[str] | None = None
 
 
 def read_class_names(root: "Location | str") -> dict[int, str]:
-    """Label -> what it is called, of the labels of an index that have names; none where there is no index.
+    """Label -> class name, for the labels of an index that have names; empty if there is no index.
 
     Raises:
         HicoError: the index is of another schema, or is damaged.
@@ -374,7 +374,7 @@ def read_class_names(root: "Location | str") -> dict[int, str]:
 
 
 def read_index(root: "Location | str", *, columns: list[str] | None = None) -> pd.DataFrame:
-    """The index under `root` for people: a row per clip, sorted by video and time.
+    """The index under `root` as a data frame for interactive use: one row per clip, sorted by video and time.
 
     Args:
         root: the workspace.
@@ -391,7 +391,7 @@ def read_index(root: "Location | str", *, columns: list[str] | None = None) -> p
 
 
 def _read(root: "Location | str", columns: list[str] | None, *, read_dictionary: Sequence[str] = ()) -> pa.Table:
-    """Read the index and check that it is one that hico can have written."""
+    """Read the index and check that hico can have written it."""
     path = locate(root) / _TABLE
     again = f"run `hico index --root {root}` again"
     try:
@@ -413,7 +413,7 @@ def _read(root: "Location | str", columns: list[str] | None, *, read_dictionary:
             table = file.read(columns=columns)
     except FileNotFoundError:
         raise HicoError(f"{root}: has no index.parquet; run `hico index --root {root}` first") from None
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:  # the latter: names in its schema are damaged
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:  # the last two: damaged names in its schema
         raise HicoError(f"{path}: damaged, or not a parquet file ({short_reason(error)}); {again}") from error
     if _ADDED not in table.column_names and (columns is None or _ADDED in columns):
         table = table.append_column(SCHEMA.field(_ADDED), pa.nulls(len(table), SCHEMA.field(_ADDED).type))

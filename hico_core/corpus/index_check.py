@@ -1,4 +1,4 @@
-"""Whether a table can be an index that hico wrote: a changed bit or a hand makes values that nobody should trust."""
+"""Check whether hico can have written an index: flipped bits and manual edits produce values that cannot be trusted."""
 
 import numpy as np
 import pyarrow as pa
@@ -6,12 +6,12 @@ import pyarrow.compute as pc
 
 from hico_core.corpus.workspace.records import LEAST, LONGEST_SECONDS
 
-# Columns of which rows may have no value.
+# Columns that may contain nulls.
 _NULLABLE = frozenset({"class_name", "cuts", "label", "sha256"})
 
 
 def fault_in(table: pa.Table) -> str | None:
-    """What is wrong with the values of an index, in words; None of one that hico wrote. As far as columns are there."""
+    """What is wrong with the columns of an index that are present, in words; None if hico can have written them."""
     names = set(table.column_names)
     for name in names - _NULLABLE:
         if table[name].null_count:
@@ -22,7 +22,7 @@ def fault_in(table: pa.Table) -> str | None:
     for name in names & {"start_seconds", "end_seconds", "fps"}:
         low, high = 0.0 if name != "fps" else 1e-6, LONGEST_SECONDS
         inside = pc.and_(pc.greater_equal(table[name], low), pc.less_equal(table[name], high))
-        if not pc.all(inside, min_count=0).as_py():  # not a number is outside as well
+        if not pc.all(inside, min_count=0).as_py():  # NaN counts as outside, too
             return f"{name} has a value that is no {'rate' if name == 'fps' else 'time'}"
     if {"start_seconds", "end_seconds"} <= names and pc.any(
         pc.less(table["end_seconds"], table["start_seconds"])
@@ -34,7 +34,7 @@ def fault_in(table: pa.Table) -> str | None:
 
 
 def _disorder_in(table: pa.Table) -> str | None:
-    """Whether rows do not stand video by video, each video's clips counted from 0, in time order."""
+    """How the rows are out of order, in words; None if grouped by video, with clips numbered from 0 in time order."""
     index = table["clip_index"].to_numpy()
     if not len(index):
         return None

@@ -1,11 +1,11 @@
-"""The one road by which videos come into a workspace: split here, read in place, or cut by another tool.
+"""The only way in which videos enter a workspace: split here, read in place, or cut by another tool.
 
     decide    is there anything to do, and may the video have its id?
-    make      its clips, or what is known of them; checked
-    commit    clips to their final names, then the record, then what the video had before is removed
+    make      make and check its clips, or the facts about them
+    commit    move clips to their final names, write the record, then remove the video's previous clips
 
-What was committed stays until its replacement is checked. A commit that was announced is carried out by whoever comes
-next, so a workspace is never left between two states of a video, whenever a process is killed.
+Committed clips stay until their replacements are checked. The next process to come along completes any commit that was
+announced, so a killed process never leaves a workspace between two states of a video.
 """
 
 import logging
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 class Candidate(NamedTuple):
-    """A video that is to come into a workspace, and in what way."""
+    """A video that is to enter a workspace, with the options that say how."""
 
     source: Source
     options: Options
@@ -54,31 +54,31 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """What was made of a video. The files of clips lie in a folder under the last part of their paths."""
+    """The clips made from a video; their files lie in a folder, each under the last part of its path."""
 
     clips: list[ClipRecord]
     fps: float
     variable_fps: bool
     num_decode_errors: int = 0
     num_damaged_clips: int = 0
-    sha256: str | None = None  # of the source, if asked for
+    sha256: str | None = None  # of the source, if requested
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """When a video that is known is taken in again."""
+    """When a known video is taken in again."""
 
-    checksum: bool = False  # tell sources apart by SHA-256, not by time
-    force: bool = False  # finished ones too
+    checksum: bool = False  # compare sources by SHA-256, not by time
+    force: bool = False  # take in finished videos, too
     retry_failed: bool = False
-    move: bool = False  # from the subset it is in
+    move: bool = False  # move it from its present subset
     verify: Verification = "fast"
-    cuts: bool = False  # one that is read in place and of which it is not known where the picture cuts
+    cuts: bool = False  # take in videos that are read in place and whose cuts are not known
 
 
 def is_same_file(before: SourceFile, source: Source, *, checksum: bool = False) -> bool:
-    """Whether a source's file is, by size and time or by its bytes, the one that was looked at before."""
+    """Whether a source's file is the one inspected before, judged by size and time or by its checksum."""
     now = source_file(source)
     if source.frame_rate is not None:
         return before.sha256 == now.sha256
@@ -90,9 +90,9 @@ def is_same_file(before: SourceFile, source: Source, *, checksum: bool = False) 
 
 
 def other_file(before: SourceFile, source: Source) -> "Location | None":
-    """The file that a record is about, if it is still there and is not this source; else None.
+    """The file that a record describes, if it still exists and is not this source; else None.
 
-    A file that was moved leaves nothing behind, and one address may stand for the same object as another.
+    A moved file leaves nothing behind, and two addresses may refer to the same object.
     """
     if before.path in {"", str(source.path)} or source.clips:
         return None
@@ -102,7 +102,7 @@ def other_file(before: SourceFile, source: Source) -> "Location | None":
             return None
         if is_local(other) and is_local(source.path) and other.samefile(source.path):
             return None
-    except OSError:  # the source itself is missing, which it is told for later
+    except OSError:  # the source itself is missing, which is reported later
         return other
     same_object = not is_local(other) and is_same_file(before, source)
     return None if same_object else other
@@ -111,13 +111,13 @@ def other_file(before: SourceFile, source: Source) -> "Location | None":
 def decide(
     before: VideoRecord | None, candidate: Candidate, rules: Rules
 ) -> Literal["to do", "unchanged", "failed before"]:
-    """Whether there is anything to do for a video, and whether it may have its id: the one place that says so.
+    """Whether there is anything to do for a video, and whether it may have its id; nothing else decides this.
 
-    It is done if it came in, or failed, with this very file in this very way. An id belongs to one file, one subset
-    and one way in.
+    There is nothing to do if exactly this file was taken in, or failed, with exactly these options. An id belongs to
+    one file, one subset and one kind of intake (split, untrimmed or adopted).
 
     Raises:
-        HicoError: the id belongs to another file, is in another subset, or came in another way; names both.
+        HicoError: the id belongs to another file, subset or kind of intake; the message names both.
 
     """
     if before is None:
@@ -125,9 +125,9 @@ def decide(
     source, options = candidate
     if not before.failure:
         _require_id(before, candidate, move=rules.move)
-    if rules.force or before.options != options or fault_in_record(before):  # an earlier version wrote what none reads
+    if rules.force or before.options != options or fault_in_record(before):  # an earlier version wrote unusable values
         return "to do"
-    # A file that was only moved need not be split again; elsewhere the rows name the file itself.
+    # A file that was only moved need not be split again; videos that are not split have rows that name the file.
     if before.source.path != str(source.path) and (options.kind != "split" or before.failure):
         return "to do"
     if not is_same_file(before.source, source, checksum=rules.checksum):
@@ -167,7 +167,7 @@ def _require_id(before: VideoRecord, candidate: Candidate, *, move: bool) -> Non
 
 
 def new_record(candidate: Candidate, before: VideoRecord | None) -> VideoRecord:
-    """The record of one more attempt, as it stands at its beginning."""
+    """The record of a new attempt at its start."""
     return VideoRecord(
         hico_version=__version__,
         video_id=candidate.source.video_id,
@@ -178,10 +178,10 @@ def new_record(candidate: Candidate, before: VideoRecord | None) -> VideoRecord:
 
 
 class Taken(NamedTuple):
-    """What became of one video."""
+    """The result of taking in one video."""
 
     candidate: Candidate
-    record: VideoRecord | None  # that counts now; None where nothing can be recorded
+    record: VideoRecord | None  # the record that is valid now; None if nothing can be recorded
     failure: Failure | None = None
     note: str = ""
 
@@ -194,23 +194,23 @@ def take_one(
     rules: Rules,
     make: Callable[[Candidate, Path], Made],
 ) -> Taken:
-    """Make one video and commit the result, good or bad. Of a video that has good clips, a failure changes nothing.
+    """Process one video and commit the result, success or failure; a failure leaves existing good clips unchanged.
 
     Args:
         candidate: the video.
         root: the workspace.
-        scratch: a folder for temporary ones, on the workspace's disk if that is local.
+        scratch: parent of temporary folders, on the workspace's disk if that is local.
         rules: when a known video is taken in again.
-        make: candidate, empty folder -> what was made there; raises BadVideo.
+        make: candidate, empty folder -> the clips made there; raises BadVideo.
 
     Raises:
-        HicoError: the disk is full, or the work is not to go on for another reason.
+        HicoError: the disk is full, or the work must stop for another reason.
 
     """
     name = candidate.source.video_id
     finish_commit(root, name)
     before = _read_for_replacement(root, name, force=rules.force)
-    if decide(before, candidate, rules) == "unchanged":  # another process did it, and died before it could tell
+    if decide(before, candidate, rules) == "unchanged":  # done by a process that died before it could report so
         return Taken(candidate, before)
     folder = make_temporary(scratch)
     record = new_record(candidate, before)
@@ -241,7 +241,7 @@ def take_one(
 
 
 def _filled(record: VideoRecord, made: Made, rules: Rules) -> VideoRecord:
-    """The record of an attempt that went well."""
+    """The record of a successful attempt."""
     return record.model_copy(
         update={
             "source": record.source.model_copy(update={"sha256": made.sha256 or record.source.sha256}),
@@ -256,7 +256,7 @@ def _filled(record: VideoRecord, made: Made, rules: Rules) -> VideoRecord:
 
 
 def _read_for_replacement(root: Location, video_id: str, *, force: bool) -> VideoRecord | None:
-    """A video's record; one that cannot be read counts as none where it is to be replaced anyway."""
+    """A video's record; with `force`, an unreadable one counts as missing, since it is replaced anyway."""
     try:
         return read_record(root, video_id)
     except HicoError:
@@ -268,10 +268,10 @@ def _read_for_replacement(root: Location, video_id: str, *, force: bool) -> Vide
 def _require_free_names(
     root: Location, candidate: Candidate, made: Made, before: VideoRecord | None, *, force: bool
 ) -> None:
-    """Check that no file of somebody else has the name of a new clip.
+    """Check that no unrelated file has the name of a new clip.
 
     Raises:
-        BadVideo: one has.
+        BadVideo: such a file exists.
 
     """
     if not is_local(root) or candidate.options.kind != "split" or force:
@@ -288,14 +288,14 @@ def _require_free_names(
 
 
 class Planned(NamedTuple):
-    """What there is to take in."""
+    """The videos to take in, and the records to update."""
 
     plan: Plan[Candidate]
-    moved: list[VideoRecord]  # of videos that are dealt with, but lie elsewhere now: the records as they are to be
+    moved: list[VideoRecord]  # updated records of finished videos whose files have moved
 
 
 def plan_intake(candidates: Iterable[Candidate], *, root: Location, rules: Rules) -> Planned:
-    """Go through all videos before any work is done: those that are dealt with already, and those that are to do.
+    """Sort all videos, before any work is done, into those that are finished or unusable and those left to do.
 
     Args:
         candidates: the videos.
@@ -303,7 +303,7 @@ def plan_intake(candidates: Iterable[Candidate], *, root: Location, rules: Rules
         rules: when a known video is taken in again.
 
     Raises:
-        HicoError: one may not have its id.
+        HicoError: a video may not have its id.
 
     """
     todo: list[Candidate] = []
@@ -340,17 +340,17 @@ def plan_intake(candidates: Iterable[Candidate], *, root: Location, rules: Rules
 
 
 def failed_outcome(source: Source, *, stage: str, error: str) -> VideoOutcome:
-    """What became of a video that cannot be used."""
+    """The outcome of a video that cannot be used."""
     failure = Failure(stage=stage, error=error)
     return VideoOutcome(video_id=source.video_id, source=str(source.path), outcome="failed", failure=failure)
 
 
 class Workplace(NamedTuple):
-    """Where videos come in."""
+    """The workspace that videos enter, and the folder where they are prepared."""
 
-    root: Location  # the workspace; made if missing
-    scratch: Path  # where they are made: on the workspace's disk if that is local
-    shard: Shard | None = None  # only this part of the videos; other parts may come in at the same time
+    root: Location  # the workspace; created if missing
+    scratch: Path  # where clips are made; on the workspace's disk if that is local
+    shard: Shard | None = None  # only this part of the videos; other parts may be taken in at the same time
 
 
 def take_in(
@@ -366,16 +366,16 @@ def take_in(
     """Take videos into a workspace; those that cannot be used become lines of `<root>/failures.jsonl`.
 
     Args:
-        candidates: the videos; of a shard, all of them.
-        place: where they come in.
-        command: by whose name failures are listed.
+        candidates: the videos; with a shard, still all of them.
+        place: the workspace, the scratch folder and the shard.
+        command: the name under which failures are listed.
         rules: when a known video is taken in again.
-        make: candidate, empty folder -> what was made there; raises BadVideo.
-        runner: has them made; for one on other machines, `make` is importable there.
-        on_event: called for each video as it is dealt with.
+        make: candidate, empty folder -> the clips made there; raises BadVideo.
+        runner: runs the work; if it uses other machines, `make` must be importable there.
+        on_event: called for each video when it is finished.
 
     Raises:
-        HicoError: an id belongs to another video, the disk is full, or somebody else is writing here.
+        HicoError: an id belongs to another video, the disk is full, or another command is writing here.
 
     """
     root, scratch, shard = place
@@ -403,7 +403,7 @@ def take_in(
 
 @contextmanager
 def _opened_scratch(scratch: Path, *, alone: bool) -> Iterator[None]:
-    """A folder for temporary ones, without what killed runs left there; gone afterwards if nobody else needs it."""
+    """A parent for temporary folders, cleared of what killed runs left; removed afterwards if nothing else needs it."""
     scratch.mkdir(parents=True, exist_ok=True)
     sweep(scratch, alone=alone)
     try:
@@ -415,7 +415,7 @@ def _opened_scratch(scratch: Path, *, alone: bool) -> Iterator[None]:
 
 
 def take_each(candidates: Iterable[Candidate], *, take: Callable[[Candidate], Taken]) -> Iterator[Taken]:
-    """`take_one` for each candidate, under a name by which a cluster lists it."""
+    """`take_one` for each candidate, under the name by which a cluster lists the work."""
     return map(take, candidates)
 
 
@@ -434,7 +434,7 @@ def _outcome_of(taken: Taken) -> VideoOutcome:
 
 
 def take_lost(candidate: Candidate, reason: str, *, root: Location, scratch: Path) -> Taken:
-    """Record a video whose every attempt ended with its process: it may be what kills them."""
+    """Record a failure of a video that lost its process on every attempt: the video may be what kills it."""
 
     def fail(candidate: Candidate, folder: Path) -> Made:
         raise BadVideo(str(candidate.source.path), f"its worker process died each time ({reason})", stage="engine")

@@ -1,7 +1,7 @@
-"""How videos come into a workspace without being split: read in place, cut by another tool, or named by a list.
+"""Add videos to a workspace without splitting them: read in place, cut by another tool, or named by a list.
 
-Each function brings `<root>/failures.jsonl` up to date and returns how many videos failed; `build_index` then makes the
-index of what there is.
+Each function updates `<root>/failures.jsonl` and returns the number of videos that failed; `build_index` then builds
+the index.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ VideoWork = Literal["split", "adopt", "index"]
 
 
 class VideoProgress(Protocol):
-    """What opens the progress of some work on so many videos, and gives what is called with each event."""
+    """Opens a progress display for work on a number of videos, and gives the function to call with each event."""
 
     def __call__(self, work: VideoWork, num_videos: int) -> AbstractContextManager[Callable[[VideoEvent], None]]:
         """Open it."""
@@ -38,19 +38,19 @@ class VideoProgress(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Indexing:
-    """Where videos are indexed to, and how."""
+    """The workspace into which videos are indexed, and how."""
 
     root: Location
-    workers: int  # videos at a time
-    cache: LocalCache  # of videos in buckets, which are fetched once to be looked at
+    workers: int  # videos processed in parallel
+    cache: LocalCache  # for videos in buckets, each of which is fetched once for inspection
     subset: Subset = "train"
     id_rule: IdRule = "stem"
-    move: bool = False  # from the subset that they are in
-    cuts: bool = False  # note where the pictures of videos that stay in place cut, which decodes each once
+    move: bool = False  # move known videos from their present subset
+    cuts: bool = False  # record the cuts of videos that are read in place, which decodes each once
 
     @property
     def rules(self) -> Rules:
-        """When a known video is looked at again: also where it failed before."""
+        """When a known video is inspected again; videos that failed before always are."""
         return Rules(retry_failed=True, move=self.move, cuts=self.cuts)
 
 
@@ -58,10 +58,10 @@ def add_found(inputs: Sequence[str], sources: Sequence[Source], *, to: Indexing,
     """Index videos in place.
 
     Args:
-        inputs: what a command was given: lines of failures.jsonl that come from it and do not fail any more go.
-        sources: the videos that `find_sources` made of it.
-        to: where and how.
-        progress: of the work.
+        inputs: the command's arguments; lines of failures.jsonl that stem from them and no longer fail are dropped.
+        sources: the videos that `find_sources` found for them.
+        to: the workspace and the options.
+        progress: opens the progress display.
 
     Raises:
         HicoError: an id belongs to another video, or another command is writing here.
@@ -84,8 +84,8 @@ def add_clips(videos: "Sequence[Candidate] | None" = None, *, to: Indexing, prog
 
     Args:
         videos: the clips by video; None: those in the workspace's folders train, val and test.
-        to: where and how.
-        progress: of the work.
+        to: the workspace and the options.
+        progress: opens the progress display.
 
     Raises:
         UsageError: there are no such clips, or the workspace lies in a bucket.
@@ -104,13 +104,13 @@ def add_listed(given: str, data_root: Location, *, to: Indexing, progress: Video
     """Index the clips or the labelled videos that a list names.
 
     Args:
-        given: the list, or a pattern that several match.
-        data_root: where the names of the list begin.
-        to: where and how.
-        progress: of the work.
+        given: the list, or a pattern that matches several lists.
+        data_root: the folder to which the list's names are relative.
+        to: the workspace and the options.
+        progress: opens the progress display.
 
     Raises:
-        UsageError: the list cannot be read, or goes with another folder.
+        UsageError: the list cannot be read, or belongs to another folder.
         HicoError: an id belongs to another video, or another command is writing here.
 
     """
@@ -128,7 +128,7 @@ def add_listed(given: str, data_root: Location, *, to: Indexing, progress: Video
 
 
 class AuthorsFolders(Protocol):
-    """Where a file of the authors says that its data lie."""
+    """The data folders that an authors' configuration file names."""
 
     @property
     def data_root(self) -> str | None:
@@ -149,19 +149,19 @@ def add_their_data(
     find: "Callable[[Location, Location | None], Mapping[Subset, CorpusList]]",
     progress: VideoProgress,
 ) -> int:
-    """Index what a file of the authors trains on, unless ROOT has an index and no folder is given.
+    """Index the training data of an authors' configuration file, unless ROOT has an index and no folder is given.
 
     Args:
         theirs: the folders that the file names.
         root: the workspace.
-        data: of the same file, whose cache is used.
-        data_root: where the clips or videos lie; None: where the file says.
-        anno_dir: where the lists lie; None: where the file says, unless `data_root` is given.
+        data: the data section of the same file; its cache is used.
+        data_root: folder of the clips or videos; None: the one named in the file.
+        anno_dir: folder of the lists; None: the one named in the file, unless `data_root` is given.
         find: data_root, anno_dir -> the list of each subset.
-        progress: of the work.
+        progress: opens the progress display.
 
     Returns:
-        How many videos failed.
+        The number of videos that failed.
 
     Raises:
         UsageError: neither the file nor the caller names a folder, or it has no list.

@@ -1,8 +1,8 @@
 """Untrimmed videos -> exact 5 s clips in the workspace, restartable at any moment.
 
-Each frame of a video goes to the clip in whose interval its time, counted from the video's first frame, falls:
-no frame lost, none doubled, none invented, at any frame rate, constant or not. The clips of a video are made and
-checked in a temporary folder (clips.py), and come into the workspace as everything does (intake.py).
+Each frame of a video goes to the clip whose interval contains its time, counted from the video's first frame. No frame
+is lost, duplicated or invented, at any frame rate, constant or variable. The clips of a video are made and checked in a
+temporary folder (clips/) and enter the workspace like all other videos (intake.py).
 """
 
 import shutil
@@ -43,21 +43,21 @@ __all__ = [  # planning is part of this module's interface
     "split_videos",
 ]
 
-# File systems allow names of so many bytes.
+# Longest file name that file systems allow, in bytes.
 _LONGEST_NAME = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitPolicy:
-    """How and where videos are dealt with, apart from what their clips are to be (`SplitOptions`)."""
+    """How and where videos are processed, apart from the format of their clips (`SplitOptions`)."""
 
     rules: Rules = field(default_factory=Rules)  # when a known video is split again
     on_corrupt: OnCorrupt = "skip"
     timeout_seconds: float | None = None  # for one video
     min_free_bytes: int = 1_000_000_000
     shard: Shard | None = None  # only this part of the videos; other parts may be split at the same time
-    ray_address: str | None = None  # on this Ray cluster, see `run_on_ray`, instead of in threads
-    cache_folder: Path | None = None  # where clips of a workspace in a bucket are made; None: `default_cache_folder`
+    ray_address: str | None = None  # use this Ray cluster instead of threads; see `run_on_ray`
+    cache_folder: Path | None = None  # where clips for a workspace in a bucket are made; None: `default_cache_folder`
 
 
 def split_videos(
@@ -75,12 +75,12 @@ def split_videos(
     clips of a video stay until new ones have been made and checked.
 
     Args:
-        videos: files, folders, patterns, lists, or what `hico_core.corpus.sources.finding.find_sources` made of them.
-        root: the workspace; made if missing.
+        videos: files, folders, patterns, lists, or the result of `hico_core.corpus.sources.finding.find_sources`.
+        root: the workspace; created if missing.
         options: format of the clips.
         policy: how and where videos are processed.
         workers: videos split in parallel, each with one thread of ffmpeg; None: one per core. Ignored on a cluster.
-        on_event: called for each video, in the order in which they end.
+        on_event: called for each video, in the order in which they finish.
 
     Raises:
         HicoError: there is no usable ffmpeg, an id belongs to another video, the disk is full, or another command is
@@ -103,7 +103,7 @@ def split_videos(
         Workplace(place, scratch, policy.shard),
         command="split",
         rules=policy.rules,
-        # A process of a cluster has no ffmpeg yet, and ends its children by itself.
+        # A process on a cluster finds its own ffmpeg, and Ray ends its child processes.
         make=partial(_make, policy=policy, program=None if policy.ray_address else program),
         runner=runner,
         on_event=on_event,
@@ -115,7 +115,7 @@ def _make(candidate: Candidate, folder: Path, *, policy: SplitPolicy, program: F
 
     Raises:
         BadVideo: the video cannot be used.
-        HicoError: the disk is (nearly) full, the run was stopped, or the video is damaged and the policy is to fail.
+        HicoError: the disk is (nearly) full, the run was stopped, or the video is damaged and the policy is "fail".
 
     """
     source, options = candidate
@@ -149,10 +149,10 @@ def _make(candidate: Candidate, folder: Path, *, policy: SplitPolicy, program: F
 
 
 def _require_space(folder: Path, min_free_bytes: int) -> None:
-    """Stop before the disk is full rather than after.
+    """Stop before the disk is full.
 
     Raises:
-        HicoError: there is less free than is to stay free.
+        HicoError: less space is free than must stay free.
 
     """
     free = shutil.disk_usage(folder).free
@@ -164,7 +164,7 @@ def _require_space(folder: Path, min_free_bytes: int) -> None:
 
 
 def _require_room_in_names(source: Source) -> None:
-    """Check that a clip's name, which adds its times to the id, is one that a file can have.
+    """Check that a clip's name, which consists of the ID and its times, is not too long for a file.
 
     Raises:
         BadVideo: it is too long.
@@ -179,10 +179,10 @@ def _require_room_in_names(source: Source) -> None:
 
 @contextmanager
 def _local_source(source: Source, folder: Path) -> Iterator[Path]:
-    """The video as a local file; of a frame folder, its pictures in one.
+    """The video as a local file; for a frame folder, a file that contains its pictures.
 
     Raises:
-        BadVideo: it cannot be fetched, or its pictures are not those of one video.
+        BadVideo: it cannot be fetched, or the pictures do not belong to one video.
 
     """
     if source.frame_rate is not None and is_local(source.path):

@@ -1,4 +1,4 @@
-"""What splitting a corpus would take, measured on some of its videos, with nothing written to the workspace."""
+"""Estimate the time and space needed to split a corpus from a sample of its videos, without touching the workspace."""
 
 import time
 from collections import Counter
@@ -15,27 +15,27 @@ from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.corpus.workspace.records import SplitOptions, read_records, source_file
 
-# Videos that are split to measure: enough that every worker has some.
+# Videos to split for the measurement: enough to occupy every worker.
 _SAMPLED_PER_WORKER = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitPlan:
-    """What `hico split` would do. Minutes, bytes and hours go by the sample and by the sizes of the files."""
+    """What `hico split` would do; minutes, bytes and hours are extrapolated from a sample by file size."""
 
-    num_videos: int  # to split
-    num_unchanged: int  # finished already
-    num_failed_before: int  # which are tried again only if asked for
+    num_videos: int  # videos to split
+    num_unchanged: int  # already finished
+    num_failed_before: int  # retried only on request
     num_sampled: int = 0
     num_sampled_failed: int = 0
     minutes: float = 0.0  # of video
     clip_bytes: int = 0
-    hours: float = 0.0  # with so many workers on this machine
+    hours: float = 0.0  # with `workers` on this machine
     workers: int
 
 
 def sample_by_size(sources: Sequence[Source], count: int) -> list[Source]:
-    """Some videos of the smaller half, of all sizes that there are in it: to measure on, in little time."""
+    """A sample for a quick measurement: videos spread over all sizes in the smaller half."""
     by_size = sorted(sources, key=lambda source: (source_file(source).size_bytes, source.video_id))
     smaller = by_size[: (len(by_size) + 1) // 2]
     return smaller[:: max(len(smaller) // count, 1)][:count]
@@ -44,14 +44,14 @@ def sample_by_size(sources: Sequence[Source], count: int) -> list[Source]:
 def dry_run_split(
     sources: Sequence[Source], *, root: Location, options: SplitOptions, policy: SplitPolicy, workers: int
 ) -> SplitPlan:
-    """Split a few videos into a temporary folder, and say what all would take.
+    """Split a few videos into a temporary folder, and estimate what all of them would take.
 
     Args:
         sources: all videos.
-        root: the workspace, for what is done already.
-        options: what the clips are to be.
-        policy: how videos are dealt with.
-        workers: videos at a time.
+        root: the workspace, which shows what is already done.
+        options: format of the clips.
+        policy: how videos are processed.
+        workers: videos split in parallel.
 
     Raises:
         HicoError: an id belongs to another video, or none of the sample can be split.

@@ -1,6 +1,6 @@
-"""Untrimmed videos in place -> records, so that they are indexed and read without being split.
+"""Untrimmed videos, left in place -> records, so that they are indexed and read without being split.
 
-A row stands for 5 s of a video, as a clip would, but points into the video's own file.
+A row represents 5 s of a video, as a clip would, but points into the video's own file.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,11 +40,11 @@ from hico_core.corpus.workspace.records import ClipRecord, SplitOptions, Untrimm
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Shown:
-    """What a player shows of a video."""
+    """The picture size, frame times and file facts of a video as a player shows it."""
 
     width: int
     height: int
-    frame_seconds: list[float]  # from the first frame's
+    frame_seconds: list[float]  # in seconds from the first frame
     codec: str
     keyframe_interval: int  # largest, in frames
     size_bytes: int
@@ -59,19 +59,20 @@ def add_untrimmed(
     on_event: Callable[[VideoEvent], None] = lambda event: None,
     rules: Rules = Rules(retry_failed=True),  # noqa: B008 - immutable
 ) -> Summary:
-    """Write a record for each video that lies somewhere and stays there. Known ones are left alone.
+    """Write a record for each video, which stays where it is; known videos are left alone.
 
     Args:
-        sources: from `hico_core.corpus.sources.ids.find_sources` or `hico_core.corpus.sources.lists.labelled_videos`.
-        root: the workspace; made if missing.
-        options: what a row is to be; the label is each source's own.
-        workers: how many videos at a time.
+        sources: from `hico_core.corpus.sources.finding.find_sources` or
+            `hico_core.corpus.sources.lists.labelled_videos`.
+        root: the workspace; created if missing.
+        options: format of the rows; each source has its own label.
+        workers: videos processed in parallel.
         on_event: called for each video.
-        rules: when a known video is looked at again; with `cuts`, each is decoded to find them.
+        rules: when a known video is inspected again; with `cuts`, each video is decoded to find its cuts.
 
     Raises:
-        HicoError: an id belongs to another video, another command is writing here, or cuts are wanted of an ffmpeg that
-            cannot find them.
+        HicoError: an id belongs to another video, another command is writing here, or cuts are requested from an ffmpeg
+            that cannot find them.
 
     """
     program = _finder_of_cuts() if rules.cuts else None
@@ -99,7 +100,7 @@ def _finder_of_cuts() -> Ffmpeg:
 
 
 def _make(candidate: Candidate, folder: Path, *, program: Ffmpeg | None) -> Made:
-    """Look at a video where it lies; with a program, also for its cuts.
+    """Inspect a video in place; if a program is given, also find its cuts.
 
     Raises:
         BadVideo: it cannot be used.
@@ -138,7 +139,7 @@ def _make(candidate: Candidate, folder: Path, *, program: Ffmpeg | None) -> Made
 
 
 def _cuts_of(path: Path, frame_rate: float | None, program: Ffmpeg, folder: Path) -> list[float]:
-    """When new shots begin, in seconds from the first frame.
+    """The times at which new shots begin, in seconds from the first frame.
 
     Raises:
         BadVideo: ffmpeg cannot decode it.
@@ -149,15 +150,15 @@ def _cuts_of(path: Path, frame_rate: float | None, program: Ffmpeg, folder: Path
         write_as_video(pictures, path, frame_rate=frame_rate)
     with open_video(path) as (_, stream):
         time_base = stream.time_base
-    assert time_base is not None  # or nothing of it could have been read
+    assert time_base is not None  # otherwise nothing could have been read from it
     job = Job(source=path.absolute(), options=SplitOptions(), program=program, folder=folder, deadline=None)
     return find_cuts(job, time_base)
 
 
 def _look_at(path: Path) -> _Shown:
-    """Size and frame times as decoding gives them.
+    """Picture size and frame times as decoding gives them.
 
-    Only files whose packets may not be frames, or whose pictures may change their size, are decoded whole.
+    A file is decoded completely only if its packets may not be frames, or if its pictures may change their size.
 
     Raises:
         BadVideo: the video cannot be used.
@@ -192,10 +193,10 @@ def _look_at(path: Path) -> _Shown:
 
 
 def _look_at_pictures(folder: Path, frame_rate: float) -> _Shown:
-    """The same of a frame folder.
+    """The same as `_look_at` for a frame folder.
 
     Raises:
-        BadVideo: its pictures are not those of one video.
+        BadVideo: its pictures do not belong to one video.
 
     """
     pictures = pictures_in(folder)

@@ -1,11 +1,11 @@
-"""The augmentation of training: first draw what happens to a clip, then do it to all its frames alike.
+"""Augmentation for training: first draw the parameters for a clip, then apply them identically to all its frames.
 
-It happens in two places. Where a clip is read, its crop is cut from the decoded frames and stays uint8, so little
-leaves the loader's workers. Where the model is, on its device, all clips of a step are scaled, coloured, normalised
-and flipped together. The arithmetic is the authors' in float32, to rounding (tests/golden).
+This happens in two places. The loader's workers cut the crop from the decoded frames and keep it uint8, so that they
+send little data. On the model's device, all clips of a step are scaled, colour-jittered, normalised and flipped
+together. The arithmetic equals the authors' in float32, up to rounding (tests/golden).
 """
 
-# N clips, T frames, C = 3 channels, H height, W width, S side of what the model gets. Pictures are float in [0, 1].
+# N clips, T frames, C = 3 channels, H height, W width, S side of the model's input. Pictures are float in [0, 1].
 
 import math
 import random
@@ -19,7 +19,7 @@ from torch import Tensor
 from hico_core.base.choices import NumCrops
 from hico_core.config import AugmentConfig, Channels
 
-# The frame that the authors' crop areas refer to, whatever the real size is.
+# The frame size to which the authors' crop areas refer, whatever the real size.
 _REFERENCE_HEIGHT, _REFERENCE_WIDTH = 256, 340
 
 _CROP_TRIES = 10
@@ -40,7 +40,7 @@ class Crop(NamedTuple):
 
 
 class ColourDraw(NamedTuple):
-    """What happens to a clip's colours, in order."""
+    """The colour augmentation drawn for a clip, in order."""
 
     operations: list[tuple[str, float]]  # name of an operation and its factor
     blur_sigma: float | None  # None: not blurred
@@ -49,7 +49,7 @@ class ColourDraw(NamedTuple):
 
 
 class AugmentDraw(NamedTuple):
-    """Everything random about one clip."""
+    """All random augmentation parameters of one clip."""
 
     crop: Crop
     colour: ColourDraw
@@ -57,7 +57,7 @@ class AugmentDraw(NamedTuple):
 
 
 def crop_area_range(jitter: tuple[int, int]) -> tuple[float, float]:
-    """Smallest and largest part of the frame's area that a crop may have, from the authors' two side lengths."""
+    """Smallest and largest crop area as fractions of the frame's, from the authors' two side lengths."""
     low, high = (side * side / (_REFERENCE_HEIGHT * _REFERENCE_WIDTH) for side in jitter)
     return low, high
 
@@ -70,12 +70,12 @@ def draw_crop(
     ratio: tuple[float, float] = (1.0, 1.0),
     rng: random.Random,
 ) -> Crop:
-    """A random part of the frame's area, of a random ratio of width to height, at a random place.
+    """Draw a crop with a random area, a random ratio of width to height, and a random position.
 
-    On very wide frames such a part may not fit; after 10 draws the largest central square is taken.
+    On very wide frames such a crop may not fit; after 10 attempts, the largest central square is used.
     """
     for _ in range(_CROP_TRIES):
-        # The order of draws is the authors': area, ratio, top, left. A ratio that is fixed is not drawn.
+        # The order of draws is the authors': area, ratio, top, left. A fixed ratio is not drawn.
         pixels = height * width * rng.uniform(*area)
         shape = 1.0 if ratio == (1.0, 1.0) else math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
         tall, wide = round(math.sqrt(pixels / shape)), round(math.sqrt(pixels * shape))
@@ -86,9 +86,9 @@ def draw_crop(
 
 
 def central_crops(height: int, width: int, *, part: float, count: NumCrops) -> list[Crop]:
-    """What is looked at in testing: squares whose side is a part of the shorter side of the frame.
+    """The crops for testing: squares whose side is a fraction of the frame's shorter side.
 
-    One lies in the middle. Three lie at the beginning, the middle and the end of the longer side:
+    A single crop lies in the centre. Three lie at the beginning, the middle and the end of the longer side:
 
         +-------------+
         | [ ] [ ] [ ] |
@@ -104,7 +104,7 @@ def central_crops(height: int, width: int, *, part: float, count: NumCrops) -> l
 
 
 def draw_colour(settings: AugmentConfig, *, rng: random.Random) -> ColourDraw:
-    """The colour stage, in the authors' order of draws: jitter or not, factors, their order, blur, grey."""
+    """Draw the colour stage, in the authors' order: jitter or not, factors, their order, blur, grey."""
     operations: list[tuple[str, float]] = []
     if rng.random() < settings.colour_probability:
         operations = [
@@ -122,7 +122,7 @@ def draw_colour(settings: AugmentConfig, *, rng: random.Random) -> ColourDraw:
 
 
 def draw_augmentation(height: int, width: int, settings: AugmentConfig, *, rng: random.Random) -> AugmentDraw:
-    """Draw what happens to a clip with frames of this size."""
+    """Draw the augmentation of a clip with frames of this size."""
     area = crop_area_range(settings.crop_jitter)
     crop = draw_crop(height, width, area=area, ratio=settings.crop_ratio, rng=rng)
     colour = draw_colour(settings, rng=rng)
@@ -130,12 +130,12 @@ def draw_augmentation(height: int, width: int, settings: AugmentConfig, *, rng: 
 
 
 def cut(frames_THWC: Tensor, crop: Crop) -> Tensor:
-    """The part of the frames that is used: (T, H, W, C) -> (T, crop.height, crop.width, C), a view."""
+    """Crop frames: (T, H, W, C) -> (T, crop.height, crop.width, C), a view."""
     return frames_THWC[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
 
 
 def scale(crop_THWC: Tensor, *, size: int) -> Tensor:
-    """(T, H, W, C) uint8 -> (T, C, S, S) float in [0, 1]: bilinear, without antialiasing, as the authors' is."""
+    """(T, H, W, C) uint8 -> (T, C, S, S) float in [0, 1]: bilinear without antialiasing, as in the authors' code."""
     pictures_TCHW = crop_THWC.permute(0, 3, 1, 2).float().mul_(1 / 255)
     return F.interpolate(pictures_TCHW, (size, size), mode="bilinear", align_corners=False)
 
@@ -151,19 +151,19 @@ def to_grey(pictures: Tensor) -> Tensor:
 
 
 def _blend(pictures: Tensor, other: Tensor, factor: Factor) -> Tensor:
-    """factor 1: the pictures, 0: the other, above 1: away from the other."""
+    """Blend in place: factor 1 gives the pictures, 0 gives `other`, above 1 moves away from `other`."""
     return pictures.mul_(factor).add_(other * (1 - factor)).clamp_(0, 1)
 
 
 def _adjust_hue(pictures: Tensor, turns: Factor) -> Tensor:
-    """Turn the hue in HSV, without going there.
+    """Rotate the hue in HSV space without converting to HSV.
 
     With V the largest of r, g, b, c = V minus the smallest, and h in [0, 6) the hue in sixths of a turn, the colour of
     hue h is V - c + c * (clamp(|h - 3| - 1), clamp(2 - |h - 2|), clamp(2 - |h - 4|)), clamped to [0, 1]. So only h is
     needed, not the saturation, and grey (c = 0) needs no care beyond the division.
     """
     if isinstance(turns, Tensor):
-        turns = turns.squeeze(-3)  # as it goes with planes (..., H, W)
+        turns = turns.squeeze(-3)  # to match planes (..., H, W)
     red, green, blue = pictures.unbind(-3)
     largest = torch.maximum(torch.maximum(red, green), blue)
     smallest = torch.minimum(torch.minimum(red, green), blue)
@@ -171,7 +171,7 @@ def _adjust_hue(pictures: Tensor, turns: Factor) -> Tensor:
     of_green = (blue - red).add_(chroma, alpha=2)
     of_blue = (red - green).add_(chroma, alpha=4)
     hue = torch.where(largest == red, green - blue, torch.where(largest == green, of_green, of_blue))
-    hue.div_(chroma.clamp(min=1e-20)).add_(turns * 6)  # of grey 0 / 1e-20: any hue will do
+    hue.div_(chroma.clamp(min=1e-20)).add_(turns * 6)  # for grey, 0 / 1e-20: any hue will do
     hue.sub_((hue / 6).floor_(), alpha=6)  # back to [0, 6)
     for plane, centre, sign, offset in ((red, 3, 1, -1), (green, 2, -1, 2), (blue, 4, -1, 2)):
         strength = (hue - centre).abs_().mul_(sign).add_(offset).clamp_(0, 1)
@@ -189,24 +189,25 @@ OPERATIONS: dict[str, Callable[[Tensor, Factor], Tensor]] = {
     "flip": lambda pictures, _: pictures.copy_(pictures.flip(-1)),
 }
 
-# Name of an operation and its factor; grey and flip are done wholly, whatever it is.
+# Name of an operation and its factor, which grey and flip ignore.
 Step = tuple[str, float]
 _WHOLLY = 1.0
 
 
 def _apply(clips_NTCHW: Tensor, steps: Sequence[dict[int, Step]]) -> None:
-    """Change clips in place, step after step.
+    """Change clips in place, step by step.
 
     Args:
         clips_NTCHW: the clips.
-        steps: in each, what happens to some of the clips, by their numbers.
+        steps: for each step, clip number -> operation; clips not listed stay unchanged.
 
     """
     if len(clips_NTCHW) == 1:
         for name, factor in (step[0] for step in steps if step):
             OPERATIONS[name](clips_NTCHW[0], factor)
         return
-    # Clips to which the same happens at a step are changed together, by index_select: a mask would have to be counted.
+    # Clips with the same operation in a step are changed together, by index_select: a boolean mask would have to be
+    # counted first.
     groups = [
         (name, {n: factor for n, (drawn, factor) in step.items() if drawn == name})
         for step in steps
@@ -215,7 +216,7 @@ def _apply(clips_NTCHW: Tensor, steps: Sequence[dict[int, Step]]) -> None:
     groups = [(name, factors) for name, factors in groups if factors]
     if not groups:
         return
-    # The numbers of all groups go to the device in one copy: (clip, factor) a row, in float32, exact for the clips.
+    # The numbers of all groups go to the device in one copy: (clip, factor) per row, in float32, exact for the clips.
     table = _on_device(
         torch.tensor([(float(n), factor) for _, factors in groups for n, factor in factors.items()]),
         clips_NTCHW.device,
@@ -228,13 +229,13 @@ def _apply(clips_NTCHW: Tensor, steps: Sequence[dict[int, Step]]) -> None:
 
 
 def _on_device(numbers: Tensor, device: torch.device) -> Tensor:
-    """A copy for which neither side waits: to a GPU, from memory that it reads by itself."""
-    pinned = device.type == "cuda" and torch.cuda.is_available()  # not where a test pretends
+    """Copy to a device without blocking; for a GPU, from pinned memory."""
+    pinned = device.type == "cuda" and torch.cuda.is_available()  # False if a test only pretends to have a GPU
     return (numbers.pin_memory() if pinned else numbers).to(device, non_blocking=True)
 
 
 def apply_colour(clips_NTCHW: Tensor, draws: Sequence[ColourDraw]) -> Tensor:
-    """The colour stage of clips (N, T, C, H, W), in place."""
+    """Apply the colour stage to clips (N, T, C, H, W), in place."""
 
     def greys(*, first: bool) -> dict[int, Step]:
         return {n: ("grey", _WHOLLY) for n, draw in enumerate(draws) if draw.grey and draw.grey_first == first}
@@ -247,7 +248,7 @@ def apply_colour(clips_NTCHW: Tensor, draws: Sequence[ColourDraw]) -> Tensor:
     before, after = [greys(first=True), *jitter], [greys(first=False)]
     blurred = {n: draw.blur_sigma for n, draw in enumerate(draws) if draw.blur_sigma is not None}
     if not blurred:
-        _apply(clips_NTCHW, before + after)  # so that all factors go over in one copy
+        _apply(clips_NTCHW, before + after)  # in one call, so that all factors reach the device in one copy
         return clips_NTCHW
     _apply(clips_NTCHW, before)
     for n, sigma in blurred.items():
@@ -257,8 +258,8 @@ def apply_colour(clips_NTCHW: Tensor, draws: Sequence[ColourDraw]) -> Tensor:
 
 
 def _blurred(clip_TCHW: Tensor, sigma: float) -> Tensor:
-    """The same shape, blurred by a Gaussian."""
-    # Imported here, since it takes longer than all the rest of hico, in each process that loads this module.
+    """A clip blurred by a Gaussian, in the same shape."""
+    # Imported here because this import takes longer than all of hico, in each process that loads this module.
     from torchvision.transforms.v2.functional import gaussian_blur
 
     blurred: Tensor = gaussian_blur(clip_TCHW, [_BLUR_KERNEL, _BLUR_KERNEL], [sigma, sigma])
@@ -266,7 +267,7 @@ def _blurred(clip_TCHW: Tensor, sigma: float) -> Tensor:
 
 
 def normalise_(clips: Tensor, mean: Channels, std: Channels) -> Tensor:
-    """Subtract a mean from each channel of (..., 3, H, W) and divide it by a deviation, in place."""
+    """Subtract each channel's mean from (..., 3, H, W) and divide by its standard deviation, in place."""
     mean_C11, std_C11 = (clips.new_tensor(value)[:, None, None] for value in (mean, std))
     return clips.sub_(mean_C11).div_(std_C11)
 
@@ -274,20 +275,20 @@ def normalise_(clips: Tensor, mean: Channels, std: Channels) -> Tensor:
 def apply_augmentation(
     crops: Sequence[Tensor], draws: Sequence[AugmentDraw], *, size: int, mean: Channels, std: Channels
 ) -> Tensor:
-    """Make what the model gets: N crops (T, H, W, C) uint8 -> (N, C, T, S, S) float32, normalised.
+    """Make the model's input: N crops (T, H, W, C) uint8 -> (N, C, T, S, S) float32, normalised.
 
     Args:
-        crops: of each clip.
-        draws: what is still to happen to each.
-        size: of the result, in pixels.
-        mean: of red, green and blue, subtracted from them.
-        std: what they are divided by.
+        crops: one per clip.
+        draws: the augmentation of each clip.
+        size: side of the result, in pixels.
+        mean: subtracted from red, green and blue.
+        std: standard deviations by which red, green and blue are divided.
 
     """
     num_clips, num_frames = len(crops), len(crops[0])
     result_NCTHW = crops[0].new_empty((num_clips, 3, num_frames, size, size), dtype=torch.float32)
-    # A GPU does all clips at once, since starting an operation is what costs there; a processor does one at a time,
-    # since what fits into its cache is what is fast.
+    # A GPU processes all clips at once, because launch overhead dominates there; a CPU processes one at a time, so that
+    # the data fits into its cache.
     together = num_clips if crops[0].is_cuda else 1
     for first in range(0, num_clips, together):
         some = draws[first : first + together]

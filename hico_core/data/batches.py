@@ -1,6 +1,6 @@
-"""The clips of a training step together, and the memory in which workers hand them over."""
+"""Batches of clips for training steps, and the shared memory in which workers deliver them."""
 
-# B videos, K clips per video, N = B * K, T frames, H and W of each crop its own.
+# B videos, K clips per video, N = B * K, T frames; H and W differ between crops.
 
 import ctypes
 import sys
@@ -19,7 +19,7 @@ from hico_core.data.dataset import ClipRequest, Sample, UnusableVideo
 # Batches that a worker reads ahead.
 PREFETCHED = 2
 
-# Batches of a worker whose memory is in use at a time: those that were asked for, and the one that is trained on.
+# Batches of a worker whose memory is in use at the same time: those requested, and the one being trained on.
 SLOTS = PREFETCHED + 1
 
 
@@ -27,20 +27,20 @@ SLOTS = PREFETCHED + 1
 class Batch:
     """The clips of one step; N = B * K, video by video.
 
-    Of a worker's batches, the pixels may be written over as soon as the next batch is asked for.
+    A worker may overwrite a batch's pixels as soon as the next batch is requested.
 
     Raises:
-        ValueError: the parts are not of the same clips.
+        ValueError: the parts do not belong to the same clips.
 
     """
 
     pixels: Tensor | None  # uint8: all crops (T, H, W, 3), one after the other; None if one of the samples has none
     num_frames: int  # T
-    draws: list[AugmentDraw]  # N: the crops' sizes, and what is still to happen to each clip
+    draws: list[AugmentDraw]  # N: the crops' sizes, and the remaining augmentation of each clip
     video_ids: list[str]  # B
-    windows: list[list[tuple[float, float]]]  # B times K: of each video's clips, in seconds
+    windows: list[list[tuple[float, float]]]  # B times K: start and end of each clip, in seconds of its video
     unusable: list[UnusableVideo]
-    shared: Tensor | None = None  # what a worker has written, where `pixels` is a copy of it
+    shared: Tensor | None = None  # the worker's original memory, if `pixels` is a copy of it
 
     def __post_init__(self) -> None:
         num_windows = sum(map(len, self.windows))
@@ -60,14 +60,14 @@ class Batch:
         return [(self.num_frames, draw.crop.height, draw.crop.width, 3) for draw in self.draws]
 
     def pin_memory(self) -> "Batch":
-        """The batch in memory from which a GPU copies by itself; PyTorch's loader asks for it."""
+        """The batch in pinned memory, from which a GPU copies asynchronously; called by PyTorch's loader."""
         return self if self.pixels is None else replace(self, pixels=self.pixels.pin_memory(), shared=self.pixels)
 
     def crops_on(self, device: torch.device) -> list[Tensor]:
-        """The crop (T, H, W, 3) of each clip, all brought to a device in one copy.
+        """The crop (T, H, W, 3) of each clip, all moved to a device in one copy.
 
         Raises:
-            HicoError: there are none, since neither a video nor its substitutes can be decoded.
+            HicoError: there are none, because neither a video nor its substitutes can be decoded.
 
         """
         if self.pixels is None:
@@ -80,12 +80,12 @@ class Batch:
 
 
 class BatchReader(Dataset[Batch]):
-    """Answers the requests of a step with its batch; each worker has a copy of its own.
+    """Answers the requests of a step with its batch; each worker has its own copy of the reader.
 
-    A worker writes crops, as soon as they are read, into memory that it shares with the training process. It uses that
-    in turn: new shared pages would cost it more than all else it does between decoding and the next step. Nobody has to
-    say that a slot is free: a worker is asked for its batch n only when its batch n - PREFETCHED is taken, and by then
-    all before that one are done with.
+    As soon as a crop is read, a worker writes it into memory that it shares with the training process. It reuses its
+    slots of that memory in turn, because allocating new shared pages would cost more than everything else it does
+    between decoding and the next step. No signal that a slot is free is needed: batch n of a worker is requested only
+    after its batch n - PREFETCHED was taken, and by then all earlier ones are no longer in use.
     """
 
     def __init__(self, dataset: Dataset[Sample]) -> None:
@@ -104,7 +104,7 @@ class BatchReader(Dataset[Batch]):
             for number, crop in enumerate(sample.crops):
                 end = used + crop.numel()
                 if end > len(pixels):
-                    # As if all crops to come were as large as this one; and an eighth more, for the next batches.
+                    # Assume that all remaining crops are as large as this one; add an eighth for later batches.
                     to_come = (len(requests) - len(samples)) * len(sample.crops) - number
                     size = (used + to_come * crop.numel()) * 9 // 8
                     pixels = _enlarged(pixels[:used], size, shared=in_worker)
@@ -126,17 +126,17 @@ class BatchReader(Dataset[Batch]):
 
 
 def _enlarged(pixels: Tensor, size: int, *, shared: bool) -> Tensor:
-    """Memory of a size that begins with these pixels."""
+    """New memory of a given size that begins with a copy of these pixels."""
     larger = torch.empty(size, dtype=torch.uint8)
     larger[: len(pixels)] = pixels
     return larger.share_memory_() if shared else larger
 
 
 def _return_freed_memory() -> None:
-    """Let the C library give the system back what it keeps of freed blocks.
+    """Make the C library return freed memory to the system.
 
-    Frames of videos of different sizes never quite fit into the holes of earlier ones, so that a worker's heap would
-    grow for hours. Only glibc can do it.
+    Frames of different sizes never quite fit into the gaps left by earlier ones, so a worker's heap would grow for
+    hours. Only glibc supports this.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:

@@ -1,4 +1,4 @@
-"""One training item: some clips of one untrimmed video, read from its 5 s files and augmented."""
+"""One training item: some clips of one untrimmed video, read and cropped, and their augmentation drawn."""
 
 import random
 from collections.abc import Callable
@@ -15,20 +15,20 @@ from hico_core.data.reading import errors_of_video, kept_frames, read_clip
 from hico_core.data.sampling import clip_windows
 from hico_core.data.videos import IndexedVideos
 
-# How many other videos may stand in for one before the item is given up.
+# How many substitutes are tried for a video before the item is given up.
 _MAX_SUBSTITUTES = 20
 
 
 class ClipRequest(NamedTuple):
-    """Everything a loader's worker needs to know to make one item; it has no other input."""
+    """Everything that a loader's worker needs to make one item; there is no other input."""
 
     video: int  # position among the training videos
     seed: int  # all randomness of the item comes from here
-    max_distance_seconds: float | None  # of the near clips' centres; None: anywhere in the video
+    max_distance_seconds: float | None  # between the near clips' centres; None: anywhere in the video
 
 
 class UnusableVideo(NamedTuple):
-    """A video that another one stood in for."""
+    """A video that was replaced by another one."""
 
     video_id: str
     reason: str
@@ -39,21 +39,21 @@ class Sample:
     """One training item."""
 
     crops: list[Tensor]  # views of each clip's frames: (T, H, W, 3) uint8; none if no video could be decoded
-    draws: list[AugmentDraw]  # what is still to happen to each
+    draws: list[AugmentDraw]  # the remaining augmentation of each clip
     video_id: str
-    windows: list[tuple[float, float]]  # of the clips, in seconds
-    unusable: list[UnusableVideo]  # tried before this video
+    windows: list[tuple[float, float]]  # start and end of each clip, in seconds
+    unusable: list[UnusableVideo]  # videos that were tried before this one
 
 
 def with_substitutes(
     request: ClipRequest, videos: IndexedVideos, make: Callable[[int, random.Random], Sample]
 ) -> Sample:
-    """Make an item of the video that is asked for, or, while that fails, of another one drawn at random.
+    """Make an item from the requested video, or, if that fails, from others drawn at random.
 
     Args:
-        request: the video and the seed of everything that is drawn.
-        videos: from which others are drawn.
-        make: makes the item of a video; raises BadVideo where that cannot be decoded.
+        request: the video, and the seed of everything that is drawn.
+        videos: the videos from which substitutes are drawn.
+        make: makes the item of a video; raises BadVideo if the video cannot be decoded.
 
     Returns:
         The item, or one without crops if none of 20 others can be decoded either.
@@ -75,7 +75,7 @@ def with_substitutes(
 
 
 class ClipDataset(Dataset[Sample]):
-    """Answers a `ClipRequest` with the crops of its video's clips, or of another's where that cannot be decoded."""
+    """Answers a `ClipRequest` with crops of clips from its video, or from a substitute if it cannot be decoded."""
 
     def __init__(
         self, videos: IndexedVideos, *, data: DataConfig, sampling: SamplingConfig, augment: AugmentConfig
@@ -87,9 +87,9 @@ class ClipDataset(Dataset[Sample]):
         self.augment = augment
 
     def __getitem__(self, request: ClipRequest) -> Sample:
-        """Make one item. The same request gives the same item, in any process.
+        """Make one item; the same request gives the same item in any process.
 
-        Nothing is raised for bad videos: an exception would cross from a worker as a page of traceback.
+        Bad videos raise nothing: an exception would arrive from a worker as a page of traceback.
         """
 
         def make(video: int, rng: random.Random) -> Sample:
@@ -130,7 +130,7 @@ class ClipDataset(Dataset[Sample]):
         )
 
     def _read_crop(self, video: int, window: tuple[float, float], rng: random.Random) -> tuple[Tensor, AugmentDraw]:
-        """Decode one clip and cut its crop, (T, H, W, 3) uint8; the rest of its augmentation is only drawn."""
+        """Decode one clip and cut its crop, (T, H, W, 3) uint8; its other augmentation is drawn but not applied."""
         frames_THWC = self.frames_of(video, window)
         draw = draw_augmentation(frames_THWC.shape[1], frames_THWC.shape[2], self.augment, rng=rng)
         return cut(frames_THWC, draw.crop), draw

@@ -1,7 +1,7 @@
-"""Single frames of a video file as pixels.
+"""Decode single frames of a video file to pixels.
 
-Frames are counted in the order in which they are shown, from 0. Whatever decoder is used, the same frames of
-the same file have the same pixels.
+Frames are counted in presentation order, from 0. The same frame of the same file has the same pixels with every
+decoder.
 """
 
 import logging
@@ -30,10 +30,10 @@ from hico_core.data.other_decoders import decode_elsewhere, require_decoder
 logger = logging.getLogger(__name__)
 
 
-# What is said of a video whose pictures are not all of one size.
+# The reason given for rejecting a video whose pictures differ in size.
 SIZE_CHANGES = "changes its frame size"
 
-# The first frame that is shown is among so many that are decoded first: neither H.264 nor HEVC delays more than 16.
+# The first frame shown is among this many frames decoded first: neither H.264 nor HEVC delays more than 16.
 _MOST_REORDERED = 17
 
 
@@ -45,15 +45,15 @@ def decode_frames(
     short_side: int | None = None,
     constant_fps: float | None = None,
 ) -> Tensor:
-    """Decode the frames with the given numbers; they may repeat and come in any order.
+    """Decode the frames with the given numbers, which may repeat and come in any order.
 
     Args:
         path: a local video file, whose first video stream is read, or a frame folder; shown as `ffmpeg -i` shows it.
         indices: frame numbers in presentation order, from 0.
         decoder: "pyav", "decord" or "torchcodec" (if installed), or "auto", which is PyAV: exact on every file, and
-            the fastest, since it passes over frames that nobody asked for.
+            the fastest, because it skips frames that are not needed.
         short_side: scale the pictures so that the shorter side has this many pixels; None keeps the size.
-        constant_fps: the index's rate of a video whose rate is constant. It spares reading all packets' times first.
+        constant_fps: the frame rate from the index if it is constant, which saves reading all packets' times first.
 
     Returns:
         uint8 tensor (len(indices), H, W, 3), RGB.
@@ -82,7 +82,7 @@ def _pictures_at(folder: Path, numbers: Sequence[int]) -> Iterator[VideoFrame]:
     """Decode pictures of a frame folder.
 
     Raises:
-        BadVideo: one cannot be decoded, or is not there.
+        BadVideo: a picture cannot be decoded, or does not exist.
 
     """
     names = frame_names(folder)
@@ -95,18 +95,18 @@ def _pictures_at(folder: Path, numbers: Sequence[int]) -> Iterator[VideoFrame]:
         yield frame
 
 
-# Where more frames than these lie between two that are wanted, it is cheaper to look for a keyframe in between.
+# If two wanted frames are further apart than this many frames, seeking to a keyframe between them is cheaper.
 _SEEK_OVER = 64
 
 
 def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float | None = None) -> Iterator[VideoFrame]:
-    """Decode frames one after the other, without the margins that their container hides; one is in memory at a time.
+    """Decode frames without the margins that their container hides, keeping only one in memory at a time.
 
-    Frames that nobody asked for are decoded only where others refer to them.
+    Other frames are decoded only if they are reference frames.
 
     Args:
         path: a local video file, whose first video stream is read, or a frame folder.
-        numbers: of the frames in presentation order, ascending, without repeats.
+        numbers: frame numbers in presentation order, ascending, without repeats.
         constant_fps: see `decode_frames`.
 
     Raises:
@@ -127,7 +127,7 @@ def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float |
                     path, numbers, container, stream
                 )
                 for run in _runs(numbers):
-                    before = given  # what was found stays; only the rest is looked for again
+                    before = given  # frames already yielded stay valid; only the rest is decoded again
                     for frame in _frames_after_seek(run, search, container, stream):
                         if not given:
                             require_known_turn(frame, path=path)
@@ -150,7 +150,7 @@ def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float |
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Parts of ascending numbers that are decoded in one go.
+    """Groups of ascending numbers, each of which is decoded after a single seek.
 
     numbers 0 2 4 500 502  ->  [0 2 4] [500 502]
     """
@@ -165,17 +165,16 @@ def _runs(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
 class _Search(NamedTuple):
     """How to find frames by their timestamps."""
 
-    seek_tick: Callable[[int], int]  # frame number -> where to begin, at or before that frame
+    seek_tick: Callable[[int], int]  # frame number -> tick to seek to, at or before that frame
     number_of: Callable[[int], int | None]  # timestamp -> frame number
 
 
 def _frames_after_seek(
     wanted: Sequence[int], search: _Search, container: InputContainer, stream: VideoStream
 ) -> Iterator[VideoFrame]:
-    """Decode from the last keyframe before the first wanted frame; ends early where that does not give all of them.
+    """Decode from the last keyframe before the first wanted frame; end early if that does not give all of them.
 
-    Frames that nobody asked for and that no other frame refers to are passed over without being decoded, which
-    leaves the others as they are to the last bit.
+    Non-reference frames that are not wanted are skipped without being decoded, which leaves the others bit-identical.
     """
     container.seek(search.seek_tick(wanted[0]), stream=stream)
     asked_for = set(wanted)
@@ -183,32 +182,32 @@ def _frames_after_seek(
     context = stream.codec_context
     try:
         for packet in container.demux(stream):
-            # A packet's time is that of its frame, so it is known before decoding whether anybody wants it.
+            # A packet's time is that of its frame, so whether the frame is wanted is known before decoding.
             needed = packet.pts is None or search.number_of(packet.pts) in asked_for
             context.skip_frame = "DEFAULT" if needed else "NONREF"
             for frame in packet.decode():
                 number = None if frame.pts is None else search.number_of(frame.pts)
                 if number == wanted[given]:
-                    if frame.is_corrupt:  # what the file calls a keyframe is none to begin at
+                    if frame.is_corrupt:  # decoding cannot really begin at what the file calls a keyframe
                         return
                     given += 1
                     yield frame
                     if given == len(wanted):
                         return
                 elif number is None or number > wanted[given]:
-                    return  # passed over: the keyframe lay after it, or the frame has no time
+                    return  # the wanted frame was missed: the keyframe lay after it, or this frame has no time
     finally:
         context.skip_frame = "DEFAULT"
 
 
 def _search_by_rate(container: InputContainer, stream: VideoStream, fps: float | None) -> _Search | None:
-    """Where a constant rate is known, arithmetic tells which frame a timestamp is."""
+    """Compute frame numbers from timestamps, for a known constant frame rate; None if the rate is not known."""
     time_base = stream.time_base
     if fps is None or time_base is None:
         return None
     start = _first_tick(container, stream)
     frames_per_tick = fps * float(time_base)
-    # Containers seek by decoding times, which run ahead of the times of showing by the decoder's delay.
+    # Containers seek by decoding times, which precede presentation times by the decoder's delay.
     delay = stream.codec_context.delay + 1
     return _Search(
         lambda number: start + floor((number - delay) / frames_per_tick),
@@ -217,7 +216,7 @@ def _search_by_rate(container: InputContainer, stream: VideoStream, fps: float |
 
 
 def _first_tick(container: InputContainer, stream: VideoStream) -> int:
-    """When the first frame is shown, which is not always what the container names as its start (edit lists)."""
+    """The first frame's presentation time, which can differ from the start stated in the container (edit lists)."""
     packets = (packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard)
     return min((tick for tick in islice(packets, _MOST_REORDERED) if tick is not None), default=0)
 
@@ -225,10 +224,10 @@ def _first_tick(container: InputContainer, stream: VideoStream) -> int:
 def _search_by_packets(
     path: Path | str, numbers: Sequence[int], container: InputContainer, stream: VideoStream
 ) -> _Search:
-    """Read the times of all packets first: right for any rate.
+    """Read the times of all packets first, which works for any frame rate.
 
     Raises:
-        BadVideo: the file has fewer frames than the last one that is wanted.
+        BadVideo: the file ends before the last wanted frame.
 
     """
     info = read_packets(container, stream, path=path)
@@ -244,7 +243,7 @@ def _search_by_packets(
 
 
 def _frames_from_start(wanted: Sequence[int], container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Count frames as they are shown; ends early where the video does."""
+    """Decode from the start, counting frames; end early if the video does."""
     given = 0
     for number, frame in enumerate(container.decode(stream)):
         if number == wanted[given]:

@@ -13,7 +13,7 @@ from hico_core.data.videos import IndexedVideos
 
 
 class RandomViews(Dataset[Sample]):
-    """Answers a `ClipRequest` with one random clip of its video, or of another's where that cannot be decoded."""
+    """Answers a `ClipRequest` with one random clip of its video, or of a substitute if it cannot be decoded."""
 
     def __init__(self, videos: IndexedVideos, *, data: DataConfig, augment: AugmentConfig) -> None:
         self._videos = videos
@@ -22,10 +22,10 @@ class RandomViews(Dataset[Sample]):
         self._kept = kept_frames(data)
 
     def __getitem__(self, request: ClipRequest) -> Sample:
-        """Make one item. The same request gives the same item, in any process; nothing is raised for bad videos."""
+        """Make one item, the same for the same request in any process; bad videos raise nothing."""
 
         def make(video: int, rng: random.Random) -> Sample:
-            # All pieces: the clip is drawn by frames, whose number only the clock of the whole video knows.
+            # All pieces: the clip is drawn by frame numbers, which need the clock of the whole video.
             pieces = self._videos.pieces(video)
             clock = clock_of(pieces)
             data = self._data

@@ -1,4 +1,4 @@
-"""The planned steps of a training with their batches, read ahead by worker processes."""
+"""The planned steps of a training run with their batches, read ahead by worker processes."""
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -16,30 +16,30 @@ from hico_core.data.workers import as_it_is, outliving_a_death, worker_options
 def read_batches(
     dataset: Dataset[Sample], plans: Iterable[PlannedStep], *, workers: int, pin_memory: bool
 ) -> Generator[tuple[PlannedStep, Batch], None, None]:
-    """Each planned step with its batch, in order, read ahead. Nothing in them depends on the number of workers.
+    """Each planned step with its batch, in order, read ahead; the result does not depend on the number of workers.
 
-    A batch's pixels are there until the next one is asked for.
+    A batch's pixels remain valid until the next batch is requested.
 
-    A worker that dies (out of memory, a decoder that crashes) is survived once: what it and the others had not
-    delivered is read again by new ones.
+    The first death of a worker (out of memory, a crashing decoder) is tolerated: new workers read again everything that
+    the old ones had not delivered.
 
     Args:
         dataset: makes the items.
-        plans: the steps; taken a few ahead.
-        workers: processes that read; 0 reads in this one. They start anew, so a script that calls this needs the usual
-            `if __name__ == "__main__":`.
-        pin_memory: for a GPU.
+        plans: the steps; consumed a few steps ahead.
+        workers: processes that read; 0 reads in this process. They are fresh processes, so a script that calls this
+            needs the usual `if __name__ == "__main__":`.
+        pin_memory: copy batches to pinned memory, for a GPU.
 
     Raises:
         HicoError: a second worker died.
 
     """
     remaining = iter(plans)
-    ahead: deque[PlannedStep] = deque()  # handed out, not yet delivered
+    ahead: deque[PlannedStep] = deque()  # requested, not yet delivered
 
     def requests(first: list[PlannedStep]) -> Iterator[list[ClipRequest]]:
         for plan in chain(first, remaining):
-            ahead.append(plan)  # PyTorch gives batches in the order of requests: the oldest is the next one
+            ahead.append(plan)  # PyTorch delivers batches in the order of requests, so the oldest comes next
             yield plan.requests
 
     def loader() -> DataLoader[Batch]:
@@ -58,7 +58,7 @@ def read_batches(
     def next_ones() -> str:
         return "videos number " + ", ".join(str(r.video) for plan in islice(ahead, 1) for r in plan.requests)
 
-    # Memory that was handed over is known again as long as somebody holds it; else each batch would be mapped anew.
+    # PyTorch recognises shared memory as long as a reference to it exists; otherwise each batch would be mapped anew.
     held: deque[Tensor | None] = deque(maxlen=SLOTS * max(workers, 1))
     for batch in outliving_a_death(loader, next_ones):
         if workers:

@@ -1,4 +1,4 @@
-"""Decoders other than PyAV, for those who ask for them: let only at files of which they give the very same frames."""
+"""Decoders other than PyAV, for comparison: used only on files from which they decode exactly the same frames."""
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -18,23 +18,23 @@ from hico_core.corpus.clips.probe import is_seekable, open_video, units_of
 
 OtherDecoder = Literal["decord", "torchcodec"]
 
-# What they give the very frames of that PyAV gives, as far as it was tried. Of more they give wrong
-# frames, or other colours, without a word.
+# Codecs and pixel formats for which they gave exactly PyAV's frames in our tests. From other files they silently give
+# wrong frames or other colours.
 _H264_PIXELS = {"yuv420p", "yuvj420p", "yuv444p"}
 _EXACT_ON = {
     "decord": {"h264": _H264_PIXELS, "vp8": {"yuv420p"}},
     "torchcodec": {"h264": _H264_PIXELS, "hevc": {"yuv420p"}, "vp8": {"yuv420p"}},
 }
 
-# The kind of H.264 unit that a decoder can really begin at (ITU-T H.264, table 7-1).
+# The kind of H.264 unit at which a decoder can really begin (ITU-T H.264, table 7-1).
 _IDR_SLICE = 5
 
 
 def require_decoder(decoder: DecoderName) -> None:
-    """Check that a decoder is there before work is handed out that needs it.
+    """Check that a decoder is usable before any work that needs it begins.
 
     Raises:
-        UsageError: it is not installed, or does not find what it needs.
+        UsageError: it is not installed, or does not find its libraries.
 
     """
     if decoder in {"auto", "pyav"}:
@@ -43,23 +43,23 @@ def require_decoder(decoder: DecoderName) -> None:
         raise UsageError(f"data.decoder={decoder}: {decoder} is not installed here; use pyav")
     try:
         import_module(decoder)
-    except (ImportError, OSError, RuntimeError) as error:  # torchcodec looks for the libraries of an ffmpeg
+    except (ImportError, OSError, RuntimeError) as error:  # torchcodec searches for ffmpeg's libraries
         raise UsageError(f"data.decoder={decoder}: it does not load ({short_reason(error)}); use pyav") from error
 
 
 def decode_elsewhere(
     path: Path, numbers: Sequence[int], *, decoder: OtherDecoder, short_side: int | None
 ) -> list[np.ndarray]:
-    """Decode frames by another decoder: (H, W, 3) uint8 each.
+    """Decode frames with another decoder: (H, W, 3) uint8 each.
 
     Args:
         path: a local video file.
-        numbers: of the frames in presentation order, ascending, without repeats.
-        decoder: one that is there.
-        short_side: scale the pictures to this; None keeps the size.
+        numbers: frame numbers in presentation order, ascending, without repeats.
+        decoder: an installed decoder.
+        short_side: scale the pictures so that the shorter side has this many pixels; None keeps the size.
 
     Raises:
-        BadVideo: the file cannot be decoded, has no such frame, or is one of which the decoder gives other frames.
+        BadVideo: the file cannot be decoded, has no such frame, or is of a kind that this decoder decodes differently.
 
     """
     obstacle = _obstacle(decoder, path)
@@ -100,14 +100,14 @@ def _obstacle(decoder: OtherDecoder, path: Path) -> str | None:
 
 
 def _size_aligned(path: Path) -> tuple[int, int]:
-    """(width, height) of the first frame where a decoder may leave in what is cut off; see `open_video`."""
+    """(width, height) of the first frame if the decoder may keep pixels that should be cropped; see `open_video`."""
     with av.open(str(path), options=INPUT_OPTIONS) as container:
         first = next(container.decode(video=0))
         return first.width, first.height
 
 
 def _scaled(picture_HWC: np.ndarray, short_side: int | None) -> np.ndarray:
-    """Scaled as `rgb` does it."""
+    """A picture scaled in the same way as by `rgb`."""
     if short_side is None:
         return picture_HWC
     return rgb(VideoFrame.from_ndarray(np.ascontiguousarray(picture_HWC), format="rgb24"), short_side)
@@ -116,7 +116,7 @@ def _scaled(picture_HWC: np.ndarray, short_side: int | None) -> np.ndarray:
 def _read_decord(path: Path, numbers: list[int]) -> np.ndarray:
     import decord  # has no wheels for some machines, so not at the top
 
-    decord.logging.set_level(decord.logging.QUIET)  # ffmpeg's complaints; what matters is raised
+    decord.logging.set_level(decord.logging.QUIET)  # hides ffmpeg's messages; real errors are raised
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
         if numbers[-1] >= len(reader):
@@ -140,7 +140,7 @@ def _read_torchcodec(path: Path, numbers: list[int]) -> np.ndarray:
     return pictures_NHWC
 
 
-# (path, numbers) -> (N, H, W, 3) uint8, one picture a number.
+# (path, numbers) -> (N, H, W, 3) uint8, one picture per number.
 _READERS: dict[OtherDecoder, Callable[[Path, list[int]], np.ndarray]] = {
     "decord": _read_decord,
     "torchcodec": _read_torchcodec,

@@ -1,4 +1,4 @@
-"""What an encoder sees of a frame when nothing is random: how large, which part, and how it is normalised."""
+"""The deterministic path from a frame to an encoder's input: scaling, cropping and normalisation."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
@@ -15,34 +15,36 @@ from hico_core.data.augment import central_crops, cut, normalise_, scale
 from hico_core.data.reading import read_clip
 from hico_core.data.videos import IndexedVideos
 
-# An encoder that was trained on crops of 112 looks at the middle 112 of 128, as is usual since AlexNet.
+# An encoder trained on crops of 112 pixels gets the central 112 of 128, as is usual since AlexNet.
 _CROP_PART = 0.875
 
 
 class Resize(NamedTuple):
-    """How public networks have a frame scaled, up or down, before its middle is cut out."""
+    """How a frame is scaled, up or down, for a public network before the central crop."""
 
     height: int
-    width: int | None = None  # None: `height` is of the shorter side, and the longer one is in proportion
+    width: int | None = None  # None: `height` is the length of the shorter side, and the aspect ratio is kept
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     antialias: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """From a frame to what the encoder gets."""
+    """How a frame becomes an encoder's input."""
 
     short_side: int | None  # larger frames are scaled down to this
-    crop_part: float  # side of the square that is looked at, as a part of the shorter side
-    num_crops: NumCrops  # the middle, or three along the longer side
-    size: int  # of the result, in pixels
+    crop_part: float  # side of the square crop, as a fraction of the shorter side
+    num_crops: NumCrops  # the central crop, or three along the longer side
+    size: int  # side of the result, in pixels
     mean: Channels  # of red, green and blue, from 0 to 1
     std: Channels
-    resize: Resize | None = None  # scale the whole frame so and cut out the middle `size`, instead of the first three
+    resize: Resize | None = (
+        None  # replaces the first three: scale the whole frame like this, then crop `size` centrally
+    )
 
     @property
     def fields(self) -> dict[str, Any]:
-        """As manifests have it: plain values of JSON, and `resize` only where there is one."""
+        """The fields as manifests record them: plain JSON values, and `resize` only if it is set."""
         plain = asdict(self) | {"mean": _plain(self.mean), "std": _plain(self.std)}
         del plain["resize"]
         return plain if self.resize is None else plain | {"resize": self.resize._asdict()}
@@ -54,19 +56,19 @@ def _plain(channels: Channels) -> float | list[float]:
 
 
 class ClipShape(NamedTuple):
-    """How much of a video an encoder gets at a time."""
+    """The number and rate of the frames that an encoder gets at once."""
 
     num_frames: int
-    fps: float  # frames per second of the video that are looked at
+    fps: float  # sampled frames per second of video
 
 
 def clip_shape_for(data: DataConfig) -> ClipShape:
-    """The clips of a training with these settings: every `frame_stride`-th frame of a video at `target_fps`."""
+    """The clips of a training run with these settings: every `frame_stride`-th frame of a video at `target_fps`."""
     return ClipShape(data.num_frames, data.target_fps / data.frame_stride)
 
 
 def picture_for(data: DataConfig, augment: AugmentConfig) -> Picture:
-    """The middle of a frame, for an encoder that was trained with these settings."""
+    """The central crop of a frame, for an encoder trained with these settings."""
     return Picture(
         short_side=round(data.crop_size / _CROP_PART),
         crop_part=_CROP_PART,
@@ -78,15 +80,15 @@ def picture_for(data: DataConfig, augment: AugmentConfig) -> Picture:
 
 
 def public_picture(resize: Resize, *, size: int, mean: Channels, std: Channels) -> Picture:
-    """What a public network is shown: the middle square of a frame that was scaled as a whole."""
+    """The input of a public network: the central square of a frame that was scaled as a whole."""
     return Picture(short_side=None, crop_part=1.0, num_crops=1, size=size, mean=mean, std=std, resize=resize)
 
 
 def _resized_middle(whole_HWC: np.ndarray, resize: Resize, size: int) -> np.ndarray:
-    """(H, W, 3) -> (size, size, 3) uint8, by torchvision, so that its networks see what its transforms would show."""
+    """(H, W, 3) -> (size, size, 3) uint8, by torchvision, so that its networks get what its transforms would give."""
     from torchvision.transforms import InterpolationMode, functional  # slow to load, and seldom needed
 
-    # Contiguous, since kernels for other layouts round in another way.
+    # Contiguous, because kernels for other layouts round differently.
     frame_CHW = torch.from_numpy(whole_HWC).permute(2, 0, 1).contiguous()
     sides = [resize.height] if resize.width is None else [resize.height, resize.width]
     mode = InterpolationMode(resize.interpolation)
@@ -96,7 +98,7 @@ def _resized_middle(whole_HWC: np.ndarray, resize: Resize, size: int) -> np.ndar
 
 
 def crops_of(frame: VideoFrame, picture: Picture) -> list[np.ndarray]:
-    """What is looked at of a frame, turned upright: (side, side, 3) uint8 each."""
+    """The crops of a frame, turned upright: (side, side, 3) uint8 each."""
     if picture.resize is not None:
         return [_resized_middle(rgb(frame, None), picture.resize, picture.size)]
     side = picture.short_side
@@ -107,14 +109,14 @@ def crops_of(frame: VideoFrame, picture: Picture) -> list[np.ndarray]:
 
 
 def clip_around(videos: IndexedVideos, video: int, seconds: float, *, data: DataConfig, picture: Picture) -> Tensor:
-    """The clip around a moment of a video, as long as in training, its middle cut out: (T, side, side, 3) uint8.
+    """The central crop of a clip around a moment of a video, as long as in training: (T, side, side, 3) uint8.
 
     Args:
-        videos: of an index.
-        video: its position there.
+        videos: the videos of an index.
+        video: position of the video among them.
         seconds: the moment.
-        data: how long a clip is, and how it is read.
-        picture: what an encoder sees of its frames.
+        data: length of a clip, and how it is read.
+        picture: how frames become an encoder's input.
 
     Raises:
         BadVideo: a file cannot be fetched or decoded.
@@ -133,13 +135,13 @@ def clip_around(videos: IndexedVideos, video: int, seconds: float, *, data: Data
 
 
 def middle_of(frames_THWC: Tensor, picture: Picture) -> Tensor:
-    """The middle of frames that are in memory, as `crops_of` has it of decoded ones: (T, side, side, 3) uint8."""
+    """The central crop of frames in memory, like `crops_of` for decoded frames: (T, side, side, 3) uint8."""
     if picture.resize is not None:
         middles = [_resized_middle(frame_HWC.numpy(), picture.resize, picture.size) for frame_HWC in frames_THWC]
         return torch.from_numpy(np.stack(middles))
     side = picture.short_side
     if side is not None and min(frames_THWC.shape[1:3]) > side:
-        from torchvision.transforms import functional  # slow to load, and decoding has scaled most frames
+        from torchvision.transforms import functional  # slow to load, and most frames were scaled during decoding
 
         scaled_TCHW = functional.resize(frames_THWC.permute(0, 3, 1, 2), [side], antialias=True)
         frames_THWC = scaled_TCHW.permute(0, 2, 3, 1)
@@ -154,7 +156,7 @@ def normalised(clips: Tensor, picture: Picture) -> Tensor:
 
 
 def normalised_frame(crop: np.ndarray, picture: Picture) -> np.ndarray:
-    """The same for a frame alone: (side, side, 3) uint8 -> (S, S, 3) float32, to the last bit."""
+    """The same as `normalised`, bit for bit, for a single frame: (side, side, 3) uint8 -> (S, S, 3) float32."""
     frame_CHW = normalised(torch.from_numpy(crop)[None, None], picture)[0, :, 0]
-    # Channels last, as the crops of uint8: so windows are put together in one way.
+    # Channels last, like the uint8 crops, so that windows are assembled in the same way from both.
     return np.ascontiguousarray(frame_CHW.permute(1, 2, 0).numpy())

@@ -1,4 +1,4 @@
-"""Which items each training step is made of. Pure: all of it follows from the arguments, before anything is read."""
+"""Which items make up each training step: pure functions of their arguments, before anything is read."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,33 +9,33 @@ from hico_core.data.sampling import batches_without_repeats, item_seed, video_or
 
 
 class Position(NamedTuple):
-    """A place in the training, from which it can go on."""
+    """A position in the training from which it can continue."""
 
     step: int = 0  # steps done
     epoch: int = 0  # first epoch of the current round
     batch: int = 0  # batches done of the current round
 
     def after_step(self) -> "Position":
-        """The place one step on; past a round's last batch, it stands for the next round's first."""
+        """The position one step further; after a round's last batch, it stands for the next round's first."""
         return Position(self.step + 1, self.epoch, self.batch + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOrder:
-    """The order in which videos are trained on.
+    """The order in which videos are used for training.
 
-    Epochs are joined to rounds so that little is left over at the end of each: what does not fill a batch there is not
-    used.
+    Epochs are joined into rounds so that fewer videos are left over: at the end of a round, videos that do not fill a
+    batch are dropped.
     """
 
-    num_videos: int  # how many there are to train on
-    batch_size: int  # videos in a step, of all processes
-    epochs: int  # passes over the videos, in all
-    epochs_per_round: int  # how many passes are joined
+    num_videos: int  # number of training videos
+    batch_size: int  # videos per step, over all processes
+    epochs: int  # total number of passes over the videos
+    epochs_per_round: int  # number of passes joined into a round
     seed: int  # of the order and of all items
 
     def joined_epochs(self, first: int) -> int:
-        """How many epochs the round has that begins with this one; the last round may have fewer."""
+        """Number of epochs in the round that begins with this epoch; the last round may have fewer."""
         return min(self.epochs_per_round, self.epochs - first)
 
     def batches_of_round(self, first: int) -> list[list[int]]:
@@ -47,10 +47,10 @@ class TrainingOrder:
 
 
 class PlannedStep(NamedTuple):
-    """One training step before anything of it is read."""
+    """One training step before its data is read."""
 
     position: Position  # before the step
-    epoch: float  # passes over the videos that are done
+    epoch: float  # completed passes over the videos
     max_distance_seconds: float | None
     requests: list[ClipRequest]  # of one process
 
@@ -66,11 +66,11 @@ def plan_steps(
     """All steps from `start` to the end of the training, with one process's share of their videos.
 
     Args:
-        order: of the videos.
+        order: the order of the videos.
         max_distance_at: progress in [0, 1] -> largest distance of near clips in seconds, or None for any.
-        start: the first step to give; training can begin anywhere in the plan.
-        rank: of the process; the shares in order of rank are the batch, and each draws the seeds of its own only.
-        processes: that train together; the batch size is a multiple of it.
+        start: position of the first step; training can begin anywhere in the plan.
+        rank: of the process; the shares in order of rank form the batch, and each process draws only its own seeds.
+        processes: number of processes that train together; the batch size is a multiple of it.
 
     """
     step = start.step
@@ -80,7 +80,7 @@ def plan_steps(
         for number in range(start.batch if first == start.epoch else 0, len(batches)):
             epoch = first + order.joined_epochs(first) * number / len(batches)
             distance = max_distance_at(epoch / order.epochs)
-            # A place in the round, not a video, has a seed: a video that comes twice in a round is drawn anew.
+            # The seed belongs to a position in the round, not to a video, so a video that comes twice is drawn anew.
             seeds = (item_seed(seed=order.seed, epoch=first, position=number * order.batch_size + i) for i in share)
             requests = [ClipRequest(batches[number][i], seed, distance) for i, seed in zip(share, seeds, strict=True)]
             yield PlannedStep(Position(step, first, number), epoch, distance, requests)
@@ -88,12 +88,12 @@ def plan_steps(
 
 
 def position_at(epoch: float, *, step: int, order: TrainingOrder) -> Position:
-    """The place in a plan that `epoch` passes over the videos come nearest to, for a run that another plan began.
+    """The position in a plan closest to `epoch` passes over the videos, for a run that was started with another plan.
 
     Args:
-        epoch: passes over the videos that are done.
-        step: steps that are done.
-        order: of the videos, from now on.
+        epoch: completed passes over the videos.
+        step: completed steps.
+        order: the order of the videos from now on.
 
     """
     first = int(epoch) // order.epochs_per_round * order.epochs_per_round

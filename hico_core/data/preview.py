@@ -1,4 +1,4 @@
-"""A picture of what training sees: the clips of some videos, before and after augmentation."""
+"""A contact sheet of training clips: the clips of some videos, before and after augmentation."""
 
 import random
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _TEXT = 14  # pixels, the height of a line of text
 _GAP = 6
 _CROP_COLOUR = (255, 60, 0)
 _LINE_COLOUR = (128, 128, 128)
-_LEAST_WIDTH = 640  # pixels, in which the words of the head have room
+_LEAST_WIDTH = 640  # pixels, wide enough for the header's text
 
 
 class ClipPreview(NamedTuple):
@@ -28,7 +28,7 @@ class ClipPreview(NamedTuple):
 
     video_id: str
     title: str
-    before: list[Image.Image]  # whole frames, the crop drawn on them
+    before: list[Image.Image]  # whole frames with the crop's outline
     after: list[Image.Image]
 
 
@@ -39,9 +39,9 @@ def preview_clips(
 
     Args:
         dataset: makes the items.
-        samples: how many videos, at most.
-        max_distance_seconds: of the near clips' centres; None: anywhere.
-        seed: of the choice and of everything drawn.
+        samples: largest number of videos.
+        max_distance_seconds: between the near clips' centres; None: anywhere.
+        seed: of the choice of videos and of everything drawn.
 
     Raises:
         HicoError: no video can be decoded.
@@ -55,7 +55,7 @@ def preview_clips(
         sample = dataset[request]
         if not sample.crops:
             raise HicoError(f"none of {len(sample.unusable)} videos can be decoded: {sample.unusable[-1].reason}")
-        if sample.unusable:  # another one stands in
+        if sample.unusable:  # a substitute was used
             video = next(number for number in range(len(videos)) if videos.video_id(number) == sample.video_id)
         rows += _rows(sample, dataset, video)
     return rows
@@ -66,7 +66,7 @@ def _rows(sample: Sample, dataset: ClipDataset, video: int) -> list[ClipPreview]
     clips = zip(sample.crops, sample.draws, sample.windows, strict=True)
     for number, (crop, draw, window) in enumerate(clips, start=1):
         frames = dataset.frames_of(video, window)
-        # As it looks: neither shifted nor scaled.
+        # For viewing, so without normalisation.
         size = dataset.data.crop_size
         made = apply_augmentation([crop], [draw], size=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))[0]
         after = (made * 255).round().clamp(0, 255).byte().permute(1, 2, 3, 0)
@@ -86,7 +86,7 @@ def _image(frame_HWC: Tensor) -> Image.Image:
 
 
 def _framed(frame_HWC: Tensor, draw: AugmentDraw) -> Image.Image:
-    """A whole frame with the border of its crop."""
+    """A whole frame with the outline of its crop."""
     picture = Image.fromarray(frame_HWC.numpy())
     crop = draw.crop
     box = (crop.left, crop.top, crop.left + crop.width - 1, crop.top + crop.height - 1)
@@ -95,9 +95,9 @@ def _framed(frame_HWC: Tensor, draw: AugmentDraw) -> Image.Image:
 
 
 def contact_sheet(rows: Sequence[ClipPreview]) -> Image.Image:
-    """One row per clip under its title: frames as they are, with the crop, then as the model gets them.
+    """One row per clip, with a title: original frames with the crop's outline, then the frames as the model gets them.
 
-    A line stands between two videos. Frames keep their shape: those of portrait videos are narrow.
+    A line separates videos. Frames keep their shape, so those of portrait videos are narrow.
     """
     before_width = max(sum(picture.width for picture in row.before) for row in rows)
     after_left = before_width + 4 * _GAP

@@ -1,4 +1,4 @@
-"""Frames of a video across the files that hold them."""
+"""Read frames of a video across the files that hold them."""
 
 import logging
 from bisect import bisect_left
@@ -25,16 +25,16 @@ logger = logging.getLogger(__name__)
 
 
 def clock_of(pieces: Sequence[Piece]) -> Clock:
-    """When the frames of consecutive pieces of a video are shown.
+    """The clock of consecutive pieces of a video.
 
-    Where the index says that the rate is constant, nothing is read for it.
+    If the index says that the frame rate is constant, no file is read.
 
     Raises:
-        BadVideo: a file's times cannot be read, or are not those of the index.
+        BadVideo: a file's times cannot be read, or do not match the index.
 
     """
     first, last = pieces[0], pieces[-1]
-    num_frames = last.first_number + last.num_frames  # up to these pieces' end: what comes after is not asked for
+    num_frames = last.first_number + last.num_frames  # up to the end of these pieces; later frames are never requested
     if not first.variable_fps:
         return Clock(fps=first.fps, num_frames=num_frames, period_seconds=1 / first.fps)
     stamps = [moment for of_file in by_file(pieces) for moment in _times_of(of_file)]
@@ -49,10 +49,10 @@ def clock_of(pieces: Sequence[Piece]) -> Clock:
 
 
 def _times_of(pieces: Sequence[Piece]) -> list[float]:
-    """When each frame of the pieces, which lie in one file, is shown: seconds of the video.
+    """The time of each frame of pieces that lie in one file, in seconds of the video.
 
     Raises:
-        BadVideo: the file's times cannot be read, or it has other frames than the index says.
+        BadVideo: the file's times cannot be read, or its frames do not match the index.
 
     """
     file = pieces[0]
@@ -64,13 +64,13 @@ def _times_of(pieces: Sequence[Piece]) -> list[float]:
         if len(seconds) < piece.num_frames:
             indexed = piece.first_frame + piece.num_frames
             raise BadVideo(str(file.path), f"has {len(in_file)} frames and the index says {indexed}; index it again")
-        # The index says when a piece begins in its video; a file's own clock begins anywhere.
+        # The start of a piece comes from the index, because a file's own clock may begin anywhere.
         shown += [piece.start_seconds + moment - seconds[0] for moment in seconds]
     return shown
 
 
 def whole_file(path: Location) -> tuple[Piece, Clock]:
-    """A file of which nothing is known yet, as the one piece of its video.
+    """A file that is not in the index, as the only piece of its video.
 
     Raises:
         BadVideo: it cannot be fetched, or its times cannot be read.
@@ -84,7 +84,7 @@ def whole_file(path: Location) -> tuple[Piece, Clock]:
 
 
 def by_file(pieces: Sequence[Piece]) -> list[list[Piece]]:
-    """Pieces that lie in one file together: a video that was indexed in place has many."""
+    """Pieces grouped by file: a video indexed in place has many pieces in one file."""
     grouped: dict[str, list[Piece]] = {}
     for piece in pieces:
         grouped.setdefault(str(piece.path), []).append(piece)
@@ -92,17 +92,17 @@ def by_file(pieces: Sequence[Piece]) -> list[list[Piece]]:
 
 
 def pieces_with(pieces: Sequence[Piece], numbers: Sequence[int]) -> list[tuple[Piece, list[int]]]:
-    """The pieces that hold frames of a video, and the numbers of these in their files.
+    """The pieces that hold the given frames of a video, each with the frames' numbers in its file.
 
     Args:
         pieces: of the video, in order.
-        numbers: of frames in the video, ascending.
+        numbers: frame numbers in the video, ascending.
 
     """
     found = []
     for piece in pieces:
         first = piece.first_number
-        # Of a sorted list, in no time: a video of hours has thousands of pieces.
+        # By bisection, because a video of several hours has thousands of pieces.
         inside = numbers[bisect_left(numbers, first) : bisect_left(numbers, first + piece.num_frames)]
         if inside:
             found.append((piece, [number - first + piece.first_frame for number in inside]))
@@ -110,24 +110,24 @@ def pieces_with(pieces: Sequence[Piece], numbers: Sequence[int]) -> list[tuple[P
 
 
 class KeptFrames:
-    """All frames of the pieces that were read first, as many as fit; those of the others are decoded when asked for."""
+    """Caches all frames of the first pieces read, as many as fit; those of other pieces are decoded on each request."""
 
     def __init__(self, *, size_bytes: int) -> None:
-        """Keep no more than this."""
+        """Keep at most this many bytes of frames."""
         self._free = size_bytes
         self._kept: dict[tuple[Location, int, int | None], Tensor] = {}
 
     def take(
         self, piece: Piece, numbers: Sequence[int], side: int | None, decode: Callable[[Sequence[int]], Tensor]
     ) -> Tensor:
-        """Frames (len(numbers), H, W, 3) of a piece, counted in its file; `decode` reads those that it is asked for."""
+        """Frames (len(numbers), H, W, 3) of a piece, numbered as in its file; `decode` decodes frame numbers."""
         key = (piece.path, piece.first_frame, side)
         if key not in self._kept:
             if self._free <= 0:
                 return decode(numbers)
             frames = decode(range(piece.first_frame, piece.first_frame + piece.num_frames))
             if frames.nbytes > self._free:
-                self._free = 0  # full from now on: looking for smaller pieces would decode each of them whole
+                self._free = 0  # full from now on: to try smaller pieces, each would have to be decoded completely
                 return frames[[number - piece.first_frame for number in numbers]]
             self._free -= frames.nbytes
             self._kept[key] = frames
@@ -135,7 +135,7 @@ class KeptFrames:
 
 
 def kept_frames(data: DataConfig) -> KeptFrames | None:
-    """What a reading process keeps with these settings; None if nothing."""
+    """The frame cache of a reading process with these settings; None if it keeps nothing."""
     return KeptFrames(size_bytes=int(data.memory_gb * 1e9)) if data.memory_gb else None
 
 
@@ -151,12 +151,12 @@ def read_clip(
     """Decode the frames of a window, across the borders of files: (num_frames, H, W, 3) uint8.
 
     Args:
-        pieces: of the video, at least those that `IndexedVideos.pieces` names for the window.
-        window: in seconds of the video.
-        num_frames: how many frames make the clip.
+        pieces: of the video, at least those that `IndexedVideos.pieces` gives for the window.
+        window: start and end in seconds of the video.
+        num_frames: frames per clip.
         decoder: see `decode_frames`.
         short_side: larger pictures are scaled down to it.
-        kept: frames that need not be decoded again.
+        kept: cache of decoded frames; None: none.
 
     Raises:
         BadVideo: a file cannot be fetched or decoded.
@@ -177,18 +177,18 @@ def decode_pieces(
     """Decode frames of a video: (len(frames), H, W, 3) uint8.
 
     Args:
-        pieces: those that hold the frames, and others.
-        frames: their numbers in the video, ascending; they may repeat.
+        pieces: must include those that hold the frames.
+        frames: frame numbers in the video, ascending; they may repeat.
         decoder: see `decode_frames`.
         short_side: larger pictures are scaled down to it.
-        kept: frames that need not be decoded again.
+        kept: cache of decoded frames; None: none.
 
     Raises:
         BadVideo: a file cannot be fetched or decoded.
 
     """
     side = short_side if short_side is not None and pieces[0].short_side > short_side else None
-    # A constant rate tells which frame a timestamp is, so that no packets need be counted.
+    # With a constant rate, a timestamp gives the frame number without counting packets.
     fps = None if pieces[0].variable_fps else pieces[0].fps
 
     def decode(piece: Piece, numbers: Sequence[int]) -> Tensor:
@@ -198,7 +198,7 @@ def decode_pieces(
     found = pieces_with(pieces, frames)
     if kept is not None:
         return torch.cat([kept.take(piece, numbers, side, partial(decode, piece)) for piece, numbers in found])
-    # Frames of one file are decoded in one go, whether it is a clip or a whole video.
+    # All frames of one file are decoded in one call, whether it is a clip or a whole video.
     of_file: dict[Location, tuple[Piece, list[int]]] = {}
     for piece, numbers in found:
         of_file.setdefault(piece.path, (piece, []))[1].extend(numbers)
@@ -207,10 +207,10 @@ def decode_pieces(
 
 @contextmanager
 def errors_of_video(video: "Location | str") -> Iterator[None]:
-    """What a decoder or a calculation stumbles over inside is the video's fault, and no reason to end a run.
+    """Turn errors of decoders and calculations inside the block into BadVideo, so that they do not end a run.
 
     Raises:
-        BadVideo: in place of such an error.
+        BadVideo: such an error occurred.
 
     """
     try:
@@ -234,7 +234,7 @@ def local_file(location: Location, *, size_bytes: int | None = None) -> Iterator
             path = stack.enter_context(local_copy(location, size_bytes=size_bytes))
         except FileNotFoundError:
             raise BadVideo(str(location), "no such file") from None
-        except (BadVideo, NoRoom):  # a full disk is not the fault of this video: it ends all
+        except (BadVideo, NoRoom):  # a full disk is not the fault of this video, so it ends the run
             raise
         except HicoError as error:
             raise BadVideo(str(location), str(error).removeprefix(f"{location}: ")) from error

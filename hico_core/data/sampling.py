@@ -1,6 +1,6 @@
-"""Which moments of a video a training sample is made of. Pure functions: no file, no global state.
+"""Choose the moments and frames of training samples: pure functions without files or global state.
 
-Times are in seconds from the video's first frame, frames are counted in presentation order from 0.
+Times are in seconds from the video's first frame; frames are counted in presentation order from 0.
 """
 
 import random
@@ -24,37 +24,37 @@ def clip_windows(
     """Draw the (start, end) of each clip of one video (HiCo, section 3; authors' order of draws).
 
     The first centre is uniform over the video, a whole span away from both ends. Each further centre is
-    uniform within `max_distance_seconds` of the one before it, or over the whole video where that is None.
-    With `topical`, the last clip is far: drawn once more over the whole video, its first draw thrown away.
+    uniform within `max_distance_seconds` of the previous one, or over the whole video if that is None.
+    With `topical`, the last clip is drawn again over the whole video, and its first draw is discarded.
 
         0   span                      duration - span   duration
         |----|............................|----|
                  c1 c2 (near)       c3 (topical, anywhere)
 
     An interval whose end lies before its start collapses to its start, so videos shorter than two spans give
-    the same clip every time. Windows are cut to [0, duration].
+    the same clip every time. Windows are clipped to [0, duration].
 
-    Clips that are near each other lie in one shot, whole, where there is a shot as long as a clip: the first centre is
-    then uniform over all of these, and each near one keeps to the shot of the one before it.
+    If some shot is at least as long as a clip, near clips lie completely within one shot: the first centre is uniform
+    over all such shots, and each near one stays in the shot of the previous one.
 
     Args:
-        duration_seconds: of the video.
-        span_seconds: of a clip.
-        num_clips: how many.
-        max_distance_seconds: of near centres.
-        topical: draw the last one as a far one.
-        rng: all chance; as many numbers are drawn whatever the cuts are.
-        cuts: when new shots begin, ascending; none are minded where no clip is near another.
+        duration_seconds: length of the video.
+        span_seconds: length of a clip.
+        num_clips: number of clips.
+        max_distance_seconds: largest distance between near centres; None: no limit.
+        topical: draw the last clip from anywhere in the video.
+        rng: the only source of randomness; the number of draws does not depend on the cuts.
+        cuts: starts of new shots, ascending; ignored if `max_distance_seconds` is None.
 
     Returns:
         `num_clips` windows in seconds, in the order in which they were drawn.
 
     """
-    # A whole span from both ends, though half of one would keep the clip inside: so the authors draw.
+    # A whole span from both ends, as in the authors' code, although half a span would keep the clip inside.
     earliest, latest = span_seconds, duration_seconds - span_seconds
 
     def draw(low: float, high: float) -> float:
-        # Also where there is nothing to choose: each centre takes one number, so that a seed's clips stay the same.
+        # Draw even if there is no choice: each centre consumes one number, so that a seed always gives the same clips.
         return rng.uniform(low, max(low, high))
 
     shots = centres_within_shots(cuts, span_seconds=span_seconds, duration_seconds=duration_seconds)
@@ -69,7 +69,7 @@ def clip_windows(
             low, high = next((shot for shot in reversed(shots) if shot[0] <= near), shots[0])
             centres.append(draw(max(near - max_distance_seconds, low), min(near + max_distance_seconds, high)))
     if topical:
-        centres[-1] = draw(earliest, latest)  # a further number of the generator, after that of its first draw
+        centres[-1] = draw(earliest, latest)  # consumes one more number, after the one for its first draw
     half = span_seconds / 2
     return [(max(c - half, 0.0), min(c + half, duration_seconds)) for c in centres]
 
@@ -77,7 +77,7 @@ def clip_windows(
 def centres_within_shots(
     cuts: Sequence[float], *, span_seconds: float, duration_seconds: float
 ) -> list[tuple[float, float]]:
-    """Where the centre of a clip may lie so that no cut is in the clip, a span away from both ends of the video.
+    """Ranges of a clip's centre for which the clip contains no cut, a span away from both ends of the video.
 
     span 2, duration 10, cuts at 4 and 5  ->  2 to 3, 6 to 8 (the shot from 4 to 5 is too short)
     """
@@ -90,7 +90,7 @@ def centres_within_shots(
 
 
 def _at(distance: float, ranges: Sequence[tuple[float, float]]) -> float:
-    """The point that lies so far into ranges, taken one behind the other."""
+    """The point at this distance into the ranges, laid end to end."""
     for low, high in ranges[:-1]:
         if distance < high - low:
             return low + distance
@@ -99,9 +99,9 @@ def _at(distance: float, ranges: Sequence[tuple[float, float]]) -> float:
 
 
 def _spread(start: float, end: float, num_frames: int, last: int) -> list[int]:
-    """`num_frames` equally spaced positions, the end included, truncated and cut to [0, last].
+    """`num_frames` equally spaced positions, including the end, truncated and clipped to [0, last].
 
-    In float32, as in the authors' code: on rare ties float64 gives the neighbouring frame.
+    Computed in float32, as in the authors' code: in rare ties, float64 gives the neighbouring frame.
     """
     positions = torch.linspace(start, end, num_frames).clamp(0, last)
     return [int(p) for p in positions]
@@ -112,9 +112,9 @@ def frame_indices(
 ) -> list[int]:
     """Frames of a clip that covers [start, end] of a video with a constant frame rate.
 
-    Start and end are first truncated to frames. The step includes the end frame, so 16 frames of a window of
-    64 lie 64/15 apart, not 4: that is what the authors' published models were trained on. In a window shorter than a
-    frame (time lapses), for which their arithmetic has no answer, the frames are those that are shown then.
+    Start and end are first truncated to frames. The end frame is included, so 16 frames from a window of 64 lie 64/15
+    apart, not 4, as in the training of the authors' published models. For a window shorter than a frame (time lapses),
+    where their arithmetic fails, the frames are those shown at equally spaced moments.
     """
     if 0 <= (end_seconds - start_seconds) * fps < 1:
         moments = np.linspace(start_seconds, end_seconds, num_frames)
@@ -136,8 +136,8 @@ def view_indices(
 ) -> list[int]:
     """Frames of test view `view` of `num_views` of a video with a constant frame rate.
 
-    View k starts k/num_views into the range in which a clip can start, so the last view does not reach the
-    end (authors' semantics); a single view is the middle one. Short videos repeat their last frame.
+    View k starts k/num_views into the range of possible starts, so the last view does not reach the end (as in the
+    authors' code); a single view is centred. Short videos repeat their last frame.
     """
     clip_frames = num_frames * stride * fps / target_fps
     free = max(total_frames - clip_frames, 0)
@@ -155,10 +155,10 @@ def random_view_indices(
 
 
 def video_order(*, num_videos: int, epoch: int, num_epochs: int, seed: int) -> list[int]:
-    """The videos of `num_epochs` epochs from `epoch` on, in training order, each epoch shuffled by itself."""
+    """The videos of `num_epochs` epochs from `epoch` on, in training order, each epoch shuffled separately."""
     order: list[int] = []
     for e in range(epoch, epoch + num_epochs):
-        # By the epoch, not by what was shuffled before it, so that a run can begin at any epoch.
+        # Seeded by the epoch, not by earlier shuffles, so that a run can begin at any epoch.
         generator = torch.Generator().manual_seed(seed + e)
         order += torch.randperm(num_videos, generator=generator).tolist()
     return order
@@ -167,8 +167,8 @@ def video_order(*, num_videos: int, epoch: int, num_epochs: int, seed: int) -> l
 def batches_without_repeats(order: Sequence[int], batch_size: int) -> list[list[int]]:
     """Cut an order of videos into full batches; a video that is already in its batch waits for the next one.
 
-    Where two epochs meet, one video could stand twice in a batch and be taken for two different videos. What
-    does not fill a batch at the end is dropped.
+    Where two epochs meet, a video could be in a batch twice and be treated as two different videos. Videos that do not
+    fill a batch at the end are dropped.
 
     order 1 2 3 | 3 1 2, batch size 2  ->  [1 2] [3 1] [3 2]
     """
@@ -182,7 +182,7 @@ def batches_without_repeats(order: Sequence[int], batch_size: int) -> list[list[
         batch[video] = None
         if len(batch) == batch_size:
             batches.append(list(batch))
-            # Those that waited come first, each once; what waits twice waits on.
+            # Waiting videos come first, each once; a video that waits twice keeps waiting.
             batch = dict.fromkeys(waiting)
             for moved in batch:
                 waiting.remove(moved)

@@ -1,4 +1,4 @@
-"""The memory through which workers hand batches over: how much they take, and whether there is enough."""
+"""The shared memory in which workers deliver batches: how much they need, and whether there is enough."""
 
 import shutil
 from pathlib import Path
@@ -6,18 +6,18 @@ from pathlib import Path
 from hico_core.base.errors import HicoError
 from hico_core.data.batches import SLOTS
 
-# Through which Linux's processes hand tensors to each other.
+# Processes on Linux pass tensors to each other through this folder.
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - that is where it is
 
 
 def batch_bytes(*, clips: int, num_frames: int, short_side: int, largest_area: float) -> int:
-    """About what a batch takes between a worker and the training process, with the largest crops of wide frames.
+    """Approximate size of a batch in shared memory, with the largest crops of wide frames.
 
     Args:
-        clips: of the batch.
-        num_frames: of a clip.
-        short_side: of the frames, pixels.
-        largest_area: of a crop, as a part of the frame's.
+        clips: number of clips in the batch.
+        num_frames: number of frames in a clip.
+        short_side: of the frames, in pixels.
+        largest_area: of a crop, as a fraction of the frame's.
 
     """
     pixels = short_side * short_side * 16 / 9 * largest_area
@@ -25,14 +25,14 @@ def batch_bytes(*, clips: int, num_frames: int, short_side: int, largest_area: f
 
 
 def require_shared_memory(needed: int, *, free: int, workers: int) -> None:
-    """Say beforehand that batches will not fit into the memory through which workers hand them over.
+    """Check before training that the batches of all workers fit into shared memory.
 
-    Containers have 64 MB of it unless they are told otherwise, and a worker that finds it full is killed by a signal.
+    Containers have 64 MB of it by default, and a worker that finds it full is killed by a signal.
 
     Args:
         needed: bytes of a batch.
-        free: bytes of shared memory.
-        workers: how many there are.
+        free: free bytes of shared memory.
+        workers: number of workers.
 
     Raises:
         HicoError: there is not enough for the batches that each worker keeps.
@@ -49,5 +49,5 @@ def require_shared_memory(needed: int, *, free: int, workers: int) -> None:
 
 
 def free_shared_memory() -> int | None:
-    """Bytes of shared memory that are free; None where the system has no such folder."""
+    """Free bytes of shared memory; None if the system has no such folder."""
     return shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else None

@@ -1,4 +1,4 @@
-"""The processes that read videos beside the one that computes: how many, how they start, and what if one dies."""
+"""Worker processes that read videos for a training process: their number, their start, and recovery if one dies."""
 
 import logging
 import multiprocessing
@@ -20,34 +20,34 @@ logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
-# What ends a command, which then ends its workers.
+# Signals that end a command, which then ends its workers.
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def num_workers(wanted: int | None, *, processes: int = 1) -> int:
-    """How many read for each process that computes: as many as are wanted, else the cores that are there for it."""
+    """Number of workers per training process: as requested, else the process's share of the cores."""
     return max(available_cores() // processes, 1) if wanted is None else wanted
 
 
 def outliving_a_death(
     make_loader: Callable[[], "DataLoader[Item]"], name_next: Callable[[], str]
 ) -> Generator[Item, None, None]:
-    """What a loader gives. If a worker dies, another loader goes on, once.
+    """Yield what a loader yields; the first time a worker dies, another loader takes over.
 
     Args:
-        make_loader: a loader of all that was not delivered so far.
-        name_next: what is read next, in words.
+        make_loader: makes a loader for everything that has not been delivered yet.
+        name_next: describes what is read next, in words.
 
     Raises:
         HicoError: a second worker died.
-        NoRoom: a disk is full that copies from buckets go to.
+        NoRoom: the disk that holds copies from buckets is full.
 
     """
-    # Once: what kills a worker twice (a video that needs too much memory, a broken decoder) would do so for ever.
+    # Only once: whatever kills a worker twice (a video that needs too much memory, a broken decoder) would do so again.
     for deaths in (0, 1):
         others = set(multiprocessing.active_children())
         try:
-            # A worker whose start is broken off in the middle would fail with a traceback of its own.
+            # A worker interrupted during its start would fail with a traceback of its own.
             with noted_signals() as signals:
                 loader = iter(make_loader())
                 signals.act()
@@ -66,22 +66,23 @@ def outliving_a_death(
                 ) from error
             logger.warning("a worker of the loader died: %s; starting the workers again", reason)
         finally:
-            # They pay no heed to a polite signal (see `_follow_parent`), and one that is stuck in a read to nothing
-            # else: PyTorch would wait for it for ever.
+            # They ignore SIGINT and SIGTERM (see `_follow_parent`), and one that is stuck in a read would not end by
+            # itself: PyTorch would wait for it for ever.
             for worker in set(multiprocessing.active_children()) - others:
                 worker.kill()
 
 
 def _as_it_was_raised(error: NoRoom) -> str:
-    """The message alone: PyTorch puts a worker's traceback before it."""
+    """The message without the worker's traceback, which PyTorch puts before it."""
     return str(error).rpartition(f"{NoRoom.__name__}: ")[2].strip()
 
 
 def _means_a_death(error: Exception) -> bool:
-    """Whether an error of the loader means that a worker is gone. PyTorch has no class of its own for this.
+    """Whether an error of the loader means that a worker is gone; PyTorch has no exception class for this.
 
-    Often it is noticed by a watch over the workers. But a batch that was announced lies in memory that its worker still
-    has to hand over: if that one is gone, the connection to it fails. What a worker itself raised is "Caught".
+    Usually PyTorch's watch over the workers notices. But an announced batch lies in memory that its worker still has to
+    pass on, and if the worker is gone, the connection to it fails. Errors that a worker itself raised begin with
+    "Caught".
     """
     if isinstance(error, RuntimeError):
         return "DataLoader worker (pid" in str(error)
@@ -89,12 +90,12 @@ def _means_a_death(error: Exception) -> bool:
 
 
 def as_it_is(item: Item) -> Item:
-    """For a PyTorch loader whose dataset makes whole batches; by default it would make other tensors of them."""
+    """The `collate_fn` for a PyTorch loader whose dataset makes whole batches, which the default one would convert."""
     return item
 
 
 def worker_options(workers: int) -> dict[str, Any]:
-    """What a PyTorch loader must be told about its worker processes; 0 for none."""
+    """Arguments of a PyTorch loader about its worker processes; 0: no workers."""
     return {
         "num_workers": workers,
         "worker_init_fn": _follow_parent,
@@ -103,10 +104,10 @@ def worker_options(workers: int) -> dict[str, Any]:
 
 
 def _worker_context() -> BaseContext:
-    """How workers start: from a fresh process that has only imported what they need.
+    """The way in which workers start: from a fresh process that has only imported the modules that they need.
 
-    Plain fork copies a process without its threads. If it has decoded a video before, the copy waits for ever for
-    the threads of libswscale.
+    A plain fork copies a process without its threads. If the process has decoded a video before, the copy waits for
+    ever for the threads of libswscale.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -117,12 +118,12 @@ def _worker_context() -> BaseContext:
 
 
 def _start_fork_server() -> None:
-    """Start it, if it does not run yet, deaf to the signals that end a command.
+    """Start the fork server, if it is not running yet, with the signals that end a command blocked.
 
-    `timeout` and SLURM send these to the whole process group. Without the fork server, PyTorch's workers would leave
-    at once. It ends when the last process that may use it has ended.
+    `timeout` and SLURM send these signals to the whole process group. If the fork server ended, PyTorch's workers would
+    exit at once. It ends when the last process that may use it has ended.
     """
-    resource_tracker.ensure_running()  # whose start would unblock the signals
+    resource_tracker.ensure_running()  # first, because starting it would unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # inherited, unlike a handler
     try:
         forkserver.ensure_running()
@@ -131,12 +132,12 @@ def _start_fork_server() -> None:
 
 
 def _follow_parent(worker: int) -> None:
-    """Let a worker end with the training process, and only with it.
+    """Make a worker end with the training process, and only then.
 
-    Ctrl-C reaches all processes of a terminal; the training process answers it, and ends the workers. Where it is
-    killed, nobody does: PyTorch's workers watch the process that started them, which here is the fork server.
+    Ctrl-C reaches all processes of a terminal; the training process handles it and ends the workers. If it is killed,
+    nothing ends them: PyTorch's workers watch the process that started them, which here is the fork server.
     """
-    # Not ended by these, a worker can still give the batch that the training process waits for.
+    # A worker that ignores these signals can still deliver the batch for which the training process waits.
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -146,4 +147,4 @@ def _follow_parent(worker: int) -> None:
 
 def _end_after(parent: BaseProcess) -> None:
     parent.join()
-    os._exit(1)  # at once: sys.exit would end this thread alone
+    os._exit(1)  # the whole process: sys.exit would end only this thread

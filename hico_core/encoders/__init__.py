@@ -1,1 +1,1 @@
-"""The encoders that there are, ours and public ones: how each is built, and what it is shown."""
+"""The available encoders, ours and public ones: how each is built, and what input it takes."""

@@ -1,4 +1,4 @@
-"""Networks of pictures as encoders of clips."""
+"""Image networks as encoders of clips."""
 
 # N clips, T frames, F feature width.
 
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from hico_core.data.pictures import ClipShape
 
-# Some frames of as long a time as torchvision's video networks are shown, since neighbours hardly differ.
+# A few frames that span about the same time as the clips of torchvision's video networks; neighbours hardly differ.
 CLIP_OF_PICTURES = ClipShape(8, 7.5)
 
 
 class FrameByFrame(nn.Module):
-    """The mean of what a network makes of each frame.
+    """The mean of an image network's rows over the frames of a clip.
 
     Args:
         of_picture: (N, 3, S, S) -> rows (N, F).
@@ -31,7 +31,7 @@ class FrameByFrame(nn.Module):
 
 
 def width_of(network: nn.Module, *shape: int) -> int:
-    """How many numbers a network makes of one input of this shape; it may lie on `meta`, where nothing is computed."""
+    """Width of a network's output for one input of this shape; on the device `meta`, nothing is computed."""
     device = next(network.parameters()).device
     with torch.inference_mode():
         made: Tensor = network.eval()(torch.zeros(1, *shape, device=device))

@@ -1,4 +1,4 @@
-"""Encoders that a function of somebody's own makes."""
+"""Encoders that a user's own Python function returns."""
 
 import importlib
 import sys
@@ -13,16 +13,16 @@ from torch import nn
 from hico_core.base.errors import UsageError
 from hico_core.encoders.entry import EncoderEntry
 
-# What the names of such encoders begin with.
+# Prefix of the names of such encoders.
 PYTHON = "python:"
 
 
 def python_entry(where: str, *, shown: EncoderEntry) -> EncoderEntry:
-    """The entry of what a function returns: an entry, or a network that is shown what another one is.
+    """The entry for a function's result: an entry, or a network that gets the same input as another encoder.
 
     Args:
-        where: package.module:function, on Python's path or in the folder where the command runs.
-        shown: whose picture and clips a network gets that says nothing of that.
+        where: package.module:function, on Python's path or in the current folder.
+        shown: the entry whose picture and clips a plain network gets.
 
     Raises:
         UsageError: there is no such function, or it returns something else.
@@ -51,7 +51,7 @@ def python_entry(where: str, *, shown: EncoderEntry) -> EncoderEntry:
 
 
 def module_of_function(name: str) -> nn.Module:
-    """Call the function that a user named, which runs their code, for a network that trains.
+    """Call the function that a user named, which runs their code, to get a network for training.
 
     Args:
         name: python:package.module:function; the function returns a network, or an entry that builds one.
@@ -66,10 +66,10 @@ def module_of_function(name: str) -> nn.Module:
 
 
 def require_network(made: object, where: str) -> nn.Module:
-    """What a function returned, if it is a network.
+    """Check that a function returned a network.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it returned something else.
 
     """
     if not isinstance(made, nn.Module):
@@ -92,10 +92,10 @@ def _function(where: str) -> Callable[[], Any]:
 
 
 def _the_same_twice(function: Callable[[], Any], where: str) -> nn.Module:
-    """A network with weights of its own, which are the same each time.
+    """The network that a function returns, which must have the same weights each time.
 
     Raises:
-        UsageError: they are random.
+        UsageError: the weights are random.
 
     """
     first: nn.Module = function()

@@ -1,6 +1,6 @@
-"""The table of encoders: how each is built, what it is shown of a video, and what it gives.
+"""The table of encoders: how each is built, what input it takes from a video, and what it returns.
 
-A new network is one entry here, or what a function of anybody's returns (`python:package.module:function`);
+To add a network, add an entry here, or let a function of your own return it (`python:package.module:function`);
 docs/encoders.md adds one in ten lines.
 """
 
@@ -25,17 +25,17 @@ from hico_core.encoders.transformers_rows import transformers_entry
 from hico_core.model.s3dg import FEATURE_DIM, S3DG
 from hico_core.model.s3dg_tiny import S3DGTiny
 
-# What the paper's encoder was trained on.
+# The input on which the paper's encoder was trained.
 _PAPER_PICTURE, _PAPER_CLIP = picture_for(DataConfig(), AugmentConfig()), clip_shape_for(DataConfig())
 
-# What torchvision's convolutional networks are shown, trained on Kinetics.
+# The input of torchvision's convolutional networks trained on Kinetics.
 _kinetics = partial(public_picture, mean=(0.43216, 0.394666, 0.37645), std=(0.22803, 0.22145, 0.216989))
 
 
 def _torchvision_video(
     name: str, *, picture: Picture, num_frames: int, shortest_window: int, feature_dim: int
 ) -> EncoderEntry:
-    """A convolutional network of torchvision, shown what its Kinetics weights were measured on."""
+    """A convolutional network of torchvision, with the input used to evaluate its Kinetics weights."""
 
     def pretrained() -> nn.Module:
         from torchvision.models import get_model_weights
@@ -62,7 +62,7 @@ def _torchvision_video(
 def _torchvision_transformer(
     name: str, *, picture: Picture, clip: ClipShape, is_exact: bool, feature_dim: int
 ) -> EncoderEntry:
-    """A video transformer of torchvision, shown what its Kinetics weights were measured on."""
+    """A video transformer of torchvision, with the input used to evaluate its Kinetics weights."""
     return EncoderEntry(
         build=partial(torchvision_rows, name),
         pretrained=partial(torchvision_rows, name, weights="DEFAULT"),
@@ -152,7 +152,7 @@ ENCODERS: Mapping[str, EncoderEntry] = {
 }
 
 
-# Families of encoders, of which there is no list here: how one is named, and what there is.
+# Families of encoders that are not listed one by one: the form of their names, and a description.
 FAMILIES = {
     "torchvision:NAME": "any network of torchvision.models that classifies pictures, frame by frame",
     "timm:NAME": "any network of timm (extra timm), frame by frame",
@@ -163,15 +163,15 @@ FAMILIES = {
 
 
 def entry_of(name: str, *, download: bool = False) -> EncoderEntry:
-    """The entry of an encoder's name.
+    """The entry of the encoder with a given name.
 
     Args:
-        name: in the table, or of a family: torchvision:NAME of a network of pictures, timm:NAME, hf:FOLDER,
+        name: in the table, or of a family: torchvision:NAME for an image network, timm:NAME, hf:FOLDER,
             python:package.module:function, whose code this runs.
-        download: what is known of a network, where that lies on a hub.
+        download: allow downloading the configuration of a network that lies on a hub.
 
     Raises:
-        UsageError: there is none; names the one that is written most like it.
+        UsageError: there is no such encoder; the message names the one with the most similar spelling.
         HicoError: a folder cannot be read.
 
     """

@@ -1,4 +1,4 @@
-"""timm's networks of pictures as encoders of clips."""
+"""timm's image networks as encoders of clips."""
 
 from functools import partial
 
@@ -19,10 +19,10 @@ def _network(name: str, *, pretrained: bool = False) -> nn.Module:
 
 
 def timm_entry(name: str) -> EncoderEntry:
-    """The entry of a network of timm, shown what timm says of its weights.
+    """The entry of a network of timm, with the input that timm records for its weights.
 
     Raises:
-        UsageError: there is none of this name, or timm is not installed.
+        UsageError: there is no network of this name, its input is not supported, or timm is not installed.
 
     """
     require_package("timm", extra="timm", wanted_by=f"timm:{name}")
@@ -36,7 +36,7 @@ def timm_entry(name: str) -> EncoderEntry:
     _, height, width = shown["input_size"]
     if height != width or shown["interpolation"] not in ("bilinear", "bicubic"):
         raise UsageError(f"timm:{name}: is shown {height} x {width} pixels, {shown['interpolation']}; not supported")
-    # As timm's own transform has it: scaled a little larger, of which the middle is cut out, or squeezed.
+    # As in timm's own transform: scaled slightly larger and cropped centrally, or squeezed into a square first.
     scaled = int(height / shown["crop_pct"])
     resize = Resize(scaled, scaled if shown["crop_mode"] == "squash" else None, shown["interpolation"], antialias=True)
     classifier = network.pretrained_cfg.get("classifier") or ()

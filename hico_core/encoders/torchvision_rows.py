@@ -1,4 +1,4 @@
-"""torchvision's video transformers and networks of pictures without their classifiers, so that they give rows."""
+"""torchvision's video transformers and image networks without their classifiers, so that they give rows."""
 
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from hico_core.data.pictures import Resize, public_picture
 from hico_core.encoders.entry import EncoderEntry, nearest
 from hico_core.encoders.pictures import CLIP_OF_PICTURES, FrameByFrame, width_of
 
-# What torchvision sets where a network gets its own weights, and would not with those of a file.
+# Options that torchvision sets only if it loads its own weights, needed here also for weights from a file.
 _WITH_WEIGHTS: dict[str, dict[str, Any]] = {
     "googlenet": {"transform_input": True, "init_weights": False},
     "inception_v3": {"transform_input": True, "init_weights": False},
@@ -20,18 +20,18 @@ _WITH_WEIGHTS: dict[str, dict[str, Any]] = {
 
 
 def without_classifier(network: nn.Module) -> str:
-    """Take the last layer out, which is the classifier; its name."""
+    """Remove the last layer, which is the classifier, and return its name."""
     layers = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     network.set_submodule(layers[-1], nn.Identity())
     return layers[-1]
 
 
 def torchvision_rows(name: str, *, weights: str | None = None) -> nn.Module:
-    """A network of torchvision under its names of weights: clips, or pictures, -> rows (N, F).
+    """A network of torchvision, whose weights keep torchvision's names: clips, or pictures, -> rows (N, F).
 
     Args:
-        name: as `torchvision.models.get_model` takes it.
-        weights: the same; None: random.
+        name: as for `torchvision.models.get_model`.
+        weights: as for `torchvision.models.get_model`; None: random.
 
     """
     network = _whole(name, weights=weights)
@@ -47,15 +47,15 @@ def _whole(name: str, *, weights: str | None = None) -> nn.Module:
 
 
 def torchvision_pictures(name: str, *, weights: str | None = None) -> nn.Module:
-    """The same for a network of pictures that is shown clips."""
+    """The same as `torchvision_rows` for an image network, applied to each frame of a clip."""
     return FrameByFrame(torchvision_rows(name, weights=weights))
 
 
 def torchvision_entry(name: str) -> EncoderEntry:
-    """The entry of a network of pictures, such as `resnet50`, shown what its weights were measured on.
+    """The entry of an image network, such as `resnet50`, with the input used to evaluate its weights.
 
     Raises:
-        UsageError: there is none of this name; names the nearest.
+        UsageError: there is no network of this name; the message names the nearest.
 
     """
     from torchvision import models
@@ -66,7 +66,7 @@ def torchvision_entry(name: str) -> EncoderEntry:
         raise UsageError(f"torchvision:{name}: no such network; the nearest is torchvision:{near}")
     shown = models.get_model_weights(name).DEFAULT.transforms()
     (size,), (short_side,) = shown.crop_size, shown.resize_size
-    # RegNet's constructor computes widths by tensors, which have no values on meta.
+    # RegNet's constructor computes widths with tensors, which have no values on meta.
     with torch.device("cpu" if name.startswith("regnet") else "meta"):
         network = _whole(name)
         classifier = without_classifier(network)

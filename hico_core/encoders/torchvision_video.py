@@ -1,10 +1,10 @@
-"""torchvision's convolutional video networks as encoders: all but their classifiers, under torchvision's names."""
+"""torchvision's convolutional video networks as encoders: everything except their classifiers, with the same names."""
 
 from collections import OrderedDict
 
 from torch import nn
 
-# Pooling and classifier, which come after the maps.
+# Pooling and classifier, which follow the maps.
 _AFTER_THE_MAPS = frozenset({"avgpool", "fc", "classifier"})
 
 

@@ -1,4 +1,4 @@
-"""Encoders that train: built as the settings of a run say, and HiCo's heads on them."""
+"""Encoders for training: built from the settings of a run, and completed with HiCo's heads."""
 
 # N clips, T frames, S their side in pixels, F feature width; T', H', W' the maps' frames, height and width.
 
@@ -19,7 +19,7 @@ def build_encoder(model: ModelConfig) -> nn.Module:
     """An encoder with random weights: (N, 3, T, S, S) -> maps (N, F, T', H', W') or rows (N, F).
 
     Raises:
-        UsageError: it is a function that cannot be called, or returns no module.
+        UsageError: it is a function that cannot be called, or that does not return a module.
 
     """
     if model.encoder.startswith(PYTHON):
@@ -30,21 +30,21 @@ def build_encoder(model: ModelConfig) -> nn.Module:
         if model.norm_eps is not None and isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eps = model.norm_eps
         if isinstance(module, nn.Conv3d) and is_plain(module):
-            module.__class__ = TemporalConv  # which computes the same, and is right in bfloat16 on a CPU
+            module.__class__ = TemporalConv  # computes the same, and is correct in bfloat16 on a CPU
     return encoder
 
 
 def feature_dim(encoder: nn.Module, *, name: str, num_frames: int, size: int) -> int:
-    """F of an encoder, found by showing it a black clip.
+    """F of an encoder, found by passing a black clip through it.
 
     Args:
-        encoder: on a CPU; in training again afterwards, if it was.
-        name: of it, for messages.
+        encoder: on a CPU; its training mode is restored afterwards.
+        name: the encoder's name, for messages.
         num_frames: T.
         size: S, pixels.
 
     Raises:
-        HicoError: it does not take such a clip, or gives neither maps nor rows.
+        HicoError: it does not accept such a clip, or returns neither maps nor rows.
 
     """
     was_training = encoder.training
@@ -62,15 +62,15 @@ def feature_dim(encoder: nn.Module, *, name: str, num_frames: int, size: int) ->
 
 
 def embedding_dim(feature_dim: int) -> int:
-    """Width of what the visual head gives for features of a width."""
+    """Width of the visual head's output for features of a given width."""
     return min(EMBEDDING_DIM, max(feature_dim // 2, 1))
 
 
 def with_heads(encoder: nn.Module, feature_dim: int, *, topical: bool = True) -> HicoModel:
-    """An encoder with heads that suit the width of its features; of S3D-G, the paper's.
+    """An encoder with heads that suit the width of its features; for S3D-G, the paper's model.
 
     Args:
-        encoder: gives maps or rows.
+        encoder: returns maps or rows.
         feature_dim: F.
         topical: False leaves the topical head out.
 

@@ -1,4 +1,4 @@
-"""Networks of transformers (Hugging Face) as encoders: of clips, or of pictures, frame by frame."""
+"""Networks from Hugging Face's transformers as encoders: of clips, or of single frames."""
 
 # N clips, T frames, S their side in pixels, F feature width, L tokens.
 
@@ -18,10 +18,10 @@ from hico_core.encoders.pictures import CLIP_OF_PICTURES, FrameByFrame
 class _Kind(NamedTuple):
     """How networks of a kind are used."""
 
-    frames: str | None = None  # what the configuration calls their number; None: it is shown pictures
-    is_exact: bool = True  # other numbers of frames do not fit
-    first_token: bool = False  # stands for all; else their mean
-    options: Mapping[str, Any] = {}  # of its forward
+    frames: str | None = None  # the configuration's name for the number of frames; None: an image network
+    is_exact: bool = True  # no other number of frames is possible
+    first_token: bool = False  # use the first token instead of the mean over all tokens
+    options: Mapping[str, Any] = {}  # arguments of its forward
 
 
 _KINDS = {
@@ -33,15 +33,15 @@ _KINDS = {
     "dinov3_vit": _Kind(first_token=True),
 }
 
-# Of PIL, by whose numbers their settings name interpolations.
+# PIL's numbers, by which the settings name interpolations.
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
 
-# Frames a second that Kinetics is shown at; the files say nothing of it.
+# Frames per second used for Kinetics; the files do not record it.
 _FPS = 7.5
 
 
 class _Rows(nn.Module):
-    """One row of a network's tokens."""
+    """One row from a network's tokens."""
 
     def __init__(self, network: nn.Module, kind: _Kind) -> None:
         super().__init__()
@@ -66,10 +66,10 @@ def _random(config: Any, kind: _Kind) -> nn.Module:  # noqa: ANN401 - transforme
 
 
 def _pretrained(where: str, kind: _Kind, options: Mapping[str, bool]) -> nn.Module:
-    """With the weights of the folder.
+    """The encoder with the weights of the folder.
 
     Raises:
-        HicoError: it lacks some.
+        HicoError: some weights are missing.
 
     """
     from transformers import AutoModel
@@ -82,15 +82,15 @@ def _pretrained(where: str, kind: _Kind, options: Mapping[str, bool]) -> nn.Modu
 
 
 def transformers_entry(where: str, *, download: bool) -> EncoderEntry:
-    """The entry of a folder that transformers has saved, or of one on its hub. No code in it is ever run.
+    """The entry of a folder saved by transformers, or of a network on its hub; code in it is never run.
 
     Args:
-        where: the folder, or its name on the hub.
-        download: from the hub.
+        where: the folder, or the network's ID on the hub.
+        download: allow downloading from the hub.
 
     Raises:
-        UsageError: transformers is not installed, or it is no folder and nothing may be downloaded.
-        HicoError: transformers cannot read it, or it is of no kind that is known here.
+        UsageError: transformers is not installed, or the folder does not exist and nothing may be downloaded.
+        HicoError: transformers cannot read it, or its kind is not supported.
 
     """
     require_package("transformers", extra="hf", wanted_by=f"hf:{where}")
@@ -129,7 +129,7 @@ def transformers_entry(where: str, *, download: bool) -> EncoderEntry:
 
 
 def _resize(shown: Any) -> Resize:  # noqa: ANN401 - transformers has no types
-    """How its pictures are scaled."""
+    """The scaling that an image processor applies to pictures."""
     interpolation: Any = _INTERPOLATIONS[int(shown.resample)]
     short_side = shown.size.get("shortest_edge")
     if short_side:

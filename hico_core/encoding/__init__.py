@@ -1,1 +1,1 @@
-"""Whole videos through an encoder: windows, lanes, batches, devices."""
+"""Encode whole videos: windows, worker lanes, batches and devices."""

@@ -1,4 +1,4 @@
-"""What an encoder costs: parameters, operations, memory, and how fast it is on this machine."""
+"""The cost of an encoder: parameters, operations, memory, and its speed on this machine."""
 
 import time
 from collections.abc import Callable
@@ -17,13 +17,13 @@ _REPETITIONS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Of an encoder, in evaluation, in single precision."""
+    """The cost of an encoder in evaluation, in single precision."""
 
     clip: list[int]  # channels, frames, height, width
     parameters: int
-    gflops_per_clip: float  # a multiplication and an addition are two operations
-    activation_mb_per_clip: float  # outputs of all layers, most of which training keeps for the gradients
-    clips_per_second: float  # here
+    gflops_per_clip: float  # a multiplication and an addition count as two operations
+    activation_mb_per_clip: float  # outputs of all layers, most of which training keeps for the backward pass
+    clips_per_second: float  # on this machine
     device: str
 
 
@@ -35,7 +35,7 @@ class ListedEncoder:
     parameters: int
     gflops_per_window: float
     num_frames: int  # of a window
-    fps: float  # frames a second that are looked at
+    fps: float  # sampled frames per second
     takes_other_windows: bool
     size: int  # pixels
     gives: str  # maps or rows
@@ -45,7 +45,7 @@ class ListedEncoder:
 
 
 def list_encoders() -> list[ListedEncoder]:
-    """All that stand in the table by name."""
+    """All encoders that the table lists by name."""
     return [_listed(name, entry) for name, entry in ENCODERS.items()]
 
 
@@ -68,7 +68,7 @@ def _listed(name: str, entry: EncoderEntry) -> ListedEncoder:
 
 
 class CountedCost(NamedTuple):
-    """What can be said of an encoder without computing anything."""
+    """The cost of an encoder that is known without computing anything."""
 
     parameters: int
     gflops_per_clip: float
@@ -89,10 +89,10 @@ def _num_parameters(encoder: nn.Module) -> int:
 
 
 def measure_cost(encoder: nn.Module, *, num_frames: int, size: int) -> Cost:
-    """Count and measure an encoder on clips of this size; a view of a test is such a clip as well.
+    """Count and measure an encoder on clips of this size; a test view is such a clip as well.
 
     Args:
-        encoder: clips (N, 3, T, S, S) -> anything; it is put into evaluation, its channels side by side.
+        encoder: clips (N, 3, T, S, S) -> anything; it is put into evaluation mode and channels-last layout.
         num_frames: T.
         size: S, pixels.
 
@@ -118,9 +118,9 @@ def measure_cost(encoder: nn.Module, *, num_frames: int, size: int) -> Cost:
 
 
 def activation_bytes(encoder: nn.Module, clips: Tensor) -> int:
-    """Bytes of the outputs of all layers; one that a layer changes in place counts once."""
+    """Bytes of the outputs of all layers; an output that a later layer changes in place counts once."""
     outputs: dict[int, int] = {}
-    kept: list[Tensor] = []  # so that no address is used twice
+    kept: list[Tensor] = []  # so that no address is reused
 
     def note(module: nn.Module, arguments: object, output: object) -> None:
         if isinstance(output, Tensor):
@@ -137,7 +137,7 @@ def activation_bytes(encoder: nn.Module, clips: Tensor) -> int:
 
 
 def _clips_per_second(encoder: nn.Module, clips: Tensor) -> float:
-    """From the fastest of some batches, after one that warms up."""
+    """Clips per second in the fastest of a few batches, after a warm-up batch."""
     seconds = []
     for _ in range(1 + _REPETITIONS):
         began = time.monotonic()

@@ -1,12 +1,12 @@
-"""The one way in which whole videos go through an encoder: for features, nearest neighbours and tests.
+"""Encode whole videos, in one way for features, nearest neighbours and tests.
 
     videos -> windows (planned from timestamps) -> pictures (worker processes) -> batches -> rows, video by video
 
-All batches have one size, whatever videos they come from, so that a video's rows do not depend on which others are
-encoded with it, nor on the number of workers; but where memory does not hold so many windows, by rounding.
+All batches have the same size and may mix videos, so a video's rows do not depend on which others are encoded with it,
+nor on the number of workers. If memory forces smaller batches, rows differ by rounding.
 """
 
-# N windows at once, T frames, S their side in pixels; a row is what the encoder makes of a window.
+# N windows per batch, T frames, S their side in pixels; a row is the encoder's output for a window.
 
 import logging
 import time
@@ -25,13 +25,13 @@ from hico_core.encoding.lanes import Facts, Part, Reading, WholeVideo, read_part
 
 logger = logging.getLogger(__name__)
 
-# Windows that go through the encoder together. Few of them fill a processor. On an H100, 32 go as fast as 16 cores read
-# them; 128 go twice as fast, but take four times the memory (docs/benchmarks-gpu.md).
+# Windows per batch. A few occupy a CPU. On an H100, batches of 32 are as fast as 16 cores read the windows; batches of
+# 128 are twice as fast, but take four times the memory (docs/benchmarks-gpu.md).
 _BATCH_ON_CPU, _BATCH_ON_GPU = 4, 32
 
 
 class Meter:
-    """How many rows were encoded since a moment, and how long the encoder waited for pictures."""
+    """Counts the encoded rows, and measures how long the encoder waited for pictures."""
 
     def __init__(self) -> None:
         self.num_rows = 0
@@ -40,35 +40,35 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Seconds since the meter was created."""
         return time.monotonic() - self._began
 
     @property
     def rows_per_second(self) -> float:
-        """On the average."""
+        """Average number of rows per second."""
         return self.num_rows / max(self.seconds, 1e-9)
 
     @property
     def waiting_part(self) -> float:
-        """Of the time, the part spent waiting: 0 to 1."""
+        """Fraction of the time spent waiting, from 0 to 1."""
         return self.waiting_seconds / max(self.seconds, 1e-9)
 
 
 class EncodedVideo(NamedTuple):
-    """What an encoder says of a video."""
+    """The encoder's output for a video."""
 
-    number: int  # of the video among those that were given
-    rows: Tensor | None  # (windows * crops, ...) float32 on the CPU; None where it cannot be used
+    number: int  # index of the video among those given
+    rows: Tensor | None  # (windows * crops, ...) float32 on the CPU; None if the video cannot be used
     facts: Facts | None
     bad: BadVideo | None = None  # why it cannot be used
 
 
 class _Rows:
-    """Rows as they come, put together video by video and given out in order."""
+    """Collects rows as they arrive, assembles them by video and gives the videos out in order."""
 
     def __init__(self) -> None:
         self._begun: dict[int, tuple[list[Tensor | None], Facts]] = {}
-        self._num_missing: dict[int, int] = {}  # rows of those videos
+        self._num_missing: dict[int, int] = {}  # number of missing rows of these videos
         self._finished: dict[int, EncodedVideo] = {}
         self._next = 0
 
@@ -82,8 +82,8 @@ class _Rows:
             self._num_missing[part.video] = part.num_rows
 
     def fill(self, video: int, row: int, values: Tensor) -> None:
-        """Take one row; one that comes twice is the same both times."""
-        if video not in self._begun:  # it turned out to be bad
+        """Add a row; a row that arrives twice is the same both times."""
+        if video not in self._begun:  # the video turned out to be unusable
             return
         rows, facts = self._begun[video]
         self._num_missing[video] -= rows[row] is None
@@ -93,14 +93,14 @@ class _Rows:
             self._finished[video] = EncodedVideo(video, torch.stack([row for row in rows if row is not None]), facts)
 
     def ready(self) -> Iterator[EncodedVideo]:
-        """The videos that are finished and whose turn it is."""
+        """The finished videos whose predecessors have all been given out."""
         while self._next in self._finished:
             yield self._finished.pop(self._next)
             self._next += 1
 
 
 class _Window(NamedTuple):
-    """A window that waits until there are enough for a batch."""
+    """A window waiting for a full batch."""
 
     video: int
     row: int
@@ -108,15 +108,15 @@ class _Window(NamedTuple):
 
 
 class WindowEncoder:
-    """A model that is given as many windows at once as memory holds."""
+    """Runs a model on batches of windows that are as large as memory allows."""
 
     def __init__(self, model: nn.Module, *, batch_size: int, precision: Precision) -> None:
-        """Take a model: clips (N, 3, T, S, S) -> rows (N, ...).
+        """Wrap a model: clips (N, 3, T, S, S) -> rows (N, ...).
 
         Args:
-            model: in evaluation.
-            batch_size: windows at once. Where they do not fit, half as many from then on, and so forth.
-            precision: of its arithmetic.
+            model: in evaluation mode.
+            batch_size: windows per batch; it is halved for good whenever a batch does not fit into memory.
+            precision: of the model's arithmetic.
 
         """
         self.batch_size = batch_size
@@ -124,10 +124,10 @@ class WindowEncoder:
         self._buffer: Tensor | None = None
 
     def encode(self, clips: Sequence[Tensor]) -> Tensor:
-        """Clips (3, T, S, S), of which there is one at least: (n, ...) float32 on the CPU.
+        """Encode n >= 1 clips (3, T, S, S): (n, ...) float32 on the CPU.
 
         Raises:
-            HicoError: memory does not hold a single one.
+            HicoError: not even a single clip fits into memory.
 
         """
         encoded: list[Tensor] = []
@@ -140,7 +140,7 @@ class WindowEncoder:
                 where = clips[0].device
                 if self.batch_size == 1:
                     raise HicoError(f"{where}: one window does not fit into its memory; use --device cpu") from error
-                self._buffer = None  # its memory is needed for the smaller one
+                self._buffer = None  # free its memory for the smaller one
                 self.batch_size //= 2
                 logger.warning(
                     "the batch does not fit into the memory of %s; continuing with %d windows per batch",
@@ -152,10 +152,10 @@ class WindowEncoder:
         return torch.cat(encoded)
 
     def _encode_together(self, clips: Sequence[Tensor]) -> Tensor:
-        """One batch, filled up with empty clips: with always the same shapes, memory is used again."""
+        """Encode one batch, padded with empty clips: constant shapes allow memory to be reused."""
         if self._buffer is None:
-            # Channels lie side by side, on which convolutions are twice as fast; and new room for each batch would cost
-            # more than filling it.
+            # In channels-last layout, convolutions are twice as fast. The buffer is reused because allocating memory
+            # for each batch would cost more than filling it.
             self._buffer = torch.empty(
                 (self.batch_size, *clips[0].shape),
                 dtype=clips[0].dtype,
@@ -168,7 +168,7 @@ class WindowEncoder:
         buffer_NCTHW[len(clips) :].zero_()
         with torch.inference_mode(), computing_in(self._precision, buffer_NCTHW.device):
             rows_N: Tensor = self._model(buffer_NCTHW)
-        return rows_N[: len(clips)].float().cpu()  # without those of the filling
+        return rows_N[: len(clips)].float().cpu()  # without the rows of the padding
 
 
 def encode_videos(
@@ -183,21 +183,20 @@ def encode_videos(
 ) -> Iterator[EncodedVideo]:
     """Encode windows of videos; the results come in the order of the videos.
 
-    Rows of a video that is finished wait for those before it. While one is read, every other worker reads about as many
-    windows, so what waits grows with the longest video, not with their number.
+    A finished video waits for those before it. While one video is read, every other worker reads about as many windows,
+    so the number of waiting rows grows with the longest video, not with the number of videos.
 
     Args:
-        model: clips (N, 3, T, S, S) -> rows (N, ...). It is put into evaluation and back.
-        videos: what to encode.
-        reading: which windows, and what it sees of each frame; where frames are normalised is decided here.
-        precision: of its arithmetic.
+        model: clips (N, 3, T, S, S) -> rows (N, ...). It is put into evaluation mode and back.
+        videos: the videos to encode.
+        reading: the windows, and how frames become the model's input; this function decides where they are normalised.
+        precision: of the model's arithmetic.
         workers: processes that read.
-        batch_size: windows that go through the encoder together, as long as memory holds them; None: as many as suit
-            the device.
-        meter: told of rows and waiting.
+        batch_size: windows per batch, if memory allows; None: the default for the device.
+        meter: counts rows and waiting time.
 
     Raises:
-        HicoError: two workers died, or memory does not hold one window.
+        HicoError: two workers died, or a single window does not fit into memory.
 
     """
     device = device_of(model)
@@ -205,7 +204,7 @@ def encode_videos(
     meter = meter or Meter()
     rows = _Rows()
     waiting: list[_Window] = []
-    # A GPU scales pictures faster than those who read can; on a CPU, frames that windows share are scaled once.
+    # A GPU scales pictures faster than the workers can; on a CPU, frames that windows share are scaled only once.
     on_device = device.type == "cuda"
     parts = read_parts(videos, replace(reading, normalise=not on_device), workers=workers)
     with _evaluating(model), closing(parts):
@@ -217,7 +216,7 @@ def encode_videos(
                 else:
                     clips_NCTHW = part.clips.permute(0, 4, 1, 2, 3)
                 waiting += [_Window(part.video, part.first_row + n, clip) for n, clip in enumerate(clips_NCTHW)]
-            # Whole batches only, of whatever videos: the last one of all is filled up.
+            # Only full batches, across videos; the very last one is padded.
             while len(waiting) >= encoder.batch_size:
                 batch, waiting = waiting[: encoder.batch_size], waiting[encoder.batch_size :]
                 _encode(encoder, batch, rows)
@@ -230,7 +229,7 @@ def encode_videos(
 
 
 def with_channels_last(model: nn.Module) -> nn.Module:
-    """The model, its convolutions' weights laid out as they are fastest, for pictures as for clips."""
+    """Put the weights of a model's 2D and 3D convolutions into channels-last layout, the fastest; return the model."""
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     for parameter in model.parameters():
         if parameter.dim() in layouts:
@@ -239,17 +238,17 @@ def with_channels_last(model: nn.Module) -> nn.Module:
 
 
 def usual_batch(device: torch.device) -> int:
-    """How many windows go through an encoder together where nothing else is said."""
+    """The default number of windows per batch on a device."""
     return _BATCH_ON_GPU if device.type == "cuda" else _BATCH_ON_CPU
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model's weights are; one without any computes on the CPU."""
+    """The device of a model's weights; a model without any computes on the CPU."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def _metered(parts: Iterator[Part], meter: Meter) -> Iterator[Part]:
-    """The parts as they come, and the time that it took until each was there."""
+    """Pass parts on, adding the time spent waiting for each to the meter."""
     while True:
         began = time.monotonic()
         part = next(parts, None)
@@ -266,7 +265,7 @@ def _encode(encoder: WindowEncoder, batch: list[_Window], rows: _Rows) -> None:
 
 
 def encode_clips(model: nn.Module, clips: Tensor, picture: Picture) -> Tensor:
-    """Encode clips that are in memory, (N, T, side, side, 3) uint8: (N, ...) float32 on the CPU."""
+    """Encode clips in memory, (N, T, side, side, 3) uint8: (N, ...) float32 on the CPU."""
     batch = usual_batch(device_of(model))
     rows = []
     with _evaluating(model), torch.inference_mode():
@@ -278,7 +277,7 @@ def encode_clips(model: nn.Module, clips: Tensor, picture: Picture) -> Tensor:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation, and each of its parts back into the mode it was in."""
+    """Put a model into evaluation mode, and afterwards each of its modules back into its previous mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

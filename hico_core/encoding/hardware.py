@@ -1,4 +1,4 @@
-"""Where to compute, in which number format, and how memory is handed out on a CPU."""
+"""Devices and precision, and the memory of processes and GPUs."""
 
 import ctypes
 import resource
@@ -15,10 +15,10 @@ from hico_core.base.errors import HicoError, UsageError, require_device
 
 
 def choose_device(name: DeviceName) -> torch.device:
-    """`auto` takes a GPU if there is one.
+    """Choose a device; `auto` uses a GPU if there is one.
 
     Raises:
-        UsageError: a GPU is asked for and there is none, or it is a Mac's.
+        UsageError: a GPU is requested and there is none, or it is a Mac's.
 
     """
     require_device(name)
@@ -29,13 +29,13 @@ def choose_device(name: DeviceName) -> torch.device:
 
 
 class Precision(NamedTuple):
-    """A choice and why it was made. Weights, heads, losses and the optimiser are always float32."""
+    """A chosen precision and the reason; weights, heads, losses and the optimiser are always float32."""
 
     name: Literal["fp32", "tf32", "bf16", "fp16"]
     reason: str
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """A block in which an encoder computes in 16 bits, if that was chosen."""
+        """A context in which an encoder computes in 16 bits, if that was chosen."""
         types = {"bf16": torch.bfloat16, "fp16": torch.float16}
         return torch.autocast(device.type, types.get(self.name, torch.bfloat16), enabled=self.name in types)
 
@@ -43,23 +43,23 @@ class Precision(NamedTuple):
 FP32 = Precision("fp32", "full precision")
 
 
-# From this compute capability on (V100, T4), GPUs have tensor cores for float16; before, some are even slower with it.
+# From this compute capability on (V100, T4), GPUs have tensor cores for float16; some older ones are slower with it.
 _FAST_FP16 = (7, 0)
 
 
 def choose_precision(name: PrecisionName, device: torch.device, *, training: bool = False) -> Precision:
-    """`auto` takes bfloat16 where the hardware multiplies it faster than float32: on newer GPUs, and on CPUs with AMX.
+    """Choose a precision; `auto` uses bfloat16 where hardware makes it faster than float32: newer GPUs, CPUs with AMX.
 
     AVX-512's bfloat16 instructions alone were slower than float32 in a whole step (docs/benchmarks-cpu.md).
 
     Args:
-        name: what is asked for.
+        name: the requested precision.
         device: where to compute.
-        training: of a model that is trained here, or was. Training scales the loss and sees what overflows, so `auto`
-            takes float16 on GPUs that have no bfloat16 and are fast with it. Other encoders stay in float32.
+        training: the model is, or was, trained by hico. Training scales the loss and detects overflows, so `auto` uses
+            float16 on GPUs without bfloat16 that are fast with float16. Other encoders stay in float32.
 
     Raises:
-        UsageError: a CPU is asked for what only GPUs have.
+        UsageError: TF32, which only GPUs have, is requested on a CPU.
 
     """
     if name == "tf32" and device.type != "cuda":
@@ -71,7 +71,7 @@ def choose_precision(name: PrecisionName, device: torch.device, *, training: boo
             return Precision("bf16", "the GPU has bfloat16 arithmetic")
         fp16 = training and torch.cuda.get_device_capability(device) >= _FAST_FP16
         return Precision("fp16" if fp16 else "fp32", "the GPU has no bfloat16 arithmetic")
-    # New in PyTorch; an older one does not tell.
+    # Only newer versions of PyTorch report this.
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     if capabilities.get("amx_bf16"):
         return Precision("bf16", "the CPU has AMX")
@@ -79,9 +79,9 @@ def choose_precision(name: PrecisionName, device: torch.device, *, training: boo
 
 
 def use_precision(name: PrecisionName, device: torch.device) -> Precision:
-    """See `choose_precision`; for a process that trains, whose convolutions take TF32 (10 bits of each factor) or not.
+    """Choose a precision for a training process, and switch TF32 (10 bits of mantissa) in convolutions on or off.
 
-    PyTorch's own default takes it wherever float32 is asked for on a GPU, which is not what the name says.
+    PyTorch's default uses TF32 on GPUs even if float32 is requested. See `choose_precision`.
     """
     precision = choose_precision(name, device, training=True)
     torch.backends.cudnn.allow_tf32 = precision.name == "tf32"
@@ -90,7 +90,7 @@ def use_precision(name: PrecisionName, device: torch.device) -> Precision:
 
 @contextmanager
 def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
-    """The same for what is computed inside, and for the encoder 16 bits or not; then as it was before."""
+    """A context that computes in a precision, TF32 and 16 bits included; afterwards, the TF32 setting is restored."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = precision.name == "tf32"
     try:
@@ -100,15 +100,15 @@ def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-# glibc's malloc.h.
+# From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed, for a training process on a CPU: until it ends, it only grows.
+    """Make the C library keep freed memory, for a training process on a CPU, whose memory then never shrinks.
 
-    A step frees and asks for the same gigabytes again. By default they go back to the system each time, which hands
-    them out again page by page, zeroed: a fifth of the step. Only glibc can do it.
+    Each step frees and allocates the same gigabytes. By default they are returned to the system each time, which hands
+    them out again page by page, zeroed, and that takes a fifth of the step. Only glibc supports this.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if set_option is not None:
@@ -117,7 +117,7 @@ def keep_freed_memory() -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most that this process has used so far: of the GPU, or of the machine's memory."""
+    """The peak memory of this process so far, on the GPU or on the machine."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
@@ -125,11 +125,11 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def free_memory_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What this process may still take of the machine's memory, or of its container's; None where nothing tells.
+    """Memory that this process may still allocate on the machine or in its container; None if it is not known.
 
     Args:
-        meminfo: of Linux, in kB.
-        cgroup: of the container, with limits of version 2.
+        meminfo: Linux's file of memory figures, in kB.
+        cgroup: folder of the container's limits (cgroup version 2).
 
     """
     if not meminfo.exists():
@@ -137,7 +137,7 @@ def free_memory_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path
     free = int(_fields(meminfo, ":")["MemAvailable"].removesuffix("kB")) * 1024
     limit = cgroup / "memory.max"
     if limit.exists() and (most := limit.read_text().strip()) != "max":
-        # Files that the system only keeps because there is room are not counted.
+        # The page cache does not count, because the system can drop it.
         free = min(free, int(most) - int(_fields(cgroup / "memory.stat", " ")["anon"]))
     return free
 
@@ -149,10 +149,10 @@ def _fields(path: Path, separator: str) -> dict[str, str]:
 
 @contextmanager
 def telling_full_memory(videos: int, device: torch.device) -> Iterator[None]:
-    """Around steps of so many videos.
+    """A context for training steps with this many videos that reports full memory in one line.
 
     Raises:
-        HicoError: the memory of the GPU, or that which the system allows this process, does not hold one.
+        HicoError: a step does not fit into the memory of the GPU, or into what the system allows this process.
 
     """
     try:

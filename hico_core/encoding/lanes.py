@@ -1,7 +1,7 @@
-"""Whole videos as windows of pictures, read by worker processes: each has a lane of videos and reads one at a time.
+"""Read whole videos as windows of pictures in worker processes, each of which reads its own videos one after another.
 
-A video is read in one go. Each frame that some window has is decoded once, however many windows overlap there; a
-window leaves as soon as its last frame is there, so memory does not grow with the length of a video.
+A video is read in one pass. Each frame of a window is decoded once, however many windows overlap there. A window is
+passed on as soon as its last frame is decoded, so memory does not grow with the length of a video.
 """
 
 # W windows of T frames, n clips = windows * crops, side and size of a square in pixels.
@@ -27,28 +27,28 @@ from hico_core.data.videos import Piece
 from hico_core.data.workers import as_it_is, outliving_a_death, worker_options
 from hico_core.encoding.windows import Grid, Spans, Views, plan_windows, windows_in_spans
 
-# A video with fewer frames than one in so many seconds has a hole that would be seen as thousands of equal windows.
+# A video with less than one frame in this many seconds has a gap that would give thousands of identical windows.
 _MOST_SECONDS_A_FRAME = 60.0
 
-# Windows that travel from a worker together.
+# Windows that a worker sends together.
 _WINDOWS_AT_ONCE = 4
 
 
 class WholeVideo(NamedTuple):
-    """A video to be read: from the clips it was split into, or from its own file."""
+    """A video to be read, either from the clips into which it was split or from its own file."""
 
     path: Location
-    pieces: list[Piece]  # none: from its own file, of which nothing is known yet
-    spans: Spans | None = None  # the parts that are looked at; None: all of it
+    pieces: list[Piece]  # empty: read its own file, which is not indexed
+    spans: Spans | None = None  # the parts to read; None: the whole video
 
     def read_through(self, cache: LocalCache) -> "WholeVideo":
-        """The same video, read through a cache where it lies in a bucket."""
+        """The same video, read through a cache if it lies in a bucket."""
         pieces = [replace(piece, path=through(piece.path, cache)) for piece in self.pieces]
         return self._replace(path=through(self.path, cache), pieces=pieces)
 
 
 class Facts(NamedTuple):
-    """What is known of a video once its times are read."""
+    """Facts about a video that are known once its times are read."""
 
     num_frames: int
     fps: float  # average
@@ -57,16 +57,16 @@ class Facts(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Part:
-    """Some of a video's windows, in order; or, with `bad`, why the video cannot be used.
+    """Some of a video's windows, in order, or, in `bad`, why the video cannot be used.
 
     Raises:
-        ValueError: it has neither windows nor a reason, or windows of other shapes.
+        ValueError: there are neither windows nor a reason, or the windows have a wrong shape.
 
     """
 
-    video: int  # its number
-    first_row: int = 0  # of the rows that the video has in all: windows times crops, window by window
-    num_rows: int = 0  # in all
+    video: int  # number of the video
+    first_row: int = 0  # index of its first row among all rows of the video: windows times crops, window by window
+    num_rows: int = 0  # number of all rows of the video
     clips: Tensor | None = None  # (n, T, side, side, 3) uint8, or normalised: (n, T, size, size, 3) float32
     facts: Facts | None = None
     bad: BadVideo | None = None
@@ -93,21 +93,21 @@ class Part:
 class Reading:
     """How whole videos become clips."""
 
-    layout: Grid | Views  # which windows
-    picture: Picture  # what is looked at of each frame
-    normalise: bool = False  # scale and normalise each frame where it is read, once, however many windows have it
+    layout: Grid | Views  # the windows
+    picture: Picture  # how each frame becomes the encoder's input
+    normalise: bool = False  # scale and normalise each frame once in the worker, however many windows contain it
 
 
 def parts_of_video(number: int, video: WholeVideo, reading: Reading) -> Iterator[Part]:
     """Read one video from beginning to end.
 
     Args:
-        number: of the video.
-        video: what to read.
-        reading: how.
+        number: number of the video.
+        video: the video to read.
+        reading: how to read it.
 
     Raises:
-        BadVideo: it cannot be decoded, or its pictures change their size.
+        BadVideo: it cannot be decoded, or its pictures change size.
 
     """
     if video.pieces:
@@ -135,10 +135,10 @@ def parts_of_video(number: int, video: WholeVideo, reading: Reading) -> Iterator
 
 
 def _planned_windows(video: WholeVideo, clock: Clock, layout: Grid | Views) -> np.ndarray:
-    """Numbers of the frames of each window: (W, T), of which the first ones never go back.
+    """Numbers of the frames of each window: (W, T); first frames never decrease from window to window.
 
     Raises:
-        BadVideo: a span lies behind its end.
+        BadVideo: a span begins after the end of the video.
 
     """
     if video.spans is None:
@@ -156,17 +156,17 @@ def _planned_windows(video: WholeVideo, clock: Clock, layout: Grid | Views) -> n
 def _clips_of_windows(
     windows_WT: np.ndarray, frames: Iterator[tuple[int, VideoFrame]], reading: Reading, *, path: Location
 ) -> Iterator[list[np.ndarray]]:
-    """Of each window, its clips (T, side, side, 3), one a crop.
+    """For each window, its clips (T, side, side, 3), one per crop.
 
     Raises:
-        BadVideo: the pictures change their size.
+        BadVideo: the pictures change size.
 
     """
-    held: dict[int, list[np.ndarray]] = {}  # by number of the frame: the crops of those that a window to come may have
+    held: dict[int, list[np.ndarray]] = {}  # frame number -> crops, for frames that later windows may need
     sides: set[tuple[int, ...]] = set()
     for window_T in windows_WT:
-        # First frames do not go back from window to window: what lies before the first one is never needed again. What
-        # is ahead of the last one is not needed yet; where spans overlap, it may be there already.
+        # First frames never decrease from window to window, so frames before a window's first one are never needed
+        # again. Frames after its last one are not needed yet, but with overlapping spans they may already be held.
         while not held or max(held) < window_T[-1]:
             number, frame = next(frames)
             crops = crops_of(frame, reading.picture)
@@ -180,7 +180,7 @@ def _clips_of_windows(
 
 
 def _frames_of(pieces: Sequence[Piece], numbers: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
-    """Decode frames of a video, with their numbers; ascending, file by file.
+    """Decode frames of a video, file by file; yields ascending numbers with their frames.
 
     Raises:
         BadVideo: a file cannot be fetched or decoded, or lacks a frame.
@@ -197,7 +197,7 @@ def _frames_of(pieces: Sequence[Piece], numbers: Sequence[int]) -> Iterator[tupl
 
 
 class _Lanes(IterableDataset[Part]):
-    """Each worker reads every so-many-th of the videos. One that cannot be used is one part that says why."""
+    """Gives worker k of n every n-th video from number k on; an unusable video becomes one part that says why."""
 
     def __init__(self, videos: list[tuple[int, WholeVideo]], reading: Reading) -> None:
         self._videos, self._reading = videos, reading
@@ -214,15 +214,15 @@ class _Lanes(IterableDataset[Part]):
 
 
 def read_parts(videos: Sequence[WholeVideo], reading: Reading, *, workers: int) -> Generator[Part, None, None]:
-    """All parts of all videos; those of one video in order, those of different ones in turns.
+    """All parts of all videos: in order within a video, interleaved between videos.
 
-    A worker that dies is survived once: the videos that were not read to their end are read again from their
-    beginning, so that some parts may come twice, the same both times.
+    The first death of a worker is tolerated: unfinished videos are read again from their beginning, so some parts may
+    come twice, the same both times.
 
     Args:
-        videos: what to read.
-        reading: how.
-        workers: processes that read; 0 reads in this one.
+        videos: the videos to read.
+        reading: how to read them.
+        workers: processes that read; 0 reads in this process.
 
     Raises:
         HicoError: a second worker died.

@@ -1,4 +1,4 @@
-"""How well the encoder's features tell classes apart while it trains: nearest neighbours on a labelled list."""
+"""Nearest neighbours, and the k-NN accuracy of an encoder's features on a labelled list during training."""
 
 # N videos, F feature width, Q queries, G rows of the gallery, k neighbours, C classes.
 
@@ -21,20 +21,20 @@ from hico_core.model.pooling import PooledEncoder
 
 logger = logging.getLogger(__name__)
 
-# Shorter rows count as zeros: the squares of their numbers are below the smallest one of float32.
+# Shorter rows count as zeros: the squares of their entries are below float32's smallest number.
 _SHORTEST = 1e-18
 
-# Of the neighbours' votes.
+# Temperature of the neighbours' votes.
 _TEMPERATURE = 0.07
 
-# Rows that are compared with the whole gallery at once: 1024 x 100,000 similarities take 400 MB.
+# Queries compared with the whole gallery at the same time: 1024 x 100,000 similarities take 400 MB.
 _QUERIES_AT_ONCE = 1024
 
 
 class LabelledFeatures(NamedTuple):
     """Features of the videos that could be read."""
 
-    features: Tensor  # (N, 1024) on the CPU
+    features: Tensor  # (N, F) on the CPU
     labels: list[int]  # N
 
 
@@ -47,9 +47,9 @@ def read_features(
     precision: Precision,
     workers: int,
 ) -> LabelledFeatures:
-    """Features of some views of each video, of which the first one counts.
+    """Features of the first of the given views of each video.
 
-    Videos that cannot be read are left out, and named in the log.
+    Videos that cannot be read are left out and named in the log.
     """
     rows: list[Tensor] = []
     labels: list[int] = []
@@ -73,17 +73,17 @@ class Neighbours(NamedTuple):
     """The most similar rows of a gallery, best first."""
 
     similarities: Tensor  # (Q, k)
-    places: Tensor  # (Q, k) int64, in the gallery
+    places: Tensor  # (Q, k) int64, rows of the gallery
 
 
 def nearest(queries_QF: Tensor, gallery_GF: Tensor, *, k: int, without_itself: bool = False) -> Neighbours:
-    """The k most similar rows of a gallery for each query, by the dot product, some queries at a time.
+    """The k rows of a gallery that are most similar to each query by dot product, computed in blocks of queries.
 
     Args:
         queries_QF: unit vectors for cosine similarity.
         gallery_GF: the same.
-        k: fewer where the gallery has fewer.
-        without_itself: the queries are the gallery, and none counts as its own neighbour.
+        k: number of rows, or fewer if the gallery has fewer.
+        without_itself: the queries are the gallery, and no row counts as its own neighbour.
 
     """
     k = min(k, len(gallery_GF) - without_itself)
@@ -100,15 +100,15 @@ def nearest(queries_QF: Tensor, gallery_GF: Tensor, *, k: int, without_itself: b
 
 
 def unit_rows(features: Tensor) -> Tensor:
-    """Rows of length 1, but for those of zeros: (N, F) float32 -> (N, F).
+    """Scale rows to length 1, except rows of zeros: (N, F) float32 -> (N, F).
 
-    Those of an untrained S3D-G are about 1e-15 long, far below the length that PyTorch takes for zero by default.
+    Rows of an untrained S3D-G are about 1e-15 long, far below the length that PyTorch treats as zero by default.
     """
     return F.normalize(features, dim=1, eps=_SHORTEST)
 
 
 def neighbour_votes(similarities_Qk: Tensor, labels_Qk: Tensor, num_classes: int) -> Tensor:
-    """What neighbours with these similarities and labels (Q, k) say of each class: (Q, C).
+    """The neighbours' votes for each class, (Q, C), from their similarities and labels (Q, k).
 
     Each votes with exp(similarity / 0.07), as in Wu et al., CVPR 2018.
     """
@@ -117,12 +117,12 @@ def neighbour_votes(similarities_Qk: Tensor, labels_Qk: Tensor, num_classes: int
 
 
 def knn_accuracy(features: Tensor, labels: Tensor, *, k: int) -> float:
-    """Part of the videos whose class is that of their nearest neighbours among the others.
+    """Fraction of the videos whose class is predicted correctly by their nearest neighbours among the others.
 
     Args:
         features: (N, F).
         labels: (N,) whole numbers from 0.
-        k: neighbours that vote, each by its cosine similarity; fewer where there are not so many videos.
+        k: neighbours that vote, weighted by cosine similarity; fewer if there are not so many videos.
 
     Raises:
         HicoError: there are fewer than two videos.

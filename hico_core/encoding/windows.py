@@ -1,6 +1,6 @@
-"""Which frames of a video an encoder looks at: windows on a grid of real time, there or in parts of it, or views.
+"""Choose the frames that an encoder sees: windows on a grid of real time, over a whole video or parts of it, or views.
 
-Pure functions of a video's clock, so they can be asked before anything is decoded.
+Pure functions of a video's clock, so they can be called before anything is decoded.
 """
 
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from hico_core.data.sampling import view_indices
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """Windows at equal distances all over a video.
+    """Windows at equal distances over a whole video.
 
-    Time runs at a constant rate, so a variable frame rate of the video does not bend it. Window i covers grid points
-    [first_start + i * stride, first_start + i * stride + window), and seconds are grid points divided by the rate.
+    The grid has a constant rate in time, even if the frame rate of the video varies. Window i covers grid points
+    [first_start + i * stride, first_start + i * stride + window); seconds are grid points divided by the rate.
 
-    align: "start": the first window begins with the video. "center": window i lies around the middle of the i-th
-        stride, so that there is one for each, and what it lacks at the ends is the first or last frame again.
-    tail: what becomes of frames at the end that do not fill a window. "pad": their window is filled up with the last
-        frame. "drop": they have none. "shift": their window is moved back until it ends with the video, off the grid.
-        A video that is shorter than a window has one that is filled up, always.
+    align: "start": the first window begins with the video. "center": window i is centred on the middle of the i-th
+        stride, so that each stride has one, padded at the ends with the first or last frame.
+    tail: what happens to frames at the end that do not fill a window. "pad": their window is padded with the last
+        frame. "drop": they have no window. "shift": their window is moved back to end with the video, off the grid.
+        A video shorter than a window always has one padded window.
     """
 
     fps: float | None  # None: the video's own average rate
@@ -35,11 +35,11 @@ class Grid:
 
     @property
     def first_start(self) -> int:
-        """Grid point at which the first window begins; negative where centred windows overlap."""
+        """Grid point at which the first window begins; negative if centred windows overlap."""
         return (self.stride - self.window) // 2 if self.align == "center" else 0
 
     def rate(self, source_fps: float) -> float:
-        """Grid points a second, for a video of this average rate."""
+        """Grid points per second, for a video with this average frame rate."""
         return source_fps if self.fps is None else self.fps
 
 
@@ -53,21 +53,21 @@ class Views(NamedTuple):
 
 
 class Spans(NamedTuple):
-    """Parts of a video, each of which is looked at as if it had been cut out."""
+    """Parts of a video, each of which is treated as if it had been cut out."""
 
     seconds: tuple[tuple[float, float], ...]  # start and end of each
-    num_windows: int | None = None  # spread over each; None: those of the grid
+    num_windows: int | None = None  # windows spread over each span; None: the windows of the grid
 
 
 class SpanWindows(NamedTuple):
-    """The windows of all spans of a video, in the order in which they begin."""
+    """The windows of all spans of a video, ordered by their start."""
 
-    span_W: np.ndarray  # int64: the span that each window lies in
+    span_W: np.ndarray  # int64: the span of each window
     moments_WT: np.ndarray  # seconds at which each window's frames are shown
 
 
 def plan_windows(clock: Clock, layout: Grid | Views) -> np.ndarray:
-    """Numbers of the frames of each window: (W, T) int64. Neither first nor last frames go back from row to row."""
+    """Numbers of the frames of each window: (W, T) int64; first and last frames never decrease from row to row."""
     return _windows_on_grid(clock, layout) if isinstance(layout, Grid) else _spread_views(clock, layout)
 
 
@@ -78,14 +78,14 @@ def window_starts(num_points: int, grid: Grid) -> np.ndarray:
     """
     window, stride = grid.window, grid.stride
     if grid.align == "center":
-        count = -(-num_points // stride)  # one a stride, the last of which may be short
+        count = -(-num_points // stride)  # one per stride, the last of which may be short
     elif grid.tail == "drop":
-        count = 1 + max(0, (num_points - window) // stride)  # a first one always
-    else:  # all points, as far as the stride leaves none out
+        count = 1 + max(0, (num_points - window) // stride)  # always a first one
+    else:  # covers all points, except those that a stride longer than the window skips
         count = 1 + max(0, -(-(num_points - max(window, stride)) // stride))
     starts = grid.first_start + np.arange(count, dtype=np.int64) * stride
     if grid.align == "start" and grid.tail == "shift":
-        starts[-1] = min(starts[-1], max(num_points - window, 0))  # back until it ends with the video
+        starts[-1] = min(starts[-1], max(num_points - window, 0))  # moved back to end with the video
     return starts
 
 
@@ -97,13 +97,13 @@ def window_times(grid: Grid, *, duration_seconds: float, source_fps: float) -> n
 
 
 def windows_in_spans(spans: Spans, grid: Grid, *, duration_seconds: float, source_fps: float) -> SpanWindows:
-    """Lay the grid over each span, from its start to its end or to that of the video; no window leaves its span.
+    """Lay the grid over each span, from its start to its end or the end of the video; no window leaves its span.
 
     Args:
-        spans: of which each begins before the video ends.
-        grid: what is laid.
-        duration_seconds: of the video.
-        source_fps: of the video, on average.
+        spans: each must begin before the video ends.
+        grid: the grid.
+        duration_seconds: length of the video.
+        source_fps: average frame rate of the video.
 
     """
     rate = grid.rate(source_fps)
@@ -119,14 +119,14 @@ def windows_in_spans(spans: Spans, grid: Grid, *, duration_seconds: float, sourc
         moments.append(start + points_WT.clip(0, num_points - 1) / rate)
         counts.append(len(firsts_W))
     moments_WT = np.concatenate(moments)
-    order_W = np.argsort(moments_WT[:, 0], kind="stable")  # spans may overlap, and a video is read once
+    order_W = np.argsort(moments_WT[:, 0], kind="stable")  # spans may overlap, but a video is read only once
     return SpanWindows(np.repeat(np.arange(len(counts)), counts)[order_W], moments_WT[order_W])
 
 
 def _spread_starts(num_points: int, window: int, *, count: int) -> np.ndarray:
-    """Where windows begin that are spread evenly over points, so that together they look at all parts alike: (count,).
+    """Starts of windows that are spread evenly over points, so that they cover all parts equally: (count,).
 
-    The room that a window has is cut into equal parts, and one begins in the middle of each.
+    The range of possible starts is divided into equal parts, and a window begins in the middle of each.
 
     10 points, window 4, i.e. starts 0 to 6:  1 -> 3;  2 -> 2 4 (of 1.5 4.5);  3 -> 1 3 5
     """
@@ -136,7 +136,7 @@ def _spread_starts(num_points: int, window: int, *, count: int) -> np.ndarray:
 
 
 def _windows_on_grid(clock: Clock, grid: Grid) -> np.ndarray:
-    """Points before the first frame and after the last show that frame."""
+    """Frame numbers of windows on the grid; points before the first frame or after the last one repeat that frame."""
     shown_P = clock.on_grid(fps=grid.rate(clock.fps))
     points_WT = window_starts(len(shown_P), grid)[:, None] + np.arange(grid.window)[None, :]
     windows_WT: np.ndarray = shown_P[points_WT.clip(0, len(shown_P) - 1)]
@@ -144,7 +144,7 @@ def _windows_on_grid(clock: Clock, grid: Grid) -> np.ndarray:
 
 
 def _spread_views(clock: Clock, views: Views) -> np.ndarray:
-    """The authors' arithmetic counts frames at the average rate."""
+    """Frame numbers of the views, by the authors' arithmetic, which counts frames at the average rate."""
     rows = [
         view_indices(
             total_frames=clock.num_frames,

@@ -1,1 +1,1 @@
-"""Clips -> embeddings -> loss. Tensors in, tensors out: no files, no process group."""
+"""Clips -> embeddings -> loss: tensors in, tensors out, without files or process groups."""

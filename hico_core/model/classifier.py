@@ -1,4 +1,4 @@
-"""The encoder with a linear classifier on top: what finetuning trains."""
+"""The model of finetuning: the encoder with a linear classifier on top."""
 
 # N clips, T frames, H height, W width, F feature width, C classes; T', H', W' of the encoder's maps.
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from hico_core.model.pooling import averaged
 from hico_core.model.s3dg import FEATURE_DIM, S3DG
 
-# The entry that tells a classifier's weights from those of a pretraining model.
+# The entry that distinguishes a classifier's weights from those of a pretraining model.
 CLASSIFIER = "out.weight"
 
 
 class VideoClassifier(nn.Module):
-    """Clips -> scores of classes.
+    """Clips -> class scores.
 
     Args:
         num_classes: C.
@@ -30,7 +30,7 @@ class VideoClassifier(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """(N, 3, T, H, W) -> (N, C), before the softmax."""
         maps_NFTHW = self.backbone(clips)
-        # As in pretraining: averages and what stands on them are not left to 16 bits.
+        # As in pretraining, averages and everything computed from them are not in 16 bits.
         with torch.autocast(clips.device.type, enabled=False):
             exact = torch.promote_types(maps_NFTHW.dtype, torch.float32)
             scores_NC: Tensor = self.out(averaged(maps_NFTHW, exact))

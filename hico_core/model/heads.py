@@ -34,7 +34,7 @@ class ProjectionHead(nn.Module):
 
 
 class TopicHead(nn.Module):
-    """Do two clips come from one video? A score for every ordered pair of clips, in both orders."""
+    """Scores for whether two clips come from the same video, for every pair of clips, in both orders."""
 
     def __init__(self, in_dim: int = FEATURE_DIM, hidden_dim: int = 1024, out_dim: int = EMBEDDING_DIM) -> None:
         super().__init__()
@@ -46,30 +46,30 @@ class TopicHead(nn.Module):
         """(N, F) -> (N, A, 2) raw scores: [i, j, 0] has clip i first, [i, j, 1] has clip j first.
 
         Args:
-            features_NF: of the encoder.
-            gather: from the projected clips of one process, (N, D), to those of all of them, (A, D), with which its own
-                are paired; None: with each other, A = N.
+            features_NF: features from the encoder.
+            gather: projected clips of this process, (N, D) -> those of all processes, (A, D), with which this process's
+                clips are paired; None: they are paired with each other, A = N.
 
-        The first layer of the classifier sees the pair [u_i; u_j]. It is linear, so it is computed once
-        for each clip in each place and added, instead of once for each of the N * A pairs.
+        The input of the classifier's first layer is the pair [u_i; u_j]. As the layer is linear, it is computed once
+        per clip and position and the results are added, instead of once for each of the N * A pairs.
         """
         u_ND = self.projection(features_NF)
-        # Columns of the layer for [u_i; u_j] that meet u_i, and those that meet u_j; the bias is added with u_i.
+        # Columns of the layer for [u_i; u_j] that multiply u_i, and those that multiply u_j; the bias goes with u_i.
         first_MD, second_MD = self.pair.weight.chunk(2, dim=1)
         if gather is None:
             first_NM, second_NM = F.linear(u_ND, first_MD, self.pair.bias), F.linear(u_ND, second_MD)
             score_NN = self._scores(first_NM, second_NM)  # [i, j]: i first; the other order is its transpose
             return torch.stack([score_NN, score_NN.T], dim=-1)
         all_AD = gather(u_ND.detach())
-        # Each pair of two clips stands in the rows of both, once with either one as a constant. So that a clip has the
-        # gradient of all pairs that it is in, its own rows count twice.
+        # Each pair of clips appears in the rows of both, each time with the other clip as a constant. For a clip to get
+        # the gradient of all its pairs, its own rows count twice.
         u_ND = 2 * u_ND - u_ND.detach()
         as_first_NA = self._scores(F.linear(u_ND, first_MD, self.pair.bias), F.linear(all_AD, second_MD))
         as_second_AN = self._scores(F.linear(all_AD, first_MD, self.pair.bias), F.linear(u_ND, second_MD))
         return torch.stack([as_first_NA, as_second_AN.T], dim=-1)
 
     def _scores(self, first_XM: Tensor, second_YM: Tensor) -> Tensor:
-        """Of all pairs, (X, Y)."""
+        """The scores of all pairs, (X, Y)."""
         hidden_XYM = (first_XM[:, None, :] + second_YM[None, :, :]).relu()
         scores: Tensor = self.score(hidden_XYM).squeeze(-1)
         return scores

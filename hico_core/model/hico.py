@@ -15,10 +15,10 @@ from hico_core.model.s3dg import S3DG
 
 
 class Outputs(NamedTuple):
-    """What the losses need. N = videos * clips per video, the clips of one video side by side."""
+    """The input of the losses; N = videos * clips per video, with the clips of a video next to each other."""
 
     embeddings: Tensor  # (N, 128) unit vectors
-    topic_logits: Tensor | None  # (N, N or all, 2); None where the model has no topical head
+    topic_logits: Tensor | None  # (N, N or all, 2); None if the model has no topical head
 
 
 class HicoModel(nn.Module):
@@ -27,7 +27,7 @@ class HicoModel(nn.Module):
     Args:
         backbone: (N, 3, T, H, W) -> feature maps (N, F, T', H', W') or rows (N, F).
         visual_head: (N, F) -> (N, D) unit vectors.
-        topic_head: (N, F) -> (N, N, 2).
+        topic_head: (N, F) -> (N, N or all, 2).
         topical: False leaves the topical head out (the SimCLR baseline, or visual consistency alone).
 
     """
@@ -54,7 +54,7 @@ class HicoModel(nn.Module):
 
         """
         maps_NFTHW = self.backbone(clips.flatten(0, 1))  # (B, K, ...) -> (N, ...), video-major
-        # The heads take little time, and similarities are compared closely: not in 16 bits, whatever the encoder uses.
+        # Never in 16 bits, whatever the encoder uses: the heads take little time, and similarities must be precise.
         with torch.autocast(clips.device.type, enabled=False):
             exact = torch.promote_types(maps_NFTHW.dtype, torch.float32)
             features_NF = averaged(maps_NFTHW, exact)

@@ -1,11 +1,11 @@
 """The losses of HiCo (Qing et al., CVPR 2022) and of its SimCLR baseline.
 
-`embeddings` are unit vectors; a caller with several processes gathers those of all processes first, so no function
-here needs a process group.
+`embeddings` are unit vectors; a caller with several processes gathers the embeddings of all processes first, so no
+function here needs a process group.
 """
 
 # B videos, K clips per video, N = B * K clips in video-major order (row b * K + k is clip k of video b), D embedding
-# width, A clips of all processes where N are of one.
+# width, A clips of all processes if N is the number in one process.
 
 from typing import NamedTuple
 
@@ -14,22 +14,22 @@ from torch import Tensor
 
 from hico_core.base.errors import UsageError
 
-# Keeps log() finite where the classifier is certain; part of the authors' loss, so not a setting.
+# Keeps log() finite if the classifier is certain; part of the authors' loss, so not a setting.
 _LOG_EPS = 1e-5
 
 
 class HicoLoss(NamedTuple):
-    """The two parts as they are (detached, for the log) and the weighted sum that is differentiated."""
+    """The two unweighted parts (detached, for the log) and the weighted sum that is differentiated."""
 
     total: Tensor
     visual: Tensor
-    topical: Tensor | None  # None where a loss has no topical part
+    topical: Tensor | None  # None if the loss has no topical part
 
 
 def _exp_similarities(embeddings_ND: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
-    """exp(similarity / temperature) of all pairs, each (N, N): as it stands, and for use as a positive.
+    """exp(similarity / temperature) of all pairs, each (N, N): unchanged, and for use as positives.
 
-    A positive's similarity is cut at 1: beyond it, reached only through rounding, there is nothing to learn.
+    Similarities of positives are clipped to [-1, 1]: rounding can push them past 1, where nothing is left to learn.
     """
     similarity_NN = embeddings_ND @ embeddings_ND.T
     return (similarity_NN / temperature).exp(), (similarity_NN.clamp(-1, 1) / temperature).exp()
@@ -67,13 +67,15 @@ def info_nce(embeddings: Tensor, *, clips_per_video: int, temperature: float) ->
     raw_NN, positive_NN = _exp_similarities(embeddings, temperature=temperature)
     same_NN = _same_video(len(embeddings), clips_per_video, embeddings.device)
     negatives_N1 = raw_NN.masked_fill(same_NN, 0).sum(dim=1, keepdim=True)
-    loss_NN = -(positive_NN / (positive_NN + negatives_N1)).log()  # of all pairs; those of one video are kept below
+    loss_NN = -(
+        positive_NN / (positive_NN + negatives_N1)
+    ).log()  # for all pairs; pairs of one video are selected below
     others_NN = same_NN & ~torch.eye(len(same_NN), dtype=torch.bool, device=same_NN.device)
     return (loss_NN * others_NN).sum() / (len(loss_NN) * (clips_per_video - 1))
 
 
 def visual_loss(embeddings: Tensor, *, clips_per_video: int, temperature: float) -> Tensor:
-    """HiCo's visual consistency: the first two clips of a video, which lie near each other, should agree.
+    """HiCo's visual consistency: the embeddings of the first two clips of a video, which are near, should agree.
 
     Anchors are clips 0 and 1 of every video, each the other's only positive. Negatives are all clips of all
     other videos; a video's own third clip is neither.
@@ -91,7 +93,7 @@ def visual_loss(embeddings: Tensor, *, clips_per_video: int, temperature: float)
     same_NN = _same_video(len(embeddings), clips_per_video, embeddings.device)
     negatives_N = raw_NN.masked_fill(same_NN, 0).sum(dim=1)
     first_B = torch.arange(0, len(embeddings), clips_per_video, device=embeddings.device)
-    # Letter P: the 2B anchors, clip 0 of every video and then clip 1, beside their partners.
+    # Suffix P: the 2B anchors, clip 0 of every video and then clip 1 of every video, with their partners.
     anchor_P = torch.cat([first_B, first_B + 1])
     partner_P = torch.cat([first_B + 1, first_B])
     positive_P = positive_NN[anchor_P, partner_P]
@@ -99,24 +101,24 @@ def visual_loss(embeddings: Tensor, *, clips_per_video: int, temperature: float)
 
 
 def topical_loss(topic_logits: Tensor, *, clips_per_video: int, gamma: float = 0.5, first_row: int = 0) -> Tensor:
-    """HiCo's topical consistency: tell pairs of clips of one video from pairs of different videos.
+    """HiCo's topical consistency: distinguish pairs of clips from one video from pairs from different videos.
 
     Focal-weighted binary cross entropy with q = sigmoid(score):
     -mean((1 - q)^gamma log(q + eps)) over pairs of one video (a clip with itself left out), plus
-    -mean(q^gamma log(1 - q + eps)) over pairs of different videos. The two means weigh the same,
-    though there are far more negative pairs.
+    -mean(q^gamma log(1 - q + eps)) over pairs of different videos. The two means have equal weight,
+    although there are far more negative pairs.
 
     Args:
-        topic_logits: (N, A, 2) raw scores of both orders of each pair, of one process's N clips with all A.
+        topic_logits: (N, A, 2) raw scores of one process's N clips with all A clips, for both orders of each pair.
         clips_per_video: K, at least 2.
-        gamma: 0 is plain cross entropy; larger values weaken the pairs that are already right.
-        first_row: place of the first of the N clips among the A.
+        gamma: 0 is plain cross entropy; larger values reduce the weight of pairs that are already classified well.
+        first_row: index of the first of the N clips among the A.
 
     Returns:
         A scalar.
 
     Raises:
-        UsageError: the clips are all of one video, so there is no negative pair.
+        UsageError: all clips come from one video, so there is no negative pair.
 
     """
     N, A, _ = topic_logits.shape
@@ -128,13 +130,13 @@ def topical_loss(topic_logits: Tensor, *, clips_per_video: int, gamma: float = 0
     same_NA1 = _same_video(A, clips_per_video, topic_logits.device)[first_row : first_row + N, :, None]
     itself_NA1 = torch.eye(A, dtype=torch.bool, device=topic_logits.device)[first_row : first_row + N, :, None]
     q_NA2 = topic_logits.sigmoid()
-    # Pairs of the other kind are set to a constant and weigh nothing, which spares a GPU counting those that are left;
-    # and no root of 0, whose slope is infinite, comes near a gradient that is not wanted.
+    # Pairs of the other kind are set to a constant with weight 0. A GPU then need not count the remaining pairs, and
+    # the infinite slope of a power at 0 cannot reach the gradient of a pair that does not count.
     is_positive_NA1 = same_NA1 & ~itself_NA1
     q_pos_NA2, q_neg_NA2 = q_NA2.where(is_positive_NA1, 0.5), q_NA2.where(~same_NA1, 0.5)
     positives = (1 - q_pos_NA2) ** gamma * (q_pos_NA2 + _LOG_EPS).log() * is_positive_NA1
     negatives = q_neg_NA2**gamma * (1 - q_neg_NA2 + _LOG_EPS).log() * ~same_NA1
-    # Known without counting: each of N clips has K - 1 partners and A - K strangers, each pair in both orders.
+    # Known without counting: each of N clips has K - 1 positives and A - K negatives, each pair in both orders.
     num_positives, num_negatives = 2 * N * (clips_per_video - 1), 2 * N * (A - clips_per_video)
     return -positives.sum() / num_positives - negatives.sum() / num_negatives
 
@@ -154,8 +156,8 @@ def hico_loss(
 
     Args:
         embeddings: (N, D) unit vectors of all processes, video-major.
-        topic_logits: (M, M, 2) scores of this process's clips with each other, or (M, N, 2) with all; None: no topical
-            term.
+        topic_logits: (M, M, 2) scores of this process's clips with each other, or (M, N, 2) with all clips; None: no
+            topical term.
         clips_per_video: K.
         temperature: of the visual term.
         gamma: of the topical term.
@@ -175,6 +177,6 @@ def hico_loss(
 def simclr_loss(
     embeddings: Tensor, *, clips_per_video: int, temperature: float = 0.1, visual_weight: float = 1.0
 ) -> HicoLoss:
-    """SimCLR's only term, which counts as the visual part; arguments as of `hico_loss`."""
+    """SimCLR's only term, which counts as the visual part; for the arguments, see `hico_loss`."""
     visual = info_nce(embeddings, clips_per_video=clips_per_video, temperature=temperature)
     return HicoLoss(visual_weight * visual, visual.detach(), None)

@@ -1,4 +1,4 @@
-"""The groups in which a model's parameters are trained."""
+"""The parameter groups of a model for the optimiser."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ from torch import nn
 
 
 def parameter_groups(model: nn.Module, *, weight_decay: float, lars_exclude_bn: bool) -> list[dict[str, Any]]:
-    """Split the trained parameters: batch norms (never decayed), then the encoder, then the heads.
+    """Split the trainable parameters: batch norms (never decayed), then the encoder, then the heads.
 
     Each group carries the names of its parameters under `names`, in the order of `params`.
 
     Args:
         model: its encoder is the attribute `backbone`.
-        weight_decay: of everything but batch norms.
-        lars_exclude_bn: let batch norms move at the plain learning rate, without a trust ratio.
+        weight_decay: weight decay of everything except batch norms.
+        lars_exclude_bn: update batch norms at the plain learning rate, without a trust ratio.
 
     """
     of_batch_norm = {
@@ -25,7 +25,7 @@ def parameter_groups(model: nn.Module, *, weight_decay: float, lars_exclude_bn: 
     chosen: dict[str, list[str]] = {"batch_norm": [], "backbone": [], "heads": []}
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     for name in parameters:
-        # Of a batch norm's weight and bias alike, wherever it stands: the heads have some too.
+        # Both weights and biases of all batch norms, including those in the heads.
         is_bn = name in of_batch_norm
         group = "batch_norm" if is_bn else "backbone" if name.startswith("backbone.") else "heads"
         chosen[group].append(name)

@@ -1,4 +1,4 @@
-"""From the encoder's maps to one row per clip: what features, neighbours and probes look at."""
+"""From the encoder's maps to one row per clip, for features, nearest neighbours and probes."""
 
 import torch
 from torch import Tensor, nn
@@ -7,17 +7,17 @@ from hico_core.base.choices import Pool
 
 
 def averaged(maps_NFTHW: Tensor, dtype: torch.dtype) -> Tensor:
-    """Maps (N, F, T', H', W') -> their averages (N, F), of a type that is exact enough for sums; rows stay rows."""
+    """Maps (N, F, T', H', W') -> their averages (N, F), in a type precise enough for sums; rows are only converted."""
     return maps_NFTHW.to(dtype) if maps_NFTHW.dim() == 2 else maps_NFTHW.mean(dim=(2, 3, 4), dtype=dtype)
 
 
 class PooledEncoder(nn.Module):
-    """An encoder whose maps are averaged, and projected if asked for.
+    """An encoder whose maps are pooled and, with a head, projected.
 
     Args:
-        backbone: (N, 3, T, H, W) -> maps (N, F, T', H', W'), or rows (N, F), which stay as they are.
-        pool: over T', H' and W'; "none" leaves the maps as they are.
-        head: (N, F) -> (N, D), such as the projection that pretraining compares; it needs pooled maps.
+        backbone: (N, 3, T, H, W) -> maps (N, F, T', H', W'), or rows (N, F), which need no pooling.
+        pool: pooling over T', H' and W'; "none" keeps the maps.
+        head: (N, F) -> (N, D), such as the projection trained in pretraining; it needs average pooling.
 
     """
 
@@ -30,7 +30,7 @@ class PooledEncoder(nn.Module):
         """(N, 3, T, H, W) -> (N, F), (N, D) or (N, F, T', H', W'), in float32 whatever the encoder computes in."""
         maps_NFTHW = self.backbone(clips)
         with torch.autocast(clips.device.type, enabled=False):
-            exact_NFTHW: Tensor = maps_NFTHW.float()  # before the average, which bfloat16 would round
+            exact_NFTHW: Tensor = maps_NFTHW.float()  # before pooling, which would round in bfloat16
             if self.pool == "none" or exact_NFTHW.dim() == 2:
                 return exact_NFTHW
             rows_NF = exact_NFTHW.mean(dim=(2, 3, 4)) if self.pool == "avg" else exact_NFTHW.amax(dim=(2, 3, 4))

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: an encoder keeps its units' inputs only, and computes the rest again for the gradients."""
+"""Gradient checkpointing: an encoder keeps only its units' inputs and recomputes the rest in the backward pass."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,19 +11,19 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recompute_units(encoder: nn.Module) -> None:
-    """Let an encoder's units be computed twice in training: less memory, slower steps, the same gradients."""
+    """Make an encoder's units recompute their activations in training: less memory, slower steps, same gradients."""
     for unit in _units(encoder):
         setattr(unit, "forward", partial(_recomputed, unit, unit.forward))  # noqa: B010 - no assigning to methods
 
 
 def _units(encoder: nn.Module) -> list[nn.Module]:
-    """The parts that an encoder is made of; of one that is made of a single part, the parts of that."""
+    """The children of an encoder; if it has only one, that child's children, and so on."""
     parts = list(encoder.children())
     return _units(parts[0]) if len(parts) == 1 else parts
 
 
 def _recomputed(unit: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any:  # noqa: ANN401 - as units have them
-    """A unit's output, of which nothing but the inputs is kept."""
+    """A unit's output, with only its inputs kept for the backward pass."""
     if not unit.training or not torch.is_grad_enabled():
         return forward(*inputs)
     return checkpoint(
@@ -33,7 +33,7 @@ def _recomputed(unit: nn.Module, forward: Callable[..., Any], *inputs: Any) -> A
 
 @contextmanager
 def _without_running_statistics(unit: nn.Module) -> Iterator[None]:
-    """Let batch norms not count a pass that only repeats another."""
+    """Keep batch-norm statistics unchanged during a pass that only repeats another."""
     norms = [m for m in unit.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

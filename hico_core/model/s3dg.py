@@ -1,7 +1,7 @@
 """S3D-G, the video encoder of HiCo (Xie et al., ECCV 2018: separable 3D Inception with feature gating)."""
 
-# N clips, C channels, T frames, H height, W width. A suffix names the channels where they change; (N, C, T, H, W) has
-# none, since every unit takes it and gives it.
+# N clips, C channels, T frames, H height, W width. A suffix names the channels if they change; tensors (N, C, T, H, W),
+# which every unit takes and returns, have no suffix.
 
 import torch
 import torch.nn.functional as F
@@ -45,33 +45,33 @@ class PointwiseConv(nn.Module):
     def convolve(self, x: Tensor) -> Tensor:
         """The convolution alone.
 
-        On a CPU with channels side by side, a matrix product, whose gradients cost half of the convolution's.
+        On a CPU in channels-last layout, it is a matrix product, whose gradients cost half of the convolution's.
         """
         if x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last_3d):
             return self.conv(x)
-        x_NTHWC = x.permute(0, 2, 3, 4, 1)  # a view, which lies in memory in this very order
+        x_NTHWC = x.permute(0, 2, 3, 4, 1)  # a view, contiguous in this order
         return F.linear(x_NTHWC, self.conv.weight.flatten(1)).permute(0, 4, 1, 2, 3)
 
 
 class TemporalConv(nn.Conv3d):
-    """A convolution in time, or in time and space, that is right in bfloat16 on a CPU.
+    """A convolution in time, or in time and space, that is correct in bfloat16 on a CPU.
 
-    There, for fewer frames than k, oneDNN 3.12 (in PyTorch 2.14) gives a gradient of the weights that is not even
-    finite. With the padding put to the input beforehand it is right.
+    There, if a clip has fewer frames than the kernel, oneDNN 3.12 (in PyTorch 2.14) gives weight gradients that are not
+    even finite. They are correct if the input is padded beforehand.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, T, H, W) -> (N, C_out, T', H', W')."""
         if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or x.shape[2] >= self.kernel_size[0]:
             return super().forward(x)
-        pad = int(self.padding[0])  # of time alone: F.pad counts axes from the last
+        pad = int(self.padding[0])  # in time only; F.pad counts axes from the last
         padded = F.pad(x, (0, 0, 0, 0, pad, pad))
         in_space = (0, *self.padding[1:])
         return F.conv3d(padded, self.weight, self.bias, self.stride, in_space, self.dilation, self.groups)
 
 
 def is_plain(conv: nn.Conv3d) -> bool:
-    """Whether a convolution pads with zeros and does nothing else, so that `TemporalConv` computes the same."""
+    """Whether a convolution is a plain Conv3d with zero padding, so that `TemporalConv` computes the same."""
     zeros = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
     return zeros and type(conv).forward is nn.Conv3d.forward
 
@@ -79,7 +79,7 @@ def is_plain(conv: nn.Conv3d) -> bool:
 class SeparableConv(nn.Module):
     """A k x k x k convolution in two steps: 1 x k x k in space, then k x 1 x 1 in time, each with BN and ReLU.
 
-    Kernel and stride in time are those in space unless given.
+    Kernel size and stride in time equal those in space unless given.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class InceptionBlock(nn.Module):
         in_channels: C_in.
         b0: channels of the 1x1x1 branch.
         b1: channels of a 1x1x1 unit and the separable 3x3x3 one after it.
-        b2: the same again.
+        b2: channels of another such pair of units.
         b3: channels of the 1x1x1 unit after the pool.
         gating: scale channels by learned gates.
         bn_eps: epsilon of the batch norms inside separable units.
@@ -159,7 +159,7 @@ class InceptionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, T, H, W) -> (N, b0 + b1[1] + b2[1] + b3, T, H, W)."""
-        # The branch of the pool first: gradients of x are added up in the reverse order, which the last bit shows.
+        # The pool's branch first: gradients of x are added in the reverse order, which affects their last bit.
         out3 = self.gating_b3(self.branch3(x))
         out0 = self.gating_b0(self.branch0(x))
         out1 = self.gating_b1(self.branch1(x))
@@ -170,9 +170,9 @@ class InceptionBlock(nn.Module):
 class S3DG(nn.Module):
     """The encoder: (N, 3, T, H, W) -> feature maps (N, 1024, T/8, H/32, W/32).
 
-    Units carry their names from the S3D paper (Conv_1a ... Mixed_5c); `named_children()` lists them in
-    the order in which they run. Convolutions start from N(0, 0.01), as the authors' do; gating layers
-    from PyTorch's default.
+    Units have their names from the S3D paper (Conv_1a ... Mixed_5c); `named_children()` lists them in the order in
+    which they run. Convolutions are initialised from a normal distribution with standard deviation 0.01, as in the
+    authors' code, and gating layers with PyTorch's default.
 
     Args:
         gating: scale channels by learned gates (S3D-G); without it the network is plain S3D.

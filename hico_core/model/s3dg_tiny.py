@@ -1,4 +1,4 @@
-"""A small encoder of S3D-G's parts, for tests, laptops and experiments on made video."""
+"""A small encoder made of S3D-G's parts, for tests, laptops and experiments on synthetic videos."""
 
 # N clips, T frames, H height, W width.
 
@@ -13,7 +13,7 @@ _UNITS = ((3, 16, 2, 1), (16, 32, 2, 1), (32, 64, 2, 2), (64, 128, 1, 2))
 class S3DGTiny(nn.Module):
     """Four separable units, gated from the second on: (N, 3, T, H, W) -> maps (N, 128, T/4, H/8, W/8).
 
-    186 thousand parameters. Convolutions start from PyTorch's default, which four layers can bear.
+    It has 186 thousand parameters. Convolutions keep PyTorch's default initialisation, which is fine for four layers.
     """
 
     feature_dim = 128

@@ -1,1 +1,1 @@
-"""The authors' YAML files as configurations of hico."""
+"""Translate the authors' YAML files into configurations of hico, and back."""

@@ -1,4 +1,4 @@
-"""The authors' YAML files of finetuning, translated into our configuration."""
+"""Translate the authors' YAML files for finetuning into our configuration."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ from hico_core.config.authors.yaml_layers import (
     resolve_authors_yaml,
 )
 
-# Their key -> ours, where only the name differs.
+# Their key -> ours, for settings that differ only in name.
 _SAME = {
     **SAME_IN_BOTH,
     "AUGMENTATION.RATIO": "augment.crop_ratio",
@@ -33,13 +33,13 @@ _SAME = {
     "TEST.NUM_SPATIAL_CROPS": "test.crops",
 }
 
-# What the keys begin with whose values are fixed as in pretraining.
+# Prefixes of the keys whose values are fixed as in pretraining.
 _AS_IN_PRETRAINING = (
     *("TASK_TYPE", "TRAIN.ENABLE", "TRAIN.LR_REDUCE", "TRAIN.CHECKPOINT_INFLATE", "DATA.", "MODEL.EMA."),
     *("VIDEO.BACKBONE.", "OPTIMIZER.LR_POLICY", "BN.", "AUGMENTATION."),
 )
 
-# Their key -> the value with which hico does the same. Any other would train something else.
+# Their key -> the only value that hico supports. Any other would change the training.
 _FIXED: dict[str, object] = {
     **{key: value for key, value in FIXED.items() if key.startswith(_AS_IN_PRETRAINING) and key not in _SAME},
     "TRAIN.FINE_TUNE": True,
@@ -64,7 +64,7 @@ _OTHERS = {
     *("TEST.ENABLE", "TEST.SPATIAL_CROPS", "AUGMENTATION.COLOR_AUG"),
 }
 
-# To what height their frames are scaled in thought: a test scale of 224 is 224/256 of the shorter side.
+# The frame height to which their test scales refer: a scale of 224 is 224/256 of the shorter side.
 _REFERENCE_SIDE = 256
 
 _DATASETS = {"HMDB51": "hmdb51", "UCF101": "ucf101"}
@@ -73,7 +73,7 @@ _DATASETS = {"HMDB51": "hmdb51", "UCF101": "ucf101"}
 def load_any_finetuning(
     path: Path | None, *, base: str, overrides: Iterable[str] = ()
 ) -> tuple[FinetuneConfig, AuthorsConfig[FinetuneConfig] | None]:
-    """Read a finetuning configuration in our format or in the authors'; of theirs, also what else the file says.
+    """Read a finetuning configuration in our format or in the authors'; for theirs, also return the file's other facts.
 
     Raises:
         UsageError: see `load_finetuning_config` and `read_authors_finetuning`.
@@ -86,7 +86,7 @@ def load_any_finetuning(
 
 
 def is_finetuning(path: Path) -> bool:
-    """Whether a file, ours or theirs, is of finetuning: by its `base:`, or by what it enables.
+    """Whether a file, ours or theirs, is for finetuning, judged by its `base:` or by what it enables.
 
     Raises:
         UsageError: it cannot be read.
@@ -102,10 +102,10 @@ def read_authors_finetuning(path: Path | str, *, overrides: Iterable[str] = ()) 
 
     Args:
         path: the file, in a folder tree like theirs.
-        overrides: `section.key=value` of ours, or `SECTION.KEY=value` of theirs, over what the file says.
+        overrides: `section.key=value` of ours, or `SECTION.KEY=value` of theirs; they take precedence over the file.
 
     Raises:
-        UsageError: a file cannot be read, or asks for something unsupported; the message says what to write.
+        UsageError: a file cannot be read, or requires something unsupported; the message says what to write.
 
     """
     origin = str(path)
@@ -137,7 +137,7 @@ def _dataset(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
 
 
 def _test(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """Views of testing: a scale in pixels of a frame that is 256 high, and a crop that must be as large as theirs."""
+    """The test views: the scale refers to a frame 256 pixels high, and test crops must be as large as in training."""
     size, train_size = theirs.get("DATA.TEST_CROP_SIZE"), theirs.get("DATA.TRAIN_CROP_SIZE")
     if size != train_size:
         raise UsageError(f"{origin}: DATA.TEST_CROP_SIZE: {size}: hico tests as it trains; write {train_size}")

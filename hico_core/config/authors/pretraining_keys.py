@@ -1,4 +1,4 @@
-"""The authors' YAML files of pretraining, translated into our configuration and back."""
+"""Translate the authors' YAML files for pretraining into our configuration, and back."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
@@ -17,7 +17,7 @@ from hico_core.config.authors.yaml_layers import (
     with_numbers,
 )
 
-# Their key -> ours, where only the name differs.
+# Their key -> ours, for settings that differ only in name.
 _SAME = {
     **SAME_IN_BOTH,
     "PRETRAIN.NUM_CLIPS_PER_VIDEO": "sampling.clips_per_video",
@@ -34,7 +34,7 @@ _SAME = {
     "HICO.LOSS.TCL_WEIGHT": "loss.topical_weight",
 }
 
-# Their key -> the value with which hico does the same. Any other would train something else.
+# Their key -> the only value that hico supports. Any other would change the training.
 FIXED: dict[str, object] = {
     "TASK_TYPE": "classification",
     "TRAIN.ENABLE": True,
@@ -98,7 +98,7 @@ _LOSSES = {"HiCo": ("hico", "ContrastiveHeadTopicPred"), "Contrastive": ("simclr
 def load_any_config(
     path: Path | None, *, base: str, overrides: Iterable[str] = ()
 ) -> tuple[Config, AuthorsConfig[Config] | None]:
-    """Read a configuration in our format or in the authors'; of theirs, also what else the file says.
+    """Read a pretraining configuration in our format or in the authors'; for theirs, also return its other facts.
 
     Raises:
         UsageError: see `load_config` and `read_authors_config`.
@@ -115,10 +115,10 @@ def read_authors_config(path: Path | str, *, overrides: Iterable[str] = ()) -> A
 
     Args:
         path: the file, in a folder tree like theirs.
-        overrides: `section.key=value` of ours, or `SECTION.KEY=value` of theirs, over what the file says.
+        overrides: `section.key=value` of ours, or `SECTION.KEY=value` of theirs; they take precedence over the file.
 
     Raises:
-        UsageError: a file cannot be read, or asks for something unsupported; the message says what to write.
+        UsageError: a file cannot be read, or requires something unsupported; the message says what to write.
 
     """
     values, notes = resolve_authors_yaml(Path(path))
@@ -130,12 +130,12 @@ def read_authors_config(path: Path | str, *, overrides: Iterable[str] = ()) -> A
 def read_authors_values(
     values: Mapping[str, Any], *, origin: str, overrides: Iterable[str] = ()
 ) -> AuthorsConfig[Config]:
-    """Translate merged values of theirs, such as stand in a checkpoint.
+    """Translate merged values of theirs, such as those in a checkpoint.
 
     Args:
         values: by section and key.
-        origin: of the values, for messages; its name becomes the recipe's.
-        overrides: `section.key=value` of ours, over what the values say.
+        origin: source of the values, for messages; its file name gives the recipe's name.
+        overrides: `section.key=value` of ours; they take precedence over the values.
 
     Raises:
         UsageError: see `read_authors_config`.
@@ -162,11 +162,11 @@ def read_authors_values(
 
 
 def is_pretraining(theirs: Mapping[str, Any]) -> bool:
-    """Whether flat values are of pretraining rather than of finetuning."""
+    """Whether flat values are for pretraining rather than finetuning."""
     return bool(theirs.get("PRETRAIN.ENABLE"))
 
 
-# Sections that their files have and that mean nothing here.
+# Keys that their files have and that have no meaning here.
 _MEANINGLESS: dict[str, object] = {
     "LOCALIZATION.ENABLE": False,
     "TEST.ENABLE": False,
@@ -188,7 +188,7 @@ _MEANINGLESS: dict[str, object] = {
 
 
 def to_authors_values(config: Config) -> dict[str, Any]:
-    """A configuration of ours in their sections and keys; `read_authors_values` reads it back."""
+    """A configuration of ours in their sections and keys, which `read_authors_values` can read."""
     settings = flat_settings(config)
     gradual, fixed = (config.sampling.distance == name for name in ("gradual", "fixed"))
     loss = next(name for name, (ours, _) in _LOSSES.items() if ours == config.loss.name)
@@ -214,10 +214,10 @@ def to_authors_values(config: Config) -> dict[str, Any]:
 
 
 def _choice(theirs: Mapping[str, Any], key: str, choices: Collection[str], origin: str) -> str:
-    """A value that must be one of some.
+    """A value that must be one of the choices.
 
     Raises:
-        UsageError: it is another one, or missing.
+        UsageError: it is not, or is missing.
 
     """
     value = theirs.get(key)
@@ -227,7 +227,7 @@ def _choice(theirs: Mapping[str, Any], key: str, choices: Collection[str], origi
 
 
 def _dataset(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """Their loader takes Kinetics' uncut videos for a case of its own by the name of the folder; so does this."""
+    """The dataset; like the authors' loader, this recognises Kinetics' untrimmed videos by the name of the folder."""
     kind = _choice(theirs, "TRAIN.DATASET", ("longvideo", "kinetics400"), origin)
     folder = str(theirs.get("DATA.DATA_ROOT_DIR") or "")
     return {"dataset": "k400" if kind == "kinetics400" else "uk400" if "k400" in folder else "hacs"}
@@ -241,7 +241,7 @@ def _loss(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
 
 
 def _distance(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """VCL.ENABLE switches a fixed distance on, and counts only without gradual sampling."""
+    """The distance of near clips; VCL.ENABLE selects a fixed distance, and applies only without gradual sampling."""
     if theirs.get("HICO.GRAUDAL_SAMPLING.ENABLE"):
         start, end = needed(theirs, "HICO.GRAUDAL_SAMPLING.MAX_DIS", origin)
         return {"sampling.distance": "gradual", "sampling.start_seconds": start, "sampling.end_seconds": end}
@@ -251,10 +251,10 @@ def _distance(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
 
 
 def normalisation(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """Mean and deviation of the colours.
+    """Mean and standard deviation of the colour channels.
 
     Raises:
-        UsageError: they are not three values each.
+        UsageError: they do not have three values each.
 
     """
     values = {}
@@ -268,7 +268,7 @@ def normalisation(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
 
 
 def _rate(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """ADJUST_LR scales the rate by the clips of a step. Without it, the rate is undone by what we scale by."""
+    """The learning rate, which ADJUST_LR scales with the clips per step; without it, our own scaling is cancelled."""
     rate = needed(theirs, "OPTIMIZER.BASE_LR", origin)
     if theirs.get("OPTIMIZER.ADJUST_LR"):
         return {"optim.base_lr": rate, "optim.scale_lr": "authors"}

@@ -1,4 +1,4 @@
-"""What a configuration file of the authors says, in our terms; what pretraining and finetuning have in common."""
+"""The translation of an authors' configuration file, as far as pretraining and finetuning share it."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from hico_core.config import Config, FinetuneConfig, compose_config, nested_valu
 
 Settings = TypeVar("Settings", bound=Config | FinetuneConfig)
 
-# Their key -> ours, where only the name differs, in pretraining and in finetuning.
+# Their key -> ours, for settings that differ only in name, in pretraining and in finetuning.
 SAME_IN_BOTH = {
     "TRAIN.BATCH_SIZE": "train.batch_size",
     "TRAIN.NUM_FOLDS": "data.epochs_per_round",
@@ -33,14 +33,14 @@ SAME_IN_BOTH = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorsConfig(Generic[Settings]):
-    """What a file of theirs says, in our terms."""
+    """The content of a file of theirs, translated."""
 
     config: Settings
-    data_root: str | None  # where the videos or clips lie
-    anno_dir: str | None  # where the lists lie
-    checkpoint: str | None  # whose encoder is trained on
+    data_root: str | None  # folder of the videos or clips
+    anno_dir: str | None  # folder of the lists
+    checkpoint: str | None  # file with the encoder from which training starts
     ignored: list[str]  # keys without a meaning here
-    notes: list[str]  # what one would not expect from reading the file
+    notes: list[str]  # remarks about surprising behaviour
 
 
 def translated(
@@ -53,19 +53,19 @@ def translated(
     overrides: Iterable[str],
     notes: Iterable[str],
 ) -> AuthorsConfig[Settings]:
-    """Put together what a file says.
+    """Assemble the translation of a file.
 
     Args:
         schema: Config or FinetuneConfig.
-        settings: ours, by their dotted keys.
-        theirs: all values of the file, by their dotted keys.
+        settings: our settings, by dotted key.
+        theirs: all values of the file, by dotted key.
         known: keys of theirs that have a meaning here.
-        origin: of the values, for messages.
-        overrides: `section.key=value` of ours, over the settings.
-        notes: what one would not expect from reading the file.
+        origin: source of the values, for messages.
+        overrides: `section.key=value` of ours; they take precedence over the settings.
+        notes: remarks about surprising behaviour.
 
     Raises:
-        UsageError: a value cannot be.
+        UsageError: a value is invalid.
 
     """
     return AuthorsConfig(

@@ -1,7 +1,7 @@
-"""The authors' YAML files: put together from their layers.
+"""Merge the layers of the authors' YAML files.
 
-A file of theirs names up to three others by paths seen from its own folder, and `configs/pool/base.yaml` lies under
-all of them. Later wins, key by key:
+A file of theirs names up to three others by paths relative to its own folder, and `configs/pool/base.yaml` underlies
+all of them. The later file wins, key by key:
 
     base.yaml < _BASE_MODEL < _BASE_RUN < _BASE < the file itself
 """
@@ -15,29 +15,29 @@ from typing import Any, NamedTuple
 from hico_core.base.errors import UsageError
 from hico_core.config import flat_values, merge, parse_override, read_yaml_file
 
-# Keys that name the layers below a file, lowest first.
+# Keys that name the layers below a file, from the lowest up.
 _LAYERS = ("_BASE_MODEL", "_BASE_RUN", "_BASE")
 
-# Where their base.yaml lies, seen from some folder above a file.
+# Paths of their base.yaml, relative to some folder above a file.
 _BASE_FILES = ("configs/pool/base.yaml", "pool/base.yaml")
 
-# YAML 1.1 reads 1e-6 as text, because it has no point.
+# YAML 1.1 reads 1e-6 as text, because it has no decimal point.
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
-# Theirs are three deep.
+# The authors' files have at most three layers.
 _LONGEST_TRAIL = 20
 
 
 class Layered(NamedTuple):
-    """The merged content of a file and all below it."""
+    """The merged content of a file and of all layers below it."""
 
     values: dict[str, Any]
     notes: list[str]
 
 
 def is_authors_config(path: Path) -> bool:
-    """Whether a file is in the authors' format: its keys are capitals.
+    """Whether a file is in the authors' format, whose keys are in capitals.
 
     Raises:
         UsageError: it cannot be read as YAML.
@@ -50,7 +50,7 @@ def resolve_authors_yaml(path: Path) -> Layered:
     """Merge a file of theirs with all the files that it names, and with base.yaml.
 
     Raises:
-        UsageError: a file is missing or no YAML, or files name each other in a circle.
+        UsageError: a file is missing or is not YAML, or files name each other in a cycle.
 
     """
     merged = _merged_layers(path.resolve(), trail=())
@@ -84,7 +84,7 @@ def _merged_layers(path: Path, *, trail: tuple[Path, ...]) -> Layered:
 
 
 def _dropped_by_authors(over: Mapping[str, Any], under: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Keys with BASE in their names that their merge loses, since it takes them for names of files."""
+    """Keys containing BASE that the authors' merge loses, because it takes their values for file names."""
     lost: list[str] = []
     for key, value in over.items():
         if isinstance(value, Mapping) and isinstance(under.get(key), Mapping):
@@ -105,7 +105,7 @@ def _find_base(path: Path) -> Path:
 
 
 def with_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with 1e-6 as a number wherever it is text."""
+    """The same values, with text such as 1e-6 converted to numbers."""
     return {
         key: with_numbers(value)
         if isinstance(value, dict)
@@ -119,10 +119,10 @@ def with_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
 def override_values(
     values: Mapping[str, Any], overrides: Iterable[str], *, origin: str
 ) -> tuple[dict[str, Any], list[str]]:
-    """Put the overrides that name keys of theirs, which are capitals, over merged values; the others are ours.
+    """Apply overrides of the authors' keys, which are in capitals, to merged values; return the other overrides, too.
 
     Raises:
-        UsageError: a key of theirs is not in the values; the message names the nearest one that is.
+        UsageError: a key of theirs is not among the values; the message names the nearest known key.
 
     """
     changed, ours = dict(values), []
@@ -140,10 +140,10 @@ def override_values(
 
 
 def require_fixed(theirs: Mapping[str, Any], fixed: Mapping[str, object], origin: str) -> None:
-    """Check the values that can only be what hico does.
+    """Check the values for which hico supports only one choice.
 
     Raises:
-        UsageError: one is something else.
+        UsageError: a value differs from it.
 
     """
     for key, allowed in fixed.items():
@@ -152,10 +152,10 @@ def require_fixed(theirs: Mapping[str, Any], fixed: Mapping[str, object], origin
 
 
 def needed(theirs: Mapping[str, Any], key: str, origin: str) -> Any:  # noqa: ANN401 - numbers and lists of them
-    """A value that must be there.
+    """A required value.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it is missing.
 
     """
     if theirs.get(key) is None:

@@ -1,1 +1,1 @@
-"""One video -> its clips: looked at, planned, encoded, verified."""
+"""One video -> its clips: probed, planned, encoded, verified."""

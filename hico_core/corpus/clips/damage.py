@@ -1,4 +1,4 @@
-"""A source that decodes with errors: which of its frames cannot be trusted, and which clips hold none of them."""
+"""Sources that decode with errors: find the frames that cannot be trusted, and the clips without such frames."""
 
 from collections.abc import Container, Sequence
 
@@ -13,14 +13,14 @@ from hico_core.corpus.workspace.records import SplitOptions
 
 
 def damaged_timestamps(packets: Sequence[Packet], decoded: Container[int]) -> set[int]:
-    """Timestamps of the frames that cannot be trusted where some packets did not decode.
+    """Timestamps of the frames that cannot be trusted because some packets failed to decode.
 
-    A frame is built on frames decoded before it, back to a keyframe. So from a packet that fails, all is suspect up
-    to the next keyframe, and with it the frames that are decoded after that keyframe but shown before it.
+    A frame depends on frames decoded before it, back to a keyframe. After a packet that fails, all frames up to the
+    next keyframe are therefore suspect, as are the frames decoded after that keyframe but shown before it.
 
     Args:
         packets: of the whole video, in decoding order.
-        decoded: timestamps of the frames that a decoder gave which leaves out what it cannot decode.
+        decoded: timestamps of the frames from a decoder that leaves out frames it cannot decode.
 
     """
     damaged: set[int] = set()
@@ -28,7 +28,7 @@ def damaged_timestamps(packets: Sequence[Packet], decoded: Container[int]) -> se
     keyframe_pts = packets[0].pts
     for packet in packets:
         if packet.is_keyframe:
-            lead = suspect  # whether the frames that lead up to this keyframe are built on suspect ones
+            lead = suspect  # whether frames shown before this keyframe depend on suspect ones
             suspect = False
             keyframe_pts = packet.pts
         elif packet.pts > keyframe_pts:
@@ -41,10 +41,10 @@ def damaged_timestamps(packets: Sequence[Packet], decoded: Container[int]) -> se
 
 
 def damaged_seconds(job: Job, info: VideoInfo, encoded: Encoded) -> list[float]:
-    """When, from the first frame, the frames are shown that cannot be trusted; from decoding the video once more.
+    """Times of the untrustworthy frames, in seconds from the first frame, found by decoding the video once more.
 
     Raises:
-        BadVideo: the errors that ffmpeg reported cannot be located, or looking for them took too long.
+        BadVideo: the errors that ffmpeg reported cannot be located, or locating them took too long.
         HicoError: it was stopped with the whole run.
 
     """
@@ -54,9 +54,9 @@ def damaged_seconds(job: Job, info: VideoInfo, encoded: Encoded) -> list[float]:
     arguments = output.global_args("-nostdin", "-v", "error").get_args()
     written = job.folder / "whole.txt"
     finished = job.run(arguments, output=written)
-    # Of a pass that was broken off, all frames after the break would look lost.
+    # If this pass were interrupted, all later frames would look lost.
     require_run_to_end(job, finished)
-    # ffmpeg counts from the start of the file, packets from wherever their clock began.
+    # ffmpeg counts from the start of the file; packets count from wherever their clock began.
     shift = info.timestamps[0] - encoded.ticks[0]
     whole = {tick + shift for tick in read_frame_ticks(written.read_text())}
     with open_video(source) as (container, stream):
@@ -75,8 +75,8 @@ def damaged_seconds(job: Job, info: VideoInfo, encoded: Encoded) -> list[float]:
 def good_clips(
     plan: Sequence[PlannedClip], damaged_seconds: Sequence[float], *, options: SplitOptions
 ) -> list[PlannedClip]:
-    """The clips in whose interval no damaged frame is shown."""
-    # At a new frame rate, a clip's first or last picture may come from a frame just across the border.
+    """The clips whose intervals contain no damaged frame."""
+    # After a change of frame rate, a clip's first or last picture may come from a frame just across the border.
     margin = 1 / options.fps if options.fps else 0.0
     step = options.segment_seconds
     good = []

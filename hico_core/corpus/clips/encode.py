@@ -1,4 +1,4 @@
-"""What ffmpeg is told to make of a video, and running it: decode once, scale, encode, a new file at each border."""
+"""Build ffmpeg's command line and run it: decode once, scale, encode, and begin a new file at each border."""
 
 import signal
 from collections.abc import Sequence
@@ -18,61 +18,61 @@ from hico_core.corpus.clips.probe import rate_of, seconds_from_first
 from hico_core.corpus.clips.sound import sound_arguments
 from hico_core.corpus.workspace.records import SplitOptions
 
-# A border that no video reaches: ffmpeg wants at least one.
+# A border that no video reaches: ffmpeg requires at least one.
 _NEVER = 2**31 - 2
 
-# Filter that marks the frames at which the picture cuts: those that differ from the one before by so many percent, and
-# by as much more than that one did, so that fast motion is no cut. 10 is ffmpeg's own choice.
+# Filter that marks the first frames of new shots: those that differ from the previous frame by this many percent, and
+# by this much more than that frame did from its own predecessor, so that fast motion is no cut. 10 is ffmpeg's default.
 _MARK_CUTS = "scdet=threshold=10"
 _MARKS_CUTS_SINCE = (4, 4)
 
-# Filters that print the time of each frame, and what other filters found out about it.
+# Filters that print the time of each frame and the metadata that other filters added to it.
 PRINT_FRAMES = "metadata=add:key=hico:value=1,metadata=print:file=-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A video of which ffmpeg makes clips."""
+    """A video from which ffmpeg makes clips."""
 
     source: Path  # a local file, absolute
-    options: SplitOptions  # what the clips are to be
+    options: SplitOptions  # format of the clips
     program: Ffmpeg
-    folder: Path  # where it runs and writes; empty
+    folder: Path  # empty; ffmpeg's working folder and output
     deadline: float | None  # of `time.monotonic()`
 
     def run(self, arguments: list[str], *, output: Path | None = None) -> Finished:
-        """Run ffmpeg, see `Ffmpeg.run`."""
+        """Run ffmpeg; see `Ffmpeg.run`."""
         return self.program.run(arguments, cwd=self.folder, deadline=self.deadline, output=output)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """Where a video is cut, and what else its frames decide."""
+    """Where a video is cut, and the other arguments that depend on its frames."""
 
     plan: Sequence[PlannedClip]
     time_base: Fraction  # seconds per tick of the frames' times
-    first_tick: int | None = None  # of the first frame, by ffmpeg's clock; None: whenever it comes, without the sound
-    sound_seconds: float | None = None  # keep so much of the sound, from the first frame on; None: leave it out
-    crop: str | None = None  # the filter that hides what the container says, where this ffmpeg does not by itself
-    colour: str | None = None  # the filter that brings all frames to one colour range and matrix, where they change
-    marks_cuts: bool = True  # say where the picture cuts; not every ffmpeg can
+    first_tick: int | None = None  # of the first frame, by ffmpeg's clock; None: unknown, which rules out sound
+    sound_seconds: float | None = None  # length of the sound to keep, from the first frame on; None: leave it out
+    crop: str | None = None  # filter that hides the container's margins, if this ffmpeg does not hide them itself
+    colour: str | None = None  # filter that brings all frames to one colour range and matrix, if these change
+    marks_cuts: bool = True  # report cuts; not every ffmpeg can
 
 
 def encoder_arguments(options: SplitOptions) -> dict[str, Any]:
-    """ffmpeg's options for the encoder, with the same meaning for each of them as far as it can be had."""
+    """ffmpeg's options for the encoder, as equivalent as possible between encoders."""
     chosen: dict[str, Any] = {"c:v": options.encoder, "g": options.gop}
     if options.encoder == "h264_nvenc":
         return {**chosen, "cq": options.crf, "bf": 3, "b_ref_mode": "disabled", "no-scenecut": 1, "forced-idr": 1}
-    if options.encoder == "libopenh264":  # knows no constant quality; has no B frames
+    if options.encoder == "libopenh264":  # supports neither constant quality nor B frames
         return {**chosen, "b:v": "2M", "threads": 1}
     chosen |= {"preset": options.preset, "crf": options.crf, "threads": 1}
     settings: dict[str, int | str] = {"scenecut": 0}
     if options.encoder == "libx265":
         settings |= {"open-gop": 0, "pools": "none", "frame-threads": 1, "log-level": "error"}
-        chosen["forced-idr"] = 1  # else a forced keyframe is none that a decoder can begin at
+        chosen["forced-idr"] = 1  # otherwise a decoder cannot start at a forced keyframe
     if options.fast_decode:
-        # Three B frames between two others, and none that another one refers to: whoever wants only some frames of
-        # a clip need not decode those.
+        # Three B frames in a row, none of which is a reference frame: a reader that needs only some frames of a clip
+        # can skip them.
         settings |= {"keyint": options.gop, "min-keyint": 1, "b-adapt": 0, "b-pyramid": 0}
         chosen |= {"tune": "fastdecode", "bf": 3}
     name = options.encoder.removeprefix("lib")
@@ -80,7 +80,7 @@ def encoder_arguments(options: SplitOptions) -> dict[str, Any]:
 
 
 def scale_filter(short_side: int | None) -> str:
-    """Make the shorter side this long, never longer than it is, and both sides even; None only makes them even."""
+    """Filter that scales the shorter side down to this length and makes both sides even; None: only makes them even."""
     if short_side is None:
         return "crop=floor(iw/2)*2:floor(ih/2)*2:0:0"
     side = f"floor(min(min(iw,ih),{short_side})/2)*2"
@@ -88,10 +88,10 @@ def scale_filter(short_side: int | None) -> str:
 
 
 def require_encoder(program: Ffmpeg, options: SplitOptions, *, folder: Path) -> None:
-    """Encode one picture, so that an encoder that is not there is told before any work.
+    """Encode one picture, so that a missing encoder is reported before any work.
 
     Raises:
-        HicoError: it cannot be encoded.
+        HicoError: encoding fails.
 
     """
     fault = encoder_fault(program, options, folder=folder)
@@ -104,7 +104,7 @@ def require_encoder(program: Ffmpeg, options: SplitOptions, *, folder: Path) -> 
 
 
 def encoder_fault(program: Ffmpeg, options: SplitOptions, *, folder: Path) -> str | None:
-    """Why ffmpeg cannot encode a picture, in its words; None if it can."""
+    """Why ffmpeg cannot encode a picture, in ffmpeg's own words; None if it can."""
     picture = ffmpeg.input("color=black:size=256x256:rate=25", f="lavfi")
     output = ffmpeg.output(
         picture, "-", **{"frames:v": 1, "f": "null", "pix_fmt": "yuv420p"}, **encoder_arguments(options)
@@ -116,16 +116,16 @@ def encoder_fault(program: Ffmpeg, options: SplitOptions, *, folder: Path) -> st
 
 
 def ffmpeg_arguments(source: Path, cut: Cut, options: SplitOptions, passthrough: dict[str, str]) -> list[str]:
-    """Decode once, write `00000.mp4`, `00001.mp4`, ... in the working folder, and print a `pts:` a frame.
+    """Arguments to decode once, write `00000.mp4`, `00001.mp4`, ... to the working folder, and print `pts:` per frame.
 
-    Where the properties of pictures change, ffmpeg builds its filters anew, and they begin to count again. What is
-    printed goes on; so does the clock, where it is told where to begin.
+    When properties of the pictures change, ffmpeg rebuilds its filters, which then count from 0 again. The printed
+    output continues, and so does the clock if its start is given (`first_tick`).
 
     Args:
         source: the video, absolute.
-        cut: where, by which clock, with which filters.
+        cut: the borders, the clock and the filters.
         options: size, quality, length.
-        passthrough: the option that keeps frames at their own times, by the ffmpeg's version.
+        passthrough: the option that keeps frames at their own times, for this version of ffmpeg.
 
     """
     filters = [
@@ -157,14 +157,14 @@ def ffmpeg_arguments(source: Path, cut: Cut, options: SplitOptions, passthrough:
 
 
 def border_arguments(cut: Cut, *, segment_seconds: float) -> dict[str, str]:
-    """ffmpeg's options that let a new file, and a keyframe, begin where the plan says.
+    """ffmpeg's options that begin a new file, with a keyframe, at each planned border.
 
     Files are cut by counting frames, not by comparing times, which differ by the encoder's delay. A keyframe is
-    forced wherever the segment number of a frame differs from that of the last forced one, which holds across
-    holes of any length. Frames keep their times to the tick (`enc_time_base`).
+    forced whenever a frame's segment number differs from that of the last forced keyframe, which works across
+    gaps of any length. Frames keep their times to the tick (`enc_time_base`).
 
-    The last clip takes whatever comes: an end that is given would begin one more file where ffmpeg's rate filter makes
-    a frame more than planned and that is a keyframe.
+    The last clip takes all remaining frames: if its end were given and ffmpeg's rate filter made one frame more than
+    planned, which happened to be a keyframe, ffmpeg would begin another file.
     """
     number = f"floor({{}}/{segment_seconds}+{BORDER_TOLERANCE})"
     new_segment = f"gt({number.format('t')},{number.format('prev_forced_t')})"
@@ -177,18 +177,18 @@ def border_arguments(cut: Cut, *, segment_seconds: float) -> dict[str, str]:
 
 
 def read_frame_ticks(text: str) -> list[int]:
-    """The timestamps in what ffmpeg's `metadata=print` filter wrote."""
+    """The timestamps in the output of ffmpeg's `metadata=print` filter."""
     return [int(line.split("pts:")[1].split()[0]) for line in text.splitlines() if line.startswith("frame:")]
 
 
 def read_new_beginnings(text: str) -> list[int]:
-    """Numbers of the frames, the first left out, at which ffmpeg's filters began to count again."""
+    """Numbers of the frames, except the first, at which ffmpeg's filters began to count from 0 again."""
     counted = [line.split()[0] for line in text.splitlines() if line.startswith("frame:")]
     return [number for number, count in enumerate(counted) if count == "frame:0" and number]
 
 
 def read_cuts(text: str) -> list[int]:
-    """Numbers of the frames with which ffmpeg's scene filter found that a new shot begins."""
+    """Numbers of the frames with which new shots begin, according to ffmpeg's scene filter."""
     number, cuts = -1, []
     for line in text.splitlines():
         number += line.startswith("frame:")
@@ -198,7 +198,7 @@ def read_cuts(text: str) -> list[int]:
 
 
 def find_cuts(job: Job, time_base: Fraction) -> list[float]:
-    """When new shots begin in a video of which no clips are made, in seconds from its first frame; decodes it once.
+    """Times of new shots in a video that is not split, in seconds from its first frame; decodes the video once.
 
     Raises:
         BadVideo: ffmpeg ended with an error.
@@ -222,17 +222,17 @@ def can_mark_cuts(program: Ffmpeg) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """What one run of ffmpeg decoded."""
+    """The frames that one run of ffmpeg decoded, and its error messages."""
 
     ticks: list[int]
-    frame_seconds: list[float]  # from the first one's
+    frame_seconds: list[float]  # in seconds from the first frame
     new_beginnings: list[int]  # frames before which some property of the pictures changed
-    cuts: list[int] | None  # frames with which a shot begins, but for the first; None: not known
+    cuts: list[int] | None  # frames with which a shot begins, except the first; None: not known
     stderr_lines: list[str]
 
 
 def require_run_to_end(job: Job, finished: Finished) -> None:
-    """Check that ffmpeg came to an end by itself, good or bad, so that what it wrote is all there is.
+    """Check that ffmpeg ended by itself, with or without an error, so that its output is complete.
 
     Raises:
         BadVideo: it took too long, or crashed.
@@ -244,7 +244,7 @@ def require_run_to_end(job: Job, finished: Finished) -> None:
         raise HicoError(f"{source}: stopped before it was done; the same command continues")
     if finished.timed_out:
         raise BadVideo(source, "took longer than --timeout allows", stage="timeout", stderr_lines=lines)
-    # A file that may not grow ends a program with a signal instead of an error.
+    # Exceeding a file size limit ends a program with a signal instead of an error.
     if says_no_room(lines) or finished.exit_code == -signal.SIGXFSZ:
         raise HicoError(
             f"{job.folder.parent}: the disk is full, or a quota reached; free some space, and the same command "
@@ -255,7 +255,7 @@ def require_run_to_end(job: Job, finished: Finished) -> None:
 
 
 def require_success(job: Job, finished: Finished) -> None:
-    """Check that ffmpeg came to a good end.
+    """Check that ffmpeg succeeded.
 
     Raises:
         BadVideo: it ended with an error or took too long.
@@ -270,10 +270,10 @@ def require_success(job: Job, finished: Finished) -> None:
 
 
 def encode(job: Job, cut: Cut) -> Encoded:
-    """Run ffmpeg once over the video: `00000.mp4` and so on in the job's folder, cut by the plan.
+    """Run ffmpeg once over the video, writing `00000.mp4` and so on to the job's folder, cut by the plan.
 
-    Where it finds that properties of the pictures change, and was not told the first tick, its clock began anew and
-    the clips are no good, whatever it ended with.
+    If properties of the pictures change and the first tick was not given, ffmpeg's clock restarts and the clips are
+    unusable, whatever the exit code.
 
     Raises:
         BadVideo: it ended with an error, took too long, or decoded nothing that can be cut.

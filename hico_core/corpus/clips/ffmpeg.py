@@ -1,4 +1,4 @@
-"""The ffmpeg program: which one is used, and running it so that it never outlives us."""
+"""The ffmpeg program: find it, and run it so that it never outlives this process."""
 
 import os
 import re
@@ -13,22 +13,22 @@ import imageio_ffmpeg
 
 from hico_core.base.errors import HicoError, short_reason
 
-# Containers that hold their video themselves. Playlists and scripts (HLS, DASH, ffconcat) name other files, and a
-# name with a video's ending does not keep FFmpeg from taking a file for one.
+# Containers that hold their video themselves. Playlists and scripts (HLS, DASH, ffconcat) name other files, and FFmpeg
+# can recognise a file as one of them even if its name ends like a video's.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,live_flv,asf,ogg,h264,hevc,av1,ivf,obu,"
     "gif,apng,mxf,nut,rm,swf,wtv,dv,yuv4mpegpipe,m4v,mjpeg,mpjpeg,vc1,vc1test,h263,h261,amv,nsv,roq,smk,vmd"
 )
 
-# How FFmpeg opens a video, as a program and as a library: that file alone, whatever other addresses it names.
+# How FFmpeg, both the program and the library, opens a video: only that file, whatever other addresses it names.
 INPUT_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
 
-# The option was called -vsync before this version, and is gone by that name in new ones.
+# Before this version, the option was called -vsync, a name that new versions no longer accept.
 _FPS_MODE_SINCE = (5, 1)
 
 
 class Finished(NamedTuple):
-    """How a run of ffmpeg ended. ffmpeg ends with 0 after many decode errors; they stand in stderr."""
+    """How a run of ffmpeg ended; the exit code is 0 even after many decode errors, which appear only in stderr."""
 
     exit_code: int
     stderr_lines: list[str]
@@ -39,7 +39,7 @@ def find_ffmpeg() -> Path:
     """The ffmpeg to use: `HICO_FFMPEG`, else the one on PATH, else the one inside imageio-ffmpeg.
 
     Raises:
-        HicoError: HICO_FFMPEG names no program, or there is no ffmpeg at all.
+        HicoError: HICO_FFMPEG does not name a program, or there is no ffmpeg at all.
 
     """
     named = os.environ.get("HICO_FFMPEG")
@@ -64,7 +64,7 @@ def parse_version(banner: str) -> tuple[int, int] | None:
 
 
 def passthrough_arguments(version: tuple[int, int] | None) -> dict[str, str]:
-    """The output option that keeps every frame at its own time: nothing doubled, nothing dropped."""
+    """The output option that keeps every frame at its own time, without duplicating or dropping any."""
     return {"vsync" if ffmpeg_lacks(version, _FPS_MODE_SINCE) else "fps_mode": "passthrough"}
 
 
@@ -74,9 +74,9 @@ def ffmpeg_lacks(version: tuple[int, int] | None, since: tuple[int, int]) -> boo
 
 
 def dies_with_us() -> list[str]:
-    """What to put before a command so that the kernel kills it when the thread that started it ends.
+    """A prefix for a command, so that the kernel kills it when the thread that started it ends.
 
-    That covers a SIGKILL, which no handler of ours sees. Only Linux can do it.
+    That covers a SIGKILL of this process, which no handler of ours sees. Only Linux supports this.
     """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
@@ -86,15 +86,15 @@ class Ffmpeg:
     """Runs one ffmpeg program, from any number of threads, and can end all its runs at once."""
 
     def __init__(self, program: Path, *, own_session: bool = True) -> None:
-        """Look at the program's version.
+        """Read the program's version.
 
         Args:
             program: from `find_ffmpeg`.
-            own_session: run apart from the terminal, so that Ctrl-C reaches only us, and we end it. False where
-                somebody else ends our whole process group, as Ray does.
+            own_session: run ffmpeg apart from the terminal, so that Ctrl-C reaches only this process, which then ends
+                it. False if something else, such as Ray, ends the whole process group.
 
         Raises:
-            HicoError: it is no ffmpeg.
+            HicoError: the program is not ffmpeg.
 
         """
         self.program = program
@@ -118,10 +118,10 @@ class Ffmpeg:
         """Run to the end in folder `cwd`.
 
         Args:
-            arguments: what comes after the program's name.
-            cwd: where it runs and writes.
-            deadline: kill it at this time of `time.monotonic()`.
-            output: a file for what it prints; None: nobody wants it.
+            arguments: the arguments after the program's name.
+            cwd: working folder.
+            deadline: kill the program at this time of `time.monotonic()`.
+            output: a file for its standard output; None: discard it.
 
         """
         with Path(output or os.devnull).open("wb") as printed, self._lock:
@@ -149,7 +149,7 @@ class Ffmpeg:
         return Finished(process.returncode, stderr.decode(errors="replace").splitlines(), timed_out)
 
     def stop(self) -> None:
-        """Kill what runs and start nothing more. What it wrote lies under temporary names."""
+        """Kill all runs and start no more; their unfinished output has temporary names."""
         with self._lock:
             self.stopped = True
             for process in self._running:

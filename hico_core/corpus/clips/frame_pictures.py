@@ -1,4 +1,4 @@
-"""The pictures of a frame folder: one of them decoded, their sizes compared, all of them as one video file."""
+"""The pictures of a frame folder: decode one, compare their sizes, or pack all of them into one video file."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ from PIL import Image
 from hico_core.base.errors import BadVideo, short_reason
 from hico_core.corpus.clips.probe import rate_of
 
-# The file itself is read, whatever its name would mean as a pattern of names.
+# Read the file itself, even if its name could be taken for a pattern.
 _ONE_PICTURE = {"pattern_type": "none", "protocol_whitelist": "file"}
 
 
 def read_picture(path: Path) -> VideoFrame:
-    """Decode a picture; the frame is the one that a video of such pictures has.
+    """Decode a picture into the same frame that a video made of such pictures would give.
 
     Raises:
         BadVideo: it cannot be decoded.
@@ -41,10 +41,10 @@ def _opened(path: Path) -> Iterator[InputContainer]:
 
 
 def require_pictures_of_one_size(pictures: Sequence[Path]) -> None:
-    """Look at the beginning of each picture, decoding none.
+    """Check the size in each picture's header, without decoding any.
 
     Raises:
-        BadVideo: one is no picture, or has another size than the first; says which.
+        BadVideo: a file is not a picture, or its size differs from the first; the message names it.
 
     """
     sizes = [_size_of(path) for path in pictures]
@@ -67,7 +67,7 @@ def _size_of(path: Path) -> tuple[int, int]:
 
 
 def write_as_video(pictures: Sequence[Path], video: Path, *, frame_rate: float) -> None:
-    """Put a frame folder's pictures as they are, byte by byte, into one NUT file, which keeps times exactly.
+    """Pack a frame folder's pictures unchanged, byte for byte, into one NUT file, which keeps times exactly.
 
     Args:
         pictures: in order.
@@ -75,13 +75,13 @@ def write_as_video(pictures: Sequence[Path], video: Path, *, frame_rate: float) 
         frame_rate: pictures per second.
 
     Raises:
-        BadVideo: the first is no picture.
+        BadVideo: the first file is not a picture.
 
     """
     time_base = 1 / rate_of(frame_rate)
     with _opened(pictures[0]) as first, av.open(str(video), "w", format="nut") as container:
         stream = container.add_stream_from_template(first.streams.video[0])
-        stream.time_base = time_base  # else that of the single picture, which other rates do not fit
+        stream.time_base = time_base  # the template's is that of a single picture, which does not suit other rates
         for number, path in enumerate(pictures):
             packet = av.Packet(path.read_bytes())
             packet.stream, packet.time_base = stream, time_base

@@ -1,10 +1,10 @@
-"""One video -> its clips as files in a folder, checked.
+"""One video -> its clips as checked files in a folder.
 
-probe        read the packets' times, decode nothing
-plan         which frames each clip has
-encode       ffmpeg decodes once, scales, encodes; a keyframe and a new file at each planned frame
-damage       where it reports errors in the source: which clips hold none of the frames concerned
-verify       what ffmpeg wrote against the plan and the source
+probe        read the packets' times without decoding
+plan         decide which frames each clip has
+encode       ffmpeg decodes once, scales and encodes, with a keyframe and a new file at each planned frame
+damage       if ffmpeg reports errors in the source, find the clips that contain no affected frame
+verify       compare ffmpeg's output with the plan and the source
 """
 
 import logging
@@ -44,18 +44,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeClips:
-    """The clips of a video that are good, and what is known of the video."""
+    """The good clips of a video, and facts about the video."""
 
     plan: list[PlannedClip]  # of the clips that are kept, in order
     files: list[Path]
     records: list[ClipRecord]  # their `path` is still the file's name
-    frame_seconds: list[float]  # of all frames, from the first one's
+    frame_seconds: list[float]  # of all frames, in seconds from the first one
     num_decode_errors: int
     num_damaged: int  # clips that are left out
 
     @property
     def kept_frame_seconds(self) -> list[float]:
-        """Times of the frames that are in clips. Where clips were left out, they show a hole."""
+        """Times of the frames in the kept clips; clips that were left out leave gaps."""
         seconds = self.frame_seconds
         return [t for clip in self.plan for t in seconds[clip.first_frame : clip.first_frame + clip.num_frames]]
 
@@ -64,9 +64,9 @@ def make_clips(job: Job, *, on_corrupt: OnCorrupt, verify: Verification) -> Made
     """Write and check the clips of one video.
 
     Args:
-        job: the video, and what its clips are to be.
-        on_corrupt: what to do where ffmpeg reports errors in the source: keep the clips that hold none of the
-            frames concerned, or refuse the video ("skip", and "fail", which the caller tells apart).
+        job: the video, and the format of its clips.
+        on_corrupt: what to do if ffmpeg reports errors in the source: keep the clips without affected frames, or
+            reject the video ("skip" and "fail", between which the caller distinguishes).
         verify: "fast" compares counts, times and sizes; "full" decodes each clip as well.
 
     Raises:
@@ -81,7 +81,7 @@ def make_clips(job: Job, *, on_corrupt: OnCorrupt, verify: Verification) -> Made
     if not kept:
         raise BadVideo(job.source, "is shorter than one clip, and --tail drop leaves nothing of it", stage="plan")
     good = _good_ones(kept, job, info, encoded, on_corrupt=on_corrupt) if encoded.stderr_lines else kept
-    # ffmpeg numbers its files as the plan does, the clips that are not kept included.
+    # ffmpeg numbers its files like the plan, including clips that are not kept.
     number_of = {clip: number for number, clip in enumerate(plan)}
     files = [job.folder / f"{number_of[clip]:05d}.mp4" for clip in good]
     seconds = encoded.frame_seconds
@@ -102,7 +102,7 @@ def make_clips(job: Job, *, on_corrupt: OnCorrupt, verify: Verification) -> Made
 def _with_cuts(
     records: list[ClipRecord], clips: Sequence[PlannedClip], encoded: Encoded, *, segment_seconds: float
 ) -> list[ClipRecord]:
-    """The records of clips, with when the picture cuts within each; a cut on a clip's first frame is its own."""
+    """The records of clips, with the times of the cuts in each; a cut on a clip's first frame belongs to that clip."""
     if encoded.cuts is None:
         return records
     moments = [encoded.frame_seconds[number] for number in encoded.cuts]
@@ -115,12 +115,12 @@ def _with_cuts(
 def _good_ones(
     kept: list[PlannedClip], job: Job, info: VideoInfo, encoded: Encoded, *, on_corrupt: OnCorrupt
 ) -> list[PlannedClip]:
-    """The clips of a damaged video that hold no damaged frame.
+    """The clips of a damaged video that contain no damaged frame.
 
-    ffmpeg conceals what it cannot decode and ends with 0; the clips hold invented pictures.
+    ffmpeg conceals damage and exits with 0, so damaged clips contain invented pictures.
 
     Raises:
-        BadVideo: none is good, or the video is not to be used if it is damaged.
+        BadVideo: no clip is good, or damaged videos are to be rejected.
 
     """
     lines = encoded.stderr_lines
@@ -135,7 +135,7 @@ def _good_ones(
 
 
 def _encode_by_true_plan(job: Job, info: VideoInfo, sound: Sound | None) -> tuple[list[PlannedClip], Encoded]:
-    """Encode by what the packets say, and once more where decoding shows that they are not the frames."""
+    """Encode by the packets' times, and once more if decoding shows that the packets do not match the frames."""
     source, options = job.source, job.options
     expected_seconds, time_base = _expected_times(info, options)
     first = _first_frame(source)
@@ -156,8 +156,8 @@ def _encode_by_true_plan(job: Job, info: VideoInfo, sound: Sound | None) -> tupl
     true_plan = plan_clips(seconds, segment_seconds=options.segment_seconds)
     if _borders(true_plan) == _borders(plan) and expected.first_tick in {None, first_tick} and not colour:
         return true_plan, encoded
-    # Some packets are no frames of their own (hidden VP8 frames, fields) or carry no times. What ffmpeg has just
-    # decoded is the truth, and a second run cuts by it.
+    # Some packets are not frames of their own (hidden VP8 frames, fields) or carry no times. The frames that ffmpeg has
+    # just decoded are the truth, so a second run cuts by them.
     what = "its colours change in the middle" if colour else "packets and frames differ"
     logger.warning("%s: %s; splitting again by its decoded frames", source, what)
     sound_seconds = video_duration(seconds) if sound else None
@@ -169,10 +169,10 @@ def _encode_by_true_plan(job: Job, info: VideoInfo, sound: Sound | None) -> tupl
 
 
 def _colour_to_keep(source: Path, encoded: Encoded, options: SplitOptions) -> str:
-    """The filter for a video of whose pictures ffmpeg says that something changes in the middle.
+    """The filter for a video in which ffmpeg reports a change of picture properties.
 
     Raises:
-        BadVideo: it is their size, or something over which ffmpeg cannot go on counting at a new rate.
+        BadVideo: the size changes, or a new frame rate is requested, which ffmpeg cannot keep across such a change.
 
     """
     with open_video(source) as (container, stream):
@@ -188,7 +188,7 @@ def _colour_to_keep(source: Path, encoded: Encoded, options: SplitOptions) -> st
 
 
 def _first_frame(source: Path) -> VideoFrame | None:
-    """The first frame that decodes; None where none does, of which ffmpeg says more."""
+    """The first frame that decodes; None if there is none, in which case ffmpeg's own error says more."""
     with open_video(source) as (container, stream):
         try:
             return next(container.decode(stream), None)
@@ -197,10 +197,10 @@ def _first_frame(source: Path) -> VideoFrame | None:
 
 
 def _own_crop(source: Path, first: VideoFrame | None, program: Ffmpeg) -> str | None:
-    """The filter that an older ffmpeg needs to show what a newer one shows by itself.
+    """The filter that an older ffmpeg needs to show the picture that a newer one shows without it.
 
     Raises:
-        BadVideo: it would show another picture.
+        BadVideo: the older ffmpeg would show a different picture even so.
 
     """
     if not ffmpeg_lacks(program.version, CROPS_SINCE):
@@ -218,12 +218,12 @@ def _own_crop(source: Path, first: VideoFrame | None, program: Ffmpeg) -> str | 
 
 
 def _expected_first_tick(info: VideoInfo, time_base: Fraction) -> int:
-    """When ffmpeg should show the first frame: its clock begins where the first stream of a file does."""
+    """The first frame's tick by ffmpeg's clock, which begins where the earliest stream of the file does."""
     return floor((info.timestamps[0] - info.file_start_tick) * info.time_base / time_base + Fraction(1, 2))
 
 
 def _expected_times(info: VideoInfo, options: SplitOptions) -> tuple[list[float], Fraction]:
-    """When frames should come, in seconds from the first, and the clock they are counted by."""
+    """The expected times of the frames, in seconds from the first, and their time base."""
     seconds = info.frame_seconds
     if options.fps is None:
         return seconds, info.time_base
@@ -232,12 +232,12 @@ def _expected_times(info: VideoInfo, options: SplitOptions) -> tuple[list[float]
 
 
 def _borders(plan: Sequence[PlannedClip]) -> list[int]:
-    """Where files are cut: all that ffmpeg needs to know of a plan."""
+    """The frames at which files are cut, which is all that ffmpeg needs of a plan."""
     return [clip.first_frame for clip in plan]
 
 
 def _keep(plan: Sequence[PlannedClip], options: SplitOptions) -> list[PlannedClip]:
-    """The clips that are kept: all, or all but a last one that is shorter than a segment."""
+    """The clips to keep: all, or all except a last one that is shorter than a segment."""
     last = plan[-1].segment
     short = last.end_ms - last.start_ms < round(options.segment_seconds * 1000)
     return list(plan[:-1] if options.tail == "drop" and short else plan)

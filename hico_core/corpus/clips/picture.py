@@ -1,9 +1,9 @@
-"""What a frame looks like: as `ffmpeg -i FILE` shows it, whichever way in a video takes.
+"""Show frames as `ffmpeg -i FILE` does, however a video enters the workspace.
 
-A container may ask for a part of what was coded (mp4: clean aperture; Matroska: PixelCrop), and for the picture to be
-turned or mirrored (a display matrix). FFmpeg, the program, obeys both, in this order, by filters that it puts before
-all others; FFmpeg, the library, leaves them to its callers. Here are those filters. The colour range and matrix are
-each frame's own. Pixels are never stretched to be square.
+A container may show only a part of the coded picture (mp4: clean aperture; Matroska: PixelCrop), and may turn or mirror
+it (display matrix). FFmpeg, the program, does both, in this order, with filters that it puts before all others;
+FFmpeg, the library, leaves them to its callers. This module builds those filters. The colour range and matrix are each
+frame's own. Pixels are never stretched to be square.
 """
 
 import re
@@ -25,25 +25,25 @@ from av.video.stream import VideoStream
 from hico_core.base.errors import BadVideo
 
 if TYPE_CHECKING:
-    import numpy as np  # slow to load, which `hico split` need not wait for
+    import numpy as np  # slow to load, and `hico split` does not need it
 
-# What swscale converts to RGB in one step where both sides are even, with the very pixels of ffmpeg's `scale` filter.
-# Of others, that filter minds where the samples of colour lie, and swscale by itself does not.
+# Formats that swscale, if both sides are even, converts to RGB in one step with exactly the pixels of ffmpeg's `scale`
+# filter. For other formats, that filter respects the location of the chroma samples, and swscale alone does not.
 _SAME_BY_ITSELF = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gbrp", "rgb24", "bgr24"}
 
 # Turns without mirroring.
 PLAIN_TURNS: tuple[list[str], ...] = ([], ["transpose=clock"], ["transpose=cclock"], ["hflip", "vflip"])
 
-# The versions of ffmpeg, the program, since which it does by itself what is said here.
+# The versions of ffmpeg, the program, since which it crops and mirrors by itself.
 CROPS_SINCE = (7, 1)
 MIRRORS_SINCE = (5, 1)
 
-# PyAV's level of logging is one for the whole process.
+# PyAV has a single log level for the whole process.
 _DUMPING = Lock()
 
 
 class Margins(NamedTuple):
-    """How many pixels of each side of the coded picture are not to be shown."""
+    """Number of hidden pixels at each side of the coded picture."""
 
     top: int
     bottom: int
@@ -52,7 +52,7 @@ class Margins(NamedTuple):
 
 
 def margins_in(dump: str, *, stream: int) -> Margins | None:
-    """The margins of a stream in what FFmpeg says of a file; None: all is to be shown."""
+    """The margins of a stream, parsed from FFmpeg's description of a file; None: the whole picture is shown."""
     parts = re.split(r"^  Stream #0:(\d+)", dump, flags=re.MULTILINE)
     of_stream = dict(zip(parts[1::2], parts[2::2], strict=True)).get(str(stream), "")
     found = re.search(r"^ +frame cropping: (\d+)/(\d+)/(\d+)/(\d+)", of_stream, re.MULTILINE | re.IGNORECASE)
@@ -61,10 +61,10 @@ def margins_in(dump: str, *, stream: int) -> Margins | None:
 
 
 def margins_of(container: InputContainer, stream: VideoStream) -> Margins | None:
-    """Which part of its pictures a container asks not to show; None: all is to be shown."""
+    """The margins that a container hides; None: the whole picture is shown."""
     if not {"mov", "matroska"} & set(container.format.name.split(",")):
         return None
-    # PyAV has no other way to what libavformat knows of it.
+    # PyAV offers no other way to read them from libavformat.
     with _DUMPING:
         level = av.logging.get_level()
         av.logging.set_level(av.logging.INFO)
@@ -76,7 +76,7 @@ def margins_of(container: InputContainer, stream: VideoStream) -> Margins | None
 
 
 def crop_filter(margins: Margins) -> str:
-    """FFmpeg's filter that takes the margins off; it keeps to whole samples of colour."""
+    """FFmpeg's filter that crops the margins; it keeps to whole chroma samples."""
     top, bottom, left, right = margins
     return f"crop=w=iw-{left}-{right}:h=ih-{top}-{bottom}:x={left}:y={top}"
 
@@ -92,13 +92,13 @@ def size_without(margins: Margins | None, width: int, height: int, pixels: Video
 
 
 def turn_filters(matrix: Sequence[int]) -> list[str]:
-    """FFmpeg's filters that turn and mirror a picture as a display matrix asks.
+    """FFmpeg's filters that turn and mirror a picture as a display matrix specifies.
 
     Args:
         matrix: a b u, c d v, x y w: a pixel at (p, q) is shown at (ap + cq, bp + dq).
 
     Raises:
-        ValueError: it asks for another angle than a right one.
+        ValueError: the angle is not a multiple of 90 degrees.
 
     """
     a, b, _, c, d = matrix[:5]
@@ -118,23 +118,23 @@ def turn_filters(matrix: Sequence[int]) -> list[str]:
 
 
 def turn_of(frame: VideoFrame) -> list[str]:
-    """FFmpeg's filters that turn a frame as its container or stream asks."""
+    """FFmpeg's filters that turn a frame as its container or stream specifies."""
     try:
         side_data = frame.side_data
     except ValueError:
-        # It carries something (EXIF, views) that PyAV has no name for, and so shows nothing of it all.
+        # The frame carries side data (EXIF, views) that PyAV cannot name, so PyAV gives none of it.
         nameless = range(len(Type), len(Type) + 16)
         side_data = filtered(frame, [f"sidedata=mode=delete:type={kind}" for kind in nameless]).side_data
     matrix = side_data.get("DISPLAYMATRIX")
-    # The stubs know no more of it than that it is there.
+    # The stubs do not say that side data is a buffer.
     return [] if matrix is None else turn_filters(struct.unpack("9i", matrix))  # type: ignore[arg-type]
 
 
 def require_known_turn(frame: VideoFrame, *, path: Path | str) -> None:
-    """Check, on the first frame, that a video is shown in a way that hico knows.
+    """Check on the first frame that hico can turn a video's pictures as required.
 
     Raises:
-        BadVideo: it asks for another angle than a right one.
+        BadVideo: the angle is not a multiple of 90 degrees.
 
     """
     try:
@@ -144,13 +144,13 @@ def require_known_turn(frame: VideoFrame, *, path: Path | str) -> None:
 
 
 def colour_filter(frame: VideoFrame) -> str:
-    """FFmpeg's filter that brings all frames to the colour range and matrix of this one; ones unnamed are BT.601."""
+    """FFmpeg's filter that brings all frames to this one's colour range and matrix; an unnamed matrix is BT.601."""
     matrix = {1: "bt709", 4: "fcc", 7: "smpte240m", 9: "bt2020"}.get(int(frame.colorspace), "bt601")
     return f"scale=out_color_matrix={matrix}:out_range={'pc' if int(frame.color_range) == 2 else 'tv'}"
 
 
 def filtered(frame: VideoFrame, filters: Sequence[str]) -> VideoFrame:
-    """A frame after FFmpeg's filters."""
+    """Apply FFmpeg's filters to a frame."""
     if not filters:
         return frame
     graph = Graph()
@@ -165,21 +165,21 @@ def filtered(frame: VideoFrame, filters: Sequence[str]) -> VideoFrame:
 
 
 def without_margins(frame: VideoFrame, margins: Margins | None) -> VideoFrame:
-    """The part of a frame that is to be shown, not turned yet."""
+    """The visible part of a frame, not turned yet."""
     return filtered(frame, [crop_filter(margins)]) if margins else frame
 
 
 def shown_size(frame: VideoFrame) -> tuple[int, int]:
-    """(width, height) of a frame without margins, once it is turned."""
+    """(width, height) of a frame without margins after turning."""
     turned = any(step.startswith("transpose") for step in turn_of(frame))
     return (frame.height, frame.width) if turned else (frame.width, frame.height)
 
 
 def require_one_size(frames: Iterable[VideoFrame], *, path: Path | str) -> Iterator[VideoFrame]:
-    """The frames, as long as they are shown in one size.
+    """Yield the frames as long as they are all shown in one size.
 
     Raises:
-        BadVideo: one is not; says when, in seconds from the first.
+        BadVideo: the size changes; the message says when, in seconds from the first frame.
 
     """
     first: tuple[tuple[int, int], float] | None = None
@@ -206,10 +206,10 @@ def scaled_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
 
 
 def rgb(frame: VideoFrame, short_side: int | None) -> "np.ndarray":
-    """A frame without margins as it is shown: (H, W, 3) uint8, scaled on the way from YUV if it is to be."""
+    """A frame without margins as it is shown: (H, W, 3) uint8; any scaling happens in the conversion from YUV."""
     turn = turn_of(frame)
     if short_side is None:
-        # In one graph, so that the conversion lies where ffmpeg would put it.
+        # In one graph, so that the conversion takes place where ffmpeg would put it.
         if turn or frame.format.name not in _SAME_BY_ITSELF or frame.width % 2 or frame.height % 2:
             frame = filtered(frame, [*turn, "format=pix_fmts=rgb24"])
         return frame.to_ndarray(format="rgb24", interpolation="BICUBIC", threads=1)

@@ -1,4 +1,4 @@
-"""Which frames of a video make which clip: pure functions of the frames' times."""
+"""Assign the frames of a video to clips: pure functions of the frames' times."""
 
 from collections.abc import Sequence
 from math import floor
@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from hico_core.corpus.clips.probe import video_duration
 
-# A time on a border belongs to the later clip even where seconds in floating point fall short of it. Real frames
-# lie further apart than this fraction of a clip (5 ns of 5 s) at any time base in use.
+# A time on a border belongs to the later clip even if it falls short of the border in floating point. Real frames lie
+# further apart than this fraction of a clip (5 ns of 5 s) in any time base in use.
 BORDER_TOLERANCE = 1e-9
 
 
@@ -43,16 +43,16 @@ def plan_segments(*, duration_seconds: float, segment_seconds: float = 5.0) -> l
 
 
 def plan_clips(frame_seconds: Sequence[float], *, segment_seconds: float = 5.0) -> list[PlannedClip]:
-    """Which frames each clip gets. A segment in which no frame falls (a hole in the source) has no clip.
+    """Assign frames to clips; a segment without frames (a gap in the source) has no clip.
 
     Args:
-        frame_seconds: time of each frame from the first one's, ascending.
+        frame_seconds: time of each frame in seconds from the first one, ascending.
         segment_seconds: length of a segment.
 
     """
     segments = plan_segments(duration_seconds=video_duration(frame_seconds), segment_seconds=segment_seconds)
     numbers = [floor(seconds / segment_seconds + BORDER_TOLERANCE) for seconds in frame_seconds]
-    # The last frame may begin within the last millisecond's rounding and so after the last planned segment.
+    # The duration is rounded to milliseconds, so the last frame may begin after the last planned segment.
     step_ms = round(segment_seconds * 1000)
     while len(segments) <= numbers[-1]:
         start_ms = len(segments) * step_ms
@@ -67,6 +67,6 @@ def plan_clips(frame_seconds: Sequence[float], *, segment_seconds: float = 5.0) 
 
 
 def moments_within(moments: Sequence[float], clip: PlannedClip, *, segment_seconds: float) -> list[float]:
-    """The moments, in seconds from the first frame, that fall into a clip, as a frame of that time would."""
+    """The moments, in seconds from the first frame, that fall into a clip, by the same rule as frames."""
     number = round(clip.segment.start_ms / 1000 / segment_seconds)
     return [moment for moment in moments if floor(moment / segment_seconds + BORDER_TOLERANCE) == number]

@@ -1,4 +1,4 @@
-"""What a video file is, read through PyAV: without decoding, and without ffprobe."""
+"""Facts about a video file, read through PyAV: without ffprobe, and without decoding if possible."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,18 +26,19 @@ from hico_core.corpus.clips.picture import (
     without_margins,
 )
 
-# How far a frame may lie from its place on a constant grid, in frame periods. Two frames of a video then lie less
-# than half a period nearer or farther than their numbers say, so that rounding finds the number of each from any other.
+# How far a frame may lie from its place on a constant grid, in frame periods. The distance between any two frames then
+# differs by less than half a period from what their numbers say, so rounding finds one number from the other.
 _GRID_TOLERANCE = 0.24
 
-# Two times that a container rounds to milliseconds lie this much nearer or farther at the most.
+# Rounding times to milliseconds, as containers do, changes the distance between two times by at most this.
 _STAMP_ROUNDING_SECONDS = 1e-3
 
-# Where each packet is one shown frame and a seek lands on the keyframe that was asked for.
+# Formats in which each packet is one shown frame and a seek lands on the requested keyframe.
 _SEEKABLE = {("mp4", "h264"), ("mp4", "hevc")}
 
 
-# How far 23.98 is from 24000/1001, the widest of such, and a whole number is not from another 1000/1001 of one.
+# Relative tolerance of rounded NTSC rates: 23.98 is this close to 24000/1001, the worst case, while no whole number is
+# this close to 1000/1001 of another.
 _RATE_ROUNDING = 2e-4
 
 
@@ -50,14 +51,14 @@ class Packet(NamedTuple):
 
 
 class Keyframe(NamedTuple):
-    """Where decoding can begin."""
+    """A frame at which decoding can begin."""
 
     position: int  # in presentation order, from 0
     seek_tick: int  # its decoding time, by which containers seek
 
 
 def seconds_from_first(ticks: Sequence[int], time_base: Fraction) -> list[float]:
-    """Times in seconds, from the first one's, each the nearest float to the exact one."""
+    """Times in seconds from the first one, each the float nearest to the exact value."""
     first, numerator, denominator = ticks[0], time_base.numerator, time_base.denominator
     return [(tick - first) * numerator / denominator for tick in ticks]
 
@@ -66,7 +67,7 @@ def seconds_from_first(ticks: Sequence[int], time_base: Fraction) -> list[float]
 class VideoInfo:
     """A file's first video stream as its container describes it."""
 
-    width: int  # without margins that the container hides, not turned yet
+    width: int  # without the margins that the container hides, before turning
     height: int
     codec: str
     time_base: Fraction  # seconds per tick of the timestamps
@@ -77,31 +78,31 @@ class VideoInfo:
 
     @property
     def frame_seconds(self) -> list[float]:
-        """Times of all packets, from the first one's."""
+        """Times of all packets, in seconds from the first one."""
         return seconds_from_first(self.timestamps, self.time_base)
 
 
 class HeaderFacts(NamedTuple):
-    """What a file's header claims, which may be wrong by a little."""
+    """Length and frame rate as a file's header states them, which may be slightly wrong."""
 
     seconds: float
     fps: float
 
 
 class FrameRate(NamedTuple):
-    """How regular a video's frames come."""
+    """The frame rate of a video, and whether it is constant."""
 
     fps: float  # average
-    variable: bool  # a constant grid of `fps` would show a wrong frame somewhere
-    period_seconds: float  # how long the usual frame is shown, and so the last one
+    variable: bool  # a constant grid at `fps` would show a wrong frame somewhere
+    period_seconds: float  # how long a typical frame is shown; assumed for the last one
 
 
 @contextmanager
 def open_video(path: Path | str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a local file and its first real video stream (cover pictures are passed over).
+    """Open a local file and its first real video stream (cover pictures are skipped).
 
     Raises:
-        BadVideo: the file is missing, empty, no media file, or has no video.
+        BadVideo: the file is missing, empty, not a media file, or has no video.
 
     """
     if Path(path).is_dir():
@@ -122,18 +123,18 @@ def open_video(path: Path | str) -> Iterator[tuple[InputContainer, VideoStream]]
         ]
         if not streams:
             raise BadVideo(path, "has no video stream that can be decoded")
-        # Else what an encoder cut off at the left comes back where that suits the processor's registers.
+        # Otherwise FFmpeg may leave pixels cropped at the left in the picture, to keep rows aligned for the processor.
         streams[0].codec_context.flags |= Flags.unaligned
         yield container, streams[0]
 
 
 def is_seekable(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether packets are frames one to one, and a seek finds its keyframe, so that parts can be decoded alone."""
+    """Whether packets are frames one to one and a seek finds its keyframe, so that parts can be decoded separately."""
     return any((kind, stream.codec_context.name) in _SEEKABLE for kind in container.format.name.split(","))
 
 
 def units_of(packet: bytes) -> Iterator[memoryview]:
-    """The H.264 or HEVC units in a packet of an mp4 file, where each unit follows its length in 4 bytes."""
+    """The H.264 or HEVC units in a packet of an mp4 file, in which each unit is preceded by its length in 4 bytes."""
     whole, position = memoryview(packet), 0
     while position + 4 < len(whole):
         end = position + 4 + int.from_bytes(whole[position : position + 4], "big")
@@ -143,9 +144,9 @@ def units_of(packet: bytes) -> Iterator[memoryview]:
 
 
 def has_new_descriptions(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether keyframes of a seekable video describe their pictures differently, as where two sizes were joined.
+    """Whether the keyframes of a seekable video describe their pictures differently, e.g. after joining two sizes.
 
-    A description is a sequence parameter set, which tells the size of pictures (ITU-T H.264, 7.3.2.1; H.265, 7.3.2.2).
+    A description is a sequence parameter set, which holds the picture size (ITU-T H.264, 7.3.2.1; H.265, 7.3.2.2).
     """
 
     def is_description(unit: memoryview) -> bool:
@@ -156,7 +157,7 @@ def has_new_descriptions(container: InputContainer, stream: VideoStream) -> bool
 
 
 def packets_in_order(container: InputContainer, stream: VideoStream, *, path: Path | str) -> list[Packet]:
-    """All packets of an open video in decoding order, decoding none.
+    """All packets of an open video in decoding order, without decoding any.
 
     Raises:
         BadVideo: the file cannot be read to its end or has no frames.
@@ -167,7 +168,7 @@ def packets_in_order(container: InputContainer, stream: VideoStream, *, path: Pa
         for packet in container.demux(stream):
             if packet.size == 0 or packet.is_discard:
                 continue
-            # Streams such as MPEG-4 in AVI carry only decoding times; without reordering they are the same.
+            # Streams such as MPEG-4 in AVI carry only decoding times; without reordering, both times are equal.
             moment = packet.pts if packet.pts is not None else packet.dts
             if moment is not None:
                 packets.append(Packet(moment, packet.dts if packet.dts is not None else moment, packet.is_keyframe))
@@ -181,7 +182,7 @@ def packets_in_order(container: InputContainer, stream: VideoStream, *, path: Pa
 
 
 def read_packets(container: InputContainer, stream: VideoStream, *, path: Path | str) -> VideoInfo:
-    """What an open video's packets say of it, decoding none.
+    """Facts about an open video from its packets, without decoding any.
 
     Raises:
         BadVideo: the file cannot be read to its end or has no frames.
@@ -205,7 +206,7 @@ def read_packets(container: InputContainer, stream: VideoStream, *, path: Path |
 
 
 def probe(path: Path | str) -> VideoInfo:
-    """Open a file and read all its packets, decoding none.
+    """Open a file and read all its packets, without decoding any.
 
     Raises:
         BadVideo: the file cannot be read to its end or has no video.
@@ -216,11 +217,11 @@ def probe(path: Path | str) -> VideoInfo:
 
 
 def frame_times(path: Path | str) -> list[float]:
-    """When each frame of a file is shown, in seconds from the first one.
+    """The time at which each frame of a file is shown, in seconds from the first one.
 
     Raises:
         BadVideo: the file cannot be read to its end, has no frame that decodes, its clock goes back, or its pictures
-            change their size.
+            change size.
 
     """
     with open_video(path) as (container, stream):
@@ -230,9 +231,9 @@ def frame_times(path: Path | str) -> list[float]:
 
 
 def times_of_opened(container: InputContainer, stream: VideoStream, *, path: Path | str) -> list[float]:
-    """The same of a video that is open at its beginning.
+    """The same as `frame_times` for a video that is open at its beginning.
 
-    Where packets are frames one to one, nothing is decoded; elsewhere everything is, since only that tells.
+    If packets are frames one to one, nothing is decoded; otherwise the times are known only after decoding everything.
 
     Raises:
         BadVideo: see `frame_times`.
@@ -251,7 +252,7 @@ def times_of_opened(container: InputContainer, stream: VideoStream, *, path: Pat
     if not ticks or stream.time_base is None:
         raise BadVideo(path, "has no frame that decodes")
     if "avi" in container.format.name.split(","):
-        # It says when frames are decoded, not when they are shown; they come in the order in which they are shown.
+        # AVI stores decoding times, not presentation times; the decoded frames come in presentation order.
         ticks.sort()
     seconds = seconds_from_first(ticks, stream.time_base)
     if len(seconds) > 1 and not any(seconds):
@@ -267,7 +268,7 @@ def times_of_opened(container: InputContainer, stream: VideoStream, *, path: Pat
 
 
 def shown_size_of(path: Path | str) -> tuple[int, int]:
-    """(width, height) in which a file's first frame is shown, from decoding that one.
+    """(width, height) in which a file's first frame is shown; decodes that frame.
 
     Raises:
         BadVideo: it cannot be decoded.
@@ -285,10 +286,10 @@ def shown_size_of(path: Path | str) -> tuple[int, int]:
 
 
 def header_facts(path: Path | str) -> HeaderFacts:
-    """Length and average rate of a video as its header has them, at no more cost than opening it.
+    """Length and average frame rate of a video from its header, at no more cost than opening the file.
 
     Raises:
-        BadVideo: the file cannot be opened, or does not say.
+        BadVideo: the file cannot be opened, or its header does not state them.
 
     """
     with open_video(path) as (container, stream):
@@ -299,10 +300,10 @@ def header_facts(path: Path | str) -> HeaderFacts:
 
 
 def frame_rate(frame_seconds: Sequence[float]) -> FrameRate:
-    """Average rate of frames at these times (ascending, in seconds), and whether it is constant.
+    """Average frame rate for frames at these times (ascending, in seconds), and whether it is constant.
 
     A container's rounding of times (Matroska: milliseconds) does not make a rate variable; a dropped frame does.
-    A single frame counts as one frame a second. Where the rate varies, the usual frame is the median one, since a hole
+    A single frame counts as one frame per second. If the rate varies, the typical period is the median, because a gap
     lengthens the mean.
     """
     if len(frame_seconds) < 2:
@@ -315,10 +316,10 @@ def frame_rate(frame_seconds: Sequence[float]) -> FrameRate:
 
 
 def _usual_rate(num_periods: int, seconds: float) -> float:
-    """Frames a second: a whole number, half of one, or NTSC's 1000/1001 of one if rounding alone tells them apart.
+    """Frames per second: a whole number, half of one, or 1000/1001 of one (NTSC) if it differs only by rounding.
 
-    300 frames at 30 fps in Matroska end at 9.967 s instead of 9.9667, which reads as 29.999 fps. Taken literally, each
-    frame would seem to come later than it does, and a moment that lies on a frame's time would show the one before.
+    The last of 300 frames at 30 fps in Matroska is at 9.967 s instead of 9.9667, which reads as 29.999 fps. Taken
+    literally, each frame would seem to come later than it does, and a frame's exact time would show the one before it.
     """
     average = num_periods / seconds
     for usual in (round(average), round(average * 2) / 2, round(average * 1.001) * 1000 / 1001):
@@ -328,18 +329,18 @@ def _usual_rate(num_periods: int, seconds: float) -> float:
 
 
 def rate_of(fps: float) -> Fraction:
-    """25.0 -> 25, 29.97 -> 30000/1001: NTSC's rates are meant where people write them with two digits."""
+    """25.0 -> 25, 29.97 -> 30000/1001: a rate written with two decimals stands for the exact NTSC rate."""
     ntsc = Fraction(round(fps * 1.001) * 1000, 1001)
     return ntsc if abs(ntsc / Fraction(fps) - 1) < _RATE_ROUNDING else Fraction(fps).limit_denominator(1001)
 
 
 def video_duration(frame_seconds: Sequence[float]) -> float:
-    """Seconds from the first frame to the end of the last, which is taken to last as long as the usual frame."""
+    """Seconds from the first frame to the end of the last, which is assumed to last as long as a typical frame."""
     return frame_seconds[-1] - frame_seconds[0] + frame_rate(frame_seconds).period_seconds
 
 
 def largest_keyframe_interval(info: VideoInfo) -> int:
-    """The most frames from one keyframe to the next (or to the end): what a seek may have to decode."""
+    """The largest number of frames from one keyframe to the next (or to the end), which a seek may have to decode."""
     num_frames = len(info.timestamps)
     borders = [*(keyframe.position for keyframe in info.keyframes), num_frames]
     return max((b - a for a, b in pairwise(borders)), default=num_frames)

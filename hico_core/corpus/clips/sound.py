@@ -1,4 +1,4 @@
-"""The sound of a video that is split with `--audio keep`: on the picture's clock, and checked in each clip."""
+"""The sound of a video that is split with `--audio keep`: put on the picture's clock, and checked in each clip."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -13,10 +13,10 @@ from hico_core.base.errors import BadVideo, short_reason
 from hico_core.corpus.clips.probe import VideoInfo, open_video
 from hico_core.corpus.workspace.records import ClipRecord
 
-# Times of packets that go back by more than this are those of another clock.
+# If packet times go back by more than this, another clock has begun.
 _SAME_CLOCK_SECONDS = 1.0
 
-# Clips are cut between packets of sound, and an AAC encoder begins a packet early: so many samples.
+# In samples: clips are cut between packets of sound, and an AAC encoder begins one packet early.
 _TOLERANCE_SAMPLES = 2 * 1024
 _TOLERANCE_SECONDS = 0.02  # for the time bases of containers
 
@@ -24,12 +24,12 @@ _TOLERANCE_SECONDS = 0.02  # for the time bases of containers
 class Sound(NamedTuple):
     """When a source's sound begins and ends, in seconds from the first frame."""
 
-    starts: float  # below 0: before the first frame
-    ends: float | None  # None: its packets do not tell
+    starts: float  # negative: before the first frame
+    ends: float | None  # None: unknown, because its packets have several clocks
 
 
 def sound_of(source: Path, info: VideoInfo) -> Sound | None:
-    """The first stream of sound; None: the source has none.
+    """The times of the first audio stream; None: the source has none.
 
     Raises:
         BadVideo: the file cannot be read to its end.
@@ -51,11 +51,11 @@ def sound_of(source: Path, info: VideoInfo) -> Sound | None:
 def sound_arguments(*, first_frame: Fraction, picture_seconds: float) -> dict[str, Any]:
     """ffmpeg's options that put the sound on the picture's clock, whose zero is the first frame.
 
-    What comes before the first frame or after the last is left out; a late beginning, and holes, become silence.
+    Sound before the first frame or after the last is left out; a late start and gaps become silence.
 
     Args:
-        first_frame: when it comes by ffmpeg's clock, in seconds.
-        picture_seconds: from the first frame to the end of the last.
+        first_frame: time of the first frame by ffmpeg's clock, in seconds.
+        picture_seconds: seconds from the first frame to the end of the last.
 
     """
     filters = [
@@ -67,10 +67,10 @@ def sound_arguments(*, first_frame: Fraction, picture_seconds: float) -> dict[st
 
 
 def check_sound(file: Path, clip: ClipRecord, sound: Sound) -> None:
-    """Compare where a clip's sound begins and how long it is with the source's.
+    """Compare the start and length of a clip's sound with the source's.
 
     Raises:
-        BadVideo: it begins elsewhere, or has another length.
+        BadVideo: the start or the length differs.
 
     """
     with open_video(file) as (container, picture):

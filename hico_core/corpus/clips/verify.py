@@ -1,4 +1,4 @@
-"""Whether ffmpeg did what it was told: each written clip against the plan and the source."""
+"""Check ffmpeg's work: compare each written clip with the plan and the source."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ from hico_core.corpus.clips.probe import VideoInfo, frame_rate, largest_keyframe
 from hico_core.corpus.clips.sound import Sound, check_sound
 from hico_core.corpus.workspace.records import ClipRecord, SplitOptions, sha256_of
 
-# How far a clip's frame may lie from its place in the source: rounding of the container's time bases.
+# Tolerance for the times of a clip's frames: containers' time bases round them.
 _CLOCK_TOLERANCE_SECONDS = 0.002
 
-# How far a clip's longer side may be from the source's proportions, in pixels: sides are even.
+# Tolerance for the length of a clip's longer side, in pixels: sides are rounded to even numbers.
 _SIZE_TOLERANCE = 2
 
 
@@ -34,18 +34,18 @@ def check_clips(
 
     Args:
         source: the video.
-        plan: of the clips that are kept.
-        files: the clips, one for each of the plan.
-        frame_seconds: times of all of the source's frames, from the first one's.
+        plan: plan of the clips that are kept.
+        files: the clips, one per entry of the plan.
+        frame_seconds: times of all frames of the source, in seconds from the first one.
         info: the source as its container describes it.
-        sound: of the source, if the clips are to have it.
-        options: what the clips were to be.
+        sound: the source's sound, if the clips should have it.
+        options: the requested format of the clips.
 
     Returns:
-        What the index says of each; its `path` is still the file's name.
+        The record of each clip; its `path` is still the file's name.
 
     Raises:
-        BadVideo: a clip is not what it was to be.
+        BadVideo: a clip does not match the plan.
 
     """
     records = []
@@ -67,7 +67,7 @@ def _check_clip(file: Path, clip: PlannedClip, frame_seconds: Sequence[float], *
     """Compare a written clip with its frames in the source.
 
     Raises:
-        BadVideo: it has other frames, or they lie elsewhere in time.
+        BadVideo: its frames differ in number or time.
 
     """
     info = probe(file)
@@ -96,7 +96,7 @@ def _check_clip(file: Path, clip: PlannedClip, frame_seconds: Sequence[float], *
 
 
 def clip_sides(width: int, height: int, *, short_side: int | None) -> tuple[int, float]:
-    """The shorter and the longer side that a clip of a video of this size has, the longer before rounding."""
+    """The shorter and longer sides of a clip made from a video of this size, the longer one before rounding."""
     short, long = sorted((width, height))
     side = short if short_side is None else min(short, short_side)
     even = side // 2 * 2
@@ -104,7 +104,7 @@ def clip_sides(width: int, height: int, *, short_side: int | None) -> tuple[int,
 
 
 def _check_size(clip: ClipRecord, info: VideoInfo, *, short_side: int | None) -> None:
-    """Compare a clip's size with the source's, which may lie on its side."""
+    """Compare a clip's size with the source's, which may be turned by 90 degrees."""
     short, long = clip_sides(info.width, info.height, short_side=short_side)
     found_short, found_long = sorted((clip.width, clip.height))
     if found_short != short or abs(found_long - long) > _SIZE_TOLERANCE:
@@ -112,10 +112,10 @@ def _check_size(clip: ClipRecord, info: VideoInfo, *, short_side: int | None) ->
 
 
 def decode_fully(job: Job, file: Path, clip: PlannedClip) -> None:
-    """Decode a whole clip, and let any error end it.
+    """Decode a whole clip, stopping at the first error.
 
     Raises:
-        BadVideo: it does not decode to the frames that it is to have.
+        BadVideo: it does not decode to the planned number of frames.
 
     """
     opened = ffmpeg.input(str(file), **INPUT_OPTIONS, threads=1, err_detect="explode")["V:0"]

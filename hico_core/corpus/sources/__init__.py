@@ -1,1 +1,1 @@
-"""Videos by their names: ids, folders, patterns and lists."""
+"""Find videos by name: ids, folders, patterns and lists."""

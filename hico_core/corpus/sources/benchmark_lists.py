@@ -1,6 +1,6 @@
-"""Lists of labelled videos, as the usual benchmarks distribute them: UCF101, HMDB51, Kinetics, and `<path> <label>`.
+"""Lists of labelled videos as common benchmarks distribute them: UCF101, HMDB51, Kinetics, and `<path> <label>`.
 
-Classes are numbered from 0. In lists without numbers, they are numbered in order of their names.
+Classes are numbered from 0; in lists without numbers, they are numbered in the order of their sorted names.
 """
 
 import csv
@@ -30,29 +30,29 @@ _KINETICS_COLUMNS = frozenset({"label", "youtube_id", "time_start", "time_end"})
 
 
 class Split(NamedTuple):
-    """Labelled videos, each with the name of its class where the list says it, and label -> name of all its classes."""
+    """Labelled videos, each with its class name if the list gives one, and label -> name for all classes."""
 
     videos: list[Source]  # in order of their ids; those with an obstacle cannot be used
     classes: dict[int, str]
 
 
 def read_split(given: str, *, data_root: Location, subset: Subset, id_rule: IdRule = "stem") -> Split:
-    """The labelled videos of a list. They are not looked for here.
+    """The labelled videos of a list; whether the files exist is not checked.
 
-    A line that is something else, or a video with two labels, is there as a source with an obstacle.
+    A malformed line, or a video with two labels, becomes a source with an obstacle.
 
-    `<path> <label>` or `<path> <class name>` a line, as Kinetics' and the HiCo authors' lists. UCF101:
-    trainlist01.txt or testlist01.txt, with classInd.txt beside it. HMDB51: a pattern such as
+    Formats: one `<path> <label>` or `<path> <class name>` per line, as in the lists for Kinetics and of the HiCo
+    authors. UCF101: trainlist01.txt or testlist01.txt, with classInd.txt beside it. HMDB51: a pattern such as
     `splits/*_test_split1.txt`. Kinetics: a .csv file with the columns label, youtube_id, time_start and time_end.
 
     Args:
-        given: the list, or the pattern of HMDB51's.
-        data_root: where paths begin.
-        subset: which part of HMDB51's lists is meant; they hold both.
-        id_rule: how ids are made, see `video_id`.
+        given: the list, or the pattern of HMDB51's lists.
+        data_root: the folder to which paths are relative.
+        subset: the part of HMDB51's lists to read; they hold both training and test videos.
+        id_rule: how ids are made; see `video_id`.
 
     Raises:
-        UsageError: the list cannot be read, or all lines are something else.
+        UsageError: the list cannot be read, or all lines are malformed.
         HicoError: two videos have the same id.
 
     """
@@ -68,13 +68,13 @@ def read_split(given: str, *, data_root: Location, subset: Subset, id_rule: IdRu
 
 
 def numbered_as(split: Split, known: Mapping[int, str]) -> Split:
-    """The same videos, with the labels that their classes have elsewhere; a class without one there gets a new one.
+    """The same videos, relabelled by the known class names; a class that is not among them gets a new label.
 
-    Lists number the classes that they name, so a class may have another number in the list for testing.
+    Each list numbers only the classes that it names, so a class may have another number in the test list.
 
     Args:
-        split: of a list; where it has no names for its labels, they stay as they are.
-        known: label -> name.
+        split: the videos of a list; labels without class names stay as they are.
+        known: label -> class name.
 
     """
     number_of = {name: label for label, name in known.items()}
@@ -89,12 +89,12 @@ def numbered_as(split: Split, known: Mapping[int, str]) -> Split:
 
 
 def is_pattern(given: str) -> bool:
-    """Whether it stands for several lists, a file per class."""
+    """Whether the argument is a pattern for several lists, one file per class."""
     return "://" not in given and glob.has_magic(given)
 
 
 def _ucf(path: Location, *, data_root: Location, id_rule: IdRule) -> Split:
-    """`Class/v_Class_g01_c01.avi`, in lists for training with a number after it; the folder names the class."""
+    """UCF101: `Class/v_Class_g01_c01.avi` per line, followed by a number in training lists; the folder is the class."""
     classes = [line.split(maxsplit=1)[-1] for _, line in read_list_lines(path.parent / _UCF_CLASSES)]
     label_of = {name: label for label, name in enumerate(classes)}
     sources = []
@@ -111,7 +111,7 @@ def _ucf(path: Location, *, data_root: Location, id_rule: IdRule) -> Split:
 
 
 def _hmdb(pattern: str, *, data_root: Location, subset: Subset, id_rule: IdRule) -> Split:
-    """A file per class, `<name>.avi <0, 1 or 2>` per line: not used, to train on, to test on; videos lie by class."""
+    """HMDB51: one file per class, `<name>.avi <0, 1 or 2>` per line (unused, train, test); videos in class folders."""
     found = [(path, _HMDB_LIST.fullmatch(path.name)) for path in map(Path, sorted(glob.glob(pattern)))]  # noqa: PTH207 - absolute patterns too
     files = {match["name"]: path for path, match in found if match}
     if not files:
@@ -130,7 +130,7 @@ def _hmdb(pattern: str, *, data_root: Location, subset: Subset, id_rule: IdRule)
 
 
 def _kinetics(path: Location, *, data_root: Location, id_rule: IdRule) -> Split:
-    """One row per video; its file is `<youtube_id>_<start>_<end>.mp4`, in one folder, or in one per class."""
+    """Kinetics: one row per video, whose file is `<youtube_id>_<start>_<end>.mp4`, in one folder or one per class."""
     (_, head), *lines = read_list_lines(path)
     columns = _fields(head) or []
     if not _KINETICS_COLUMNS <= set(columns):
@@ -142,7 +142,7 @@ def _kinetics(path: Location, *, data_root: Location, id_rule: IdRule) -> Split:
     labels = {row.get("label", "") for _, row in rows}
     classes = sorted(label for label in labels if is_plain_name(label))
     label_of = {name: label for label, name in enumerate(classes)}
-    folder_of: dict[str, str] = {}  # a video that has two labels stays one video
+    folder_of: dict[str, str] = {}  # so that a video with two labels remains one video
     by_class = any(is_there(data_root / name) for name in classes)
 
     def source_of(number: int, row: Mapping[str, str]) -> Source:
@@ -158,7 +158,7 @@ def _kinetics(path: Location, *, data_root: Location, id_rule: IdRule) -> Split:
 
 
 def _fields(line: str) -> list[str] | None:
-    """What a line of a table holds; None where a quote is not closed. By itself: such a one would swallow others."""
+    """The cells of a single line; None if a quote is not closed, which in a whole table would swallow later lines."""
     try:
         return [field.strip() for field in next(csv.reader([line], strict=True, skipinitialspace=True))]
     except csv.Error:
@@ -166,7 +166,7 @@ def _fields(line: str) -> list[str] | None:
 
 
 def _problem_with(row: Mapping[str, str]) -> str | None:
-    """Why a row of Kinetics names no video, or None."""
+    """Why a row of Kinetics' table is invalid, or None."""
     missing = [column for column in sorted(_KINETICS_COLUMNS) if not row.get(column)]
     if missing:
         return f"has no {' and no '.join(missing)}"

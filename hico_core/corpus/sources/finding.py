@@ -1,4 +1,4 @@
-"""The videos that a command is given: files, folders, patterns, lists, addresses in buckets."""
+"""Resolve a command's arguments to videos: files, folders, patterns, lists, addresses in buckets."""
 
 import difflib
 import glob
@@ -17,7 +17,7 @@ from hico_core.corpus.clips.probe import rate_of
 from hico_core.corpus.sources.frame_folders import frame_names, is_numbered_picture, is_picture, picture_names
 from hico_core.corpus.sources.ids import Source, parse_clip_name, unique_sources, video_id
 
-# What a folder is searched for. A file that is named itself is taken whatever its ending.
+# Suffixes of the videos searched for in a folder. A file given by name is accepted whatever its suffix.
 VIDEO_SUFFIXES = frozenset(
     ".3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
 )
@@ -25,7 +25,7 @@ _LIST_SUFFIXES = frozenset({".txt", ".lst"})
 
 _CLIP_FOLDERS = frozenset({"train", "val", "test"})
 
-# Why files of a folder are passed over.
+# Reasons for skipping files of a folder.
 HIDDEN = "hidden"
 LINKED_FOLDER = "folders behind links"
 NO_VIDEO = "not videos by their names"
@@ -34,7 +34,7 @@ BELOW = "in folders below"
 
 
 class _Found(NamedTuple):
-    """A file and what it was found by."""
+    """A file, and the folder, list or pattern through which it was found."""
 
     path: Location
     base: Location
@@ -48,21 +48,21 @@ def find_sources(
     frame_rate: float | None = None,
     passed_over: Counter[str] | None = None,
 ) -> list[Source]:
-    """Resolve files, folders, patterns and list files (.txt: a path a line) to videos, in order of their ids.
+    """Resolve files, folders, patterns and list files (.txt: one path per line) to videos, in order of their ids.
 
-    Addresses in buckets (s3://, oss://) stand for one video, for all below them, or are patterns. A file that is given
-    twice counts once. Files of a list are not looked for here: one that is missing, or a line that names none, fails by
-    itself, later.
+    An address in a bucket (s3://, oss://) names one video, all videos below it, or is a pattern. A file that is given
+    twice counts once. Whether a list's files exist is not checked here: a missing file, or a malformed line, fails
+    later, without affecting the others.
 
     Args:
-        inputs: what a command is given.
-        id_rule: how ids are made, see `video_id`.
-        recursive: take the videos of folders below a folder as well.
-        frame_rate: take local frame folders as videos of so many pictures per second, see `frame_folders`.
-        passed_over: counts, by reason, the files of folders that are not taken.
+        inputs: the command's arguments.
+        id_rule: how ids are made; see `video_id`.
+        recursive: search folders recursively.
+        frame_rate: treat local frame folders as videos with this many pictures per second; see `frame_folders`.
+        passed_over: counts the skipped files of folders by reason.
 
     Raises:
-        UsageError: an input stands for nothing, or there are no frame folders for a rate.
+        UsageError: an input matches nothing, or a frame rate is given without any frame folder.
         HicoError: two files have the same id; the message names both.
 
     """
@@ -97,12 +97,12 @@ def _obstacle_in(frame_folder: Path) -> str | None:
     return None
 
 
-# What functions take where commands take names of videos.
+# What Python functions accept where commands accept names of videos.
 Videos: TypeAlias = Source | str | Path | Sequence[Source | str | Path]
 
 
 def sources_of(videos: Videos) -> list[Source]:
-    """The same for those who call functions: sources stay as they are, and names are resolved."""
+    """Resolve the `videos` argument of a function: sources are kept as they are, names are resolved."""
     given = [videos] if isinstance(videos, Source | str | Path) else list(videos)
     named = [str(one) for one in given if not isinstance(one, Source)]
     return unique_sources([*(one for one in given if isinstance(one, Source)), *find_sources(named)])
@@ -111,13 +111,14 @@ def sources_of(videos: Videos) -> list[Source]:
 def videos_among(
     names: Iterable[str], passed_over: Counter[str], *, recursive: bool = True, frame_folders: bool = False
 ) -> list[str]:
-    """Which files of a folder are videos to take, sorted.
+    """Choose the videos among the files of a folder, sorted by name.
 
     Args:
-        names: of all files below the folder, relative to it, `/`-separated.
-        passed_over: counts the others by reason.
-        recursive: also those of folders below it.
-        frame_folders: a folder with numbered pictures and without videos is one, be it the folder itself (".").
+        names: all files below the folder, relative to it, `/`-separated.
+        passed_over: counts the other files by reason.
+        recursive: include files in subfolders.
+        frame_folders: treat a folder with numbered pictures and without videos, even the folder itself ("."), as a
+            video.
 
     """
     listed = [PurePosixPath(name) for name in names]
@@ -149,7 +150,7 @@ def _frame_folders_among(files: Sequence[PurePosixPath]) -> set[PurePosixPath]:
 def _files_of(
     given: str, passed_over: Counter[str], *, recursive: bool, frame_folders: bool
 ) -> Iterator[_Found | Source]:
-    """The video files that one argument of a command stands for; of a list, also the lines that stand for none."""
+    """The video files that one argument of a command names, and the malformed lines if it is a list."""
     if "://" in given:
         yield from _files_of_bucket(given, passed_over, recursive=recursive)
         return
@@ -165,7 +166,7 @@ def _files_of(
         if not videos:
             raise UsageError(f"{given}: no video files in this folder{_in_brackets(here)}")
         passed_over.update(here)
-        whole = path.resolve()  # a folder that is itself a video has its name from there, also if it is given as "."
+        whole = path.resolve()  # gives a frame folder its real name, even if it was given as "."
         yield from (_Found(whole, whole.parent) if name == "." else _Found(path / name, path) for name in videos)
     elif path.is_file() and path.suffix.lower() in _LIST_SUFFIXES:
         rows = [_row_of_list(path, number, line) for number, line in read_list_lines(path)]
@@ -185,7 +186,7 @@ def _files_of(
 
 
 def _near(path: Path) -> str:
-    """What is called nearly so, for the end of a message."""
+    """A suggestion of a similar name, for the end of a message."""
     if glob.has_magic(str(path)) or not path.parent.is_dir():
         return ""
     names = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
@@ -200,16 +201,16 @@ def _row_of_list(list_file: Path, number: int, line: str) -> _Found | Source:
 
 
 def bad_row(list_file: Location, number: int, why: str) -> Source:
-    """What stands for a line of a list that cannot be used, so that it fails by itself among the list's videos."""
+    """A source that represents an unusable line of a list, so that only this line fails."""
     name = f"{list_file.name}, line {number}"
     return Source(video_id=name, path=absolute(list_file.parent / name), obstacle=why)
 
 
 def require_good_rows(bad: Sequence[Source], *, num_rows: int) -> None:
-    """See that some line of a list can be used: if none can, it is a file of another kind.
+    """Check that at least one line of a list is usable; otherwise it is probably not a list.
 
     Raises:
-        UsageError: none can; tells why of the first.
+        UsageError: no line is usable; the message gives the reason for the first.
 
     """
     if bad and len(bad) == num_rows:
@@ -217,7 +218,7 @@ def require_good_rows(bad: Sequence[Source], *, num_rows: int) -> None:
 
 
 def _names_below(folder: Path, passed_over: Counter[str]) -> Iterator[str]:
-    """All files below a folder, relative to it. Links to folders are not followed, since they may lead in circles."""
+    """All files below a folder, relative to it; links to folders are not followed, because they may form cycles."""
     for here, folders, files in os.walk(folder):
         inside = Path(here)
         links = sum((inside / name).is_symlink() for name in folders)
@@ -226,7 +227,7 @@ def _names_below(folder: Path, passed_over: Counter[str]) -> Iterator[str]:
 
 
 def describe_passed_over(passed_over: Counter[str]) -> str:
-    """In words: "passed over: 3 hidden, 7 not videos by their names"; nothing where there is nothing to say."""
+    """The counts in words: "passed over: 3 hidden, 7 not videos by their names"; empty if there are none."""
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(passed_over.items()))
     return f"passed over: {counts}" if counts else ""
 
@@ -237,7 +238,7 @@ def _in_brackets(passed_over: Counter[str]) -> str:
 
 
 def _files_of_bucket(given: str, passed_over: Counter[str], *, recursive: bool) -> Iterator[_Found]:
-    """The same as `_files_of` for an address in a bucket: one listing, no request a file."""
+    """The same as `_files_of` for an address in a bucket: one listing instead of one request per file."""
     place = locate(given)
     require_reachable(place)
     assert not is_local(place)
@@ -266,12 +267,12 @@ def _without_magic(pattern: str) -> str:
 
 
 def read_list_lines(list_file: Location) -> list[tuple[int, str]]:
-    """The lines of a list that are not empty, with their numbers from 1.
+    """The non-empty lines of a list, with their numbers from 1.
 
-    Bytes that are not UTF-8 stay what they are, as in names of files: each name that cannot be used fails by itself.
+    Bytes that are not UTF-8 are kept, as in file names, so that each unusable name fails without affecting the others.
 
     Raises:
-        UsageError: the list cannot be read, or has none.
+        UsageError: the list cannot be read, or has no such lines.
 
     """
     lines = read_text(list_file, keep_odd_bytes=True).split("\n")

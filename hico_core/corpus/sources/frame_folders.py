@@ -1,7 +1,7 @@
 """Frame folders: folders of numbered pictures (img_00001.jpg, img_00002.jpg, ...), each of which is a video.
 
-The pictures of a folder have names that differ in their number alone, with leading zeros or without, from any number
-on. Their rate is not in them: whoever names the folder says it.
+The names of a folder's pictures differ only in their numbers, which start anywhere and may have leading zeros. The
+pictures do not record their frame rate; the user gives it along with the folder.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from hico_core.base.addresses import Location, is_local
 from hico_core.base.errors import BadVideo
 
-# Endings of pictures, and FFmpeg's names of what is in them.
+# Suffixes of pictures, and FFmpeg's names for their codecs.
 PICTURE_CODECS = {".jpg": "mjpeg", ".jpeg": "mjpeg", ".png": "png"}
 _ENDINGS = tuple(PICTURE_CODECS)
 
@@ -21,7 +21,7 @@ _NUMBERED = re.compile(r"(|.*[^0-9])([0-9]+)(\.[^.]+)", re.DOTALL)
 
 
 def is_picture(name: str) -> bool:
-    """Whether a visible file is one of a frame folder's pictures, or lies between them by mistake."""
+    """Whether a file name is that of a picture and not hidden; in a frame folder, it may still be there by mistake."""
     return name.lower().endswith(_ENDINGS) and not name.startswith(".")
 
 
@@ -31,12 +31,12 @@ def is_numbered_picture(name: str) -> bool:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """The names of a folder's pictures by their numbers.
+    """The names of a folder's pictures, sorted by number.
 
     img_9.png img_10.png img_8.png  ->  img_8.png img_9.png img_10.png
 
     Raises:
-        ValueError: they are not those of one video, or one is missing; says which.
+        ValueError: they do not belong to one video, or one is missing; the message says which.
 
     """
     numbered = sorted(map(_parts, names))
@@ -58,7 +58,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def _parts(name: str) -> tuple[int, str, tuple[str, str]]:
-    """A picture's number, its name, and what stands there before and after the number."""
+    """A picture's number, its name, and the parts of the name before and after the number."""
     match = _NUMBERED.fullmatch(name)
     if match is None:
         raise ValueError(f"holds {name}, which has no number, among its pictures; move it elsewhere")
@@ -67,16 +67,16 @@ def _parts(name: str) -> tuple[int, str, tuple[str, str]]:
 
 
 def picture_names(folder: Path) -> list[str]:
-    """The names of all pictures that lie in a folder, in no order; none where it is missing."""
-    # Each clip that is read in place asks for them, of folders with tens of thousands.
+    """The names of all pictures in a folder, unsorted; none if it is missing."""
+    # Called for each clip that is read in place, on folders with tens of thousands of pictures.
     return list(filter(is_picture, os.listdir(folder))) if folder.is_dir() else []  # noqa: PTH208
 
 
 def frame_names(folder: Path) -> list[str]:
-    """The names of a frame folder's pictures: frame k of the video is number k of these.
+    """The names of a frame folder's pictures: frame k of the video is entry k of this list.
 
     Raises:
-        BadVideo: they are not those of one video, see `in_order`.
+        BadVideo: they do not belong to one video; see `in_order`.
 
     """
     try:
@@ -86,7 +86,7 @@ def frame_names(folder: Path) -> list[str]:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The same as files.
+    """The paths of a frame folder's pictures, in order.
 
     Raises:
         BadVideo: see `frame_names`.
@@ -96,7 +96,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def files_at(place: Location) -> list[Location]:
-    """The files of a video at a place: that file, or a frame folder's pictures."""
+    """The files of the video at a location: the file itself, or a frame folder's pictures."""
     if is_local(place) and place.is_dir():
         return [place / name for name in sorted(picture_names(place))]
     return [place]

@@ -1,6 +1,6 @@
-"""Lists of labelled clips that say which of them belong together: `path<TAB>label[<TAB>group]` a line.
+"""Lists of labelled clips that may also assign clips to groups: `path<TAB>label[<TAB>group]` per line.
 
-A list whose name ends in .csv has commas instead of tabs, and may begin with `path,label,group`.
+A list whose name ends in .csv has commas instead of tabs, and may begin with a header `path,label,group`.
 """
 
 import csv
@@ -13,7 +13,7 @@ from hico_core.corpus.sources.ids import is_plain_name
 
 
 class GroupedClip(NamedTuple):
-    """A labelled clip, and what it has in common with others: a scene, a person, a camera."""
+    """A labelled clip, and its group: clips that share a scene, a person, a camera."""
 
     path: Location
     label: str
@@ -21,15 +21,15 @@ class GroupedClip(NamedTuple):
 
 
 class GroupedList(NamedTuple):
-    """What a list says."""
+    """The contents of a list."""
 
     clips: list[GroupedClip]  # in order of their paths, each once
     has_groups: bool  # if not, each clip is a group of its own
-    bad: list[str]  # of each line that cannot be used, which one and why
+    bad: list[str]  # for each unusable line, its number and the reason
 
 
 class _Line(NamedTuple):
-    """A line in parts; one that is something else has no name."""
+    """A line split into parts; a malformed line may have an empty name."""
 
     number: int
     text: str
@@ -38,13 +38,14 @@ class _Line(NamedTuple):
 
 
 def read_grouped_list(list_file: Location, *, data_root: Location) -> GroupedList:
-    """The clips of a list. A list whose lines have no group may also have a blank between path and label.
+    """The clips of a list.
 
-    Local files that are missing are bad lines; in a bucket, nothing is looked for.
+    In a list without groups, a blank may separate path and label. A missing local file makes its line bad; files in a
+    bucket are not checked.
 
     Args:
         list_file: the list.
-        data_root: where relative paths begin.
+        data_root: the folder to which relative paths refer.
 
     Raises:
         UsageError: the list cannot be read, or none of its lines can be used.
@@ -87,10 +88,10 @@ def _cells(text: str) -> tuple[str, list[str]]:
 
 
 def _clip(line: _Line, data_root: Location, *, has_groups: bool) -> GroupedClip:
-    """The clip of a line.
+    """The clip named by a line.
 
     Raises:
-        UsageError: it is something else, or the file is missing.
+        UsageError: the line is malformed, or the file is missing.
 
     """
     if not line.name or len(line.rest) != 1 + has_groups or not all(map(is_plain_name, line.rest)):

@@ -1,4 +1,4 @@
-"""Names: the id of a video, and the names of its clips."""
+"""The ids of videos, and the names of their clips."""
 
 import re
 import unicodedata
@@ -14,38 +14,38 @@ from hico_core.base.errors import HicoError
 # An id may hold digits and underscores, so names are read from the right.
 _CLIP_NAME = re.compile(r"v_(?P<id>.+)_(?P<start>\d{7,})_(?P<end>\d{7,})\.mp4", re.DOTALL)
 
-# By Unicode category: control characters and line ends.
+# Unicode categories of control characters and line endings.
 _NO_LINE_HOLDS = frozenset({"Cc", "Zl", "Zp"})
 
-# What no id or name of a class may hold, since they stand in lists of one a line; bytes that are no UTF-8 either.
+# Not allowed in ids and class names, which appear in UTF-8 lists with one entry per line; Cs: bytes that are not UTF-8.
 _NO_NAME_HOLDS = _NO_LINE_HOLDS | {"Cs"}
 
 # A record is named <id>.json, and file systems allow 255 bytes.
 _LONGEST_ID = 255 - len(".json")
 
-# Of a local path, in bytes, and of each of its parts; systems refuse to look at longer ones.
+# Longest local path, and longest part of one, in bytes; systems reject longer ones.
 _LONGEST_PATH, _LONGEST_PART = 4095, 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One video and the id by which everything made from it is known."""
+    """One video, with the id that identifies everything made from it."""
 
     video_id: str
-    path: Location  # absolute; of a video that another tool cut, the pattern of its clips' names
-    label: int | None = None  # class of the video, where a list says it
-    clips: tuple[Location, ...] = ()  # that another tool cut, in time order
-    obstacle: str | None = None  # why nothing can be made of it, where its name or its list tells already
-    class_name: str | None = None  # what its label is called, where a list says it
-    frame_rate: float | None = None  # of a frame folder, pictures per second; None: a file
+    path: Location  # absolute; for a video that another tool cut, the pattern of its clips' names
+    label: int | None = None  # class of the video, if a list gives it
+    clips: tuple[Location, ...] = ()  # the clips that another tool cut, in time order
+    obstacle: str | None = None  # why it cannot be used, if its name or its list already shows that
+    class_name: str | None = None  # name of its label, if a list gives it
+    frame_rate: float | None = None  # pictures per second of a frame folder; None: a file
 
     def read_through(self, cache: LocalCache) -> "Source":
-        """The same video, read through a cache where it lies in a bucket."""
+        """The same video, read through a cache if it lies in a bucket."""
         return replace(self, path=through(self.path, cache), clips=tuple(through(clip, cache) for clip in self.clips))
 
 
 class ClipName(NamedTuple):
-    """What a clip's file name says. Times are the plan's, in milliseconds."""
+    """The parts of a clip's file name; times are as planned, in milliseconds."""
 
     video_id: str
     start_ms: int
@@ -53,14 +53,14 @@ class ClipName(NamedTuple):
 
 
 def video_id(path: Location, *, rule: IdRule = "stem", base: "Location | None" = None, is_folder: bool = False) -> str:
-    """The id of a video: its file's stem, or its folder's name, without one leading `v_`.
+    """The id of a video: its file's stem, or its folder's name, without a leading `v_`.
 
     Args:
         path: the file, or the folder of its frames.
-        rule: "stem": v_GGSY1Qvo990.mp4 -> GGSY1Qvo990. "relpath": with the folders below `base` before it,
+        rule: "stem": v_GGSY1Qvo990.mp4 -> GGSY1Qvo990. "relpath": preceded by the folders below `base`,
             base/d1/v_0001.mp4 -> d1-0001.
-        base: the folder, list or pattern that the file was found by.
-        is_folder: it is a folder, whose name has no ending.
+        base: the folder, list or pattern through which the file was found.
+        is_folder: the path is a folder, whose name has no suffix.
 
     """
     stem = (path.name if is_folder else path.stem).removeprefix("v_")
@@ -74,7 +74,7 @@ def video_id(path: Location, *, rule: IdRule = "stem", base: "Location | None" =
 
 
 def name_obstacle(name: str, path: str) -> str | None:
-    """Why a video of this id and path cannot be taken, or None. Whatever a list and a table can hold is allowed."""
+    """Why a video with this id and path cannot be used, or None; any name that lists and tables can hold is allowed."""
     if not name:
         return "no video id can be made from its file name; rename the file"
     if any(unicodedata.category(c) in _NO_LINE_HOLDS for c in name):
@@ -91,18 +91,18 @@ def name_obstacle(name: str, path: str) -> str | None:
 
 
 def is_plain_name(text: str) -> bool:
-    """Whether a text can stand in a list of one a line, in UTF-8, and says something."""
+    """Whether a text is not blank and can be an entry in a UTF-8 list with one entry per line."""
     return bool(text.strip()) and not any(unicodedata.category(c) in _NO_NAME_HOLDS for c in text)
 
 
 def whole_number(text: str, *, most: int) -> int | None:
-    """A text of digits as a number; None for any other, and for one above `most`."""
+    """A text of digits as a number; None for any other text, and for a number above `most`."""
     digits = text.isascii() and text.isdecimal() and len(text) <= len(str(most))
     return int(text) if digits and int(text) <= most else None
 
 
 def clip_name(video_id: str, *, start_ms: int, end_ms: int) -> str:
-    """`v_<id>_<start>_<end>.mp4`, in milliseconds of at least 7 digits."""
+    """`v_<id>_<start>_<end>.mp4`, with times in milliseconds, padded to 7 digits."""
     return f"v_{video_id}_{start_ms:07d}_{end_ms:07d}.mp4"
 
 
@@ -113,7 +113,7 @@ def parse_clip_name(name: str) -> ClipName | None:
 
 
 def unique_sources(sources: Iterable[Source]) -> list[Source]:
-    """The sources in order of their ids, each once; what speaks against a name is noted, and two labels of one video.
+    """The sources in order of their ids, each once; unusable names and conflicting labels become obstacles.
 
     Raises:
         HicoError: two files have the same id; the message names both.

@@ -1,4 +1,4 @@
-"""Lists that come with a corpus: of clips (`<id>,<start>,<end>` a line) or of labelled videos (`<path> <label>`)."""
+"""Lists that come with a corpus: of clips (`<id>,<start>,<end>` per line) or of labelled videos (`<path> <label>`)."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -19,21 +19,21 @@ from hico_core.corpus.sources.ids import (
     whole_number,
 )
 
-# Of a clip, in milliseconds: what the index holds.
+# Largest time of a clip that the index can hold, in milliseconds.
 _LAST_MS = 2**63 - 1
 
-# The same of a label.
+# Largest label that the index can hold.
 _LAST_LABEL = 2**31 - 1
 
-# Of the clips of a list that may be missing from a bucket.
+# Most clips of a list that are looked for in a bucket.
 _MOST_REQUESTS = 100
 
-# Where clips lie, seen from the folder of their corpus: the authors' README and their code differ.
+# Folders of clips below the folder of their corpus; the authors' README and code differ.
 _CLIP_FOLDERS = ("training", "train", "")
 
 
 class CorpusList(NamedTuple):
-    """A list and the folder that its names are seen from."""
+    """A list, and the folder to which its names are relative."""
 
     list_file: Location
     data_root: Location
@@ -43,27 +43,27 @@ def find_training_list(data_root: Location, anno_dir: "Location | None", *, trim
     """The list of the training videos in a folder tree like the authors'.
 
     Args:
-        data_root: where the videos or clips lie.
-        anno_dir: where lists lie; the authors' code looks there or in `data_root`.
+        data_root: folder of the videos or clips.
+        anno_dir: folder of the lists; the authors' code searches it or `data_root`.
         trimmed: look for Kinetics' list of labelled videos instead of the list of clips.
 
     Raises:
-        UsageError: there is none; names what was tried.
+        UsageError: there is no such list; the message names the paths tried.
 
     """
     return _find_list("kinetics400_train_list.txt" if trimmed else "training.txt", data_root, anno_dir)
 
 
 def find_labelled_lists(data_root: Location, anno_dir: "Location | None", dataset: str) -> dict[Subset, CorpusList]:
-    """The lists of the videos to train and to test on, in a folder tree like the authors'.
+    """The lists of the training and test videos in a folder tree like the authors'.
 
     Args:
-        data_root: where the videos lie.
-        anno_dir: where lists lie, else in `data_root`.
-        dataset: hmdb51 or ucf101, with which the names of the lists begin.
+        data_root: folder of the videos.
+        anno_dir: folder of the lists, which may also lie in `data_root`.
+        dataset: hmdb51 or ucf101, the prefix of the lists' names.
 
     Raises:
-        UsageError: one is missing; names what was tried.
+        UsageError: a list is missing; the message names the paths tried.
 
     """
     names: dict[Subset, str] = {"train": f"{dataset}_train_list.txt", "test": f"{dataset}_test_list.txt"}
@@ -79,7 +79,7 @@ def _find_list(name: str, data_root: Location, anno_dir: "Location | None") -> C
 
 
 def is_list_of_clips(list_file: Location) -> bool:
-    """Whether a list is of clips rather than of labelled videos, as most of its lines are. No table of Kinetics is.
+    """Whether most lines of a list name clips rather than labelled videos; False for Kinetics' tables.
 
     Raises:
         UsageError: the list cannot be read, or is empty.
@@ -91,21 +91,21 @@ def is_list_of_clips(list_file: Location) -> bool:
 
 
 def _parse_clip_line(line: str) -> ClipName | None:
-    """`<id>,<start>,<end>`, in milliseconds; an id may hold commas."""
+    """Parse `<id>,<start>,<end>`, with times in milliseconds; an id may contain commas."""
     name, *times = line.rsplit(",", 2)
     numbers = [number for time in times if (number := whole_number(time, most=_LAST_MS)) is not None]
     return ClipName(name, *numbers) if len(numbers) == 2 else None
 
 
 def listed_clips(list_file: Location, *, data_root: Location) -> list[Source]:
-    """The videos whose clips a list names, in order of their ids. A line that is something else costs its video.
+    """The videos whose clips a list names, in order of their ids; a malformed line makes its video unusable.
 
     Args:
         list_file: such as training.txt.
-        data_root: where the files `v_<id>_<start>_<end>.mp4` lie, or its folder training or train.
+        data_root: holds the files `v_<id>_<start>_<end>.mp4`, directly or in a folder training or train.
 
     Raises:
-        UsageError: all lines are something else, or the clips are nowhere.
+        UsageError: all lines are malformed, or the clips cannot be found.
 
     """
     lines = read_list_lines(list_file)
@@ -125,7 +125,7 @@ def listed_clips(list_file: Location, *, data_root: Location) -> list[Source]:
 
 
 def clips_source(name: str, clips: Sequence[Location]) -> Source:
-    """A video that another tool cut, from its clips in time order, which lie in one folder."""
+    """A video that another tool cut, given its clips in time order, which all lie in one folder."""
     pattern = clips[0].parent / f"v_{name}_*.mp4"
     return Source(video_id=name, path=pattern, clips=tuple(clips), obstacle=name_obstacle(name, str(pattern)))
 
@@ -135,7 +135,7 @@ def _file_name(name: ClipName) -> str:
 
 
 def _folder_of_clips(data_root: Location, names: Sequence[ClipName]) -> Location:
-    """The folder that has the first clip of those that are anywhere; in a bucket, each look is a request."""
+    """The folder that contains the first clip that can be found; in a bucket, each lookup is a request."""
     folders = [data_root / name if name else data_root for name in _CLIP_FOLDERS]
     for name in names if is_local(data_root) else names[:_MOST_REQUESTS]:
         for folder in folders:
@@ -148,18 +148,18 @@ def _folder_of_clips(data_root: Location, names: Sequence[ClipName]) -> Location
 
 
 def labelled_videos(list_file: Location, *, data_root: Location, id_rule: IdRule = "stem") -> list[Source]:
-    """The videos of a list, in order of their ids. They are not looked for here.
+    """The videos of a list, in order of their ids; whether the files exist is not checked.
 
-    A line that is something else, or a video with two labels, is there as a source with an obstacle.
+    A malformed line, or a video with two labels, becomes a source with an obstacle.
 
     Args:
-        list_file: `<path> <label>` a line, or `<path> <class name>`. What follows the last blank is the label, or, so
-            that names may hold blanks, what follows a tab. Names are numbered in their order.
-        data_root: where relative paths begin.
-        id_rule: how ids are made, see `video_id`.
+        list_file: one `<path> <label>` or `<path> <class name>` per line. The label follows the last blank, or a tab,
+            so that names may contain blanks. Class names are numbered in sorted order.
+        data_root: the folder to which relative paths refer.
+        id_rule: how ids are made; see `video_id`.
 
     Raises:
-        UsageError: all lines are something else, or half of them name classes and half number them.
+        UsageError: all lines are malformed, or half of the labels are names and half are numbers.
         HicoError: two videos have the same id.
 
     """
@@ -185,7 +185,7 @@ def labelled_videos(list_file: Location, *, data_root: Location, id_rule: IdRule
 
 
 class _LabelledRow(NamedTuple):
-    """A line of a list; where it has no label, its name is empty."""
+    """A line of a list; if it has no label, its name is empty."""
 
     number: int
     line: str
@@ -199,10 +199,10 @@ def _path_and_label(line: str) -> tuple[str, str]:
 
 
 def _is_numbered(rows: Sequence[_LabelledRow], list_file: Location) -> bool:
-    """Whether labels are whole numbers, as most of a list's are, or names.
+    """Whether labels are whole numbers rather than names, judged by the majority of a list's labels.
 
     Raises:
-        UsageError: as many are numbers as are names.
+        UsageError: there are as many numbers as names.
 
     """
     kinds = [row.label.isdecimal() for row in rows]
@@ -216,7 +216,7 @@ def _is_numbered(rows: Sequence[_LabelledRow], list_file: Location) -> bool:
 
 
 def listed_video(path: Location, label: int, class_name: str | None, *, data_root: Location, id_rule: IdRule) -> Source:
-    """The video of a good line."""
+    """The video named by a valid line."""
     path, base = absolute(path), absolute(data_root / "x").parent
     return Source(video_id=video_id(path, rule=id_rule, base=base), path=path, label=label, class_name=class_name)
 
@@ -225,7 +225,7 @@ def listed_videos(rows: Iterable[Source]) -> list[Source]:
     """The videos of all lines of a list, in order of their ids, each once.
 
     Raises:
-        UsageError: none can be used.
+        UsageError: none of them can be used.
         HicoError: two videos have the same id.
 
     """
@@ -235,15 +235,15 @@ def listed_videos(rows: Iterable[Source]) -> list[Source]:
 
 
 def require_some(videos: Sequence[Source], *, named_by: str, data_root: Location) -> None:
-    """See that a list goes with a folder, so that a wrong one does not give a failure for each video.
+    """Check that a list belongs to a folder, so that a wrong folder does not produce a failure for every video.
 
     Args:
-        videos: of the list.
-        named_by: the list, for a person.
-        data_root: where relative paths begin. In a bucket nothing is looked for.
+        videos: the videos of the list.
+        named_by: the list's name, for the message.
+        data_root: the folder to which relative paths refer; a bucket is not checked.
 
     Raises:
-        UsageError: no video is where the list says.
+        UsageError: none of the listed videos exists.
 
     """
     named = [video for video in videos if not video.obstacle]

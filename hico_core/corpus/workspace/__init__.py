@@ -1,1 +1,1 @@
-"""What a workspace holds and who may write to it."""
+"""The records and commits of a workspace, and the locks that protect it."""

@@ -1,4 +1,4 @@
-"""Who may write to a workspace, in which temporary folders, and what is put in order before."""
+"""Write access to a workspace: locks, temporary folders, and cleaning up after killed runs."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from hico_core.base.files import VANISHING_SECONDS, remove_abandoned
 from hico_core.base.storage import storage_of
 from hico_core.corpus.workspace.commit import SCRATCH, finish_commits
 
-# How long a shard waits for others of its job that are just starting.
+# How long a shard waits for other shards of its job that are just starting.
 _START_SECONDS = 30.0
 
 
@@ -27,7 +27,7 @@ class Shard(NamedTuple):
     total: int
 
     def has(self, video_id: str) -> bool:
-        """Whether a video belongs to this part; new videos do not move the others."""
+        """Whether a video belongs to this part; adding videos does not move others between parts."""
         return zlib.crc32(video_id.encode("utf-8", "surrogateescape")) % self.total == self.number - 1
 
     def __str__(self) -> str:
@@ -36,12 +36,12 @@ class Shard(NamedTuple):
 
 @contextmanager
 def opened_workspace(root: Location, *, shard: Shard | None = None) -> Iterator[None]:
-    """Let nobody else write to a workspace meanwhile, but for the other shards of a job; finish what was broken off.
+    """Lock a workspace against writers other than shards of the same job, and complete interrupted commits.
 
     A bucket cannot be locked.
 
     Raises:
-        HicoError: somebody else is writing.
+        HicoError: another process is writing.
 
     """
     busy = f"{root}: another hico command is writing here; wait for it to end, or use another --root"
@@ -53,17 +53,17 @@ def opened_workspace(root: Location, *, shard: Shard | None = None) -> Iterator[
 
 @contextmanager
 def sole_writer(folder: Location, *, shard: Shard | None, busy: str) -> Iterator[None]:
-    """Let nobody else write to a folder meanwhile, but for the other shards of the same division.
+    """Lock a folder against writers other than shards with the same total.
 
     A bucket cannot be locked.
 
     Args:
-        folder: with the locks.
-        shard: which part is written; None: all of it.
-        busy: what to tell where somebody else is writing.
+        folder: holds the lock files.
+        shard: the part to be written; None: everything.
+        busy: the error message if another process is writing.
 
     Raises:
-        HicoError: somebody else is.
+        HicoError: another process is writing.
 
     """
     locked = storage_of(folder).locked
@@ -73,26 +73,26 @@ def sole_writer(folder: Location, *, shard: Shard | None, busy: str) -> Iterator
             stack.enter_context(whole)
             _require_free(folder, but_for="", busy=busy)
         else:
-            with whole:  # while it starts; it then holds its own part only
+            with whole:  # during start-up only; afterwards the shard holds just the lock of its own part
                 stack.enter_context(locked(folder / f".shard-{shard.number}-of-{shard.total}.lock", refusal=busy))
                 _require_free(folder, but_for=f"-of-{shard.total}.lock", busy=busy)
         yield
 
 
 def _require_free(folder: Location, *, but_for: str, busy: str) -> None:
-    """No shard may be at work, but for those whose locks end so."""
+    """Check that no shard is at work, except those whose lock files end with `but_for`."""
     for other in folder.glob(".shard-*.lock"):
         if not (but_for and other.name.endswith(but_for)) and storage_of(other).is_locked(other):
             raise HicoError(busy)
 
 
 def scratch_folder(root: Location, cache_folder: Path) -> Path:
-    """Where clips are made: on the workspace's own disk, so that they can be renamed into place."""
+    """The folder in which clips are made: on a local workspace's own disk, so that they can be renamed into place."""
     return root / SCRATCH if is_local(root) else cache_folder.absolute() / "split"
 
 
 def make_temporary(scratch: Path) -> Path:
-    """A new empty folder, named by who made it, so that those of the dead can be swept."""
+    """A new empty folder, named after the process that made it, so that those of dead processes can be removed."""
     return Path(tempfile.mkdtemp(prefix=_prefix(os.getpid()), dir=scratch))
 
 
@@ -101,7 +101,7 @@ def _prefix(process_id: int) -> str:
 
 
 def sweep(scratch: Path, *, alone: bool) -> None:
-    """Remove what killed runs left behind: everything if nobody else works here, else only what the dead left."""
+    """Remove what killed runs left: all temporary folders if `alone`, else those of this machine's dead processes."""
     mine = f"split-{socket.gethostname()}-"
     for folder in scratch.glob("split-*"):
         process_id = folder.name.removeprefix(mine).split("-")[0]

@@ -1,4 +1,4 @@
-"""Whether what the records say lies on disk, and nothing else."""
+"""Check that the files on disk are exactly those that the records list."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -16,7 +16,7 @@ from hico_core.corpus.workspace.records import ClipRecord, VideoRecord, read_rec
 
 
 class FileDifference(NamedTuple):
-    """A file that is not as the records say."""
+    """A file that does not match the records."""
 
     kind: Literal["missing", "extra", "changed"]
     path: str
@@ -24,7 +24,7 @@ class FileDifference(NamedTuple):
 
 
 def check_files(root: Location) -> Iterator[FileDifference]:
-    """Compare all files of the workspace's records with them: there, of the same size, of the same bytes.
+    """Compare all recorded files with their records: existence, size and checksum; report unrecorded files as well.
 
     Raises:
         HicoError: there are no records.
@@ -36,7 +36,7 @@ def check_files(root: Location) -> Iterator[FileDifference]:
         num_records += 1
         for clip in record.clips:
             if record.options.kind != "untrimmed":
-                # A number instead of the name: the names of 1.5 million clips would fill the memory.
+                # A hash instead of the name: the names of 1.5 million clips would fill the memory.
                 known[record.options.subset].add(hash(clip.path.rsplit("/", 1)[-1]))
         yield from _check_record(root, record)
     if not num_records:
@@ -52,10 +52,10 @@ def check_files(root: Location) -> Iterator[FileDifference]:
 
 
 def clips_there(root: Location) -> Callable[[VideoRecord], list[ClipRecord]]:
-    """What tells those clips of a record whose files are there.
+    """A function that gives the clips of a record whose files exist.
 
-    Folders of clips are listed once each, which takes 8 bytes per clip. Files elsewhere are looked for one by one, but
-    for those in buckets, which are taken to be there.
+    Each folder of clips is listed once, which takes 8 bytes per clip. Other files are looked up one by one, except in
+    buckets, where they are assumed to exist.
     """
 
     @cache
@@ -78,7 +78,7 @@ def clips_there(root: Location) -> Callable[[VideoRecord], list[ClipRecord]]:
 
 
 def _names_in(folder: Location) -> list[str]:
-    """The names in a folder as it is now; none where it is missing."""
+    """The names currently in a folder; none if it is missing."""
     try:
         return storage_of(folder).names_in(folder)
     except FileNotFoundError:
@@ -86,18 +86,18 @@ def _names_in(folder: Location) -> list[str]:
 
 
 def _hashes(names: Sequence[str]) -> np.ndarray:
-    """A number for each name, of this process only: those of 1.5 million clips take 12 MB."""
+    """A hash of each name, valid in this process only: those of 1.5 million clips take 12 MB."""
     return np.fromiter(map(hash, names), dtype=np.int64, count=len(names))
 
 
 def _are_among(sought: np.ndarray, hashes: np.ndarray) -> list[bool]:
-    """Whether each is one of those, which are sorted."""
+    """Whether each sought value is among the hashes, which are sorted."""
     places = np.searchsorted(hashes, sought)
     return [place < len(hashes) and hashes[place] == one for place, one in zip(places, sought, strict=True)]
 
 
 def _check_record(root: Location, record: VideoRecord) -> Iterator[FileDifference]:
-    """The files of one video; an untrimmed one has one."""
+    """The differences in the files of one video; an untrimmed video has only one file."""
     seen = set[str]()
     for clip in record.clips:
         if clip.path not in seen:

@@ -1,9 +1,9 @@
-"""How a video's new clips and record take the place of its old ones: announced first, then carried out.
+"""Replace a video's clips and record with new ones: a commit is first announced, then carried out.
 
-In a local workspace a commit is a folder with the clips, the record and what is obsolete. Renaming it is the moment at
-which the new state is certain: killed after it, whoever comes next carries the rest out; killed before it, nothing has
-changed. In a bucket, where nothing can be renamed, the old record goes first, so that it never names clips that it
-was not written for.
+In a local workspace, a commit is a folder with the clips, the record and a list of obsolete files. Renaming the folder
+makes the new state certain: if the process is killed afterwards, the next one carries out the rest; if it is killed
+before, nothing has changed. In a bucket, where nothing can be renamed, the old record is removed first, so that it
+never names clips for which it was not written.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from hico_core.base.files import pass_point, sync
 from hico_core.base.storage import publish
 from hico_core.corpus.workspace.records import VideoRecord, record_path, record_text
 
-# Below a local workspace: where videos are made, and commits wait to be carried out.
+# Folder of a local workspace in which clips are made and commits wait to be carried out.
 SCRATCH = ".tmp"
 
 _PENDING = "commit-"
@@ -27,13 +27,13 @@ _RECORD, _OBSOLETE = "record.json", "obsolete.json"
 
 
 def commit(root: Location, record: VideoRecord, folder: Path, before: VideoRecord | None) -> None:
-    """Make a record and the clips in a folder what counts of a video from now on.
+    """Replace a video's current record and clips with a new record and the clips in a folder.
 
     Args:
         root: the workspace.
-        record: the new one.
-        folder: holds its clips, under the last part of their paths; on the workspace's disk if that is local.
-        before: the record that counts until now.
+        record: the new record.
+        folder: holds the new clips, under the last part of their paths; on the workspace's disk if that is local.
+        before: the current record, if there is one.
 
     """
     new = {clip.path for clip in record.clips}
@@ -56,19 +56,19 @@ def commit(root: Location, record: VideoRecord, folder: Path, before: VideoRecor
 
 
 def finish_commit(root: Location, video_id: str) -> None:
-    """Carry out a video's commit that was announced and broken off; nothing if there is none."""
+    """Carry out a video's announced but interrupted commit, if there is one."""
     if is_local(root):
         _finish(root, _pending(root, video_id))
 
 
 def finish_commits(root: Path) -> None:
-    """Carry out all commits of a workspace that were announced and broken off. For who is alone in it."""
+    """Carry out all announced but interrupted commits of a workspace, to which nothing else may be writing."""
     for pending in (root / SCRATCH).glob(f"{_PENDING}*"):
         _finish(root, pending)
 
 
 def _pending(root: Path, video_id: str) -> Path:
-    """Where a video's commit waits: a short name, however long the id is."""
+    """The folder in which a video's commit waits; its name is short, however long the id is."""
     return root / SCRATCH / f"{_PENDING}{hashlib.sha256(video_id.encode()).hexdigest()[:32]}"
 
 
@@ -76,7 +76,7 @@ def _finish(root: Path, pending: Path) -> None:
     try:
         text = (pending / _RECORD).read_text(encoding="utf-8")
     except FileNotFoundError:
-        if pending.is_dir():  # its record is in place, so only what is obsolete may be left
+        if pending.is_dir():  # its record is in place, so only obsolete files may be left to remove
             _remove_obsolete(root, pending)
         return
     try:
@@ -87,7 +87,7 @@ def _finish(root: Path, pending: Path) -> None:
 
 
 def _carry_out(root: Location, record: VideoRecord, folder: Path) -> None:
-    """Move clips, then the record, then remove what is obsolete; each step may have been done before."""
+    """Move the clips, then the record, then remove obsolete files; any step may already have been done."""
     if record.options.kind == "split":
         for clip in record.clips:
             made = folder / clip.path.rsplit("/", 1)[-1]
@@ -101,7 +101,7 @@ def _carry_out(root: Location, record: VideoRecord, folder: Path) -> None:
 
 
 def _remove_obsolete(root: Location, folder: Path) -> None:
-    """Remove the clips that a video had before and has no more; they stood in a record of this workspace."""
+    """Remove a video's previous clips that its new record no longer lists; a record of this workspace listed them."""
     listed = folder / _OBSOLETE
     if listed.exists():
         for path in json.loads(listed.read_text(encoding="utf-8")):

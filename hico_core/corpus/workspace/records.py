@@ -1,7 +1,7 @@
-"""What is known about each source video: <root>/records/<id>.json.
+"""The records of source videos: <root>/records/<id>.json.
 
-A record says which clips a video has; nothing is ever concluded from a listing of the clips' folder. Records may come
-from anywhere, so what one says is checked before anything is read or removed by it.
+Only its record says which clips a video has; nothing is ever inferred from listing the clips' folder. Records may come
+from anywhere, so they are checked before any file that they name is read or removed.
 """
 
 import hashlib
@@ -22,18 +22,18 @@ from hico_core.corpus.sources.ids import Source, clip_name
 
 
 class SourceFile(BaseModel, frozen=True, extra="forbid"):
-    """The file that a record is about; another size or time means that it is about another file."""
+    """The file that a record describes; a different size or time means a different file."""
 
-    # An address in a bucket, or absolute; in the file, from the root if it lies below it. Of a video that another tool
-    # cut, the pattern of its clips.
+    # An absolute path or an address in a bucket; written relative to the root if it lies below it. For a video that
+    # another tool cut, the pattern of its clips.
     path: str
     size_bytes: int
     mtime_ns: int
-    sha256: str | None = None  # if asked for; then it decides, not the time. Of a frame folder, see `source_file`
+    sha256: str | None = None  # if requested; replaces the time in comparisons. For frame folders, see `source_file`
 
 
 class SplitOptions(BaseModel, frozen=True, extra="forbid"):
-    """Everything that decides what the clips of a video are. The defaults are the profile "training"."""
+    """All options that determine the clips of a video; the defaults are the profile "training"."""
 
     kind: Literal["split"] = "split"
     subset: Subset = "train"
@@ -43,34 +43,34 @@ class SplitOptions(BaseModel, frozen=True, extra="forbid"):
     fps: float | None = Field(None, gt=0)  # None: each frame at its own time
     encoder: VideoEncoder = "libx264"
     preset: str = "veryfast"
-    crf: int = Field(23, ge=0, le=51)  # constant quality, less is better
-    gop: int = Field(32, ge=1)  # frames from keyframe to keyframe, at most
-    fast_decode: bool = True  # cheaper to read: simpler coding, and three of four frames that no other refers to
+    crf: int = Field(23, ge=0, le=51)  # constant quality; lower is better
+    gop: int = Field(32, ge=1)  # most frames from keyframe to keyframe
+    fast_decode: bool = True  # cheaper to read: simpler coding; three of every four frames are non-reference frames
     audio: KeepOrDrop = "drop"
 
 
 PROFILES = {
-    # What the loader reads fastest; docs/benchmarks-cpu.md has the measurements behind the choice.
+    # The fastest to load; docs/benchmarks-cpu.md has the measurements behind the choice.
     "training": SplitOptions(),
-    # Close to the source at a smaller size, for people and for other tools.
+    # Close to the source at a smaller size, for viewing and for other tools.
     "archive": SplitOptions(short_side=256, preset="medium", crf=18, gop=250, fast_decode=False),
-    # The source's size, and hardly a visible loss.
+    # The source's size, with hardly any visible loss.
     "source": SplitOptions(short_side=None, preset="medium", crf=17, gop=250, fast_decode=False),
 }
 
 
 class UntrimmedOptions(BaseModel, frozen=True, extra="forbid"):
-    """A video that is read where it lies, in rows of this length."""
+    """Options of a video that is read in place, in rows of a fixed length."""
 
     kind: Literal["untrimmed"] = "untrimmed"
     subset: Subset = "train"
     label: int | None = None  # class of the video
-    class_name: str | None = None  # what that is called
+    class_name: str | None = None  # name of that class
     segment_seconds: float = Field(5.0, gt=0)
 
 
 class AdoptedOptions(BaseModel, frozen=True, extra="forbid"):
-    """Clips that another tool cut."""
+    """Options of a video whose clips another tool cut."""
 
     kind: Literal["adopted"] = "adopted"
     subset: Subset = "train"
@@ -80,11 +80,11 @@ Options = SplitOptions | UntrimmedOptions | AdoptedOptions
 
 
 class ClipRecord(BaseModel, frozen=True, extra="forbid"):
-    """One clip; the columns of index.parquet."""
+    """One clip; its fields are columns of index.parquet."""
 
-    path: str  # from the root, /-separated; of an untrimmed video: the video's own, as `SourceFile.path`
+    path: str  # relative to the root, /-separated; for an untrimmed video, the same as `SourceFile.path`
     first_frame: int = 0  # number of the first frame in that file
-    start_ms: int  # of the plan
+    start_ms: int  # as planned
     end_ms: int
     start_seconds: float  # of its first frame, from the source's first frame
     end_seconds: float  # end of its last frame
@@ -95,11 +95,11 @@ class ClipRecord(BaseModel, frozen=True, extra="forbid"):
     keyframe_interval: int  # frames
     size_bytes: int
     sha256: str | None  # None for untrimmed videos
-    cuts: list[float] | None = None  # when new shots begin in it, from the source's first frame; None: not known
+    cuts: list[float] | None = None  # starts of new shots in it, from the source's first frame; None: not known
 
 
 class VideoRecord(BaseModel, frozen=True, extra="forbid"):
-    """What happened to one source video. It has clips or a failure."""
+    """The state of one source video, which has either clips or a failure."""
 
     schema_version: Literal[1] = 1
     hico_version: str
@@ -109,7 +109,7 @@ class VideoRecord(BaseModel, frozen=True, extra="forbid"):
     attempts: int
     verified: Verification = "fast"
     num_decode_errors: int = 0  # lines that ffmpeg wrote about the source
-    num_damaged_clips: int = 0  # left out
+    num_damaged_clips: int = 0  # these are left out
     fps: float | None = None  # average
     variable_fps: bool | None = None
     clips: list[ClipRecord] = []
@@ -120,7 +120,7 @@ class VideoRecord(BaseModel, frozen=True, extra="forbid"):
         for clip in self.clips:
             name = clip_name(self.video_id, start_ms=clip.start_ms, end_ms=clip.end_ms)
             inside = f"{self.options.subset}/{name}"
-            # What was not made here may lie anywhere: hico reads it there and never removes it.
+            # Files that were not made here may lie anywhere: hico reads them in place and never removes them.
             may_be = {
                 "split": clip.path == inside,
                 "untrimmed": clip.path == self.source.path,
@@ -131,7 +131,7 @@ class VideoRecord(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
-# Values of a clip that must be at least this.
+# Smallest valid values of a clip's fields.
 LEAST = {
     "num_frames": 1,
     "width": 1,
@@ -142,19 +142,19 @@ LEAST = {
     "size_bytes": 0,
 }
 
-# No video lasts longer, in seconds: a year.
+# No video lasts longer than this: a year, in seconds.
 LONGEST_SECONDS = 366 * 24 * 3600.0
 
 
 def fault_in_record(record: VideoRecord) -> str | None:
-    """Why the index would refuse the rows of a video, in words; None if it would not. The rules of `index_check`."""
+    """Why the index would reject the rows of a video, in words, by the rules of `index_check`; None if it would not."""
     if record.clips and not 1e-6 <= (record.fps or 0.0) <= LONGEST_SECONDS:
         return f"has {record.fps} frames per second"
     for clip in record.clips:
         for name, least in LEAST.items():
             if getattr(clip, name) < least:
                 return f"has a clip at {clip.start_seconds:g} s whose {name} is {getattr(clip, name)}"
-        if not clip.start_seconds <= clip.end_seconds <= LONGEST_SECONDS:  # not a number neither
+        if not clip.start_seconds <= clip.end_seconds <= LONGEST_SECONDS:  # also true for NaN
             return f"has a clip that lasts from {clip.start_seconds:g} to {clip.end_seconds:g} s"
     for earlier, later in pairwise(record.clips):
         if later.start_seconds < earlier.start_seconds:
@@ -174,7 +174,7 @@ def sha256_of(path: Location) -> str:
 def source_file(source: Source) -> SourceFile:
     """The identity of a video's file, or of all its clips together; a missing file has size and time 0.
 
-    That of a frame folder is a hash of its rate and of the names, sizes and times of its pictures.
+    A frame folder is identified by a hash of its frame rate and of the names, sizes and times of its pictures.
     """
     sizes, times = [], []
     files = source.clips or ((source.path,) if source.frame_rate is None else files_at(source.path))
@@ -193,7 +193,7 @@ def source_file(source: Source) -> SourceFile:
 
 
 def record_path(root: Location, video_id: str) -> Location:
-    """Where the record of a video lies."""
+    """The location of a video's record."""
     return root / "records" / f"{video_id}.json"
 
 
@@ -201,7 +201,7 @@ def read_record(root: Location, video_id: str) -> VideoRecord | None:
     """The record of one video, or None if there is none.
 
     Raises:
-        HicoError: the file is there but is no record of this version, or one of another video.
+        HicoError: the file exists but is not a record of this version, or is the record of another video.
 
     """
     path = record_path(root, video_id)
@@ -237,12 +237,12 @@ def read_records(root: Location) -> Iterator[VideoRecord]:
 
 
 def record_text(record: VideoRecord, root: Location) -> str:
-    """What stands in a record's file: paths below the root are seen from there, so that a workspace can be moved."""
+    """The text of a record's file; paths below the root are relative to it, so that a workspace can be moved."""
     return _with_paths(record, lambda path: name_from(root, path)).model_dump_json(indent=1) + "\n"
 
 
 def _with_paths(record: VideoRecord, change: Callable[[str], str]) -> VideoRecord:
-    """A record with other paths of what may lie outside of the workspace."""
+    """A record with changed paths of the files that may lie outside the workspace."""
     source = record.source.model_copy(update={"path": change(record.source.path)})
     clips = record.clips
     if record.options.kind == "untrimmed":

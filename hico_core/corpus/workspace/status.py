@@ -1,4 +1,4 @@
-"""What the records of a workspace say, in a few lines."""
+"""A summary of a workspace's records in a few lines."""
 
 from dataclasses import dataclass, replace
 
@@ -10,11 +10,11 @@ from hico_core.corpus.workspace.records import read_records
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusRow:
-    """The videos of a workspace that are alike."""
+    """The videos of a workspace that have the same subset, kind and state."""
 
     subset: Subset
     kind: str  # split, untrimmed or adopted
-    state: str  # "done", or "failed: " and the stage at which
+    state: str  # "done", or "failed: " and the stage that failed
     num_videos: int = 0
     num_clips: int = 0
     seconds: float = 0.0
