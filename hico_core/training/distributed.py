@@ -41,7 +41,7 @@ _PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
 
 
 def place_among_processes(environment: Mapping[str, str]) -> World | None:
-    """This process's rank among those started together; None if it was started alone.
+    """Find this process's rank among those started together; None if it was started alone.
 
     Raises:
         UsageError: it was started with others, but some of the variables it needs to join them are missing.
@@ -60,7 +60,7 @@ def place_among_processes(environment: Mapping[str, str]) -> World | None:
 
 
 def own_place() -> World:
-    """This process's rank, whether it was started alone or not; see `place_among_processes`."""
+    """Find this process's rank, whether it was started alone or not; see `place_among_processes`."""
     return place_among_processes(os.environ) or World()
 
 

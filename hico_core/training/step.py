@@ -89,7 +89,7 @@ class StepResult(NamedTuple):
 def train_step(
     learner: Learner[Any], clips: Tensor, *, loss: LossConfig, lr: float, world: World = ALONE
 ) -> StepResult | None:
-    """One update from clips (B, K, 3, T, H, W) of this process; None and no update if any process's loss is not finite."""
+    """One update from clips (B, K, 3, T, H, W) of this process; None, no update, unless all losses are finite."""
     outputs: Outputs
     with learner.precision.autocast(clips.device):
         if loss.topical_pairs == "global":
