@@ -118,7 +118,7 @@ class PageImage(NamedTuple):
 
 
 class Film(NamedTuple):
-    """Frames side by side, of which the page shows one after the other."""
+    """Frames in one strip, which the page shows one after the other."""
 
     strip: PageImage
     num_frames: int

@@ -139,7 +139,7 @@ def _reading_seconds(parts: Pretraining) -> float:
 
 
 def _step_seconds(parts: Pretraining, clock: Clock, until: float) -> float:
-    """Seconds of a training's first step, repeated after the warm-up unless that takes too long."""
+    """Seconds of a training's first step, repeated once everything is set up unless that takes too long."""
     batches = parts.batches(Position(), World())
     plan, batch = next(batches)
     batches.close()

@@ -89,7 +89,7 @@ def replica_of(model: nn.Module, device: torch.device, world: World) -> nn.Modul
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     ids = [device.index] if device.type == "cuda" else None
     # Batch norms have the same statistics in all processes, since each computes them over all rows, so nothing has to
-    # be sent before each step. The option for this has another name in PyTorch.
+    # be sent before each step. The option's name depends on PyTorch's version.
     known = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {"gradient_as_bucket_view": True, name: False}
