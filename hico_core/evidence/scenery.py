@@ -126,7 +126,7 @@ class Script(NamedTuple):
 
 
 def draw_scenery(seed: int) -> Scenery:
-    """Deal 40 of the 100 pairs of texture and shape to the topics; scenes of one topic look no more alike than others."""
+    """Deal 40 of the 100 pairs of texture and shape to the topics; scenes of a topic look no more alike than any."""
     rng = np.random.default_rng([seed, 0])
     pairs = [Scene(texture, shape) for texture in TEXTURES for shape in SHAPES]
     dealt = [pairs[place] for place in rng.permutation(len(pairs))[: NUM_TOPICS * SCENES_PER_TOPIC]]
