@@ -1,4 +1,4 @@
-"""`python -m hico_cli` is `hico`."""
+"""Lets `python -m hico_cli` run `hico`."""
 
 from hico_cli.main import main
 

@@ -1,4 +1,4 @@
-"""`hico compare`: which encoder tells the classes of a list apart best."""
+"""`hico compare`: which encoder best separates the classes of a list."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -118,7 +118,7 @@ def compare(
 
 
 def _compared_segments(folders: dict[str, Path], *, num_folds: int, num_neighbours: int, as_json: bool) -> "Comparison":
-    """Probe folders of features of segments; what a reader of the results should know is a warning."""
+    """Probe folders of features of segments; print remarks on the results as warnings."""
     from hico_core.transfer.evaluation.compare import compare_segments
 
     with (
@@ -147,7 +147,7 @@ def _write_and_tell(found: "Comparison", folder: Path, *, as_json: bool) -> None
 
 
 def _listed(text: str, data_root: str | None, cache: "LocalCache") -> "GroupedList":
-    """The clips of a list; a bad line is a warning."""
+    """Read the clips of a list; a bad line is a warning."""
     from hico_core.corpus.sources.grouped_lists import read_grouped_list
 
     base = locate(text, cache).parent if data_root is None else locate(data_root, cache)
@@ -158,7 +158,7 @@ def _listed(text: str, data_root: str | None, cache: "LocalCache") -> "GroupedLi
 
 
 def _print_table(rows: "Sequence[ComparedRow]") -> None:
-    """One row per encoder, in percent, each value above the ends of its interval."""
+    """Print one row per encoder, in percent, each value above the ends of its interval."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""`hico config`: what recipes there are, what they hold, how they differ, and whether a file is right."""
+"""`hico config`: lists, shows, compares and validates recipes and configuration files."""
 
 import difflib
 import logging
@@ -27,7 +27,7 @@ _Name = Annotated[str, typer.Argument(metavar="RECIPE|FILE", help="A recipe such
 
 
 def load_named(name: str) -> "Config | FinetuneConfig":
-    """A recipe by its name, or a file, ours over the default recipe or one of the authors'."""
+    """Load a recipe by name, or a file: ours, over the default recipe, or one of the authors'."""
     from hico_core.config import finetuning_preset_names, load_finetuning_config, preset_names
 
     if name in preset_names():
@@ -39,7 +39,7 @@ def load_named(name: str) -> "Config | FinetuneConfig":
 
 
 def load_pretraining(name: str) -> "Config":
-    """The same, of pretraining only."""
+    """Load a pretraining recipe or file."""
     from hico_core.config import preset, preset_names
     from hico_core.config.authors.pretraining_keys import load_any_config
 
@@ -50,10 +50,10 @@ def load_pretraining(name: str) -> "Config":
 
 
 def _require_file(name: str) -> None:
-    """Check that what is no recipe is a file.
+    """Check that a name that is not a recipe is a file.
 
     Raises:
-        UsageError: it is not; names the recipe that is written most like it.
+        UsageError: it is not; names the most similar recipe.
 
     """
     from hico_core.config import finetuning_preset_names, preset_names
@@ -139,7 +139,7 @@ def validate(
 
 
 def warn_about(notes: "Sequence[str]", ignored: "Sequence[str]", path: Path) -> None:
-    """Say what one would not expect of a file of the authors, and which of its keys do not count here."""
+    """Warn about surprises in a file of the authors, and about keys that have no effect here."""
     for note in notes:
         warn(f"{path}: {note}")
     if ignored:

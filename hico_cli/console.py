@@ -1,4 +1,4 @@
-"""Output of commands: progress on stderr, results on stdout; signals end a command cleanly."""
+"""Output of commands: progress on stderr, results on stdout; also handles signals, so that commands end cleanly."""
 
 import json
 import os
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     from hico_core.corpus.listed import VideoProgress, VideoWork
     from hico_core.training.stopping import StopRequest
 
-# Set where nobody wants to see progress.
+# Set to hide progress.
 QUIET = "HICO_QUIET"
 
-# Characters of a wrong value that are shown.
+# Number of characters of a wrong value that are shown.
 _LONGEST_VALUE = 80
 
-# (how much is done, what happened in words, the same for programs)
+# (amount done, what happened in words, the same for programs)
 Report = Callable[[float, str, dict[str, Any]], None]
 
 
-# In a log: the part of the work from one line to the next, and seconds after which there is one in any case.
+# In a log: the fraction of the work between two lines, and the seconds after which a line is written in any case.
 _LINE_PART, _LINE_SECONDS = 0.1, 10.0
 
 
 @contextmanager
 def progress(title: str, *, total: float, as_json: bool, every_line: bool = False) -> Iterator[Report]:
-    """Report on a piece of work: a bar in a terminal, lines in a log, JSON lines for programs; nothing if so asked.
+    """Report progress: a bar in a terminal, lines in a log, JSON lines for programs; nothing if quiet.
 
     Args:
         title: of the work, in a terminal.
-        total: how much there is to do.
-        as_json: for programs.
-        every_line: for the steps of a training, which a log has all of; of other work, it has about ten lines.
+        total: amount of work.
+        as_json: print JSON lines for programs.
+        every_line: log every step, as for a training; for other work, a log has about ten lines.
 
     """
     if os.environ.get(QUIET):
@@ -56,7 +56,7 @@ def progress(title: str, *, total: float, as_json: bool, every_line: bool = Fals
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.table import Column
 
-        # What is left stands first; of the words, a narrow terminal shows the beginning.
+        # The estimate of the time left comes first: a narrow terminal cuts off the end of the text.
         words = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
         columns = (BarColumn(bar_width=16), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn(), words)
         with Progress(*columns, console=Console(stderr=True), expand=True) as bar:
@@ -65,11 +65,11 @@ def progress(title: str, *, total: float, as_json: bool, every_line: bool = Fals
 
 
 def now_and_then(total: float, now: Callable[[], float]) -> Callable[[float], bool]:
-    """What says of each amount of work that is done whether a log should have a line of it.
+    """Return a function that decides, for each amount of work done, whether to write a line into the log.
 
     Args:
-        total: how much there is to do.
-        now: the time in seconds.
+        total: amount of work.
+        now: returns the time in seconds.
 
     """
     next_done, next_time = 0.0, now()
@@ -85,11 +85,11 @@ def now_and_then(total: float, now: Callable[[], float]) -> Callable[[float], bo
 
 
 def counting(report: Report, key: str) -> Callable[[str], None]:
-    """What to call with the name of each part of a piece of work: it moves the progress on by one.
+    """Return a callback that takes the name of each finished part and advances the progress by one.
 
     Args:
         report: from `progress`.
-        key: of the name, for programs.
+        key: field of the name, for programs.
 
     """
     done = 0
@@ -103,17 +103,17 @@ def counting(report: Report, key: str) -> Callable[[str], None]:
 
 
 def result(text: str, fields: dict[str, Any], *, as_json: bool) -> None:
-    """Print what a command made."""
+    """Print the result of a command."""
     print(json.dumps(fields) if as_json else text)
 
 
 def warn(text: str, *, who: Literal["first", "any", "this"] = "first") -> None:
-    """One line about something that went wrong.
+    """Print one line about a problem.
 
     Args:
-        text: what, and what to do.
-        who: of several training processes, says it: the first one only, since all see the same; whichever is here; or
-            this one, with its number.
+        text: the problem, and what to do.
+        who: which of several training processes prints the line: the first only, since all see the same; any; or this
+            one, with its number.
 
     """
     rank = os.environ.get("RANK", "0")
@@ -123,7 +123,7 @@ def warn(text: str, *, who: Literal["first", "any", "this"] = "first") -> None:
 
 
 def describe_usage_error(error: typer.TyperException) -> str:
-    """One line for a mistake on the command line: what was typed, why it is wrong, and where to look."""
+    """Describe a mistake on the command line in one line: what was typed, why it is wrong, and where to look."""
     from pydantic import ValidationError
 
     from hico_core.config.explain import what_is_wrong
@@ -142,7 +142,7 @@ def describe_usage_error(error: typer.TyperException) -> str:
 
 
 def _one_line(text: str) -> str:
-    """The text with what a terminal would not show as it is, such as line breaks in names of files, written out."""
+    """Escape characters that a terminal would not show as they are, such as line breaks in file names."""
     plain = text.encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
 
@@ -150,13 +150,13 @@ def _one_line(text: str) -> str:
 def video_reporter(
     report: Report, *, done: str, part: str, more: Callable[[], str] = lambda: ""
 ) -> "Callable[[VideoEvent], None]":
-    """What to do at each video: move the progress on, and say what failed or is worth knowing.
+    """Return a callback for each video that advances the progress, and prints failures and remarks.
 
     Args:
         report: from `progress`.
-        done: what happened to a video that is done, in one word.
-        part: what one of its parts is called.
-        more: what else to say at each video.
+        done: a word for what happened to a finished video.
+        part: noun for its parts.
+        more: returns further text for each video.
 
     """
 
@@ -172,7 +172,7 @@ def video_reporter(
     return on_event
 
 
-# Work on videos -> its title, what happened to a video that is done, and what one of its parts is called.
+# Work on videos -> its title, a word for what happened to a finished video, and a noun for its parts.
 _VIDEO_WORK: "dict[VideoWork, tuple[str, str, str]]" = {
     "split": ("split", "split", "clip"),
     "adopt": ("clips", "adopted", "clip"),
@@ -181,7 +181,7 @@ _VIDEO_WORK: "dict[VideoWork, tuple[str, str, str]]" = {
 
 
 def video_progress(*, as_json: bool) -> "VideoProgress":
-    """What the core opens to report on work on many videos."""
+    """The progress display that the core opens for work on many videos."""
 
     @contextmanager
     def opened(work: "VideoWork", num_videos: int) -> "Iterator[Callable[[VideoEvent], None]]":
@@ -193,17 +193,17 @@ def video_progress(*, as_json: bool) -> "VideoProgress":
 
 
 def report_failed(num_failed: int, *, root: object) -> None:
-    """Say where the videos that failed are listed; nothing if none did."""
+    """Say where the failed videos are listed; print nothing if none failed."""
     if num_failed:
         warn(f"{counted(num_failed, 'video')} failed: {root}/failures.jsonl")
 
 
 @contextmanager
 def raising_on_signals(advice: str = "stopped; the same command continues") -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into `Interrupted`, so that everything on the way out is put in order.
+    """Turn Ctrl-C and SIGTERM into `Interrupted`, so that everything is cleaned up on the way out.
 
     Raises:
-        Interrupted: with `advice` on how to go on.
+        Interrupted: with `advice` on how to continue.
 
     """
 
@@ -214,18 +214,18 @@ def raising_on_signals(advice: str = "stopped; the same command continues") -> I
         yield
 
 
-# How long a run that was asked to end may wait for clips that may never come.
+# How long a run that was asked to end may wait for clips that may never arrive.
 _PATIENCE_SECONDS = 5.0
 
-# Signals that come so close together are one: `timeout` sends its own to the command and then to its process group.
+# Signals this close together count as one: `timeout` signals the command and then its process group.
 _ONE_SIGNAL_SECONDS = 0.2
 
 
 @contextmanager
 def noting_signals() -> "Iterator[StopRequest]":
-    """Note Ctrl-C and SIGTERM for a training run, which ends between two steps; a second signal ends it at once.
+    """Record Ctrl-C and SIGTERM for a training run, which ends between two steps; a second signal ends it at once.
 
-    A run that is still waiting for clips some seconds later ends there: it may be waiting for a disk that is gone.
+    A run that is still waiting for clips some seconds later ends there: it may be waiting for a disconnected disk.
     """
     from hico_core.training.stopping import StopRequest
 

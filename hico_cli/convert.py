@@ -1,4 +1,4 @@
-"""`hico convert`: a checkpoint in another format."""
+"""`hico convert`: writes a checkpoint in another format."""
 
 from pathlib import Path
 from typing import Annotated

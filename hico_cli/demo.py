@@ -1,4 +1,4 @@
-"""`hico demo`: what HiCo is for, shown in a few minutes on videos that it makes itself."""
+"""`hico demo`: shows what HiCo is for, in a few minutes, on synthetic videos."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

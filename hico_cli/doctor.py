@@ -1,4 +1,4 @@
-"""`hico doctor`: checks of the machine, and how to fix what is missing."""
+"""`hico doctor`: checks the machine, and says how to fix what is missing."""
 
 import math
 import os
@@ -17,7 +17,7 @@ from hico_core.base.addresses import DEFAULT_ROOT, locate
 if TYPE_CHECKING:
     from hico_core.doctor.findings import Finding
 
-# What a fast GPU takes, for machines without one.
+# The speed of a fast GPU, for machines without one.
 _REFERENCE_CLIPS_PER_SECOND = 1000.0
 
 
@@ -50,7 +50,7 @@ def doctor(
 
 
 def _line(finding: "Finding", *, width: int | None) -> str:
-    """A finding in words; in a terminal of some width, as an entry of a table."""
+    """A finding in words; in a terminal of the given width, as an entry of a table."""
     advice = f"  ->  {finding.advice}" if finding.advice else ""
     line = f"{finding.state:9}{finding.name:20}{finding.found}{advice}"
     if width is None:

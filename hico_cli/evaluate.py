@@ -1,4 +1,4 @@
-"""`hico evaluate`: a finetuned classifier on test videos, with everything a table needs."""
+"""`hico evaluate`: tests a finetuned classifier, with all numbers for a table of results."""
 
 from dataclasses import asdict
 from functools import partial
@@ -71,7 +71,7 @@ def _evaluate(
     testing: "Testing",
     as_json: bool,
 ) -> int:
-    """Test in this process, and report; the exit code."""
+    """Test in this process, and report; return the exit code."""
     from hico_core.transfer.evaluation.evaluate import checkpoint_of, folder_of_results
     from hico_core.transfer.evaluation.evaluate import evaluate as run_test
 

@@ -1,4 +1,4 @@
-"""`hico export-tad`: features and annotations as detection toolkits read them."""
+"""`hico export-tad`: features and annotations in the formats of detection toolkits."""
 
 from pathlib import Path
 from typing import Annotated

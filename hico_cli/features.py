@@ -1,4 +1,4 @@
-"""`hico features show|check|adopt`: look at a folder of features, or make one of what another tool has extracted."""
+"""`hico features show|check|adopt`: inspect a folder of features, or make one from another tool's features."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,10 +23,10 @@ FeaturesName = Annotated[
 
 
 def feature_folder(name: str | None, root: str) -> Path:
-    """The folder that a name stands for: below ROOT/features, or a path; without one, the newest there.
+    """The folder for a name: below ROOT/features, or a path; without a name, the newest folder there.
 
     Raises:
-        HicoError: there is none.
+        HicoError: there is no such folder.
 
     """
     from hico_core.transfer.extraction.manifest import MANIFEST
@@ -75,7 +75,7 @@ def _common(row: "ManifestRow") -> dict[str, object]:
 
 
 def _encoder(row: "ManifestRow") -> str | None:
-    """What the features were made with, such as "s3dg, run hacs-hico-s"; None of a file that is gone."""
+    """The encoder of the features, such as "s3dg, run hacs-hico-s"; None if its file is gone."""
     from hico_core.checkpoints.frozen import run_or_stem
     from hico_core.checkpoints.reading import model_of, read_checkpoint
 

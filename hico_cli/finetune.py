@@ -111,7 +111,7 @@ def finetune(
         checkpoint = Path(resolved.authors.checkpoint)
     title = name or f"finetune-{settings.dataset}" + ("-linear" if settings.train.tune == "head" else "")
     run_dir = local_part(place) / "runs" / title
-    # A run that goes on has its encoder in its checkpoints.
+    # A run that continues has its encoder in its checkpoints.
     if checkpoint is None and not (resume and run_dir.exists() and not dry_run):
         from hico_core.transfer.extraction.jobs import newest_encoder
 
@@ -139,7 +139,7 @@ def finetune(
 
 
 def _train(task: "Task[FinetuneConfig]", *, title: str, root: str, as_json: bool) -> int:
-    """Train in this process, and report; the exit code."""
+    """Train in this process, and report; return the exit code."""
     from hico_core.transfer.finetuning.train import finetune as run
 
     task = replace(task, resume=task.resume or was_restarted())
@@ -158,7 +158,7 @@ def _describe_step(metrics: "FinetuneMetrics", epochs: int) -> str:
 
 
 def _report(summary: "FinetuneSummary", *, root: str, as_json: bool) -> int:
-    """Print what came out; the exit code."""
+    """Print the results; return the exit code."""
     from hico_core.transfer.evaluation.predictions import describe_accuracy
 
     tested = summary.test

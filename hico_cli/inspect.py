@@ -1,4 +1,4 @@
-"""`hico inspect`: what a checkpoint is, or what training sees of the videos of a workspace."""
+"""`hico inspect`: describes a checkpoint, or the videos of a workspace as training sees them."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -67,7 +67,7 @@ def inspect(
     status = summarise_records(place) if (place / "records").is_dir() else []
     fields: dict[str, Any] = {"status": [asdict(row) for row in status]}
     lines = [_status_line(row) for row in status]
-    # What is just being split has no index yet; what has neither is no workspace.
+    # A workspace whose splitting has only begun has no index yet; a folder with neither is no workspace.
     if status and not (place / "index.parquet").exists():
         lines.append(f"index: none yet; run `hico index --root {target}`")
     else:
@@ -80,7 +80,7 @@ def inspect(
 
 
 def _status_line(row: "StatusRow") -> str:
-    """The videos that one row counts: "records of train: 3 split, done (12 clips, 0.02 hours, 0.004 GB)"."""
+    """Describe the videos of one row: "records of train: 3 split, done (12 clips, 0.02 hours, 0.004 GB)"."""
     size = f"{counted(row.num_clips, 'clip')}, {row.seconds / 3600:.2f} hours, {row.size_bytes / 1e9:.3f} GB"
     return f"records of {row.subset}: {row.num_videos} {row.kind}, {row.state}" + (
         f" ({size})" if row.num_clips else ""

@@ -1,4 +1,4 @@
-"""Where commands that test features or classifiers take labelled videos from: the index, or lists."""
+"""The source of labelled videos for commands that test features or classifiers: the index, or lists."""
 
 from typing import TYPE_CHECKING, Annotated
 

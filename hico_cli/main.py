@@ -44,7 +44,7 @@ app = typer.Typer(
 )
 _ROAD, _RESULTS, _LOOKING, _TOOLS = "Pipeline", "Evaluation", "Inspection", "Tools"
 
-# In the order in which `hico -h` lists them, with what stands at the foot of each command's help.
+# In the order of `hico -h`, with the text at the end of each command's help.
 COMMANDS: list[tuple[str, str, Callable[..., None], Sequence[str]]] = [
     (_ROAD, "run", run, ["hico run videos/ --hours 2"]),
     (_ROAD, "split", split, ["hico split videos/", "hico split s3://bucket/videos --root s3://bucket/hico-data"]),
@@ -92,21 +92,21 @@ def _options(
     ] = False,
 ) -> None:
     if quiet:
-        os.environ[QUIET] = "1"  # which processes that this one starts have as well
+        os.environ[QUIET] = "1"  # inherited by the processes that this one starts
     if debug:
         logging.getLogger("hico_cli").addHandler(logging.StreamHandler())
         logging.getLogger("hico_cli").setLevel(logging.DEBUG)
 
 
 def _report_usage(error: typer.TyperException, arguments: Sequence[str]) -> None:
-    """Say what is wrong with what was typed; where nothing was, Typer has printed the help already."""
+    """Report a mistake on the command line; if nothing was typed, Typer has already printed the help."""
     if error.format_message():
         instead = what_to_type(arguments, getattr(error, "option_name", None))
         warn(instead or describe_usage_error(error), who="first")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit: 0 all good, 1 failed, 2 wrong usage, 3 some inputs failed, 130 or 143 stopped.
+    """Run a command and exit: 0 success, 1 failed, 2 wrong usage, 3 some inputs failed, 130 or 143 stopped.
 
     Args:
         arguments: of the command, as typed; None: those of this process.
@@ -125,6 +125,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (HicoError, OSError) as error:
         if "--debug" in arguments:
             raise
-        # Of processes that torchrun started, all find a mistake in what was typed.
+        # All processes that torchrun started find the same mistake in what was typed.
         warn(str(error), who="first" if isinstance(error, UsageError) else "this")
         leave(exit_code_of(error), os.environ)

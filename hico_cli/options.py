@@ -80,7 +80,7 @@ Override = Annotated[
     ),
 ]
 
-# `--checkpoint` is what it was called while there were only files of hico and the authors.
+# `--checkpoint` is the old name, from when there were only files of hico and the authors.
 ENCODER_NAMES = ("--encoder", "--checkpoint")
 ENCODER_FORM = "NAME=WEIGHTS|FILE|RUN"
 
@@ -226,7 +226,7 @@ def is_one_of_several() -> bool:
 
 
 def typed(context: typer.Context) -> tuple[str, ...]:
-    """The whole command as it was typed, which `main` gives to what it calls."""
+    """The whole command as typed, which `main` passes on."""
     return tuple(context.obj or ())
 
 
@@ -236,10 +236,10 @@ def is_first_process() -> bool:
 
 
 def require_file_name_part(text: str, *, option: str) -> None:
-    """A name that a user gives becomes part of a path below the workspace, and must not lead out of it.
+    """Check a name that becomes part of a path below the workspace: it must not lead out of the workspace.
 
     Raises:
-        typer.BadParameter: it would.
+        typer.BadParameter: it would lead out.
 
     """
     if "/" in text or "\\" in text or text == "..":
@@ -249,7 +249,7 @@ def require_file_name_part(text: str, *, option: str) -> None:
 def find_videos(
     inputs: "Iterable[str]", *, id_rule: "IdRule", recursive: bool, frame_rate: float | None
 ) -> "list[Source]":
-    """The videos that a command is given; what lies beside them and is not taken is told in one line."""
+    """Find the videos given to a command; one line reports the files beside them that are ignored."""
     from hico_core.corpus.sources.finding import describe_passed_over, find_sources
 
     passed_over: Counter[str] = Counter()
@@ -266,7 +266,7 @@ def read_size(text: str) -> int:
     """'1.5GB' -> 1_500_000_000 bytes.
 
     Raises:
-        typer.BadParameter: it is no size.
+        typer.BadParameter: the text is not a size.
 
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B)?", text.strip(), re.IGNORECASE)
@@ -279,7 +279,7 @@ def read_shard(text: str) -> tuple[int, int]:
     """'2/8' -> (2, 8).
 
     Raises:
-        typer.BadParameter: it is not of that form, or I is not 1 to N.
+        typer.BadParameter: the text does not have that form, or I is not 1 to N.
 
     """
     number, slash, count = text.partition("/")

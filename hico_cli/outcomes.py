@@ -1,4 +1,4 @@
-"""What commands print while they train, and when they have split, indexed, pretrained or extracted."""
+"""Messages that commands print during training, and after splitting, indexing, pretraining or extraction."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def report_split(summary: "Summary", *, root: str, folder: str, as_json: bool) -> None:
-    """What became of the videos."""
-    part = "clip" if summary.num_parts else "new clip"  # others may be there
+    """Report how splitting the videos ended."""
+    part = "clip" if summary.num_parts else "new clip"  # some clips may have existed before
     text = (
         f"{counted(summary.num_done, 'video')} split, {summary.num_unchanged} unchanged, {summary.num_failed} failed; "
         f"{counted(summary.num_parts, part)} in {folder}"
@@ -37,7 +37,7 @@ def report_split(summary: "Summary", *, root: str, folder: str, as_json: bool) -
 
 
 def report_index(summary: "IndexSummary", *, root: str, as_json: bool) -> None:
-    """What went into an index, and what did not."""
+    """Report what went into an index, and what did not."""
     left_out = f"; {counted(summary.num_failed, 'video')} that failed left out" if summary.num_failed else ""
     left_out += f"; {summary.left_out}" if summary.left_out else ""
     if summary.num_missing:
@@ -50,7 +50,7 @@ def report_index(summary: "IndexSummary", *, root: str, as_json: bool) -> None:
 
 
 def report_dry_run(config: "Config | FinetuneConfig", found: "DryRun | FinetuneDryRun", *, as_json: bool) -> None:
-    """A run's whole configuration, and what was measured of it."""
+    """Print a run's whole configuration, and the measurements of its dry run."""
     from hico_core.config import dump_config
 
     sizes = asdict(found)
@@ -67,11 +67,11 @@ def watched_training(
     """Report on a training, which Ctrl-C and SIGTERM end between two steps.
 
     Args:
-        title: of its progress.
-        describe: a step's metrics, and the number of epochs -> the step in words.
-        epochs: of the training.
-        bad_video: what to say of a video that cannot be read, with a place for its id.
-        as_json: for programs.
+        title: of the progress.
+        describe: (a step's metrics, the number of epochs) -> a description of the step.
+        epochs: number of epochs of the training.
+        bad_video: message for a video that cannot be read, with a placeholder for its id.
+        as_json: print JSON lines for programs.
 
     """
     from hico_core.training.task import Watch
@@ -86,13 +86,13 @@ def watched_training(
 
 
 def watched_pretraining(title: str, *, epochs: int, as_json: bool) -> "AbstractContextManager[Watch]":
-    """The same for a pretraining."""
+    """Report on a pretraining in the same way."""
     bad_video = "another video replaces {}"
     return watched_training(title, describe_step, epochs=epochs, bad_video=bad_video, as_json=as_json)
 
 
 def describe_step(metrics: "StepMetrics", epochs: int) -> str:
-    """A step of pretraining in words."""
+    """Describe a step of pretraining."""
     from hico_core.training.log import part_waiting
 
     parts = "" if metrics.topical is None else f" (visual {metrics.visual:.4f} topical {metrics.topical:.4f})"
@@ -104,11 +104,11 @@ def describe_step(metrics: "StepMetrics", epochs: int) -> str:
 
 
 def report_pretraining(summary: "RunSummary", *, as_json: bool) -> None:
-    """How a run ended; a collapse is a warning."""
+    """Report how a run ended; a collapse is a warning."""
     losses = ""
     if summary.first_loss is not None:
         losses = f", mean loss of the first steps {summary.first_loss:.4f}, of the last {summary.last_loss:.4f}"
-        if summary.first_loss == summary.last_loss:  # there were not more than go into such a mean
+        if summary.first_loss == summary.last_loss:  # too few steps for two different means
             losses = f", mean loss {summary.first_loss:.4f}"
     knn = "" if summary.knn_accuracy is None else f", kNN accuracy {summary.knn_accuracy:.1%}"
     how = f"{counted(summary.num_steps, 'step')} in {summary.precision.name} ({summary.precision.reason})"
@@ -124,7 +124,7 @@ def report_pretraining(summary: "RunSummary", *, as_json: bool) -> None:
 
 
 def extraction_fields(summary: "Summary", meter: "Meter") -> dict[str, Any]:
-    """What became of the videos and how fast, as programs are told."""
+    """Outcome and speed of an extraction, as fields for programs."""
     return {
         "num_extracted": summary.num_done,
         "num_unchanged": summary.num_unchanged,
@@ -136,12 +136,12 @@ def extraction_fields(summary: "Summary", meter: "Meter") -> dict[str, Any]:
 
 
 def describe_speed(meter: "Meter") -> str:
-    """How fast windows are encoded."""
+    """Describe how fast windows are encoded."""
     return f"{meter.rows_per_second:.1f} rows/s, {meter.waiting_part:.0%} waiting"
 
 
 def report_extraction(fields: dict[str, Any], folder: "Location", *, root: str, as_json: bool) -> None:
-    """What became of the videos: `extraction_fields`, of one process or of several together."""
+    """Report the outcome of an extraction from `extraction_fields`, of one process or of several together."""
     text = (
         f"{counted(fields['num_extracted'], 'video')} extracted, {fields['num_unchanged']} unchanged, "
         f"{fields['num_failed']} failed; the features are in {folder}"

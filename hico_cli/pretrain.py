@@ -133,7 +133,7 @@ def pretrain(
     )
     title = f"{settings.dataset}-{settings.recipe}"
     run_dir = local_part(place) / "runs" / (name or title)
-    # Slow to load, so that a wrong key is found at once.
+    # Slow to import, so only after the settings have been checked.
     from hico_core.training.task import Task
 
     task = Task(config=settings, root=place, run_dir=run_dir, encoder=init_from, device=device, lower_batch=lower_batch)
@@ -152,7 +152,7 @@ def pretrain(
 
 
 def _train(task: "Task[Config]", *, title: str, as_json: bool) -> int:
-    """Train in this process, and report."""
+    """Train in this process, and report; return the exit code."""
     from hico_core.training.loop import run_pretraining
 
     task = replace(task, resume=task.resume or was_restarted())

@@ -1,4 +1,4 @@
-"""`hico probe`: how much of the classes frozen features hold."""
+"""`hico probe`: how well frozen features separate classes."""
 
 from functools import partial
 from pathlib import Path
@@ -170,7 +170,7 @@ def probe(
 
 
 def _describe(value: "MeanAndError", found: "ProbeReport") -> str:
-    """An accuracy with what to read it beside: of one split, its videos; of several, how much they differ."""
+    """An accuracy with its context: for one split, its videos; for several, their standard error."""
     from hico_core.transfer.evaluation.intervals import in_context, percent
 
     times = len(value.values)
@@ -191,7 +191,7 @@ def _probe_seconds(
     place: Location,
     as_json: bool,
 ) -> None:
-    """Predict the class of each second from each folder, and tell the measures."""
+    """Predict the class of each second from each folder, and print the measures."""
     from hico_core.transfer.evaluation.localisation_probe import (
         probe_seconds,
         read_groups,
@@ -217,7 +217,7 @@ def _probe_seconds(
 
 
 def _print_seconds(rows: "list[LocalisationRow]", seconds: "AnnotatedSeconds") -> None:
-    """A row a folder or guess, in percent, each value above the ends of its interval."""
+    """Print one row per folder or baseline, in percent, each value above the ends of its interval."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""Work that a command does in this process, or, with --nproc, in several that it starts."""
+"""Runs work in this process, or, with --nproc, in several processes."""
 
 import logging
 import os
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 def was_restarted() -> bool:
-    """Whether this process is one of several that were started again, since one had died."""
+    """Whether this process is one of several that were restarted after one had died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def do_work(work: Callable[[], int], *, nproc: int, num_failed: int = 0) -> None:
-    """Do some work to its end, in so many processes; under torchrun, this is one of its own.
+    """Run work to its end in `nproc` processes; under torchrun, this process is one of several already.
 
     Args:
-        work: gives its exit code; where processes are to be started, it is pickled.
-        nproc: how many to start; 1: none.
-        num_failed: videos that have failed before.
+        work: returns its exit code; it is pickled if processes are started.
+        nproc: number of processes to start; 1: none.
+        num_failed: number of videos that failed earlier.
 
     Raises:
-        typer.Exit: with the exit code, if it is not 0; with 3 if it is and videos have failed.
+        typer.Exit: with the exit code if it is not 0, else with 3 if videos have failed.
 
     """
     if nproc > 1 and not is_one_of_several():
@@ -47,23 +47,23 @@ def do_work(work: Callable[[], int], *, nproc: int, num_failed: int = 0) -> None
 
 
 def report_warnings_as_lines() -> None:
-    """Let warnings that nobody else asks for be lines of hico's."""
+    """Print warnings that no handler takes as lines of hico's own."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(logging.Formatter("hico: %(message)s"))
 
 
 def report_loss(error: ProcessLost) -> None:
-    """Say that another process has ended. It has said why, or was killed."""
+    """Report that another process has ended. It has reported the reason itself, or was killed."""
     warn(f"{error}; start all processes again to continue from the last checkpoint")
 
 
 def exit_code_of(error: HicoError | OSError) -> int:
-    """What the command ends with."""
+    """The exit code of a command that ended with this error."""
     return error.exit_code if isinstance(error, HicoError) else 1
 
 
 def _in_process(work: Callable[[], int], debug: bool, shared: "SharedExitCode") -> int:
-    """The work of one process. Of the errors that end it, only the first one of all processes is said."""
+    """Work in one of several processes; of their errors, only the first is reported."""
     report_warnings_as_lines()
     try:
         return work()
@@ -78,6 +78,6 @@ def _in_process(work: Callable[[], int], debug: bool, shared: "SharedExitCode") 
                 traceback.print_exc()
             warn(str(error), who="any" if isinstance(error, UsageError) else "this")
         end_at_once(code)
-    except Exception:  # a fault of hico, which the launcher would end with but not show
+    except Exception:  # a bug in hico; the launcher would end without showing it
         traceback.print_exc()
         raise

@@ -1,4 +1,4 @@
-"""`hico remove`: videos leave a workspace."""
+"""`hico remove`: removes videos from a workspace."""
 
 from dataclasses import asdict
 from typing import Annotated

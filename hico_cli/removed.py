@@ -1,4 +1,4 @@
-"""Commands and options that hico does not have any more, and what to type instead."""
+"""Commands and options that no longer exist in hico, and what to type instead."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ _INSTEAD: dict[tuple[str, str | None], str] = {
 
 
 def what_to_type(arguments: Sequence[str], option: str | None = None) -> str | None:
-    """What takes the place of a command, or of an option of it; None if hico never had it.
+    """The replacement for a removed command or option; None if hico never had it.
 
     Args:
         arguments: as typed.
-        option: that the command does not know; None: the command itself is not known.
+        option: an option that the command does not know; None: the command itself is unknown.
 
     """
     command = next((word for word in arguments if not word.startswith("-")), "")

@@ -1,4 +1,4 @@
-"""`hico report`: runs, or a workspace, as one page."""
+"""`hico report`: one page about runs or a workspace."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`hico retrieve`: moments of videos that are like a query, or how well features find their like."""
+"""`hico retrieve`: finds moments of videos that are similar to a query, or measures retrieval."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -145,7 +145,7 @@ def _print_plan(plan: "RoadPlan", *, as_json: bool) -> None:
 
 
 class _Events:
-    """What is printed along the road: what each of its commands prints."""
+    """Prints for each step of `hico run` what the step's own command prints."""
 
     def __init__(self, root: str, *, as_json: bool) -> None:
         self._root, self._as_json = root, as_json

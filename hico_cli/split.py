@@ -227,10 +227,10 @@ def _estimate(
 
 
 def _validated(settings: dict[str, object]) -> "SplitOptions":
-    """The options of the clips.
+    """Validate the options for the clips.
 
     Raises:
-        typer.BadParameter: one is out of range.
+        typer.BadParameter: an option is out of range.
 
     """
     from pydantic import ValidationError

@@ -1,4 +1,4 @@
-"""The videos of a training: those of the workspace's index, or what a file of the authors trains on."""
+"""The videos of a training: those of the workspace's index, or those that a file of the authors lists."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """Where the videos of a training are to be found, as it was typed."""
+    """The options that say where the videos of a training are, as typed."""
 
     root: str
     config: Path | None
@@ -38,16 +38,16 @@ def indexed_data(
     authors: "AuthorsConfig[Config] | AuthorsConfig[FinetuneConfig] | None",
     find: "Callable[[Location, Location | None], Mapping[Subset, CorpusList]]",
 ) -> tuple[Location, int]:
-    """Index what a file of the authors trains on, unless it is indexed; under torchrun, that is done already.
+    """Index the videos of an authors' file unless they are indexed; under torchrun, that has been done already.
 
     Args:
-        context: ends what is made for a dry run.
-        given: where the videos are.
-        authors: what their file says; None: the configuration is none of theirs.
+        context: deletes, at its end, what is made for a dry run.
+        given: the options that say where the videos are.
+        authors: the content of their file; None: the configuration is not one of theirs.
         find: data_root, anno_dir -> the list of each subset.
 
     Returns:
-        The workspace, and how many videos failed.
+        The workspace, and the number of videos that failed.
 
     """
     place = locate_root(given.root)
@@ -57,7 +57,7 @@ def indexed_data(
         return place, 0
     warn_about(authors.notes, authors.ignored, Path(str(given.config)))
     if given.dry_run and (given.data_root is not None or not (place / "index.parquet").exists()):
-        # An index to try with; ROOT stays as it is.
+        # A temporary index; ROOT stays unchanged.
         place = Path(context.with_resource(TemporaryDirectory(prefix="hico-dry-run-")))
     from hico_core.corpus.listed import add_their_data
 

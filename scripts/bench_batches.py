@@ -1,8 +1,8 @@
-"""What a clip costs between its decoded frames and the training process, in short and in long videos.
+"""CPU time of a clip between its decoded frames and the training process, in short and in long videos.
 
     python scripts/bench_batches.py [ROUNDS]
 
-Frames are not decoded: each clip is the same array, as a decoder would hand it over. The index is made up.
+Frames are not decoded: each clip is the same array, as a decoder would return it. The index is synthetic.
 """
 
 import multiprocessing
@@ -35,21 +35,21 @@ FRAMES = torch.randint(0, 256, (16, 192, 341, 3), dtype=torch.uint8)
 
 
 def constant_frames(*arguments: object, **settings: object) -> Tensor:
-    """In the place of `read_clip`."""
+    """Replaces `read_clip`."""
     return FRAMES
 
 
 class ConstantFrames(ClipDataset):
-    """Decodes nothing."""
+    """A data set that decodes nothing."""
 
     def __getitem__(self, request: ClipRequest) -> Sample:
-        """As the real one does from here on."""
-        setattr(dataset_module, "read_clip", constant_frames)  # noqa: B010 - in each worker, whose own it is
+        """Do everything that follows decoding, as the real data set does."""
+        setattr(dataset_module, "read_clip", constant_frames)  # noqa: B010 - in each worker, which has its own copy
         return super().__getitem__(request)
 
 
 def made_index(*, videos: int, seconds: float) -> IndexedVideos:
-    """Videos of files that are not there."""
+    """Index videos whose files do not exist."""
     rows: list[dict[str, Any]] = []
     for video in range(videos):
         for clip in range(round(seconds / 5)):
@@ -76,14 +76,14 @@ def made_index(*, videos: int, seconds: float) -> IndexedVideos:
 
 
 class Milliseconds(NamedTuple):
-    """CPU time of a clip."""
+    """CPU time per clip."""
 
     training_process: float
     workers: float
 
 
 def cpu_of(processes: list[int]) -> float:
-    """Seconds that processes have computed so far."""
+    """Total CPU seconds of some processes so far."""
     ticks = 0
     for process in processes:
         fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
@@ -92,7 +92,7 @@ def cpu_of(processes: list[int]) -> float:
 
 
 def measure(videos: IndexedVideos) -> Milliseconds:
-    """Read some batches, and look at none."""
+    """Read some batches without using them."""
     dataset = ConstantFrames(videos, data=DataConfig(), sampling=SamplingConfig(), augment=AugmentConfig())
     plans = plan_steps(
         TrainingOrder(
@@ -111,7 +111,7 @@ def measure(videos: IndexedVideos) -> Milliseconds:
     workers = [process.pid for process in multiprocessing.active_children() if process.pid is not None]
     own, theirs = time.process_time(), cpu_of(workers)
     clips = 0
-    for _, batch in islice(batches, MEASURED - 2 * WORKERS):  # the workers are that far ahead
+    for _, batch in islice(batches, MEASURED - 2 * WORKERS):  # the workers read this far ahead
         clips += len(batch.draws)
     own, theirs = time.process_time() - own, cpu_of(workers) - theirs
     batches.close()

@@ -1,10 +1,10 @@
-"""Extracting features, testing and probing, against how others do it.
+"""Benchmarks of extracting features, testing and probing, against other tools' methods.
 
     python scripts/bench_features.py ROUNDS VIDEOS [extraction workers memory test probe retrieval]
 
-The baseline of extraction is the way of video_features: each video is encoded anew at the wanted rate by ffmpeg, read
-into memory as a whole, and its windows go through the encoder one at a time. The baseline of the test is the authors'
-way: each view of a video opens it and decodes it anew.
+The baseline of extraction follows video_features: ffmpeg re-encodes each video at the requested frame rate, the video
+is read into memory as a whole, and its windows go through the encoder one at a time. The baseline of the test follows
+the authors: each view of a video opens and decodes it again.
 """
 
 import subprocess
@@ -39,10 +39,10 @@ MEAN, STD = 0.45, 0.225
 
 
 class Nothing(nn.Module):
-    """An encoder that does nothing: what remains is reading."""
+    """An encoder that does nothing, which leaves the cost of reading."""
 
     def forward(self, clips: Tensor) -> Tensor:
-        """(N, 3, T, H, W) -> one number a clip."""
+        """(N, 3, T, H, W) -> one number per clip."""
         return clips[:, :1, :1, :1, :1]
 
 
@@ -54,7 +54,7 @@ def read_all(path: Path) -> np.ndarray:
 
 
 def as_others_do(videos: list[Path], encoder: nn.Module, *, fps: int, window: int, stride: int) -> None:
-    """Encode anew, read whole, one window at a time."""
+    """Re-encode, read as a whole, encode one window at a time."""
     for video in videos:
         with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
             again = Path(folder) / "again.mp4"
@@ -72,7 +72,7 @@ def as_others_do(videos: list[Path], encoder: nn.Module, *, fps: int, window: in
 
 
 def as_hico_does(videos: list[Path], encoder: nn.Module, *, grid: Grid, workers: int) -> None:
-    """The extractor, without writing files."""
+    """Run the extractor, without writing files."""
     extractor = FeatureExtractor(PooledEncoder(encoder), grid=grid, device=CPU)
     for _ in extractor.extract_many(videos, workers=workers):
         pass
@@ -81,7 +81,7 @@ def as_hico_does(videos: list[Path], encoder: nn.Module, *, grid: Grid, workers:
 def extraction(sources: list[Path], rounds: int) -> dict[str, object]:
     """Overlapping windows with an encoder that does nothing, and S3D-G.
 
-    All in one process: the CPU time of workers, which a fork server starts, is not to be had.
+    Everything runs in one process: the CPU time of workers cannot be measured, since a fork server starts them.
     """
     overlapping = Grid(fps=15.0, window=16, stride=4)
     many = sources * 2
@@ -110,7 +110,7 @@ def extraction(sources: list[Path], rounds: int) -> dict[str, object]:
 
 
 def workers(sources: list[Path], rounds: int) -> dict[str, object]:
-    """Two processes that read against one: reading alone, and whole extraction, in which a third process computes."""
+    """Two reading processes against one: reading alone, and whole extraction, in which a third process computes."""
     many, grid = sources * 8, Grid(fps=15.0, window=16, stride=4)
     videos = [WholeVideo(path, []) for path in many]
     picture = picture_for(DataConfig(), AugmentConfig())
@@ -120,7 +120,7 @@ def workers(sources: list[Path], rounds: int) -> dict[str, object]:
         for _ in read_parts(videos, reading, workers=count):
             pass
 
-    read(2)  # what workers are forked from starts once
+    read(2)  # starts the fork server once
     costs = alternate(
         {
             "reading, 1": lambda: cost_of_call(lambda: read(1)),
@@ -138,7 +138,7 @@ def workers(sources: list[Path], rounds: int) -> dict[str, object]:
 
 
 def memory(sources: list[Path], folder: Path) -> dict[str, object]:
-    """The largest process of the command on a video of a minute and on one of two hours, with S3D-G."""
+    """Memory of the command's largest process on a video of one minute and on one of two hours, with S3D-G."""
     long = folder / "two hours.mp4"
     if not long.exists():
         loop: list[str | Path] = [
@@ -206,7 +206,7 @@ def test_of_finetuning(sources: list[Path], rounds: int) -> dict[str, object]:
 
 
 def probe(rounds: int) -> dict[str, object]:
-    """100,000 rows of 1024 numbers of 5,000 videos, 51 classes, 20 settings."""
+    """100,000 rows of 1024 numbers from 5,000 videos, 51 classes, 20 settings."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(51, 1024)).astype(np.float32)
 
@@ -221,7 +221,7 @@ def probe(rounds: int) -> dict[str, object]:
 
 
 def search(rounds: int) -> dict[str, object]:
-    """10,000 queries in 100,000 rows of 1024 numbers, against a product of matrices with a top 50."""
+    """10,000 queries in 100,000 rows of 1024 numbers, against a matrix product with a top 50."""
     rng = np.random.default_rng(0)
 
     def rows(count: int, first: int) -> LabelledRows:
@@ -250,7 +250,7 @@ def search(rounds: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """Run what is asked for, or all of it."""
+    """Run the requested benchmarks, or all."""
     rounds, videos = int(sys.argv[1]), Path(sys.argv[2])
     wanted = set(sys.argv[3:]) or {"extraction", "workers", "memory", "test", "probe", "retrieval"}
     folder = Path(tempfile.gettempdir()) / "hico-bench"

@@ -1,4 +1,4 @@
-"""What the index of 50,000 videos, 1.5 million rows, costs to build and to open.
+"""Cost of building and opening the index of 50,000 videos, 1.5 million rows.
 
 python scripts/bench_index.py
 """
@@ -16,7 +16,7 @@ from hico_core.corpus.workspace.records import read_records
 
 _NUM_VIDEOS = 50_000
 
-# What `hico pretrain` does with the index, and what people do with it.
+# How `hico pretrain` uses the index, and how people use it.
 _OPEN_FOR_TRAINING = """
 import sys, time
 from pathlib import Path

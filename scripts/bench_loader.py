@@ -1,9 +1,9 @@
-"""What reading a training clip costs: the authors' way, hico's on the same files, on its own, and untrimmed; the limit.
+"""Cost of reading a training clip: the authors' way; hico on the same, its own and untrimmed files; the lower limit.
 
     python scripts/bench_loader.py VIDEOS [ROUNDS]
 
-VIDEOS is a folder of real videos; sources of 640x360 are made from them. The authors' way is written for this
-benchmark: a file per 5 s as one ffmpeg a clip makes it, decord at full size, whole frames as float, then crop, scale
+VIDEOS is a folder of real videos; sources of 640x360 are made from them. The authors' way is reimplemented for this
+benchmark: one file per 5 s, cut by one ffmpeg per clip; decord at full size; whole frames as float; then crop, scale
 and torchvision's colour jitter.
 """
 
@@ -47,7 +47,7 @@ from hico_core.data.videos import IndexedVideos
 SPAN = 64 / 30  # seconds of a clip
 SIZE = 112
 SETTINGS = AugmentConfig()
-CLIPS = 36  # a round
+CLIPS = 36  # per round
 
 
 class Window(NamedTuple):
@@ -58,7 +58,7 @@ class Window(NamedTuple):
 
 
 def windows_of(videos: IndexedVideos, *, seed: int) -> list[Window]:
-    """Clips at random places, as training draws them."""
+    """Clips at random positions, as training draws them."""
     rng = random.Random(seed)
     return [
         Window(i % len(videos), rng.uniform(0, videos.duration_seconds(i % len(videos)) - SPAN)) for i in range(CLIPS)
@@ -85,7 +85,7 @@ def read_by_hico(videos: IndexedVideos, window: Window) -> Tensor:
 
 
 def decode_only(videos: IndexedVideos, window: Window) -> None:
-    """The limit: libavcodec on the packets that are needed, and nothing is done with its frames."""
+    """The lower limit: libavcodec decodes the necessary packets, and the frames are discarded."""
     moments = (window.start, window.start + SPAN)
     pieces = videos.pieces(window.video, moments)
     frames = clock_of(pieces).of_window(moments, num_frames=16)
@@ -129,7 +129,7 @@ class AuthorsAugmentation:
 
 
 def crop_by_hico(frames_THWC: Tensor, rng: random.Random) -> tuple[Tensor, object]:
-    """What hico's workers do after decoding."""
+    """The part of hico's augmentation that its workers do after decoding."""
     draw = draw_augmentation(frames_THWC.shape[1], frames_THWC.shape[2], SETTINGS, rng=rng)
     return cut(frames_THWC, draw.crop).contiguous(), draw
 
@@ -143,7 +143,7 @@ def augment_by_hico(frames_THWC: Tensor, rng: random.Random) -> Tensor:
 
 
 def over_all(work: Callable[[Window], object], windows: Sequence[Window]) -> Cost:
-    """The cost of a piece of work on many clips."""
+    """Cost of some work over many clips."""
 
     def run() -> None:
         for window in windows:
@@ -153,7 +153,7 @@ def over_all(work: Callable[[Window], object], windows: Sequence[Window]) -> Cos
 
 
 class AuthorsDataset(Dataset[Tensor]):
-    """For a loader with workers."""
+    """The authors' way, for a loader with workers."""
 
     def __init__(self, videos: IndexedVideos, windows: Sequence[Window]) -> None:
         self.videos, self.windows = videos, windows
@@ -168,7 +168,7 @@ class AuthorsDataset(Dataset[Tensor]):
 
 
 def authors_with_workers(videos: IndexedVideos, windows: Sequence[Window], *, workers: int) -> float:
-    """Clips a second of a plain loader of the authors' way, its start not counted."""
+    """Clips per second of a plain loader in the authors' way, without its start."""
     loader = DataLoader(
         AuthorsDataset(videos, windows), batch_size=3, num_workers=workers, multiprocessing_context="forkserver"
     )
@@ -182,7 +182,7 @@ def authors_with_workers(videos: IndexedVideos, windows: Sequence[Window], *, wo
 
 
 def hico_with_workers(videos: IndexedVideos, *, workers: int, batches: int, augment: bool) -> float:
-    """Clips a second of hico's loader, one video of three clips a batch, with or without the colours."""
+    """Clips per second of hico's loader, one video of three clips per batch, with or without colour augmentation."""
     dataset = ClipDataset(videos, data=DataConfig(), sampling=SamplingConfig(), augment=SETTINGS)
     plans = plan_steps(
         TrainingOrder(
@@ -214,7 +214,7 @@ def hico_with_workers(videos: IndexedVideos, *, workers: int, batches: int, augm
 
 
 def cut_naively(sources: Sequence[Path], root: Path) -> None:
-    """A file per 5 s with ffmpeg's defaults, one ffmpeg a file."""
+    """Cut one file per 5 s with ffmpeg's defaults, one ffmpeg per file."""
     (root / "train").mkdir(parents=True)
     for source in sources:
         for start in range(0, 60, 5):
@@ -225,7 +225,7 @@ def cut_naively(sources: Sequence[Path], root: Path) -> None:
 
 
 def make_roots(sources: Sequence[Path], work: Path, options: dict[str, SplitOptions]) -> dict[str, IndexedVideos]:
-    """The same videos in every form."""
+    """Put the same videos into a workspace in each way."""
     given = find_sources([str(source) for source in sources])
     for name, option in options.items():
         split_videos(given, root=work / name, options=option, workers=2, on_event=lambda event: None)
@@ -239,15 +239,15 @@ def make_roots(sources: Sequence[Path], work: Path, options: dict[str, SplitOpti
 
 
 def bytes_per_minute(root: Path, minutes: float) -> float:
-    """Of the clips of a workspace."""
+    """Bytes per minute of the clips of a workspace."""
     return sum(path.stat().st_size for path in (root / "train").iterdir()) / minutes
 
 
-Roots = dict[str, IndexedVideos]  # the same videos, by the way in which they came into a workspace
+Roots = dict[str, IndexedVideos]  # the same videos, by the way they were put into a workspace
 
 
 def measure_decoding(videos: Roots, windows: Sequence[Window], *, rounds: int) -> dict[str, object]:
-    """Whole clips as they are decoded."""
+    """Decode whole clips."""
     decoded = alternate(
         {
             "a authors": partial(over_all, partial(read_by_decord, videos["naive"]), windows),
@@ -270,7 +270,7 @@ def measure_decoding(videos: Roots, windows: Sequence[Window], *, rounds: int) -
 def measure_end_to_end(
     videos: Roots, windows: Sequence[Window], *, authors: AuthorsAugmentation, rng: random.Random, rounds: int
 ) -> dict[str, object]:
-    """Decoded and augmented."""
+    """Decode and augment clips."""
 
     def augmented(name: str) -> Callable[[], Cost]:
         return partial(over_all, lambda window: augment_by_hico(read_by_hico(videos[name], window), rng), windows)
@@ -299,7 +299,7 @@ def measure_end_to_end(
 def measure_colours(
     videos: Roots, windows: Sequence[Window], *, authors: AuthorsAugmentation, rng: random.Random, rounds: int
 ) -> dict[str, object]:
-    """Crops that are scaled and coloured, beside torchvision."""
+    """Crop, scale and colour, compared with torchvision."""
     crops = [crop_by_hico(read_by_hico(videos["split"], window), rng)[0] for window in windows[:12]]
     draws = [draw_augmentation(192, 341, SETTINGS, rng=random.Random(i)) for i in range(len(windows))]
 
@@ -324,7 +324,7 @@ def measure_colours(
 
 
 def measure_workers(videos: Roots, windows: Sequence[Window]) -> dict[str, list[float]]:
-    """Clips a second of two processes, twice."""
+    """Clips per second of two processes, measured twice."""
     ours = partial(hico_with_workers, workers=2)
     candidates: dict[str, Callable[[], float]] = {
         "a authors": partial(authors_with_workers, videos["naive"], [*windows, *windows], workers=2),

@@ -1,8 +1,8 @@
-"""Which file profile training reads best: bytes, likeness, and the costs of making and of reading.
+"""Compares file profiles for training: size, similarity to the source, and the costs of making and reading them.
 
     python scripts/bench_profiles.py VIDEOS [ROUNDS]
 
-Likeness is ffmpeg's SSIM of central squares of half and of three quarters of the height, scaled to 112x112, against
+Similarity is ffmpeg's SSIM of central squares of half and of three quarters of the height, scaled to 112x112, against
 the same squares of the 640x360 source: what a crop of the augmentation shows.
 """
 

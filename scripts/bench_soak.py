@@ -1,9 +1,9 @@
-"""Whether the loader's memory and open files stay flat over many batches.
+"""Tests whether the loader's memory and open files stay constant over many batches.
 
     python scripts/bench_soak.py VIDEOS [BATCHES]
 
 Batches are small (one video, clips of 8 frames), so that many of them pass in a few minutes; memory is what the
-training process and all its children have allocated, shared memory included, in MB.
+training process and all its descendants have allocated, shared memory included, in MB.
 """
 
 import os
@@ -27,7 +27,7 @@ from hico_core.data.videos import IndexedVideos
 
 
 def family() -> list[int]:
-    """Our process and all that descend from it."""
+    """IDs of this process and all its descendants."""
     parents = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -41,12 +41,12 @@ def family() -> list[int]:
 
 
 def measure() -> dict[str, float]:
-    """Memory and open files of the family now."""
+    """Current memory and number of open files of these processes."""
     processes = family()
     kilobytes = 0
     for process_id in processes:
         rollup = Path(f"/proc/{process_id}/smaps_rollup").read_text().splitlines()
-        # What the processes have allocated; pages of libraries are shared with whatever else runs.
+        # What the processes have allocated; library pages are shared with other programs.
         kilobytes += sum(int(line.split()[1]) for line in rollup if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
     files = sum(len(list(Path(f"/proc/{process_id}/fd").iterdir())) for process_id in processes)
     return {"MB": kilobytes / 1024, "processes": len(processes), "open files": files}

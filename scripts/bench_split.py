@@ -1,9 +1,9 @@
-"""What `hico split` costs against the same ffmpeg by hand, and against one ffmpeg a clip as people type it.
+"""Cost of `hico split` against the same ffmpeg commands run by hand, and against one ffmpeg per clip.
 
     python scripts/bench_split.py VIDEOS [ROUNDS] [workers]
 
-VIDEOS is a folder of real videos; sources of 640x360 and 1280x720 are made from them. `workers` measures only what two
-workers gain over one; with HICO_FFMPEG, for another ffmpeg.
+VIDEOS is a folder of real videos; sources of 640x360 and 1280x720 are made from them. `workers` measures only the gain
+of two workers over one; set HICO_FFMPEG to use another ffmpeg.
 """
 
 import os
@@ -36,7 +36,7 @@ def split_by_hico(sources: Sequence[Path], root: Path, *, workers: int = 1) -> C
 
 
 def split_by_hand(commands: list[list[str]], folder: Path) -> Cost:
-    """The very command lines that hico runs, and nothing else."""
+    """Run exactly the commands that hico runs, and nothing else."""
 
     def run() -> None:
         for number, command in enumerate(commands):
@@ -49,7 +49,7 @@ def split_by_hand(commands: list[list[str]], folder: Path) -> Cost:
 
 
 def split_naively(sources: list[Path], folder: Path, *, num_clips: int) -> Cost:
-    """`ffmpeg -ss T -i SOURCE -t 5 OUT` a clip, with ffmpeg's defaults."""
+    """Run `ffmpeg -ss T -i SOURCE -t 5 OUT` for each clip, with ffmpeg's defaults."""
     program = str(find_ffmpeg())
 
     def run() -> None:
@@ -65,7 +65,7 @@ def split_naively(sources: list[Path], folder: Path, *, num_clips: int) -> Cost:
 
 
 def by_hand_commands(sources: list[Path]) -> list[list[str]]:
-    """What hico tells ffmpeg, a command a source."""
+    """hico's ffmpeg commands, one per source."""
     program = Ffmpeg(find_ffmpeg())
     commands = []
     for source in sources:
@@ -77,7 +77,7 @@ def by_hand_commands(sources: list[Path]) -> list[list[str]]:
 
 
 def make_finished_root(root: Path, count: int) -> Path:
-    """A folder of `count` (empty) videos and a workspace in which all of them are finished."""
+    """Make a folder of `count` (empty) videos and a workspace in which all of them are finished."""
     videos = root / "videos"
     scratch = root / "scratch"
     for folder in (videos, scratch, root / "records", root / "train"):
@@ -92,7 +92,7 @@ def make_finished_root(root: Path, count: int) -> Path:
 
 
 def _finished_record(path: Path) -> VideoRecord:
-    """As of a video of 150 s."""
+    """The record of a finished video of 150 s."""
     clip = ClipRecord(
         path="",
         start_ms=0,
@@ -130,12 +130,12 @@ def _finished_record(path: Path) -> VideoRecord:
 
 
 def rerun(root: Path, videos: Path) -> Cost:
-    """`hico split` where all is done."""
+    """Run `hico split` when everything is finished."""
     return cost_of_command([*HICO, "split", videos, "--root", root, "--min-free", "0"])
 
 
 def measure_workers(sources: Sequence[Path], work: Path, *, rounds: int) -> dict[str, object]:
-    """Wall time of two workers over one, each process with one ffmpeg at a time."""
+    """Wall time of two workers relative to one; each runs one ffmpeg at a time."""
     pair = alternate(
         {
             "2 workers": partial(split_by_hico, sources, work / "root", workers=2),
@@ -147,7 +147,7 @@ def measure_workers(sources: Sequence[Path], work: Path, *, rounds: int) -> dict
 
 
 def measure_split(sources: list[Path], work: Path, *, seconds: float, rounds: int) -> dict[str, object]:
-    """`hico split` beside ffmpeg by hand, and, of one video, beside one ffmpeg a clip."""
+    """Compare `hico split` with ffmpeg by hand, and, for one video, with one ffmpeg per clip."""
     many = alternate(
         {
             "hico": partial(split_by_hico, sources, work / "root"),
@@ -172,7 +172,7 @@ def measure_split(sources: list[Path], work: Path, *, seconds: float, rounds: in
 
 
 def measure_reruns(work: Path, *, rounds: int) -> dict[str, dict[str, float]]:
-    """The same command again, where all is done."""
+    """Cost of running the same command again when everything is finished."""
     finished = {
         count: (work / f"finished{count}", make_finished_root(work / f"finished{count}", count))
         for count in (100, 10_000)

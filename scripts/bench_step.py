@@ -1,11 +1,11 @@
-"""What a training step costs against a plain one in the manner of the authors' code, and whether it learns the same.
+"""Cost of a training step against a plain one in the style of the authors' code, and whether both learn the same.
 
     python scripts/bench_step.py [ROUNDS] [VIDEOS]
 
-The plain step computes in float32 and eagerly, with tensors in PyTorch's usual order, LARS parameter by parameter with
-two values read back for each, and a pair classifier that is given every pair. Each measurement is a process of its own:
-2 steps to warm up, then as many as are timed. With VIDEOS, a folder of real videos, 200 steps on their clips are
-compared as well: bfloat16 against two seeds of float32.
+The plain step computes eagerly in float32, with tensors in PyTorch's usual layout, LARS parameter by parameter with two
+values read back for each, and a pair classifier that receives every pair. Each measurement runs in a process of its
+own: 2 warm-up steps, then the timed ones. With VIDEOS, a folder of real videos, 200 steps on their clips are compared
+as well: bfloat16 against two seeds of float32.
 """
 
 import json
@@ -46,11 +46,11 @@ from hico_core.training.step import train_step
 CLIPS = 3
 TIMED_STEPS = 4
 CURVE_STEPS = 200
-CURVE_WINDOW = 20  # steps whose mean is compared
+CURVE_WINDOW = 20  # number of steps whose means are compared
 
 
 class PlainTopicHead(nn.Module):
-    """The pair classifier as one writes it down: every pair, in both orders, through all layers."""
+    """The straightforward pair classifier: every pair, in both orders, through all layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class PlainLARS(torch.optim.Optimizer):
 
 
 def candidates(device: torch.device) -> dict[str, dict[str, Any]]:
-    """What is measured, by name."""
+    """The variants to measure, by name."""
     found: dict[str, dict[str, Any]] = {
         "plain fp32": {"plain": True},
         "hico": {"precision": "auto"},
@@ -109,7 +109,7 @@ def candidates(device: torch.device) -> dict[str, dict[str, Any]]:
 def build(
     config: Config, device: torch.device, *, plain: bool = False, compile: bool = False, recompute: bool = False
 ) -> tuple[HicoModel, torch.optim.Optimizer]:
-    """A model in training mode and its optimiser."""
+    """Make a model in training mode, and its optimiser."""
     model = HicoModel(S3DG(), topic_head=PlainTopicHead() if plain else None).to(device).train()
     optim = config.optim
     if recompute:
@@ -125,7 +125,7 @@ def build(
 
 
 def measure(videos: int, device_name: str, settings: dict[str, Any]) -> dict[str, float]:
-    """Seconds of a step and the memory that steps add, in this process."""
+    """Seconds per step and the memory that steps add, in this process."""
     device = torch.device(device_name)
     config = preset("hacs-hico-s")
     precision = FP32 if settings.get("plain") else use_precision(settings["precision"], device)
@@ -153,7 +153,7 @@ def measure(videos: int, device_name: str, settings: dict[str, Any]) -> dict[str
 
 
 def measure_in_process(videos: int, device: torch.device, settings: dict[str, Any]) -> dict[str, float]:
-    """The same in a process of its own, so that nothing is left over from the one before."""
+    """Measure in a separate process, so that nothing is left over from the previous measurement."""
     done = subprocess.run(
         [sys.executable, __file__, "--one", json.dumps([videos, device.type, settings])],
         check=True,
@@ -165,7 +165,7 @@ def measure_in_process(videos: int, device: torch.device, settings: dict[str, An
 
 
 def compare(rounds: int, device: torch.device) -> dict[str, Any]:
-    """All candidates in turn, `rounds` times: medians, and the ratios to the plain step round by round."""
+    """Measure all candidates in turn, `rounds` times: medians, and ratios to the plain step round by round."""
     videos = 32 if device.type == "cuda" else 8
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in candidates(device)}
     for number in range(rounds):
@@ -187,7 +187,7 @@ def compare(rounds: int, device: torch.device) -> dict[str, Any]:
 
 
 def losses_of(videos: IndexedVideos, *, seed: int, precision: Precision, device: torch.device) -> list[float]:
-    """Losses of a short training on small clips: 8 frames of 64 pixels, so that 200 steps pass in minutes."""
+    """Losses of a short training on small clips: 8 frames of 64 pixels, so that 200 steps take minutes."""
     config = preset("hacs-hico-s")
     data = config.data.model_copy(update={"num_frames": 8, "frame_stride": 8})
     torch.manual_seed(seed)
@@ -219,7 +219,7 @@ def losses_of(videos: IndexedVideos, *, seed: int, precision: Precision, device:
 
 
 def compare_curves(folder: Path, device: torch.device) -> dict[str, Any]:
-    """Means over windows of the losses, and how far the curves lie apart."""
+    """Windowed means of the losses, and the distance between the curves."""
     bf16 = Precision("bf16", "compared")
     with tempfile.TemporaryDirectory(prefix="hico-bench-") as name:
         root = Path(name)

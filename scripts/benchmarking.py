@@ -1,4 +1,4 @@
-"""What the benchmarks share: fair measurements of commands, sources made from real videos, and their JSON."""
+"""Shared by the benchmarks: fair measurements of commands, sources made from real videos, and the JSON of results."""
 
 import json
 import os
@@ -18,15 +18,15 @@ MEASUREMENTS = Path(__file__).parents[1] / "docs" / "measurements"
 
 
 class Cost(NamedTuple):
-    """What a piece of work took."""
+    """The cost of some work."""
 
     cpu_seconds: float  # user and system, children included
     wall_seconds: float
-    peak_mb: float = 0.0  # of the largest process, where it was measured
+    peak_mb: float = 0.0  # of the largest process, if measured
 
 
 def cost_of_command(command: Sequence[str | Path], *, ok: Sequence[int] = (0,)) -> Cost:
-    """Run a command to its end."""
+    """Run a command to its end, and measure its cost."""
     start = time.perf_counter()
     process = subprocess.Popen(
         [str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
@@ -39,7 +39,7 @@ def cost_of_command(command: Sequence[str | Path], *, ok: Sequence[int] = (0,)) 
 
 
 def cost_of_call(work: Callable[[], object]) -> Cost:
-    """Call a function; its child processes count when they have ended."""
+    """Call a function, and measure its cost; child processes count once they have ended."""
     before, start = os.times(), time.perf_counter()
     work()
     wall = time.perf_counter() - start
@@ -48,7 +48,7 @@ def cost_of_call(work: Callable[[], object]) -> Cost:
 
 
 def alternate(candidates: Mapping[str, Callable[[], Cost]], *, rounds: int) -> dict[str, list[Cost]]:
-    """Measure A B C A B C ..., so that whatever else the machine does falls on all of them."""
+    """Measure A B C A B C ..., so that other load on the machine affects all of them."""
     costs: dict[str, list[Cost]] = {name: [] for name in candidates}
     for number in range(rounds):
         for name, measure in candidates.items():
@@ -59,14 +59,14 @@ def alternate(candidates: Mapping[str, Callable[[], Cost]], *, rounds: int) -> d
 
 
 def ratio(costs: Mapping[str, list[Cost]], ours: str, baseline: str, *, of: str = "cpu_seconds") -> dict[str, float]:
-    """Ours over the baseline's, round by round: median, smallest, largest."""
+    """Ratio of ours to the baseline, round by round: median, smallest, largest."""
     pairs = zip(costs[ours], costs[baseline], strict=True)
     ratios = [getattr(a, of) / getattr(b, of) for a, b in pairs]
     return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
 
 
 def summary(costs: Mapping[str, list[Cost]]) -> dict[str, dict[str, float]]:
-    """Medians by candidate."""
+    """Medians for each candidate."""
     return {
         name: {field: statistics.median(getattr(cost, field) for cost in of) for field in Cost._fields}
         for name, of in costs.items()
@@ -75,7 +75,7 @@ def summary(costs: Mapping[str, list[Cost]]) -> dict[str, dict[str, float]]:
 
 def report(name: str, results: dict[str, Any]) -> None:
     """Print a benchmark's results and keep them in docs/measurements/."""
-    # The folders of this machine say nothing to anybody else.
+    # Paths of this machine mean nothing to anyone else.
     arguments = ["VIDEOS" if Path(argument).is_dir() else argument for argument in sys.argv[1:]]
     full = {
         "benchmark": name,
@@ -91,17 +91,17 @@ def report(name: str, results: dict[str, Any]) -> None:
 
 
 def results_of(name: str) -> dict[str, Any]:
-    """What `report` kept, or nothing."""
+    """The results that `report` saved, or an empty dict."""
     path = MEASUREMENTS / f"{name}.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
 
 
 def make_sources(videos: Path, folder: Path, *, height: int, count: int, seconds: float = 60.0) -> list[Path]:
-    """Make untrimmed videos as people have them from real ones.
+    """Make realistic untrimmed videos from real ones.
 
-    They are x264 medium, 16:9, 30 fps, with sound and keyframes at most 250 frames apart. Each is the real
-    videos one after the other, beginning with another one, cut at `seconds`.
+    They are x264 medium, 16:9, 30 fps, with sound and keyframes at most 250 frames apart. Each joins the real videos,
+    starting with a different one, and is cut at `seconds`.
     """
     real = sorted(path for path in videos.iterdir() if path.suffix in {".mp4", ".mkv", ".webm"})
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lints the Dockerfile and runs its steps without Docker: copies what .dockerignore lets through into a new folder, sets
-# up there as the image does, and runs the quickstart as its comment says.
+# Lints the Dockerfile and runs its steps without Docker: copies the files that .dockerignore admits into a new folder,
+# installs there as the image does, and runs the quickstart as the Dockerfile's comment says.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 uv=$(command -v uv || echo .uv/bin/uv)

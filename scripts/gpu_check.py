@@ -1,10 +1,10 @@
-"""Everything of hico that needs a GPU, in one run of a few minutes; results as JSON in docs/measurements/.
+"""All checks and measurements of hico that need a GPU, in a few minutes; results as JSON in docs/measurements/.
 
     python scripts/gpu_check.py [--videos FOLDER] [PART ...]
-    python scripts/gpu_check.py --cpu       the same road with tiny sizes on a CPU, to see that the script itself works
+    python scripts/gpu_check.py --cpu       the same with tiny sizes on a CPU, to check that the script works
 
-FOLDER has real videos for the parts that decode; without it, they make a small corpus. Where PARTs are named, only they
-are measured, and the others stay in the results as they are: parity, steps, profile, encoder, compile, plain, runs.
+FOLDER has real videos for the parts that decode; without it, they make a small corpus. If PARTs are given, only these
+are measured, and the results of the others stay unchanged: parity, steps, profile, encoder, compile, plain, runs.
 """
 
 import argparse
@@ -57,14 +57,14 @@ BF16 = Precision("bf16", "checked")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How large everything is."""
+    """The sizes of all measurements."""
 
     frames: int
     side: int  # pixels
-    videos: int  # of a parity batch
-    batches: tuple[int, ...]  # videos of a step, for memory and speed
+    videos: int  # number of videos in a parity batch
+    batches: tuple[int, ...]  # batch sizes for memory and speed
     timed_steps: int
-    trained_steps: int  # before arithmetic is compared
+    trained_steps: int  # number of training steps before arithmetic is compared
     run: tuple[str, ...]  # settings of the short training runs
 
 
@@ -96,7 +96,7 @@ CPU_SIZES = Sizes(
 
 
 def clips_of(videos: int, sizes: Sizes, device: torch.device) -> Tensor:
-    """Made clips (B, K, 3, T, S, S): smooth, and different from each other, as those of videos are."""
+    """Synthetic clips (B, K, 3, T, S, S): smooth, and different from each other, as those of videos are."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(videos * CLIPS, 3, 2, 7, 7, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, (sizes.frames, sizes.side, sizes.side), mode="trilinear")
@@ -109,7 +109,7 @@ def relative(one: Tensor, other: Tensor) -> float:
 
 
 def trained_weights(sizes: Sizes, device: torch.device) -> dict[str, Tensor]:
-    """Weights after some steps on these clips: those of an untrained encoder multiply rounding by hundreds."""
+    """Weights after some steps on these clips: those of an untrained encoder amplify rounding errors by hundreds."""
     config = preset("hacs-hico-s")
     torch.manual_seed(0)
     model, optimizer = build(config, device)
@@ -120,9 +120,9 @@ def trained_weights(sizes: Sizes, device: torch.device) -> dict[str, Tensor]:
 
 
 def check_parity(sizes: Sizes, device: torch.device) -> dict[str, Any]:
-    """Features, embeddings, loss and gradients on the device against float32 on a CPU, weights and clips the same.
+    """Compare features, embeddings, loss and gradients with float32 on a CPU, for the same weights and clips.
 
-    How far bfloat16 on the CPU is from float32 there says how much of the GPU's difference is bfloat16's own.
+    The difference between bfloat16 and float32 on the CPU shows how much of the GPU's difference is due to bfloat16.
     """
     config = preset("hacs-hico-s")
     clips = clips_of(sizes.videos, sizes, torch.device("cpu"))
@@ -131,7 +131,7 @@ def check_parity(sizes: Sizes, device: torch.device) -> dict[str, Any]:
     def outcome(where: torch.device, precision: Precision) -> dict[str, Tensor]:
         model = HicoModel().to(where)
         model.load_state_dict(weights)
-        model.eval()  # so that the comparison is of arithmetic, not of a batch's statistics
+        model.eval()  # so that arithmetic is compared, not the statistics of a batch
         with precision.autocast(where):
             outputs = model(clips.to(where))
         loss = compute_loss(outputs, config.loss, clips_per_video=CLIPS)
@@ -158,10 +158,10 @@ def check_parity(sizes: Sizes, device: torch.device) -> dict[str, Any]:
 
 
 def check_memory_and_speed(sizes: Sizes, device: torch.device) -> Iterator[dict[str, Any]]:
-    """Peak memory and clips/s of whole steps on made clips: the ceiling of what data can bring.
+    """Peak memory and clips/s of whole steps on synthetic clips: the upper limit for any data.
 
-    By batch size with and without recomputation; at one size, also what the layout of tensors and cuDNN's search for
-    the fastest kernels are worth.
+    By batch size, with and without recomputation; at one size, also the gain from the memory layout of tensors and from
+    cuDNN's search for the fastest kernels.
     """
     rows: list[dict[str, Any]] = [
         {"videos": videos, "recompute": recompute} for videos in sizes.batches for recompute in (False, True)
@@ -227,7 +227,7 @@ def check_profile(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
 
 
 def check_compile(sizes: Sizes, device: torch.device) -> dict[str, Any]:
-    """How long torch.compile takes at first, and what a step costs with and without it."""
+    """Duration of the first step with torch.compile, and the cost of a step with and without it."""
     config = preset("hacs-hico-s")
     precision = use_precision("auto", device)
     clips = clips_of(max(b for b in sizes.batches if b <= 32), sizes, device)
@@ -245,7 +245,7 @@ def check_compile(sizes: Sizes, device: torch.device) -> dict[str, Any]:
 
 
 def check_encoder(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
-    """Windows/s of the encoder alone, as features are extracted, by how many go through it together."""
+    """Windows/s of the encoder alone, as in extraction, by batch size."""
     precision = use_precision("auto", device)
     encoder = PooledEncoder(S3DG(), pool="avg").eval().to(device).to(memory_format=torch.channels_last_3d)
     rows = []
@@ -263,7 +263,7 @@ def check_encoder(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def workspace(videos: Path | None) -> Iterator[Path]:
-    """A root with split and indexed videos."""
+    """A workspace with split and indexed videos."""
     with tempfile.TemporaryDirectory(prefix="hico-gpu-") as name:
         root = Path(name) / "root"
         folder = videos or Path(name) / "videos"
@@ -276,7 +276,7 @@ def workspace(videos: Path | None) -> Iterator[Path]:
 
 
 def check_runs(sizes: Sizes, device: torch.device, videos: Path | None) -> dict[str, Any]:
-    """A run with real decoding; the same stopped half-way and resumed; and processes under torchrun."""
+    """A run with real decoding; the same run interrupted half-way and resumed; and processes under torchrun."""
     with workspace(videos) as root:
         task = Task(config=load_config(overrides=sizes.run), root=root, run_dir=root / "runs", lower_batch=True)
         asked = fit_batch(task).config
@@ -303,7 +303,7 @@ def _check_pretrain(asked: Config, device: torch.device, root: Path) -> dict[str
         "cores": available_cores(),
         "clips/s with decoding": sum(m.clips_per_second for m in later) / len(later),
         "part of the time waiting for data": sum(part_waiting(asdict(m)) for m in later) / len(later),
-        # 0 where the device computes the same sum in the same order each time.
+        # 0 if the device computes the same sum in the same order each time.
         "resumed against undisturbed, largest difference of a weight": max(
             float((weights[0][key].double() - weights[1][key].double()).abs().max()) for key in weights[0]
         ),
@@ -311,7 +311,7 @@ def _check_pretrain(asked: Config, device: torch.device, root: Path) -> dict[str
 
 
 def _check_torchrun(asked: Config, device: torch.device, root: Path) -> dict[str, Any]:
-    """As many processes under torchrun as there are GPUs. Of one alone, NCCL is joined, and nothing is exchanged."""
+    """One process per GPU under torchrun; a single process joins NCCL, but exchanges nothing."""
     processes = max(torch.cuda.device_count(), 1) if device.type == "cuda" else 1
     config = root / "config.yaml"
     config.write_text(dump_config(asked))
@@ -339,7 +339,7 @@ def main() -> None:
         sys.exit("gpu_check: PyTorch sees no GPU here; --cpu runs the script itself with tiny sizes")
     device = torch.device("cpu" if asked.cpu else "cuda")
     sizes = CPU_SIZES if asked.cpu else GPU_SIZES
-    # Each gives what it has found so far, so that this stays whatever comes after it.
+    # Each yields its results so far, so that these are kept whatever follows.
     checks: dict[str, Callable[[], Iterable[Any]]] = {
         "parity": lambda: [check_parity(sizes, device)],
         "steps": lambda: accumulate([row] for row in check_memory_and_speed(sizes, device)),

@@ -1,7 +1,7 @@
-"""Make a small corpus of untrimmed videos with ffmpeg's own test pictures: 8 videos of 11 to 33 s.
+"""Make a small corpus of untrimmed videos from ffmpeg's own test patterns: 8 videos of 11 to 33 s.
 
-Each video has a look of its own (tint, shape, frame rate) and changes its scene every few seconds. The names are
-awkward on purpose: a leading `-`, a space, a `v_` prefix.
+Each video has its own look (tint, shape, frame rate) and changes its scene every few seconds. The names are
+deliberately awkward: a leading `-`, a space, a `v_` prefix.
 
     python scripts/make_corpus.py FOLDER
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hico_core.corpus.clips.ffmpeg import find_ffmpeg
 
-# ffmpeg's picture sources that give the same pictures each time; {size} and {rate} are those of the video.
+# ffmpeg's deterministic test sources; {size} and {rate} are those of the video.
 _SCENES = (
     "testsrc2=s={size}:r={rate}",
     "rgbtestsrc=s={size}:r={rate},rotate=t/2",
@@ -33,8 +33,8 @@ class Video:
     name: str
     seconds: list[int]  # of its scenes
     size: str
-    rate: str  # frames a second
-    tint: tuple[float, float, float]  # what its red, green and blue are multiplied by
+    rate: str  # frames per second
+    tint: tuple[float, float, float]  # factors for red, green and blue
 
 
 _VIDEOS = (
@@ -50,7 +50,7 @@ _VIDEOS = (
 
 
 def ffmpeg_arguments(number: int, video: Video, target: Path) -> list[str]:
-    """The scenes one after the other, then the tint."""
+    """Arguments that join the scenes one after the other, then apply the tint."""
     arguments = ["-nostdin", "-v", "error", "-y"]
     for place, seconds in enumerate(video.seconds):
         scene = _SCENES[(3 * number + place) % len(_SCENES)].format(size=video.size, rate=video.rate)
@@ -72,7 +72,7 @@ def ffmpeg_arguments(number: int, video: Video, target: Path) -> list[str]:
 
 
 def make_corpus(folder: Path) -> None:
-    """Make the videos that are not in the folder yet."""
+    """Make the videos that are missing from the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     program = find_ffmpeg()
     for number, video in enumerate(_VIDEOS):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole road on a small corpus: split, index, pretrain, extract-features, on a laptop's CPU in a few minutes.
+# The whole pipeline on a small corpus: split, index, pretrain, extract-features, on a laptop's CPU in a few minutes.
 #     scripts/quickstart.sh                     on 8 videos that it makes itself
 #     VIDEOS=folder scripts/quickstart.sh       on your own
 set -euo pipefail
@@ -12,10 +12,10 @@ if [ -z "${VIDEOS:-}" ]; then
     python scripts/make_corpus.py "$videos"
 fi
 
-hico split "$videos" || [ $? -eq 3 ] # 3: some videos failed and are listed; the others are enough
+hico split "$videos" || [ $? -eq 3 ] # 3: some videos failed and are listed; the others suffice
 hico index
 
-# A demonstration, not a recipe: short small clips, few videos a step, and no colour jitter, so that 50 steps
+# A demonstration, not a recipe: short small clips, a small batch, and no colour jitter, so that 50 steps
 # already teach the encoder something. The recipe itself: hico pretrain --dataset hacs
 hico pretrain --dataset hacs --name quickstart --resume \
     --batch-size 8 --epochs 50 --max-steps 50 \

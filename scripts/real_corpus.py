@@ -1,13 +1,13 @@
-"""Pack a small labelled set of real videos from a clone of its public repository, as hico's experiments read it.
+"""Pack a small labelled set of real videos, from a clone of its public repository, for hico's experiments.
 
     git clone https://github.com/varunj/EgoGestAR
     python scripts/real_corpus.py EgoGestAR ego_gest
     git clone https://github.com/seymanurakti/fight-detection-surv-dataset
     python scripts/real_corpus.py fight-detection-surv-dataset fight_surv
 
-ego_gest: 138 clips of a finger that draws one of ten gestures before a head-mounted camera, in 14 environments.
-fight_surv: 300 clips of about 2 s from 197 fixed cameras, with and without a fight. Which clips come from one place was
-found by eye (environments) and by correlation of first frames (cameras); it stands in evidence/real_groups.csv.
+ego_gest: 138 clips of a finger that draws one of ten gestures in front of a head-mounted camera, in 14 environments.
+fight_surv: 300 clips of about 2 s from 197 fixed cameras, with and without a fight. Clips from the same place were
+found by eye (environments) and by correlation of first frames (cameras); the result is in evidence/real_groups.csv.
 
 Writes OUT/clips/LABEL/*.mp4 (shorter side 112 pixels, 15 frames a second, no sound); OUT/untrimmed/*.mp4, the clips of
 each place with several labels back to back in an order drawn from the seed; OUT/untrimmed_segments.csv; OUT/clips.txt
@@ -42,11 +42,11 @@ class Clip(NamedTuple):
 
     path: str  # in the clone
     label: str
-    group: str  # where it was filmed
+    group: str  # the place where it was filmed
 
     @property
     def packed(self) -> str:
-        """Where it goes, seen from the output."""
+        """Its path relative to the output folder."""
         return f"clips/{self.label}/{Path(self.path).stem}.mp4"
 
 
@@ -59,12 +59,12 @@ def clips_of(corpus: str, table: Sequence[Mapping[str, str]]) -> list[Clip]:
 
 
 def fold_of(clips: Sequence[Clip]) -> dict[str, int]:
-    """The fold in whose test list each group stands: in turns, in the order of their names."""
+    """The fold that tests each group; groups are assigned in turn, in alphabetical order."""
     return {group: place % _FOLDS for place, group in enumerate(sorted({clip.group for clip in clips}))}
 
 
 def sessions_of(clips: Sequence[Clip], *, seed: int) -> dict[str, list[Clip]]:
-    """Of each group with two labels or more, its clips in a drawn order."""
+    """For each group with at least two labels, its clips in random order."""
     rng = random.Random(seed)
     sessions = {}
     for group in sorted({clip.group for clip in clips}):
@@ -76,7 +76,7 @@ def sessions_of(clips: Sequence[Clip], *, seed: int) -> dict[str, list[Clip]]:
 
 
 def pack(source: Path, target: Path) -> int:
-    """Write a clip smaller and at one frame rate; its number of frames.
+    """Write a clip smaller and at one frame rate; return its number of frames.
 
     Raises:
         HicoError: ffmpeg cannot.
@@ -87,7 +87,7 @@ def pack(source: Path, target: Path) -> int:
 
 
 def join(sources: Sequence[Path], target: Path) -> int:
-    """Write packed clips of one size as one video; its number of frames.
+    """Join packed clips of one size into one video; return its number of frames.
 
     Raises:
         HicoError: ffmpeg cannot.
@@ -109,7 +109,7 @@ def _encode(inputs: Sequence[str], filters: Sequence[str], target: Path) -> int:
 
 
 def pack_corpus(clone: Path, corpus: str, out: Path, *, seed: int = 0) -> None:
-    """Write everything that the module's docstring names.
+    """Write everything that the module's docstring lists.
 
     Raises:
         HicoError: a clip is not in the clone, or cannot be read.
@@ -145,7 +145,7 @@ def pack_corpus(clone: Path, corpus: str, out: Path, *, seed: int = 0) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Pack, and exit with 1 and one line where that fails."""
+    """Pack the corpus; on failure, print one line and exit with 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clone", type=Path, help="a clone of one of the two repositories")
     parser.add_argument("out", type=Path, help="ego_gest or fight_surv, or a path that ends with it")

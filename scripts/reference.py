@@ -1,6 +1,6 @@
 """Write docs/reference from the code: commands with their options, settings with their meanings, the Python interface.
 
-`python scripts/reference.py` rewrites the pages; tests/scripts/test_reference.py finds those that are out of date.
+`python scripts/reference.py` rewrites the pages; tests/scripts/test_reference.py detects outdated ones.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ def _commands_page() -> str:
 
 
 def _leaves(command: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], TyperCommand]]:
-    """The commands that do something, in the order of `hico -h`."""
+    """The commands that are not groups, in the order of `hico -h`."""
     if isinstance(command, TyperGroup):
         for name, child in command.commands.items():
             yield from _leaves(child, (*path, name))
@@ -62,7 +62,7 @@ def _leaves(command: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str,
 
 
 def _paragraphs(text: str) -> list[str]:
-    """A help text, each paragraph on one line, with blank lines between."""
+    """Join each paragraph of a help text into one line, with blank lines between paragraphs."""
     paragraphs = [" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n")]
     return "\n\n".join(paragraphs).split("\n")
 
@@ -111,7 +111,7 @@ def _settings_table(config: type[BaseModel], prefix: str) -> list[str]:
 
 
 def _values(field: FieldInfo) -> str:
-    """What a setting may be, in words: `integer or null; > 0`."""
+    """The allowed values of a setting in words: `integer or null; > 0`."""
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     bounds = [bound for bound in field.metadata if dataclasses.asdict(bound).keys() <= signs.keys()]
     limits = [f"{signs[name]} {limit}" for bound in bounds for name, limit in dataclasses.asdict(bound).items()]

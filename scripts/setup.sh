@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 uv=$(command -v uv || echo .uv/bin/uv)
 if [ ! -x "$uv" ]; then
-    # A folder of its own: Debian's pip does not install into the system.
+    # A separate folder: Debian's pip does not install into the system.
     python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target .uv uv
 fi
 
@@ -14,8 +14,8 @@ fi
 export VIRTUAL_ENV="$PWD/.venv"
 locks=(-r requirements.lock)
 for lock in "$@"; do locks+=(-r "$lock"); done
-# Bytecode is made once for each state of the locks. Where Python may not write it (PYTHONDONTWRITEBYTECODE, as in
-# many containers), each process that loads PyTorch would compile all of it again, for seconds.
+# Bytecode is compiled once for each state of the locks. Otherwise, if Python may not write it
+# (PYTHONDONTWRITEBYTECODE, as in many containers), each process that loads PyTorch spends seconds on compiling it.
 compiled=.venv/.compiled-$#
 for lock in requirements.lock "$@"; do [ "$compiled" -nt "$lock" ] || export UV_COMPILE_BYTECODE=1; done
 "$uv" pip install --quiet --require-hashes "${locks[@]}"

@@ -1,12 +1,12 @@
-"""What bounds a training step of the paper's model on a machine: counted operations, over what the machine can do.
+"""A model of what limits a training step of the paper's encoder: operation counts over the speeds of a machine.
 
     python scripts/step_model.py [VIDEOS_A_PROCESS [PROCESSES]]
     python scripts/step_model.py check
 
-Operations, bytes and messages are counted on tensors without content. What a machine can do is assumed: the makers'
-figures, times the part of them that such networks reach. The CPU's was measured (docs/benchmarks-cpu.md), and some of
-an H100's (docs/benchmarks-gpu.md).
-`check` does steps of several sizes on this CPU, and compares what they take with what was counted.
+Operations, bytes and messages are counted on tensors without data. A machine's speeds are assumed: the manufacturers'
+figures times the fraction that such networks reach. The CPU's were measured (docs/benchmarks-cpu.md), and some of an
+H100's (docs/benchmarks-gpu.md).
+`check` runs steps of several sizes on this CPU, and compares their times with the counts.
 """
 
 import statistics
@@ -37,21 +37,21 @@ MESSAGES = 2 * 81 + 3 + 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What one process computes on."""
+    """The hardware of one process."""
 
     name: str
-    flops: float  # a second
-    bytes_moved: float  # a second
-    launch_seconds: float  # to hand out an operation
+    flops: float  # per second
+    bytes_moved: float  # per second
+    launch_seconds: float  # to launch an operation
     message_seconds: float  # for a short message to all
-    link_bytes: float  # a second, of long ones
-    loader_cores: int  # of each process
+    link_bytes: float  # per second, for long messages
+    loader_cores: int  # per process
     is_gpu: bool
 
 
 MACHINES = (
-    # What part of the memory's speed is reached, and how long an operation takes to hand out, are those of steps on an
-    # H100 with 64 and 128 videos, and with 8 (docs/benchmarks-gpu.md); its host was a virtual machine.
+    # The fraction of the memory bandwidth and the launch time of an operation come from steps on an H100 with 64 and
+    # 128 videos, and with 8 (docs/benchmarks-gpu.md); its host was a virtual machine.
     Machine(
         name="H100, 12 cores for each GPU",
         flops=990e12 * 0.35,
@@ -72,7 +72,7 @@ MACHINES = (
         loader_cores=12,
         is_gpu=True,
     ),
-    # The rate of its convolutions in float32; the memory's is that of large copies.
+    # The speed of its float32 convolutions; the memory bandwidth is that of large copies.
     Machine(
         name="2 cores of an Intel Xeon",
         flops=235e9,
@@ -85,12 +85,12 @@ MACHINES = (
     ),
 )
 
-# Of a core, for a clip of `hico split`'s files: decoding and all that follows (docs/benchmarks-cpu.md).
+# Core seconds per clip of `hico split`'s files: decoding and everything after it (docs/benchmarks-cpu.md).
 LOADER_SECONDS = 9.4e-3 + 0.2e-3
 
 
 class Counted(NamedTuple):
-    """Of one step."""
+    """The counts for one step."""
 
     flops: int
     bytes_moved: int
@@ -98,7 +98,7 @@ class Counted(NamedTuple):
 
 
 class Traffic(TorchDispatchMode):
-    """Adds up what operations read and write."""
+    """Adds up the bytes that operations read and write."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -123,7 +123,7 @@ def _tensors(values: Any) -> list[Tensor]:  # noqa: ANN401
 
 
 def count(videos: int, *, bf16: bool, encoder: EncoderName = "s3dg", size: int = 112) -> Counted:
-    """Of a step of so many videos, with frames of so many pixels a side."""
+    """Count a step with this many videos, and frames of `size` pixels per side."""
     config = preset("hacs-hico-s")
     with FakeTensorMode():
         model = hico_model(encoder).train()
@@ -139,10 +139,10 @@ def count(videos: int, *, bf16: bool, encoder: EncoderName = "s3dg", size: int =
 
 
 def seconds_of(counted: Counted, machine: Machine, *, clips: int, processes: int, parameters: int) -> dict[str, float]:
-    """What each part would take by itself.
+    """Seconds of each part by itself.
 
-    Arithmetic and traffic overlap only in part, so a step takes between the larger one and their sum; the loader, and
-    the handing out of operations, go on beside it; messages come on top.
+    Arithmetic and memory traffic overlap only partially, so a step takes between the larger one and their sum; the
+    loader and kernel launches run in parallel; messages are added.
     """
     found = {
         "arithmetic": counted.flops / machine.flops,
@@ -155,7 +155,7 @@ def seconds_of(counted: Counted, machine: Machine, *, clips: int, processes: int
     return found
 
 
-# Steps whose real time is compared: videos, encoder, pixels a side.
+# Steps whose actual time is compared: videos, encoder, pixels per side.
 CHECKED: tuple[tuple[int, EncoderName, int], ...] = (
     *((2, "s3dg", 112), (4, "s3dg", 112), (8, "s3dg", 112), (16, "s3dg", 112)),
     *((8, "s3dg", 64), (8, "s3dg-tiny", 112), (16, "s3dg-tiny", 112)),
@@ -164,7 +164,7 @@ TIMED_STEPS = 3
 
 
 def measured_seconds(videos: int, encoder: EncoderName, size: int) -> float:
-    """The median of some steps on this CPU, after two that set up what all others find."""
+    """Median time of some steps on this CPU, after two warm-up steps."""
     config = preset("hacs-hico-s")
     model = hico_model(encoder).to(memory_format=torch.channels_last_3d).train()
     learner = Learner.of(model, build_optimizer(model, config.optim))
@@ -178,7 +178,7 @@ def measured_seconds(videos: int, encoder: EncoderName, size: int) -> float:
 
 
 def check() -> None:
-    """Print and keep what steps take here beside what was counted."""
+    """Print and save the times of steps on this CPU beside the counts."""
     keep_freed_memory()
     machine = next(machine for machine in MACHINES if not machine.is_gpu)
     results: dict[str, Any] = {}
@@ -196,7 +196,7 @@ def check() -> None:
 
 
 def main() -> None:
-    """Print and keep the parts for each machine."""
+    """Print and save the parts for each machine."""
     if sys.argv[1:] == ["check"]:
         check()
         return

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# All checks: formatting, lint, types, tests. What a fresh machine needs, it installs into .venv.
-#     scripts/test.sh                       everything: some ten minutes on two cores
-#     scripts/test.sh fast                  what takes less than a minute: no test with a marker
+# All checks: formatting, lint, types, tests. On a fresh machine, installs everything needed into .venv.
+#     scripts/test.sh                       everything: about ten minutes on two cores
+#     scripts/test.sh fast                  less than a minute: no tests with a marker
 #     scripts/test.sh tests/corpus -k vp8   arguments go to pytest
 set -euo pipefail
 source "$(dirname "$0")/setup.sh" requirements-dev.lock
@@ -12,7 +12,7 @@ if [ "${1:-}" = fast ]; then
     shift
 fi
 
-# The tests of pages want a real browser, which Debian has; without one they are skipped.
+# The tests of pages need a real browser, which Debian packages; without one, they are skipped.
 if [ $fast = no ] && ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     { apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium; } >/dev/null 2>&1 ||
         echo "test.sh: chromium cannot be installed; the tests of pages are skipped" >&2
@@ -21,13 +21,13 @@ fi
 ruff format --check .
 ruff check .
 mypy
-# A process a core, each computing in one thread. Hundreds of processes load hico: its bytecode is kept too.
+# One process per core, each with one thread. Hundreds of processes load hico, so its bytecode is kept, too.
 export OMP_NUM_THREADS=1
 unset PYTHONDONTWRITEBYTECODE
 if [ $fast = yes ]; then
     exec pytest --numprocesses auto -m "not (videos or processes or browser or cluster or slow or gpu)" "$@"
 fi
-# Tests of a file stay together, for what they share; tests/conftest.py puts the dear files first.
+# Tests of one file run in one process and share fixtures; tests/conftest.py puts the slow files first.
 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations=10 "$@"
 
 if [ $# = 0 ] && python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then

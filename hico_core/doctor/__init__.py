@@ -1,1 +1,1 @@
-"""What the machine has, and how fast it loads."""
+"""Checks of the machine, and how fast it loads clips."""

@@ -1,4 +1,4 @@
-"""What hico needs on a machine: what is there, what is missing, and what to type."""
+"""Checks of what hico needs on a machine: what is there, what is missing, and how to install it."""
 
 import os
 import resource
@@ -18,7 +18,7 @@ from hico_core.corpus.clips.encode import encoder_fault
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, find_ffmpeg
 from hico_core.corpus.workspace.records import SplitOptions
 
-# A loader with many workers holds a few files each; with 256 open files, the default of some systems, it fails.
+# A loader with many workers holds a few files each; the default limit of some systems, 256 open files, is too low.
 _ENOUGH_FILES = 1024
 
 _ENOUGH_DISK_BYTES = 10_000_000_000
@@ -26,20 +26,20 @@ _ENOUGH_DISK_BYTES = 10_000_000_000
 
 # A batch of 32 videos of 3 clips takes up to 310 MB, and each worker reads ahead.
 _ENOUGH_SHARED_BYTES = 2_000_000_000
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - that is where it is
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the standard path
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
-    state: Literal["ok", "optional", "missing"]  # optional: not there, and only some commands want it
+    state: Literal["ok", "optional", "missing"]  # optional: missing, but only some commands need it
     found: str
     advice: str = ""
 
 
 def examine(root: Location) -> Iterator[Finding]:
-    """Look at everything, one finding after the other.
+    """Run all checks, one finding each.
 
     Args:
         root: the workspace, for its disk or its bucket.
@@ -77,7 +77,7 @@ def _ffmpeg() -> Iterator[Finding]:
 
 
 def of_encoder(encoder: str, fault: str | None) -> Finding:
-    """What is found of a video encoder, by what ffmpeg says is wrong with it."""
+    """The finding about a video encoder, given what ffmpeg reports as wrong with it."""
     name = f"encoder {encoder}"
     if fault is None:
         return Finding(name, "ok", "encodes")
@@ -95,7 +95,7 @@ def _package(name: str, title: str, *, needed: bool, advice: str = "") -> Findin
 
 
 def _gpu() -> Finding:
-    import torch  # slow, and only here
+    import torch  # slow to import, and needed only here
 
     from hico_core.encoding.hardware import choose_precision
 
@@ -116,7 +116,7 @@ def _open_files() -> Finding:
 
 
 def _shared_memory() -> Finding:
-    """What a loader's workers hand batches over through; containers have little of it."""
+    """The memory through which a loader's workers pass batches; containers have little of it."""
     if not _SHARED_MEMORY.is_dir():
         return Finding("shared memory", "ok", f"no {_SHARED_MEMORY} on this system")
     free = shutil.disk_usage(_SHARED_MEMORY).free

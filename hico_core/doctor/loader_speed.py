@@ -1,4 +1,4 @@
-"""How fast training clips are read here, and how fast a GPU here takes them."""
+"""How fast this machine reads training clips, and how fast its GPU consumes them."""
 
 import time
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ from hico_core.training.step import train_step
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderSpeed:
-    """How fast clips can be read here."""
+    """How fast clips can be read on this machine."""
 
-    num_clips: int  # read for this
-    seconds_per_clip: float  # of one core: read, decoded, cut to its crop
+    num_clips: int  # number of clips read for this
+    seconds_per_clip: float  # core seconds to read, decode and crop a clip
     clips_per_second: float  # of all workers together
     workers: int
-    gpu_clips_per_second: float | None  # what a training step takes; None without a GPU
+    gpu_clips_per_second: float | None  # consumed by a training step; None without a GPU
 
 
 def measure_loader(root: Location, *, workers: int, num_batches: int = 40) -> LoaderSpeed:
@@ -36,7 +36,7 @@ def measure_loader(root: Location, *, workers: int, num_batches: int = 40) -> Lo
 
     Args:
         root: the workspace with index.parquet.
-        workers: processes that read.
+        workers: number of reading processes.
         num_batches: of one video each, per measurement.
 
     Raises:
@@ -56,7 +56,7 @@ def measure_loader(root: Location, *, workers: int, num_batches: int = 40) -> Lo
             start=Position(),
         )
         batches = read_batches(dataset, plans, workers=processes, pin_memory=False)
-        next(batches)  # the start of the workers does not count
+        next(batches)  # starting the workers does not count
         num_clips, cpu, wall = 0, time.process_time(), time.perf_counter()
         for _, batch in islice(batches, num_batches):
             if batch.pixels is None:
@@ -77,7 +77,7 @@ def measure_loader(root: Location, *, workers: int, num_batches: int = 40) -> Lo
 
 
 def _gpu_speed() -> float | None:
-    """Clips a second that a whole training step of the paper's model takes on the GPU, as `hico pretrain` does it."""
+    """Clips per second that a whole training step of the paper's model takes on the GPU, as in `hico pretrain`."""
     if not torch.cuda.is_available():
         return None
     config, gpu = Config(), torch.device("cuda")

@@ -1,1 +1,1 @@
-"""Evidence that pretraining learns: a synthetic corpus with known content, the arms that are compared on it, probes."""
+"""Evidence that pretraining learns: a synthetic corpus with known content, training arms to compare, and probes."""

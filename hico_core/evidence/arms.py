@@ -1,16 +1,16 @@
-"""What is compared on a synthetic corpus: trainings that differ only in how clips are drawn and in the loss.
+"""The arms compared on a synthetic corpus: trainings that differ only in how clips are drawn and in the loss.
 
-The setting is one for all arms. It follows an experiment outside this project, and was looked at on corpus seed 0 only.
+All arms share one setting. It follows an experiment outside this project, and was inspected on corpus seed 0 only.
 """
 
 from typing import Any, NamedTuple
 
 from hico_core.config import AugmentConfig, Config, DataConfig, compose_config
 
-# Videos a step, and clips of each in arms with three of them; arms with two see the fewer clips.
+# Videos per step, and clips per video in arms with three of them; arms with two see fewer clips.
 VIDEOS_PER_STEP = 16
 
-# Of the steps, in which the rate rises.
+# Fraction of the steps for the warm-up of the learning rate.
 WARMUP_PART = 0.05
 
 DATA = DataConfig(
@@ -37,7 +37,7 @@ AUGMENT = AugmentConfig(
 
 
 class Setting(NamedTuple):
-    """What encoders are shown of videos, alike for all arms."""
+    """How encoders see videos, the same for all arms."""
 
     data: DataConfig
     augment: AugmentConfig
@@ -50,8 +50,8 @@ class Arm(NamedTuple):
     """One way to train an encoder without labels."""
 
     name: str
-    meaning: str  # in words for a person who reads a table
-    sampling: dict[str, Any]  # what differs from HiCo's
+    meaning: str  # in words, for readers of a table
+    sampling: dict[str, Any]  # settings that differ from HiCo's
     loss: dict[str, Any]
 
 
@@ -65,15 +65,15 @@ FAR_3 = Arm(
 
 
 def pretraining(arm: Arm, *, num_videos: int, steps: int, rate: float, seed: int, setting: Setting = MADE) -> Config:
-    """How an arm is pretrained.
+    """The configuration by which an arm is pretrained.
 
     Args:
-        arm: which.
-        num_videos: to train on.
-        steps: of 16 videos, or of all where there are fewer.
-        rate: largest one of AdamW, reached after a twentieth of the steps, then falling along a cosine.
-        seed: of weights and draws.
-        setting: of what is read; the default is that of made videos.
+        arm: the arm.
+        num_videos: number of videos to train on.
+        steps: of 16 videos, or of all if there are fewer.
+        rate: peak learning rate of AdamW, reached after a twentieth of the steps; a cosine follows.
+        seed: of the weights and all draws.
+        setting: how videos are read; by default, as for synthetic videos.
 
     """
     batch_size = min(VIDEOS_PER_STEP, num_videos)
@@ -88,7 +88,7 @@ def pretraining(arm: Arm, *, num_videos: int, steps: int, rate: float, seed: int
         "loss": arm.loss,
         "optim": {
             "name": "adamw",
-            # Undoes the linear scaling rule, so that the rate is the same for any number of clips.
+            # Undoes the linear scaling rule, so that the learning rate does not depend on the number of clips.
             "base_lr": rate * 256 / (batch_size * clips_per_video),
             "weight_decay": 1e-2,
             "warmup_epochs": length["epochs"] * WARMUP_PART,
@@ -100,7 +100,7 @@ def pretraining(arm: Arm, *, num_videos: int, steps: int, rate: float, seed: int
 
 
 def length_of(*, steps: int, num_items: int, batch_size: int, seed: int) -> dict[str, Any]:
-    """Settings of a training of so many steps; its epochs cover them, though each may leave a part of a step over."""
+    """Settings for a training with this many steps; its epochs suffice, though each may leave out part of a step."""
     return {
         "epochs": -(-steps // max(num_items // batch_size, 1)),
         "max_steps": steps,

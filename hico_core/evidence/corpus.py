@@ -1,7 +1,7 @@
-"""A synthetic corpus on the disk: untrimmed videos to split and index like anybody's, and the labels of what they show.
+"""A synthetic corpus on the disk: untrimmed videos to split and index like any others, and labels for their content.
 
-FOLDER/train/ has two thirds of the videos, FOLDER/test/ every third one; FOLDER/labels.jsonl has a line for each
-segment, and FOLDER/corpus.json that from which all of it follows.
+FOLDER/train/ has two thirds of the videos, FOLDER/test/ every third one; FOLDER/labels.jsonl has one line per segment,
+and FOLDER/corpus.json the recipe from which everything follows.
 """
 
 import json
@@ -21,21 +21,21 @@ from hico_core.base.storage import write_text, written_beside
 from hico_core.evidence.painting import paint
 from hico_core.evidence.scenery import FPS, draw_scenery, draw_script
 
-# Twice the side that is trained on is left of it after `hico split`, whose encoder wants some pixels to work with.
+# `hico split` leaves twice the side that is trained on; its encoder needs some pixels to work with.
 SIDE = 64
 
-# Of x264: grain and movement survive it. Its macroblock tree gives other bits now and then, of the same pictures.
+# x264 settings: grain and movement survive. Its macroblock tree sometimes gives different bits for the same frames.
 _ENCODER = {"crf": "12", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
 
 
 class CorpusRecipe(BaseModel, frozen=True, extra="forbid"):
-    """All that a corpus follows from; the same recipe gives the same frames."""
+    """Everything that determines a corpus; the same recipe gives the same frames."""
 
     videos: int = Field(ge=3)
     seed: int = Field(0, ge=0)
     design: Design = "scenes"
     look: float = Field(0.5, ge=0, le=1)
-    """How strongly the videos differ in what is common to all of their frames."""
+    """How strongly the videos differ in what all of their frames share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,23 +47,23 @@ class SegmentLabel:
     start: float  # seconds from the video's first frame
     end: float
     topic: int  # of the video
-    action: str | None  # None in a segment that has nothing to do with the topic
+    action: str | None  # None in a segment that is unrelated to the topic
     scene: str | None
-    filler: str | None  # what such a segment shows
+    filler: str | None  # the content of such a segment
 
 
 def subset_of(number: int) -> Literal["train", "test"]:
-    """On which side a video lies, whatever the number of videos."""
+    """The subset of a video, whatever the number of videos."""
     return "test" if number % 3 == 2 else "train"
 
 
 def video_id(number: int) -> str:
-    """The name of a video's file, without its ending."""
+    """The file name of a video, without its extension."""
     return f"made_{number:05d}"
 
 
 def labels_of(recipe: CorpusRecipe) -> Iterator[SegmentLabel]:
-    """What each segment of a corpus shows."""
+    """Yield the label of each segment of a corpus."""
     scenery = draw_scenery(recipe.seed)
     for number in range(recipe.videos):
         script = draw_script(scenery, seed=recipe.seed, number=number, design=recipe.design, look=recipe.look)
@@ -84,16 +84,16 @@ def labels_of(recipe: CorpusRecipe) -> Iterator[SegmentLabel]:
 def make_corpus(
     recipe: CorpusRecipe, folder: Path, *, on_video: Callable[[int], None] = lambda number: None
 ) -> list[SegmentLabel]:
-    """Paint the videos that are not there yet. A folder may grow, but not change in any other way.
+    """Render the videos that are missing. A folder may grow, but not change in any other way.
 
     Args:
-        recipe: what to make.
-        folder: where; made if missing.
-        on_video: told of the number of each video that is there.
+        recipe: of the corpus.
+        folder: for the corpus; made if missing.
+        on_video: called with the number of each video that exists.
 
     Raises:
         UsageError: the folder holds another corpus, or something else.
-        HicoError: another command is making videos there, or the disk has no room.
+        HicoError: another command is rendering videos there, or the disk is full.
 
     """
     _require_own_or_empty(folder, recipe)
@@ -117,7 +117,7 @@ def make_corpus(
 
 
 def _require_own_or_empty(folder: Path, recipe: CorpusRecipe) -> None:
-    """See `make_corpus`."""
+    """Check that a folder is empty or holds this corpus; see `make_corpus`."""
     if not folder.exists() or not any(path.name != ".lock" for path in folder.iterdir()):
         return
     there = read_recipe(folder)
@@ -130,7 +130,7 @@ def _require_own_or_empty(folder: Path, recipe: CorpusRecipe) -> None:
 
 
 def read_recipe(folder: Path) -> CorpusRecipe | None:
-    """What the corpus in a folder was made from; None where there is none."""
+    """The recipe of the corpus in a folder; None if there is no corpus."""
     path = folder / "corpus.json"
     try:
         return CorpusRecipe.model_validate_json(path.read_text(encoding="utf-8"))
@@ -144,7 +144,7 @@ def read_labels(folder: Path) -> list[SegmentLabel]:
     """The lines of a corpus's labels.jsonl.
 
     Raises:
-        HicoError: there are none, or one is damaged.
+        HicoError: there are no labels, or a line is damaged.
 
     """
     path = folder / "labels.jsonl"
@@ -155,7 +155,7 @@ def read_labels(folder: Path) -> list[SegmentLabel]:
 
 
 def write_video(path: Path, frames: Sequence[np.ndarray] | np.ndarray) -> None:
-    """Write frames (T, S, S, 3) uint8 as an mp4 file, which is there whole or not at all."""
+    """Write frames (T, S, S, 3) uint8 as an mp4 file, whole or not at all."""
     with written_beside(path) as beside, av.open(str(beside), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options=_ENCODER)
         stream.height, stream.width = frames[0].shape[:2]

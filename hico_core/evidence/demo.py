@@ -1,7 +1,7 @@
-"""The claim in a few minutes: one synthetic corpus, HiCo beside SimCLR and an encoder that was never trained.
+"""The demo: HiCo, SimCLR and an untrained encoder on one synthetic corpus, within a few minutes.
 
-Everything goes the way that a person's own videos would: mp4 files, split, index, pretraining, and then a probe on
-videos that nothing was trained on.
+Everything works as with a user's own videos: mp4 files, split, index, pretraining, and then a probe on videos that were
+not used for training.
 """
 
 import json
@@ -29,37 +29,37 @@ from hico_core.evidence.trial import (
 from hico_core.evidence.workers import worker_pool
 from hico_core.training.loop import pretrain
 
-# From the floor upwards.
+# From the baseline upwards.
 DEMO_ARMS = ("random", FAR_3.name, HICO.name)
 
-# AdamW's, as the part `rates` of scripts/evidence/benchmark.py chose them (docs/results-appendix.md).
+# AdamW's learning rates, as chosen by the part `rates` of scripts/evidence/benchmark.py (docs/results-appendix.md).
 _RATES = {FAR_3.name: 3e-3, HICO.name: 6e-3}
 
-# Parts of the time, as measured.
+# Fractions of the time, as measured.
 _MADE_PART, _TRAINED_PART = 0.35, 0.6
 
-# Every third video is for testing, and a step of training wants so many others.
+# Every third video is for testing, and a training step needs this many of the others.
 LEAST_VIDEOS = 3 * VIDEOS_PER_STEP // 2
 
-# Seconds between two looks at how far the trainings are.
+# Seconds between two checks of the trainings' progress.
 _LOOK_EVERY = 5.0
 
-# (part of the whole that is done, what was just done)
+# (fraction of the whole that is done, what was just done)
 OnProgress = Callable[[float, str], None]
 
 
 class DemoResult(NamedTuple):
-    """What came out."""
+    """The result of the demo."""
 
     scores: dict[str, list[Score]]  # by arm
     runs: list[Path]  # of the arms that were trained
 
     def accuracy(self, arm: str, probe: str) -> float:
-        """Of one arm and probe."""
+        """Accuracy of one arm under one probe."""
         return next(score.accuracy for score in self.scores[arm] if score.probe == probe)
 
     def chance(self, probe: str) -> float:
-        """What the most frequent answer would get."""
+        """Accuracy of always giving the most frequent answer."""
         return next(score.chance for score in self.scores[HICO.name] if score.probe == probe)
 
 
@@ -72,18 +72,18 @@ def run_demo(
     processes: int,
     on_progress: OnProgress = lambda done, what: None,
 ) -> DemoResult:
-    """Make a corpus, train and probe; what is done already is left alone, and a training that was stopped goes on.
+    """Make a corpus, train and probe; finished work is skipped, and an interrupted training continues.
 
     Args:
         root: the workspace; made if missing.
         seed: of the videos and the weights.
-        videos: to make; a third of them is for testing.
+        videos: number to render; a third of them is for testing.
         steps: of each training.
-        processes: trainings at a time, and videos that are split at a time.
-        on_progress: called with how much of all is done (0 to 1), and what.
+        processes: number of trainings in parallel, and of videos split in parallel.
+        on_progress: called with the fraction of the work done (0 to 1), and what was done.
 
     Raises:
-        UsageError: the videos are too few to train on, or not as many as those of the demo that is there.
+        UsageError: there are too few videos to train on, or not as many as in the existing demo.
         HicoError: the folder holds another demo or other runs, or is in use.
 
     """
@@ -110,7 +110,7 @@ def _prepare(place: Place, *, seed: int, videos: int, workers: int, on_progress:
 
     def on_video(what: str) -> None:
         nonlocal made
-        made += 1  # each is made, and then split
+        made += 1  # each video is rendered, and then split
         on_progress(_MADE_PART * made / (2 * videos), what)
 
     corpus = Corpus("scenes", 0.5, seed)
@@ -122,7 +122,7 @@ def _prepare(place: Place, *, seed: int, videos: int, workers: int, on_progress:
 def _train(
     arms: tuple[Arm, ...], place: Place, *, seed: int, steps: int, processes: int, on_progress: OnProgress
 ) -> None:
-    """Train arms side by side, each in a process of its own."""
+    """Train arms in parallel, each in a process of its own."""
     with worker_pool(min(processes, len(arms))) as pool:
         running: set[Future[None]] = {pool.submit(_train_one, arm, place, seed=seed, steps=steps) for arm in arms}
         while running:
@@ -148,7 +148,7 @@ def _steps_done(run_dir: Path) -> int:
 
 
 def _probe(arm: str, place: Place, clips: SegmentClips, *, seed: int) -> list[Score]:
-    """What an arm's features tell; of a run, it is written down for its report too."""
+    """Probe an arm's features; the scores of a run are also written for its report."""
     if arm not in _RATES:
         return probe_encoder(untrained_encoder(seed), clips, seed=seed)
     run_dir = place.run_dir(arm)
@@ -159,7 +159,7 @@ def _probe(arm: str, place: Place, clips: SegmentClips, *, seed: int) -> list[Sc
 
 
 def sentence(result: DemoResult) -> str:
-    """What the numbers show, whichever way they fell."""
+    """Summarise what the numbers show, whatever the outcome."""
     hico, far, floor = (result.accuracy(arm, "action-linear") for arm in (HICO.name, FAR_3.name, "random"))
     if hico > floor > far:
         return (

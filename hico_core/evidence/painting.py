@@ -1,7 +1,7 @@
-"""Scripts of synthetic videos -> pictures.
+"""Renders the scripts of synthetic videos as frames.
 
-Shape letters: T frames, S side of the square picture in pixels. Plane coordinates u (to the right) and v (down) are
-where on the scene, which moves as a whole, a pixel looks.
+Shape letters: T frames, S side of the square picture in pixels. Plane coordinates u (to the right) and v (down) give
+the point of the scene that a pixel shows; the scene moves as a whole.
 """
 
 from typing import NamedTuple
@@ -10,19 +10,20 @@ import numpy as np
 
 from hico_core.evidence.scenery import FPS, Colour, Script, Shape, Staging, Texture, VideoLook, VideoSegment
 
-# Objects stand on the scene at this distance from each other, so that one is always to be seen.
+# Distance between the objects on the scene, so that one is always visible.
 _LATTICE = 2.0
 
-# How soft edges are: of textures by their value, of objects in their radius. No finer detail than a pixel, no flicker.
+# Softness of edges: of textures by their value, of objects by their radius. No detail is finer than a pixel; no
+# flicker.
 _TEXTURE_SOFTNESS, _SHAPE_SOFTNESS = 0.25, 0.06
 
-_JITTER = 0.006  # half widths a frame, that the camera shakes
+_JITTER = 0.006  # camera shake, in half widths per frame
 
 Array = np.ndarray
 
 
 class Pose(NamedTuple):
-    """Where the scene is in each frame, each (T,): moved, turned (radians) and enlarged around the middle."""
+    """The scene's translation, rotation (radians) and zoom around the middle, in each frame: each (T,)."""
 
     x: Array
     y: Array
@@ -31,13 +32,13 @@ class Pose(NamedTuple):
 
 
 def paint(script: Script, *, side: int) -> Array:
-    """All frames of a video: (T, S, S, 3) uint8."""
+    """Render all frames of a video: (T, S, S, 3) uint8."""
     frames = np.concatenate([paint_segment(segment, side=side) for segment in script.segments])
     return _with_look(frames, script.look, seed=script.segments[0].seed)
 
 
 def paint_segment(segment: VideoSegment, *, side: int) -> Array:
-    """A segment without a look: (T, S, S, 3) float32 in [0, 1]."""
+    """Render a segment without the video's look: (T, S, S, 3) float32 in [0, 1]."""
     rng = np.random.default_rng(segment.seed)
     if segment.staging is None:
         assert segment.filler is not None
@@ -46,12 +47,12 @@ def paint_segment(segment: VideoSegment, *, side: int) -> Array:
 
 
 def pose(staging: Staging, num_frames: int) -> Pose:
-    """How a scene moves, without the camera's jitter."""
+    """The movement of a scene, without the camera's jitter."""
     motion = staging.motion
     t = np.arange(num_frames, dtype=np.float32) / FPS
     still = np.zeros_like(t)
     way = motion.speed * t * motion.direction
-    middle = t - t.mean()  # growing and shrinking pass the natural size half-way
+    middle = t - t.mean()  # the scene has its natural size half-way through
     match motion.action:
         case "up":
             return Pose(still, -0.7 * motion.speed * t, still, still)
@@ -89,14 +90,14 @@ def _paint_staging(staging: Staging, num_frames: int, side: int, rng: np.random.
 
 
 def _pixels(side: int) -> tuple[Array, Array]:
-    """x and y of the pixels' middles, each (S, S), in half widths from the middle of the picture."""
+    """x and y of the pixel centres, each (S, S), in half widths from the middle of the picture."""
     line = (np.arange(side, dtype=np.float32) + 0.5) * 2 / side - 1
     y, x = np.meshgrid(line, line, indexing="ij")
     return x, y
 
 
 def _plane(moved: Pose, *, side: int) -> tuple[Array, Array]:
-    """Where on the scene each pixel looks: u and v, each (T, S, S). The movement backwards."""
+    """The point of the scene that each pixel shows: u and v, each (T, S, S); the inverse of the movement."""
     x, y = (pixels - at[:, None, None] for pixels, at in zip(_pixels(side), (moved.x, moved.y), strict=True))
     shrink = np.exp(-moved.log_scale)[:, None, None]
     cos, sin = shrink * np.cos(moved.angle)[:, None, None], shrink * np.sin(moved.angle)[:, None, None]
@@ -104,17 +105,17 @@ def _plane(moved: Pose, *, side: int) -> tuple[Array, Array]:
 
 
 def _soft(value: Array, softness: float) -> Array:
-    """0 below, 1 above 0, and a straight line in between."""
+    """A step from 0 to 1 at value 0, linear over the softness."""
     return np.clip(value / softness * 0.5 + 0.5, 0, 1)
 
 
 def _wrapped(distance: Array) -> Array:
-    """The distance to the nearest of the places that lie `_LATTICE` apart."""
+    """The distance to the nearest point of a grid with spacing `_LATTICE`."""
     return (distance + _LATTICE / 2) % _LATTICE - _LATTICE / 2
 
 
 def _texture(texture: Texture, u: Array, v: Array) -> Array:
-    """Positive where the texture is lit."""
+    """Positive where the texture is bright."""
     match texture:
         case "stripes":
             return np.sin(u)
@@ -141,7 +142,7 @@ def _texture(texture: Texture, u: Array, v: Array) -> Array:
 
 
 def _shape(shape: Shape, p: Array, q: Array) -> Array:
-    """Positive inside a shape of radius 1; changes by about 1 a radius at its border."""
+    """Positive inside a shape of radius 1; changes by about 1 per radius at its border."""
     radius, across, along = np.hypot(p, q), np.abs(p), np.abs(q)
     match shape:
         case "disc":
@@ -169,7 +170,7 @@ def _shape(shape: Shape, p: Array, q: Array) -> Array:
 
 
 def _with_look(frames: Array, look: VideoLook, *, seed: int) -> Array:
-    """What is common to a video's frames, and rounding: (T, S, S, 3) in [0, 1] -> uint8."""
+    """Apply what all frames of a video share, and round: (T, S, S, 3) in [0, 1] -> uint8."""
     side = frames.shape[1]
     x, y = _pixels(side)
     light = (1 - look.vignette * (x**2 + y**2) / 2)[..., None] * _rgb(look.gains)
@@ -194,7 +195,7 @@ def _plain(num_frames: int, side: int, colour: Colour | Array) -> Array:
 
 
 def _talker(num_frames: int, side: int, rng: np.random.Generator) -> Array:
-    """A head and shoulders that nod a little before a plain wall."""
+    """A head and shoulders that nod a little in front of a plain wall."""
     frames = _plain(num_frames, side, rng.uniform(0.2, 0.6, size=3))
     nod = 0.04 * np.sin(2 * np.pi * rng.uniform(0.5, 1.5) * np.arange(num_frames) / FPS + rng.uniform(0, 6))
     x, y = _pixels(side)
@@ -207,7 +208,7 @@ def _talker(num_frames: int, side: int, rng: np.random.Generator) -> Array:
 
 
 def _title(num_frames: int, side: int, rng: np.random.Generator) -> Array:
-    """Lines of something like words."""
+    """Lines that look like words."""
     frames = _plain(num_frames, side, rng.uniform(0.0, 0.3, size=3))
     high = max(side // 16, 1)
     for line in range(3):
@@ -221,7 +222,7 @@ def _title(num_frames: int, side: int, rng: np.random.Generator) -> Array:
 
 
 def _advert(num_frames: int, side: int, rng: np.random.Generator) -> Array:
-    """Bright tiles, others every half second."""
+    """Bright tiles that change every half second."""
     cards = rng.uniform(0.2, 1.0, size=(-(-num_frames // 4), 4, 4, 3)).astype(np.float32)
     big: Array = np.repeat(np.repeat(np.repeat(cards, 4, axis=0), -(-side // 4), axis=1), -(-side // 4), axis=2)
     return big[:num_frames, :side, :side]
@@ -232,14 +233,14 @@ def _black(num_frames: int, side: int, rng: np.random.Generator) -> Array:
 
 
 def _blur(num_frames: int, side: int, rng: np.random.Generator) -> Array:
-    """Colours that run into each other, out of focus."""
+    """Blurred colours, as if out of focus."""
     x, y = _pixels(side)
     waves = [np.sin(rng.uniform(-2, 2) * x + rng.uniform(-2, 2) * y + rng.uniform(0, 6)) for _ in range(3)]
     return np.broadcast_to(np.stack(waves, axis=-1) * 0.25 + 0.4, (num_frames, side, side, 3)).astype(np.float32)
 
 
 def _test_card(num_frames: int, side: int, rng: np.random.Generator) -> Array:
-    """Upright bars of the eight colours."""
+    """Vertical bars in the eight colours."""
     colours = np.array([[(bits >> c) & 1 for c in range(3)] for bits in range(8)], dtype=np.float32)
     bars = colours[rng.permutation(8)][np.arange(side) * 8 // side] * 0.75
     return np.broadcast_to(bars, (num_frames, side, side, 3)).copy()

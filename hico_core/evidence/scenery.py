@@ -1,11 +1,10 @@
-"""What synthetic videos show, as drawn numbers: topics, their scenes, actions, looks. Nothing is painted here.
+"""The content of synthetic videos as random draws: topics, their scenes, actions, looks. Nothing is rendered here.
 
-A scenery has topics, and each topic has scenes of its own (a texture and a shape). An untrimmed video keeps to one
-topic and one look, and changes its scene every few seconds. What happens in a segment, its action, is drawn
-independently of the topic: it says nothing about which video this is, so whoever pulls far clips of a video together
-has to forget it.
+A scenery has topics, and each topic has scenes of its own (a texture and a shape). An untrimmed video keeps one topic
+and one look, and changes its scene every few seconds. The action of a segment is drawn independently of the topic: it
+says nothing about which video this is, so a loss that pulls distant clips of a video together discards it.
 
-Lengths are in half widths of the picture, whose middle is (0, 0); times are in seconds.
+Lengths are in half widths of the picture, whose centre is (0, 0); times are in seconds.
 """
 
 import colorsys
@@ -33,23 +32,23 @@ SCENES_PER_TOPIC = 4
 
 FPS = 8
 VIDEO_FRAMES = 160
-_SHORTEST, _PAIR = 16, 40  # frames of a segment, and of two that follow each other
+_SHORTEST, _PAIR = 16, 40  # frames of a segment, and of two consecutive segments
 
-# Part of the segments of design "fillers" that show one.
+# In the design "fillers", the fraction of segments that are fillers.
 _FILLER_PART = 0.5
 
 Colour = tuple[float, float, float]  # red, green, blue in [0, 1]
 
 
 class Scene(NamedTuple):
-    """What a segment shows, apart from how it moves."""
+    """The content of a segment, apart from its motion."""
 
     texture: Texture
     shape: Shape
 
     @property
     def name(self) -> str:
-        """Such as rings-star."""
+        """A name such as rings-star."""
         return f"{self.texture}-{self.shape}"
 
 
@@ -60,24 +59,24 @@ class Scenery(NamedTuple):
 
 
 class Motion(NamedTuple):
-    """How the whole picture, ground and object, moves."""
+    """How the whole picture, background and object, moves."""
 
     action: Action
     speed: float  # about 1
-    direction: int  # 1 or -1: of what may go either way without being another action
-    phase: float  # where in its course a repeated movement begins, and of a shake its direction: 0 to 2 pi
+    direction: int  # 1 or -1; of motions that are the same action in either direction
+    phase: float  # where in its cycle a periodic motion begins, or the direction of a shake: 0 to 2 pi
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staging:
-    """What is a topical segment's own."""
+    """What is specific to a topical segment."""
 
     scene: Scene
     motion: Motion
     ground: Colour
     texture: Colour
     shape: Colour
-    place: tuple[float, float]  # of the object at the beginning
+    place: tuple[float, float]  # initial position of the object
     size: float  # its radius
     fineness: float  # of the texture, about 1
     tilt: float  # radians
@@ -91,11 +90,11 @@ class VideoSegment:
     num_frames: int
     staging: Staging | None  # None: a filler
     filler: Filler | None
-    seed: int  # of what a painter draws: jitter of the camera, details of a filler
+    seed: int  # of random details: camera jitter, content of a filler
 
     @property
     def start_seconds(self) -> float:
-        """From the video's first frame."""
+        """Seconds from the video's first frame."""
         return self.first_frame / FPS
 
     @property
@@ -106,13 +105,13 @@ class VideoSegment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoLook:
-    """What all of a video's frames have in common, whatever they show; a strength of 0 changes nothing."""
+    """What all frames of a video share, whatever they show; strength 0 changes nothing."""
 
-    gains: Colour  # by which the channels are multiplied
+    gains: Colour  # factors of the colour channels
     gamma: float
-    vignette: float  # part of the light that is missing in the corners
+    vignette: float  # fraction of the light missing in the corners
     grain: float  # standard deviation of the noise
-    logo: tuple[tuple[bool, ...], ...]  # which of its tiles are painted
+    logo: tuple[tuple[bool, ...], ...]  # which of its tiles are drawn
     logo_colour: Colour
     logo_corner: tuple[int, int]  # 0 or 1: left or right, above or below
     logo_opacity: float
@@ -127,7 +126,7 @@ class Script(NamedTuple):
 
 
 def draw_scenery(seed: int) -> Scenery:
-    """Deal 40 of the 100 pairs of texture and shape to the topics, so that scenes of one look no more alike."""
+    """Deal 40 of the 100 pairs of texture and shape to the topics; scenes of a topic look no more alike than any."""
     rng = np.random.default_rng([seed, 0])
     pairs = [Scene(texture, shape) for texture in TEXTURES for shape in SHAPES]
     dealt = [pairs[place] for place in rng.permutation(len(pairs))[: NUM_TOPICS * SCENES_PER_TOPIC]]
@@ -140,9 +139,9 @@ def draw_script(scenery: Scenery, *, seed: int, number: int, design: Design, loo
     Args:
         scenery: from `draw_scenery`.
         seed: of the corpus.
-        number: of the video; each has draws of its own, so that a larger corpus begins with a smaller one's videos.
-        design: "scenes", or "fillers", where half of the segments have nothing to do with the topic.
-        look: strength of what is common to a video's frames, 0 to 1.
+        number: of the video; each has its own draws, so that a larger corpus begins with the videos of a smaller one.
+        design: "scenes", or "fillers", where half of the segments are unrelated to the topic.
+        look: strength of what a video's frames share, 0 to 1.
 
     """
     rng = np.random.default_rng([seed, 1, number])
@@ -158,12 +157,12 @@ def draw_script(scenery: Scenery, *, seed: int, number: int, design: Design, loo
             VideoSegment(first_frame=first, num_frames=length, staging=staging, filler=filler, seed=seed_of_segment)
         )
         first += length
-    # Drawn apart, so that videos that differ in their looks alone can be made.
+    # Drawn separately, so that videos that differ only in their looks can be rendered.
     return Script(topic, _draw_look(np.random.default_rng([seed, 2, number]), strength=look), segments)
 
 
 def _segment_lengths(rng: np.random.Generator) -> list[int]:
-    """Frames of each segment, 2 to 3 s; two of them are always 5 s, so that they fill the video."""
+    """Frames of each segment, 2 to 3 s; each pair lasts 5 s, so that the segments fill the video."""
     first = rng.integers(_SHORTEST, _PAIR - _SHORTEST + 1, size=VIDEO_FRAMES // _PAIR)
     return [int(length) for one in first for length in (one, _PAIR - one)]
 
@@ -189,7 +188,7 @@ def _draw_staging(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Stagin
 
 
 def _colour(rng: np.random.Generator, brightness: tuple[float, float]) -> Colour:
-    """Any hue; the brightness tells ground, texture and object apart."""
+    """A random hue; the brightness separates background, texture and object."""
     return colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.2, 0.7), rng.uniform(*brightness))
 
 

@@ -1,6 +1,6 @@
-"""What frozen features tell of the segments of a synthetic corpus: one clip from the middle of each, probed.
+"""Probes of frozen features on the segments of a synthetic corpus: one clip from the middle of each segment.
 
-N segments; T frames of a clip, S its side in pixels.
+N segments; T frames per clip, S its side in pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,18 +20,18 @@ from hico_core.transfer.evaluation.probe import LabelledRows, knn, linear_probe
 
 _NEIGHBOURS = 10
 
-# The probe's sweep is the project's own, with fewer settings: there are few rows.
+# The project's own sweep, with fewer settings, since there are few rows.
 _RATES, _DECAYS, _STEPS = (0.3, 0.1, 0.03), (1e-4, 1e-2), 400
 
 
 class SegmentClips(NamedTuple):
-    """The middle second of each segment of a corpus, as it comes out of split and index."""
+    """The middle second of each segment of a corpus, read after split and index."""
 
     labels: list[SegmentLabel]  # N
     clips: Tensor  # (N, T, S, S, 3) uint8
 
     def of_subset(self, subset: str) -> "SegmentClips":
-        """Those to train a probe on, or to test it on."""
+        """The segments of a subset: train for training a probe, test for testing it."""
         chosen = [place for place, label in enumerate(self.labels) if label.subset == subset]
         return SegmentClips([self.labels[place] for place in chosen], self.clips[chosen])
 
@@ -55,7 +55,7 @@ def read_segments(root: Location, labels: Sequence[SegmentLabel], data: DataConf
 
 
 class Score(NamedTuple):
-    """One answer, of all test segments of which it can be asked."""
+    """The accuracy of one probe over the test segments that it applies to."""
 
     probe: str  # such as action-linear
     accuracy: float
@@ -70,15 +70,15 @@ class LabelledSegments(NamedTuple):
 
 
 def probe_segments(train: LabelledSegments, test: LabelledSegments, *, seed: int, linear: bool = True) -> list[Score]:
-    """Ask features of training segments, and then those of test segments, what each of them shows.
+    """Probe features: predict the content of each test segment after training on the training segments.
 
-    Segments that show nothing of the topic are asked whether they are such; all else is asked of the others.
+    Fillers count only in the question whether a segment is a filler; all other questions are about the other segments.
 
     Args:
         train: segments of training videos.
-        test: segments of videos that nothing was trained on.
+        test: segments of videos that were not used for training.
         seed: of the linear probes.
-        linear: leave the linear probes out where False.
+        linear: False: leave out the linear probes.
 
     """
     topical = [_chosen(part, lambda label: label.filler is None) for part in (train, test)]
@@ -109,12 +109,12 @@ def _ask(
     seed: int,
     linear: bool,
 ) -> list[Score]:
-    """One question, to all test segments whose right answer some training segment has."""
+    """Probe for one question, on the test segments whose true answer occurs among the training segments."""
     number = {value: place for place, value in enumerate(sorted({str(answer(label)) for label in train.labels}))}
     rows = []
     for side, part in (("train", train), ("test", _chosen(test, lambda label: str(answer(label)) in number))):
         classes = np.array([number[str(answer(label))] for label in part.labels])
-        # For the probe each segment is a video of its own: it has an answer of its own.
+        # To the probe, each segment is a video of its own, since it has its own answer.
         ids = np.array([f"{side} {place}" for place in range(len(classes))], dtype=object)
         rows.append(LabelledRows(part.features, classes, ids))
     chance = float(np.bincount(rows[1].labels).max() / len(rows[1].labels))
@@ -132,7 +132,7 @@ def _standardised(features: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 
 def _neighbour_scores(features: np.ndarray, labels: Sequence[SegmentLabel]) -> list[Score]:
-    """How often the nearest other test segment is of the same video; and the nearest of another video, of its topic."""
+    """How often the nearest other test segment is of the same video, and the nearest in another video of its topic."""
     units = torch.nn.functional.normalize(torch.from_numpy(features), dim=1)
     similarity = (units @ units.T).fill_diagonal_(-torch.inf)
     videos = np.unique([label.video for label in labels], return_inverse=True)[1]

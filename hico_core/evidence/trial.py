@@ -1,4 +1,4 @@
-"""One trial: a corpus that is ready to be trained on, an encoder that is trained on it, and what its features tell."""
+"""One trial: a prepared corpus, an encoder trained on it, and probes of its features."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,12 +24,12 @@ from hico_core.evidence.segments import LabelledSegments, Score, SegmentClips, p
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg_tiny import S3DGTiny
 
-# What encoders see of each frame of a segment, alike for all arms.
+# The encoder's view of each frame of a segment, the same for all arms.
 PICTURE = picture_for(DATA, AUGMENT)
 
 
 class Corpus(NamedTuple):
-    """Which videos, apart from their number."""
+    """The identity of a corpus, apart from its number of videos."""
 
     design: Design
     look: float
@@ -37,39 +37,39 @@ class Corpus(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of the corpus's folder."""
         return f"{self.design}-look{self.look:g}-seed{self.seed}"
 
 
 class Place(NamedTuple):
-    """Where a corpus lies once it is made, split and indexed."""
+    """Where a rendered, split and indexed corpus lies."""
 
     root: Path  # the workspace
 
     @property
     def videos(self) -> Path:
-        """As they were made."""
+        """Folder of the rendered videos."""
         return self.root / "videos"
 
     def run_dir(self, name: str) -> Path:
-        """Of a training."""
+        """Folder of a training."""
         return self.root / "runs" / name
 
 
 def prepare_corpus(
     corpus: Corpus, place: Place, *, videos: int, workers: int, on_video: Callable[[str], None] = lambda done: None
 ) -> list[SegmentLabel]:
-    """Make a corpus, split it, index it. What is there already is left alone.
+    """Make, split and index a corpus; finished work is skipped.
 
     Args:
-        corpus: which.
-        place: where.
-        videos: how many, for training and testing together.
-        workers: videos that are split at a time.
-        on_video: called with a line on each video that is made or split.
+        corpus: the corpus.
+        place: where it lies.
+        videos: total number for training and testing.
+        workers: number of videos split in parallel.
+        on_video: called with a line about each video that is rendered or split.
 
     Raises:
-        HicoError: the folder holds something else, the disk has no room, or a video cannot be split.
+        HicoError: the folder holds something else, the disk is full, or a video cannot be split.
 
     """
     recipe = CorpusRecipe(videos=videos, seed=corpus.seed, design=corpus.design, look=corpus.look)
@@ -94,10 +94,10 @@ def split_all(
     workers: int,
     on_event: Callable[[VideoEvent], None] = lambda event: None,
 ) -> None:
-    """Split videos, every one of which an experiment needs.
+    """Split videos; an experiment needs every one of them.
 
     Raises:
-        HicoError: one cannot be split.
+        HicoError: a video cannot be split.
 
     """
     summary = split_videos(sources, root=root, options=options, workers=workers, on_event=on_event)
@@ -106,7 +106,7 @@ def split_all(
 
 
 def segment_clips(place: Place, labels: list[SegmentLabel]) -> SegmentClips:
-    """What all arms are probed with; read once, and kept beside the corpus."""
+    """The clips on which all arms are probed; read once, and kept beside the corpus."""
     kept = place.root / "segments.pt"
     if not kept.exists():
         clips = read_segments(place.root, labels, DATA, PICTURE)
@@ -116,18 +116,18 @@ def segment_clips(place: Place, labels: list[SegmentLabel]) -> SegmentClips:
 
 
 def untrained_encoder(seed: int) -> nn.Module:
-    """The floor: what the arms' encoders are before any training."""
+    """The baseline: the arms' encoder before any training."""
     torch.manual_seed(seed)
     return S3DGTiny()
 
 
 def num_training_videos(labels: list[SegmentLabel]) -> int:
-    """Videos of a corpus that are trained on."""
+    """Number of a corpus's videos that are trained on."""
     return len({label.video for label in labels if label.subset == "train"})
 
 
 def probe_encoder(encoder: nn.Module, clips: SegmentClips, *, seed: int) -> list[Score]:
-    """What an encoder's features of the test segments tell, after a probe on those of the training segments."""
+    """Probe an encoder: test on the features of the test segments after training on those of the training segments."""
     pooled = PooledEncoder(encoder)
     train, test = (
         LabelledSegments(encode_clips(pooled, part.clips, PICTURE).numpy(), part.labels)

@@ -1,4 +1,4 @@
-"""Processes that train side by side on the cores of one machine."""
+"""Processes that train in parallel on the cores of one machine."""
 
 import ctypes
 import logging
@@ -12,20 +12,20 @@ from contextlib import contextmanager
 
 import torch
 
-# Linux's prctl.h.
+# From Linux's prctl.h.
 _PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
 def worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes of one thread each, of which none outlives us: what they were at is done again by the next command."""
+    """Processes of one thread each, none of which outlives this one; the next command repeats their unfinished work."""
     pool = ProcessPoolExecutor(
         processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_process, initargs=(os.getpid(),)
     )
     try:
         yield pool
     finally:
-        for process in list(pool._processes.values()):  # there is no public way to end a task that has begun
+        for process in list(pool._processes.values()):  # there is no public way to end a running task
             process.terminate()
         pool.shutdown(cancel_futures=True)
 
@@ -35,5 +35,5 @@ def _begin_process(parent: int) -> None:
     logging.getLogger("hico_core").setLevel(logging.ERROR)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before that was said
+        if os.getppid() != parent:  # the parent ended before prctl took effect
             sys.exit(1)

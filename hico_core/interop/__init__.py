@@ -1,6 +1,6 @@
-"""Everything of the authors' formats: their YAML files, the names of their weights, their checkpoints.
+"""The authors' formats: their YAML files, the names of their weights, their checkpoints.
 
-What a user needs of it can be imported from here; each name loads its own module only, since some are slow to load.
+Everything that users need of it can be imported from here; each name loads only its own module, as some are slow.
 """
 
 from typing import TYPE_CHECKING

@@ -1,1 +1,1 @@
-"""A run or a workspace as one page for people: facts, pictures of them, and the page."""
+"""HTML pages about runs or a workspace: the facts, their charts, and the page."""

@@ -1,4 +1,4 @@
-"""Charts as SVG that takes its colours from the page, light or dark."""
+"""Charts as SVG that follows the page's colours, light or dark."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from hico_core.report.facts import Curve
 from hico_core.transfer.evaluation.confusion import write_counts
 
-# Stands in the SVG for the colour of the page's text. No line of a chart has it.
+# A placeholder in the SVG for the page's text colour; no line of a chart uses it.
 _INK = "#0a0b0c"
 
-# Told apart on white and on black, and by people who do not tell red from green (Okabe & Ito, 2008).
+# Distinguishable on white and on black, and with red-green colour blindness (Okabe & Ito, 2008).
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a")
 
 _STYLE: dict[Any, Any] = {
@@ -39,14 +39,14 @@ _STYLE: dict[Any, Any] = {
     "legend.fontsize": 10,
 }
 
-# Curves of no more points have markers, without which one of a single point is not seen.
+# Curves with at most this many points have markers, without which a single point would be invisible.
 _FEW_POINTS = 20
 
-_SIZE = (5.4, 3.2)  # inches of 72 points
+_SIZE = (5.4, 3.2)  # inches, at 72 points each
 
 
 def lines(curves: Mapping[str, Curve], *, x: str, y: str) -> Markup:
-    """Curves over the same axis, by name."""
+    """Named curves on the same axes."""
     with rc_context(_STYLE):
         figure, axes = _begin(x, y)
         for place, (name, curve) in enumerate(curves.items()):
@@ -63,9 +63,9 @@ def lines(curves: Mapping[str, Curve], *, x: str, y: str) -> Markup:
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
-    """A long curve as means of a twentieth of it around each point; a short one as it is.
+    """Smooth a long curve by a moving mean over a twentieth of its length; leave a short one as it is.
 
-    At its ends, the means are of those points that there are.
+    At the ends, the mean is over the points that exist.
     """
     half = len(values) // 40
     if len(values) <= _FEW_POINTS or not half:
@@ -78,10 +78,10 @@ def smoothed(values: np.ndarray) -> np.ndarray:
 
 
 def histogram(values: np.ndarray, *, x: str, y: str) -> Markup:
-    """How often values occur."""
+    """A histogram of values."""
     with rc_context(_STYLE):
         figure, axes = _begin(x, y)
-        # Values that are all one would make a bin of no width.
+        # Equal values would make a bin of width 0.
         low, high = float(values.min()), float(values.max())
         if high - low < 1e-6 * max(abs(high), 1):
             low, high = low - 0.5, high + 0.5
@@ -100,7 +100,7 @@ def bars(counts: Sequence[tuple[str, int]], *, x: str) -> Markup:
 
 
 def scatter(places: np.ndarray, groups: Sequence[str], *, x: str, y: str) -> Markup:
-    """Places (N, 2) coloured by their group; a legend where the groups are few."""
+    """Points (N, 2) coloured by group, with a legend if there are few groups."""
     with rc_context(_STYLE):
         figure, axes = _begin(x, y)
         names = list(dict.fromkeys(groups))
@@ -121,7 +121,7 @@ def scatter(places: np.ndarray, groups: Sequence[str], *, x: str, y: str) -> Mar
 
 
 def confusion(counts: np.ndarray) -> Markup:
-    """True classes down, predicted ones across, each row as parts of its sum; of few classes, with the counts."""
+    """Confusion matrix, true classes as rows, normalised by row; with counts if there are few classes."""
     with rc_context(_STYLE):
         figure, axes = _begin("predicted class", "true class")
         parts = counts / counts.sum(axis=1, keepdims=True).clip(1)
@@ -138,13 +138,13 @@ def intervals(
     lines_at: Mapping[str, float],
     x: str,
 ) -> str:
-    """Values with the ends of their intervals, a line a name, the first one on top.
+    """Values with their intervals, one row per name, the first one on top.
 
     Args:
-        series: what is measured -> value, low and high of each name.
-        names: of the lines.
-        lines_at: what values should be compared with.
-        x: what they are.
+        series: quantity -> value, low and high end for each name.
+        names: of the rows.
+        lines_at: reference values, drawn as lines.
+        x: label of the axis.
 
     """
     with rc_context(_STYLE):
@@ -171,12 +171,12 @@ def _begin(x: str, y: str, *, height: float = _SIZE[1]) -> tuple[Figure, Axes]:
 
 
 def _plain(name: str) -> str:
-    """A name as it is: no formula between dollars, and in the legend although it begins with an underscore."""
+    """Escape a name so that dollars start no formula and a leading underscore does not hide it from the legend."""
     return name.replace("$", r"\$") if not name.startswith("_") else " " + name.replace("$", r"\$")
 
 
 def _svg(figure: Figure) -> Markup:
-    """As an element for a page, without what only a file of its own needs."""
+    """Convert a figure to an element of a page, without the parts that only a standalone file needs."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Comparisons of encoders as pictures and tables, for their folders and for the page of a workspace."""
+"""Charts and tables of comparisons of encoders, for their folders and for the page of a workspace."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,17 +16,17 @@ _IN_WORDS = {"linear": "linear probe", "knn": "k-NN"}
 
 
 class ComparisonFacts(NamedTuple):
-    """What a folder in ROOT/compare holds."""
+    """The content of a folder in ROOT/compare."""
 
     name: str
     rows: list[ComparedRow]
 
 
 def read_comparisons(root: Location) -> list[ComparisonFacts]:
-    """All comparisons of a workspace, by name.
+    """Read all comparisons of a workspace, by name.
 
     Raises:
-        HicoError: the results of one are damaged.
+        HicoError: the results of a comparison are damaged.
 
     """
     folders = sorted((path.parent for path in (root / "compare").glob(f"*/{RESULTS}")), key=str)
@@ -34,7 +34,7 @@ def read_comparisons(root: Location) -> list[ComparisonFacts]:
 
 
 def describe_test(row: ComparedRow) -> str:
-    """What the accuracies are of, and what they should be compared with."""
+    """Describe the test set and the baselines of the accuracies."""
     return (
         f"Percent of {counted(row.num_test_clips, 'test clip')} in {counted(row.num_test_groups, 'group')}, with 95 % "
         f"intervals; chance {100 * row.chance:.1f}, most frequent class {100 * row.most_frequent_class:.1f}"
@@ -42,7 +42,7 @@ def describe_test(row: ComparedRow) -> str:
 
 
 def in_percent(rows: Sequence[ComparedRow]) -> dict[str, list[str]]:
-    """Encoder -> accuracy and difference to the first encoder, of linear probe and then k-NN: 71.0 (59.6 to 81.8)."""
+    """Encoder -> accuracy and difference from the first encoder, linear probe first, then k-NN: 71.0 (59.6 to 81.8)."""
     cells: dict[str, list[str]] = {}
     for row in rows:
         difference = ""
@@ -58,7 +58,7 @@ def _with_ends(value: float, low: float, high: float, form: str) -> str:
 
 
 def accuracy_chart(rows: Sequence[ComparedRow]) -> str:
-    """Accuracy of each encoder with its interval, beside chance, as SVG."""
+    """Accuracy of each encoder with its interval, and chance, as SVG."""
     return charts.intervals(
         {
             words: [_percent(row.accuracy, row.accuracy_low, row.accuracy_high) for row in rows if row.probe == probe]
@@ -75,7 +75,7 @@ def _percent(value: float, low: float, high: float) -> tuple[float, float, float
 
 
 def write_picture(folder: Path, rows: Sequence[ComparedRow]) -> Path:
-    """Write the chart into the folder of a comparison; returns the file."""
+    """Write the chart into the folder of a comparison; return the file."""
     target = folder / PICTURE
     write_text(target, accuracy_chart(rows) + "\n")
     return target

@@ -1,4 +1,4 @@
-"""What can be read of runs and workspaces without a model: whatever is missing or half-written is left out and said."""
+"""Facts about runs and workspaces that need no model; missing and half-written parts are left out and reported."""
 
 import csv
 import io
@@ -26,32 +26,32 @@ from hico_core.training.started import Started, read_started
 _MOST_POINTS = 600
 
 
-# Of the sizes of pictures, in a summary.
+# Number of picture sizes listed in a summary.
 _SIZES_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusFacts:
-    """What a workspace holds."""
+    """The content of a workspace."""
 
     root: Location
-    videos_of: dict[str, int]  # by subset
+    videos_of: dict[str, int]  # number of videos by subset
     num_clips: int
     num_bytes: int
     durations: np.ndarray  # seconds, of each video
-    rates: np.ndarray  # frames a second, of each video
-    sizes: list[tuple[str, int]]  # such as 320 x 240, and how many videos; the most frequent first
+    rates: np.ndarray  # frames per second, of each video
+    sizes: list[tuple[str, int]]  # such as 320 x 240, and the number of videos; the most frequent first
     failures: list[FailureLine]
-    labels: dict[str, int]  # class of the videos that have one
-    shots_a_minute: float | None  # in the clips of which it is known where the picture cuts; None: of none
+    labels: dict[str, int]  # class of each labelled video
+    shots_a_minute: float | None  # over the clips with known cuts; None: no clip has them
 
     @property
     def hours(self) -> float:
-        """Of all videos together."""
+        """Total length of all videos."""
         return float(self.durations.sum() / 3600)
 
     def summary(self) -> dict[str, str]:
-        """The same in a few lines."""
+        """The facts in a few lines."""
         shortest, median, longest = np.quantile(self.durations, [0, 0.5, 1])
         slowest, usual, fastest = np.quantile(self.rates, [0, 0.5, 1])
         sizes = ", ".join(f"{size}: {count}" for size, count in self.sizes[:_SIZES_NAMED])
@@ -71,10 +71,10 @@ class CorpusFacts:
 
 
 def read_corpus(root: Location) -> CorpusFacts:
-    """Look at a workspace's index and failures.
+    """Read a workspace's index and failures.
 
     Raises:
-        HicoError: it has no index, or a damaged one.
+        HicoError: the index is missing or damaged.
 
     """
     columns = ["video_id", "clip_index", "num_clips", "subset", "start_seconds", "end_seconds", "fps"]
@@ -82,7 +82,7 @@ def read_corpus(root: Location) -> CorpusFacts:
     starts = np.flatnonzero(table["clip_index"].to_numpy() == 0)
     lasts = np.append(starts[1:], len(table)).astype(np.int64)[: len(starts)] - 1
     first = table.take(starts)
-    # A video that is read in place stands in many rows with one file.
+    # A video that is read in place has many rows with the same file.
     files = dict(zip(table["path"].to_pylist(), table["size_bytes"].to_pylist(), strict=True))
     sizes = Counter(zip(first["width"].to_pylist(), first["height"].to_pylist(), strict=True))
     labelled = first.filter(pc.is_valid(first["label"]))
@@ -101,14 +101,14 @@ def read_corpus(root: Location) -> CorpusFacts:
 
 
 def _shots_a_minute(clips: pa.Table) -> float | None:
-    """Shots that begin in clips of which it is known, with that of each video's beginning."""
+    """Shots per minute in clips with known cuts; the beginning of a video counts as a shot."""
     seconds = pc.sum(pc.subtract(clips["end_seconds"], clips["start_seconds"])).as_py()
     beginnings = pc.sum(pc.equal(clips["clip_index"], 0)).as_py()
     return 60 * (beginnings + pc.sum(pc.list_value_length(clips["cuts"])).as_py()) / seconds if seconds else None
 
 
 class Curve(NamedTuple):
-    """Values over the steps of a run, means of some steps each where there are many."""
+    """Values over the steps of a run, averaged over a few steps each if there are many."""
 
     steps: np.ndarray
     values: np.ndarray
@@ -116,29 +116,29 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """What a run's folder holds."""
+    """The content of a run's folder."""
 
     name: str
     path: Path
     config: dict[str, Any]
     metrics: list[dict[str, Any]]  # lines of metrics.jsonl
     num_unreadable: int  # lines that could not be read
-    root: Path | None  # of its workspace; None where it lies in none
+    root: Path | None  # of its workspace; None if the run lies in none
     checkpoints: list[tuple[str, int]]  # names and bytes
     encoder: Path | None
     results: Results
-    started: Started | None  # None of a run that does not say
-    road: RoadTimes | None  # None of a run that `hico run` did not make
+    started: Started | None  # None if the run has no such record
+    road: RoadTimes | None  # None if `hico run` did not make the run
     confusion: np.ndarray | None  # (true class, predicted class) counts of a finetuning's test
 
     @property
     def is_pretraining(self) -> bool:
-        """Or finetuning."""
+        """Whether the run is a pretraining, not a finetuning."""
         return "sampling" in self.config
 
     @property
     def steps(self) -> int:
-        """That were trained."""
+        """Number of steps trained."""
         return max((line["step"] for line in self.metrics), default=0)
 
     def total(self, field: str) -> float:
@@ -146,7 +146,7 @@ class RunFacts:
         return sum(line[field] for line in self.metrics if is_number(line.get(field)))
 
     def curve(self, field: str) -> Curve | None:
-        """A field of the metrics; None where no line has it."""
+        """A field of the metrics; None if no line has it."""
         found = [(line["step"], line[field]) for line in self.metrics if is_number(line.get(field))]
         if not found:
             return None
@@ -155,16 +155,16 @@ class RunFacts:
 
 
 def _means(values: np.ndarray) -> np.ndarray:
-    """Means of equal runs of values, of which no more come out than a curve may have points."""
+    """Means of blocks of equal length, at most as many as a curve may have points."""
     parts = np.array_split(values, min(len(values), _MOST_POINTS))
     return np.array([part.mean() for part in parts])
 
 
 def read_run(path: Path) -> RunFacts:
-    """Look at a run's folder, finished or not.
+    """Read a run's folder, finished or not.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the folder is not a run's.
         HicoError: a file of results is damaged.
 
     """
@@ -199,18 +199,18 @@ def _sizes(files: Sequence[Path]) -> list[tuple[str, int]]:
     for file in files:
         try:
             found.append((file.name, file.stat().st_size))
-        except FileNotFoundError:  # the training is just putting the next one in its place
+        except FileNotFoundError:  # the training is replacing the file right now
             continue
     return found
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is a run's, rather than a workspace."""
+    """Whether a folder is a run's, not a workspace."""
     return (path / "config.yaml").is_file() or not (path / "index.parquet").is_file()
 
 
 def _confusion(path: Path) -> np.ndarray | None:
-    """Counts of true and predicted classes of a finetuning's predictions.csv."""
+    """Counts by true and predicted class, from a finetuning's predictions.csv."""
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
         pairs = [(int(row["label"]), int(row["predicted"])) for row in rows if row["predicted"]]

@@ -1,4 +1,4 @@
-"""The report of runs, or of a workspace, as one HTML file that needs no other and asks the network for nothing."""
+"""The report on runs or a workspace, as one self-contained HTML file that loads nothing from the network."""
 
 import base64
 import io
@@ -45,15 +45,15 @@ from hico_core.report.verdict import Evidence, Verdict, judge_finetuning, judge_
 from hico_core.training.started import Started
 from hico_core.transfer.extraction.extract import ALIKE
 
-_QUALITY = 80  # of JPEG
+_QUALITY = 80  # JPEG quality
 
-# Videos whose clips are shown.
+# Number of videos whose clips are shown.
 _PREVIEWED = 3
 
-# Bytes of other runs' names in that of a file, of which systems allow 255.
+# Limit in bytes for the names of other runs in a file name; file systems allow 255 in all.
 _LONGEST_NAME = 60
 
-# Rows of a table of failures.
+# Largest number of rows in a table of failures.
 _MOST_FAILURES = 100
 
 _CURVES: tuple[tuple[str, str, str, str], ...] = (
@@ -96,12 +96,12 @@ _CURVES: tuple[tuple[str, str, str, str], ...] = (
     ("val_accuracy", "Validation", "accuracy", "On videos that choose the checkpoint."),
 )
 
-# Facts of a workspace, whose names for programs are short.
+# Facts about a workspace whose keys are too short to show.
 _IN_WORDS = {"failed": "videos that failed", "with labels": "videos with a label"}
 
 
 class Figure(NamedTuple):
-    """A chart with what to look for."""
+    """A chart and how to read it."""
 
     title: str
     svg: Markup
@@ -118,14 +118,14 @@ class PageImage(NamedTuple):
 
 
 class Film(NamedTuple):
-    """Frames side by side, of which the page shows one at a time."""
+    """Frames in one strip, which the page shows one after the other."""
 
     strip: PageImage
     num_frames: int
 
 
 class ClipRow(NamedTuple):
-    """A clip as drawn, and as the model gets it."""
+    """A clip as drawn, and as the model receives it."""
 
     title: str
     before: PageImage
@@ -133,14 +133,14 @@ class ClipRow(NamedTuple):
 
 
 class NeighbourRow(NamedTuple):
-    """A moment and those that are most alike."""
+    """A moment and its most similar moments."""
 
     query: tuple[Film, str]
     matches: list[tuple[Film, str]]
 
 
 class _Looked(NamedTuple):
-    """Some clips, and what the run's encoder makes of them."""
+    """Some clips, and their features from the run's encoder."""
 
     sample: Sample
     seen: EncodedMoments
@@ -148,17 +148,17 @@ class _Looked(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPart:
-    """What the page says of one run."""
+    """The page's content about one run."""
 
     facts: RunFacts
-    command: str  # "" where it is not known
+    command: str  # "" if unknown
     origin: list[str]  # what else it was started from, and how long it took
     clips: list[ClipRow]
     neighbours: list[NeighbourRow]
     map: Figure | None
     confusion: Figure | None
     spread: float | None  # mean similarity of different videos
-    notes: list[str]  # what is missing, and why
+    notes: list[str]  # missing parts, and why they are missing
     verdict: Verdict
 
 
@@ -174,13 +174,13 @@ def write_report(
 
     Args:
         target: the file.
-        runs: from `read_run`; none for a workspace alone.
-        corpus: of the workspace; None where the runs lie in none.
-        on_part: told of each part as it is begun.
-        encoder: as which neighbours and map are seen; None: as each run's own.
+        runs: from `read_run`; empty for a page about a workspace alone.
+        corpus: of the workspace; None if the runs lie in none.
+        on_part: called with each part as it is begun.
+        encoder: for the neighbours and the map; None: each run's own.
 
     Raises:
-        HicoError: the disk has no room.
+        HicoError: the disk is full.
 
     """
     parts = [_run_part(run, encoder, on_part=on_part) for run in runs]
@@ -214,7 +214,7 @@ def write_report(
 
 
 def default_name(folders: Sequence[Path]) -> str:
-    """Of the file in the first folder; that of several runs never takes the place of one run's."""
+    """Name of the report in the first folder; the report on several runs never replaces that on one run."""
     others = "-".join(folder.absolute().name for folder in folders[1:])
     if not others:
         return "report.html"
@@ -222,12 +222,12 @@ def default_name(folders: Sequence[Path]) -> str:
 
 
 def corpus_of(runs: Sequence[RunFacts]) -> CorpusFacts | None:
-    """Of the workspace of the first run that lies in one."""
+    """Facts about the workspace of the first run that lies in one."""
     return next((read_corpus(run.root) for run in runs if run.root is not None), None)
 
 
 def _run_part(run: RunFacts, encoder: FrozenEncoder | None, *, on_part: Callable[[str], None]) -> RunPart:
-    """Whatever cannot be shown becomes a note."""
+    """Build a run's part of the page; whatever cannot be shown becomes a note."""
     notes = []
     if run.num_unreadable:
         notes.append(f"{run.num_unreadable} lines of metrics.jsonl are damaged or half-written, and left out.")
@@ -270,7 +270,7 @@ def _run_part(run: RunFacts, encoder: FrozenEncoder | None, *, on_part: Callable
 def _look(
     run: RunFacts, encoder: FrozenEncoder | None, notes: list[str], *, on_part: Callable[[str], None]
 ) -> _Looked | None:
-    """Some clips as the encoder sees them; why there are none becomes a note."""
+    """Encode some clips with the encoder; if that is impossible, the reason becomes a note."""
     if encoder is not None:
         notes.append(f"Neighbours and map are as {encoder.text} sees the videos.")
     if run.root is not None and run.encoder is None and encoder is None:
@@ -287,7 +287,7 @@ def _look(
 
 
 def _verdict(run: RunFacts, looked: _Looked | None, notes: list[str]) -> Verdict:
-    """What was learnt; an encoder that has learnt something is compared with itself before training."""
+    """Judge what was learnt; an encoder that has learnt something is compared with its state before training."""
     if not run.is_pretraining:
         return judge_finetuning(run.results.tested)
     config = compose_config(Config, run.config, origin=str(run.path / "config.yaml"))
@@ -324,7 +324,7 @@ def _evidence(run: RunFacts, config: Config, seen: EncodedMoments | None) -> Evi
 
 
 def describe_origin(started: Started | None, seconds: float, road: RoadTimes | None) -> list[str]:
-    """What a run was started from but for its command, and how long its steps and `hico run` took, in sentences."""
+    """Describe what a run was started from besides its command, and how long its steps and `hico run` took."""
     said = []
     if started is not None:
         where = {"hico": "hico", "folder": "the folder that it was started in"}
@@ -438,7 +438,7 @@ def _comparisons(found: Sequence[ComparisonFacts]) -> list[tuple[Table, Figure]]
 
 
 def _settings_table(runs: Sequence[RunFacts]) -> Table:
-    """All settings, those in which runs differ first."""
+    """All settings; those in which runs differ come first."""
     named = by_name(runs)
     settings = {name: flat_values(run.config) for name, run in named.items()}
     keys = list(dict.fromkeys(key for values in settings.values() for key in values))
@@ -496,7 +496,7 @@ def _film(moment: Moment) -> Film:
 
 
 def _strip(frames: Sequence[Image.Image]) -> Image.Image:
-    """Frames side by side."""
+    """Join frames side by side."""
     strip = Image.new("RGB", (sum(frame.width for frame in frames), max(frame.height for frame in frames)))
     left = 0
     for frame in frames:

@@ -1,4 +1,4 @@
-"""What was measured of a run's encoder: files of probes, retrieval, finetuning and evaluation."""
+"""Measurements of a run's encoder: files of probes, retrieval, finetuning and evaluation."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ Content = TypeVar("Content")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeRow:
-    """One number of a probe."""
+    """One accuracy of a probe."""
 
     probe: str
     accuracy: float
@@ -31,11 +31,11 @@ class ProbeRow:
 
     @property
     def interval(self) -> Estimate | None:
-        """Of 95 %; None where it is not known of how many videos the accuracy is."""
+        """95 % interval of the accuracy; None if the number of test videos is unknown."""
         return None if self.num_test is None else wilson_interval(self.accuracy, self.num_test)
 
     def in_words(self) -> str:
-        """The accuracy with what is known of it."""
+        """The accuracy with its context, in words."""
         if self.num_test is not None and self.chance is not None:
             return in_context(self.accuracy, self.num_test, chance=self.chance)
         return percent(self.accuracy) + ("" if self.chance is None else f" (chance {percent(self.chance)})")
@@ -44,23 +44,23 @@ class ProbeRow:
 class RetrievalRow(NamedTuple):
     """A measurement of `hico retrieve --protocol`."""
 
-    features: str  # from the workspace
+    features: str  # path relative to the workspace
     found: Retrieval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Localised:
-    """What `hico probe --segments` measured."""
+    """The measurements of `hico probe --segments`."""
 
     file: str
     num_videos: int
     num_groups: int
     seconds_of_classes: dict[str, int]
-    rows: list[LocalisationRow]  # of the encoder's features, of those beside them, and of guesses
+    rows: list[LocalisationRow]  # for the encoder's features, for those probed with them, and for the baselines
 
 
 class Results(NamedTuple):
-    """All that was measured of an encoder."""
+    """All measurements of an encoder."""
 
     probes: list[ProbeRow]
     retrieval: list[RetrievalRow]
@@ -68,17 +68,17 @@ class Results(NamedTuple):
 
     @property
     def tested(self) -> ProbeRow | None:
-        """Accuracy of a finetuned classifier, from the test that ended its training or from a later one."""
+        """Accuracy of a finetuned classifier, from the test at the end of training or from a later one."""
         of_test = {row.probe: row for row in self.probes}
         return of_test.get("finetuning, top1") or of_test.get("evaluation, top1")
 
 
 def read_results(run: Path, workspace: Path) -> Results:
-    """What was measured of a run's encoder: by `hico demo`, `finetune`, `evaluate`, `probe` and `retrieve`.
+    """Read the measurements of a run's encoder by `hico demo`, `finetune`, `evaluate`, `probe` and `retrieve`.
 
     Args:
-        run: its folder.
-        workspace: in which it lies.
+        run: folder of the run.
+        workspace: the workspace that holds it.
 
     Raises:
         HicoError: a file is damaged.
@@ -103,7 +103,7 @@ def read_results(run: Path, workspace: Path) -> Results:
     return Results(found, retrieval, localised)
 
 
-# Files in the folder of a finetuning run, and what wrote them.
+# Files in the folder of a finetuning run, and the step that wrote them.
 _TESTS = {"results.json": "finetuning", "evaluation/results.json": "evaluation"}
 
 
@@ -113,10 +113,10 @@ def is_number(value: object) -> bool:
 
 
 def _of_encoder(files: list[Path], run: Path, workspace: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Those files, with their content, that name the encoder of a run."""
+    """Yield the files that name the encoder of a run, with their content."""
     for file in files:
         content = _json_object(file)
-        encoder = str(content.get("encoder", ""))  # from the workspace, or, in older files, from where it was made
+        encoder = str(content.get("encoder", ""))  # relative to the workspace, or, in older files, to where it ran
         if encoder and any(
             place.is_relative_to(run.absolute()) for place in (workspace / encoder, Path(encoder).absolute())
         ):
@@ -149,7 +149,7 @@ def _probed(file: Path, content: dict[str, Any]) -> list[ProbeRow]:
             accuracy=value["mean"],
             standard_error=value["standard_error"],
             chance=content.get("chance"),
-            # How many videos an accuracy is of is clear only where there is one split.
+            # The number of test videos is clear only if there is a single split.
             num_test=num_test[0] if len(num_test) == 1 else None,
             file=file.name,
         )

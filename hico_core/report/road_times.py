@@ -1,4 +1,4 @@
-"""How long the calls of `hico run` took that made a run, in its folder."""
+"""The time that the calls of `hico run` took to make a run, stored in its folder."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ ROAD_TIMES = "road.json"
 
 
 class RoadTimes(BaseModel, frozen=True, extra="forbid"):
-    """Seconds of all calls together, each up to its report."""
+    """Seconds over all calls, each up to its report."""
 
     splitting: float
     measuring: float
@@ -21,12 +21,12 @@ class RoadTimes(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def whole(self) -> float:
-        """Of all steps."""
+        """Seconds of all steps."""
         return self.splitting + self.measuring + self.training + self.features
 
 
 def read_road_times(run_dir: Path) -> RoadTimes | None:
-    """The times of a run; None of one that `hico run` did not make.
+    """Read the times of a run; None if `hico run` did not make it.
 
     Raises:
         HicoError: the file is damaged.
@@ -42,7 +42,7 @@ def read_road_times(run_dir: Path) -> RoadTimes | None:
 
 
 def add_road_times(run_dir: Path, of_call: RoadTimes) -> None:
-    """Write down the times of another call.
+    """Add the times of another call.
 
     Raises:
         HicoError: the file is damaged.

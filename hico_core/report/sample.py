@@ -1,4 +1,4 @@
-"""A look through a run's encoder at some videos of its workspace: neighbours, and a map."""
+"""A sample of a workspace's videos, encoded by a run's encoder: nearest neighbours and a map."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,14 +25,14 @@ from hico_core.report.verdict import Agreement
 from hico_core.training.loop import first_encoder, max_distance
 from hico_core.training.started import Started
 
-# As many as the paper's model encodes in 20 s on two cores; the encoder before training takes as long again.
+# What the paper's model encodes in 20 s on two cores; the encoder before training takes as long again.
 _VIDEOS, _CLIPS_OF_EACH = 24, 3
 _NEIGHBOURS, _QUERIES = 4, 6
-_FRAMES = 6  # of a moment
+_FRAMES = 6  # per moment
 
 
 def num_moments(num_videos: int) -> int:
-    """How many clips of a workspace of so many videos are encoded."""
+    """Number of clips that are encoded for a workspace with this many videos."""
     return min(num_videos, _VIDEOS) * _CLIPS_OF_EACH
 
 
@@ -42,24 +42,24 @@ class Moment(NamedTuple):
     video_id: str
     seconds: float  # its middle
     class_name: str | None
-    frames: list[Image.Image]  # some of them in order, as the encoder sees them
+    frames: list[Image.Image]  # a selection in order, as the encoder sees them
 
 
 class NeighbourMoment(NamedTuple):
-    """A moment that is like another."""
+    """A moment that is similar to another."""
 
     moment: Moment
     similarity: float  # cosine
 
 
 class EncodedMoments(NamedTuple):
-    """Some moments, and what an encoder makes of them."""
+    """Some moments and their features."""
 
     moments: list[Moment]
     features: np.ndarray  # (N, F)
 
     def neighbours(self) -> list[tuple[Moment, list[NeighbourMoment]]]:
-        """For some moments, those of other videos that are most alike."""
+        """Pair some moments with the most similar moments of other videos."""
         similarity, different = self._similarity()
         similarity[~different] = -np.inf
         queries = np.linspace(0, len(similarity) - 1, min(_QUERIES, len(similarity))).astype(int)
@@ -76,19 +76,19 @@ class EncodedMoments(NamedTuple):
         ]
 
     def map(self) -> tuple[np.ndarray, np.ndarray]:
-        """The two directions in which the features differ most: places (N, 2), and each one's part of the variance."""
+        """Project on the two principal components: points (N, 2), and each component's fraction of the variance."""
         centred = self.features - self.features.mean(axis=0)
         left, values, _ = np.linalg.svd(centred, full_matrices=False)
         shares = values**2 / max((values**2).sum(), 1e-12)
         return (left * values)[:, :2], shares[:2]
 
     def spread(self) -> float:
-        """Mean cosine similarity of moments of different videos: near 1 where the encoder tells nothing apart."""
+        """Mean cosine similarity of moments of different videos; near 1 if the encoder does not distinguish them."""
         similarity, different = self._similarity()
         return float(similarity[different].mean()) if different.any() else float("nan")
 
     def same_video(self) -> Agreement | None:
-        """How often the nearest clip is of the same video; None where no video has two clips."""
+        """How often the nearest clip is of the same video; None if no video has two clips."""
         similarity, different = self._similarity()
         return _agreement(similarity, ~different, among=~np.eye(len(different), dtype=bool))
 
@@ -101,15 +101,15 @@ class EncodedMoments(NamedTuple):
         return _agreement(similarity, same, among=different & known[:, None] & known[None, :])
 
     def _similarity(self) -> tuple[np.ndarray, np.ndarray]:
-        """Cosine of each two moments, and whether they are of different videos: both (N, N)."""
-        features = self.features.astype(np.float64)  # those of an untrained S3D-G are as small as 1e-15
+        """Cosine similarity of each pair of moments, and whether they are of different videos: both (N, N)."""
+        features = self.features.astype(np.float64)  # features of an untrained S3D-G are as small as 1e-15
         units = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-300)
         ids = np.array([moment.video_id for moment in self.moments])
         return units @ units.T, ids[:, None] != ids[None, :]
 
 
 def _agreement(similarity_NN: np.ndarray, same_NN: np.ndarray, *, among: np.ndarray) -> Agreement | None:
-    """Of the nearest clip among some, and of a random one of them; None where none is of the same kind."""
+    """Agreement of each clip's nearest neighbour within `among`, and of a random one; None if no pair is alike."""
     asking = among.any(axis=1)
     if not (same_NN & among).any():
         return None
@@ -120,30 +120,30 @@ def _agreement(similarity_NN: np.ndarray, same_NN: np.ndarray, *, among: np.ndar
 
 
 class Sample(NamedTuple):
-    """Some clips of a workspace's videos, as an encoder is shown them."""
+    """Some clips of a workspace's videos, prepared for an encoder."""
 
     moments: list[Moment]
     clips: torch.Tensor  # (N, T, S, S, 3) uint8
     picture: Picture
 
     def encoded(self, network: nn.Module) -> EncodedMoments:
-        """What an encoder makes of them."""
+        """Encode the clips."""
         features = encode_clips(PooledEncoder(network), self.clips, self.picture)
         return EncodedMoments(self.moments, features.numpy())
 
 
 def sample_clips(encoder: FrozenEncoder, root: Path, data: DataConfig) -> Sample:
-    """Read some clips of some of a workspace's videos, evenly spread over both.
+    """Read clips from some of a workspace's videos, evenly spaced over the videos and within each.
 
     Videos that cannot be read are left out.
 
     Args:
-        encoder: that they are for.
+        encoder: the encoder that the clips are for.
         root: the workspace.
-        data: how videos are read; for an encoder of the table, clips are as long as those that it takes.
+        data: how videos are read; for an encoder of the table, clips have the length that it takes.
 
     Raises:
-        HicoError: none can be read.
+        HicoError: no video can be read.
 
     """
     picture, clip_shape = encoder.entry.picture, encoder.entry.clip
@@ -165,7 +165,7 @@ def sample_clips(encoder: FrozenEncoder, root: Path, data: DataConfig) -> Sample
                 clips.append(clip)
         except BadVideo as bad:
             reason = str(bad)
-    # Videos differ in shape, their middle squares do not where pictures are scaled to one side.
+    # Videos differ in shape, but their central squares do not once frames are scaled to one side.
     shape = clips[0].shape if clips else None
     same = [place for place, clip in enumerate(clips) if clip.shape == shape]
     if not same:
@@ -174,15 +174,15 @@ def sample_clips(encoder: FrozenEncoder, root: Path, data: DataConfig) -> Sample
 
 
 def network_before(config: Config, started: Started) -> nn.Module:
-    """The encoder of a run as the run began with it, on a CPU.
+    """The encoder of a run in its state before training, on a CPU.
 
     Args:
         config: of the run.
         started: what it was started from.
 
     Raises:
-        HicoError: the file of its first weights is gone, or has other weights now; or the encoder is a user's function,
-            which no file of a run may name for us to call.
+        HicoError: the file of its first weights is gone or has changed; or the encoder is a user's function, which hico
+            never calls because a file names it.
 
     """
     if config.model.encoder.startswith(PYTHON):
@@ -197,7 +197,7 @@ def network_before(config: Config, started: Started) -> nn.Module:
 
 
 def _frames(clip_THWC: torch.Tensor) -> list[Image.Image]:
-    """Frames of a clip, as many as look like a film."""
+    """Select a few frames of a clip for a film strip."""
     places = np.linspace(0, len(clip_THWC) - 1, min(_FRAMES, len(clip_THWC))).astype(int)
     return [Image.fromarray(clip_THWC[place].numpy()) for place in places]
 
@@ -216,8 +216,8 @@ def clips_as_drawn(config: Config, root: Location, *, samples: int, at: float, s
     Args:
         config: of the run.
         root: the workspace.
-        samples: how many videos, at most.
-        at: progress of the run, 0 to 1, which decides how far near clips lie apart.
+        samples: largest number of videos.
+        at: progress of the run, 0 to 1, which decides how far apart near clips lie.
         seed: of the choice and of everything drawn.
 
     Raises:
@@ -234,7 +234,7 @@ def clips_as_drawn(config: Config, root: Location, *, samples: int, at: float, s
 
 
 def data_of(settings: dict[str, object]) -> DataConfig:
-    """How a run reads clips, of either kind of training."""
+    """The settings by which a pretraining or finetuning run reads clips."""
     if "sampling" in settings:
         return compose_config(Config, settings, origin="config.yaml").data
     return compose_config(FinetuneConfig, settings, origin="config.yaml").data

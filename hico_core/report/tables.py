@@ -1,4 +1,4 @@
-"""Tables of what was measured of the encoders of runs."""
+"""Tables of measurements of the encoders of runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from hico_core.transfer.evaluation.intervals import Estimate, wilson_interval
 
 
 class Table(NamedTuple):
-    """A sortable table; numbers are aligned to the right."""
+    """A sortable table; numbers are right-aligned."""
 
     caption: str
     head: list[str]
@@ -18,13 +18,13 @@ class Table(NamedTuple):
 
 
 def by_name(runs: Sequence[RunFacts]) -> Mapping[str, RunFacts]:
-    """Two runs of one name, of different workspaces, are told apart by their paths."""
+    """Name runs; runs of different workspaces that share a name are called by their paths."""
     names = [run.name for run in runs]
     return {run.name if names.count(run.name) == 1 else str(run.path): run for run in runs}
 
 
 def probe_table(runs: Sequence[RunFacts]) -> Table | None:
-    """Accuracies of probes and classifiers, a column for each run; None without any."""
+    """Accuracies of probes and classifiers, one column per run; None if there are none."""
     named = by_name(runs)
     measured = {name: {row.probe: row for row in run.results.probes} for name, run in named.items()}
     probes = list(dict.fromkeys(probe for rows in measured.values() for probe in rows))
@@ -52,7 +52,7 @@ def _in_percent(value: Estimate) -> str:
 
 
 def retrieval_table(runs: Sequence[RunFacts]) -> Table | None:
-    """Measurements of retrieval, a row for each; None without any."""
+    """Measurements of retrieval, one row each; None if there are none."""
     table = []
     for name, run in by_name(runs).items():
         for features, found in run.results.retrieval:
@@ -71,7 +71,7 @@ def retrieval_table(runs: Sequence[RunFacts]) -> Table | None:
 
 
 def localised_tables(runs: Sequence[RunFacts]) -> list[Table]:
-    """What `hico probe --segments` measured, a table for each file."""
+    """The measurements of `hico probe --segments`, one table per file."""
     return [_localised_table(name, found) for name, run in by_name(runs).items() for found in run.results.localised]
 
 

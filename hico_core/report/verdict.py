@@ -1,4 +1,4 @@
-"""Whether a run has learnt anything, in a sentence or two, and what to do where it has not."""
+"""Judges whether a run has learnt anything, in a sentence or two, and gives advice if it has not."""
 
 import math
 from collections.abc import Sequence
@@ -11,58 +11,58 @@ from hico_core.report.results import ProbeRow
 from hico_core.transfer.evaluation.intervals import in_context, percent
 from hico_core.transfer.extraction.extract import ALIKE
 
-# Fewer steps than `_FEWEST` change a new encoder hardly at all; with fewer than `_ENOUGH`, its loss is still falling.
+# Fewer steps than `_FEWEST` hardly change a new encoder; with fewer than `_ENOUGH`, its loss is still falling.
 _FEWEST, _ENOUGH = 20, 300
 
-# A loss that is at least this part of that of guessing may have come from a lucky batch.
+# A loss of at least this fraction of the chance loss may be due to a lucky batch.
 _NEAR_CHANCE = 0.95
 
-# Few steps can make clips of different videos differ less than this, which a reader should know.
+# After few steps, clips of different videos may differ by less than this, which the reader should know.
 _SIMILAR = 0.9
 
-# Embeddings whose standard deviation is below this part of that of evenly spread ones are nearly alike.
+# Embeddings whose standard deviation is below this fraction of that of evenly spread ones are nearly alike.
 _PART_OF_EVEN_SPREAD = 0.1
 
 
 class Agreement(NamedTuple):
     """How often the nearest neighbour of a clip is of the same kind."""
 
-    part: float  # of the clips
+    part: float  # fraction of the clips
     chance: float  # the same for a random neighbour
     num_clips: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What is known of a pretraining run; None where it is not known."""
+    """What is known about a pretraining run; None if unknown."""
 
     encoder: str  # as `model.encoder` names it
     steps: int
     loss: float | None  # contrastive term, at the end
-    num_candidates: int  # clips among which it looks for the near one
+    num_candidates: int  # number of clips among which the near one is to be found
     spread: float | None  # standard deviation of the embeddings, at the end
     similarity: float | None = None  # mean cosine similarity of clips of different videos
     same_video: Agreement | None = None
-    before: Agreement | None = None  # the same of the encoder as the run began with it
-    is_warm_start: bool = False  # it began with weights of a file
+    before: Agreement | None = None  # the same for the encoder before training
+    is_warm_start: bool = False  # started from the weights of a file
     same_class: Agreement | None = None  # of the nearest neighbour in another video; None without labels
     probes: Sequence[ProbeRow] = ()
 
     @property
     def chance_loss(self) -> float:
-        """InfoNCE where all candidates are equally likely."""
+        """InfoNCE if all candidates are equally likely."""
         return math.log(self.num_candidates)
 
     @property
     def has_gained(self) -> bool | None:
-        """Whether training has made neighbours of the same video more frequent; None where that is not known."""
+        """Whether training has made neighbours of the same video more frequent; None if unknown."""
         if self.same_video is None or self.before is None:
             return None
         return self.same_video.part > self.before.part
 
 
 class Verdict(NamedTuple):
-    """What to think of a run."""
+    """The judgement on a run."""
 
     level: Literal["nothing", "begun", "learnt"]
     text: str
@@ -77,12 +77,12 @@ _CALMER = "Train again with a lower optim.base_lr or a longer optim.warmup_epoch
 
 
 def num_candidates(*, batch_size: int, clips_per_video: int) -> int:
-    """The near clip and all clips of the other videos of a step, which both HiCo's and SimCLR's loss compare."""
+    """The near clip and all clips of the other videos of a step: HiCo's and SimCLR's loss compare with all of these."""
     return 1 + (batch_size - 1) * clips_per_video
 
 
 def judge_pretraining(evidence: Evidence) -> Verdict:
-    """Whether pretraining has taught the encoder anything."""
+    """Judge whether pretraining has taught the encoder anything."""
     nothing = _why_nothing(evidence)
     if nothing is not None:
         return nothing
@@ -101,7 +101,7 @@ def judge_pretraining(evidence: Evidence) -> Verdict:
 
 
 def _why_nothing(evidence: Evidence) -> Verdict | None:
-    even = 1 / math.sqrt(EMBEDDING_DIM)  # narrower embeddings, of small encoders, have more
+    even = 1 / math.sqrt(EMBEDDING_DIM)  # the narrower embeddings of small encoders have a larger one
     if evidence.steps == 0:
         return Verdict("nothing", "This run has not trained a step yet.", _longer(evidence))
     if evidence.steps < _FEWEST:
@@ -180,7 +180,7 @@ def _frequency(found: Agreement, before: Agreement | None, words: str) -> str:
 
 
 def judge_finetuning(tested: ProbeRow | None) -> Verdict:
-    """Whether a finetuned classifier is better than chance on its test videos."""
+    """Judge whether a finetuned classifier is better than chance on its test videos."""
     if tested is None or tested.num_test is None or tested.chance is None:
         return Verdict("begun", "This classifier has not been tested yet.", "Test it with hico evaluate.")
     sure = tested.interval is not None and tested.interval.low > tested.chance

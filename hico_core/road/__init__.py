@@ -1,1 +1,1 @@
-"""The whole road in one call, within the hours that it is given: what is measured, planned and done."""
+"""`hico run`: the whole pipeline in one call, measured, planned and run within the given hours."""

@@ -1,4 +1,4 @@
-"""Which training a road takes: the one that is asked for, what fits instead, or the one that was begun."""
+"""Chooses the training of `hico run`: the requested one, a smaller one that fits, or the one already begun."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -30,33 +30,34 @@ from hico_core.training.fitting import batch_here
 from hico_core.training.resolve import Asked, resolve_training
 from hico_core.transfer.extraction.jobs import jobs_of
 
-# What takes less time than what is asked for, each less than the one before: a small encoder, and small clips.
+# Settings to try if the requested ones do not fit, each cheaper than the one before: a small encoder, then small clips.
+# clips.
 _SMALLER: tuple[tuple[str, ...], ...] = (
     ("model.encoder=s3dg-tiny",),
     ("model.encoder=s3dg-tiny", "data.num_frames=8", "data.frame_stride=8", "data.crop_size=64"),
 )
-# Of the time for measuring, what is asked for has so much.
+# Fraction of the measuring time that the requested settings get.
 _ASKED_PART = 0.6
 
-# Which settings those are, and what a run says of its length.
+# The sections that hold those settings, and the settings for a run's length.
 _FITTED, _LENGTH = ("model", "data"), ("epochs", "batch_size")
 
 
 class Site(NamedTuple):
-    """Where a training is measured, and how much of the videos is there."""
+    """Where a training is measured, and what fraction of the videos is there."""
 
     root: Location
     device: DeviceName
-    num_videos: int | None = None  # in all, where the workspace holds a sample of them; None: it holds all
-    share: float = 1.0  # rows of features of all videos, for each row of the workspace's
+    num_videos: int | None = None  # in total, if the workspace holds only a sample; None: it holds all of them
+    share: float = 1.0  # rows of features of all videos, per row of the workspace's videos
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A training, and what fits of it."""
+    """A training, and how much of it fits."""
 
-    config: Config  # with its length
-    settings: tuple[str, ...]  # that differ from what was asked for
+    config: Config  # with the chosen length
+    settings: tuple[str, ...]  # that differ from the requested ones
     work: Work
     measured: Measured
     shares: Shares
@@ -64,22 +65,22 @@ class Choice:
 
 
 class Advice(NamedTuple):
-    """What has enough steps, where the training that is taken has not."""
+    """Settings that allow enough steps, if the chosen training has too few."""
 
     encoder: str
     num_steps: int  # that fit into the hours
-    settings: tuple[str, ...]  # to be given besides
+    settings: tuple[str, ...]  # to be given in addition
     hours: float
 
 
 def settings_of(asked: Asked, settings: Sequence[str] = ()) -> Config:
-    """The configuration that a person asks for, with other settings over it."""
+    """The configuration that the user asks for, with other settings on top."""
     with_them = replace(asked, overrides=[*asked.overrides, *settings])
     return resolve_training(load_any_config, with_them).config
 
 
 def with_length(config: Config, length: Length) -> Config:
-    """The same for so many epochs, with a warm-up in proportion."""
+    """The configuration with this length, and a warm-up in proportion."""
     warmup = config.optim.warmup_epochs * length.epochs / config.train.epochs
     return config.model_copy(
         update={
@@ -90,7 +91,7 @@ def with_length(config: Config, length: Length) -> Config:
 
 
 def begun_config(run_dir: Path, asked: Asked, *, fit: bool) -> Config:
-    """What is asked for, as long as the run is to be that was begun, and of its size where hico chose that."""
+    """The requested configuration with the length of the run begun, and its model and data if hico chose those."""
     begun, config = load_config(run_dir / "config.yaml"), settings_of(asked)
     fitted = {name: getattr(begun, name) for name in _FITTED} if fit else {}
     return config.model_copy(
@@ -103,7 +104,7 @@ def begun_config(run_dir: Path, asked: Asked, *, fit: bool) -> Config:
 
 
 def epochs_left(run_dir: Path, config: Config) -> float:
-    """Of a run that was begun."""
+    """Epochs that a run already begun still has to do."""
     last = read_last(run_dir / "checkpoints")
     return config.train.epochs - (last.progress.epochs_done if last else 0.0)
 
@@ -121,16 +122,16 @@ def weigh(
     """Measure a training, and find how much of it fits.
 
     Args:
-        config: of it, without a length.
-        asked: what a person asks for, which is kept to.
-        site: where.
-        clock: of the call.
+        config: of the training, without a length.
+        asked: what the user asks for; those settings are kept.
+        site: where to measure.
+        clock: of this call.
         until: see `measure_speed`.
-        on_note: told what is measured next.
-        left: epochs of a run that was begun, whose length stays as it was planned; None: it is a new one.
+        on_note: called with a description of each measurement.
+        left: epochs left in a run already begun, whose length stays as planned; None: a new run.
 
     Raises:
-        HicoError: it cannot be measured.
+        HicoError: the training cannot be measured.
 
     """
     jobs = jobs_of(None, site.root)
@@ -165,25 +166,25 @@ def weigh(
 def choose(
     asked: Asked, site: Site, *, fit: bool, clock: Clock, until: float, on_note: Callable[[str], None]
 ) -> tuple[Choice, Advice | None]:
-    """The training that is asked for, or that which fits; where it has not enough steps, what would have.
+    """Choose the requested training or one that fits; if it has too few steps, also return what would have enough.
 
     Args:
-        asked: what a person asks for.
-        site: where it is measured.
-        fit: take what fits instead.
-        clock: of the call.
-        until: seconds used by which all is to be measured.
-        on_note: told what is measured next.
+        asked: what the user asks for.
+        site: where to measure.
+        fit: choose what fits instead of what was requested.
+        clock: of this call.
+        until: seconds of the call by which measuring is to end.
+        on_note: called with a description of each measurement.
 
     Raises:
-        HicoError: what is asked for cannot be measured.
+        HicoError: the requested training cannot be measured.
 
     """
     first = settings_of(asked)
-    # What is asked for has most of the time; what takes less also takes less to measure.
+    # The requested settings get most of the time; smaller ones also take less time to measure.
     until_asked = clock.used + _ASKED_PART * (until - clock.used)
     choices = [weigh(first, asked, site, clock=clock, until=until_asked, on_note=on_note)]
-    if asked.names("train.epochs") and choices[0].length.epochs == first.train.epochs:  # which is not a matter of time
+    if asked.names("train.epochs") and choices[0].length.epochs == first.train.epochs:  # the given epochs fit
         return choices[0], None
     for settings in _SMALLER:
         if choices[-1].length.num_steps >= ENOUGH_STEPS or (len(choices) > 1 and clock.used > until):
@@ -208,13 +209,13 @@ def choose(
 
 
 def describe_few(num_steps: int, encoder: str, advice: Advice | None, *, command: str) -> str:
-    """In words: that a training has not enough steps, and what to type for one that has.
+    """Say that a training has too few steps, and what to type for enough.
 
     Args:
-        num_steps: of it.
-        encoder: of it.
-        advice: what has enough; None: what does was not measured.
-        command: which it is added to.
+        num_steps: of the training.
+        encoder: of the training.
+        advice: settings with enough steps; None: none were measured.
+        command: to which the advice is added.
 
     """
     few = (

@@ -1,4 +1,4 @@
-"""What is told along the road."""
+"""The events that `hico run` reports."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,13 +14,13 @@ from hico_core.training.task import Watch
 
 
 class RoadEvents(Protocol):
-    """What is called along the road. What gives a context opens the progress of a step, which ends with it."""
+    """Callbacks of `hico run`; those that return a context show the progress of a step, which ends with the context."""
 
     def on_note(self, text: str) -> None:
-        """A line that a user should read."""
+        """A message for the user."""
 
     def on_plan(self, plan: RoadPlan) -> None:
-        """What the rest will take, before it is begun."""
+        """The plan for the rest, before it begins."""
 
     def splitting(self, num_videos: int) -> AbstractContextManager[Callable[[VideoEvent], None]]:
         """Videos are split."""
@@ -35,7 +35,7 @@ class RoadEvents(Protocol):
         """The report is written, part by part."""
 
     def on_split(self, summary: Summary) -> None:
-        """All videos are split, but for those that failed."""
+        """All videos are split, except those that failed."""
 
     def on_indexed(self, summary: IndexSummary) -> None:
         """The index is written."""
@@ -44,4 +44,4 @@ class RoadEvents(Protocol):
         """The encoder is trained and exported."""
 
     def on_extracted(self, summary: Summary, folder: Location, meter: Meter) -> None:
-        """The features are there, but for those of videos that failed."""
+        """The features are written, except those of videos that failed."""

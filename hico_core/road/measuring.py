@@ -1,4 +1,4 @@
-"""How fast an encoder trains, extracts and looks at clips on this machine, measured on a few videos."""
+"""Measures how fast an encoder trains, extracts and encodes clips on this machine, on a few videos."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -30,36 +30,36 @@ from hico_core.transfer.extraction.extract import Files
 from hico_core.transfer.extraction.jobs import FeatureJob
 from hico_core.transfer.features import FeatureExtractor
 
-# Videos of the first step that is measured, and those that are read to tell how long reading takes.
+# Number of videos in the first measured step, and number read to measure reading.
 _SMALL_BATCH, _VIDEOS_READ = 2, 8
 
-# The first step of a size takes up to three times as long as the next one: its memory is handed out meanwhile.
+# The first step of a size takes up to three times as long as the next, because memory is being allocated.
 _FIRST_AND_SECOND = 4
 
-# A step that takes no more of the hours is done a second time in any case.
+# A step that takes at most this fraction of the hours is always repeated.
 _SHORT_PART = 0.03
 
 
 class Clock(NamedTuple):
-    """The time of a call."""
+    """The time limit of a call, and how much of it is used."""
 
-    began: float  # as `now` tells
-    seconds: float  # which all may take
+    began: float  # in the time of `now`
+    seconds: float  # limit for the whole call
     now: Callable[[], float] = time.monotonic
 
     @property
     def used(self) -> float:
-        """Seconds so far."""
+        """Seconds used so far."""
         return self.now() - self.began
 
     @property
     def left(self) -> float:
-        """Seconds; below 0 where it took longer."""
+        """Seconds left; negative if the limit is exceeded."""
         return self.seconds - self.used
 
 
 class Measured(NamedTuple):
-    """An encoder's speed, and how many rows of features the videos have."""
+    """An encoder's speed, and the number of rows of features of the videos."""
 
     speed: Speed
     num_rows: int
@@ -76,16 +76,16 @@ def measure_speed(
     until: float,
     on_note: Callable[[str], None],
 ) -> Measured:
-    """Encode a batch of windows, and do a step of two videos; if there is the time, also one of a whole batch.
+    """Time a batch of windows and a training step of two videos; if time permits, also a step of the whole batch.
 
     Args:
-        config: of the training, with its batch.
+        config: of the training, with its batch size.
         root: a workspace with an index.
-        jobs: the videos of which there are to be features.
+        jobs: the videos whose features are to be extracted.
         device: where to compute.
-        clock: of the call.
-        until: seconds used by which it is to be done, if that is enough for the least.
-        on_note: told what is measured next.
+        clock: of this call.
+        until: seconds of the call by which to end, if the minimum can be measured by then.
+        on_note: called with a description of each measurement.
 
     Raises:
         HicoError: there are too few videos, or a step or an encoding fails.
@@ -109,13 +109,13 @@ def measure_speed(
         on_note(f"measuring {name}: a training step of {size} videos")
         computing = _step_seconds(_parts(config, root, size, chosen), clock, until) / size
     clip_reading = reading / config.sampling.clips_per_video
-    clip = clip_reading + 2 * plan.encoding_seconds  # a report compares with the untrained encoder
+    clip = clip_reading + 2 * plan.encoding_seconds  # the report compares with the untrained encoder
     speed = Speed(seconds_together(computing, reading, cores), row, clip)
     return Measured(speed, plan.num_rows, str(chosen))
 
 
 def _parts(config: Config, root: Location, batch_size: int, device: torch.device) -> Pretraining:
-    """A training of such steps that reads in this process: its own would first have to start."""
+    """A training with this batch size that reads in this process: worker processes would take time to start."""
     small = config.model_copy(
         update={
             "train": config.train.model_copy(
@@ -129,7 +129,7 @@ def _parts(config: Config, root: Location, batch_size: int, device: torch.device
 
 
 def _reading_seconds(parts: Pretraining) -> float:
-    """Seconds of a core to read the clips of a video; the first batch only opens what is needed."""
+    """Core seconds to read the clips of a video; the first batch only warms up."""
     batches = parts.batches(Position(), World())
     next(batches)
     began = time.process_time()
@@ -139,7 +139,7 @@ def _reading_seconds(parts: Pretraining) -> float:
 
 
 def _step_seconds(parts: Pretraining, clock: Clock, until: float) -> float:
-    """Seconds of a training's first step, done a second time when all is set up, unless that takes long."""
+    """Seconds of a training's first step, repeated once everything is set up unless that takes too long."""
     batches = parts.batches(Position(), World())
     plan, batch = next(batches)
     batches.close()
@@ -158,7 +158,7 @@ def _learn_seconds(parts: Pretraining, plan: PlannedStep, batch: Batch, clock: C
 
 
 def _extractor(config: Config, parts: Pretraining, device: DeviceName) -> FeatureExtractor:
-    """Of the untrained encoder, which is as fast as the trained one."""
+    """An extractor with the untrained encoder, which is as fast as the trained one."""
     entry = replace(
         entry_of(config.model.encoder),
         picture=picture_for(config.data, config.augment),

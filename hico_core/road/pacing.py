@@ -1,4 +1,4 @@
-"""A training that ends in time: its epochs are corrected once if need be, and a clock ends it."""
+"""A training that ends on time: its number of epochs is corrected at most once, and a clock ends it."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -13,41 +13,41 @@ from hico_core.training.log import StepMetrics
 from hico_core.training.loop import RunSummary, run_pretraining
 from hico_core.training.task import Task
 
-# The pace is looked at once, after this part of the training's time and so many steps.
+# The pace is checked once, after this fraction of the training's time and at least this many steps.
 _PART, _STEPS = 0.1, 3
 
 
 class Pacing:
-    """The clock of a training, which is asked before each step whether it is over."""
+    """The clock of a training, queried before each step."""
 
     def __init__(self, clock: Clock, *, seconds: float, planned: int, most: int | None = None) -> None:
-        """Begin.
+        """Start the clock of the training.
 
         Args:
-            clock: of the call.
-            seconds: which the training may take from now on.
-            planned: its epochs.
-            most: epochs that it may be changed to; None: it may not.
+            clock: of this call.
+            seconds: that the training may take from now on.
+            planned: number of epochs.
+            most: largest number of epochs to which it may be changed; None: it may not be changed.
 
         """
-        self.was_cut = False  # by the clock
-        self.correction: int | None = None  # the epochs that it should have, for which it was ended
+        self.was_cut = False  # whether the clock ended it
+        self.correction: int | None = None  # the corrected number of epochs, for which the training was stopped
         self._clock, self._began, self._seconds = clock, clock.used, seconds
         self._planned, self._most = planned, most
-        self._steps: list[tuple[float, float]] = []  # seconds used after it, epochs done before it
+        self._steps: list[tuple[float, float]] = []  # seconds used after each step, epochs done before it
 
     def on_step(self, metrics: StepMetrics) -> None:
-        """A step is done."""
+        """Record a finished step."""
         self._steps.append((self._clock.used, metrics.epoch))
 
     def is_over(self) -> bool:
-        """Whether the training is to end before the next step; at least one is done."""
+        """Whether to end the training before the next step; at least one step is done."""
         if not self._steps:
             return False
         now = self._clock.used
         taken, left = now - self._began, self._began + self._seconds - now
         step = (self._steps[-1][0] - self._began) / len(self._steps)
-        self.was_cut = step / 2 > left  # more of the next one would lie beyond the end than before it
+        self.was_cut = step / 2 > left  # more than half of the next step would lie after the end
         if self.was_cut or self._most is None or len(self._steps) < _STEPS or taken < _PART * self._seconds:
             return self.was_cut
         (first, first_epoch), (last, last_epoch) = self._steps[0], self._steps[-1]
@@ -62,17 +62,17 @@ class Trained(NamedTuple):
     """How a training ended."""
 
     summary: RunSummary
-    was_cut: bool  # by the clock, before its last step
+    was_cut: bool  # the clock ended it before its last step
 
 
 def train_in_time(task: Task[Config], choice: Choice | None, *, clock: Clock, events: RoadEvents) -> Trained:
-    """Do a training, or go on with it, in the time that a choice has for it.
+    """Start or continue a training, within the time that the choice allots to it.
 
     Args:
-        task: what is to be done.
-        choice: with the time; None: the training is done already.
-        clock: of the call.
-        events: told of steps, and of other epochs than were planned.
+        task: the training to do.
+        choice: holds the allotted time; None: the training is finished already.
+        clock: of this call.
+        events: called for steps and for a changed number of epochs.
 
     Raises:
         HicoError: see `run_pretraining`.

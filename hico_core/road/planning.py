@@ -1,4 +1,4 @@
-"""What fits into the hours of a road, from what was measured. Pure: all of it follows from the arguments."""
+"""Plans what fits into the hours, from the measurements; pure functions of their arguments."""
 
 import math
 from collections.abc import Sequence
@@ -7,39 +7,39 @@ from typing import NamedTuple
 
 from hico_core.base.errors import counted
 
-# Steps below which an encoder has learnt next to nothing.
+# With fewer steps than this, an encoder has learnt next to nothing.
 ENOUGH_STEPS = 300
 
-# Where nobody asks for a number of epochs, training lasts for those of the recipe, or for so many steps if that is
-# longer: on a few videos, the recipe's epochs are a handful of steps.
+# Unless the user sets the epochs, training lasts for those of the recipe, or for this many steps if that is longer: on
+# a few videos, the recipe's epochs are a handful of steps.
 _MOST_STEPS = 5000
 
-# The steps are planned for all but this part of the training's time, since the next ones may be slower.
+# This fraction of the training's time is kept in reserve, since later steps may be slower.
 _RESERVE = 0.05
 
-# The plan is changed where the steps would not fit, or would leave more than 15 % of their time unused.
+# The plan is changed if the steps would not fit, or would leave more than 15 % of their time unused.
 _LEAST_USED = 0.85
 
-# What training, extraction and report take beside their steps, windows and clips: processes that start, files.
+# Time that training, extraction and report take besides their steps, windows and clips: starting processes, files.
 _TRAINING_STARTS, _EXTRACTION_STARTS, _REPORT_DRAWS = 6.0, 6.0, 10.0
 
 
 class CoreUse(NamedTuple):
-    """Who computes: a GPU beside the cores, or the cores that also read."""
+    """What computes: a GPU beside the cores, or the same cores that read."""
 
     on_cpu: bool
     cores: int
     readers: int  # processes that read
-    threads: int  # of a computation on the CPU
+    threads: int  # of computation on the CPU
 
 
 def seconds_together(computing: float, reading: float, cores: CoreUse) -> float:
-    """How long something takes that is computed while the next is read.
+    """Seconds that work takes if the next item is read while the current one is computed.
 
     Args:
-        computing: seconds, of the clock.
-        reading: seconds of a core.
-        cores: who does it.
+        computing: wall-clock seconds.
+        reading: core seconds.
+        cores: what computes and what reads.
 
     """
     if not cores.readers:
@@ -49,42 +49,42 @@ def seconds_together(computing: float, reading: float, cores: CoreUse) -> float:
 
 
 class Speed(NamedTuple):
-    """What was measured of an encoder on a machine, in seconds."""
+    """Measured seconds of an encoder on a machine."""
 
-    video: float  # of a training step, for each of its videos
-    row: float  # of features
-    clip: float  # that is read and encoded by itself, by two encoders, as the report does
+    video: float  # per video of a training step
+    row: float  # per row of features
+    clip: float  # per clip that the report reads by itself and encodes with two encoders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What there is to do."""
+    """The amount of work to do."""
 
     num_videos: int  # to train on
     num_rows: int  # of features
-    num_clips: int  # that the report encodes
-    batch_size: int  # the largest
+    num_clips: int  # to encode for the report
+    batch_size: int  # at most
     recipe_epochs: int
-    epochs_asked: bool = False  # whether somebody asked for that number of epochs
-    batch_asked: bool = False  # and for that batch
+    epochs_asked: bool = False  # whether the user set the number of epochs
+    batch_asked: bool = False  # whether the user set the batch size
 
     @property
     def most_epochs(self) -> int:
-        """However much time there is."""
+        """Largest number of epochs, however much time there is."""
         enough = 0 if self.epochs_asked else math.ceil(_MOST_STEPS * self.batch_size / self.num_videos)
         return max(self.recipe_epochs, enough)
 
 
 class Shares(NamedTuple):
-    """How the time that is left is shared out, in seconds."""
+    """How the remaining time is divided, in seconds."""
 
-    training: float  # which it may take
-    features: float | None  # None: there is no time for them
+    training: float  # limit for training
+    features: float | None  # None: no time for features
     report: float
 
 
 def share_out(speed: Speed, work: Work, *, left_seconds: float) -> Shares:
-    """Keep back what features and report take; features that would take more than half are left out."""
+    """Reserve time for features and report; leave out features that would take more than half of the time."""
     report = _REPORT_DRAWS + work.num_clips * speed.clip
     features = _EXTRACTION_STARTS + work.num_rows * speed.row
     left = max(left_seconds - report, 0.0)
@@ -92,15 +92,15 @@ def share_out(speed: Speed, work: Work, *, left_seconds: float) -> Shares:
 
 
 class Length(NamedTuple):
-    """How long a training is."""
+    """The length of a training."""
 
     epochs: int
     batch_size: int
-    num_steps: int  # that fit; fewer than an epoch's where there is not the time for one
+    num_steps: int  # that fit; less than an epoch if there is no time for a whole one
 
 
 def choose_length(speed: Speed, work: Work, *, training_seconds: float) -> Length:
-    """The epochs that fit. Where not a single step does, its batch is halved, down to 2 videos; one step is done."""
+    """The epochs that fit; if not even a step does, halve the batch size, to 2 at least. One step is always done."""
     seconds = max(training_seconds - _TRAINING_STARTS, 0.0) * (1 - _RESERVE)
     batch_size = work.batch_size
     while not work.batch_asked and batch_size > 2 and batch_size * speed.video > seconds:
@@ -112,7 +112,7 @@ def choose_length(speed: Speed, work: Work, *, training_seconds: float) -> Lengt
 
 
 def hours_for_enough(speed: Speed, work: Work, shares: Shares, *, used_seconds: float) -> float:
-    """About the hours in which enough steps fit, with features and report, rounded up to two digits."""
+    """Approximate hours in which enough steps fit, with features and report, rounded up to two digits."""
     features = _EXTRACTION_STARTS + work.num_rows * speed.row
     training = _TRAINING_STARTS + ENOUGH_STEPS * work.batch_size * speed.video / (1 - _RESERVE)
     hours = (used_seconds + max(training, features) + features + shares.report) / 3600
@@ -121,30 +121,30 @@ def hours_for_enough(speed: Speed, work: Work, shares: Shares, *, used_seconds: 
 
 
 class Candidate(NamedTuple):
-    """Settings that may be taken."""
+    """Settings to choose from."""
 
     num_steps: int  # that fit
     hours: float  # for enough steps
 
 
 def best_fitting(candidates: Sequence[Candidate]) -> int:
-    """The first of several settings with enough steps; else the one that needs the fewest hours for them."""
+    """Index of the first candidate with enough steps, else of the one that needs the fewest hours for them."""
     enough = [place for place, candidate in enumerate(candidates) if candidate.num_steps >= ENOUGH_STEPS]
     return enough[0] if enough else min(range(len(candidates)), key=lambda place: candidates[place].hours)
 
 
 class Pace(NamedTuple):
-    """How a training goes, from its steps so far."""
+    """The pace of a training, from its steps so far."""
 
     epochs_done: float
     epoch_seconds: float
-    left_seconds: float  # which it may still take
+    left_seconds: float  # that it may still take
 
 
 def corrected_epochs(pace: Pace, *, planned: int, most: int) -> int | None:
-    """The epochs that fit at this pace, where those that were planned do not; None where they do.
+    """The epochs that fit at this pace, if the planned number does not; None if it does.
 
-    pace 10 s an epoch, 2 done, 100 s left; 12 planned  ->  None; 20 planned  ->  11; 5 planned  ->  11
+    pace 10 s per epoch, 2 done, 100 s left; 12 planned  ->  None; 20 planned  ->  11; 5 planned  ->  11
     """
     needed = (planned - pace.epochs_done) * pace.epoch_seconds
     if _LEAST_USED * pace.left_seconds <= needed <= pace.left_seconds:
@@ -167,11 +167,11 @@ class RoadPlan:
     num_rows: int
     step_seconds: float
     length: Length
-    begun: bool = False  # the training was begun before
+    begun: bool = False  # the training was begun in an earlier call
 
     @property
     def training_seconds(self) -> float:
-        """Of the steps."""
+        """Seconds of the training's steps."""
         return min(self.length.num_steps * self.step_seconds + _TRAINING_STARTS, self.shares.training)
 
 

@@ -1,7 +1,7 @@
-"""The whole road in one call: split, index, pretrain, extract features, report, within the hours that it is given.
+"""The whole pipeline in one call: split, index, pretrain, extract features, report, within the given hours.
 
-Each step is a call of the function that its own command makes, and leaves alone what is finished, so the same call goes
-on where it was stopped. The hours are those of one call: what a call did not come to, the next one has as many for.
+Each step calls the same function as its own command and skips what is finished, so the same call continues after an
+interruption. The hours are those of one call; the next call has as many for what is left.
 """
 
 from collections import Counter
@@ -52,28 +52,28 @@ from hico_core.transfer.extraction.extract import Files, extract_features
 from hico_core.transfer.extraction.jobs import jobs_of
 from hico_core.transfer.features import FeatureExtractor
 
-# Of the hours, what splitting and measuring may take.
+# Fraction of the hours for splitting and measuring.
 _SPLIT_PART, _MEASURING_PART = 0.5, 0.1
 
-# Videos that a dry run splits.
+# Number of videos that a dry run splits.
 _SAMPLED = 4
 
-# What a report goes through: the clips and the neighbours of one run, and the page.
+# The parts of a report: the clips and the neighbours of one run, and the page.
 _REPORT_PARTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a person asks of the road.
+    """What the user asks `hico run` for.
 
     Attributes:
         name: of the run, and of the folder of its features.
-        device: as `choose_device` takes it.
+        device: see `choose_device`.
         asked: the settings of the training.
-        fit: take a smaller encoder, or smaller clips, where too few steps of what is asked for fit.
-        resume: only go on with a run that is there.
-        command: what to type for the same with other options.
-        typed: the command as it was typed, which a new run records.
+        fit: use a smaller encoder or smaller clips if too few steps of the requested training fit.
+        resume: only continue an existing run.
+        command: what to type to run the same with other options.
+        typed: the command as typed, which a new run records.
 
     """
 
@@ -87,30 +87,30 @@ class Wanted:
 
 
 class Road(NamedTuple):
-    """What came of it."""
+    """The outcome of `hico run`."""
 
-    num_failed: int  # videos that were not split, or of which there are no features
+    num_failed: int  # videos that were not split, or whose features are missing
     report: Path
-    warnings: tuple[str, ...]  # what is to be known of the result
+    warnings: tuple[str, ...]  # what the user should know about the result
 
 
 def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: Clock, events: RoadEvents) -> Road:
     """From untrimmed videos to an encoder, its features and a report.
 
-    Videos that fail are left out; it is enough that most are done.
+    Videos that fail are left out, as long as most succeed.
 
     Args:
         inputs: videos, folders, patterns, lists, or addresses in buckets.
         root: the workspace; made if missing.
-        wanted: what a person asks for.
-        clock: when the call began, and the time for all of it.
-        events: called along the road.
+        wanted: what the user asks for.
+        clock: start of the call, and the time for all of it.
+        events: callbacks for the steps.
 
     Raises:
         HicoError: a step cannot be done, or splitting takes more than half of the time.
 
     """
-    settings_of(wanted.asked)  # so that what is wrong with it is said before anything is done
+    settings_of(wanted.asked)  # so that mistakes in the settings are reported before any work is done
     run_dir = local_part(root) / "runs" / wanted.name
     if wanted.resume and not has_steps(run_dir):
         raise UsageError("there is no such run to continue; leave --resume out", subject=run_dir)
@@ -150,7 +150,7 @@ def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
 
 
 def _add_times(run_dir: Path, ends: Sequence[float]) -> None:
-    """Write down when the steps of a call ended, in seconds of it."""
+    """Record when the steps of a call ended, in seconds from its start."""
     splitting, measuring, training, features = (end - begin for begin, end in pairwise([0.0, *ends]))
     add_road_times(run_dir, RoadTimes(splitting=splitting, measuring=measuring, training=training, features=features))
 
@@ -159,23 +159,23 @@ def has_time_for_features(shares: Shares | None, *, was_cut: bool) -> bool:
     """Whether a call extracts features.
 
     Args:
-        shares: of its time; None where the training was done before.
-        was_cut: the training ended before its last step. Its encoder trains on in the next call, which would have to
-            make the features again.
+        shares: of the call's time; None if the training was finished before.
+        was_cut: the training ended before its last step. The next call will train its encoder further, and would have
+            to extract the features again.
 
     """
     return not was_cut and (shares is None or shares.features is not None)
 
 
 def _few(num_steps: int, config: Config, advice: Advice | None, wanted: Wanted, *, taken: Collection[str]) -> str:
-    """In words: that a training has too few steps, and what to type for enough, which is another run.
+    """Say that a training has too few steps, and what to type for enough, in another run.
 
     Args:
         num_steps: of the training.
-        config: of it.
-        advice: what has enough.
-        wanted: what a person asked for.
-        taken: names of the runs that are there.
+        config: of the training.
+        advice: settings with enough steps.
+        wanted: what the user asks for.
+        taken: names of the existing runs.
 
     """
     names = chain([wanted.name], (f"{wanted.name}-{number}" for number in count(2)))
@@ -191,12 +191,12 @@ class Chosen(NamedTuple):
     """The training of a call."""
 
     config: Config
-    choice: Choice | None  # with its times; None where it was done before
+    choice: Choice | None  # with its times; None if the training was finished before
     advice: Advice | None
 
 
 def _choose(run_dir: Path, site: Site, wanted: Wanted, *, clock: Clock, events: RoadEvents) -> Chosen:
-    """The run that is there, or a new one that fits; the plan is told."""
+    """Choose the existing run, or a new one that fits; report the plan."""
     split_seconds, until = clock.used, clock.used + _MEASURING_PART * clock.seconds
     advice, begun = None, has_steps(run_dir)
     config = begun_config(run_dir, wanted.asked, fit=wanted.fit) if begun else settings_of(wanted.asked)
@@ -210,7 +210,7 @@ def _choose(run_dir: Path, site: Site, wanted: Wanted, *, clock: Clock, events: 
         choice, advice = choose(wanted.asked, site, fit=wanted.fit, clock=clock, until=until, on_note=events.on_note)
     events.on_plan(plan_of(choice, clock, split_seconds=split_seconds, begun=begun))
     if advice is not None:
-        taken = {wanted.name, *_names_in(run_dir.parent)}  # by this one, which now begins
+        taken = {wanted.name, *_names_in(run_dir.parent)}  # including this run, which now begins
         events.on_note(_few(choice.length.num_steps, choice.config, advice, wanted, taken=taken))
     return Chosen(choice.config, choice, advice)
 
@@ -223,7 +223,7 @@ def _describe_measuring(config: Config, clock: Clock) -> str:
 
 
 def plan_of(choice: Choice, clock: Clock, *, split_seconds: float, begun: bool = False) -> RoadPlan:
-    """What a choice means for the time of a call."""
+    """Turn a choice into the plan of a call."""
     return RoadPlan(
         hours=clock.seconds / 3600,
         encoder=choice.config.model.encoder,
@@ -239,10 +239,10 @@ def plan_of(choice: Choice, clock: Clock, *, split_seconds: float, begun: bool =
 
 
 def split_inputs(inputs: Sequence[str], root: Location, *, clock: Clock, events: RoadEvents) -> Summary:
-    """Split what is not split yet, as the profile `training` has it.
+    """Split the videos that are not split yet, with the profile `training`.
 
     Raises:
-        HicoError: that takes more than its part of the time; what is split stays.
+        HicoError: splitting takes more than its share of the time; finished videos are kept.
 
     """
     passed_over: Counter[str] = Counter()
@@ -267,15 +267,15 @@ def split_inputs(inputs: Sequence[str], root: Location, *, clock: Clock, events:
 
 
 class _OutOfTime(Exception):
-    """The time for features is over."""
+    """The time for features has run out."""
 
 
 def extract_index(
     root: Location, run_dir: Path, *, device: DeviceName, clock: Clock, until: float, events: RoadEvents
 ) -> Summary | None:
-    """Extract the features of the index's videos that are not there yet, with the run's encoder.
+    """Extract the missing features of the index's videos, with the run's encoder.
 
-    None where that was ended after `until` seconds of the call; those that are there stay.
+    Returns None if extraction was ended after `until` seconds of the call; finished features are kept.
     """
     jobs = jobs_of(None, root)
     forget_mended(root, [], [job.source for job in jobs], command="extract-features")
@@ -310,20 +310,20 @@ def report_run(run_dir: Path, events: RoadEvents) -> Path:
 def plan_road(
     inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: Clock, on_note: Callable[[str], None]
 ) -> tuple[RoadPlan, str]:
-    """What `take_road` would do, measured on a few videos that are split into a temporary folder.
+    """The plan of `take_road`, measured on a few videos that are split into a temporary folder.
 
     Args:
         inputs: see `take_road`.
-        root: the workspace, for what is split already; nothing is written there.
-        wanted: what a person asks for.
-        clock: of a call that begins now.
-        on_note: takes lines that a user should read.
+        root: the workspace, for videos that are split already; nothing is written there.
+        wanted: what the user asks for.
+        clock: of a call that starts now.
+        on_note: called with messages for the user.
 
     Returns:
-        The plan, and what is to be known of it; may be empty.
+        The plan, and what the user should know about it (may be empty).
 
     Raises:
-        HicoError: none of the sample can be split, or it is too little to train on.
+        HicoError: no video of the sample can be split, or it is too small to train on.
 
     """
     config = settings_of(wanted.asked)
@@ -342,7 +342,7 @@ def plan_road(
         build_index(place)
         split_seconds = (clock.used - began) * _bytes_of(todo) / _bytes_of(sample)
         share = _bytes_of(sources) / _bytes_of(sample)
-        # The clock of a call that has just split all of them.
+        # The clock of a call that has just split all videos.
         later = clock._replace(began=clock.now() - split_seconds)
         until = later.used + _MEASURING_PART * clock.seconds
         site = Site(place, wanted.device, len(sources), share)

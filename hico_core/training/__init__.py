@@ -1,1 +1,1 @@
-"""Batches -> checkpoints."""
+"""Training runs: batches of clips -> checkpoints."""

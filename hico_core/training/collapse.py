@@ -12,7 +12,7 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-# So many steps in a row must look collapsed, since single batches may be of very similar videos.
+# This many steps in a row must look collapsed, since a single batch may hold very similar videos.
 PATIENCE = 20
 
 # Embeddings spread evenly over the sphere have a standard deviation of 1 / sqrt(D) in each dimension.
@@ -25,17 +25,17 @@ def embedding_std(embeddings_ND: Tensor) -> float:
 
 
 def effective_rank(embeddings_ND: Tensor) -> float:
-    """How many directions (N, D) embeddings really use, from 1 to min(N, D).
+    """Number of directions that (N, D) embeddings effectively use, from 1 to min(N, D).
 
-    exp(entropy of the singular values, as parts of their sum): Roy & Vetterli, EUSIPCO 2007.
+    exp(entropy of the singular values normalised to sum to 1): Roy & Vetterli, EUSIPCO 2007.
     """
-    values = torch.linalg.svdvals(embeddings_ND.detach().double())  # min(N, D) of them
+    values = torch.linalg.svdvals(embeddings_ND.detach().double())  # min(N, D) singular values
     parts = values / values.sum()
     return float(torch.special.entr(parts).sum().exp())
 
 
 def has_collapsed(stds: Sequence[float], *, width: int) -> bool:
-    """Whether the last `PATIENCE` steps' embeddings of this width were nearly alike."""
+    """Whether the embeddings of the last `PATIENCE` steps, of this width, were nearly alike."""
     return len(stds) >= PATIENCE and _nearly_alike(stds[-PATIENCE:], width=width)
 
 
@@ -44,20 +44,20 @@ def _nearly_alike(stds: Sequence[float], *, width: int) -> bool:
 
 
 class CollapseWatch:
-    """Looks at each step of a run, and says once that training has collapsed."""
+    """Watches each step of a run, and warns once if training has collapsed."""
 
     def __init__(self, *, width: int) -> None:
-        """Watch embeddings of this width."""
+        """Start watching embeddings of this width."""
         self._width = width
         self._stds: deque[float] = deque(maxlen=PATIENCE)
         self._told = False
 
     def at_end(self) -> bool:
-        """Whether the last steps' embeddings are nearly alike, be there ever so few steps; False if there were none."""
+        """Whether the embeddings of the last steps, however few, are nearly alike; False if there were no steps."""
         return bool(self._stds) and _nearly_alike(list(self._stds), width=self._width)
 
     def look(self, std: float, rank: float) -> None:
-        """Take a step's `embedding_std` and `effective_rank`; the log says so where it is the one too many."""
+        """Record a step's `embedding_std` and `effective_rank`; log a warning once training looks collapsed."""
         self._stds.append(std)
         if not self._told and has_collapsed(list(self._stds), width=self._width):
             self._told = True

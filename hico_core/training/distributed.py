@@ -1,6 +1,6 @@
-"""Several processes that train one model: who they are, and what they tell each other.
+"""Several processes that train one model: their ranks, and how they exchange data.
 
-A process that was started alone is a world of one, in which everything here does nothing.
+A process that was started alone is a world of one, for which every function here does nothing.
 """
 
 import io
@@ -23,28 +23,28 @@ Item = TypeVar("Item")
 
 
 class World(NamedTuple):
-    """A process among all that train together."""
+    """A process among all those that train together."""
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0  # among those of this machine
-    local_size: int = 1  # how many those are
+    local_rank: int = 0  # rank among the processes of this machine
+    local_size: int = 1  # number of processes on this machine
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes and reports."""
+        """Whether this is the process that writes files and reports."""
         return self.rank == 0
 
 
-# What tells a process where it stands: of torchrun, or of whoever starts processes in its way.
+# Variables that give a process its rank, set by torchrun or by a launcher that follows its convention.
 _PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def place_among_processes(environment: Mapping[str, str]) -> World | None:
-    """Who this process is among those that were started together; None where it was started alone.
+    """Find this process's rank among those started together; None if it was started alone.
 
     Raises:
-        UsageError: it was started with others, but not told all that it must know to join them.
+        UsageError: it was started with others, but some of the variables it needs to join them are missing.
 
     """
     missing = [name for name in _PLACE if not environment.get(name)]
@@ -60,7 +60,7 @@ def place_among_processes(environment: Mapping[str, str]) -> World | None:
 
 
 def own_place() -> World:
-    """Who this process is, whether it was started alone or not; see `place_among_processes`."""
+    """Find this process's rank, whether it was started alone or not; see `place_among_processes`."""
     return place_among_processes(os.environ) or World()
 
 
@@ -69,11 +69,11 @@ def joined_world(device: torch.device) -> Iterator[World]:
     """Join the processes that were started together, if this one was not started alone.
 
     Args:
-        device: its type decides how they talk.
+        device: its type decides the backend by which processes communicate.
 
     Raises:
         HicoError: they cannot find each other, or there are fewer GPUs than processes.
-        ProcessLost: another one ended in the middle of the work.
+        ProcessLost: another process ended in the middle of the work.
 
     """
     world = place_among_processes(os.environ)
@@ -82,17 +82,17 @@ def joined_world(device: torch.device) -> Iterator[World]:
         return
     own_gpu = None
     if device.type == "cuda":
-        if world.local_size > torch.cuda.device_count():  # seen by all of them, so that none waits for the others
+        if world.local_size > torch.cuda.device_count():  # all processes see this, so that none waits for the others
             raise UsageError(
                 f"{world.local_size} training processes on this machine have "
                 f"{counted(torch.cuda.device_count(), 'GPU')}; start as many as there are GPUs"
             )
         own_gpu = torch.device("cuda", world.local_rank)
-        # Before anything is exchanged: what does not say where it goes takes the current GPU, which else is the first
-        # one for all.
+        # Before any exchange: NCCL calls that name no device use the current GPU, which is otherwise the first one for
+        # all processes.
         torch.cuda.set_device(own_gpu)
     try:
-        # What the processes decide together lies on CPUs, and is exchanged there: no GPU has to be waited for.
+        # Values on which the processes agree are kept and exchanged on CPUs, so that nothing waits for a GPU.
         backend = "gloo" if own_gpu is None else "cpu:gloo,cuda:nccl"
         store = _store_of_joining(world)
         dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, device_id=own_gpu)
@@ -104,19 +104,19 @@ def joined_world(device: torch.device) -> Iterator[World]:
     except RuntimeError as error:
         if not _tells_a_lost_process(error):
             raise
-        # The group is not taken down: that may wait for the one that is gone.
+        # The group is not destroyed: that may wait for the process that is gone.
         raise ProcessLost("another training process has ended") from error
     except HicoError:
-        if world.size == 1:  # nobody is waited for, and NCCL says a line about a group that is left as it is
+        if world.size == 1:  # no process to wait for, and NCCL prints a warning about a group that is not destroyed
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
 
 
 def _store_of_joining(world: World) -> Store:
-    """Where the processes tell each other their addresses; a place of its own for each time that they join.
+    """The store in which processes exchange their addresses, with its own prefix each time that they join.
 
-    Else one that joins again could read the address that another one had the time before.
+    Otherwise, a process that joins again could read an address left over from the time before.
     """
     store = _meeting_point(world.rank, os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"])
     return PrefixStore(str(store.add(f"joined by {world.rank}", 1)), store)
@@ -124,29 +124,29 @@ def _store_of_joining(world: World) -> Store:
 
 @cache
 def _meeting_point(rank: int, address: str, port: str) -> Store:
-    """What the environment names. It is kept: others may come to it when its process has left the group."""
+    """The store that the environment names; kept, as others may connect to it after its process has left the group."""
     store: Store = next(rendezvous("env://"))[0]
     return store
 
 
 def own_device(chosen: torch.device, world: World) -> torch.device:
-    """Where a process computes: of several GPUs, on the one that has its number on this machine."""
+    """The device of a process: with several GPUs, the one whose number is its local rank."""
     return torch.device("cuda", world.local_rank) if chosen.type == "cuda" else chosen
 
 
 def _tells_a_lost_process(error: RuntimeError) -> bool:
-    """Whether an error comes from talking to the other processes. Gloo's has no class of its own."""
+    """Whether an error comes from communication with the other processes; Gloo's errors have no class of their own."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def gather_rows(rows: Tensor, world: World) -> Tensor:
-    """The rows (n, ...) of all processes in order of rank, (size * n, ...).
+    """Concatenate the rows (n, ...) of all processes in order of rank: (size * n, ...).
 
-    Gradients flow through this process's own rows only; those of the others are constants here, and have their
-    gradient there.
+    Gradients flow only through this process's own rows; the rows of others are constants here and get their gradient in
+    their own process.
 
     Args:
-        rows: of this process; as many as every other has.
+        rows: of this process; every process must have the same number.
         world: this process among all.
 
     """
@@ -159,7 +159,7 @@ def gather_rows(rows: Tensor, world: World) -> Tensor:
 
 
 def largest(values: list[float], world: World) -> list[float]:
-    """Of each value, the largest that any process has: how all come to the same decision."""
+    """The largest value over all processes, for each of the values, so that all make the same decision."""
     if world.size == 1:
         return values
     tensor = torch.tensor(values, dtype=torch.float64)
@@ -168,7 +168,7 @@ def largest(values: list[float], world: World) -> list[float]:
 
 
 def gather_objects(own: Item, world: World) -> list[Item]:
-    """What each process has, in order of rank: plain values, and few, since each process gets those of all."""
+    """Each process's item, in order of rank; few plain values only, since every process receives all of them."""
     if world.size == 1:
         return [own]
     found = [own] * world.size
@@ -177,7 +177,7 @@ def gather_objects(own: Item, world: World) -> list[Item]:
 
 
 def gather_to_first(own: Item, world: World) -> list[Item]:
-    """What each process has, in order of rank, in the first process; nothing in the others."""
+    """Each process's item, in order of rank, in the first process; an empty list in the others."""
     if world.size == 1:
         return [own]
     found: list[Item] = [own] * world.size if world.is_first else []
@@ -186,10 +186,10 @@ def gather_to_first(own: Item, world: World) -> list[Item]:
 
 
 def from_first(own: Item, world: World) -> Item:
-    """What the first process has, given to all; of the others, it does not matter what they have.
+    """The first process's item, sent to all; the items of the others are ignored.
 
-    Tensors are sent as tensors, one after the other, and arrive on the CPU: what a process receives takes its own size
-    and no more, even where a pickled tensor, being a view, would bring along all that it is a view of.
+    Tensors are sent one by one as tensors and arrive on the CPU, so that a received tensor takes only its own size; a
+    pickled tensor that is a view would bring its whole storage along.
     """
     if world.size == 1:
         return own
@@ -213,7 +213,7 @@ def from_first(own: Item, world: World) -> Item:
 
 
 class _PicklerWithoutTensors(pickle.Pickler):
-    """Writes the number of a tensor in its place, and keeps the tensors."""
+    """Pickles a number in place of each tensor, and collects the tensors."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
@@ -227,7 +227,7 @@ class _PicklerWithoutTensors(pickle.Pickler):
 
 
 class _UnpicklerWithTensors(pickle.Unpickler):
-    """Puts tensors where their numbers stand."""
+    """Puts the tensors back in place of their numbers."""
 
     def __init__(self, file: io.BytesIO, tensors: Sequence[Tensor]) -> None:
         super().__init__(file)
@@ -238,12 +238,12 @@ class _UnpicklerWithTensors(pickle.Unpickler):
 
 
 def _broadcast(dense: Tensor) -> None:
-    """Fill a tensor that has its memory to itself with what the first process has in its own, byte by byte."""
+    """Overwrite a contiguous tensor with the first process's, byte by byte."""
     dist.broadcast(dense.as_strided((dense.numel(),), (1,)).view(torch.uint8), src=0)
 
 
 def mean_over_processes(values: list[float], world: World) -> list[float]:
-    """Of each value, the mean of what all processes have."""
+    """The mean over all processes, for each of the values."""
     if world.size == 1:
         return values
     tensor = torch.tensor(values, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""What a run would be, measured on a step of one process, with nothing written."""
+"""The size and cost of a run, measured on one step of one process; nothing is written."""
 
 import math
 import time
@@ -22,23 +22,23 @@ from hico_core.training.learner import Learner, Model
 from hico_core.training.loop import prepare
 from hico_core.training.step import ALONE
 
-# Enough to tell how fast clips are read, and a matter of seconds.
+# Enough to measure how fast clips are read, within seconds.
 _VIDEOS_READ = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a training takes, measured on its first step in one process."""
+    """The cost of a training, measured on its first step in one process."""
 
     processes: int
     workers: int
     device: str
     precision: Precision
     loss: float
-    step_seconds: float  # without waiting for clips and without the exchange with other processes
-    step_clips_per_second: float  # of one process, at that speed
-    reader_clips_per_second: float  # what its reading processes give it, if each has a core of its own
-    hours: float  # of all steps, at the lower one of these two
+    step_seconds: float  # of computing alone: neither waiting for clips nor exchange with other processes
+    step_clips_per_second: float  # of one process, at that step time
+    reader_clips_per_second: float  # from its reading processes, if each has a core of its own
+    hours: float  # of all steps, at the lower of these two speeds
     peak_memory_bytes: int
 
 
@@ -52,16 +52,16 @@ def measure_training(
     num_clips: int,
     processes: int,
 ) -> Measured:
-    """Read a training's first step, do it twice, and measure the second time, which finds all set up.
+    """Read a training's first step, do it twice, and time the second pass, when everything is set up.
 
     Args:
-        batches: of the training; closed after the first one.
-        dataset: what they are read from.
-        learn: does a step's update, and gives its loss.
-        learner: what is updated.
-        workers: processes that read; 0: the one that computes does.
+        batches: of the training; closed after the first batch.
+        dataset: from which the batches are read.
+        learn: does a step's update and returns its loss.
+        learner: what the step updates.
+        workers: number of reading processes; 0: the training process reads.
         num_clips: of the whole training.
-        processes: that train together.
+        processes: number of processes that train together.
 
     Raises:
         HicoError: the step fails, or does not fit into memory.
@@ -77,7 +77,7 @@ def measure_training(
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         step_seconds = time.monotonic() - began
-    reading = 0.0 if workers else read_seconds * len(batch.draws)  # in turn with the step
+    reading = 0.0 if workers else read_seconds * len(batch.draws)  # reading and the step take turns
     step_speed, reader_speed = len(batch.draws) / (step_seconds + reading), max(workers, 1) / read_seconds
     return Measured(
         processes=processes,
@@ -95,19 +95,19 @@ def measure_training(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRun:
-    """What a run would be, measured on its first step."""
+    """The size and cost of a run, measured on its first step."""
 
     num_videos: int
-    num_short_videos: int  # left out
+    num_short_videos: int  # videos left out as too short
     steps_per_epoch: float
-    num_steps: int  # about; a few more are left out where epochs meet
+    num_steps: int  # approximate; a few more are left out at the ends of epochs
     encoder_parameters: int
     head_parameters: int
-    gflops_per_clip: float  # of the encoder, forward; a step takes about three times that
-    activation_mb_per_clip: float  # which the gradients need, in single precision
-    batch_bytes: int  # of one process, as all that follow
+    gflops_per_clip: float  # of the encoder's forward pass; a step takes about three times that
+    activation_mb_per_clip: float  # kept for the gradients, in single precision
+    batch_bytes: int  # of one process, as all fields below
     checkpoint_bytes: int
-    checkpoints_bytes: int  # of all that are kept at the end: one every train.checkpoint_epochs, and the last two
+    checkpoints_bytes: int  # of all checkpoints left at the end: one every train.checkpoint_epochs, and the last two
     peak_lr: float
     measured: Measured
 
@@ -115,13 +115,13 @@ class DryRun:
 def dry_run(
     fitted: Fitted, *, device: DeviceName = "auto", init_from: Path | None = None, processes: int = 1
 ) -> DryRun:
-    """Do the first process's share of the first step of a run twice, write nothing, and measure the second time.
+    """Do the first process's share of a run's first step twice, time the second pass, and write nothing.
 
     Args:
         fitted: the run's configuration and videos.
         device: where to train.
         init_from: see `pretrain`.
-        processes: how many would train together on this machine.
+        processes: number of processes that would train together on this machine.
 
     Raises:
         HicoError: the run cannot start, or its first step fails.
@@ -153,7 +153,7 @@ def dry_run(
         head_parameters=everything - cost.parameters,
         gflops_per_clip=cost.gflops_per_clip,
         activation_mb_per_clip=cost.activation_mb_per_clip,
-        # Of augmented clips in single precision.
+        # Augmented clips in single precision.
         batch_bytes=train.batch_size // processes * clips_per_video * 3 * data.num_frames * data.crop_size**2 * 4,
         checkpoint_bytes=checkpoint_bytes,
         checkpoints_bytes=checkpoint_bytes * (math.ceil(train.epochs / train.checkpoint_epochs) + 2),
@@ -163,7 +163,7 @@ def dry_run(
 
 
 def _read_seconds(dataset: Dataset[Sample], plan: PlannedStep) -> float:
-    """What a clip takes to be read, decoded and cut, in this process; the first video only opens what is needed."""
+    """Time for this process to read, decode and crop a clip; the first video only warms up."""
     first, *rest = [plan.requests[number % len(plan.requests)] for number in range(1 + _VIDEOS_READ)]
     dataset[first]
     began = time.process_time()
@@ -172,6 +172,6 @@ def _read_seconds(dataset: Dataset[Sample], plan: PlannedStep) -> float:
 
 
 def _checkpoint_bytes(learner: Learner[HicoModel]) -> int:
-    """Weights, statistics and what the optimiser remembers."""
+    """Bytes of weights, buffers and optimiser state."""
     remembered = [value for state in learner.optimizer.state.values() for value in state.values()]
     return sum(tensor.nbytes for tensor in [*learner.model.state_dict().values(), *remembered])

@@ -1,4 +1,4 @@
-"""The videos that a run trains on, and how many of them go into a step."""
+"""The videos that a run trains on, and the batch size that fits them and the memory."""
 
 from typing import NamedTuple
 
@@ -15,27 +15,27 @@ from hico_core.training.run_folder import has_steps
 from hico_core.training.schedule import peak_learning_rate
 from hico_core.training.task import Task
 
-# Memory of a process that trains on a CPU, fitted to steps of several networks (docs/benchmarks-cpu.md): a constant,
-# bytes for each parameter (weight, gradient, momentum, and what LARS works with), and for each clip so many times the
-# outputs of the encoder's layers and the clip itself.
+# Memory of a process that trains on a CPU, fitted to steps of several networks (docs/benchmarks-cpu.md): a constant;
+# bytes per parameter (weight, gradient, momentum and LARS's buffers); and per clip, this multiple of the size of the
+# encoder's layer outputs and of the clip itself.
 _PROCESS_BYTES, _PARAMETER_BYTES = 0.75e9, 35
 _ACTIVATIONS_HELD, _CLIPS_HELD = 1.4, 11
 
-# Of the memory that is free; the rest is for workers, for other programs, and because that is only about right.
+# Fraction of the free memory to use; the rest is for workers, for other programs, and because the estimate is rough.
 _PART_TAKEN = 0.75
 
 
 class Fitted(NamedTuple):
-    """A training with a batch that fits, and why that is not the one of its recipe."""
+    """A training with a batch size that fits, and the reason if that is not the recipe's."""
 
     config: Config
-    videos: IndexedVideos  # of the subset train that last for a clip
+    videos: IndexedVideos  # of the subset train, those long enough for a clip
     recipe: Config
-    reason: str = ""  # empty where it is
+    reason: str = ""  # empty if the batch size is the recipe's
 
     @property
     def note(self) -> str:
-        """In words: which batch the run has instead of the recipe's, and why; empty where it is the recipe's."""
+        """The run's batch size and why it differs from the recipe's, in words; empty if it does not differ."""
         before, now = self.recipe.train.batch_size, self.config.train.batch_size
         return self.reason and (
             f"{self.reason}: batch size {now} instead of {before}, peak learning rate {peak_rate(self.config):.4g} "
@@ -44,17 +44,17 @@ class Fitted(NamedTuple):
 
 
 def fit_batch(task: Task[Config], *, processes: int = 1) -> Fitted:
-    """Open the videos of a training, and choose its batch where the task leaves that open.
+    """Open the videos of a training, and choose its batch size if the task leaves that open.
 
-    A run that is gone on with keeps its batch; one that did no step, say because it did not fit, is none. Of memory,
-    only a process that trains alone on a CPU is asked: several would not come to the same number.
+    A run that continues keeps its batch size, unless no step was done, for example because the batch did not fit.
+    Memory is considered only for a single process on a CPU: several processes would arrive at different sizes.
 
     Args:
-        task: what is to be done.
-        processes: that train together, each of which takes its share.
+        task: the training to do.
+        processes: number of processes that train together, each on its share of the batch.
 
     Raises:
-        HicoError: there is no index, or it does not know the cuts that are to be respected.
+        HicoError: there is no index, or it has no cuts although the configuration asks to respect them.
 
     """
     config, videos = task.config, _training_videos(task)
@@ -68,13 +68,13 @@ def fit_batch(task: Task[Config], *, processes: int = 1) -> Fitted:
 
 
 def batch_here(config: Config, *, num_videos: int, device: DeviceName, processes: int = 1) -> tuple[int, str]:
-    """The same as `fitting_size` with the memory that is free now.
+    """Like `fitting_size`, with the memory that is free now.
 
     Args:
         config: of a run.
-        num_videos: that there are to train on.
+        num_videos: number of videos to train on.
         device: where to train.
-        processes: that train together.
+        processes: number of processes that train together.
 
     """
     alone = processes == 1 and choose_device(device).type == "cpu" and not config.train.recompute
@@ -83,18 +83,18 @@ def batch_here(config: Config, *, num_videos: int, device: DeviceName, processes
 
 
 def fitting_size(config: Config, *, num_videos: int, processes: int, free_bytes: int | None) -> tuple[int, str]:
-    """How many videos a step may have, and why those are fewer than the configuration asks for.
+    """The largest batch size that fits, at most the configuration's, and the reason if it is smaller.
 
     Args:
         config: of a run.
-        num_videos: that there are to train on.
-        processes: that train together, each of which takes its share.
-        free_bytes: of memory, for one process that trains on a CPU; None: as much as it wants.
+        num_videos: number of videos to train on.
+        processes: number of processes that train together, each on its share of the batch.
+        free_bytes: memory for a single process that trains on a CPU; None: no limit.
 
     """
     asked = config.train.batch_size
     size = min(asked, num_videos // processes * processes)
-    if size < 2:  # too few to train on, which is said by whoever wants to
+    if size < 2:  # too few to train on, which the caller reports
         return asked, ""
     reason = f"only {counted(num_videos, 'video')}"
     if free_bytes is not None:
@@ -106,7 +106,7 @@ def fitting_size(config: Config, *, num_videos: int, processes: int, free_bytes:
 
 
 def peak_rate(config: Config, *, processes: int = 1) -> float:
-    """The highest learning rate of a training in so many processes of a machine."""
+    """The highest learning rate of a training with this number of processes on one machine."""
     return peak_learning_rate(
         base_lr=config.optim.base_lr,
         videos_per_step=config.train.batch_size,
@@ -132,11 +132,11 @@ def _training_videos(task: Task[Config]) -> IndexedVideos:
 
 
 def require_enough(videos: IndexedVideos, *, batch_size: int, processes: int) -> None:
-    """See that a batch can be shared among the processes, and that there are videos for it.
+    """Check that the batch can be split evenly among the processes and that there are enough videos for it.
 
     Raises:
-        HicoError: there are too few of them.
-        UsageError: the batch cannot be shared, or compares nothing.
+        HicoError: there are too few videos.
+        UsageError: the batch cannot be split evenly, or has only one video.
 
     """
     if batch_size % processes:
@@ -162,17 +162,17 @@ def require_enough(videos: IndexedVideos, *, batch_size: int, processes: int) ->
 
 
 class StepMemory(NamedTuple):
-    """About what a step takes on a CPU in single precision."""
+    """Approximate memory of a step on a CPU in single precision."""
 
-    fixed_bytes: float  # by whatever number of videos
-    video_bytes: float  # of each: its clips, and the outputs of their layers
+    fixed_bytes: float  # whatever the number of videos
+    video_bytes: float  # per video: its clips, and the layer outputs for them
 
 
 def step_memory(config: Config) -> StepMemory:
-    """What the steps of a training take, found by showing a clip to its encoder.
+    """The memory of a training's steps, found by passing a clip through its encoder.
 
     Raises:
-        HicoError: it does not take such a clip.
+        HicoError: the encoder does not accept such a clip.
 
     """
     data, encoder = config.data, build_encoder(config.model).eval()

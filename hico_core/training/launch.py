@@ -13,21 +13,21 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import NoReturn
 
-# Processes that die are started again, all of them, and go on from the last checkpoint; so often.
+# If processes die, all of them are started again and continue from the last checkpoint, at most this often.
 _RESTARTS = 3
 
-# How often the launcher looks at its processes.
+# How often the launcher polls its processes.
 _MONITOR_SECONDS = 1.0
 
-# What ends the launcher, which hands it on to its processes.
+# Signals that end the launcher, which forwards them to its processes.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class SharedExitCode:
-    """The exit code of the first process that ends with an error, which all processes see.
+    """The exit code of the first process that ends with an error, shared by all processes.
 
-    The launcher starts all processes again when one ends with an error, which mends a crash, but no mistake: those that
-    find a code here end at once, as if all were good.
+    The launcher restarts all processes when one ends with an error. That helps after a crash, but not after a mistake:
+    processes that find a code here end at once, as if all were well.
     """
 
     def __init__(self) -> None:
@@ -35,11 +35,11 @@ class SharedExitCode:
 
     @property
     def value(self) -> int:
-        """0 as long as there was no error."""
+        """The exit code; 0 as long as there was no error."""
         return self._code.value
 
     def claim(self, code: int) -> bool:
-        """Leave the code of an error; whether it is the first one, so that it is this process that reports it."""
+        """Store the code of an error; returns whether it is the first, so that only this process reports it."""
         with self._code.get_lock():
             is_first = self._code.value == 0
             if is_first:
@@ -48,15 +48,16 @@ class SharedExitCode:
 
 
 def run_processes(work: Callable[[SharedExitCode], int], *, processes: int) -> int:
-    """Run a function in several processes of this machine to its end, handing signals on.
+    """Run a function in several processes of this machine until it ends, and forward signals to them.
 
     Args:
-        work: what each does, as a function that can be pickled; it finds its place in the environment, as torchrun
-            leaves it there, and gives its exit code. An error that it has reported itself it claims, then ends.
-        processes: how many.
+        work: the function that each process runs, which must be picklable. It finds its rank in the environment, as
+            torchrun sets it, and returns its exit code. If it has reported an error itself, it claims the code, then
+            ends.
+        processes: number of processes.
 
     Returns:
-        The exit code: that of the error that ended the work, 128 plus the signal that did, or the largest one.
+        The exit code: that of the error that ended the work, or 128 plus the signal that did, or else the largest one.
 
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -78,7 +79,7 @@ def run_processes(work: Callable[[SharedExitCode], int], *, processes: int) -> i
             max_restarts=_RESTARTS,
             monitor_interval=_MONITOR_SECONDS,
             start_method="spawn",
-            logs_specs=DefaultLogsSpecs(log_dir=folder),  # else a folder is left among the temporary ones
+            logs_specs=DefaultLogsSpecs(log_dir=folder),  # otherwise the launcher leaves a temporary folder behind
         )
         try:
             codes = elastic_launch(config, _in_process)(work, shared)
@@ -97,13 +98,13 @@ def run_processes(work: Callable[[SharedExitCode], int], *, processes: int) -> i
 
 @contextmanager
 def _launching(processes: int, end: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Signals, log and environment as the launcher wants them; as they were, when it has ended."""
+    """Set signals, log and environment as the launcher needs them; restore them once it has ended."""
     environment = dict(os.environ)
-    # Processes that were started again would read the address of a dead one from a store that outlived it.
+    # Restarted processes would otherwise read the address of a dead one from a store that outlived it.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
     handlers = {number: signal.signal(number, end) for number in _SIGNALS}
-    logging.disable()  # it would say of each error what the processes say themselves
+    logging.disable()  # it would repeat each error that the processes report themselves
     try:
         yield
     finally:
@@ -115,9 +116,9 @@ def _launching(processes: int, end: Callable[[int, FrameType | None], None]) -> 
 
 
 def _in_process(work: Callable[[SharedExitCode], int], shared: SharedExitCode) -> int:
-    """What the launcher calls in each process."""
-    os.setsid()  # Ctrl-C reaches all processes of a terminal's group: here it comes from the launcher alone, and once
-    if shared.value:  # started again, though starting again mends nothing
+    """The function that the launcher calls in each process."""
+    os.setsid()  # Ctrl-C reaches all processes of a terminal's group: here it comes only from the launcher, once
+    if shared.value:  # restarted, although a restart does not help
         return 0
     code = work(shared)
     # The launcher waits for all processes, then lets them end; see `end_at_once` for how.
@@ -126,20 +127,19 @@ def _in_process(work: Callable[[SharedExitCode], int], shared: SharedExitCode) -
 
 
 def leave(code: int, environment: Mapping[str, str]) -> NoReturn:
-    """End this process, whether all is good or not; if it is one of several, at once."""
+    """End this process with an exit code; at once if it is one of several."""
     if int(environment.get("WORLD_SIZE") or 1) > 1:
         end_at_once(code)
     sys.exit(code)
 
 
 def end_at_once(code: int) -> NoReturn:
-    """End a process that talks to others without taking Python down.
+    """End a process that communicates with others, without shutting Python down.
 
-    The threads of PyTorch that do the talking may be in the middle of it, or only about to end. One that finds Python
-    gone ends the process with SIGABRT and a line of its own; then the launcher takes a finished training for a failed
-    one.
+    PyTorch's communication threads may still be running. A thread that finds Python gone ends the process with SIGABRT
+    and prints a line of its own; the launcher then takes a finished training for a failed one.
     """
-    atexit._run_exitfuncs()  # with which multiprocessing gives back its semaphores
+    atexit._run_exitfuncs()  # in which multiprocessing releases its semaphores
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

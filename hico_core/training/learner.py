@@ -1,4 +1,4 @@
-"""What a training changes and saves: a model where it computes, what is called of it, and its optimiser."""
+"""What a training updates and saves: a model on its device, the module called in training, and the optimiser."""
 
 import inspect
 import warnings
@@ -21,10 +21,10 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learner(Generic[Model]):
-    """What a run changes and saves."""
+    """What a run updates and saves."""
 
     model: Model
-    replica: nn.Module  # what is called: the model, averaging its gradients over all processes
+    replica: nn.Module  # the module to call: the model, which averages its gradients over all processes
     optimizer: torch.optim.Optimizer
     device: torch.device
     precision: Precision
@@ -39,7 +39,7 @@ class Learner(Generic[Model]):
         replica: nn.Module | None = None,
         precision: Precision = FP32,
     ) -> "Learner[Model]":
-        """A model where it computes, with what is called of it: None: itself."""
+        """Combine a model on its device with the module to call in training; None: the model itself."""
         device = next(model.parameters()).device
         scaling = LossScaling(device, enabled=precision.name == "fp16")
         return cls(
@@ -61,18 +61,18 @@ def learner_of(
     precision: PrecisionName,
     recompute: bool = False,
 ) -> Learner[Model]:
-    """A model ready to be trained, the same in all processes.
+    """Make a model ready to be trained; it is the same in all processes.
 
     Args:
-        model: on a CPU; what is not to be trained of it wants no gradients.
-        optimizer_of: makes the optimiser of the model where it computes.
+        model: on a CPU; parameters that are not to be trained have requires_grad off.
+        optimizer_of: makes the optimiser for the model on its device.
         device: of this process.
         world: this process among all.
-        precision: as `choose_precision` takes it.
-        recompute: the model trades time for memory, so freed memory goes back to the system.
+        precision: see `choose_precision`.
+        recompute: the model trades time for memory, so freed memory is returned to the system.
 
     """
-    # Convolutions in three dimensions are faster on channels that lie side by side.
+    # Convolutions in three dimensions are faster if the channels are contiguous.
     model.to(device).to(memory_format=torch.channels_last_3d)
     if device.type == "cpu" and not recompute:
         keep_freed_memory()
@@ -81,15 +81,15 @@ def learner_of(
 
 
 def replica_of(model: nn.Module, device: torch.device, world: World) -> nn.Module:
-    """What is called in training: the model itself, or, with several processes, one that keeps them alike."""
+    """The module to call in training: the model, or, with several processes, a wrapper that keeps them in step."""
     if world.size == 1:
         return model
     share_batch_norms(model)
-    # Of the sides of length 1 of a pointwise convolution, it does not matter how far apart their elements lie.
+    # In a pointwise convolution, the strides of dimensions of length 1 do not matter.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     ids = [device.index] if device.type == "cuda" else None
-    # Batch norms have the same statistics in all processes, since each computes those of all rows: there is nothing to
-    # send before each step. PyTorch has given the option that says so another name.
+    # Batch norms have the same statistics in all processes, since each computes them over all rows, so nothing has to
+    # be sent before each step. The option's name depends on PyTorch's version.
     known = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {"gradient_as_bucket_view": True, name: False}

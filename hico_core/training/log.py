@@ -1,4 +1,4 @@
-"""What a run says of itself: metrics.jsonl, one line per step, and the same for TensorBoard and Weights & Biases."""
+"""The log of a run: metrics.jsonl, one line per step, and the same for TensorBoard and Weights & Biases."""
 
 import json
 import secrets
@@ -15,34 +15,34 @@ from hico_core.base.storage import write_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepMetrics:
-    """One line of metrics.jsonl."""
+    """A line of metrics.jsonl."""
 
-    step: int  # from 1
-    epoch: float  # passes over the videos done before the step
+    step: int  # counted from 1
+    epoch: float  # passes over the videos before this step
     loss: float
-    visual: float  # the loss's parts, unweighted
+    visual: float  # the parts of the loss, unweighted
     topical: float | None
     lr: float
-    distance: float | None  # largest distance of the near clips' centres, seconds; None: any
+    distance: float | None  # largest distance between the centres of near clips, seconds; None: no limit
     clips_per_second: float
     data_seconds: float  # spent waiting for the step's clips
     step_seconds: float  # of the whole step, waiting included
-    bad_videos: int  # different videos that could not be decoded, so far
-    skipped_steps: int  # before this one, since gradients overflowed float16
-    embedding_std: float  # mean over dimensions; near 0 when all embeddings are alike (collapse)
-    effective_rank: float  # directions that the embeddings of the step use
-    knn_accuracy: float | None = None  # with the weights before the step; None where it was not measured
+    bad_videos: int  # number of different videos that could not be decoded so far
+    skipped_steps: int  # before this one, because gradients overflowed float16
+    embedding_std: float  # mean over dimensions; near 0 if all embeddings are alike (collapse)
+    effective_rank: float  # number of directions that the embeddings of the step use
+    knn_accuracy: float | None = None  # with the weights before the step; None if not measured
 
 
 def part_waiting(fields: Mapping[str, float | None]) -> float:
-    """Part of a step's time spent waiting for clips."""
+    """Fraction of a step's time spent waiting for clips."""
     waited, whole = fields["data_seconds"], fields["step_seconds"]
     assert waited is not None and whole
     return waited / whole
 
 
 def require_wandb(project: str | None) -> None:
-    """Check that what sends metrics is there, if they are to be sent.
+    """Check that the wandb package is installed if metrics are to be sent.
 
     Raises:
         UsageError: it is not installed.
@@ -53,16 +53,16 @@ def require_wandb(project: str | None) -> None:
 
 
 class RunLog:
-    """Appends to metrics.jsonl, each line at once, to TensorBoard's files and, if asked, to Weights & Biases.
+    """Appends each step to metrics.jsonl at once, and to TensorBoard's files and, if asked, Weights & Biases.
 
-    A line must be on the disk before the checkpoint that counts its step, and is written in microseconds. The others
-    take a millisecond, and are sent beside the step.
+    A line must be on the disk before the checkpoint that counts its step; writing it takes microseconds. The other two
+    take a millisecond and run beside the step.
     """
 
     def __init__(self, run_dir: Path, *, keep_steps: int, wandb_project: str | None = None) -> None:
-        """Open for appending; what was said of steps after `keep_steps`, which are done again, is dropped.
+        """Open for appending; drop the lines of steps after `keep_steps`, which are repeated.
 
-        Weights & Biases drops nothing: it passes over steps that it has.
+        Weights & Biases drops nothing: it ignores steps that it already has.
         """
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only the first process writes
 
@@ -76,7 +76,7 @@ class RunLog:
         if wandb_project is not None:
             import wandb
 
-            known_as = run_dir / "wandb-id"  # in the folder, so that a run that is moved stays the same one there
+            known_as = run_dir / "wandb-id"  # kept in the folder, so that a run that is moved keeps its identity there
             if not known_as.exists():
                 write_text(known_as, secrets.token_hex(8))
             self._wandb = wandb.init(
@@ -84,10 +84,11 @@ class RunLog:
             )
 
     def write(self, fields: Mapping[str, float | None]) -> None:
-        """Add a step.
+        """Log a step.
 
         Args:
-            fields: its number, from 1, and what was measured; seconds of it and of waiting for data among them.
+            fields: the step's number, from 1, and its measurements, which include its seconds and those spent waiting
+                for data.
 
         """
         self._file.write(json.dumps(dict(fields)) + "\n")
@@ -96,7 +97,7 @@ class RunLog:
         measured = {**fields, "waiting": part_waiting(fields)}
         scalars = {name: value for name, value in measured.items() if value is not None and name != "step"}
         if self._sending is not None and self._sending.done():
-            self._sending.result()  # raises what went wrong
+            self._sending.result()  # raises if sending failed
         self._sending = self._beside.submit(self._send, int(step), scalars)
 
     def _send(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -106,7 +107,7 @@ class RunLog:
             self._wandb.log(dict(scalars), step=step)
 
     def close(self) -> None:
-        """No more steps."""
+        """Close the log; no more steps follow."""
         self._file.close()
         self._beside.shutdown()
         self._board.close()

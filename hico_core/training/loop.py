@@ -1,4 +1,4 @@
-"""Pretraining, from an index to a checkpoint, in the order in which it happens."""
+"""Pretraining from an index to a checkpoint, in the order in which things happen."""
 
 import logging
 from collections.abc import Callable, Generator, Sequence
@@ -68,7 +68,7 @@ class RunSummary:
     precision: Precision
     first_loss: float | None  # mean of this call's first 10 steps; None if it had nothing left to do
     last_loss: float | None  # mean of its last 10
-    knn_accuracy: float | None  # at the end, if asked for
+    knn_accuracy: float | None  # at the end, if requested
     collapsed: bool  # the embeddings of the last steps are nearly alike
 
 
@@ -82,18 +82,18 @@ def pretrain(
     init_from: Path | None = None,
     on_step: Callable[[StepMetrics], None] = lambda metrics: None,
 ) -> RunSummary:
-    """Train a HiCo model on the videos of an index, in as many processes as were started together.
+    """Train a HiCo model on the videos of an index, in all processes that were started together.
 
     Args:
         config: of the run, such as `hico_core.config.preset("k400-hico-l")`; None: hacs-hico-s, with a smaller batch
             size if there are too few videos or too little memory.
         root: the workspace with index.parquet.
-        run_dir: where its files go; None: runs/DATASET-RECIPE in the workspace.
-        device: as `choose_device` takes it.
+        run_dir: folder for its files; None: runs/DATASET-RECIPE in the workspace.
+        device: see `choose_device`.
         resume: continue from the run's last checkpoint, or start if there is none. "changed": even if epochs, batch
             size, number of processes or index have changed.
         init_from: a checkpoint whose encoder a new run starts from.
-        on_step: takes the metrics of each step, in the first process.
+        on_step: called with the metrics of each step, in the first process.
 
     Raises:
         HicoError: the run cannot start, has too many bad videos, or its loss is not a number.
@@ -116,11 +116,11 @@ def pretrain(
 
 
 def run_pretraining(task: Task[Config], watch: Watch) -> RunSummary:
-    """Do a training to its end, in as many processes as were started together.
+    """Run a training to its end, in all processes that were started together.
 
     Raises:
         HicoError: the run cannot start, has too many bad videos, or its loss is not a number.
-        Interrupted: a signal ended it; a checkpoint is written.
+        Interrupted: a signal ended the run; a checkpoint was written.
 
     """
     fitted = fit_batch(task, processes=own_place().size)
@@ -170,18 +170,18 @@ class Pretraining:
 
     config: Config
     videos: IndexedVideos
-    note: str  # what is to be known of the batch
+    note: str  # what a user should know about the batch size
     dataset: ClipDataset
     learner: Learner[HicoModel]
     feature_dim: int  # of the encoder
-    start: WarmStart | None  # what the encoder begins with of a file
+    start: WarmStart | None  # what the encoder takes from a file at the start
     order: TrainingOrder
     rates: RateSchedule
     workers: int
-    listed: Sequence[Source]  # for nearest neighbours; may be none
+    listed: Sequence[Source]  # for the k-NN accuracy; may be empty
 
     def batches(self, position: Position, world: World) -> Generator[tuple[PlannedStep, Batch], None, None]:
-        """Each planned step with this process's clips of it, read ahead by the loader's workers."""
+        """Yield each planned step with this process's clips, read ahead by the loader's workers."""
         plans = plan_steps(
             self.order,
             max_distance_at=lambda progress: max_distance(progress, self.config.sampling),
@@ -192,10 +192,10 @@ class Pretraining:
         return read_batches(self.dataset, plans, workers=self.workers, pin_memory=self.learner.device.type == "cuda")
 
     def learn(self, plan: PlannedStep, batch: Batch, world: World) -> StepResult:
-        """One update by a step's clips.
+        """One update from a step's clips.
 
         Raises:
-            HicoError: they cannot be read, or their loss is not a number.
+            HicoError: the clips cannot be read, or their loss is not a number.
 
         """
         config, learner, lr = self.config, self.learner, self.rates.at(plan.epoch)
@@ -210,9 +210,9 @@ class Pretraining:
         return result
 
     def knn_accuracy(self, world: World) -> float | None:
-        """Accuracy of nearest neighbours on the labelled list, each process reading its part.
+        """Accuracy of nearest neighbours on the labelled list; each process reads its part.
 
-        None without a list, and in all processes but the first, which alone compares.
+        None without a list, and in all processes but the first, which alone does the comparison.
         """
         if not self.listed:
             return None
@@ -236,17 +236,17 @@ class Pretraining:
 def prepare(
     fitted: Fitted, *, device: torch.device, init_from: Path | None, world: World, joined: bool = True
 ) -> Pretraining:
-    """Check and build all parts, so that whatever is wrong is said before any work is done.
+    """Check and build all parts, so that every mistake is reported before any work is done.
 
     Args:
         fitted: the run's configuration and videos.
         device: of this process.
         init_from: see `pretrain`.
         world: this process among all that train together.
-        joined: whether they do; else the others are not there, and the model is this one's alone.
+        joined: whether these processes are connected; if not, the model is this process's alone.
 
     Raises:
-        HicoError: too few videos for the batch, or no room for what the workers read ahead.
+        HicoError: there are too few videos for the batch, or too little room for what the workers read ahead.
 
     """
     config, videos, data, train = fitted.config, fitted.videos, fitted.config.data, fitted.config.train
@@ -282,7 +282,7 @@ def prepare(
 
 
 def _listed_videos(knn_list: str | None, world: World, cache: LocalCache) -> Sequence[Source]:
-    """The videos for nearest neighbours; the first process reports what cannot be used."""
+    """The videos for nearest neighbours; the first process reports those that cannot be used."""
     if knn_list is None:
         return ()
     place = locate(knn_list)
@@ -307,7 +307,7 @@ def _require_room_for_batches(config: Config, largest_short_side: int, *, worker
 
 
 class _Made(NamedTuple):
-    """A model, and what is known of its encoder."""
+    """A model, and what is known about its encoder."""
 
     model: HicoModel
     feature_dim: int
@@ -315,7 +315,7 @@ class _Made(NamedTuple):
 
 
 def _model(config: Config, init_from: Path | None) -> _Made:
-    """The model of a recipe with its first weights."""
+    """The model of a recipe with its initial weights."""
     torch.manual_seed(config.train.seed)
     encoder, start = first_encoder(config, init_from)
     data, loss = config.data, config.loss
@@ -329,7 +329,7 @@ def _model(config: Config, init_from: Path | None) -> _Made:
 
 
 def first_encoder(config: Config, init_from: Path | None) -> tuple[nn.Module, WarmStart | None]:
-    """An encoder as a run begins with it, drawn with PyTorch's random numbers, and what it takes of a file.
+    """The encoder with which a run starts, initialised with PyTorch's random numbers, and what it takes from a file.
 
     Raises:
         HicoError: the file does not fit.
@@ -344,7 +344,7 @@ def first_encoder(config: Config, init_from: Path | None) -> tuple[nn.Module, Wa
 
 
 def max_distance(progress: float, sampling: SamplingConfig) -> float | None:
-    """Largest distance of near clips at a progress in [0, 1]; None where they may lie anywhere."""
+    """Largest distance of near clips at a progress in [0, 1]; None if there is no limit."""
     if sampling.distance == "any":
         return None
     start = sampling.end_seconds if sampling.distance == "fixed" else sampling.start_seconds
@@ -352,7 +352,7 @@ def max_distance(progress: float, sampling: SamplingConfig) -> float | None:
 
 
 def _report_beginning(parts: Pretraining, *, init_from: Path | None, checkpoint: Content | None) -> None:
-    """Log what the videos and the encoder of a run are where that is not what one may take for granted."""
+    """Log what is unusual about a run's videos and encoder."""
     if parts.videos.left_out:
         logger.warning(parts.videos.left_out)
     if init_from is not None and checkpoint is not None:
@@ -366,7 +366,7 @@ def _report_beginning(parts: Pretraining, *, init_from: Path | None, checkpoint:
 def _step(
     plan: PlannedStep, batch: Batch, parts: Pretraining, training: Training[Config, HicoModel], world: World
 ) -> StepMetrics:
-    """One update, and what is measured of it.
+    """One update, and its measurements.
 
     Raises:
         HicoError: its clips cannot be read, or its loss is not a number.
@@ -376,7 +376,7 @@ def _step(
     knn_due = is_first or training.ends_epoch(plan, every=parts.config.eval.knn_epochs)
     knn = parts.knn_accuracy(world) if knn_due else None
     result = parts.learn(plan, batch, world)
-    if is_first and parts.note and world.is_first:  # now that nothing else is wrong
+    if is_first and parts.note and world.is_first:  # only now that nothing else is wrong
         logger.warning(parts.note)
     return StepMetrics(
         step=plan.position.step + 1,

@@ -1,6 +1,6 @@
 """The optimiser: LARS (You et al., 2017), and the parameter groups that HiCo gives it."""
 
-# W tensors of a group, P numbers in all of them.
+# W tensors in a group, P numbers in all of them.
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,7 +17,7 @@ __all__ = ["LARS", "build_optimizer", "parameter_groups"]
 
 
 def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """The optimiser of pretraining; it starts at the rate at which the warm-up does."""
+    """The optimiser of pretraining, set to the learning rate at which the warm-up starts."""
     groups = parameter_groups(model, weight_decay=optim.weight_decay, lars_exclude_bn=optim.lars_exclude_bn)
     if optim.name == "adamw":
         return torch.optim.AdamW(groups, **adam_options(model, optim.warmup_start_lr))
@@ -32,17 +32,17 @@ def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimiz
 
 
 def rate_of(model: nn.Module, rate: float) -> float | Tensor:
-    """A learning rate for a model's optimiser, which `set_rate` changes.
+    """A learning rate for a model's optimiser, which `set_rate` can change.
 
-    On a GPU, it is a number in its memory, where a captured step finds the present one; a number of the host's would be
-    repeated as it was when the step was captured.
+    On a GPU, it is a tensor in GPU memory, where a captured step reads the current value; a Python number would stay as
+    it was when the step was captured.
     """
     device = next(model.parameters()).device
     return torch.full((), rate, device=device) if device.type == "cuda" else rate
 
 
 def adam_options(model: nn.Module, rate: float) -> dict[str, Any]:
-    """What PyTorch's Adam and AdamW need so that no step of theirs is counted, or skipped, on the host of a GPU."""
+    """Options for PyTorch's Adam and AdamW that keep the counting and skipping of steps on the GPU."""
     lr = rate_of(model, rate)
     return {"lr": lr, "fused": True} if isinstance(lr, Tensor) else {"lr": lr}
 
@@ -57,30 +57,30 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 class LARS(torch.optim.Optimizer):
-    """SGD whose rate for each tensor is scaled by the ratio of its norm to that of its gradient.
+    """SGD whose learning rate for each tensor is scaled by the ratio of its norm to that of its gradient.
 
         trust = eta * |w| / (|g| + weight_decay * |w|)      1 where the denominator is 0
         u     = (g + weight_decay * w) * trust * lr
         m     = momentum * m + u                            u at the first step
         w    -= u + momentum * m  (Nesterov)  or  m
 
-    The rate is inside the momentum, so a change of the rate does not rescale old momentum, unlike in
+    The learning rate is inside the momentum, so a change of it does not rescale old momentum, unlike in
     torch.optim.SGD. A group with `lars_exclude` has trust 1.
 
     Args:
         params: parameters or groups of them.
         lr: learning rate before the trust ratio; a tensor on the device of the parameters may be changed in place.
         momentum: m above.
-        weight_decay: default of the groups that set none.
+        weight_decay: default for groups that set none.
         eta: trust coefficient.
         nesterov: look one momentum step ahead.
-        zero_norm: what a tensor of norm 0 does. By the formula its trust is 0 and it never moves, which in
-            the authors' short recipes holds for every batch-norm bias ("authors"); "unscaled" gives it trust 1.
+        zero_norm: how to treat a tensor of norm 0. By the formula its trust is 0 and it never moves, which in the
+            authors' short recipes holds for every batch-norm bias ("authors"); "unscaled" gives it trust 1.
 
     """
 
-    # Of `torch.amp.GradScaler`, which sets `found_inf` for a step: 1 on the device where gradients overflowed. The
-    # optimiser skips such a step by itself, so that nobody has to wait for the device to tell.
+    # `torch.amp.GradScaler` sets `found_inf` for a step: 1 on the device if gradients overflowed. The optimiser then
+    # skips the step itself, so that the host need not wait for the device.
     _step_supports_amp_scaling = True
     found_inf: Tensor | None = None
 
@@ -105,7 +105,7 @@ class LARS(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
         self._zero_norm = zero_norm
-        self._flat: dict[int, FlatParameters] = {}  # by the number of the group
+        self._flat: dict[int, FlatParameters] = {}  # by group number
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -119,10 +119,10 @@ class LARS(torch.optim.Optimizer):
         return None
 
     def _update(self, flat: FlatParameters, group: dict[str, Any]) -> None:
-        """The formula above, for all tensors of a group at once; rows are one tensor's, the rest is of all."""
+        """Apply the formula above to all tensors of a group; rows belong to one tensor, everything else to all."""
         w_rows, g_rows, u_rows = flat.weight_rows(), flat.gradient_rows(), flat.update_rows
         u_P, m_P = flat.updates_P, flat.momentum_P
-        # What is one number for all tensors meets the flat memory, what differs from tensor to tensor its rows.
+        # Values shared by all tensors are applied to the flat memory, values that differ between tensors to its rows.
         torch._foreach_copy_(u_rows, g_rows)
         torch._foreach_add_(u_rows, w_rows, alpha=group["weight_decay"])
         if group["lars_exclude"]:
@@ -130,7 +130,7 @@ class LARS(torch.optim.Optimizer):
         else:
             u_P.mul_(flat.spread(self._trust(w_rows, g_rows, group) * group["lr"]))
         m_before_P = None if self.found_inf is None else m_P.clone()
-        m_P.mul_(group["momentum"]).add_(u_P)  # it begins as 0, so the first is u
+        m_P.mul_(group["momentum"]).add_(u_P)  # it starts at 0, so the first is u
         step_P = u_P.add_(m_P, alpha=group["momentum"]) if group["nesterov"] else m_P
         if self.found_inf is not None and m_before_P is not None:
             is_skipped = self.found_inf > 0
@@ -139,21 +139,21 @@ class LARS(torch.optim.Optimizer):
         torch._foreach_sub_(w_rows, step_P.split(flat.lengths))
 
     def _trust(self, w_rows: list[Tensor], g_rows: list[Tensor], group: dict[str, Any]) -> Tensor:
-        """The ratio of each of W tensors: (W,)."""
+        """The trust ratio of each of W tensors: (W,)."""
         w_norm_W = torch.stack(torch._foreach_norm(w_rows))
         g_norm_W = torch.stack(torch._foreach_norm(g_rows))
         denominator_W = g_norm_W + group["weight_decay"] * w_norm_W
-        # 0 / 0 where a tensor and its gradient are 0; `where` leaves it out without asking the device.
+        # 0 / 0 if a tensor and its gradient are 0; `where` drops it without a transfer from the device.
         trust_W = torch.where(denominator_W == 0, 1.0, group["eta"] * w_norm_W / denominator_W)
         return torch.where(w_norm_W == 0, 1.0, trust_W) if self._zero_norm == "unscaled" else trust_W
 
     def _flat_parameters(self, number: int, weights: list[Tensor]) -> FlatParameters:
-        """A group's memory, with the momentum that the state holds: also one that was just loaded."""
+        """A group's flat memory, with the momentum of the state, even if that was just loaded."""
         flat = self._flat.get(number)
         if flat is None or not flat.fits(weights):
             flat = self._flat[number] = FlatParameters.of(weights)
         # The state's buffers are views of the flat momentum, so checkpoints look like those of any optimiser. After one
-        # is loaded, or where a gradient came or went, the state holds others: their numbers are taken over.
+        # is loaded, or a gradient has appeared or vanished, the state holds other buffers: their numbers are copied.
         for weight, view in zip(weights, flat.momentum_views, strict=True):
             old = self.state[weight].get("momentum_buffer")
             if old is not view:

@@ -1,4 +1,4 @@
-"""The settings of a training: a recipe, a file of ours or of the authors', and what was asked for over them."""
+"""The settings of a training: a recipe or a file, ours or the authors', and the user's changes to it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from hico_core.training.task import Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a person asks for.
+    """What the user asks for.
 
     Attributes:
-        recipe: the preset to start from, unless a file takes its place.
-        file: of ours, with what differs, or of the authors' as it is.
-        options: of the command, by the settings that they stand for; None where one is not given.
+        recipe: the preset to start from, unless a file replaces it.
+        file: one of ours, with the settings that differ, or one of the authors', unchanged.
+        options: values given as command options, keyed by setting; None if an option was not given.
         epochs: passes over the videos; the warm-up changes in proportion.
-        overrides: `section.key=value`, over all the others.
+        overrides: `section.key=value`; these take precedence over all the others.
 
     """
 
@@ -29,14 +29,14 @@ class Asked:
     overrides: Sequence[str] = ()
 
     def names(self, key: str) -> bool:
-        """Whether a setting may be one that was asked for, so that hico chooses no other."""
+        """Whether the user may have given this setting, so that hico does not choose it."""
         named = {override.partition("=")[0].strip() for override in self.overrides}
         return self.options.get(key) is not None or self.file is not None or key in named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved(Generic[Settings]):
-    """The settings of a training, and what else a file of the authors says."""
+    """The settings of a training, and what else the authors' file says."""
 
     config: Settings
     authors: AuthorsConfig[Settings] | None
@@ -45,11 +45,11 @@ class Resolved(Generic[Settings]):
 def resolve_training(
     load: Callable[..., tuple[Settings, AuthorsConfig[Settings] | None]], asked: Asked
 ) -> Resolved[Settings]:
-    """Put the settings of a training together.
+    """Combine the settings of a training.
 
     Args:
         load: reads a file of ours or of the authors' over a recipe: `load_any_config` or `load_any_finetuning`.
-        asked: what a person asks for.
+        asked: what the user asks for.
 
     Raises:
         UsageError: a file, key or value is wrong; the message names it.

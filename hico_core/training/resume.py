@@ -1,4 +1,4 @@
-"""Where a run goes on: from its last checkpoint, where nothing has changed that it must not, else at its beginning."""
+"""Where a run continues: at its last checkpoint, if nothing essential has changed, otherwise at its beginning."""
 
 import logging
 
@@ -18,14 +18,14 @@ logger = logging.getLogger(__name__)
 def go_on_from(
     checkpoint: Content | None, learner: Learner[Model], task: Task[Settings], *, index: IndexIdentity, world: World
 ) -> Progress:
-    """Put a run's checkpoint in place, and find where it goes on; without one, at the beginning.
+    """Load a run's checkpoint, and find where the run continues; without a checkpoint, at the beginning.
 
-    Where the videos, their number in a step or the epochs have changed, that is after as many passes over them as
-    were done, with the schedule of a run that had been planned so.
+    If the videos, the batch size or the epochs have changed, the run continues after the same number of passes over the
+    videos, with the schedule that it would have had if it had been planned that way.
 
     Raises:
-        UsageError: something has changed that the result depends on, and the task does not allow it, or more epochs
-            are done than there are to be.
+        UsageError: something has changed that affects the result, and the task does not allow it, or more epochs are
+            done than the run is to have.
         HicoError: the checkpoint is of another model, or the processes read different indexes.
 
     """
@@ -59,7 +59,7 @@ def _require_processes(before: int, now: int, task: Task[Settings]) -> None:
 
 
 def _other_videos(before: Progress, index: IndexIdentity, task: Task[Settings]) -> bool:
-    """Whether the videos are others than those of a checkpoint, which the task must allow."""
+    """Whether the videos differ from those of a checkpoint, which the task must allow."""
     changes = before.index.changes_to(index) if before.index else None
     if changes is None:
         return False
@@ -71,10 +71,10 @@ def _other_videos(before: Progress, index: IndexIdentity, task: Task[Settings]) 
 
 
 def _describe_schedule(planned: int, epochs_done: float, task: Task[Settings]) -> str:
-    """In words: how the learning rate of a run goes on that is to last for other epochs than were planned.
+    """Describe how the learning rate continues in a run whose number of epochs has changed.
 
     Raises:
-        UsageError: it has lasted for longer already.
+        UsageError: the run has already lasted longer.
 
     """
     config: Config | FinetuneConfig = task.config

@@ -1,7 +1,7 @@
-"""One training run, from where it stands to its end: what pretraining and finetuning have in common.
+"""One training run, from its current position to its end: what pretraining and finetuning have in common.
 
-A training gives its batches, and does the update of each; the run knows the position, signals, checkpoints, bad
-videos, the log and the time, and leaves everything on the disk from which it goes on exactly:
+A training provides its batches and does the update for each; the run handles position, signals, checkpoints, bad
+videos, log and time, and leaves on the disk everything that it needs to continue exactly:
 
     with entered_run(task, free=...) as entered:
         learner = ...
@@ -55,10 +55,10 @@ from hico_core.training.task import Settings, Task, Watch
 
 logger = logging.getLogger(__name__)
 
-# Losses of single steps jump about; a run's summary compares means.
+# Losses of single steps fluctuate; a run's summary compares means.
 _LOSSES_IN_A_MEAN = 10
 
-# Settings that change how a run is carried out, not what comes out of it: free to differ on resuming.
+# Settings that change how a run is carried out but not its result: free to differ on resuming.
 FREE_ON_RESUME = {
     *("data.workers", "data.cache_dir", "data.cache_gb", "data.decoder", "data.max_bad_fraction"),
     *("train.max_steps", "train.checkpoint_seconds"),
@@ -66,7 +66,7 @@ FREE_ON_RESUME = {
 
 
 class Entered(NamedTuple):
-    """What a training finds when it begins or goes on."""
+    """The state that a training finds when it begins or continues."""
 
     world: World
     device: torch.device  # of this process
@@ -75,16 +75,17 @@ class Entered(NamedTuple):
 
 @contextmanager
 def entered_run(task: Task[Settings], *, free: Collection[str]) -> Iterator[Entered]:
-    """Join the other processes, keep all others out of the run's folder, and read its last checkpoint.
+    """Join the other processes, lock the run's folder, and read its last checkpoint.
 
-    One process reads it and sends it to all: the others may not see the folder, or see an older state of it.
+    One process reads the checkpoint and sends it to all: the others may not see the folder, or may see an older state
+    of it.
 
     Args:
-        task: what is to be done.
+        task: the training to do.
         free: settings that may differ on resuming; see `opened_run`.
 
     Raises:
-        HicoError: the processes do not find each other, the folder is of another run or in use, its checkpoints
+        HicoError: the processes do not find each other, the folder belongs to another run or is in use, its checkpoints
             cannot be read, or a step does not fit into memory.
 
     """
@@ -104,14 +105,14 @@ def entered_run(task: Task[Settings], *, free: Collection[str]) -> Iterator[Ente
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaves:
-    """What a run leaves beside its configuration, its log and its last checkpoints.
+    """What a run writes besides its configuration, its log and its last checkpoints.
 
     Attributes:
-        keep_every: keep a checkpoint every so many epochs.
+        keep_every: keep a checkpoint every this many epochs.
         wandb_project: see `RunLog`.
-        encoder: the file that finetuning began from, whose network its checkpoints hold; they name it.
-        first_weights: the file of pretraining's first weights, which only the record of its start names.
-        exports: progress, mean loss of this call's last steps -> files that are written with the checkpoints.
+        encoder: the file that finetuning began from; checkpoints hold its network and name it.
+        first_weights: the file of pretraining's first weights, which is named only in the record of the run's start.
+        exports: (progress, mean loss of this call's last steps) -> files that are written with the checkpoints.
 
     """
 
@@ -132,18 +133,18 @@ def opened_training(
     watch: Watch,
     leaves: Leaves = Leaves(),
 ) -> Iterator["Training[Settings, Model]"]:
-    """A run as it stands: at its beginning, or with its last checkpoint put in place.
+    """Open a run at its current position: at its beginning, or with its last checkpoint loaded.
 
     Args:
-        task: what is to be done.
+        task: the training to do.
         entered: from `entered_run`.
         learner: what is trained.
         index: of the videos to train on.
-        watch: who is told.
-        leaves: what is written beside the usual.
+        watch: receives reports on the training.
+        leaves: what is written besides the usual files.
 
     Raises:
-        UsageError: something has changed that the result depends on, and the task does not allow it.
+        UsageError: something has changed that affects the result, and the task does not allow it.
         HicoError: the checkpoint is of another model, or the processes read different indexes.
 
     """
@@ -157,17 +158,17 @@ def opened_training(
 
 
 class Metrics(Protocol):
-    """A line of the log: a dataclass with, among others, the step's number and times."""
+    """A line of the log: a dataclass with the step's number and times among its fields."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def loss(self) -> float:
-        """Of the step."""
+        """The loss of the step."""
 
 
 class StepTimes(NamedTuple):
-    """How long a step took."""
+    """The time that a step took."""
 
     clips_per_second: float
     data_seconds: float  # spent waiting for the step's clips
@@ -175,7 +176,7 @@ class StepTimes(NamedTuple):
 
 
 class _Agreed(NamedTuple):
-    """What the processes may see differently, and decide together."""
+    """Values that may differ between processes, on which they agree."""
 
     since_saved: float  # seconds
     signal_number: int  # 0: none
@@ -184,7 +185,7 @@ class _Agreed(NamedTuple):
 
 
 def kept_epoch(before: float, now: float, *, every: int) -> int | None:
-    """The epoch whose end was passed between two steps, if it is one to keep a checkpoint of.
+    """The epoch that ended between two steps, if its checkpoint is to be kept.
 
     before 9.8, now 10.1, every 10  ->  10
     """
@@ -193,7 +194,7 @@ def kept_epoch(before: float, now: float, *, every: int) -> int | None:
 
 
 class Training(Generic[Settings, Model]):
-    """A run in its folder. Only the first process writes; all make the same decisions."""
+    """A run in its folder; only the first process writes, and all processes make the same decisions."""
 
     def __init__(
         self,
@@ -205,11 +206,11 @@ class Training(Generic[Settings, Model]):
         watch: Watch,
         leaves: Leaves,
     ) -> None:
-        """Begin, or go on from `progress`; see `opened_training`."""
+        """Begin, or continue from `progress`; see `opened_training`."""
         self.progress = progress
         self.bad_videos = dict.fromkeys(progress.bad_videos, "found before resuming")
         self._task, self._learner, self._world, self._watch, self._leaves = task, learner, world, watch, leaves
-        self._losses: list[float] = []  # of the steps of this call
+        self._losses: list[float] = []  # of this call's steps
         self._first_step = progress.position.step
         self._finished = True
         self._agreed = _Agreed(0.0, 0, has_unusable=False, is_over=False)
@@ -224,11 +225,11 @@ class Training(Generic[Settings, Model]):
     def arriving(
         self, batches: Generator[tuple[PlannedStep, Batch], None, None]
     ) -> Iterator[tuple[PlannedStep, Batch]]:
-        """Each planned step with its clips, when they are there.
+        """Yield each planned step with its clips, as soon as they have arrived.
 
         Raises:
             HicoError: a checkpoint could not be written.
-            Interrupted: a signal ended the wait; a checkpoint is written.
+            Interrupted: a signal ended the wait; a checkpoint was written.
 
         """
         self._saved_at = self._step_began = time.monotonic()
@@ -260,15 +261,15 @@ class Training(Generic[Settings, Model]):
             raise
 
     def ends_epoch(self, plan: PlannedStep, *, every: int) -> int | None:
-        """The epoch that ended with the step before this one, if it is one of every so many; see `kept_epoch`."""
+        """The epoch that ended with the previous step, if it is a multiple of `every`; see `kept_epoch`."""
         last = self.progress.last_step_epoch
         return None if last is None else kept_epoch(last, plan.epoch, every=every)
 
     def save_if_due(self, plan: PlannedStep) -> None:
-        """Write the last checkpoint after some time, and one to keep at the end of some epochs.
+        """Write the last checkpoint at intervals of time, and a checkpoint to keep after some epochs.
 
         Raises:
-            HicoError: the ones before could not be written.
+            HicoError: the previous checkpoints could not be written.
 
         """
         keep_every = self._leaves.keep_every
@@ -279,10 +280,10 @@ class Training(Generic[Settings, Model]):
             self._saved_at = time.monotonic()
 
     def must_stop(self, plan: PlannedStep) -> bool:
-        """Whether as many steps are done as were asked for, or the time is up.
+        """Whether the requested number of steps is done or the time is up.
 
         Raises:
-            Interrupted: a signal ended the run; a checkpoint is written.
+            Interrupted: a signal ended the run; a checkpoint was written.
 
         """
         if self._agreed.signal_number:
@@ -298,10 +299,10 @@ class Training(Generic[Settings, Model]):
         raise Interrupted(number, f"stopped after step {step}; the same command with --resume continues")
 
     def check_videos(self, batch: Batch) -> None:
-        """Report the videos of all processes' shares that are found to be bad only now.
+        """Report the videos, in all processes' shares, that have newly turned out to be bad.
 
         Raises:
-            HicoError: they are too many.
+            HicoError: there are too many bad videos.
 
         """
         if not self._agreed.has_unusable:
@@ -315,12 +316,12 @@ class Training(Generic[Settings, Model]):
             self._watch.on_bad_video(video_id, reason)
 
     def times(self, num_clips: int) -> StepTimes:
-        """How long the present step has taken, which had so many clips in all processes."""
+        """The time that the current step has taken; `num_clips` is its number of clips over all processes."""
         whole = time.monotonic() - self._step_began
         return StepTimes(num_clips / whole, self._got_data - self._step_began, whole)
 
     def done(self, plan: PlannedStep, metrics: Metrics) -> None:
-        """A step is done: log it, and count it."""
+        """Log and count a finished step."""
         self._losses.append(metrics.loss)
         if self._log is not None:
             self._log.write(asdict(metrics))
@@ -332,7 +333,7 @@ class Training(Generic[Settings, Model]):
         """Write the last checkpoint, and wait until it is on the disk.
 
         Raises:
-            HicoError: it cannot be written.
+            HicoError: the checkpoint cannot be written.
 
         """
         epochs = self._task.config.train.epochs
@@ -345,17 +346,17 @@ class Training(Generic[Settings, Model]):
         self.progress = self.progress.model_copy(update=changes)
 
     def note_best(self, accuracy: float) -> None:
-        """Keep the weights as they are now as the best ones so far, if they are."""
+        """Save the current weights as the best ones if their accuracy is the highest so far."""
         best = self.progress.best_accuracy
         if best is None or accuracy > best:
             self._note(best_accuracy=accuracy)
             self.save(BEST)
 
     def save(self, *names: str) -> None:
-        """Write checkpoints of these names, and what is exported with them, as they are now, while training goes on.
+        """Write checkpoints of these names, and their exports, in their current state; training continues meanwhile.
 
         Raises:
-            HicoError: the ones before could not be written.
+            HicoError: the previous checkpoints could not be written.
 
         """
         if not self._world.is_first:
@@ -376,7 +377,7 @@ class Training(Generic[Settings, Model]):
         """Wait until the checkpoints are on the disk.
 
         Raises:
-            HicoError: they are not.
+            HicoError: they could not be written.
 
         """
         writing, self._writing = self._writing, None
@@ -384,9 +385,9 @@ class Training(Generic[Settings, Model]):
             writing.result()
 
     def close(self) -> None:
-        """Finish what is being written, and close the log.
+        """Finish writing, and close the log.
 
-        Where that fails, training has failed before, of which the error tells; so this is only a warning.
+        If that fails, it is only a warning: training has failed before, and its error says why.
         """
         self._writer.shutdown()
         error = self._writing.exception() if self._writing is not None else None
@@ -397,7 +398,7 @@ class Training(Generic[Settings, Model]):
 
     @property
     def steps_done(self) -> int:
-        """Of the whole run."""
+        """Number of steps done in the whole run."""
         return self.progress.position.step
 
     @property
@@ -407,7 +408,7 @@ class Training(Generic[Settings, Model]):
 
     @property
     def last_loss(self) -> float | None:
-        """Mean loss of its last steps."""
+        """Mean loss of this call's last steps."""
         return fmean(self._losses[-_LOSSES_IN_A_MEAN:]) if self._losses else None
 
 
@@ -416,7 +417,7 @@ def _kept_name(epoch: int) -> str:
 
 
 def _write(paths: Sequence[Path], checkpoint: memoryview, exports: Mapping[Path, bytes]) -> None:
-    """Write a checkpoint under some names, and other files."""
+    """Write a checkpoint under several names, and other files."""
     for path in paths:
         write_of_run(path, checkpoint)
     for path, content in exports.items():
@@ -424,10 +425,10 @@ def _write(paths: Sequence[Path], checkpoint: memoryview, exports: Mapping[Path,
 
 
 def check_bad_videos(bad: dict[str, str], num_videos: int, allowed: float) -> None:
-    """End the run when too many videos cannot be decoded.
+    """End the run if too many videos cannot be decoded.
 
     Raises:
-        HicoError: names the last one.
+        HicoError: too many cannot; names the last one.
 
     """
     if len(bad) > allowed * num_videos:

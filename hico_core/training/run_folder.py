@@ -1,4 +1,4 @@
-"""The folder of a run: it holds one configuration, from its beginning to its end, and one command at a time."""
+"""The folder of a run, which holds one configuration from beginning to end and is used by one command at a time."""
 
 import logging
 import shutil
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 _CONFIG = "config.yaml"
 
-# Settings that may change what comes out of a run, from the moment on at which they are changed, and their options.
+# Settings whose change on resuming affects the rest of the run, and their options.
 CHANGEABLE_ON_RESUME = {"train.batch_size": "--batch-size", "train.epochs": "--epochs"}
 
 
@@ -25,20 +25,21 @@ CHANGEABLE_ON_RESUME = {"train.batch_size": "--batch-size", "train.epochs": "--e
 def opened_run(
     run_dir: Path, config: BaseModel, *, resume: bool, free: Collection[str], changeable: Collection[str] = ()
 ) -> Iterator[None]:
-    """Let nobody else train in a run's folder meanwhile; check that an old one is of the same run.
+    """Lock a run's folder; check that an existing one belongs to the same run.
 
-    A new folder is left only if `write_config` was called. A run that ended before its first step was done, say
-    because it did not fit into memory, may begin anew with any configuration.
+    A new folder is kept only if `write_config` was called. A run that ended before its first step was done, for example
+    because it did not fit into memory, may start again with any configuration.
 
     Args:
         run_dir: the folder; made if missing.
         config: of the run.
-        resume: go on with an old one.
-        free: settings that may differ on resuming, since they do not change what comes out.
-        changeable: settings that may differ and change what comes out, as `CHANGEABLE_ON_RESUME`; the log says so.
+        resume: continue an existing run.
+        free: settings that may differ on resuming, since they do not affect the result.
+        changeable: settings that may differ although they affect the result, such as `CHANGEABLE_ON_RESUME`;
+            differences are logged.
 
     Raises:
-        UsageError: the folder is there and `resume` is not given, or it is of another configuration.
+        UsageError: the folder exists and `resume` is not set, or it has another configuration.
         HicoError: another process trains in it.
 
     """
@@ -57,12 +58,12 @@ def opened_run(
 
 
 def write_config(run_dir: Path, config: BaseModel) -> None:
-    """Write the configuration down; from here on the run is one."""
+    """Write the configuration; from now on the folder is a run's."""
     write_text(run_dir / _CONFIG, dump_config(config))
 
 
 def has_steps(run_dir: Path) -> bool:
-    """Whether there is anything of a run to lose."""
+    """Whether a run has anything to lose."""
     metrics = run_dir / "metrics.jsonl"
     has_lines = metrics.exists() and metrics.stat().st_size > 0
     return has_lines or any(run_dir.glob("checkpoints/*.pt")) or any(run_dir.glob("export/encoder.*"))
@@ -77,7 +78,7 @@ def _require_same_run(
     old = flat_settings(compose_config(type(config), read_yaml_file(written), origin=str(written)))
     now = flat_settings(config)
     changed = [key for key in now if now[key] != old[key] and key not in free]
-    if "train.epochs" in changed:  # with which --epochs lengthens the warm-up, so nobody need have typed that
+    if "train.epochs" in changed:  # --epochs also changes the warm-up, so the user need not have set that
         changed = [key for key in changed if key != "optim.warmup_epochs"]
     for key in changed:
         if key not in changeable:
@@ -85,5 +86,5 @@ def _require_same_run(
             was = f"{option} {old[key]}, continue anyway with --allow-changed" if option else f"-o {key}={old[key]}"
             differs = f"this run has {key}={old[key]}, not {now[key]}"
             raise UsageError(f"{run_dir}: {differs}; resume it with {was}, or give another --name")
-        if key != "train.epochs":  # which is told with the schedule that follows from it
+        if key != "train.epochs":  # reported together with the schedule that follows from it
             logger.warning("%s: %s was %s and is %s from here on", run_dir, key, old[key], now[key])

@@ -1,4 +1,4 @@
-"""Loss scaling, without which many gradients would be too small for float16 and become 0."""
+"""Loss scaling, without which many gradients would underflow to 0 in float16."""
 
 from collections.abc import Sequence
 
@@ -14,35 +14,35 @@ _SMALLEST_SCALE = 1.0
 class LossScaling:
     """PyTorch's `GradScaler`, and a count of the steps that it skips.
 
-    The loss is multiplied by a scale and the gradients are divided by it. Where they overflow, the step is skipped:
-    neither weights nor momentum move, and the scale is halved. After many good steps, it is doubled.
+    The loss is multiplied by a scale and the gradients are divided by it. If they overflow, the step is skipped:
+    neither weights nor momentum change, and the scale is halved. After many good steps, it is doubled.
 
-    All of it stays on the device. What the host knows of it, it reads together with the next step's loss.
+    All of it stays on the device; the host reads its values together with the next step's loss.
 
-    Processes that train together need not agree: the gradients that each one looks at are the mean over all of them,
-    which is not finite if one of them is not.
+    Processes that train together need not agree: the gradients that each one checks are means over all processes, which
+    are not finite if those of one process are not.
 
     Args:
         device: where the model computes.
-        enabled: False: loss and gradients stay as they are, and no step is skipped.
+        enabled: False: loss and gradients stay unscaled, and no step is skipped.
 
     """
 
     def __init__(self, device: torch.device, *, enabled: bool) -> None:
         self.enabled = enabled
-        self.skipped_steps = 0  # before the last step of which the host knows the loss
+        self.skipped_steps = 0  # before the last step whose loss the host has read
         self._scaler = torch.amp.GradScaler(device.type, enabled=enabled)
         self._one, self._skipped = torch.ones((), device=device), torch.zeros((), device=device)
 
     def measured(self) -> list[Tensor]:
-        """What `take` wants to be read with the next loss: skipped steps and scale; nothing without scaling."""
+        """Values that `take` needs to be read with the next loss: skipped steps and scale; empty without scaling."""
         return [self._skipped, self._scale()] if self.enabled else []
 
     def take(self, measured: Sequence[Tensor]) -> None:
-        """Take what was read.
+        """Take the values that were read.
 
         Raises:
-            HicoError: the scale has fallen so far that there is nothing left to try.
+            HicoError: the scale has fallen too far for training to recover.
 
         """
         if not self.enabled:
@@ -56,11 +56,11 @@ class LossScaling:
             )
 
     def descend(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        """Backward pass and update of the weights.
+        """Do the backward pass and the update of the weights.
 
-        Nothing in here is read by the host or depends on what only the device knows, so that a CUDA graph can hold it.
-        Gradients are dropped rather than set to 0, as PyTorch advises for such a graph: its backward pass then makes
-        them in memory of the graph, at the same place each time.
+        Nothing here is read by the host or depends on values that only the device knows, so that a CUDA graph can hold
+        it. Gradients are dropped rather than set to 0, as PyTorch advises for such a graph: its backward pass then
+        makes them in memory of the graph, at the same place each time.
         """
         optimizer.zero_grad(set_to_none=True)
         before = self._scale()
@@ -69,21 +69,21 @@ class LossScaling:
         self._scaler.step(optimizer)
         self._scaler.update()
         if self.enabled:
-            self._skipped += self._scale() < before  # the scale falls with a step that is skipped, and never else
+            self._skipped += self._scale() < before  # the scale falls only if a step is skipped
 
     def _scale(self) -> Tensor:
-        """A copy; 1 without scaling."""
+        """A copy of the scale; 1 without scaling."""
         return self._scaler.scale(self._one)
 
     def state_dict(self) -> dict[str, int | float]:
-        """Plain values with which a run goes on exactly; none without scaling."""
+        """Plain values from which a run continues exactly; empty without scaling."""
         return {**self._scaler.state_dict(), "skipped_steps": int(self._skipped)} if self.enabled else {}
 
     def load_state_dict(self, state: dict[str, int | float]) -> None:
-        """Go on from `state_dict`; begin anew where a checkpoint was written without scaling.
+        """Continue from `state_dict`; start afresh if a checkpoint was written without scaling.
 
         Raises:
-            HicoError: it is the state of something else.
+            HicoError: the state is not one of loss scaling.
 
         """
         if self.enabled and state:

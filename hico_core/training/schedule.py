@@ -1,4 +1,4 @@
-"""What changes during training, as pure functions of the progress."""
+"""Values that change during training, as pure functions of the progress."""
 
 import math
 from dataclasses import dataclass
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 def peak_learning_rate(
     *, base_lr: float, videos_per_step: int, clips_per_video: int, authors_processes: int = 1
 ) -> float:
-    """The linear scaling rule: `base_lr` is meant for 256 clips per step, over all processes.
+    """The linear scaling rule; `base_lr` is meant for 256 clips per step, over all processes.
 
     Args:
-        base_lr: of 256 clips.
+        base_lr: learning rate for 256 clips.
         videos_per_step: over all processes.
-        clips_per_video: of each.
-        authors_processes: 1, or the processes of one machine to get the rate of the authors' code, which multiplies
-            the videos of a machine by them once more.
+        clips_per_video: number of clips.
+        authors_processes: 1, or the number of processes on one machine to get the learning rate of the authors' code,
+            which multiplies the videos of a machine by it once more.
 
     """
     return base_lr * authors_processes * videos_per_step * clips_per_video / 256
 
 
 def learning_rate(epoch: float, *, peak: float, start: float, warmup_epochs: float, total_epochs: float) -> float:
-    """Learning rate at a fractional epoch: a straight line during the warm-up, then a cosine to 0.
+    """Learning rate at a fractional epoch: linear during the warm-up, then a cosine down to 0.
 
-    The cosine runs over all epochs, warm-up included; the line meets it at the end of the warm-up.
+    The cosine runs over all epochs, warm-up included; the line meets it where the warm-up ends.
 
         start ._-^^^-._
         0     w        ^-._ total
@@ -47,7 +47,7 @@ class RateSchedule:
     total_epochs: float
 
     def at(self, epoch: float) -> float:
-        """The rate after so many passes over the videos."""
+        """The learning rate after this many passes over the videos."""
         return learning_rate(
             epoch,
             peak=self.peak,
@@ -60,6 +60,6 @@ class RateSchedule:
 def sampling_distance(progress: float, *, start_seconds: float = 0.0, end_seconds: float = 1.0) -> float:
     """HiCo's gradual sampling: the largest distance, in seconds, between the centres of the two near clips.
 
-    It grows in a straight line with the fraction of the training that is done, cut to [0, 1].
+    It grows linearly with the fraction of the training that is done, clamped to [0, 1].
     """
     return start_seconds + (end_seconds - start_seconds) * min(max(progress, 0.0), 1.0)

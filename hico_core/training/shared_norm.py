@@ -1,6 +1,6 @@
 """Batch norm over the rows of all processes that train together.
 
-Shape letters: N rows of this process, of which every process has as many, C channels; the axes after C are any.
+Shape letters: N rows of this process (the same number in every process), C channels; any axes may follow C.
 """
 
 from typing import Any
@@ -20,23 +20,23 @@ class _NormOverProcesses(torch.autograd.Function):
         x' = (x - mean) / sqrt(variance + eps)       y = weight x' + bias
         dx = weight / sqrt(variance + eps) (dy - mean(dy) - x' mean(dy x'))       means over all rows of all processes
 
-    The gradients of weight and bias are those of the own rows; they are averaged like all others.
+    The gradients of weight and bias are those of this process's rows; they are averaged like all others.
 
     The backward pass is written out because autograd's own, through `torch.distributed.nn.functional.all_reduce`, sends
-    as many messages but keeps x as well as x': 312 MB where this keeps 196 (S3D-G, 4 clips of 16 x 64 x 64). Folded to
-    scale * x + offset it keeps as little, but cancellation moves the gradients by 2e-4 in float32.
+    as many messages but keeps x as well as x': 312 MB where this keeps 196 (S3D-G, 4 clips of 16 x 64 x 64). Folded
+    into scale * x + offset, autograd keeps as little, but cancellation moves the gradients by 2e-4 in float32.
     """
 
     @staticmethod
     def forward(context: Any, x_NC: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float) -> tuple[Tensor, ...]:  # noqa: ANN401
         """Rows (N, C, ...) -> the result (N, C, ...), the mean and the variance (C,)."""
         own_variance_C, own_mean_C = torch.var_mean(x_NC, _all_but_channels(x_NC), correction=0)
-        # Mean squares can be averaged over the processes, variances cannot.
+        # Mean squares can be averaged over the processes; variances cannot.
         moments_2C = torch.cat([own_mean_C, own_variance_C + own_mean_C.square()])
         dist.all_reduce(moments_2C)
         moments_2C /= dist.get_world_size()
         mean_C, square_C = moments_2C.chunk(2)
-        variance_C = (square_C - mean_C.square()).clamp_(min=0)  # below 0 by rounding alone, of rows nearly equal
+        variance_C = (square_C - mean_C.square()).clamp_(min=0)  # negative only by rounding, if rows are nearly equal
         scale_C = (variance_C + eps).rsqrt()
         normal_NC = (x_NC - _per_channel(mean_C, x_NC)) * _per_channel(scale_C, x_NC)
         context.save_for_backward(normal_NC, weight_C, scale_C)
@@ -59,24 +59,24 @@ class _NormOverProcesses(torch.autograd.Function):
 
 
 def _all_but_channels(x_NC: Tensor) -> list[int]:
-    """The axes of (N, C, ...) that a channel's statistics are taken over."""
+    """The axes of (N, C, ...) over which a channel's statistics are taken."""
     return [axis for axis in range(x_NC.dim()) if axis != 1]
 
 
 def _per_channel(values_C: Tensor, x_NC: Tensor) -> Tensor:
-    """(C,) -> (1, C, 1, ...), as it goes with (N, C, ...)."""
+    """(C,) -> (1, C, 1, ...), which broadcasts with (N, C, ...)."""
     return values_C.view([1, -1, *([1] * (x_NC.dim() - 2))])
 
 
 class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over the rows of all processes, of which each has as many.
+    """Batch norm over the rows of all processes, each of which has the same number.
 
-    Its parameters and buffers have the names of PyTorch's. PyTorch's own for several processes works on GPUs only, and
-    asks each of them how many rows it has.
+    Its parameters and buffers have the names of PyTorch's. PyTorch's own batch norm for several processes works on GPUs
+    only, and exchanges the number of rows.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any shape (N, C, ...)."""
+        """Accept any shape (N, C, ...)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, ...) -> the same shape."""
@@ -89,17 +89,18 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
             count = dist.get_world_size() * input.numel() // input.shape[1]
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
             self.running_mean.lerp_(mean_C, self.momentum)
-            # As PyTorch's: rows are normalised by their own variance, but the running one estimates the population's.
+            # As in PyTorch: rows are normalised by their own variance, but the running variance estimates the
+            # population's.
             self.running_var.lerp_(variance_C * (count / (count - 1)), self.momentum)
         result: Tensor = y_NC.to(input.dtype)
         return result
 
 
 def share_batch_norms(module: nn.Module) -> nn.Module:
-    """Replace each batch norm by one that sees the rows of all processes, with the same parameters and names.
+    """Replace each batch norm by one over the rows of all processes, with the same parameters and names.
 
     Raises:
-        HicoError: one has no weights, no running statistics, or none with a fixed momentum.
+        HicoError: a batch norm has no weights, no running statistics, or no fixed momentum.
 
     """
     for name, child in module.named_children():

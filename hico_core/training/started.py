@@ -1,4 +1,4 @@
-"""What a run was started from, in its folder: the command, the encoder, and the state of the code in git."""
+"""The record of how a run was started, in its folder: the command, the encoder, and the state of the code in git."""
 
 import logging
 import os
@@ -18,27 +18,27 @@ logger = logging.getLogger(__name__)
 
 STARTED = "started.json"
 
-# The checkout that hico is run from, if it is run from one.
+# The checkout that hico is run from, if any.
 _CHECKOUT = Path(__file__).parents[2]
 
 
 class GitState(BaseModel, frozen=True, extra="forbid"):
-    """What is checked out in a folder."""
+    """The commit that is checked out in a folder."""
 
     commit: str
     is_dirty: bool  # tracked files differ from the commit
 
 
 class Started(BaseModel, frozen=True, extra="forbid"):
-    """Content of started.json."""
+    """The content of started.json."""
 
-    command: list[str]  # as it was typed; empty of a run that Python code started
-    encoder: EncoderOrigin | None  # the file that the encoder's first weights are from; None: they are random
-    git: dict[str, GitState]  # of "hico" and of the "folder" where the command was typed, where these are checkouts
+    command: list[str]  # as typed; empty if Python code started the run
+    encoder: EncoderOrigin | None  # the file of the encoder's first weights; None: they are random
+    git: dict[str, GitState]  # of "hico" and of the "folder" where the command was typed, if these are checkouts
 
 
 def read_started(run_dir: Path) -> Started | None:
-    """What a run was started from; None of one that does not say.
+    """Read how a run was started; None if it has no record of that.
 
     Raises:
         HicoError: the file is damaged.
@@ -54,16 +54,16 @@ def read_started(run_dir: Path) -> Started | None:
 
 
 def write_started(run_dir: Path, *, command: Sequence[str], encoder: EncoderOrigin | None, folder: Path) -> None:
-    """Write down what a run is started from.
+    """Write the record of how a run is started.
 
     Args:
-        run_dir: of the run.
-        command: as it was typed.
-        encoder: the file that the encoder begins with.
+        run_dir: folder of the run.
+        command: as typed.
+        encoder: the file that the encoder starts from.
         folder: where the command was typed.
 
     """
-    # A copy of hico that is installed within the checkout of something else is not a part of that.
+    # A copy of hico that is installed inside the checkout of another project is not part of that project.
     places = {"hico": _CHECKOUT} if (_CHECKOUT / ".git").exists() else {}
     if not folder.is_relative_to(_CHECKOUT):
         places["folder"] = folder
@@ -73,9 +73,9 @@ def write_started(run_dir: Path, *, command: Sequence[str], encoder: EncoderOrig
 
 
 def git_state(folder: Path) -> GitState | None:
-    """What is checked out in a folder; None where git is not installed, or nothing is checked out.
+    """The commit checked out in a folder; None if git is not installed or the folder is no checkout.
 
-    Any other trouble of git's is a warning: it is no reason not to train.
+    Any other problem with git is only a warning: it is no reason not to train.
     """
     program = shutil.which("git")
     if program is None:
@@ -97,7 +97,7 @@ def git_state(folder: Path) -> GitState | None:
 
 
 def parse_status(text: str) -> GitState | None:
-    """Read the output of `git status --porcelain=v2 --branch`; None where nothing has been committed yet."""
+    """Parse the output of `git status --porcelain=v2 --branch`; None if nothing has been committed yet."""
     lines = text.splitlines()
     commit = next((line.split()[-1] for line in lines if line.startswith("# branch.oid ")), "(initial)")
     if commit == "(initial)":

@@ -21,10 +21,10 @@ ALONE = World()
 
 
 def compute_loss(outputs: Outputs, loss: LossConfig, *, clips_per_video: int, world: World = ALONE) -> HicoLoss:
-    """The loss of one process, whose gradient is to be averaged over all; SimCLR's term counts as the visual part."""
+    """The loss of one process, whose gradient is to be averaged over all; SimCLR's loss counts as the visual part."""
     embeddings = gather_rows(outputs.embeddings, world)
     # Every process computes the whole visual term but has a gradient only through its own rows, and gradients are
-    # averaged afterwards: the number of processes undoes the average.
+    # averaged afterwards: multiplying by the number of processes undoes the average.
     if loss.name == "simclr":
         return simclr_loss(
             embeddings, clips_per_video=clips_per_video, temperature=loss.temperature, visual_weight=world.size
@@ -44,20 +44,20 @@ def compute_loss(outputs: Outputs, loss: LossConfig, *, clips_per_video: int, wo
 def update(
     learner: Learner[Any], loss: Tensor, measured: Sequence[Tensor], *, lr: float, world: World = ALONE
 ) -> list[Tensor] | None:
-    """One update of the weights by the gradients of a loss; none, and None, if any process's loss is not finite.
+    """Update the weights once from a loss; without an update, return None if any process's loss is not finite.
 
-    Loss and measurements come to the CPU in one copy. It is the only moment of a step at which a GPU is waited for:
-    before the backward pass, so that all that comes after is handed out while the GPU computes.
+    Loss and measurements are copied to the CPU together. That is the only moment of a step at which the host waits for
+    a GPU: before the backward pass, so that all later kernels are launched while the GPU computes.
 
     Args:
-        learner: whose weights they are.
+        learner: holds the weights to update.
         loss: of this process, a scalar.
-        measured: what else is to be known of the step.
+        measured: other measurements of the step.
         lr: the learning rate.
         world: this process among all.
 
     Returns:
-        The loss and what was measured, on the CPU.
+        The loss and the measurements, on the CPU.
 
     Raises:
         HicoError: float16 is too coarse for the gradients; see `LossScaling`.
@@ -78,7 +78,7 @@ def update(
 
 
 class StepResult(NamedTuple):
-    """What one step of training gave."""
+    """The result of one training step."""
 
     loss: HicoLoss  # of this process, on the CPU
     whole_loss: float
@@ -89,7 +89,7 @@ class StepResult(NamedTuple):
 def train_step(
     learner: Learner[Any], clips: Tensor, *, loss: LossConfig, lr: float, world: World = ALONE
 ) -> StepResult | None:
-    """One update from this process's clips (B, K, 3, T, H, W); none, and None, if any process's loss is not finite."""
+    """One update from clips (B, K, 3, T, H, W) of this process; None, no update, unless all losses are finite."""
     outputs: Outputs
     with learner.precision.autocast(clips.device):
         if loss.topical_pairs == "global":
@@ -108,12 +108,12 @@ def train_step(
 
 
 def augmented_clips(batch: Batch, *, data: DataConfig, augment: AugmentConfig, device: torch.device) -> Tensor:
-    """What the model gets of a batch, augmented on its device: (N, 3, T, H, W), video-major.
+    """Augment a batch on the model's device: (N, 3, T, H, W), video-major.
 
-    On a GPU it is made beside whatever that still has to do: as a rule the backward pass of the step before.
+    On a GPU, this overlaps with the work still queued there, usually the backward pass of the previous step.
 
     Raises:
-        HicoError: there are no clips, since neither a video nor its substitutes can be decoded.
+        HicoError: there are no clips, because neither a video nor its substitutes can be decoded.
 
     """
 
@@ -129,18 +129,18 @@ def augmented_clips(batch: Batch, *, data: DataConfig, augment: AugmentConfig, d
     with torch.cuda.stream(beside):
         clips = made()
     training.wait_stream(beside)
-    clips.record_stream(training)  # their memory is not given to another batch before the step is done with them
+    clips.record_stream(training)  # their memory is not reused for another batch before the step is done with them
     return clips
 
 
 @cache
 def _stream_beside(device: torch.device) -> torch.cuda.Stream:
-    """Always the same, since memory that was freed is used again by its own stream only."""
+    """Always the same stream, since only the stream that allocated memory reuses it once it is freed."""
     return torch.cuda.Stream(device)
 
 
 def describe_batch(batch: Batch) -> str:
-    """The clips of a batch, for an error message."""
+    """Describe the clips of a batch, for an error message."""
     return "; ".join(
         f"{video_id} at " + ", ".join(f"{start:.2f}-{end:.2f} s" for start, end in windows)
         for video_id, windows in zip(batch.video_ids, batch.windows, strict=True)
@@ -148,7 +148,7 @@ def describe_batch(batch: Batch) -> str:
 
 
 def whole_loss(parts: HicoLoss, loss: LossConfig) -> float:
-    """The weighted sum of the parts: what the log shows, without the factor that several processes need."""
+    """The weighted sum of the parts, as logged: without the factor for several processes."""
     if loss.name == "simclr":
         return float(parts.visual)
     topical = 0.0 if parts.topical is None else float(parts.topical)

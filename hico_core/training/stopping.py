@@ -1,14 +1,14 @@
-"""What a signal handler and a run tell each other."""
+"""The messages between a signal handler and a run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class StopRequest:
-    """A signal that asked a run to end, which it does between two steps.
+    """A signal that asks a run to end, which it does between two steps.
 
-    While the run waits for clips there is nothing to finish, and a wait may last for ever: a read from a dead network
-    disk cannot be ended. A handler may raise `Interrupted` then, and only then.
+    While the run waits for clips, there is no step to finish, and the wait may last for ever: a read from a dead
+    network disk cannot be cancelled. A handler may raise `Interrupted` then, and only then.
     """
 
     def __init__(self) -> None:
@@ -17,7 +17,7 @@ class StopRequest:
 
     @contextmanager
     def may_interrupt(self) -> Iterator[None]:
-        """Around a wait."""
+        """Context for a wait that a handler may interrupt."""
         self.waiting = True
         try:
             yield

@@ -1,4 +1,4 @@
-"""What a training is asked to do, and who watches it. A task is plain values, which another process can be given."""
+"""What a training is to do, and who observes it; a task is plain values, which can be sent to another process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,18 +17,18 @@ Settings = TypeVar("Settings", bound=Config | FinetuneConfig)
 
 @dataclass(frozen=True, kw_only=True)
 class Task(Generic[Settings]):
-    """A training: of which videos, with which settings, into which folder.
+    """A training: which videos, which settings and which folder.
 
     Attributes:
         config: of the run.
         root: the workspace with index.parquet.
-        run_dir: where its files go.
+        run_dir: folder for its files.
         encoder: a checkpoint of ours or the authors' that a new run starts from.
-        device: as `choose_device` takes it.
-        resume: go on from the run's last checkpoint; without one, start.
-        lower_batch: to as many videos as there are, and as memory is free for.
-        allow_changed: let a resumed run have other epochs, another batch size, number of processes or index.
-        command: what was typed, if anything; a new run records it.
+        device: see `choose_device`.
+        resume: continue from the run's last checkpoint, or start if there is none.
+        lower_batch: lower the batch size to the number of videos and to what fits into the free memory.
+        allow_changed: let a resumed run have other epochs, batch size, number of processes or index.
+        command: as typed, if any; a new run records it.
 
     """
 
@@ -53,14 +53,15 @@ def _never() -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Who is told of a training while it goes on, and who may end it.
+    """Callbacks that receive a training's progress, and ways to end it.
 
     Attributes:
-        on_step: takes the metrics of each step, in the first process.
-        on_bad_video: takes the id and reason of each video that cannot be decoded, once.
-        on_tested: takes how many videos are tested by this process, and of how many.
-        is_over: asked before each step; true ends the run there, in the middle of its schedule, as `train.max_steps`.
-        stop: asks for the end; the run ends with a checkpoint.
+        on_step: called with the metrics of each step, in the first process.
+        on_bad_video: called once with the id and reason of each video that cannot be decoded.
+        on_tested: called with the number of videos that this process has tested, and the total.
+        is_over: called before each step; true ends the run there, in the middle of its schedule, like
+            `train.max_steps`.
+        stop: a request to end; the run ends with a checkpoint.
 
     """
 
@@ -72,17 +73,17 @@ class Watch:
 
 
 def rates_of(config: Config | FinetuneConfig, *, peak: float) -> RateSchedule:
-    """The learning rates of a configuration that rise to `peak`, or stay there where it is below the first one."""
+    """The learning rates of a configuration: they rise to `peak`, or stay there if it is below the first one."""
     return RateSchedule(
         peak=peak,
-        start=min(config.optim.warmup_start_lr, peak),  # the peak is scaled to the batch, the start is not
+        start=min(config.optim.warmup_start_lr, peak),  # the peak is scaled to the batch size, the start is not
         warmup_epochs=config.optim.warmup_epochs,
         total_epochs=config.train.epochs,
     )
 
 
 def order_of(config: Config | FinetuneConfig, *, num_videos: int) -> TrainingOrder:
-    """The order that a configuration makes of so many videos."""
+    """The training order that a configuration gives for this many videos."""
     return TrainingOrder(
         num_videos=num_videos,
         batch_size=config.train.batch_size,

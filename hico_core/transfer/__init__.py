@@ -1,1 +1,1 @@
-"""Checkpoints -> features and what is made of them."""
+"""Uses of checkpoints: features, evaluation, finetuning and localisation."""

@@ -1,4 +1,4 @@
-"""Features that `hico extract-features` wrote, as a data set of PyTorch: one item a video."""
+"""Features that `hico extract-features` wrote, as a PyTorch data set with one item per video."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -14,13 +14,13 @@ class VideoFeatures(NamedTuple):
     """An item: the features of one video."""
 
     video_id: str
-    features: Tensor  # (W, F, ...) as they are stored
+    features: Tensor  # (W, F, ...) as stored
     times: Tensor  # (W, 2) float64: start and end of each row, in seconds
-    labels: list[str]  # of each row, where rows are annotated segments; else empty
+    labels: list[str]  # of each row if rows are annotated segments, otherwise empty
 
 
 class FeatureDataset(Dataset[VideoFeatures]):
-    """The videos of a folder of features, in order of their ids; files are read when they are asked for.
+    """The videos of a folder of features, in order of their ids; each file is read on access.
 
     Videos differ in length, so give a `DataLoader` batch_size=None, or a collate_fn.
     """
@@ -32,21 +32,21 @@ class FeatureDataset(Dataset[VideoFeatures]):
             folder: ROOT/features/NAME.
 
         Raises:
-            HicoError: it has no features, or those of several encoders.
+            HicoError: it has no features, or features of several encoders.
 
         """
         self.folder = Path(folder)
         self._rows = sorted(require_features(self.folder).values(), key=lambda row: row.video_id)
 
     def __len__(self) -> int:
-        """How many videos there are."""
+        """Number of videos."""
         return len(self._rows)
 
     def __getitem__(self, place: int) -> VideoFeatures:
         """Read the features of a video.
 
         Raises:
-            HicoError: the file is not as the manifest says.
+            HicoError: the file does not match the manifest.
 
         """
         row = self._rows[place]

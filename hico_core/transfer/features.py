@@ -1,10 +1,10 @@
-"""Dense features of whole videos: one vector per window, with the times it stands for.
+"""Dense features of whole videos: one vector per window, with the window's times.
 
-Windows lie on a grid of real time (see `hico_core.encoding.windows.Grid`); the centre of a window is where
-ActionFormer and OpenTAD put its feature.
+Windows lie on a grid in real time (see `hico_core.encoding.windows.Grid`); ActionFormer and OpenTAD place a feature at
+the centre of its window.
 """
 
-# N windows at once, W windows of a video, S pixels, F feature width; T', H', W' the maps' frames, height and width.
+# N windows at once, W windows of a video, S pixels, F feature width; maps have T' frames, height H', width W'.
 
 import html
 import logging
@@ -34,10 +34,10 @@ from hico_core.model.pooling import PooledEncoder
 logger = logging.getLogger(__name__)
 
 
-# As ActivityNet's and HACS' features have it.
+# As in the features of ActivityNet and HACS.
 USUAL_GRID = Grid(fps=15.0, window=16, stride=16)
 
-# Most windows in a batch of --batch-size auto; an H100 is no faster with more (docs/benchmarks-gpu.md).
+# Largest batch of --batch-size auto; an H100 is no faster with more windows (docs/benchmarks-gpu.md).
 _LARGEST_BATCH = 256
 
 
@@ -55,12 +55,12 @@ class Features:
     """The features of one video.
 
     Raises:
-        ValueError: array and times are not of the same windows, or not numbers of such a kind.
+        ValueError: array and times differ in their number of windows, or have an unsuitable type.
 
     """
 
-    array: np.ndarray  # (W, F), of S3D-G 1024 or, of the projection, 128; maps (W, F, T', H', W') if not pooled.
-    # float32 as computed, float16 where they are stored so.
+    array: np.ndarray  # (W, F): F is 1024 for S3D-G, 128 for the projection; maps (W, F, T', H', W') if not pooled.
+    # float32 as computed, float16 if stored so.
     times: np.ndarray  # (W, 2) float64: start and end of each window, in seconds
     meta: FeatureSource
 
@@ -103,16 +103,16 @@ class FeatureExtractor:
         device: torch.device,
         batch_size: int | Literal["auto"] | None = None,
     ) -> None:
-        """Take an encoder: clips (N, 3, window, S, S) -> rows (N, F), or maps (N, F, T', H', W').
+        """Wrap an encoder: clips (N, 3, window, S, S) -> rows (N, F), or maps (N, F, T', H', W').
 
         Args:
-            encoder: with what becomes of its maps.
+            encoder: with the pooling of its maps.
             grid: where windows lie.
-            frozen: which encoder it is, as manifests have it, and what it is shown; None: what the paper's is shown,
-                with no name.
+            frozen: the encoder's identity, as in manifests, and its input format; None: no name, and the input format
+                of the paper's encoder.
             device: where to compute.
-            batch_size: windows that go through the encoder together, if memory holds them; "auto": as many as it
-                holds; None: a number that suits most. It changes no feature by more than rounding.
+            batch_size: windows encoded together, if they fit into memory; "auto": as many as fit; None: a number that
+                suits most machines. Features change only by rounding.
 
         Raises:
             UsageError: a number is out of range, or two settings contradict each other.
@@ -129,7 +129,7 @@ class FeatureExtractor:
         self.precision = choose_precision("auto", device)
         self.encoder = encoder.eval().to(device)
         with_channels_last(self.encoder)
-        largest = _LARGEST_BATCH if device.type == "cuda" else usual_batch(device)  # a CPU is no faster with more
+        largest = _LARGEST_BATCH if device.type == "cuda" else usual_batch(device)  # a CPU gains nothing beyond
         self.batch_size = largest if batch_size == "auto" else batch_size or usual_batch(device)
 
     @classmethod
@@ -150,12 +150,12 @@ class FeatureExtractor:
         """Load an encoder from a checkpoint, an export or the authors' .pyth; frames are prepared as in its training.
 
         Args:
-            path: the checkpoint, or another encoder as `load_frozen` takes it, such as `torchvision:r3d_18=FILE`.
+            path: the checkpoint, or another encoder as `load_frozen` accepts it, such as `torchvision:r3d_18=FILE`.
             window: frames per window; for S3D-G at least 8.
             stride: frames from the start of one window to the start of the next.
             fps: frame rate at which videos are sampled; None: each video's own average.
             align: "start": the first window begins with the video; "center": windows are centred on the strides.
-            tail: for an incomplete last window: "pad" it, "drop" it, or "shift" it back.
+            tail: how to treat an incomplete last window: "pad" it, "drop" it, or "shift" it back.
             pool: pooling over the encoder's feature maps.
             layer: "pooled": the encoder's features; "projection": the embeddings that pretraining compares.
             device: where to compute.
@@ -184,7 +184,7 @@ class FeatureExtractor:
         """Use an encoder that is already loaded; otherwise like `from_checkpoint`.
 
         Raises:
-            HicoError: it has no projection, or cannot be shown such windows.
+            HicoError: the encoder has no projection, or does not accept such windows.
 
         """
         head = _projection_of(frozen) if layer == "projection" else None
@@ -201,19 +201,19 @@ class FeatureExtractor:
 
     @property
     def reading(self) -> Reading:
-        """How videos are read for it."""
+        """The settings by which videos are read for the encoder."""
         return Reading(layout=self.grid, picture=self.picture)
 
     def encode(self, clips: Tensor) -> Tensor:
         """Encode clips that are in memory, each as one window: (N, T, H, W, 3) uint8 -> (N, F) float32 on the CPU.
 
-        The middle of the frames is cut out, scaled and normalised as that of videos.
+        Frames are centre-cropped, scaled and normalised as those of videos.
 
         Args:
-            clips: RGB, T as many frames as a window has, at the frame rate of the grid.
+            clips: RGB, with as many frames as a window, at the frame rate of the grid.
 
         Raises:
-            UsageError: they are of another shape or type.
+            UsageError: the clips have another shape or type.
 
         """
         window = self.grid.window
@@ -248,8 +248,8 @@ class FeatureExtractor:
 
         Args:
             paths: of the videos.
-            workers: processes that read; None: one a core.
-            meter: told of rows and waiting.
+            workers: number of reading processes; None: one per core.
+            meter: counts rows and waiting time.
 
         """
         videos = [WholeVideo(Path(path), []) for path in paths]
@@ -258,13 +258,13 @@ class FeatureExtractor:
     def extract_all(
         self, videos: Sequence[WholeVideo], *, workers: int | None = None, meter: Meter | None = None
     ) -> Iterator[Features | BadVideo]:
-        """Extract the features of videos that are in buckets, split into clips, or of which only spans are needed.
+        """Extract the features of videos that are in buckets, were split into clips, or are needed only in spans.
 
         Args:
-            videos: from their clips or their own files; of one with spans, there is a row a span, the mean of its
+            videos: read from their clips or their own files; a video with spans gets one row per span, the mean of its
                 windows.
-            workers: processes that read; None: one a core.
-            meter: told of rows and waiting.
+            workers: number of reading processes; None: one per core.
+            meter: counts rows and waiting time.
 
         """
         encoded = encode_videos(
@@ -292,7 +292,7 @@ class FeatureExtractor:
 
 
 def span_means(rows: np.ndarray, spans: Spans, grid: Grid, *, meta: FeatureSource) -> np.ndarray:
-    """The mean of each span's windows: (W, ...), as `windows_in_spans` has them -> (S, ...) float32."""
+    """The mean over the windows of each span: (W, ...), in the order of `windows_in_spans` -> (S, ...) float32."""
     laid = windows_in_spans(spans, grid, duration_seconds=meta.duration_seconds, source_fps=meta.source_fps)
     sums = np.zeros((len(spans.seconds), *rows.shape[1:]))
     np.add.at(sums, laid.span_W, rows)
@@ -323,11 +323,11 @@ def _require_suitable(grid: Grid, pool: Pool, entry: EncoderEntry, *, name: str)
 
 
 def _projection_of(frozen: FrozenEncoder) -> ProjectionHead:
-    """The head that pretraining compares by, from the file of the encoder.
+    """The projection head of pretraining, from the encoder's file.
 
     Raises:
-        UsageError: the encoder is of a kind that has none.
-        HicoError: the file has none, or is another one by now.
+        UsageError: encoders of this kind have no projection head.
+        HicoError: the file has no projection head, or has changed.
 
     """
     if frozen.table_name is not None or frozen.origin is None or frozen.origin.path.endswith(EXPORTED):

@@ -1,1 +1,1 @@
-"""What features and encoders are worth on labelled videos."""
+"""Evaluation of features and encoders on labelled videos."""

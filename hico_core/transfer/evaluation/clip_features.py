@@ -1,6 +1,6 @@
 """Features of labelled clips, computed once for each encoder and kept: one file per clip, in one folder per encoder.
 
-FOLDER/<hash>/encoder.json   what the hash stands for: encoder, weights, what it is shown
+FOLDER/<hash>/encoder.json   what the hash stands for: encoder, weights, how clips are read
 FOLDER/<hash>/<hash>.npy     views of a clip (V, F), named by path, size and time of its file
 """
 
@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 
 
 class Computing(NamedTuple):
-    """With what features are computed that are not there yet."""
+    """The resources with which missing features are computed."""
 
     device: DeviceName
-    workers: int | None  # processes that read; None: one a core
+    workers: int | None  # number of reading processes; None: one per core
 
 
 def hash_of(fields: Mapping[str, Any]) -> str:
@@ -42,7 +42,7 @@ def hash_of(fields: Mapping[str, Any]) -> str:
 
 
 def identity_of(encoder: FrozenEncoder, *, num_views: int, precision: str) -> dict[str, Any]:
-    """All that decides what an encoder makes of a clip."""
+    """Everything that determines an encoder's features of a clip."""
     return {
         "encoder": encoder.name,
         "weights_sha256": encoder.origin.sha256 if encoder.origin else None,
@@ -62,20 +62,21 @@ def features_of_clips(
     computing: Computing,
     on_clip: Callable[[int], None] = lambda num_done: None,
 ) -> list[np.ndarray | None]:
-    """Features of each clip, (V, F): those that are kept, and those of the others, which are kept from now on.
+    """Features of each clip, (V, F): kept ones are read, missing ones are computed and kept.
 
-    A clip that cannot be read has None, and is named in the log.
+    A clip that cannot be read has None, and is logged.
 
     Args:
-        encoder: what computes them.
+        encoder: the encoder of the features.
         paths: of the clips.
-        folder: where features of all encoders are kept.
-        num_views: the encoder's usual clip so many times over the length of a video; one is at its middle.
-        computing: with what.
-        on_clip: told after each clip that is computed how many are there.
+        folder: holds the features of all encoders.
+        num_views: number of the encoder's usual clips, spread over the length of a video; a single one is in the
+            middle.
+        computing: device and workers.
+        on_clip: called after each computed clip with the number of clips finished.
 
     Raises:
-        HicoError: a kept file is damaged, or another process computes features of this encoder.
+        HicoError: a kept file is damaged, or another process is computing features of this encoder.
 
     """
     precision = choose_precision("auto", choose_device(computing.device))

@@ -1,11 +1,11 @@
-"""Encoders compared on labelled clips: the same probes on the same folds, with intervals and paired differences.
+"""Compares encoders on labelled clips: the same probes on the same folds, with intervals and paired differences.
 
-    split         which clip is tested when; decided from the list alone
-    features      once an encoder, kept; clips that an encoder cannot be shown are left out for all
-    predictions   of linear probe and nearest neighbours, fold by fold, kept
-    rows          accuracies, their intervals, and differences to the first encoder
+    split         the fold in which each clip is tested; depends on the list alone
+    features      computed once per encoder and kept; clips that one encoder cannot read are left out for all
+    predictions   of linear probe and nearest neighbours, fold by fold; kept
+    rows          accuracies, their intervals, and differences from the first encoder
 
-The linear probe is that of `hico probe`, but for the scale of features: see `scaled_alike`.
+The linear probe is that of `hico probe`, except for the scale of the features: see `scaled_alike`.
 """
 
 # N clips, V views of a clip, F feature width.
@@ -33,13 +33,13 @@ from hico_core.transfer.evaluation.probe import LabelledRows, knn_predictions, l
 from hico_core.transfer.evaluation.segments import segments_in
 from hico_core.transfer.extraction.manifest import require_features
 
-# What shows how many of the classes can be told without any understanding of video.
+# Show how far the classes can be predicted without any understanding of video.
 BASELINES = ("pixels", "motion")
 
-# Below ROOT/compare: features and predictions that other comparisons use again.
+# Below ROOT/compare: features and predictions that other comparisons reuse.
 KEPT = ".kept"
 
-# Of so many training rows, all parts choose the settings of a probe; of more, the first one is large enough.
+# With at most this many training rows, all parts choose the settings of a probe; with more, the first part suffices.
 _FEW_ROWS = 2000
 
 _SEED = 0
@@ -48,17 +48,17 @@ _SEED = 0
 def encoders_to_compare(
     texts: Sequence[str], *, runs: Sequence[Path], with_baselines: bool, warn: Callable[[str], None]
 ) -> dict[str, FrozenEncoder]:
-    """What rows are called -> the encoders, in order: those that are named, runs, baselines.
+    """Row name -> encoder, in order: those named, those of runs, baselines.
 
     Args:
-        texts: as `load_frozen` takes them.
-        runs: files of runs, see `finished_runs`.
-        with_baselines: add those that are not named.
-        warn: told what `load_frozen` has to say.
+        texts: names as `load_frozen` accepts them.
+        runs: exported encoders of runs, see `finished_runs`.
+        with_baselines: add the baselines that are not named.
+        warn: called with warnings of `load_frozen`.
 
     Raises:
-        UsageError: there are none, one is named twice, or there is no such encoder.
-        HicoError: the weights of one cannot be read.
+        UsageError: there are no encoders, one is named twice, or one does not exist.
+        HicoError: the weights of an encoder cannot be read.
 
     """
     named = [*texts, *map(str, runs)]
@@ -69,7 +69,7 @@ def encoders_to_compare(
         raise UsageError(f"--encoder {repeated[0]}: is named twice")
     named += [name for name in BASELINES if with_baselines and name not in named]
     loaded = {text: load_frozen(text, warn=warn) for text in named}
-    # Of a table's encoder, what was typed says which weights it has; of a file, its run says more than its path.
+    # For an encoder of the table, the typed text includes the weights; for a file, its run says more than its path.
     names = {text: text if encoder.table_name else encoder.name for text, encoder in loaded.items()}
     count = Counter(names.values())
     return {names[text] if count[names[text]] == 1 else text: encoder for text, encoder in loaded.items()}
@@ -79,7 +79,7 @@ def finished_runs(root: Path) -> list[Path]:
     """The encoders that the runs of a workspace have exported.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are no exported encoders.
 
     """
     found = sorted((root / "runs").glob("*/export/encoder.safetensors"))
@@ -89,14 +89,14 @@ def finished_runs(root: Path) -> list[Path]:
 
 
 class ComparedSegments(NamedTuple):
-    """What came out of folders of features of segments."""
+    """The result of comparing folders of features of segments."""
 
     comparison: Comparison
     remarks: list[str]  # what a reader of the results should know
 
 
 class ProbeSettings(NamedTuple):
-    """How features are made and probed."""
+    """How features are extracted and probed."""
 
     num_views: int
     num_neighbours: int
@@ -114,16 +114,16 @@ def compare(
     """Probe encoders on the same clips and folds.
 
     Args:
-        encoders: by the names of their rows; the first one is what others are compared with.
+        encoders: by row name; the others are compared with the first one.
         split: from `folds.split_into_folds` or `folds.split_as_listed`.
-        kept: folder of features and predictions; what is there is not computed again.
-        settings: of features and probes.
-        computing: with what.
-        on_progress: told how much of 2 x encoders is done, and what was.
+        kept: folder for features and predictions; existing ones are reused.
+        settings: for features and probes.
+        computing: device and workers.
+        on_progress: called with the number of finished parts, out of 2 x encoders, and what was finished.
 
     Raises:
         UsageError: no clip can be read.
-        HicoError: features are damaged or no numbers, or another process is computing them.
+        HicoError: features are damaged or not finite, or another process is computing them.
 
     """
     features = _features_by_name(encoders, split, kept, settings=settings, computing=computing, on_progress=on_progress)
@@ -171,7 +171,7 @@ def _features_by_name(
             computing=computing,
             on_clip=on_clip,
         )
-        encoder.network.to("cpu")  # the next one needs the memory of the GPU
+        encoder.network.to("cpu")  # the next encoder needs the GPU's memory
     return features
 
 
@@ -185,14 +185,14 @@ def compare_segments(
     """Probe features of the same annotated segments, from several folders, in folds by video.
 
     Args:
-        folders: by the names of their rows; the first one is what others are compared with.
-        num_folds: each of which is tested once.
-        num_neighbours: training segments that vote.
-        on_done: told of each folder.
+        folders: by row name; the others are compared with the first one.
+        num_folds: number of folds; each is tested once.
+        num_neighbours: number of training segments that vote.
+        on_done: called with each finished folder.
 
     Raises:
-        UsageError: there are too few videos, or each class lies in one.
-        HicoError: a folder has no features of segments, or those of others, or a file is damaged.
+        UsageError: there are too few videos, or each class lies in a single video.
+        HicoError: a folder has no features of segments, or of other segments, or a file is damaged.
 
     """
     manifests = {name: require_features(folder) for name, folder in folders.items()}
@@ -230,7 +230,7 @@ def _kept_predictions(
     num_neighbours: int,
     on_fold: Callable[[int, int], None],
 ) -> dict[Probe, np.ndarray]:
-    """What the probes predict, from their file if they have seen the same before."""
+    """Predictions of the probes, read from their file if the same inputs were probed before."""
     digest = hashlib.sha256()
     for array in features:
         digest.update(repr(array.shape).encode() + array.tobytes())
@@ -258,16 +258,16 @@ def predict_by_folds(
     num_neighbours: int,
     on_fold: Callable[[int, int], None] = lambda number, num_folds: None,
 ) -> dict[Probe, np.ndarray]:
-    """The class that each probe predicts for each clip, by its place among the sorted names: (N,); -1: not tested.
+    """The class predicted for each clip by each probe, as an index into the sorted names: (N,); -1: not tested.
 
     Args:
         features: (V, F) of each clip.
         split: classes, groups and folds.
-        num_neighbours: training clips that vote.
-        on_fold: told the number of each fold, from 1, before it is probed, and how many there are.
+        num_neighbours: number of training clips that vote.
+        on_fold: called before each fold is probed, with its number, from 1, and the number of folds.
 
     Raises:
-        HicoError: a fold has one class only to train on, or features are no numbers.
+        HicoError: a fold has only one class to train on, or features are not finite.
 
     """
     _, label_N = np.unique(split.labels, return_inverse=True)

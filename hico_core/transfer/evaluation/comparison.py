@@ -1,4 +1,4 @@
-"""What a comparison of encoders says: rows of accuracies, and what was predicted for each clip."""
+"""The result of comparing encoders: rows of accuracies, and the prediction for each clip."""
 
 import html
 from dataclasses import asdict, dataclass, fields
@@ -21,7 +21,7 @@ Probe = Literal["linear", "knn"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedRow:
-    """A row of results.parquet: what one probe makes of one encoder. Accuracies are parts of 1, ends are of 95 %."""
+    """A row of results.parquet: one probe of one encoder. Accuracies are fractions of 1, intervals are 95 %."""
 
     encoder: str
     weights: str | None
@@ -30,21 +30,21 @@ class ComparedRow:
     accuracy: float
     accuracy_low: float
     accuracy_high: float
-    difference: float | None  # to the first encoder; None of that one
+    difference: float | None  # from the first encoder; None for that one
     difference_low: float | None
     difference_high: float | None
     num_test_clips: int
     num_test_groups: int
     num_classes: int
-    chance: float  # one of the classes at random
-    most_frequent_class: float  # always the class that most test clips have
+    chance: float  # of guessing one of the classes
+    most_frequent_class: float  # accuracy of always predicting the most frequent class
 
 
 class Comparison(NamedTuple):
-    """What came out."""
+    """The result of a comparison."""
 
     rows: list[ComparedRow]
-    predictions: pa.Table  # encoder, probe, path, label, group, fold, predicted, correct: a row a test clip
+    predictions: pa.Table  # encoder, probe, path, label, group, fold, predicted, correct: one row per test clip
     num_left_out: int  # clips that could not be read
 
     def __repr__(self) -> str:
@@ -78,7 +78,7 @@ def _with_ends(value: float | None, low: float | None, high: float | None) -> st
     return f"{100 * value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-# Also where a column has no values, which tell no type.
+# Also for columns without values, which have no type of their own.
 _TYPES: dict[Any, pa.DataType] = {
     str: pa.string(),
     str | None: pa.string(),
@@ -102,7 +102,7 @@ def read_comparison(folder: Location) -> list[ComparedRow]:
     """The rows of results.parquet in a folder.
 
     Raises:
-        HicoError: it is damaged.
+        HicoError: the file is damaged.
 
     """
     path = folder / RESULTS

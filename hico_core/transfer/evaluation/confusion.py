@@ -1,4 +1,4 @@
-"""Pictures of which classes are taken for which."""
+"""Pictures of confusion matrices."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +11,15 @@ from matplotlib.image import AxesImage
 
 from hico_core.base.errors import counted
 
-# Cells of more classes are too small for numbers, and names of more for each other.
+# With more classes than this, cells are too small for numbers, or names overlap.
 _MOST_WITH_COUNTS, _MOST_WITH_NAMES = 20, 60
 
-# Relative luminance (WCAG 2) above which black is easier to read than white.
+# Relative luminance (WCAG 2) above which black text is easier to read than white.
 _LIGHT = 0.18
 
 
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """A picture of a confusion matrix (C, C): colours are each row's parts, so that rare classes show as well."""
+    """Draw a confusion matrix (C, C); colours show each row's fractions, so that rare classes are visible, too."""
     parts = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
     side = min(5 + 0.18 * len(classes), 20)
     figure = Figure(figsize=(side, side), layout="constrained")
@@ -28,7 +28,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
     image = axes.imshow(parts, cmap="viridis", vmin=0, vmax=1)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    # Above the colour bar, too, which a title of the axes alone runs into.
+    # Also spans the colour bar, which a title of the axes alone would run into.
     figure.suptitle(f"Predictions for {counted(int(matrix.sum()), 'test video')} of {len(classes)} classes")
     figure.colorbar(image, ax=axes, shrink=0.8, label="part of the true class")
     if len(classes) <= _MOST_WITH_NAMES:
@@ -39,7 +39,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
 
 
 def write_counts(axes: Axes, image: AxesImage, counts: np.ndarray) -> None:
-    """Write counts (C, C) into the cells of their picture, where the cells are large enough; zeros are left out."""
+    """Write counts (C, C) into the cells of a picture if the cells are large enough; omit zeros."""
     if max(counts.shape) > _MOST_WITH_COUNTS:
         return
     values = np.asarray(image.get_array())

@@ -1,4 +1,4 @@
-"""A finetuned classifier on test videos: accuracies, confusions, every prediction, and what it was made with."""
+"""Tests a finetuned classifier on videos: accuracies, confusions, every prediction, and the origin of the results."""
 
 import hashlib
 import json
@@ -38,13 +38,13 @@ from hico_core.transfer.evaluation.predictions import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Content of results.json."""
+    """The content of results.json."""
 
     num_videos: int
-    num_failed: int  # cannot be decoded, and count as wrong
+    num_failed: int  # videos that cannot be decoded, which count as wrong
     num_classes: int
-    top1: float  # part of all videos
-    top5: float | None  # None of five classes or fewer
+    top1: float  # fraction of all videos
+    top5: float | None  # None with five classes or fewer
     mean_class_accuracy: float  # over the classes that have test videos
     views: int
     crops: int
@@ -61,10 +61,10 @@ class Evaluation:
 
 
 def checkpoint_of(run: Path) -> Path:
-    """The checkpoint of a finetuning run that is to be tested: its best, else its last; or the file that was named.
+    """The checkpoint of a finetuning run to test: its best, else its last; or the file itself if one is given.
 
     Raises:
-        HicoError: there is none.
+        HicoError: there is no checkpoint.
 
     """
     if run.is_file():
@@ -78,7 +78,7 @@ def checkpoint_of(run: Path) -> Path:
 
 
 def folder_of_results(checkpoint: Path) -> Path:
-    """Where the results of a checkpoint belong: in its run's folder, else beside it."""
+    """The folder for the results of a checkpoint: its run's folder, else the one that it lies in."""
     beside = checkpoint.parent
     return (beside.parent if beside.name == "checkpoints" else beside) / "evaluation"
 
@@ -88,9 +88,9 @@ class Testing:
     """How videos are tested."""
 
     views: int | None = None  # clips per video; None: as the run's configuration says
-    crops: int | None = None  # squares of each frame, 1 or 3; None: as it says
+    crops: int | None = None  # squares of each frame, 1 or 3; None: as in the run's configuration
     device: DeviceName = "auto"
-    workers: int | None = None  # processes that read, in each process
+    workers: int | None = None  # reading processes per process
 
 
 def evaluate(
@@ -103,27 +103,28 @@ def evaluate(
     on_tested: Callable[[int, int], None] = lambda done, of: None,
     stop: StopRequest | None = None,
 ) -> Evaluation:
-    """Test a finetuned classifier, in as many processes as were started; the first one writes what comes out.
+    """Test a finetuned classifier, in all processes that were started; the first one writes the results.
 
-    Into `output`: results.json, predictions.parquet, classes.csv and confusion.png, each whole or not at all.
+    Writes into `output`: results.json, predictions.parquet, classes.csv and confusion.png, each whole or not at all.
 
     Args:
         checkpoint: of a finetuning run.
-        videos: to be tested.
+        videos: the test videos.
         output: a folder.
-        classes: label -> name; a class without one is called by its number.
-        testing: how.
-        on_tested: told how many videos are tested by this process, and of how many.
-        stop: asks for the end.
+        classes: label -> name; a class without a name is called by its number.
+        testing: views, crops and workers.
+        on_tested: called with the number of videos that this process has tested, and the total.
+        stop: a request to end.
 
     Raises:
-        HicoError: the checkpoint is none of finetuning, there is nothing to test, or a label is no class of it.
-        Interrupted: a signal asked for the end; nothing was written.
+        HicoError: the checkpoint is not from finetuning, there are no test videos, or a label is not one of its
+            classes.
+        Interrupted: a signal requested the end; nothing was written.
 
     """
     chosen = choose_device(testing.device)
     with joined_world(chosen) as world:
-        # One process reads it for all: a training may write the next one meanwhile.
+        # One process reads it for all: a training may replace the file meanwhile.
         file = from_first(read_checkpoint(checkpoint) if world.is_first else None, world)
         assert file is not None
         content = content_of(file)
@@ -219,7 +220,7 @@ def _evaluation(
 
 
 def confusion_matrix(predictions: Sequence[Prediction], num_classes: int) -> np.ndarray:
-    """Videos by class (row) and predicted class (column); one more column counts those that cannot be decoded."""
+    """Counts by class (row) and predicted class (column); one more column counts videos that cannot be decoded."""
     matrix = np.zeros((num_classes, num_classes + 1), dtype=np.int64)
     for prediction in predictions:
         matrix[prediction.label, num_classes if prediction.predicted is None else prediction.predicted] += 1

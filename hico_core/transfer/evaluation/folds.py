@@ -1,6 +1,6 @@
-"""Folds of cross-validation whose groups are never on both sides: clips of one scene, person or camera stay together.
+"""Folds for cross-validation by group: clips of one scene, person or camera are never on both sides.
 
-Pure functions of labels and groups; nothing is random, so that a comparison can be repeated and extended.
+Pure functions of labels and groups without randomness, so that a comparison can be repeated and extended.
 """
 
 # N clips, G groups, K folds, C classes.
@@ -14,7 +14,7 @@ import numpy as np
 from hico_core.base.errors import UsageError, counted
 from hico_core.corpus.sources.grouped_lists import GroupedClip, GroupedList
 
-# Settings are chosen by so many parts of what is trained on.
+# Number of parts of the training rows that choose the settings.
 _CHOOSING_FOLDS = 5
 
 
@@ -23,9 +23,9 @@ def folds_by_group(
 ) -> np.ndarray:
     """The fold in which each clip is tested, 0 to K - 1: (N,) int64.
 
-    The largest groups are placed first, each into the smallest fold; of equal ones, into the one that has fewest clips
-    of the group's classes. A fold that would then hold all groups of some class is avoided: nothing could be trained on
-    that class.
+    The largest groups are placed first, each into the smallest fold; ties go to the fold with the fewest clips of the
+    group's classes. A fold that would then hold all groups of a class is avoided, as no clips of that class would be
+    left to train on.
 
     Args:
         labels: class of each clip.
@@ -51,7 +51,7 @@ def folds_by_group(
         new_KC = placed_KC + clips_GC[group]
         whole_classes_K = ((new_KC == totals_C) & (clips_GC[group] > 0)).sum(axis=1)
         alike_K = (placed_KC * (clips_GC[group] / totals_C)).sum(axis=1)
-        # The last key counts most.
+        # The last key takes precedence.
         fold = np.lexsort((alike_K, placed_KC.sum(axis=1), whole_classes_K))[0]
         placed_KC[fold] += clips_GC[group]
         fold_G[group] = fold
@@ -60,7 +60,7 @@ def folds_by_group(
 
 
 def choosing_parts(labels: Sequence[str] | np.ndarray, groups: Sequence[str] | np.ndarray) -> list[np.ndarray]:
-    """Up to five parts of the training rows by group, each (N,) bool, which choose settings; of one group alone, none.
+    """Up to five parts of the training rows by group, each (N,) bool, for choosing settings; empty with a single group.
 
     Args:
         labels: class of each row.
@@ -77,16 +77,16 @@ def choosing_parts(labels: Sequence[str] | np.ndarray, groups: Sequence[str] | n
 def remarks_on_groups(
     labels: Sequence[str], groups: Sequence[str], tested_in: np.ndarray, *, unit: str = "clip"
 ) -> list[str]:
-    """What a reader of the results should know about classes and groups, a sentence each.
+    """Remarks on classes and groups that a reader of the results should know, one sentence each.
 
     Args:
         labels: class of each clip.
         groups: group of each clip.
-        tested_in: the fold in which each clip is tested, in all others it is trained on; -1 is never tested.
-        unit: what a clip is called.
+        tested_in: the fold in which each clip is tested; it is trained on in all others, and -1 is never tested.
+        unit: noun for a clip.
 
     Raises:
-        UsageError: there is one class only, or none is both trained on and tested.
+        UsageError: there is only one class, or no class is both trained on and tested.
 
     """
     if len(set(labels)) < 2:
@@ -116,20 +116,20 @@ def remarks_on_groups(
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:
-    """a, b, c and 2 more."""
+    """List some names: a, b, c and 2 more."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 class SplitClips(NamedTuple):
-    """Which clips are tested when."""
+    """Clips with the fold in which each is tested."""
 
     clips: list[GroupedClip]
-    tested_in: np.ndarray  # (N,) int64: the fold in which each is tested; it is trained on in all others; -1: in none
+    tested_in: np.ndarray  # (N,) int64: the fold that tests each clip; all others train on it; -1: never tested
     remarks: list[str]  # what a reader of the results should know
 
     def only(self, chosen: np.ndarray) -> "SplitClips":
-        """Those of some clips, (N,) bool."""
+        """The split limited to some clips, (N,) bool."""
         clips = [clip for clip, is_chosen in zip(self.clips, chosen, strict=True) if is_chosen]
         return SplitClips(clips, self.tested_in[chosen], self.remarks)
 
@@ -145,10 +145,10 @@ class SplitClips(NamedTuple):
 
 
 def split_into_folds(listed: GroupedList, *, num_folds: int) -> SplitClips:
-    """Each clip is tested once, in a fold that has its whole group.
+    """Assign each clip to the one fold in which it is tested; a group is never divided.
 
     Raises:
-        UsageError: there are too few groups, or each class lies in one.
+        UsageError: there are too few groups, or each class lies in a single group.
 
     """
     labels, groups = [clip.label for clip in listed.clips], [clip.group for clip in listed.clips]
@@ -157,10 +157,10 @@ def split_into_folds(listed: GroupedList, *, num_folds: int) -> SplitClips:
 
 
 def split_as_listed(train: GroupedList, test: GroupedList) -> SplitClips:
-    """The clips of one list are trained on, those of another are tested.
+    """Train on the clips of one list, and test on those of another.
 
     Raises:
-        UsageError: a group is in both, the test clips are of one group, or no class is in both.
+        UsageError: a group is in both lists, the test clips form a single group, or no class is in both lists.
 
     """
     both = sorted({clip.group for clip in train.clips} & {clip.group for clip in test.clips})

@@ -1,6 +1,6 @@
-"""How sure a measured accuracy is: bootstrap over groups, whose clips are too alike to count as single observations."""
+"""Confidence intervals of accuracies: bootstrap over groups, whose clips are too alike to count as independent."""
 
-# N clips, G groups, K kinds of groups, R resamples.
+# N clips, G groups, K distinct groups, R resamples.
 
 import math
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ from hico_core.base.errors import UsageError, counted
 
 _RESAMPLES = 10_000
 
-# Resamples that are drawn at once.
+# Number of resamples drawn at once.
 _AT_ONCE = 500
 
-# What of the resamples lies between the ends of an interval, in percent.
+# Percentiles of the resamples at the ends of an interval.
 _PERCENTILES = (2.5, 97.5)
 
-# So many standard deviations around its mean lies what those percentiles cut off of a normal distribution.
+# Number of standard deviations from the mean at which a normal distribution has those percentiles.
 _NORMAL_QUANTILE = 1.959964
 
 
 class Estimate(NamedTuple):
-    """A mean over clips, and the ends of its 95 % interval."""
+    """A mean over clips, with the ends of its 95 % interval."""
 
     value: float
     low: float
@@ -31,26 +31,26 @@ class Estimate(NamedTuple):
 
 
 def bootstrap_interval(values: np.ndarray, groups: Sequence[str], *, seed: int) -> Estimate:
-    """The mean over clips, with its percentile interval where whole groups are drawn with replacement.
+    """The mean over clips, with its percentile interval from resampling whole groups with replacement.
 
     Args:
-        values: (N,) of each clip: 1 where it was classified correctly, 0 where not.
+        values: (N,) of each clip: 1 if it was classified correctly, 0 if not.
         groups: group of each clip.
         seed: of the draws.
 
     Raises:
-        UsageError: all clips are in one group, which tells nothing of others.
+        UsageError: all clips are in one group, which says nothing about other groups.
 
     """
     return ratio_interval(np.asarray(values), np.ones(len(values)), groups, seed=seed)
 
 
 def ratio_interval(numerators: np.ndarray, denominators: np.ndarray, groups: Sequence[str], *, seed: int) -> Estimate:
-    """The same of a ratio of two sums, such as seconds predicted correctly and seconds, where videos differ in length.
+    """The same for a ratio of two sums, such as correct over all seconds, with videos of different length.
 
     Args:
-        numerators: (N,) what each clip or video adds above.
-        denominators: (N,) and below.
+        numerators: (N,) contribution of each clip or video to the numerator.
+        denominators: (N,) contribution of each to the denominator.
         groups: group of each.
         seed: of the draws.
 
@@ -76,11 +76,11 @@ def ratio_interval(numerators: np.ndarray, denominators: np.ndarray, groups: Seq
 
 
 def paired_difference(correct: np.ndarray, reference: np.ndarray, groups: Sequence[str], *, seed: int) -> Estimate:
-    """How much more accurate one classifier is than another on the same clips; what both find hard cancels out.
+    """How much more accurate one classifier is than another on the same clips; clips that both find hard cancel out.
 
     Args:
         correct: (N,) 0 or 1.
-        reference: (N,) the same, of the other.
+        reference: (N,) the same for the other classifier.
         groups: group of each clip.
         seed: of the draws.
 
@@ -92,9 +92,9 @@ def paired_difference(correct: np.ndarray, reference: np.ndarray, groups: Sequen
 
 
 def wilson_interval(part: float, total: int) -> Estimate:
-    """A part of `total` videos, each right or wrong, with its 95 % interval (Wilson, JASA 1927).
+    """A fraction of `total` videos, each right or wrong, with its 95 % interval (Wilson, JASA 1927).
 
-    Other than the bootstrap, it says something of three videos, too.
+    Unlike the bootstrap, it is meaningful even for three videos.
     """
     z = _NORMAL_QUANTILE
     centre = (part + z**2 / (2 * total)) / (1 + z**2 / total)
@@ -108,13 +108,13 @@ def percent(part: float) -> str:
 
 
 def in_context(part: float, total: int, *, chance: float, noun: str = "test video") -> str:
-    """An accuracy with what it should be read beside: 33.3 % (1 of 3 test videos; chance 33.3 %; ...).
+    """An accuracy with its context: 33.3 % (1 of 3 test videos; chance 33.3 %; ...).
 
     Args:
-        part: of the videos that are right, or the mean of several measurements.
-        total: how many there are.
-        chance: part that guessing gets right.
-        noun: what they are.
+        part: fraction of correct videos, or the mean of several measurements.
+        total: number of videos.
+        chance: fraction that guessing gets right.
+        noun: name of what is counted.
 
     """
     right = part * total

@@ -28,14 +28,14 @@ logger = logging.getLogger(__name__)
 
 
 class LabelledVideo(NamedTuple):
-    """A video whose class is known."""
+    """A video with a known class."""
 
     video_id: str
     label: int
     video: WholeVideo
 
     def read_through(self, cache: LocalCache) -> "LabelledVideo":
-        """The same video, read through a cache where it lies in a bucket."""
+        """The same video, read through a cache if it lies in a bucket."""
         return self._replace(video=self.video.read_through(cache))
 
 
@@ -45,7 +45,7 @@ def labelled_of_index(root: Location, subset: Subset) -> list[LabelledVideo]:
 
 
 def labelled_among(videos: IndexedVideos) -> list[LabelledVideo]:
-    """Those of an index's videos whose class is known, in order."""
+    """The videos of an index with a known class, in order."""
     labels = [videos.label(number) for number in range(len(videos))]
     return [
         LabelledVideo(videos.video_id(number), label, WholeVideo(locate(videos.source(number)), videos.pieces(number)))
@@ -55,7 +55,7 @@ def labelled_among(videos: IndexedVideos) -> list[LabelledVideo]:
 
 
 def labelled_of_list(sources: Sequence[Source]) -> list[LabelledVideo]:
-    """The videos of a list, from `corpus.benchmark_lists.read_split`, that can be used."""
+    """The usable videos of a list from `corpus.benchmark_lists.read_split`."""
     return [
         LabelledVideo(source.video_id, source.label, WholeVideo(source.path, []))
         for source in sources
@@ -64,7 +64,7 @@ def labelled_of_list(sources: Sequence[Source]) -> list[LabelledVideo]:
 
 
 class LabelledSet(NamedTuple):
-    """Videos whose classes are known, and label -> name of those classes that have one."""
+    """Labelled videos, and label -> name for the classes that have a name."""
 
     videos: list[LabelledVideo]
     classes: dict[int, str]
@@ -80,19 +80,19 @@ def labelled_sets(
     known: Mapping[int, str] | None = None,
     on_bad: Callable[[Source], None] = lambda video: None,
 ) -> list[LabelledSet]:
-    """The labelled videos of each list, or, without lists, those of a subset of the index.
+    """The labelled videos of each list, or, without lists, of a subset of the index.
 
     Args:
-        lists: as `hico_core.corpus.sources.benchmark_lists.read_split` takes them.
+        lists: see `hico_core.corpus.sources.benchmark_lists.read_split`.
         root: the workspace.
-        subset: of the index, or of a list that holds several.
-        data_root: where the videos of lists lie; None: beside the list.
-        known: label -> name of the classes of the other side, by which lists are numbered; None: those of the index, of
-            a list that shares any of them.
-        on_bad: called with what stands for each line of a list that cannot be used.
+        subset: of the index, or of a list that holds several subsets.
+        data_root: folder of the videos of lists; None: that of the list.
+        known: label -> class name of the other side, by which lists are numbered; None: the names of the index, for a
+            list that shares any of them.
+        on_bad: called with a placeholder source for each line of a list that cannot be used.
 
     Raises:
-        UsageError: a list cannot be read, or all its lines are something else.
+        UsageError: a list cannot be read, or none of its lines is valid.
         HicoError: two videos have the same id, or there is no index.
 
     """
@@ -115,13 +115,13 @@ def labelled_sets(
 def rows_from_folder(
     folder: Location, manifest: dict[str, ManifestRow], videos: Sequence[LabelledVideo], *, means: bool = False
 ) -> LabelledRows:
-    """All windows of the videos, as a folder has them, or one row per video: the mean of its windows.
+    """Read all windows of the videos from a folder, or one row per video: the mean of its windows.
 
-    Files are read one by one, so that means of a folder larger than memory can be had. Videos without features are left
-    out, and their number is told in the log.
+    Files are read one by one, so that means can be computed for a folder larger than memory. Videos without features
+    are left out, and their number is logged.
 
     Raises:
-        HicoError: none has any, or a file is not as its manifest says.
+        HicoError: no video has features, or a file does not match the manifest.
 
     """
     by_id = {row.video_id: row for row in manifest.values()}
@@ -148,7 +148,7 @@ def encoded_views(
     device: DeviceName,
     workers: int | None,
 ) -> Iterator[EncodedVideo]:
-    """The encoder's usual clip, so many times over the length of each video; one is at its middle."""
+    """Encode clips of the encoder's usual length, `num_views` spread over each video; a single one is in the middle."""
     clip = encoder.entry.clip
     chosen = choose_device(device)
     return encode_videos(
@@ -168,9 +168,9 @@ def rows_from_videos(
     device: DeviceName,
     workers: int | None,
 ) -> LabelledRows:
-    """Some clips of each video, as the encoder was trained on them, encoded.
+    """Encode several clips of each video, in the form on which the encoder was trained.
 
-    Videos that cannot be read are left out, and named in the log.
+    Videos that cannot be read are left out and logged.
     """
     whole = [video.video for video in videos]
     encoded = encoded_views(encoder, whole, num_views=num_views, device=device, workers=workers)

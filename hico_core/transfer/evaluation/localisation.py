@@ -1,31 +1,31 @@
-"""How well classes of moments are predicted over whole videos: the measures of temporal action segmentation.
+"""Measures of temporal action segmentation: how well the class of each moment is predicted over whole videos.
 
 Edit score and segmental F1 as in Lea et al., Temporal Convolutional Networks for Action Segmentation and Detection
-(CVPR 2017), and in the code of Abu Farha and Gall, MS-TCN (CVPR 2019), but as parts of 1: moments of one class that
-follow each other are a segment, and segments of the background do not count.
+(CVPR 2017), and in the code of Abu Farha and Gall, MS-TCN (CVPR 2019), but as fractions of 1: consecutive moments of
+one class form a segment, and segments of the background do not count.
 """
 
-# T moments of a video, N of all, S segments of a video.
+# T moments of a video, N moments of all videos, S segments of a video.
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-# Number of the class of moments that lie in no segment.
+# Class number of moments that lie in no segment.
 BACKGROUND = 0
 
 
 class Run(NamedTuple):
-    """Moments of one class that follow each other."""
+    """Consecutive moments of one class."""
 
     label: int
     start: int
-    end: int  # the first moment that is no longer of it
+    end: int  # the first moment after the run
 
 
 def runs_of(labels_T: np.ndarray) -> list[Run]:
-    """The segments that classes of moments (T,) form, in order, without those of the background.
+    """The segments formed by the classes of moments (T,), in order, without those of the background.
 
     0 2 2 2 0 1  ->  2 from 1 to 4, 1 from 5 to 6
     """
@@ -36,15 +36,15 @@ def runs_of(labels_T: np.ndarray) -> list[Run]:
 
 
 def frame_accuracy(predicted_N: np.ndarray, true_N: np.ndarray) -> float:
-    """Part of the moments (N,) whose class was predicted, background included."""
+    """Fraction of the moments (N,) whose class was predicted, background included."""
     return float((predicted_N == true_N).mean())
 
 
 def edit_score(predicted_T: np.ndarray, true_T: np.ndarray) -> float:
-    """How far the order of a video's segments was predicted, whenever they begin and end.
+    """How well the order of a video's segments was predicted, regardless of their boundaries.
 
-    One minus the edit distance of the two orders divided by the length of the longer one; 1 where both are empty. Of
-    several videos, the mean is told.
+    One minus the edit distance of the two orders divided by the length of the longer one; 1 if both are empty. For
+    several videos, the mean is reported.
 
     predicted 1 1 2 1, true 1 2 2 2  ->  orders 1 2 1 and 1 2, distance 1  ->  1 - 1/3
 
@@ -64,7 +64,7 @@ def edit_score(predicted_T: np.ndarray, true_T: np.ndarray) -> float:
 
 
 class Hits(NamedTuple):
-    """How many segments of a video were found."""
+    """Number of segments of a video that were found."""
 
     num_hit: int
     num_predicted: int
@@ -72,15 +72,15 @@ class Hits(NamedTuple):
 
 
 def segment_hits(predicted_T: np.ndarray, true_T: np.ndarray, overlap: float) -> Hits:
-    """Match the segments of a video: in order of time, each predicted one with the true one that it overlaps most.
+    """Match segments: in temporal order, each predicted one with the true one that it overlaps most.
 
-    It is a hit if the two have one class, the intersection is so large a part of the union, and no other was a hit
-    there before.
+    It is a hit if the two have one class, their intersection over union is at least `overlap`, and the true segment has
+    not been hit before.
 
     Args:
         predicted_T: class of each moment of a video.
         true_T: the same, as annotated.
-        overlap: part of the union, 0 to 1.
+        overlap: smallest intersection over union of a hit, 0 to 1.
 
     """
     predicted, true = runs_of(predicted_T), runs_of(true_T)
@@ -94,19 +94,19 @@ def segment_hits(predicted_T: np.ndarray, true_T: np.ndarray, overlap: float) ->
 
 
 def _overlap(one: Run, other: Run) -> float:
-    """Intersection over union; of different classes, 0."""
+    """Intersection over union; 0 for different classes."""
     intersection = min(one.end, other.end) - max(one.start, other.start)
     union = max(one.end, other.end) - min(one.start, other.start)
     return max(intersection, 0) / union * (one.label == other.label)
 
 
 def segmental_f1(predicted: Sequence[np.ndarray], true: Sequence[np.ndarray], overlap: float) -> float:
-    """F1 of the segments of all videos together: twice the hits, of the predicted and the true ones; 0 without any.
+    """F1 over the segments of all videos: twice the hits over predicted plus true segments; 0 if there are none.
 
     Args:
         predicted: class of each moment (T,) of each video.
         true: the same, as annotated.
-        overlap: that makes a hit: 0.1, 0.25 and 0.5 are told.
+        overlap: smallest intersection over union of a hit; 0.1, 0.25 and 0.5 are reported.
 
     """
     hits = [segment_hits(one, other, overlap) for one, other in zip(predicted, true, strict=True)]
@@ -115,9 +115,9 @@ def segmental_f1(predicted: Sequence[np.ndarray], true: Sequence[np.ndarray], ov
 
 
 def average_precision(scores_N: np.ndarray, relevant_N: np.ndarray) -> float:
-    """Mean, over the relevant moments, of the precision among all that score as high or higher; 0 without any.
+    """Mean, over the relevant moments, of the precision among all that score at least as high; 0 if none is relevant.
 
-    Moments that score alike are found together, so that one score for all gives the part that is relevant.
+    Moments with equal scores are ranked together, so that a constant score gives the fraction that is relevant.
 
     scores 3 2 2 1, relevant 1 0 1 0  ->  (1/1 + 2/3) / 2
 
@@ -127,6 +127,6 @@ def average_precision(scores_N: np.ndarray, relevant_N: np.ndarray) -> float:
 
     """
     order_N = np.argsort(-scores_N, kind="stable")
-    last_N = np.searchsorted(-scores_N[order_N], -scores_N[order_N], side="right")  # how many score as high or higher
+    last_N = np.searchsorted(-scores_N[order_N], -scores_N[order_N], side="right")  # number that score at least as high
     precision_N = np.cumsum(relevant_N[order_N])[last_N - 1] / last_N
     return float((precision_N * relevant_N[order_N]).sum() / max(relevant_N.sum(), 1))

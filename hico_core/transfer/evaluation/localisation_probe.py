@@ -1,12 +1,12 @@
-"""Classes of each second of untrimmed videos from frozen features, to see whether these know when something happens.
+"""Predicts the class of each second of untrimmed videos from frozen features, to test whether these localise actions.
 
-seconds       what is annotated at the middle of each second; decided from the segments alone
+seconds       annotation at the middle of each second; depends on the segments alone
 features      of the window whose centre is nearest
-predictions   of a linear probe in folds by video or group, as `hico compare` has it
-rows          the measures of each folder of features, and those of two guesses
+predictions   of a linear probe in folds by video or group, as in `hico compare`
+rows          measures for each folder of features, and for two baselines
 """
 
-# V videos, N seconds of all of them, C classes, F feature width.
+# V videos, N seconds over all of them, C classes, F feature width.
 
 import json
 from collections import Counter
@@ -32,7 +32,7 @@ from hico_core.transfer.localisation.fitting import by_video, cut_to_video, num_
 
 OVERLAPS = (0.1, 0.25, 0.5)
 
-# Rows that no feature has anything to do with.
+# Names of rows that use no features.
 MOST_FREQUENT, CHANCE = "most frequent class", "chance"
 
 _BACKGROUND_NAME = "(background)"
@@ -46,11 +46,11 @@ class AnnotatedSeconds:
     videos: list[str]  # ids
     groups: list[str]  # of each video
     lengths_V: np.ndarray  # seconds of each video
-    labels_N: np.ndarray  # int64: class of each second, by its place among the names
-    classes: list[str]  # their names, the background's first
+    labels_N: np.ndarray  # int64: class of each second, as an index into `classes`
+    classes: list[str]  # names of the classes, the background's first
 
     def of_each_video(self, values_N: np.ndarray) -> list[np.ndarray]:
-        """What is known of each second, video by video."""
+        """Divide values of all seconds by video."""
         return np.split(values_N, np.cumsum(self.lengths_V)[:-1])
 
     @property
@@ -61,7 +61,7 @@ class AnnotatedSeconds:
 
 
 class ReadSeconds(NamedTuple):
-    """What is annotated, and what a reader of the results should know about it."""
+    """The annotated seconds, and what a reader of the results should know about them."""
 
     seconds: AnnotatedSeconds
     remarks: list[str]
@@ -70,18 +70,18 @@ class ReadSeconds(NamedTuple):
 def read_seconds(
     file: Path, manifest: Mapping[str, ManifestRow], *, groups: Mapping[str, str] | None = None
 ) -> ReadSeconds:
-    """What happens at the middle of each second of each annotated video that has features.
+    """Read the class at the middle of each second of each annotated video that has features.
 
-    Where segments overlap, the shorter one counts, as in what detection toolkits learn.
+    If segments overlap, the shorter one counts, as detection toolkits learn it.
 
     Args:
         file: of segments, see `read_segments`.
-        manifest: of features, which says how long videos are.
-        groups: id of a video -> what it has in common with others; None: each is a group of its own.
+        manifest: of features; it gives the length of each video.
+        groups: video id -> group of related videos; None: each video is its own group.
 
     Raises:
         UsageError: there are no segments of these videos, or a video has no group.
-        HicoError: the file is something else, or its times are not seconds.
+        HicoError: the file is not one of segments, or its times are not in seconds.
 
     """
     found = read_segments(file)
@@ -131,7 +131,7 @@ def _seconds_of(
 def labels_of_seconds(
     segments: Sequence[Segment], number_of: Mapping[str, int], *, duration_seconds: float
 ) -> np.ndarray:
-    """The class at the middle of each second of a video: (T,) int64. Of segments that overlap, the shortest counts.
+    """The class at the middle of each second of a video: (T,) int64. If segments overlap, the shortest counts.
 
     Segments from 0.6 to 2.5 and from 2.2 to 2.8 in 4.3 s: middles 0.5 1.5 2.5 3.5  ->  background, first, second,
     background
@@ -139,7 +139,7 @@ def labels_of_seconds(
     Args:
         segments: of the video.
         number_of: class -> number.
-        duration_seconds: of the video, which has a first second always.
+        duration_seconds: of the video, which always has at least one second.
 
     """
     labels_T = np.full(max(ceil(duration_seconds - 0.5), 1), BACKGROUND)
@@ -168,10 +168,10 @@ def _remarks(
 
 
 def read_groups(file: Location) -> dict[str, str]:
-    """Id of a video -> its group, from a list of `video<TAB>group`.
+    """Read a list of `video<TAB>group`: id of a video -> its group.
 
     Raises:
-        UsageError: a line is something else, a video has two groups, or no group has two videos.
+        UsageError: a line has another form, a video has two groups, or no group has two videos.
 
     """
     groups: dict[str, str] = {}
@@ -185,15 +185,15 @@ def read_groups(file: Location) -> dict[str, str]:
 
 
 def features_of_seconds(folder: Path, manifest: Mapping[str, ManifestRow], seconds: AnnotatedSeconds) -> np.ndarray:
-    """Of each second, the features of the window whose centre is nearest to its middle: (N, F).
+    """Features of the window whose centre is nearest to the middle of each second: (N, F).
 
     Args:
         folder: of features.
         manifest: of the folder.
-        seconds: of videos that it must have.
+        seconds: of videos that the folder must have.
 
     Raises:
-        HicoError: a video has no features here, rows are segments, or a file is not as its manifest says.
+        HicoError: a video has no features here, rows are segments, or a file does not match the manifest.
 
     """
     row_of = {row.video_id: row for row in manifest.values()}
@@ -214,14 +214,14 @@ def features_of_seconds(folder: Path, manifest: Mapping[str, ManifestRow], secon
 
 
 class Predictions(NamedTuple):
-    """What was predicted of each second."""
+    """The predictions for each second."""
 
     labels_N: np.ndarray  # int64
-    scores_NC: np.ndarray  # of each class, the higher the likelier
+    scores_NC: np.ndarray  # of each class; higher is more likely
 
 
 def predict_seconds(features_NF: np.ndarray, seconds: AnnotatedSeconds, tested_in: np.ndarray) -> Predictions:
-    """What a linear probe predicts of each second, trained on those of other folds.
+    """Predictions of a linear probe for each second, trained on the seconds of the other folds.
 
     Args:
         features_NF: of each second.
@@ -229,7 +229,7 @@ def predict_seconds(features_NF: np.ndarray, seconds: AnnotatedSeconds, tested_i
         tested_in: (N,) the fold of each second.
 
     Raises:
-        HicoError: a fold has one class only to train on, or features are no numbers.
+        HicoError: a fold has only one class to train on, or features are not finite.
 
     """
     rows = LabelledRows(features_NF, seconds.labels_N, np.arange(len(features_NF)), seconds.groups_of_seconds)
@@ -237,14 +237,14 @@ def predict_seconds(features_NF: np.ndarray, seconds: AnnotatedSeconds, tested_i
     for fold in np.unique(tested_in):
         train, test = rows.only(tested_in != fold), rows.only(tested_in == fold)
         assert train.groups is not None
-        held_out = choosing_parts(train.labels, train.groups)[:1]  # one has seconds enough
+        held_out = choosing_parts(train.labels, train.groups)[:1]  # one part has enough seconds
         probe = linear_probe_of_scaled(*scaled_alike(train, test), held_out=held_out, seed=_SEED)
         scores_NC[tested_in == fold, : probe.probabilities.shape[1]] = probe.probabilities
     return Predictions(scores_NC.argmax(axis=1), scores_NC)
 
 
 def guesses(seconds: AnnotatedSeconds, tested_in: np.ndarray) -> dict[str, Predictions]:
-    """What is predicted without features: the class that most seconds of the other folds have, and any class.
+    """Predictions without features: the most frequent class in the other folds, and a random class.
 
     Args:
         seconds: their classes.
@@ -264,7 +264,7 @@ def guesses(seconds: AnnotatedSeconds, tested_in: np.ndarray) -> dict[str, Predi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalisationRow:
-    """Measures of one folder of features, or of a guess, as parts of 1; ends of intervals are of 95 %."""
+    """Measures of one folder of features or of a baseline, as fractions of 1; intervals are 95 %."""
 
     features: str
     frame_accuracy: Estimate
@@ -275,7 +275,7 @@ class LocalisationRow:
 
 
 def measured(name: str, predicted: Predictions, seconds: AnnotatedSeconds) -> LocalisationRow:
-    """All measures of what was predicted of all seconds."""
+    """Compute all measures of the predictions for all seconds."""
     pairs = list(zip(seconds.of_each_video(predicted.labels_N), seconds.of_each_video(seconds.labels_N), strict=True))
 
     def estimate(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
@@ -302,9 +302,9 @@ def measured(name: str, predicted: Predictions, seconds: AnnotatedSeconds) -> Lo
 
 
 class Localisation(NamedTuple):
-    """What came out."""
+    """The result of the probe."""
 
-    rows: list[LocalisationRow]  # of each folder, then those of guesses
+    rows: list[LocalisationRow]  # of each folder, then of the baselines
     remarks: list[str]
 
 
@@ -315,13 +315,13 @@ def probe_seconds(
     num_folds: int,
     on_done: Callable[[str], None] = lambda what: None,
 ) -> Localisation:
-    """Predict the class of each second from each folder of features; no group is trained on and tested in one fold.
+    """Predict the class of each second from each folder of features, in folds by group.
 
     Args:
-        folders: name of a row -> folder of features.
+        folders: row name -> folder of features.
         seconds: from `read_seconds`.
-        num_folds: each of which is tested once.
-        on_done: told of each folder.
+        num_folds: number of folds; each is tested once.
+        on_done: called with each finished folder.
 
     Raises:
         UsageError: there are fewer groups than folds, or no class is both trained on and tested.
@@ -346,7 +346,7 @@ def probe_seconds(
 def write_localisation(
     target: Path, found: Localisation, seconds: AnnotatedSeconds, *, segments: Path, features: Path, root: Location
 ) -> dict[str, object]:
-    """Write the file of a probe, with places as seen from the workspace; its content is returned."""
+    """Write the file of a probe, with paths relative to the workspace; return its content."""
     encoder = next(iter(require_features(features).values())).encoder_text
     counts = np.bincount(seconds.labels_N, minlength=len(seconds.classes)).tolist()
     fields: dict[str, object] = {

@@ -1,4 +1,4 @@
-"""What a search found, as a picture or a page: frames of the query beside those of the matches."""
+"""The matches of a search as a picture or a page: frames of the query beside those of the matches."""
 
 import base64
 import html
@@ -18,12 +18,12 @@ from hico_core.data.decode import decode_frames
 from hico_core.transfer.evaluation.retrieval import FoundMoment
 
 _SIDE = 128  # pixels of a frame's shorter side
-_FRAMES = 3  # of each moment
+_FRAMES = 3  # per moment
 _CAPTION = 18  # pixels
 _GREY = (128, 128, 128)
 
 
-# Matches of several videos that are all more like the query than this tell nothing of it.
+# If matches in several videos are all more similar to the query than this, the similarity says nothing.
 _ALIKE = 0.995
 
 ALL_ALIKE = (
@@ -38,7 +38,7 @@ def are_alike(matches: Sequence[FoundMoment]) -> bool:
 
 
 class _Row(NamedTuple):
-    """A moment of the query and the match that is like it."""
+    """A moment of the query and its match."""
 
     query: list[Image.Image]
     match: list[Image.Image]
@@ -47,10 +47,10 @@ class _Row(NamedTuple):
 
 
 def require_sheet_name(path: Path) -> None:
-    """Check the ending of a sheet's name, before any work is done.
+    """Check the extension of a sheet's name before any work is done.
 
     Raises:
-        UsageError: it is neither .png nor .html.
+        UsageError: the extension is neither .png nor .html.
 
     """
     if path.suffix not in {".png", ".html"}:
@@ -58,11 +58,11 @@ def require_sheet_name(path: Path) -> None:
 
 
 def write_sheet(path: Path, query: Path, matches: Sequence[FoundMoment], *, window_seconds: float) -> None:
-    """Write frames of each match beside those of the query's moment; a video that is not there has grey frames.
+    """Write frames of each match beside those of the query's moment; a missing video has grey frames.
 
     Args:
         path: ends in .png or .html; an .html page needs no other file.
-        query: the video.
+        query: the query video.
         matches: from `search`.
         window_seconds: length of a moment.
 
@@ -85,7 +85,7 @@ def write_sheet(path: Path, query: Path, matches: Sequence[FoundMoment], *, wind
 
 
 def _frames(source: Path | str, start: float, end: float) -> list[Image.Image]:
-    """Some frames of a moment, equally far apart."""
+    """Read evenly spaced frames of a moment."""
     place = locate(source)
     try:
         if not is_local(place):
@@ -99,7 +99,7 @@ def _frames(source: Path | str, start: float, end: float) -> list[Image.Image]:
 
 
 def _picture(query: Path, rows: Sequence[_Row]) -> Image.Image:
-    """A row a match: the query's moment on the left, the match on the right, what they are above."""
+    """One row per match: the query's moment on the left, the match on the right, captions above."""
     width = max([sum(frame.width for frame in [*row.query, *row.match]) for row in rows], default=_SIDE) + _CAPTION
     heights = [_CAPTION + max(frame.height for frame in [*row.query, *row.match]) for row in rows]
     sheet = Image.new("RGB", (max(width, 480), _CAPTION + sum(heights)), "white")
@@ -117,7 +117,7 @@ def _picture(query: Path, rows: Sequence[_Row]) -> Image.Image:
     return sheet
 
 
-# Frames of a moment always stand side by side; query and match do where there is room for both.
+# Frames of a moment are always side by side; query and match are if there is room for both.
 _STYLE = (
     "body{font-family:sans-serif;margin:1em auto;max-width:1100px;padding:0 .5em;overflow-wrap:anywhere}"
     "section{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:.3em 1em;"

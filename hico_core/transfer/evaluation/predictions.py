@@ -1,4 +1,4 @@
-"""What a classifier says of test videos, and the files in which it is said."""
+"""Predictions of a classifier for test videos, and the files that hold them."""
 
 import csv
 import io
@@ -26,13 +26,13 @@ from hico_core.training.stopping import StopRequest
 from hico_core.transfer.evaluation.intervals import in_context, percent
 from hico_core.transfer.evaluation.labelled import LabelledVideo
 
-# Of top-5 accuracy.
+# The 5 of top-5 accuracy.
 _TOP = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What the classifier says of a test video: a line of predictions.csv, but for the last two."""
+    """A classifier's prediction for a test video: a line of predictions.csv, except for the last two fields."""
 
     video_id: str
     label: int
@@ -40,37 +40,38 @@ class Prediction:
     probability: float | None  # mean over the views
     in_top5: bool
     bad: BadVideo | None = None  # why it cannot be decoded
-    # Of each class, mean over the views: single precision, an eighth of what numbers of Python take for 700 classes.
+    # For each class, the mean over views; in single precision, an eighth of the memory of Python numbers for 700
+    # classes.
     probabilities: "array[float]" = field(default_factory=lambda: array("f"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """Content of results.json."""
+    """The content of results.json."""
 
     num_videos: int
-    num_failed: int  # cannot be decoded
+    num_failed: int  # videos that cannot be decoded
     num_classes: int
-    top1: float  # part of all videos
-    top5: float | None  # None where all or nearly all classes would count: of five or fewer
+    top1: float  # fraction of all videos
+    top5: float | None  # None if all or nearly all classes would count: with five or fewer
     views: int
     crops: int
     steps: int
-    checkpoint: str  # the one that was tested
-    val_accuracy: float | None  # of that one, on the videos that chose it
+    checkpoint: str  # the tested checkpoint
+    val_accuracy: float | None  # its accuracy on the videos that chose it
     encoder: str  # the file that the run started from
     encoder_sha256: str
 
 
 class Shown(NamedTuple):
-    """What a classifier is shown of each video."""
+    """How a classifier sees each video."""
 
     views: Views
     picture: Picture
 
 
 def shown_in_tests(test: FinetuneTestConfig, data: DataConfig, augment: AugmentConfig) -> Shown:
-    """The views and crops that a configuration names."""
+    """The views and crops that a configuration sets."""
     return Shown(
         Views(test.views, data.num_frames, data.frame_stride, data.target_fps),
         Picture(
@@ -94,19 +95,19 @@ def predictions_of(
     stop: StopRequest,
     on_tested: Callable[[int, int], None] = lambda done, of: None,
 ) -> Iterator[Prediction]:
-    """What a classifier says of each video, in order.
+    """A classifier's prediction for each video, in order.
 
     Args:
         model: clips (N, 3, T, S, S) -> scores (N, C).
-        videos: to be tested.
-        shown: of each.
+        videos: the test videos.
+        shown: views and crops of each video.
         precision: of the arithmetic.
-        workers: processes that read.
-        stop: asks for the end.
-        on_tested: told how many videos are tested, and of how many.
+        workers: number of reading processes.
+        stop: a request to end.
+        on_tested: called with the number of tested videos and the total.
 
     Raises:
-        Interrupted: a signal asked for the end.
+        Interrupted: a signal requested the end.
 
     """
     reading = Reading(layout=shown.views, picture=shown.picture)
@@ -139,12 +140,12 @@ def predict(video_id: str, label: int, view_scores_VC: Tensor) -> Prediction:
 
 
 def gathered(predictions: Sequence[Prediction], world: World) -> list[Prediction]:
-    """The predictions of all processes in the first one; none in the others."""
+    """All processes' predictions in the first process; an empty list in the others."""
     return sorted(chain.from_iterable(gather_to_first(predictions, world)), key=lambda one: one.video_id)
 
 
 def parts_that_are_right(predictions: Sequence[Prediction], num_classes: int) -> tuple[float, float | None]:
-    """Top-1 and top-5 accuracy: the part of the videos whose class is first, or among the first five of more."""
+    """Top-1 and top-5 accuracy: fraction of videos whose class ranks first, or among the first five."""
     return (
         fmean(prediction.predicted == prediction.label for prediction in predictions),
         fmean(prediction.in_top5 for prediction in predictions) if num_classes > _TOP else None,
@@ -152,7 +153,7 @@ def parts_that_are_right(predictions: Sequence[Prediction], num_classes: int) ->
 
 
 def describe_accuracy(top1: float, top5: float | None, *, num_videos: int, num_classes: int) -> str:
-    """Top-1 and, where it says something, top-5 accuracy, with what to read them beside."""
+    """Top-1 and, if meaningful, top-5 accuracy, with their context."""
     first = f"top-1 {in_context(top1, num_videos, chance=1 / num_classes)}"
     return first if top5 is None else f"{first}, top-5 {percent(top5)} (chance {percent(_TOP / num_classes)})"
 

@@ -1,7 +1,7 @@
-"""How much of the classes frozen features hold: linear probe, nearest neighbours, few examples.
+"""Probes how well frozen features separate classes: linear probe, nearest neighbours, few examples.
 
-Arrays in, numbers out. N rows are windows of videos; a video's answer is made from all its rows, and whatever is chosen
-is chosen by videos, so that windows of one video never lie on both sides of a choice.
+Arrays in, numbers out. N rows are windows of videos; the prediction for a video is made from all its rows, and every
+choice is made by video, so that windows of one video are never on both sides of it.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from hico_core.base.errors import HicoError
 from hico_core.encoding.neighbours import nearest, neighbour_votes, unit_rows
 from hico_core.transfer.evaluation.folds import choosing_parts
 
-# The sweep: each rate with each weight decay.
+# The sweep: each learning rate with each weight decay.
 RATES = (0.3, 0.1, 0.03, 0.01, 0.003)
 WEIGHT_DECAYS = (0.0, 1e-4, 1e-3, 1e-2)
 
@@ -27,23 +27,23 @@ _MOMENTUM = 0.9
 _BATCH = 1024
 _STEPS = 800
 
-# Part of the training videos that chooses among the settings.
+# Fraction of the training videos that is held out to choose the settings.
 _HELD_OUT = 0.2
 
-# Root of the mean square of what rows are long that are scaled alike: the largest rate does not diverge then.
+# Root mean square length of rows after `scaled_alike`; at this length, the largest learning rate does not diverge.
 _LENGTH = 5.0
 
-# Rows whose scores are held at once.
+# Number of rows whose scores are held in memory together.
 _SCORED_AT_ONCE = 8192
 
 
 class LabelledRows(NamedTuple):
-    """Features of videos whose classes are known."""
+    """Features of videos with known classes."""
 
     features: np.ndarray  # (N, F)
-    labels: np.ndarray  # (N,) whole numbers from 0: of the row's video
+    labels: np.ndarray  # (N,) integers from 0: class of the row's video
     videos: np.ndarray  # (N,) the number or id of the row's video
-    groups: np.ndarray | None = None  # (N,) where videos belong together, as segments of one do: by what
+    groups: np.ndarray | None = None  # (N,) if videos belong together, as segments of one video do
 
     def only(self, chosen_N: np.ndarray) -> "LabelledRows":
         """Some of the rows, (N,) bool."""
@@ -53,26 +53,26 @@ class LabelledRows(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearProbe:
-    """What a linear classifier on frozen features reaches."""
+    """The accuracy of a linear classifier on frozen features."""
 
-    accuracy: float  # part of the test videos whose class has the largest mean probability
-    rate: float  # that was chosen
+    accuracy: float  # fraction of the test videos whose class has the largest mean probability
+    rate: float  # the chosen learning rate
     weight_decay: float
-    held_out_accuracies: list[float]  # of each setting, rate by rate, on the training videos that choose
+    held_out_accuracies: list[float]  # of each setting, learning rate by learning rate, on the held-out training videos
     predictions: np.ndarray  # (V,) class of each test video, in order of their numbers
-    probabilities: np.ndarray  # (V, C) of each class, as the linear classifier has them
+    probabilities: np.ndarray  # (V, C) of each class, from the linear classifier
 
 
 class MeanAndError(NamedTuple):
-    """Of several measurements."""
+    """The mean of several measurements and its standard error."""
 
     mean: float
-    standard_error: float | None  # None of one alone
+    standard_error: float | None  # None for a single measurement
     values: list[float]
 
 
 def mean_and_error(values: Sequence[float]) -> MeanAndError:
-    """Mean, and standard deviation of the sample divided by the root of the count."""
+    """The mean, and the sample standard deviation divided by the square root of the count."""
     error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
     return MeanAndError(fmean(values), error, list(values))
 
@@ -87,11 +87,11 @@ def video_means(rows: LabelledRows) -> LabelledRows:
 
 
 def require_classes(train: LabelledRows, test: LabelledRows) -> int:
-    """The number of classes, if the rows can be probed at all.
+    """Check that rows can be probed; return the number of classes.
 
     Raises:
-        HicoError: there is nothing to train or test on, only one class, a value that is no number, or a video stands
-            on both sides.
+        HicoError: there are no rows to train or test on, only one class, a value that is not finite, or a video on both
+            sides.
 
     """
     if not len(train.labels) or not len(test.labels):
@@ -117,18 +117,18 @@ def linear_probe(
     weight_decays: Sequence[float] = WEIGHT_DECAYS,
     steps: int = _STEPS,
 ) -> LinearProbe:
-    """Multinomial logistic regression on standardised features; rate and decay are chosen without the test videos.
+    """Multinomial logistic regression on standardised features; settings are chosen without the test videos.
 
-    All settings are trained at once on four fifths of the training videos; the one that knows most of the others is
-    trained on all of them, and tested.
+    All settings are trained together on four fifths of the training videos; the one most accurate on the remaining
+    fifth is trained on all training videos, then tested.
 
     Args:
-        train: what to train on.
-        test: what to test on.
-        seed: of the choice of videos and the order of rows.
-        rates: of gradient descent with momentum, falling along a cosine.
-        weight_decays: factors of half the squared weights, beside the mean cross-entropy.
-        steps: of up to 1024 rows.
+        train: rows for training.
+        test: rows for testing.
+        seed: for the choice of held-out videos and the order of rows.
+        rates: learning rates of gradient descent with momentum, with a cosine schedule.
+        weight_decays: factors of half the squared weights, which are added to the mean cross-entropy.
+        steps: number of steps, of up to 1024 rows each.
 
     Raises:
         HicoError: see `require_classes`.
@@ -153,16 +153,16 @@ def linear_probe_of_scaled(
     steps: int = _STEPS,
     seed: int,
 ) -> LinearProbe:
-    """The same on features as they are, with what is held out said.
+    """The same on features as they are, with the held-out rows given.
 
     Args:
         train: what to train on.
         test: what to test on.
-        settings: pairs of rate and weight decay.
-        held_out: parts of the training rows, each (N,) bool: a setting is trained on what is not in the part and judged
-            by what is. Without any, the first setting is taken.
-        steps: of up to 1024 rows.
-        seed: of the order of rows.
+        settings: pairs of learning rate and weight decay.
+        held_out: parts of the training rows, each (N,) bool: a setting is trained on the rows outside a part and judged
+            on those in it. Without any parts, the first setting is taken.
+        steps: number of steps, of up to 1024 rows each.
+        seed: for the order of rows.
 
     Raises:
         HicoError: see `require_classes`.
@@ -196,9 +196,9 @@ def linear_probe_of_scaled(
 
 
 def scaled_alike(train: LabelledRows, test: LabelledRows) -> tuple[LabelledRows, LabelledRows]:
-    """Rows of length 1, as nearest neighbours see them, around the mean of the training rows, and one factor for all.
+    """Normalise rows to length 1, as for nearest neighbours, subtract the training mean, and scale by a single factor.
 
-    With a factor for each feature, those of few clips in which hardly anything happens would weigh as much as others.
+    With one factor per feature, features that respond to only a few clips would weigh as much as the others.
     """
     units = [_unit(rows.features).numpy() for rows in (train, test)]
     mean = units[0].mean(axis=0)
@@ -211,10 +211,10 @@ def scaled_alike(train: LabelledRows, test: LabelledRows) -> tuple[LabelledRows,
 
 
 def _in_few_directions(train: LabelledRows, test: LabelledRows) -> tuple[LabelledRows, LabelledRows]:
-    """The same rows in fewer numbers, where there are fewer training rows than features.
+    """Rotate rows into fewer dimensions if there are fewer training rows than features.
 
-    Gradients are sums of training rows, so that descent from zero never leaves the directions that these span; what
-    test rows have beside them meets weights of zero. Rotated into them, every step and every score is the same.
+    Gradients are sums of training rows, so descent from zero never leaves the subspace that these span; the components
+    of test rows outside it meet weights of zero. After rotation into it, every step and every score is the same.
     """
     num_rows, num_features = train.features.shape
     if num_features <= num_rows:
@@ -226,7 +226,7 @@ def _in_few_directions(train: LabelledRows, test: LabelledRows) -> tuple[Labelle
 
 
 def _held_out_rows(rows: LabelledRows, *, seed: int) -> list[np.ndarray]:
-    """Rows of a fifth of each class's videos, of classes that have two or more, or of the groups: (N,) bool, if any."""
+    """Held-out rows, (N,) bool: a fifth of the videos of each class with at least two, or a part by group; if any."""
     if rows.groups is not None:
         return choosing_parts(rows.labels, rows.groups)[:1]
     rng = np.random.default_rng(seed)
@@ -243,10 +243,10 @@ def _held_out_rows(rows: LabelledRows, *, seed: int) -> list[np.ndarray]:
 def train_classifiers(
     rows: LabelledRows, num_classes: int, settings: Sequence[tuple[float, float]], *, steps: int, seed: int
 ) -> Tensor:
-    """Weights of one classifier a setting (rate, decay): (S, C, F + 1), the bias last; all see the same rows.
+    """Train one classifier per setting (learning rate, decay): (S, C, F + 1), bias last; all see the same rows.
 
-    The gradients of mean cross-entropy are those of the textbook, (softmax - one-hot) x features; written out, all
-    settings together are two matrix products a step.
+    The gradients of mean cross-entropy are the usual (softmax - one-hot) x features; written out, all settings together
+    are two matrix products per step.
     """
     generator = torch.Generator().manual_seed(seed)
     features_NF = F.pad(torch.from_numpy(rows.features), (0, 1), value=1.0)
@@ -254,7 +254,7 @@ def train_classifiers(
     count, width = features_NF.shape
     rate_S11 = torch.tensor([rate for rate, _ in settings])[:, None, None]
     decay_SCF = torch.tensor([decay for _, decay in settings])[:, None, None].repeat(1, num_classes, width)
-    decay_SCF[:, :, -1] = 0.0  # the bias is free
+    decay_SCF[:, :, -1] = 0.0  # the bias has no weight decay
     weights_SCF = torch.zeros(len(settings), num_classes, width)
     velocity_SCF = torch.zeros_like(weights_SCF)
     batch = min(_BATCH, count)
@@ -275,7 +275,7 @@ def train_classifiers(
 
 
 def _video_probabilities(rows: LabelledRows, weights_SCF: Tensor) -> list[np.ndarray]:
-    """For each setting, the mean probability of each class (V, C), in order of the videos' numbers."""
+    """For each setting, the mean probability of each class: (V, C), in order of the videos' numbers."""
     _, place = np.unique(rows.videos, return_inverse=True)
     num_settings, num_classes, _ = weights_SCF.shape
     sums = torch.zeros(int(place.max()) + 1, num_settings, num_classes)
@@ -288,18 +288,18 @@ def _video_probabilities(rows: LabelledRows, weights_SCF: Tensor) -> list[np.nda
 
 
 def _right(rows: LabelledRows, predictions: np.ndarray) -> float:
-    """Part of the videos whose class was predicted."""
+    """Fraction of the videos whose class was predicted."""
     _, first = np.unique(rows.videos, return_index=True)
     return float((rows.labels[first] == predictions).mean())
 
 
 def knn(train: LabelledRows, test: LabelledRows, *, k: int) -> float:
-    """Part of the test videos whose class the k nearest training videos vote for; see `knn_predictions`."""
+    """k-NN accuracy over the test videos; see `knn_predictions`."""
     return _right(test, knn_predictions(train, test, k=k))
 
 
 def knn_predictions(train: LabelledRows, test: LabelledRows, *, k: int) -> np.ndarray:
-    """The class that the k nearest training videos vote for, each by its cosine similarity: (V,) as `LinearProbe` has.
+    """The class that the k nearest training videos vote for, weighted by cosine similarity: (V,), as in `LinearProbe`.
 
     Raises:
         HicoError: see `require_classes`.
@@ -316,16 +316,16 @@ def knn_predictions(train: LabelledRows, test: LabelledRows, *, k: int) -> np.nd
 
 
 def few_shot(train: LabelledRows, test: LabelledRows, *, shots: int, seed: int) -> float:
-    """Accuracy from a few training videos of each class: the class whose mean is nearest by cosine similarity.
+    """Accuracy from a few training videos per class: predict the class whose mean is nearest by cosine similarity.
 
     Args:
-        train: what the few videos are drawn from.
-        test: what to test on.
-        shots: videos of each class.
-        seed: of the draw.
+        train: rows from which the few videos are drawn.
+        test: rows for testing.
+        shots: number of videos per class.
+        seed: for the draw.
 
     Raises:
-        HicoError: a class has fewer videos; or see `require_classes`.
+        HicoError: a class has too few videos; or see `require_classes`.
 
     """
     num_classes = require_classes(train, test)
@@ -344,16 +344,16 @@ def few_shot(train: LabelledRows, test: LabelledRows, *, shots: int, seed: int) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeReport:
-    """What all probes say of features, over splits and seeds."""
+    """The results of all probes of the features, over splits and seeds."""
 
     linear: MeanAndError
-    knn: MeanAndError  # over splits alone: nothing in it is random
+    knn: MeanAndError  # over splits only: nothing in it is random
     few_shot: dict[int, MeanAndError]  # by the number of videos per class
-    chosen: list[tuple[float, float]]  # rate and weight decay of each linear probe
-    num_train: list[int]  # videos of each split
+    chosen: list[tuple[float, float]]  # learning rate and weight decay of each linear probe
+    num_train: list[int]  # number of videos in each split
     num_test: list[int]
-    k: int  # neighbours that voted
-    chance: float  # part that guessing one of the classes gets right
+    k: int  # number of neighbours that voted
+    chance: float  # accuracy of guessing one of the classes
 
 
 def probe_splits(
@@ -368,10 +368,10 @@ def probe_splits(
 
     Args:
         splits: rows to train on and rows to test on.
-        seeds: of whatever is drawn.
-        k: neighbours that vote; fewer where a split has fewer training videos.
+        seeds: for all random draws.
+        k: number of neighbours that vote; fewer if a split has fewer training videos.
         shots: training videos of each class, for `few_shot`.
-        on_done: told of each probe as it ends.
+        on_done: called with each finished probe.
 
     Raises:
         HicoError: see `require_classes` and `few_shot`.

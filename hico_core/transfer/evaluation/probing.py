@@ -1,4 +1,4 @@
-"""Probes of the features of labelled videos, from a folder of features or straight from the videos, with their file."""
+"""Probes features of labelled videos, from a folder of features or straight from the videos, and writes the results."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -21,16 +21,16 @@ class ProbedFeatures(NamedTuple):
     """Where the features of labelled videos come from."""
 
     name: str
-    folder: Path | None  # None: videos are read
-    encoder: str  # as `load_frozen` takes it
+    folder: Path | None  # None: computed from the videos
+    encoder: str  # as `load_frozen` accepts it
     rows_of: Callable[[Sequence[LabelledVideo]], LabelledRows]
 
 
 def features_in_folder(folder: Path) -> ProbedFeatures:
-    """Those of a folder.
+    """Use the features of a folder.
 
     Raises:
-        HicoError: it has none.
+        HicoError: the folder has no features.
 
     """
     manifest = require_features(folder)
@@ -41,7 +41,7 @@ def features_in_folder(folder: Path) -> ProbedFeatures:
 def features_of_videos(
     encoder: FrozenEncoder, *, num_views: int, device: DeviceName, workers: int | None, cache: LocalCache
 ) -> ProbedFeatures:
-    """Those of some clips of each video, see `rows_from_videos`; files in buckets are read through the cache."""
+    """Encode several clips of each video, see `rows_from_videos`; files in buckets are read through the cache."""
 
     def rows_of(videos: Sequence[LabelledVideo]) -> LabelledRows:
         here = [video._replace(video=video.video.read_through(cache)) for video in videos]
@@ -51,10 +51,10 @@ def features_of_videos(
 
 
 class Probed(NamedTuple):
-    """What was measured, and of how many videos."""
+    """The measurements, and the number of videos behind them."""
 
     report: ProbeReport
-    num_read: int  # videos that have rows, over all lists
+    num_read: int  # videos with features, over all lists
 
 
 def probe_sets(
@@ -97,7 +97,7 @@ def probe_segments(
 
 
 def write_probe(target: Path, report: ProbeReport, features: ProbedFeatures, *, root: Location) -> dict[str, object]:
-    """Write the file of a probe, which names features and encoder from the workspace; its content is returned."""
+    """Write the file of a probe, with features and encoder relative to the workspace; return its content."""
     encoder = name_from(root, features.encoder)
     fields: dict[str, object] = {
         **asdict(report),

@@ -1,4 +1,4 @@
-"""Which videos, and which moments of them, are like a query: search in a folder of features, and its measures."""
+"""Search for videos and moments that are similar to a query, in a folder of features, and measures of retrieval."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -24,41 +24,41 @@ from hico_core.transfer.features import FeatureExtractor
 
 RANKS = (1, 5, 10, 20, 50)
 
-# The folder of a workspace in which measurements are.
+# The folder of a workspace for measurements.
 RESULTS = "retrieval"
 
-# Queries that are compared with a gallery at once: 512 x 100,000 similarities take 200 MB.
+# Queries compared with a gallery in one product: 512 x 100,000 similarities take 200 MB.
 _QUERIES_AT_ONCE = 512
 
-# Gallery rows that are read from the disk at once.
+# Gallery rows that are read from the disk together.
 _ROWS_AT_ONCE = 16384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundMoment:
-    """A moment of a video that is like one of the query."""
+    """A moment of a video that is similar to a moment of the query."""
 
     video_id: str
     start_seconds: float
     end_seconds: float
     similarity: float  # cosine
-    query_seconds: float  # where the moment of the query begins
+    query_seconds: float  # start of the query's moment
     source: str
 
 
 def extractor_of(
     row: ManifestRow, *, encoder: str | None, device: DeviceName, root: Path | None = None
 ) -> FeatureExtractor:
-    """The extractor that a row of a manifest was made by, so that a query is looked at in the same way.
+    """The extractor that made a row of a manifest, for encoding a query in the same way.
 
     Args:
         row: of the manifest.
-        encoder: where it is now, as `load_frozen` takes it; None: where the row says, or among the runs of `root`.
+        encoder: its current place, as `load_frozen` accepts it; None: as in the row, or among the runs of `root`.
         device: where to compute.
-        root: the workspace, whose runs are searched for the encoder by its hash where the row's path leads nowhere.
+        root: the workspace; its runs are searched for the encoder by hash if the row's path does not exist.
 
     Raises:
-        HicoError: the file is gone, or is another one.
+        HicoError: the file is gone, or has changed.
 
     """
     if row.encoder == ADOPTED:
@@ -91,7 +91,7 @@ class _Block(NamedTuple):
 
     features: np.ndarray  # (n, F)
     files: np.ndarray  # (n,) number of each row's file
-    places: np.ndarray  # (n,) number of each row in its file
+    places: np.ndarray  # (n,) index of each row in its file
 
 
 def search(
@@ -104,25 +104,25 @@ def search(
     excluded: frozenset[str] = frozenset(),
     one_per_video: bool = False,
 ) -> list[FoundMoment]:
-    """The gallery's rows that are most like any row of a query, each once, best first.
+    """Find the gallery's rows that are most similar to any row of a query, each once, best first.
 
-    The gallery is read file by file, so that it may be larger than memory.
+    The gallery is read file by file, so it may be larger than memory.
 
     Args:
         queries: (Q, F) features of the query's windows.
         query_starts: (Q,) seconds.
         folder: of the gallery's features.
-        rows: its manifest.
-        top: how many.
-        excluded: ids of videos that do not count.
+        rows: the folder's manifest.
+        top: number of matches.
+        excluded: ids of videos to ignore.
         one_per_video: whether only the best row of each video counts.
 
     Raises:
-        HicoError: a file is not as the manifest says, or has another width than the query.
+        HicoError: a file does not match the manifest, or has another width than the query.
 
     """
     units_QF = unit_rows(torch.from_numpy(queries.astype(np.float32)))
-    best: list[tuple[float, int, int, int]] = []  # similarity, file, row of it, row of the query
+    best: list[tuple[float, int, int, int]] = []  # similarity, file, row in the file, row of the query
     gallery = [row for row in rows if row.video_id not in excluded]
     for block in _blocks(folder, gallery):
         if block.features.shape[1] != queries.shape[1]:
@@ -150,7 +150,7 @@ def search(
 
 
 def _best_of_each(values_G: Tensor, files_G: Tensor) -> Tensor:
-    """Similarities (G,) where those that are not the first best of their file are -inf; files are not cut."""
+    """Similarities (G,), set to -inf except for the first best one of each file; blocks never divide a file."""
     best_of = torch.full((int(files_G.max()) + 1,), -torch.inf).scatter_reduce(0, files_G, values_G, "amax")
     candidates = (values_G == best_of[files_G]).nonzero().flatten()
     first = candidates[np.unique(files_G[candidates].numpy(), return_index=True)[1]]
@@ -158,10 +158,10 @@ def _best_of_each(values_G: Tensor, files_G: Tensor) -> Tensor:
 
 
 class FoundMoments(NamedTuple):
-    """What a search for a video found, best first."""
+    """The matches of a search for a video, best first."""
 
     moments: list[FoundMoment]
-    window_seconds: float  # length of a moment of the query
+    window_seconds: float  # length of a query moment
 
 
 def search_video(
@@ -174,15 +174,15 @@ def search_video(
     own: bool,
     one_per_video: bool,
 ) -> FoundMoments:
-    """The moments of a folder's videos that are most like any moment of a video.
+    """Find the moments in a folder's videos that are most similar to any moment of a video.
 
     Args:
-        query: the video.
+        query: the query video.
         folder: of features.
-        rows: its manifest.
+        rows: the folder's manifest.
         extractor: from `extractor_of`.
-        top: how many.
-        own: whether moments of the query itself count, if it is among the videos.
+        top: number of matches.
+        own: whether moments of the query itself count, if it is in the folder.
         one_per_video: see `search`.
 
     Raises:
@@ -205,7 +205,7 @@ def search_video(
 
 
 def _blocks(folder: Location, rows: Sequence[ManifestRow]) -> Iterator[_Block]:
-    """All rows of a folder in order, as many at once as go well together; files are not cut."""
+    """Yield all rows of a folder in order, in blocks of convenient size; files are not divided."""
     arrays: list[np.ndarray] = []
     numbers: list[int] = []
     for number, row in enumerate(rows):
@@ -226,8 +226,8 @@ class Retrieval:
     protocol: RetrievalProtocol
     num_queries: int
     gallery_size: int
-    recall: dict[int, float]  # R@k: part of the queries with one of their class among the first k
-    mean_average_precision: float | None  # over the whole ranking; None if not asked for
+    recall: dict[int, float]  # R@k: fraction of the queries with a video of their class among the first k
+    mean_average_precision: float | None  # over the whole ranking; None if not requested
     chance: dict[int, float]  # R@k of a random ranking
 
 
@@ -241,15 +241,17 @@ def retrieval(
 ) -> Retrieval:
     """Recall at k and mean average precision of a search by cosine similarity.
 
-    video: a video is the mean of its windows. clip: each window is a query, and is looked for among all windows.
-    coclr: as video, with the mean of all queries taken from each, and that of the gallery, as in CoCLR's code.
+    video: a video is the mean of its windows. clip: each window is a query, and is searched for among all windows.
+    coclr: as video, but the mean of all queries is subtracted from each, and likewise for the gallery, as in CoCLR's
+        code.
 
     Args:
-        queries: rows whose videos are looked for.
-        gallery: rows that are looked through; no video may be in both.
+        queries: rows of the query videos.
+        gallery: rows that are searched; no video may be in both.
         protocol: see above.
-        ranks: the k of R@k; those beyond the gallery are left out.
-        mean_average_precision: needs the whole ranking, which takes longer than all the rest.
+        ranks: the k of R@k; those beyond the size of the gallery are left out.
+        mean_average_precision: whether to compute it; it needs the whole ranking, which takes longer than everything
+            else.
 
     Raises:
         HicoError: one side is empty, or a video is on both.
@@ -288,7 +290,7 @@ def retrieval(
 
 
 def write_retrieval(target: Path, found: Retrieval, *, features: Path, encoder: str, root: Location) -> None:
-    """Write the file of a measurement, which names features and encoder from the workspace."""
+    """Write the file of a measurement, with features and encoder relative to the workspace."""
     places = {"features": name_from(root, absolute(features)), "encoder": name_from(root, encoder)}
     write_text(target, json.dumps({**asdict(found), **places}, indent=2) + "\n")
 
@@ -304,8 +306,8 @@ def _require_two_sides(queries: LabelledRows, gallery: LabelledRows) -> None:
 def chance_of_recall(queries: np.ndarray, gallery: np.ndarray, *, k: int) -> float:
     """R@k of a random ranking, for labels (Q,) and (G,).
 
-    Of G rows, R are of the query's class. None of them is among k drawn ones with probability
-    (G - R) / G x (G - R - 1) / (G - 1) x ..., k factors.
+    Of G rows, R are of the query's class. The probability that k random rows include none of them is (G - R) / G x (G -
+    R - 1) / (G - 1) x ..., k factors.
     """
     size = len(gallery)
     drawn = np.arange(k)
@@ -317,7 +319,7 @@ def chance_of_recall(queries: np.ndarray, gallery: np.ndarray, *, k: int) -> flo
 
 
 def average_precision(relevant_QG: Tensor) -> Tensor:
-    """Mean, over the relevant places of each ranking, of the precision there: (Q,) float64; 0 where none is relevant.
+    """Mean of the precision at the relevant ranks of each ranking: (Q,) float64; 0 if none is relevant.
 
     relevant, irrelevant, relevant  ->  (1/1 + 2/3) / 2
     """

@@ -1,4 +1,4 @@
-"""Features of annotated segments, a row each: probes in folds by video, and retrieval among other videos."""
+"""Features of annotated segments, one row each: probes in folds by video, and retrieval among other videos."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from hico_core.transfer.extraction.manifest import ManifestRow, features_of
 
 
 class LabelledSegments(NamedTuple):
-    """Segments as what is probed: each counts alone, in the group of its video."""
+    """Segments as rows to probe: each counts by itself, in the group of its video."""
 
     rows: LabelledRows
     classes: list[str]  # by label
@@ -23,19 +23,19 @@ class LabelledSegments(NamedTuple):
 
 
 def are_segments(manifest: Mapping[str, ManifestRow]) -> bool:
-    """Whether the rows of a folder's features are segments, and not windows."""
+    """Whether the rows of a folder's features are segments, not windows."""
     return any(row.rows_of == "segments" for row in manifest.values())
 
 
 def segments_in(folder: Path, manifest: Mapping[str, ManifestRow]) -> LabelledSegments:
-    """All segments of a folder.
+    """Read all segments of a folder.
 
     Args:
         folder: of features of segments.
         manifest: of the folder.
 
     Raises:
-        HicoError: it has none, or a file is not as its manifest says.
+        HicoError: the folder has none, or a file does not match the manifest.
 
     """
     if not are_segments(manifest):
@@ -52,7 +52,7 @@ def segments_in(folder: Path, manifest: Mapping[str, ManifestRow]) -> LabelledSe
 
 
 def folds_of_segments(rows: LabelledRows, num_folds: int) -> list[tuple[LabelledRows, LabelledRows]]:
-    """Rows to train and to test on, a pair a fold; segments of one video are tested together.
+    """Rows for training and testing, one pair per fold; segments of one video are tested together.
 
     Raises:
         UsageError: there are fewer videos than folds.
@@ -64,14 +64,14 @@ def folds_of_segments(rows: LabelledRows, num_folds: int) -> list[tuple[Labelled
 
 
 def retrieval_among_videos(rows: LabelledRows, *, protocol: RetrievalProtocol) -> Retrieval:
-    """Recall at k and mean average precision where each segment is looked for among those of all other videos.
+    """Recall at k and mean average precision, searching for each segment among those of all other videos.
 
     Args:
         rows: segments.
         protocol: see `retrieval`.
 
     Raises:
-        UsageError: they are of one video.
+        UsageError: all segments are of one video.
 
     """
     assert rows.groups is not None
@@ -83,7 +83,7 @@ def retrieval_among_videos(rows: LabelledRows, *, protocol: RetrievalProtocol) -
         for video in videos
     ]
     queries = [one.num_queries for one in found]
-    ranks = min((list(one.recall) for one in found), key=len)  # a gallery is smaller without a longer video
+    ranks = min((list(one.recall) for one in found), key=len)  # the gallery is smaller without a longer video
     precisions = [one.mean_average_precision or 0.0 for one in found]
     return Retrieval(
         protocol=protocol,

@@ -1,1 +1,1 @@
-"""Features of whole videos in files."""
+"""Extraction of features of whole videos into files."""

@@ -1,4 +1,4 @@
-"""Features that other tools have extracted, as a folder of features like those of hico."""
+"""Makes a folder of features like those of hico from features that another tool has extracted."""
 
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,19 @@ from hico_core.transfer.extraction.manifest import (
 
 
 def adopt_features(folder: Path, grid: Grid, *, prefix: str = "") -> list[ManifestRow]:
-    """Write the manifest of a folder of `[prefix]<id>.npy` files, an array (T, F) each. The files stay as they are.
+    """Write the manifest of a folder of `[prefix]<id>.npy` files with one array (T, F) each; the files stay unchanged.
 
-    Row i is of the window that begins i * stride / fps seconds into its video, whose length is not known: it is taken
-    to end with its last window.
+    Row i covers the window that begins i * stride / fps seconds into its video. The length of the video is unknown: it
+    is assumed to end with its last window.
 
     Args:
-        folder: with the files.
-        grid: where windows lie; its rate must be a number.
-        prefix: of the files' names, before the ids.
+        folder: contains the files.
+        grid: where windows lie; its frame rate must be a number.
+        prefix: of the file names, before the ids.
 
     Raises:
         UsageError: there are no such files, or a number is out of range.
-        HicoError: a file is something else, or the folder has features that hico has extracted.
+        HicoError: a file is not such an array, or the folder has features that hico has extracted.
 
     """
     if grid.fps is None or grid.fps <= 0 or grid.window < 1 or grid.stride < 1:
@@ -53,10 +53,10 @@ def adopt_features(folder: Path, grid: Grid, *, prefix: str = "") -> list[Manife
 
 
 def _checked(path: Path) -> np.ndarray:
-    """The array of a file.
+    """Read and check the array of a file.
 
     Raises:
-        HicoError: it is no array (T, F), or has values that are no numbers.
+        HicoError: it is not an array (T, F), or has values that are not finite.
 
     """
     array = read_array(path)
@@ -68,7 +68,7 @@ def _checked(path: Path) -> np.ndarray:
 
 
 def _settings(grid: Grid, dtype: Any) -> Settings:  # noqa: ANN401 - `Settings` checks it
-    """What is known of features that another tool has extracted."""
+    """The known settings of features that another tool has extracted."""
     return Settings(
         window=grid.window,
         stride=grid.stride,
@@ -86,7 +86,7 @@ def _settings(grid: Grid, dtype: Any) -> Settings:  # noqa: ANN401 - `Settings` 
 
 
 def _row(path: Path, grid: Grid, prefix: str) -> ManifestRow:
-    """What the manifest is to say of a file."""
+    """The manifest's row for a file."""
     array, fps = _checked(path), grid.fps
     assert fps is not None
     starts = (grid.first_start + np.arange(len(array)) * grid.stride) / fps

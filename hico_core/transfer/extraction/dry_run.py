@@ -1,4 +1,4 @@
-"""What extracting features would take, measured on a few batches, with nothing written."""
+"""Estimates what extracting features would take, from a few measured batches; nothing is written."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -20,22 +20,22 @@ from hico_core.transfer.extraction.extract import Files
 from hico_core.transfer.extraction.jobs import FeatureJob, known_length
 from hico_core.transfer.features import FeatureExtractor
 
-# Enough to tell how fast most encoders are.
+# Enough to measure the speed of most encoders.
 _MEASURED_BATCHES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractionPlan:
-    """What an extraction would be. Rows and hours leave out the videos whose length is not known."""
+    """Size and time of an extraction; rows and hours leave out videos of unknown length."""
 
     num_videos: int
-    num_unknown: int  # in buckets and not in the index, or not readable
+    num_unknown: int  # in buckets and not in the index, or unreadable
     num_rows: int
     num_bytes: int
     rows_per_second: float
     hours: float
-    reading_seconds: float  # of one window in one process
-    encoding_seconds: float  # of one window
+    reading_seconds: float  # per window, in one process
+    encoding_seconds: float  # per window
 
 
 def dry_run_extraction(
@@ -49,11 +49,11 @@ def dry_run_extraction(
     """Count the rows of all videos, and measure how long a few take.
 
     Args:
-        jobs: the videos.
+        jobs: the videos to extract.
         extractor: encoder, grid and picture.
-        files: what would be written.
-        workers: processes that would read; None: one a core.
-        num_batches: that are measured, after one that warms up.
+        files: the files that would be written.
+        workers: number of reading processes; None: one per core.
+        num_batches: number of measured batches, after one to warm up.
 
     Raises:
         HicoError: no video can be read.
@@ -66,7 +66,7 @@ def dry_run_extraction(
         for job, count in zip(jobs, num_windows, strict=True)
     )
     reading_seconds, encoding_seconds, width = _measure(_clips(jobs, extractor), extractor, num_batches)
-    # Reading goes on while the encoder computes, unless no process does it.
+    # Reading overlaps with encoding unless the encoding process does the reading.
     readers = num_workers(workers)
     together = max(reading_seconds / readers, encoding_seconds) if readers else reading_seconds + encoding_seconds
     return ExtractionPlan(
@@ -82,7 +82,7 @@ def dry_run_extraction(
 
 
 def _measure(clips: Iterator[Tensor], extractor: FeatureExtractor, num_batches: int) -> tuple[float, float, int]:
-    """Seconds to read and to encode a window, and the numbers of a row.
+    """Seconds to read and to encode a window, and the size of a row.
 
     Raises:
         HicoError: there is no window.
@@ -109,7 +109,7 @@ def _measure(clips: Iterator[Tensor], extractor: FeatureExtractor, num_batches: 
 
 
 def _num_windows(job: FeatureJob, extractor: FeatureExtractor) -> int | None:
-    """Windows of a video that are encoded, as far as its index or its file's header tells its length."""
+    """Number of windows to encode, as far as the index or the file's header gives the video's length."""
     length, grid, spans = known_length(job), extractor.grid, job.video.spans
     if length is None:
         return None
@@ -120,7 +120,7 @@ def _num_windows(job: FeatureJob, extractor: FeatureExtractor) -> int | None:
 
 
 def _clips(jobs: Sequence[FeatureJob], extractor: FeatureExtractor) -> Iterator[Tensor]:
-    """Windows of the videos, one after the other, of those that can be read."""
+    """Windows of the readable videos, one video after the other."""
     for number, job in enumerate(jobs):
         try:
             for part in parts_of_video(number, job.video, extractor.reading):

@@ -1,4 +1,4 @@
-"""Videos -> a folder of features: who is to do, who is done, and what is written of each."""
+"""Extracts videos into a folder of features: which videos are still to be done, and what is written for each."""
 
 import logging
 import time
@@ -44,31 +44,31 @@ from hico_core.transfer.features import FeatureExtractor, Features
 
 logger = logging.getLogger(__name__)
 
-# Rows of different videos that are more alike than this tell nothing apart.
+# Above this mean similarity, rows of different videos are hardly distinguishable.
 ALIKE = 0.9999
 
-# How often the manifest in a bucket is written again: what came since is extracted again after a kill.
+# Interval of rewriting the manifest in a bucket; after a kill, videos finished since then are extracted again.
 _UPLOAD_SECONDS = 60.0
 
-# How long a writer waits for another's line to be in the manifest.
+# How long a writer waits until another writer's line is in the manifest.
 _PATIENCE_SECONDS = 60.0
 
 
 class Files(NamedTuple):
-    """Where the files of a command's features lie, how they are named, and what they are."""
+    """Where a command's features go, their file names and their format."""
 
     folder: "Location | None" = None  # made if missing; None: see `features_folder`
     prefix: str = ""
-    file_format: FileFormat | Literal["hdf5"] = "npy"  # hdf5: .npy, and all of them once more in features.hdf5
+    file_format: FileFormat | Literal["hdf5"] = "npy"  # hdf5: .npy files, and all of them again in features.hdf5
     dtype: DType = "float32"
 
     @property
     def format_of_one(self) -> FileFormat:
-        """Of a video's own file."""
+        """Format of a video's own file."""
         return "npy" if self.file_format == "hdf5" else self.file_format
 
     def name(self, video_id: str) -> str:
-        """The file of a video."""
+        """File name for a video."""
         return f"{self.prefix}{video_id}.{self.format_of_one}"
 
 
@@ -77,13 +77,13 @@ NPY_FILES = Files()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractionPolicy:
-    """How and where videos are dealt with, apart from what their features are to be."""
+    """How and where videos are processed, apart from the settings of their features."""
 
-    checksum: bool = False  # tell sources apart by their bytes, not by their time
-    workers: int | None = None  # processes that read, for each that encodes; None: one a core
-    processes: int = 1  # of this machine that encode, a GPU each in turn
-    shard: Shard | None = None  # only this part of the videos; other calls may write the other parts at the same time
-    ray_address: str | None = None  # on this Ray cluster, see `run_on_ray`; each process computes in one thread
+    checksum: bool = False  # identify sources by their bytes, not by their time
+    workers: int | None = None  # reading processes for each encoding one; None: one per core
+    processes: int = 1  # encoding processes on this machine, on the GPUs in turn
+    shard: Shard | None = None  # this part of the videos only; other calls may write the other parts at the same time
+    ray_address: str | None = None  # run on this Ray cluster, see `run_on_ray`; each process computes in one thread
 
     def __post_init__(self) -> None:
         if self.processes > 1 and self.ray_address:
@@ -105,18 +105,18 @@ def extract_features(
     A video that cannot be decoded becomes a line in `<root>/failures.jsonl`.
 
     Args:
-        videos: of all shards: files, folders, patterns, lists, or jobs; None: those of the index.
-        encoder: with its grid and picture, from `FeatureExtractor.from_checkpoint`, or what to make such a one of;
-            None: `newest_encoder`.
+        videos: over all shards: files, folders, patterns, lists, or jobs; None: those of the index.
+        encoder: an extractor from `FeatureExtractor.from_checkpoint`, with its grid and picture, or what to make one
+            from; None: `newest_encoder`.
         root: the workspace.
-        files: where they go, their names and format.
+        files: their folder, names and format.
         policy: how and where videos are processed.
         meter: counts rows and waiting time.
         on_event: called for each video.
 
     Raises:
         UsageError: the extractor was not loaded from a file, or a shard is to be packed.
-        HicoError: the folder has features of other settings or of another video of an id, or is being written to.
+        HicoError: the folder has features with other settings or of another video with the same id, or is in use.
 
     """
     if files.file_format == "hdf5":
@@ -144,14 +144,14 @@ def _extract(
     meter: Meter,
     on_event: Callable[[VideoEvent], None],
 ) -> Summary:
-    """Plan, extract and write into the folder that is named."""
+    """Plan, extract and write into the given folder."""
     frozen, folder = frozen_of(extractor), files.folder
     assert folder is not None
     settings = _settings(extractor, frozen, files.dtype, rows=_what_rows_are(jobs))
     jobs = part_of(jobs, policy.shard)
     with opened_folder(folder, policy.shard), closing(_manifest_writer(folder, policy.shard)) as manifest:
         plan = _plan(jobs, files, folder, _rows_with(settings, folder), checksum=policy.checksum)
-        # Looked up before anything is read, so that a video which changes meanwhile is extracted again.
+        # Looked up before anything is read, so that a video that changes meanwhile is extracted again.
         identities = {job.source.video_id: source_file(job.source) for job in plan.todo}
         writer = _Writer(
             folder=folder,
@@ -165,7 +165,7 @@ def _extract(
 
         def finish(extracted: Extracted) -> VideoOutcome:
             meter.num_rows += extracted.num_rows
-            # Of processes, the mean; on a cluster, nobody knows how many work at a time.
+            # Averaged over processes; on a cluster, nobody knows how many work in parallel.
             meter.waiting_seconds += 0.0 if policy.ray_address else extracted.waiting_seconds / policy.processes
             return writer.finish(extracted)
 
@@ -189,7 +189,7 @@ def _warn_of_collapse(likeness: "Likeness", frozen: FrozenEncoder) -> None:
 
 
 class Likeness:
-    """How alike rows are, without keeping them."""
+    """Measures how similar rows are, without storing them."""
 
     def __init__(self) -> None:
         self.num_videos = 0
@@ -197,7 +197,7 @@ class Likeness:
         self._sum = np.zeros(1)
 
     def add(self, rows: np.ndarray) -> None:
-        """Take a video's rows (T, ...)."""
+        """Add a video's rows (T, ...)."""
         flat = rows.reshape(len(rows), -1).astype(np.float64)
         self._sum = self._sum + (flat / np.linalg.norm(flat, axis=1, keepdims=True).clip(1e-12)).sum(axis=0)
         self._num_rows += len(rows)
@@ -207,14 +207,14 @@ class Likeness:
     def mean_similarity(self) -> float:
         """Mean cosine similarity of two different rows.
 
-        The square of the sum of n unit vectors is n, for each with itself, and the similarities of all n (n - 1) pairs.
+        The squared sum of n unit vectors is n, for each with itself, plus the similarities of all n (n - 1) pairs.
         """
         n = self._num_rows
         return float((self._sum @ self._sum - n) / max(n * (n - 1), 1))
 
 
 def _what_rows_are(jobs: Sequence[FeatureJob]) -> dict[str, Any]:
-    """As manifests have it."""
+    """Describe rows as manifests do."""
     of_windows = ("windows", None)
     found = {("segments", job.video.spans.num_windows) if job.video.spans else of_windows for job in jobs}
     if len(found) > 1:
@@ -224,7 +224,7 @@ def _what_rows_are(jobs: Sequence[FeatureJob]) -> dict[str, Any]:
 
 
 def _settings(extractor: FeatureExtractor, frozen: FrozenEncoder, dtype: DType, *, rows: Mapping[str, Any]) -> Settings:
-    """What all features of a folder have in common."""
+    """The settings that all features of a folder share."""
     grid = extractor.grid
     return Settings(
         window=grid.window,
@@ -245,10 +245,10 @@ def _settings(extractor: FeatureExtractor, frozen: FrozenEncoder, dtype: DType, 
 
 @contextmanager
 def opened_folder(folder: Location, shard: Shard | None) -> Iterator[None]:
-    """Let only one command at a time write a video's file. Nothing can be locked in a bucket.
+    """Let only one command at a time write to a local folder; a bucket cannot be locked.
 
     Raises:
-        HicoError: another one writes here.
+        HicoError: another command is writing here.
 
     """
     busy = f"{folder}: another hico command is writing features here; wait for it to end, or give another --name"
@@ -259,13 +259,13 @@ def opened_folder(folder: Location, shard: Shard | None) -> Iterator[None]:
 
 
 class _LocalManifest:
-    """Adds lines to manifest.jsonl, as several processes may do at once."""
+    """Adds lines to manifest.jsonl, which several processes may do at the same time."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._path = folder, folder / MANIFEST
 
     def add(self, row: ManifestRow) -> None:
-        """Append a line; after one that a killed writer cut short, on a line of its own."""
+        """Append a line; start a new line if a killed writer left an incomplete one."""
         refusal = f"{self._path}: another process keeps it locked"
         with (
             lock(self._path.with_name(".manifest.lock"), refusal=refusal, wait_seconds=_PATIENCE_SECONDS),
@@ -278,13 +278,13 @@ class _LocalManifest:
             opened.write(manifest_line(row, self._folder))
 
     def close(self) -> None:
-        """All lines are written already."""
+        """Nothing is left to write."""
 
 
 class _BucketManifest:
-    """Keeps this shard's lines and writes them now and then: an object can only be written as a whole.
+    """Keeps this shard's lines and writes them at intervals: an object can only be written as a whole.
 
-    A command that writes all videos takes in the lines of shards before it, so that none of theirs counts later.
+    A command that writes all videos takes over the lines of earlier shards, so that none of them overrides its own.
     """
 
     def __init__(self, folder: Location, shard: Shard | None) -> None:
@@ -297,7 +297,7 @@ class _BucketManifest:
         self._is_new = False
 
     def add(self, row: ManifestRow) -> None:
-        """Take a line."""
+        """Add a line, to be written later."""
         self._lines.append(manifest_line(row, self._folder))
         self._is_new = True
         if time.monotonic() - self._written > _UPLOAD_SECONDS:
@@ -320,7 +320,7 @@ def _rows_with(settings: Settings, folder: Location) -> dict[str, ManifestRow]:
     """The manifest of a folder, all of whose features must have these settings.
 
     Raises:
-        HicoError: one has others.
+        HicoError: a file of features has other settings.
 
     """
     rows = read_manifest(folder)
@@ -337,10 +337,10 @@ def _rows_with(settings: Settings, folder: Location) -> dict[str, ManifestRow]:
 def _plan(
     jobs: Sequence[FeatureJob], files: Files, folder: Location, rows: dict[str, ManifestRow], *, checksum: bool
 ) -> Plan[FeatureJob]:
-    """Go through all videos before any work is done: those that are dealt with already, and those that are to do.
+    """Go through all videos before any work is done, and separate the finished from the unfinished ones.
 
     Raises:
-        HicoError: one may not have its file; see `is_finished`.
+        HicoError: a file would replace that of another video; see `is_finished`.
 
     """
     todo: list[FeatureJob] = []
@@ -358,7 +358,7 @@ def _plan(
 
 
 def _has_segments_of(job: FeatureJob, row: ManifestRow) -> bool:
-    """Whether the rows of a file are of the segments that are asked for, if any are."""
+    """Whether the rows of a file are those of the requested segments, if any are requested."""
     spans = list(zip(row.start_seconds, row.end_seconds, strict=True))
     return job.video.spans is None or (list(job.video.spans.seconds), list(job.labels)) == (spans, row.labels)
 
@@ -368,10 +368,10 @@ def _outcome(source: Source, outcome: Outcome, *, num_rows: int) -> VideoOutcome
 
 
 def is_finished(row: ManifestRow, source: Source, folder: Location, *, checksum: bool) -> bool:
-    """Whether a file has the features of this very source.
+    """Whether a file has the features of exactly this source.
 
     Raises:
-        HicoError: it has those of another video, which is still there; names both.
+        HicoError: it has the features of another video that still exists; names both.
 
     """
     if row.source != str(source.path):
@@ -385,7 +385,7 @@ def is_finished(row: ManifestRow, source: Source, folder: Location, *, checksum:
 
 
 def _is_whole(row: ManifestRow, folder: Location) -> bool:
-    """Whether a video's file is there as its row says; of one in a bucket, by its size."""
+    """Whether a video's file is there as its row describes it; in a bucket, only the size is checked."""
     path = folder / row.file
     try:
         if path.stat().st_size != row.size_bytes:
@@ -396,22 +396,22 @@ def _is_whole(row: ManifestRow, folder: Location) -> bool:
 
 
 class Extracted(NamedTuple):
-    """What came of one video."""
+    """The result for one video."""
 
     job: FeatureJob
     features: Features | BadVideo
-    waiting_seconds: float  # for pictures, since the video before
+    waiting_seconds: float  # waiting for frames, since the previous video
 
     @property
     def num_rows(self) -> int:
-        """Of its features."""
+        """Number of rows of features."""
         return 0 if isinstance(self.features, BadVideo) else len(self.features.array)
 
 
 class _Description(NamedTuple):
-    """What a process anywhere needs to make the same extractor."""
+    """What a process on any machine needs to make the same extractor."""
 
-    encoder: str  # as `load_frozen` takes it
+    encoder: str  # as `load_frozen` accepts it
     sha256: str  # of its weights
     settings: tuple[tuple[str, Any], ...]  # of `FeatureExtractor.from_checkpoint`
 
@@ -419,7 +419,7 @@ class _Description(NamedTuple):
 def _work_and_runner(
     extractor: FeatureExtractor, frozen: FrozenEncoder, policy: ExtractionPolicy
 ) -> tuple[Work[FeatureJob, Extracted], Runner[FeatureJob, Extracted]]:
-    """By what videos are extracted, and where."""
+    """The function that extracts videos, and the runner for it."""
     if policy.ray_address is None and policy.processes == 1:
         return partial(_extract_each, extractor=extractor, workers=policy.workers), run_here
     description = _description_of(extractor, frozen)
@@ -450,7 +450,7 @@ def _on_cluster(
 
 
 def _seen_from_anywhere(video: WholeVideo) -> WholeVideo:
-    """The same video for processes whose working folder is another."""
+    """The same video with paths that do not depend on the working folder."""
     pieces = [replace(piece, path=absolute(piece.path)) for piece in video.pieces]
     return video._replace(path=absolute(video.path), pieces=pieces)
 
@@ -469,16 +469,16 @@ def _extract_each(
 def _extract_as_described(
     jobs: Sequence[FeatureJob], *, description: _Description, workers: int
 ) -> Iterator[Extracted]:
-    """The same by an extractor that is made here, in a process that may get other videos to do later."""
+    """The same, with an extractor that is made here, in a process that may receive further videos later."""
     return _extract_each(jobs, extractor=_extractor_of(description), workers=workers)
 
 
 @lru_cache(maxsize=1)
 def _extractor_of(description: _Description) -> FeatureExtractor:
-    """The same extractor as where the command runs.
+    """The same extractor as in the process of the command.
 
     Raises:
-        HicoError: the file is another one by now, or on this machine.
+        HicoError: the file has changed since, or differs on this machine.
 
     """
     extractor = FeatureExtractor.from_checkpoint(description.encoder, **dict(description.settings))
@@ -492,19 +492,19 @@ def _extractor_of(description: _Description) -> FeatureExtractor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Writer:
-    """Writes the features of one video after the other, and for each a line of the manifest."""
+    """Writes the features of one video after the other, with a line of the manifest for each."""
 
     folder: Location
     files: Files
     extractor: FeatureExtractor
     settings: Settings
     manifest: _LocalManifest | _BucketManifest
-    identities: Mapping[str, SourceFile]  # by id: what a video's file was before anything was read
+    identities: Mapping[str, SourceFile]  # by id: the state of a video's file before anything was read
     checksum: bool
     likeness: Likeness = field(default_factory=Likeness)
 
     def finish(self, extracted: Extracted) -> VideoOutcome:
-        """Write what came of a video, if it is any good; what became of the video."""
+        """Write a video's features if they are valid; return the video's outcome."""
         source = extracted.job.source
         features = _storable(extracted.features, self.files.dtype, source)
         if isinstance(features, BadVideo):
@@ -515,7 +515,7 @@ class _Writer:
         return _outcome(source, "done", num_rows=len(features.array))
 
     def _write(self, source: Source, features: Features, labels: list[str] | None) -> ManifestRow:
-        """Write a video's file, whole or not at all; what the manifest is to say of it."""
+        """Write a video's file, whole or not at all; return its row of the manifest."""
         read = self.identities[source.video_id]
         read = _with_hash(read, source) if self.checksum else read
         name, file_format = self.files.name(source.video_id), self.files.format_of_one
@@ -551,14 +551,14 @@ class _Writer:
 
 
 def _with_hash(read: SourceFile, source: Source) -> SourceFile:
-    """The identity of what was read, with a hash where that is one file which has not changed since."""
+    """The identity of the source, with a hash if it is one local file that has not changed since."""
     if source.clips or read.sha256 or not is_local(source.path) or not is_same_file(read, source):
         return read
     return read.model_copy(update={"sha256": sha256_of(source.path)})
 
 
 def _storable(features: Features | BadVideo, dtype: DType, source: Source) -> Features | BadVideo:
-    """Features in the precision of their file; what no reader would take there is the failure of the video."""
+    """Convert features to the dtype of their file; values that overflow it make the video a failure."""
     if isinstance(features, BadVideo):
         return features
     with np.errstate(over="ignore"):  # reported below

@@ -1,4 +1,4 @@
-"""The files that features are written to, one a video, and how they are read again."""
+"""Writes and reads files of features, one per video."""
 
 import zipfile
 from pathlib import Path
@@ -12,18 +12,18 @@ import torch
 from hico_core.base.choices import FileFormat
 from hico_core.base.errors import HicoError
 
-# What readers of damaged files raise, of whatever library.
+# Exceptions of the libraries that read these files when a file is damaged.
 _DAMAGE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, pa.ArrowException)
 
 
 def write_array(path: Path, array: np.ndarray, times: np.ndarray, *, video_id: str, file_format: FileFormat) -> None:
     """Write the features of a video.
 
-    npy: the array, and nothing else. npz: `feats` and `times`, as OpenTAD reads the first. pt: a tensor.
+    npy: the array alone. npz: `feats` and `times`; OpenTAD reads the former. pt: a tensor.
     parquet: one row per window, with `video_id`, `start_seconds`, `end_seconds` and `feature`.
 
     Args:
-        path: a file that is not there yet.
+        path: a file that does not exist yet.
         array: (T, ...).
         times: (T, 2), seconds.
         video_id: of the video.
@@ -38,7 +38,7 @@ def write_array(path: Path, array: np.ndarray, times: np.ndarray, *, video_id: s
         elif file_format == "pt":
             torch.save(torch.from_numpy(array), opened)
         elif file_format == "parquet":
-            flat = pa.array(array.reshape(-1))  # maps too: a list of fixed length a row
+            flat = pa.array(array.reshape(-1))  # for maps, too: a fixed-size list per row
             columns = {
                 "video_id": pa.array([video_id] * len(array)),
                 "start_seconds": pa.array(times[:, 0]),
@@ -51,10 +51,10 @@ def write_array(path: Path, array: np.ndarray, times: np.ndarray, *, video_id: s
 
 
 def read_array(path: Path) -> np.ndarray:
-    """The features in a file: (T, ...). Those of an .npy file stay on the disk until they are used.
+    """Read the features in a file: (T, ...). Those of an .npy file stay on the disk until they are used.
 
     Raises:
-        HicoError: the file is missing, cut short or something else.
+        HicoError: the file is missing, truncated or of another kind.
 
     """
     file_format = path.suffix.removeprefix(".")

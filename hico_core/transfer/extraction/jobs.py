@@ -1,4 +1,4 @@
-"""What there is to extract: videos of an index or of files, the encoder to do it with, and the name for the result."""
+"""What to extract: the videos of an index or of files, the encoder to use, and the name for the result."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,14 +26,14 @@ from hico_core.transfer.localisation.annotations import VideoLength
 class FeatureJob(NamedTuple):
     """A video to extract."""
 
-    source: Source  # its clips, if it was split, are what is read
+    source: Source  # its clips, if it was split, are read instead
     video: WholeVideo
-    duration_seconds: float | None = None  # where an index tells it
+    duration_seconds: float | None = None  # if an index gives it
     labels: tuple[str, ...] = ()  # of the video's spans
 
 
 def part_of(jobs: Sequence[FeatureJob], shard: Shard | None) -> list[FeatureJob]:
-    """The jobs of a shard; together, all shards have each job once."""
+    """The jobs of a shard; every job is in exactly one shard."""
     return [job for job in jobs if shard is None or shard.has(job.source.video_id)]
 
 
@@ -45,14 +45,14 @@ def jobs_of_files(sources: Sequence[Source]) -> list[FeatureJob]:
 def _job_of_file(source: Source) -> FeatureJob:
     if source.frame_rate is None or source.obstacle:
         return FeatureJob(source, WholeVideo(source.path, []))
-    # Of a frame folder all is known: its names tell how many frames there are.
+    # Everything is known about a frame folder: its file names give the number of frames.
     num_frames = len(files_at(source.path))
     piece = Piece(path=source.path, start_seconds=0.0, num_frames=num_frames, fps=source.frame_rate, variable_fps=False)
     return FeatureJob(source, WholeVideo(source.path, [piece]), num_frames / source.frame_rate)
 
 
 def known_length(job: FeatureJob) -> VideoLength | None:
-    """How long a video is, from its index or its file's header; None of one in a bucket, or that cannot be opened."""
+    """A video's length from its index or its file's header; None if it lies in a bucket or cannot be opened."""
     if job.duration_seconds is not None:
         return VideoLength(job.duration_seconds, job.video.pieces[0].fps)
     if not is_local(job.source.path):
@@ -64,7 +64,7 @@ def known_length(job: FeatureJob) -> VideoLength | None:
 
 
 def jobs_of_index(videos: IndexedVideos, *, read: ReadFrom = "clips") -> list[FeatureJob]:
-    """A job for each video of an index, to be read from its clips, or from its own file, as where it was not split."""
+    """One job per video of an index, read from its clips, or from its own file if requested or if it was not split."""
     return [_indexed_job(videos, number, read) for number in range(len(videos))]
 
 
@@ -81,10 +81,10 @@ def _indexed_job(videos: IndexedVideos, number: int, read: ReadFrom) -> FeatureJ
 
 
 def newest_encoder(root: Path) -> Path:
-    """The export that was written last among the runs of a workspace.
+    """The most recently written export among the runs of a workspace.
 
     Raises:
-        HicoError: there is none.
+        HicoError: there is no export.
 
     """
     exports = list((root / "runs").glob("*/export/encoder.safetensors"))
@@ -94,10 +94,10 @@ def newest_encoder(root: Path) -> Path:
 
 
 def encoder_named(name: str | None, root: Path) -> str:
-    """What `load_frozen` takes, from what a user gave.
+    """Turn the name that a user gave into one that `load_frozen` accepts.
 
     Args:
-        name: as it takes it, or the name of one of the workspace's runs; None: `newest_encoder`.
+        name: such a name, or the name of one of the workspace's runs; None: `newest_encoder`.
         root: the workspace.
 
     """
@@ -107,17 +107,17 @@ def encoder_named(name: str | None, root: Path) -> str:
 
 
 def encoder_of_runs(root: Path, sha256: str) -> Path | None:
-    """The file with these bytes among what the runs of a workspace have exported and kept; None if there is none."""
+    """The file with this SHA-256 among the exports and checkpoints of a workspace's runs; None if there is none."""
     kept = ("export/encoder.safetensors", "checkpoints/*.pt")
     files = (path for pattern in kept for path in sorted(root.glob(f"runs/*/{pattern}")))
     return next((path for path in files if sha256_of(path) == sha256), None)
 
 
 def frozen_of(extractor: FeatureExtractor) -> FrozenEncoder:
-    """The encoder that an extractor has, which manifests name.
+    """The encoder of an extractor, as manifests name it.
 
     Raises:
-        UsageError: it has no name.
+        UsageError: the encoder has no name.
 
     """
     if extractor.frozen is None:
@@ -126,7 +126,7 @@ def frozen_of(extractor: FeatureExtractor) -> FrozenEncoder:
 
 
 def features_folder(root: Location, extractor: FeatureExtractor, name: str | None = None) -> Location:
-    """Where the features of a workspace's videos go: features/NAME, by default that of the encoder's run."""
+    """The folder for the features of a workspace's videos: features/NAME, by default named after the encoder's run."""
     return root / "features" / (name or frozen_of(extractor).folder_name)
 
 
@@ -137,13 +137,13 @@ def jobs_of(
     read: ReadFrom = "clips",
     cache: LocalCache | None = None,
 ) -> list[FeatureJob]:
-    """Jobs for what a caller names.
+    """Jobs for the videos that a caller names.
 
     Args:
         videos: None: those of the index.
         root: the workspace.
-        read: what is read of the index's videos.
-        cache: through which files in buckets are read; None: as jobs say, else the usual one.
+        read: whether clips or sources are read, for videos of the index.
+        cache: cache for files in buckets; None: the jobs' own, else the usual one.
 
     """
     if videos is None:

@@ -1,4 +1,4 @@
-"""A folder of features: what its manifest says of each file, whether that is true, and the features as one table."""
+"""A folder of features: its manifest, checks of the files against it, and the features as one table."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MANIFEST = "manifest.jsonl"
-MANIFESTS = "manifest*.jsonl"  # with those of shards in a bucket
+MANIFESTS = "manifest*.jsonl"  # including those of shards in a bucket
 HDF5 = "features.hdf5"
 VERSION: Literal[2] = 2
 
-# What stands for the encoder where features come from another tool.
+# Stands for the encoder if features come from another tool.
 ADOPTED = "adopted"
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
-    """What all features of a folder have in common."""
+    """The settings that all features of a folder share."""
 
     manifest_version: Literal[2] = VERSION
     window: int
     stride: int
-    native_fps: bool  # the grid has each video's own average rate
+    native_fps: bool  # the grid uses each video's own average frame rate
     align: Align
     tail: Tail
     pool: Pool
@@ -47,13 +47,13 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     picture: dict[str, Any]
     precision: str
     rows_of: Literal["windows", "segments"] = "windows"
-    per_segment: int | None = None  # windows that are spread over a segment; None: those of the grid
+    per_segment: int | None = None  # number of windows spread over a segment; None: those of the grid
 
 
 class ManifestRow(Settings, frozen=True, extra="forbid"):
-    """A line of manifest.jsonl: a video's file. Times are in seconds from the video's first frame.
+    """A line of manifest.jsonl, for one video's file. Times are in seconds from the video's first frame.
 
-    In the file, `checkpoint` and `source` are seen from the workspace, if they lie in it.
+    In the file, `checkpoint` and `source` are relative to the workspace if they lie in it.
     """
 
     video_id: str
@@ -67,7 +67,7 @@ class ManifestRow(Settings, frozen=True, extra="forbid"):
     size_bytes: int  # of the file
     sha256: str
     fps: float  # of the grid
-    checkpoint: str  # a file of weights, DEFAULT or random; "": the encoder has none, or brings its own
+    checkpoint: str  # a file of weights, DEFAULT or random; "": the encoder has none, or includes its own
     source: str
     source_fps: float  # average
     duration_seconds: float
@@ -79,11 +79,11 @@ class ManifestRow(Settings, frozen=True, extra="forbid"):
     start_seconds: list[float]
     end_seconds: list[float]
     centre_seconds: list[float]
-    labels: list[str] | None = None  # of rows that are of segments
+    labels: list[str] | None = None  # of the rows, if they are segments
 
     @property
     def encoder_text(self) -> str:
-        """By which `load_frozen` finds the encoder."""
+        """The name by which `load_frozen` finds the encoder."""
         return encoder_text(self.encoder, self.checkpoint)
 
     @property
@@ -93,7 +93,7 @@ class ManifestRow(Settings, frozen=True, extra="forbid"):
 
     @property
     def source_file(self) -> SourceFile:
-        """What was read."""
+        """The file that was read."""
         return SourceFile(
             path=self.source,
             size_bytes=self.source_size_bytes,
@@ -103,12 +103,12 @@ class ManifestRow(Settings, frozen=True, extra="forbid"):
 
 
 def read_manifest(folder: Location) -> dict[str, ManifestRow]:
-    """File name -> row; of two, the later counts. Lines that are not whole are left out.
+    """File name -> row; for duplicates, the later line counts. Incomplete lines are ignored.
 
-    Shards that write into a bucket have a manifest each, which are read as one.
+    Shards that write into a bucket have one manifest each; these are read as one.
 
     Raises:
-        HicoError: a line is of another version, or not what a line must be.
+        HicoError: a line is of another version, or malformed.
 
     """
     rows: dict[str, ManifestRow] = {}
@@ -122,14 +122,14 @@ def read_manifest(folder: Location) -> dict[str, ManifestRow]:
 
 
 def manifest_line(row: ManifestRow, folder: Location) -> bytes:
-    """How a row stands in the manifest of a folder."""
+    """A row as a line of a folder's manifest."""
     workspace = workspace_of(folder)
     written = row if workspace is None else _with_paths(row, workspace, name_from)
     return json_line(written.model_dump())
 
 
 def drop_lines(folder: Location, video_ids: Collection[str]) -> None:
-    """Write the manifests of a folder without the lines of some videos; one of which nothing is left is removed."""
+    """Rewrite the manifests of a folder without the lines of some videos; delete a manifest that becomes empty."""
     paths: list[Location] = list(folder.glob(MANIFESTS))
     for path in paths:
         rows = read_json_lines(path).rows
@@ -165,10 +165,10 @@ def _row(fields: dict[str, Any], path: Location) -> ManifestRow:
 
 
 def require_features(folder: Location) -> dict[str, ManifestRow]:
-    """The manifest of a folder that must have features.
+    """The manifest of a folder, which must have features.
 
     Raises:
-        HicoError: it has none, or those of two encoders or settings.
+        HicoError: it has no features, or features of several encoders or settings.
 
     """
     rows = read_manifest(folder)
@@ -184,10 +184,10 @@ def require_features(folder: Location) -> dict[str, ManifestRow]:
 
 
 def features_of(folder: Location, row: ManifestRow) -> np.ndarray:
-    """A video's features: (T, ...), checked against the manifest's shape.
+    """Read a video's features: (T, ...), checked against the manifest's shape.
 
     Raises:
-        HicoError: the file is missing, damaged, another one, or has values that are not finite.
+        HicoError: the file is missing, damaged, replaced, or has values that are not finite.
 
     """
     path = folder / row.file
@@ -211,7 +211,7 @@ def features_of(folder: Location, row: ManifestRow) -> np.ndarray:
 
 
 def require_hdf5() -> None:
-    """Say what to install, before any work is done, where HDF5 cannot be written.
+    """Check that HDF5 can be written, before any work is done.
 
     Raises:
         UsageError: the package is missing.
@@ -221,11 +221,11 @@ def require_hdf5() -> None:
 
 
 def pack_into_hdf5(folder: Location, rows: Mapping[str, ManifestRow] | None = None) -> None:
-    """Write features.hdf5 with a dataset a video, named as its file without the ending, as ActionFormer reads them.
+    """Write features.hdf5 as ActionFormer reads it: one dataset per video, named like its file without the extension.
 
     Args:
         folder: with features.
-        rows: file name -> row, of those that go in; None: all.
+        rows: file name -> row, for the videos to include; None: all.
 
     """
     import h5py
@@ -237,21 +237,21 @@ def pack_into_hdf5(folder: Location, rows: Mapping[str, ManifestRow] | None = No
 
 
 class FeatureTable(NamedTuple):
-    """Features of many videos as one array, and what each row is of."""
+    """Features of many videos as one array, with a table that describes each row."""
 
     array: np.ndarray  # (N, F)
-    rows: "pd.DataFrame"  # N rows: video_id, start_seconds, end_seconds, centre_seconds; labels, if they are segments
+    rows: "pd.DataFrame"  # N rows: video_id, start_seconds, end_seconds, centre_seconds; labels, if rows are segments
 
 
 def load_features(folder: Path | str, *, video_ids: Sequence[str] | None = None) -> FeatureTable:
-    """All features of a folder, or those of some videos, in order of the ids.
+    """Load all features of a folder, or those of some videos, in order of the ids.
 
     Args:
         folder: ROOT/features/NAME.
-        video_ids: which videos; None: all.
+        video_ids: the videos; None: all.
 
     Raises:
-        HicoError: a video has no features here, or a file is not as its manifest says.
+        HicoError: a video has no features here, or a file does not match the manifest.
 
     """
     import pandas as pd  # slow, and nothing else here needs it
@@ -270,7 +270,7 @@ def load_features(folder: Path | str, *, video_ids: Sequence[str] | None = None)
 
 
 def check_features(folder: Path) -> Iterator[tuple[str, str]]:
-    """Compare every file of a folder with its manifest; yield each file that is not as it should be, and why."""
+    """Compare every file of a folder with its manifest; yield each file that differs, and why."""
     rows = require_features(folder)
     for name, row in sorted(rows.items()):
         problem = _problem_with(folder, row)

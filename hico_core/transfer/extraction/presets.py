@@ -1,4 +1,4 @@
-"""The windows that features of well-known datasets have, as detection toolkits expect them."""
+"""The windows used for features of well-known datasets, as detection toolkits expect them."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -13,14 +13,14 @@ class WindowPreset(NamedTuple):
     fps: float | None  # None: the video's own
     window: int  # frames
     stride: int
-    prefix: str  # of the files
+    prefix: str  # of the file names
 
 
 PRESETS: dict[Preset, WindowPreset] = {
-    "anet": WindowPreset(15.0, 16, 16, "v_"),  # ActivityNet, as ActionFormer's and OpenTAD's TSP features
+    "anet": WindowPreset(15.0, 16, 16, "v_"),  # ActivityNet, like ActionFormer's and OpenTAD's TSP features
     "hacs": WindowPreset(15.0, 16, 16, ""),
-    "thumos": WindowPreset(None, 16, 4, ""),  # as their I3D features
-    # As in pretraining: 16 frames spread over 64 thirtieths of a second, one window after the other.
+    "thumos": WindowPreset(None, 16, 4, ""),  # like their I3D features
+    # As in pretraining: 16 frames spread over 64/30 s, one window after the other.
     "clip": WindowPreset(7.5, 16, 16, ""),
 }
 
@@ -34,10 +34,10 @@ def windows_of(
     fps: float | Literal["native"] | None,
     prefix: str | None,
 ) -> WindowPreset:
-    """A preset with what is given instead of its own.
+    """A preset, with the given values replacing its own.
 
-    Without a preset, an encoder of the table is shown what it was trained on, one window after the other; the files of
-    hico and the authors are of no set of features, and have the preset hacs.
+    Without a preset, an encoder of the table gets windows like those it was trained on, one after the other; files of
+    hico and the authors get the preset hacs.
     """
     given: dict[str, Any] = {"window": window, "stride": stride, "fps": fps, "prefix": prefix}
     clip = encoder.entry.clip

@@ -1,11 +1,11 @@
-"""Videos leave a workspace: their features, rows of the index, clips and records.
+"""Removes videos from a workspace: their features, rows of the index, clips and records.
 
-    announce   which videos are to go, so that the same command continues after a kill
+    announce   the videos to remove, so that the same command continues after a kill
     features   the files, then the lines of the manifests
-    index      the lists, then the table; nothing then names what goes next
-    clips      those that were cut here, then the record, which says what there is to remove
+    index      the lists, then the table; afterwards nothing refers to what is removed next
+    clips      those that were cut here, then the record, which lists what to remove
 
-What hico did not make stays: the videos themselves, and clips that another tool cut.
+What hico did not make stays: the source videos, and clips that another tool cut.
 """
 
 import json
@@ -34,24 +34,24 @@ from hico_core.transfer.extraction.manifest import (
     require_hdf5,
 )
 
-# Names the videos that are just being removed.
+# Lists the videos whose removal is in progress.
 _ANNOUNCED = ".removal.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """What leaves a workspace with some videos."""
+    """What is removed from a workspace together with some videos."""
 
     video_ids: list[str]
-    clips: list[str]  # files that were cut here, from the root
-    features: list[str]  # files, from the root
+    clips: list[str]  # clips cut here, relative to the root
+    features: list[str]  # files, relative to the root
     num_rows: int  # of the index
     size_bytes: int  # of clips and features
-    staying: list[str]  # what the videos were taken from in place; it is not hico's
+    staying: list[str]  # sources that were read in place; they are not hico's
 
 
 class _Found(NamedTuple):
-    """What there is of the videos that are to go."""
+    """What exists of the videos to remove."""
 
     records: list[VideoRecord]
     features: dict[Location, list[ManifestRow]]  # folder -> rows
@@ -59,16 +59,16 @@ class _Found(NamedTuple):
 
 
 def remove_videos(video_ids: Sequence[str], *, root: "Location | str" = DEFAULT_ROOT, dry_run: bool = False) -> Removal:
-    """Remove videos from a workspace, with all that was made of them there.
+    """Remove videos from a workspace, with everything that was made from them there.
 
     Args:
-        video_ids: of videos that a record, the index or features know.
+        video_ids: of videos with a record, rows of the index or features.
         root: the workspace.
-        dry_run: only say what would go.
+        dry_run: only report what would be removed.
 
     Raises:
-        UsageError: an id is not known; names the nearest.
-        HicoError: another command is writing here, or a file that tells what there is cannot be read.
+        UsageError: an id is unknown; names the most similar one.
+        HicoError: another command is writing here, or a file that lists what exists cannot be read.
 
     """
     root = locate(root)
@@ -105,7 +105,7 @@ def remove_videos(video_ids: Sequence[str], *, root: "Location | str" = DEFAULT_
 
 
 def _announced(root: Location) -> list[str]:
-    """The videos whose removal was begun and not ended."""
+    """The videos whose removal was begun but not finished."""
     try:
         names: list[str] = json.loads((root / _ANNOUNCED).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -114,10 +114,10 @@ def _announced(root: Location) -> list[str]:
 
 
 def _find(root: Location, wanted: Sequence[str], folders: Sequence[Location]) -> _Found:
-    """What there is of videos.
+    """Find everything that exists of the given videos.
 
     Raises:
-        UsageError: there is nothing of one of them.
+        UsageError: nothing exists of one of them.
 
     """
     rows_of = rows_of_videos(root)
@@ -157,13 +157,13 @@ def _removal(wanted: list[str], found: _Found, root: Location) -> Removal:
 
 
 def _sources(found: _Found) -> Iterator[str]:
-    """By what names failures of these videos are listed."""
+    """The names under which failures of these videos are listed."""
     yield from (record.source.path for record in found.records)
     yield from (row.source for rows in found.features.values() for row in rows)
 
 
 def _remove_features(folder: Location, rows: Sequence[ManifestRow]) -> None:
-    """Files first: a line of which no file is left leads here again, a file of which no line is left would not."""
+    """Files first: the next call still finds a line without its file, but not a file without its line."""
     gone = {row.file for row in rows}
     for name in sorted(gone):
         pass_point("remove.feature")
@@ -180,7 +180,7 @@ def _remove_features(folder: Location, rows: Sequence[ManifestRow]) -> None:
 
 
 def _remove_clips(root: Location, record: VideoRecord) -> None:
-    """The clips that were cut here, then the record: without it, nobody would know of those that are left."""
+    """Remove the clips that were cut here, then the record: without it, remaining clips could not be found."""
     for clip in record.clips if record.options.kind == "split" else []:
         pass_point("remove.clip")
         (root / clip.path).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Annotated segments of videos as what is to be extracted: a row a segment, with its class."""
+"""Annotated segments of videos as extraction jobs: one row per segment, with its class."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,26 +13,25 @@ from hico_core.transfer.localisation.fitting import by_video, cut_to_video
 
 
 class SegmentJobs(NamedTuple):
-    """The videos that have segments, and what is told about those that cannot be used."""
+    """The videos that have segments, and remarks on those that cannot be used."""
 
     jobs: list[FeatureJob]  # with the spans and classes of their segments
-    remarks: list[str]  # a sentence each
+    remarks: list[str]  # one sentence each
 
 
 def jobs_of_segments(jobs: Sequence[FeatureJob], file: Path, *, num_windows: int | None) -> SegmentJobs:
-    """Limit videos to those that have segments, and what is looked at to these.
+    """Keep only the videos that have segments, and read only these segments.
 
-    Segments are cut to their video where its length is known; of one that is not, what lies behind its end is found
-    when it is read.
+    Segments are cut to the length of their video if it is known; otherwise, parts beyond its end are found on reading.
 
     Args:
         jobs: videos.
         file: of segments, see `read_segments`.
-        num_windows: of each segment, spread over it; None: those of the grid.
+        num_windows: number of windows spread over each segment; None: those of the grid.
 
     Raises:
         UsageError: there are no segments of these videos.
-        HicoError: the file is something else, or its times are not seconds.
+        HicoError: the file is not one of segments, or its times are not in seconds.
 
     """
     found = read_segments(file)
@@ -53,7 +52,7 @@ def jobs_of_segments(jobs: Sequence[FeatureJob], file: Path, *, num_windows: int
         kept, reasons, cut = cut_to_video(segments_of.get(name, []), duration_seconds=duration_seconds)
         left_out, num_cut = left_out + reasons, num_cut + cut
         if kept:
-            kept_of.setdefault(video_id, []).extend(kept)  # which two names may stand for
+            kept_of.setdefault(video_id, []).extend(kept)  # two names may stand for one video
     if not kept_of:
         raise HicoError("no segment lies in its video", subject=file)
     limited = [_limited(job_of[video_id], kept, num_windows) for video_id, kept in kept_of.items()]

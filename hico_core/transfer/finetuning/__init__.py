@@ -1,1 +1,1 @@
-"""Finetuning: a pretrained encoder learns the classes of labelled videos, and is tested on others."""
+"""Finetuning: a pretrained encoder learns the classes of labelled videos, and is tested on other videos."""

@@ -1,4 +1,4 @@
-"""What a finetuning would be, measured on a step of one process, with nothing written."""
+"""The size and cost of a finetuning, measured on one step of one process; nothing is written."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,27 +17,27 @@ from hico_core.transfer.finetuning.parts import Start, prepare
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneDryRun:
-    """What a finetuning would be, measured on its first step."""
+    """The size and cost of a finetuning, measured on its first step."""
 
-    num_videos: int  # to train on
+    num_videos: int  # number of training videos
     num_test_videos: int
     num_classes: int
-    num_steps: int  # about; a few more are left out where epochs meet
-    test_hours: float  # of all views of the videos to test on, once, reading left out
+    num_steps: int  # approximate; a few more are left out at the ends of epochs
+    test_hours: float  # for one pass over all views of the test videos, without reading
     measured: Measured
 
 
 def dry_run_finetuning(
     config: FinetuneConfig, *, root: Location, encoder: Path, device: DeviceName = "auto", processes: int = 1
 ) -> FinetuneDryRun:
-    """Do the first process's share of the first step twice, write nothing, and measure the second time.
+    """Do the first process's share of the first step twice, time the second pass, and write nothing.
 
     Args:
         config: of the run.
-        root: the workspace whose index has labelled videos.
+        root: the workspace; its index has labelled videos.
         encoder: a checkpoint of ours or the authors'.
         device: where to train.
-        processes: how many would train together on this machine.
+        processes: number of processes that would train together on this machine.
 
     Raises:
         HicoError: the run cannot start, or its first step fails.

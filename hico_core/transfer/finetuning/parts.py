@@ -1,4 +1,4 @@
-"""The parts of a finetuning run, built so that whatever is wrong is said before any work is done."""
+"""The parts of a finetuning run, built so that every mistake is reported before any work is done."""
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -47,16 +47,16 @@ class Finetuning:
 
     config: FinetuneConfig
     videos: LabelledSets
-    dataset: RandomViews  # of the videos to train on
+    dataset: RandomViews  # of the training videos
     learner: Learner[VideoClassifier]
-    encoder: EncoderOrigin | None  # that a new run begins from
+    encoder: EncoderOrigin | None  # from which a new run begins
     order: TrainingOrder
     rates: RateSchedule
     workers: int
-    shown: Shown  # of each video that is tested
+    shown: Shown  # views and crops of each test video
 
     def batches(self, position: Position, world: World) -> Generator[tuple[PlannedStep, Batch], None, None]:
-        """Each planned step with this process's clips of it."""
+        """Yield each planned step with this process's clips."""
         plans = plan_steps(
             self.order,
             max_distance_at=lambda progress: None,
@@ -67,7 +67,7 @@ class Finetuning:
         return read_batches(self.dataset, plans, workers=self.workers, pin_memory=self.learner.device.type == "cuda")
 
     def learn(self, plan: PlannedStep, batch: Batch, world: World) -> tuple[float, float]:
-        """See `classification_step`; by a step's clips."""
+        """One update from a step's clips; see `classification_step`."""
         learner = self.learner
         labels = torch.tensor([self.videos.labels[video_id] for video_id in batch.video_ids]).to(learner.device)
         clips = augmented_clips(batch, data=self.config.data, augment=self.config.augment, device=learner.device)
@@ -85,14 +85,14 @@ class Finetuning:
         )
 
     def val_accuracy(self, world: World) -> float:
-        """Part of the videos for validation that are known, each process looking at its share of them."""
+        """Fraction of the validation videos classified correctly; each process tests its share."""
         found = self.predictions(self.videos.val, world, StopRequest())
         right = [prediction.predicted == prediction.label for prediction in found]
         return fmean(chain.from_iterable(gather_objects(right, world)))
 
 
 def share_of(videos: IndexedVideos, world: World) -> list[LabelledVideo]:
-    """The videos that this process looks at."""
+    """The videos that this process tests."""
     return labelled_among(videos)[world.rank :: world.size]
 
 
@@ -107,10 +107,10 @@ def prepare(
         start: where the encoder's weights come from.
         device: of this process.
         world: this process among all that train together.
-        joined: whether they do; else the others are not there, and the model is this one's alone.
+        joined: whether these processes are connected; if not, the model is this process's alone.
 
     Raises:
-        HicoError: no labelled videos, too few, or a label that is no class; the encoder cannot be read.
+        HicoError: there are no labelled videos, or too few; a label is not a class; or the encoder cannot be read.
 
     """
     data, train = config.data, config.train
@@ -141,7 +141,7 @@ def prepare(
 def _learner(
     model: VideoClassifier, config: FinetuneConfig, *, device: torch.device, world: World
 ) -> Learner[VideoClassifier]:
-    """The model ready to be trained, whole or its classifier alone."""
+    """Make the model ready to be trained, as a whole or only its classifier."""
     train, optim = config.train, config.optim
     if train.tune == "head":
         model.backbone.requires_grad_(False)
@@ -164,15 +164,15 @@ class Start(NamedTuple):
     """Where the weights of a run's encoder come from."""
 
     encoder: Path | None  # a checkpoint of ours or the authors', for a new run
-    checkpoint: Content | None  # the last one of a run that goes on
+    checkpoint: Content | None  # the last checkpoint of a run that continues
 
 
 class Beginning(NamedTuple):
-    """The encoder that a run begins or goes on with."""
+    """The encoder with which a run begins or continues."""
 
     model: ModelConfig
     weights: dict[str, Tensor]
-    origin: EncoderOrigin | None  # of the file, where a new run begins
+    origin: EncoderOrigin | None  # of the file, if a new run begins
 
 
 def _beginning(start: Start, root: Location, world: World, *, named: str | None) -> Beginning:
@@ -182,14 +182,14 @@ def _beginning(start: Start, root: Location, world: World, *, named: str | None)
         start: where its weights come from.
         root: the workspace.
         world: this process among all that train together.
-        named: of which network they are; None: as the file says.
+        named: name of the network; None: as in the file.
 
     Raises:
-        UsageError: there is none.
-        HicoError: its file cannot be read, or holds another one.
+        UsageError: no encoder is given.
+        HicoError: the file cannot be read, or holds another network.
 
     """
-    if start.checkpoint is not None:  # the encoder that the run began from is in it, wherever its file is now
+    if start.checkpoint is not None:  # it holds the encoder from which the run began, wherever that file is now
         file = file_of(start.checkpoint, "the run's last checkpoint")
         return Beginning(_model_in(file, named), backbone_of(file), None)
     if start.encoder is None:
@@ -200,7 +200,7 @@ def _beginning(start: Start, root: Location, world: World, *, named: str | None)
 
 
 def _read_encoder(encoder: Path, root: Location, named: str | None) -> Beginning:
-    """The encoder of a file, and which file that was."""
+    """Read the encoder of a file, together with the file's identity."""
     file = read_checkpoint(encoder)
     model = _model_in(file, named)
     origin = EncoderOrigin(path=name_from(root, absolute(encoder)), sha256=file.sha256, model=model)

@@ -1,4 +1,4 @@
-"""The test of a finetuned classifier: what all processes predict, put together and written by the first one."""
+"""The test of a finetuned classifier: all processes' predictions, combined and written by the first process."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from hico_core.transfer.finetuning.parts import Finetuning, share_of
 
 
 def load_best(run_dir: Path, parts: Finetuning, world: World) -> str:
-    """Put the weights of a run's best checkpoint in place; its name."""
+    """Load the weights of a run's best checkpoint; return its name."""
     best = run_dir / "checkpoints" / BEST
     weights = from_first(content_of(read_checkpoint(best)).model if world.is_first else {}, world)
     load_exactly(parts.learner.model, weights, origin=str(best))
@@ -24,7 +24,7 @@ def load_best(run_dir: Path, parts: Finetuning, world: World) -> str:
 
 
 def predict_tests(parts: Finetuning, world: World, watch: Watch) -> list[Prediction]:
-    """What the classifier predicts for this process's share of the videos to test on."""
+    """The classifier's predictions for this process's share of the test videos."""
     predictions: list[Prediction] = []
     num_mine = len(share_of(parts.videos.test, world))
     for prediction in parts.predictions(parts.videos.test, world, watch.stop):
@@ -43,14 +43,14 @@ def accuracy_of(
     checkpoint: str,
     num_classes: int,
 ) -> Accuracy:
-    """What the predictions of a checkpoint are worth.
+    """Compute the accuracy of a checkpoint from its predictions.
 
     Args:
         predictions: of all test videos.
         progress: of the run.
-        test: how it was tested.
-        checkpoint: the name of the one that was.
-        num_classes: that it chose among.
+        test: settings of the test.
+        checkpoint: name of the tested checkpoint.
+        num_classes: number of classes to choose from.
 
     """
     top1, top5 = parts_that_are_right(predictions, num_classes)

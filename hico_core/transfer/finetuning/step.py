@@ -1,4 +1,4 @@
-"""One update of finetuning: the classes of a step's clips, and the optimiser's step."""
+"""One update of finetuning: classify a step's clips, and take a step of the optimiser."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ from hico_core.training.step import ALONE, update
 def classification_step(
     learner: Learner[Any], clips: Tensor, labels: Tensor, *, lr: float, world: World = ALONE
 ) -> tuple[float, float]:
-    """One update from this process's clips (N, 3, T, H, W): loss and accuracy over all, which have equally many.
+    """One update from this process's clips (N, 3, T, H, W): loss and accuracy over all processes, with N clips each.
 
     Raises:
-        HicoError: the loss of one is not a finite number, or float16 too coarse; nothing is updated then.
+        HicoError: the loss of a clip is not finite, or float16 is too coarse; nothing is updated then.
 
     """
     with learner.precision.autocast(clips.device):

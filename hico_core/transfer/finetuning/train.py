@@ -1,9 +1,9 @@
-"""Finetuning, from an index with labels to an accuracy, in the order in which it happens.
+"""Finetuning from a labelled index to an accuracy, in the order in which things happen.
 
-Videos and labels come from the index: its subset `train` is trained on, `test` tested on; where there are some in
-`val`, they choose the checkpoint that is tested. The recipe is that of the HiCo paper's authors; of linear evaluation
-(`tune: head`) too, except that the encoder's batch norms stay as they were pretrained unless `statistics: drift` is
-asked for.
+Videos and labels come from the index: its subset `train` is for training, `test` for testing; if `val` has videos, they
+choose the checkpoint that is tested. The recipe is that of the HiCo paper's authors, also for linear evaluation
+(`tune: head`), except that the encoder's batch norms keep their pretrained statistics unless `statistics: drift` is
+set.
 """
 
 from dataclasses import dataclass
@@ -22,25 +22,25 @@ from hico_core.transfer.evaluation.predictions import Accuracy, gathered
 from hico_core.transfer.finetuning.parts import Finetuning, Start, prepare
 from hico_core.transfer.finetuning.results import accuracy_of, load_best, predict_tests, write_report
 
-# How the videos of a finished run are tested changes nothing that was learned.
+# How the videos of a finished run are tested does not affect what was learned.
 _FREE_ON_RESUME = FREE_ON_RESUME | {"test.views", "test.crops", "test.crop_part"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneMetrics:
-    """One line of metrics.jsonl."""
+    """A line of metrics.jsonl."""
 
-    step: int  # from 1
-    epoch: float  # passes over the videos done before the step
+    step: int  # counted from 1
+    epoch: float  # passes over the videos before this step
     loss: float
-    accuracy: float  # part of the step's clips whose class has the highest score
+    accuracy: float  # fraction of the step's clips whose class has the highest score
     lr: float
     clips_per_second: float
     data_seconds: float  # spent waiting for the step's clips
     step_seconds: float  # of the whole step, waiting included
-    bad_videos: int  # different videos that could not be decoded, so far
-    skipped_steps: int  # before this one, since gradients overflowed float16
-    val_accuracy: float | None = None  # with the weights before the step; None where it was not measured
+    bad_videos: int  # number of different videos that could not be decoded so far
+    skipped_steps: int  # before this one, because gradients overflowed float16
+    val_accuracy: float | None = None  # with the weights before the step; None if not measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,21 +51,21 @@ class FinetuneSummary:
     num_steps: int
     precision: Precision
     first_loss: float | None  # mean of this call's first 10 steps; None if it had nothing left to do
-    last_loss: float | None  # mean of its last 10
-    test: Accuracy | None  # None where the index has no labelled videos to test on
+    last_loss: float | None  # mean of this call's last 10 steps
+    test: Accuracy | None  # None if the index has no labelled test videos
 
 
 def finetune(task: Task[FinetuneConfig], watch: Watch) -> FinetuneSummary:
-    """Train a classifier on the labelled videos of an index, then test it, in as many processes as were started.
+    """Train a classifier on the labelled videos of an index, then test it, in all processes that were started.
 
     Args:
-        task: the run; in its folder it leaves config.yaml, metrics.jsonl, checkpoints/, results.json and
-            predictions.csv. A run that goes on needs no encoder; a finished one is only tested again.
-        watch: who is told.
+        task: the run; its folder gets config.yaml, metrics.jsonl, checkpoints/, results.json and predictions.csv. A run
+            that continues needs no encoder; a finished one is only tested again.
+        watch: receives reports on the training.
 
     Raises:
         HicoError: the run cannot start, has too many bad videos, or its loss is not a number.
-        Interrupted: a signal ended it; what was learned is in a checkpoint.
+        Interrupted: a signal ended the run; a checkpoint holds what was learned.
 
     """
     config, run_dir = task.config, task.run_dir
@@ -115,7 +115,7 @@ def _step(
     training: Training[FinetuneConfig, VideoClassifier],
     world: World,
 ) -> FinetuneMetrics:
-    """One update, and what is measured of it.
+    """One update, and its measurements.
 
     Raises:
         HicoError: its clips cannot be read, or its loss is not a number.

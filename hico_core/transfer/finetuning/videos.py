@@ -1,4 +1,4 @@
-"""The labelled videos of an index, and the classes that their labels make."""
+"""The labelled videos of an index, and the classes given by their labels."""
 
 from dataclasses import dataclass
 
@@ -26,18 +26,18 @@ class LabelledSets:
 def labelled_sets(
     root: Location, *, batch_size: int, num_classes: int | None, processes: int, cache: LocalCache
 ) -> LabelledSets:
-    """Find the videos to train on, those to validate on and those to test on.
+    """Find the videos for training, validation and testing.
 
     Args:
         root: the workspace with index.parquet.
-        batch_size: videos of a step, over all processes.
+        batch_size: videos per step, over all processes.
         num_classes: None: one more than the largest label.
-        processes: that train together.
-        cache: through which files in buckets are read.
+        processes: number of processes that train together.
+        cache: cache for files in buckets.
 
     Raises:
-        HicoError: there are none to train on, or too few, or a label is no class.
-        UsageError: the batch cannot be shared among so many processes.
+        HicoError: there are no training videos, or too few, or a label is not a class.
+        UsageError: the batch cannot be split evenly among the processes.
 
     """
     table = read_index_table(root, columns=COLUMNS)

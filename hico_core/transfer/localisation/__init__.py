@@ -1,1 +1,1 @@
-"""Where actions are in untrimmed videos: annotated segments, and what detection toolkits read."""
+"""Temporal localisation in untrimmed videos: annotated segments, and the input of detection toolkits."""

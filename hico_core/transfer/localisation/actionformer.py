@@ -1,4 +1,4 @@
-"""A configuration for ActionFormer's train.py and eval.py, complete as it is."""
+"""A complete configuration for ActionFormer's train.py and eval.py."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ from hico_core.transfer.localisation.recipes import (
 
 
 def actionformer_config(grid: FeatureGrid, fitted: Fitted, recipe: Recipe, *, places: Places) -> dict[str, Any]:
-    """What its YAML file holds.
+    """The content of ActionFormer's YAML file.
 
     Args:
         grid: of the features.
-        fitted: what the file of annotations holds.
-        recipe: of the detector.
-        places: of what it reads and writes.
+        fitted: the content of the annotation file.
+        recipe: settings of the detector.
+        places: paths of everything that ActionFormer reads and writes.
 
     """
     num_rows = training_rows(recipe, longest_rows=fitted.longest_rows, sliding=False)
@@ -38,9 +38,9 @@ def actionformer_config(grid: FeatureGrid, fitted: Fitted, recipe: Recipe, *, pl
             "num_classes": len(fitted.categories),
             "input_dim": grid.dim,
             "feat_stride": grid.stride,
-            # It puts a feature num_frames / 2 behind the beginning of its stride.
+            # ActionFormer places a feature num_frames / 2 after the start of its stride.
             "num_frames": int(2 * grid.offset_frames),
-            "default_fps": None,  # each video's, from the annotations
+            "default_fps": None,  # each video's own, from the annotations
             "downsample_rate": 1,
             "trunc_thresh": 0.5,
             "crop_ratio": [0.9, 1.0],
@@ -60,7 +60,7 @@ def actionformer_config(grid: FeatureGrid, fitted: Fitted, recipe: Recipe, *, pl
 
 
 def _detector(recipe: Recipe, *, buffer_factor: int) -> dict[str, Any]:
-    """The model, its losses and what is done to its predictions; videos of the test may be longer by a factor."""
+    """The model, its losses and the post-processing; test videos may be longer by `buffer_factor`."""
     return {
         "model": {
             "fpn_type": "identity",

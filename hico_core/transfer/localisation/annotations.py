@@ -1,4 +1,4 @@
-"""Segments of actions in videos as people have them: ActivityNet's JSON, or a table with a segment a row."""
+"""Reads annotated segments of videos: ActivityNet's JSON, or a table with one segment per row."""
 
 import csv
 import io
@@ -20,25 +20,25 @@ from hico_core.corpus.sources.ids import is_plain_name
 
 COLUMNS = ("video", "start", "end", "label")  # of a table; "subset" may follow
 
-# What THUMOS calls segments that are neither of a class nor of none.
+# THUMOS' label for segments that may or may not be of a class.
 AMBIGUOUS = "Ambiguous"
 
-# Why segments are left out.
+# Reasons for leaving out segments.
 NO_SEGMENT = "without a start and an end in seconds"
 NO_LABEL = "without a label"
 EMPTY = "empty or ending before they start"
 NO_RECORD = "not a row of video, start, end and label"
 
-# How much later than its video a segment may end before its times are doubted.
+# How far a segment may extend beyond its video before the unit of its times is doubted.
 _LATE_SECONDS = 1.0
 
-# Both toolkits take what is shorter for a mistake, and ActionFormer stops where a video has nothing else.
+# Both toolkits treat shorter segments as mistakes, and ActionFormer stops at a video that has nothing else.
 SHORTEST_SECONDS = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """An action in a video, by the name that the file gives to the video."""
+    """An action in a video, which is named as in the file."""
 
     video: str
     start_seconds: float
@@ -48,30 +48,30 @@ class Segment:
 
 
 class AnnotatedVideo(NamedTuple):
-    """What a file says of a video as a whole, where it says it."""
+    """A file's information on a video as a whole, if any."""
 
     subset: str | None
     duration_seconds: float | None
 
 
 class VideoLength(NamedTuple):
-    """How long a video really is."""
+    """The actual length of a video."""
 
     duration_seconds: float
     fps: float
 
 
 class Annotations(NamedTuple):
-    """What a file says, and what of it cannot be used."""
+    """The content of a file, and which of it cannot be used."""
 
-    segments: list[Segment]  # in the order of the file, none of them empty
-    videos: dict[str, AnnotatedVideo]  # all that can be used, those without segments too
+    segments: list[Segment]  # in the order of the file; none is empty
+    videos: dict[str, AnnotatedVideo]  # all usable ones, including those without segments
     left_out: Counter[str]  # segments, by reason
     problems: dict[str, str]  # name of a video -> why its entry cannot be used
 
 
 class _Row(NamedTuple):
-    """A segment as it stands in a file."""
+    """A segment as given in a file."""
 
     video: str
     times: tuple[Any, Any]  # start and end
@@ -83,16 +83,16 @@ def read_segments(path: Path) -> Annotations:
     """Read annotated segments.
 
     Args:
-        path: ActivityNet's format, {"database": {video: {"subset", "annotations": [{"segment": [start, end],
-            "label"}]}}}, in a .json; or a table with the columns video, start, end (in seconds), label and maybe
-            subset: in a .csv, or with an object a line in a .jsonl.
+        path: a .json in ActivityNet's format, {"database": {video: {"subset", "annotations": [{"segment": [start, end],
+            "label"}]}}}; or a table with the columns video, start, end (in seconds), label and optionally subset, as a
+            .csv, or as a .jsonl with one object per line.
 
     Returns:
-        The segments that can be used. Those without times, without a label or of no length are left out and counted.
-        Times may lie outside of the video: only who knows how long it is can tell.
+        The usable segments. Those without times, without a label or of zero length are left out and counted. Times may
+        lie outside the video, since its length is not known here.
 
     Raises:
-        HicoError: the file is something else, or nothing in it can be used.
+        HicoError: the file has another format, or nothing in it can be used.
 
     """
     readers = {".json": _read_activitynet, ".csv": _read_csv, ".jsonl": _read_json_lines}
@@ -107,10 +107,10 @@ def read_segments(path: Path) -> Annotations:
 
 
 def ids_of(names: Collection[str], ids: Collection[str]) -> dict[str, str]:
-    """The video that each annotated name stands for, of those that stand for any: name -> id.
+    """Map annotated names to video ids, for the names that match a video.
 
-    A name that no video has may be that of a file, which stands for the file's id; or have a leading `v_` that the id
-    has not. It then stands for no video that is annotated by its own name.
+    A name that is not an id may be a file name, which stands for the file's id, or have a leading `v_` that the id
+    lacks. Then it does not match a video that is also annotated under its own name.
     """
     found: dict[str, str] = {}
     for name in names:
@@ -124,15 +124,15 @@ def ids_of(names: Collection[str], ids: Collection[str]) -> dict[str, str]:
 
 
 def require_seconds(segments: Iterable[Segment], length_of: Mapping[str, VideoLength], *, origin: object) -> None:
-    """Check that times are seconds: in another unit, most segments end after their video.
+    """Check that times are in seconds: in another unit, most segments would end after their video.
 
     Args:
-        segments: with times to check, as far as their video is known.
+        segments: segments to check, if the length of their video is known.
         length_of: name of a video -> its length.
-        origin: of the segments, for messages.
+        origin: where the segments come from, for messages.
 
     Raises:
-        HicoError: they are not; says which unit they seem to have.
+        HicoError: they are not in seconds; names the likely unit.
 
     """
     known = [(s.end_seconds, *length_of[s.video]) for s in segments if s.video in length_of]
@@ -205,7 +205,7 @@ def _rows_of_csv(lines: Iterable[list[str]], header: list[str]) -> Iterator[_Row
         if len(cells) == len(header):
             times = (_number(cells[start]), _number(cells[end]))
             yield _Row(cells[video], times, cells[label], cells[subset] or None if subset is not None else None)
-        elif cells:  # which an empty line has not
+        elif cells:  # not an empty line
             yield None
 
 
@@ -223,7 +223,7 @@ def _read_json_lines(text: str, path: Path) -> Annotations:
 
 
 def _object(line: str) -> dict[str, Any]:
-    """A line's object; an empty one where it is something else."""
+    """Parse a line as an object; an empty one if it is something else."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
@@ -249,7 +249,7 @@ def _require_columns(names: Collection[str], path: Path) -> None:
 
 
 def _tabled(rows: Iterable[_Row | None]) -> Annotations:
-    """What the rows of a table say together: a video is of one subset, and none is of a video without a plain name."""
+    """Combine the rows of a table; videos in two subsets, or whose names are not plain text, become problems."""
     listed = list(rows)
     subset_of: dict[str, str | None] = {}
     problems: dict[str, str] = {}
@@ -263,7 +263,7 @@ def _tabled(rows: Iterable[_Row | None]) -> Annotations:
     return Annotations(segments, videos, left_out, problems)
 
 
-_is_plain = cache(is_plain_name)  # of the few labels that many segments have
+_is_plain = cache(is_plain_name)  # cached, since many segments share few labels
 
 
 def _segments(rows: Iterable[_Row | None]) -> tuple[list[Segment], Counter[str]]:
@@ -289,10 +289,10 @@ def _segments(rows: Iterable[_Row | None]) -> tuple[list[Segment], Counter[str]]
 
 
 def _seconds(value: object) -> float | None:
-    """A finite number, or None."""
+    """The value as a finite number, or None."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     try:
         return float(value) if math.isfinite(value) else None
-    except OverflowError:  # a whole number beyond the floats
+    except OverflowError:  # an integer beyond the range of floats
         return None

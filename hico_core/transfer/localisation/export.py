@@ -1,4 +1,4 @@
-"""Write what ActionFormer or OpenTAD, unmodified, needs to be trained and evaluated on a folder of features."""
+"""Writes the files for training and evaluating an unmodified ActionFormer or OpenTAD on a folder of features."""
 
 import json
 import shlex
@@ -45,11 +45,11 @@ RUN = "hico"  # ActionFormer's name for a run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What is to be written."""
+    """The export to write."""
 
     toolkit: Toolkit
-    preset: DetectionPreset | None  # whose sizes and settings; None: that whose windows the features have
-    train_subset: str | None  # None: what the names of the subsets say
+    preset: DetectionPreset | None  # source of sizes and settings; None: the one whose windows the features have
+    train_subset: str | None  # None: the names of the subsets decide
     test_subset: str | None
     sliding: bool  # OpenTAD: overlapping windows instead of whole videos
     checkout: Path | None  # where the toolkit was cloned to
@@ -57,29 +57,29 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What was written for a toolkit, and what could not be."""
+    """The files written for a toolkit, and what had to be left out."""
 
     fitted: Fitted
     subsets: Subsets
     missing: list[str]  # annotated videos without features
-    num_without_annotations: int  # videos with features that no annotation names
+    num_without_annotations: int  # number of videos with features but without annotations
     problems: dict[str, str]  # name of a video -> why its entry cannot be used
-    files: list[Path]  # the configuration last
-    commands: list[str]  # that train and evaluate
+    files: list[Path]  # the configuration is last
+    commands: list[str]  # for training and evaluation
 
 
 def export_features(annotations: Path, features: Path, *, wanted: Wanted, folder: Path) -> Exported:
-    """Write what a toolkit needs to be trained and evaluated on a folder of features.
+    """Write the files that a toolkit needs for training and evaluation on a folder of features.
 
     Args:
         annotations: see `read_segments`.
         features: the folder of features.
-        wanted: the toolkit and how it is to be used.
-        folder: to be written.
+        wanted: the toolkit and its settings.
+        folder: receives the files.
 
     Raises:
-        HicoError: the features do not lie on one grid; the annotations cannot be read, fit no features or are no
-            seconds; or it is not certain which videos to train and test on.
+        HicoError: the features do not lie on one grid; the annotations cannot be read, fit no features or are not in
+            seconds; or it is unclear which videos to train and test on.
 
     """
     manifest = require_features(features)
@@ -122,7 +122,7 @@ def export_features(annotations: Path, features: Path, *, wanted: Wanted, folder
 
 
 def _require_bases(wanted: Wanted, preset: DetectionPreset) -> list[Path]:
-    """The toolkit's files on which the configuration stands."""
+    """The toolkit's files on which the configuration is based."""
     if wanted.toolkit != "opentad":
         if wanted.sliding:
             raise UsageError(f"--sliding is for opentad; {wanted.toolkit} shows videos whole")
@@ -137,7 +137,7 @@ def _require_bases(wanted: Wanted, preset: DetectionPreset) -> list[Path]:
 
 
 def _rows_of(found: Annotations, manifest: Mapping[str, ManifestRow], *, origin: Path) -> dict[str, ManifestRow]:
-    """The features of each annotated video that has any."""
+    """The manifest row of each annotated video that has features."""
     by_id = {row.video_id: row for row in manifest.values()}
     row_of = {name: by_id[video_id] for name, video_id in ids_of(found.videos, by_id).items()}
     if not row_of:
@@ -150,7 +150,7 @@ def _rows_of(found: Annotations, manifest: Mapping[str, ManifestRow], *, origin:
 
 
 def _num_usable(found: Annotations, row_of: Mapping[str, ManifestRow]) -> Counter[str]:
-    """How many videos of each subset have features and segments."""
+    """Number of videos of each subset that have features and segments."""
     labelled = {segment.video for segment in found.segments if segment.label != AMBIGUOUS}
     subsets = (found.videos[name].subset for name in row_of if name in labelled)
     return Counter(subset for subset in subsets if subset is not None)
@@ -166,7 +166,7 @@ def _configuration(
 
 
 def _commands(wanted: Wanted, *, epochs: int, config: Path, output: Path) -> list[str]:
-    """The toolkit's own lines for training and evaluation, to be run in its folder."""
+    """The toolkit's commands for training and evaluation, to be run in its folder."""
     quoted = shlex.quote(str(config))
     into = [f"cd {shlex.quote(str(wanted.checkout.absolute()))}"] if wanted.checkout else []
     if wanted.toolkit == "actionformer":

@@ -1,8 +1,8 @@
-"""What of annotated segments fits a folder of features, and which videos are trained and tested on.
+"""Fits annotated segments to a folder of features, and chooses the videos for training and testing.
 
-Both toolkits put feature i at (i * stride + offset) / fps seconds, with the offset half a window where windows begin
-with the video. A video is given the duration frame / fps with a whole number of frames, because OpenTAD works out the
-rate as frame / duration.
+Both toolkits place feature i at (i * stride + offset) / fps seconds; if windows begin with the video, the offset is
+half a window. The duration of a video is written as frame / fps with a whole number of frames, because OpenTAD computes
+the frame rate as frame / duration.
 """
 
 import math
@@ -20,39 +20,39 @@ from hico_core.transfer.extraction.presets import PRESETS, WindowPreset
 from hico_core.transfer.localisation.annotations import AMBIGUOUS, EMPTY, SHORTEST_SECONDS, Annotations, Segment
 from hico_core.transfer.localisation.recipes import RECIPES
 
-# What the two subsets are called in the file that is written, as both toolkits' own files do it.
+# Names of the two subsets in the file that is written, as in both toolkits' own files.
 TRAIN, TEST = "training", "validation"
 
-# More reasons why segments are left out.
+# Further reasons for leaving out segments.
 OUTSIDE = "outside their video"
 TWICE = "given twice"
 _AMBIGUOUS = "called Ambiguous"
 
 _TRAINED_ON = {"train", "training"}
 _TESTED_ON = {"val", "valid", "validation", "test", "testing"}
-# THUMOS' videos for training are cut to their action, so its validation videos are trained on.
+# THUMOS' training videos are trimmed to their action, so its validation videos are used for training.
 _AS_THUMOS = ({"validation", "test"}, {"validation", "testing"})
 
 _READ_BY: dict[Toolkit, tuple[str, ...]] = {"actionformer": ("npy",), "opentad": ("npy", "npz", "pt")}
 
-# How far an annotated duration may lie from that of the video before it is told.
+# Difference between annotated and actual duration above which it is reported.
 _SAME_DURATION_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureGrid:
-    """What the features of a folder have in common, in the toolkits' words."""
+    """The common grid of a folder's features, in the toolkits' terms."""
 
     dim: int
     stride: int
-    offset_frames: float  # from the beginning of the grid to the middle of the first window
+    offset_frames: float  # from the start of the grid to the centre of the first window
     prefix: str
     suffix: str
     file_format: str
 
 
 class Subsets(NamedTuple):
-    """What the annotations call the videos that are trained on and those that are tested on."""
+    """The annotations' names of the subsets for training and testing."""
 
     train: str
     test: str
@@ -60,24 +60,24 @@ class Subsets(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """What is written for a toolkit, and what is told about it."""
+    """The annotations written for a toolkit, and what is reported about them."""
 
-    database: dict[str, Any]  # id -> entry, with one of the two subsets
+    database: dict[str, Any]  # id -> entry, in one of the two subsets
     categories: list[str]  # in order of their numbers
     longest_rows: int
-    num_train: int  # videos
+    num_train: int  # number of videos
     num_test: int
     left_out: Counter[str]  # segments, by reason
-    num_cut: int  # segments that begin before their video or end after it
-    num_overlapping: int  # segments that begin before another one of their video has ended
-    num_unlabelled: int  # videos to train on without a segment, which are left out
-    num_of_other_subsets: int  # videos
-    only_tested: list[str]  # classes that no video to train on has
-    other_durations: list[str]  # ids whose annotated duration is not that of the video
+    num_cut: int  # segments that extend beyond their video
+    num_overlapping: int  # segments that begin before an earlier one of their video has ended
+    num_unlabelled: int  # training videos left out because they have no segment
+    num_of_other_subsets: int  # number of videos
+    only_tested: list[str]  # classes without a training video
+    other_durations: list[str]  # ids of videos whose annotated duration is not the actual one
 
 
 class Places(NamedTuple):
-    """Where things are, all of them absolute."""
+    """Absolute paths for the toolkit."""
 
     annotations: Path
     categories: Path
@@ -89,8 +89,8 @@ def feature_grid(manifest: Mapping[str, ManifestRow], folder: Path, toolkit: Too
     """The grid on which all features of a folder lie.
 
     Raises:
-        HicoError: they are not all named alike, do not lie at equal distances, are maps, lie between frames where the
-            toolkit counts whole ones, or are files that it does not read.
+        HicoError: the file names have no common pattern, or the features are not evenly spaced, are maps, lie between
+            frames where the toolkit counts whole ones, or are in files that it does not read.
 
     """
     rows = list(manifest.values())
@@ -126,10 +126,10 @@ def feature_grid(manifest: Mapping[str, ManifestRow], folder: Path, toolkit: Too
 
 
 def preset_of(row: ManifestRow, folder: Path) -> DetectionPreset:
-    """The dataset whose windows a folder of features has.
+    """The preset dataset whose windows a folder of features has.
 
     Raises:
-        UsageError: it has those of none.
+        UsageError: the windows match no dataset.
 
     """
     windows = WindowPreset(None if row.native_fps else row.fps, row.window, row.stride, row.prefix)
@@ -145,16 +145,16 @@ def preset_of(row: ManifestRow, folder: Path) -> DetectionPreset:
 def choose_subsets(
     annotations: Annotations, usable: Mapping[str, int], *, train: str | None, test: str | None
 ) -> Subsets:
-    """Which subset is trained on and which is tested on: as asked, or as well-known names say without doubt.
+    """Choose the subsets for training and testing: those given, or those that well-known names determine.
 
     Args:
-        annotations: with all subsets that the file names.
+        annotations: with all subsets named in the file.
         usable: subset -> number of its videos with features and segments.
-        train: as asked.
-        test: as asked.
+        train: the given training subset, if any.
+        test: the given test subset, if any.
 
     Raises:
-        UsageError: nobody asked and the names do not say it, or what was asked for is empty.
+        UsageError: none is given and the names do not decide, or a given subset is empty.
 
     """
     named = {str(video.subset).lower() for video in annotations.videos.values()}
@@ -192,16 +192,16 @@ def _listed(usable: Mapping[str, int]) -> str:
 
 
 def fit_annotations(annotations: Annotations, row_of: Mapping[str, ManifestRow], subsets: Subsets) -> Fitted:
-    """Limit annotations to videos with features of two subsets, and fill in duration, frame, fps and label_id.
+    """Limit annotations to two subsets of videos with features, and add duration, frame, fps and label_id.
 
-    Segments are cut to their video. Left out and counted are those that are outside of it, that are given twice, and
-    THUMOS' Ambiguous, which is no class; and videos to train on that have no other, since ActionFormer stops at them.
-    Classes are numbered as far as some video has them, since ActionFormer compares their number with its configuration.
+    Segments are cut to their video. Left out and counted are segments outside their video, duplicates, and THUMOS'
+    Ambiguous, which is not a class; also training videos without any other segment, at which ActionFormer stops. Only
+    classes that occur in a video are numbered, since ActionFormer compares their number with its configuration.
 
     Args:
         annotations: from `read_segments`.
         row_of: annotated name -> features.
-        subsets: that are trained and tested on.
+        subsets: for training and testing.
 
     """
     left_out = Counter(annotations.left_out)
@@ -250,7 +250,7 @@ def by_video(segments: Iterable[Segment]) -> dict[str, list[Segment]]:
 
 
 def cut_to_video(segments: Sequence[Segment], *, duration_seconds: float) -> tuple[list[Segment], Counter[str], int]:
-    """The segments of a video cut to it, how many were left out for each reason, and how many were cut."""
+    """Cut segments to their video; also returns the number left out for each reason, and the number that were cut."""
     kept: dict[Segment, None] = {}
     left_out: Counter[str] = Counter()
     num_cut = 0
@@ -273,7 +273,7 @@ def cut_to_video(segments: Sequence[Segment], *, duration_seconds: float) -> tup
 
 
 def num_overlapping(segments: Iterable[Segment]) -> int:
-    """How many segments of a video begin before one that began earlier has ended."""
+    """Number of segments that begin before an earlier one of the same video has ended."""
     number, latest_end = 0, -math.inf
     for segment in sorted(segments, key=lambda s: s.start_seconds):
         number += segment.start_seconds < latest_end
@@ -284,7 +284,7 @@ def num_overlapping(segments: Iterable[Segment]) -> int:
 def _entry(
     segments: Sequence[Segment], row: ManifestRow, number_of: Mapping[str, int], *, subset: str
 ) -> dict[str, Any]:
-    # As features were counted: OpenTAD's sliding windows have a row for each stride that begins before `frame`.
+    # Counted like the features: OpenTAD's sliding windows have a row for each stride that begins before `frame`.
     frame = num_grid_points(row.duration_seconds, fps=row.fps)
     return {
         "subset": subset,
@@ -299,12 +299,12 @@ def _entry(
 
 
 def _has_other_duration(annotated_seconds: float | None, row: ManifestRow) -> bool:
-    """Whether a video was annotated with another length than it has, as another cut of it would be."""
+    """Whether the annotated length differs from the actual one, as for another cut of the video."""
     return annotated_seconds is not None and abs(annotated_seconds - row.duration_seconds) > _SAME_DURATION_SECONDS
 
 
 def describe_changes(fitted: Fitted) -> list[str]:
-    """What was left out and cut, and what a detector cannot learn: a line each, none where there is nothing to say."""
+    """What was left out or cut, and what a detector cannot learn: one line each, possibly none."""
     left_out = fitted.left_out
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
     lines = {

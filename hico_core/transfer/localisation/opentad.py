@@ -1,4 +1,4 @@
-"""A configuration for OpenTAD's tools/train.py and tools/test.py, which stands on its `_base_` files as they are."""
+"""A configuration for OpenTAD's tools/train.py and tools/test.py, based on its own unmodified `_base_` files."""
 
 from pathlib import Path
 from pprint import pformat
@@ -21,12 +21,12 @@ _PADDED: dict[DetectionPreset, str] = {
     "hacs": "hacs-1.1.1/features_slowfast_pad.py",
     "thumos": "thumos-14/features_i3d_pad.py",
 }
-_SLIDING = "thumos-14/features_i3d_sw.py"  # the only one that it has
+_SLIDING = "thumos-14/features_i3d_sw.py"  # the only sliding-window configuration that OpenTAD has
 _MODEL = "models/actionformer.py"
 
 
 def base_files(checkout: Path, preset: DetectionPreset, *, sliding: bool) -> list[Path]:
-    """The files of a checkout of OpenTAD on which the configuration stands."""
+    """The files in a checkout of OpenTAD on which the configuration is based."""
     base = checkout / "configs/_base_"
     return [base / "datasets" / (_SLIDING if sliding else _PADDED[preset]), base / _MODEL]
 
@@ -34,15 +34,15 @@ def base_files(checkout: Path, preset: DetectionPreset, *, sliding: bool) -> lis
 def opentad_config(
     grid: FeatureGrid, fitted: Fitted, recipe: Recipe, *, bases: list[Path], sliding: bool, places: Places
 ) -> str:
-    """What its Python file holds.
+    """The content of OpenTAD's Python file.
 
     Args:
         grid: of the features.
-        fitted: what the file of annotations holds.
-        recipe: of the detector.
+        fitted: the content of the annotation file.
+        recipe: settings of the detector.
         bases: from `base_files`.
         sliding: cut videos into overlapping windows, instead of showing them whole.
-        places: of what it reads and writes.
+        places: paths of everything that OpenTAD reads and writes.
 
     """
     num_rows = training_rows(recipe, longest_rows=fitted.longest_rows, sliding=sliding)
@@ -66,12 +66,12 @@ def opentad_config(
 
 
 def last_checkpoint(output: Path, *, epochs: int) -> Path:
-    """Where training in one process leaves the last checkpoint."""
+    """The last checkpoint that training in one process writes."""
     return output / f"gpu1_id0/checkpoint/epoch_{epochs - 1}.pth"
 
 
 def _dataset(grid: FeatureGrid, places: Places, *, num_rows: int, sliding: bool) -> dict[str, Any]:
-    # ActivityNet's classes keep fractions of a frame, where those of THUMOS round them off.
+    # ActivityNet's classes keep fractions of a frame; those of THUMOS round them off.
     common: dict[str, Any] = {
         "type": "AnetSlidingDataset" if sliding else "AnetPaddingDataset",
         "ann_file": str(places.annotations),
@@ -82,12 +82,12 @@ def _dataset(grid: FeatureGrid, places: Places, *, num_rows: int, sliding: bool)
         "feature_stride": grid.stride,
         "sample_stride": 1,
         "offset_frames": int(grid.offset_frames),
-        "fps": -1,  # each video's, which is frame / duration in the annotations
+        "fps": -1,  # each video's own: frame / duration in the annotations
     }
     window = {"type": "SlidingWindowTrunc", "with_mask": True}
     crop = {"type": "RandomTrunc", "trunc_len": num_rows, "trunc_thresh": 0.5, "crop_ratio": [0.9, 1.0]}
     if sliding:
-        # With less overlap, OpenTAD leaves out the end of videos that are little longer than a window.
+        # With less overlap, OpenTAD drops the end of videos that are slightly longer than a window.
         common |= {"window_size": num_rows, "window_overlap_ratio": 0.5}
     train = {**common, "subset_name": [TRAIN], "filter_gt": True}
     test = {**common, "subset_name": [TEST], "filter_gt": True}
@@ -135,13 +135,13 @@ def _model(grid: FeatureGrid, recipe: Recipe, *, num_classes: int, num_rows: int
 
 def _training(recipe: Recipe, *, num_train: int) -> dict[str, Any]:
     epochs = num_epochs(recipe, num_train=num_train)
-    one_by_one = {"batch_size": 1, "num_workers": 2}  # test videos are of any length
+    one_by_one = {"batch_size": 1, "num_workers": 2}  # test videos have any length
     train = {"batch_size": batch_videos(recipe, num_train=num_train), "num_workers": 2}
     nms = {
         "use_soft_nms": True,
         "sigma": recipe.nms_sigma,
         "max_seg_num": recipe.most_segments,
-        "iou_threshold": 0.1,  # soft suppression does not use it
+        "iou_threshold": 0.1,  # unused by soft suppression
         "min_score": 0.001,
         "multiclass": True,
         "voting_thresh": recipe.nms_voting,
@@ -158,7 +158,7 @@ def _training(recipe: Recipe, *, num_train: int) -> dict[str, Any]:
         "scheduler": {"type": "LinearWarmupCosineAnnealingLR", **schedule},
         "inference": {"load_from_raw_predictions": False, "save_raw_prediction": False},
         "post_processing": {"nms": nms, "save_dict": True},
-        # One evaluation, of the last epoch, so that nothing is chosen on the test videos.
+        # A single evaluation, of the last epoch, so that nothing is chosen on the test videos.
         "workflow": {
             "logging_interval": 20,
             "checkpoint_interval": checkpoint_interval(epochs),

@@ -1,4 +1,4 @@
-"""How ActionFormer is trained on well-known datasets: sizes and settings as in the toolkits' own configurations."""
+"""ActionFormer's settings for well-known datasets: sizes and training as in the toolkits' own configurations."""
 
 import math
 from collections.abc import Sequence
@@ -7,40 +7,41 @@ from typing import Literal
 
 from hico_core.base.choices import DetectionPreset
 
-# ActionFormer's pyramid: each level has half the rows of the one below it.
+# ActionFormer's pyramid: each level has half as many rows as the one below it.
 _NUM_LEVELS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What a detector is, and how it is trained, evaluated and thinned out, whatever the features are."""
+    """How a detector is built, trained, evaluated and suppressed, whatever the features are."""
 
     width: int  # channels of the detector
-    attention_windows: tuple[int, ...]  # a level each; -1: all rows
+    attention_windows: tuple[int, ...]  # one per level; -1: all rows
     position_encoding: bool
     batch_videos: int
     learning_rate: float
     weight_decay: float
-    num_epochs: int  # of a set as large as the dataset, the warm-up included
+    num_epochs: int  # with a dataset of the original size, the warm-up included
     label_smoothing: float
     regression_weight: float
     first_loss_norm: int
     input_dropout: float
     nms_sigma: float
     nms_voting: float
-    most_segments: int  # of a video, after non-maximum suppression
-    evaluated_as: Literal["anet", "thumos"]  # in ActionFormer's words: at which overlaps
+    most_segments: int  # per video, after non-maximum suppression
+    evaluated_as: Literal["anet", "thumos"]  # ActionFormer's name for the set of overlaps
 
 
 NUM_WARMUP_EPOCHS = 5
 
-# Both toolkits evaluate an average of the weights over some thousand steps: after few, it is still their random start.
+# Both toolkits evaluate weights averaged over some thousand steps; after few steps, the average is still the random
+# start.
 _FEWEST_STEPS = 2000
 
-# Rows that a detector sees at once while it is trained; longer videos are cropped, as both toolkits do for THUMOS.
+# Rows that a detector sees at once in training; longer videos are cropped, as both toolkits do for THUMOS.
 _MOST_ROWS = 2304
 
-# Rows of a sliding window, about as many as OpenTAD's have.
+# Rows of a sliding window, about as many as OpenTAD's.
 _SLIDING_ROWS = 256
 
 TIOU_THRESHOLDS = {
@@ -104,39 +105,37 @@ RECIPES: dict[DetectionPreset, Recipe] = {
 
 
 def row_multiple(attention_windows: Sequence[int]) -> int:
-    """Of what the rows of a training sequence must be a multiple, so that each level is cut into whole windows.
+    """The number that must divide the rows of a training sequence, so that each level consists of whole windows.
 
-    A level of stride s with attention to w rows wants s * (w // 2) * 2, one with attention to all rows wants s.
+    A level of stride s with attention over w rows needs a multiple of s * (w // 2) * 2; over all rows, of s.
     """
     strides = (2**level for level in range(_NUM_LEVELS))
     return math.lcm(*(s * (w // 2) * 2 if w > 1 else s for s, w in zip(strides, attention_windows, strict=True)))
 
 
 def training_rows(recipe: Recipe, *, longest_rows: int, sliding: bool) -> int:
-    """Rows of a training sequence: all of the longest video if that is possible, or those of a sliding window."""
+    """Rows of a training sequence: all of the longest video if possible, or those of a sliding window."""
     multiple = row_multiple(recipe.attention_windows)
     wanted = _SLIDING_ROWS if sliding else min(longest_rows, _MOST_ROWS)
     return rounded_up(wanted, multiple)
 
 
 def batch_videos(recipe: Recipe, *, num_train: int) -> int:
-    """Videos of a training step: at most an eighth of them, so that an epoch of a small set is not over in one step."""
+    """Batch size: at most an eighth of the training videos, so that an epoch of a small set has several steps."""
     return max(min(recipe.batch_videos, num_train // 8), 1)
 
 
 def num_epochs(recipe: Recipe, *, num_train: int) -> int:
-    """Epochs, the warm-up included: those of the recipe, or more where a small set has few steps an epoch."""
-    steps_per_epoch = num_train // batch_videos(
-        recipe, num_train=num_train
-    )  # a last batch that is not full is left out
+    """Epochs, the warm-up included: those of the recipe, or more if a small set has few steps per epoch."""
+    steps_per_epoch = num_train // batch_videos(recipe, num_train=num_train)  # an incomplete last batch is left out
     return max(recipe.num_epochs, -(-_FEWEST_STEPS // steps_per_epoch))
 
 
 def checkpoint_interval(epochs: int) -> int:
-    """Epochs from checkpoint to checkpoint, so that there are about five."""
+    """Epochs between checkpoints, so that there are about five checkpoints."""
     return -(-epochs // 5)
 
 
 def rounded_up(number: int, multiple: int) -> int:
-    """The smallest multiple that is not less."""
+    """The smallest multiple of `multiple` that is at least `number`."""
     return -(-number // multiple) * multiple
