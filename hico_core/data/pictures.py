@@ -38,9 +38,7 @@ class Picture:
     size: int  # side of the result, in pixels
     mean: Channels  # of red, green and blue, from 0 to 1
     std: Channels
-    resize: Resize | None = (
-        None  # replaces the first three: scale the whole frame like this, then crop `size` centrally
-    )
+    resize: Resize | None = None  # replaces the first three: scale the whole frame, then crop `size` centrally
 
     @property
     def fields(self) -> dict[str, Any]:

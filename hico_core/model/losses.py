@@ -67,9 +67,7 @@ def info_nce(embeddings: Tensor, *, clips_per_video: int, temperature: float) ->
     raw_NN, positive_NN = _exp_similarities(embeddings, temperature=temperature)
     same_NN = _same_video(len(embeddings), clips_per_video, embeddings.device)
     negatives_N1 = raw_NN.masked_fill(same_NN, 0).sum(dim=1, keepdim=True)
-    loss_NN = -(
-        positive_NN / (positive_NN + negatives_N1)
-    ).log()  # for all pairs; pairs of one video are selected below
+    loss_NN = -(positive_NN / (positive_NN + negatives_N1)).log()  # of all pairs; those of one video are kept below
     others_NN = same_NN & ~torch.eye(len(same_NN), dtype=torch.bool, device=same_NN.device)
     return (loss_NN * others_NN).sum() / (len(loss_NN) * (clips_per_video - 1))
 

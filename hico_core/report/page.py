@@ -218,7 +218,7 @@ def default_name(folders: Sequence[Path]) -> str:
     others = "-".join(folder.absolute().name for folder in folders[1:])
     if not others:
         return "report.html"
-    return f"report-with-{others if len(others) <= _LONGEST_NAME else f'{len(folders) - 1}-others'}.html"
+    return f"report-with-{others if len(others.encode()) <= _LONGEST_NAME else f'{len(folders) - 1}-others'}.html"
 
 
 def corpus_of(runs: Sequence[RunFacts]) -> CorpusFacts | None:

@@ -197,6 +197,7 @@ def test_a_run_that_has_learnt_nothing_has_advice_and_no_neighbours(root: Path) 
         (["a", "x/b"], "report-with-b.html"),
         (["a", "b", "c"], "report-with-b-c.html"),
         (["a", *(["long name"] * 10)], "report-with-10-others.html"),
+        (["a", "試" * 21], "report-with-1-others.html"),  # 63 bytes
     ],
 )
 def test_a_comparison_never_takes_the_place_of_a_runs_report(folders: list[str], name: str) -> None:
