@@ -2,9 +2,14 @@
 
 import reprlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+
+from hico_core.base.errors import HicoError
+
+Record = TypeVar("Record", bound=BaseModel)
 
 _WHOLE, _NUMBER, _SWITCH, _TEXT = "must be a whole number", "must be a number", "must be true or false", "must be text"
 _SECTION, _LIST = "must be a section with keys", "must be a list of values"
@@ -56,6 +61,21 @@ def first_wrong(error: ValidationError) -> str:
     problem = error.errors()[0]
     field = ".".join(str(part) for part in problem["loc"])
     return f"{field or 'it'} {what_is_wrong(problem)}"
+
+
+def read_own_json(path: Path, kind: type[Record]) -> Record | None:
+    """Read a JSON file that hico wrote; None if there is no such file.
+
+    Raises:
+        HicoError: the file is damaged.
+
+    """
+    if not path.is_file():
+        return None
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise HicoError(f"is damaged ({first_wrong(error)}); remove it", subject=path) from error
 
 
 def shown(value: object) -> str:

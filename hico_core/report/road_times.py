@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from hico_core.base.errors import HicoError
 from hico_core.base.storage import write_text
-from hico_core.config.explain import first_wrong
+from hico_core.config.explain import read_own_json
 
 ROAD_TIMES = "road.json"
 
@@ -32,13 +31,7 @@ def read_road_times(run_dir: Path) -> RoadTimes | None:
         HicoError: the file is damaged.
 
     """
-    path = run_dir / ROAD_TIMES
-    if not path.is_file():
-        return None
-    try:
-        return RoadTimes.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise HicoError(f"is damaged ({first_wrong(error)}); remove it", subject=path) from error
+    return read_own_json(run_dir / ROAD_TIMES, RoadTimes)
 
 
 def add_road_times(run_dir: Path, of_call: RoadTimes) -> None:

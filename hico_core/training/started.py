@@ -7,12 +7,11 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from hico_core.base.errors import HicoError
 from hico_core.base.storage import write_text
 from hico_core.checkpoints.content import EncoderOrigin
-from hico_core.config.explain import first_wrong
+from hico_core.config.explain import read_own_json
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +43,7 @@ def read_started(run_dir: Path) -> Started | None:
         HicoError: the file is damaged.
 
     """
-    path = run_dir / STARTED
-    if not path.is_file():
-        return None
-    try:
-        return Started.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise HicoError(f"is damaged ({first_wrong(error)}); remove it", subject=path) from error
+    return read_own_json(run_dir / STARTED, Started)
 
 
 def write_started(run_dir: Path, *, command: Sequence[str], encoder: EncoderOrigin | None, folder: Path) -> None:
