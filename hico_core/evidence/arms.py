@@ -37,10 +37,11 @@ AUGMENT = AugmentConfig(
 
 
 class Setting(NamedTuple):
-    """How encoders see videos, the same for all arms."""
+    """Which encoder is trained and how it sees videos, the same for all arms."""
 
     data: DataConfig
     augment: AugmentConfig
+    encoder: str = "s3dg-tiny"
 
 
 MADE = Setting(DATA, AUGMENT)
@@ -73,7 +74,7 @@ def pretraining(arm: Arm, *, num_videos: int, steps: int, rate: float, seed: int
         steps: of 16 videos, or of all if there are fewer.
         rate: peak learning rate of AdamW, reached after a twentieth of the steps; a cosine follows.
         seed: of the weights and all draws.
-        setting: how videos are read; by default, as for synthetic videos.
+        setting: the encoder and what it sees; by default, as for synthetic videos.
 
     """
     batch_size = min(VIDEOS_PER_STEP, num_videos)
@@ -81,7 +82,7 @@ def pretraining(arm: Arm, *, num_videos: int, steps: int, rate: float, seed: int
     clips_per_video = arm.sampling.get("clips_per_video", 3)
     settings = {
         "recipe": arm.name,
-        "model": {"encoder": "s3dg-tiny"},
+        "model": {"encoder": setting.encoder},
         "data": setting.data,
         "sampling": arm.sampling,
         "augment": setting.augment,

@@ -30,7 +30,7 @@ from hico_core.training.fitting import batch_here
 from hico_core.training.resolve import Asked, resolve_training
 from hico_core.transfer.extraction.jobs import jobs_of
 
-# Settings to try if the requested ones do not fit, each cheaper than the one before: a small encoder, then small clips.
+# Settings to try if the requested ones do not fit, each cheaper than the one before: a small encoder, then small
 # clips.
 _SMALLER: tuple[tuple[str, ...], ...] = (
     ("model.encoder=s3dg-tiny",),
@@ -68,7 +68,7 @@ class Advice(NamedTuple):
     """Settings that allow enough steps, if the chosen training has too few."""
 
     encoder: str
-    num_steps: int  # that fit into the hours
+    num_steps: int  # that fit into the hours; 0: the chosen training has these settings
     settings: tuple[str, ...]  # to be given in addition
     hours: float
 
@@ -205,7 +205,8 @@ def choose(
         return taken, None
     fits = best.length.num_steps >= ENOUGH_STEPS
     needed = clock.seconds / 3600 if fits else hours[place]
-    return taken, Advice(best.config.model.encoder, best.length.num_steps, best.settings, needed)
+    steps_instead = 0 if taken is best else best.length.num_steps
+    return taken, Advice(best.config.model.encoder, steps_instead, best.settings, needed)
 
 
 def describe_few(num_steps: int, encoder: str, advice: Advice | None, *, command: str) -> str:

@@ -106,7 +106,8 @@ def choose_length(speed: Speed, work: Work, *, training_seconds: float) -> Lengt
     while not work.batch_asked and batch_size > 2 and batch_size * speed.video > seconds:
         batch_size = max(batch_size // 2, 2)
     fitting = max(int(seconds / (batch_size * speed.video)), 1)
-    epochs = min(max(fitting * batch_size // work.num_videos, 1), work.most_epochs)
+    # The most epochs with no more than these steps; their last, incomplete batch is left out.
+    epochs = min(max(((fitting + 1) * batch_size - 1) // work.num_videos, 1), work.most_epochs)
     steps = max(epochs * work.num_videos // batch_size, 1)
     return Length(epochs, batch_size, min(fitting, steps))
 

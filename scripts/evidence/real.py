@@ -5,8 +5,9 @@
 
 settings: the supervised arm with some settings, on seed 0, which chooses them for all arms. frozen: encoders that are
 not trained here. untrimmed: every arm, pretrained on all sessions without their labels. trimmed: HiCo and SimCLR-far
-where each clip of a session is a video. supervised: an upper bound. Stopped, the same command continues; OUT may hold
-results of several corpora. The tests' folder has the encoder with ImageNet weights, whose packages are those of
+where each clip of a session is a video. supervised: an upper bound. s3dg: untrained, HiCo and SimCLR-far with S3D-G
+itself instead of the small encoder, on all sessions. Stopped, the same command continues; OUT may hold results of
+several corpora. The tests' folder has the encoder with ImageNet weights, whose packages are those of
 development.
 
 Writes OUT/results.parquet, a row for each arm, seed, probe and clip.
@@ -19,7 +20,7 @@ from pathlib import Path
 from command import add_options, exiting_as_hico, reported
 from real_cells import RealCell, RealCorpus, prepare_real, run_real
 from real_findings import tables
-from real_parts import REAL_PARTS, RealPart, cells_of, read_real
+from real_parts import DEFAULT_PARTS, REAL_PARTS, RealPart, cells_of, read_real
 from running import Experiment, run_cells, write_table
 
 from hico_cli.console import result
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("corpus", type=Path, help="what scripts/real_corpus.py wrote")
     parser.add_argument("out", type=Path, help="where results go")
     parser.add_argument(
-        "--part", action="append", choices=REAL_PARTS, help="may be repeated; default: all but settings"
+        "--part", action="append", choices=REAL_PARTS, help="may be repeated; default: all but settings and s3dg"
     )
     add_options(parser)
     asked = parser.parse_args(arguments)
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run_parts(
             asked.out,
             RealCorpus(asked.corpus.absolute()),
-            asked.part or [part for part in REAL_PARTS if part != "settings"],
+            asked.part or DEFAULT_PARTS,
             seeds=asked.seeds,
             processes=asked.workers,
             as_json=asked.json,

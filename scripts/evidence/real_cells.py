@@ -89,9 +89,10 @@ class Training:
     augmentation: Augmentation = "strong"
     steps: int = 0
     rate: float = 0.0
+    encoder: str = "s3dg-tiny"
 
     def setting(self) -> Setting:
-        """What is read of videos."""
+        """The encoder, and what it sees of videos."""
         data = DataConfig(
             num_frames=_FRAMES,
             frame_stride=self.stride,
@@ -102,7 +103,7 @@ class Training:
             memory_gb=1.0,
             epochs_per_round=1,
         )
-        return Setting(data, AUGMENTATIONS[self.augmentation])
+        return Setting(data, AUGMENTATIONS[self.augmentation], self.encoder)
 
 
 NOTHING = Training()
@@ -173,7 +174,9 @@ class RealCell:
         """Of its file of results."""
         training = self.training
         trained = f"{training.pixels}px-{training.stride}-{training.augmentation}-{training.steps}-{training.rate:g}"
-        parts = (self.corpus.name, self.design, self.arm, f"seed{self.seed}", trained if training.pixels else "")
+        encoder = "" if training.encoder == NOTHING.encoder else training.encoder
+        shown = (trained, encoder) if training.pixels else ()
+        parts = (self.corpus.name, self.design, self.arm, f"seed{self.seed}", *shown)
         return "-".join(part for part in parts if part)
 
     @property
@@ -244,10 +247,11 @@ def _encoder_of(cell: RealCell, root: Path, run_dir: Path) -> str:
     setting = setting_of(cell.arm, cell.training.setting())
     if cell.arm == "untrained":
         file = run_dir / "untrained.safetensors"
-        write_untrained(file, supervision(num_segments=1, steps=1, rate=RATE, seed=cell.seed, setting=setting))
+        config = supervision(num_segments=1, steps=1, rate=RATE, seed=cell.seed, setting=setting)
+        write_untrained(file, config, encoder=setting.encoder)
         return str(file)
     videos = root / ("untrimmed" if cell.design == "untrimmed" else "alone")
-    config = pretraining(
+    training = pretraining(
         PRETRAINED[cell.arm],
         num_videos=len(open_videos(videos, subset="train", data=setting.data)),
         steps=cell.training.steps,
@@ -255,7 +259,7 @@ def _encoder_of(cell: RealCell, root: Path, run_dir: Path) -> str:
         seed=cell.seed,
         setting=setting,
     )
-    return str(pretrain(config, root=videos, run_dir=run_dir, device="cpu").encoder)
+    return str(pretrain(training, root=videos, run_dir=run_dir, device="cpu").encoder)
 
 
 def _supervised(cell: RealCell, split: SplitClips, root: Path, run_dir: Path) -> Path:

@@ -27,7 +27,7 @@ from real_findings import (
     settings_table,
     with_several_labels,
 )
-from real_parts import read_real
+from real_parts import ALL_SESSIONS, read_real
 from results_page import DOCS, markdown, with_parts
 from results_page import said as said_of_seeds
 from running import write_table
@@ -112,7 +112,11 @@ def parts_of_appendix(results: pd.DataFrame) -> dict[str, str]:
             parts[f"{corpus} {design} pairs"] = pairs_table(rows) if not rows.empty else "Not run."
     cameras = with_several_labels(of_design(results, "fight_surv", "untrimmed"))
     parts["fight_surv cameras"] = arms_table(cameras) if not cameras.empty else "Not run."
-    cells = results.drop_duplicates(["corpus", "arm", "design", "seed", "augmentation", "pixels", "steps", "rate"])
+    large = of_design(results, ALL_SESSIONS, "untrimmed")
+    parts["s3dg"] = arms_table(large) if not large.empty else "Not run."
+    parts["s3dg pairs"] = pairs_table(large) if not large.empty else "Not run."
+    named = ["corpus", "arm", "design", "seed", "augmentation", "pixels", "steps", "rate", "encoder"]
+    cells = results.drop_duplicates(named)
     seeds = sorted({int(seed) for seed in cells[~cells["arm"].isin(FROZEN)]["seed"]} - {TUNING_SEED})
     parts["hours"] = (
         f"{len(cells)} cells of seeds {', '.join(map(str, seeds))} (and {TUNING_SEED} for the settings), "

@@ -16,8 +16,9 @@ from running import read_cells
 
 from hico_core.evidence.arms import FAR_3, HICO
 
-RealPart = Literal["settings", "frozen", "untrimmed", "trimmed", "supervised"]
+RealPart = Literal["settings", "frozen", "untrimmed", "trimmed", "supervised", "s3dg"]
 REAL_PARTS: tuple[RealPart, ...] = get_args(RealPart)
+DEFAULT_PARTS = [part for part in REAL_PARTS if part not in ("settings", "s3dg")]
 
 # Strides of which a clip covers 2.1 s, and 1.6 s where no clip of the corpus lasts longer than about 2 s.
 _STRIDES = {"ego_gest": 4, "fight_surv": 3}
@@ -25,17 +26,17 @@ _STRIDES = {"ego_gest": 4, "fight_surv": 3}
 # What the supervised arm is tried with on the tuning seed, of ego_gest.
 _TRIED: tuple[tuple[Augmentation, int, int], ...] = (("strong", 32, 300), ("weak", 32, 300), ("weak", 32, 600))
 
+# The corpus of S3D-G: ego_gest with the sessions of fight_surv beside its own.
+ALL_SESSIONS = "all_sessions"
+
 # Chosen by the part "settings": of those that were tried, the only one with which the supervised arm learns.
 AUGMENTATION: Augmentation = "weak"
 PIXELS, STEPS = 32, 600
 
 _COLUMNS = [
     *("corpus", "arm", "design", "seed", "pixels", "stride", "augmentation", "steps", "rate"),
-    *("seconds", "probe", "clip", "label", "group", "correct"),
+    *("encoder", "seconds", "probe", "clip", "label", "group", "correct"),
 ]
-
-# Seeds of the supervised arm, which takes a training for each fold.
-_SUPERVISED_SEEDS = 3
 
 
 def cells_of(part: RealPart, corpus: RealCorpus, *, seeds: Sequence[int]) -> list[RealCell]:
@@ -50,12 +51,15 @@ def cells_of(part: RealPart, corpus: RealCorpus, *, seeds: Sequence[int]) -> lis
     stride = _STRIDES.get(corpus.name, _STRIDES["ego_gest"])
     chosen = Training(pixels=PIXELS, stride=stride, augmentation=AUGMENTATION, steps=STEPS, rate=RATE)
 
-    def cells(design: Design, arms: Sequence[str]) -> list[RealCell]:
+    def cells(design: Design, arms: Sequence[str], training: Training = chosen) -> list[RealCell]:
         return [
-            RealCell(corpus=corpus, arm=arm, design=design, seed=seed, training=chosen)
+            RealCell(corpus=corpus, arm=arm, design=design, seed=seed, training=training)
             for seed in seeds
             for arm in arms
         ]
+
+    def untrained(training: Training) -> list[RealCell]:
+        return cells("", ["untrained"], replace(training, steps=0, rate=0.0))
 
     match part:
         case "settings":
@@ -69,17 +73,16 @@ def cells_of(part: RealPart, corpus: RealCorpus, *, seeds: Sequence[int]) -> lis
                 for augmentation, pixels, steps in _TRIED
             ]
         case "frozen":
-            untrained = replace(chosen, steps=0, rate=0.0)
-            return [
-                *(RealCell(corpus=corpus, arm=arm, training=NOTHING) for arm in FROZEN),
-                *(RealCell(corpus=corpus, arm="untrained", seed=seed, training=untrained) for seed in seeds),
-            ]
+            return [*(RealCell(corpus=corpus, arm=arm, training=NOTHING) for arm in FROZEN), *untrained(chosen)]
         case "untrimmed":
             return cells("untrimmed", [HICO.name, FAR_3.name, NEAR.name, CUTS.name])
         case "trimmed":
             return cells("trimmed", [HICO.name, FAR_3.name])
         case "supervised":
-            return cells("", ["supervised"])[:_SUPERVISED_SEEDS]
+            return cells("", ["supervised"])
+        case "s3dg":
+            large = replace(chosen, encoder="s3dg")
+            return [*untrained(large), *cells("untrimmed", [HICO.name, FAR_3.name], large)]
 
 
 def read_real(folder: Path) -> pd.DataFrame:

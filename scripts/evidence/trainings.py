@@ -9,9 +9,9 @@ import torch
 
 from hico_core.base.storage import written_beside
 from hico_core.checkpoints.content import export_encoder
-from hico_core.config import FinetuneConfig
+from hico_core.config import FinetuneConfig, ModelConfig
 from hico_core.data.pictures import clip_shape_for, picture_for
-from hico_core.model.s3dg_tiny import S3DGTiny
+from hico_core.encoders.trained import build_encoder
 from hico_core.training.task import Task, Watch
 from hico_core.transfer.finetuning.train import finetune
 
@@ -35,11 +35,11 @@ def write_part_of_index(root: Path, part: Path, labels: Mapping[str, int | None]
         pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), beside, write_page_checksum=True)
 
 
-def write_untrained(file: Path, config: FinetuneConfig) -> None:
+def write_untrained(file: Path, config: FinetuneConfig, *, encoder: str = "s3dg-tiny") -> None:
     """The encoder as trainings with a seed begin it, as a file."""
     torch.manual_seed(config.train.seed)
     picture, clip = picture_for(config.data, config.augment), clip_shape_for(config.data)
-    export_encoder(file, S3DGTiny(), picture, clip)
+    export_encoder(file, build_encoder(ModelConfig(encoder=encoder)), picture, clip)
 
 
 def train_with_labels(config: FinetuneConfig, *, root: Path, run_dir: Path) -> Path:

@@ -66,6 +66,7 @@ def test_features_and_report_are_kept_back(left: float, expected: Shares) -> Non
         ({}, 6 + 1200 / 0.95, Length(epochs=100, batch_size=12, num_steps=100)),  # a step an epoch
         ({}, 6 + 1199 / 0.95, Length(epochs=99, batch_size=12, num_steps=99)),
         ({"num_videos": 40, "batch_size": 32}, 6 + 3200 / 0.95, Length(epochs=80, batch_size=32, num_steps=100)),
+        ({"num_videos": 40, "batch_size": 32}, 6 + 96 / 0.95, Length(epochs=3, batch_size=32, num_steps=3)),
         ({"num_videos": 1200}, 6 + 600 / 0.95, Length(epochs=1, batch_size=12, num_steps=50)),  # no whole epoch
         ({}, 1e6, Length(epochs=5000, batch_size=12, num_steps=5000)),  # on few videos, more than the recipe's epochs
         ({"num_videos": 120000}, 1e9, Length(epochs=120, batch_size=12, num_steps=1200000)),  # on many, no more
