@@ -1,5 +1,6 @@
-"""A training that ends on time: its number of epochs is corrected at most once, and a clock ends it."""
+"""A training that ends on time: its number of epochs is corrected at most twice, and a clock ends it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,14 +14,16 @@ from hico_core.training.log import StepMetrics
 from hico_core.training.loop import RunSummary, run_pretraining
 from hico_core.training.task import Task
 
-# The pace is checked once, after this fraction of the training's time and at least this many steps.
-_PART, _STEPS = 0.1, 3
+# The pace is checked after these fractions of the training's time, and at least this many steps.
+_CHECKS, _STEPS = (0.1, 0.5), 3
 
 
 class Pacing:
     """The clock of a training, queried before each step."""
 
-    def __init__(self, clock: Clock, *, seconds: float, planned: int, most: int | None = None) -> None:
+    def __init__(
+        self, clock: Clock, *, seconds: float, planned: int, most: int | None, checks: Sequence[float] = _CHECKS
+    ) -> None:
         """Start the clock of the training.
 
         Args:
@@ -28,10 +31,12 @@ class Pacing:
             seconds: that the training may take from now on.
             planned: number of epochs.
             most: largest number of epochs to which it may be changed; None: it may not be changed.
+            checks: fractions of its time after which the pace is checked.
 
         """
         self.was_cut = False  # whether the clock ended it
         self.correction: int | None = None  # the corrected number of epochs, for which the training was stopped
+        self.checks = checks  # still to come
         self._clock, self._began, self._seconds = clock, clock.used, seconds
         self._planned, self._most = planned, most
         self._steps: list[tuple[float, float]] = []  # seconds used after each step, epochs done before it
@@ -48,13 +53,15 @@ class Pacing:
         taken, left = now - self._began, self._began + self._seconds - now
         step = (self._steps[-1][0] - self._began) / len(self._steps)
         self.was_cut = step / 2 > left  # more than half of the next step would lie after the end
-        if self.was_cut or self._most is None or len(self._steps) < _STEPS or taken < _PART * self._seconds:
+        is_due = bool(self.checks) and taken >= self.checks[0] * self._seconds and len(self._steps) >= _STEPS
+        if self.was_cut or self._most is None or not is_due:
             return self.was_cut
-        (first, first_epoch), (last, last_epoch) = self._steps[0], self._steps[-1]
-        a_step = (last_epoch - first_epoch) / (len(self._steps) - 1)
+        self.checks = self.checks[1:]
+        recent = self._steps[-max(len(self._steps) // 2, _STEPS) :]
+        (first, first_epoch), (last, last_epoch) = recent[0], recent[-1]
+        a_step = (last_epoch - first_epoch) / (len(recent) - 1)
         pace = Pace(last_epoch + a_step, (last - first) / max(last_epoch - first_epoch, 1e-9), left)
         self.correction = corrected_epochs(pace, planned=self._planned, most=self._most)
-        self._most = None
         return self.correction is not None
 
 
@@ -87,12 +94,12 @@ def train_in_time(task: Task[Config], choice: Choice | None, *, clock: Clock, ev
     most = None if choice.work.epochs_asked else choice.work.most_epochs
     pacing = Pacing(clock, seconds=choice.shares.training, planned=planned, most=most)
     summary = _paced(task, pacing, events)
-    if pacing.correction is not None:
-        epochs = pacing.correction
-        events.on_note(f"at the pace of the first steps, {counted(epochs, 'epoch')} fit instead of {planned}")
+    while (epochs := pacing.correction) is not None:
+        events.on_note(f"at the pace of the last steps, {counted(epochs, 'epoch')} fit instead of {planned}")
+        planned = epochs
         length = Length(epochs, task.config.train.batch_size, 0)
         task = replace(task, config=with_length(task.config, length), allow_changed=True)
-        pacing = Pacing(clock, seconds=ends - clock.used, planned=epochs)
+        pacing = Pacing(clock, seconds=ends - clock.used, planned=epochs, most=most, checks=pacing.checks)
         summary = _paced(task, pacing, events)
     events.on_pretrained(summary)
     return Trained(summary, pacing.was_cut)

@@ -42,7 +42,8 @@ def steps_until_over(pacing: Pacing, hand: Hand, step_seconds: list[float]) -> i
         ([5.0] * 10, 1000, 3, 19, False),  # too fast
         ([5.0] * 10, 12, 3, 12, False),
         ([1.0] * 9 + [2.0], 1000, 10, None, False),  # before a tenth of the time has passed, nothing is changed
-        ([10.0] * 3 + [15.0] * 6, 1000, 8, None, True),  # nor later
+        ([10.0] * 3 + [15.0] * 6, 1000, 5, 7, False),  # becomes too slow: ended after half of the time
+        ([10.0] * 6 + [15.0] * 6, 1000, 9, None, True),  # later, the clock ends it
     ],
 )
 def test_when_a_training_is_over(
