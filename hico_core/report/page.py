@@ -53,6 +53,9 @@ _PREVIEWED = 3
 # Limit in bytes for the names of other runs in a file name; file systems allow 255 in all.
 _LONGEST_NAME = 60
 
+# Largest number of checkpoints that are named.
+_MOST_CHECKPOINTS = 3
+
 # Largest number of rows in a table of failures.
 _MOST_FAILURES = 100
 
@@ -387,11 +390,18 @@ def _summary(runs: Sequence[RunFacts]) -> Table:
                 _rounded(last["clips_per_second"], 1),
                 f"{waited / seconds:.0%}" if seconds else "",
                 f"{seconds / 3600:.2f}",
-                ", ".join(f"{file} ({size / 1e6:.1f} MB)" for file, size in run.checkpoints) or "none",
+                describe_checkpoints(run.checkpoints),
             ]
         )
     head = ["run", "kind", "recipe", "steps", "loss", "effective rank", "clips/s", "waiting", "hours", "checkpoints"]
     return Table("Loss, rank and speed are means of the last ten steps.", head, rows)
+
+
+def describe_checkpoints(checkpoints: Sequence[tuple[str, int]]) -> str:
+    """Few by name, many by their number."""
+    if len(checkpoints) > _MOST_CHECKPOINTS:
+        return f"{len(checkpoints)} files, {sum(size for _, size in checkpoints) / 1e6:.1f} MB"
+    return ", ".join(f"{file} ({size / 1e6:.1f} MB)" for file, size in checkpoints) or "none"
 
 
 def _rounded(value: float | None, digits: int) -> str:
@@ -400,7 +410,7 @@ def _rounded(value: float | None, digits: int) -> str:
 
 def _corpus_table(corpus: CorpusFacts) -> Table:
     rows: list[list[Any]] = [[_IN_WORDS.get(name, name), value] for name, value in corpus.summary().items()]
-    return Table(f"The workspace {corpus.root}", ["what", "how much"], rows)
+    return Table(f"The workspace {corpus.root}", ["what", "how much"], rows, is_facts=True)
 
 
 def _corpus_figures(corpus: CorpusFacts) -> list[Figure]:

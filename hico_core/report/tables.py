@@ -15,6 +15,7 @@ class Table(NamedTuple):
     caption: str
     head: list[str]
     rows: list[list[Any]]
+    is_facts: bool = False  # names and values of any kind, none of which is right-aligned
 
 
 def by_name(runs: Sequence[RunFacts]) -> Mapping[str, RunFacts]:

@@ -25,7 +25,7 @@ from hico_core.data.pictures import clip_shape_for, picture_for
 from hico_core.encoders.trained import build_encoder
 from hico_core.report.charts import lines, smoothed
 from hico_core.report.facts import Curve, read_run
-from hico_core.report.page import default_name, describe_origin
+from hico_core.report.page import default_name, describe_checkpoints, describe_origin
 from hico_core.report.road_times import RoadTimes
 from hico_core.report.sample import EncodedMoments, Moment, network_before
 from hico_core.training.distributed import World
@@ -412,6 +412,18 @@ def test_what_a_run_was_started_from(git: dict[str, bool], seconds: float, said:
     states = {name: GitState(commit="0123456789abcdef", is_dirty=dirty) for name, dirty in git.items()}
     assert describe_origin(Started(command=[], encoder=None, git=states), seconds, None) == said
     assert describe_origin(None, seconds, None) == [line for line in said if "steps" in line]
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "expected"),
+    [
+        ([], "none"),
+        ([("epoch_0010.pt", 2_300_000), ("last.pt", 100_000)], "epoch_0010.pt (2.3 MB), last.pt (0.1 MB)"),
+        ([(f"epoch_{number}.pt", 2_000_000) for number in range(30)], "30 files, 60.0 MB"),
+    ],
+)
+def test_many_checkpoints_are_counted(checkpoints: list[tuple[str, int]], expected: str) -> None:
+    assert describe_checkpoints(checkpoints) == expected
 
 
 def test_how_long_the_road_took() -> None:
