@@ -2,6 +2,8 @@
 
 # S seeds, G groups, R resamples.
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 from findings import Verdict, is_won, paired
@@ -27,6 +29,15 @@ REAL_PROBES = {"linear": "linear probe", "knn": "20-NN", "place-r1": "place R@1"
 _NO_DESIGN = ""
 
 
+@cache  # since there are many intervals over the same seeds and groups
+def _drawn(num_seeds: int, num_groups: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each seed, (R, S), and each group, (R, G), is in each resample."""
+    rng = np.random.default_rng(seed)
+    drawn_RS = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=_RESAMPLES)
+    drawn_RG = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=_RESAMPLES)
+    return drawn_RS, drawn_RG
+
+
 def interval(values_SG: np.ndarray, clips_G: np.ndarray, *, seed: int = 0) -> Estimate:
     """The mean over clips, with its 95 % interval where both seeds and whole groups are drawn with replacement.
 
@@ -37,9 +48,7 @@ def interval(values_SG: np.ndarray, clips_G: np.ndarray, *, seed: int = 0) -> Es
 
     """
     num_seeds, num_groups = values_SG.shape
-    rng = np.random.default_rng(seed)
-    drawn_RS = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=_RESAMPLES)
-    drawn_RG = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=_RESAMPLES)
+    drawn_RS, drawn_RG = _drawn(num_seeds, num_groups, seed)
     sums_R = ((drawn_RS @ values_SG) * drawn_RG).sum(axis=1)
     low, high = np.percentile(sums_R / (num_seeds * (drawn_RG @ clips_G)), _PERCENTILES)
     return Estimate(float(values_SG.sum() / (num_seeds * clips_G.sum())), float(low), float(high))
