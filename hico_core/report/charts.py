@@ -86,6 +86,7 @@ def histogram(values: np.ndarray, *, x: str, y: str) -> Markup:
         if high - low < 1e-6 * max(abs(high), 1):
             low, high = low - 0.5, high + 0.5
         axes.hist(values, bins=min(30, max(len(values) // 4, 5)), range=(low, high), color=_COLOURS[0])
+        axes.locator_params(axis="y", integer=True)
         return _svg(figure)
 
 
@@ -96,6 +97,7 @@ def bars(counts: Sequence[tuple[str, int]], *, x: str) -> Markup:
         names = [_plain(name) for name, _ in counts][::-1]
         axes.barh(range(len(names)), [count for _, count in counts][::-1], color=_COLOURS[0])
         axes.set_yticks(range(len(names)), names)
+        axes.locator_params(axis="x", integer=True)
         return _svg(figure)
 
 

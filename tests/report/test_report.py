@@ -23,7 +23,7 @@ from hico_core.checkpoints.reading import encoder_of, read_checkpoint
 from hico_core.config import Config, compose_config, load_config
 from hico_core.data.pictures import clip_shape_for, picture_for
 from hico_core.encoders.trained import build_encoder
-from hico_core.report.charts import lines, smoothed
+from hico_core.report.charts import bars, histogram, lines, smoothed
 from hico_core.report.facts import Curve, read_run
 from hico_core.report.page import default_name, describe_checkpoints, describe_origin
 from hico_core.report.road_times import RoadTimes
@@ -326,6 +326,15 @@ def test_neighbours_are_of_other_videos_and_the_map_keeps_distances() -> None:
     between = np.linalg.norm(features[:, None] - features[None, :], axis=2)
     assert np.allclose(np.linalg.norm(places[:, None] - places[None, :], axis=2), between)
     assert np.isclose(shares.sum(), 1)
+
+
+@pytest.mark.parametrize(
+    "chart",
+    [bars([("64 x 64", 2), ("32 x 32", 1)], x="videos"), histogram(np.array([10.0, 10, 20]), x="seconds", y="videos")],
+)
+def test_ticks_of_counts_are_whole_numbers(chart: str) -> None:
+    assert ">2<" in chart
+    assert not re.search(r">\d+\.\d+<", chart)
 
 
 def test_names_in_charts_are_text() -> None:
