@@ -107,4 +107,4 @@ def test_a_function_of_a_user_trains_and_its_files_run_no_code(root: Path, caplo
     done = hico(*named_twice, "--name", "users", root=root)
     assert done.returncode == 0, done.stderr
     again = hico(*PRETRAIN, *named, "--init-from", exported, "--name", "again", root=root)
-    assert again.returncode == 0 and "14 entries taken, 0 left out, none missing" in caplog.text
+    assert again.returncode == 0 and "14 entries loaded, 0 left out, none missing" in caplog.text

@@ -318,7 +318,7 @@ def test_init_from_another_encoder(root: Path, tmp_path: Path, caplog: pytest.Lo
     config = tiny("train.max_steps=1", "optim.base_lr=1e-9", "optim.warmup_start_lr=0")
     caplog.clear()
     run(config, root, tmp_path / "second", init_from=encoder)
-    told = f"{len(load_file(encoder))} entries taken, 0 left out, none missing"
+    told = f"{len(load_file(encoder))} entries loaded, 0 left out, none missing"
     short = "pretraining leaves out 1 video shorter than one clip (2.13 s)"
     assert caplog.messages == [
         short,
