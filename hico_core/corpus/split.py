@@ -158,7 +158,7 @@ def _require_space(folder: Path, min_free_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < min_free_bytes:
         raise HicoError(
-            f"{folder.parent}: {free / 1e9:.2f} GB free, less than `hico split --min-free` ({min_free_bytes / 1e9:.2f} GB); "
+            f"{folder.parent}: {free / 1e9:.2f} GB free, `hico split --min-free` keeps {min_free_bytes / 1e9:.2f} GB; "
             "free some space, and the same command continues"
         )
 

@@ -112,9 +112,9 @@ def test_names_that_are_numbers_are_those_of_the_encoder(tmp_path: Path, prefix:
         (
             "s3d",
             ModelConfig(encoder="torchvision:r3d_18"),
-            "holds no torchvision:r3d_18 encoder (no entry stem.0",
+            "contains no torchvision:r3d_18 encoder (no entry stem.0",
         ),
-        ("r3d_18", ModelConfig(), "holds no s3dg encoder (no entry Conv_1a.conv1.weight, but stem.0.weight)"),
+        ("r3d_18", ModelConfig(), "contains no s3dg encoder (no entry Conv_1a.conv1.weight, but stem.0.weight)"),
         ("s3d", ModelConfig(), "does not fit s3dg: Mixed_3b.gating_b0.fc.weight is missing; 462 entries loaded"),
     ],
 )

@@ -172,7 +172,7 @@ def labelled_videos(list_file: Location, *, data_root: Location, id_rule: IdRule
         label = whole_number(row.label, most=_LAST_LABEL) if numbered else number_of.get(row.label)
         if not row.name or label is None:
             what = "a whole number" if numbered else "the name of a class"
-            why = f"{row.line!r} is not <path> <label>, with {what} in UTF-8 as label, as in other lines"
+            why = f"{row.line!r} is not <path> <label>, where the label is {what} in UTF-8, as in other lines"
             return bad_row(list_file, row.number, why)
         try:
             path = locate(row.name) if "://" in row.name else data_root / row.name
@@ -209,8 +209,8 @@ def _is_numbered(rows: Sequence[_LabelledRow], list_file: Location) -> bool:
     if rows and 2 * sum(kinds) == len(kinds):
         odd = rows[kinds.index(not kinds[0])]
         raise UsageError(
-            f"{list_file}, line {odd.number}: {odd.line!r} is not <path> <label>, with whole numbers as labels in all "
-            "lines or class names in all"
+            f"{list_file}, line {odd.number}: {odd.line!r} is not <path> <label>; labels must be whole numbers in all "
+            "lines, or class names in all"
         )
     return 2 * sum(kinds) > len(kinds)
 

@@ -101,12 +101,12 @@ def test_lines_of_videos_that_are_removed(dropped: set[str], left: set[str], tmp
     ("changes", "said"),
     [
         ({"manifest_version": 1}, r"another version of hico \(manifest version 1, not 2\); extract again"),
-        ({"window": "x"}, r"a line is not as hico writes it \(window\)"),
+        ({"window": "x"}, r"has a damaged line \(window\)"),
         ({"rows": None}, r"\(rows\)"),
         ({"colour": "red"}, r"\(colour\)"),
-        ({"file": "../a.npy"}, r"'\.\./a\.npy' is no name of a file in this folder"),
-        ({"file": "b/a.npy"}, "is no name of a file"),
-        ({"prefix": "v_"}, "is no name of a file"),
+        ({"file": "../a.npy"}, r"'\.\./a\.npy' is not the name of a file in this folder"),
+        ({"file": "b/a.npy"}, "is not the name of a file"),
+        ({"prefix": "v_"}, "is not the name of a file"),
     ],
 )
 def test_lines_that_hico_did_not_write(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -171,4 +171,4 @@ def test_a_file_of_which_no_line_tells(tmp_path: Path) -> None:
     row_of(tmp_path, "b")
     write(tmp_path, row_of(tmp_path, "a"))
     (tmp_path / "notes.txt").write_text("not of hico")
-    assert list(check_features(tmp_path)) == [("b.npy", "stands in no line of the manifest")]
+    assert list(check_features(tmp_path)) == [("b.npy", "is not in the manifest")]
