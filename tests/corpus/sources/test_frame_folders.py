@@ -225,8 +225,7 @@ def test_bad_folders_are_named_and_the_others_done(command: list[str], root: str
         assert list(indexed(tmp_path / root)["fps"]) == [float(rate)]
     failures = {Path(line.source).name: line.error for line in read_failures(tmp_path / root)}
     assert failures == {
-        "gap": "lacks picture number 2: i1.png is followed by i3.png; add what is missing, or number the pictures "
-        "without a gap",
+        "gap": "lacks picture number 2: i1.png is followed by i3.png; add the missing ones, or renumber the pictures",
         "two sizes": "has pictures of two sizes: i1.png is 64x48, i5.png is 96x48; resize them to one size",
         "empty": "1.jpg is empty, damaged or not a picture",
     }

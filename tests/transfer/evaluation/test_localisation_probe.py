@@ -211,7 +211,7 @@ def test_what_a_reader_should_know_is_said(tmp_path: Path) -> None:
     found = probe_seconds({"made": tmp_path / "made"}, seconds, num_folds=2)
     assert found.remarks[0] == (
         "class run: no seconds to train on, because all are tested together, so 2 test seconds must be "
-        "wrong; give it seconds in other groups"
+        "wrong; add seconds in other groups"
     )
 
 
