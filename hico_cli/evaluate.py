@@ -47,9 +47,7 @@ def evaluate(
     if test and len(test) != len(runs):
         raise typer.BadParameter(f"{len(test)} lists for {len(runs)} runs; give one list per run", param_hint="--list")
     if output and len(runs) > 1:
-        raise typer.BadParameter(
-            "needs a single run; each of several writes into its own folder", param_hint="--output"
-        )
+        raise typer.BadParameter("needs a single run; results of several go into their folders", param_hint="--output")
     from hico_core.transfer.evaluation.evaluate import Testing
 
     place = locate_root(root)

@@ -184,8 +184,8 @@ def test_authors_checkpoints_of_several_processes(tmp_path: Path, model: HicoMod
 def test_what_stands_before_an_encoder_is_named(tmp_path: Path) -> None:
     state = S3DGTiny().state_dict()
     for names, told in (
-        (["student"], "an encoder prefixed 'student.'"),
-        (["module", "encoder_q"], "several encoders, prefixed 'module.' and 'encoder_q.'"),
+        (["student"], "an encoder with the prefix 'student.'"),
+        (["module", "encoder_q"], "several encoders, with the prefixes 'module.' and 'encoder_q.'"),
     ):
         content = {f"{name}.{key}": value for name in names for key, value in state.items()}
         torch.save(content, tmp_path / "theirs.pth")

@@ -193,7 +193,7 @@ def _hico_content(file: CheckpointFile) -> Content:
     for ours, group in zip(groups, theirs["param_groups"], strict=False):
         if len(ours["names"]) != len(group["params"]):
             raise HicoError(
-                f"{origin}: a group of its optimiser has {len(group['params'])} instead of {len(ours['names'])}"
+                f"{origin}: an optimiser group has {len(group['params'])} parameters, not {len(ours['names'])}"
             )
         indices = list(range(number, number + len(ours["names"])))
         # Their order within a group is that of their model, which equals ours (golden data, section 7).
@@ -241,7 +241,7 @@ def _config_and_progress(content: dict[str, Any], origin: Path) -> tuple[Config,
     done = int(content["epoch"]) + 1
     if done % config.data.epochs_per_round:
         raise HicoError(
-            f"{origin}: {done} epochs, not a multiple of data.epochs_per_round={config.data.epochs_per_round}"
+            f"{origin}: has {done} epochs, not a multiple of data.epochs_per_round={config.data.epochs_per_round}"
         )
     return config, Progress(position=Position(step=0, epoch=done, batch=0), epochs_done=float(done))
 

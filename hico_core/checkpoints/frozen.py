@@ -217,7 +217,7 @@ def _of_table(text: str, warn: Callable[[str], None]) -> FrozenEncoder:
     """An encoder of the table or of one of the families."""
     name, weights = _name_and_weights(text)
     if name.startswith(_CODE):
-        warn(f"{name}: running this code of yours")
+        warn(f"{name}: runs your own code")
     entry = entry_of(name, download=weights == DEFAULT)
     if name in ("s3dg", "s3dg-tiny") and weights not in (None, DEFAULT, RANDOM):
         return _of_file(Path(weights), as_name=name)

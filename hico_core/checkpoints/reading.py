@@ -180,7 +180,7 @@ def model_of(file: CheckpointFile) -> ModelConfig:
         if said is not None:
             return ModelConfig(**said)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HicoError(f"{file.path}: its encoder is described wrongly ({type(error).__name__})") from error
+        raise HicoError(f"{file.path}: its encoder settings are invalid ({type(error).__name__})") from error
     state = weights_in(file.content, file.path)
     prefix = prefix_of_encoder(state, (*_MARKS, ALIAS), name="S3D-G", origin=file.path)
     encoder = next((name for mark, name in _MARKS.items() if prefix + mark in state), "s3dg")
@@ -255,9 +255,9 @@ def prefix_of_encoder(state: Mapping[str, Tensor], marks: Sequence[str], *, name
     ]
     if len(known) == 1:
         return known[0]
-    which = (
-        f"several encoders, prefixed {' and '.join(map(repr, known))}" if known else f"an encoder prefixed {found[0]!r}"
-    )
+    which = f"an encoder with the prefix {found[0]!r}"
+    if known:
+        which = f"several encoders, with the prefixes {' and '.join(map(repr, known))}"
     raise HicoError(f"{origin}: contains {which}; save the weights of one without the prefix")
 
 
@@ -369,7 +369,7 @@ def _settings_of_encoder(file: CheckpointFile) -> tuple[DataConfig, AugmentConfi
             AugmentConfig(**_given(augment, "mean", "std")),
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise HicoError(f"{file.path}: its encoder's input is described wrongly ({type(error).__name__})") from error
+        raise HicoError(f"{file.path}: its encoder's input settings are invalid ({type(error).__name__})") from error
 
 
 def _given(said: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def _with_base(
     if base in trail:
         raise UsageError(f"{origin}: base forms a cycle: {' -> '.join([*trail, base])}")
     if len(trail) == _LONGEST_TRAIL:
-        raise UsageError(f"{origin}: base chains more than {_LONGEST_TRAIL} files")
+        raise UsageError(f"{origin}: its chain of base files is longer than {_LONGEST_TRAIL}")
     if base in _presets():
         below, folder_below = _read_yaml(_presets()[base], f"preset {base}"), None
     elif folder is not None and (folder / base).is_file():
@@ -274,7 +274,7 @@ def _without_retired(values: Mapping[str, Any], *, origin: str) -> Mapping[str, 
         inner = values[section] if isinstance(values, Mapping) and section in values else None
         if isinstance(inner, Mapping) and key in inner:
             if inner[key] != only:
-                raise UsageError(f"{origin}: {retired}={inner[key]} is no longer supported, only {only}; remove it")
+                raise UsageError(f"{origin}: {retired}={inner[key]} is no longer supported; remove the key")
             values = {**values, section: {name: value for name, value in inner.items() if name != key}}
     return values
 

@@ -19,7 +19,9 @@ def _that_trains(name: str) -> str:
     """
     if name not in get_args(EncoderName) and not re.fullmatch(r"python:[\w.]+:\w+", name):
         (near,) = difflib.get_close_matches(name, get_args(EncoderName), n=1, cutoff=0)
-        raise ValueError(f"not a trainable encoder; the nearest is {near}, your own is python:package.module:function")
+        raise ValueError(
+            f"not a trainable encoder; the nearest is {near}; name your own as python:package.module:function"
+        )
     return name
 
 

@@ -141,7 +141,7 @@ def _missing_in(record: VideoRecord, found: VideoRecord) -> str:
     missing = [clip.path for clip in record.clips if clip.path not in kept]
     name = record.video_id
     if record.options.kind == "untrimmed":
-        return f"{missing[0]}: no such file; {name!r} is left out (index it at its new place, or `hico remove` it)"
+        return f"{missing[0]}: no such file; {name!r} is left out (index it at its new location, or `hico remove` it)"
     count = f"{len(missing)} of {counted(len(record.clips), 'clip')} of {name!r} {'is' if len(missing) == 1 else 'are'}"
     again = "split it again with `hico split --force`, or " if record.options.kind == "split" else ""
     return f"{missing[0]}: {count} missing and left out ({again}`hico remove` it)"

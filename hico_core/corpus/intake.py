@@ -222,7 +222,7 @@ def take_one(
         except BadVideo as bad:
             failure = Failure(stage=bad.stage, error=bad.reason, stderr_tail=bad.stderr_tail)
             if before is not None and not before.failure:
-                kept = f"; its {counted(len(before.clips), 'existing clip')} stay unchanged"
+                kept = f"; kept its {counted(len(before.clips), 'existing clip')}"
                 failure = failure.model_copy(update={"error": failure.error + kept})
                 return Taken(candidate, before, failure)
             record = record.model_copy(update={"failure": failure})

@@ -224,7 +224,7 @@ def describe_few(num_steps: int, encoder: str, advice: Advice | None, *, command
         f"least {ENOUGH_STEPS}): treat the result as a trial"
     )
     if advice is None:
-        return f"{few}, and use another --name with more --hours"
+        return f"{few}, and train for longer with another --name and more --hours"
     words = [command, f"--hours {advice.hours:g}"]
     words += [] if advice.encoder == ModelConfig().encoder else [f"--encoder {advice.encoder}"]
     words += [f"-o {setting}" for setting in advice.settings if not setting.startswith("model.encoder=")]

@@ -99,7 +99,7 @@ def test_a_real_public_encoder(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "path", [*sys.path])
     done = extract(place, "python:public_lite0:lite0", "--window", "2", "--stride", "8")
     assert done.returncode == 0
-    assert "python:public_lite0:lite0: running this code of yours" in done.stderr
+    assert "python:public_lite0:lite0: runs your own code" in done.stderr
     rows = np.load(place / "features/python-public_lite0-lite0/a.npy")
     assert rows.shape == (2, 1280)
     assert not np.array_equal(rows[0], rows[1])
@@ -175,7 +175,7 @@ def test_the_list_of_encoders() -> None:
 def test_inspect(place: Path) -> None:
     facts = json.loads(hico("inspect", "--encoder", "pixels", "--json").stdout)["facts"]
     assert (facts["gives"], facts["weights"], facts["frames in a window"]) == ("rows of 192", "none", "1 or more")
-    assert_one_line(hico("inspect", "a", "--encoder", "pixels"), 2, "give either")
+    assert_one_line(hico("inspect", "a", "--encoder", "pixels"), 2, "give a checkpoint")
 
 
 def test_retrieval_and_probe_with_an_encoder_of_the_table(tmp_path: Path) -> None:

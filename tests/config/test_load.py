@@ -164,7 +164,7 @@ def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:
 def test_a_chain_of_bases_without_end(tmp_path: Path) -> None:
     for number in range(60):
         (tmp_path / f"{number}.yaml").write_text(f"base: {number + 1}.yaml")
-    with pytest.raises(UsageError, match=r"50\.yaml: base chains more than 50 files"):
+    with pytest.raises(UsageError, match=r"50\.yaml: its chain of base files is longer than 50"):
         load_config(tmp_path / "0.yaml")
 
 

@@ -117,7 +117,7 @@ def test_a_failure_keeps_the_clips_that_were_there(
         spoil(one / "a.mp4")
     summary, (event,) = split(one / "a.mp4", root, options, policy)
     assert (summary.num_failed, event.outcome) == (1, "failed")
-    assert said in event.note and "its 2 existing clips stay unchanged" in event.note
+    assert said in event.note and "kept its 2 existing clips" in event.note
     assert clips_of(root) == before and len(before) == 2
     assert read_record(root, "a") == record
     (line,) = read_failures(root)

@@ -123,7 +123,7 @@ def read_authors_finetuning(path: Path | str, *, overrides: Iterable[str] = ()) 
         settings |= {"train.tune": "head", "train.statistics": "drift"}
         notes = [
             *notes,
-            "the encoder's batch norms adapt, as the authors' do; to freeze them: -o train.statistics=frozen",
+            "the encoder's batch norms adapt, as the authors' do; freeze them with -o train.statistics=frozen",
         ]
     known = _SAME.keys() | _FIXED.keys() | _OTHERS
     return translated(FinetuneConfig, settings, theirs, known=known, origin=origin, overrides=ours, notes=notes)

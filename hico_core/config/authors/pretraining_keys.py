@@ -156,7 +156,7 @@ def read_authors_values(
     notes = []
     if ours["optim.scale_lr"] == "authors":
         notes.append(
-            "as in the authors' code, the learning rate counts a machine's processes twice; to avoid this: "
+            "as in the authors' code, the learning rate counts a machine's processes twice; avoid this with "
             "-o optim.scale_lr=global"
         )
     ours["optim.lars_zero_norm"] = "authors"

@@ -100,5 +100,5 @@ def _clip(line: _Line, data_root: Location, *, has_groups: bool) -> GroupedClip:
         raise UsageError(f"{line.text!r} is not path<TAB>label{group}{commas}")
     path = absolute(locate(line.name) if "://" in line.name else data_root / line.name)
     if is_local(path) and not is_there(path):
-        raise UsageError(f"{path}: no such file; set --data-root to the folder of relative paths")
+        raise UsageError(f"{path}: no such file; set --data-root to the base folder of the paths")
     return GroupedClip(path, line.rest[0], line.rest[1] if has_groups else str(path))

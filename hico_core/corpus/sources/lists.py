@@ -250,5 +250,5 @@ def require_some(videos: Sequence[Source], *, named_by: str, data_root: Location
     if is_local(data_root) and named and not any(is_there(video.path) for video in named):
         raise UsageError(
             f"{named_by}: none of its videos exists (the first would be {named[0].path}); "
-            "set --data-root to the folder of relative paths"
+            "set --data-root to the base folder of the paths"
         )

@@ -166,7 +166,7 @@ def split_as_listed(train: GroupedList, test: GroupedList) -> SplitClips:
     both = sorted({clip.group for clip in train.clips} & {clip.group for clip in test.clips})
     if both:
         what = "group" if train.has_groups or test.has_groups else "clip"
-        raise UsageError(f"--train and --test: share clips of {counted(len(both), what)}, such as {both[0]!r}")
+        raise UsageError(f"--train and --test: share {counted(len(both), what)}, such as {both[0]!r}")
     if len({clip.group for clip in test.clips}) < 2:
         raise UsageError(
             f"--test: all its clips are in one group, {test.clips[0].group!r}; a confidence interval needs at least two"

@@ -90,7 +90,7 @@ def read_seconds(
     if not segments_of.keys() & ids.keys():
         raise UsageError(
             f"{file}: has no segments of the {counted(len(row_of), 'video')} with features; its first video is "
-            f"{next(iter(found.videos))!r}, that of the features is {min(row_of)!r}"
+            f"{next(iter(found.videos))!r}, the first with features is {min(row_of)!r}"
         )
     lengths = {name: VideoLength(row_of[i].duration_seconds, row_of[i].source_fps) for name, i in ids.items()}
     require_seconds(found.segments, lengths, origin=file)

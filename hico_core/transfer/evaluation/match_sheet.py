@@ -28,7 +28,7 @@ _ALIKE = 0.995
 
 ALL_ALIKE = (
     "to this encoder, all matches are nearly identical to the query, so their order means little; the encoder has "
-    "probably learnt nothing yet (see `hico report`)"
+    "probably learnt nothing yet (see hico report)"
 )
 
 

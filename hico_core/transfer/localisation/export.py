@@ -143,7 +143,7 @@ def _rows_of(found: Annotations, manifest: Mapping[str, ManifestRow], *, origin:
     if not row_of:
         raise HicoError(
             f"none of its {len(found.videos)} videos has features; its first video is {next(iter(found.videos))!r}, "
-            f"that of the features is {min(by_id)!r}",
+            f"the first with features is {min(by_id)!r}",
             subject=origin,
         )
     return row_of

@@ -314,9 +314,9 @@ def describe_changes(fitted: Fitted) -> list[str]:
         f"left out {counted(fitted.num_of_other_subsets, 'video')} of other subsets": fitted.num_of_other_subsets,
         f"{counted(fitted.num_overlapping, 'segment')} overlapping others: all are kept, and where two overlap, "
         "the shorter one is learnt": fitted.num_overlapping,
-        f"no training video has {', '.join(map(repr, fitted.only_tested))}, so the average precision there is "
+        f"no training video has {', '.join(map(repr, fitted.only_tested))}, so their average precision is "
         "0, and counts": fitted.only_tested,
-        f"{counted(len(fitted.other_durations), 'video')} of another length than annotated (by over a second), such as "
+        f"{counted(len(fitted.other_durations), 'video')} over a second longer or shorter than annotated, such as "
         f"{next(iter(fitted.other_durations), None)}; check that the videos match": fitted.other_durations,
     }
     return [line for line, there_is in lines.items() if there_is]

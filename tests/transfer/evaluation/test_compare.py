@@ -131,7 +131,7 @@ def test_labels_of_tested_clips_are_not_known() -> None:
 @pytest.mark.parametrize(
     ("train", "test", "why"),
     [
-        (("ab", "AB"), ("ab", "AC"), "share clips of 1 group, such as 'A'"),
+        (("ab", "AB"), ("ab", "AC"), "share 1 group, such as 'A'"),
         (("ab", "AB"), ("ab", "CC"), "--test: all its clips are in one group, 'C'"),
         (("aa", "AB"), ("bb", "CD"), "no class has clips for both training and testing"),
     ],
