@@ -274,7 +274,9 @@ def _without_retired(values: Mapping[str, Any], *, origin: str) -> Mapping[str, 
         inner = values[section] if isinstance(values, Mapping) and section in values else None
         if isinstance(inner, Mapping) and key in inner:
             if inner[key] != only:
-                raise UsageError(f"{origin}: {retired}={inner[key]} is no longer supported; remove the key")
+                raise UsageError(
+                    f"{origin}: {retired}={inner[key]} is no longer supported, every run has {only}; remove the key"
+                )
             values = {**values, section: {name: value for name, value in inner.items() if name != key}}
     return values
 
