@@ -189,7 +189,7 @@ def test_what_stands_before_an_encoder_is_named(tmp_path: Path) -> None:
     ):
         content = {f"{name}.{key}": value for name in names for key, value in state.items()}
         torch.save(content, tmp_path / "theirs.pth")
-        with pytest.raises(HicoError, match=f"theirs.pth: holds {told}; save the weights of one"):
+        with pytest.raises(HicoError, match=f"theirs.pth: contains {told}; save the weights of one"):
             load_backbone(tmp_path / "theirs.pth")
     torch.save({"patch_embed.weight": torch.zeros(2)}, tmp_path / "vit.pth")
     with pytest.raises(HicoError, match=r"no S3D-G encoder \(no entry Conv_1a.conv1.weight, but patch_embed.weight\)"):

@@ -112,7 +112,7 @@ def export_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
                         exported[target + name.removeprefix(prefix)] = value
     num_backbone = sum(name.startswith("backbone.") for name in state)
     if len(exported) != 2 * num_backbone:
-        raise HicoError("the authors' format holds an S3D-G encoder; this state has other backbone entries")
+        raise HicoError("the authors' format needs an S3D-G encoder; this state has other backbone entries")
 
     for name, value in state.items():
         if not name.startswith("backbone."):

@@ -25,4 +25,4 @@ def test_only_what_was_there_is_answered(typed: str, option: str | None, found: 
 
 
 def test_an_old_call_ends_with_that_line() -> None:
-    assert_one_line(hico("pretrain", "--decoder", "decord"), 2, "hico: --decoder: is no option", "-o data.decoder=NAME")
+    assert_one_line(hico("pretrain", "--decoder", "decord"), 2, "hico: --decoder: is no longer", "-o data.decoder=NAME")

@@ -275,7 +275,7 @@ def test_of_an_index_before_there_were_cuts_they_are_not_known(root: Path) -> No
         ({"video_id": ["a", "a"], "clip_index": [0, 1], "start_seconds": [5.0, 0.0]}, "not in time order"),
         ({"start_seconds": [5.0], "end_seconds": [4.0]}, "a clip ends before it starts"),
         ({"start_seconds": [5.0], "end_seconds": [5.0]}, None),
-        ({"fps": [0.0]}, "no rate"),
+        ({"fps": [0.0]}, "not a rate"),
         ({"fps": [1e-3]}, None),
         ({"label": [None]}, None),
         ({"video_id": pa.array([], pa.string()), "clip_index": pa.array([], pa.int32())}, None),

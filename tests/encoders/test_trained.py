@@ -58,8 +58,11 @@ def test_a_function_of_a_user(function: str) -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("made_encoders:pictures", "gives a tensor of shape (1, 24, 32, 32) for a clip, neither maps (1, F, T, H, W)"),
-        ("made_encoders:two", "gives a tuple for a clip, neither maps"),
+        (
+            "made_encoders:pictures",
+            "returns a tensor of shape (1, 24, 32, 32) for a clip, neither maps (1, F, T, H, W)",
+        ),
+        ("made_encoders:two", "returns a tuple for a clip, neither maps"),
         ("made_encoders:long_clips_only", "does not accept a clip of 8 frames of 32 x 32 pixels (Calculated padded"),
     ],
 )

@@ -199,7 +199,7 @@ def features_of(folder: Location, row: ManifestRow) -> np.ndarray:
         array = read_array(local)
     if array.shape[0] != row.rows or array[0].size != row.dim or array.dtype != row.dtype:
         raise HicoError(
-            f"holds {array.dtype} {array.shape}, not {row.dtype} {(row.rows, *row.shape)} as its manifest says; run "
+            f"contains {array.dtype} {array.shape}, not {row.dtype} {(row.rows, *row.shape)} as its manifest says; run "
             "`hico extract-features` again",
             subject=path,
         )

@@ -277,7 +277,7 @@ def test_a_video_may_take_only_so_long(tmp_path: Path) -> None:
 
 def test_the_disk_stays_free(tmp_path: Path) -> None:
     numbered_video(tmp_path / "a.mp4", seconds=1)
-    with pytest.raises(HicoError, match=r"--min-free keeps 1000000000\.00 GB"):
+    with pytest.raises(HicoError, match=r"--min-free` keeps 1000000000\.00 GB"):
         split(tmp_path / "a.mp4", tmp_path / "root", SplitPolicy(min_free_bytes=10**18))
     assert read_record(tmp_path / "root", "a") is None
 
@@ -302,7 +302,7 @@ def test_a_full_disk_is_said_and_nothing_half_written_stays(small_disk: Path, tm
     assert not list((small_disk / "train").iterdir())
     assert not list((small_disk / "records").iterdir())
     assert not (small_disk / ".tmp").exists()
-    with pytest.raises(HicoError, match="--min-free keeps"):
+    with pytest.raises(HicoError, match="--min-free` keeps"):
         split(noise, small_disk, SplitPolicy())
 
 

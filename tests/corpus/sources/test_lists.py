@@ -64,7 +64,7 @@ def test_wrong_lists_of_videos(text: str, message: str, tmp_path: Path) -> None:
 def test_a_list_that_goes_with_another_folder(tmp_path: Path) -> None:
     """One line, not a failure for each of its videos; some that are missing are failures."""
     listed = [Source(video_id=name, path=tmp_path / f"{name}.mp4", label=0) for name in ("a", "b")]
-    said = r"list\.txt: none of its videos exists \(the first would be .*/a\.mp4\); name the folder .* --data-root"
+    said = r"list\.txt: none of its videos exists \(the first would be .*/a\.mp4\); set --data-root to"
     with pytest.raises(UsageError, match=said):
         require_some(listed, named_by="list.txt", data_root=tmp_path)
     (tmp_path / "b.mp4").touch()

@@ -146,10 +146,18 @@ DAMAGE: dict[str, tuple[Any, str, str]] = {
     "gone": (Path.unlink, "no such file", "is missing"),
     "empty": (lambda path: path.write_bytes(b""), "is damaged", "has 0 bytes, not "),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:-4]), "is damaged", " bytes, not "),
-    "longer": (lambda path: saved(path, np.zeros((3, 3), np.float32)), r"holds float32 \(3, 3\), not", "bytes, not "),
-    "wider": (lambda path: saved(path, np.zeros((2, 4), np.float32)), r"holds float32 \(2, 4\), not", "bytes, not "),
-    "halved": (lambda path: saved(path, np.zeros((2, 3), np.float16)), r"holds float16 \(2, 3\), not", "bytes, not "),
-    "no number": (lambda path: saved(path, np.full((2, 3), np.nan, np.float32)), "not finite", "other content"),
+    "longer": (
+        lambda path: saved(path, np.zeros((3, 3), np.float32)),
+        r"contains float32 \(3, 3\), not",
+        "bytes, not ",
+    ),
+    "wider": (lambda path: saved(path, np.zeros((2, 4), np.float32)), r"contains float32 \(2, 4\), not", "bytes, not "),
+    "halved": (
+        lambda path: saved(path, np.zeros((2, 3), np.float16)),
+        r"contains float16 \(2, 3\), not",
+        "bytes, not ",
+    ),
+    "no number": (lambda path: saved(path, np.full((2, 3), np.nan, np.float32)), "not finite", "has changed since"),
 }
 
 
