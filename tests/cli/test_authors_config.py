@@ -84,7 +84,7 @@ def test_a_bad_line_costs_its_video_not_the_run(data: Path, tmp_path: Path, npro
     done = run(*command, *small, root=tmp_path / "root")
     assert done.returncode == 3 and "1 step in" in done.stdout, done.stderr
     assert f"hico: {tmp_path}/kinetics400_train_list.txt, line 3: 'c.mp4' is not <path> <label>" in done.stderr
-    assert f"hico: 1 video failed: {tmp_path}/root/failures.jsonl" in done.stderr.splitlines()
+    assert f"hico: 1 video failed; see {tmp_path}/root/failures.jsonl" in done.stderr.splitlines()
 
 
 def test_index_of_a_list(data: Path, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_probe(root: Path) -> None:
     straight = hico("probe", "--views", "1", "--seeds", "1", "--workers", "0", root=root)
     assert straight.returncode == 0 and "4 training and 2 test videos" in straight.stdout
     assert "of 2 test videos; chance 50.0 %; 95 % interval" in straight.stdout
-    assert "k-NN used k 4 instead of 20: there are only 4 training videos" in straight.stderr
+    assert "k-NN used k 4 instead of 20: only 4 training videos" in straight.stderr
     lists = ("--train", root / "train.txt", "--test", root / "test.txt", "--data-root", root / "videos")
     done = hico("probe", "made", *lists, *lists[:4], "--seeds", "1", root=root)
     assert done.returncode == 0 and "8 training and 4 test videos in 2 splits" in done.stdout

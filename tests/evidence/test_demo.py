@@ -62,7 +62,7 @@ def test_another_seed_wants_another_folder(root: Path) -> None:
     with lock(root / ".demo.lock", refusal=""):
         assert_one_line(hico("demo", "--root", root, "--videos", "24"), 1, "another demo is running here")
     assert hico("demo", "--root", root, "--design", "fillers").returncode == 2
-    assert_one_line(hico("demo", "--root", root / "other", "--videos", "23"), 2, "24 or more")
+    assert_one_line(hico("demo", "--root", root / "other", "--videos", "23"), 2, "at least 24")
     assert not (root / "other").exists()
 
 
