@@ -82,7 +82,7 @@ def compare(
     place = local_part(locate_root(root)) / "compare"
     if features is not None:
         if clips or train or test or encoder or runs:
-            raise typer.BadParameter("stands alone: leave lists, --encoder and --runs out", param_hint="--features")
+            raise typer.BadParameter("cannot be combined with lists, --encoder or --runs", param_hint="--features")
         folders = {given: feature_folder(given, root) for given in features}
         chosen_name = name or next(iter(folders.values())).name
         require_file_name_part(chosen_name, option="--name")
@@ -90,7 +90,7 @@ def compare(
         _write_and_tell(of_segments, place / chosen_name, as_json=json)
         return
     if (clips is None) == (test is None) or (train is None) != (test is None):
-        raise typer.BadParameter("give a list, or --train and --test, and not both", param_hint="LIST")
+        raise typer.BadParameter("give either a list, or --train and --test", param_hint="LIST")
     cache = local_cache(cache_dir, read_size(cache_size))
     chosen_name = name or locate(clips or test or "").stem
     require_file_name_part(chosen_name, option="--name")

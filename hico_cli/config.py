@@ -9,7 +9,7 @@ import typer
 
 from hico_cli.console import result, warn
 from hico_cli.options import Json
-from hico_core.base.errors import UsageError
+from hico_core.base.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,7 +119,7 @@ def diff(one: _Name, other: _Name, json: Json = False) -> None:
 
     first, second = flat_settings(load_named(one)), flat_settings(load_named(other))
     if first.keys() != second.keys():
-        raise UsageError(f"{one} and {other}: one is of pretraining, the other of finetuning")
+        raise UsageError(f"{one} and {other}: one configures pretraining, the other finetuning")
     differing = {key: (value, second[key]) for key, value in first.items() if value != second[key]}
     if differing or json:
         lines = (f"{key}: {old} -> {new}" for key, (old, new) in differing.items())
@@ -143,5 +143,5 @@ def warn_about(notes: "Sequence[str]", ignored: "Sequence[str]", path: Path) -> 
     for note in notes:
         warn(f"{path}: {note}")
     if ignored:
-        warn(f"{path}: {len(ignored)} of its keys mean nothing here and are ignored (`hico --debug` lists them)")
+        warn(f"{path}: ignored {counted(len(ignored), 'key')} that hico does not use (`hico --debug` lists them)")
         logger.debug("%s: ignored: %s", path, ", ".join(ignored))

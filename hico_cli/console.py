@@ -195,7 +195,7 @@ def video_progress(*, as_json: bool) -> "VideoProgress":
 def report_failed(num_failed: int, *, root: object) -> None:
     """Say where the failed videos are listed; print nothing if none failed."""
     if num_failed:
-        warn(f"{counted(num_failed, 'video')} failed: {root}/failures.jsonl")
+        warn(f"{counted(num_failed, 'video')} failed; see {root}/failures.jsonl")
 
 
 @contextmanager
@@ -237,7 +237,7 @@ def noting_signals() -> "Iterator[StopRequest]":
         if stop.signal_number is not None:
             if time.monotonic() - noted_at < _ONE_SIGNAL_SECONDS:
                 return
-            raise Interrupted(number, "stopped at once; --resume continues from the last checkpoint")
+            raise Interrupted(number, "stopped at once; continue from the last checkpoint with --resume")
         stop.signal_number, noted_at = number, time.monotonic()
         warn("stopping after this step; press Ctrl-C again to stop at once")
         signal.setitimer(signal.ITIMER_REAL, _PATIENCE_SECONDS, _PATIENCE_SECONDS)

@@ -25,6 +25,6 @@ def convert(
 
     wanted = to or FORMAT_OF_SUFFIX.get(target.suffix)
     if wanted is None:
-        raise typer.BadParameter(f"{target.name}: no format has this ending; say which one", param_hint="--to")
+        raise typer.BadParameter(f"cannot tell the format from {target.name}; choose one", param_hint="--to")
     text = run(source, target, to=wanted)
     result(f"{target}: {text}", {"target": str(target), "format": wanted}, as_json=json)

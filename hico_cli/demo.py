@@ -46,7 +46,9 @@ def demo(
     if corpus_only is not None:
         _make_corpus(corpus_only, seed=seed, videos=videos, design=design, as_json=json)
     elif design != "scenes":
-        raise typer.BadParameter("only with --corpus-only: what is trained on has no fillers", param_hint="--design")
+        raise typer.BadParameter(
+            "needs --corpus-only; the demo trains on videos without fillers", param_hint="--design"
+        )
     else:
         _run(root, seed=seed, videos=videos, as_json=json)
 

@@ -66,7 +66,7 @@ def _measure_loader(root: str, *, as_json: bool) -> None:
     cores = math.ceil(wanted * speed.seconds_per_clip)
     who = "the GPU here takes" if speed.gpu_clips_per_second else "a GPU that takes"
     text = (
-        f"{1 / speed.seconds_per_clip:.0f} clips/s a core, {speed.clips_per_second:.0f} clips/s with "
+        f"{1 / speed.seconds_per_clip:.0f} clips/s per core, {speed.clips_per_second:.0f} clips/s with "
         f"{speed.workers} workers here; {who} {wanted:.0f} clips/s"
         + (f", so {cores} cores feed it" if speed.gpu_clips_per_second else f" needs {cores} cores")
     )

@@ -12,6 +12,7 @@ from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import Device, Json, Nproc, Readers, Root, is_first_process
 from hico_cli.processes import do_work
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
+from hico_core.base.errors import counted
 
 if TYPE_CHECKING:
     from hico_core.transfer.evaluation.evaluate import Evaluation, Testing
@@ -46,7 +47,7 @@ def evaluate(
     if test and len(test) != len(runs):
         raise typer.BadParameter(f"{len(test)} lists for {len(runs)} runs; give one list per run", param_hint="--list")
     if output and len(runs) > 1:
-        raise typer.BadParameter("is for one run; of several, each has its own folder", param_hint="--output")
+        raise typer.BadParameter("needs a single run; results of several go into their folders", param_hint="--output")
     from hico_core.transfer.evaluation.evaluate import Testing
 
     place = locate_root(root)
@@ -112,7 +113,7 @@ def _report(name: str, found: "Evaluation", folder: Path, *, as_json: bool) -> N
     )
     result(text, {"run": name, **asdict(found), "folder": str(folder)}, as_json=as_json)
     if found.num_failed:
-        warn(f"{name}: {found.num_failed} videos cannot be decoded and count as wrong; see predictions.parquet")
+        warn(f"{name}: {counted(found.num_failed, 'video')} failed, counted as wrong; see predictions.parquet")
 
 
 def _report_all(found: "list[Evaluation]", *, as_json: bool) -> None:

@@ -66,11 +66,11 @@ def export_tad(
     exported = export_features(annotations, folder, wanted=wanted, folder=target)
     fitted = exported.fitted
     for name, problem in exported.problems.items():
-        warn(f"{annotations}: the entry of {name!r} {problem}; left out")
+        warn(f"{annotations}: entry {name!r} {problem}; left out")
     for line in describe_changes(fitted):
         warn(line)
     if exported.missing:
-        warn(f"{counted(len(exported.missing), 'annotated video')} without features: {target / MISSING}")
+        warn(f"{counted(len(exported.missing), 'annotated video')} without features; see {target / MISSING}")
     fields = {
         "num_train": fitted.num_train,
         "train_subset": exported.subsets.train,

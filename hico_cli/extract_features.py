@@ -199,7 +199,7 @@ def extract_features(
     if frame_rate is not None and not inputs:
         raise typer.BadParameter("name the folders of pictures as INPUTS", param_hint="--frame-rate")
     if per_segment is not None and segments is None:
-        raise typer.BadParameter("name the file of segments with --segments", param_hint="--per-segment")
+        raise typer.BadParameter("needs --segments FILE", param_hint="--per-segment")
     place, rate, batch = locate_root(root), _read_fps(fps), _read_batch_size(batch_size)
     cache = local_cache(cache_dir, read_size(cache_size))
     policy = ExtractionPolicy(
@@ -259,7 +259,7 @@ def _report_estimate(plan: "ExtractionPlan", as_json: bool) -> None:
         f"{plan.encoding_seconds * 1e3:.1f} ms); nothing was written"
     )
     if plan.num_unknown:
-        text += f"; {plan.num_unknown} videos whose length is not known are left out"
+        text += f"; left out {counted(plan.num_unknown, 'video')} of unknown length"
     result(text, asdict(plan), as_json=as_json)
 
 
@@ -269,14 +269,12 @@ def _read_fps(text: str | None) -> float | Literal["native"] | None:
     try:
         return float(text)
     except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is not a frame rate; write a number or native", param_hint="--fps"
-        ) from None
+        raise typer.BadParameter(f"{text!r} is not a frame rate; use a number or native", param_hint="--fps") from None
 
 
 def _read_batch_size(text: str | None) -> "int | Literal['auto'] | None":
     if text is None or text == "auto":
         return text  # type: ignore[return-value]
     if not text.isdecimal() or int(text) < 1:
-        raise typer.BadParameter(f"{text!r} is not a number of windows; write one, or auto", param_hint="--batch-size")
+        raise typer.BadParameter(f"{text!r} is not a number of windows; use one, or auto", param_hint="--batch-size")
     return int(text)

@@ -163,7 +163,7 @@ def _report(summary: "FinetuneSummary", *, root: str, as_json: bool) -> int:
 
     tested = summary.test
     if tested is None:
-        accuracy = "not tested: the index has no labelled videos of the subset test"
+        accuracy = "not tested: the index has no labelled videos in the subset test"
     else:
         described = describe_accuracy(
             tested.top1, tested.top5, num_videos=tested.num_videos, num_classes=tested.num_classes
@@ -177,6 +177,6 @@ def _report(summary: "FinetuneSummary", *, root: str, as_json: bool) -> int:
     fields["test"] = None if tested is None else asdict(tested)
     result(f"{counted(summary.num_steps, 'step')} in {summary.precision.name}; {accuracy}", fields, as_json=as_json)
     if tested is not None and tested.num_failed:
-        warn(f"{tested.num_failed} test videos failed: {root}/failures.jsonl")
+        warn(f"{counted(tested.num_failed, 'test video')} failed; see {root}/failures.jsonl")
         return 3
     return 0

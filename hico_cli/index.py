@@ -76,9 +76,9 @@ def index(
         _check(place, as_json=json)
         return
     if frame_rate is not None and not untrimmed:
-        raise typer.BadParameter("name the folders of pictures by --untrimmed", param_hint="--frame-rate")
+        raise typer.BadParameter("needs --untrimmed with the folders of pictures", param_hint="--frame-rate")
     if cuts and not untrimmed and not list_file:
-        raise typer.BadParameter("name the videos by --untrimmed or --list", param_hint="--cuts")
+        raise typer.BadParameter("needs --untrimmed or --list", param_hint="--cuts")
     to = Indexing(
         root=place,
         workers=workers or available_cores(),
@@ -112,7 +112,9 @@ def _check(root: "Location", *, as_json: bool) -> None:
     differences = list(check_files(root))
     for kind, path, detail in differences:
         warn(f"{path}: {kind}" + (f" ({detail})" if detail else ""))
-    text = f"{counted(len(differences), 'file')} not as recorded" if differences else "all files are as recorded"
+    text = "all files match the records"
+    if differences:
+        text = f"{counted(len(differences), 'file')} not matching the records"
     result(text, {"differences": [difference._asdict() for difference in differences]}, as_json=as_json)
     if differences:
         raise typer.Exit(3)

@@ -44,7 +44,7 @@ def inspect(
     finished and failed videos.
     """
     if (target is None) == (encoder is None):
-        raise typer.BadParameter("give a checkpoint or a workspace, or --encoder, and not both", param_hint="TARGET")
+        raise typer.BadParameter("give a checkpoint, a workspace or --encoder", param_hint="TARGET")
     if encoder is not None:
         from hico_core.checkpoints.describe import describe_encoder
         from hico_core.checkpoints.frozen import load_frozen
@@ -60,7 +60,7 @@ def inspect(
         return
     require_reachable(place)
     if is_local(place) and (place / "config.yaml").exists() and not (place / "index.parquet").exists():
-        raise UsageError(f"{target} is a run: `hico inspect --encoder {target}` or `hico report {target}`")
+        raise UsageError(f"{target} is a run; use `hico inspect --encoder {target}` or `hico report {target}`")
     from hico_core.corpus.workspace.status import summarise_records
     from hico_core.report.facts import read_corpus
 

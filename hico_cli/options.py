@@ -243,7 +243,7 @@ def require_file_name_part(text: str, *, option: str) -> None:
 
     """
     if "/" in text or "\\" in text or text == "..":
-        raise typer.BadParameter(f"{text!r} must be part of a file name: no slashes, not ..", param_hint=option)
+        raise typer.BadParameter(f"{text!r} must be usable in a file name: no slashes, and not ..", param_hint=option)
 
 
 def find_videos(

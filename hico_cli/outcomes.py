@@ -32,16 +32,18 @@ def report_split(summary: "Summary", *, root: str, folder: str, as_json: bool) -
     fields = {names.get(name, name): value for name, value in asdict(summary).items()}
     result(text, {**fields, "folder": folder}, as_json=as_json)
     if summary.num_failed:
-        before = f", {summary.num_failed_before} of them before (--retry-failed)" if summary.num_failed_before else ""
-        warn(f"{counted(summary.num_failed, 'video')} failed{before}: {root}/failures.jsonl")
+        before = (
+            f", {summary.num_failed_before} earlier (`hico split --retry-failed`)" if summary.num_failed_before else ""
+        )
+        warn(f"{counted(summary.num_failed, 'video')} failed{before}; see {root}/failures.jsonl")
 
 
 def report_index(summary: "IndexSummary", *, root: str, as_json: bool) -> None:
     """Report what went into an index, and what did not."""
-    left_out = f"; {counted(summary.num_failed, 'video')} that failed left out" if summary.num_failed else ""
+    left_out = f"; {counted(summary.num_failed, 'failed video')} left out" if summary.num_failed else ""
     left_out += f"; {summary.left_out}" if summary.left_out else ""
     if summary.num_missing:
-        left_out += f"; {counted(summary.num_missing, 'clip')} that are not there left out"
+        left_out += f"; {counted(summary.num_missing, 'missing clip')} left out"
     subsets = ", ".join(f"{count} {subset}" for subset, count in sorted(summary.videos_of.items()))
     shared = f" ({subsets})" if len(summary.videos_of) > 1 else ""
     sizes = f"{counted(summary.num_clips, 'clip')} of {counted(summary.num_videos, 'video')}"
@@ -87,7 +89,7 @@ def watched_training(
 
 def watched_pretraining(title: str, *, epochs: int, as_json: bool) -> "AbstractContextManager[Watch]":
     """Report on a pretraining in the same way."""
-    bad_video = "another video replaces {}"
+    bad_video = "{} is replaced by another video"
     return watched_training(title, describe_step, epochs=epochs, bad_video=bad_video, as_json=as_json)
 
 
@@ -118,8 +120,8 @@ def report_pretraining(summary: "RunSummary", *, as_json: bool) -> None:
     if summary.collapsed:
         warn(
             f"after {counted(summary.num_steps, 'step')}, all clips still get nearly the same embedding, so "
-            "features of this encoder will hardly tell videos apart; train longer (--epochs), or, where the "
-            f"spread of the embeddings fell during training (hico report {summary.run_dir}), with a lower optim.base_lr"
+            "features of this encoder will hardly tell videos apart; train for longer or, if the spread of the "
+            f"embeddings fell during training (`hico report {summary.run_dir}`), with a lower optim.base_lr"
         )
 
 

@@ -110,7 +110,7 @@ def pretrain(
     of_dataset = dataset or "hacs"
     base = recipe if recipe in preset_names() else f"{of_dataset}-{recipe or default_recipe(of_dataset)}"
     if dataset is not None and not base.startswith(f"{dataset}-"):
-        raise typer.BadParameter(f"{recipe} is not one of --dataset {dataset}", param_hint="--recipe")
+        raise typer.BadParameter(f"{recipe} is not a recipe for --dataset {dataset}", param_hint="--recipe")
     options = {
         "model.encoder": encoder,
         "train.batch_size": batch_size,

@@ -118,7 +118,7 @@ def probe(
     if segments is not None:
         if features is None or train:
             raise typer.BadParameter(
-                "wants features of whole videos, named as FEATURES, and tests in folds: leave --train and --test out",
+                "needs FEATURES of whole videos, and tests in folds; leave out --train and --test",
                 param_hint="--segments",
             )
         folders = {name: feature_folder(name, root) for name in (features, *(beside or []))}
@@ -126,7 +126,7 @@ def probe(
         _probe_seconds(segments, folders, groups, num_folds=folds, target=target, place=place, as_json=json)
         return
     if beside or groups:
-        raise typer.BadParameter("are for --segments FILE", param_hint="--beside and --groups")
+        raise typer.BadParameter("need --segments FILE", param_hint="--beside and --groups")
     if features is None:
         cache = local_cache(cache_dir, read_size(cache_size))
         frozen = load_frozen(encoder_named(encoder, local_part(place)), warn=warn)
@@ -138,7 +138,7 @@ def probe(
     run: partial[Probed]
     if probed.folder and are_segments(manifest):
         if train:
-            raise typer.BadParameter("segments are tested in folds by video; leave lists out", param_hint="--train")
+            raise typer.BadParameter("segments are tested in folds of videos; leave out lists", param_hint="--train")
         num_splits, what = folds, "segments"
         run = partial(probe_segments, probed.folder, manifest, num_folds=folds)
     else:
@@ -163,7 +163,7 @@ def probe(
     ]
     result("\n".join(lines), {**fields, "file": str(target)}, as_json=json)
     if found.k < neighbours:
-        warn(f"k-NN used k {found.k} instead of {neighbours}: there are only {found.k} training {what} (--neighbours)")
+        warn(f"k-NN used k {found.k} instead of {neighbours}: only {found.k} training {what} (--neighbours)")
     num_given = sum(len(one.videos) for one in (*to_train, *to_test))
     if any(one.num_bad for one in (*to_train, *to_test)) or (features is None and num_read < num_given):
         raise typer.Exit(3)

@@ -37,4 +37,4 @@ def remove(
     )
     result(text, {**asdict(removal), "dry_run": dry_run}, as_json=json)
     for path in removal.staying:
-        warn(f"{path}: was not made by hico and stays")
+        warn(f"{path}: not made by hico, so not removed")

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 # (command, option or None for the command itself) -> what to type
 _INSTEAD: dict[tuple[str, str | None], str] = {
-    ("split", "--status"): "`hico inspect ROOT` counts what is done and what failed",
+    ("split", "--status"): "`hico inspect ROOT` counts finished and failed videos",
     ("split", "--engine"): "`--ray-address local`, `auto` or HOST:PORT splits on a Ray cluster; threads need no option",
-    ("extract-features", "--engine"): "`--ray-address local`, `auto` or HOST:PORT extracts on a Ray cluster; else none",
-    ("extract-features", "--suffix"): "files are named PREFIX and id; rename them where a toolkit wants more",
-    ("pretrain", "--decoder"): "`-o data.decoder=NAME` chooses it",
-    ("benchmark", None): "it is in the repository's scripts/evidence; `hico demo` is the short form",
+    ("extract-features", "--engine"): "`--ray-address local`, `auto` or HOST:PORT extracts on a Ray cluster",
+    ("extract-features", "--suffix"): "files are named PREFIX and id; rename them if a toolkit needs another name",
+    ("pretrain", "--decoder"): "use `-o data.decoder=NAME`",
+    ("benchmark", None): "see scripts/evidence in the repository, or `hico demo` for a short form",
 }
 
 
@@ -23,4 +23,4 @@ def what_to_type(arguments: Sequence[str], option: str | None = None) -> str | N
     """
     command = next((word for word in arguments if not word.startswith("-")), "")
     instead = _INSTEAD.get((command, option))
-    return instead and f"{option or command}: is no {'option' if option else 'command'} any more; {instead}"
+    return instead and f"{option or command}: is no longer {'an option' if option else 'a command'}; {instead}"

@@ -42,10 +42,10 @@ def report(
     workspaces = [folder for folder in folders if not is_run(folder)]
     if workspaces and len(folders) > 1:
         raise typer.BadParameter(
-            f"{workspaces[0]} is a workspace; name it alone, or name runs only", param_hint="RUN..."
+            f"{workspaces[0]} is a workspace; give it alone, or give runs only", param_hint="RUN..."
         )
     if workspaces and encoder is not None:
-        raise typer.BadParameter("shows runs as an encoder sees them; name runs", param_hint="--encoder")
+        raise typer.BadParameter("applies to runs; name runs instead of a workspace", param_hint="--encoder")
     for folder in folders:
         if folders.count(folder) > 1:
             raise typer.BadParameter(f"{folder} is named twice", param_hint="RUN...")

@@ -62,7 +62,7 @@ def retrieve(
     list cannot be used.
     """
     if (query is None) == (protocol is None):
-        raise typer.BadParameter("give a video, or --protocol, and not both", param_hint="QUERY")
+        raise typer.BadParameter("give either a video or --protocol", param_hint="QUERY")
     from hico_core.transfer.extraction.manifest import require_features
 
     folder, place = feature_folder(features, root), locate_root(root)
@@ -95,7 +95,7 @@ def retrieve(
     if are_segments(manifest):
         if query_list or gallery_list:
             raise typer.BadParameter(
-                "segments are looked for among those of other videos; leave lists out", param_hint="--query-list"
+                "matches of segments are searched among other videos; leave out the lists", param_hint="--query-list"
             )
         found = retrieval_among_videos(segments_in(folder, manifest).rows, protocol=protocol)
         _report_retrieval(found, folder, place, as_json=json)

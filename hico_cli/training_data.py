@@ -52,7 +52,7 @@ def indexed_data(
     """
     place = locate_root(given.root)
     if authors is None and (given.data_root or given.anno_dir):
-        raise typer.BadParameter("only with an authors' --config; else `hico index --list`", param_hint="--data-root")
+        raise typer.BadParameter("needs an authors' --config; else use `hico index --list`", param_hint="--data-root")
     if authors is None or is_one_of_several():
         return place, 0
     warn_about(authors.notes, authors.ignored, Path(str(given.config)))

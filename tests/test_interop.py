@@ -136,10 +136,10 @@ def test_a_backbone_must_be_whole(tmp_path: Path, model: HicoModel) -> None:
     with pytest.raises(HicoError, match=r"Mixed_5c\.branch0\.0\.bn\.bias is missing; 1 such"):
         load_backbone(tmp_path / "part.pt")
     torch.save({"model": {"visual_head.x": torch.zeros(1)}}, tmp_path / "none.pt")
-    with pytest.raises(HicoError, match="holds no S3D-G"):
+    with pytest.raises(HicoError, match="contains no S3D-G"):
         load_backbone(tmp_path / "none.pt")
     torch.save([1], tmp_path / "list.pt")
-    with pytest.raises(HicoError, match="holds a list"):
+    with pytest.raises(HicoError, match="contains a list"):
         load_backbone(tmp_path / "list.pt")
 
 
@@ -165,7 +165,7 @@ def test_prefixes_of_other_frameworks_are_taken_off(
     loaded = load_backbone(tmp_path / "theirs.pth").state_dict()
     assert loaded.keys() == encoder.state_dict().keys()
     assert all(torch.equal(value, loaded[name]) for name, value in encoder.state_dict().items())
-    assert ("1 entries are none of the encoder's, such as fc.weight" in caplog.text) == (
+    assert ("ignored 1 entries not in the encoder, such as fc.weight" in caplog.text) == (
         "encoder_q" not in prefix and prefix != "backbone."
     )
 
@@ -184,12 +184,12 @@ def test_authors_checkpoints_of_several_processes(tmp_path: Path, model: HicoMod
 def test_what_stands_before_an_encoder_is_named(tmp_path: Path) -> None:
     state = S3DGTiny().state_dict()
     for names, told in (
-        (["student"], "an encoder behind 'student.'"),
-        (["module", "encoder_q"], "several encoders, behind 'module.' and 'encoder_q.'"),
+        (["student"], "an encoder with the prefix 'student.'"),
+        (["module", "encoder_q"], "several encoders, with the prefixes 'module.' and 'encoder_q.'"),
     ):
         content = {f"{name}.{key}": value for name in names for key, value in state.items()}
         torch.save(content, tmp_path / "theirs.pth")
-        with pytest.raises(HicoError, match=f"theirs.pth: holds {told}; save the weights of one"):
+        with pytest.raises(HicoError, match=f"theirs.pth: contains {told}; save the weights of one"):
             load_backbone(tmp_path / "theirs.pth")
     torch.save({"patch_embed.weight": torch.zeros(2)}, tmp_path / "vit.pth")
     with pytest.raises(HicoError, match=r"no S3D-G encoder \(no entry Conv_1a.conv1.weight, but patch_embed.weight\)"):

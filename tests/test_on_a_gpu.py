@@ -226,7 +226,7 @@ def test_more_processes_than_gpus(root: Path) -> None:
     done = hico_process(
         "pretrain", *TINY, "--batch-size", str(2 * processes), "--nproc", str(processes), "--device", "cuda", root=root
     )
-    assert_one_line(done, 2, f"{processes} training processes on this machine have", "start as many as there are GPUs")
+    assert_one_line(done, 2, f"{processes} training processes on this machine have", "start one process per GPU")
 
 
 def test_finetuning_and_probing(root: Path, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def locate_root(text: "str | Location", cache: LocalCache | None = None) -> Loca
     if isinstance(root, Path):
         existing = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
         if not existing.is_dir():
-            raise UsageError(f"--root {root}: {existing} is a file; name a folder, which is made if it is missing")
+            raise UsageError(f"--root {root}: {existing} is a file; name a folder, which is created if missing")
     return root
 
 
@@ -201,7 +201,7 @@ def path_of(root: Location, path: str, cache: LocalCache | None = None) -> Locat
     if "://" in path or path.startswith("/"):
         return locate(path, cache)
     if not path or ".." in path.split("/"):
-        raise HicoError(f"{root}: {path!r} leads out of the workspace; run `hico index --root {root}` again")
+        raise HicoError(f"{root}: {path!r} points outside the workspace; run `hico index --root {root}` again")
     return root / path
 
 
@@ -263,8 +263,8 @@ def require_reachable(location: Location) -> None:
     try:
         location.filesystem.ls(bucket, refresh=True)
     except FileNotFoundError:
-        raise HicoError(f"{location}: there is no bucket {bucket!r}") from None
+        raise HicoError(f"{location}: no such bucket, {bucket!r}") from None
     except Exception as error:  # each driver has its own exceptions, without a common base class
         raise HicoError(
-            f"{location}: cannot be reached ({short_reason(error)}); check address and credentials"
+            f"{location}: cannot be reached ({short_reason(error)}); check the address and the credentials"
         ) from error

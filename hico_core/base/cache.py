@@ -98,7 +98,7 @@ class LocalCache:
         except OSError as error:
             if room_error(error, self._folder) is None:
                 raise
-            logger.warning("%s: %s; the copies that nobody uses are deleted", self._folder, error.strerror)
+            logger.warning("%s: %s; deleting unused copies", self._folder, error.strerror)
             self._make_room(0)
             try:
                 self._added = self._fetch_once(address, path, size_bytes)
@@ -150,7 +150,7 @@ def require_size(place: object, found: int, expected: int) -> None:
     """
     if found != expected:
         raise BadVideo(
-            str(place), f"has {found} bytes instead of {expected}; `hico index --check` names all such files"
+            str(place), f"has {found} bytes instead of {expected}; `hico index --check` lists all such files"
         )
 
 

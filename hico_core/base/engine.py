@@ -245,7 +245,7 @@ def _join(address: str) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         raise HicoError(
             f"--ray-address {address}: cannot join the cluster ({short_reason(error)}); if it asks for a token, "
-            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here as on its head"
+            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here as on its head node"
         ) from error
 
 

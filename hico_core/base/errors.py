@@ -107,7 +107,7 @@ def require_package(package: str, *, extra: str, wanted_by: str) -> None:
 
     """
     if find_spec(package) is None:
-        raise UsageError(f"{wanted_by}: needs the package {package}; {how_to_install(extra)}")
+        raise UsageError(f"{wanted_by}: needs the package {package}: {how_to_install(extra)}")
 
 
 def require_device(name: str) -> DeviceName:
@@ -118,7 +118,7 @@ def require_device(name: str) -> DeviceName:
 
     """
     if name == "mps":
-        raise UsageError("--device mps: hico has never been tried on the GPU of a Mac; use --device cpu")
+        raise UsageError("--device mps: hico is untested on Mac GPUs; use --device cpu")
     if name not in get_args(DeviceName):
         raise UsageError(f"--device {name}: {name!r} is not one of {', '.join(map(repr, get_args(DeviceName)))}")
     return cast(DeviceName, name)

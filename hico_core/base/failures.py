@@ -75,7 +75,7 @@ def read_failures(root: Location) -> list[FailureLine]:
 
 def _alone(root: Location) -> AbstractContextManager[None]:
     """Lock failures.jsonl against other writers."""
-    refusal = f"{root / 'failures.jsonl'}: another process keeps it locked"
+    refusal = f"{root / 'failures.jsonl'}: locked by another process; try again later"
     return storage_of(root).locked(root / ".failures.lock", refusal=refusal, wait_seconds=_PATIENCE_SECONDS)
 
 

@@ -99,8 +99,8 @@ def _results(helpers: Sequence[_Helper], finished: set[int]) -> Iterator[Any]:
                 code = helpers[number].process.wait()
                 how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
                 raise HicoError(
-                    f"process {number + 1} of {len(helpers)} {how}; where memory is short, take fewer with --nproc; "
-                    "the same command continues"
+                    f"process {number + 1} of {len(helpers)} {how}; if memory is short, use fewer processes "
+                    "(--nproc); the same command continues"
                 ) from None
             if kind == "error":
                 raise content

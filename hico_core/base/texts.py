@@ -38,7 +38,7 @@ def read_text(path: _Readable, *, keep_odd_bytes: bool = False) -> str:
         ) from error
     if "\0" in text:
         line = _line_of(text, text.index("\0"))
-        raise UsageError(f"{path}, line {line}: holds a NUL byte, as no text in UTF-8 does; save the file as UTF-8")
+        raise UsageError(f"{path}, line {line}: contains a NUL byte; save the file as UTF-8 text")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -85,7 +85,7 @@ def import_state_dict(authors_state: dict[str, Tensor]) -> dict[str, Tensor]:
     for authors_name in containers_last:
         ours = _our_name(authors_name)
         if ours is None:
-            raise HicoError(f"not a HiCo pretraining checkpoint: it has an entry {authors_name!r}")
+            raise HicoError(f"not a HiCo pretraining checkpoint: it has the entry {authors_name!r}")
         value = authors_state[authors_name]
         if ours in state and not torch.equal(state[ours], value):
             logger.warning("%s differs from its plain name; its value is taken", authors_name)
@@ -112,7 +112,7 @@ def export_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
                         exported[target + name.removeprefix(prefix)] = value
     num_backbone = sum(name.startswith("backbone.") for name in state)
     if len(exported) != 2 * num_backbone:
-        raise HicoError("the authors' format holds an S3D-G encoder; this state has other backbone entries")
+        raise HicoError("the authors' format needs an S3D-G encoder; this state has other backbone entries")
 
     for name, value in state.items():
         if not name.startswith("backbone."):

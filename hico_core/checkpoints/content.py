@@ -169,7 +169,7 @@ def content_of(file: CheckpointFile) -> Content:
 
     """
     if file.content.get("format") != _FORMAT:
-        raise HicoError(f"{file.path}: not a checkpoint of this version of hico; start another run with --init-from")
+        raise HicoError(f"{file.path}: not a checkpoint of this version of hico; start a new run with --init-from")
     try:
         return Content.model_validate(file.content)
     except ValidationError as error:
@@ -189,7 +189,7 @@ def restore(content: Content, *, model: nn.Module, optimizer: torch.optim.Optimi
         groups = [_as_computed_here(saved, own) for saved, own in saved_and_own]
         optimizer.load_state_dict({**content.optimizer, "param_groups": groups})
     except (ValueError, KeyError, TypeError) as error:
-        raise HicoError(f"{origin}: its optimiser is not that of this run ({error})") from error
+        raise HicoError(f"{origin}: its optimiser state does not fit this run ({error})") from error
 
 
 def _as_computed_here(saved: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -94,8 +94,8 @@ def convert(source: Path, target: Path, *, to: CheckpointFormat) -> str:
     exported = _exported_program if to == "exported" else _onnx_program
     write_bytes(target, exported(backbone, about, target))
     return (
-        "the encoder, (N, 3, T, H, W) to maps (N, F, T', H', W'), compared with the original at two sizes; what it was "
-        "trained to see stands in the file"
+        "the encoder, (N, 3, T, H, W) to maps (N, F, T', H', W'), compared with the original at two sizes; the file "
+        "records the input that it was trained on"
     )
 
 
@@ -122,17 +122,15 @@ def authors_content(file: CheckpointFile) -> dict[str, Any]:
     """
     origin = file.path
     if "model" not in file.content or "optimizer" not in file.content:
-        raise HicoError(f"{origin}: only a checkpoint of a run has all that the authors' format holds, not an export")
+        raise HicoError(f"{origin}: the authors' format needs a checkpoint of a run, not an export")
     checkpoint = content_of(file)
     if CLASSIFIER in checkpoint.model:
-        raise HicoError(
-            f"{origin}: is of finetuning; only checkpoints of pretraining are written in the authors' format"
-        )
+        raise HicoError(f"{origin}: is a finetuning checkpoint; the authors' format needs one of pretraining")
     config = compose_config(Config, checkpoint.config, origin=f"{origin}: its configuration")
     if config.optim.name != "lars":
         raise HicoError(
-            f"{origin}: was trained with {config.optim.name}, which the authors' code does not have; its encoder alone "
-            "can be converted, to a name that ends in .safetensors"
+            f"{origin}: was trained with {config.optim.name}, which the authors' code does not have; only its "
+            "encoder can be converted, to a .safetensors file"
         )
     return {
         "epoch": int(checkpoint.progress.epochs_done) - 1,
@@ -195,7 +193,7 @@ def _hico_content(file: CheckpointFile) -> Content:
     for ours, group in zip(groups, theirs["param_groups"], strict=False):
         if len(ours["names"]) != len(group["params"]):
             raise HicoError(
-                f"{origin}: a group of its optimiser has {len(group['params'])} parameters, not {len(ours['names'])}"
+                f"{origin}: an optimiser group has {len(group['params'])} parameters, not {len(ours['names'])}"
             )
         indices = list(range(number, number + len(ours["names"])))
         # Their order within a group is that of their model, which equals ours (golden data, section 7).
@@ -233,7 +231,7 @@ def _config_and_progress(content: dict[str, Any], origin: Path) -> tuple[Config,
             return config, Progress.model_validate(ours["progress"])
         except (ValidationError, KeyError, TypeError) as error:
             raise HicoError(
-                f"{origin}: its entry {_OURS!r} is not what hico writes ({type(error).__name__})"
+                f"{origin}: its entry {_OURS!r} is not as hico writes it ({type(error).__name__})"
             ) from error
     try:
         settings = json.loads(content["cfg"])
@@ -242,7 +240,9 @@ def _config_and_progress(content: dict[str, Any], origin: Path) -> tuple[Config,
     config = read_authors_values(settings, origin=str(origin)).config
     done = int(content["epoch"]) + 1
     if done % config.data.epochs_per_round:
-        raise HicoError(f"{origin}: {done} epochs are not a multiple of its {config.data.epochs_per_round} joined ones")
+        raise HicoError(
+            f"{origin}: has {done} epochs, not a multiple of data.epochs_per_round={config.data.epochs_per_round}"
+        )
     return config, Progress(position=Position(step=0, epoch=done, batch=0), epochs_done=float(done))
 
 

@@ -66,7 +66,7 @@ def describe_checkpoint(path: Path) -> Description:
         facts = {}
     weights = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if not weights:
-        raise HicoError(f"{path}: holds no weights")
+        raise HicoError(f"{path}: contains no weights")
     # Aliases of the authors' files share memory with the plain names.
     distinct = {value.untyped_storage().data_ptr(): value for value in weights.values()}
     trained = [value for value in distinct.values() if value.is_floating_point()]

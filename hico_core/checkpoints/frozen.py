@@ -102,7 +102,7 @@ def load_frozen(text: str, *, warn: Callable[[str], None] = logger.warning) -> F
         return _of_table(text, warn)
     path = Path(text)
     if path.suffix == EXPORTED:
-        warn(f"{path}: is a program, and opening it may run whatever code stands in it")
+        warn(f"{path}: is a program; opening it may run any code that it contains")
         return _of_program(path)
     if not path.exists() and "/" not in name and (name != text or path.suffix not in _SUFFIXES):
         run = Path(DEFAULT_ROOT) / "runs" / name
@@ -143,7 +143,7 @@ def _file_of_run(folder: Path) -> Path:
     kept = [folder / "export" / "encoder.safetensors", folder / "checkpoints" / LAST]
     found = next((path for path in kept if path.exists()), None)
     if found is None:
-        raise UsageError(f"{folder}: not the folder of a run with an encoder (no {kept[0].relative_to(folder)})")
+        raise UsageError(f"{folder}: not a run with an encoder (no {kept[0].relative_to(folder)})")
     return found
 
 
@@ -163,7 +163,7 @@ def _of_file(path: Path, *, as_name: str | None = None) -> FrozenEncoder:
     network = encoder_of(file)
     name = model_of(file).encoder
     if as_name not in (None, name):
-        raise UsageError(f"{path}: holds the weights of {name}, not of {as_name}")
+        raise UsageError(f"{path}: contains the weights of {name}, not of {as_name}")
     return FrozenEncoder(
         name=run_or_stem(path),
         table_name=None,
@@ -192,7 +192,7 @@ def _of_program(path: Path) -> FrozenEncoder:
     except (OSError, zipfile.BadZipFile) as error:
         raise HicoError(f"{path}: cannot be read as an exported encoder ({short_reason(error)})") from error
     if about is None:
-        raise HicoError(f"{path}: is damaged, or no encoder that `hico convert` has exported")
+        raise HicoError(f"{path}: is damaged, or was not exported by `hico convert`")
     data = DataConfig(crop_size=int(about["size"]), num_frames=int(about["num_frames"]))
     augment = AugmentConfig(mean=json.loads(about["mean"]), std=json.loads(about["std"]))
     clip = ClipShape(data.num_frames, float(about["fps"]))
@@ -203,7 +203,7 @@ def _of_program(path: Path) -> FrozenEncoder:
             network(torch.zeros(1, 3, clip.num_frames, data.crop_size, data.crop_size))
     except (RuntimeError, AssertionError) as error:
         shape = f"{clip.num_frames} frames of {data.crop_size} pixels"
-        raise HicoError(f"{path}: does not take {shape}, as it says ({short_reason(error)})") from error
+        raise HicoError(f"{path}: does not accept {shape}, although it says so ({short_reason(error)})") from error
     return FrozenEncoder(
         name=path.stem,
         table_name=None,
@@ -217,7 +217,7 @@ def _of_table(text: str, warn: Callable[[str], None]) -> FrozenEncoder:
     """An encoder of the table or of one of the families."""
     name, weights = _name_and_weights(text)
     if name.startswith(_CODE):
-        warn(f"{name}: runs the code that you name")
+        warn(f"{name}: runs your own code")
     entry = entry_of(name, download=weights == DEFAULT)
     if name in ("s3dg", "s3dg-tiny") and weights not in (None, DEFAULT, RANDOM):
         return _of_file(Path(weights), as_name=name)
@@ -240,7 +240,7 @@ def _with_weights(name: str, entry: EncoderEntry, weights: str | None) -> tuple[
     elif weights == DEFAULT or (weights is None and entry.is_whole):
         network = _of_library(name, entry)
     elif weights is None:
-        raise UsageError(f"{name}: its weights are not named; write {name}=FILE{_other_weights(name, entry)}")
+        raise UsageError(f"{name}: no weights given; write {name}=FILE{_other_weights(name, entry)}")
     else:
         file = read_checkpoint(Path(weights))
         network = entry.build()
@@ -251,7 +251,7 @@ def _with_weights(name: str, entry: EncoderEntry, weights: str | None) -> tuple[
 
 
 def _other_weights(name: str, entry: EncoderEntry) -> str:
-    default = f", {name}={DEFAULT} for those of its library, which may be downloaded," if entry.pretrained else ""
+    default = f", {name}={DEFAULT} for those of its library (may be downloaded)," if entry.pretrained else ""
     return f"{default} or {name}={RANDOM}"
 
 
@@ -259,11 +259,11 @@ def _of_library(name: str, entry: EncoderEntry) -> nn.Module:
     if entry.pretrained is None:
         if entry.is_whole:
             return entry.build()
-        raise UsageError(f"{name}={DEFAULT}: has no weights that everybody can get; write {name}=FILE")
+        raise UsageError(f"{name}={DEFAULT}: has no public weights; write {name}=FILE")
     try:
         return entry.pretrained()
     except OSError as error:
-        raise HicoError(f"{name}: the weights of its library cannot be had ({short_reason(error)})") from error
+        raise HicoError(f"{name}: the weights of its library cannot be obtained ({short_reason(error)})") from error
 
 
 def _load(network: nn.Module, file: CheckpointFile, entry: EncoderEntry, *, name: str) -> None:

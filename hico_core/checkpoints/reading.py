@@ -83,10 +83,10 @@ def read_checkpoint(path: Path) -> CheckpointFile:
         # Unpickling raises these errors if bytes are not what they claim to be.
         raise HicoError(f"{path}: not a checkpoint that can be read safely ({type(error).__name__})") from error
     if not isinstance(content, dict):
-        raise HicoError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+        raise HicoError(f"{path}: contains a {type(content).__name__}, not a checkpoint")
     for name, value in weights_in(content, path).items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise HicoError(f"{path}: {name} has values that are not finite; the training behind it has failed")
+            raise HicoError(f"{path}: {name} has values that are not finite; the training that wrote it has failed")
     return CheckpointFile(path, hashlib.sha256(written).hexdigest(), content, metadata)
 
 
@@ -162,9 +162,9 @@ def weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     """
     state = next((content[key] for key in _WEIGHTS if key in content), content)
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise HicoError(f"{path}: holds no weights where a checkpoint has them")
+        raise HicoError(f"{path}: contains no weights where a checkpoint has them")
     if state is not content and not all(isinstance(value, Tensor) for value in state.values()):
-        raise HicoError(f"{path}: holds no weights where a checkpoint has them")
+        raise HicoError(f"{path}: contains no weights where a checkpoint has them")
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
@@ -180,7 +180,7 @@ def model_of(file: CheckpointFile) -> ModelConfig:
         if said is not None:
             return ModelConfig(**said)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HicoError(f"{file.path}: names its encoder wrongly ({type(error).__name__})") from error
+        raise HicoError(f"{file.path}: its encoder settings are invalid ({type(error).__name__})") from error
     state = weights_in(file.content, file.path)
     prefix = prefix_of_encoder(state, (*_MARKS, ALIAS), name="S3D-G", origin=file.path)
     encoder = next((name for mark, name in _MARKS.items() if prefix + mark in state), "s3dg")
@@ -216,7 +216,7 @@ def backbone_of(file: CheckpointFile) -> dict[str, Tensor]:
         return backbone
     own = build_encoder(model_of(file)).state_dict().keys()
     if left_out := sorted(backbone.keys() - own):
-        logger.warning("%s: %d entries are none of the encoder's, such as %s", file.path, len(left_out), left_out[0])
+        logger.warning("%s: ignored %d entries not in the encoder, such as %s", file.path, len(left_out), left_out[0])
     return {name: value for name, value in backbone.items() if name in own}
 
 
@@ -247,7 +247,7 @@ def prefix_of_encoder(state: Mapping[str, Tensor], marks: Sequence[str], *, name
     if not found:
         first = f", but {next(iter(state))}" if state else ""
         raise HicoError(
-            f"{origin}: holds no {name} encoder (no entry {marks[0]}{first}); name its network: NAME=FILE, or, "
+            f"{origin}: contains no {name} encoder (no entry {marks[0]}{first}); name its encoder: NAME=FILE or, "
             "in training, -o model.encoder=NAME"
         )
     known = [
@@ -255,8 +255,10 @@ def prefix_of_encoder(state: Mapping[str, Tensor], marks: Sequence[str], *, name
     ]
     if len(known) == 1:
         return known[0]
-    which = f"several encoders, behind {' and '.join(map(repr, known))}" if known else f"an encoder behind {found[0]!r}"
-    raise HicoError(f"{origin}: holds {which}; save the weights of one without what stands before their names")
+    which = f"an encoder with the prefix {found[0]!r}"
+    if known:
+        which = f"several encoders, with the prefixes {' and '.join(map(repr, known))}"
+    raise HicoError(f"{origin}: contains {which}; save the weights of one without the prefix")
 
 
 def load_backbone(path: Path | str) -> nn.Module:
@@ -294,8 +296,8 @@ def untrained_encoder_of(file: CheckpointFile) -> nn.Module:
     model = model_of(file)
     if model.encoder.startswith(PYTHON):
         raise HicoError(
-            f"{file.path}: its encoder is {model.encoder}, code that is run only where you name it: as "
-            f"{model.encoder}={file.path}, or with -o model.encoder={model.encoder} in training"
+            f"{file.path}: its encoder is {model.encoder}, code that runs only if you name it: "
+            f"{model.encoder}={file.path} or -o model.encoder={model.encoder} in training"
         )
     return build_encoder(model)
 
@@ -367,7 +369,7 @@ def _settings_of_encoder(file: CheckpointFile) -> tuple[DataConfig, AugmentConfi
             AugmentConfig(**_given(augment, "mean", "std")),
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise HicoError(f"{file.path}: describes its encoder's input wrongly ({type(error).__name__})") from error
+        raise HicoError(f"{file.path}: its encoder's input settings are invalid ({type(error).__name__})") from error
 
 
 def _given(said: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class WarmStart(NamedTuple):
     def __str__(self) -> str:
         """A summary in words."""
         left_out = f" ({', '.join(sorted(self.left_out))})" if self.left_out else ""
-        return f"{len(self.weights)} entries taken, {sum(self.left_out.values())} left out{left_out}, none missing"
+        return f"{len(self.weights)} entries loaded, {sum(self.left_out.values())} left out{left_out}, none missing"
 
 
 def warm_start(file: CheckpointFile, encoder: nn.Module, *, name: str) -> WarmStart:
@@ -65,7 +65,7 @@ def warm_start(file: CheckpointFile, encoder: nn.Module, *, name: str) -> WarmSt
         shapes = [tuple(state[lacking].shape) for state in (found, own) if lacking in found]
         what = f"{lacking} is {shapes[0]} instead of {shapes[1]}" if shapes else f"{lacking} is missing"
         raise HicoError(
-            f"{file.path}: does not fit {name}: {what}; {len(weights)} entries taken, {len(others)} left out, "
+            f"{file.path}: does not fit {name}: {what}; {len(weights)} entries loaded, {len(others)} left out, "
             f"{len(own) - len(weights)} missing"
         )
     parts = [entry.removeprefix(prefix).split(".")[0] for entry in others]

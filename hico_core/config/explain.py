@@ -18,7 +18,7 @@ _SECTION, _LIST = "must be a section with keys", "must be a list of values"
 _WORDS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "int_type": _WHOLE,
     "int_parsing": _WHOLE,
-    "int_parsing_size": "is too large a number",
+    "int_parsing_size": "is too large",
     "int_from_float": _WHOLE,
     "float_type": _NUMBER,
     "float_parsing": _NUMBER,
@@ -33,7 +33,7 @@ _WORDS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "tuple_type": _LIST,
     "missing": "is missing",
     "json_invalid": "is not JSON",
-    "extra_forbidden": "is not known",
+    "extra_forbidden": "is unknown",
     "greater_than": lambda limits: f"must be more than {limits['gt']:g}",
     "greater_than_equal": lambda limits: f"must be at least {limits['ge']:g}",
     "less_than": lambda limits: f"must be less than {limits['lt']:g}",

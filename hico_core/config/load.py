@@ -84,14 +84,14 @@ def _parse_yaml(text: str, origin: str) -> object:
     except yaml.YAMLError as error:
         raise UsageError(f"{origin}: not YAML ({' '.join(str(error).split())})") from error
     except RecursionError:
-        raise UsageError(f"{origin}: is nested too deeply for a configuration") from None
+        raise UsageError(f"{origin}: is nested too deeply") from None
     # An alias may refer to a part that contains the alias itself, or ten aliases to a part with ten others, and so on.
     left, count = [content], 0
     while left:
         part = left.pop()
         count += 1
         if count > _MOST_VALUES:
-            raise UsageError(f"{origin}: its aliases (*name) make more than {_MOST_VALUES} values; write them out")
+            raise UsageError(f"{origin}: its aliases (*name) expand to more than {_MOST_VALUES} values; write them out")
         if isinstance(part, dict):
             left += part.values()
         elif isinstance(part, list):
@@ -104,7 +104,7 @@ def _read_yaml(text: str, origin: str) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise UsageError(f"{origin}: must be sections with keys, not a {type(content).__name__}")
+        raise UsageError(f"{origin}: must consist of sections with keys, not of a {type(content).__name__}")
     return content
 
 
@@ -132,9 +132,9 @@ def _with_base(
     if not isinstance(base, str):
         raise UsageError(f"{origin}: base must be the name of a recipe or a file, not {base!r}")
     if base in trail:
-        raise UsageError(f"{origin}: base leads in a circle: {' -> '.join([*trail, base])}")
+        raise UsageError(f"{origin}: base forms a cycle: {' -> '.join([*trail, base])}")
     if len(trail) == _LONGEST_TRAIL:
-        raise UsageError(f"{origin}: base leads through more than {_LONGEST_TRAIL} files")
+        raise UsageError(f"{origin}: its chain of base files is longer than {_LONGEST_TRAIL}")
     if base in _presets():
         below, folder_below = _read_yaml(_presets()[base], f"preset {base}"), None
     elif folder is not None and (folder / base).is_file():
@@ -186,7 +186,7 @@ def default_recipe(dataset: Dataset) -> str:
 def _preset_values(name: str) -> dict[str, Any]:
     if name not in _presets():
         alike = finetuning_preset_names() if name.startswith(_FINETUNING) else preset_names()
-        raise UsageError(f"no recipe {name}; there are: {', '.join(alike)}")
+        raise UsageError(f"{name}: no such recipe; the recipes are {', '.join(alike)}")
     return _with_base({"base": name}, folder=None, origin=f"preset {name}")
 
 
@@ -274,7 +274,9 @@ def _without_retired(values: Mapping[str, Any], *, origin: str) -> Mapping[str, 
         inner = values[section] if isinstance(values, Mapping) and section in values else None
         if isinstance(inner, Mapping) and key in inner:
             if inner[key] != only:
-                raise UsageError(f"{origin}: {retired}={inner[key]} is gone, every run has {only}; take the key out")
+                raise UsageError(
+                    f"{origin}: {retired}={inner[key]} is no longer supported, every run has {only}; remove the key"
+                )
             values = {**values, section: {name: value for name, value in inner.items() if name != key}}
     return values
 

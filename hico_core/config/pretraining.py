@@ -131,12 +131,12 @@ class Config(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_at
         if loss.name == "hico" and loss.visual_weight > 0 and sampling.topical and sampling.clips_per_video < 3:
             raise ValueError(
                 f"sampling.clips_per_video={sampling.clips_per_video} with sampling.topical: the last clip is far from "
-                "the first, so no two clips are near; take 3 clips, or sampling.topical=false"
+                "the first, so no two clips are near; use 3 clips, or sampling.topical=false"
             )
         if sampling.distance == "gradual" and sampling.start_seconds > sampling.end_seconds:
             raise ValueError(
                 f"sampling.start_seconds={sampling.start_seconds} is more than sampling.end_seconds="
-                f"{sampling.end_seconds}: the distance of near clips grows"
+                f"{sampling.end_seconds}: the distance of near clips must grow"
             )
         if self.train.compile and self.train.recompute:
             raise ValueError("train.compile and train.recompute do not work together; choose one")

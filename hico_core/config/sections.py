@@ -19,7 +19,9 @@ def _that_trains(name: str) -> str:
     """
     if name not in get_args(EncoderName) and not re.fullmatch(r"python:[\w.]+:\w+", name):
         (near,) = difflib.get_close_matches(name, get_args(EncoderName), n=1, cutoff=0)
-        raise ValueError(f"no encoder that trains; the nearest is {near}, and python:package.module:function is yours")
+        raise ValueError(
+            f"not a trainable encoder; the nearest is {near}; name your own as python:package.module:function"
+        )
     return name
 
 
@@ -41,7 +43,7 @@ class ModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, u
     @model_validator(mode="after")
     def _gates_of_s3dg(self) -> "ModelConfig":
         if not self.gating and self.encoder != "s3dg":
-            raise ValueError(f"model.gating=false: only s3dg has gates, not {self.encoder}")
+            raise ValueError(f"model.gating=false: only s3dg has gating, not {self.encoder}")
         return self
 
 

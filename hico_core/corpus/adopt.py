@@ -96,7 +96,7 @@ def adopt_clips(
 
     """
     if not is_local(root):
-        raise UsageError(f"{root}: records of clips that another tool cut need a local workspace")
+        raise UsageError(f"{root}: clips cut by another tool can only be adopted in a local workspace")
     return take_in(
         find_clips(root) if videos is None else list(videos),
         Workplace(root, scratch_folder(root, root)),

@@ -141,11 +141,9 @@ def _missing_in(record: VideoRecord, found: VideoRecord) -> str:
     missing = [clip.path for clip in record.clips if clip.path not in kept]
     name = record.video_id
     if record.options.kind == "untrimmed":
-        return (
-            f"{missing[0]}: no such file; {name!r} is left out (tell `hico index` where it is now, or `hico remove` it)"
-        )
+        return f"{missing[0]}: no such file; {name!r} is left out (index it at its new location, or `hico remove` it)"
     count = f"{len(missing)} of {counted(len(record.clips), 'clip')} of {name!r} {'is' if len(missing) == 1 else 'are'}"
-    again = "split it again with --force, or " if record.options.kind == "split" else ""
+    again = "split it again with `hico split --force`, or " if record.options.kind == "split" else ""
     return f"{missing[0]}: {count} missing and left out ({again}`hico remove` it)"
 
 
@@ -209,9 +207,9 @@ class _Selection:
             return
         if self.num_missing:
             raise HicoError(
-                f"{self._root}: no clip of its records is there any more; split the videos again with --force"
+                f"{self._root}: no clip of its records exists; split the videos again with `hico split --force`"
             )
-        raise HicoError(f"{self._root}: no video was split without failure; see {self._root / 'failures.jsonl'}")
+        raise HicoError(f"{self._root}: all videos failed; see {self._root / 'failures.jsonl'}")
 
     def summary(self) -> IndexSummary:
         """The counts so far."""
@@ -251,7 +249,7 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
     """
     root = locate(root)
     if not (root / "records").is_dir():
-        raise HicoError(f"{root}: nothing was split here yet; run `hico split VIDEOS --root {root}` first")
+        raise HicoError(f"{root}: nothing has been split here yet; run `hico split VIDEOS --root {root}` first")
     selection = _Selection(root, val_fraction=val_fraction)
     with opened_workspace(root), _temporary_folder(root) as folder:
         _write_files(selection.indexed(), root, folder)
@@ -402,8 +400,8 @@ def _read(root: "Location | str", columns: list[str] | None, *, read_dictionary:
         ) as file:
             version = (file.schema_arrow.metadata or {}).get(b"hico_schema_version", b"none").decode(errors="replace")
             if version != SCHEMA_VERSION:
-                ours = f"this is hico {__version__} with schema {SCHEMA_VERSION}"
-                raise HicoError(f"{path}: index of schema {version}, {ours}; {again}")
+                ours = f"but hico {__version__} uses schema {SCHEMA_VERSION}"
+                raise HicoError(f"{path}: has schema {version}, {ours}; {again}")
             for field in SCHEMA if columns is None else [SCHEMA.field(name) for name in columns]:
                 found = file.schema_arrow.field(field.name).type if field.name in file.schema_arrow.names else None
                 if found is None and field.name == _ADDED:
@@ -414,10 +412,10 @@ def _read(root: "Location | str", columns: list[str] | None, *, read_dictionary:
     except FileNotFoundError:
         raise HicoError(f"{root}: has no index.parquet; run `hico index --root {root}` first") from None
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:  # the last two: damaged names in its schema
-        raise HicoError(f"{path}: damaged, or not a parquet file ({short_reason(error)}); {again}") from error
+        raise HicoError(f"{path}: is damaged, or not a parquet file ({short_reason(error)}); {again}") from error
     if _ADDED not in table.column_names and (columns is None or _ADDED in columns):
         table = table.append_column(SCHEMA.field(_ADDED), pa.nulls(len(table), SCHEMA.field(_ADDED).type))
     fault = fault_in(table)
     if fault:
-        raise HicoError(f"{path}: {fault}, which hico does not write; {again}")
+        raise HicoError(f"{path}: is damaged ({fault}); {again}")
     return table

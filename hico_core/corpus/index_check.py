@@ -23,7 +23,7 @@ def fault_in(table: pa.Table) -> str | None:
         low, high = 0.0 if name != "fps" else 1e-6, LONGEST_SECONDS
         inside = pc.and_(pc.greater_equal(table[name], low), pc.less_equal(table[name], high))
         if not pc.all(inside, min_count=0).as_py():  # NaN counts as outside, too
-            return f"{name} has a value that is no {'rate' if name == 'fps' else 'time'}"
+            return f"{name} has a value that is not a {'rate' if name == 'fps' else 'time'}"
     if {"start_seconds", "end_seconds"} <= names and pc.any(
         pc.less(table["end_seconds"], table["start_seconds"])
     ).as_py():

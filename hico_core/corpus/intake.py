@@ -143,7 +143,7 @@ def decide(
 _CAME_IN = {
     "split": "was split here",
     "untrimmed": "is read in place here",
-    "adopted": "was cut by another tool and taken in here",
+    "adopted": "was cut by another tool and adopted here",
 }
 
 
@@ -156,14 +156,11 @@ def _require_id(before: VideoRecord, candidate: Candidate, *, move: bool) -> Non
     other = other_file(before.source, source)
     if other is not None:
         raise HicoError(
-            f"{source.path} and {other}, taken in before, have the same id, {source.video_id!r}: rename one of them, "
-            "let folders be part of the ids with --id relpath, or use another --root"
+            f"{source.path} and {other}, added before, have the same id, {source.video_id!r}; rename one of them, "
+            "include folders in the ids with --id relpath, or use another --root"
         )
     if was.subset != options.subset and not move:
-        raise HicoError(
-            f"{name} is in the subset {was.subset}, and an id belongs to one subset; to move it to {options.subset} "
-            "instead, use --move"
-        )
+        raise HicoError(f"{name} is already in the subset {was.subset}; move it to {options.subset} with --move")
 
 
 def new_record(candidate: Candidate, before: VideoRecord | None) -> VideoRecord:
@@ -225,7 +222,7 @@ def take_one(
         except BadVideo as bad:
             failure = Failure(stage=bad.stage, error=bad.reason, stderr_tail=bad.stderr_tail)
             if before is not None and not before.failure:
-                kept = f"; what it has, {counted(len(before.clips), 'clip')}, stays as it is"
+                kept = f"; kept its {counted(len(before.clips), 'existing clip')}"
                 failure = failure.model_copy(update={"error": failure.error + kept})
                 return Taken(candidate, before, failure)
             record = record.model_copy(update={"failure": failure})
@@ -281,7 +278,7 @@ def _require_free_names(
         if clip.path not in own and (root / clip.path).exists():
             raise BadVideo(
                 str(candidate.source.path),
-                f"{root / clip.path} already exists and no record names it; `hico index --adopt` adopts such clips, "
+                f"{root / clip.path} already exists without a record; `hico index --adopt` adopts such clips, "
                 "--force replaces them",
                 stage="commit",
             )

@@ -171,7 +171,7 @@ def add_their_data(
         return 0
     folder = data_root or theirs.data_root
     if folder is None:
-        raise UsageError("--data-root: needed, since the file names no DATA.DATA_ROOT_DIR")
+        raise UsageError("--data-root: needed, because the file has no DATA.DATA_ROOT_DIR")
     lists = anno_dir or (theirs.anno_dir if data_root is None else None)
     num_failed = 0
     for subset, listed in find(locate(folder), None if lists is None else locate(lists)).items():

@@ -158,7 +158,7 @@ def _require_space(folder: Path, min_free_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < min_free_bytes:
         raise HicoError(
-            f"{folder.parent}: {free / 1e9:.2f} GB are free and --min-free keeps {min_free_bytes / 1e9:.2f} GB; "
+            f"{folder.parent}: {free / 1e9:.2f} GB free, `hico split --min-free` keeps {min_free_bytes / 1e9:.2f} GB; "
             "free some space, and the same command continues"
         )
 
@@ -173,7 +173,7 @@ def _require_room_in_names(source: Source) -> None:
     day_ms = 24 * 60 * 60 * 1000
     size = len(clip_name(source.video_id, start_ms=day_ms, end_ms=day_ms).encode())
     if size > _LONGEST_NAME:
-        reason = f"its file name is {size - _LONGEST_NAME} bytes too long for its clips to be named by it; rename it"
+        reason = f"its file name is {size - _LONGEST_NAME} bytes too long for the names of its clips; rename it"
         raise BadVideo(str(source.path), reason, stage="name")
 
 

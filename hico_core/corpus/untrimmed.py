@@ -170,7 +170,7 @@ def _look_at(path: Path) -> _Shown:
             container.seek(0)
             first = next(container.decode(stream), None)
             if first is None:
-                raise BadVideo(path, "has no frame that decodes")
+                raise BadVideo(path, "has no frame that can be decoded")
             container.seek(0)
             seconds = times_of_opened(container, stream, path=path)
             container.seek(0)

@@ -44,7 +44,9 @@ def require_decoder(decoder: DecoderName) -> None:
     try:
         import_module(decoder)
     except (ImportError, OSError, RuntimeError) as error:  # torchcodec searches for ffmpeg's libraries
-        raise UsageError(f"data.decoder={decoder}: it does not load ({short_reason(error)}); use pyav") from error
+        raise UsageError(
+            f"data.decoder={decoder}: {decoder} cannot be loaded ({short_reason(error)}); use pyav"
+        ) from error
 
 
 def decode_elsewhere(
@@ -64,7 +66,7 @@ def decode_elsewhere(
     """
     obstacle = _obstacle(decoder, path)
     if obstacle:
-        raise BadVideo(path, f"{decoder} decodes other frames of {obstacle}; use data.decoder=pyav")
+        raise BadVideo(path, f"{decoder} gives wrong frames for {obstacle}; use data.decoder=pyav")
     pictures_NHWC = _READERS[decoder](path, list(numbers))
     return [_scaled(picture_HWC, short_side) for picture_HWC in pictures_NHWC]
 
@@ -75,28 +77,28 @@ def _obstacle(decoder: OtherDecoder, path: Path) -> str | None:
     with open_video(path) as (container, stream):
         codec, pixels = stream.codec_context.name, stream.codec_context.pix_fmt
         if "avi" in container.format.name.split(","):
-            return "AVI files, which have no times to sort frames by"
+            return "AVI files, which have no frame times"
         if container.format.name == "mpegts":
-            return "MPEG-TS files, whose colours may change in the middle"
+            return "MPEG-TS files, whose colour format may change"
         if pixels not in _EXACT_ON[decoder].get(codec, set()):
             return f"{codec} with {pixels}"
         if len(container.streams.video) > 1:
             return "several video streams"
         if margins_of(container, stream):
-            return "pictures of which the container hides a part"
+            return "frames that the container crops"
         if codec == "h264" and is_seekable(container, stream):
             keyframes = (bytes(packet) for packet in container.demux(stream) if packet.is_keyframe and packet.size)
             if not all(_IDR_SLICE in {unit[0] & 31 for unit in units_of(packet)} for packet in keyframes):
-                return "keyframes that refer to frames before them"
+                return "keyframes that refer to earlier frames"
             container.seek(0)
         first = next(container.decode(stream), None)
         if first is not None:
             require_known_turn(first, path=path)
         if first is not None and turn_of(first) not in PLAIN_TURNS:
-            return "mirrored pictures"
+            return "mirrored frames"
         if first is not None and (first.width, first.height) != _size_aligned(path):
-            return "pictures that the encoder cut off at the left"
-        return "interlaced pictures" if first is not None and first.interlaced_frame else None
+            return "frames that the encoder cropped at the left"
+        return "interlaced frames" if first is not None and first.interlaced_frame else None
 
 
 def _size_aligned(path: Path) -> tuple[int, int]:

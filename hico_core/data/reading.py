@@ -63,7 +63,7 @@ def _times_of(pieces: Sequence[Piece]) -> list[float]:
         seconds = in_file[piece.first_frame : piece.first_frame + piece.num_frames]
         if len(seconds) < piece.num_frames:
             indexed = piece.first_frame + piece.num_frames
-            raise BadVideo(str(file.path), f"has {len(in_file)} frames and the index says {indexed}; index it again")
+            raise BadVideo(str(file.path), f"has {len(in_file)} frames, but the index says {indexed}; index it again")
         # The start of a piece comes from the index, because a file's own clock may begin anywhere.
         shown += [piece.start_seconds + moment - seconds[0] for moment in seconds]
     return shown

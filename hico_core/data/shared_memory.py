@@ -42,9 +42,9 @@ def require_shared_memory(needed: int, *, free: int, workers: int) -> None:
     if least > free:
         need = f"{workers} workers need" if workers > 1 else "a worker needs"
         raise HicoError(
-            f"{_SHARED_MEMORY}: {free / 1e6:.0f} MB of shared memory are free, and {need} about {least / 1e6:.0f} MB "
-            "for batches; give a container more (docker run --shm-size=8g), or take fewer workers "
-            "with --workers N, 0 for none"
+            f"{_SHARED_MEMORY}: {free / 1e6:.0f} MB of shared memory are free, but {need} about {least / 1e6:.0f} MB "
+            "for batches; start the container with more (docker run --shm-size=8g), or use fewer workers "
+            "(-o data.workers=N; 0: none)"
         )
 
 

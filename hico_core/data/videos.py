@@ -53,7 +53,7 @@ class IndexIdentity(NamedTuple):
             return f"there were {self.num_videos} videos, and there are {now.num_videos} now"
         if self.ids != now.ids:
             return f"there are {now.num_videos} videos as before, but not the same ones"
-        return "the videos are the same, but last longer or shorter" if self.lengths != now.lengths else None
+        return "the videos are the same, but their lengths have changed" if self.lengths != now.lengths else None
 
 
 class IndexedVideos:

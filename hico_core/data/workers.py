@@ -62,7 +62,8 @@ def outliving_a_death(
             reason = f"{first_line} (next would be {name_next()})"
             if deaths:
                 raise HicoError(
-                    f"a second worker of the loader died: {reason}; try fewer with --workers 1, or -o data.decoder=pyav"
+                    f"a second worker of the loader died: {reason}; try --workers 1 or, in training, "
+                    "-o data.workers=1 or -o data.decoder=pyav"
                 ) from error
             logger.warning("a worker of the loader died: %s; starting the workers again", reason)
         finally:

@@ -101,8 +101,8 @@ def _gpu() -> Finding:
 
     if not torch.cuda.is_available():
         mac = torch.backends.mps.is_available()
-        found = "that of a Mac (MPS), which hico does not use" if mac else "none that PyTorch sees"
-        return Finding("GPU", "optional", found, "training on a CPU is for trying things out")
+        found = "a Mac's (MPS), which hico does not use" if mac else "none that PyTorch sees"
+        return Finding("GPU", "optional", found, "training on a CPU is only for small trials")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     precision = choose_precision("auto", torch.device("cuda", 0), training=True).name
     return Finding("GPU", "ok", f"{len(names)} x {names[0]}, CUDA {torch.version.cuda}, trains in {precision}")
@@ -133,7 +133,7 @@ def _place(root: Location) -> Finding:
             require_reachable(root)
         except HicoError as error:
             return Finding("workspace", "missing", str(error))
-        return Finding("workspace", "ok", f"{root} answers")
+        return Finding("workspace", "ok", f"{root} can be reached")
     existing = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     where = f"{free / 1e9:.1f} GB free at {root.absolute()} on {socket.gethostname()}"

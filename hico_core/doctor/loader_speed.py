@@ -46,7 +46,7 @@ def measure_loader(root: Location, *, workers: int, num_batches: int = 40) -> Lo
     data = DataConfig()
     videos = open_videos(root, subset="train", data=data)
     if not len(videos):
-        raise HicoError(f"{root}: has no training video of {data.span_seconds:.2f} s or more")
+        raise HicoError(f"{root}: has no training video of at least {data.span_seconds:.2f} s")
     dataset = ClipDataset(videos, data=data, sampling=SamplingConfig(), augment=AugmentConfig())
 
     def read(processes: int) -> tuple[int, float, float]:

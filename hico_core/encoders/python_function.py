@@ -37,7 +37,7 @@ def python_entry(where: str, *, shown: EncoderEntry) -> EncoderEntry:
     with torch.inference_mode():
         features = made.eval()(torch.zeros(1, 3, shown.clip.num_frames, size, size))
     if features.dim() not in (2, 5):
-        raise UsageError(f"python:{where}: gave {tuple(features.shape)} for a clip, neither a row (1, F) nor maps")
+        raise UsageError(f"python:{where}: returned {tuple(features.shape)} for a clip, neither a row (1, F) nor maps")
     return replace(
         shown,
         build=function,
@@ -103,7 +103,6 @@ def _the_same_twice(function: Callable[[], Any], where: str) -> nn.Module:
     others = second.state_dict()
     if any(not torch.equal(value, others[name]) for name, value in first.state_dict().items()):
         raise UsageError(
-            f"python:{where}: has other weights each time that it is made; write python:{where}=FILE, or "
-            f"python:{where}=random"
+            f"python:{where}: gets different weights on each call; write python:{where}=FILE, or python:{where}=random"
         )
     return first

@@ -35,7 +35,7 @@ def timm_entry(name: str) -> EncoderEntry:
     shown = timm.data.resolve_model_data_config(network)
     _, height, width = shown["input_size"]
     if height != width or shown["interpolation"] not in ("bilinear", "bicubic"):
-        raise UsageError(f"timm:{name}: is shown {height} x {width} pixels, {shown['interpolation']}; not supported")
+        raise UsageError(f"timm:{name}: needs {height} x {width} pixels, {shown['interpolation']}; not supported")
     # As in timm's own transform: scaled slightly larger and cropped centrally, or squeezed into a square first.
     scaled = int(height / shown["crop_pct"])
     resize = Resize(scaled, scaled if shown["crop_mode"] == "squash" else None, shown["interpolation"], antialias=True)

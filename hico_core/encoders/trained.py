@@ -53,11 +53,11 @@ def feature_dim(encoder: nn.Module, *, name: str, num_frames: int, size: int) ->
             made = encoder.eval()(torch.zeros(1, 3, num_frames, size, size))
     except (RuntimeError, ValueError, TypeError) as error:
         clip = f"{num_frames} frames of {size} x {size} pixels"
-        raise HicoError(f"{name}: does not take a clip of {clip} ({short_reason(error)})") from error
+        raise HicoError(f"{name}: does not accept a clip of {clip} ({short_reason(error)})") from error
     encoder.train(was_training)
     if not isinstance(made, Tensor) or made.dim() not in (2, 5) or len(made) != 1:
         what = f"a tensor of shape {tuple(made.shape)}" if isinstance(made, Tensor) else f"a {type(made).__name__}"
-        raise HicoError(f"{name}: gives {what} for a clip, neither maps (1, F, T, H, W) nor a row (1, F)")
+        raise HicoError(f"{name}: returns {what} for a clip, neither maps (1, F, T, H, W) nor a row (1, F)")
     return made.shape[1]
 
 

@@ -95,7 +95,7 @@ def transformers_entry(where: str, *, download: bool) -> EncoderEntry:
     """
     require_package("transformers", extra="hf", wanted_by=f"hf:{where}")
     if not download and not Path(where).is_dir():
-        raise UsageError(f"hf:{where}: no such folder; to have it downloaded from the hub, write hf:{where}=DEFAULT")
+        raise UsageError(f"hf:{where}: no such folder; to download it from the hub, write hf:{where}=DEFAULT")
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -105,7 +105,9 @@ def transformers_entry(where: str, *, download: bool) -> EncoderEntry:
         config = transformers.AutoConfig.from_pretrained(where, **options)
         kind = _KINDS.get(config.model_type)
         if kind is None:
-            raise HicoError(f"hf:{where}: is of the kind {config.model_type}; known are {', '.join(_KINDS)}")
+            raise HicoError(
+                f"hf:{where}: is of the unsupported type {config.model_type}; supported are {', '.join(_KINDS)}"
+            )
         has_video = config.model_type == "vjepa2"
         reader = transformers.AutoVideoProcessor if has_video else transformers.AutoImageProcessor
         shown = reader.from_pretrained(where, **options)

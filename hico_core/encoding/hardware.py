@@ -63,9 +63,9 @@ def choose_precision(name: PrecisionName, device: torch.device, *, training: boo
 
     """
     if name == "tf32" and device.type != "cuda":
-        raise UsageError("train.precision=tf32: only GPUs have it; take fp32, bf16 or auto")
+        raise UsageError("train.precision=tf32: only GPUs support it; use fp32, bf16 or auto")
     if name != "auto":
-        return Precision(name, "as asked for")
+        return Precision(name, "as requested")
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Precision("bf16", "the GPU has bfloat16 arithmetic")
@@ -161,5 +161,5 @@ def telling_full_memory(videos: int, device: torch.device) -> Iterator[None]:
         if not (isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)):
             raise
         raise HicoError(
-            f"a step of {videos} videos does not fit into the memory of {device}; lower --batch-size"
+            f"a step of {videos} videos does not fit into the memory of {device}; use a smaller batch size"
         ) from error

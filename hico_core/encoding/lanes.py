@@ -119,8 +119,8 @@ def parts_of_video(number: int, video: WholeVideo, reading: Reading) -> Iterator
     if facts.duration_seconds > _MOST_SECONDS_A_FRAME * facts.num_frames:
         raise BadVideo(
             str(video.path),
-            f"has {facts.num_frames} frames in {facts.duration_seconds:.0f} s: nearly all of it is one frame that "
-            "stands still; cut it, or re-encode it",
+            f"has {facts.num_frames} frames in {facts.duration_seconds:.0f} s: nearly all of it is a single still "
+            "frame; cut it, or re-encode it",
         )
     windows_WT = _planned_windows(video, clock, reading.layout)
     frames = _frames_of(pieces, np.unique(windows_WT).tolist())
@@ -147,7 +147,7 @@ def _planned_windows(video: WholeVideo, clock: Clock, layout: Grid | Views) -> n
     duration_seconds = clock.duration_seconds
     last_start = max(start for start, _ in video.spans.seconds)
     if last_start >= duration_seconds:
-        reason = f"has a segment that begins at {last_start:g} s, and only {duration_seconds:.3f} s"
+        reason = f"has a segment that begins at {last_start:g} s, but is only {duration_seconds:.3f} s long"
         raise BadVideo(str(video.path), reason)
     found = windows_in_spans(video.spans, layout, duration_seconds=duration_seconds, source_fps=clock.fps)
     return clock.shown_at(found.moments_WT)

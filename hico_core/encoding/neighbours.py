@@ -129,7 +129,7 @@ def knn_accuracy(features: Tensor, labels: Tensor, *, k: int) -> float:
 
     """
     if len(features) < 2:
-        raise HicoError(f"eval.knn_list: {len(features)} of its videos can be read; at least 2 are needed")
+        raise HicoError(f"eval.knn_list: only {len(features)} of its videos can be read; at least 2 are needed")
     unit_NF = unit_rows(features)
     found = nearest(unit_NF, unit_NF, k=k, without_itself=True)
     votes_NC = neighbour_votes(found.similarities, labels[found.places], int(labels.max()) + 1)

@@ -98,7 +98,7 @@ def make_corpus(
     """
     _require_own_or_empty(folder, recipe)
     folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder / ".lock", refusal=f"{folder}: another command is making a corpus here; wait until it has ended"):
+    with lock(folder / ".lock", refusal=f"{folder}: another command is making a corpus here; wait for it to end"):
         remove_abandoned(folder)
         write_text(folder / "corpus.json", recipe.model_dump_json(indent=2) + "\n")
         labels = list(labels_of(recipe))
@@ -126,7 +126,7 @@ def _require_own_or_empty(folder: Path, recipe: CorpusRecipe) -> None:
     changed = [name for name in CorpusRecipe.model_fields if getattr(there, name) != getattr(recipe, name)]
     if changed not in ([], ["videos"]) or there.videos > recipe.videos:
         made = ", ".join(f"{name} {getattr(there, name)}" for name in CorpusRecipe.model_fields)
-        raise UsageError(f"{folder}: holds a corpus of {made}; ask for the same, or name a new folder")
+        raise UsageError(f"{folder}: contains a corpus of {made}; use the same settings, or name a new folder")
 
 
 def read_recipe(folder: Path) -> CorpusRecipe | None:
@@ -137,7 +137,7 @@ def read_recipe(folder: Path) -> CorpusRecipe | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValidationError, ValueError) as error:
-        raise HicoError(f"{path}: not what `hico demo` writes; remove the folder, or name a new one") from error
+        raise HicoError(f"{path}: was not written by `hico demo`; remove the folder, or name a new one") from error
 
 
 def read_labels(folder: Path) -> list[SegmentLabel]:

@@ -88,13 +88,17 @@ def run_demo(
 
     """
     if videos < LEAST_VIDEOS:
-        raise UsageError(f"{videos} videos are too few to train on; ask for {LEAST_VIDEOS} or more")
+        raise UsageError(f"--videos {videos}: too few to train on; use at least {LEAST_VIDEOS}")
     place = Place(root)
     root.mkdir(parents=True, exist_ok=True)
-    with lock(root / ".demo.lock", refusal=f"{root}: another demo runs here; wait for it, or give another --root"):
+    with lock(
+        root / ".demo.lock", refusal=f"{root}: another demo is running here; wait for it to end, or use another --root"
+    ):
         there = read_recipe(place.videos)
         if there is not None and there.videos != videos:
-            raise UsageError(f"{root}: has a demo of {there.videos} videos; ask for as many, or name another --root")
+            raise UsageError(
+                f"{root}: has a demo of {there.videos} videos; use --videos {there.videos}, or another --root"
+            )
         labels = _prepare(place, seed=seed, videos=videos, workers=processes, on_progress=on_progress)
         clips = segment_clips(place, labels)
         _train((FAR_3, HICO), place, seed=seed, steps=steps, processes=processes, on_progress=on_progress)
@@ -115,7 +119,7 @@ def _prepare(place: Place, *, seed: int, videos: int, workers: int, on_progress:
 
     corpus = Corpus("scenes", 0.5, seed)
     labels = prepare_corpus(corpus, place, videos=videos, workers=workers, on_video=on_video)
-    on_progress(_MADE_PART, "reading what the encoders will be asked about")
+    on_progress(_MADE_PART, "reading the segments to classify")
     return labels
 
 

@@ -154,7 +154,7 @@ def sample_clips(encoder: FrozenEncoder, root: Path, data: DataConfig) -> Sample
     names = read_class_names(root)
     moments: list[Moment] = []
     clips: list[torch.Tensor] = []
-    reason = "there are none that are long enough"
+    reason = "none is long enough"
     for number in _spread_over(len(videos), _VIDEOS):
         try:
             for part in range(_CLIPS_OF_EACH):

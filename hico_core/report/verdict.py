@@ -70,8 +70,8 @@ class Verdict(NamedTuple):
 
 
 _MEASURE = (
-    "This number alone does not show what was learnt: if colours and places tell videos apart, an untrained encoder "
-    "finds them, too. Measure it with labels: hico probe, hico compare."
+    "This number alone does not show what was learnt: if colours and places tell videos apart, even an untrained "
+    "encoder finds them. Measure it with labels: hico probe, hico compare."
 )
 _CALMER = "Train again with a lower optim.base_lr or a longer optim.warmup_epochs."
 
@@ -96,14 +96,14 @@ def judge_pretraining(evidence: Evidence) -> Verdict:
         than = "it did before training" if evidence.is_warm_start else "an untrained one"
         opening = f"This encoder finds clips of the same video no more often than {than}"
         return Verdict("begun", f"{opening}, after {evidence.steps} steps: {known}.", _MEASURE)
-    opening = f"This encoder has learnt to recognise clips of one video, in {evidence.steps} steps"
+    opening = f"This encoder has learnt to recognise clips of the same video, after {evidence.steps} steps"
     return Verdict("learnt", f"{opening}: {known}.")
 
 
 def _why_nothing(evidence: Evidence) -> Verdict | None:
     even = 1 / math.sqrt(EMBEDDING_DIM)  # the narrower embeddings of small encoders have a larger one
     if evidence.steps == 0:
-        return Verdict("nothing", "This run has not trained a step yet.", _longer(evidence))
+        return Verdict("nothing", "This run has not completed a training step yet.", _longer(evidence))
     if evidence.steps < _FEWEST:
         steps = counted(evidence.steps, "step")
         alike = ", and all clips look alike to it" if (evidence.similarity or 0) > ALIKE else ""
@@ -114,7 +114,7 @@ def _why_nothing(evidence: Evidence) -> Verdict | None:
         return Verdict(
             "nothing",
             "Training has collapsed: all clips get nearly the same embedding (standard deviation "
-            f"{evidence.spread:.2g}, evenly spread ones have {even:.2g}).",
+            f"{evidence.spread:.2g}, evenly spread: {even:.2g}).",
             _CALMER,
         )
     if evidence.similarity is not None and evidence.similarity > ALIKE:
@@ -127,7 +127,7 @@ def _why_nothing(evidence: Evidence) -> Verdict | None:
     if evidence.loss is not None and evidence.loss >= _NEAR_CHANCE * evidence.chance_loss:
         return Verdict(
             "nothing",
-            f"This encoder has learnt nothing yet, in {evidence.steps} steps: {_loss_beside_chance(evidence)}.",
+            f"This encoder has learnt nothing yet, after {evidence.steps} steps: {_loss_beside_chance(evidence)}.",
             _longer(evidence),
         )
     return None
@@ -136,7 +136,7 @@ def _why_nothing(evidence: Evidence) -> Verdict | None:
 def _longer(evidence: Evidence) -> str:
     smaller = "" if evidence.encoder == "s3dg-tiny" else "a smaller encoder (model.encoder=s3dg-tiny) or "
     return (
-        "Train for longer: learning takes a few hundred steps at the least. If a step takes too long, make it cheaper "
+        "Train for longer: learning takes at least a few hundred steps. If a step takes too long, make it cheaper "
         f"with {smaller}smaller clips (data.crop_size)."
     )
 
@@ -144,7 +144,9 @@ def _longer(evidence: Evidence) -> str:
 def _likeness(evidence: Evidence) -> list[str]:
     if evidence.similarity is None or evidence.similarity < _SIMILAR:
         return []
-    return [f"clips of different videos are still much alike (mean similarity {evidence.similarity:.2f}; 1: all alike)"]
+    return [
+        f"clips of different videos are still very similar (mean similarity {evidence.similarity:.2f}; 1: identical)"
+    ]
 
 
 def _loss_beside_chance(evidence: Evidence) -> str:
@@ -162,7 +164,7 @@ def _before(evidence: Evidence) -> str:
 
 def _of_neighbours(evidence: Evidence) -> list[str]:
     said = (
-        (evidence.same_video, "of a clip is of the same video", evidence.before),
+        (evidence.same_video, "of a clip is from the same video", evidence.before),
         (evidence.same_class, "in another video is of the same class", None),
     )
     return [
@@ -189,6 +191,6 @@ def judge_finetuning(tested: ProbeRow | None) -> Verdict:
         return Verdict("learnt", f"This classifier is better than chance: accuracy {accuracy}.")
     return Verdict(
         "nothing",
-        f"This classifier cannot be told from chance: accuracy {accuracy}.",
+        f"This classifier is not reliably better than chance: accuracy {accuracy}.",
         "Train for longer, or test on more videos.",
     )

@@ -221,10 +221,10 @@ def describe_few(num_steps: int, encoder: str, advice: Advice | None, *, command
     """
     few = (
         f"{counted(num_steps, 'step')} of {encoder} {'is' if num_steps == 1 else 'are'} too few to learn from (at "
-        f"least {ENOUGH_STEPS}): take the result as a trial"
+        f"least {ENOUGH_STEPS}): treat the result as a trial"
     )
     if advice is None:
-        return f"{few}, and give another --name more --hours"
+        return f"{few}, and train for longer with another --name and more --hours"
     words = [command, f"--hours {advice.hours:g}"]
     words += [] if advice.encoder == ModelConfig().encoder else [f"--encoder {advice.encoder}"]
     words += [f"-o {setting}" for setting in advice.settings if not setting.startswith("model.encoder=")]

@@ -187,7 +187,7 @@ def describe_plan(plan: RoadPlan) -> str:
     """The plan as a small table."""
     length, shares = plan.length, plan.shares
     steps = f"{counted(length.num_steps, 'step')} of {length.batch_size} videos, {plan.step_seconds:.2g} s each"
-    passes = counted(length.epochs, "epoch") + (" left of a training that was begun before" if plan.begun else "")
+    passes = counted(length.epochs, "epoch") + (" left of the existing run" if plan.begun else "")
     rows = [
         ("split and index", in_words(plan.split_seconds), ""),
         ("measuring", in_words(plan.measuring_seconds), ""),
@@ -195,7 +195,7 @@ def describe_plan(plan: RoadPlan) -> str:
         (
             "features",
             "none" if shares.features is None else in_words(shares.features),
-            "there is not the time for them" if shares.features is None else counted(plan.num_rows, "row"),
+            "not enough time" if shares.features is None else counted(plan.num_rows, "row"),
         ),
         ("report", in_words(shares.report), ""),
     ]

@@ -113,7 +113,7 @@ def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
     settings_of(wanted.asked)  # so that mistakes in the settings are reported before any work is done
     run_dir = local_part(root) / "runs" / wanted.name
     if wanted.resume and not has_steps(run_dir):
-        raise UsageError("there is no such run to continue; leave --resume out", subject=run_dir)
+        raise UsageError("no such run to continue; leave out --resume", subject=run_dir)
     split = split_inputs(inputs, root, clock=clock, events=events)
     events.on_indexed(build_index(root))
     ends = [clock.used]
@@ -132,15 +132,15 @@ def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
     warnings = []
     if extracted is None and not trained.was_cut:
         warnings.append(
-            f"there was no time for all features; `hico extract-features --root {root} --encoder {run_dir}` makes them"
+            f"not enough time for all features; `hico extract-features --root {root} --encoder {run_dir}` extracts them"
         )
     ends.append(clock.used)
     _add_times(run_dir, ends)
     report = report_run(run_dir, events)
     if trained.was_cut:
         warnings.append(
-            "--hours ended the training before its schedule; the same command continues it, and extracts the features "
-            "at its end"
+            "--hours ended the training before its last step; the same command continues it, and then extracts the "
+            "features"
         )
     if trained.summary.num_steps < ENOUGH_STEPS:
         taken = _names_in(run_dir.parent)
@@ -217,7 +217,7 @@ def _choose(run_dir: Path, site: Site, wanted: Wanted, *, clock: Clock, events: 
 
 def _describe_measuring(config: Config, clock: Clock) -> str:
     return (
-        f"measuring small steps of {config.model.encoder} and a few windows; that should take "
+        f"measuring small steps of {config.model.encoder} and a few windows, which should take "
         f"{in_words(_MEASURING_PART * clock.seconds)} or less"
     )
 
@@ -256,9 +256,9 @@ def split_inputs(inputs: Sequence[str], root: Location, *, clock: Clock, events:
             on_event(event)
             if clock.used > _SPLIT_PART * clock.seconds and event.num_done < event.num_videos:
                 raise HicoError(
-                    f"splitting has taken half of --hours {clock.seconds / 3600:g} for {event.num_done} of "
-                    f"{counted(event.num_videos, 'video')}; they are kept, and the same command continues with the "
-                    "others (or give it more --hours)"
+                    f"splitting {event.num_done} of {counted(event.num_videos, 'video')} has taken half of --hours "
+                    f"{clock.seconds / 3600:g}; their clips are kept, and the same command continues with the others "
+                    "(or use more --hours)"
                 )
 
         summary = split_videos(sources, root=root, on_event=in_time)
@@ -331,10 +331,10 @@ def plan_road(
     known = plan_intake([Candidate(source, SplitOptions()) for source in sources], root=root, rules=SplitPolicy().rules)
     todo = [candidate.source for candidate in known.plan.todo]
     sample = sources if len(sources) <= _SAMPLED else sample_by_size(sources, _SAMPLED)
-    on_note(f"splitting {counted(len(sample), 'video')} into a temporary folder, to measure on them")
+    on_note(f"splitting {counted(len(sample), 'video')} into a temporary folder, for measuring")
     runs = local_part(root) / "runs"
     if has_steps(runs / wanted.name):
-        on_note(f"there is a run {wanted.name}, with which the same command would go on; this is the plan of a new one")
+        on_note(f"the same command would continue the existing run {wanted.name}; this is the plan of a new run")
     with TemporaryDirectory(prefix="hico-") as folder:
         place = Path(folder) / "root"
         began = clock.used

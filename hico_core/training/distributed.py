@@ -85,7 +85,7 @@ def joined_world(device: torch.device) -> Iterator[World]:
         if world.local_size > torch.cuda.device_count():  # all processes see this, so that none waits for the others
             raise UsageError(
                 f"{world.local_size} training processes on this machine have "
-                f"{counted(torch.cuda.device_count(), 'GPU')}; start as many as there are GPUs"
+                f"{counted(torch.cuda.device_count(), 'GPU')}; start one process per GPU"
             )
         own_gpu = torch.device("cuda", world.local_rank)
         # Before any exchange: NCCL calls that name no device use the current GPU, which is otherwise the first one for
@@ -98,7 +98,9 @@ def joined_world(device: torch.device) -> Iterator[World]:
         dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, device_id=own_gpu)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise HicoError(f"the training processes do not find each other ({reason}); is the port free?") from error
+        raise HicoError(
+            f"the training processes cannot find each other ({reason}); check that the port is free"
+        ) from error
     try:
         yield world
     except RuntimeError as error:

@@ -124,9 +124,9 @@ def _training_videos(task: Task[Config]) -> IndexedVideos:
     videos = open_videos(task.root, subset="train", data=data)
     if data.cuts == "respect" and not videos.knows_cuts:
         raise HicoError(
-            f"{task.root}: data.cuts=respect, and the index does not know where the pictures of its videos cut; split "
-            "them again with --force, give those that are read in place to `hico index --untrimmed DIR --cuts`, or "
-            "leave that setting out"
+            f"{task.root}: data.cuts=respect, but the index does not know the cuts of all videos; split them again "
+            "with `hico split --force`, index those read in place with `hico index --untrimmed DIR --cuts`, or leave "
+            "out that setting"
         )
     return videos
 
@@ -145,7 +145,7 @@ def require_enough(videos: IndexedVideos, *, batch_size: int, processes: int) ->
             f"number, {processes}"
         )
     if batch_size < 2:
-        raise UsageError("--batch-size must be at least 2: a video is compared with others of its batch")
+        raise UsageError("--batch-size must be at least 2: each video is compared with the others in its batch")
     short = f" ({videos.left_out})" if videos.left_out else ""
     largest = len(videos) // processes * processes
     if largest < 2:

@@ -88,8 +88,8 @@ def run_processes(work: Callable[[SharedExitCode], int], *, processes: int) -> i
         except ChildFailedError as failed:
             _, failure = failed.get_first_failure()
             print(
-                f"hico: training process {failure.local_rank} ended with {failure.exitcode}, after all had been "
-                "started again several times; the same command with --resume continues from the last checkpoint",
+                f"hico: training process {failure.local_rank} ended with exit code {failure.exitcode}, although "
+                "all were restarted several times; the same command with --resume continues from the last checkpoint",
                 file=sys.stderr,
             )
             return 1

@@ -204,7 +204,7 @@ class Pretraining:
         result = train_step(learner, by_video, loss=config.loss, lr=lr, world=world)
         if result is None:
             raise HicoError(
-                f"the loss is not a finite number at step {plan.position.step + 1}, lr {lr:.4g}; "
+                f"the loss is not finite at step {plan.position.step + 1}, learning rate {lr:.4g}; "
                 f"the clips: {describe_batch(batch)}"
             )
         return result

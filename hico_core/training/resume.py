@@ -63,10 +63,10 @@ def _other_videos(before: Progress, index: IndexIdentity, task: Task[Settings]) 
     changes = before.index.changes_to(index) if before.index else None
     if changes is None:
         return False
-    changed = f"{task.run_dir}: the index is not that of the last checkpoint: {changes}"
+    changed = f"{task.run_dir}: the index has changed since the last checkpoint: {changes}"
     if not task.allow_changed:
-        raise UsageError(f"{changed}; continue with --allow-changed, or choose another --name")
-    logger.warning("%s; continuing with them after %.2f epochs", changed, before.epochs_done)
+        raise UsageError(f"{changed}; continue with --allow-changed, or use another --name")
+    logger.warning("%s; continuing with the new index after %.2f epochs", changed, before.epochs_done)
     return True
 
 
@@ -80,7 +80,7 @@ def _describe_schedule(planned: int, epochs_done: float, task: Task[Settings]) -
     config: Config | FinetuneConfig = task.config
     epochs, warmup = config.train.epochs, config.optim.warmup_epochs
     if epochs < epochs_done:
-        raise UsageError(f"{task.run_dir}: {epochs_done:.4g} epochs are already done; --epochs {epochs} is fewer")
+        raise UsageError(f"{task.run_dir}: {epochs_done:.4g} epochs are already done, more than --epochs {epochs}")
     part = learning_rate(epochs_done, peak=1.0, start=0.0, warmup_epochs=warmup, total_epochs=epochs)
     return (
         f"was planned for {counted(planned, 'epoch')} and now lasts {epochs}: after {epochs_done:.4g}, it continues "

@@ -44,7 +44,7 @@ def opened_run(
 
     """
     is_new = not run_dir.exists()
-    busy = f"{run_dir}: another process is training in this run; wait for it to end, or give another --name"
+    busy = f"{run_dir}: another process is training in this run; wait for it to end, or use another --name"
     try:
         with lock(run_dir / ".lock", refusal=busy):
             if (run_dir / _CONFIG).exists() and has_steps(run_dir):
@@ -73,7 +73,7 @@ def _require_same_run(
     run_dir: Path, config: BaseModel, *, resume: bool, free: Collection[str], changeable: Collection[str]
 ) -> None:
     if not resume:
-        raise UsageError(f"{run_dir}: the run already exists; continue it with --resume, or choose another --name")
+        raise UsageError(f"{run_dir}: the run already exists; continue it with --resume, or use another --name")
     written = run_dir / _CONFIG
     old = flat_settings(compose_config(type(config), read_yaml_file(written), origin=str(written)))
     now = flat_settings(config)
@@ -85,6 +85,6 @@ def _require_same_run(
             option = CHANGEABLE_ON_RESUME.get(key)
             was = f"{option} {old[key]}, continue anyway with --allow-changed" if option else f"-o {key}={old[key]}"
             differs = f"this run has {key}={old[key]}, not {now[key]}"
-            raise UsageError(f"{run_dir}: {differs}; resume it with {was}, or give another --name")
+            raise UsageError(f"{run_dir}: {differs}; resume it with {was}, or use another --name")
         if key != "train.epochs":  # reported together with the schedule that follows from it
             logger.warning("%s: %s was %s and is %s from here on", run_dir, key, old[key], now[key])

@@ -51,8 +51,8 @@ class LossScaling:
         self.skipped_steps = int(skipped)
         if float(scale) < _SMALLEST_SCALE:
             raise HicoError(
-                f"the gradients overflow float16 even where the loss is not scaled up; {self.skipped_steps} steps were "
-                "skipped; start another run with -o train.precision=fp32 and another --name"
+                f"the gradients overflow float16 even without loss scaling; {self.skipped_steps} steps were "
+                "skipped; start a new run with -o train.precision=fp32 and another --name"
             )
 
     def descend(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

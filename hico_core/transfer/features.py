@@ -307,9 +307,9 @@ def _require_sound(grid: Grid, pool: Pool, *, with_head: bool) -> None:
             f"--window {grid.window} --stride {grid.stride} --fps {grid.fps}: window, stride and fps must be positive"
         )
     if grid.align == "center" and grid.tail != "pad":
-        raise UsageError(f"--align center --tail {grid.tail}: centred windows are always filled up; leave --tail out")
+        raise UsageError(f"--align center --tail {grid.tail}: centred windows are always padded; leave out --tail")
     if with_head and pool != "avg":
-        raise UsageError(f"--layer projection --pool {pool}: the projection takes averages; leave --pool out")
+        raise UsageError(f"--layer projection --pool {pool}: the projection needs averages; leave out --pool")
 
 
 def _require_suitable(grid: Grid, pool: Pool, entry: EncoderEntry, *, name: str) -> None:
@@ -319,7 +319,7 @@ def _require_suitable(grid: Grid, pool: Pool, entry: EncoderEntry, *, name: str)
         wanted = f"exactly {entry.shortest_window}" if exactly else f"at least {entry.shortest_window}{most}"
         raise UsageError(f"--window {grid.window}: {name} takes windows of {wanted} frames")
     if pool == "none" and entry.gives == "rows":
-        raise UsageError(f"--pool none: {name} gives one row per window, no maps; leave --pool out")
+        raise UsageError(f"--pool none: {name} gives one row per window, not maps; leave out --pool")
 
 
 def _projection_of(frozen: FrozenEncoder) -> ProjectionHead:
@@ -331,8 +331,8 @@ def _projection_of(frozen: FrozenEncoder) -> ProjectionHead:
 
     """
     if frozen.table_name is not None or frozen.origin is None or frozen.origin.path.endswith(EXPORTED):
-        raise UsageError(f"--layer projection: {frozen.name} has no projection head; leave --layer out")
+        raise UsageError(f"--layer projection: {frozen.name} has no projection head; leave out --layer")
     file = read_checkpoint(Path(frozen.origin.path))
     if file.sha256 != frozen.origin.sha256:
-        raise HicoError(f"{file.path}: is being written by a training; name a copy of it")
+        raise HicoError(f"{file.path}: is being written by a training; use a copy of it")
     return projection_of(file)

@@ -54,5 +54,5 @@ def test_what_is_to_be_installed_can_be() -> None:
 
 def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hico_core.base.errors.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"^--ray-address: needs the package ray; pip install '\.\[ray\]' in"):
+    with pytest.raises(UsageError, match=r"^--ray-address: needs the package ray: pip install '\.\[ray\]' in"):
         require_package("ray", extra="ray", wanted_by="--ray-address")

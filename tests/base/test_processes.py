@@ -96,7 +96,7 @@ def kill_itself(items: Sequence[int]) -> Iterator[int]:
         (partial(fail, error=FileNotFoundError(2, "no such file", "a.mp4")), "no such file: 'a.mp4'"),
         (
             kill_itself,
-            r"^process [12] of 2 was killed by signal 9; .*take fewer with --nproc; the same command continues$",
+            r"^process [12] of 2 was killed by signal 9; .*use fewer processes .*; the same command continues$",
         ),
     ],
 )

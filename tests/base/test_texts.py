@@ -105,10 +105,10 @@ def test_every_text_of_a_user(name: str, encode: Callable[[str], bytes], tmp_pat
     [
         (b"a: 1\nb: caf\xe9\n", r"x\.yaml, line 2: is not UTF-8 text \(byte 0xe9\); save the file as UTF-8"),
         (b"a: 1\r\rb: caf\xe9\n", "line 3: is not UTF-8"),
-        ("a: 1\nb: 2\n".encode("utf-16-le"), "line 1: holds a NUL byte"),  # no mark
-        ("a: 1\n".encode("utf-32"), "line 1: holds a NUL byte"),
+        ("a: 1\nb: 2\n".encode("utf-16-le"), "line 1: contains a NUL byte"),  # no mark
+        ("a: 1\n".encode("utf-32"), "line 1: contains a NUL byte"),
         (codecs.BOM_UTF16_LE + b"a\0b", "is not UTF-16 text"),
-        (b"a: 1\nb: \0\n", "line 2: holds a NUL byte"),
+        (b"a: 1\nb: \0\n", "line 2: contains a NUL byte"),
     ],
 )
 def test_other_encodings_are_one_line(content: bytes, said: str, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_a_finetuned_one(tmp_path: Path) -> None:
     kind, facts, *_ = describe_checkpoint(tmp_path / "last.pt")
     assert kind == "hico finetuning checkpoint"
     assert (facts["recipe"], facts["step"], facts["parts"]) == ("finetune-ucf101", 3, "backbone, out")
-    with pytest.raises(HicoError, match="is of finetuning"):
+    with pytest.raises(HicoError, match="is a finetuning checkpoint"):
         convert(tmp_path / "last.pt", tmp_path / "last.pyth", to="authors")
     assert not (tmp_path / "last.pyth").exists()
 
@@ -86,5 +86,5 @@ def test_an_encoder_with_a_broken_number(model: HicoModel, tmp_path: Path) -> No
 
 def test_no_weights(tmp_path: Path) -> None:
     torch.save({"a": 1}, tmp_path / "a.pt")
-    with pytest.raises(HicoError, match="holds no weights"):
+    with pytest.raises(HicoError, match="contains no weights"):
         describe_checkpoint(tmp_path / "a.pt")

@@ -53,7 +53,7 @@ def test_an_exported_program_is_shown_what_its_file_says(tmp_path: Path) -> None
     convert(tmp_path / "a.safetensors", tmp_path / "a.pt2", to="exported")
     said: list[str] = []
     program, file = (load_frozen(str(tmp_path / name), warn=said.append) for name in ("a.pt2", "a.safetensors"))
-    assert said == [f"{tmp_path / 'a.pt2'}: is a program, and opening it may run whatever code stands in it"]
+    assert said == [f"{tmp_path / 'a.pt2'}: is a program; opening it may run any code that it contains"]
     assert (program.entry.picture, program.entry.clip) == (file.entry.picture, file.entry.clip)
     frames = made_frames(8)
     torch.testing.assert_close(rows_of(program, frames), rows_of(file, frames), atol=1e-5, rtol=1e-5)
@@ -67,7 +67,7 @@ def test_a_program_that_does_not_take_what_it_says_is_refused(tmp_path: Path) ->
     about = {"model": "s3dg-tiny", "num_frames": "16", "fps": "7.5", "size": "112", "mean": "0.45", "std": "0.225"}
     program = torch.export.export(S3DGTiny().eval(), (torch.zeros(1, 3, 8, 32, 32),))
     torch.export.save(program, tmp_path / "a.pt2", extra_files={"hico.json": json.dumps(about)})
-    with pytest.raises(HicoError, match=r"a\.pt2: does not take 16 frames of 112 pixels, as it says"):
+    with pytest.raises(HicoError, match=r"a\.pt2: does not accept 16 frames of 112 pixels, although it says so"):
         load_frozen(str(tmp_path / "a.pt2"))
 
 
@@ -97,17 +97,17 @@ def test_random_is_the_same_each_time_and_leaves_other_chance_alone() -> None:
     ("text", "said"),
     [
         ("r3d_18", "r3d_18: no such encoder; the nearest is torchvision:r3d_18"),
-        ("torchvision:r3d_18", "torchvision:r3d_18: its weights are not named"),
+        ("torchvision:r3d_18", "torchvision:r3d_18: no weights given"),
         ("torchvision:r3d_18=no.pth", "no.pth: no such file"),
-        ("s3dg=DEFAULT", "s3dg=DEFAULT: has no weights that everybody can get; write s3dg=FILE"),
+        ("s3dg=DEFAULT", "s3dg=DEFAULT: has no public weights; write s3dg=FILE"),
         ("no/such/file", "no/such/file: no such file"),
-        ("torchvision:r3d_18={other}", "holds no torchvision:r3d_18 encoder (no entry stem.0.weight"),
+        ("torchvision:r3d_18={other}", "contains no torchvision:r3d_18 encoder (no entry stem.0.weight"),
         (
             "torchvision:resnet18={resnet34}",
             "layer1.2.conv1.weight is not in the model",
         ),  # though it has all the others
-        ("s3dg={tiny}", "holds the weights of s3dg-tiny, not of s3dg"),
-        ("{folder}", "not the folder of a run with an encoder"),
+        ("s3dg={tiny}", "contains the weights of s3dg-tiny, not of s3dg"),
+        ("{folder}", "not a run with an encoder"),
     ],
 )
 def test_what_is_refused(text: str, said: str, tmp_path: Path) -> None:

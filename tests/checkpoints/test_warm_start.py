@@ -50,10 +50,10 @@ def maps_of(network: Any, clips: Tensor) -> Tensor:  # noqa: ANN401 - of torchvi
 @pytest.mark.parametrize(
     ("name", "model", "told"),
     [
-        ("r3d_18", ModelConfig(encoder="torchvision:r3d_18"), "120 entries taken, 2 left out (fc), none missing"),
-        ("r2plus1d_18", ModelConfig(encoder="torchvision:r2plus1d_18"), "222 entries taken, 2 left out (fc)"),
-        ("s3d", ModelConfig(encoder="torchvision:s3d"), "462 entries taken, 2 left out (classifier), none missing"),
-        ("s3d", ModelConfig(gating=False, norm_eps=1e-3), "462 entries taken, 2 left out (classifier), none missing"),
+        ("r3d_18", ModelConfig(encoder="torchvision:r3d_18"), "120 entries loaded, 2 left out (fc), none missing"),
+        ("r2plus1d_18", ModelConfig(encoder="torchvision:r2plus1d_18"), "222 entries loaded, 2 left out (fc)"),
+        ("s3d", ModelConfig(encoder="torchvision:s3d"), "462 entries loaded, 2 left out (classifier), none missing"),
+        ("s3d", ModelConfig(gating=False, norm_eps=1e-3), "462 entries loaded, 2 left out (classifier), none missing"),
     ],
 )
 def test_public_weights_give_what_their_network_gives(tmp_path: Path, name: str, model: ModelConfig, told: str) -> None:
@@ -102,7 +102,7 @@ def test_names_that_are_numbers_are_those_of_the_encoder(tmp_path: Path, prefix:
         (
             "mc3_18",
             ModelConfig(encoder="torchvision:r3d_18"),
-            "layer2.0.conv1.0.weight is (128, 64, 1, 3, 3) instead of (128, 64, 3, 3, 3); 108 entries taken",
+            "layer2.0.conv1.0.weight is (128, 64, 1, 3, 3) instead of (128, 64, 3, 3, 3); 108 entries loaded",
         ),
         (
             "r3d_18",
@@ -112,10 +112,10 @@ def test_names_that_are_numbers_are_those_of_the_encoder(tmp_path: Path, prefix:
         (
             "s3d",
             ModelConfig(encoder="torchvision:r3d_18"),
-            "holds no torchvision:r3d_18 encoder (no entry stem.0",
+            "contains no torchvision:r3d_18 encoder (no entry stem.0",
         ),
-        ("r3d_18", ModelConfig(), "holds no s3dg encoder (no entry Conv_1a.conv1.weight, but stem.0.weight)"),
-        ("s3d", ModelConfig(), "does not fit s3dg: Mixed_3b.gating_b0.fc.weight is missing; 462 entries taken"),
+        ("r3d_18", ModelConfig(), "contains no s3dg encoder (no entry Conv_1a.conv1.weight, but stem.0.weight)"),
+        ("s3d", ModelConfig(), "does not fit s3dg: Mixed_3b.gating_b0.fc.weight is missing; 462 entries loaded"),
     ],
 )
 def test_weights_of_another_network(tmp_path: Path, name: str, model: ModelConfig, message: str) -> None:

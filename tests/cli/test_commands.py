@@ -281,9 +281,9 @@ def test_one_line_for_each_mistake(root: Path, videos: Path, tmp_path: Path) -> 
     assert_one_line(hico("pretrain", "-o", "optim.base_lrr=1", root=root), 2, "optim.base_lrr", "optim.base_lr")
     assert_one_line(hico("pretrain", "--config", empty / "x.yaml", root=root), 2, "x.yaml: cannot be read")
     conflict = hico("pretrain", "--dataset", "k400", "--recipe", "hacs-hico-s", root=root)
-    assert conflict.returncode == 2 and "--recipe: hacs-hico-s is not one of --dataset k400" in conflict.stderr
-    assert_one_line(hico("pretrain", "--recipe", "simclr-l", root=root), 2, "no recipe hacs-simclr-l")
-    assert_one_line(hico("extract-features", root=empty), 1, "run `hico pretrain`, or give --encoder")
+    assert conflict.returncode == 2 and "--recipe: hacs-hico-s is not a recipe for --dataset k400" in conflict.stderr
+    assert_one_line(hico("pretrain", "--recipe", "simclr-l", root=root), 2, "hacs-simclr-l: no such recipe")
+    assert_one_line(hico("extract-features", root=empty), 1, "run `hico pretrain`, or use --encoder")
     done = hico("extract-features", "--checkpoint", videos / "-dash.mp4", root=root)
     assert_one_line(done, 1, "-dash.mp4: not a checkpoint")
     (tmp_path / "file").write_text("")
@@ -316,7 +316,7 @@ def test_a_log_has_a_line_now_and_then(total: int, seconds: float, expected: lis
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = hico_process("--debug", "index", root=tmp_path)
     assert done.returncode == 1
-    assert "Traceback" in done.stderr and "nothing was split here yet" in done.stderr
+    assert "Traceback" in done.stderr and "nothing has been split here yet" in done.stderr
 
 
 def test_two_files_with_one_id(videos: Path, tmp_path: Path) -> None:

@@ -105,23 +105,23 @@ def test_what_cannot_be_used_is_told(root: Path, caplog: pytest.LogCaptureFixtur
         (root / f"clips/bad{number}.mp4").write_bytes(b"no video")
     (root / "bad.txt").write_text("".join(f"bad{n}.mp4\t{'ab'[n % 2]}\tgroup{n // 2}\n" for n in range(4)))
     done = compare(root, root / "bad.txt", "--encoder", "pixels", "--no-baselines", "--folds", "2")
-    assert_one_line(done, 2, "no clip of the list can be read, such as ", "bad0.mp4")
+    assert_one_line(done, 2, "no clip in the list can be read, such as ", "bad0.mp4")
 
 
 @pytest.mark.parametrize(
     ("lines", "options", "code", "said"),
     [
         ("0.mp4\twide\tg\n1.mp4\thigh\tg\n", ["--encoder", "pixels"], 2, "all clips are in one group, 'g'"),
-        ("0.mp4\twide\ta\n1.mp4\thigh\tb\n", ["--encoder", "pixels"], 2, "there are only 2 groups; give --folds 2"),
-        ("0.mp4\ta\ta\n1.mp4\tb\tb", ["--folds", "2"], 2, "no class has clips both to train and to test on"),
-        ("0.mp4\ta\ta\n1.mp4\ta\tb", ["--folds", "2"], 2, "all clips have the label 'a'; give clips of two"),
-        ("none.mp4\twide\ta\n", ["--encoder", "pixels"], 2, "none.mp4: no such file; --data-root names the folder"),
+        ("0.mp4\twide\ta\n1.mp4\thigh\tb\n", ["--encoder", "pixels"], 2, "there are only 2 groups; use --folds 2"),
+        ("0.mp4\ta\ta\n1.mp4\tb\tb", ["--folds", "2"], 2, "no class has clips for both training and testing"),
+        ("0.mp4\ta\ta\n1.mp4\ta\tb", ["--folds", "2"], 2, "all clips have the label 'a'; at least two classes"),
+        ("none.mp4\twide\ta\n", ["--encoder", "pixels"], 2, "none.mp4: no such file; set --data-root to the folder"),
         ("0.mp4\n", ["--encoder", "pixels"], 2, "line 1: '0.mp4' is not path<TAB>label"),
         (None, ["--encoder", "pixel", "--folds", "2"], 2, "pixel"),
         (None, ["--encoder", "s3dg", "--folds", "2"], 2, "s3dg=random"),
-        (None, ["--folds", "2"], 2, "no encoder is named; --encoder names one"),
+        (None, ["--folds", "2"], 2, "no encoder given; use --encoder"),
         (None, ["--encoder", "pixels", "--name", "../x"], 2, "--name"),
-        (None, ["--encoder", "pixels", "--train", "train.txt"], 2, "LIST: give a list, or --train and --test"),
+        (None, ["--encoder", "pixels", "--train", "train.txt"], 2, "LIST: give either a list, or --train and --test"),
     ],
 )
 def test_mistakes(root: Path, lines: str | None, options: list[str], code: int, said: str) -> None:

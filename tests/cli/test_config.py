@@ -56,7 +56,7 @@ def test_diff() -> None:
         ("optim: {base_lrr: 1}", ["unknown key optim.base_lrr", "optim.base_lr"]),
         ("train: {epochs: many}", ["train.epochs cannot be 'many'"]),
         ("a: [", ["not YAML"]),
-        ("- 1", ["must be sections with keys"]),
+        ("- 1", ["must consist of sections with keys"]),
     ],
 )
 def test_what_is_wrong_is_one_line(text: str, parts: list[str], tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_probe(root: Path) -> None:
     straight = hico("probe", "--views", "1", "--seeds", "1", "--workers", "0", root=root)
     assert straight.returncode == 0 and "4 training and 2 test videos" in straight.stdout
     assert "of 2 test videos; chance 50.0 %; 95 % interval" in straight.stdout
-    assert "k-NN used k 4 instead of 20: there are only 4 training videos" in straight.stderr
+    assert "k-NN used k 4 instead of 20: only 4 training videos" in straight.stderr
     lists = ("--train", root / "train.txt", "--test", root / "test.txt", "--data-root", root / "videos")
     done = hico("probe", "made", *lists, *lists[:4], "--seeds", "1", root=root)
     assert done.returncode == 0 and "8 training and 4 test videos in 2 splits" in done.stdout
@@ -173,8 +173,8 @@ def test_export_tad(root: Path, tmp_path: Path) -> None:
         "hico: left out 3 segments: 1 called Ambiguous, 1 empty or ending before they start, 1 without a start and "
         "an end in seconds",
         "hico: cut 2 segments to the length of the video",
-        "hico: 1 segment overlapping others: all are kept, and a moment of two of them is learnt as the shorter one",
-        f"hico: 1 annotated video without features: {tmp_path}/tad/missing_files.txt",
+        "hico: 1 segment overlapping others: all are kept, and where two overlap, the shorter one is learnt",
+        f"hico: 1 annotated video without features; see {tmp_path}/tad/missing_files.txt",
     ]
     assert done.stdout.splitlines() == [
         "1 videos of 'training' to train on, 1 of 'validation' to test on, 1 classes; "
@@ -186,7 +186,7 @@ def test_export_tad(root: Path, tmp_path: Path) -> None:
     assert [a["segment"] for a in written["annotations"]] == [[0.5, 1], [1, 2], [0, 1]]
     (tmp_path / "ann.json").write_text(json.dumps({"database": {**database, "2": {"annotations": []}}}))
     done = hico(*command, "--json", root=root)
-    assert done.returncode == 3 and "ann.json: the entry of '2' names no subset; left out" in done.stderr
+    assert done.returncode == 3 and "ann.json: entry '2' names no subset; left out" in done.stderr
     told = json.loads(done.stdout)
     assert (told["num_failed"], told["num_segments_left_out"], told["num_segments_cut"]) == (1, 3, 2)
     assert told["segments_left_out"]["called Ambiguous"] == 1 and len(told["commands"]) == 2
@@ -219,8 +219,8 @@ def test_features_of_segments(root: Path, tmp_path: Path) -> None:
     assert_one_line(refused, 1, "its rows are segments, not windows on a grid; extract without --segments")
     file.write_text("\n".join(["video,start,end,label", *rows]))
     mixed = extract(root, "--segments", file, "--name", "made")
-    assert_one_line(mixed, 1, "has features with rows_of=windows, not segments; give another --name")
-    assert_one_line(extract(root, "--per-segment", "2"), 2, "name the file of segments with --segments")
+    assert_one_line(mixed, 1, "has features with rows_of=windows, not segments; use another --name")
+    assert_one_line(extract(root, "--per-segment", "2"), 2, "needs --segments FILE")
 
 
 def test_probe_of_seconds(root: Path, tmp_path: Path) -> None:
@@ -239,9 +239,9 @@ def test_probe_of_seconds(root: Path, tmp_path: Path) -> None:
     assert found.rows[0].f1["25"]._asdict() == told["rows"][0]["f1"]["25"]
     assert told["seconds_of_classes"] == {"(background)": 9, "a": 3, "b": 6} and told["encoder"].startswith("runs/made")
     lists = ("--train", root / "train.txt", "--test", root / "test.txt")
-    assert_one_line(hico(*command, *lists, root=root), 2, "wants features of whole videos", "tests in folds")
-    assert_one_line(hico("probe", "--segments", file, root=root), 2, "wants features of whole videos")
-    assert_one_line(hico("probe", "made", "--beside", "made", root=root), 2, "are for --segments FILE")
+    assert_one_line(hico(*command, *lists, root=root), 2, "needs FEATURES of whole videos", "tests in folds")
+    assert_one_line(hico("probe", "--segments", file, root=root), 2, "needs FEATURES of whole videos")
+    assert_one_line(hico("probe", "made", "--beside", "made", root=root), 2, "need --segments FILE")
 
 
 def test_bad_lines_of_lists_are_told_and_the_others_are_used(root: Path, tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_video_that_is_missing_is_told_by_the_probe(root: Path, tmp_path: Path
         (["probe", "made", "--train", "x.txt"], 2, ["0 lists, but --train has 1"]),
         (["probe", "made", "--train", "none.txt", "--test", "none.txt"], 2, ["none.txt: cannot be read"]),
         (["probe", "made", "--shots", "9"], 1, ["fewer than 9 (--shots)"]),
-        (["retrieve"], 2, ["give a video, or --protocol"]),
+        (["retrieve"], 2, ["give either a video or --protocol"]),
         (["retrieve", "none.mp4", "--features", "made"], 1, ["none.mp4", "no such file"]),
         (["retrieve", "none.mp4", "--features", "made", "--sheet", "x.gif"], 2, ["must end in .png or .html"]),
         (
@@ -303,7 +303,7 @@ def test_a_video_that_is_missing_is_told_by_the_probe(root: Path, tmp_path: Path
         (
             ["export-tad", "none.json", "--for", "opentad", "--preset", "anet"],
             2,
-            ["--checkout: name the folder of OpenTAD"],
+            ["--checkout: needed; name the folder of OpenTAD"],
         ),
     ],
 )
@@ -323,7 +323,7 @@ def test_one_class_cannot_be_probed(root: Path, tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("0.mp4 0\n2.mp4 0\n")
     lists = ("--train", tmp_path / "one.txt", "--test", root / "test.txt", "--data-root", root / "videos")
     done = hico("probe", "made", *lists, root=root)
-    assert_one_line(done, 1, "all training videos have the one label 0; a probe needs two classes")
+    assert_one_line(done, 1, "all training videos have the same label, 0; a probe needs two classes")
     (tmp_path / "none.txt").write_text("7.mp4 0\n")
     lists = ("--train", root / "train.txt", "--test", tmp_path / "none.txt", "--data-root", root / "videos")
-    assert_one_line(hico("probe", "made", *lists, root=root), 1, "has features of none of the 1 labelled videos")
+    assert_one_line(hico("probe", "made", *lists, root=root), 1, "has no features of any of the 1 labelled videos")

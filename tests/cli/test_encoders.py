@@ -99,7 +99,7 @@ def test_a_real_public_encoder(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "path", [*sys.path])
     done = extract(place, "python:public_lite0:lite0", "--window", "2", "--stride", "8")
     assert done.returncode == 0
-    assert "python:public_lite0:lite0: runs the code that you name" in done.stderr
+    assert "python:public_lite0:lite0: runs your own code" in done.stderr
     rows = np.load(place / "features/python-public_lite0-lite0/a.npy")
     assert rows.shape == (2, 1280)
     assert not np.array_equal(rows[0], rows[1])
@@ -108,7 +108,7 @@ def test_a_real_public_encoder(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_other_weights_or_another_encoder_are_not_unchanged(place: Path) -> None:
     assert extract(place, "pixels", "--name", "mixed").returncode == 0
     other = extract(place, "motion", "--name", "mixed")
-    assert_one_line(other, 1, "features/mixed: has features with encoder=pixels, not motion; give another --name")
+    assert_one_line(other, 1, "features/mixed: has features with encoder=pixels, not motion; use another --name")
 
 
 def test_the_old_name_of_the_option(place: Path) -> None:
@@ -129,11 +129,11 @@ def test_the_old_name_of_the_option(place: Path) -> None:
 
 MISTAKES = [
     ("r3d_18=x.pth", (), 2, "r3d_18: no such encoder; the nearest is torchvision:r3d_18"),
-    ("torchvision:r3d_18", (), 2, "its weights are not named"),
-    ("torchvision:r3d_18=squeezenet1_1.pth", (), 1, "holds no torchvision:r3d_18 encoder"),
+    ("torchvision:r3d_18", (), 2, "no weights given"),
+    ("torchvision:r3d_18=squeezenet1_1.pth", (), 1, "contains no torchvision:r3d_18 encoder"),
     ("torchvision:mvit_v2_s=random", ("--window", "8"), 2, "takes windows of exactly 16 frames"),
     ("s3dg-tiny=random", ("--window", "4"), 2, "--window 4: s3dg-tiny takes windows of at least 8 frames"),
-    ("pixels", ("--pool", "none"), 2, "--pool none: pixels gives one row per window, no maps"),
+    ("pixels", ("--pool", "none"), 2, "--pool none: pixels gives one row per window, not maps"),
     ("pixels", ("--layer", "projection"), 2, "--layer projection: pixels has no projection head"),
     ("own.pt2", ("--layer", "projection"), 2, "own has no projection head"),
 ]
@@ -175,7 +175,7 @@ def test_the_list_of_encoders() -> None:
 def test_inspect(place: Path) -> None:
     facts = json.loads(hico("inspect", "--encoder", "pixels", "--json").stdout)["facts"]
     assert (facts["gives"], facts["weights"], facts["frames in a window"]) == ("rows of 192", "none", "1 or more")
-    assert_one_line(hico("inspect", "a", "--encoder", "pixels"), 2, "and not both")
+    assert_one_line(hico("inspect", "a", "--encoder", "pixels"), 2, "give a checkpoint")
 
 
 def test_retrieval_and_probe_with_an_encoder_of_the_table(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_file_of_the_authors_as_it_is(data: Path, tmp_path: Path) -> None:
         root=tmp_path / "root",
     )
     assert done.returncode == 0, done.stderr
-    assert " keys mean nothing here and are ignored" in done.stderr and "1 step in" in done.stdout
+    assert " keys that hico does not use" in done.stderr and "1 step in" in done.stdout
     assert "PAI" not in done.stderr
     written = load_finetuning_config(tmp_path / "root" / "runs" / "finetune-hmdb51" / "config.yaml")
     assert (written.num_classes, written.train.epochs) == (51, 1)

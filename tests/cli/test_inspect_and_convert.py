@@ -76,7 +76,7 @@ def test_one_line_each(root: Path, tmp_path: Path) -> None:
     run = tmp_path / "hico-data/runs/tiny"
     run.mkdir(parents=True)
     (run / "config.yaml").touch()
-    advice = f"{run} is a run: `hico inspect --encoder {run}` or `hico report {run}`"
+    advice = f"{run} is a run; use `hico inspect --encoder {run}` or `hico report {run}`"
     assert_one_line(hico("inspect", run), 2, advice)
     known = hico("inspect", "--encoder", "tiny", cwd=tmp_path)
     assert_one_line(known, 2, "tiny: no such encoder; did you mean hico-data/runs/tiny?")

@@ -28,7 +28,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     numbered_video(folder / "short/a.mp4", seconds=1)
     numbered_video(folder / "short/b.mp4", seconds=1)
     (folder / "empty").mkdir()
-    (folder / "notes").write_text("no workspace")
+    (folder / "notes").write_text("not a workspace")
     torch.save({"weights": 1}, folder / "other.pt")
     export_encoder(folder / "encoder.safetensors", S3DGTiny())
     for videos, root in (("videos", "root"), ("single", "one"), ("short", "brief")):
@@ -41,20 +41,24 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 MISTAKES = [
     ("split nowhere", 2, "nowhere: no such file or folder, and no file matches it as a pattern"),
     ("split empty", 2, "empty: no video files in this folder"),
-    ("split pictures", 2, "pictures: holds no videos but numbered pictures; --frame-rate N"),
+    (
+        "split pictures",
+        2,
+        "pictures: contains numbered pictures, not videos; to read them as frames, use --frame-rate N",
+    ),
     ("split", 2, "INPUTS: name videos, or folders of them (`hico split -h` lists the options)"),
-    ("split videos --root notes", 2, "--root notes: notes is a file; name a folder, which is made if it is missing"),
+    ("split videos --root notes", 2, "--root notes: notes is a file; name a folder, which is created if missing"),
     ("split videos --root notes/below", 2, "notes is a file"),
     (
         "split twice --root new",
         1,
-        "b/0.mp4 have the same id, '0': rename one of them, or let folders be part of the ids",
+        "b/0.mp4 have the same id, '0'; rename one of them, or include folders in the ids",
     ),
     ("split videos --segment-seconds -1", 2, "--segment-seconds -1: must be at least 0.1"),
     ("split videos --short-side 3", 2, "--short-side 3: must be at least 16"),
     ("split videos --shard 3/2", 2, "--shard: '3/2' must be I/N with I from 1 to N, such as 2/8"),
     ("split videos --min-free much", 2, "'much' is not a size; write 500MB or 1.5GB"),
-    ("index --root empty", 1, "empty: nothing was split here yet; run `hico split VIDEOS --root"),
+    ("index --root empty", 1, "empty: nothing has been split here yet; run `hico split VIDEOS --root"),
     ("index --root root --untrimmed videos", 1, "a video with id '0' was split here"),
     ("index --root root --list nowhere.txt", 2, "nowhere.txt: cannot be read"),
     ("pretrain --root empty", 1, "empty: has no index.parquet; run `hico index --root empty` first"),
@@ -65,7 +69,7 @@ MISTAKES = [
     (
         "pretrain --root root --device mps",
         2,
-        "--device mps: hico has never been tried on the GPU of a Mac; use --device cpu",
+        "--device mps: hico is untested on Mac GPUs; use --device cpu",
     ),
     ("pretrain --root root --epochs -1", 2, "--epochs -1: must be at least 1"),
     ("pretrain --root root --epochs many", 2, "--epochs many: must be a whole number"),
@@ -78,25 +82,25 @@ MISTAKES = [
     ("pretrain --root root --config nowhere.yaml", 2, "nowhere.yaml: cannot be read"),
     ("pretrain --root root --dataset hcas", 2, "--dataset hcas: 'hcas' is not one of 'hacs', 'uk400', 'k400'"),
     ("pretrain --root root --device tpu", 2, "--device tpu: 'tpu' is not one of 'auto', 'cpu', 'cuda'"),
-    ("pretrain --root root --recipe hico-x", 2, "no recipe hacs-hico-x; there are: hacs-hico-l"),
+    ("pretrain --root root --recipe hico-x", 2, "hacs-hico-x: no such recipe; the recipes are hacs-hico-l"),
     ("pretrain --root root --resum", 2, "No such option: --resum (Possible options: --resume"),
-    ("pretrain --root root --init-from other.pt", 1, "other.pt: holds no s3dg encoder"),
-    ("extract-features --root root", 1, "no run has exported an encoder; run `hico pretrain`, or give --encoder"),
+    ("pretrain --root root --init-from other.pt", 1, "other.pt: contains no s3dg encoder"),
+    ("extract-features --root root", 1, "no run has exported an encoder; run `hico pretrain`, or use --encoder"),
     ("extract-features --root root --checkpoint nowhere.pt", 2, "nowhere.pt: no such file"),
-    ("extract-features --root root --checkpoint other.pt", 1, "other.pt: holds no S3D-G encoder"),
+    ("extract-features --root root --checkpoint other.pt", 1, "other.pt: contains no S3D-G encoder"),
     ("extract-features --root root --checkpoint videos/0.mp4", 1, "0.mp4: not a checkpoint (no PyTorch file)"),
     (
         "extract-features --root root --checkpoint encoder.safetensors --fps fast",
         2,
-        "'fast' is not a frame rate; write a number",
+        "'fast' is not a frame rate; use a number",
     ),
     ("probe --root root --features", 2, "--features"),
     ("retrieve videos/0.mp4 --root root", 1, "no features here; run `hico extract-features`"),
     ("evaluate", 2, "Missing argument 'RUN...'"),
     ("report empty", 2, "neither a run (it has no config.yaml) nor a workspace (it has no index.parquet)"),
     ("inspect nowhere", 2, "nowhere: no such file"),
-    ("convert encoder.safetensors out.foo", 2, "out.foo: no format has this ending; say which one"),
-    ("convert encoder.safetensors out.pyth", 1, "only a checkpoint of a run has all that the authors' format holds"),
+    ("convert encoder.safetensors out.foo", 2, "cannot tell the format from out.foo; choose one"),
+    ("convert encoder.safetensors out.pyth", 1, "the authors' format needs a checkpoint of a run"),
     ("config show hacs", 2, "hacs: neither a recipe nor a file; the nearest recipe is hacs-hico-s"),
     ("splitt", 2, "No such command 'splitt'. Did you mean 'split'?"),
 ]

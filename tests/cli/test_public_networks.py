@@ -85,9 +85,9 @@ def test_its_features_are_extracted_and_probed(root: Path) -> None:
         (("-o", "model.encoder=torchvision:r3d_50"), 2, ["torchvision:r3d_50", "the nearest is torchvision:r3d_18"]),
         (("-o", "model.encoder=r3d_18"), 2, ["the nearest is torchvision:r3d_18"]),
         (("-o", "model.encoder=python:nowhere:f"), 2, ["python:nowhere:f: No module named 'nowhere'"]),
-        (("-o", "model.gating=false", "-o", "model.encoder=s3dg-tiny"), 2, ["only s3dg has gates"]),
-        (("--init-from", "kinetics.pth"), 1, ["kinetics.pth: holds no s3dg encoder"]),
-        (("-o", "model.encoder=python:made_encoders:long_clips_only"), 1, ["does not take a clip of 8 frames"]),
+        (("-o", "model.gating=false", "-o", "model.encoder=s3dg-tiny"), 2, ["only s3dg has gating"]),
+        (("--init-from", "kinetics.pth"), 1, ["kinetics.pth: contains no s3dg encoder"]),
+        (("-o", "model.encoder=python:made_encoders:long_clips_only"), 1, ["does not accept a clip of 8 frames"]),
     ],
 )
 def test_mistakes(root: Path, options: tuple[str, ...], code: int, parts: list[str]) -> None:
@@ -107,4 +107,4 @@ def test_a_function_of_a_user_trains_and_its_files_run_no_code(root: Path, caplo
     done = hico(*named_twice, "--name", "users", root=root)
     assert done.returncode == 0, done.stderr
     again = hico(*PRETRAIN, *named, "--init-from", exported, "--name", "again", root=root)
-    assert again.returncode == 0 and "14 entries taken, 0 left out, none missing" in caplog.text
+    assert again.returncode == 0 and "14 entries loaded, 0 left out, none missing" in caplog.text

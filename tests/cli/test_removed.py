@@ -9,11 +9,11 @@ from hico_cli.removed import what_to_type
 @pytest.mark.parametrize(
     ("typed", "option", "found"),
     [
-        ("split videos --status", "--status", "--status: is no option any more; `hico inspect ROOT`"),
+        ("split videos --status", "--status", "--status: is no longer an option; `hico inspect ROOT`"),
         ("--debug split --engine ray videos", "--engine", "`--ray-address local`"),
         ("extract-features --engine=ray", "--engine", "`--ray-address local`"),
         ("pretrain --decoder decord", "--decoder", "`-o data.decoder=NAME`"),
-        ("benchmark folder", None, "benchmark: is no command any more; it is in the repository's scripts/evidence"),
+        ("benchmark folder", None, "benchmark: is no longer a command; see scripts/evidence in the repository"),
         ("pretrain --status", "--status", None),  # an option of another command
         ("split benchmark", None, None),  # a folder of that name
         ("", None, None),
@@ -25,4 +25,4 @@ def test_only_what_was_there_is_answered(typed: str, option: str | None, found: 
 
 
 def test_an_old_call_ends_with_that_line() -> None:
-    assert_one_line(hico("pretrain", "--decoder", "decord"), 2, "hico: --decoder: is no option", "-o data.decoder=NAME")
+    assert_one_line(hico("pretrain", "--decoder", "decord"), 2, "hico: --decoder: is no longer", "-o data.decoder=NAME")

@@ -60,7 +60,7 @@ def test_too_little_time_for_training(tmp_path: Path, videos: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (root / "runs/run/export/encoder.safetensors").exists()
     *_, features, steps = done.stderr.splitlines()
-    assert f"`hico extract-features --root {root} --encoder {root}/runs/run` makes them" in features
+    assert f"`hico extract-features --root {root} --encoder {root}/runs/run` extracts them" in features
     assert f"for enough steps: `hico run {videos}" in steps
     assert "--name run-2 --hours 0." in steps
 
@@ -92,7 +92,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, videos: Path) -> None:
     assert_one_line(hico("run", tmp_path / "nowhere", root=root), 2, "no such file or folder")
     assert_one_line(hico("run", videos, "-o", "train.epoch=3", root=root), 2, "unknown key train.epoch")
     assert_one_line(hico("run", videos, "--encoder", "s3dgg", root=root), 2, "the nearest is s3dg")
-    assert_one_line(hico("run", videos, "--resume", root=root), 2, "runs/run: there is no such run to continue")
+    assert_one_line(hico("run", videos, "--resume", root=root), 2, "runs/run: no such run to continue")
     assert not root.exists()
     done = hico("run", videos / "0.mp4", root=root)
     assert done.returncode == 1

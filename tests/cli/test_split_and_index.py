@@ -31,14 +31,18 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["split", "empty"], 2, ["empty: no video files in this folder"]),
         (["split", "videos", "--root", "videos/a.mp4"], 2, ["videos/a.mp4 is a file"]),
         (["split", "videos", "other"], 1, ["/a.mp4 and ", "other/a.mp4 have the same id, 'a'"]),
-        (["split", "videos", "--min-free", "900000TB"], 1, ["--min-free keeps", "free some space"]),
+        (["split", "videos", "--min-free", "900000TB"], 1, ["--min-free` keeps", "free some space"]),
         (["split", "videos", "--ray-address", "127.0.0.1:1"], 1, ["127.0.0.1:1: cannot join"]),
-        (["split", "videos", "--encoder", "h264_nvenc"], 1, ["cannot encode with h264_nvenc", "another --encoder"]),
+        (
+            ["split", "videos", "--encoder", "h264_nvenc"],
+            1,
+            ["cannot encode with h264_nvenc", "another `hico split --encoder`"],
+        ),
         (["split", "videos", "--root", "gs://bucket"], 2, ["gs:// is not supported"]),
         (["split", "videos", "--root", "held"], 1, ["held: another hico command is writing here"]),
         (["inspect", "empty"], 1, ["has no index.parquet"]),
-        (["index"], 1, ["nothing was split here yet; run `hico split"]),
-        (["index", "--check"], 1, ["nothing was split here"]),
+        (["index"], 1, ["nothing has been split here yet; run `hico split"]),
+        (["index", "--check"], 1, ["nothing has been split here"]),
         (["index", "--adopt"], 2, ["no clips without a record"]),
         (["index", "--untrimmed", "nowhere"], 2, ["nowhere: no such file"]),
     ],
@@ -96,7 +100,7 @@ def test_failures_are_told_once_more_and_tried_again_when_asked(videos: Path, tm
     )
     done = hico("split", *inputs, root=tmp_path / "root")
     assert done.returncode == 3
-    assert "1 of them before (--retry-failed)" in done.stderr.splitlines()[-1]
+    assert "1 earlier (`hico split --retry-failed`)" in done.stderr.splitlines()[-1]
     done = hico("split", *inputs, "--retry-failed", root=tmp_path / "root")
     assert "before" not in done.stderr.splitlines()[-1]
 
@@ -121,7 +125,7 @@ def test_profiles_and_options(videos: Path, tmp_path: Path) -> None:
 
 def test_check_names_what_differs(videos: Path, tmp_path: Path) -> None:
     split(videos, tmp_path)
-    assert hico("index", "--check", root=tmp_path).stdout == "all files are as recorded\n"
+    assert hico("index", "--check", root=tmp_path).stdout == "all files match the records\n"
     (tmp_path / "train/v_a_0000000_0005000.mp4").unlink()
     done = hico("index", "--check", root=tmp_path)
     assert done.returncode == 3
@@ -176,7 +180,7 @@ def test_the_four_commands_on_a_bucket(videos: Path, tmp_path: Path, monkeypatch
     assert done.returncode == 0, done.stderr
     assert len(read_index("s3://corpus/root")) == 7
     assert "root/training.txt" in keys_in("corpus")
-    assert_one_line(hico("split", videos, "--root", "s3://none/x"), 1, "there is no bucket 'none'")
+    assert_one_line(hico("split", videos, "--root", "s3://none/x"), 1, "no such bucket, 'none'")
     assert (tmp_path / "hico-data/runs/hacs-hico-s/export/encoder.safetensors").exists()
     written = {key.rpartition("/")[2] for key in keys_in("corpus") if key.startswith("root/features/hacs-hico-s/")}
     assert written == {"a.npy", "b.npy", "c.npy", "manifest.jsonl"}

@@ -117,7 +117,7 @@ def test_a_failure_keeps_the_clips_that_were_there(
         spoil(one / "a.mp4")
     summary, (event,) = split(one / "a.mp4", root, options, policy)
     assert (summary.num_failed, event.outcome) == (1, "failed")
-    assert said in event.note and "what it has, 2 clips, stays as it is" in event.note
+    assert said in event.note and "kept its 2 existing clips" in event.note
     assert clips_of(root) == before and len(before) == 2
     assert read_record(root, "a") == record
     (line,) = read_failures(root)
@@ -185,7 +185,7 @@ def test_an_id_is_free_or_known(tmp_path: Path) -> None:
         (SMALL, UntrimmedOptions(), "was split here"),
         (SMALL, AdoptedOptions(), "was split here"),
         (UntrimmedOptions(), SMALL, "is read in place here"),
-        (AdoptedOptions(), SMALL, "was cut by another tool and taken in here"),
+        (AdoptedOptions(), SMALL, "was cut by another tool and adopted here"),
         (AdoptedOptions(), UntrimmedOptions(), "was cut by another tool"),
     ],
 )
@@ -211,7 +211,7 @@ def test_one_id_in_two_folders(tmp_path: Path, way: str) -> None:
     intake(tmp_path / "d1/0001.mp4", tmp_path / "root")
     before = tree(tmp_path / "root")
     with pytest.raises(
-        HicoError, match=r"d2/0001\.mp4 and .*d1/0001\.mp4, taken in before, have the same id.*--id relpath"
+        HicoError, match=r"d2/0001\.mp4 and .*d1/0001\.mp4, added before, have the same id.*--id relpath"
     ):
         intake(tmp_path / "d2/0001.mp4", tmp_path / "root")
     assert tree(tmp_path / "root") == before
@@ -237,9 +237,7 @@ def test_an_id_is_in_one_subset(tmp_path: Path, way: str) -> None:
     root, path = tmp_path / "root", tmp_path / "a.mp4"
     INTAKES[way](path, root)
     before = tree(root)
-    with pytest.raises(
-        HicoError, match=r"a\.mp4: .* 'a' is in the subset train, .* to move it to val instead, use --move"
-    ):
+    with pytest.raises(HicoError, match=r"a\.mp4: .* 'a' is already in the subset train; move it to val with --move"):
         if way == "split":
             split(path, root, SMALL.model_copy(update={"subset": "val"}))
         else:
@@ -265,7 +263,7 @@ def test_clips_of_another_tool_are_not_overwritten(one: Path, tmp_path: Path) ->
     assert clips_of(root) == before
     (root / "records/a.json").unlink()
     assert adopt(root).num_done == 1  # the first remedy
-    with pytest.raises(HicoError, match="was cut by another tool and taken in here"):
+    with pytest.raises(HicoError, match="was cut by another tool and adopted here"):
         split(one / "a.mp4", root, SMALL, SplitPolicy(rules=Rules(force=True)))
     assert clips_of(root) == before
     (root / "records/a.json").unlink()
@@ -330,7 +328,7 @@ def test_what_is_no_regular_file_is_not_waited_for(made: Path, tmp_path: Path) -
     (tmp_path / "list.txt").write_text("pipe.mp4\nfolder.mp4\na.mp4\n")
     summary, events = split(tmp_path / "list.txt", tmp_path / "root", policy=SplitPolicy(timeout_seconds=20))
     assert (summary.num_done, summary.num_failed) == (1, 2)
-    assert {event.note.split(";")[0] for event in events if event.note} == {"is no regular file", "is a folder"}
+    assert {event.note.split(";")[0] for event in events if event.note} == {"is not a regular file", "is a folder"}
     assert add(tmp_path / "list.txt", tmp_path / "other").num_failed == 2
 
 
@@ -469,5 +467,5 @@ def test_rows_name_only_files_that_records_may_name() -> None:
     record = record_of(UntrimmedOptions(), "/videos/a.mp4")
     good = record.model_dump() | {"clips": [clip.model_dump()]}
     assert VideoRecord.model_validate(good).clips == [clip]
-    with pytest.raises(ValueError, match="is not where a clip of 'a' lies"):
+    with pytest.raises(ValueError, match="is not a possible path for a clip of 'a'"):
         VideoRecord.model_validate(good | {"clips": [clip.model_dump() | {"path": "/etc/passwd"}]})

@@ -81,7 +81,7 @@ def test_their_data_are_indexed_unless_there_is_an_index_and_no_folder_is_named(
             progress=Progress(),
         )
 
-    with pytest.raises(UsageError, match=r"--data-root: needed, since the file names no DATA\.DATA_ROOT_DIR"):
+    with pytest.raises(UsageError, match=r"--data-root: needed, because the file has no DATA\.DATA_ROOT_DIR"):
         add(Theirs(None, None), data_root=None, anno_dir=None)
     assert add(Theirs("theirs", "lists"), data_root=None, anno_dir=None) == 0
     assert list(read_index(tmp_path)["video_id"]) == ["c"]

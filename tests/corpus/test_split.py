@@ -242,7 +242,7 @@ def test_what_cannot_be_decoded_is_one_line_and_the_others_are_done(tmp_path: Pa
     }
     errors = {Path(line["source"]).stem: line["error"] for line in lines}
     assert "no video stream" in errors["sound"]
-    assert "errors while decoding" in errors["noise"]
+    assert "decoding error" in errors["noise"]
     assert {line["attempts"] for line in lines} == {1}
     assert {parse_clip_name(p.name)[0] for p in (tmp_path / "train").iterdir()} == {"good"}  # type: ignore[index]
     assert not (tmp_path / ".tmp").exists()
@@ -285,7 +285,7 @@ def test_an_id_is_not_taken_from_another_video(tmp_path: Path) -> None:
     numbered_video(tmp_path / "other/v_a.mp4", seconds=2)
     split(tmp_path / "a.mp4", tmp_path / "root")
     before = tree(tmp_path / "root")
-    with pytest.raises(HicoError, match=r"other/v_a\.mp4 and .*a\.mp4, taken in before, have the same id, 'a'"):
+    with pytest.raises(HicoError, match=r"other/v_a\.mp4 and .*a\.mp4, added before, have the same id, 'a'"):
         split(tmp_path / "other/v_a.mp4", tmp_path / "root")
     assert tree(tmp_path / "root") == before
 

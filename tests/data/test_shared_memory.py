@@ -30,6 +30,6 @@ def test_shared_memory(free: float, workers: int, fits: bool) -> None:
     if fits:
         require_shared_memory(100_000_000, free=int(free), workers=workers)
         return
-    told = rf"{free / 1e6:.0f} MB of shared memory are free, and .* about {300 * workers} MB"
+    told = rf"{free / 1e6:.0f} MB of shared memory are free, but .* about {300 * workers} MB"
     with pytest.raises(HicoError, match=told):
         require_shared_memory(100_000_000, free=int(free), workers=workers)

@@ -44,7 +44,7 @@ def test_what_is_said_of_video_encoders(encoder: str, fault: str | None, state: 
     ("mps", "cards", "found"),
     [
         (False, None, "none that PyTorch sees"),
-        (True, None, "that of a Mac (MPS), which hico does not use"),
+        (True, None, "a Mac's (MPS), which hico does not use"),
         (False, (False, (7, 5)), "1 x A Card, CUDA 13.0, trains in fp16"),
         (False, (True, (9, 0)), "1 x A Card, CUDA 13.0, trains in bf16"),
         (False, (False, (6, 1)), "1 x A Card, CUDA 13.0, trains in fp32"),

@@ -55,7 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_network_is_shown_what_the_paper_s_is() -> None:
     said: list[str] = []
     encoder = load_frozen("python:own_encoders:fixed", warn=said.append)
-    assert said == ["python:own_encoders:fixed: runs the code that you name"]
+    assert said == ["python:own_encoders:fixed: runs your own code"]
     entry, paper = encoder.entry, ENCODERS["s3dg"]
     assert (entry.picture, entry.clip, entry.gives, entry.feature_dim) == (paper.picture, paper.clip, "rows", 3)
     assert torch.equal(encoder.network(torch.ones(1, 3, 2, 4, 4)), torch.full((1, 3), 2.0))
@@ -79,7 +79,7 @@ def test_weights_may_be_a_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        ("own_encoders:chance", "has other weights each time"),
+        ("own_encoders:chance", "gets different weights on each call"),
         ("own_encoders:number", "returned a int, not a network"),
         ("own_encoders:flat", "neither a row"),
         ("own_encoders:nothing", "no such function"),

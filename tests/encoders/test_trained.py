@@ -58,9 +58,12 @@ def test_a_function_of_a_user(function: str) -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("made_encoders:pictures", "gives a tensor of shape (1, 24, 32, 32) for a clip, neither maps (1, F, T, H, W)"),
-        ("made_encoders:two", "gives a tuple for a clip, neither maps"),
-        ("made_encoders:long_clips_only", "does not take a clip of 8 frames of 32 x 32 pixels (Calculated padded"),
+        (
+            "made_encoders:pictures",
+            "returns a tensor of shape (1, 24, 32, 32) for a clip, neither maps (1, F, T, H, W)",
+        ),
+        ("made_encoders:two", "returns a tuple for a clip, neither maps"),
+        ("made_encoders:long_clips_only", "does not accept a clip of 8 frames of 32 x 32 pixels (Calculated padded"),
     ],
 )
 def test_a_function_that_is_no_encoder(function: str, message: str) -> None:
@@ -70,7 +73,7 @@ def test_a_function_that_is_no_encoder(function: str, message: str) -> None:
 
 
 def test_frames_too_small_for_a_network() -> None:
-    with pytest.raises(HicoError, match="s3dg: does not take a clip of 8 frames of 16 x 16 pixels"):
+    with pytest.raises(HicoError, match="s3dg: does not accept a clip of 8 frames of 16 x 16 pixels"):
         width_of("s3dg", size=16)
 
 

@@ -78,7 +78,7 @@ def _without_settings_of_pictures(folder: Path) -> None:
     ("damage", "said"),
     [
         (_without_an_entry, "has no weights for"),
-        (_of_another_kind, "is of the kind bert; known are videomae"),
+        (_of_another_kind, "is of the unsupported type bert; supported are videomae"),
         (_with_code, "cannot be read by transformers"),
         (_without_settings_of_pictures, "cannot be read by transformers"),
     ],
@@ -93,5 +93,5 @@ def test_what_is_refused(damage: Any, said: str, tmp_path: Path) -> None:  # noq
 
 
 def test_what_is_no_folder_is_not_downloaded() -> None:
-    with pytest.raises(HicoError, match="no such folder; to have it downloaded from the hub, write hf:a/b=DEFAULT"):
+    with pytest.raises(HicoError, match="no such folder; to download it from the hub, write hf:a/b=DEFAULT"):
         load_frozen("hf:a/b")

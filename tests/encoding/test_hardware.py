@@ -21,7 +21,7 @@ BF16 = Precision("bf16", "tested")
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("mps", "the GPU of a Mac; use --device cpu"), ("tpu", "not one of 'auto', 'cpu', 'cuda'")]
+    ("name", "told"), [("mps", "Mac GPUs; use --device cpu"), ("tpu", "not one of 'auto', 'cpu', 'cuda'")]
 )
 @pytest.mark.parametrize("has_mps", [True, False])
 def test_other_devices_are_refused(name: Any, told: str, has_mps: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
@@ -32,7 +32,7 @@ def test_other_devices_are_refused(name: Any, told: str, has_mps: bool, monkeypa
 
 
 def test_what_is_asked_for_is_taken() -> None:
-    assert choose_precision("bf16", torch.device("cpu")) == ("bf16", "as asked for")
+    assert choose_precision("bf16", torch.device("cpu")) == ("bf16", "as requested")
     assert choose_precision("fp32", torch.device("cpu")).name == "fp32"
 
 
@@ -44,7 +44,7 @@ def test_float32_is_float32_unless_tf32_is_asked_for(monkeypatch: pytest.MonkeyP
     for name, allowed in names.items():
         assert use_precision(name, gpu).name == name
         assert torch.backends.cudnn.allow_tf32 == allowed
-    with pytest.raises(UsageError, match="tf32: only GPUs have it"):
+    with pytest.raises(UsageError, match="tf32: only GPUs support it"):
         choose_precision("tf32", torch.device("cpu"))
 
 

@@ -213,7 +213,7 @@ def test_a_hole_of_hours_is_refused_by_name(tmp_path: Path) -> None:
         *("-f", "lavfi", "-i", "testsrc=d=2:r=30:s=64x64", "-vf", "setpts='if(gte(N,30),PTS+4000/TB,PTS)'"),
         *("-fps_mode", "passthrough", "-c:v", "libx264", path),
     )
-    with pytest.raises(BadVideo, match=r"hole\.mkv: has 60 frames in 40\d\d s: nearly all of it is one frame"):
+    with pytest.raises(BadVideo, match=r"hole\.mkv: has 60 frames in 40\d\d s: nearly all of it is a single still"):
         next(parts_of_video(0, WholeVideo(path, []), as_seen(Grid(fps=15.0, window=16, stride=16))))
 
 

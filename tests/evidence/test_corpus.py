@@ -98,7 +98,7 @@ def test_the_command(tmp_path: Path) -> None:
 def test_two_at_once_and_damage_are_told(corpus: Path) -> None:
     with lock(corpus / ".lock", refusal=""), pytest.raises(HicoError, match="another command is making a corpus here"):
         make_corpus(RECIPE, corpus)
-    with pytest.raises(UsageError, match="holds a corpus of videos 6"):
+    with pytest.raises(UsageError, match="contains a corpus of videos 6"):
         make_corpus(RECIPE.model_copy(update={"videos": 3}), corpus)
     kept = (corpus / "labels.jsonl").read_text()
     try:

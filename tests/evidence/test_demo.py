@@ -60,9 +60,9 @@ def test_another_seed_wants_another_folder(root: Path) -> None:
     assert_one_line(hico("demo", "--root", root, "--videos", "24", "--seed", "8"), 2, "seed 1", "new folder")
     assert_one_line(hico("demo", "--root", root, "--videos", "60"), 2, "has a demo of 24 videos")
     with lock(root / ".demo.lock", refusal=""):
-        assert_one_line(hico("demo", "--root", root, "--videos", "24"), 1, "another demo runs here")
+        assert_one_line(hico("demo", "--root", root, "--videos", "24"), 1, "another demo is running here")
     assert hico("demo", "--root", root, "--design", "fillers").returncode == 2
-    assert_one_line(hico("demo", "--root", root / "other", "--videos", "23"), 2, "24 or more")
+    assert_one_line(hico("demo", "--root", root / "other", "--videos", "23"), 2, "at least 24")
     assert not (root / "other").exists()
 
 

@@ -34,26 +34,36 @@ def test_chance_is_the_loss_of_embeddings_that_tell_nothing(batch_size: int, cli
 @pytest.mark.parametrize(
     ("change", "level", "said", "advised"),
     [
-        ({"steps": 0, "loss": None, "spread": None}, "nothing", "has not trained a step yet", "Train for longer"),
+        (
+            {"steps": 0, "loss": None, "spread": None},
+            "nothing",
+            "has not completed a training step yet",
+            "Train for longer",
+        ),
         ({"steps": 1, "loss": 0.1}, "nothing", "learnt nothing yet: it was trained for 1 step.", "s3dg-tiny"),
         ({"steps": 2, "similarity": 1.0}, "nothing", "2 steps, and all clips look alike", "Train for longer"),
         ({"spread": 0.008}, "nothing", "collapsed: all clips get nearly the same embedding", "lower optim.base_lr"),
         ({"similarity": 0.99995}, "nothing", "does not distinguish clips", "lower optim.base_lr"),
         ({"loss": 2.2}, "nothing", "loss is 2.20, chance is 2.30 (the logarithm of 10 candidates)", "longer"),
         ({"loss": 2.1, "steps": 299}, "begun", "after 299 steps: the contrastive loss is 2.10, chance", "longer"),
-        ({"steps": 299, "similarity": 0.96}, "begun", "of different videos are still much alike (mean", "longer"),
+        ({"steps": 299, "similarity": 0.96}, "begun", "of different videos are still very similar (mean", "longer"),
         ({"steps": 1, "encoder": "s3dg-tiny"}, "nothing", "for 1 step.", "make it cheaper with smaller clips"),
-        ({}, "learnt", "recognise clips of one video, in 1000 steps: the contrastive loss is 0.80, chance is 2.30", ""),
+        (
+            {},
+            "learnt",
+            "recognise clips of the same video, after 1000 steps: the contrastive loss is 0.80, chance is 2.30",
+            "",
+        ),
         (
             {"same_video": FOUND},
             "learnt",
-            "neighbour of a clip is of the same video 75.0 % of the time (9 of 12 clips; chance 2.0 %)",
+            "neighbour of a clip is from the same video 75.0 % of the time (9 of 12 clips; chance 2.0 %)",
             "",
         ),
         (
             {"same_video": FOUND, "before": FOUND._replace(part=0.5)},
             "learnt",
-            "of the same video 75.0 % of the time (9 of 12 clips; untrained 50.0 %; chance 2.0 %).",
+            "from the same video 75.0 % of the time (9 of 12 clips; untrained 50.0 %; chance 2.0 %).",
             "",
         ),
         (

@@ -147,8 +147,8 @@ def test_the_plan_has_a_line_a_step() -> None:
         "  split and index      40 s",
         "  measuring            30 s",
         "  training          9.1 min  s3dg-tiny on cpu: 190 epochs, 190 steps of 12 videos, 2.8 s each",
-        "  features             none  there is not the time for them",
+        "  features             none  not enough time",
         "  report               20 s",
     ]
     assert "  features             30 s  100 rows" in describe_plan(replace(plan, shares=Shares(600.0, 30.0, 20.0)))
-    assert "1 epoch left of a training" in describe_plan(replace(plan, begun=True, length=Length(1, 12, 1)))
+    assert "1 epoch left of the existing run" in describe_plan(replace(plan, begun=True, length=Length(1, 12, 1)))

@@ -52,7 +52,7 @@ def test_splitting_ends_at_half_of_the_time_and_goes_on(tmp_path: Path) -> None:
     for number in range(5):
         numbered_video(tmp_path / f"videos/{number}.mp4", seconds=2)
     inputs, root = [str(tmp_path / "videos")], tmp_path / "root"
-    with pytest.raises(HicoError, match=r"splitting has taken half of --hours .* of 5 videos; they are kept"):
+    with pytest.raises(HicoError, match=r"splitting .* of 5 videos has taken half of --hours .* clips are kept"):
         split_inputs(inputs, root, clock=LATE, events=EVENTS)
     num_there = len(list((root / "records").glob("*.json")))
     assert 1 <= num_there < 5

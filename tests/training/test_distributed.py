@@ -362,7 +362,7 @@ def test_a_port_in_use_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) 
         for name, value in {"TORCHELASTIC_RUN_ID": "test", **alone, **where}.items():
             monkeypatch.setenv(name, value)
         done = hico_process("pretrain", *TINY, "--name", "port", root=root)
-    assert_one_line(done, 1, "do not find each other", "is the port free?")
+    assert_one_line(done, 1, "cannot find each other", "check that the port is free")
 
 
 @pytest.mark.processes

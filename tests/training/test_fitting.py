@@ -86,7 +86,7 @@ def test_a_run_goes_on_with_its_batch(root: Path, tmp_path: Path) -> None:
 @pytest.mark.videos
 def test_cuts_that_are_to_count_must_be_known(root: Path, tmp_path: Path) -> None:
     config = load_config(overrides=["data.cuts=respect"])
-    with pytest.raises(HicoError, match="does not know where the pictures of its videos cut; split them again"):
+    with pytest.raises(HicoError, match="does not know the cuts of all videos; split them again"):
         fit_batch(Task(config=config, root=root, run_dir=tmp_path, device="cpu"), processes=1)
 
 
@@ -105,7 +105,7 @@ def test_free_memory_is_that_of_the_machine_or_the_container(tmp_path: Path) -> 
 
 def test_memory_that_runs_out_is_one_line() -> None:
     """On a CPU for real; a GPU's error is made here."""
-    said = "a step of 4 videos does not fit into the memory of cpu; lower --batch-size"
+    said = "a step of 4 videos does not fit into the memory of cpu; use a smaller batch size"
     with pytest.raises(HicoError, match=said), telling_full_memory(4, CPU):
         torch.empty(10**15)
     with pytest.raises(HicoError, match=said), telling_full_memory(4, CPU):

@@ -243,7 +243,7 @@ def test_a_signal_ends_with_a_checkpoint(root: Path, tmp_path: Path, undisturbed
 
 def test_an_old_run_is_not_overwritten(root: Path, tmp_path: Path) -> None:
     run(tiny("train.max_steps=1"), root, tmp_path)
-    with pytest.raises(UsageError, match="continue it with --resume, or choose another --name"):
+    with pytest.raises(UsageError, match="continue it with --resume, or use another --name"):
         run(tiny(), root, tmp_path)
     with pytest.raises(UsageError, match=r"this run has optim\.base_lr=0\.3, not 0\.5"):
         run(tiny("optim.base_lr=0.5"), root, tmp_path, resume=True)
@@ -318,7 +318,7 @@ def test_init_from_another_encoder(root: Path, tmp_path: Path, caplog: pytest.Lo
     config = tiny("train.max_steps=1", "optim.base_lr=1e-9", "optim.warmup_start_lr=0")
     caplog.clear()
     run(config, root, tmp_path / "second", init_from=encoder)
-    told = f"{len(load_file(encoder))} entries taken, 0 left out, none missing"
+    told = f"{len(load_file(encoder))} entries loaded, 0 left out, none missing"
     short = "pretraining leaves out 1 video shorter than one clip (2.13 s)"
     assert caplog.messages == [
         short,
@@ -354,7 +354,9 @@ def test_no_index(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_no_number_names_the_clips(root: Path, tmp_path: Path) -> None:
     config = tiny("augment.mean=3e38")
-    with pytest.raises(HicoError, match=r"not a finite number at step 1, lr 0\.001; the clips: [abc] at \d") as caught:
+    with pytest.raises(
+        HicoError, match=r"is not finite at step 1, learning rate 0\.001; the clips: [abc] at \d"
+    ) as caught:
         run(config, root, tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -431,7 +433,7 @@ def test_more_epochs(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert later[0]["epoch"] == pytest.approx(1, abs=0.5) and lines[-1]["epoch"] > 3
     undisturbed = {line["epoch"]: line["lr"] for line in _metrics_of_new_run(more, root, tmp_path / "new")}
     assert [line["lr"] for line in later] == [undisturbed[line["epoch"]] for line in later]
-    with pytest.raises(UsageError, match="4 epochs are already done; --epochs 2 is fewer"):
+    with pytest.raises(UsageError, match="4 epochs are already done, more than --epochs 2"):
         run(tiny("train.epochs=2", "optim.warmup_epochs=0.5"), root, tmp_path / "run", resume=True, allow_changed=True)
 
 
@@ -446,7 +448,7 @@ def _metrics_of_new_run(config: Config, root: Path, run_dir: Path) -> list[dict[
         (IndexIdentity(3, "a", "b"), None),
         (IndexIdentity(4, "a", "b"), "there were 3 videos, and there are 4 now"),
         (IndexIdentity(3, "c", "b"), "not the same ones"),
-        (IndexIdentity(3, "a", "c"), "last longer or shorter"),
+        (IndexIdentity(3, "a", "c"), "lengths have changed"),
     ],
 )
 def test_what_changed_of_an_index(now: IndexIdentity, words: str | None) -> None:
@@ -680,5 +682,5 @@ def test_too_little_shared_memory_is_one_line(root: Path, tmp_path: Path) -> Non
     done = trained(workers=1)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("hico: /dev/shm: 0 MB of shared memory are free, and a worker needs about ")
+    assert line.startswith("hico: /dev/shm: 0 MB of shared memory are free, but a worker needs about ")
     assert trained(workers=0).returncode == 0

@@ -206,7 +206,7 @@ def test_the_picture_is_that_of_the_authors_run(tmp_path: Path, model: HicoModel
     torch.save(theirs, tmp_path / "theirs.pyth")
     assert FeatureExtractor.from_checkpoint(tmp_path / "theirs.pyth", device="cpu").picture == picture
     torch.save({**theirs, "cfg": json.dumps({"DATA": {"TRAIN_CROP_SIZE": "large"}})}, tmp_path / "wrong.pyth")
-    with pytest.raises(HicoError, match="describes its encoder's input wrongly"):
+    with pytest.raises(HicoError, match="its encoder's input settings are invalid"):
         FeatureExtractor.from_checkpoint(tmp_path / "wrong.pyth", device="cpu")
 
 

@@ -121,7 +121,10 @@ def read_authors_finetuning(path: Path | str, *, overrides: Iterable[str] = ()) 
     settings["augment.blur_probability"] = 0.0
     if theirs.get("TRAIN.ONLY_LINEAR"):
         settings |= {"train.tune": "head", "train.statistics": "drift"}
-        notes = [*notes, "the encoder's batch norms follow the new videos, as theirs; -o train.statistics=frozen"]
+        notes = [
+            *notes,
+            "the encoder's batch norms adapt, as the authors' do; freeze them with -o train.statistics=frozen",
+        ]
     known = _SAME.keys() | _FIXED.keys() | _OTHERS
     return translated(FinetuneConfig, settings, theirs, known=known, origin=origin, overrides=ours, notes=notes)
 
@@ -140,9 +143,9 @@ def _test(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """The test views: the scale refers to a frame 256 pixels high, and test crops must be as large as in training."""
     size, train_size = theirs.get("DATA.TEST_CROP_SIZE"), theirs.get("DATA.TRAIN_CROP_SIZE")
     if size != train_size:
-        raise UsageError(f"{origin}: DATA.TEST_CROP_SIZE: {size}: hico tests as it trains; write {train_size}")
+        raise UsageError(f"{origin}: DATA.TEST_CROP_SIZE: {size}: hico tests at training size; write {train_size}")
     if theirs.get("TEST.NUM_SPATIAL_CROPS") == 1 and theirs.get("TEST.SPATIAL_CROPS", "cc") != "cc":
         raise UsageError(
-            f"{origin}: TEST.SPATIAL_CROPS: {theirs['TEST.SPATIAL_CROPS']}: one crop is the middle; write cc"
+            f"{origin}: TEST.SPATIAL_CROPS: {theirs['TEST.SPATIAL_CROPS']}: a single crop is the central one; write cc"
         )
     return {"test.crop_part": needed(theirs, "DATA.TEST_SCALE", origin) / _REFERENCE_SIDE}

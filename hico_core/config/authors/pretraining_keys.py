@@ -148,14 +148,17 @@ def read_authors_values(
     if theirs.get("TRAIN.CHECKPOINT_FILE_PATH"):
         raise UsageError(
             f"{origin}: TRAIN.CHECKPOINT_FILE_PATH: {theirs['TRAIN.CHECKPOINT_FILE_PATH']}: remove it, and give the "
-            "file as --init-from"
+            "file with --init-from"
         )
     ours: dict[str, Any] = {key: theirs[name] for name, key in _SAME.items() if name in theirs}
     for translate in (_dataset, _loss, _distance, normalisation, _rate):
         ours |= translate(theirs, origin)
     notes = []
     if ours["optim.scale_lr"] == "authors":
-        notes.append("the rate counts the processes of a machine twice, as theirs; -o optim.scale_lr=global does not")
+        notes.append(
+            "as in the authors' code, the learning rate counts a machine's processes twice; avoid this with "
+            "-o optim.scale_lr=global"
+        )
     ours["optim.lars_zero_norm"] = "authors"
     known = _SAME.keys() | FIXED.keys() | _OTHERS
     return translated(Config, ours, theirs, known=known, origin=origin, overrides=overrides, notes=notes)
@@ -222,7 +225,7 @@ def _choice(theirs: Mapping[str, Any], key: str, choices: Collection[str], origi
     """
     value = theirs.get(key)
     if value not in choices:
-        raise UsageError(f"{origin}: {key}: {value} is not known here; write {' or '.join(choices)}")
+        raise UsageError(f"{origin}: {key}: {value} is not supported; write {' or '.join(choices)}")
     return str(value)
 
 
@@ -262,7 +265,7 @@ def normalisation(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
         channels = theirs.get(key)
         if channels is not None:
             if len(channels) != 3:
-                raise UsageError(f"{origin}: {key}: {channels}: must be three values, of red, green and blue")
+                raise UsageError(f"{origin}: {key}: {channels}: must be three values: red, green and blue")
             values[ours] = one_or_three(channels)
     return values
 

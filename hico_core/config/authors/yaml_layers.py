@@ -60,9 +60,9 @@ def resolve_authors_yaml(path: Path) -> Layered:
 
 def _merged_layers(path: Path, *, trail: tuple[Path, ...]) -> Layered:
     if path in trail:
-        raise UsageError(f"{path}: files name each other in a circle")
+        raise UsageError(f"{path}: its files refer to each other in a cycle")
     if len(trail) == _LONGEST_TRAIL:
-        raise UsageError(f"{path}: files name each other through more than {_LONGEST_TRAIL} layers")
+        raise UsageError(f"{path}: its files refer to each other through more than {_LONGEST_TRAIL} layers")
     own = with_numbers(read_yaml_file(path))
     below: dict[str, Any] = {}
     notes: list[str] = []
@@ -72,11 +72,11 @@ def _merged_layers(path: Path, *, trail: tuple[Path, ...]) -> Layered:
             continue
         layer_path = (path.parent / named).resolve()
         if not layer_path.is_file():
-            raise UsageError(f"{path}: {key}: {named}: there is no {layer_path}")
+            raise UsageError(f"{path}: {key}: {named}: no such file, {layer_path}")
         layer = _merged_layers(layer_path, trail=(*trail, path))
         notes += layer.notes
         notes += [
-            f"{lost} of {layer_path} counts here; the authors' loader drops it without a word"
+            f"hico uses {lost} of {layer_path}, which the authors' loader silently drops"
             for lost in _dropped_by_authors(layer.values, below)
         ]
         below = merge(below, layer.values)
@@ -100,7 +100,7 @@ def _find_base(path: Path) -> Path:
             if (folder / name).is_file():
                 return folder / name
     raise UsageError(
-        f"{path}: no {_BASE_FILES[0]} in any folder above; keep the file where it lies in the authors' repository"
+        f"{path}: no {_BASE_FILES[0]} in any folder above; keep the file in its place in the authors' repository"
     )
 
 
@@ -148,7 +148,7 @@ def require_fixed(theirs: Mapping[str, Any], fixed: Mapping[str, object], origin
     """
     for key, allowed in fixed.items():
         if key in theirs and theirs[key] != allowed:
-            raise UsageError(f"{origin}: {key}: {theirs[key]} is not what hico does; write {key}: {allowed}")
+            raise UsageError(f"{origin}: {key}: {theirs[key]} is not supported; write {key}: {allowed}")
 
 
 def needed(theirs: Mapping[str, Any], key: str, origin: str) -> Any:  # noqa: ANN401 - numbers and lists of them
@@ -159,5 +159,5 @@ def needed(theirs: Mapping[str, Any], key: str, origin: str) -> Any:  # noqa: AN
 
     """
     if theirs.get(key) is None:
-        raise UsageError(f"{origin}: {key} is missing; write it")
+        raise UsageError(f"{origin}: {key} is missing; add it")
     return theirs[key]

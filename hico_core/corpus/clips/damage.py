@@ -65,7 +65,7 @@ def damaged_seconds(job: Job, info: VideoInfo, encoded: Encoded) -> list[float]:
     if not damaged or len(damaged) == len(packets):
         raise BadVideo(
             source,
-            "is damaged, and ffmpeg cannot tell which of its frames are good",
+            "is damaged, and ffmpeg cannot tell which of its frames are intact",
             stage="decode",
             stderr_lines=encoded.stderr_lines,
         )

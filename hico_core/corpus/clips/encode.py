@@ -97,8 +97,8 @@ def require_encoder(program: Ffmpeg, options: SplitOptions, *, folder: Path) -> 
     fault = encoder_fault(program, options, folder=folder)
     if fault:
         raise HicoError(
-            f"cannot encode with {options.encoder} ({fault}); take another --encoder, or name another ffmpeg in "
-            "HICO_FFMPEG",
+            f"cannot encode with {options.encoder} ({fault}); use another `hico split --encoder`, or set HICO_FFMPEG "
+            "to another ffmpeg",
             subject=program.program,
         )
 
@@ -241,17 +241,16 @@ def require_run_to_end(job: Job, finished: Finished) -> None:
     """
     source, lines = job.source, finished.stderr_lines
     if job.program.stopped:
-        raise HicoError(f"{source}: stopped before it was done; the same command continues")
+        raise HicoError(f"{source}: stopped before it was finished; the same command continues")
     if finished.timed_out:
-        raise BadVideo(source, "took longer than --timeout allows", stage="timeout", stderr_lines=lines)
+        raise BadVideo(source, "took longer than `hico split --timeout` allows", stage="timeout", stderr_lines=lines)
     # Exceeding a file size limit ends a program with a signal instead of an error.
     if says_no_room(lines) or finished.exit_code == -signal.SIGXFSZ:
         raise HicoError(
-            f"{job.folder.parent}: the disk is full, or a quota reached; free some space, and the same command "
-            "continues"
+            f"{job.folder.parent}: the disk or a quota is full; free some space, and the same command continues"
         )
     if finished.exit_code < 0:
-        raise BadVideo(source, f"ffmpeg was ended by signal {-finished.exit_code}", stage="split", stderr_lines=lines)
+        raise BadVideo(source, f"ffmpeg was killed by signal {-finished.exit_code}", stage="split", stderr_lines=lines)
 
 
 def require_success(job: Job, finished: Finished) -> None:
@@ -265,7 +264,7 @@ def require_success(job: Job, finished: Finished) -> None:
     require_run_to_end(job, finished)
     if finished.exit_code != 0:
         said = finished.stderr_lines[-1] if finished.stderr_lines else "nothing"
-        reason = f"ffmpeg ended with {finished.exit_code}; it said: {said}"
+        reason = f"ffmpeg ended with exit code {finished.exit_code} and said: {said}"
         raise BadVideo(job.source, reason, stage="split", stderr_lines=finished.stderr_lines)
 
 
@@ -290,11 +289,11 @@ def encode(job: Job, cut: Cut) -> Encoded:
         require_success(job, finished)
     stderr_lines = finished.stderr_lines
     if not ticks:
-        raise BadVideo(source, "no frame could be decoded", stage="decode", stderr_lines=stderr_lines)
+        raise BadVideo(source, "has no frame that can be decoded", stage="decode", stderr_lines=stderr_lines)
     seconds = seconds_from_first(ticks, cut.time_base)
     for earlier, later in pairwise(seconds):
         if later <= earlier:
-            reason = f"its frames' times do not ascend: one at {earlier:.3f} s is followed by one at {later:.3f} s"
+            reason = f"its frame times do not increase: {earlier:.3f} s is followed by {later:.3f} s"
             raise BadVideo(source, f"{reason}; re-encode it", stage="decode", stderr_lines=stderr_lines)
     return Encoded(
         ticks=ticks,

@@ -54,7 +54,7 @@ def find_ffmpeg() -> Path:
     try:
         return Path(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError as error:
-        raise HicoError("no ffmpeg: install it, or set HICO_FFMPEG to the program") from error
+        raise HicoError("ffmpeg not found; install it, or set HICO_FFMPEG to its path") from error
 
 
 def parse_version(banner: str) -> tuple[int, int] | None:

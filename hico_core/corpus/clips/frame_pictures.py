@@ -54,7 +54,7 @@ def require_pictures_of_one_size(pictures: Sequence[Path]) -> None:
             raise BadVideo(
                 path.parent,
                 f"has pictures of two sizes: {pictures[0].name} is {first_width}x{first_height}, {path.name} is "
-                f"{width}x{height}; make them all one size",
+                f"{width}x{height}; resize them to one size",
             )
 
 
@@ -63,7 +63,7 @@ def _size_of(path: Path) -> tuple[int, int]:
         with Image.open(path) as picture:
             return picture.size
     except (OSError, Image.DecompressionBombError) as error:
-        raise BadVideo(path.parent, f"{path.name} is empty, damaged or no picture") from error
+        raise BadVideo(path.parent, f"{path.name} is empty, damaged or not a picture") from error
 
 
 def write_as_video(pictures: Sequence[Path], video: Path, *, frame_rate: float) -> None:

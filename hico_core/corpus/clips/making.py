@@ -18,7 +18,7 @@ import av
 from av import VideoFrame
 
 from hico_core.base.choices import OnCorrupt, Verification
-from hico_core.base.errors import BadVideo
+from hico_core.base.errors import BadVideo, counted
 from hico_core.corpus.clips.damage import damaged_seconds, good_clips
 from hico_core.corpus.clips.encode import Cut, Encoded, Job, can_mark_cuts, encode
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, ffmpeg_lacks
@@ -124,13 +124,13 @@ def _good_ones(
 
     """
     lines = encoded.stderr_lines
-    errors = f"{len(lines)} errors while decoding, first: {lines[0]}"
+    errors = f"{counted(len(lines), 'decoding error')}, first: {lines[0]}"
     if on_corrupt != "keep-good":
         raise BadVideo(job.source, f"is damaged: {errors}", stage="decode", stderr_lines=lines)
     good = good_clips(kept, damaged_seconds(job, info, encoded), options=job.options)
     if not good:
-        raise BadVideo(job.source, f"no clip of it is whole: {errors}", stage="decode", stderr_lines=lines)
-    logger.warning("%s: is damaged; %d of %d clips are good and kept", job.source, len(good), len(kept))
+        raise BadVideo(job.source, f"has no intact clip: {errors}", stage="decode", stderr_lines=lines)
+    logger.warning("%s: is damaged; kept the %d intact clips of %d", job.source, len(good), len(kept))
     return good
 
 
@@ -158,7 +158,7 @@ def _encode_by_true_plan(job: Job, info: VideoInfo, sound: Sound | None) -> tupl
         return true_plan, encoded
     # Some packets are not frames of their own (hidden VP8 frames, fields) or carry no times. The frames that ffmpeg has
     # just decoded are the truth, so a second run cuts by them.
-    what = "its colours change in the middle" if colour else "packets and frames differ"
+    what = "its colour format changes" if colour else "packets and frames differ"
     logger.warning("%s: %s; splitting again by its decoded frames", source, what)
     sound_seconds = video_duration(seconds) if sound else None
     true = replace(expected, plan=true_plan, first_tick=first_tick, sound_seconds=sound_seconds, colour=colour)
@@ -182,7 +182,7 @@ def _colour_to_keep(source: Path, encoded: Encoded, options: SplitOptions) -> st
             pass
     if options.fps:
         seconds = encoded.frame_seconds[encoded.new_beginnings[0]]
-        reason = f"changes its colours at {seconds:.2f} s, and --fps cannot count across that"
+        reason = f"changes its colour format at {seconds:.2f} s, which --fps cannot handle"
         raise BadVideo(source, f"{reason}; split it without --fps, or cut it there", stage="decode")
     return colour
 
@@ -209,10 +209,10 @@ def _own_crop(source: Path, first: VideoFrame | None, program: Ffmpeg) -> str | 
         margins = margins_of(container, stream)
     turn = turn_of(first) if first else []
     if ffmpeg_lacks(program.version, MIRRORS_SINCE) and turn not in PLAIN_TURNS:
-        raise BadVideo(source, f"is shown mirrored, which {program.program} is too old for; use ffmpeg 5.1 or later")
+        raise BadVideo(source, f"is shown mirrored, but {program.program} is too old for that; use ffmpeg 5.1 or later")
     if margins and turn:
         raise BadVideo(
-            source, f"is shown cut and turned, which {program.program} is too old for; use ffmpeg 7.1 or later"
+            source, f"is shown cropped and rotated, but {program.program} is too old for that; use ffmpeg 7.1 or later"
         )
     return crop_filter(margins) if margins else None
 

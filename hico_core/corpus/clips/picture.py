@@ -113,7 +113,7 @@ def turn_filters(matrix: Sequence[int]) -> list[str]:
     if angle == 180:
         return [*(["hflip"] if a < 0 else []), *(["vflip"] if d < 0 else [])]
     if angle not in {359, 0, 1}:
-        raise ValueError(f"asks to be turned by {angle} degrees; hico turns by right angles only, so re-encode it")
+        raise ValueError(f"is shown rotated by {angle} degrees; hico supports right angles only, so re-encode it")
     return ["vflip"] if d < 0 else []
 
 

@@ -106,9 +106,9 @@ def open_video(path: Path | str) -> Iterator[tuple[InputContainer, VideoStream]]
 
     """
     if Path(path).is_dir():
-        raise BadVideo(path, "is a folder; one of numbered pictures is a video with --frame-rate N")
+        raise BadVideo(path, "is a folder; if it contains numbered pictures, use --frame-rate N")
     if Path(path).exists() and not Path(path).is_file():  # reading from a pipe would wait for ever
-        raise BadVideo(path, "is no regular file")
+        raise BadVideo(path, "is not a regular file")
     try:
         container = av.open(str(path), options=INPUT_OPTIONS)
     except FileNotFoundError:
@@ -177,7 +177,7 @@ def packets_in_order(container: InputContainer, stream: VideoStream, *, path: Pa
     if not packets:
         raise BadVideo(path, "has a video stream without frames")
     if len(packets) > 1 and len({packet.pts for packet in packets}) == 1:
-        raise BadVideo(path, "has all its frames at one time")
+        raise BadVideo(path, "has the same time for all frames")
     return packets
 
 
@@ -190,7 +190,7 @@ def read_packets(container: InputContainer, stream: VideoStream, *, path: Path |
     """
     packets = sorted(packets_in_order(container, stream, path=path))
     if stream.time_base is None:
-        raise BadVideo(path, "has a video stream without a clock")
+        raise BadVideo(path, "has a video stream without a time base")
     width, height = size_without(margins_of(container, stream), stream.width, stream.height, stream.format)
     file_start = Fraction(container.start_time or 0, av.time_base)
     return VideoInfo(
@@ -220,8 +220,8 @@ def frame_times(path: Path | str) -> list[float]:
     """The time at which each frame of a file is shown, in seconds from the first one.
 
     Raises:
-        BadVideo: the file cannot be read to its end, has no frame that decodes, its clock goes back, or its pictures
-            change size.
+        BadVideo: the file cannot be read to its end, has no frame that can be decoded, its clock goes back, or its
+            pictures change size.
 
     """
     with open_video(path) as (container, stream):
@@ -250,13 +250,13 @@ def times_of_opened(container: InputContainer, stream: VideoStream, *, path: Pat
     except av.FFmpegError as error:
         raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
     if not ticks or stream.time_base is None:
-        raise BadVideo(path, "has no frame that decodes")
+        raise BadVideo(path, "has no frame that can be decoded")
     if "avi" in container.format.name.split(","):
         # AVI stores decoding times, not presentation times; the decoded frames come in presentation order.
         ticks.sort()
     seconds = seconds_from_first(ticks, stream.time_base)
     if len(seconds) > 1 and not any(seconds):
-        raise BadVideo(path, "has all its frames at one time")
+        raise BadVideo(path, "has the same time for all frames")
     for number, (earlier, later) in enumerate(pairwise(seconds), start=1):
         if later < earlier:
             raise BadVideo(
@@ -280,7 +280,7 @@ def shown_size_of(path: Path | str) -> tuple[int, int]:
         except av.FFmpegError as error:
             raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
         if first is None:
-            raise BadVideo(path, "has no frame that decodes")
+            raise BadVideo(path, "has no frame that can be decoded")
         require_known_turn(first, path=path)
         return shown_size(without_margins(first, margins_of(container, stream)))
 
@@ -295,7 +295,7 @@ def header_facts(path: Path | str) -> HeaderFacts:
     with open_video(path) as (container, stream):
         rate = stream.average_rate or stream.guessed_rate
         if container.duration is None or not rate:
-            raise BadVideo(path, "does not say how long it is")
+            raise BadVideo(path, "has no known duration")
         return HeaderFacts(container.duration / av.time_base, float(rate))
 
 

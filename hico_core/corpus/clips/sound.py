@@ -82,7 +82,7 @@ def check_sound(file: Path, clip: ClipRecord, sound: Sound) -> None:
     tolerance = _TOLERANCE_SAMPLES / rate + _TOLERANCE_SECONDS
     starts, ends = (heard[0][0] - zero, heard[-1][1] - zero) if heard else (0.0, 0.0)
     if abs(starts) > tolerance:
-        raise BadVideo(file, f"has sound from {starts:.3f} s on instead of from its beginning")
+        raise BadVideo(file, f"has sound that starts at {starts:.3f} s instead of at its beginning")
     if sound.ends is not None:
         expected = min(max(sound.ends - clip.start_seconds, 0.0), seconds)
         if abs(ends - expected) > tolerance:

@@ -74,11 +74,11 @@ def _check_clip(file: Path, clip: PlannedClip, frame_seconds: Sequence[float], *
     if len(info.timestamps) != clip.num_frames:
         raise BadVideo(file, f"has {len(info.timestamps)} frames instead of {clip.num_frames}")
     if info.start_tick != info.timestamps[0]:
-        raise BadVideo(file, f"says that it starts at tick {info.start_tick}, and starts at {info.timestamps[0]}")
+        raise BadVideo(file, f"claims to start at tick {info.start_tick}, but starts at {info.timestamps[0]}")
     times = frame_seconds[clip.first_frame : clip.first_frame + clip.num_frames]
     for moment, expected in zip(info.frame_seconds, times, strict=True):
         if abs(moment - (expected - times[0])) > _CLOCK_TOLERANCE_SECONDS:
-            raise BadVideo(file, f"shows a frame at {moment:.3f} s that belongs at {expected - times[0]:.3f} s")
+            raise BadVideo(file, f"has a frame at {moment:.3f} s that belongs at {expected - times[0]:.3f} s")
     return ClipRecord(
         path=file.name,
         start_ms=clip.segment.start_ms,
@@ -126,7 +126,7 @@ def decode_fully(job: Job, file: Path, clip: PlannedClip) -> None:
         finished = job.run(arguments)
         require_success(job, finished)
     except BadVideo as failed:
-        reason = f"its clip at {start:g} s does not decode: {failed.reason}"
+        reason = f"its clip at {start:g} s cannot be decoded: {failed.reason}"
         raise BadVideo(job.source, reason, stage="verify") from failed
     lines = (job.folder / "decoded.crc").read_text().splitlines()
     num_frames = sum(not line.startswith("#") for line in lines)

@@ -115,7 +115,7 @@ def _hmdb(pattern: str, *, data_root: Location, subset: Subset, id_rule: IdRule)
     found = [(path, _HMDB_LIST.fullmatch(path.name)) for path in map(Path, sorted(glob.glob(pattern)))]  # noqa: PTH207 - absolute patterns too
     files = {match["name"]: path for path, match in found if match}
     if not files:
-        raise UsageError(f"{pattern}: matches no list such as brush_hair_test_split1.txt, as HMDB51 has them")
+        raise UsageError(f"{pattern}: matches no list of HMDB51, such as brush_hair_test_split1.txt")
     classes = sorted(files)
     sources = []
     for label, name in enumerate(classes):
@@ -135,9 +135,9 @@ def _kinetics(path: Location, *, data_root: Location, id_rule: IdRule) -> Split:
     columns = _fields(head) or []
     if not _KINETICS_COLUMNS <= set(columns):
         wanted = ", ".join(sorted(_KINETICS_COLUMNS))
-        raise UsageError(f"{path}: has not the columns {wanted}, as Kinetics' lists have")
+        raise UsageError(f"{path}: needs the columns {wanted}, as in Kinetics' lists")
     if not lines:
-        raise UsageError(f"{path}: has no rows below its columns")
+        raise UsageError(f"{path}: has no rows below its header")
     rows = [(number, dict(zip(columns, _fields(line) or [], strict=False))) for number, line in lines]
     labels = {row.get("label", "") for _, row in rows}
     classes = sorted(label for label in labels if is_plain_name(label))

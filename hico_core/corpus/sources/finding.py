@@ -27,10 +27,10 @@ _CLIP_FOLDERS = frozenset({"train", "val", "test"})
 
 # Reasons for skipping files of a folder.
 HIDDEN = "hidden"
-LINKED_FOLDER = "folders behind links"
-NO_VIDEO = "not videos by their names"
-OWN_CLIP = "clips of a workspace of hico"
-BELOW = "in folders below"
+LINKED_FOLDER = "linked folders"
+NO_VIDEO = "not named like videos"
+OWN_CLIP = "clips of a hico workspace"
+BELOW = "in subfolders"
 
 
 class _Found(NamedTuple):
@@ -161,7 +161,7 @@ def _files_of(
         videos = videos_among(names, here, recursive=recursive, frame_folders=frame_folders)
         if not videos and any(is_numbered_picture(PurePosixPath(name).name) for name in names):
             raise UsageError(
-                f"{given}: holds no videos but numbered pictures; --frame-rate N says that they are frames"
+                f"{given}: contains numbered pictures, not videos; to read them as frames, use --frame-rate N"
             )
         if not videos:
             raise UsageError(f"{given}: no video files in this folder{_in_brackets(here)}")
@@ -227,9 +227,9 @@ def _names_below(folder: Path, passed_over: Counter[str]) -> Iterator[str]:
 
 
 def describe_passed_over(passed_over: Counter[str]) -> str:
-    """The counts in words: "passed over: 3 hidden, 7 not videos by their names"; empty if there are none."""
+    """The counts in words: "skipped: 3 hidden, 7 not named like videos"; empty if there are none."""
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(passed_over.items()))
-    return f"passed over: {counts}" if counts else ""
+    return f"skipped: {counts}" if counts else ""
 
 
 def _in_brackets(passed_over: Counter[str]) -> str:
@@ -255,7 +255,7 @@ def _files_of_bucket(given: str, passed_over: Counter[str], *, recursive: bool) 
         inside = [name.removeprefix(below) for name in names if name.startswith(below)]
         found += [below + name for name in videos_among(inside, here, recursive=recursive)]
     if not found:
-        raise UsageError(f"{given}: no video files there{_in_brackets(here)}")
+        raise UsageError(f"{given}: no video files at this address{_in_brackets(here)}")
     passed_over.update(here)
     protocol = given.split("://")[0]
     yield from (_Found(locate(f"{protocol}://{name}"), base) for name in sorted(found))

@@ -41,18 +41,18 @@ def in_order(names: Iterable[str]) -> list[str]:
     """
     numbered = sorted(map(_parts, names))
     if not numbered:
-        raise ValueError("holds no numbered pictures (.jpg, .jpeg or .png)")
+        raise ValueError("contains no numbered pictures (.jpg, .jpeg or .png)")
     first, *_ = numbered
     other = next((name for _, name, rest in numbered if rest != first[2]), None)
     if other is not None:
-        raise ValueError(f"holds pictures with names of two kinds, {first[1]} and {other}; a video has one kind")
+        raise ValueError(f"contains pictures with two kinds of names, {first[1]} and {other}; use one kind")
     for (number, before, _), (next_number, after, _) in pairwise(numbered):
         if next_number == number:
-            raise ValueError(f"holds two pictures of one number, {before} and {after}")
+            raise ValueError(f"contains two pictures with the same number, {before} and {after}")
         if next_number != number + 1:
             raise ValueError(
-                f"lacks picture number {number + 1}: {before} is followed by {after}; add what is missing, or number "
-                "the pictures without a gap"
+                f"lacks picture number {number + 1}: {before} is followed by {after}; add the missing ones, or "
+                "renumber the pictures"
             )
     return [name for _, name, _ in numbered]
 
@@ -61,7 +61,7 @@ def _parts(name: str) -> tuple[int, str, tuple[str, str]]:
     """A picture's number, its name, and the parts of the name before and after the number."""
     match = _NUMBERED.fullmatch(name)
     if match is None:
-        raise ValueError(f"holds {name}, which has no number, among its pictures; move it elsewhere")
+        raise ValueError(f"contains the picture {name} without a number; move it elsewhere")
     before, number, after = match.groups()
     return int(number), name, (before, after)
 

@@ -66,7 +66,7 @@ def read_grouped_list(list_file: Location, *, data_root: Location) -> GroupedLis
             clip = _clip(line, data_root, has_groups=has_groups)
             known = clips.setdefault(str(clip.path), clip)
             if known != clip:
-                raise UsageError(f"{clip.path} has another label or group in a line before")
+                raise UsageError(f"{clip.path} has another label or group in an earlier line")
         except UsageError as error:
             bad.append(f"{list_file}, line {line.number}: {error}")
     if not clips:
@@ -96,9 +96,9 @@ def _clip(line: _Line, data_root: Location, *, has_groups: bool) -> GroupedClip:
     """
     if not line.name or len(line.rest) != 1 + has_groups or not all(map(is_plain_name, line.rest)):
         group = "<TAB>group" if has_groups else "[<TAB>group]"
-        commas = "; a list with commas is named .csv" if "," in line.text and "\t" not in line.text else ""
+        commas = "; a list with commas must be a .csv" if "," in line.text and "\t" not in line.text else ""
         raise UsageError(f"{line.text!r} is not path<TAB>label{group}{commas}")
     path = absolute(locate(line.name) if "://" in line.name else data_root / line.name)
     if is_local(path) and not is_there(path):
-        raise UsageError(f"{path}: no such file; --data-root names the folder that paths begin in")
+        raise UsageError(f"{path}: no such file; set --data-root to the base folder of the paths")
     return GroupedClip(path, line.rest[0], line.rest[1] if has_groups else str(path))

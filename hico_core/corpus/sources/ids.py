@@ -78,15 +78,17 @@ def name_obstacle(name: str, path: str) -> str | None:
     if not name:
         return "no video id can be made from its file name; rename the file"
     if any(unicodedata.category(c) in _NO_LINE_HOLDS for c in name):
-        return "its file name holds a line break or another control character; rename the file"
+        return "its file name contains a line break or another control character; rename the file"
     try:
         size, whole = len(name.encode()), path.encode()
     except UnicodeEncodeError:
         return "its name is not UTF-8; rename the file or folder"
     if size > _LONGEST_ID:
-        return f"its file name is too long: an id may have {_LONGEST_ID} bytes, this has {size}; rename the file"
+        return (
+            f"its file name is too long: an id may have at most {_LONGEST_ID} bytes, this has {size}; rename the file"
+        )
     if "://" not in path and (len(whole) > _LONGEST_PATH or max(map(len, whole.split(b"/"))) > _LONGEST_PART):
-        return f"its path is too long: it may have {_LONGEST_PATH} bytes, and each part of it {_LONGEST_PART}"
+        return f"its path is too long: it may have at most {_LONGEST_PATH} bytes, each part {_LONGEST_PART}"
     return None
 
 
@@ -124,8 +126,8 @@ def unique_sources(sources: Iterable[Source]) -> list[Source]:
         known = by_id.setdefault(source.video_id, source)
         if known.path != source.path:
             raise HicoError(
-                f"{known.path} and {source.path} have the same id, {source.video_id!r}: rename one of them, or let "
-                "folders be part of the ids with --id relpath"
+                f"{known.path} and {source.path} have the same id, {source.video_id!r}; rename one of them, or "
+                "include folders in the ids with --id relpath"
             )
         if source.obstacle and not known.obstacle:
             by_id[source.video_id] = source

@@ -142,8 +142,8 @@ def _folder_of_clips(data_root: Location, names: Sequence[ClipName]) -> Location
             if is_there(folder / _file_name(name)):
                 return folder
     raise UsageError(
-        f"of the list's clips, such as {_file_name(names[0])}, none is in {', '.join(map(str, folders))}; name the "
-        "folder that they lie in with --data-root"
+        f"none of the list's clips, such as {_file_name(names[0])}, is in {', '.join(map(str, folders))}; set "
+        "--data-root to their folder"
     )
 
 
@@ -172,7 +172,7 @@ def labelled_videos(list_file: Location, *, data_root: Location, id_rule: IdRule
         label = whole_number(row.label, most=_LAST_LABEL) if numbered else number_of.get(row.label)
         if not row.name or label is None:
             what = "a whole number" if numbered else "the name of a class"
-            why = f"{row.line!r} is not <path> <label>, with {what} in UTF-8 as in other lines"
+            why = f"{row.line!r} is not <path> <label>, where the label is {what} in UTF-8, as in other lines"
             return bad_row(list_file, row.number, why)
         try:
             path = locate(row.name) if "://" in row.name else data_root / row.name
@@ -209,8 +209,8 @@ def _is_numbered(rows: Sequence[_LabelledRow], list_file: Location) -> bool:
     if rows and 2 * sum(kinds) == len(kinds):
         odd = rows[kinds.index(not kinds[0])]
         raise UsageError(
-            f"{list_file}, line {odd.number}: {odd.line!r} is not <path> <label>, with a whole number in all lines or "
-            "a class name in all"
+            f"{list_file}, line {odd.number}: {odd.line!r} is not <path> <label>; labels must be whole numbers in all "
+            "lines, or class names in all"
         )
     return 2 * sum(kinds) > len(kinds)
 
@@ -250,5 +250,5 @@ def require_some(videos: Sequence[Source], *, named_by: str, data_root: Location
     if is_local(data_root) and named and not any(is_there(video.path) for video in named):
         raise UsageError(
             f"{named_by}: none of its videos exists (the first would be {named[0].path}); "
-            "name the folder that its paths begin in with --data-root"
+            "set --data-root to the base folder of the paths"
         )

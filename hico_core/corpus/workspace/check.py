@@ -40,14 +40,14 @@ def check_files(root: Location) -> Iterator[FileDifference]:
                 known[record.options.subset].add(hash(clip.path.rsplit("/", 1)[-1]))
         yield from _check_record(root, record)
     if not num_records:
-        raise HicoError(f"{root}: nothing was split here yet")
+        raise HicoError(f"{root}: nothing has been split here yet")
     for subset, hashes in known.items():
         folder = root / subset
         if not folder.is_dir():
             continue
         for path in folder.iterdir():
             if hash(path.name) not in hashes:
-                named = "of no record" if parse_clip_name(path.name) else "no clip's name"
+                named = "not in any record" if parse_clip_name(path.name) else "not named like a clip"
                 yield FileDifference("extra", str(path), named)
 
 
@@ -115,5 +115,5 @@ def _check_clip(path: Location, clip: ClipRecord) -> FileDifference | None:
     if size != clip.size_bytes:
         return FileDifference("changed", str(path), f"{size} bytes instead of {clip.size_bytes}")
     if clip.sha256 is not None and sha256_of(path) != clip.sha256:
-        return FileDifference("changed", str(path), "other bytes of the same number")
+        return FileDifference("changed", str(path), "other content of the same size")
     return None

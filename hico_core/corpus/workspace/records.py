@@ -127,7 +127,7 @@ class VideoRecord(BaseModel, frozen=True, extra="forbid"):
                 "adopted": clip.path.rsplit("/", 1)[-1] == name,
             }[self.options.kind]
             if not may_be or ".." in clip.path.split("/"):
-                raise ValueError(f"{clip.path!r} is not where a clip of {self.video_id!r} lies")
+                raise ValueError(f"{clip.path!r} is not a possible path for a clip of {self.video_id!r}")
         return self
 
 

@@ -41,5 +41,5 @@ def summarise_records(root: Location) -> list[StatusRow]:
             size_bytes=row.size_bytes + sum(clip.size_bytes for clip in record.clips),
         )
     if not rows:
-        raise HicoError(f"{root}: nothing was split here yet")
+        raise HicoError(f"{root}: nothing has been split here yet")
     return [rows[key] for key in sorted(rows)]

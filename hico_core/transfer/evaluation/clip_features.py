@@ -85,7 +85,7 @@ def features_of_clips(
     files = [place / f"{hash_of(source_file(Source(video_id='', path=path)).model_dump())}.npy" for path in paths]
     missing = {file: path for file, path in zip(files, paths, strict=True) if not file.exists()}
     if missing:
-        refusal = f"{place}: another process computes features of {encoder.name}; wait until it has ended"
+        refusal = f"{place}: another process is computing features of {encoder.name}; wait for it to end"
         with lock(place / ".lock", refusal=refusal):
             remove_abandoned(place)
             write_text(place / "encoder.json", json.dumps(identity, indent=2) + "\n")

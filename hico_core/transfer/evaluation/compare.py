@@ -63,10 +63,10 @@ def encoders_to_compare(
     """
     named = [*texts, *map(str, runs)]
     if not named:
-        raise UsageError("no encoder is named; --encoder names one (`hico config encoders` lists all), --runs all runs")
+        raise UsageError("no encoder given; use --encoder NAME (`hico config encoders` lists them), or --runs")
     repeated = [text for text, count in Counter(named).items() if count > 1]
     if repeated:
-        raise UsageError(f"--encoder {repeated[0]}: is named twice")
+        raise UsageError(f"--encoder {repeated[0]}: is given twice")
     named += [name for name in BASELINES if with_baselines and name not in named]
     loaded = {text: load_frozen(text, warn=warn) for text in named}
     # For an encoder of the table, the typed text includes the weights; for a file, its run says more than its path.
@@ -131,7 +131,7 @@ def compare(
         [all(column[clip] is not None for column in features.values()) for clip in range(len(split.clips))]
     )
     if not readable.any():
-        raise UsageError(f"no clip of the list can be read, such as {split.clips[0].path}")
+        raise UsageError(f"no clip in the list can be read, such as {split.clips[0].path}")
     split = split.only(readable)
     predicted: dict[str, dict[Probe, np.ndarray]] = {}
     for name, column in features.items():
@@ -199,7 +199,7 @@ def compare_segments(
     first, *others = (segments_in(folders[name], manifest) for name, manifest in manifests.items())
     for folder, other in zip(list(folders.values())[1:], others, strict=True):
         if other.names != first.names:
-            raise HicoError(f"has not the same segments as {next(iter(folders.values()))}", subject=folder)
+            raise HicoError(f"does not have the same segments as {next(iter(folders.values()))}", subject=folder)
     assert first.rows.groups is not None
     clips = [
         GroupedClip(Path(name), first.classes[label], str(group))

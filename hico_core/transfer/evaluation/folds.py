@@ -39,9 +39,9 @@ def folds_by_group(
     names, group_N = np.unique(np.asarray(groups), return_inverse=True)
     classes, label_N = np.unique(np.asarray(labels), return_inverse=True)
     if len(names) < 2:
-        raise UsageError(f"all clips are in one group, {str(names[0])!r}; two groups or more can be tested apart")
+        raise UsageError(f"all clips are in one group, {str(names[0])!r}; at least two groups are needed")
     if len(names) < num_folds:
-        raise UsageError(f"--folds {num_folds}: there are only {len(names)} groups; give --folds {len(names)}")
+        raise UsageError(f"--folds {num_folds}: there are only {len(names)} groups; use --folds {len(names)}")
     clips_GC = np.zeros((len(names), len(classes)), dtype=np.int64)
     np.add.at(clips_GC, (group_N, label_N), 1)
     placed_KC = np.zeros((num_folds, len(classes)), dtype=np.int64)
@@ -90,7 +90,7 @@ def remarks_on_groups(
 
     """
     if len(set(labels)) < 2:
-        raise UsageError(f"all clips have the label {labels[0]!r}; give clips of two classes or more")
+        raise UsageError(f"all clips have the label {labels[0]!r}; at least two classes are needed")
     label_N = np.asarray(labels)
     untrained = [
         (label, fold)
@@ -101,12 +101,12 @@ def remarks_on_groups(
     strangers = sorted({str(label) for label, _ in untrained})
     num_lost = sum(((label_N == label) & (tested_in == fold)).sum() for label, fold in untrained)
     if num_lost == (tested_in >= 0).sum():
-        raise UsageError(f"no class has {unit}s both to train and to test on; each class needs two groups or more")
+        raise UsageError(f"no class has {unit}s for both training and testing; each class needs at least two groups")
     remarks = []
     if strangers:
         remarks.append(
-            f"class {_some(strangers)}: all its {unit}s are tested together, so that nothing was trained on it and "
-            f"{counted(int(num_lost), f'test {unit}')} must be wrong; give it {unit}s in other groups"
+            f"class {_some(strangers)}: no {unit}s to train on, because all are tested together, so "
+            f"{counted(int(num_lost), f'test {unit}')} must be wrong; add {unit}s in other groups"
         )
     classes_of = Counter(group for group, _ in set(zip(groups, labels, strict=True)))
     num_pure = sum(count == 1 for count in classes_of.values())
@@ -166,9 +166,11 @@ def split_as_listed(train: GroupedList, test: GroupedList) -> SplitClips:
     both = sorted({clip.group for clip in train.clips} & {clip.group for clip in test.clips})
     if both:
         what = "group" if train.has_groups or test.has_groups else "clip"
-        raise UsageError(f"--train and --test: both have clips of {counted(len(both), what)}, such as {both[0]!r}")
+        raise UsageError(f"--train and --test: share {counted(len(both), what)}, such as {both[0]!r}")
     if len({clip.group for clip in test.clips}) < 2:
-        raise UsageError(f"--test: all its clips are in one group, {test.clips[0].group!r}; an interval takes two")
+        raise UsageError(
+            f"--test: all its clips are in one group, {test.clips[0].group!r}; a confidence interval needs at least two"
+        )
     clips = [*train.clips, *test.clips]
     labels, groups = [clip.label for clip in clips], [clip.group for clip in clips]
     tested_in = np.repeat([-1, 0], [len(train.clips), len(test.clips)])
@@ -177,7 +179,7 @@ def split_as_listed(train: GroupedList, test: GroupedList) -> SplitClips:
 
 def _remarks(labels: Sequence[str], groups: Sequence[str], tested_in: np.ndarray, has_groups: bool) -> list[str]:
     alone = (
-        "the list has no groups, so each clip is its own; where clips share a scene, a camera or a person, accuracies "
-        "look better, and intervals narrower, than they are: name the group in a third column"
+        "the list has no groups, so each clip is its own group; if clips share a scene, camera or person, accuracies "
+        "are too high, and intervals too narrow: add a third column with the group"
     )
     return [*([] if has_groups else [alone]), *remarks_on_groups(labels, groups, tested_in)]

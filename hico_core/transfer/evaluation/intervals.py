@@ -60,7 +60,9 @@ def ratio_interval(numerators: np.ndarray, denominators: np.ndarray, groups: Seq
     """
     names, group_N = np.unique(np.asarray(groups), return_inverse=True)
     if len(names) < 2:
-        raise UsageError(f"all test clips are in one group, {str(names[0])!r}; an interval takes two groups or more")
+        raise UsageError(
+            f"all test clips are in one group, {str(names[0])!r}; a confidence interval needs at least two"
+        )
     sums_and_counts_G2 = np.stack(
         [np.bincount(group_N, weights=column) for column in (numerators, denominators)], axis=1
     )

@@ -89,8 +89,8 @@ def read_seconds(
     ids, segments_of = ids_of(found.videos, row_of), by_video(found.segments)
     if not segments_of.keys() & ids.keys():
         raise UsageError(
-            f"{file}: has segments of none of the {counted(len(row_of), 'video')} with features; it begins with "
-            f"{next(iter(found.videos))!r}, the features with {min(row_of)!r}"
+            f"{file}: has no segments of the {counted(len(row_of), 'video')} with features; its first video is "
+            f"{next(iter(found.videos))!r}, the first with features is {min(row_of)!r}"
         )
     lengths = {name: VideoLength(row_of[i].duration_seconds, row_of[i].source_fps) for name, i in ids.items()}
     require_seconds(found.segments, lengths, origin=file)
@@ -102,11 +102,11 @@ def read_seconds(
         left_out += reasons
     without_group = [video_id for video_id in kept_of if groups is not None and video_id not in groups]
     if without_group:
-        raise UsageError(f"--groups: has no group of {without_group[0]!r}; {len(without_group)} such videos")
+        raise UsageError(f"--groups: has no group for {without_group[0]!r}; {len(without_group)} such videos")
     seconds = _seconds_of(kept_of, row_of, groups or {video_id: video_id for video_id in kept_of})
     missing = sorted(segments_of.keys() - ids.keys())
     num_unknown = len(row_of.keys() - kept_of.keys())
-    remarks = [f"the entry of {name!r} {problem}; left out" for name, problem in found.problems.items()]
+    remarks = [f"entry {name!r} {problem}; left out" for name, problem in found.problems.items()]
     return ReadSeconds(seconds, remarks + _remarks(kept_of, left_out, missing, num_unknown=num_unknown))
 
 
@@ -159,10 +159,10 @@ def _remarks(
         f"left out {counted(left_out.total(), 'segment')}: {reasons}": left_out,
         f"left out the segments of {counted(len(missing), 'video')} without features, such as "
         f"{next(iter(missing), None)!r}": missing,
-        f"left out {counted(num_unknown, 'video')} with features that the segments do not name": num_unknown,
-        f"{counted(overlapping, 'segment')} overlapping others: a second of two of them counts as the shorter "
+        f"left out {counted(num_unknown, 'video')} with features but not in the file of segments": num_unknown,
+        f"{counted(overlapping, 'segment')} overlapping others: a second that lies in two counts as the shorter "
         "one": overlapping,
-        f"{counted(num_unseen, 'segment')} too short: the middle of no second lies in them": num_unseen,
+        f"{counted(num_unseen, 'segment')} too short to contain the middle of a second": num_unseen,
     }
     return [line for line, there_is in lines.items() if there_is]
 
@@ -178,9 +178,9 @@ def read_groups(file: Location) -> dict[str, str]:
     for number, line in read_list_lines(file):
         video, _, group = (part.strip() for part in line.partition("\t"))
         if not video or not group or groups.setdefault(video, group) != group:
-            raise UsageError(f"{file}, line {number}: {line!r} is not video<TAB>group, a line a video")
+            raise UsageError(f"{file}, line {number}: {line!r} is not video<TAB>group, one line per video")
     if len(set(groups.values())) == len(groups):
-        raise UsageError(f"{file}: no group has two videos; leave --groups out, and each video is tested apart")
+        raise UsageError(f"{file}: no group has two videos; leave out --groups to test each video separately")
     return groups
 
 
@@ -202,7 +202,7 @@ def features_of_seconds(folder: Path, manifest: Mapping[str, ManifestRow], secon
         raise HicoError(f"has no features of {missing[0]!r}; {len(missing)} such videos", subject=folder)
     if any(row.rows_of == "segments" for row in row_of.values()):
         raise HicoError(
-            "its rows are segments, not windows all over videos; extract without --segments", subject=folder
+            "its rows are segments, not windows over whole videos; extract without --segments", subject=folder
         )
     found = []
     for video_id, length in zip(seconds.videos, seconds.lengths_V, strict=True):

@@ -27,8 +27,8 @@ _GREY = (128, 128, 128)
 _ALIKE = 0.995
 
 ALL_ALIKE = (
-    "all matches are nearly identical to the query in the eyes of this encoder, so their order means little; it has "
-    "probably learnt nothing yet (hico report says more)"
+    "to this encoder, all matches are nearly identical to the query, so their order means little; the encoder has "
+    "probably learnt nothing yet (see hico report)"
 )
 
 
@@ -104,7 +104,7 @@ def _picture(query: Path, rows: Sequence[_Row]) -> Image.Image:
     heights = [_CAPTION + max(frame.height for frame in [*row.query, *row.match]) for row in rows]
     sheet = Image.new("RGB", (max(width, 480), _CAPTION + sum(heights)), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((2, 2), f"left: {query.name}; right: what is like it", fill="black")
+    draw.text((2, 2), f"left: {query.name}; right: matches", fill="black")
     top = _CAPTION
     for row, height in zip(rows, heights, strict=True):
         draw.text((2, top + 2), f"{row.query_text}: {row.match_text}", fill="black")

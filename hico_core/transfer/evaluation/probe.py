@@ -101,10 +101,10 @@ def require_classes(train: LabelledRows, test: LabelledRows) -> int:
         if not np.isfinite(rows.features).all():
             raise HicoError("some features are not finite (NaN or infinite); extract them again")
     if len(np.unique(train.labels)) < 2:
-        raise HicoError(f"all training videos have the one label {train.labels[0]}; a probe needs two classes")
+        raise HicoError(f"all training videos have the same label, {train.labels[0]}; a probe needs two classes")
     both = np.intersect1d(train.videos, test.videos)
     if len(both):
-        raise HicoError(f"{both[0]} is both in the training and the test set; {len(both)} such videos")
+        raise HicoError(f"{both[0]} is in both the training and the test set; {len(both)} such videos")
     return int(max(train.labels.max(), test.labels.max())) + 1
 
 

@@ -62,7 +62,7 @@ def extractor_of(
 
     """
     if row.encoder == ADOPTED:
-        raise HicoError(f"{row.file}: comes from another tool, so that no video can be looked up; use --protocol")
+        raise HicoError(f"{row.file}: comes from another tool, so hico cannot encode a query; use --protocol")
     text = encoder or row.encoder_text
     if encoder is None and row.encoder is None and not Path(text).exists():
         found = encoder_of_runs(root, row.checkpoint_sha256) if root is not None else None
@@ -82,7 +82,7 @@ def extractor_of(
     )
     frozen = frozen_of(extractor)
     if (frozen.table_name, frozen.sha256) != (row.encoder, row.checkpoint_sha256):
-        raise HicoError(f"{text}: is not the encoder that these features come from; name that one with --encoder")
+        raise HicoError(f"{text}: is not the encoder of these features; name theirs with --encoder")
     return extractor
 
 
@@ -127,7 +127,7 @@ def search(
     for block in _blocks(folder, gallery):
         if block.features.shape[1] != queries.shape[1]:
             raise HicoError(
-                f"{folder}: has features of {block.features.shape[1]} numbers, the query {queries.shape[1]}"
+                f"{folder}: has {block.features.shape[1]} numbers per row, the query has {queries.shape[1]}"
             )
         similarity_QG = units_QF @ unit_rows(torch.from_numpy(block.features)).T
         values, which = similarity_QG.max(dim=0)

@@ -39,7 +39,7 @@ def segments_in(folder: Path, manifest: Mapping[str, ManifestRow]) -> LabelledSe
 
     """
     if not are_segments(manifest):
-        raise HicoError("its rows are windows; extract those of segments with --segments", subject=folder)
+        raise HicoError("its rows are windows, not segments; extract again with --segments", subject=folder)
     rows = sorted(manifest.values(), key=lambda row: row.video_id)
     classes, label_N = np.unique([label for row in rows for label in row.labels or []], return_inverse=True)
     times = [(row.video_id, *ends) for row in rows for ends in zip(row.start_seconds, row.end_seconds, strict=True)]
@@ -77,7 +77,7 @@ def retrieval_among_videos(rows: LabelledRows, *, protocol: RetrievalProtocol) -
     assert rows.groups is not None
     videos = np.unique(rows.groups)
     if len(videos) < 2:
-        raise UsageError(f"all segments are of one video, {str(videos[0])!r}; they are looked for in other ones")
+        raise UsageError(f"all segments are of one video, {str(videos[0])!r}; matches are searched in other videos")
     found = [
         retrieval(rows.only(rows.groups == video), rows.only(rows.groups != video), protocol=protocol)
         for video in videos

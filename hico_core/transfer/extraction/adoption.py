@@ -42,12 +42,14 @@ def adopt_features(folder: Path, grid: Grid, *, prefix: str = "") -> list[Manife
     if not paths:
         raise UsageError(f"{folder}: no such folder, or no files {prefix}ID.npy in it")
     if any(row.encoder != ADOPTED for row in read_manifest(folder).values()):
-        raise HicoError(f"{folder}: has features that hico has extracted; it needs no other manifest")
+        raise HicoError(f"{folder}: has features that hico extracted, and needs no other manifest")
     rows = [_row(path, grid, prefix) for path in paths]
     widths = {row.dim: row.file for row in rows}
     if len(widths) > 1:
         (dim, file), (other_dim, other) = list(widths.items())[:2]
-        raise HicoError(f"{folder}: {file} has {dim} numbers a row and {other} {other_dim}; adopt folders of one kind")
+        raise HicoError(
+            f"{folder}: {file} has {dim} numbers per row, {other} has {other_dim}; adopt only files of one width"
+        )
     write_text(folder / MANIFEST, b"".join(manifest_line(row, folder) for row in rows).decode())
     return rows
 
@@ -63,7 +65,7 @@ def _checked(path: Path) -> np.ndarray:
     if array.ndim != 2 or not array.size or str(array.dtype) not in ("float32", "float16"):
         raise HicoError(f"has {array.dtype} {array.shape}, not float32 or float16 (T, F)", subject=path)
     if not np.isfinite(array).all():
-        raise HicoError("has values that are no numbers (NaN or infinite)", subject=path)
+        raise HicoError("has values that are not finite (NaN or infinite)", subject=path)
     return array
 
 

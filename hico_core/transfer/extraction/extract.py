@@ -87,7 +87,7 @@ class ExtractionPolicy:
 
     def __post_init__(self) -> None:
         if self.processes > 1 and self.ray_address:
-            raise UsageError(f"--nproc {self.processes}: is of this machine; leave it out, or leave --ray-address out")
+            raise UsageError(f"--nproc {self.processes}: cannot be combined with --ray-address; leave out one of them")
 
 
 def extract_features(
@@ -251,7 +251,7 @@ def opened_folder(folder: Location, shard: Shard | None) -> Iterator[None]:
         HicoError: another command is writing here.
 
     """
-    busy = f"{folder}: another hico command is writing features here; wait for it to end, or give another --name"
+    busy = f"{folder}: another hico command is writing features here; wait for it to end, or use another --name"
     with sole_writer(folder, shard=shard, busy=busy):
         if shard is None and is_local(folder):
             remove_abandoned(folder)
@@ -266,7 +266,7 @@ class _LocalManifest:
 
     def add(self, row: ManifestRow) -> None:
         """Append a line; start a new line if a killed writer left an incomplete one."""
-        refusal = f"{self._path}: another process keeps it locked"
+        refusal = f"{self._path}: locked by another process; try again later"
         with (
             lock(self._path.with_name(".manifest.lock"), refusal=refusal, wait_seconds=_PATIENCE_SECONDS),
             self._path.open("a+b") as opened,
@@ -328,8 +328,8 @@ def _rows_with(settings: Settings, folder: Location) -> dict[str, ManifestRow]:
         for key, value in settings.model_dump().items():
             if getattr(row, key) != value:
                 raise HicoError(
-                    f"{folder}: has features with {key}={getattr(row, key)}, not {value}; give another --name, or "
-                    "remove it"
+                    f"{folder}: has features with {key}={getattr(row, key)}, not {value}; use another --name, or "
+                    "remove the folder"
                 )
     return rows
 
@@ -379,7 +379,7 @@ def is_finished(row: ManifestRow, source: Source, folder: Location, *, checksum:
         if other is not None:
             raise HicoError(
                 f"{source.path} and {other}, whose features are in {folder / row.file}, have the same id, "
-                f"{source.video_id!r}; rename one of them, or give another --name"
+                f"{source.video_id!r}; rename one of them, or use another --name"
             )
     return is_same_file(row.source_file, source, checksum=checksum) and _is_whole(row, folder)
 
@@ -484,7 +484,7 @@ def _extractor_of(description: _Description) -> FeatureExtractor:
     extractor = FeatureExtractor.from_checkpoint(description.encoder, **dict(description.settings))
     if frozen_of(extractor).sha256 != description.sha256:
         raise HicoError(
-            f"{description.encoder}: is not the encoder that the command began with; where a training still writes it, "
+            f"{description.encoder}: has changed since the command began; if a training still writes it, "
             "name a copy with --encoder"
         )
     return extractor

@@ -59,7 +59,7 @@ def read_array(path: Path) -> np.ndarray:
     """
     file_format = path.suffix.removeprefix(".")
     if file_format not in get_args(FileFormat):
-        raise HicoError(f"not a file of features; they end in {', '.join(get_args(FileFormat))}", subject=path)
+        raise HicoError(f"not a feature file; these end in {', '.join(get_args(FileFormat))}", subject=path)
     try:
         return _read(path, file_format)
     except FileNotFoundError:

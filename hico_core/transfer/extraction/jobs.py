@@ -74,7 +74,7 @@ def _indexed_job(videos: IndexedVideos, number: int, read: ReadFrom) -> FeatureJ
     clips = () if in_place or read == "sources" else tuple(piece.path for piece in pieces)
     source = Source(video_id=videos.video_id(number), path=path, clips=clips)
     if not clips and is_local(path) and path.is_dir():
-        known = "is a frame folder, whose rate the index does not know; name it, with --frame-rate N"
+        known = "is a folder of pictures of unknown frame rate; name it as INPUTS, with --frame-rate N"
         source = replace(source, frame_rate=pieces[0].fps if in_place else None, obstacle=None if in_place else known)
     video = WholeVideo(path, pieces if clips or in_place else [])
     return FeatureJob(source, video, videos.duration_seconds(number))
@@ -89,7 +89,7 @@ def newest_encoder(root: Path) -> Path:
     """
     exports = list((root / "runs").glob("*/export/encoder.safetensors"))
     if not exports:
-        raise HicoError(f"{root / 'runs'}: no run has exported an encoder; run `hico pretrain`, or give --encoder")
+        raise HicoError(f"{root / 'runs'}: no run has exported an encoder; run `hico pretrain`, or use --encoder")
     return max(exports, key=lambda path: path.stat().st_mtime)
 
 

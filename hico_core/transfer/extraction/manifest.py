@@ -156,11 +156,9 @@ def _row(fields: dict[str, Any], path: Location) -> ManifestRow:
         row = ManifestRow.model_validate(fields)
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise HicoError(
-            f"{path}: a line is not as hico writes it ({where}); extract again with another --name"
-        ) from None
+        raise HicoError(f"{path}: has a damaged line ({where}); extract again with another --name") from None
     if Path(row.file).name != row.file or not row.file.startswith(row.prefix):
-        raise HicoError(f"{path}: {row.file!r} is no name of a file in this folder")
+        raise HicoError(f"{path}: {row.file!r} is not the name of a file in this folder")
     return row
 
 
@@ -178,7 +176,7 @@ def require_features(folder: Location) -> dict[str, ManifestRow]:
     for row in rows.values():
         if (row.encoder, row.checkpoint_sha256, row.shape) != (first.encoder, first.checkpoint_sha256, first.shape):
             raise HicoError(
-                f"{folder}: {first.file} and {row.file} come from different encoders; extract into a folder of its own"
+                f"{folder}: {first.file} and {row.file} come from different encoders; extract again with another --name"
             )
     return rows
 
@@ -201,7 +199,7 @@ def features_of(folder: Location, row: ManifestRow) -> np.ndarray:
         array = read_array(local)
     if array.shape[0] != row.rows or array[0].size != row.dim or array.dtype != row.dtype:
         raise HicoError(
-            f"holds {array.dtype} {array.shape}, not {row.dtype} {(row.rows, *row.shape)} as its manifest says; run "
+            f"contains {array.dtype} {array.shape}, not {row.dtype} {(row.rows, *row.shape)} as its manifest says; run "
             "`hico extract-features` again",
             subject=path,
         )
@@ -279,7 +277,7 @@ def check_features(folder: Path) -> Iterator[tuple[str, str]]:
     suffixes = {f".{row.file_format}" for row in rows.values()}
     for path in sorted(folder.iterdir()):
         if path.suffix in suffixes and path.name not in rows:
-            yield path.name, "stands in no line of the manifest"
+            yield path.name, "is not in the manifest"
 
 
 def _problem_with(folder: Path, row: ManifestRow) -> str | None:
@@ -289,7 +287,7 @@ def _problem_with(folder: Path, row: ManifestRow) -> str | None:
     if path.stat().st_size != row.size_bytes:
         return f"has {path.stat().st_size} bytes, not {row.size_bytes}"
     if sha256_of(path) != row.sha256:
-        return "has other content than was written"
+        return "has changed since it was written"
     try:
         features_of(folder, row)
     except HicoError as error:

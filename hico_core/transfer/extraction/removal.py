@@ -74,7 +74,7 @@ def remove_videos(video_ids: Sequence[str], *, root: "Location | str" = DEFAULT_
     root = locate(root)
     wanted = list(dict.fromkeys(video_ids))
     if not (root / "records").is_dir() and not (root / "index.parquet").exists():
-        raise UsageError(f"{root}: no workspace; name one with --root")
+        raise UsageError(f"{root}: not a workspace; name one with --root")
     folders = sorted({path.parent for path in (root / "features").glob(f"*/{MANIFESTS}")}, key=str)
     if dry_run:
         return _removal(wanted, _find(root, wanted, folders), root)

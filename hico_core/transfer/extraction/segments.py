@@ -40,8 +40,8 @@ def jobs_of_segments(jobs: Sequence[FeatureJob], file: Path, *, num_windows: int
     ids = ids_of(found.videos, job_of)
     if not ids or not segments_of:
         raise UsageError(
-            f"{file}: has segments of none of the {counted(len(jobs), 'video')}; it begins with "
-            f"{next(iter(segments_of), None)!r}, the videos with {min(job_of, default=None)!r}"
+            f"{file}: has no segments of the {counted(len(jobs), 'video')}; its first video is "
+            f"{next(iter(segments_of), None)!r}, the first of the inputs is {min(job_of, default=None)!r}"
         )
     lengths = {name: known_length(job_of[video_id]) for name, video_id in ids.items()}
     known = {name: length for name, length in lengths.items() if length is not None}
@@ -54,7 +54,7 @@ def jobs_of_segments(jobs: Sequence[FeatureJob], file: Path, *, num_windows: int
         if kept:
             kept_of.setdefault(video_id, []).extend(kept)  # two names may stand for one video
     if not kept_of:
-        raise HicoError("no segment lies in its video", subject=file)
+        raise HicoError("no segment lies within its video", subject=file)
     limited = [_limited(job_of[video_id], kept, num_windows) for video_id, kept in kept_of.items()]
     missing = sorted(segments_of.keys() - ids.keys())
     return SegmentJobs(limited, _remarks(left_out, num_cut, missing, found.problems))
@@ -67,7 +67,7 @@ def _limited(job: FeatureJob, segments: Sequence[Segment], num_windows: int | No
 
 def _remarks(left_out: Counter[str], num_cut: int, missing: Sequence[str], problems: dict[str, str]) -> list[str]:
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
-    lines = {f"the entry of {name!r} {problem}; left out": True for name, problem in problems.items()}
+    lines = {f"entry {name!r} {problem}; left out": True for name, problem in problems.items()}
     of_others = (
         f"the segments of {counted(len(missing), 'video')} not among the inputs, such as {next(iter(missing), None)!r}"
     )

@@ -26,6 +26,6 @@ def classification_step(
     right = (scores.argmax(dim=1) == labels).double().mean()
     known = update(learner, loss, [right], lr=lr, world=world)
     if known is None:
-        raise HicoError(f"the loss is not a finite number, lr {lr:.4g}; try a lower optim.base_lr")
+        raise HicoError(f"the loss is not finite, learning rate {lr:.4g}; try a lower optim.base_lr")
     mean_loss, mean_accuracy = mean_over_processes([float(value) for value in known], world)
     return mean_loss, mean_accuracy

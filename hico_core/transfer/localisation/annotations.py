@@ -97,12 +97,12 @@ def read_segments(path: Path) -> Annotations:
     """
     readers = {".json": _read_activitynet, ".csv": _read_csv, ".jsonl": _read_json_lines}
     if path.suffix.lower() not in readers:
-        raise HicoError(f"annotations must be a {', '.join(readers)} file", subject=path)
+        raise HicoError(f"annotations must be in a {', '.join(readers)} file", subject=path)
     found = readers[path.suffix.lower()](read_text(path), path)
     if not found.videos:
-        reasons = [f"the entry of {name!r} {problem}" for name, problem in found.problems.items()]
+        reasons = [f"entry {name!r} {problem}" for name, problem in found.problems.items()]
         reasons += [f"{count} of its segments are {reason}" for reason, count in found.left_out.items()]
-        raise HicoError(f"nothing in it can be used; {reasons[0] if reasons else 'it names no video'}", subject=path)
+        raise HicoError(f"contains nothing usable; {reasons[0] if reasons else 'it names no video'}", subject=path)
     return found
 
 
@@ -148,7 +148,10 @@ def require_seconds(segments: Iterable[Segment], length_of: Mapping[str, VideoLe
     for unit, divisor in units.items():
         if share_inside(ends_N / divisor) >= 0.95:
             raise HicoError(f"times must be seconds, and these look like {unit}", subject=origin)
-    raise HicoError("most segments end after their video: are these other videos, or other units?", subject=origin)
+    raise HicoError(
+        "most segments end after their video; check that the videos match, and that times are in seconds",
+        subject=origin,
+    )
 
 
 def _read_activitynet(text: str, path: Path) -> Annotations:
@@ -176,7 +179,7 @@ def _problem_with(name: str, entry: object) -> str | None:
     if not isinstance(entry, dict) or not isinstance(entry.get("subset"), str):
         return "names no subset"
     if not isinstance(entry.get("annotations", []), list):
-        return "has annotations that are no list"
+        return "has annotations that are not a list"
     return None
 
 

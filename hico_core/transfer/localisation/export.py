@@ -93,7 +93,7 @@ def export_features(annotations: Path, features: Path, *, wanted: Wanted, folder
     subsets = choose_subsets(found, _num_usable(found, row_of), train=wanted.train_subset, test=wanted.test_subset)
     fitted = fit_annotations(found, row_of, subsets)
     if not (fitted.num_train and fitted.num_test):
-        raise HicoError("no segment lies in its video", subject=annotations)
+        raise HicoError("no segment lies within its video", subject=annotations)
     missing = sorted(found.videos.keys() - row_of.keys())
     folder = folder.absolute()
     where = Places(folder / ANNOTATIONS, folder / CATEGORIES, features.absolute(), folder / RUNS)
@@ -125,10 +125,10 @@ def _require_bases(wanted: Wanted, preset: DetectionPreset) -> list[Path]:
     """The toolkit's files on which the configuration is based."""
     if wanted.toolkit != "opentad":
         if wanted.sliding:
-            raise UsageError(f"--sliding is for opentad; {wanted.toolkit} shows videos whole")
+            raise UsageError(f"--sliding only works with --for opentad; {wanted.toolkit} reads whole videos")
         return []
     if wanted.checkout is None:
-        raise UsageError("--checkout: name the folder of OpenTAD; the configuration stands on its configs/_base_")
+        raise UsageError("--checkout: needed; name the folder of OpenTAD, whose configs/_base_ is extended")
     bases = base_files(wanted.checkout.absolute(), preset, sliding=wanted.sliding)
     for path in bases:
         if not path.is_file():
@@ -142,8 +142,8 @@ def _rows_of(found: Annotations, manifest: Mapping[str, ManifestRow], *, origin:
     row_of = {name: by_id[video_id] for name, video_id in ids_of(found.videos, by_id).items()}
     if not row_of:
         raise HicoError(
-            f"none of its {len(found.videos)} videos has features here; it begins with {next(iter(found.videos))!r}, "
-            f"the features with {min(by_id)!r}",
+            f"none of its {len(found.videos)} videos has features; its first video is {next(iter(found.videos))!r}, "
+            f"the first with features is {min(by_id)!r}",
             subject=origin,
         )
     return row_of

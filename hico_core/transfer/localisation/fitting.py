@@ -107,11 +107,11 @@ def feature_grid(manifest: Mapping[str, ManifestRow], folder: Path, toolkit: Too
     if first.tail == "shift":
         raise HicoError("its last windows are shifted off the grid; extract with --tail pad or drop", subject=folder)
     if len(first.shape) != 1:
-        raise HicoError("has maps, and detectors read vectors; extract with --pool avg or max", subject=folder)
+        raise HicoError("has maps, but detectors read vectors; extract with --pool avg or max", subject=folder)
     offset_frames = first.grid.first_start + first.window / 2
     if toolkit == "opentad" and not offset_frames.is_integer():
         raise HicoError(
-            "the middle of its windows lies between two frames, and opentad counts whole ones; extract with an even "
+            "the middle of its windows lies between two frames, but opentad counts whole ones; extract with an even "
             f"--window, not {first.window}",
             subject=folder,
         )
@@ -137,8 +137,8 @@ def preset_of(row: ManifestRow, folder: Path) -> DetectionPreset:
         if PRESETS[preset] == windows:
             return preset
     raise UsageError(
-        f"{folder}: has windows of no dataset that detectors are made for; say with --preset "
-        f"{', '.join(RECIPES)} whose sizes and settings the configuration is to have"
+        f"{folder}: its windows match no dataset with settings for detectors; choose the settings with --preset "
+        f"{' or '.join(RECIPES)}"
     )
 
 
@@ -166,7 +166,7 @@ def choose_subsets(
     )
     if train is None or test is None:
         raise UsageError(
-            f"which subset is for training and which for testing is not certain: there {_listed(usable)}; say it with "
+            f"cannot tell which subset to train on and which to test on: there {_listed(usable)}; use "
             "--train-subset and --test-subset"
         )
     if train == test:
@@ -310,13 +310,13 @@ def describe_changes(fitted: Fitted) -> list[str]:
     lines = {
         f"left out {counted(left_out.total(), 'segment')}: {reasons}": left_out,
         f"cut {counted(fitted.num_cut, 'segment')} to the length of the video": fitted.num_cut,
-        f"left out {counted(fitted.num_unlabelled, 'video')} to train on without a segment": fitted.num_unlabelled,
+        f"left out {counted(fitted.num_unlabelled, 'training video')} without a segment": fitted.num_unlabelled,
         f"left out {counted(fitted.num_of_other_subsets, 'video')} of other subsets": fitted.num_of_other_subsets,
-        f"{counted(fitted.num_overlapping, 'segment')} overlapping others: all are kept, and a moment of two of "
-        "them is learnt as the shorter one": fitted.num_overlapping,
-        f"no video to train on has {', '.join(map(repr, fitted.only_tested))}; the average precision of what cannot be "
-        "learnt is 0, and counts": fitted.only_tested,
-        f"{counted(len(fitted.other_durations), 'video')} last over a second more or less than annotated, such as "
-        f"{next(iter(fitted.other_durations), None)}: are they the same videos?": fitted.other_durations,
+        f"{counted(fitted.num_overlapping, 'segment')} overlapping others: all are kept, and where two overlap, "
+        "the shorter one is learnt": fitted.num_overlapping,
+        f"no training video has {', '.join(map(repr, fitted.only_tested))}, so their average precision is "
+        "0, and counts": fitted.only_tested,
+        f"{counted(len(fitted.other_durations), 'video')} over a second longer or shorter than annotated, such as "
+        f"{next(iter(fitted.other_durations), None)}; check that the videos match": fitted.other_durations,
     }
     return [line for line, there_is in lines.items() if there_is]

@@ -122,8 +122,8 @@ def test_finetuning_files_are_told_apart(tmp_path: Path) -> None:
     ("files", "message"),
     [
         ({"a.yaml": "TRAIN: {}"}, "no configs/pool/base.yaml"),
-        ({"a.yaml": "_BASE: b.yaml", "pool/base.yaml": ""}, "_BASE: b.yaml: there is no"),
-        ({"a.yaml": "_BASE: b.yaml", "b.yaml": "_BASE: a.yaml", "pool/base.yaml": ""}, "circle"),
+        ({"a.yaml": "_BASE: b.yaml", "pool/base.yaml": ""}, "_BASE: b.yaml: no such file"),
+        ({"a.yaml": "_BASE: b.yaml", "b.yaml": "_BASE: a.yaml", "pool/base.yaml": ""}, "cycle"),
         ({"a.yaml": "A: ["}, "not YAML"),
         ({}, "cannot be read"),
     ],

@@ -84,13 +84,13 @@ def test_each_encoder_gets_the_options_in_its_own_words(options: dict[str, objec
     [
         (Finished(0, []), False, None, ""),
         (Finished(0, ["a frame was broken"]), False, None, ""),  # what it says alone is no failure
-        (Finished(1, ["first", "last"]), False, BadVideo, "ffmpeg ended with 1; it said: last"),
-        (Finished(1, []), False, BadVideo, "it said: nothing"),
-        (Finished(-11, []), False, BadVideo, "ended by signal 11"),
-        (Finished(-9, [], timed_out=True), False, BadVideo, "took longer than --timeout allows"),
-        (Finished(1, ["x: No space left on device"]), False, HicoError, "the disk is full"),
-        (Finished(-signal.SIGXFSZ, []), False, HicoError, "the disk is full"),
-        (Finished(-15, []), True, HicoError, "stopped before it was done; the same command continues"),
+        (Finished(1, ["first", "last"]), False, BadVideo, "ffmpeg ended with exit code 1 and said: last"),
+        (Finished(1, []), False, BadVideo, "and said: nothing"),
+        (Finished(-11, []), False, BadVideo, "killed by signal 11"),
+        (Finished(-9, [], timed_out=True), False, BadVideo, "took longer than `hico split --timeout` allows"),
+        (Finished(1, ["x: No space left on device"]), False, HicoError, "the disk or a quota is full"),
+        (Finished(-signal.SIGXFSZ, []), False, HicoError, "the disk or a quota is full"),
+        (Finished(-15, []), True, HicoError, "stopped before it was finished; the same command continues"),
     ],
 )
 def test_how_ffmpeg_ended(

@@ -35,7 +35,7 @@ def test_a_file_of_pictures_has_their_frames_at_their_times(suffix: str, rate: f
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\xff\xd8\xff\xe0"])
 def test_what_is_no_picture_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "i7.jpg").write_bytes(content)
-    with pytest.raises(BadVideo, match=r"i7\.jpg is empty, damaged or no picture"):
+    with pytest.raises(BadVideo, match=r"i7\.jpg is empty, damaged or not a picture"):
         require_pictures_of_one_size([tmp_path / "i7.jpg"])
     with pytest.raises(BadVideo, match=r"i7\.jpg cannot be (opened|decoded)"):
         read_picture(tmp_path / "i7.jpg")

@@ -242,7 +242,7 @@ def test_split(video: Path, shown: np.ndarray, tmp_path: Path) -> None:
 
 def test_another_angle_is_refused_by_name_in_every_way_in(tmp_path: Path) -> None:
     path = turned("-display_rotation", "10")(tmp_path)
-    reason = r"asks to be turned by (10|350) degrees; hico turns by right angles only"
+    reason = r"is shown rotated by (10|350) degrees; hico supports right angles only"
     with pytest.raises(BadVideo, match=reason):
         decode_frames(path, [0])
     for way in ("split", "index"):
@@ -269,7 +269,7 @@ def test_a_new_rate_is_not_counted_across_a_change(tmp_path: Path) -> None:
     split_videos(find_sources([str(video)]), root=tmp_path, options=options, workers=1)
     record = read_record(tmp_path, "a")
     assert record is not None and record.failure is not None
-    assert "changes its colours at 1." in record.failure.error
+    assert "changes its colour format at 1." in record.failure.error
 
 
 class OldFfmpeg(Ffmpeg):
@@ -301,7 +301,7 @@ def test_an_older_ffmpeg_shows_the_same_part_or_none(tmp_path: Path) -> None:
     assert np.abs(clip.astype(float) - frames_of_ffmpeg(video, tmp_path)[2]).mean() < 2.5
     (tmp_path / "b").mkdir()
     video = FILES["clean aperture, turned and mirrored"](tmp_path / "b")
-    with pytest.raises(BadVideo, match=r"is shown cut and turned, .* use ffmpeg 7\.1 or later"):
+    with pytest.raises(BadVideo, match=r"is shown cropped and rotated, .* use ffmpeg 7\.1 or later"):
         split_by_old(video, tmp_path / "no clips")
 
 

@@ -113,7 +113,11 @@ class DeafFfmpeg(Ffmpeg):
     ("says", "instead", "words"),
     [
         ("atrim=end=7", "atrim=end=6", "its clip at 5 s has 1.* s of sound instead of 2"),
-        ("aresample=async=1:first_pts=0", "atrim=start=0.5", "its clip at 0 s has sound from 0.* s on instead of"),
+        (
+            "aresample=async=1:first_pts=0",
+            "atrim=start=0.5",
+            "its clip at 0 s has sound that starts at 0.* s instead of",
+        ),
     ],
     ids=["too short", "too late"],
 )

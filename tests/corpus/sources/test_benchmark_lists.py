@@ -45,7 +45,7 @@ def test_hmdb51(tmp_path: Path) -> None:
     (tmp_path / "run_test_split3.txt").write_text("c.avi 7\n")
     with pytest.raises(UsageError, match=r"line 1: 'c\.avi 7' is not <name> <0, 1 or 2>"):
         labels(str(tmp_path / "*_test_split3.txt"), root)
-    with pytest.raises(UsageError, match="matches no list such as brush_hair_test_split1"):
+    with pytest.raises(UsageError, match="matches no list of HMDB51, such as brush_hair_test_split1"):
         labels(str(tmp_path / "*_split9.txt"), root)
 
 
@@ -64,13 +64,13 @@ def test_kinetics(tmp_path: Path, by_class: bool) -> None:
         f"{prefix['abseiling']}xyz_000010_000020.mp4": 0,
     }
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UsageError, match="has not the columns label, time_end, time_start, youtube_id"):
+    with pytest.raises(UsageError, match="needs the columns label, time_end, time_start, youtube_id"):
         labels(str(tmp_path / "other.csv"), root)
     (tmp_path / "bad.csv").write_text("label,youtube_id,time_start,time_end\na,b,x,3\n")
     with pytest.raises(UsageError, match="line 2: its time_start 'x' is not a whole number of seconds"):
         labels(str(tmp_path / "bad.csv"), root)
     (tmp_path / "none.csv").write_text("label,youtube_id,time_start,time_end\n")
-    with pytest.raises(UsageError, match="has no rows below its columns"):
+    with pytest.raises(UsageError, match="has no rows below its header"):
         labels(str(tmp_path / "none.csv"), root)
 
 

@@ -27,7 +27,7 @@ def test_a_folder_is_its_videos_and_those_below_it(folder: Path) -> None:
     passed_over: Counter[str] = Counter()
     only_own = find_sources([str(folder)], recursive=False, passed_over=passed_over)
     assert [source.video_id for source in only_own] == ["-dash", "a", "b"]
-    assert describe_passed_over(passed_over) == "passed over: 1 in folders below, 1 not videos by their names"
+    assert describe_passed_over(passed_over) == "skipped: 1 in subfolders, 1 not named like videos"
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,12 @@ def test_a_folder_is_its_videos_and_those_below_it(folder: Path) -> None:
         ("a.mp4", None),
         ("below/deep/a.webm", None),
         ("train/v_a_0000000_0005000.mp4", None),  # cut by somebody else: no records beside it
-        ("own/train/v_a_0000000_0005000.mp4", "clips of a workspace of hico"),
+        ("own/train/v_a_0000000_0005000.mp4", "clips of a hico workspace"),
         ("own/train/a.mp4", None),
-        ("own/records/a.json", "not videos by their names"),
+        ("own/records/a.json", "not named like videos"),
         ("._a.mp4", "hidden"),
         (".trash/a.mp4", "hidden"),
-        ("a.mp4.part", "not videos by their names"),
+        ("a.mp4.part", "not named like videos"),
     ],
 )
 def test_which_files_of_a_folder_are_taken(name: str, reason: str | None) -> None:
@@ -57,7 +57,7 @@ def test_links_to_folders_are_counted_and_not_followed(folder: Path) -> None:
     passed_over: Counter[str] = Counter()
     found = find_sources([str(folder)], passed_over=passed_over)
     assert [source.video_id for source in found] == ["-dash", "a", "b", "c", "linked"]
-    assert passed_over["folders behind links"] == 1
+    assert passed_over["linked folders"] == 1
 
 
 def test_functions_take_names_and_sources(folder: Path) -> None:
@@ -140,5 +140,5 @@ def test_a_folder_without_videos(tmp_path: Path) -> None:
         (tmp_path / "before" / name).write_bytes(b"")
     (tmp_path / "pictures").mkdir()
     (tmp_path / "a.jpg").rename(tmp_path / "pictures/a.jpg")
-    with pytest.raises(UsageError, match=r"no video files in this folder \(passed over: 1 not videos by their names\)"):
+    with pytest.raises(UsageError, match=r"no video files in this folder \(skipped: 1 not named like videos\)"):
         ids(tmp_path / "before", tmp_path / "pictures")  # what was passed over in another folder does not count

@@ -49,12 +49,12 @@ def test_pictures_are_ordered_by_their_numbers(names: str, ordered: str) -> None
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        ("", "holds no numbered pictures"),
+        ("", "contains no numbered pictures"),
         ("i_1.jpg i_2.jpg i_4.jpg", "lacks picture number 3: i_2.jpg is followed by i_4.jpg"),
-        ("i_1.jpg i_2.png", "names of two kinds, i_1.jpg and i_2.png"),
-        ("flow_1.jpg i_1.jpg", "names of two kinds, flow_1.jpg and i_1.jpg"),
-        ("i_1.jpg i_01.jpg", "two pictures of one number, i_01.jpg and i_1.jpg"),
-        ("i_1.jpg cover.jpg", "holds cover.jpg, which has no number"),
+        ("i_1.jpg i_2.png", "two kinds of names, i_1.jpg and i_2.png"),
+        ("flow_1.jpg i_1.jpg", "two kinds of names, flow_1.jpg and i_1.jpg"),
+        ("i_1.jpg i_01.jpg", "two pictures with the same number, i_01.jpg and i_1.jpg"),
+        ("i_1.jpg cover.jpg", "contains the picture cover.jpg without a number"),
     ],
 )
 def test_what_is_no_video_is_refused_by_name(names: str, reason: str) -> None:
@@ -215,16 +215,19 @@ def test_bad_folders_are_named_and_the_others_done(command: list[str], root: str
     (tmp_path / "large/i5.png").rename(tmp_path / "in/two sizes/i5.png")
     (tmp_path / "in/empty").mkdir()
     (tmp_path / "in/empty/1.jpg").touch()
-    assert_one_line(hico(*command, "--root", root, cwd=tmp_path), 2, "no videos but numbered pictures; --frame-rate N")
+    assert_one_line(
+        hico(*command, "--root", root, cwd=tmp_path),
+        2,
+        "numbered pictures, not videos; to read them as frames, use --frame-rate N",
+    )
     for rate in ("2", "4"):  # at another rate, it is another video
         assert hico(*command, "--root", root, "--frame-rate", rate, cwd=tmp_path).returncode == 3
         assert list(indexed(tmp_path / root)["fps"]) == [float(rate)]
     failures = {Path(line.source).name: line.error for line in read_failures(tmp_path / root)}
     assert failures == {
-        "gap": "lacks picture number 2: i1.png is followed by i3.png; add what is missing, or number the pictures "
-        "without a gap",
-        "two sizes": "has pictures of two sizes: i1.png is 64x48, i5.png is 96x48; make them all one size",
-        "empty": "1.jpg is empty, damaged or no picture",
+        "gap": "lacks picture number 2: i1.png is followed by i3.png; add the missing ones, or renumber the pictures",
+        "two sizes": "has pictures of two sizes: i1.png is 64x48, i5.png is 96x48; resize them to one size",
+        "empty": "1.jpg is empty, damaged or not a picture",
     }
 
 
@@ -254,7 +257,7 @@ def test_a_known_folder_is_left_alone_until_it_changes(tmp_path: Path) -> None:
     [
         (["split", "files", "--frame-rate", "25"], ["--frame-rate 25: none of the inputs is a folder of numbered"]),
         (["split", "frames", "--frame-rate", "-1"], ["--frame-rate -1: must be from 0.001 to 1000"]),
-        (["index", "--frame-rate", "25"], ["name the folders of pictures by --untrimmed"]),
+        (["index", "--frame-rate", "25"], ["needs --untrimmed with the folders of pictures"]),
         (["extract-features", "--frame-rate", "25"], ["name the folders of pictures as INPUTS"]),
     ],
 )

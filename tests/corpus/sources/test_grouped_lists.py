@@ -64,8 +64,8 @@ def test_commas_without_groups(folder: Path) -> None:
         ("b b.mp4", "line 2: 'b b.mp4' is not path<TAB>label<TAB>group"),
         ("b b.mp4\tup", "line 2: 'b b.mp4\\tup' is not path<TAB>label<TAB>group"),
         ("b b.mp4\tup\tx\ty", "is not path<TAB>label<TAB>group"),
-        ("none.mp4\tup\tx", "none.mp4: no such file; --data-root"),
-        ("a.mp4\tdown\tx", "a.mp4 has another label or group in a line before"),
+        ("none.mp4\tup\tx", "none.mp4: no such file; set --data-root"),
+        ("a.mp4\tdown\tx", "a.mp4 has another label or group in an earlier line"),
     ],
 )
 def test_bad_lines_are_told(folder: Path, line: str, why: str) -> None:
@@ -80,7 +80,7 @@ def test_bad_lines_are_told(folder: Path, line: str, why: str) -> None:
     [
         ("", "is empty"),
         ("a.mp4\nc.mp4", "line 1: 'a.mp4' is not path<TAB>label"),
-        ("path,label\na.mp4,up", "line 1: 'path,label' is not path<TAB>label.*; a list with commas is named .csv"),
+        ("path,label\na.mp4,up", "line 1: 'path,label' is not path<TAB>label.*; a list with commas must be a .csv"),
         ("no.mp4\tup", "no.mp4: no such file"),
     ],
 )

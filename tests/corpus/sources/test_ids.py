@@ -34,10 +34,10 @@ def test_video_id(name: str, expected: str) -> None:
         ("tab\t.mp4", "control character"),
         ("u\u2028.mp4", "a line break"),
         (os.fsdecode(b"latin-\xe9.mp4"), "is not UTF-8"),
-        ("x" * 251 + ".mp4", "an id may have 250 bytes, this has 251"),
+        ("x" * 251 + ".mp4", "an id may have at most 250 bytes, this has 251"),
         ("no\xa0break \u202f \u202e.mp4", None),  # spaces of macOS' screen recordings, another direction of writing
         ("x" * 250 + ".mp4", None),
-        ("x" * 250 + ".webm.mp4", "an id may have 250 bytes"),
+        ("x" * 250 + ".webm.mp4", "an id may have at most 250 bytes"),
         ("x" * 256 + "/a.mp4", "its path is too long"),
         ("x/" * 2100 + "a.mp4", "its path is too long"),
     ],

@@ -48,7 +48,10 @@ def test_labelled_videos(tmp_path: Path) -> None:
     [
         ("", "is empty"),
         ("a.mp4\n", r"line 1: 'a\.mp4' is not <path> <label>"),
-        ("a.mp4 0\nb.mp4 x\n", "line 2: 'b.mp4 x' is not <path> <label>, with a whole number in all lines or a class"),
+        (
+            "a.mp4 0\nb.mp4 x\n",
+            "line 2: 'b.mp4 x' is not <path> <label>; labels must be whole numbers in all lines, or class",
+        ),
         ("a.mp4 x\nb.mp4 0\n", "line 2"),
         ("x/a.mp4 0\ny/a.mp4 1\n", "have the same id, 'a'"),
     ],
@@ -61,7 +64,7 @@ def test_wrong_lists_of_videos(text: str, message: str, tmp_path: Path) -> None:
 def test_a_list_that_goes_with_another_folder(tmp_path: Path) -> None:
     """One line, not a failure for each of its videos; some that are missing are failures."""
     listed = [Source(video_id=name, path=tmp_path / f"{name}.mp4", label=0) for name in ("a", "b")]
-    said = r"list\.txt: none of its videos exists \(the first would be .*/a\.mp4\); name the folder .* --data-root"
+    said = r"list\.txt: none of its videos exists \(the first would be .*/a\.mp4\); set --data-root to"
     with pytest.raises(UsageError, match=said):
         require_some(listed, named_by="list.txt", data_root=tmp_path)
     (tmp_path / "b.mp4").touch()
@@ -71,7 +74,7 @@ def test_a_list_that_goes_with_another_folder(tmp_path: Path) -> None:
 def test_wrong_lists_of_clips(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"list\.txt, line 1: 'a,0,end' is not <id>,<start>,<end>"):
         listed_clips(write(tmp_path / "list.txt", "a,0,end\nb,0,end\n"), data_root=tmp_path)
-    with pytest.raises(UsageError, match=r"such as v_a_0000000_0005000\.mp4, none is in .*--data-root"):
+    with pytest.raises(UsageError, match=r"such as v_a_0000000_0005000\.mp4, is in .*--data-root"):
         listed_clips(write(tmp_path / "list.txt", "a,0,5000\n"), data_root=tmp_path)
     with pytest.raises(UsageError, match=r"missing\.txt: cannot be read"):
         is_list_of_clips(tmp_path / "missing.txt")
@@ -94,8 +97,11 @@ def test_a_bad_line_costs_its_video_not_the_list_of_clips(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("row", "why"),
     [
-        ("alone.mp4", "'alone.mp4' is not <path> <label>, with a whole number in UTF-8 as in other lines"),
-        ("x.mp4 -1", "'x.mp4 -1' is not <path> <label>, with a whole number"),
+        (
+            "alone.mp4",
+            "'alone.mp4' is not <path> <label>, where the label is a whole number in UTF-8, as in other lines",
+        ),
+        ("x.mp4 -1", "'x.mp4 -1' is not <path> <label>, where the label is a whole number"),
         ("x.mp4 ?", "is not <path> <label>"),
         ("x.mp4 99999999999", "is not <path> <label>"),  # more than the index holds
         ("x.mp4 " + "9" * 5000, "is not <path> <label>"),

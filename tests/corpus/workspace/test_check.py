@@ -55,14 +55,14 @@ def test_missing_extra_and_changed_files_are_named(root: Path) -> None:
     assert found == {
         ("missing", clips[0].name): "",
         ("changed", clips[1].name): f"{len(longer)} bytes instead of {len(longer) - 1}",
-        ("changed", clips[2].name): "other bytes of the same number",
-        ("extra", "v_c_0000000_0005000.mp4"): "of no record",
-        ("extra", "notes.txt"): "no clip's name",
+        ("changed", clips[2].name): "other content of the same size",
+        ("extra", "v_c_0000000_0005000.mp4"): "not in any record",
+        ("extra", "notes.txt"): "not named like a clip",
     }
 
 
 def test_nothing_to_check(tmp_path: Path) -> None:
-    with pytest.raises(HicoError, match="nothing was split here"):
+    with pytest.raises(HicoError, match="nothing has been split here"):
         list(check_files(tmp_path))
 
 
@@ -72,5 +72,5 @@ def test_status(root: Path, tmp_path: Path) -> None:
     assert done.seconds == pytest.approx(11)
     assert done.size_bytes == sum(path.stat().st_size for path in (root / "train").iterdir())
     assert list(astuple(failed)) == ["train", "split", "failed: probe", 1, 0, 0, 0]
-    with pytest.raises(HicoError, match="nothing was split here"):
+    with pytest.raises(HicoError, match="nothing has been split here"):
         summarise_records(tmp_path / "none")

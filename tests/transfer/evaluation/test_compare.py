@@ -131,9 +131,9 @@ def test_labels_of_tested_clips_are_not_known() -> None:
 @pytest.mark.parametrize(
     ("train", "test", "why"),
     [
-        (("ab", "AB"), ("ab", "AC"), "both have clips of 1 group, such as 'A'"),
+        (("ab", "AB"), ("ab", "AC"), "share 1 group, such as 'A'"),
         (("ab", "AB"), ("ab", "CC"), "--test: all its clips are in one group, 'C'"),
-        (("aa", "AB"), ("bb", "CD"), "no class has clips both to train and to test on"),
+        (("aa", "AB"), ("bb", "CD"), "no class has clips for both training and testing"),
     ],
 )
 def test_lists_that_cannot_be_compared(train: tuple[str, str], test: tuple[str, str], why: str) -> None:
@@ -144,7 +144,7 @@ def test_lists_that_cannot_be_compared(train: tuple[str, str], test: tuple[str, 
 def test_lists_to_train_and_to_test() -> None:
     split = split_as_listed(listed("abab", "AABB"), listed("abc", "CDE"))
     assert split.tested_in.tolist() == [-1, -1, -1, -1, 0, 0, 0]
-    (remark,) = (remark for remark in split.remarks if "nothing was trained on it" in remark)
+    (remark,) = (remark for remark in split.remarks if "clips to train on" in remark)
     assert remark.startswith("class c: ")
 
 
@@ -174,9 +174,9 @@ def test_which_encoders(tmp_path: Path) -> None:
     twice[1] = str(tmp_path / "elsewhere/one/export/encoder.safetensors")
     export_encoder(Path(twice[1]), S3DGTiny())
     assert named(twice, runs=False, baselines=False) == twice, "of two runs with one name, paths"
-    with pytest.raises(UsageError, match="--encoder pixels: is named twice"):
+    with pytest.raises(UsageError, match="--encoder pixels: is given twice"):
         named(["pixels", "pixels"], runs=False, baselines=True)
-    with pytest.raises(UsageError, match="no encoder is named"):
+    with pytest.raises(UsageError, match="no encoder given"):
         named([], runs=False, baselines=True)
     with pytest.raises(UsageError, match="no run has exported an encoder"):
         finished_runs(tmp_path / "elsewhere")

@@ -169,9 +169,9 @@ def test_groups_are_tested_together(tmp_path: Path) -> None:
     groups = read_groups(tmp_path / "groups.txt")
     seconds, _ = read_seconds(file, manifest, groups=groups)
     assert set(seconds.groups_of_seconds[seconds.labels_N >= 0]) == {"red", "blue"}
-    with pytest.raises(UsageError, match="--folds 3: there are only 2 groups; give --folds 2"):
+    with pytest.raises(UsageError, match="--folds 3: there are only 2 groups; use --folds 2"):
         probe_seconds({"made": tmp_path / "made"}, seconds, num_folds=3)
-    with pytest.raises(UsageError, match="--groups: has no group of 'v3'; 1 such videos"):
+    with pytest.raises(UsageError, match="--groups: has no group for 'v3'; 1 such videos"):
         read_seconds(file, manifest, groups={f"v{n}": "one" for n in range(3)})
     with pytest.raises(UsageError, match="all clips are in one group, 'one'"):
         probe_seconds(
@@ -184,9 +184,9 @@ def test_groups_are_tested_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("v0\tred\nv1 blue\n", "line 2: 'v1 blue' is not video<TAB>group, a line a video"),
+        ("v0\tred\nv1 blue\n", "line 2: 'v1 blue' is not video<TAB>group, one line per video"),
         ("v0\tred\nv0\tblue\n", "line 2: .* is not video<TAB>group"),
-        ("v0\tred\nv1\tblue\n", "no group has two videos; leave --groups out"),
+        ("v0\tred\nv1\tblue\n", "no group has two videos; leave out --groups"),
     ],
 )
 def test_lists_of_groups_that_say_nothing(tmp_path: Path, text: str, said: str) -> None:
@@ -204,21 +204,21 @@ def test_what_a_reader_should_know_is_said(tmp_path: Path) -> None:
     assert remarks == [
         "left out 1 segment: 1 outside their video",
         "left out the segments of 1 video without features, such as 'gone'",
-        "left out 1 video with features that the segments do not name",
-        "1 segment overlapping others: a second of two of them counts as the shorter one",
-        "1 segment too short: the middle of no second lies in them",
+        "left out 1 video with features but not in the file of segments",
+        "1 segment overlapping others: a second that lies in two counts as the shorter one",
+        "1 segment too short to contain the middle of a second",
     ]
     found = probe_seconds({"made": tmp_path / "made"}, seconds, num_folds=2)
     assert found.remarks[0] == (
-        "class run: all its seconds are tested together, so that nothing was trained on it and 2 test seconds must be "
-        "wrong; give it seconds in other groups"
+        "class run: no seconds to train on, because all are tested together, so 2 test seconds must be "
+        "wrong; add seconds in other groups"
     )
 
 
 @pytest.mark.parametrize(
     ("annotated", "error", "said"),
     [
-        ({"x": [(0.0, 1.0, 0)]}, UsageError, "has segments of none of the 2 videos with features; it begins with 'x'"),
+        ({"x": [(0.0, 1.0, 0)]}, UsageError, "has no segments of the 2 videos with features; its first video is 'x'"),
         ({"a": [(0.0, 5000.0, 0)], "b": [(1000.0, 3000.0, 1)]}, HicoError, "look like milliseconds"),
     ],
 )

@@ -187,9 +187,9 @@ EMPTY = LabelledRows(np.empty((0, 16), np.float32), np.empty(0, np.int64), np.em
         (
             GOOD._replace(labels=np.full(24, 4)),
             blobs(2, videos=6, first=100),
-            "all training videos have the one label 4",
+            "all training videos have the same label, 4",
         ),
-        (GOOD, GOOD, "0 is both in the training and the test set; 6 such videos"),
+        (GOOD, GOOD, "0 is in both the training and the test set; 6 such videos"),
         (GOOD._replace(features=np.full((24, 16), np.nan)), blobs(2, videos=6, first=100), "are not finite"),
     ],
 )

@@ -174,7 +174,7 @@ def test_a_query_is_looked_at_as_the_gallery_was(folder: Path, tmp_path: Path) -
     np.testing.assert_allclose(extractor.extract(row.source).array, np.load(folder / row.file), rtol=1e-4, atol=1e-6)
     torch.manual_seed(1)
     export_encoder(tmp_path / "other.safetensors", S3DGTiny())
-    with pytest.raises(HicoError, match="is not the encoder that these features come from"):
+    with pytest.raises(HicoError, match="is not the encoder of these features"):
         extractor_of(row, encoder=str(tmp_path / "other.safetensors"), device="cpu")
     with pytest.raises(HicoError, match="is missing; name it with --encoder"):
         extractor_of(row.model_copy(update={"checkpoint": str(tmp_path / "none.pt")}), encoder=None, device="cpu")
@@ -182,7 +182,7 @@ def test_a_query_is_looked_at_as_the_gallery_was(folder: Path, tmp_path: Path) -
 
 @pytest.mark.videos
 def test_features_of_another_width(folder: Path) -> None:
-    with pytest.raises(HicoError, match="has features of 128 numbers, the query 4"):
+    with pytest.raises(HicoError, match="has 128 numbers per row, the query has 4"):
         search(np.ones((1, 4), np.float32), np.zeros(1), folder, list(read_manifest(folder).values()), top=1)
 
 

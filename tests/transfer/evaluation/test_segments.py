@@ -94,8 +94,8 @@ def test_folders_of_one_set_of_segments_are_compared(tmp_path: Path) -> None:
     made_segments(tmp_path / "other", {**known, "v5": known["v5"][:4]})
     made_features(tmp_path / "windows", {"v0": 4.0}, Grid(fps=8.0, window=8, stride=8))
     for name, said in (
-        ("other", "has not the same segments as"),
-        ("windows", "its rows are windows; extract those of"),
+        ("other", "does not have the same segments as"),
+        ("windows", "its rows are windows, not segments"),
     ):
         with pytest.raises(HicoError, match=said):
             compare_segments({"knows": tmp_path / "knows", name: tmp_path / name}, num_folds=2, num_neighbours=3)

@@ -54,10 +54,10 @@ def test_again_with_another_grid(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "said"),
     [
-        (np.zeros((2, 5), np.float32), "numbers a row"),
+        (np.zeros((2, 5), np.float32), "numbers per row"),
         (np.zeros((2, 4), np.float64), "float64 (2, 4), not float32 or float16 (T, F)"),
         (np.zeros((1, 2, 4), np.float32), "float32 (1, 2, 4), not"),
-        (np.full((2, 4), np.nan, np.float32), "no numbers"),
+        (np.full((2, 4), np.nan, np.float32), "not finite"),
     ],
 )
 def test_what_is_refused_leaves_no_manifest(folder: Path, array: np.ndarray, said: str) -> None:

@@ -426,10 +426,10 @@ def test_what_is_wrong_with_a_folder_is_one_line(root: Path, tmp_path: Path) -> 
     with pytest.raises(HicoError, match=r"another version of hico \(manifest version 1, not 2\)"):
         read_manifest(tmp_path)
     (tmp_path / "manifest.jsonl").write_text(manifest.replace('"file": "a.npy"', '"file": "../a.npy"'))
-    with pytest.raises(HicoError, match="is no name of a file in this folder"):
+    with pytest.raises(HicoError, match="is not the name of a file in this folder"):
         read_manifest(tmp_path)
     (tmp_path / "manifest.jsonl").write_text(manifest.replace('"window": 16', '"window": "x"', 1))
-    with pytest.raises(HicoError, match=r"a line is not as hico writes it \(window\)"):
+    with pytest.raises(HicoError, match=r"has a damaged line \(window\)"):
         read_manifest(tmp_path)
     other = json.loads(manifest.splitlines()[0]) | {"checkpoint_sha256": "0", "file": "c.npy", "video_id": "c"}
     (tmp_path / "manifest.jsonl").write_text(manifest + json.dumps(other) + "\n")
@@ -456,13 +456,13 @@ def test_what_is_wrong_with_a_folder_is_one_line(root: Path, tmp_path: Path) -> 
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(HicoError, match="has values that are not finite"):
         load_features(tmp_path)
-    assert list(check_features(tmp_path)) == [("a.npy", "has other content than was written")]
+    assert list(check_features(tmp_path)) == [("a.npy", "has changed since it was written")]
     np.save(tmp_path / "a.npy", array[1:])
     with pytest.raises(HicoError, match="as its manifest says"):
         load_features(tmp_path, video_ids=["a"])
     (tmp_path / "a.npy").write_bytes(good)
     np.save(tmp_path / "extra.npy", array)
-    assert list(check_features(tmp_path)) == [("extra.npy", "stands in no line of the manifest")]
+    assert list(check_features(tmp_path)) == [("extra.npy", "is not in the manifest")]
     with pytest.raises(HicoError, match="has no features of 'nobody'; 1 such videos"):
         load_features(tmp_path, video_ids=["nobody"])
     with pytest.raises(HicoError, match="no features here"):

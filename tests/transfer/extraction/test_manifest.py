@@ -101,12 +101,12 @@ def test_lines_of_videos_that_are_removed(dropped: set[str], left: set[str], tmp
     ("changes", "said"),
     [
         ({"manifest_version": 1}, r"another version of hico \(manifest version 1, not 2\); extract again"),
-        ({"window": "x"}, r"a line is not as hico writes it \(window\)"),
+        ({"window": "x"}, r"has a damaged line \(window\)"),
         ({"rows": None}, r"\(rows\)"),
         ({"colour": "red"}, r"\(colour\)"),
-        ({"file": "../a.npy"}, r"'\.\./a\.npy' is no name of a file in this folder"),
-        ({"file": "b/a.npy"}, "is no name of a file"),
-        ({"prefix": "v_"}, "is no name of a file"),
+        ({"file": "../a.npy"}, r"'\.\./a\.npy' is not the name of a file in this folder"),
+        ({"file": "b/a.npy"}, "is not the name of a file"),
+        ({"prefix": "v_"}, "is not the name of a file"),
     ],
 )
 def test_lines_that_hico_did_not_write(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -146,10 +146,18 @@ DAMAGE: dict[str, tuple[Any, str, str]] = {
     "gone": (Path.unlink, "no such file", "is missing"),
     "empty": (lambda path: path.write_bytes(b""), "is damaged", "has 0 bytes, not "),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:-4]), "is damaged", " bytes, not "),
-    "longer": (lambda path: saved(path, np.zeros((3, 3), np.float32)), r"holds float32 \(3, 3\), not", "bytes, not "),
-    "wider": (lambda path: saved(path, np.zeros((2, 4), np.float32)), r"holds float32 \(2, 4\), not", "bytes, not "),
-    "halved": (lambda path: saved(path, np.zeros((2, 3), np.float16)), r"holds float16 \(2, 3\), not", "bytes, not "),
-    "no number": (lambda path: saved(path, np.full((2, 3), np.nan, np.float32)), "not finite", "other content"),
+    "longer": (
+        lambda path: saved(path, np.zeros((3, 3), np.float32)),
+        r"contains float32 \(3, 3\), not",
+        "bytes, not ",
+    ),
+    "wider": (lambda path: saved(path, np.zeros((2, 4), np.float32)), r"contains float32 \(2, 4\), not", "bytes, not "),
+    "halved": (
+        lambda path: saved(path, np.zeros((2, 3), np.float16)),
+        r"contains float16 \(2, 3\), not",
+        "bytes, not ",
+    ),
+    "no number": (lambda path: saved(path, np.full((2, 3), np.nan, np.float32)), "not finite", "has changed since"),
 }
 
 
@@ -171,4 +179,4 @@ def test_a_file_of_which_no_line_tells(tmp_path: Path) -> None:
     row_of(tmp_path, "b")
     write(tmp_path, row_of(tmp_path, "a"))
     (tmp_path / "notes.txt").write_text("not of hico")
-    assert list(check_features(tmp_path)) == [("b.npy", "stands in no line of the manifest")]
+    assert list(check_features(tmp_path)) == [("b.npy", "is not in the manifest")]

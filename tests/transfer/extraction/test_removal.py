@@ -115,8 +115,8 @@ def test_a_dry_run_changes_nothing(root: Path) -> None:
 def test_what_hico_did_not_make_stays(root: Path, made: Path) -> None:
     done = hico("remove", "d", "e", "broken", root=root)
     assert done.returncode == 0, done.stderr
-    assert f"{made}/in place/d.mp4: was not made by hico and stays" in done.stderr
-    assert f"{root}/train/v_e_*.mp4: was not made by hico and stays" in done.stderr
+    assert f"{made}/in place/d.mp4: not made by hico, so not removed" in done.stderr
+    assert f"{root}/train/v_e_*.mp4: not made by hico, so not removed" in done.stderr
     assert (made / "in place/d.mp4").exists() and (root / "train/v_e_0000000_0005000.mp4").exists()
     assert traces_of(root, "d") == traces_of(root, "broken") == []
     assert traces_of(root, "e") == ["train/v_e_0000000_0005000.mp4"]
@@ -146,7 +146,7 @@ def test_an_unknown_id(root: Path, ids: list[str], parts: list[str]) -> None:
 
 
 def test_no_workspace(tmp_path: Path) -> None:
-    assert_one_line(hico("remove", "a", root=tmp_path / "nothing"), 2, "no workspace")
+    assert_one_line(hico("remove", "a", root=tmp_path / "nothing"), 2, "not a workspace")
     assert not (tmp_path / "nothing").exists()
 
 

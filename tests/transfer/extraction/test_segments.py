@@ -62,7 +62,7 @@ def test_a_segment_behind_the_end_is_said(tmp_path: Path) -> None:
     extractor = FeatureExtractor(PooledEncoder(MeanColour()), device=torch.device("cpu"))
     (found,) = extractor.extract_all([WholeVideo(tmp_path / "a.mp4", [], Spans(((0.0, 1.0), (3.0, 4.0))))], workers=0)
     assert isinstance(found, BadVideo)
-    assert found.reason == "has a segment that begins at 3 s, and only 2.000 s"
+    assert found.reason == "has a segment that begins at 3 s, but is only 2.000 s long"
 
 
 @pytest.fixture
@@ -100,11 +100,11 @@ def test_videos_are_limited_to_their_segments(tmp_path: Path, jobs: list[Feature
         (
             ["x,0,1,run", "y,0,1,run"],
             UsageError,
-            "has segments of none of the 2 videos; it begins with 'x', the videos",
+            "has no segments of the 2 videos; its first video is 'x', the first of the inputs",
         ),
         (["a,0,1500,run", "b,1000,3900,run"], HicoError, "look like milliseconds; divide them by 1000"),
         (["a,0,1,run", "a,5,6,run", "b,0,0,run"], None, ""),
-        (["a,-2,-1,run"], HicoError, "no segment lies in its video"),
+        (["a,-2,-1,run"], HicoError, "no segment lies within its video"),
     ],
 )
 def test_what_cannot_be_used_is_said(

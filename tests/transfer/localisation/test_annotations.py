@@ -121,8 +121,8 @@ def test_a_bad_entry_costs_its_video_not_the_file(tmp_path: Path) -> None:
         ("a.json", "{", "is not a JSON file of annotations"),
         ("a.json", "[]", 'has no "database" of videos'),
         ("a.json", '{"database": {}}', 'has no "database" of videos'),
-        ("a.json", '{"database": {"a": {}}}', "the entry of 'a' names no subset"),
-        ("a.json", '{"database": {"a": {"subset": "x", "annotations": null}}}', "has annotations that are no list"),
+        ("a.json", '{"database": {"a": {}}}', "entry 'a' names no subset"),
+        ("a.json", '{"database": {"a": {"subset": "x", "annotations": null}}}', "has annotations that are not a list"),
         ("a.json", '{"database": {"a": []}}', "names no subset"),
         ("a.json", '{"database": {"a\\nb": {"subset": "x"}}}', "has a name that is not plain text"),
         ("a.csv", "", "has no column 'video' but none at all; it needs video, start, end, label"),
@@ -131,7 +131,7 @@ def test_a_bad_entry_costs_its_video_not_the_file(tmp_path: Path) -> None:
         ("a.csv", "video,start,end,label\na;1;2;x\n", "1 of its segments are not a row of video, start, end and label"),
         ("a.csv", 'video,start,end,label\n"a,1,2,x\n', r"a\.csv, line 2: is not comma-separated"),
         ("a.jsonl", "{}\n", "has no column 'video'"),
-        ("a.txt", "", r"annotations must be a \.json, \.csv, \.jsonl file"),
+        ("a.txt", "", r"annotations must be in a \.json, \.csv, \.jsonl file"),
     ],
 )
 def test_files_that_are_no_annotations(tmp_path: Path, name: str, text: str, problem: str) -> None:

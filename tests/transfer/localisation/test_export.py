@@ -214,19 +214,19 @@ def test_lines_to_type(tmp_path: Path, checkout: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "problem"),
     [
-        ({"toolkit": "opentad"}, UsageError, "--checkout: name the folder of OpenTAD"),
+        ({"toolkit": "opentad"}, UsageError, "--checkout: needed; name the folder of OpenTAD"),
         (
             {"toolkit": "opentad", "checkout": Path("none")},
             UsageError,
             "--checkout none: is not a checkout of OpenTAD; it has",
         ),
-        ({"sliding": True}, UsageError, "--sliding is for opentad"),
+        ({"sliding": True}, UsageError, "--sliding only works with --for opentad"),
         (
             {"train_subset": "Val"},
             UsageError,
             r"--train-subset Val: no video .* there are 'Test' \(1 video\), 'Train' \(2",
         ),
-        ({"train_subset": "Test"}, UsageError, "not certain"),
+        ({"train_subset": "Test"}, UsageError, "which to test on"),
     ],
 )
 def test_nothing_is_written_where_something_is_wrong(
@@ -242,13 +242,13 @@ def test_nothing_is_written_where_something_is_wrong(
     [
         (
             "gone,0,1,run,train\n",
-            r"none of its 1 videos has features here; it begins with 'gone', the features with 'a'",
+            r"none of its 1 videos has features; its first video is 'gone', the first with features is 'a'",
         ),
         ("a,0,9000,run,train\nb,0,20000,run,test\n", "these look like milliseconds; divide them by 1000"),
         ("a,0,270,run,train\nb,0,600,run,test\n", "these look like frame numbers; divide them by the frame rate"),
-        ("a,0,99,run,train\na,0,1,run,train\nb,0,2e7,run,test\n", "are these other videos, or other units"),
-        ("a,12,12.5,run,train\na,12.2,12.7,run,train\nb,1,2,run,test\n", "no segment lies in its video"),
-        ("a,0,1,Ambiguous,train\nb,1,2,run,test\n", "not certain: there is 'test'"),
+        ("a,0,99,run,train\na,0,1,run,train\nb,0,2e7,run,test\n", "check that the videos match"),
+        ("a,12,12.5,run,train\na,12.2,12.7,run,train\nb,1,2,run,test\n", "no segment lies within its video"),
+        ("a,0,1,Ambiguous,train\nb,1,2,run,test\n", "which to test on: there is 'test'"),
     ],
 )
 def test_annotations_that_do_not_fit(tmp_path: Path, text: str, problem: str) -> None:

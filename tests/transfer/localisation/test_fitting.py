@@ -97,10 +97,10 @@ def test_what_is_left_of_a_file() -> None:
     assert fitted.only_tested == ["swim"]
     assert describe_changes(fitted) == [
         "left out 3 segments: 2 called Ambiguous, 1 given twice",
-        "left out 2 videos to train on without a segment",
+        "left out 2 training videos without a segment",
         "left out 1 video of other subsets",
-        "1 segment overlapping others: all are kept, and a moment of two of them is learnt as the shorter one",
-        "no video to train on has 'swim'; the average precision of what cannot be learnt is 0, and counts",
+        "1 segment overlapping others: all are kept, and where two overlap, the shorter one is learnt",
+        "no training video has 'swim', so their average precision is 0, and counts",
     ]
     assert describe_changes(fit(("a", "train", [(1, 2, "x")]), ("b", "test", [(1, 2, "x")]), a=9, b=9)) == []
 
@@ -133,12 +133,17 @@ def test_videos_that_last_as_long_as_annotated() -> None:
         (["train", "val", "test"], None, "test", ("train", "test")),
         (["train", "val", "test"], "val", None, ("val", "test")),
         (["a", "b"], "b", "a", ("b", "a")),
-        (["train", "val", "test"], None, None, r"not certain: there are 'test' \(1 video\), 'train' .*, 'val'"),
-        (["train", "training", "val"], None, None, "not certain"),
-        (["Test", "test", "train"], None, None, "not certain"),
-        (["validation"], None, None, r"not certain: there is 'validation' \(1 video\)"),
-        (["val", "test"], None, None, "not certain"),  # not THUMOS' names
-        (["a", "b"], "b", None, "not certain"),
+        (
+            ["train", "val", "test"],
+            None,
+            None,
+            r"which to test on: there are 'test' \(1 video\), 'train' .*, 'val'",
+        ),
+        (["train", "training", "val"], None, None, "which to test on"),
+        (["Test", "test", "train"], None, None, "which to test on"),
+        (["validation"], None, None, r"which to test on: there is 'validation' \(1 video\)"),
+        (["val", "test"], None, None, "which to test on"),  # not THUMOS' names
+        (["a", "b"], "b", None, "which to test on"),
         ([], None, None, "there is none"),
         (["train", "test"], "Train", None, "--train-subset Train: no video of it has features and segments; there are"),
         (["train", "test"], None, "val", "--test-subset val: no video"),
@@ -159,7 +164,7 @@ def test_which_videos_are_trained_on(
 def test_validation_is_trained_on_only_where_the_file_has_no_training_subset() -> None:
     """Features of the training videos may be missing."""
     found = annotated(("a", "training", []), ("b", "validation", []), ("c", "testing", []))
-    with pytest.raises(UsageError, match="not certain"):
+    with pytest.raises(UsageError, match="which to test on"):
         choose_subsets(found, {"validation": 1, "testing": 1}, train=None, test=None)
 
 
@@ -218,5 +223,5 @@ def test_a_preset_is_known_by_its_windows(grid: Grid, prefix: str, expected: str
     if expected is not None:
         assert preset_of(row, Path("features")) == expected
     else:
-        with pytest.raises(UsageError, match="say with --preset anet, hacs, thumos whose sizes"):
+        with pytest.raises(UsageError, match="choose the settings with --preset anet or hacs or thumos"):
             preset_of(row, Path("features"))
