@@ -10,7 +10,7 @@ from hico_core.base.addresses import Location
 from hico_core.base.choices import DeviceName
 from hico_core.base.errors import counted
 from hico_core.checkpoints.content import read_last
-from hico_core.config import Config, ModelConfig, load_config
+from hico_core.config import Config, load_config
 from hico_core.config.authors.pretraining_keys import load_any_config
 from hico_core.data.videos import open_videos
 from hico_core.report.sample import num_moments
@@ -36,11 +36,13 @@ _SMALLER: tuple[tuple[str, ...], ...] = (
     ("model.encoder=s3dg-tiny",),
     ("model.encoder=s3dg-tiny", "data.num_frames=8", "data.frame_stride=8", "data.crop_size=64"),
 )
+# With them, unless the user chooses the optimiser: one that needs few steps.
+_FEW_STEPS = ("optim.name=adamw", "optim.base_lr=0.01")
 # Fraction of the measuring time that the requested settings get.
 _ASKED_PART = 0.6
 
 # The sections that hold those settings, and the settings for a run's length.
-_FITTED, _LENGTH = ("model", "data"), ("epochs", "batch_size")
+_FITTED, _LENGTH = ("model", "data", "optim"), ("epochs", "batch_size")
 
 
 class Site(NamedTuple):
@@ -69,7 +71,7 @@ class Advice(NamedTuple):
 
     encoder: str
     num_steps: int  # that fit into the hours; 0: the chosen training has these settings
-    settings: tuple[str, ...]  # to be given in addition
+    settings: tuple[str, ...]  # that `--fit` gives in addition
     hours: float
 
 
@@ -91,13 +93,13 @@ def with_length(config: Config, length: Length) -> Config:
 
 
 def begun_config(run_dir: Path, asked: Asked, *, fit: bool) -> Config:
-    """The requested configuration with the length of the run begun, and its model and data if hico chose those."""
+    """The requested configuration with the length of the run begun, and its other settings if hico chose those."""
     begun, config = load_config(run_dir / "config.yaml"), settings_of(asked)
     fitted = {name: getattr(begun, name) for name in _FITTED} if fit else {}
     return config.model_copy(
         update={
-            **fitted,
             "optim": config.optim.model_copy(update={"warmup_epochs": begun.optim.warmup_epochs}),
+            **fitted,
             "train": config.train.model_copy(update={name: getattr(begun.train, name) for name in _LENGTH}),
         }
     )
@@ -153,6 +155,9 @@ def weigh(
     )
     shares = share_out(measured.speed, work, left_seconds=clock.left)
     length = choose_length(measured.speed, work, training_seconds=shares.training)
+    if length.is_cut and shares.features is not None:  # which are only extracted from a finished training
+        shares = shares._replace(training=shares.training + shares.features, features=None)
+        length = choose_length(measured.speed, work, training_seconds=shares.training)
     return Choice(
         config=with_length(config, length) if is_new else config,
         settings=(),
@@ -186,7 +191,9 @@ def choose(
     choices = [weigh(first, asked, site, clock=clock, until=until_asked, on_note=on_note)]
     if asked.names("train.epochs") and choices[0].length.epochs == first.train.epochs:  # the given epochs fit
         return choices[0], None
-    for settings in _SMALLER:
+    chooses_optimiser = any(asked.names(setting.partition("=")[0]) for setting in _FEW_STEPS)
+    for smaller_settings in _SMALLER:
+        settings = smaller_settings if chooses_optimiser else (*smaller_settings, *_FEW_STEPS)
         if choices[-1].length.num_steps >= ENOUGH_STEPS or (len(choices) > 1 and clock.used > until):
             break
         config = settings_of(asked, settings)
@@ -209,6 +216,24 @@ def choose(
     return taken, Advice(best.config.model.encoder, steps_instead, best.settings, needed)
 
 
+def advice_after(
+    advice: Advice | None, choice: Choice | None, step_seconds: float | None, *, used_seconds: float
+) -> Advice | None:
+    """The advice after a training with too few steps: if it is to train for longer, with the hours at its true pace.
+
+    Args:
+        advice: from before it.
+        choice: the training.
+        step_seconds: mean of its steps; None if it had too few of them.
+        used_seconds: until it began.
+
+    """
+    if advice is None or advice.num_steps or choice is None or step_seconds is None:
+        return advice
+    speed = choice.measured.speed._replace(video=step_seconds / choice.length.batch_size)
+    return advice._replace(hours=hours_for_enough(speed, choice.work, choice.shares, used_seconds=used_seconds))
+
+
 def describe_few(num_steps: int, encoder: str, advice: Advice | None, *, command: str) -> str:
     """Say that a training has too few steps, and what to type for enough.
 
@@ -226,8 +251,8 @@ def describe_few(num_steps: int, encoder: str, advice: Advice | None, *, command
     if advice is None:
         return f"{few}, and train for longer with another --name and more --hours"
     words = [command, f"--hours {advice.hours:g}"]
-    words += [] if advice.encoder == ModelConfig().encoder else [f"--encoder {advice.encoder}"]
-    words += [f"-o {setting}" for setting in advice.settings if not setting.startswith("model.encoder=")]
-    instead = f"{advice.encoder} with smaller clips" if len(advice.settings) > 1 else advice.encoder
+    words += ["--fit"] if advice.settings else []
+    has_small_clips = any(setting.startswith("data.") for setting in advice.settings)
+    instead = f"{advice.encoder} with smaller clips" if has_small_clips else advice.encoder
     fits = f"; {counted(advice.num_steps, 'step')} of {instead} would fit" if advice.num_steps > num_steps else ""
     return f"{few}{fits}; for enough steps: `{' '.join(words)}`"

@@ -97,14 +97,13 @@ def measure_speed(
     extractor = _extractor(config, parts, device)
     name = f"{config.model.encoder} at {config.data.crop_size} pixels"
     on_note(f"measuring {name}: encoding a few windows")
-    # Only a GPU is much slower at first.
-    plan = dry_run_extraction(jobs, extractor=extractor, files=Files(root), num_batches=0 if cores.on_cpu else 1)
+    plan = dry_run_extraction(jobs, extractor=extractor, files=Files(root), num_batches=1)
     row = seconds_together(plan.encoding_seconds, plan.reading_seconds, cores._replace(readers=num_workers(None)))
     parts.learner.model.train()
     on_note(f"measuring {name}: reading clips, and a training step of {_SMALL_BATCH} videos")
     reading = _reading_seconds(parts)
     computing = _step_seconds(parts, clock, until) / _SMALL_BATCH
-    size = config.train.batch_size
+    size = min(config.train.batch_size, len(parts.videos))  # a dry run measures on a few of the videos
     if size > _SMALL_BATCH and clock.used + _FIRST_AND_SECOND * size * (computing + reading) < until:
         on_note(f"measuring {name}: a training step of {size} videos")
         computing = _step_seconds(_parts(config, root, size, chosen), clock, until) / size

@@ -1,5 +1,6 @@
-"""A training that ends on time: its number of epochs is corrected at most twice, and a clock ends it."""
+"""A training that ends on time: its number of epochs is corrected a few times at most, and a clock ends it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -15,7 +16,10 @@ from hico_core.training.loop import RunSummary, run_pretraining
 from hico_core.training.task import Task
 
 # The pace is checked after these fractions of the training's time, and at least this many steps.
-_CHECKS, _STEPS = (0.1, 0.5), 3
+_CHECKS, _STEPS = (0.1, 0.5, 0.8), 2
+
+# A training that would end within this fraction of its time after it is not cut.
+_GRACE = 0.1
 
 
 class Pacing:
@@ -52,17 +56,31 @@ class Pacing:
         now = self._clock.used
         taken, left = now - self._began, self._began + self._seconds - now
         step = (self._steps[-1][0] - self._began) / len(self._steps)
-        self.was_cut = step / 2 > left  # more than half of the next step would lie after the end
-        is_due = bool(self.checks) and taken >= self.checks[0] * self._seconds and len(self._steps) >= _STEPS
-        if self.was_cut or self._most is None or not is_due:
+        pace = self._pace(left) if len(self._steps) >= _STEPS else None
+        needed = math.inf if pace is None else (self._planned - pace.epochs_done) * pace.epoch_seconds
+        # More than half of the next step would lie after the end.
+        self.was_cut = step / 2 > left and needed > left + _GRACE * self._seconds
+        is_due = bool(self.checks) and taken >= self.checks[0] * self._seconds
+        if self.was_cut or self._most is None or pace is None or not is_due:
             return self.was_cut
-        self.checks = self.checks[1:]
-        recent = self._steps[-max(len(self._steps) // 2, _STEPS) :]
-        (first, first_epoch), (last, last_epoch) = recent[0], recent[-1]
-        a_step = (last_epoch - first_epoch) / (len(recent) - 1)
-        pace = Pace(last_epoch + a_step, (last - first) / max(last_epoch - first_epoch, 1e-9), left)
+        self.checks = [check for check in self.checks if taken < check * self._seconds]
         self.correction = corrected_epochs(pace, planned=self._planned, most=self._most)
         return self.correction is not None
+
+    def _pace(self, left_seconds: float) -> Pace:
+        """The slower of the paces of all steps and of their last half."""
+        last, last_epoch = self._steps[-1]
+        starts = [self._steps[0], self._steps[-max(len(self._steps) // 2, _STEPS)]]
+        seconds = max((last - first) / max(last_epoch - epoch, 1e-9) for first, epoch in starts)
+        a_step = (last_epoch - self._steps[0][1]) / (len(self._steps) - 1)
+        return Pace(last_epoch + a_step, seconds, left_seconds)
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Mean seconds of a step but the first; None if there is no other."""
+        if len(self._steps) < _STEPS:
+            return None
+        return (self._steps[-1][0] - self._steps[0][0]) / (len(self._steps) - 1)
 
 
 class Trained(NamedTuple):
@@ -70,6 +88,7 @@ class Trained(NamedTuple):
 
     summary: RunSummary
     was_cut: bool  # the clock ended it before its last step
+    step_seconds: float | None  # mean of this call's steps; None if they were too few
 
 
 def train_in_time(task: Task[Config], choice: Choice | None, *, clock: Clock, events: RoadEvents) -> Trained:
@@ -89,11 +108,12 @@ def train_in_time(task: Task[Config], choice: Choice | None, *, clock: Clock, ev
         with events.pretraining(f"{task.config.dataset}-{task.config.recipe}", task.config.train.epochs) as watch:
             summary = run_pretraining(task, watch)
         events.on_pretrained(summary)
-        return Trained(summary, was_cut=False)
+        return Trained(summary, was_cut=False, step_seconds=None)
     ends, planned = clock.used + choice.shares.training, task.config.train.epochs
     most = None if choice.work.epochs_asked else choice.work.most_epochs
     pacing = Pacing(clock, seconds=choice.shares.training, planned=planned, most=most)
     summary = _paced(task, pacing, events)
+    first_loss = summary.first_loss
     while (epochs := pacing.correction) is not None:
         events.on_note(f"at the pace of the last steps, {counted(epochs, 'epoch')} fit instead of {planned}")
         planned = epochs
@@ -101,8 +121,9 @@ def train_in_time(task: Task[Config], choice: Choice | None, *, clock: Clock, ev
         task = replace(task, config=with_length(task.config, length), allow_changed=True)
         pacing = Pacing(clock, seconds=ends - clock.used, planned=epochs, most=most, checks=pacing.checks)
         summary = _paced(task, pacing, events)
+    summary = replace(summary, first_loss=first_loss)
     events.on_pretrained(summary)
-    return Trained(summary, pacing.was_cut)
+    return Trained(summary, pacing.was_cut, pacing.step_seconds)
 
 
 def _paced(task: Task[Config], pacing: Pacing, events: RoadEvents) -> RunSummary:

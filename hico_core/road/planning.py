@@ -83,10 +83,15 @@ class Shares(NamedTuple):
     report: float
 
 
+def features_seconds(speed: Speed, work: Work) -> float:
+    """Seconds of the extraction of all features."""
+    return _EXTRACTION_STARTS + work.num_rows * speed.row
+
+
 def share_out(speed: Speed, work: Work, *, left_seconds: float) -> Shares:
     """Reserve time for features and report; leave out features that would take more than half of the time."""
     report = _REPORT_DRAWS + work.num_clips * speed.clip
-    features = _EXTRACTION_STARTS + work.num_rows * speed.row
+    features = features_seconds(speed, work)
     left = max(left_seconds - report, 0.0)
     return Shares(left, None, report) if features > left / 2 else Shares(left - features, features, report)
 
@@ -96,7 +101,8 @@ class Length(NamedTuple):
 
     epochs: int
     batch_size: int
-    num_steps: int  # that fit; less than an epoch if there is no time for a whole one
+    num_steps: int  # that fit
+    is_cut: bool = False  # there is no time for a whole epoch
 
 
 def choose_length(speed: Speed, work: Work, *, training_seconds: float) -> Length:
@@ -109,12 +115,12 @@ def choose_length(speed: Speed, work: Work, *, training_seconds: float) -> Lengt
     # The most epochs with no more than these steps; their last, incomplete batch is left out.
     epochs = min(max(((fitting + 1) * batch_size - 1) // work.num_videos, 1), work.most_epochs)
     steps = max(epochs * work.num_videos // batch_size, 1)
-    return Length(epochs, batch_size, min(fitting, steps))
+    return Length(epochs, batch_size, min(fitting, steps), is_cut=fitting < steps)
 
 
 def hours_for_enough(speed: Speed, work: Work, shares: Shares, *, used_seconds: float) -> float:
     """Approximate hours in which enough steps fit, with features and report, rounded up to two digits."""
-    features = _EXTRACTION_STARTS + work.num_rows * speed.row
+    features = features_seconds(speed, work)
     training = _TRAINING_STARTS + ENOUGH_STEPS * work.batch_size * speed.video / (1 - _RESERVE)
     hours = (used_seconds + max(training, features) + features + shares.report) / 3600
     step = 10.0 ** (math.floor(math.log10(hours)) - 1)
@@ -187,7 +193,8 @@ def describe_plan(plan: RoadPlan) -> str:
     """The plan as a small table."""
     length, shares = plan.length, plan.shares
     steps = f"{counted(length.num_steps, 'step')} of {length.batch_size} videos, {plan.step_seconds:.2g} s each"
-    passes = counted(length.epochs, "epoch") + (" left of the existing run" if plan.begun else "")
+    passes = "less than an epoch" if length.is_cut else counted(length.epochs, "epoch")
+    passes += " left of the existing run" if plan.begun else ""
     rows = [
         ("split and index", in_words(plan.split_seconds), ""),
         ("measuring", in_words(plan.measuring_seconds), ""),

@@ -34,6 +34,7 @@ from hico_core.road.choosing import (
     Advice,
     Choice,
     Site,
+    advice_after,
     begun_config,
     choose,
     describe_few,
@@ -44,7 +45,7 @@ from hico_core.road.choosing import (
 from hico_core.road.events import RoadEvents
 from hico_core.road.measuring import Clock
 from hico_core.road.pacing import train_in_time
-from hico_core.road.planning import ENOUGH_STEPS, RoadPlan, Shares, in_words
+from hico_core.road.planning import ENOUGH_STEPS, RoadPlan, features_seconds, in_words
 from hico_core.training.resolve import Asked
 from hico_core.training.run_folder import has_steps
 from hico_core.training.task import Task
@@ -124,10 +125,10 @@ def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
     ends.append(clock.used)
     trained = train_in_time(task, chosen.choice, clock=clock, events=events)
     ends.append(clock.used)
-    shares = chosen.choice.shares if chosen.choice else None
-    extracted = None
-    if has_time_for_features(shares, was_cut=trained.was_cut):
-        until = clock.seconds - (shares.report if shares else 0.0)
+    left = clock.left - (chosen.choice.shares.report if chosen.choice else 0.0)
+    extracted, seconds = None, time_for_features(chosen.choice, left_seconds=left, was_cut=trained.was_cut)
+    if seconds is not None:
+        until = clock.used + seconds
         extracted = extract_index(root, run_dir, device=wanted.device, clock=clock, until=until, events=events)
     warnings = []
     if extracted is None and not trained.was_cut:
@@ -139,12 +140,13 @@ def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
     report = report_run(run_dir, events)
     if trained.was_cut:
         warnings.append(
-            "--hours ended the training before its last step; the same command continues it, and then extracts the "
-            "features"
+            "--hours ended the training before its last step, so there are no features yet; the same command "
+            "continues it"
         )
     if trained.summary.num_steps < ENOUGH_STEPS:
         taken = _names_in(run_dir.parent)
-        warnings.append(_few(trained.summary.num_steps, chosen.config, chosen.advice, wanted, taken=taken))
+        advice = advice_after(chosen.advice, chosen.choice, trained.step_seconds, used_seconds=ends[1])
+        warnings.append(_few(trained.summary.num_steps, chosen.config, advice, wanted, taken=taken))
     num_failed = split.num_failed + (extracted.num_failed if extracted else 0)
     return Road(num_failed, report, tuple(warnings))
 
@@ -155,16 +157,23 @@ def _add_times(run_dir: Path, ends: Sequence[float]) -> None:
     add_road_times(run_dir, RoadTimes(splitting=splitting, measuring=measuring, training=training, features=features))
 
 
-def has_time_for_features(shares: Shares | None, *, was_cut: bool) -> bool:
-    """Whether a call extracts features.
+def time_for_features(choice: Choice | None, *, left_seconds: float, was_cut: bool) -> float | None:
+    """Seconds that the extraction of features may take; None: it does not begin.
 
     Args:
-        shares: of the call's time; None if the training was finished before.
+        choice: what was planned; None if the training was finished before.
+        left_seconds: of the call, without the report.
         was_cut: the training ended before its last step. The next call will train its encoder further, and would have
             to extract the features again.
 
     """
-    return not was_cut and (shares is None or shares.features is not None)
+    if was_cut:
+        return None
+    if choice is None:
+        return left_seconds
+    if choice.shares.features is not None:
+        return max(left_seconds, choice.shares.features)
+    return left_seconds if features_seconds(choice.measured.speed, choice.work) <= left_seconds else None
 
 
 def _few(num_steps: int, config: Config, advice: Advice | None, wanted: Wanted, *, taken: Collection[str]) -> str:
@@ -217,8 +226,8 @@ def _choose(run_dir: Path, site: Site, wanted: Wanted, *, clock: Clock, events: 
 
 def _describe_measuring(config: Config, clock: Clock) -> str:
     return (
-        f"measuring small steps of {config.model.encoder} and a few windows, which should take "
-        f"{in_words(_MEASURING_PART * clock.seconds)} or less"
+        f"measuring how fast {config.model.encoder} trains on this machine, for about "
+        f"{in_words(_MEASURING_PART * clock.seconds)}"
     )
 
 

@@ -296,7 +296,8 @@ class Training(Generic[Settings, Model]):
         self.save(LAST)
         self.finish_writing()
         step = self.progress.position.step
-        raise Interrupted(number, f"stopped after step {step}; the same command with --resume continues")
+        how = "the same command" if self._task.resume else "the same command with --resume"
+        raise Interrupted(number, f"stopped after step {step}; {how} continues")
 
     def check_videos(self, batch: Batch) -> None:
         """Report the videos, in all processes' shares, that have newly turned out to be bad.

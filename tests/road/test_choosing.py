@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from hico_core.config import dump_config, preset
-from hico_core.road.choosing import Advice, begun_config, describe_few, settings_of, with_length
-from hico_core.road.planning import Length
+from hico_core.road.choosing import Advice, Choice, advice_after, begun_config, describe_few, settings_of, with_length
+from hico_core.road.measuring import Measured
+from hico_core.road.planning import Length, Shares, Speed, Work
 from hico_core.training.resolve import Asked
 
 ASKED = Asked(recipe="hacs-hico-s", options={"model.encoder": None})
@@ -41,16 +42,40 @@ def test_a_run_that_was_begun_keeps_its_length_and_what_was_fitted(tmp_path: Pat
         (
             40,
             Advice("s3dg-tiny", 400, ("model.encoder=s3dg-tiny",), 0.2),
-            "; 400 steps of s3dg-tiny would fit; for enough steps: `hico run v --name run-2 --hours 0.2 --encoder "
-            "s3dg-tiny`",
+            "; 400 steps of s3dg-tiny would fit; for enough steps: `hico run v --name run-2 --hours 0.2 --fit`",
         ),
         (
             40,
             Advice("s3dg-tiny", 90, ("model.encoder=s3dg-tiny", "data.crop_size=64"), 0.5),
             "; 90 steps of s3dg-tiny with smaller clips would fit; for enough steps: `hico run v --name run-2 --hours "
-            "0.5 --encoder s3dg-tiny -o data.crop_size=64`",
+            "0.5 --fit`",
         ),
     ],
 )
 def test_too_few_steps_come_with_what_to_type(num_steps: int, advice: Advice | None, expected: str) -> None:
     assert expected in describe_few(num_steps, "s3dg", advice, command="hico run v --name run-2")
+
+
+@pytest.mark.parametrize(
+    ("advice", "step_seconds", "hours"),
+    [
+        (Advice("s3dg", 0, (), 9.0), 2.0, 0.19),  # 10 s used, 6 + 300 * 2 / 0.95, features 6 + 0, report 11
+        (Advice("s3dg", 0, (), 9.0), None, 9.0),
+        (Advice("s3dg-tiny", 400, ("model.encoder=s3dg-tiny",), 0.2), 2.0, 0.2),  # the pace of another encoder
+    ],
+)
+def test_the_hours_for_longer_training_follow_its_true_pace(
+    advice: Advice, step_seconds: float | None, hours: float
+) -> None:
+    speed = Speed(video=100.0, row=0.0, clip=1.0)
+    choice = Choice(
+        config=preset("hacs-hico-s"),
+        settings=(),
+        work=Work(num_videos=12, num_rows=5, num_clips=1, batch_size=12, recipe_epochs=1),
+        measured=Measured(speed, 5, "cpu"),
+        shares=Shares(training=10.0, features=6.0, report=11.0),
+        length=Length(epochs=1, batch_size=12, num_steps=1),
+    )
+    found = advice_after(advice, choice, step_seconds, used_seconds=10.0)
+    assert found is not None
+    assert found.hours == hours

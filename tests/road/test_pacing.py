@@ -34,16 +34,18 @@ def steps_until_over(pacing: Pacing, hand: Hand, step_seconds: list[float]) -> i
     ("step_seconds", "most", "expected", "correction", "was_cut"),
     [
         ([10.0] * 10, 1000, 10, None, False),  # as planned
-        ([11.0] * 10, None, 9, None, True),  # the tenth would end at 110 s
+        ([11.0] * 10, None, 10, None, False),  # the tenth ends at 110 s, which is just soon enough
+        ([12.0] * 10, None, 8, None, True),  # the others would end at 120 s
         ([10.4] * 10, None, 10, None, False),  # more of the last step lies within the time
         ([500.0] * 10, None, 1, None, True),  # one step is always done
         ([500.0] * 10, 1000, 1, None, True),
-        ([12.0] * 10, 1000, 3, 8, False),  # too slow: ended after three steps, to be planned anew
-        ([5.0] * 10, 1000, 3, 19, False),  # too fast
-        ([5.0] * 10, 12, 3, 12, False),
+        ([12.0] * 10, 1000, 2, 8, False),  # too slow: ended after two steps, to be planned anew
+        ([5.0] * 10, 1000, 2, 19, False),  # too fast
+        ([5.0] * 10, 12, 2, 12, False),
         ([1.0] * 9 + [2.0], 1000, 10, None, False),  # before a tenth of the time has passed, nothing is changed
         ([10.0] * 3 + [15.0] * 6, 1000, 5, 7, False),  # becomes too slow: ended after half of the time
-        ([10.0] * 6 + [15.0] * 6, 1000, 9, None, True),  # later, the clock ends it
+        ([10.0] * 6 + [15.0] * 6, 1000, 8, 8, False),  # later still
+        ([10.0] * 4 + [4.0] * 6, 1000, 7, 13, False),  # becomes faster: planned by the mean of all, 7 s
     ],
 )
 def test_when_a_training_is_over(

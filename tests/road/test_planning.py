@@ -67,12 +67,16 @@ def test_features_and_report_are_kept_back(left: float, expected: Shares) -> Non
         ({}, 6 + 1199 / 0.95, Length(epochs=99, batch_size=12, num_steps=99)),
         ({"num_videos": 40, "batch_size": 32}, 6 + 3200 / 0.95, Length(epochs=80, batch_size=32, num_steps=100)),
         ({"num_videos": 40, "batch_size": 32}, 6 + 96 / 0.95, Length(epochs=3, batch_size=32, num_steps=3)),
-        ({"num_videos": 1200}, 6 + 600 / 0.95, Length(epochs=1, batch_size=12, num_steps=50)),  # no whole epoch
+        (
+            {"num_videos": 1200},
+            6 + 600 / 0.95,
+            Length(epochs=1, batch_size=12, num_steps=50, is_cut=True),
+        ),  # no whole epoch
         ({}, 1e6, Length(epochs=5000, batch_size=12, num_steps=5000)),  # on few videos, more than the recipe's epochs
         ({"num_videos": 120000}, 1e9, Length(epochs=120, batch_size=12, num_steps=1200000)),  # on many, no more
         ({"epochs_asked": True}, 1e6, Length(epochs=120, batch_size=12, num_steps=120)),
-        ({}, 6 + 7 / 0.95, Length(epochs=1, batch_size=6, num_steps=1)),  # 12 videos do not fit
-        ({}, 0.0, Length(epochs=1, batch_size=2, num_steps=1)),  # a step is always done
+        ({}, 6 + 7 / 0.95, Length(epochs=1, batch_size=6, num_steps=1, is_cut=True)),  # 12 do not fit
+        ({}, 0.0, Length(epochs=1, batch_size=2, num_steps=1, is_cut=True)),  # a step is always done
         ({"batch_asked": True}, 0.0, Length(epochs=1, batch_size=12, num_steps=1)),
     ],
 )
@@ -151,4 +155,5 @@ def test_the_plan_has_a_line_a_step() -> None:
         "  report               20 s",
     ]
     assert "  features             30 s  100 rows" in describe_plan(replace(plan, shares=Shares(600.0, 30.0, 20.0)))
+    assert "less than an epoch, 5 steps" in describe_plan(replace(plan, length=Length(1, 12, 5, is_cut=True)))
     assert "1 epoch left of the existing run" in describe_plan(replace(plan, begun=True, length=Length(1, 12, 1)))

@@ -16,10 +16,11 @@ from hico_core.checkpoints.export import ENCODER, exports
 from hico_core.config import Config, ModelConfig
 from hico_core.data.plan import Position
 from hico_core.model.s3dg_tiny import S3DGTiny
+from hico_core.road.choosing import Choice
 from hico_core.road.events import RoadEvents
-from hico_core.road.measuring import Clock
-from hico_core.road.planning import Shares
-from hico_core.road.take import extract_index, has_time_for_features, split_inputs
+from hico_core.road.measuring import Clock, Measured
+from hico_core.road.planning import Length, Shares, Speed, Work
+from hico_core.road.take import extract_index, split_inputs, time_for_features
 
 pytestmark = pytest.mark.videos
 
@@ -77,15 +78,34 @@ def test_extracting_ends_in_time_and_goes_on(tmp_path: Path) -> None:
     assert (summary.num_unchanged, summary.num_done) == (num_there, 5 - num_there)
 
 
+SPEED = Speed(video=1.0, row=0.5, clip=0.25)
+WORK = Work(num_videos=12, num_rows=100, num_clips=36, batch_size=12, recipe_epochs=120)  # features: 6 + 50 s
+
+
+def choice_with(features: float | None) -> Choice:
+    return Choice(
+        config=Config(),
+        settings=(),
+        work=WORK,
+        measured=Measured(SPEED, WORK.num_rows, "cpu"),
+        shares=Shares(training=10.0, features=features, report=1.0),
+        length=Length(epochs=10, batch_size=12, num_steps=10),
+    )
+
+
 @pytest.mark.parametrize(
-    ("shares", "was_cut", "expected"),
+    ("choice", "left", "was_cut", "expected"),
     [
-        (None, False, True),
-        (Shares(training=10.0, features=5.0, report=1.0), False, True),
-        (Shares(training=10.0, features=None, report=1.0), False, False),
-        (Shares(training=10.0, features=5.0, report=1.0), True, False),
-        (None, True, False),
+        (choice_with(56.0), 80.0, False, 80.0),
+        (choice_with(56.0), 40.0, False, 56.0),  # what was planned is done, though the training took a little longer
+        (choice_with(None), 56.0, False, 56.0),  # not planned, but there is time
+        (choice_with(None), 55.0, False, None),
+        (choice_with(56.0), 80.0, True, None),  # features are those of a finished encoder
+        (None, 80.0, False, 80.0),
+        (None, 80.0, True, None),
     ],
 )
-def test_features_are_those_of_a_finished_encoder(shares: Shares | None, was_cut: bool, expected: bool) -> None:
-    assert has_time_for_features(shares, was_cut=was_cut) == expected
+def test_whether_features_are_extracted(
+    choice: Choice | None, left: float, was_cut: bool, expected: float | None
+) -> None:
+    assert time_for_features(choice, left_seconds=left, was_cut=was_cut) == expected
