@@ -37,7 +37,10 @@ def feature_folder(name: str | None, root: str) -> Path:
     manifests = list(base.glob(f"*/{MANIFEST}"))
     if not manifests:
         raise HicoError(f"{base}: no features here; run `hico extract-features`, or name a folder of features")
-    return max(manifests, key=lambda path: path.stat().st_mtime).parent
+    newest = max(manifests, key=lambda path: path.stat().st_mtime).parent
+    if len(manifests) > 1:
+        warn(f"using {newest}, the newest of {len(manifests)} folders of features")
+    return newest
 
 
 @features.command("show")

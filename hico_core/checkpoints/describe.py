@@ -131,7 +131,7 @@ def _warnings(weights: dict[str, Tensor]) -> list[str]:
     biases = [value for name, value in weights.items() if ".bn" in name and name.endswith(".bias")]
     if biases and all(not bias.any() for bias in biases):
         found.append(
-            "all batch-norm biases are 0, which is expected with optim.lars_exclude_bn=false and "
-            "lars_zero_norm=authors, as in the authors' code"
+            "all batch-norm biases are 0, as is normal after training with LARS as the authors use it "
+            "(optim.lars_exclude_bn=false, lars_zero_norm=authors)"
         )
     return found

@@ -1,6 +1,5 @@
 """Sections that pretraining and finetuning share: frozen and validated."""
 
-import difflib
 import re
 from typing import Annotated, Literal, get_args
 
@@ -18,9 +17,9 @@ def _that_trains(name: str) -> str:
 
     """
     if name not in get_args(EncoderName) and not re.fullmatch(r"python:[\w.]+:\w+", name):
-        (near,) = difflib.get_close_matches(name, get_args(EncoderName), n=1, cutoff=0)
         raise ValueError(
-            f"not a trainable encoder; the nearest is {near}; name your own as python:package.module:function"
+            f"not a trainable encoder; these are {', '.join(get_args(EncoderName))} and your own, as "
+            "python:package.module:function"
         )
     return name
 

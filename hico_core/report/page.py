@@ -69,7 +69,7 @@ _CURVES: tuple[tuple[str, str, str, str], ...] = (
         "Guessing gives 0.98 at gamma 0.5; below it, the model knows clips of one video.",
     ),
     ("accuracy", "Accuracy in training", "part of the clips", "On the clips of each step; the test is what counts."),
-    ("lr", "Learning rate", "rate", "A straight line up, then a cosine down to 0."),
+    ("lr", "Learning rate", "rate", "A straight line up, then a cosine down to 0; it jumps where the epochs were changed."),
     ("distance", "Largest distance of near clips", "seconds", "HiCo's gradual sampling: it grows as training goes on."),
     (
         "embedding_std",

@@ -194,8 +194,9 @@ class _LabelledRow(NamedTuple):
 
 
 def _path_and_label(line: str) -> tuple[str, str]:
-    name, _, label = (part.strip() for part in line.rpartition("\t" if "\t" in line else " "))
-    return name, label
+    """PATH LABEL, or PATH, tab, LABEL; a third column is the group, which `hico compare` alone needs."""
+    name, _, label = line.rpartition(" ") if "\t" not in line else line.partition("\t")
+    return name.strip(), label.partition("\t")[0].strip()
 
 
 def _is_numbered(rows: Sequence[_LabelledRow], list_file: Location) -> bool:

@@ -27,8 +27,8 @@ _GREY = (128, 128, 128)
 _ALIKE = 0.995
 
 ALL_ALIKE = (
-    "to this encoder, all matches are nearly identical to the query, so their order means little; the encoder has "
-    "probably learnt nothing yet (see hico report)"
+    "to this encoder, all matches are nearly identical to the query, so their order means little; that is typical of "
+    "an encoder that has learnt nothing"
 )
 
 
