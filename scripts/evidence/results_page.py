@@ -119,9 +119,9 @@ def summary_table(results: pd.DataFrame) -> str:
 
 
 def said(difference: PairedDifference) -> str:
-    """In points."""
-    mean, error = 100 * difference.mean, 100 * difference.standard_error
-    return f"{mean:+.1f} ± {error:.1f}, {difference.won} of {difference.num_seeds}"
+    """In points; one seed has no standard error."""
+    error = f" ± {100 * difference.standard_error:.1f}" if difference.num_seeds > 1 else ""
+    return f"{100 * difference.mean:+.1f}{error}, {difference.won} of {difference.num_seeds}"
 
 
 def pairs_table(rows: pd.DataFrame) -> str:
