@@ -19,6 +19,7 @@ from PIL import Image
 from hico_core.base.errors import HicoError
 from hico_core.base.storage import write_text
 from hico_core.base.version import __version__
+from hico_core.checkpoints.content import read_last
 from hico_core.checkpoints.frozen import FrozenEncoder, load_frozen
 from hico_core.config import Config, compose_config, flat_values
 from hico_core.report import charts
@@ -69,7 +70,12 @@ _CURVES: tuple[tuple[str, str, str, str], ...] = (
         "Guessing gives 0.98 at gamma 0.5; below it, the model knows clips of one video.",
     ),
     ("accuracy", "Accuracy in training", "part of the clips", "On the clips of each step; the test is what counts."),
-    ("lr", "Learning rate", "rate", "A straight line up, then a cosine down to 0; it jumps where the epochs were changed."),
+    (
+        "lr",
+        "Learning rate",
+        "rate",
+        "A straight line up, then a cosine down to 0; a jump is a changed number of epochs.",
+    ),
     ("distance", "Largest distance of near clips", "seconds", "HiCo's gradual sampling: it grows as training goes on."),
     (
         "embedding_std",
@@ -238,6 +244,7 @@ def _run_part(run: RunFacts, encoder: FrozenEncoder | None, *, on_part: Callable
         notes.append("metrics.jsonl has no step yet, so there are no curves.")
     if not run.checkpoints:
         notes.append("There is no checkpoint yet.")
+    notes += _unfinished(run)
     if run.root is None:
         notes.append("The folder lies in no workspace, so neither videos nor clips can be shown.")
     clips: list[ClipRow] = []
@@ -268,6 +275,18 @@ def _run_part(run: RunFacts, encoder: FrozenEncoder | None, *, on_part: Callable
         notes=notes,
         verdict=verdict,
     )
+
+
+def _unfinished(run: RunFacts) -> list[str]:
+    """A note on a training that has not reached its end."""
+    try:
+        last = read_last(run.path / "checkpoints")
+    except HicoError as error:
+        return [f"{error}."]
+    epochs = run.config.get("train", {}).get("epochs", 0)
+    if last is None or last.progress.epochs_done >= epochs:
+        return []
+    return [f"The training stopped after {last.progress.epochs_done:.4g} of {epochs} epochs, or still goes on."]
 
 
 def _look(

@@ -248,6 +248,18 @@ def test_a_run_that_has_not_come_far(root: Path, tmp_path: Path) -> None:
         shutil.rmtree(run)
 
 
+@pytest.mark.parametrize(("epochs", "said"), [(3, False), (30, True)])
+def test_a_training_that_was_cut_short_is_named_so(root: Path, tmp_path: Path, epochs: int, said: bool) -> None:
+    run = tmp_path / "cut"
+    shutil.copytree(root / "runs" / "one", run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["train"]["epochs"] = epochs
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    done = hico("report", run)
+    assert done.returncode == 0, done.stderr
+    assert (f"stopped after 3 of {epochs} epochs" in (run / "report.html").read_text()) == said
+
+
 def test_a_finetuning_run_has_its_confusion_and_accuracy(root: Path) -> None:
     run = root / "runs" / "finetuned"
     shutil.copytree(root / "runs" / "one", run)
