@@ -22,6 +22,7 @@ VIDEO_SUFFIXES = frozenset(
     ".3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
 )
 _LIST_SUFFIXES = frozenset({".txt", ".lst"})
+_TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".json", ".jsonl", ".parquet"})  # of lists that other commands read
 
 _CLIP_FOLDERS = frozenset({"train", "val", "test"})
 
@@ -172,6 +173,8 @@ def _files_of(
         rows = [_row_of_list(path, number, line) for number, line in read_list_lines(path)]
         require_good_rows([row for row in rows if isinstance(row, Source)], num_rows=len(rows))
         yield from rows
+    elif path.is_file() and path.suffix.lower() in _TABLE_SUFFIXES:
+        raise UsageError(f"{given}: not a video; a list of videos is a .txt file with one path per line")
     elif path.is_file():
         yield _Found(path, path.parent)
     else:

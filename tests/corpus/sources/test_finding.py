@@ -133,6 +133,12 @@ def test_the_nearest_name_is_given(tmp_path: Path, given: str, said: str) -> Non
         ids(tmp_path / given)
 
 
+def test_a_table_is_no_list_of_videos(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("b.mp4,run\n")
+    with pytest.raises(UsageError, match=r"a\.csv: not a video; a list of videos is a \.txt file"):
+        find_sources([str(tmp_path / "a.csv")])
+
+
 def test_a_folder_without_videos(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
     (tmp_path / "before").mkdir()
