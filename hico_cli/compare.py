@@ -92,7 +92,8 @@ def compare(
     if (clips is None) == (test is None) or (train is None) != (test is None):
         raise typer.BadParameter("give either a list, or --train and --test", param_hint="LIST")
     cache = local_cache(cache_dir, read_size(cache_size))
-    chosen_name = name or locate(clips or test or "").stem
+    listed_in = locate(clips or test or "")
+    chosen_name = name or (listed_in.stem if listed_in.suffix == ".txt" else listed_in.name)
     require_file_name_part(chosen_name, option="--name")
     listed = [_listed(text, data_root, cache) for text in (clips, train, test) if text is not None]
     split = split_into_folds(listed[0], num_folds=folds) if clips else split_as_listed(*listed)

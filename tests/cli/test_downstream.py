@@ -249,8 +249,8 @@ def test_bad_lines_of_lists_are_told_and_the_others_are_used(root: Path, tmp_pat
     (tmp_path / "bad.txt").write_bytes(bad.replace("\n", "\r\n").encode("utf-16"))
     told = [
         f"hico: {root}/videos/3.mp4: is in the list with two labels, 1 and 0; left out",
-        f"hico: {tmp_path}/bad.txt, line 6: 'alone.mp4' is not <path> <label>, with a whole number in UTF-8 as in "
-        "other lines; left out",
+        f"hico: {tmp_path}/bad.txt, line 6: 'alone.mp4' is not <path> <label>, where the label is a whole number in "
+        "UTF-8, as in other lines; left out",
     ]
     lists = ("--train", tmp_path / "bad.txt", "--test", root / "test.txt", "--data-root", root / "videos")
     done = hico("probe", "made", *lists, "--seeds", "1", "-O", tmp_path / "probe.json", root=root)

@@ -27,7 +27,7 @@ def test_the_whole_road_and_again(tmp_path: Path, videos: Path) -> None:
     command: tuple[str | Path, ...] = ("run", videos, *SMALL, "-o", "train.epochs=2", "-o", "optim.warmup_epochs=0")
     done = hico(*command, root=root)
     assert done.returncode == 0, done.stderr
-    assert "measuring small steps of s3dg-tiny" in done.stderr
+    assert "measuring how fast s3dg-tiny trains" in done.stderr
     told = [done.stdout.index(text) for text in ("clips of 2 videos", "plan for --hours 1 (1.0 h)", "the encoder is")]
     assert told == sorted(told), "the plan is told before training"
     config = load_config(root / "runs/run/config.yaml")
@@ -71,7 +71,7 @@ def test_a_plan_without_a_trace(tmp_path: Path, videos: Path) -> None:
     assert done.returncode == 0, done.stderr
     told = [
         "splitting 2 videos",
-        "measuring small steps of s3dg-tiny",
+        "measuring how fast s3dg-tiny trains",
         "encoding a few windows",
         "a training step of 2",
     ]
