@@ -50,7 +50,7 @@ def probe(
     segments: Annotated[
         Path | None,
         typer.Option(
-            rich_help_panel="Classes of each second",
+            rich_help_panel="Class of each second",
             help="Predict the class of each second instead, from FEATURES of whole videos and this file of annotated "
             "segments: a .csv or .jsonl of video, start, end, label, or ActivityNet's .json.",
         ),
@@ -60,7 +60,7 @@ def probe(
         typer.Option(
             "--beside",
             metavar="FEATURES",
-            rich_help_panel="Classes of each second",
+            rich_help_panel="Class of each second",
             help="More features to evaluate in the same way, such as the trivial baselines pixels and motion "
             "(`hico extract-features --encoder pixels --name pixels`). May be repeated.",
         ),
@@ -70,7 +70,7 @@ def probe(
         typer.Option(
             "--groups",
             metavar="LIST",
-            rich_help_panel="Classes of each second",
+            rich_help_panel="Class of each second",
             help="One VIDEO, TAB, GROUP per line: videos of one scene, person or camera are tested together. Default: "
             "each video is its own group.",
         ),
@@ -79,7 +79,7 @@ def probe(
         int,
         typer.Option(
             min=2,
-            rich_help_panel="Classes of each second",
+            rich_help_panel="Class of each second",
             help="Folds of cross-validation; a video is never divided between folds.",
         ),
     ] = 5,

@@ -128,7 +128,7 @@ def confusion(counts: np.ndarray) -> Markup:
         figure, axes = _begin("predicted class", "true class")
         parts = counts / counts.sum(axis=1, keepdims=True).clip(1)
         image = axes.imshow(parts, cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        figure.colorbar(image, ax=axes, label="part of the true class")
+        figure.colorbar(image, ax=axes, label="fraction of the true class")
         write_counts(axes, image, counts)
         return _svg(figure)
 

@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from hico_core.base.errors import HicoError
+from hico_core.base.errors import HicoError, counted
 from hico_core.base.storage import write_text
 from hico_core.base.version import __version__
 from hico_core.checkpoints.content import read_last
@@ -61,48 +61,54 @@ _MOST_CHECKPOINTS = 3
 _MOST_FAILURES = 100
 
 _CURVES: tuple[tuple[str, str, str, str], ...] = (
-    ("loss", "Loss", "loss", "It should fall, fast at first. Where it stays as it began, nothing is learned."),
-    ("visual", "Visual term", "visual", "It falls as near clips become more alike than clips of other videos."),
+    ("loss", "Loss", "loss", "It should fall, quickly at first. If it stays where it began, nothing is being learnt."),
+    ("visual", "Visual term", "visual", "It falls as near clips become more alike than clips of different videos."),
     (
         "topical",
         "Topical term",
         "topical",
-        "Guessing gives 0.98 at gamma 0.5; below it, the model knows clips of one video.",
+        "Guessing gives 0.98 (at gamma 0.5); below that, the model recognises clips of the same video.",
     ),
-    ("accuracy", "Accuracy in training", "part of the clips", "On the clips of each step; the test is what counts."),
+    ("accuracy", "Training accuracy", "fraction of the clips", "On the clips of each step; the test is what counts."),
     (
         "lr",
         "Learning rate",
         "rate",
-        "A straight line up, then a cosine down to 0; a jump is a changed number of epochs.",
+        "It rises linearly, then falls to 0 along a cosine; at a jump, the number of epochs was changed.",
     ),
-    ("distance", "Largest distance of near clips", "seconds", "HiCo's gradual sampling: it grows as training goes on."),
+    ("distance", "Largest distance of near clips", "seconds", "HiCo's gradual sampling: it grows during training."),
     (
         "embedding_std",
         "Spread of the embeddings",
         "standard deviation",
-        "Falling to 0 is collapse: all clips get one embedding. Evenly spread ones of width D have 1 / sqrt(D).",
+        "At 0, training has collapsed: all clips get the same embedding. Evenly spread embeddings of width D have "
+        "1 / sqrt(D).",
     ),
     (
         "effective_rank",
-        "Directions that embeddings use",
+        "Directions that the embeddings use",
         "effective rank",
-        "It should stay well above 1; near 1, embeddings lie on a line.",
+        "It should stay well above 1; near 1, all embeddings are on one line.",
     ),
     (
         "clips_per_second",
         "Speed",
-        "clips a second",
-        "Even after the first steps; a dip is a wait for the disk or for other work.",
+        "clips per second",
+        "Steady after the first steps; a dip means waiting for the disk, or other work on the machine.",
     ),
-    ("data_seconds", "Waiting for clips", "seconds a step", "Near 0, the loader keeps up; else more workers help."),
+    (
+        "data_seconds",
+        "Waiting for clips",
+        "seconds per step",
+        "If it is near 0, the loader keeps up; otherwise, more workers help.",
+    ),
     (
         "knn_accuracy",
         "Nearest neighbours",
         "accuracy",
-        "The part of the queries whose nearest neighbours vote for the right class.",
+        "The fraction of queries whose nearest neighbours vote for the correct class.",
     ),
-    ("val_accuracy", "Validation", "accuracy", "On videos that choose the checkpoint."),
+    ("val_accuracy", "Validation", "accuracy", "On the videos used to choose the checkpoint."),
 )
 
 # Facts about a workspace whose keys are too short to show.
@@ -239,14 +245,14 @@ def _run_part(run: RunFacts, encoder: FrozenEncoder | None, *, on_part: Callable
     """Build a run's part of the page; whatever cannot be shown becomes a note."""
     notes = []
     if run.num_unreadable:
-        notes.append(f"{run.num_unreadable} lines of metrics.jsonl are damaged or half-written, and left out.")
+        notes.append(f"Left out of metrics.jsonl: {counted(run.num_unreadable, 'line')}, damaged or incomplete.")
     if not run.metrics:
-        notes.append("metrics.jsonl has no step yet, so there are no curves.")
+        notes.append("metrics.jsonl has no steps yet, so there are no curves.")
     if not run.checkpoints:
         notes.append("There is no checkpoint yet.")
     notes += _unfinished(run)
     if run.root is None:
-        notes.append("The folder lies in no workspace, so neither videos nor clips can be shown.")
+        notes.append("The folder is not in a workspace, so neither videos nor clips can be shown.")
     clips: list[ClipRow] = []
     if run.root is not None and run.is_pretraining:
         on_part(f"{run.name}: sample clips")
@@ -258,10 +264,10 @@ def _run_part(run: RunFacts, encoder: FrozenEncoder | None, *, on_part: Callable
     verdict = _verdict(run, None if encoder else looked, notes)
     seen = None if looked is None else looked.seen
     if seen is not None and seen.spread() > ALIKE:
-        notes.append("No neighbours and no map: the features of all clips are alike, so these would be random.")
+        notes.append("No neighbours and no map: the features of all clips are alike, so both would be random.")
         seen = None
     elif verdict.level == "nothing" and encoder is None and seen is not None:
-        notes.append("No neighbours and no map: an encoder that has learnt nothing would show random ones.")
+        notes.append("No neighbours and no map: the encoder has learnt nothing, so both would be random.")
         seen = None
     return RunPart(
         facts=run,
@@ -286,7 +292,7 @@ def _unfinished(run: RunFacts) -> list[str]:
     epochs = run.config.get("train", {}).get("epochs", 0)
     if last is None or last.progress.epochs_done >= epochs:
         return []
-    return [f"The training stopped after {last.progress.epochs_done:.4g} of {epochs} epochs, or still goes on."]
+    return [f"The training was stopped after {last.progress.epochs_done:.4g} of {epochs} epochs, or is still running."]
 
 
 def _look(
@@ -294,7 +300,7 @@ def _look(
 ) -> _Looked | None:
     """Encode some clips with the encoder; if that is impossible, the reason becomes a note."""
     if encoder is not None:
-        notes.append(f"Neighbours and map are as {encoder.text} sees the videos.")
+        notes.append(f"The neighbours and the map show the features of {encoder.text}.")
     if run.root is not None and run.encoder is None and encoder is None:
         notes.append("There is no exported encoder yet, so there are no neighbours and no map.")
     elif run.root is not None:
@@ -318,7 +324,7 @@ def _verdict(run: RunFacts, looked: _Looked | None, notes: list[str]) -> Verdict
     if verdict.level == "nothing" or looked is None or evidence.same_video is None:
         return verdict
     if run.started is None:
-        notes.append("Not compared with the encoder before training: the run does not record what it began with.")
+        notes.append("Not compared with the encoder before training: the run does not record what it started from.")
         return verdict
     try:
         before = looked.sample.encoded(network_before(config, run.started)).same_video()
@@ -349,12 +355,12 @@ def describe_origin(started: Started | None, seconds: float, road: RoadTimes | N
     """Describe what a run was started from besides its command, and how long its steps and `hico run` took."""
     said = []
     if started is not None:
-        where = {"hico": "hico", "folder": "the folder that it was started in"}
+        where = {"hico": "hico", "folder": "the folder in which it was started"}
         said += [
             f"Commit {state.commit[:12]} of {where[name]}{', with uncommitted changes' if state.is_dirty else ''}."
             for name, state in started.git.items()
         ]
-        said += [f"It began with the weights of {started.encoder.path}."] if started.encoder else []
+        said += [f"It started from the weights in {started.encoder.path}."] if started.encoder else []
     if seconds:
         said.append(
             f"The steps, including those after resuming, took {_clock(seconds)} (hours:minutes:seconds) in all."
@@ -377,8 +383,8 @@ def _clip_rows(run: RunFacts, root: Path) -> list[ClipRow]:
     return [
         ClipRow(
             clip.title,
-            _page_image(_strip(clip.before), f"Frames of {clip.title} as they are, with the border of the crop"),
-            _page_image(_strip(clip.after), "The same frames as the model gets them"),
+            _page_image(_strip(clip.before), f"Original frames of {clip.title}, with the crop outlined"),
+            _page_image(_strip(clip.after), "The same frames as the model receives them"),
         )
         for clip in clips_as_drawn(config, root, samples=_PREVIEWED, at=0.5, seed=config.train.seed)
     ]
@@ -413,7 +419,7 @@ def _summary(runs: Sequence[RunFacts]) -> Table:
             ]
         )
     head = ["run", "kind", "recipe", "steps", "loss", "effective rank", "clips/s", "waiting", "hours", "checkpoints"]
-    return Table("Loss, rank and speed are means of the last ten steps.", head, rows)
+    return Table("Loss, rank and speed are means over the last ten steps.", head, rows)
 
 
 def describe_checkpoints(checkpoints: Sequence[tuple[str, int]]) -> str:
@@ -429,19 +435,19 @@ def _rounded(value: float | None, digits: int) -> str:
 
 def _corpus_table(corpus: CorpusFacts) -> Table:
     rows: list[list[Any]] = [[_IN_WORDS.get(name, name), value] for name, value in corpus.summary().items()]
-    return Table(f"The workspace {corpus.root}", ["what", "how much"], rows, is_facts=True)
+    return Table(f"The workspace {corpus.root}", ["property", "value"], rows, is_facts=True)
 
 
 def _corpus_figures(corpus: CorpusFacts) -> list[Figure]:
     if not len(corpus.durations):
         return []
     lengths = charts.histogram(corpus.durations, x="seconds", y="videos")
-    rates = charts.histogram(corpus.rates, x="frames a second, on the average", y="videos")
+    rates = charts.histogram(corpus.rates, x="frames per second, on average", y="videos")
     sizes = charts.bars(corpus.sizes[:8], x="videos")
     return [
         Figure("Lengths", lengths, "Videos shorter than one clip are left out of training."),
-        Figure("Frame rates", rates, "Clips are drawn in seconds, so rates may differ."),
-        Figure("Picture sizes", sizes, "The most frequent ones, in pixels."),
+        Figure("Frame rates", rates, "Clips are measured in seconds, so frame rates may differ."),
+        Figure("Picture sizes", sizes, "The most frequent sizes, in pixels."),
     ]
 
 
@@ -451,15 +457,15 @@ def _failures(corpus: CorpusFacts) -> Table:
 
 
 def _comparisons(found: Sequence[ComparisonFacts]) -> list[tuple[Table, Figure]]:
-    head = ["encoder", "linear probe", "difference to the first", "k-NN", "difference to the first"]
+    head = ["encoder", "linear probe", "difference from the first", "k-NN", "difference from the first"]
     return [
         (
             Table(describe_test(rows[0]), head, [[name, *cells] for name, cells in in_percent(rows).items()]),
             Figure(
                 name,
                 Markup(accuracy_chart(rows)),  # noqa: S704 - matplotlib escapes
-                "What pixels and motion reach takes no understanding of video. Where the interval of a difference "
-                "includes 0, either encoder may be better; more clips in more groups would tell.",
+                "The accuracy of pixels and motion requires no understanding of video. If the interval of a difference "
+                "includes 0, either encoder may be the better one; more clips in more groups would tell.",
             ),
         )
         for name, rows in found
@@ -506,17 +512,17 @@ def _map(seen: EncodedMoments) -> Figure:
     return Figure(
         f"Map of the features, coloured by {colours}",
         charts.scatter(places, groups, x=first, y=second),
-        f"Each dot is a clip (PCA of {len(seen.moments)} clips). Dots of one {colours} that lie together say that the "
-        "encoder sees what they share.",
+        f"Each dot is a clip (PCA of {len(seen.moments)} clips). If dots of one {colours} lie together, the encoder "
+        "recognises what these clips have in common.",
     )
 
 
 def _confusion_figure(run: RunFacts) -> Figure:
     assert run.confusion is not None
     return Figure(
-        "Confusion",
+        "Confusion matrix",
         charts.confusion(run.confusion),
-        "Right answers lie on the diagonal; a bright spot beside it is a class that is taken for another.",
+        "Correct answers are on the diagonal; a bright cell off it is a class that is mistaken for another.",
     )
 
 

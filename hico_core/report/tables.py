@@ -67,7 +67,7 @@ def retrieval_table(runs: Sequence[RunFacts]) -> Table | None:
                 ]
             )
     head = ["run", "features", "protocol", "R@1", "R@1 by chance", "R@5", "mAP", "queries", "gallery"]
-    caption = "Percent of the queries with one of their class among the first matches; R@1 with 95 % interval"
+    caption = "Percent of queries with a match of the same class among the first k (R@k); R@1 with 95 % interval"
     return Table(caption, head, table) if table else None
 
 

@@ -70,8 +70,8 @@ class Verdict(NamedTuple):
 
 
 _MEASURE = (
-    "This number alone does not show what was learnt: if colours and places tell videos apart, even an untrained "
-    "encoder finds them. Measure it with labels: hico probe, hico compare."
+    "This number alone does not show what was learnt: if colours and places are enough to tell videos apart, even an "
+    "untrained encoder can do so. Measure it with labels: hico probe, hico compare."
 )
 _CALMER = "Train again with a lower optim.base_lr or a longer optim.warmup_epochs."
 
@@ -90,13 +90,13 @@ def judge_pretraining(evidence: Evidence) -> Verdict:
     facts += [f"{row.probe}: {row.in_words()}" for row in evidence.probes[:1]]
     known = "; ".join(facts)
     if evidence.steps < _ENOUGH:
-        opening = f"It is too early to tell whether this encoder learns, after {evidence.steps} steps"
+        opening = f"After {evidence.steps} steps, it is too early to tell whether this encoder is learning"
         return Verdict("begun", f"{opening}: {known}.", _longer(evidence))
     if evidence.has_gained is False:
         than = "it did before training" if evidence.is_warm_start else "an untrained one"
-        opening = f"This encoder finds clips of the same video no more often than {than}"
-        return Verdict("begun", f"{opening}, after {evidence.steps} steps: {known}.", _MEASURE)
-    opening = f"This encoder has learnt to recognise clips of the same video, after {evidence.steps} steps"
+        opening = f"After {evidence.steps} steps, this encoder finds clips of the same video no more often than {than}"
+        return Verdict("begun", f"{opening}: {known}.", _MEASURE)
+    opening = f"After {evidence.steps} steps, this encoder has learnt to recognise clips of the same video"
     return Verdict("learnt", f"{opening}: {known}.")
 
 
@@ -114,20 +114,20 @@ def _why_nothing(evidence: Evidence) -> Verdict | None:
         return Verdict(
             "nothing",
             "Training has collapsed: all clips get nearly the same embedding (standard deviation "
-            f"{evidence.spread:.2g}, evenly spread: {even:.2g}).",
+            f"{evidence.spread:.2g}; for evenly spread embeddings, {even:.2g}).",
             _CALMER,
         )
     if evidence.similarity is not None and evidence.similarity > ALIKE:
         return Verdict(
             "nothing",
-            "This encoder does not distinguish clips: the mean similarity of clips from different videos is "
-            f"{evidence.similarity:.5f}, after {evidence.steps} steps.",
+            f"After {evidence.steps} steps, this encoder does not distinguish clips: the mean similarity of clips from "
+            f"different videos is {evidence.similarity:.5f}.",
             _CALMER,
         )
     if evidence.loss is not None and evidence.loss >= _NEAR_CHANCE * evidence.chance_loss:
         return Verdict(
             "nothing",
-            f"This encoder has learnt nothing yet, after {evidence.steps} steps: {_loss_beside_chance(evidence)}.",
+            f"After {evidence.steps} steps, this encoder has learnt nothing yet: {_loss_beside_chance(evidence)}.",
             _longer(evidence),
         )
     return None
@@ -153,8 +153,8 @@ def _loss_beside_chance(evidence: Evidence) -> str:
     if evidence.loss is None:
         return "the run has no contrastive loss"
     return (
-        f"the contrastive loss is {evidence.loss:.2f}, chance is {evidence.chance_loss:.2f} (the logarithm of "
-        f"{evidence.num_candidates} candidates)"
+        f"the contrastive loss is {evidence.loss:.2f}, chance is {evidence.chance_loss:.2f} (the logarithm of the "
+        f"number of candidates, {evidence.num_candidates})"
     )
 
 

@@ -245,8 +245,8 @@ def describe_few(num_steps: int, encoder: str, advice: Advice | None, *, command
 
     """
     few = (
-        f"{counted(num_steps, 'step')} of {encoder} {'is' if num_steps == 1 else 'are'} too few to learn from (at "
-        f"least {ENOUGH_STEPS}): treat the result as a trial"
+        f"{counted(num_steps, 'step')} {'is' if num_steps == 1 else 'are'} too few for {encoder} to learn from (at "
+        f"least {ENOUGH_STEPS} are needed): treat the result as a trial"
     )
     if advice is None:
         return f"{few}, and train for longer with another --name and more --hours"

@@ -100,12 +100,12 @@ def measure_speed(
     plan = dry_run_extraction(jobs, extractor=extractor, files=Files(root), num_batches=1)
     row = seconds_together(plan.encoding_seconds, plan.reading_seconds, cores._replace(readers=num_workers(None)))
     parts.learner.model.train()
-    on_note(f"measuring {name}: reading clips, and a training step of {_SMALL_BATCH} videos")
+    on_note(f"measuring {name}: reading clips and doing a training step of {_SMALL_BATCH} videos")
     reading = _reading_seconds(parts)
     computing = _step_seconds(parts, clock, until) / _SMALL_BATCH
     size = min(config.train.batch_size, len(parts.videos))  # a dry run measures on a few of the videos
     if size > _SMALL_BATCH and clock.used + _FIRST_AND_SECOND * size * (computing + reading) < until:
-        on_note(f"measuring {name}: a training step of {size} videos")
+        on_note(f"measuring {name}: doing a training step of {size} videos")
         computing = _step_seconds(_parts(config, root, size, chosen), clock, until) / size
     clip_reading = reading / config.sampling.clips_per_video
     clip = clip_reading + 2 * plan.encoding_seconds  # the report compares with the untrained encoder

@@ -115,7 +115,7 @@ def train_in_time(task: Task[Config], choice: Choice | None, *, clock: Clock, ev
     summary = _paced(task, pacing, events)
     first_loss = summary.first_loss
     while (epochs := pacing.correction) is not None:
-        events.on_note(f"at the pace of the last steps, {counted(epochs, 'epoch')} fit instead of {planned}")
+        events.on_note(f"at the pace so far, {counted(epochs, 'epoch')} fit instead of {planned}")
         planned = epochs
         length = Length(epochs, task.config.train.batch_size, 0)
         task = replace(task, config=with_length(task.config, length), allow_changed=True)

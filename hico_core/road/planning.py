@@ -194,7 +194,7 @@ def describe_plan(plan: RoadPlan) -> str:
     length, shares = plan.length, plan.shares
     steps = f"{counted(length.num_steps, 'step')} of {length.batch_size} videos, {plan.step_seconds:.2g} s each"
     passes = "less than an epoch" if length.is_cut else counted(length.epochs, "epoch")
-    passes += " left of the existing run" if plan.begun else ""
+    passes += " left in the existing run" if plan.begun else ""
     rows = [
         ("split and index", in_words(plan.split_seconds), ""),
         ("measuring", in_words(plan.measuring_seconds), ""),

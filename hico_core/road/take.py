@@ -133,15 +133,16 @@ def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
     warnings = []
     if extracted is None and not trained.was_cut:
         warnings.append(
-            f"not enough time for all features; `hico extract-features --root {root} --encoder {run_dir}` extracts them"
+            "there was not enough time to extract all features; "
+            f"`hico extract-features --root {root} --encoder {run_dir}` extracts the missing ones"
         )
     ends.append(clock.used)
     _add_times(run_dir, ends)
     report = report_run(run_dir, events)
     if trained.was_cut:
         warnings.append(
-            "--hours ended the training before its last step, so there are no features yet; the same command "
-            "continues it"
+            "the time given by --hours ran out before the last training step, so there are no features yet; the same "
+            "command continues the training"
         )
     if trained.summary.num_steps < ENOUGH_STEPS:
         taken = _names_in(run_dir.parent)
@@ -226,7 +227,7 @@ def _choose(run_dir: Path, site: Site, wanted: Wanted, *, clock: Clock, events: 
 
 def _describe_measuring(config: Config, clock: Clock) -> str:
     return (
-        f"measuring how fast {config.model.encoder} trains on this machine, for about "
+        f"measuring how fast {config.model.encoder} trains on this machine; this takes about "
         f"{in_words(_MEASURING_PART * clock.seconds)}"
     )
 
@@ -266,7 +267,7 @@ def split_inputs(inputs: Sequence[str], root: Location, *, clock: Clock, events:
             if clock.used > _SPLIT_PART * clock.seconds and event.num_done < event.num_videos:
                 raise HicoError(
                     f"splitting {event.num_done} of {counted(event.num_videos, 'video')} has taken half of --hours "
-                    f"{clock.seconds / 3600:g}; their clips are kept, and the same command continues with the others "
+                    f"{clock.seconds / 3600:g}; their clips are kept, and the same command continues with the rest "
                     "(or use more --hours)"
                 )
 
@@ -340,10 +341,10 @@ def plan_road(
     known = plan_intake([Candidate(source, SplitOptions()) for source in sources], root=root, rules=SplitPolicy().rules)
     todo = [candidate.source for candidate in known.plan.todo]
     sample = sources if len(sources) <= _SAMPLED else sample_by_size(sources, _SAMPLED)
-    on_note(f"splitting {counted(len(sample), 'video')} into a temporary folder, for measuring")
+    on_note(f"splitting {counted(len(sample), 'video')} into a temporary folder to measure the speed")
     runs = local_part(root) / "runs"
     if has_steps(runs / wanted.name):
-        on_note(f"the same command would continue the existing run {wanted.name}; this is the plan of a new run")
+        on_note(f"this plan is for a new run; without --dry-run, the command continues the existing run {wanted.name}")
     with TemporaryDirectory(prefix="hico-") as folder:
         place = Path(folder) / "root"
         began = clock.used

@@ -124,7 +124,7 @@ def test_tables_are_sorted_by_value_from_the_keyboard(page: Path) -> None:
         visit.page.keyboard.press("Home")
         visit.page.goto(page.absolute().as_uri())
         visit.page.keyboard.press("Tab")
-        assert visit.page.evaluate("document.activeElement.textContent") == "To the content"
+        assert visit.page.evaluate("document.activeElement.textContent") == "Skip to the content"
 
 
 @pytest.mark.browser
@@ -221,7 +221,7 @@ def test_a_workspace_without_a_run(root: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "page.html").read_text()
     assert re.search(r"<td[^>]*>videos</td>\s*<td[^>]*>\d+ train</td>", text)
-    assert "What failed" in text
+    assert "Failed videos" in text
     assert "Curves" not in text
 
 
@@ -239,11 +239,11 @@ def test_a_run_that_has_not_come_far(root: Path, tmp_path: Path) -> None:
         text = (run / "report.html").read_text()
         assert "no checkpoint yet" in text
         assert "no exported encoder yet" in text
-        assert "3 lines of metrics.jsonl are damaged or half-written" in text
-        assert "Clips as drawn" in text
+        assert "Left out of metrics.jsonl: 3 lines, damaged or incomplete" in text
+        assert "Sample clips" in text
         (run / "metrics.jsonl").unlink()
         assert hico("report", run).returncode == 0
-        assert "has no step yet" in (run / "report.html").read_text()
+        assert "has no steps yet" in (run / "report.html").read_text()
     finally:
         shutil.rmtree(run)
 
@@ -278,7 +278,7 @@ def test_a_finetuning_run_has_its_confusion_and_accuracy(root: Path) -> None:
         text = (run / "report.html").read_text()
         assert "Confusion" in text
         assert "finetuning, top1" in text
-        assert "Clips as drawn" not in text
+        assert "Sample clips" not in text
         (run / "predictions.csv").write_text("video_id,label\na,0\n")
         assert_one_line(hico("report", run), 1, "predictions.csv", "damaged")
     finally:
@@ -288,7 +288,7 @@ def test_a_finetuning_run_has_its_confusion_and_accuracy(root: Path) -> None:
 def test_a_run_outside_of_a_workspace(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / "runs" / "one", tmp_path / "elsewhere")
     assert hico("report", tmp_path / "elsewhere").returncode == 0
-    assert "lies in no workspace" in (tmp_path / "elsewhere" / "report.html").read_text()
+    assert "is not in a workspace" in (tmp_path / "elsewhere" / "report.html").read_text()
 
 
 def test_what_is_no_run_is_refused(root: Path, tmp_path: Path) -> None:
@@ -425,7 +425,7 @@ def test_the_encoder_before_training_from_a_file_is_that_file(root: Path) -> Non
     [
         ({}, 0.0, []),
         ({"hico": True}, 0.0, ["Commit 0123456789ab of hico, with uncommitted changes."]),
-        ({"folder": False}, 0.0, ["Commit 0123456789ab of the folder that it was started in."]),
+        ({"folder": False}, 0.0, ["Commit 0123456789ab of the folder in which it was started."]),
         ({}, 3723.4, ["The steps, including those after resuming, took 1:02:03 (hours:minutes:seconds) in all."]),
     ],
 )

@@ -37,7 +37,7 @@ def test_a_run_that_was_begun_keeps_its_length_and_what_was_fitted(tmp_path: Pat
 @pytest.mark.parametrize(
     ("num_steps", "advice", "expected"),
     [
-        (1, None, "1 step of s3dg is too few to learn from (at least 300): treat the result as a trial"),
+        (1, None, "1 step is too few for s3dg to learn from (at least 300 are needed): treat the result as a trial"),
         (40, Advice("s3dg", 0, (), 2.5), "; for enough steps: `hico run v --name run-2 --hours 2.5`"),
         (
             40,

@@ -156,4 +156,4 @@ def test_the_plan_has_a_line_a_step() -> None:
     ]
     assert "  features             30 s  100 rows" in describe_plan(replace(plan, shares=Shares(600.0, 30.0, 20.0)))
     assert "less than an epoch, 5 steps" in describe_plan(replace(plan, length=Length(1, 12, 5, is_cut=True)))
-    assert "1 epoch left of the existing run" in describe_plan(replace(plan, begun=True, length=Length(1, 12, 1)))
+    assert "1 epoch left in the existing run" in describe_plan(replace(plan, begun=True, length=Length(1, 12, 1)))

@@ -53,7 +53,7 @@ class Comparison(NamedTuple):
 
     def _repr_html_(self) -> str:
         """For notebooks."""
-        head = "".join(f"<th>{name}</th>" for name in ("encoder", "probe", "accuracy", "difference to the first"))
+        head = "".join(f"<th>{name}</th>" for name in ("encoder", "probe", "accuracy", "difference from the first"))
         rows = [
             (
                 html.escape(row.encoder),

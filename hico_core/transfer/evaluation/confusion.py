@@ -30,7 +30,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
     axes.set_ylabel("true class")
     # Also spans the colour bar, which a title of the axes alone would run into.
     figure.suptitle(f"Predictions for {counted(int(matrix.sum()), 'test video')} of {len(classes)} classes")
-    figure.colorbar(image, ax=axes, shrink=0.8, label="part of the true class")
+    figure.colorbar(image, ax=axes, shrink=0.8, label="fraction of the true class")
     if len(classes) <= _MOST_WITH_NAMES:
         axes.set_xticks(range(len(classes)), classes, rotation=90)
         axes.set_yticks(range(len(classes)), classes)
