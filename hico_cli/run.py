@@ -60,8 +60,8 @@ def run(
         bool,
         typer.Option(
             "--fit",
-            help="If fewer than 300 training steps fit into --hours, train the small encoder s3dg-tiny, on smaller "
-            "clips if necessary.",
+            help="If fewer than 300 training steps fit into --hours, train the small encoder s3dg-tiny with AdamW, on "
+            "smaller clips if necessary.",
         ),
     ] = False,
     dataset: Annotated[

@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 
 # Settings that make a training a matter of a second.
 SMALL = {
+    "run": "-o model.encoder=s3dg-tiny -o data.num_frames=8 -o data.crop_size=32 -o data.workers=0".split(),
     "pretrain": (
         "-o model.encoder=s3dg-tiny -o data.num_frames=8 -o data.crop_size=32 -o data.workers=0 --max-steps 1"
     ).split(),
@@ -34,7 +35,14 @@ SMALL = {
 }
 
 # What a page's machines have and this one has not.
-INSTEAD = {"--nproc": "1", "--batch-size": "2", "--views": "1", "--crops": "1", "retrieve": "videos/0.mp4"}
+INSTEAD = {
+    "--hours": "0.002",
+    "--nproc": "1",
+    "--batch-size": "2",
+    "--views": "1",
+    "--crops": "1",
+    "retrieve": "videos/0.mp4",
+}
 
 # Run by tests of their own, since they take minutes or need torchrun.
 ELSEWHERE = {"demo", "torchrun"}

@@ -67,7 +67,7 @@ def test_oss_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hico_core.base.errors.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"needs the package s3fs; pip install '\.\[s3\]'"):
+    with pytest.raises(UsageError, match=r"needs the package s3fs: pip install '\.\[s3\]'"):
         locate("s3://bucket")
 
 

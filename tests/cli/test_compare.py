@@ -115,7 +115,12 @@ def test_what_cannot_be_used_is_told(root: Path, caplog: pytest.LogCaptureFixtur
         ("0.mp4\twide\ta\n1.mp4\thigh\tb\n", ["--encoder", "pixels"], 2, "there are only 2 groups; use --folds 2"),
         ("0.mp4\ta\ta\n1.mp4\tb\tb", ["--folds", "2"], 2, "no class has clips for both training and testing"),
         ("0.mp4\ta\ta\n1.mp4\ta\tb", ["--folds", "2"], 2, "all clips have the label 'a'; at least two classes"),
-        ("none.mp4\twide\ta\n", ["--encoder", "pixels"], 2, "none.mp4: no such file; set --data-root to the folder"),
+        (
+            "none.mp4\twide\ta\n",
+            ["--encoder", "pixels"],
+            2,
+            "none.mp4: no such file; set --data-root to the base folder of the paths",
+        ),
         ("0.mp4\n", ["--encoder", "pixels"], 2, "line 1: '0.mp4' is not path<TAB>label"),
         (None, ["--encoder", "pixel", "--folds", "2"], 2, "pixel"),
         (None, ["--encoder", "s3dg", "--folds", "2"], 2, "s3dg=random"),

@@ -158,7 +158,7 @@ def test_an_extra_that_is_not_installed(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr("hico_core.base.errors.find_spec", lambda name: None)
-    assert_one_line(extract(place, family), 2, f"needs the package {package}; pip install '.[{extra}]'")
+    assert_one_line(extract(place, family), 2, f"needs the package {package}: pip install '.[{extra}]'")
 
 
 def test_the_list_of_encoders() -> None:

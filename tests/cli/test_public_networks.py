@@ -82,8 +82,12 @@ def test_its_features_are_extracted_and_probed(root: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "parts"),
     [
-        (("-o", "model.encoder=torchvision:r3d_50"), 2, ["torchvision:r3d_50", "the nearest is torchvision:r3d_18"]),
-        (("-o", "model.encoder=r3d_18"), 2, ["the nearest is torchvision:r3d_18"]),
+        (
+            ("-o", "model.encoder=torchvision:r3d_50"),
+            2,
+            ["torchvision:r3d_50", "not a trainable encoder; these are s3dg, s3dg-tiny, torchvision:r3d_18"],
+        ),
+        (("-o", "model.encoder=r3d_18"), 2, ["not a trainable encoder; these are s3dg, s3dg-tiny, torchvision:r3d_18"]),
         (("-o", "model.encoder=python:nowhere:f"), 2, ["python:nowhere:f: No module named 'nowhere'"]),
         (("-o", "model.gating=false", "-o", "model.encoder=s3dg-tiny"), 2, ["only s3dg has gating"]),
         (("--init-from", "kinetics.pth"), 1, ["kinetics.pth: contains no s3dg encoder"]),

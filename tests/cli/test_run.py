@@ -91,7 +91,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, videos: Path) -> None:
     assert_one_line(hico("run", tmp_path / "empty", root=root), 2, "no video files in this folder")
     assert_one_line(hico("run", tmp_path / "nowhere", root=root), 2, "no such file or folder")
     assert_one_line(hico("run", videos, "-o", "train.epoch=3", root=root), 2, "unknown key train.epoch")
-    assert_one_line(hico("run", videos, "--encoder", "s3dgg", root=root), 2, "the nearest is s3dg")
+    assert_one_line(hico("run", videos, "--encoder", "s3dgg", root=root), 2, "these are s3dg, s3dg-tiny")
     assert_one_line(hico("run", videos, "--resume", root=root), 2, "runs/run: no such run to continue")
     assert not root.exists()
     done = hico("run", videos / "0.mp4", root=root)

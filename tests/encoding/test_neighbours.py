@@ -88,7 +88,7 @@ def test_rows_of_any_length_become_units(length: float) -> None:
 
 
 def test_too_few_videos() -> None:
-    with pytest.raises(HicoError, match=r"eval\.knn_list: 1 of its videos can be read"):
+    with pytest.raises(HicoError, match=r"eval\.knn_list: only 1 of its videos can be read"):
         knn_accuracy(torch.ones(1, 4), torch.tensor([0]), k=1)
 
 

@@ -232,7 +232,7 @@ def test_full_verification_decodes_each_clip(tmp_path: Path) -> None:
         make_clips(job, on_corrupt="skip", verify=verify)  # type: ignore[arg-type]
 
     make("fast")  # sees counts, times and sizes, which are as they should be
-    with pytest.raises(BadVideo, match="its clip at 0 s d"):
+    with pytest.raises(BadVideo, match="its clip at 0 s cannot be decoded"):
         make("full")
 
 
