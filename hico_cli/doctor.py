@@ -59,6 +59,7 @@ def _line(finding: "Finding", *, width: int | None) -> str:
 
 
 def _measure_loader(root: str, *, as_json: bool) -> None:
+    from hico_core.base.errors import counted
     from hico_core.doctor.loader_speed import measure_loader
 
     speed = measure_loader(locate(root), workers=min(os.cpu_count() or 1, 8))
@@ -67,7 +68,7 @@ def _measure_loader(root: str, *, as_json: bool) -> None:
     who = "the GPU here takes" if speed.gpu_clips_per_second else "a GPU that takes"
     text = (
         f"{1 / speed.seconds_per_clip:.0f} clips/s per core, {speed.clips_per_second:.0f} clips/s with "
-        f"{speed.workers} workers here; {who} {wanted:.0f} clips/s"
-        + (f", so {cores} cores feed it" if speed.gpu_clips_per_second else f" needs {cores} cores")
+        f"{counted(speed.workers, 'worker')} here; {who} {wanted:.0f} clips/s"
+        f"{', so it' if speed.gpu_clips_per_second else ''} needs {counted(cores, 'core')}"
     )
     result(text, {**asdict(speed), "cores_needed": cores}, as_json=as_json)

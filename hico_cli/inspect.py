@@ -44,7 +44,7 @@ def inspect(
     finished and failed videos.
     """
     if (target is None) == (encoder is None):
-        raise typer.BadParameter("give a checkpoint, a workspace or --encoder", param_hint="TARGET")
+        raise typer.BadParameter("give either a checkpoint or workspace, or --encoder", param_hint="TARGET")
     if encoder is not None:
         from hico_core.checkpoints.describe import describe_encoder
         from hico_core.checkpoints.frozen import load_frozen

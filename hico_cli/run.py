@@ -108,7 +108,13 @@ def run(
         options={"model.encoder": encoder},
         overrides=override or [],
     )
-    given = {"--root": None if root == DEFAULT_ROOT else root, "--dataset": dataset, "--config": config}
+    given = {
+        "--root": None if root == DEFAULT_ROOT else root,
+        "--dataset": dataset,
+        "--config": config,
+        "--encoder": encoder,
+        "--device": None if device == "auto" else device,
+    }
     words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
     words += [word for setting in override or [] for word in ("-o", setting)]
     command = shlex.join(["hico", "run", *inputs, *words])

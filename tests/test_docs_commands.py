@@ -53,7 +53,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Videos, lists of them, and a workspace with an encoder."""
     folder = tmp_path_factory.mktemp("prepared")
     for number in range(4):
-        numbered_video(folder / f"videos/{number}.mp4", seconds=3)
+        numbered_video(folder / f"videos/{number}.mp4", seconds=5)
     shutil.copytree(folder / "videos", folder / "HACS/videos")
     lists: dict[str, list[str]] = {"trainlist01.txt": [], "testlist01.txt": []}
     for label, name in enumerate(("Run", "Walk"), start=1):
@@ -69,7 +69,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subsets = ("training", "training", "validation", "validation")
     database = {
         str(n): {
-            "duration": 3.0,
+            "duration": 5.0,
             "subset": subset,
             "annotations": [{"segment": [0.0, 2.0], "label": ("run", "sit")[n % 2]}],
         }
@@ -79,7 +79,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert hico("split", folder / "videos", root=folder / "hico-data").returncode == 0
     assert hico("index", root=folder / "hico-data").returncode == 0
     torch.manual_seed(0)
-    export_encoder(folder / "hico-data/runs/made/export/encoder.safetensors", S3DGTiny())
+    export_encoder(folder / "hico-data/runs/hacs-hico-s/export/encoder.safetensors", S3DGTiny())
     torch.save(get_model("r2plus1d_18", weights=None).state_dict(), folder / "r2plus1d_18-91a641e6.pth")
     for name in ("k400-data", "uk400-data"):
         shutil.copytree(folder / "hico-data", folder / name)
@@ -96,7 +96,7 @@ def commands_of(page: Path) -> list[list[str]]:
 def lines_of(page: Path) -> list[tuple[list[str], int]]:
     """The words of each `$ ...` line, whatever its program, and the exit code that its comment tells."""
     blocks = re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.startswith("$ ")]
     return [(shlex.split(line, comments=True)[1:], 3 if "# exit code 3" in line else 0) for line in lines]
 
 

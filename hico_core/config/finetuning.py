@@ -45,7 +45,7 @@ class FinetuneTrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of all randomness: the classifier's weights, order of the videos, clips and augmentation."""
     precision: PrecisionName = "auto"
-    """Precision of the encoder: `auto` uses bf16 where the hardware supports it, fp16 (with loss scaling) on older GPUs
+    """Precision of the encoder: `auto` uses bf16 where it is faster than fp32, fp16 (with loss scaling) on older GPUs
     with tensor cores, and fp32 elsewhere; `tf32` (GPUs only) lets float32 convolutions use TF32, PyTorch's default."""
     eval_epochs: int = Field(10, ge=1)
     """Evaluate on the validation videos, if there are any, every `eval_epochs` epochs and at the end."""

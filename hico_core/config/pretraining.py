@@ -82,7 +82,7 @@ class TrainConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, u
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of all randomness: initial weights, order of the videos, clips and augmentation."""
     precision: PrecisionName = "auto"
-    """Precision of the encoder: `auto` uses bf16 where the hardware supports it, fp16 (with loss scaling) on older GPUs
+    """Precision of the encoder: `auto` uses bf16 where it is faster than fp32, fp16 (with loss scaling) on older GPUs
     with tensor cores, and fp32 elsewhere; `tf32` (GPUs only) lets float32 convolutions use TF32, PyTorch's default."""
     compile: bool = False
     """Compile the encoder with torch.compile: minutes at the start, possibly faster steps on a GPU."""

@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from hico_core.base.choices import DecoderName
-from hico_core.base.errors import BadVideo, short_reason
+from hico_core.base.errors import BadVideo, counted, short_reason
 from hico_core.corpus.clips.frame_pictures import read_picture
 from hico_core.corpus.clips.picture import margins_of, require_known_turn, rgb, without_margins
 from hico_core.corpus.clips.probe import is_seekable, open_video, read_packets
@@ -87,7 +87,7 @@ def _pictures_at(folder: Path, numbers: Sequence[int]) -> Iterator[VideoFrame]:
     """
     names = frame_names(folder)
     if numbers[-1] >= len(names):
-        raise BadVideo(folder, f"has {len(names)} pictures, so no frame {numbers[-1]}")
+        raise BadVideo(folder, f"has {counted(len(names), 'picture')}, so no frame {numbers[-1]}")
     for number in numbers:
         frame = read_picture(folder / names[number])
         if number == numbers[0]:

@@ -11,7 +11,7 @@ import numpy as np
 from av import VideoFrame
 
 from hico_core.base.choices import DecoderName
-from hico_core.base.errors import BadVideo, UsageError, short_reason
+from hico_core.base.errors import BadVideo, UsageError, counted, short_reason
 from hico_core.corpus.clips.ffmpeg import INPUT_OPTIONS
 from hico_core.corpus.clips.picture import PLAIN_TURNS, margins_of, require_known_turn, rgb, turn_of
 from hico_core.corpus.clips.probe import is_seekable, open_video, units_of
@@ -122,7 +122,7 @@ def _read_decord(path: Path, numbers: list[int]) -> np.ndarray:
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
         if numbers[-1] >= len(reader):
-            raise BadVideo(path, f"has {len(reader)} frames, so no frame {numbers[-1]}")
+            raise BadVideo(path, f"has {counted(len(reader), 'frame')}, so no frame {numbers[-1]}")
         pictures_NHWC: np.ndarray = reader.get_batch(numbers).asnumpy()
     except (decord.DECORDError, RuntimeError) as error:
         raise BadVideo(path, f"cannot be decoded by decord ({short_reason(error)})") from error
@@ -135,7 +135,7 @@ def _read_torchcodec(path: Path, numbers: list[int]) -> np.ndarray:
     try:
         decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
         if numbers[-1] >= len(decoder):
-            raise BadVideo(path, f"has {len(decoder)} frames, so no frame {numbers[-1]}")
+            raise BadVideo(path, f"has {counted(len(decoder), 'frame')}, so no frame {numbers[-1]}")
         pictures_NHWC: np.ndarray = decoder.get_frames_at(indices=numbers).data.numpy()
     except (RuntimeError, ValueError, IndexError) as error:
         raise BadVideo(path, f"cannot be decoded by torchcodec ({short_reason(error)})") from error

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hico_core.base.addresses import Location
 from hico_core.base.choices import DecoderName
-from hico_core.base.errors import BadVideo, HicoError, NoRoom, short_reason
+from hico_core.base.errors import BadVideo, HicoError, NoRoom, counted, short_reason
 from hico_core.base.storage import local_copy
 from hico_core.config import DataConfig
 from hico_core.corpus.clips.probe import frame_rate, frame_times
@@ -63,7 +63,9 @@ def _times_of(pieces: Sequence[Piece]) -> list[float]:
         seconds = in_file[piece.first_frame : piece.first_frame + piece.num_frames]
         if len(seconds) < piece.num_frames:
             indexed = piece.first_frame + piece.num_frames
-            raise BadVideo(str(file.path), f"has {len(in_file)} frames, but the index says {indexed}; index it again")
+            raise BadVideo(
+                str(file.path), f"has {counted(len(in_file), 'frame')}, but the index says {indexed}; index it again"
+            )
         # The start of a piece comes from the index, because a file's own clock may begin anywhere.
         shown += [piece.start_seconds + moment - seconds[0] for moment in seconds]
     return shown

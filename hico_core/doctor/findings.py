@@ -140,5 +140,5 @@ def _place(root: Location) -> Finding:
     if not os.access(existing, os.W_OK):
         return Finding("workspace", "missing", f"{existing} is not writable", "choose another --root")
     if free < _ENOUGH_DISK_BYTES:
-        return Finding("workspace", "optional", where, "clips take about 2.5 MB per minute of video")
+        return Finding("workspace", "optional", where, "clips take about 1.3 MB per minute of video")
     return Finding("workspace", "ok", where)

@@ -292,7 +292,8 @@ def _unfinished(run: RunFacts) -> list[str]:
     epochs = run.config.get("train", {}).get("epochs", 0)
     if last is None or last.progress.epochs_done >= epochs:
         return []
-    return [f"The training was stopped after {last.progress.epochs_done:.4g} of {epochs} epochs, or is still running."]
+    done = f"{last.progress.epochs_done:.4g} of {counted(epochs, 'epoch')}"
+    return [f"The training was stopped after {done}, or is still running."]
 
 
 def _look(

@@ -10,7 +10,7 @@ from hico_core.base.addresses import Location
 from hico_core.base.choices import DeviceName
 from hico_core.base.errors import counted
 from hico_core.checkpoints.content import read_last
-from hico_core.config import Config, load_config
+from hico_core.config import Config, flat_settings, load_config
 from hico_core.config.authors.pretraining_keys import load_any_config
 from hico_core.data.videos import open_videos
 from hico_core.report.sample import num_moments
@@ -22,9 +22,8 @@ from hico_core.road.planning import (
     Shares,
     Work,
     best_fitting,
-    choose_length,
+    divide_time,
     hours_for_enough,
-    share_out,
 )
 from hico_core.training.fitting import batch_here
 from hico_core.training.resolve import Asked, resolve_training
@@ -41,8 +40,8 @@ _FEW_STEPS = ("optim.name=adamw", "optim.base_lr=0.01")
 # Fraction of the measuring time that the requested settings get.
 _ASKED_PART = 0.6
 
-# The sections that hold those settings, and the settings for a run's length.
-_FITTED, _LENGTH = ("model", "data", "optim"), ("epochs", "batch_size")
+# The settings for a run's length.
+_LENGTH = ("epochs", "batch_size")
 
 
 class Site(NamedTuple):
@@ -92,14 +91,21 @@ def with_length(config: Config, length: Length) -> Config:
     )
 
 
+def _fitted_settings(asked: Asked) -> list[tuple[str, ...]]:
+    """Settings to try instead of the requested ones, each cheaper than the one before."""
+    chooses_optimiser = any(asked.names(setting.partition("=")[0]) for setting in _FEW_STEPS)
+    return [settings if chooses_optimiser else (*settings, *_FEW_STEPS) for settings in _SMALLER]
+
+
 def begun_config(run_dir: Path, asked: Asked, *, fit: bool) -> Config:
-    """The requested configuration with the length of the run begun, and its other settings if hico chose those."""
-    begun, config = load_config(run_dir / "config.yaml"), settings_of(asked)
-    fitted = {name: getattr(begun, name) for name in _FITTED} if fit else {}
+    """The requested configuration with the length of the run begun, and what hico chose for it if it was to fit."""
+    begun = load_config(run_dir / "config.yaml")
+    chosen = {setting.partition("=")[0] for settings in _fitted_settings(asked) for setting in settings}
+    fitted = [f"{key}={value}" for key, value in flat_settings(begun).items() if key in chosen] if fit else []
+    config = settings_of(asked, fitted)
     return config.model_copy(
         update={
             "optim": config.optim.model_copy(update={"warmup_epochs": begun.optim.warmup_epochs}),
-            **fitted,
             "train": config.train.model_copy(update={name: getattr(begun.train, name) for name in _LENGTH}),
         }
     )
@@ -153,11 +159,7 @@ def weigh(
         epochs_asked=not is_new or asked.names("train.epochs"),
         batch_asked=batch_asked,
     )
-    shares = share_out(measured.speed, work, left_seconds=clock.left)
-    length = choose_length(measured.speed, work, training_seconds=shares.training)
-    if length.is_cut and shares.features is not None:  # which are only extracted from a finished training
-        shares = shares._replace(training=shares.training + shares.features, features=None)
-        length = choose_length(measured.speed, work, training_seconds=shares.training)
+    shares, length = divide_time(measured.speed, work, left_seconds=clock.left, epochs_left=left)
     return Choice(
         config=with_length(config, length) if is_new else config,
         settings=(),
@@ -189,11 +191,12 @@ def choose(
     # The requested settings get most of the time; smaller ones also take less time to measure.
     until_asked = clock.used + _ASKED_PART * (until - clock.used)
     choices = [weigh(first, asked, site, clock=clock, until=until_asked, on_note=on_note)]
-    if asked.names("train.epochs") and choices[0].length.epochs == first.train.epochs:  # the given epochs fit
+    length, num_videos = choices[0].length, choices[0].work.num_videos
+    fits = length.epochs == first.train.epochs and not length.is_cut
+    # The given epochs all fit, or have too few steps, however much time there is.
+    if asked.names("train.epochs") and (fits or first.train.epochs * num_videos // length.batch_size < ENOUGH_STEPS):
         return choices[0], None
-    chooses_optimiser = any(asked.names(setting.partition("=")[0]) for setting in _FEW_STEPS)
-    for smaller_settings in _SMALLER:
-        settings = smaller_settings if chooses_optimiser else (*smaller_settings, *_FEW_STEPS)
+    for settings in _fitted_settings(asked):
         if choices[-1].length.num_steps >= ENOUGH_STEPS or (len(choices) > 1 and clock.used > until):
             break
         config = settings_of(asked, settings)
@@ -210,8 +213,7 @@ def choose(
     taken = best if fit else choices[0]
     if taken.length.num_steps >= ENOUGH_STEPS:
         return taken, None
-    fits = best.length.num_steps >= ENOUGH_STEPS
-    needed = clock.seconds / 3600 if fits else hours[place]
+    needed = clock.seconds / 3600 if best.length.num_steps >= ENOUGH_STEPS else hours[place]
     steps_instead = 0 if taken is best else best.length.num_steps
     return taken, Advice(best.config.model.encoder, steps_instead, best.settings, needed)
 
@@ -234,7 +236,7 @@ def advice_after(
     return advice._replace(hours=hours_for_enough(speed, choice.work, choice.shares, used_seconds=used_seconds))
 
 
-def describe_few(num_steps: int, encoder: str, advice: Advice | None, *, command: str) -> str:
+def describe_few(num_steps: int, encoder: str, advice: Advice | None, *, command: str, more: str) -> str:
     """Say that a training has too few steps, and what to type for enough.
 
     Args:
@@ -242,6 +244,7 @@ def describe_few(num_steps: int, encoder: str, advice: Advice | None, *, command
         encoder: of the training.
         advice: settings with enough steps; None: none were measured.
         command: to which the advice is added.
+        more: what a longer training needs, if there is no advice.
 
     """
     few = (
@@ -249,7 +252,7 @@ def describe_few(num_steps: int, encoder: str, advice: Advice | None, *, command
         f"least {ENOUGH_STEPS} are needed): treat the result as a trial"
     )
     if advice is None:
-        return f"{few}, and train for longer with another --name and more --hours"
+        return f"{few}, and train for longer with another --name and {more}"
     words = [command, f"--hours {advice.hours:g}"]
     words += ["--fit"] if advice.settings else []
     has_small_clips = any(setting.startswith("data.") for setting in advice.settings)

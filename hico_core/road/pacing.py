@@ -112,18 +112,24 @@ def train_in_time(task: Task[Config], choice: Choice | None, *, clock: Clock, ev
     ends, planned = clock.used + choice.shares.training, task.config.train.epochs
     most = None if choice.work.epochs_asked else choice.work.most_epochs
     pacing = Pacing(clock, seconds=choice.shares.training, planned=planned, most=most)
-    summary = _paced(task, pacing, events)
-    first_loss = summary.first_loss
+    summary, step_seconds = _paced(task, pacing, events), pacing.step_seconds
     while (epochs := pacing.correction) is not None:
         events.on_note(f"at the pace so far, {counted(epochs, 'epoch')} fit instead of {planned}")
         planned = epochs
         length = Length(epochs, task.config.train.batch_size, 0)
         task = replace(task, config=with_length(task.config, length), allow_changed=True)
         pacing = Pacing(clock, seconds=ends - clock.used, planned=epochs, most=most, checks=pacing.checks)
-        summary = _paced(task, pacing, events)
-    summary = replace(summary, first_loss=first_loss)
+        summary = _joined(summary, _paced(task, pacing, events))
+        step_seconds = pacing.step_seconds or step_seconds
     events.on_pretrained(summary)
-    return Trained(summary, pacing.was_cut, pacing.step_seconds)
+    return Trained(summary, pacing.was_cut, step_seconds)
+
+
+def _joined(before: RunSummary, after: RunSummary) -> RunSummary:
+    """The summary of a training in two parts; the second has no steps if the first did all that fit."""
+    if after.last_loss is None:
+        return before
+    return replace(after, first_loss=before.first_loss)
 
 
 def _paced(task: Task[Config], pacing: Pacing, events: RoadEvents) -> RunSummary:

@@ -118,6 +118,27 @@ def choose_length(speed: Speed, work: Work, *, training_seconds: float) -> Lengt
     return Length(epochs, batch_size, min(fitting, steps), is_cut=fitting < steps)
 
 
+def divide_time(speed: Speed, work: Work, *, left_seconds: float, epochs_left: float | None) -> tuple[Shares, Length]:
+    """Divide the remaining time, and choose the length of the training.
+
+    Features are only extracted from a finished training, so they get no time if it will be cut.
+
+    Args:
+        speed: measured.
+        work: to do.
+        left_seconds: of the call.
+        epochs_left: in a run already begun, which cannot be shortened; None: a new run.
+
+    """
+    shares = share_out(speed, work, left_seconds=left_seconds)
+    length = choose_length(speed, work, training_seconds=shares.training)
+    will_be_cut = length.is_cut or (epochs_left is not None and length.epochs < epochs_left)
+    if not will_be_cut or shares.features is None:
+        return shares, length
+    shares = shares._replace(training=shares.training + shares.features, features=None)
+    return shares, choose_length(speed, work, training_seconds=shares.training)
+
+
 def hours_for_enough(speed: Speed, work: Work, shares: Shares, *, used_seconds: float) -> float:
     """Approximate hours in which enough steps fit, with features and report, rounded up to two digits."""
     features = features_seconds(speed, work)
@@ -174,7 +195,7 @@ class RoadPlan:
     num_rows: int
     step_seconds: float
     length: Length
-    begun: bool = False  # the training was begun in an earlier call
+    epochs_left: float | None = None  # before this call, in a run begun by an earlier one
 
     @property
     def training_seconds(self) -> float:
@@ -194,7 +215,10 @@ def describe_plan(plan: RoadPlan) -> str:
     length, shares = plan.length, plan.shares
     steps = f"{counted(length.num_steps, 'step')} of {length.batch_size} videos, {plan.step_seconds:.2g} s each"
     passes = "less than an epoch" if length.is_cut else counted(length.epochs, "epoch")
-    passes += " left in the existing run" if plan.begun else ""
+    if plan.epochs_left is not None:
+        left = math.ceil(plan.epochs_left)
+        is_all = length.epochs >= left and not length.is_cut
+        passes = (counted(left, "epoch") if is_all else f"{passes} of the {left}") + " left in the existing run"
     rows = [
         ("split and index", in_words(plan.split_seconds), ""),
         ("measuring", in_words(plan.measuring_seconds), ""),

@@ -4,6 +4,7 @@ Each step calls the same function as its own command and skips what is finished,
 interruption. The hours are those of one call; the next call has as many for what is left.
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -132,9 +133,9 @@ def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
         extracted = extract_index(root, run_dir, device=wanted.device, clock=clock, until=until, events=events)
     warnings = []
     if extracted is None and not trained.was_cut:
+        words = ["hico", "extract-features", "--root", str(root), "--encoder", str(run_dir)]
         warnings.append(
-            "there was not enough time to extract all features; "
-            f"`hico extract-features --root {root} --encoder {run_dir}` extracts the missing ones"
+            f"there was not enough time to extract all features; `{shlex.join(words)}` extracts the missing ones"
         )
     ends.append(clock.used)
     _add_times(run_dir, ends)
@@ -190,7 +191,9 @@ def _few(num_steps: int, config: Config, advice: Advice | None, wanted: Wanted, 
     """
     names = chain([wanted.name], (f"{wanted.name}-{number}" for number in count(2)))
     name = next(name for name in names if name not in taken)
-    return describe_few(num_steps, config.model.encoder, advice, command=f"{wanted.command} --name {name}")
+    command = f"{wanted.command} {shlex.join(['--name', name])}"
+    more = "more epochs or --hours" if wanted.asked.names("train.epochs") else "more --hours"
+    return describe_few(num_steps, config.model.encoder, advice, command=command, more=more)
 
 
 def _names_in(runs: Path) -> set[str]:
@@ -218,7 +221,7 @@ def _choose(run_dir: Path, site: Site, wanted: Wanted, *, clock: Clock, events: 
         choice = weigh(config, wanted.asked, site, clock=clock, until=until, on_note=events.on_note, left=left)
     else:
         choice, advice = choose(wanted.asked, site, fit=wanted.fit, clock=clock, until=until, on_note=events.on_note)
-    events.on_plan(plan_of(choice, clock, split_seconds=split_seconds, begun=begun))
+    events.on_plan(plan_of(choice, clock, split_seconds=split_seconds, left=left))
     if advice is not None:
         taken = {wanted.name, *_names_in(run_dir.parent)}  # including this run, which now begins
         events.on_note(_few(choice.length.num_steps, choice.config, advice, wanted, taken=taken))
@@ -227,13 +230,13 @@ def _choose(run_dir: Path, site: Site, wanted: Wanted, *, clock: Clock, events: 
 
 def _describe_measuring(config: Config, clock: Clock) -> str:
     return (
-        f"measuring how fast {config.model.encoder} trains on this machine; this takes about "
+        f"measuring how fast {config.model.encoder} trains on this machine; this should take at most "
         f"{in_words(_MEASURING_PART * clock.seconds)}"
     )
 
 
-def plan_of(choice: Choice, clock: Clock, *, split_seconds: float, begun: bool = False) -> RoadPlan:
-    """Turn a choice into the plan of a call."""
+def plan_of(choice: Choice, clock: Clock, *, split_seconds: float, left: float | None = None) -> RoadPlan:
+    """Turn a choice into the plan of a call; `left` epochs of an existing run were left before it."""
     return RoadPlan(
         hours=clock.seconds / 3600,
         encoder=choice.config.model.encoder,
@@ -244,7 +247,7 @@ def plan_of(choice: Choice, clock: Clock, *, split_seconds: float, begun: bool =
         num_rows=choice.work.num_rows,
         step_seconds=choice.length.batch_size * choice.measured.speed.video,
         length=choice.length,
-        begun=begun,
+        epochs_left=left,
     )
 
 

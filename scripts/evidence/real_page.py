@@ -80,7 +80,7 @@ def summary_table(results: pd.DataFrame) -> str:
         "fight, untrimmed": _column(results, "fight_surv", "untrimmed", "linear"),
     }
     lines = [[arm, *(column.get(arm, "") for column in found.values())] for arm in MEANINGS]
-    return markdown(["arm", *found], [line for line in lines if any(line[1:])])
+    return markdown(["method", *found], [line for line in lines if any(line[1:])])
 
 
 def _column(results: pd.DataFrame, corpus: str, design: str, probe: RealProbe) -> dict[str, str]:
@@ -101,7 +101,7 @@ def pages(results: pd.DataFrame) -> dict[Path, str]:
 
 def parts_of_appendix(results: pd.DataFrame) -> dict[str, str]:
     """The text between each pair of marks of docs/results-real-appendix.md."""
-    tuned = settings_table(results)
+    tuned = settings_table(results).rename(columns={"rate": "learning rate"})
     parts = {
         "settings": markdown([*tuned.columns], [[f"{value}" for value in row] for row in tuned.round(3).to_numpy()])
     }

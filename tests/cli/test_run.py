@@ -81,8 +81,11 @@ def test_a_plan_without_a_trace(tmp_path: Path, videos: Path) -> None:
     num_steps = plan["length"]["num_steps"]
     assert num_steps >= 300 and num_steps * plan["step_seconds"] < 3600
     assert not root.exists()
-    few = hico("run", videos, *SMALL, "--dry-run", "--hours", "0.001", root=root)
-    assert "--name run --hours 0." in few.stderr.splitlines()[-1], "no run has the name yet"
+    named = ("--encoder", "s3dg-tiny", "--device", "cpu")
+    few = hico("run", videos, *SMALL, *named, "--dry-run", "--hours", "0.001", root=root)
+    last = few.stderr.splitlines()[-1]
+    assert " ".join(named) in last, "the command keeps what was asked for"
+    assert "--name run --hours 0." in last, "no run has the name yet"
 
 
 def test_what_is_wrong_is_one_line(tmp_path: Path, videos: Path) -> None:

@@ -1,5 +1,6 @@
 """Which training a road takes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,17 @@ def test_a_run_that_was_begun_keeps_its_length_and_what_was_fitted(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("overrides", "rate"), [((), 0.01), (("optim.base_lr=0.001",), 0.001), (("data.workers=0",), 0.01)]
+)
+def test_what_the_user_sets_since_then_is_not_lost(overrides: tuple[str, ...], rate: float, tmp_path: Path) -> None:
+    begun = settings_of(ASKED, ("model.encoder=s3dg-tiny", "optim.name=adamw", "optim.base_lr=0.01"))
+    (tmp_path / "config.yaml").write_text(dump_config(begun))
+    config = begun_config(tmp_path, replace(ASKED, overrides=overrides), fit=True)
+    assert (config.model.encoder, config.optim.base_lr) == ("s3dg-tiny", rate)
+    assert config.data.workers == (0 if "data.workers=0" in overrides else begun.data.workers)
+
+
+@pytest.mark.parametrize(
     ("num_steps", "advice", "expected"),
     [
         (1, None, "1 step is too few for s3dg to learn from (at least 300 are needed): treat the result as a trial"),
@@ -53,7 +65,7 @@ def test_a_run_that_was_begun_keeps_its_length_and_what_was_fitted(tmp_path: Pat
     ],
 )
 def test_too_few_steps_come_with_what_to_type(num_steps: int, advice: Advice | None, expected: str) -> None:
-    assert expected in describe_few(num_steps, "s3dg", advice, command="hico run v --name run-2")
+    assert expected in describe_few(num_steps, "s3dg", advice, command="hico run v --name run-2", more="more --hours")
 
 
 @pytest.mark.parametrize(

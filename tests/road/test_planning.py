@@ -18,6 +18,7 @@ from hico_core.road.planning import (
     choose_length,
     corrected_epochs,
     describe_plan,
+    divide_time,
     hours_for_enough,
     in_words,
     seconds_together,
@@ -85,6 +86,24 @@ def test_as_many_epochs_as_fit(changes: dict[str, Any], training_seconds: float,
     assert choose_length(SPEED, work, training_seconds=training_seconds + 1e-6) == expected
 
 
+@pytest.mark.parametrize(
+    ("changes", "epochs_left", "training_seconds", "num_steps"),
+    [
+        # report 19 s, features 56 s, a step 12 s
+        ({}, None, 525.0, 41),
+        ({"recipe_epochs": 20, "epochs_asked": True}, 19.5, 525.0, 20),
+        ({"recipe_epochs": 90, "epochs_asked": True}, 90.0, 581.0, 45),  # only part of what is left fits
+        ({"num_videos": 1200}, None, 581.0, 45),  # not even an epoch
+    ],
+)
+def test_a_training_that_will_be_cut_gets_the_time_of_the_features(
+    changes: dict[str, Any], epochs_left: float | None, training_seconds: float, num_steps: int
+) -> None:
+    shares, length = divide_time(SPEED, replace(WORK, **changes), left_seconds=600.0, epochs_left=epochs_left)
+    assert (shares.training, length.num_steps) == (training_seconds, num_steps)
+    assert shares.training + (shares.features or 0.0) + shares.report == 600.0
+
+
 @pytest.mark.parametrize("used", [0.0, 40.0, 4000.0])
 @pytest.mark.parametrize("video", [0.01, 1.0, 7.0])
 def test_in_the_hours_for_enough_steps_there_are_enough(used: float, video: float) -> None:
@@ -134,19 +153,21 @@ def test_times_in_words(seconds: float, expected: str) -> None:
     assert in_words(seconds) == expected
 
 
+PLAN = RoadPlan(
+    hours=0.2,
+    encoder="s3dg-tiny",
+    device="cpu",
+    shares=Shares(600.0, None, 20.0),
+    split_seconds=40.0,
+    measuring_seconds=30.0,
+    num_rows=100,
+    step_seconds=2.84,
+    length=Length(epochs=190, batch_size=12, num_steps=190),
+)
+
+
 def test_the_plan_has_a_line_a_step() -> None:
-    plan = RoadPlan(
-        hours=0.2,
-        encoder="s3dg-tiny",
-        device="cpu",
-        shares=Shares(600.0, None, 20.0),
-        split_seconds=40.0,
-        measuring_seconds=30.0,
-        num_rows=100,
-        step_seconds=2.84,
-        length=Length(epochs=190, batch_size=12, num_steps=190),
-    )
-    assert describe_plan(plan).splitlines() == [
+    assert describe_plan(PLAN).splitlines() == [
         "plan for --hours 0.2 (12.0 min):",
         "  split and index      40 s",
         "  measuring            30 s",
@@ -154,6 +175,18 @@ def test_the_plan_has_a_line_a_step() -> None:
         "  features             none  not enough time",
         "  report               20 s",
     ]
-    assert "  features             30 s  100 rows" in describe_plan(replace(plan, shares=Shares(600.0, 30.0, 20.0)))
-    assert "less than an epoch, 5 steps" in describe_plan(replace(plan, length=Length(1, 12, 5, is_cut=True)))
-    assert "1 epoch left in the existing run" in describe_plan(replace(plan, begun=True, length=Length(1, 12, 1)))
+    assert "  features             30 s  100 rows" in describe_plan(replace(PLAN, shares=Shares(600.0, 30.0, 20.0)))
+    assert "less than an epoch, 5 steps" in describe_plan(replace(PLAN, length=Length(1, 12, 5, is_cut=True)))
+
+
+@pytest.mark.parametrize(
+    ("length", "left", "expected"),
+    [
+        (Length(90, 12, 90), 90.0, ": 90 epochs left in the existing run, 90 steps"),
+        (Length(1, 12, 1), 0.5, ": 1 epoch left in the existing run, 1 step"),
+        (Length(35, 12, 35), 90.0, ": 35 epochs of the 90 left in the existing run"),
+        (Length(1, 12, 5, is_cut=True), 90.0, ": less than an epoch of the 90 left in the existing run"),
+    ],
+)
+def test_the_plan_of_a_run_begun_says_what_is_left(length: Length, left: float, expected: str) -> None:
+    assert expected in describe_plan(replace(PLAN, length=length, epochs_left=left))

@@ -195,8 +195,11 @@ class _LabelledRow(NamedTuple):
 
 def _path_and_label(line: str) -> tuple[str, str]:
     """PATH LABEL, or PATH, tab, LABEL; a third column is the group, which `hico compare` alone needs."""
-    name, _, label = line.rpartition(" ") if "\t" not in line else line.partition("\t")
-    return name.strip(), label.partition("\t")[0].strip()
+    if "\t" not in line:
+        name, _, label = line.rpartition(" ")
+        return name.strip(), label.strip()
+    columns = [column for column in map(str.strip, line.split("\t")) if column]  # tabs may align the columns
+    return (columns[0], columns[1]) if len(columns) > 1 else ("", "")
 
 
 def _is_numbered(rows: Sequence[_LabelledRow], list_file: Location) -> bool:

@@ -44,6 +44,9 @@ _FEW_ROWS = 2000
 
 _SEED = 0
 
+# Goes up whenever the probes change, so that predictions of before are not reused.
+_PROCEDURE = 2
+
 
 def encoders_to_compare(
     texts: Sequence[str], *, runs: Sequence[Path], with_baselines: bool, warn: Callable[[str], None]
@@ -241,6 +244,7 @@ def _kept_predictions(
         "tested_in": split.tested_in.tolist(),
         "num_neighbours": num_neighbours,
         "hico": __version__,
+        "procedure": _PROCEDURE,
     }
     file = kept / "predictions" / f"{hash_of(asked)}.npz"
     if not file.exists():

@@ -128,7 +128,7 @@ def rows_from_folder(
     known = [video for video in videos if video.video_id in by_id]
     if videos and not known:
         raise HicoError(
-            f"{folder}: has no features of any of the {len(videos)} labelled videos, such as {videos[0].video_id!r}"
+            f"{folder}: has no features of any labelled video, such as {videos[0].video_id!r} ({len(videos)} in all)"
         )
     if len(known) < len(videos):
         logger.warning("%s: has no features of %d of %d videos", folder, len(videos) - len(known), len(videos))

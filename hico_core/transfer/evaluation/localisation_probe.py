@@ -102,7 +102,9 @@ def read_seconds(
         left_out += reasons
     without_group = [video_id for video_id in kept_of if groups is not None and video_id not in groups]
     if without_group:
-        raise UsageError(f"--groups: has no group for {without_group[0]!r}; {len(without_group)} such videos")
+        raise UsageError(
+            f"--groups: has no group for {counted(len(without_group), 'video')}, such as {without_group[0]!r}"
+        )
     seconds = _seconds_of(kept_of, row_of, groups or {video_id: video_id for video_id in kept_of})
     missing = sorted(segments_of.keys() - ids.keys())
     num_unknown = len(row_of.keys() - kept_of.keys())
@@ -199,7 +201,7 @@ def features_of_seconds(folder: Path, manifest: Mapping[str, ManifestRow], secon
     row_of = {row.video_id: row for row in manifest.values()}
     missing = [video_id for video_id in seconds.videos if video_id not in row_of]
     if missing:
-        raise HicoError(f"has no features of {missing[0]!r}; {len(missing)} such videos", subject=folder)
+        raise HicoError(f"has no features of {counted(len(missing), 'video')}, such as {missing[0]!r}", subject=folder)
     if any(row.rows_of == "segments" for row in row_of.values()):
         raise HicoError(
             "its rows are segments, not windows over whole videos; extract without --segments", subject=folder

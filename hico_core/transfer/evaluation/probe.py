@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hico_core.base.errors import HicoError
+from hico_core.base.errors import HicoError, counted
 from hico_core.encoding.neighbours import nearest, neighbour_votes, unit_rows
 from hico_core.transfer.evaluation.folds import choosing_parts
 
@@ -104,7 +104,7 @@ def require_classes(train: LabelledRows, test: LabelledRows) -> int:
         raise HicoError(f"all training videos have the same label, {train.labels[0]}; a probe needs two classes")
     both = np.intersect1d(train.videos, test.videos)
     if len(both):
-        raise HicoError(f"{both[0]} is in both the training and the test set; {len(both)} such videos")
+        raise HicoError(f"the training and the test set share {counted(len(both), 'video')}, such as {both[0]}")
     return int(max(train.labels.max(), test.labels.max())) + 1
 
 

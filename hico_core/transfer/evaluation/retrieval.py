@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hico_core.base.addresses import Location, absolute, name_from
 from hico_core.base.choices import DeviceName, RetrievalProtocol
-from hico_core.base.errors import HicoError
+from hico_core.base.errors import HicoError, counted
 from hico_core.base.storage import write_text
 from hico_core.corpus.sources.ids import video_id
 from hico_core.encoding.neighbours import unit_rows
@@ -300,7 +300,7 @@ def _require_two_sides(queries: LabelledRows, gallery: LabelledRows) -> None:
         raise HicoError("retrieval needs labelled videos both among the queries and in the gallery")
     both = np.intersect1d(queries.videos, gallery.videos)
     if len(both):
-        raise HicoError(f"{both[0]} is both a query and in the gallery; {len(both)} such videos")
+        raise HicoError(f"queries and gallery share {counted(len(both), 'video')}, such as {both[0]}")
 
 
 def chance_of_recall(queries: np.ndarray, gallery: np.ndarray, *, k: int) -> float:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from hico_core.base.addresses import Location, name_from, place_named, workspace_of
 from hico_core.base.choices import Align, DType, FileFormat, Layer, Pool, ReadFrom, Tail
-from hico_core.base.errors import HicoError, require_package, short_reason
+from hico_core.base.errors import HicoError, counted, require_package, short_reason
 from hico_core.base.files import json_line, read_json_lines
 from hico_core.base.storage import fetched, write_text, written_beside
 from hico_core.checkpoints.frozen import DEFAULT, RANDOM, encoder_text
@@ -258,7 +258,7 @@ def load_features(folder: Path | str, *, video_ids: Sequence[str] | None = None)
     wanted = sorted(by_id) if video_ids is None else list(video_ids)
     missing = [video_id for video_id in wanted if video_id not in by_id]
     if missing:
-        raise HicoError(f"{folder}: has no features of {missing[0]!r}; {len(missing)} such videos")
+        raise HicoError(f"{folder}: has no features of {counted(len(missing), 'video')}, such as {missing[0]!r}")
     chosen = [by_id[video_id] for video_id in wanted]
     arrays = [features_of(Path(folder), row).reshape(row.rows, -1) for row in chosen]
     columns = ["video_id", "start_seconds", "end_seconds", "centre_seconds"]

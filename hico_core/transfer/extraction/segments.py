@@ -38,10 +38,12 @@ def jobs_of_segments(jobs: Sequence[FeatureJob], file: Path, *, num_windows: int
     job_of = {job.source.video_id: job for job in jobs}
     segments_of = by_video(found.segments)
     ids = ids_of(found.videos, job_of)
-    if not ids or not segments_of:
+    if not segments_of:
+        raise UsageError("has no segments", subject=file)
+    if not ids:
         raise UsageError(
             f"{file}: has no segments of the {counted(len(jobs), 'video')}; its first video is "
-            f"{next(iter(segments_of), None)!r}, the first of the inputs is {min(job_of, default=None)!r}"
+            f"{next(iter(found.videos))!r}, the first of the inputs, by name, is {min(job_of, default=None)!r}"
         )
     lengths = {name: known_length(job_of[video_id]) for name, video_id in ids.items()}
     known = {name: length for name, length in lengths.items() if length is not None}

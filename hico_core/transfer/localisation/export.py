@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from hico_core.base.choices import DetectionPreset, Toolkit
-from hico_core.base.errors import HicoError, UsageError
+from hico_core.base.errors import HicoError, UsageError, counted
 from hico_core.base.storage import write_text
 from hico_core.transfer.extraction.manifest import ManifestRow, require_features
 from hico_core.transfer.localisation.actionformer import actionformer_config
@@ -142,8 +142,8 @@ def _rows_of(found: Annotations, manifest: Mapping[str, ManifestRow], *, origin:
     row_of = {name: by_id[video_id] for name, video_id in ids_of(found.videos, by_id).items()}
     if not row_of:
         raise HicoError(
-            f"none of its {len(found.videos)} videos has features; its first video is {next(iter(found.videos))!r}, "
-            f"the first with features is {min(by_id)!r}",
+            f"has {counted(len(found.videos), 'video')}, none with features; its first video is "
+            f"{next(iter(found.videos))!r}, the first with features is {min(by_id)!r}",
             subject=origin,
         )
     return row_of

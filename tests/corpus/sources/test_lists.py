@@ -34,6 +34,14 @@ def test_clips_lie_where_either_of_the_authors_texts_says(folder: str, tmp_path:
     assert all(path.exists() for path in video.clips)
 
 
+@pytest.mark.parametrize(
+    "line", ["a b.mp4 3", "a b.mp4\t3", "a b.mp4 \t\t 3", "a b.mp4\t3\tgroup 1", "a b.mp4\t\t3\t\tgroup 1"]
+)
+def test_columns_of_a_list_of_videos(line: str, tmp_path: Path) -> None:
+    (source,) = labelled_videos(write(tmp_path / "list.txt", f"{line}\n"), data_root=tmp_path)
+    assert (source.path, source.label) == (tmp_path / "a b.mp4", 3)
+
+
 def test_labelled_videos(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere" / "a dog.mp4"
     listed = write(tmp_path / "list.txt", f"sub/v_b.mp4 3\n{elsewhere} 0\n\n")

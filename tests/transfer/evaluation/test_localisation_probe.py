@@ -171,7 +171,7 @@ def test_groups_are_tested_together(tmp_path: Path) -> None:
     assert set(seconds.groups_of_seconds[seconds.labels_N >= 0]) == {"red", "blue"}
     with pytest.raises(UsageError, match="--folds 3: there are only 2 groups; use --folds 2"):
         probe_seconds({"made": tmp_path / "made"}, seconds, num_folds=3)
-    with pytest.raises(UsageError, match="--groups: has no group for 'v3'; 1 such videos"):
+    with pytest.raises(UsageError, match="--groups: has no group for 1 video, such as 'v3'"):
         read_seconds(file, manifest, groups={f"v{n}": "one" for n in range(3)})
     with pytest.raises(UsageError, match="all clips are in one group, 'one'"):
         probe_seconds(
@@ -237,6 +237,9 @@ def test_folders_that_do_not_fit(tmp_path: Path) -> None:
     seconds, _ = read_seconds(
         as_file(tmp_path, {"a": [(0.0, 2.0, 0)], "b": [(0.0, 1.0, 1)]}), require_features(tmp_path / "made")
     )
-    for name, said in (("fewer", "has no features of 'b'; 1 such videos"), ("segments", "its rows are segments, not")):
+    for name, said in (
+        ("fewer", "has no features of 1 video, such as 'b'"),
+        ("segments", "its rows are segments, not"),
+    ):
         with pytest.raises(HicoError, match=said):
             features_of_seconds(tmp_path / name, require_features(tmp_path / name), seconds)

@@ -189,7 +189,7 @@ EMPTY = LabelledRows(np.empty((0, 16), np.float32), np.empty(0, np.int64), np.em
             blobs(2, videos=6, first=100),
             "all training videos have the same label, 4",
         ),
-        (GOOD, GOOD, "0 is in both the training and the test set; 6 such videos"),
+        (GOOD, GOOD, "the training and the test set share 6 videos, such as 0"),
         (GOOD._replace(features=np.full((24, 16), np.nan)), blobs(2, videos=6, first=100), "are not finite"),
     ],
 )

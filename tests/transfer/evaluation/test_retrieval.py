@@ -98,7 +98,7 @@ def test_average_precision_by_hand() -> None:
 @pytest.mark.parametrize(
     ("queries", "gallery", "problem"),
     [
-        (rows(1, 4), rows(1, 4), "0 is both a query and in the gallery; 4 such videos"),
+        (rows(1, 4), rows(1, 4), "queries and gallery share 4 videos, such as 0"),
         (rows(1, 0), rows(1, 4), "needs labelled videos"),
     ],
 )

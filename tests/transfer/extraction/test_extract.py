@@ -463,7 +463,7 @@ def test_what_is_wrong_with_a_folder_is_one_line(root: Path, tmp_path: Path) -> 
     (tmp_path / "a.npy").write_bytes(good)
     np.save(tmp_path / "extra.npy", array)
     assert list(check_features(tmp_path)) == [("extra.npy", "is not in the manifest")]
-    with pytest.raises(HicoError, match="has no features of 'nobody'; 1 such videos"):
+    with pytest.raises(HicoError, match="has no features of 1 video, such as 'nobody'"):
         load_features(tmp_path, video_ids=["nobody"])
     with pytest.raises(HicoError, match="no features here"):
         require_features(tmp_path / "nowhere")

@@ -133,7 +133,7 @@ def test_features_as_one_table(tmp_path: Path) -> None:
     assert table.rows["video_id"].tolist() == ["a", "a", "b"]
     assert table.rows["centre_seconds"].tolist() == [0.5, 1.5, 0.5]
     assert load_features(tmp_path, video_ids=["b"]).array.tolist() == [[2.0, 2.0, 2.0]]
-    with pytest.raises(HicoError, match="has no features of 'c'; 2 such videos"):
+    with pytest.raises(HicoError, match="has no features of 2 videos, such as 'c'"):
         load_features(tmp_path, video_ids=["c", "a", "d"])
 
 

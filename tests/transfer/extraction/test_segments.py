@@ -100,7 +100,7 @@ def test_videos_are_limited_to_their_segments(tmp_path: Path, jobs: list[Feature
         (
             ["x,0,1,run", "y,0,1,run"],
             UsageError,
-            "has no segments of the 2 videos; its first video is 'x', the first of the inputs",
+            "has no segments of the 2 videos; its first video is 'x', the first of the inputs, by name,",
         ),
         (["a,0,1500,run", "b,1000,3900,run"], HicoError, "look like milliseconds; divide them by 1000"),
         (["a,0,1,run", "a,5,6,run", "b,0,0,run"], None, ""),

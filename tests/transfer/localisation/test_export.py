@@ -242,7 +242,7 @@ def test_nothing_is_written_where_something_is_wrong(
     [
         (
             "gone,0,1,run,train\n",
-            r"none of its 1 videos has features; its first video is 'gone', the first with features is 'a'",
+            r"has 1 video, none with features; its first video is 'gone', the first with features is 'a'",
         ),
         ("a,0,9000,run,train\nb,0,20000,run,test\n", "these look like milliseconds; divide them by 1000"),
         ("a,0,270,run,train\nb,0,600,run,test\n", "these look like frame numbers; divide them by the frame rate"),
