@@ -72,6 +72,10 @@ def index(
     place = locate_root(root)
     if is_local(place):
         place = place.absolute()
+    if check and (adopt or untrimmed or list_file):
+        raise typer.BadParameter("only compares files with records; index with another call", param_hint="--check")
+    if data_root is not None and not list_file:
+        raise typer.BadParameter("needs --list", param_hint="--data-root")
     if check:
         _check(place, as_json=json)
         return

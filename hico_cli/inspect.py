@@ -8,8 +8,8 @@ import typer
 
 from hico_cli.console import result, warn
 from hico_cli.options import ENCODER_FORM, Json
-from hico_core.base.addresses import Location, is_local, local_part, locate, require_reachable
-from hico_core.base.errors import UsageError, counted
+from hico_core.base.addresses import Location, is_local, local_part, locate, quoted, require_reachable
+from hico_core.base.errors import HicoError, UsageError, counted
 
 if TYPE_CHECKING:
     from hico_core.checkpoints.describe import Description
@@ -60,7 +60,8 @@ def inspect(
         return
     require_reachable(place)
     if is_local(place) and (place / "config.yaml").exists() and not (place / "index.parquet").exists():
-        raise UsageError(f"{target} is a run; use `hico inspect --encoder {target}` or `hico report {target}`")
+        run = quoted(target)
+        raise UsageError(f"{target} is a run; use `hico inspect --encoder {run}` or `hico report {run}`")
     from hico_core.corpus.workspace.status import summarise_records
     from hico_core.report.facts import read_corpus
 
@@ -69,13 +70,21 @@ def inspect(
     lines = [_status_line(row) for row in status]
     # A workspace whose splitting has only begun has no index yet; a folder with neither is no workspace.
     if status and not (place / "index.parquet").exists():
-        lines.append(f"index: none yet; run `hico index --root {target}`")
+        lines.append(f"index: none yet; run `hico index --root {quoted(target)}`")
     else:
         facts = read_corpus(place).summary()
+        fields |= {**facts, "picture": None}
+        lines += [f"{name}: {value}" for name, value in facts.items()]
         picture = output or local_part(place) / "samples.png"
-        _draw(place, picture, samples=samples, at=at, recipe=recipe, seed=seed)
-        fields |= {**facts, "picture": str(picture)}
-        lines += [*(f"{name}: {value}" for name, value in facts.items()), f"picture: {picture}"]
+        try:
+            _draw(place, picture, samples=samples, at=at, recipe=recipe, seed=seed)
+        except (HicoError, OSError) as error:
+            if output is not None:
+                raise
+            warn(f"no picture of clips: {error}")
+        else:
+            fields["picture"] = str(picture)
+            lines.append(f"picture: {picture}")
     result("\n".join(lines), fields, as_json=json)
 
 

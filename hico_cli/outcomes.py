@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from hico_cli.console import noting_signals, progress, report_failed, result, warn
+from hico_core.base.addresses import quoted
 from hico_core.base.errors import counted
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def report_pretraining(summary: "RunSummary", *, as_json: bool) -> None:
         warn(
             f"after {counted(summary.num_steps, 'step')}, all clips still get nearly the same embedding, so "
             "features of this encoder will hardly tell videos apart; train for longer or, if the spread of the "
-            f"embeddings fell during training (`hico report {summary.run_dir}`), with a lower optim.base_lr"
+            f"embeddings fell during training (`hico report {quoted(summary.run_dir)}`), with a lower optim.base_lr"
         )
 
 

@@ -38,6 +38,7 @@ from hico_core.base.choices import Dataset
 
 if TYPE_CHECKING:
     from hico_core.config import Config
+    from hico_core.training.resolve import Resolved
     from hico_core.training.task import Task
 
 
@@ -124,6 +125,8 @@ def pretrain(
     lower_batch = not asked.names("train.batch_size")
     resolved = resolve_training(load_any_config, asked)
     settings = resolved.config
+    if config is not None:
+        _require_its_recipe(resolved, config, dataset=dataset, recipe=base if recipe else None)
     given = Data(root=root, config=config, data_root=data_root, anno_dir=anno_dir, dry_run=dry_run, as_json=json)
     place, num_failed = indexed_data(
         context,
@@ -149,6 +152,19 @@ def pretrain(
         return
     task = replace(task, resume=resume, allow_changed=allow_changed, command=typed(context))
     do_work(partial(_train, task, title=title, as_json=json), nproc=nproc, num_failed=num_failed)
+
+
+def _require_its_recipe(resolved: "Resolved[Config]", file: Path, *, dataset: str | None, recipe: str | None) -> None:
+    """Check that options do not name another recipe than a file that names its own."""
+    from hico_core.config import read_yaml_file
+
+    settings = resolved.config
+    if dataset is not None and settings.dataset != dataset:
+        raise typer.BadParameter(f"{file} is for {settings.dataset}; leave out this option", param_hint="--dataset")
+    own = f"{settings.dataset}-{settings.recipe}"
+    names_its_own = resolved.authors is not None or "base" in read_yaml_file(file)
+    if recipe is not None and names_its_own and own != recipe:
+        raise typer.BadParameter(f"{file} is based on {own}; leave out this option", param_hint="--recipe")
 
 
 def _train(task: "Task[Config]", *, title: str, as_json: bool) -> int:

@@ -39,6 +39,9 @@ def report(
     from hico_core.report.facts import is_run, read_corpus, read_run
     from hico_core.report.page import corpus_of, default_name, write_report
 
+    for folder in folders:
+        if ":/" in str(folder):  # what is left of an address
+            raise typer.BadParameter(f"{folder}: must be a local folder, not in a bucket", param_hint="RUN...")
     workspaces = [folder for folder in folders if not is_run(folder)]
     if workspaces and len(folders) > 1:
         raise typer.BadParameter(

@@ -5,6 +5,7 @@ both kinds of workspace. The operations that differ between a disk and a bucket 
 """
 
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,8 +202,13 @@ def path_of(root: Location, path: str, cache: LocalCache | None = None) -> Locat
     if "://" in path or path.startswith("/"):
         return locate(path, cache)
     if not path or ".." in path.split("/"):
-        raise HicoError(f"{root}: {path!r} points outside the workspace; run `hico index --root {root}` again")
+        raise HicoError(f"{root}: {path!r} points outside the workspace; run `hico index --root {quoted(root)}` again")
     return root / path
+
+
+def quoted(place: "Location | str") -> str:
+    """A place as it is typed in a shell."""
+    return shlex.quote(str(place))
 
 
 def name_from(root: Location, place: "Location | str") -> str:

@@ -127,7 +127,8 @@ class LocalCache:
 
     def _make_room(self, most_bytes: float) -> None:
         """Delete the least recently used files until at most this much is left, but none that are in use."""
-        files = [_CachedFile.of(entry) for entry in os.scandir(self._folder)]
+        # A folder in it is that of `scratch_folder`.
+        files = [_CachedFile.of(entry) for entry in os.scandir(self._folder) if entry.is_file()]
         total = sum(file.size_bytes for file in files)
         now = time.time()
         for file in sorted(files, key=lambda file: file.used_at):

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel, ValidationError
@@ -136,6 +137,7 @@ def forget_mended(root: Location, given: Iterable[str], sources: Iterable[_Given
     list_of = {name: match[1] for name in names if (match := _LINE_OF_LIST.fullmatch(name))}
     if list_of:
         paths = [(one, str(absolute(locate(one)))) for one in given]
-        patterns = [path if glob.has_magic(one) else glob.escape(path) for one, path in paths]
+        is_pattern = [glob.has_magic(one) and not Path(one).is_file() for one, _ in paths]
+        patterns = [path if magic else glob.escape(path) for (_, path), magic in zip(paths, is_pattern, strict=True)]
         mended = [name for name, path in list_of.items() if any(fnmatch.fnmatchcase(path, one) for one in patterns)]
         update_failures(root, command=command, fine=mended, failed=[])

@@ -27,6 +27,7 @@ from hico_core.checkpoints.reading import (
     backbone_of,
     clip_shape_of,
     encoder_of,
+    load_exactly,
     model_of,
     picture_of,
     read_checkpoint,
@@ -181,8 +182,8 @@ def _hico_content(file: CheckpointFile) -> Content:
     if "model_state" not in content or "optimizer_state" not in content or not isinstance(content.get("cfg"), str):
         raise HicoError(f"{origin}: not a pretraining checkpoint of the authors (model_state, optimizer_state, cfg)")
     config, progress = _config_and_progress(content, origin)
-    model = HicoModel(topical=config.loss.name == "hico")
-    model.load_state_dict(import_state_dict(content["model_state"]))
+    model = HicoModel(topical=config.loss.name == "hico" and config.loss.topical_weight > 0)
+    load_exactly(model, import_state_dict(content["model_state"]), origin=str(origin))
     groups = parameter_groups(
         model, weight_decay=config.optim.weight_decay, lars_exclude_bn=config.optim.lars_exclude_bn
     )

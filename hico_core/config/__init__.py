@@ -2,6 +2,7 @@
 
 from hico_core.config.finetuning import FinetuneConfig, FinetuneOptimConfig, FinetuneTestConfig, FinetuneTrainConfig
 from hico_core.config.load import (
+    as_override,
     compose_config,
     default_recipe,
     dump_config,
@@ -35,6 +36,7 @@ __all__ = [
     "OptimConfig",
     "SamplingConfig",
     "TrainConfig",
+    "as_override",
     "compose_config",
     "default_recipe",
     "dump_config",

@@ -4,6 +4,7 @@ A preset (presets/*.yaml) or file contains only what differs from its `base:`, o
 """
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
@@ -52,8 +53,8 @@ def _explain(error: ValidationError, schema: type[BaseModel], origin: str) -> Us
     if problem["type"] == "extra_forbidden":
         inner = problem["input"]
         while isinstance(inner, dict) and inner:  # an unknown section: the whole key is clearer than its first part
-            path.append(str(next(iter(inner))))
-            inner = inner[path[-1]]
+            key, inner = next(iter(inner.items()))
+            path.append(str(key))
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, _flat_keys(schema), n=1, cutoff=0)
@@ -291,6 +292,15 @@ def _who_set(error: ValidationError, overrides: list[str]) -> str | None:
         if (key and (key.startswith(own) or own.startswith(key))) or (not key and own in problem["msg"]):
             return f"-o {override}"
     return None
+
+
+def as_override(key: str, value: object) -> str:
+    """`KEY=VALUE` as `parse_override` reads it; None is null, and text that YAML would read otherwise is quoted."""
+    try:
+        is_plain = isinstance(value, str) and yaml.safe_load(value) == value
+    except yaml.YAMLError:
+        is_plain = False
+    return f"{key}={value if is_plain else json.dumps(value)}"
 
 
 def dump_config(config: BaseModel) -> str:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hico_core.base.addresses import DEFAULT_ROOT, Location, is_local, locate, name_from
+from hico_core.base.addresses import DEFAULT_ROOT, Location, is_local, locate, name_from, quoted
 from hico_core.base.choices import Subset
 from hico_core.base.errors import HicoError, counted, short_reason
 from hico_core.base.files import pass_point
@@ -249,7 +249,7 @@ def build_index(root: "Location | str" = DEFAULT_ROOT, *, val_fraction: float = 
     """
     root = locate(root)
     if not (root / "records").is_dir():
-        raise HicoError(f"{root}: nothing has been split here yet; run `hico split VIDEOS --root {root}` first")
+        raise HicoError(f"{root}: nothing has been split here yet; run `hico split VIDEOS --root {quoted(root)}` first")
     selection = _Selection(root, val_fraction=val_fraction)
     with opened_workspace(root), _temporary_folder(root) as folder:
         _write_files(selection.indexed(), root, folder)
@@ -391,7 +391,7 @@ def read_index(root: "Location | str", *, columns: list[str] | None = None) -> p
 def _read(root: "Location | str", columns: list[str] | None, *, read_dictionary: Sequence[str] = ()) -> pa.Table:
     """Read the index and check that hico can have written it."""
     path = locate(root) / _TABLE
-    again = f"run `hico index --root {root}` again"
+    again = f"run `hico index --root {quoted(root)}` again"
     try:
         with pq.ParquetFile(
             storage_of(path).for_arrow(path),
@@ -410,7 +410,7 @@ def _read(root: "Location | str", columns: list[str] | None, *, read_dictionary:
                     raise HicoError(f"{path}: has no column {field.name} of {field.type}; {again}")
             table = file.read(columns=columns)
     except FileNotFoundError:
-        raise HicoError(f"{root}: has no index.parquet; run `hico index --root {root}` first") from None
+        raise HicoError(f"{root}: has no index.parquet; run `hico index --root {quoted(root)}` first") from None
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:  # the last two: damaged names in its schema
         raise HicoError(f"{path}: is damaged, or not a parquet file ({short_reason(error)}); {again}") from error
     if _ADDED not in table.column_names and (columns is None or _ADDED in columns):

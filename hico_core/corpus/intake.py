@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from hico_core.base.addresses import Location, is_local, locate
+from hico_core.base.addresses import Location, is_local, locate, quoted
 from hico_core.base.choices import Verification
 from hico_core.base.engine import Plan, Runner, run_restartable
 from hico_core.base.errors import BadVideo, HicoError, counted
@@ -278,7 +278,8 @@ def _require_free_names(
         if clip.path not in own and (root / clip.path).exists():
             raise BadVideo(
                 str(candidate.source.path),
-                f"{root / clip.path} already exists without a record; `hico index --adopt` adopts such clips, "
+                f"{root / clip.path} already exists without a record; `hico index --adopt --root {quoted(root)}` "
+                "adopts such clips, "
                 "--force replaces them",
                 stage="commit",
             )

@@ -47,7 +47,7 @@ def dry_run_split(
     """Split a few videos into a temporary folder, and estimate what all of them would take.
 
     Args:
-        sources: all videos.
+        sources: all videos, of which those of the policy's shard count.
         root: the workspace, which shows what is already done.
         options: format of the clips.
         policy: how videos are processed.
@@ -57,7 +57,8 @@ def dry_run_split(
         HicoError: an id belongs to another video, or none of the sample can be split.
 
     """
-    plan = plan_intake([Candidate(source, options) for source in sources], root=root, rules=policy.rules).plan
+    own = [source for source in sources if policy.shard is None or policy.shard.has(source.video_id)]
+    plan = plan_intake([Candidate(source, options) for source in own], root=root, rules=policy.rules).plan
     todo = [candidate.source for candidate in plan.todo]
     known = Counter(video.outcome for video in plan.dealt_with)
     found = SplitPlan(
@@ -72,13 +73,9 @@ def dry_run_split(
     events: list[VideoEvent] = []
     with TemporaryDirectory(prefix="hico-") as folder:
         began = time.monotonic()
+        alone = replace(policy, shard=None, ray_address=None)
         split_videos(
-            chosen,
-            root=Path(folder) / "root",
-            options=options,
-            policy=replace(policy, shard=None, ray_address=None),
-            workers=workers,
-            on_event=events.append,
+            chosen, root=Path(folder) / "root", options=options, policy=alone, workers=workers, on_event=events.append
         )
         took = time.monotonic() - began
         records = [record for record in read_records(Path(folder) / "root") if not record.failure]

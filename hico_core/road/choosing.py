@@ -10,7 +10,7 @@ from hico_core.base.addresses import Location
 from hico_core.base.choices import DeviceName
 from hico_core.base.errors import counted
 from hico_core.checkpoints.content import read_last
-from hico_core.config import Config, flat_settings, load_config
+from hico_core.config import Config, as_override, flat_settings, load_config
 from hico_core.config.authors.pretraining_keys import load_any_config
 from hico_core.data.videos import open_videos
 from hico_core.report.sample import num_moments
@@ -101,7 +101,7 @@ def begun_config(run_dir: Path, asked: Asked, *, fit: bool) -> Config:
     """The requested configuration with the length of the run begun, and what hico chose for it if it was to fit."""
     begun = load_config(run_dir / "config.yaml")
     chosen = {setting.partition("=")[0] for settings in _fitted_settings(asked) for setting in settings}
-    fitted = [f"{key}={value}" for key, value in flat_settings(begun).items() if key in chosen] if fit else []
+    fitted = [as_override(key, value) for key, value in flat_settings(begun).items() if key in chosen] if fit else []
     config = settings_of(asked, fitted)
     return config.model_copy(
         update={

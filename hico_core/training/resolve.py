@@ -5,8 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic
 
+from hico_core.config import as_override
 from hico_core.config.authors.reading import AuthorsConfig
 from hico_core.training.task import Settings
+
+# More than any warm-up lasts.
+_MANY_EPOCHS = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +59,22 @@ def resolve_training(
         UsageError: a file, key or value is wrong; the message names it.
 
     """
-    overrides = [f"{key}={value}" for key, value in asked.options.items() if value is not None]
+    overrides = [as_override(key, value) for key, value in asked.options.items() if value is not None]
     if asked.epochs is not None:
-        before, _ = load(asked.file, base=asked.recipe)
-        warmup = before.optim.warmup_epochs * asked.epochs / before.train.epochs
-        overrides += [f"train.epochs={asked.epochs}", f"optim.warmup_epochs={warmup}"]
+        part = _warmup_part(load, asked, [*overrides, *asked.overrides])
+        overrides += [f"train.epochs={asked.epochs}", f"optim.warmup_epochs={part * asked.epochs}"]
     config, authors = load(asked.file, base=asked.recipe, overrides=[*overrides, *asked.overrides])
     return Resolved(config=config, authors=authors)
+
+
+def _warmup_part(
+    load: Callable[..., tuple[Settings, AuthorsConfig[Settings] | None]], asked: Asked, overrides: Sequence[str]
+) -> float:
+    """The fraction of the epochs that are warm-up before `--epochs`; the recipe's, if a file's do not fit."""
+    many, _ = load(asked.file, base=asked.recipe, overrides=[*overrides, f"train.epochs={_MANY_EPOCHS}"])
+    none, _ = load(asked.file, base=asked.recipe, overrides=[*overrides, "optim.warmup_epochs=0"])
+    part = many.optim.warmup_epochs / none.train.epochs
+    if part <= 1:
+        return part
+    recipe, _ = load(None, base=asked.recipe)
+    return recipe.optim.warmup_epochs / recipe.train.epochs

@@ -1,6 +1,7 @@
 """The folder of a run, which holds one configuration from beginning to end and is used by one command at a time."""
 
 import logging
+import shlex
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from pydantic import BaseModel
 from hico_core.base.errors import UsageError
 from hico_core.base.files import lock, remove_abandoned
 from hico_core.base.storage import write_text
-from hico_core.config import compose_config, dump_config, flat_settings, read_yaml_file
+from hico_core.checkpoints.content import BEFORE_LAST, LAST
+from hico_core.config import as_override, compose_config, dump_config, flat_settings, read_yaml_file
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +76,12 @@ def _require_same_run(
 ) -> None:
     if not resume:
         raise UsageError(f"{run_dir}: the run already exists; continue it with --resume, or use another --name")
+    kept = [*run_dir.glob("checkpoints/*.pt"), *run_dir.glob("export/encoder.*")]
+    if kept and not any((run_dir / "checkpoints" / name).exists() for name in (LAST, BEFORE_LAST)):
+        raise UsageError(
+            f"{run_dir}: has no checkpoints/{LAST} to continue from, and starting again would overwrite "
+            f"{kept[0].relative_to(run_dir)}; use another --name"
+        )
     written = run_dir / _CONFIG
     old = flat_settings(compose_config(type(config), read_yaml_file(written), origin=str(written)))
     now = flat_settings(config)
@@ -82,8 +90,8 @@ def _require_same_run(
         changed = [key for key in changed if key != "optim.warmup_epochs"]
     for key in changed:
         if key not in changeable:
-            option = CHANGEABLE_ON_RESUME.get(key)
-            was = f"{option} {old[key]}, continue anyway with --allow-changed" if option else f"-o {key}={old[key]}"
+            option, setting = CHANGEABLE_ON_RESUME.get(key), shlex.quote(as_override(key, old[key]))
+            was = f"{option} {old[key]}, continue anyway with --allow-changed" if option else f"-o {setting}"
             differs = f"this run has {key}={old[key]}, not {now[key]}"
             raise UsageError(f"{run_dir}: {differs}; resume it with {was}, or use another --name")
         if key != "train.epochs":  # reported together with the schedule that follows from it

@@ -195,6 +195,8 @@ def test_the_cache_stays_small_and_keeps_what_is_used(bucket: str, tmp_path: Pat
 def test_what_is_in_use_is_not_deleted(bucket: str, tmp_path: Path) -> None:
     places = objects(bucket, 20, 1000)
     cache = LocalCache(tmp_path, size_bytes=3_000)
+    (tmp_path / "split").mkdir()  # where clips for a bucket are made
+    os.utime(tmp_path / "split", (0, 0))
     with cache.local(places[0]) as held:
         os.utime(held, (1, 1))  # the one used longest ago
         for place in places[1:]:

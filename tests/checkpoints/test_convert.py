@@ -145,6 +145,24 @@ def test_there_and_back_from_any_step(checkpoint: Path, epochs_done: float, tmp_
 
 
 @pytest.mark.slow
+def test_there_and_back_without_the_topical_term(tmp_path: Path) -> None:
+    """Such a model has no topic head."""
+    model = HicoModel(topical=False)
+    config = load_config(base="hacs-hico-s", overrides=["loss.topical_weight=0"])
+    save_checkpoint(
+        tmp_path / "ours.pt",
+        model=model,
+        optimizer=make_optimizer(model),
+        progress=Progress(position=Position(30, 10, 0), epochs_done=10.0),
+        config=config.model_dump(mode="json"),
+    )
+    convert(tmp_path / "ours.pt", tmp_path / "theirs.pyth", to="authors")
+    convert(tmp_path / "theirs.pyth", tmp_path / "again.pt", to="hico")
+    again = content_of(read_checkpoint(tmp_path / "again.pt")).model
+    assert again.keys() == model.state_dict().keys()
+
+
+@pytest.mark.slow
 def test_from_their_file_a_run_goes_on_at_the_next_epoch(
     theirs: dict[str, Any], trained: tuple[HicoModel, LARS], tmp_path: Path
 ) -> None:

@@ -41,6 +41,15 @@ def test_a_sheet_of_samples(root: Path) -> None:
     assert border.any(), "the crop is drawn on the frames"
 
 
+def test_facts_without_a_picture(root: Path, tmp_path: Path) -> None:
+    """There is nothing to draw, but the videos can be counted."""
+    numbered_video(tmp_path / "brief/a.mp4", seconds=1)
+    assert hico("index", "--untrimmed", tmp_path / "brief", root=tmp_path / "root").returncode == 0
+    done = hico("inspect", tmp_path / "root")
+    assert done.returncode == 0 and "videos: 1 train" in done.stdout
+    assert done.stderr.startswith("hico: no picture of clips: ")
+
+
 def test_shots_a_minute(root: Path, tmp_path: Path) -> None:
     assert "\nshots a minute: not known\n" in hico("inspect", root, "-O", tmp_path / "a.png").stdout
     video_of_shots(tmp_path / "in/a.mp4", [3, 2, 1])

@@ -98,6 +98,7 @@ MISTAKES = [
     ("retrieve videos/0.mp4 --root root", 1, "no features here; run `hico extract-features`"),
     ("evaluate", 2, "Missing argument 'RUN...'"),
     ("report empty", 2, "neither a run (it has no config.yaml) nor a workspace (it has no index.parquet)"),
+    ("report s3://bucket/hico-data", 2, "RUN...: s3:/bucket/hico-data: must be a local folder"),
     ("inspect nowhere", 2, "nowhere: no such file"),
     ("convert encoder.safetensors out.foo", 2, "cannot tell the format from out.foo; choose one"),
     ("convert encoder.safetensors out.pyth", 1, "the authors' format needs a checkpoint of a run"),
@@ -127,3 +128,15 @@ def test_a_file_that_is_no_video_fails_by_itself(place: Path, tmp_path: Path, na
     assert done.returncode == 3
     assert f"{name}: cannot be opened as a video" in done.stderr
     assert "1 video split, 0 unchanged, 1 failed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--recipe", "k400-hico-l"], "--recipe: own.yaml is based on hacs-hico-s; leave out this option"),
+        (["--dataset", "k400"], "--dataset: own.yaml is for hacs; leave out this option"),
+    ],
+)
+def test_a_recipe_that_a_file_replaces_is_refused(place: Path, options: list[str], said: str) -> None:
+    (place / "own.yaml").write_text("base: hacs-hico-s\n")
+    assert_one_line(hico("pretrain", "--root", "root", "--config", "own.yaml", *options, cwd=place), 2, said)

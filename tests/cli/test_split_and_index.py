@@ -78,6 +78,8 @@ def test_no_permission(videos: Path) -> None:
         ["split", "x", "--fps", "0"],
         ["index", "--val-fraction", "2"],
         ["index", "--cuts"],
+        ["index", "--check", "--adopt"],
+        ["index", "--data-root", "x"],
     ],
 )
 def test_wrong_values(arguments: list[str], tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ from hico_core.base.errors import UsageError
 from hico_core.config import (
     Config,
     FinetuneConfig,
+    as_override,
     compose_config,
     dump_config,
     finetuning_preset_names,
     load_config,
     load_finetuning_config,
+    parse_override,
     preset,
     preset_names,
 )
@@ -127,6 +129,7 @@ def test_dump_reads_back(tmp_path: Path) -> None:
         ("train.epochs=1.5", "must be a whole number"),
         (f"loss.name={['x' * 99] * 99}", "must be"),
         ("train.epochs=[", "not YAML"),
+        ("optim.steps={10: 0.1}", "unknown key optim.steps.10; the nearest known key is"),
     ],
 )
 def test_wrong_overrides(override: str, message: str) -> None:
@@ -247,3 +250,23 @@ def test_contradictions(overrides: list[str], message: str) -> None:
 def test_overrides_that_only_make_sense_together(overrides: list[str]) -> None:
     load_config(overrides=overrides)
     load_config(overrides=overrides[::-1])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("eval.knn_list", None),
+        ("eval.knn_list", "my list #1.txt"),
+        ("eval.knn_list", "a: b"),
+        ("eval.knn_list", "[a"),
+        ("eval.knn_list", "1"),
+        ("data.short_side", None),
+        ("augment.crop_jitter", (168, 224)),
+        ("train.compile", True),
+        ("model.encoder", "python:made_encoders:tiny"),
+    ],
+)
+def test_an_override_is_read_as_what_it_was_made_of(key: str, value: object) -> None:
+    section, name = key.split(".")
+    found = parse_override(as_override(key, value))[section][name]
+    assert (tuple(found) if isinstance(found, list) else found) == value

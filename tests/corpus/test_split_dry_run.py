@@ -11,6 +11,7 @@ from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.corpus.split_dry_run import SplitPlan, dry_run_split, sample_by_size
+from hico_core.corpus.workspace.access import Shard
 from hico_core.corpus.workspace.records import SplitOptions
 
 OPTIONS = SplitOptions(short_side=96, preset="ultrafast", crf=10)
@@ -40,6 +41,20 @@ def test_what_it_foretells_comes_true(tmp_path: Path) -> None:
     again = dry_run(sources[:6], root)
     assert (again.num_videos, again.num_unchanged, again.num_sampled, again.hours) == (0, 6, 0, 0.0)
     assert tree(root) == before
+
+
+@pytest.mark.videos
+def test_a_shard_foretells_its_own_part(tmp_path: Path) -> None:
+    for number in range(4):
+        numbered_video(tmp_path / f"videos/{number}.mp4", seconds=3)
+    sources, workers = find_sources([str(tmp_path / "videos")]), 1
+    parts = []
+    for shard in (Shard(1, 2), Shard(2, 2)):
+        policy = SplitPolicy(shard=shard)
+        plan = dry_run_split(sources, root=tmp_path / "root", options=OPTIONS, policy=policy, workers=workers)
+        assert plan.num_videos == sum(shard.has(source.video_id) for source in sources)
+        parts.append(plan.num_videos)
+    assert sum(parts) == 4
 
 
 @pytest.mark.videos

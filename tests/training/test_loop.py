@@ -19,6 +19,7 @@ from commands import TINY as OPTIONS
 from commands import hico, running
 from made_videos import numbered_video
 from safetensors.torch import load_file
+from trees import tree
 
 from hico_core.base.engine import available_cores
 from hico_core.base.errors import HicoError, Interrupted, UsageError
@@ -410,6 +411,23 @@ def test_another_index_is_refused_or_said(
     run(config, root, tmp_path / "batch", resume=True, allow_changed=True)
     epochs = [line["epoch"] for line in metrics_of(tmp_path / "batch")]
     assert epochs[3] == pytest.approx(2.0, abs=0.5), "three steps of two videos are two of three passes"
+
+
+def test_what_cannot_be_continued_is_not_overwritten(root: Path, tmp_path: Path) -> None:
+    """Its checkpoints were deleted to save space; its encoder was kept."""
+    run(tiny("train.max_steps=2"), root, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    before = tree(tmp_path / "run")
+    with pytest.raises(UsageError, match=r"has no checkpoints/last\.pt to continue from, .* overwrite export/encoder"):
+        run(tiny("train.max_steps=2"), root, tmp_path / "run", resume=True)
+    assert tree(tmp_path / "run") == before
+
+
+def test_settings_of_before_can_be_typed(root: Path, tmp_path: Path) -> None:
+    run(tiny("train.max_steps=1"), root, tmp_path / "run")
+    other = tiny("train.max_steps=1", "augment.crop_jitter=[40, 50]")
+    with pytest.raises(UsageError, match=r"resume it with -o 'augment\.crop_jitter=\[\d+, \d+\]', or"):
+        run(other, root, tmp_path / "run", resume=True)
 
 
 def test_more_epochs(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -29,6 +29,20 @@ def test_epochs_keep_the_part_of_the_warm_up(epochs: int, warmup: float) -> None
     assert (finetuned.train.epochs, finetuned.optim.warmup_epochs) == (30, 1.0)
 
 
+def test_epochs_mend_a_file_whose_warm_up_does_not_fit(tmp_path: Path) -> None:
+    file = tmp_path / "few.yaml"
+    file.write_text("train: {epochs: 3}")
+    asked = Asked(recipe="hacs-hico-s", file=file, options={}, epochs=6)  # 5 of 120 in the recipe
+    config = resolve_training(load_any_config, asked).config
+    assert (config.train.epochs, config.optim.warmup_epochs) == (6, 0.25)
+
+
+def test_options_with_text_are_taken_literally() -> None:
+    for folder in ("/my cache #1", "/a: b", "null"):
+        asked = Asked(recipe="hacs-hico-s", options={"data.cache_dir": folder})
+        assert resolve_training(load_any_config, asked).config.data.cache_dir == folder
+
+
 @pytest.mark.parametrize(
     ("asked", "named"),
     [

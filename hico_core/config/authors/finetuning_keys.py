@@ -17,6 +17,7 @@ from hico_core.config.authors.reading import SAME_IN_BOTH, AuthorsConfig, transl
 from hico_core.config.authors.yaml_layers import (
     is_authors_config,
     needed,
+    needed_numbers,
     override_values,
     require_fixed,
     resolve_authors_yaml,
@@ -148,4 +149,5 @@ def _test(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
         raise UsageError(
             f"{origin}: TEST.SPATIAL_CROPS: {theirs['TEST.SPATIAL_CROPS']}: a single crop is the central one; write cc"
         )
-    return {"test.crop_part": needed(theirs, "DATA.TEST_SCALE", origin) / _REFERENCE_SIDE}
+    (side,) = needed_numbers(theirs, "DATA.TEST_SCALE", origin, count=1)
+    return {"test.crop_part": side / _REFERENCE_SIDE}

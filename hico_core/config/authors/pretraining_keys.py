@@ -10,7 +10,7 @@ from hico_core.config import Config, flat_settings, flat_values, load_config, ne
 from hico_core.config.authors.reading import SAME_IN_BOTH, AuthorsConfig, translated
 from hico_core.config.authors.yaml_layers import (
     is_authors_config,
-    needed,
+    needed_numbers,
     override_values,
     require_fixed,
     resolve_authors_yaml,
@@ -246,10 +246,11 @@ def _loss(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
 def _distance(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """The distance of near clips; VCL.ENABLE selects a fixed distance, and applies only without gradual sampling."""
     if theirs.get("HICO.GRAUDAL_SAMPLING.ENABLE"):
-        start, end = needed(theirs, "HICO.GRAUDAL_SAMPLING.MAX_DIS", origin)
+        start, end = needed_numbers(theirs, "HICO.GRAUDAL_SAMPLING.MAX_DIS", origin, count=2)
         return {"sampling.distance": "gradual", "sampling.start_seconds": start, "sampling.end_seconds": end}
     if theirs.get("HICO.VCL.ENABLE"):
-        return {"sampling.distance": "fixed", "sampling.end_seconds": needed(theirs, "HICO.VCL.MAX_DIS", origin)}
+        (seconds,) = needed_numbers(theirs, "HICO.VCL.MAX_DIS", origin, count=1)
+        return {"sampling.distance": "fixed", "sampling.end_seconds": seconds}
     return {"sampling.distance": "any"}
 
 
@@ -262,18 +263,17 @@ def normalisation(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """
     values = {}
     for key, ours in (("DATA.MEAN", "augment.mean"), ("DATA.STD", "augment.std")):
-        channels = theirs.get(key)
-        if channels is not None:
-            if len(channels) != 3:
-                raise UsageError(f"{origin}: {key}: {channels}: must be three values: red, green and blue")
-            values[ours] = one_or_three(channels)
+        if theirs.get(key) is not None:
+            red, green, blue = needed_numbers(theirs, key, origin, count=3)
+            values[ours] = one_or_three((red, green, blue))
     return values
 
 
 def _rate(theirs: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """The learning rate, which ADJUST_LR scales with the clips per step; without it, our own scaling is cancelled."""
-    rate = needed(theirs, "OPTIMIZER.BASE_LR", origin)
+    (rate,) = needed_numbers(theirs, "OPTIMIZER.BASE_LR", origin, count=1)
     if theirs.get("OPTIMIZER.ADJUST_LR"):
         return {"optim.base_lr": rate, "optim.scale_lr": "authors"}
-    clips = needed(theirs, "TRAIN.BATCH_SIZE", origin) * needed(theirs, "PRETRAIN.NUM_CLIPS_PER_VIDEO", origin)
-    return {"optim.base_lr": rate * 256 / clips, "optim.scale_lr": "global"}
+    (videos,) = needed_numbers(theirs, "TRAIN.BATCH_SIZE", origin, count=1)
+    (clips,) = needed_numbers(theirs, "PRETRAIN.NUM_CLIPS_PER_VIDEO", origin, count=1)
+    return {"optim.base_lr": rate * 256 / (videos * clips), "optim.scale_lr": "global"}

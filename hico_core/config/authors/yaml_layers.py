@@ -161,3 +161,18 @@ def needed(theirs: Mapping[str, Any], key: str, origin: str) -> Any:  # noqa: AN
     if theirs.get(key) is None:
         raise UsageError(f"{origin}: {key} is missing; add it")
     return theirs[key]
+
+
+def needed_numbers(theirs: Mapping[str, Any], key: str, origin: str, *, count: int) -> tuple[float, ...]:
+    """A required list of numbers; a single one may be written without brackets.
+
+    Raises:
+        UsageError: it is missing, or has another length or other values.
+
+    """
+    value = needed(theirs, key, origin)
+    numbers = list(value) if isinstance(value, list | tuple) else [value]
+    if len(numbers) != count or not all(isinstance(one, int | float) for one in numbers):
+        wanted = "a number" if count == 1 else f"a list of {count} numbers"
+        raise UsageError(f"{origin}: {key}: {value}: must be {wanted}")
+    return tuple(numbers)

@@ -89,8 +89,8 @@ def numbered_as(split: Split, known: Mapping[int, str]) -> Split:
 
 
 def is_pattern(given: str) -> bool:
-    """Whether the argument is a pattern for several lists, one file per class."""
-    return "://" not in given and glob.has_magic(given)
+    """Whether the argument is a pattern for several lists, one file per class; a file's name may look like one."""
+    return "://" not in given and glob.has_magic(given) and not Path(given).is_file()
 
 
 def _ucf(path: Location, *, data_root: Location, id_rule: IdRule) -> Split:

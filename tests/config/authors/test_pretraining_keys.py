@@ -90,10 +90,13 @@ def test_meanings(changes: dict[str, Any], settings: dict[str, Any], tmp_path: P
         ({"PRETRAIN.LOSS": "MoCo"}, ["PRETRAIN.LOSS: MoCo", "write HiCo or Contrastive"]),
         ({"VIDEO.HEAD.NAME": "BaseHead"}, ["VIDEO.HEAD.NAME", "write ContrastiveHeadTopicPred"]),
         ({"TRAIN.DATASET": "ucf101"}, ["TRAIN.DATASET: ucf101", "longvideo or kinetics400"]),
-        ({"DATA.MEAN": [0.1, 0.2]}, ["DATA.MEAN", "three values"]),
+        ({"DATA.MEAN": [0.1, 0.2]}, ["DATA.MEAN", "must be a list of 3 numbers"]),
         ({"TRAIN.CHECKPOINT_FILE_PATH": "a.pyth"}, ["TRAIN.CHECKPOINT_FILE_PATH", "--init-from"]),
         ({"OPTIMIZER.BASE_LR": None}, ["OPTIMIZER.BASE_LR is missing"]),
         ({"TRAIN.BATCH_SIZE": "many"}, ["train.batch_size cannot be 'many'"]),
+        ({"HICO.GRAUDAL_SAMPLING.MAX_DIS": 2.0}, ["HICO.GRAUDAL_SAMPLING.MAX_DIS: 2.0: must be a list of 2 numbers"]),
+        ({"DATA.MEAN": 0.45}, ["DATA.MEAN: 0.45: must be a list of 3 numbers"]),
+        ({"OPTIMIZER.BASE_LR": "much"}, ["OPTIMIZER.BASE_LR: much: must be a number"]),
     ],
 )
 def test_what_hico_does_not_do_is_refused(changes: dict[str, Any], parts: list[str], tmp_path: Path) -> None:

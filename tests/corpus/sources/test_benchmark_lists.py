@@ -128,6 +128,11 @@ def test_a_path_and_a_label_a_line(tmp_path: Path) -> None:
     assert labels(str(tmp_path / "list.txt"), tmp_path) == {"a.mp4": 3, "b c.mp4": 0}
 
 
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "list [1].txt").write_text("a.mp4 3\n")
+    assert labels(str(tmp_path / "list [1].txt"), tmp_path) == {"a.mp4": 3}
+
+
 @pytest.mark.parametrize("separator", [" ", "\t"])
 def test_a_path_and_a_class_name_a_line(separator: str, tmp_path: Path) -> None:
     """Names are numbered in their order; after a tab they may hold blanks."""
