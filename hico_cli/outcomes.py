@@ -33,9 +33,7 @@ def report_split(summary: "Summary", *, root: str, folder: str, as_json: bool) -
     fields = {names.get(name, name): value for name, value in asdict(summary).items()}
     result(text, {**fields, "folder": folder}, as_json=as_json)
     if summary.num_failed:
-        before = (
-            f", {summary.num_failed_before} earlier (`hico split --retry-failed`)" if summary.num_failed_before else ""
-        )
+        before = f", {summary.num_failed_before} earlier (add --retry-failed)" if summary.num_failed_before else ""
         warn(f"{counted(summary.num_failed, 'video')} failed{before}; see {root}/failures.jsonl")
 
 
