@@ -97,6 +97,8 @@ def test_a_dry_run_writes_nothing(root: Path) -> None:
     done = extract(root, "--dry-run", "--json", "--name", "dry")
     plan = json.loads(done.stdout)
     assert plan["num_videos"] == 6 and plan["num_rows"] == len(load_features(root / "features/made").array)
+    parts = [json.loads(extract(root, "--dry-run", "--json", "--shard", f"{n}/2").stdout) for n in (1, 2)]
+    assert sum(part["num_videos"] for part in parts) == 6 and all(part["num_videos"] for part in parts)
     assert sorted(root.rglob("*")) == before
 
 
