@@ -127,6 +127,8 @@ def probe(
         return
     if beside or groups:
         raise typer.BadParameter("need --segments FILE", param_hint="--beside and --groups")
+    if features is not None and encoder is not None:
+        raise typer.BadParameter("FEATURES are encoded already; leave out one of them", param_hint="--encoder")
     if features is None:
         cache = local_cache(cache_dir, read_size(cache_size))
         frozen = load_frozen(encoder_named(encoder, local_part(place)), warn=warn)

@@ -62,7 +62,7 @@ def test_a_comparison_and_its_report(root: Path) -> None:
 
 def test_lists_for_programs(root: Path) -> None:
     lists = ("--train", root / "train.txt", "--test", root / "test.txt", "--no-baselines", "--name", "halves")
-    done = compare(root, *lists, "--encoder", "pixels", "--encoder", root / "runs/made", "--views", "2", "--json")
+    done = compare(root, *lists, "--encoder", "pixels", "--encoder", "made", "--views", "2", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert [(row["encoder"], row["num_test_clips"]) for row in result["results"][::2]] == [("pixels", 4), ("made", 4)]

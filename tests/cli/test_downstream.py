@@ -132,7 +132,7 @@ def test_probe(root: Path) -> None:
 
 def test_retrieve(root: Path, tmp_path: Path) -> None:
     query = root / "videos/0.mp4"
-    chosen = ("--features", "made", "--top", "3", "--json")
+    chosen = ("--features", "made", "--encoder", "made", "--top", "3", "--json")
     matches = json.loads(hico("retrieve", query, *chosen, root=root).stdout)["matches"]
     assert len(matches) == 3 and all(match["video_id"] != "0" for match in matches)
     everything = ("--features", "made", "--top", "99", "--json", "--include-own", "--every-moment")
@@ -292,6 +292,9 @@ def test_a_video_that_is_missing_is_told_by_the_probe(root: Path, tmp_path: Path
         (["probe", "made", "--train", "x.txt"], 2, ["0 lists, but --train has 1"]),
         (["probe", "made", "--train", "none.txt", "--test", "none.txt"], 2, ["none.txt: cannot be read"]),
         (["probe", "made", "--shots", "9"], 1, ["fewer than 9 (--shots)"]),
+        (["probe", "made", "--encoder", "made"], 2, ["--encoder: FEATURES are encoded already"]),
+        (["retrieve", "none.mp4", "--gallery-list", "x.txt"], 2, ["--query-list and --gallery-list: need --protocol"]),
+        (["retrieve", "--protocol", "clip", "--sheet", "x.html"], 2, ["--sheet: shows the matches of a video"]),
         (["retrieve"], 2, ["give either a video or --protocol"]),
         (["retrieve", "none.mp4", "--features", "made"], 1, ["none.mp4", "no such file"]),
         (["retrieve", "none.mp4", "--features", "made", "--sheet", "x.gif"], 2, ["must end in .png or .html"]),
