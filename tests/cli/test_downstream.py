@@ -279,6 +279,8 @@ def test_a_video_that_is_missing_is_told_by_the_probe(root: Path, tmp_path: Path
     [
         (["extract-features", "--fps", "fast"], 2, ["not a frame rate", "native"]),
         (["extract-features", "--fps", "0"], 2, ["--fps 0.0"]),
+        (["extract-features", "--fps", "nan"], 2, ["--fps nan"]),
+        (["extract-features", "--fps", "inf"], 2, ["--fps inf"]),
         (["extract-features", "--window", "0"], 2, ["--window 0"]),
         (["extract-features", "--stride", "0"], 2, ["--stride 0"]),
         (["extract-features", "--batch-size", "many"], 2, ["not a number of windows"]),
