@@ -71,6 +71,7 @@ def test_what_is_refused_leaves_no_manifest(folder: Path, array: np.ndarray, sai
 def test_hidden_files_are_left_alone(folder: Path) -> None:
     (folder / "._v_a.npy").write_bytes(b"what a Mac keeps beside a file")
     assert not any(row.file.startswith(".") for row in adopt_features(folder, GRID))
+    assert not list(check_features(folder))
 
 
 @pytest.mark.parametrize("fps", [0.0, float("nan"), float("inf")])
