@@ -78,6 +78,7 @@ def compare(
     from hico_core.transfer.evaluation.compare import KEPT, ProbeSettings, encoders_to_compare, finished_runs
     from hico_core.transfer.evaluation.compare import compare as compare_encoders
     from hico_core.transfer.evaluation.folds import split_as_listed, split_into_folds
+    from hico_core.transfer.extraction.jobs import encoder_named
 
     place = local_part(locate_root(root)) / "compare"
     if features is not None:
@@ -100,7 +101,8 @@ def compare(
     for remark in split.remarks:
         warn(remark)
     of_runs = finished_runs(place.parent) if runs else []
-    encoders = encoders_to_compare(encoder or [], runs=of_runs, with_baselines=baselines, warn=warn)
+    named = [encoder_named(text, place.parent) for text in encoder or []]
+    encoders = encoders_to_compare(named, runs=of_runs, with_baselines=baselines, warn=warn)
     with (
         raising_on_signals("stopped; the same command continues"),
         progress("compare", total=2 * len(encoders), as_json=json) as report,

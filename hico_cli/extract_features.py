@@ -226,7 +226,7 @@ def extract_features(
     if dry_run:
         from hico_core.transfer.extraction.dry_run import dry_run_extraction
 
-        plan = dry_run_extraction(jobs, extractor=extractor, files=files, workers=workers)
+        plan = dry_run_extraction(part_of(jobs, policy.shard), extractor=extractor, files=files, workers=workers)
         _report_estimate(plan, json)
         return
     forget_mended(place, inputs or [], [job.source for job in jobs], command="extract-features")

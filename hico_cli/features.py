@@ -78,14 +78,19 @@ def _common(row: "ManifestRow") -> dict[str, object]:
 
 
 def _encoder(row: "ManifestRow") -> str | None:
-    """The encoder of the features, such as "s3dg, run hacs-hico-s"; None if its file is gone."""
-    from hico_core.checkpoints.frozen import run_or_stem
+    """The encoder of the features, such as "s3dg, run hacs-hico-s"; None if its file is gone or another one now."""
+    from hico_core.checkpoints.frozen import EXPORTED, run_or_stem
     from hico_core.checkpoints.reading import model_of, read_checkpoint
 
     file = Path(row.checkpoint)
     if row.encoder is not None or not file.exists():
         return row.encoder
-    return f"{model_of(read_checkpoint(file)).encoder}, run {run_or_stem(file)}"
+    if file.suffix == EXPORTED:  # a program, which is not opened for its name
+        return file.stem
+    try:
+        return f"{model_of(read_checkpoint(file)).encoder}, run {run_or_stem(file)}"
+    except HicoError:
+        return None
 
 
 @features.command("check")

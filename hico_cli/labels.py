@@ -46,3 +46,14 @@ def labelled(
         known=known,
         on_bad=lambda video: warn(f"{video.path}: {video.obstacle}; left out"),
     )
+
+
+def labelled_sides(
+    train: "list[str] | None", test: "list[str] | None", *, place: "Location", data_root: str | None
+) -> "tuple[list[LabelledSet], list[LabelledSet]]":
+    """The training and the test videos of each split; those to test are numbered as those to train on."""
+    to_train = labelled(train, place=place, subset="train", data_root=data_root)
+    to_test = list["LabelledSet"]()
+    for one, lists in zip(to_train, [[listed] for listed in test] if test else [None], strict=True):
+        to_test += labelled(lists, place=place, subset="test", data_root=data_root, known=one.classes or None)
+    return to_train, to_test

@@ -8,7 +8,7 @@ import typer
 
 from hico_cli.console import counting, progress, raising_on_signals, result, warn
 from hico_cli.features import feature_folder
-from hico_cli.labels import LISTS, ListFolder, labelled
+from hico_cli.labels import LISTS, ListFolder, labelled_sides
 from hico_cli.options import CacheDir, CacheSize, Device, Encoder, Json, Readers, Root, read_size
 from hico_core.base.addresses import DEFAULT_ROOT, Location, local_part, locate, locate_root
 from hico_core.base.errors import counted
@@ -127,6 +127,8 @@ def probe(
         return
     if beside or groups:
         raise typer.BadParameter("need --segments FILE", param_hint="--beside and --groups")
+    if features is not None and encoder is not None:
+        raise typer.BadParameter("FEATURES are encoded already; leave out one of them", param_hint="--encoder")
     if features is None:
         cache = local_cache(cache_dir, read_size(cache_size))
         frozen = load_frozen(encoder_named(encoder, local_part(place)), warn=warn)
@@ -142,9 +144,7 @@ def probe(
         num_splits, what = folds, "segments"
         run = partial(probe_segments, probed.folder, manifest, num_folds=folds)
     else:
-        to_train = labelled(train, place=place, subset="train", data_root=data_root)
-        known = {label: name for one in to_train for label, name in one.classes.items()}
-        to_test = labelled(test, place=place, subset="test", data_root=data_root, known=known or None)
+        to_train, to_test = labelled_sides(train, test, place=place, data_root=data_root)
         num_splits, what = len(to_train), "videos"
         run = partial(probe_sets, probed, to_train, to_test)
     with (

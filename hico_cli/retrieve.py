@@ -63,6 +63,16 @@ def retrieve(
     """
     if (query is None) == (protocol is None):
         raise typer.BadParameter("give either a video or --protocol", param_hint="QUERY")
+    if protocol is not None and sheet is not None:
+        raise typer.BadParameter(
+            "shows the matches of a video; leave out --protocol, or the sheet", param_hint="--sheet"
+        )
+    if query is not None and (query_list or gallery_list):
+        raise typer.BadParameter(
+            "need --protocol; a video is searched for in all of --features",
+            param_hint="--query-list and --gallery-list",
+        )
+    from hico_core.transfer.extraction.jobs import encoder_named
     from hico_core.transfer.extraction.manifest import require_features
 
     folder, place = feature_folder(features, root), locate_root(root)
@@ -74,7 +84,8 @@ def retrieve(
         if sheet is not None:
             require_sheet_name(sheet)
         rows = list(manifest.values())
-        extractor = extractor_of(rows[0], encoder=encoder, device=device, root=local_part(place))
+        named = None if encoder is None else encoder_named(encoder, local_part(place))
+        extractor = extractor_of(rows[0], encoder=named, device=device, root=local_part(place))
         moments = search_video(
             query, folder, rows, extractor=extractor, top=top, own=include_own, one_per_video=not every_moment
         )

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from hico_core.base.errors import UsageError
+from hico_core.base.errors import UsageError, short_reason
 from hico_core.encoders.entry import EncoderEntry
 
 # Prefix of the names of such encoders.
 PYTHON = "python:"
+
+# What networks raise for clips of another size than theirs.
+_REFUSALS = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def python_entry(where: str, *, shown: EncoderEntry) -> EncoderEntry:
@@ -33,11 +36,7 @@ def python_entry(where: str, *, shown: EncoderEntry) -> EncoderEntry:
     if isinstance(made, EncoderEntry):
         return made
     require_network(made, where)
-    size = shown.picture.size
-    with torch.inference_mode():
-        features = made.eval()(torch.zeros(1, 3, shown.clip.num_frames, size, size))
-    if features.dim() not in (2, 5):
-        raise UsageError(f"python:{where}: returned {tuple(features.shape)} for a clip, neither a row (1, F) nor maps")
+    features = _features_of_clip(made, where, num_frames=shown.clip.num_frames, size=shown.picture.size)
     return replace(
         shown,
         build=function,
@@ -48,6 +47,28 @@ def python_entry(where: str, *, shown: EncoderEntry) -> EncoderEntry:
         gives="rows" if features.dim() == 2 else "maps",
         licence="its author's",
     )
+
+
+def _features_of_clip(network: nn.Module, where: str, *, num_frames: int, size: int) -> Tensor:
+    """The features of a black clip: a row or maps.
+
+    Raises:
+        UsageError: the network does not accept such a clip, or returns something else.
+
+    """
+    try:
+        with torch.inference_mode():
+            made = network.eval()(torch.zeros(1, 3, num_frames, size, size))
+    except _REFUSALS as error:
+        clip = f"{num_frames} frames of {size} x {size} pixels"
+        raise UsageError(
+            f"python:{where}: does not accept a clip of {clip} ({short_reason(error)}); return an EncoderEntry to set "
+            "frames and pixels"
+        ) from error
+    if not isinstance(made, Tensor) or made.dim() not in (2, 5):
+        what = tuple(made.shape) if isinstance(made, Tensor) else f"a {type(made).__name__}"
+        raise UsageError(f"python:{where}: returned {what} for a clip, neither a row (1, F) nor maps")
+    return made
 
 
 def module_of_function(name: str) -> nn.Module:
@@ -82,8 +103,11 @@ def _function(where: str) -> Callable[[], Any]:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
+    is_absolute = module and not module.startswith(".")
     try:
-        function = getattr(importlib.import_module(module), name, None) if module and name else None
+        function = getattr(importlib.import_module(module), name, None) if is_absolute and name else None
+    except SyntaxError as error:
+        raise UsageError(f"python:{where}: cannot be imported ({short_reason(error)}); mend the module") from error
     except ModuleNotFoundError as error:
         raise UsageError(f"python:{where}: {error}; write python:package.module:function") from error
     if not callable(function):

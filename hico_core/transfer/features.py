@@ -8,6 +8,7 @@ the centre of its window.
 
 import html
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -302,10 +303,8 @@ def span_means(rows: np.ndarray, spans: Spans, grid: Grid, *, meta: FeatureSourc
 
 
 def _require_sound(grid: Grid, pool: Pool, *, with_head: bool) -> None:
-    if grid.window < 1 or grid.stride < 1 or (grid.fps is not None and grid.fps <= 0):
-        raise UsageError(
-            f"--window {grid.window} --stride {grid.stride} --fps {grid.fps}: window, stride and fps must be positive"
-        )
+    if grid.window < 1 or grid.stride < 1 or (grid.fps is not None and not 0 < grid.fps < math.inf):
+        raise UsageError(f"--window {grid.window} --stride {grid.stride} --fps {grid.fps}: must be positive and finite")
     if grid.align == "center" and grid.tail != "pad":
         raise UsageError(f"--align center --tail {grid.tail}: centred windows are always padded; leave out --tail")
     if with_head and pool != "avg":

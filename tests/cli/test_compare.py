@@ -62,7 +62,7 @@ def test_a_comparison_and_its_report(root: Path) -> None:
 
 def test_lists_for_programs(root: Path) -> None:
     lists = ("--train", root / "train.txt", "--test", root / "test.txt", "--no-baselines", "--name", "halves")
-    done = compare(root, *lists, "--encoder", "pixels", "--encoder", root / "runs/made", "--views", "2", "--json")
+    done = compare(root, *lists, "--encoder", "pixels", "--encoder", "made", "--views", "2", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert [(row["encoder"], row["num_test_clips"]) for row in result["results"][::2]] == [("pixels", 4), ("made", 4)]
@@ -106,6 +106,17 @@ def test_what_cannot_be_used_is_told(root: Path, caplog: pytest.LogCaptureFixtur
     (root / "bad.txt").write_text("".join(f"bad{n}.mp4\t{'ab'[n % 2]}\tgroup{n // 2}\n" for n in range(4)))
     done = compare(root, root / "bad.txt", "--encoder", "pixels", "--no-baselines", "--folds", "2")
     assert_one_line(done, 2, "no clip in the list can be read, such as ", "bad0.mp4")
+    for train, test, missing in (
+        (["0", "bad1"], ["2", "5"], "two classes to train on in each fold"),
+        (["0", "1"], ["bad0", "bad3", "2"], "two groups to test on"),
+        (["0", "1", "bad2"], ["bad0", "bad1"], "two groups to test on"),
+    ):
+        for side, names in (("train", train), ("test", test)):
+            rows = (f"{name}.mp4\t{'ab'[int(name[-1]) % 2]}\t{side}{name}\n" for name in names)
+            (root / f"bad-{side}.txt").write_text("".join(rows))
+        lists = ("--train", root / "bad-train.txt", "--test", root / "bad-test.txt")
+        done = compare(root, *lists, "--encoder", "pixels", "--no-baselines")
+        assert_one_line(done, 1, "cannot be read, such as ", f"the others lack {missing}")
 
 
 @pytest.mark.parametrize(

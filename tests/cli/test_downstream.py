@@ -97,6 +97,8 @@ def test_a_dry_run_writes_nothing(root: Path) -> None:
     done = extract(root, "--dry-run", "--json", "--name", "dry")
     plan = json.loads(done.stdout)
     assert plan["num_videos"] == 6 and plan["num_rows"] == len(load_features(root / "features/made").array)
+    parts = [json.loads(extract(root, "--dry-run", "--json", "--shard", f"{n}/2").stdout) for n in (1, 2)]
+    assert sum(part["num_videos"] for part in parts) == 6 and all(part["num_videos"] for part in parts)
     assert sorted(root.rglob("*")) == before
 
 
@@ -130,7 +132,7 @@ def test_probe(root: Path) -> None:
 
 def test_retrieve(root: Path, tmp_path: Path) -> None:
     query = root / "videos/0.mp4"
-    chosen = ("--features", "made", "--top", "3", "--json")
+    chosen = ("--features", "made", "--encoder", "made", "--top", "3", "--json")
     matches = json.loads(hico("retrieve", query, *chosen, root=root).stdout)["matches"]
     assert len(matches) == 3 and all(match["video_id"] != "0" for match in matches)
     everything = ("--features", "made", "--top", "99", "--json", "--include-own", "--every-moment")
@@ -277,6 +279,8 @@ def test_a_video_that_is_missing_is_told_by_the_probe(root: Path, tmp_path: Path
     [
         (["extract-features", "--fps", "fast"], 2, ["not a frame rate", "native"]),
         (["extract-features", "--fps", "0"], 2, ["--fps 0.0"]),
+        (["extract-features", "--fps", "nan"], 2, ["--fps nan"]),
+        (["extract-features", "--fps", "inf"], 2, ["--fps inf"]),
         (["extract-features", "--window", "0"], 2, ["--window 0"]),
         (["extract-features", "--stride", "0"], 2, ["--stride 0"]),
         (["extract-features", "--batch-size", "many"], 2, ["not a number of windows"]),
@@ -290,6 +294,9 @@ def test_a_video_that_is_missing_is_told_by_the_probe(root: Path, tmp_path: Path
         (["probe", "made", "--train", "x.txt"], 2, ["0 lists, but --train has 1"]),
         (["probe", "made", "--train", "none.txt", "--test", "none.txt"], 2, ["none.txt: cannot be read"]),
         (["probe", "made", "--shots", "9"], 1, ["fewer than 9 (--shots)"]),
+        (["probe", "made", "--encoder", "made"], 2, ["--encoder: FEATURES are encoded already"]),
+        (["retrieve", "none.mp4", "--gallery-list", "x.txt"], 2, ["--query-list and --gallery-list: need --protocol"]),
+        (["retrieve", "--protocol", "clip", "--sheet", "x.html"], 2, ["--sheet: shows the matches of a video"]),
         (["retrieve"], 2, ["give either a video or --protocol"]),
         (["retrieve", "none.mp4", "--features", "made"], 1, ["none.mp4", "no such file"]),
         (["retrieve", "none.mp4", "--features", "made", "--sheet", "x.gif"], 2, ["must end in .png or .html"]),

@@ -111,6 +111,16 @@ def test_other_weights_or_another_encoder_are_not_unchanged(place: Path) -> None
     assert_one_line(other, 1, "features/mixed: has features with encoder=pixels, not motion; use another --name")
 
 
+def test_the_encoder_of_features_is_shown_if_its_file_tells(place: Path) -> None:
+    (place / "changed.safetensors").write_bytes((place / "own.safetensors").read_bytes())
+    for encoder in ("own.pt2", "changed.safetensors"):
+        assert extract(place, encoder, "--name", f"of-{encoder}").returncode == 0
+    assert "\nencoder: own\n" in hico("features", "show", "of-own.pt2", root=place).stdout
+    (place / "changed.safetensors").write_bytes(b"other")
+    done = hico("features", "show", "of-changed.safetensors", root=place)
+    assert done.returncode == 0 and "encoder:" not in done.stdout, done.stderr
+
+
 def test_the_old_name_of_the_option(place: Path) -> None:
     done = hico(
         "extract-features",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hico_cli.labels import labelled
+from hico_cli.labels import labelled, labelled_sides
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,13 @@ def test_a_list_is_numbered_by_the_other_side(names: list[str], numbers: list[in
     assert one.classes == {0: "bow", 1: "jump"}
     (other,) = labelled([str(tmp_path / "other.txt")], place=tmp_path, subset="test", data_root=None, known=one.classes)
     assert [video.label for video in other.videos] == numbers
+
+
+def test_each_test_list_is_numbered_by_its_own_training_list(tmp_path: Path) -> None:
+    for name, classes in (("bows", ["bow", "jump"]), ("waves", ["wave", "jump", "sit"])):
+        (tmp_path / f"{name}.txt").write_text("".join(f"{label}.mp4 {label}\n" for label in classes))
+    lists = [str(tmp_path / f"{name}.txt") for name in ("bows", "waves")]
+    sides = labelled_sides(lists, lists, place=tmp_path, data_root=None)
+    numbers = [[[(video.video_id, video.label) for video in one.videos] for one in side] for side in sides]
+    assert numbers[0] == numbers[1]
+    assert numbers[0] == [[("bow", 0), ("jump", 1)], [("jump", 0), ("sit", 1), ("wave", 2)]]

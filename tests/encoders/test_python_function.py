@@ -40,12 +40,23 @@ def flat():
 
 def number():
     return 3
+
+class Named(nn.Module):
+    def forward(self, clips):
+        return {"features": clips.mean(dim=(2, 3, 4))}
+
+def named():
+    return Named()
+
+def eight():
+    return nn.Sequential(nn.Flatten(1), nn.Linear(3 * 8 * 112 * 112, 2))
 """
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "own_encoders.py").write_text(MODULE)
+    (tmp_path / "broken_encoders.py").write_text("def broken(:")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
@@ -82,6 +93,11 @@ def test_weights_may_be_a_file(folder: Path) -> None:
         ("own_encoders:chance", "gets different weights on each call"),
         ("own_encoders:number", "returned a int, not a network"),
         ("own_encoders:flat", "neither a row"),
+        ("own_encoders:named", "returned a dict for a clip, neither a row"),
+        ("own_encoders:eight", "does not accept a clip of 16 frames of "),
+        ("own_encoders:eight", "; return an EncoderEntry to set frames and pixels"),
+        (".own_encoders:fixed", "no such function; write python:package.module:function"),
+        ("broken_encoders:broken", "cannot be imported (invalid syntax (broken_encoders.py, line 1)); mend the module"),
         ("own_encoders:nothing", "no such function"),
         ("own_encoders", "no such function"),
         ("no_such_module:fixed", "No module named 'no_such_module'"),

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from hico_core.base.errors import HicoError, UsageError
+from hico_core.base.errors import HicoError, UsageError, counted
 from hico_core.base.storage import written_beside
 from hico_core.base.version import __version__
 from hico_core.checkpoints.content import EncoderOrigin
@@ -126,7 +126,7 @@ def compare(
 
     Raises:
         UsageError: no clip can be read.
-        HicoError: features are damaged or not finite, or another process is computing them.
+        HicoError: too few clips can be read, features are damaged or not finite, or another process is computing them.
 
     """
     features = _features_by_name(encoders, split, kept, settings=settings, computing=computing, on_progress=on_progress)
@@ -135,7 +135,7 @@ def compare(
     )
     if not readable.any():
         raise UsageError(f"no clip in the list can be read, such as {split.clips[0].path}")
-    split = split.only(readable)
+    split = _only_readable(split, readable)
     predicted: dict[str, dict[Probe, np.ndarray]] = {}
     for name, column in features.items():
 
@@ -148,6 +148,29 @@ def compare(
         on_progress(len(encoders) + len(predicted), f"{name}: probes")
     origins = {name: encoder.origin for name, encoder in encoders.items()}
     return Comparison(_rows(origins, predicted, split), _predictions_table(predicted, split), int((~readable).sum()))
+
+
+def _only_readable(split: SplitClips, readable: np.ndarray) -> SplitClips:
+    """Leave out clips that cannot be read; a fold all of whose clips are left out is not tested.
+
+    Raises:
+        HicoError: without them, fewer than two groups are tested, or fewer than two classes are trained on.
+
+    """
+    kept = split.only(readable)
+    if readable.all():
+        return kept
+    tested = np.unique(kept.tested_in[kept.tested_in >= 0])
+    is_testable = len(set(kept.only(kept.tested_in >= 0).groups)) > 1
+    is_trainable = all(len(set(kept.only(kept.tested_in != fold).labels)) > 1 for fold in tested)
+    if not is_testable or not is_trainable:
+        missing = "two classes to train on in each fold" if is_testable else "two groups to test on"
+        first = split.clips[int(np.argmin(readable))].path
+        raise HicoError(
+            f"{counted(int((~readable).sum()), 'clip')} cannot be read, such as {first}; the others lack {missing}: "
+            "replace these files, or add clips to the list"
+        )
+    return kept
 
 
 def _features_by_name(

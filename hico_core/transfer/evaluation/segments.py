@@ -68,7 +68,7 @@ def retrieval_among_videos(rows: LabelledRows, *, protocol: RetrievalProtocol) -
 
     Args:
         rows: segments.
-        protocol: see `retrieval`.
+        protocol: see `retrieval`; coclr subtracts the mean of all segments.
 
     Raises:
         UsageError: all segments are of one video.
@@ -78,9 +78,11 @@ def retrieval_among_videos(rows: LabelledRows, *, protocol: RetrievalProtocol) -
     videos = np.unique(rows.groups)
     if len(videos) < 2:
         raise UsageError(f"all segments are of one video, {str(videos[0])!r}; matches are searched in other videos")
+    within: RetrievalProtocol = protocol
+    if protocol == "coclr":  # centred here, as the segments of one video would lose what they have in common
+        within, rows = "video", rows._replace(features=rows.features - rows.features.mean(axis=0))
     found = [
-        retrieval(rows.only(rows.groups == video), rows.only(rows.groups != video), protocol=protocol)
-        for video in videos
+        retrieval(rows.only(rows.groups == video), rows.only(rows.groups != video), protocol=within) for video in videos
     ]
     queries = [one.num_queries for one in found]
     ranks = min((list(one.recall) for one in found), key=len)  # the gallery is smaller without a longer video

@@ -1,5 +1,6 @@
 """Makes a folder of features like those of hico from features that another tool has extracted."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,9 @@ def adopt_features(folder: Path, grid: Grid, *, prefix: str = "") -> list[Manife
         HicoError: a file is not such an array, or the folder has features that hico has extracted.
 
     """
-    if grid.fps is None or grid.fps <= 0 or grid.window < 1 or grid.stride < 1:
-        raise UsageError(f"--fps {grid.fps} --window {grid.window} --stride {grid.stride}: must be positive")
-    paths = sorted(folder.glob(f"{prefix}*.npy"))
+    if grid.fps is None or not 0 < grid.fps < math.inf or grid.window < 1 or grid.stride < 1:
+        raise UsageError(f"--fps {grid.fps} --window {grid.window} --stride {grid.stride}: must be positive and finite")
+    paths = sorted(path for path in folder.glob(f"{prefix}*.npy") if not path.name.startswith("."))
     if not paths:
         raise UsageError(f"{folder}: no such folder, or no files {prefix}ID.npy in it")
     if any(row.encoder != ADOPTED for row in read_manifest(folder).values()):

@@ -12,6 +12,7 @@ from torch import Tensor
 from hico_core.base.errors import BadVideo, HicoError
 from hico_core.data.clock import num_grid_points
 from hico_core.data.pictures import normalised
+from hico_core.data.reading import errors_of_video
 from hico_core.data.workers import num_workers
 from hico_core.encoding.encoder import WindowEncoder
 from hico_core.encoding.lanes import parts_of_video
@@ -56,9 +57,11 @@ def dry_run_extraction(
         num_batches: number of measured batches, after one to warm up.
 
     Raises:
-        HicoError: no video can be read.
+        HicoError: there is no video, or none can be read.
 
     """
+    if not jobs:
+        raise HicoError("there are no videos to measure; name others, or another --shard")
     num_windows = [_num_windows(job, extractor) for job in jobs]
     known = [count for count in num_windows if count is not None]
     num_rows = sum(
@@ -123,8 +126,9 @@ def _clips(jobs: Sequence[FeatureJob], extractor: FeatureExtractor) -> Iterator[
     """Windows of the readable videos, one video after the other."""
     for number, job in enumerate(jobs):
         try:
-            for part in parts_of_video(number, job.video, extractor.reading):
-                if part.clips is not None:
-                    yield from part.clips
+            with errors_of_video(job.video.path):
+                for part in parts_of_video(number, job.video, extractor.reading):
+                    if part.clips is not None:
+                        yield from part.clips
         except BadVideo:
             continue

@@ -128,8 +128,8 @@ def extract_features(
         encoder = FeatureExtractor.from_checkpoint(encoder or newest_encoder(local_part(root)))
     files = files._replace(folder=files.folder or features_folder(root, encoder))
     summary = _extract(jobs_of(videos, root), encoder, root, files, policy, meter=meter or Meter(), on_event=on_event)
-    if files.file_format == "hdf5":
-        assert files.folder is not None
+    assert files.folder is not None
+    if files.file_format == "hdf5" and read_manifest(files.folder):  # if all videos failed, there is nothing to pack
         pack_into_hdf5(files.folder)
     return summary
 
@@ -150,7 +150,7 @@ def _extract(
     settings = _settings(extractor, frozen, files.dtype, rows=_what_rows_are(jobs))
     jobs = part_of(jobs, policy.shard)
     with opened_folder(folder, policy.shard), closing(_manifest_writer(folder, policy.shard)) as manifest:
-        plan = _plan(jobs, files, folder, _rows_with(settings, folder), checksum=policy.checksum)
+        plan = _plan(jobs, files, folder, _rows_with(settings, folder, files), checksum=policy.checksum)
         # Looked up before anything is read, so that a video that changes meanwhile is extracted again.
         identities = {job.source.video_id: source_file(job.source) for job in plan.todo}
         writer = _Writer(
@@ -316,11 +316,11 @@ def _manifest_writer(folder: Location, shard: Shard | None) -> _LocalManifest | 
     return _LocalManifest(folder) if is_local(folder) else _BucketManifest(folder, shard)
 
 
-def _rows_with(settings: Settings, folder: Location) -> dict[str, ManifestRow]:
-    """The manifest of a folder, all of whose features must have these settings.
+def _rows_with(settings: Settings, folder: Location, files: Files) -> dict[str, ManifestRow]:
+    """The manifest of a folder, all of whose features must have these settings and names of this kind.
 
     Raises:
-        HicoError: a file of features has other settings.
+        HicoError: a file of features has other settings, or another prefix or format, which would add its video twice.
 
     """
     rows = read_manifest(folder)
@@ -331,6 +331,11 @@ def _rows_with(settings: Settings, folder: Location) -> dict[str, ManifestRow]:
                     f"{folder}: has features with {key}={getattr(row, key)}, not {value}; use another --name, or "
                     "remove the folder"
                 )
+        if (row.prefix, row.file_format) != (files.prefix, files.format_of_one):
+            raise HicoError(
+                f"{folder}: has files such as {row.file}, not {files.name(row.video_id)} (--prefix, --format); use "
+                "another --name"
+            )
     return rows
 
 

@@ -53,7 +53,7 @@ def _job_of_file(source: Source) -> FeatureJob:
 
 def known_length(job: FeatureJob) -> VideoLength | None:
     """A video's length from its index or its file's header; None if it lies in a bucket or cannot be opened."""
-    if job.duration_seconds is not None:
+    if job.duration_seconds is not None and job.video.pieces:
         return VideoLength(job.duration_seconds, job.video.pieces[0].fps)
     if not is_local(job.source.path):
         return None

@@ -276,7 +276,7 @@ def check_features(folder: Path) -> Iterator[tuple[str, str]]:
             yield name, problem
     suffixes = {f".{row.file_format}" for row in rows.values()}
     for path in sorted(folder.iterdir()):
-        if path.suffix in suffixes and path.name not in rows:
+        if path.suffix in suffixes and path.name not in rows and not path.name.startswith("."):
             yield path.name, "is not in the manifest"
 
 

@@ -207,7 +207,8 @@ def _rows_of_csv(lines: Iterable[list[str]], header: list[str]) -> Iterator[_Row
     for cells in lines:
         if len(cells) == len(header):
             times = (_number(cells[start]), _number(cells[end]))
-            yield _Row(cells[video], times, cells[label], cells[subset] or None if subset is not None else None)
+            named = None if subset is None else cells[subset].strip() or None
+            yield _Row(cells[video].strip(), times, cells[label].strip(), named)
         elif cells:  # not an empty line
             yield None
 

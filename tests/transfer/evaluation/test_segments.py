@@ -76,6 +76,17 @@ def test_segments_are_looked_for_in_other_videos() -> None:
         retrieval_among_videos(rows.only(rows.groups == "v0"), protocol="clip")
 
 
+def test_coclr_subtracts_the_mean_of_all_segments() -> None:
+    """One segment per video, minus its own mean, would be nothing."""
+    rows = rows_of(12, each=1)
+    centred = rows._replace(features=rows.features - rows.features.mean(axis=0))
+    far = rows._replace(features=rows.features + 8)
+    found = retrieval_among_videos(far, protocol="coclr")
+    expected = retrieval_among_videos(centred, protocol="video")
+    assert found.protocol == "coclr" and found.recall == expected.recall
+    assert found.mean_average_precision == pytest.approx(expected.mean_average_precision)
+
+
 @pytest.mark.slow
 def test_folders_of_one_set_of_segments_are_compared(tmp_path: Path) -> None:
     labels = ["run", "bow", "sit", "bow", "run", "sit"]

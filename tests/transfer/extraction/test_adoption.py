@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hico_core.base.errors import HicoError
+from hico_core.base.errors import HicoError, UsageError
 from hico_core.encoding.lanes import WholeVideo
 from hico_core.encoding.windows import Grid, window_times
 from hico_core.transfer.evaluation.labelled import LabelledVideo, rows_from_folder
@@ -66,6 +66,18 @@ def test_what_is_refused_leaves_no_manifest(folder: Path, array: np.ndarray, sai
         adopt_features(folder, GRID, prefix="v_")
     assert said in str(refused.value)
     assert not (folder / "manifest.jsonl").exists()
+
+
+def test_hidden_files_are_left_alone(folder: Path) -> None:
+    (folder / "._v_a.npy").write_bytes(b"what a Mac keeps beside a file")
+    assert not any(row.file.startswith(".") for row in adopt_features(folder, GRID))
+    assert not list(check_features(folder))
+
+
+@pytest.mark.parametrize("fps", [0.0, float("nan"), float("inf")])
+def test_a_frame_rate_is_a_positive_number(folder: Path, fps: float) -> None:
+    with pytest.raises(UsageError, match="must be positive and finite"):
+        adopt_features(folder, Grid(fps=fps, window=16, stride=8))
 
 
 def test_a_folder_without_files(tmp_path: Path) -> None:

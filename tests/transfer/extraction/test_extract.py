@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile
@@ -34,9 +34,12 @@ from hico_core.corpus.workspace.records import SplitOptions, sha256_of
 from hico_core.data.pictures import Picture
 from hico_core.data.videos import IndexedVideos
 from hico_core.encoders.trained import hico_model
+from hico_core.encoding import lanes
+from hico_core.encoding.lanes import Part, Reading, WholeVideo
 from hico_core.model.hico import HicoModel
 from hico_core.model.pooling import PooledEncoder
 from hico_core.model.s3dg_tiny import S3DGTiny
+from hico_core.transfer.extraction import dry_run
 from hico_core.transfer.extraction.dry_run import dry_run_extraction
 from hico_core.transfer.extraction.extract import ExtractionPolicy, Files, Likeness, extract_features
 from hico_core.transfer.extraction.feature_files import read_array
@@ -49,6 +52,7 @@ from hico_core.transfer.extraction.manifest import (
     require_features,
 )
 from hico_core.transfer.extraction.manifest import features_of as features_of_row
+from hico_core.transfer.extraction.segments import jobs_of_segments
 from hico_core.transfer.features import FeatureExtractor
 
 pytestmark = pytest.mark.videos
@@ -292,6 +296,29 @@ def test_a_video_that_cannot_be_decoded_is_listed(root: Path, tmp_path: Path) ->
     ]
 
 
+def test_no_video_to_pack_is_a_failure_of_each(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_text("no video")
+    assert features_of(root, tmp_path / "features", tmp_path / "bad.mp4", file_format="hdf5").num_failed == 1
+    assert not (tmp_path / "features/features.hdf5").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "other"),
+    [({"prefix": "v_"}, "v_a.npy"), ({"file_format": "npz"}, "a.npz"), ({"file_format": "hdf5"}, None)],
+)
+def test_a_folder_has_each_video_once(root: Path, tmp_path: Path, names: dict[str, Any], other: str | None) -> None:
+    path, folder = root.parent / "videos/v_a.mp4", tmp_path / "features"
+    features_of(root, folder, path)
+    if other is None:  # features.hdf5 beside the same files
+        assert features_of(root, folder, path, **names).num_unchanged == 1
+        assert features_of(root, folder, path, **names).num_unchanged == 1
+        return
+    with pytest.raises(HicoError, match=rf"has files such as a\.npy, not {other} .*; use another --name"):
+        features_of(root, folder, path, **names)
+    assert features_of(root, tmp_path / "other", path, **names).num_done == 1
+    assert features_of(root, tmp_path / "other", path, **names).num_unchanged == 1
+
+
 def features_of(root: Path, folder: Path, path: Path, *, checksum: bool = False, **names: str) -> Summary:
     return extract(root, folder, jobs_of_files([Source(video_id="a", path=path)]), checksum=checksum, **names)[0]  # type: ignore[arg-type]
 
@@ -306,13 +333,12 @@ def test_finished_means_this_very_source(root: Path, tmp_path: Path) -> None:
     assert features_of(root, folder, path).num_done == 1, "it is another video now"
     assert len(np.load(folder / "a.npy")) == 3
     assert features_of(root, folder, path).num_unchanged == 1, "the later line of the manifest counts"
-    assert features_of(root, folder, path, prefix="v_").num_done == 1, "of another file name"
-    assert features_of(root, folder, path, prefix="v_").num_unchanged == 1
     # Only touched: a hash tells that it is the same.
-    assert features_of(root, folder, path, prefix="s_", checksum=True).num_done == 1
+    hashed = tmp_path / "hashed"
+    assert features_of(root, hashed, path, checksum=True).num_done == 1
     os.utime(path, (1, 1))
-    assert features_of(root, folder, path, prefix="s_", checksum=True).num_unchanged == 1
-    assert features_of(root, folder, path, prefix="s_").num_done == 1
+    assert features_of(root, hashed, path, checksum=True).num_unchanged == 1
+    assert features_of(root, hashed, path).num_done == 1
     before = (folder / "a.npy").read_bytes()
     numbered_video(tmp_path / "other/a.mp4", seconds=2)
     with pytest.raises(
@@ -486,6 +512,34 @@ def test_the_dry_run_tells_what_the_extraction_makes(root: Path, tmp_path: Path)
     assert (plan.num_videos, plan.num_unknown, plan.num_rows) == (2, 1, 7)
     with pytest.raises(HicoError, match="none of the videos can be read"):
         dry_run_extraction(of_files[1:], extractor=extractor, files=Files())
+    with pytest.raises(HicoError, match="there are no videos to measure"):
+        dry_run_extraction([], extractor=extractor, files=Files())
+
+
+def test_sources_of_an_index_are_as_long_as_their_headers_say(root: Path, tmp_path: Path) -> None:
+    extractor = FeatureExtractor.from_checkpoint(root.parent / "encoder.safetensors", device="cpu", batch_size=2)
+    jobs = jobs_of_index(IndexedVideos(read_index_table(root), root=root), read="sources")
+    summary, _ = extract(root, tmp_path / "folder", jobs)
+    assert dry_run_extraction(jobs, extractor=extractor, files=Files(), workers=0).num_rows == summary.num_parts
+    (tmp_path / "segments.csv").write_text("video,start,end,label\na,1,2,run\na,6,60,bow\n")
+    limited, remarks = jobs_of_segments(jobs, tmp_path / "segments.csv", num_windows=None)
+    assert [job.video.spans.seconds[0] for job in limited if job.video.spans] == [(1.0, 2.0)]
+    assert "cut 1 segment to the length of the video" in remarks
+
+
+def test_the_dry_run_leaves_out_what_a_decoder_chokes_on(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parts_of_video(number: int, video: WholeVideo, reading: Reading) -> Iterator[Part]:
+        if video.path.name == "bad.mp4":
+            raise ValueError("not enough values to unpack")
+        return lanes.parts_of_video(number, video, reading)
+
+    monkeypatch.setattr(dry_run, "parts_of_video", parts_of_video)
+    extractor = FeatureExtractor.from_checkpoint(root.parent / "encoder.safetensors", device="cpu", batch_size=2)
+    paths = (tmp_path / "bad.mp4", root.parent / "videos/v_a.mp4")
+    jobs = jobs_of_files([Source(video_id=path.stem, path=path) for path in paths])
+    assert dry_run_extraction(jobs, extractor=extractor, files=Files(), workers=0).rows_per_second > 0
 
 
 @pytest.mark.cluster

@@ -109,6 +109,15 @@ def test_a_bad_entry_costs_its_video_not_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"database": {"a": {}, "b": {"subset": "x", "duration": 7}}}')
     found = read_segments(tmp_path / "a.json")
     assert found.videos == {"b": AnnotatedVideo("x", 7.0)} and found.problems == {"a": "names no subset"}
+    (tmp_path / "a.csv").write_text(
+        "video, start, end, label, subset\n a, 0, 1, run, x\na , 2, 3,run ,x \nb, 0, 1, run,\n"
+    )
+    spaced = read_segments(tmp_path / "a.csv")
+    assert [(one.video, one.label, one.subset) for one in spaced.segments] == [
+        ("a", "run", "x"),
+        ("a", "run", "x"),
+        ("b", "run", None),
+    ]
     (tmp_path / "a.csv").write_text("video,start,end,label,subset\na,0,1,run,x\nb,0,1,run,x\na,2,3,run,y\n")
     found = read_segments(tmp_path / "a.csv")
     assert found.problems == {"a": "is in two subsets, x and y"}
