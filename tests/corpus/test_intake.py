@@ -259,7 +259,7 @@ def test_clips_of_another_tool_are_not_overwritten(one: Path, tmp_path: Path) ->
         (root / name).write_bytes(content)
     before = clips_of(root)
     summary, (event,) = split(one / "a.mp4", root, SMALL.model_copy(update={"crf": 40}))
-    assert summary.num_failed == 1 and "`hico index --adopt` adopts such clips, --force replaces" in event.note
+    assert summary.num_failed == 1 and f"`hico index --adopt --root {root}` adopts such clips, --force" in event.note
     assert clips_of(root) == before
     (root / "records/a.json").unlink()
     assert adopt(root).num_done == 1  # the first remedy
