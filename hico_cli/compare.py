@@ -9,7 +9,17 @@ import typer
 from hico_cli.console import counting, progress, raising_on_signals, result, warn
 from hico_cli.features import feature_folder
 from hico_cli.labels import ListFolder
-from hico_cli.options import CacheDir, CacheSize, Device, Json, Readers, Root, read_size, require_file_name_part
+from hico_cli.options import (
+    CacheDir,
+    CacheSize,
+    Device,
+    Json,
+    Readers,
+    Root,
+    read_size,
+    refuse_unused,
+    require_file_name_part,
+)
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate, locate_root
 
 if TYPE_CHECKING:
@@ -26,6 +36,7 @@ _LINES = (
 
 
 def compare(
+    context: typer.Context,
     clips: Annotated[
         str | None, typer.Argument(metavar="[LIST]", help=f"Clips to use for cross-validation. {_LINES}")
     ] = None,
@@ -82,8 +93,8 @@ def compare(
 
     place = local_part(locate_root(root)) / "compare"
     if features is not None:
-        if clips or train or test or encoder or runs:
-            raise typer.BadParameter("cannot be combined with lists, --encoder or --runs", param_hint="--features")
+        of_clips = ("clips", "encoder", "runs", "baselines", "train", "test", "data_root", "views", "workers", "device")
+        refuse_unused(context, *of_clips, why="has no effect with --features, which are encoded already")
         folders = {given: feature_folder(given, root) for given in features}
         chosen_name = name or next(iter(folders.values())).name
         require_file_name_part(chosen_name, option="--name")
@@ -92,6 +103,8 @@ def compare(
         return
     if (clips is None) == (test is None) or (train is None) != (test is None):
         raise typer.BadParameter("give either a list, or --train and --test", param_hint="LIST")
+    if clips is None:
+        refuse_unused(context, "folds", why="needs LIST; --train and --test replace the folds")
     cache = local_cache(cache_dir, read_size(cache_size))
     listed_in = locate(clips or test or "")
     chosen_name = name or (listed_in.stem if listed_in.suffix == ".txt" else listed_in.name)

@@ -9,7 +9,7 @@ import typer
 
 from hico_cli.console import noting_signals, progress, result, warn
 from hico_cli.labels import LISTS, ListFolder, labelled
-from hico_cli.options import Device, Json, Nproc, Readers, Root, is_first_process
+from hico_cli.options import Device, Json, Nproc, Readers, Root, is_first_process, refuse_unused
 from hico_cli.processes import do_work
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
 from hico_core.base.errors import counted
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    context: typer.Context,
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs of hico finetune, or their checkpoints.")],
     root: Root = DEFAULT_ROOT,
     test: Annotated[
@@ -48,6 +49,8 @@ def evaluate(
         raise typer.BadParameter(f"{len(test)} lists for {len(runs)} runs; give one list per run", param_hint="--list")
     if output and len(runs) > 1:
         raise typer.BadParameter("needs a single run; results of several go into their folders", param_hint="--output")
+    if not test:
+        refuse_unused(context, "data_root", why="needs --list")
     from hico_core.transfer.evaluation.evaluate import Testing
 
     place = locate_root(root)

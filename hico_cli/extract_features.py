@@ -23,6 +23,7 @@ from hico_cli.options import (
     find_videos,
     read_shard,
     read_size,
+    refuse_unused,
     require_file_name_part,
 )
 from hico_cli.outcomes import describe_speed, extraction_fields, report_extraction
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 
 def extract_features(
+    context: typer.Context,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(help="Videos, folders, patterns or .txt lists. Default: all videos in the index."),
@@ -196,10 +198,12 @@ def extract_features(
 
     for option, text in (("--name", name or ""), ("--prefix", prefix or "")):
         require_file_name_part(text, option=option)
-    if frame_rate is not None and not inputs:
-        raise typer.BadParameter("name the folders of pictures as INPUTS", param_hint="--frame-rate")
-    if per_segment is not None and segments is None:
-        raise typer.BadParameter("needs --segments FILE", param_hint="--per-segment")
+    if inputs:
+        refuse_unused(context, "read_from", why="is for the videos of the index; leave out INPUTS, or this")
+    else:
+        refuse_unused(context, "id_rule", "recursive", "frame_rate", why="needs INPUTS; the index has these already")
+    if segments is None:
+        refuse_unused(context, "per_segment", why="needs --segments FILE")
     place, rate, batch = locate_root(root), _read_fps(fps), _read_batch_size(batch_size)
     cache = local_cache(cache_dir, read_size(cache_size))
     policy = ExtractionPolicy(

@@ -5,7 +5,19 @@ from typing import Annotated
 import typer
 
 from hico_cli.console import raising_on_signals, report_failed, result, video_progress, warn
-from hico_cli.options import CacheDir, CacheSize, FrameRate, Ids, Json, Move, Recursive, Root, find_videos, read_size
+from hico_cli.options import (
+    CacheDir,
+    CacheSize,
+    FrameRate,
+    Ids,
+    Json,
+    Move,
+    Recursive,
+    Root,
+    find_videos,
+    read_size,
+    refuse_unused,
+)
 from hico_cli.outcomes import report_index
 from hico_core.base.addresses import DEFAULT_ROOT, Location, is_local, locate, locate_root
 from hico_core.base.cache import local_cache
@@ -14,6 +26,7 @@ from hico_core.base.errors import counted
 
 
 def index(
+    context: typer.Context,
     root: Root = DEFAULT_ROOT,
     untrimmed: Annotated[
         list[str] | None,
@@ -72,17 +85,17 @@ def index(
     place = locate_root(root)
     if is_local(place):
         place = place.absolute()
-    if check and (adopt or untrimmed or list_file):
-        raise typer.BadParameter("only compares files with records; index with another call", param_hint="--check")
-    if data_root is not None and not list_file:
-        raise typer.BadParameter("needs --list", param_hint="--data-root")
+    if not list_file:
+        refuse_unused(context, "data_root", why="needs --list")
+    if not untrimmed:
+        refuse_unused(context, "frame_rate", "recursive", why="needs --untrimmed with a folder")
+    if not untrimmed and not list_file:
+        refuse_unused(context, "subset", "id_rule", "cuts", why="needs --untrimmed or --list")
     if check:
+        others = ("adopt", "untrimmed", "list_file", "val_fraction", "move")
+        refuse_unused(context, *others, why="--check only compares files with records; index with another call")
         _check(place, as_json=json)
         return
-    if frame_rate is not None and not untrimmed:
-        raise typer.BadParameter("needs --untrimmed with the folders of pictures", param_hint="--frame-rate")
-    if cuts and not untrimmed and not list_file:
-        raise typer.BadParameter("needs --untrimmed or --list", param_hint="--cuts")
     to = Indexing(
         root=place,
         workers=workers or available_cores(),

@@ -235,6 +235,25 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def refuse_unused(context: typer.Context, *parameters: str, why: str) -> None:
+    """Refuse options that have no effect beside the others: if they were ignored, the user would trust a wrong result.
+
+    Args:
+        context: the command's context, which knows what was typed.
+        parameters: names of the command's parameters.
+        why: the end of the message, such as "needs --list".
+
+    Raises:
+        typer.BadParameter: one of the parameters was typed.
+
+    """
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name in parameters and source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(why, param_hint=parameter.opts[0])
+
+
 def require_file_name_part(text: str, *, option: str) -> None:
     """Check a name that becomes part of a path below the workspace: it must not lead out of the workspace.
 

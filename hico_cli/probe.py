@@ -9,7 +9,7 @@ import typer
 from hico_cli.console import counting, progress, raising_on_signals, result, warn
 from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled_sides
-from hico_cli.options import CacheDir, CacheSize, Device, Encoder, Json, Readers, Root, read_size
+from hico_cli.options import CacheDir, CacheSize, Device, Encoder, Json, Readers, Root, read_size, refuse_unused
 from hico_core.base.addresses import DEFAULT_ROOT, Location, local_part, locate, locate_root
 from hico_core.base.errors import counted
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 def probe(
+    context: typer.Context,
     features: Annotated[
         str | None, typer.Argument(help="A folder in ROOT/features, or a path. Default: encode the videos.")
     ] = None,
@@ -116,19 +117,21 @@ def probe(
         raise typer.BadParameter(f"{len(test or [])} lists, but --train has {len(train or [])}", param_hint="--test")
     place = locate_root(root)
     if segments is not None:
-        if features is None or train:
-            raise typer.BadParameter(
-                "needs FEATURES of whole videos, and tests in folds; leave out --train and --test",
-                param_hint="--segments",
-            )
+        if features is None:
+            raise typer.BadParameter("needs FEATURES of whole videos", param_hint="--segments")
+        of_videos = ("train", "test", "data_root", "encoder", "views", "seeds", "neighbours", "shots")
+        refuse_unused(
+            context, *of_videos, "workers", "device", why="has no effect with --segments, which tests in folds"
+        )
         folders = {name: feature_folder(name, root) for name in (features, *(beside or []))}
         target = output or local_part(place) / "probes" / f"{folders[features].name}-seconds.json"
         _probe_seconds(segments, folders, groups, num_folds=folds, target=target, place=place, as_json=json)
         return
-    if beside or groups:
-        raise typer.BadParameter("need --segments FILE", param_hint="--beside and --groups")
-    if features is not None and encoder is not None:
-        raise typer.BadParameter("FEATURES are encoded already; leave out one of them", param_hint="--encoder")
+    refuse_unused(context, "beside", "groups", why="needs --segments FILE")
+    if features is not None:
+        refuse_unused(
+            context, "encoder", "views", "workers", "device", why="has no effect: FEATURES are encoded already"
+        )
     if features is None:
         cache = local_cache(cache_dir, read_size(cache_size))
         frozen = load_frozen(encoder_named(encoder, local_part(place)), warn=warn)
@@ -139,11 +142,11 @@ def probe(
     to_train, to_test = list["LabelledSet"](), list["LabelledSet"]()
     run: partial[Probed]
     if probed.folder and are_segments(manifest):
-        if train:
-            raise typer.BadParameter("segments are tested in folds of videos; leave out lists", param_hint="--train")
+        refuse_unused(context, "train", "test", "data_root", why="segments are tested in folds of videos")
         num_splits, what = folds, "segments"
         run = partial(probe_segments, probed.folder, manifest, num_folds=folds)
     else:
+        refuse_unused(context, "folds", why="needs segments; videos are tested on --test")
         to_train, to_test = labelled_sides(train, test, place=place, data_root=data_root)
         num_splits, what = len(to_train), "videos"
         run = partial(probe_sets, probed, to_train, to_test)

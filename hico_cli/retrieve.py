@@ -9,7 +9,7 @@ import typer
 from hico_cli.console import result, warn
 from hico_cli.features import feature_folder
 from hico_cli.labels import LIST, ListFolder, labelled
-from hico_cli.options import ENCODER_FORM, ENCODER_NAMES, Device, Json, Root
+from hico_cli.options import ENCODER_FORM, ENCODER_NAMES, Device, Json, Root, refuse_unused
 from hico_core.base.addresses import DEFAULT_ROOT, Location, local_part, locate_root
 from hico_core.base.choices import RetrievalProtocol, Subset
 from hico_core.base.errors import counted
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def retrieve(
+    context: typer.Context,
     query: Annotated[Path | None, typer.Argument(help="Video for which to find similar moments.")] = None,
     root: Root = DEFAULT_ROOT,
     features: Annotated[
@@ -63,15 +64,15 @@ def retrieve(
     """
     if (query is None) == (protocol is None):
         raise typer.BadParameter("give either a video or --protocol", param_hint="QUERY")
-    if protocol is not None and sheet is not None:
-        raise typer.BadParameter(
-            "shows the matches of a video; leave out --protocol, or the sheet", param_hint="--sheet"
-        )
-    if query is not None and (query_list or gallery_list):
-        raise typer.BadParameter(
-            "need --protocol; a video is searched for in all of --features",
-            param_hint="--query-list and --gallery-list",
-        )
+    if protocol is not None:
+        of_search = ("top", "include_own", "every_moment", "sheet", "encoder", "device")
+        refuse_unused(context, *of_search, why="is for the search with a video; leave out --protocol, or this")
+    else:
+        of_measuring = ("queries", "gallery", "query_list", "gallery_list", "data_root")
+        refuse_unused(context, *of_measuring, why="needs --protocol; a video is searched for in all of --features")
+    for listed, subset in ((query_list, "queries"), (gallery_list, "gallery")):
+        if listed:
+            refuse_unused(context, subset, why="has no effect beside a list")
     from hico_core.transfer.extraction.jobs import encoder_named
     from hico_core.transfer.extraction.manifest import require_features
 
@@ -104,10 +105,7 @@ def retrieve(
 
     assert protocol is not None
     if are_segments(manifest):
-        if query_list or gallery_list:
-            raise typer.BadParameter(
-                "matches of segments are searched among other videos; leave out the lists", param_hint="--query-list"
-            )
+        refuse_unused(context, *of_measuring, why="matches of segments are searched among the other videos")
         found = retrieval_among_videos(segments_in(folder, manifest).rows, protocol=protocol)
         _report_retrieval(found, folder, place, as_json=json)
         return

@@ -218,8 +218,11 @@ def _estimate(
     with raising_on_signals("stopped; nothing was written"):
         plan = dry_run_split(sources, root=root, options=options, policy=policy, workers=workers or available_cores())
     failed = f", of which {plan.num_sampled_failed} failed" if plan.num_sampled_failed else ""
+    others = f"{plan.num_unchanged} unchanged"
+    others += f", {plan.num_failed_before} failed earlier (add --retry-failed)" if plan.num_failed_before else ""
+    others += f", {plan.num_unusable} unusable" if plan.num_unusable else ""
     text = (
-        f"{counted(plan.num_videos, 'video')} to split, {plan.num_unchanged} unchanged; about "
+        f"{counted(plan.num_videos, 'video')} to split, {others}; about "
         f"{plan.minutes:.1f} minutes of video, {plan.clip_bytes / 1e9:.3f} GB of clips, {plan.hours:.2f} hours with "
         f"{counted(plan.workers, 'worker')}, as measured on {plan.num_sampled}{failed}; nothing was written"
     )

@@ -378,7 +378,6 @@ COVERED_BY = {
     "hico_core/transfer/evaluation/predictions.py": "tests/transfer/finetuning/test_train.py::test_scores_of_views_are_added",
     "hico_core/transfer/evaluation/probing.py": "tests/cli/test_downstream.py::test_probe",
     "hico_core/transfer/extraction/dry_run.py": "tests/cli/test_downstream.py::test_a_dry_run_writes_nothing",
-    "hico_core/transfer/extraction/feature_files.py": "tests/transfer/extraction/test_extract.py::test_formats_hold_the_same_numbers",
     "hico_core/transfer/extraction/jobs.py": "tests/transfer/extraction/test_extract.py::test_what_is_read_can_be_chosen_and_is_told",
     "hico_core/transfer/extraction/presets.py": "tests/cli/test_downstream.py::test_presets",
     "hico_core/transfer/finetuning/dry_run.py": "tests/transfer/finetuning/test_train.py::test_a_dry_run_is_the_first_step_and_writes_nothing",

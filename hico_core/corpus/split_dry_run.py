@@ -26,6 +26,7 @@ class SplitPlan:
     num_videos: int  # videos to split
     num_unchanged: int  # already finished
     num_failed_before: int  # retried only on request
+    num_unusable: int  # unusable names, unreadable records
     num_sampled: int = 0
     num_sampled_failed: int = 0
     minutes: float = 0.0  # of video
@@ -65,6 +66,7 @@ def dry_run_split(
         num_videos=len(todo),
         num_unchanged=known["unchanged"],
         num_failed_before=known["failed before"],
+        num_unusable=known["failed"],
         workers=workers,
     )
     if not todo:

@@ -241,9 +241,9 @@ def test_probe_of_seconds(root: Path, tmp_path: Path) -> None:
     assert found.rows[0].f1["25"]._asdict() == told["rows"][0]["f1"]["25"]
     assert told["seconds_of_classes"] == {"(background)": 9, "a": 3, "b": 6} and told["encoder"].startswith("runs/made")
     lists = ("--train", root / "train.txt", "--test", root / "test.txt")
-    assert_one_line(hico(*command, *lists, root=root), 2, "needs FEATURES of whole videos", "tests in folds")
+    assert_one_line(hico(*command, *lists, root=root), 2, "--train: has no effect with --segments", "tests in folds")
     assert_one_line(hico("probe", "--segments", file, root=root), 2, "needs FEATURES of whole videos")
-    assert_one_line(hico("probe", "made", "--beside", "made", root=root), 2, "need --segments FILE")
+    assert_one_line(hico("probe", "made", "--beside", "made", root=root), 2, "--beside: needs --segments FILE")
 
 
 def test_bad_lines_of_lists_are_told_and_the_others_are_used(root: Path, tmp_path: Path) -> None:
@@ -294,9 +294,29 @@ def test_a_video_that_is_missing_is_told_by_the_probe(root: Path, tmp_path: Path
         (["probe", "made", "--train", "x.txt"], 2, ["0 lists, but --train has 1"]),
         (["probe", "made", "--train", "none.txt", "--test", "none.txt"], 2, ["none.txt: cannot be read"]),
         (["probe", "made", "--shots", "9"], 1, ["fewer than 9 (--shots)"]),
-        (["probe", "made", "--encoder", "made"], 2, ["--encoder: FEATURES are encoded already"]),
-        (["retrieve", "none.mp4", "--gallery-list", "x.txt"], 2, ["--query-list and --gallery-list: need --protocol"]),
-        (["retrieve", "--protocol", "clip", "--sheet", "x.html"], 2, ["--sheet: shows the matches of a video"]),
+        (["probe", "made", "--encoder", "made"], 2, ["--encoder: has no effect: FEATURES are encoded already"]),
+        (["probe", "made", "--views", "2"], 2, ["--views: has no effect: FEATURES are encoded already"]),
+        (["probe", "made", "--folds", "3"], 2, ["--folds: needs segments"]),
+        (["probe", "made", "--groups", "x.txt"], 2, ["--groups: needs --segments FILE"]),
+        (["probe", "made", "--segments", "x.csv", "--shots", "1"], 2, ["--shots: has no effect with --segments"]),
+        (["retrieve", "none.mp4", "--gallery-list", "x.txt"], 2, ["--gallery-list: needs --protocol"]),
+        (["retrieve", "none.mp4", "--queries", "val"], 2, ["--queries: needs --protocol"]),
+        (["retrieve", "--protocol", "clip", "--sheet", "x.html"], 2, ["--sheet: is for the search with a video"]),
+        (["retrieve", "--protocol", "clip", "--top", "3"], 2, ["--top: is for the search with a video"]),
+        (
+            ["retrieve", "--protocol", "clip", "--queries", "val", "--query-list", "x.txt"],
+            2,
+            ["--queries: has no effect beside a list"],
+        ),
+        (["evaluate", "made", "--data-root", "x"], 2, ["--data-root: needs --list"]),
+        (["extract-features", "x.mp4", "--from", "sources"], 2, ["--from: is for the videos of the index"]),
+        (["extract-features", "--id", "relpath"], 2, ["--id: needs INPUTS"]),
+        (["extract-features", "--frame-rate", "25"], 2, ["--frame-rate: needs INPUTS"]),
+        (["extract-features", "--per-segment", "2"], 2, ["--per-segment: needs --segments FILE"]),
+        (["index", "--subset", "val"], 2, ["--subset: needs --untrimmed or --list"]),
+        (["index", "--cuts"], 2, ["--cuts: needs --untrimmed or --list"]),
+        (["index", "--adopt", "--no-recursive"], 2, ["--recursive: needs --untrimmed"]),
+        (["index", "--check", "--move"], 2, ["--move: --check only compares files with records"]),
         (["retrieve"], 2, ["give either a video or --protocol"]),
         (["retrieve", "none.mp4", "--features", "made"], 1, ["none.mp4", "no such file"]),
         (["retrieve", "none.mp4", "--features", "made", "--sheet", "x.gif"], 2, ["must end in .png or .html"]),

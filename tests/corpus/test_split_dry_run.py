@@ -28,9 +28,10 @@ def test_what_it_foretells_comes_true(tmp_path: Path) -> None:
     (tmp_path / "videos/x-broken.mp4").write_text("no video")
     sources = find_sources([str(tmp_path / "videos")])
     root = tmp_path / "root"
-    plan = dry_run(sources, root)
+    unusable = Source(video_id="", path=tmp_path / "v_.mp4", obstacle="no video id can be made from its file name")
+    plan = dry_run([*sources, unusable], root)
     assert not root.exists()
-    assert (plan.num_videos, plan.num_unchanged, plan.num_sampled, plan.workers) == (7, 0, 2, 1)
+    assert (plan.num_videos, plan.num_unchanged, plan.num_unusable, plan.num_sampled) == (7, 0, 1, 2)
     assert plan.hours > 0
 
     split_videos(sources[:6], root=root, options=OPTIONS)

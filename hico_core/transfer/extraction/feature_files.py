@@ -20,7 +20,8 @@ def write_array(path: Path, array: np.ndarray, times: np.ndarray, *, video_id: s
     """Write the features of a video.
 
     npy: the array alone. npz: `feats` and `times`; OpenTAD reads the former. pt: a tensor.
-    parquet: one row per window, with `video_id`, `start_seconds`, `end_seconds` and `feature`.
+    parquet: one row per window, with `video_id`, `start_seconds`, `end_seconds` and `feature`; that is a list of
+    numbers, or for feature maps a tensor of fixed shape.
 
     Args:
         path: a file that does not exist yet.
@@ -38,12 +39,16 @@ def write_array(path: Path, array: np.ndarray, times: np.ndarray, *, video_id: s
         elif file_format == "pt":
             torch.save(torch.from_numpy(array), opened)
         elif file_format == "parquet":
-            flat = pa.array(array.reshape(-1))  # for maps, too: a fixed-size list per row
+            vectors = array.ndim == 2
             columns = {
                 "video_id": pa.array([video_id] * len(array)),
                 "start_seconds": pa.array(times[:, 0]),
                 "end_seconds": pa.array(times[:, 1]),
-                "feature": pa.FixedSizeListArray.from_arrays(flat, array[0].size),
+                "feature": (
+                    pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
+                    if vectors
+                    else pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(array))
+                ),
             }
             pq.write_table(pa.table(columns), opened, compression="zstd")
         else:
@@ -82,6 +87,9 @@ def _read(path: Path, file_format: str) -> np.ndarray:
         return tensor.numpy()
     if file_format == "parquet":
         column = pq.read_table(path, columns=["feature"])["feature"].combine_chunks()
+        if isinstance(column, pa.FixedShapeTensorArray):
+            maps: np.ndarray = column.to_numpy_ndarray()
+            return maps
         flat: np.ndarray = column.flatten().to_numpy()
         return flat.reshape(len(column), -1)
     raise ValueError(f"{file_format}: a format that nothing reads")

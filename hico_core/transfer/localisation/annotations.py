@@ -110,15 +110,18 @@ def ids_of(names: Collection[str], ids: Collection[str]) -> dict[str, str]:
     """Map annotated names to video ids, for the names that match a video.
 
     A name that is not an id may be a file name, which stands for the file's id, or have a leading `v_` that the id
-    lacks. Then it does not match a video that is also annotated under its own name.
+    lacks. Then it does not match a video that is also annotated under its own name. If two names stand for one video,
+    only the first matches.
     """
     found: dict[str, str] = {}
+    taken: set[str] = set()
     for name in names:
         path = PurePosixPath(name)
         stem = path.stem if path.suffix.lower() in VIDEO_SUFFIXES else name
         for video_id in (name, stem, stem.removeprefix("v_")):
-            if video_id in ids and (video_id == name or video_id not in names):
+            if video_id in ids and video_id not in taken and (video_id == name or video_id not in names):
                 found[name] = video_id
+                taken.add(video_id)
                 break
     return found
 

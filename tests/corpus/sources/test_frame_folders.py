@@ -257,8 +257,8 @@ def test_a_known_folder_is_left_alone_until_it_changes(tmp_path: Path) -> None:
     [
         (["split", "files", "--frame-rate", "25"], ["--frame-rate 25: none of the inputs is a folder of numbered"]),
         (["split", "frames", "--frame-rate", "-1"], ["--frame-rate -1: must be from 0.001 to 1000"]),
-        (["index", "--frame-rate", "25"], ["needs --untrimmed with the folders of pictures"]),
-        (["extract-features", "--frame-rate", "25"], ["name the folders of pictures as INPUTS"]),
+        (["index", "--frame-rate", "25"], ["--frame-rate: needs --untrimmed"]),
+        (["extract-features", "--frame-rate", "25"], ["--frame-rate: needs INPUTS"]),
     ],
 )
 def test_a_rate_without_frame_folders_is_a_mistake(arguments: list[str], parts: list[str], tmp_path: Path) -> None:

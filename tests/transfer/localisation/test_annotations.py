@@ -162,6 +162,7 @@ def test_files_that_are_no_annotations(tmp_path: Path, name: str, text: str, pro
         (["x"], ["films/v_x.MP4"], {"films/v_x.MP4": "x"}),
         (["v_x", "x"], ["v_x.mp4"], {"v_x.mp4": "v_x"}),
         (["x"], ["x.mp4", "x"], {"x": "x"}),
+        (["x"], ["v_x", "x.mp4"], {"v_x": "x"}),  # two names of one video: the first
         (["x", "x.1"], ["x.1", "x.2"], {"x.1": "x.1"}),  # not every dot begins an ending
     ],
 )

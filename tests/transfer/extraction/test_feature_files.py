@@ -1,0 +1,22 @@
+"""Each format gives back the array that was written, with its shape and type."""
+
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from hico_core.base.choices import FileFormat
+from hico_core.transfer.extraction.feature_files import read_array, write_array
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (1, 1), (3, 4, 1, 2, 2)])  # vectors, one number, feature maps
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("file_format", get_args(FileFormat))
+def test_what_is_written_is_read(tmp_path: Path, file_format: FileFormat, dtype: type, shape: tuple[int, ...]) -> None:
+    array = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    path = tmp_path / f"a.{file_format}"
+    write_array(path, array, np.zeros((len(array), 2)), video_id="a", file_format=file_format)
+    found = read_array(path)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, array)
