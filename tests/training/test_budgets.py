@@ -12,6 +12,7 @@ from hico_core.config import preset
 from hico_core.model.hico import HicoModel
 from hico_core.model.recompute import recompute_units
 from hico_core.model.s3dg import S3DG
+from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.optim import build_optimizer
 from hico_core.training.shared_norm import share_batch_norms
 from hico_core.training.step import compute_loss
@@ -62,7 +63,7 @@ def test_an_encoder_is_one_graph_and_stays_it() -> None:
 
 def test_so_it_is_among_several_processes() -> None:
     with group_of(8):
-        assert graphs_of(share_batch_norms(S3DG().to(memory_format=torch.channels_last_3d))) == 1
+        assert graphs_of(share_batch_norms(S3DGTiny().to(memory_format=torch.channels_last_3d))) == 1
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # that PyTorch's compiler looks at
