@@ -5,17 +5,18 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
 from hico_core.base.addresses import Location, absolute, is_local, locate, require_reachable
 from hico_core.base.choices import IdRule
-from hico_core.base.errors import BadVideo, UsageError
+from hico_core.base.errors import BadVideo, HicoError, UsageError
 from hico_core.base.texts import read_text
 from hico_core.corpus.clips.probe import rate_of
 from hico_core.corpus.sources.frame_folders import frame_names, is_numbered_picture, is_picture, picture_names
-from hico_core.corpus.sources.ids import Source, parse_clip_name, unique_sources, video_id
+from hico_core.corpus.sources.ids import Source, name_obstacle, parse_clip_name, video_id
 
 # Suffixes of the videos searched for in a folder. A file given by name is accepted whatever its suffix.
 VIDEO_SUFFIXES = frozenset(
@@ -96,6 +97,32 @@ def _obstacle_in(frame_folder: Path) -> str | None:
     except BadVideo as bad:
         return bad.reason
     return None
+
+
+def unique_sources(sources: Iterable[Source]) -> list[Source]:
+    """The sources in order of their ids, each once; unusable names and conflicting labels become obstacles.
+
+    Raises:
+        HicoError: two files have the same id; the message names both.
+
+    """
+    by_id: dict[str, Source] = {}
+    for source in sources:
+        known = by_id.setdefault(source.video_id, source)
+        if known.path != source.path:
+            raise HicoError(
+                f"{known.path} and {source.path} have the same id, {source.video_id!r}; rename one of them, or "
+                "include folders in the ids with --id relpath"
+            )
+        if source.obstacle and not known.obstacle:
+            by_id[source.video_id] = source
+        elif known.label != source.label and not known.obstacle:
+            both = " and ".join(repr(one.class_name or one.label) for one in (known, source))
+            by_id[source.video_id] = replace(known, obstacle=f"is in the list with two labels, {both}")
+    return [
+        replace(source, obstacle=source.obstacle or name_obstacle(name, str(source.path)))
+        for name, source in sorted(by_id.items())
+    ]
 
 
 # What Python functions accept where commands accept names of videos.

@@ -2,14 +2,12 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from hico_core.base.addresses import Location, through
 from hico_core.base.cache import LocalCache
 from hico_core.base.choices import IdRule
-from hico_core.base.errors import HicoError
 
 # An id may hold digits and underscores, so names are read from the right.
 _CLIP_NAME = re.compile(r"v_(?P<id>.+)_(?P<start>\d{7,})_(?P<end>\d{7,})\.mp4", re.DOTALL)
@@ -112,29 +110,3 @@ def parse_clip_name(name: str) -> ClipName | None:
     """The inverse of `clip_name`; None for any other name."""
     match = _CLIP_NAME.fullmatch(name)
     return ClipName(match["id"], int(match["start"]), int(match["end"])) if match else None
-
-
-def unique_sources(sources: Iterable[Source]) -> list[Source]:
-    """The sources in order of their ids, each once; unusable names and conflicting labels become obstacles.
-
-    Raises:
-        HicoError: two files have the same id; the message names both.
-
-    """
-    by_id: dict[str, Source] = {}
-    for source in sources:
-        known = by_id.setdefault(source.video_id, source)
-        if known.path != source.path:
-            raise HicoError(
-                f"{known.path} and {source.path} have the same id, {source.video_id!r}; rename one of them, or "
-                "include folders in the ids with --id relpath"
-            )
-        if source.obstacle and not known.obstacle:
-            by_id[source.video_id] = source
-        elif known.label != source.label and not known.obstacle:
-            both = " and ".join(repr(one.class_name or one.label) for one in (known, source))
-            by_id[source.video_id] = replace(known, obstacle=f"is in the list with two labels, {both}")
-    return [
-        replace(source, obstacle=source.obstacle or name_obstacle(name, str(source.path)))
-        for name, source in sorted(by_id.items())
-    ]

@@ -7,14 +7,13 @@ from typing import NamedTuple
 from hico_core.base.addresses import Location, absolute, is_local, is_there, locate
 from hico_core.base.choices import IdRule, Subset
 from hico_core.base.errors import UsageError
-from hico_core.corpus.sources.finding import bad_row, read_list_lines, require_good_rows
+from hico_core.corpus.sources.finding import bad_row, read_list_lines, require_good_rows, unique_sources
 from hico_core.corpus.sources.ids import (
     ClipName,
     Source,
     clip_name,
     is_plain_name,
     name_obstacle,
-    unique_sources,
     video_id,
     whole_number,
 )

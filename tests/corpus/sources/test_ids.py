@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hico_core.corpus.sources.ids import Source, clip_name, parse_clip_name, unique_sources, video_id
+from hico_core.corpus.sources.finding import unique_sources
+from hico_core.corpus.sources.ids import Source, clip_name, parse_clip_name, video_id
 
 IDS = {
     "v_GGSY1Qvo990.mp4": "GGSY1Qvo990",
