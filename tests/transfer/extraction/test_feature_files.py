@@ -14,7 +14,7 @@ from hico_core.transfer.extraction.feature_files import read_array, write_array
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("file_format", get_args(FileFormat))
 def test_what_is_written_is_read(tmp_path: Path, file_format: FileFormat, dtype: type, shape: tuple[int, ...]) -> None:
-    array = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    array: np.ndarray = np.random.default_rng(0).normal(size=shape).astype(dtype)
     path = tmp_path / f"a.{file_format}"
     write_array(path, array, np.zeros((len(array), 2)), video_id="a", file_format=file_format)
     found = read_array(path)
