@@ -64,11 +64,11 @@ def retrieve(
     """
     if (query is None) == (protocol is None):
         raise typer.BadParameter("give either a video or --protocol", param_hint="QUERY")
+    of_search = ("top", "include_own", "every_moment", "sheet", "encoder", "device")
+    of_measuring = ("queries", "gallery", "query_list", "gallery_list", "data_root")
     if protocol is not None:
-        of_search = ("top", "include_own", "every_moment", "sheet", "encoder", "device")
         refuse_unused(context, *of_search, why="is for the search with a video; leave out --protocol, or this")
     else:
-        of_measuring = ("queries", "gallery", "query_list", "gallery_list", "data_root")
         refuse_unused(context, *of_measuring, why="needs --protocol; a video is searched for in all of --features")
     for listed, subset in ((query_list, "queries"), (gallery_list, "gallery")):
         if listed:
