@@ -24,6 +24,27 @@ def rows() -> nn.Module:
     return nn.Sequential(TinyMaps(), nn.AdaptiveAvgPool3d(1), nn.Flatten())
 
 
+class Doubled(nn.Conv3d):
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return 2 * super()._conv_forward(input, weight, bias)
+
+
+class WithArguments(nn.Conv3d):
+    def __init__(self) -> None:
+        super().__init__(4, 4, (3, 1, 1), padding=(1, 0, 0))
+
+
+def convolutions() -> nn.Module:
+    """Two plain ones; then one that computes something else, one with parametrised weights and a lazy one."""
+    return nn.Sequential(
+        nn.Conv3d(3, 4, 1),
+        WithArguments(),
+        Doubled(4, 4, 1),
+        nn.utils.parametrizations.weight_norm(nn.Conv3d(4, 4, 3, padding=1)),
+        nn.LazyConv3d(12, 1),
+    )
+
+
 def long_clips_only() -> nn.Module:
     return nn.Conv3d(3, 4, (32, 1, 1))
 

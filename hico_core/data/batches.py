@@ -15,12 +15,7 @@ from torch.utils.data import Dataset, get_worker_info
 from hico_core.base.errors import HicoError
 from hico_core.data.augment import AugmentDraw
 from hico_core.data.dataset import ClipRequest, Sample, UnusableVideo
-
-# Batches that a worker reads ahead.
-PREFETCHED = 2
-
-# Batches of a worker whose memory is in use at the same time: those requested, and the one being trained on.
-SLOTS = PREFETCHED + 1
+from hico_core.data.shared_memory import SLOTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,11 @@ SIZE_CHANGES = "changes its frame size"
 # The first frame shown is among this many frames decoded first: neither H.264 nor HEVC delays more than 16.
 _MOST_REORDERED = 17
 
+# If a frame is not decodable from the keyframe decoded before it, the seek is repeated for a frame this much earlier.
+# In an open GOP, that keyframe may be shown after the frame, which needs the keyframe before. A keyframe is decoded
+# before it is shown by the delay of all frames, and by the number of frames shown before it but decoded after it.
+_EARLIER = 2 * _MOST_REORDERED
+
 
 def decode_frames(
     path: Path | str,
@@ -122,31 +127,41 @@ def frames_at(path: Path | str, numbers: Sequence[int], *, constant_fps: float |
         stream.thread_type = "NONE"
         margins = margins_of(container, stream)
         try:
+            search = None
             if is_seekable(container, stream):
                 search = _search_by_rate(container, stream, constant_fps) or _search_by_packets(
                     path, numbers, container, stream
                 )
-                for run in _runs(numbers):
-                    before = given  # frames already yielded stay valid; only the rest is decoded again
-                    for frame in _frames_after_seek(run, search, container, stream):
-                        if not given:
-                            require_known_turn(frame, path=path)
-                        given += 1
-                        yield without_margins(frame, margins)
-                    if given < before + len(run):
-                        logger.warning("%s: seeking returns damaged frames; decoding from the start", path)
-                        container.seek(0)
-                        break
-            if given < len(numbers):
-                for frame in _frames_from_start(numbers[given:], container, stream):
-                    if not given:
-                        require_known_turn(frame, path=path)
-                    given += 1
-                    yield without_margins(frame, margins)
+            for frame in _frames_found(path, numbers, search, container, stream):
+                if not given:
+                    require_known_turn(frame, path=path)
+                given += 1
+                yield without_margins(frame, margins)
         except av.FFmpegError as error:
             raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
     if given < len(numbers):
         raise BadVideo(path, f"has no frame {numbers[given]}")
+
+
+def _frames_found(
+    path: Path | str, numbers: Sequence[int], search: "_Search | None", container: InputContainer, stream: VideoStream
+) -> Iterator[VideoFrame]:
+    """Decode frames by seeking if possible, and otherwise from the start; end early if the video does."""
+    given = 0
+    if search is not None:
+        for run in _runs(numbers):
+            end = given + len(run)
+            for earlier in (0, _EARLIER):
+                if given < end:  # frames already yielded stay valid; only the rest is decoded again
+                    for frame in _frames_after_seek(numbers[given:end], search, container, stream, earlier=earlier):
+                        given += 1
+                        yield frame
+            if given < end:
+                logger.warning("%s: seeking does not find frame %d; decoding from the start", path, numbers[given])
+                container.seek(0)
+                break
+    if given < len(numbers):
+        yield from _frames_from_start(numbers[given:], container, stream)
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
@@ -170,13 +185,21 @@ class _Search(NamedTuple):
 
 
 def _frames_after_seek(
-    wanted: Sequence[int], search: _Search, container: InputContainer, stream: VideoStream
+    wanted: Sequence[int], search: _Search, container: InputContainer, stream: VideoStream, *, earlier: int
 ) -> Iterator[VideoFrame]:
     """Decode from the last keyframe before the first wanted frame; end early if that does not give all of them.
 
     Non-reference frames that are not wanted are skipped without being decoded, which leaves the others bit-identical.
+
+    Args:
+        wanted: frame numbers, ascending.
+        search: finds them.
+        container: of the video.
+        stream: of the video.
+        earlier: seek to the last keyframe that is this many frames before the first wanted one.
+
     """
-    container.seek(search.seek_tick(wanted[0]), stream=stream)
+    container.seek(search.seek_tick(max(wanted[0] - earlier, 0)), stream=stream)
     asked_for = set(wanted)
     given = 0
     context = stream.codec_context

@@ -7,9 +7,10 @@ from itertools import chain, islice
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hico_core.data.batches import PREFETCHED, SLOTS, Batch, BatchReader
+from hico_core.data.batches import Batch, BatchReader
 from hico_core.data.dataset import ClipRequest, Sample
 from hico_core.data.plan import PlannedStep
+from hico_core.data.shared_memory import PREFETCHED, SLOTS
 from hico_core.data.workers import as_it_is, outliving_a_death, worker_options
 
 

@@ -107,6 +107,11 @@ def _spread(start: float, end: float, num_frames: int, last: int) -> list[int]:
     return [int(p) for p in positions]
 
 
+def _spread_over_clip(start: float, clip_frames: float, num_frames: int, last: int) -> list[int]:
+    """The same for a clip of `clip_frames` frames from `start` on; if it is shorter than a frame, of that frame."""
+    return _spread(start, max(start + clip_frames - 1, start), num_frames, last)
+
+
 def frame_indices(
     *, start_seconds: float, end_seconds: float, fps: float, total_frames: int, num_frames: int
 ) -> list[int]:
@@ -142,7 +147,7 @@ def view_indices(
     clip_frames = num_frames * stride * fps / target_fps
     free = max(total_frames - clip_frames, 0)
     start = free / 2 if num_views == 1 else free * view / num_views
-    return _spread(start, start + clip_frames - 1, num_frames, total_frames - 1)
+    return _spread_over_clip(start, clip_frames, num_frames, total_frames - 1)
 
 
 def random_view_indices(
@@ -151,7 +156,7 @@ def random_view_indices(
     """Frames of a clip anywhere in a video with a constant frame rate, for training with labels."""
     clip_frames = num_frames * stride * fps / target_fps
     start = rng.uniform(0, max(total_frames - clip_frames, 0))
-    return _spread(start, start + clip_frames - 1, num_frames, total_frames - 1)
+    return _spread_over_clip(start, clip_frames, num_frames, total_frames - 1)
 
 
 def video_order(*, num_videos: int, epoch: int, num_epochs: int, seed: int) -> list[int]:

@@ -40,7 +40,7 @@ def outliving_a_death(
 
     Raises:
         HicoError: a second worker died.
-        NoRoom: the disk that holds copies from buckets is full.
+        NoRoom: shared memory is full, or the disk that holds copies from buckets.
 
     """
     # Only once: whatever kills a worker twice (a video that needs too much memory, a broken decoder) would do so again.

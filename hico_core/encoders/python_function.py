@@ -34,6 +34,8 @@ def python_entry(where: str, *, shown: EncoderEntry) -> EncoderEntry:
     function = _function(where)
     made = function()
     if isinstance(made, EncoderEntry):
+        if made.pretrained is None and made.is_whole:
+            return replace(made, pretrained=lambda: _the_same_twice(made.build, where))
         return made
     require_network(made, where)
     features = _features_of_clip(made, where, num_frames=shown.clip.num_frames, size=shown.picture.size)

@@ -23,6 +23,7 @@ from hico_core.data.clock import Clock
 from hico_core.data.decode import SIZE_CHANGES, frames_at
 from hico_core.data.pictures import Picture, crops_of, normalised_frame
 from hico_core.data.reading import by_file, clock_of, errors_of_video, local_file, pieces_with, whole_file
+from hico_core.data.shared_memory import share
 from hico_core.data.videos import Piece
 from hico_core.data.workers import as_it_is, outliving_a_death, worker_options
 from hico_core.encoding.windows import Grid, Spans, Views, plan_windows, windows_in_spans
@@ -30,8 +31,8 @@ from hico_core.encoding.windows import Grid, Spans, Views, plan_windows, windows
 # A video with less than one frame in this many seconds has a gap that would give thousands of identical windows.
 _MOST_SECONDS_A_FRAME = 60.0
 
-# Windows that a worker sends together.
-_WINDOWS_AT_ONCE = 4
+# A worker sends this many windows together, or fewer if they have more than this many bytes; but at least one.
+_WINDOWS_AT_ONCE, _BYTES_AT_ONCE = 4, 8_000_000
 
 
 class WholeVideo(NamedTuple):
@@ -128,7 +129,8 @@ def parts_of_video(number: int, video: WholeVideo, reading: Reading) -> Iterator
     first_row, ready = 0, list[np.ndarray]()
     for clips in _clips_of_windows(windows_WT, frames, reading, path=video.path):
         ready += clips
-        if len(ready) >= _WINDOWS_AT_ONCE * reading.picture.num_crops or first_row + len(ready) == num_rows:
+        num_sent = min(_WINDOWS_AT_ONCE, max(_BYTES_AT_ONCE // sum(clip.nbytes for clip in clips), 1)) * len(clips)
+        if len(ready) >= num_sent or first_row + len(ready) == num_rows:
             stacked = torch.from_numpy(np.stack(ready))
             yield Part(video=number, first_row=first_row, num_rows=num_rows, clips=stacked, facts=facts)
             first_row, ready = first_row + len(ready), []
@@ -208,7 +210,10 @@ class _Lanes(IterableDataset[Part]):
         for number, video in own:
             try:
                 with errors_of_video(video.path):
-                    yield from parts_of_video(number, video, self._reading)
+                    for part in parts_of_video(number, video, self._reading):
+                        if worker is not None and part.clips is not None:
+                            share(part.clips)
+                        yield part
             except BadVideo as bad:
                 yield Part(video=number, bad=bad)
 
@@ -226,6 +231,7 @@ def read_parts(videos: Sequence[WholeVideo], reading: Reading, *, workers: int) 
 
     Raises:
         HicoError: a second worker died.
+        NoRoom: shared memory is full, or the disk that holds copies from buckets.
 
     """
     remaining = dict(enumerate(videos))

@@ -132,8 +132,10 @@ def topical_loss(topic_logits: Tensor, *, clips_per_video: int, gamma: float = 0
     # the infinite slope of a power at 0 cannot reach the gradient of a pair that does not count.
     is_positive_NA1 = same_NA1 & ~itself_NA1
     q_pos_NA2, q_neg_NA2 = q_NA2.where(is_positive_NA1, 0.5), q_NA2.where(~same_NA1, 0.5)
-    positives = (1 - q_pos_NA2) ** gamma * (q_pos_NA2 + _LOG_EPS).log() * is_positive_NA1
-    negatives = q_neg_NA2**gamma * (1 - q_neg_NA2 + _LOG_EPS).log() * ~same_NA1
+    # A sigmoid may round to 0 or 1, where the slope of a power with an exponent below 1 is infinite.
+    tiny = torch.finfo(q_NA2.dtype).tiny
+    positives = (1 - q_pos_NA2).clamp(min=tiny) ** gamma * (q_pos_NA2 + _LOG_EPS).log() * is_positive_NA1
+    negatives = q_neg_NA2.clamp(min=tiny) ** gamma * (1 - q_neg_NA2 + _LOG_EPS).log() * ~same_NA1
     # Known without counting: each of N clips has K - 1 positives and A - K negatives, each pair in both orders.
     num_positives, num_negatives = 2 * N * (clips_per_video - 1), 2 * N * (A - clips_per_video)
     return -positives.sum() / num_positives - negatives.sum() / num_negatives

@@ -1,7 +1,7 @@
 """Gradient checkpointing: an encoder keeps only its units' inputs and recomputes the rest in the backward pass."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -18,17 +18,30 @@ def recompute_units(encoder: nn.Module) -> None:
 
 def _units(encoder: nn.Module) -> list[nn.Module]:
     """The children of an encoder; if it has only one, that child's children, and so on."""
-    parts = list(encoder.children())
-    return _units(parts[0]) if len(parts) == 1 else parts
+    parts = list(dict.fromkeys(_called(encoder)))
+    return _units(parts[0]) if len(parts) == 1 and any(parts[0].children()) else parts
 
 
-def _recomputed(unit: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any:  # noqa: ANN401 - as units have them
+def _called(module: nn.Module) -> Iterator[nn.Module]:
+    """The children of a module, with those that are never called, such as lists of modules, replaced by their own."""
+    for child in module.children():
+        if type(child).forward is nn.Module.forward:
+            yield from _called(child)
+        else:
+            yield child
+
+
+def _recomputed(unit: nn.Module, forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:  # noqa: ANN401 - as units have them
     """A unit's output, with only its inputs kept for the backward pass."""
     if not unit.training or not torch.is_grad_enabled():
-        return forward(*inputs)
-    return checkpoint(
-        forward, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _without_running_statistics(unit))
-    )
+        return forward(*inputs, **named)
+    contexts = partial(_contexts, unit)
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **named)
+
+
+def _contexts(unit: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """For the first pass through a unit and for the one that repeats it."""
+    return nullcontext(), _without_running_statistics(unit)
 
 
 @contextmanager

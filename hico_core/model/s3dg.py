@@ -3,6 +3,8 @@
 # N clips, C channels, T frames, H height, W width. A suffix names the channels if they change; tensors (N, C, T, H, W),
 # which every unit takes and returns, have no suffix.
 
+from types import FunctionType
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,9 +73,15 @@ class TemporalConv(nn.Conv3d):
 
 
 def is_plain(conv: nn.Conv3d) -> bool:
-    """Whether a convolution is a plain Conv3d with zero padding, so that `TemporalConv` computes the same."""
+    """Whether a convolution is a plain Conv3d with zero padding, so that `TemporalConv` may replace its class.
+
+    A subclass may choose arguments, as torchvision's do. One with methods or properties of its own must remain: they
+    may compute something else (`_conv_forward`, parametrised weights), or be needed elsewhere.
+    """
     zeros = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
-    return zeros and type(conv).forward is nn.Conv3d.forward
+    added = [vars(kind) for kind in set(type(conv).__mro__) - set(nn.Conv3d.__mro__)]
+    own = {name for names in added for name, value in names.items() if isinstance(value, FunctionType | property)}
+    return zeros and own <= {"__init__"}
 
 
 class SeparableConv(nn.Module):

@@ -97,7 +97,7 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def share_batch_norms(module: nn.Module) -> nn.Module:
-    """Replace each batch norm by one over the rows of all processes, with the same parameters and names.
+    """Replace each batch norm by one over the rows of all processes, with the same tensors and names.
 
     Raises:
         HicoError: a batch norm has no weights, no running statistics, or no fixed momentum.
@@ -111,8 +111,10 @@ def share_batch_norms(module: nn.Module) -> nn.Module:
                     "statistics and a momentum; train in one process"
                 )
             shared = SharedBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum)
-            shared.to(child.weight.device, child.weight.dtype)
-            shared.load_state_dict(child.state_dict())
+            # The tensors themselves and not copies, so that those that are not to be trained stay so.
+            shared.weight, shared.bias = child.weight, child.bias
+            shared.running_mean, shared.running_var = child.running_mean, child.running_var
+            shared.num_batches_tracked = child.num_batches_tracked
             setattr(module, name, shared.train(child.training))
         else:
             share_batch_norms(child)

@@ -19,12 +19,13 @@ from hico_core.corpus.index import build_index, read_index, read_index_table
 from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.split import split_videos
 from hico_core.corpus.workspace.records import SplitOptions
-from hico_core.data.batches import SLOTS, Batch, BatchReader
+from hico_core.data.batches import Batch, BatchReader
 from hico_core.data.dataset import ClipDataset, ClipRequest, Sample, with_substitutes
 from hico_core.data.decode import decode_frames
 from hico_core.data.loader import read_batches
 from hico_core.data.plan import PlannedStep, Position, TrainingOrder, plan_steps
 from hico_core.data.reading import clock_of, pieces_with, read_clip
+from hico_core.data.shared_memory import SLOTS
 from hico_core.data.videos import IndexedVideos, Piece
 
 pytestmark = pytest.mark.videos

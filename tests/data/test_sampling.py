@@ -200,6 +200,17 @@ def test_random_view_indices(case: dict[str, Any]) -> None:
     assert frames == case["index"]
 
 
+@pytest.mark.parametrize("fps", [0.01, 0.1, 0.46, 0.47, 0.5, 5.0])
+def test_frames_of_views_never_go_back(fps: float) -> None:
+    """Also in time lapses, where a clip (64/30 s) is shorter than a frame."""
+    shape: dict[str, Any] = {"total_frames": 50, "fps": fps, "num_frames": 16, "stride": 4, "target_fps": 30}
+    views = [view_indices(view=view, num_views=10, **shape) for view in range(10)]
+    views += [random_view_indices(rng=random.Random(seed), **shape) for seed in range(50)]
+    for frames in views:
+        assert frames == sorted(frames) and 0 <= frames[0] <= frames[-1] < 50
+        assert len(set(frames)) == 1 or fps * 64 / 30 > 1
+
+
 @pytest.mark.parametrize(
     ("fps", "window", "expected"),
     [

@@ -1,9 +1,11 @@
-"""What batches take of shared memory is reported before it is missing."""
+"""What batches take of shared memory is reported before it is missing, and if it is missing after all, in one line."""
 
 import pytest
+import torch
+from full_disks import files_of_at_most
 
-from hico_core.base.errors import HicoError
-from hico_core.data.shared_memory import batch_bytes, require_shared_memory
+from hico_core.base.errors import HicoError, NoRoom
+from hico_core.data.shared_memory import batch_bytes, require_shared_memory, share
 
 
 def test_the_size_of_a_batch() -> None:
@@ -33,3 +35,14 @@ def test_shared_memory(free: float, workers: int, fits: bool) -> None:
     told = rf"{free / 1e6:.0f} MB of shared memory are free, but .* about {300 * workers} MB"
     with pytest.raises(HicoError, match=told):
         require_shared_memory(100_000_000, free=int(free), workers=workers)
+
+
+def test_pixels_that_do_not_fit_are_an_error_where_they_are_made() -> None:
+    pixels = torch.ones(300_000, dtype=torch.uint8)
+    with (
+        files_of_at_most(100_000),
+        pytest.raises(NoRoom, match=r"^/dev/shm: no room for another 0\.3 MB .*--workers N"),
+    ):
+        share(pixels)
+    share(pixels)
+    assert pixels.is_shared() and bool(pixels.all())

@@ -35,6 +35,9 @@ def chance():
 def entry():
     return replace(ENCODERS["pixels"], build=fixed, feature_dim=3)
 
+def entry_by_chance():
+    return replace(entry(), build=chance)
+
 def flat():
     return nn.Flatten(0)
 
@@ -76,7 +79,15 @@ def test_a_network_is_shown_what_the_paper_s_is() -> None:
 
 
 def test_an_entry_says_itself_what_it_is_shown() -> None:
-    assert load_frozen("python:own_encoders:entry").entry.picture == ENCODERS["pixels"].picture
+    encoder = load_frozen("python:own_encoders:entry")
+    assert encoder.entry.picture == ENCODERS["pixels"].picture
+    assert encoder.network(torch.ones(1, 3, 2, 4, 4)).tolist() == [[2.0, 2.0, 2.0]]
+
+
+@pytest.mark.parametrize("function", ["chance", "entry_by_chance"])
+def test_weights_may_be_random_if_that_is_said(function: str) -> None:
+    encoders = [load_frozen(f"python:own_encoders:{function}=random") for _ in range(2)]
+    assert encoders[0].sha256 == encoders[1].sha256
 
 
 def test_weights_may_be_a_file(folder: Path) -> None:
@@ -91,6 +102,7 @@ def test_weights_may_be_a_file(folder: Path) -> None:
     ("function", "said"),
     [
         ("own_encoders:chance", "gets different weights on each call"),
+        ("own_encoders:entry_by_chance", "gets different weights on each call"),
         ("own_encoders:number", "returned a int, not a network"),
         ("own_encoders:flat", "neither a row"),
         ("own_encoders:named", "returned a dict for a clip, neither a row"),

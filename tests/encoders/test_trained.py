@@ -4,6 +4,7 @@ from typing import get_args
 
 import pytest
 import torch
+from made_encoders import convolutions
 from torch import nn
 
 from hico_core.base.choices import EncoderName
@@ -12,6 +13,7 @@ from hico_core.config import ModelConfig
 from hico_core.encoders.table import ENCODERS
 from hico_core.encoders.trained import build_encoder, embedding_dim, feature_dim, hico_model, with_heads
 from hico_core.model.hico import HicoModel
+from hico_core.model.s3dg import TemporalConv
 
 
 def width_of(name: str, *, num_frames: int = 8, size: int = 32) -> int:
@@ -53,6 +55,19 @@ def test_a_function_of_a_user(function: str) -> None:
     outputs = with_heads(encoder, 12)(torch.randn(2, 3, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0)))
     assert outputs.embeddings.shape == (6, 6)
     outputs.embeddings.sum().backward()
+
+
+def test_a_user_keeps_their_convolutions() -> None:
+    """Only plain ones are replaced, by such as compute the same."""
+    outputs, convs = [], []
+    for made in (convolutions, lambda: build_encoder(ModelConfig(encoder="python:made_encoders:convolutions"))):
+        torch.manual_seed(0)
+        encoder = made()
+        convs.append([type(conv) for conv in encoder.children()])
+        outputs.append(encoder(torch.randn(2, 3, 4, 8, 8)))
+    assert torch.equal(*outputs)
+    assert convs[1][:2] == [TemporalConv, TemporalConv]
+    assert [kind.__name__ for kind in convs[1][2:]] == [kind.__name__ for kind in convs[0][2:]]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """A whole video is read once, whatever its rate, its files and its windows; each window has the frames it should."""
 
 import weakref
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -9,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from av import VideoFrame
+from full_disks import files_of_at_most
 from made_videos import numbered_video, painted_number, run_ffmpeg, video_with_hidden_frames
 
-from hico_core.base.errors import BadVideo
+from hico_core.base.errors import BadVideo, NoRoom
 from hico_core.corpus.clips.probe import frame_times
 from hico_core.corpus.index import build_index, read_index_table
 from hico_core.corpus.sources.finding import find_sources
@@ -204,6 +207,24 @@ def test_a_bad_video_is_one_part_and_the_others_are_read(folder: Path, tmp_path:
         (bad,) = [part for part in parts if part.video == 0]
         assert bad.clips is None and "bad.mp4: cannot be opened" in str(bad.bad)
         assert sum(len(part.clips) for part in parts if part.clips is not None) == 12
+
+
+def test_full_shared_memory_is_an_error_of_the_worker(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of PyTorch's thread that sends parts, whose errors reach nobody: the reader would wait for ever."""
+    reading = as_seen(Grid(fps=15.0, window=16, stride=16))
+    in_worker = lanes._Lanes([(0, WholeVideo(folder / "steady.mp4", []))], reading)
+    monkeypatch.setattr(lanes, "get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1))
+    with files_of_at_most(1_000_000), pytest.raises(NoRoom, match=r"/dev/shm: no room for another 4\.9 MB"):
+        next(iter(in_worker))
+    assert all(part.clips is not None and part.clips.is_shared() for part in in_worker)
+
+
+@pytest.mark.parametrize(("size", "windows_at_once"), [(32, [4, 4, 4]), (160, [1] * 12), (112, [3, 3, 3, 3])])
+def test_large_windows_are_sent_in_smaller_numbers(folder: Path, size: int, windows_at_once: list[int]) -> None:
+    """16 frames of 112 x 112 pixels, normalised, are 2.4 MB."""
+    reading = Reading(layout=Grid(fps=15.0, window=16, stride=16), picture=replace(WHOLE, size=size), normalise=True)
+    parts = parts_of_video(0, WholeVideo(folder / "steady.mp4", []), reading)
+    assert [len(part.clips) for part in parts if part.clips is not None] == windows_at_once
 
 
 def test_a_hole_of_hours_is_refused_by_name(tmp_path: Path) -> None:

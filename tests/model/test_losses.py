@@ -89,6 +89,18 @@ def slow_info_nce(z: Tensor, videos: int, clips: int, temperature: float) -> flo
     return sum(terms) / len(terms)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.01, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("size", [15.0, 30.0, 100.0, 1000.0])
+def test_certain_classifiers_have_finite_gradients(size: float, gamma: float) -> None:
+    """Right or wrong, also where their sigmoid rounds to 0 or 1; the right half of the pairs has nothing to learn."""
+    same = torch.block_diag(torch.ones(3, 3), torch.ones(3, 3))
+    right = torch.where(same > 0, size, -size)
+    logits = torch.stack([right, -right], dim=2).requires_grad_()
+    topical_loss(logits, clips_per_video=3, gamma=gamma).backward()
+    assert logits.grad is not None and bool(logits.grad.isfinite().all())
+    assert float(logits.grad[..., 0].abs().max()) < 1e-3
+
+
 def slow_topical_loss(logits: Tensor, clips: int, gamma: float) -> float:
     positive, negative = [], []
     for i, j in itertools.permutations(range(len(logits)), 2):

@@ -17,6 +17,42 @@ def built(name: str, *, recompute: bool) -> nn.Module:
     return encoder
 
 
+class Block(nn.Module):
+    """Counts its passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.passes = nn.Conv3d(3, 3, 1), nn.BatchNorm3d(3), 0
+
+    def forward(self, x: Tensor, *, factor: float = 1.0) -> Tensor:
+        self.passes += 1
+        return factor * self.norm(self.conv(x))
+
+
+class Blocks(nn.Module):
+    """Blocks in containers of any kind; one of them is there twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([Block(), nn.ModuleDict({"a": Block()}), nn.Sequential(Block())])
+        self.again = nn.ModuleList(self.blocks[:1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, named, last = self.blocks
+        (named_block,) = named.children()
+        return last(named_block(first(x), factor=2.0))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_blocks_in_lists_are_recomputed(wrapped: bool) -> None:
+    encoder = Blocks()
+    recompute_units(nn.Sequential(encoder) if wrapped else encoder)
+    encoder(torch.randn(2, 3, 2, 4, 4)).sum().backward()
+    blocks = [module for module in encoder.modules() if isinstance(module, Block)]
+    assert [block.passes for block in blocks] == [2, 2, 2]
+    assert all(block.norm.num_batches_tracked == 1 for block in blocks)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["s3dg", "torchvision:s3d"])
 def test_recomputing_changes_nothing(name: str) -> None:

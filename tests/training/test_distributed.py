@@ -37,12 +37,13 @@ ENVIRONMENT = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
 def test_batch_norms_keep_their_names_and_values() -> None:
     model = nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4, eps=1e-3), nn.Sequential(nn.BatchNorm1d(4)))
     nn.init.normal_(model[1].weight)  # type: ignore[arg-type]
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model[1].requires_grad_(False)
+    before = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     share_batch_norms(model)
-    after = model.state_dict()
+    after = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     assert list(before) == list(after)
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert model[1].eps == 1e-3
+    assert all(before[name] is after[name] for name in before)
+    assert model[1].eps == 1e-3 and not model[1].weight.requires_grad and model[2][0].weight.requires_grad  # type: ignore[index]
 
 
 def what_comes_out(folder: Path, *arguments: str, processes: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from commands import assert_one_line, hico
 from goldens import assert_close, load_arrays, load_json
 from made_videos import run_ffmpeg
+from pretended_group import group_of
 
 from hico_core.base.choices import Subset
 from hico_core.base.errors import HicoError, Interrupted, UsageError
@@ -28,6 +29,7 @@ from hico_core.training.stopping import StopRequest
 from hico_core.training.task import Task, Watch
 from hico_core.transfer.evaluation.predictions import predict
 from hico_core.transfer.finetuning.dry_run import dry_run_finetuning
+from hico_core.transfer.finetuning.parts import _learner
 from hico_core.transfer.finetuning.train import FinetuneMetrics, FinetuneSummary, finetune
 
 pytestmark = pytest.mark.videos
@@ -232,6 +234,17 @@ def test_groups_are_those_of_the_authors(recipe: str, tune: str) -> None:
     for ours, golden in zip(groups, theirs, strict=True):
         names = [name if name.startswith("backbone.") else f"head.{name}" for name in ours["names"]]
         assert sorted(names) == sorted(golden["params"])
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("tune", ["all", "head"])
+def test_a_frozen_encoder_is_not_trained_by_any_number_of_processes(tune: str, processes: int) -> None:
+    model = VideoClassifier(2, S3DGTiny(), S3DGTiny.feature_dim)
+    in_all = len(list(model.parameters()))
+    with group_of(processes) as world:
+        learner = _learner(model, tiny(f"train.tune={tune}"), device=torch.device("cpu"), world=world)
+    trained = [name for group in learner.optimizer.param_groups for name in group["names"]]
+    assert len(trained) == in_all if tune == "all" else trained == ["out.weight", "out.bias"]
 
 
 def test_scores_of_views_are_added() -> None:
