@@ -59,7 +59,8 @@ def progress(title: str, *, total: float, as_json: bool, every_line: bool = Fals
         # The estimate of the time left comes first: a narrow terminal cuts off the end of the text.
         words = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
         columns = (BarColumn(bar_width=16), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn(), words)
-        with Progress(*columns, console=Console(stderr=True), expand=True) as bar:
+        # A step may take a minute, and the time left is estimated from the last ones.
+        with Progress(*columns, console=Console(stderr=True), expand=True, speed_estimate_period=600) as bar:
             task = bar.add_task(f"{title}: starting", total=total)
             yield lambda done, text, fields: bar.update(task, completed=done, description=f"{title}: {text}")
 

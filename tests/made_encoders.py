@@ -24,6 +24,10 @@ def rows() -> nn.Module:
     return nn.Sequential(TinyMaps(), nn.AdaptiveAvgPool3d(1), nn.Flatten())
 
 
+def with_dropout() -> nn.Module:
+    return nn.Sequential(TinyMaps(), nn.Dropout(0.5))
+
+
 class Doubled(nn.Conv3d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return 2 * super()._conv_forward(input, weight, bias)

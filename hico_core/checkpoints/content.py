@@ -55,7 +55,7 @@ class Progress(BaseModel, frozen=True, extra="forbid"):
     epochs_done: float = 0.0  # completed passes over the videos
     last_step_epoch: float | None = None  # passes completed before the last step; None before the first one
     bad_videos: list[str] = []  # ids of the videos that could not be decoded
-    world_size: int = 1  # processes that trained together
+    world_size: int | None = 1  # processes that trained together; None in a converted checkpoint
     index: IndexIdentity | None = None  # of the videos; None in a converted checkpoint
     encoder: EncoderOrigin | None = None  # the file from which finetuning started
     best_accuracy: float | None = None  # on the validation videos

@@ -46,7 +46,7 @@ def exports(
     encoder = encoder_bytes(
         backbone.state_dict(), picture_for(config.data, config.augment), clip_shape_for(config.data), config.model
     )
-    if loss is None and card_of(path) is not None:
+    if loss is None and _digest(encoder) in (card_of(path) or ""):
         return {path: encoder}
     card = model_card(
         path.absolute().parents[1].name,
@@ -94,7 +94,7 @@ def model_card(
         "input": f"(N, 3, {clip.num_frames}, {size}, {size}): {clip.num_frames} frames at {clip.fps:g} per second, RGB "
         f"from 0 to 1, minus {config.augment.mean}, divided by {config.augment.std}",
         "output": f"(N, {feature_dim}, t, h, w); the mean over t, h, w is the feature",
-        "SHA-256 of encoder.safetensors": hashlib.sha256(encoder).hexdigest(),
+        "SHA-256 of encoder.safetensors": _digest(encoder),
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""# {run_name}: {config.model.encoder}
@@ -115,4 +115,8 @@ def card_of(encoder: Path) -> str | None:
     if not card.is_file():
         return None
     text = card.read_text(encoding="utf-8", errors="replace")
-    return text if hashlib.sha256(encoder.read_bytes()).hexdigest() in text else None
+    return text if _digest(encoder.read_bytes()) in text else None
+
+
+def _digest(encoder: bytes) -> str:
+    return hashlib.sha256(encoder).hexdigest()

@@ -46,11 +46,11 @@ def _nearly_alike(stds: Sequence[float], *, width: int) -> bool:
 class CollapseWatch:
     """Watches each step of a run, and warns once if training has collapsed."""
 
-    def __init__(self, *, width: int) -> None:
-        """Start watching embeddings of this width."""
+    def __init__(self, *, width: int, warns: bool = True) -> None:
+        """Start watching embeddings of this width; of several processes, one warns."""
         self._width = width
         self._stds: deque[float] = deque(maxlen=PATIENCE)
-        self._told = False
+        self._told = not warns
 
     def at_end(self) -> bool:
         """Whether the embeddings of the last steps, however few, are nearly alike; False if there were no steps."""

@@ -13,6 +13,8 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import NoReturn
 
+from hico_core.base.engine import available_cores
+
 # If processes die, all of them are started again and continue from the last checkpoint, at most this often.
 _RESTARTS = 3
 
@@ -102,7 +104,7 @@ def _launching(processes: int, end: Callable[[int, FrameType | None], None]) -> 
     environment = dict(os.environ)
     # Restarted processes would otherwise read the address of a dead one from a store that outlived it.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(available_cores() // processes, 1)))
     handlers = {number: signal.signal(number, end) for number in _SIGNALS}
     logging.disable()  # it would repeat each error that the processes report themselves
     try:

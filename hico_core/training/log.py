@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from hico_core.base.errors import require_package
-from hico_core.base.files import cut_json_lines
+from hico_core.base.files import cut_json_lines, room_error
 from hico_core.base.storage import write_text
 
 
@@ -66,7 +66,7 @@ class RunLog:
         """
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only the first process writes
 
-        path = run_dir / "metrics.jsonl"
+        self._run_dir, path = run_dir, run_dir / "metrics.jsonl"
         cut_json_lines(path, lambda line: isinstance(line.get("step"), int) and line["step"] <= keep_steps)
         self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=keep_steps + 1)
@@ -91,7 +91,10 @@ class RunLog:
                 for data.
 
         """
-        self._file.write(json.dumps(dict(fields)) + "\n")
+        try:
+            self._file.write(json.dumps(dict(fields)) + "\n")
+        except OSError as error:
+            raise room_error(error, self._run_dir) or error from error
         step = fields["step"]
         assert step is not None
         measured = {**fields, "waiting": part_waiting(fields)}

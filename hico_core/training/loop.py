@@ -55,6 +55,7 @@ logger = logging.getLogger(__name__)
 
 _FREE_ON_RESUME = FREE_ON_RESUME | {
     *("train.checkpoint_epochs", "train.compile", "train.recompute", "train.wandb_project"),
+    *("eval.knn_list", "eval.knn_epochs", "eval.knn_neighbours"),
 }
 
 
@@ -128,15 +129,15 @@ def run_pretraining(task: Task[Config], watch: Watch) -> RunSummary:
     task = replace(task, config=config)
     with entered_run(task, free=_FREE_ON_RESUME) as entered:
         world = entered.world
-        parts = prepare(fitted, device=entered.device, init_from=task.encoder, world=world)
-        collapse = CollapseWatch(width=embedding_dim(parts.feature_dim))
-        backbone = parts.learner.model.backbone
+        init_from = None if entered.checkpoint else task.encoder
+        parts = prepare(fitted, device=entered.device, init_from=init_from, world=world)
+        collapse = CollapseWatch(width=embedding_dim(parts.feature_dim), warns=world.is_first)
         leaves = Leaves(
             keep_every=config.train.checkpoint_epochs,
             wandb_project=config.train.wandb_project,
             first_weights=parts.start and parts.start.origin,
             exports=lambda progress, loss: exports(
-                backbone, encoder, config, progress, feature_dim=parts.feature_dim, loss=loss
+                parts.learner.model.backbone, encoder, config, progress, feature_dim=parts.feature_dim, loss=loss
             ),
         )
         index = parts.videos.identity()

@@ -36,8 +36,8 @@ def go_on_from(
     restore(checkpoint, model=learner.model, optimizer=learner.optimizer, origin=last)
     learner.scaling.load_state_dict(checkpoint.scaling)
     before, config = checkpoint.progress, task.config
-    _require_processes(before.world_size, world.size, task)
-    other_videos = _other_videos(before, index, task)
+    _require_processes(before.world_size, world, task)
+    other_videos = _other_videos(before, index, task, world)
     planned, position = checkpoint.config["train"], before.position
     if planned["epochs"] != config.train.epochs:
         schedule = _describe_schedule(planned["epochs"], before.epochs_done, task)
@@ -49,16 +49,17 @@ def go_on_from(
     return before.model_copy(update={"position": position, "world_size": world.size, "index": index})
 
 
-def _require_processes(before: int, now: int, task: Task[Settings]) -> None:
-    if before == now:
+def _require_processes(before: int | None, world: World, task: Task[Settings]) -> None:
+    if before is None or before == world.size:
         return
-    changed = f"{task.run_dir}: this run had {before} processes and has {now} now"
+    changed = f"{task.run_dir}: this run had {before} processes and has {world.size} now"
     if not task.allow_changed:
         raise UsageError(f"{changed}; use as many as before, or add --allow-changed")
-    logger.warning("%s: pairs of the topical term and batch order differ from here on", changed)
+    if world.is_first:
+        logger.warning("%s: pairs of the topical term and batch order differ from here on", changed)
 
 
-def _other_videos(before: Progress, index: IndexIdentity, task: Task[Settings]) -> bool:
+def _other_videos(before: Progress, index: IndexIdentity, task: Task[Settings], world: World) -> bool:
     """Whether the videos differ from those of a checkpoint, which the task must allow."""
     changes = before.index.changes_to(index) if before.index else None
     if changes is None:
@@ -66,7 +67,8 @@ def _other_videos(before: Progress, index: IndexIdentity, task: Task[Settings]) 
     changed = f"{task.run_dir}: the index has changed since the last checkpoint: {changes}"
     if not task.allow_changed:
         raise UsageError(f"{changed}; continue with --allow-changed, or use another --name")
-    logger.warning("%s; continuing with the new index after %.2f epochs", changed, before.epochs_done)
+    if world.is_first:
+        logger.warning("%s; continuing with the new index after %.2f epochs", changed, before.epochs_done)
     return True
 
 

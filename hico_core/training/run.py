@@ -43,6 +43,7 @@ from hico_core.checkpoints.content import (
 )
 from hico_core.data.batches import Batch
 from hico_core.data.plan import PlannedStep
+from hico_core.data.sampling import item_seed
 from hico_core.data.videos import IndexIdentity
 from hico_core.encoding.hardware import choose_device, telling_full_memory
 from hico_core.training.distributed import World, from_first, gather_objects, joined_world, largest, own_device
@@ -61,6 +62,7 @@ _LOSSES_IN_A_MEAN = 10
 # Settings that change how a run is carried out but not its result: free to differ on resuming.
 FREE_ON_RESUME = {
     *("data.workers", "data.cache_dir", "data.cache_gb", "data.decoder", "data.max_bad_fraction"),
+    "data.memory_gb",
     *("train.max_steps", "train.checkpoint_seconds"),
 }
 
@@ -250,6 +252,9 @@ class Training(Generic[Settings, Model]):
                     self._world,
                 )
                 self._agreed = _Agreed(since_saved, int(signal_number), num_unusable > 0, is_over > 0)
+                # Dropout draws from PyTorch's own generator: the same after resuming, different in each process.
+                seed = self._task.config.train.seed
+                torch.manual_seed(item_seed(seed=seed, epoch=plan.position.step, position=self._world.rank))
                 yield plan, batch
 
     def _next_of(self, batches: Generator[tuple[PlannedStep, Batch], None, None]) -> tuple[PlannedStep, Batch] | None:

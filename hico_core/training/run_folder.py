@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from hico_core.base.errors import UsageError
 from hico_core.base.files import lock, remove_abandoned
 from hico_core.base.storage import write_text
-from hico_core.checkpoints.content import BEFORE_LAST, LAST
+from hico_core.checkpoints.content import BEFORE_LAST, LAST, read_last
 from hico_core.config import as_override, compose_config, dump_config, flat_settings, read_yaml_file
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def opened_run(
     busy = f"{run_dir}: another process is training in this run; wait for it to end, or use another --name"
     try:
         with lock(run_dir / ".lock", refusal=busy):
-            if (run_dir / _CONFIG).exists() and has_steps(run_dir):
+            if has_steps(run_dir):
                 _require_same_run(run_dir, config, resume=resume, free=free, changeable=changeable)
             for folder in (run_dir, run_dir / "checkpoints", run_dir / "export"):
                 remove_abandoned(folder)
@@ -71,6 +71,17 @@ def has_steps(run_dir: Path) -> bool:
     return has_lines or any(run_dir.glob("checkpoints/*.pt")) or any(run_dir.glob("export/encoder.*"))
 
 
+def _config_of(run_dir: Path, kind: type[BaseModel]) -> BaseModel:
+    """The configuration of a run that has steps: its config.yaml, or, where that is lost, its last checkpoint's."""
+    written = run_dir / _CONFIG
+    if written.exists():
+        return compose_config(kind, read_yaml_file(written), origin=str(written))
+    checkpoint = read_last(run_dir / "checkpoints")
+    if checkpoint is None:  # only lines of a log, and whose they are is not known
+        raise UsageError(f"{run_dir}: has no {_CONFIG}; delete the folder, or use another --name")
+    return compose_config(kind, checkpoint.config, origin=f"{run_dir / 'checkpoints'}: the configuration of the run")
+
+
 def _require_same_run(
     run_dir: Path, config: BaseModel, *, resume: bool, free: Collection[str], changeable: Collection[str]
 ) -> None:
@@ -82,8 +93,7 @@ def _require_same_run(
             f"{run_dir}: has no checkpoints/{LAST} to continue from, and starting again would overwrite "
             f"{kept[0].relative_to(run_dir)}; use another --name"
         )
-    written = run_dir / _CONFIG
-    old = flat_settings(compose_config(type(config), read_yaml_file(written), origin=str(written)))
+    old = flat_settings(_config_of(run_dir, type(config)))
     now = flat_settings(config)
     changed = [key for key in now if now[key] != old[key] and key not in free]
     if "train.epochs" in changed:  # --epochs also changes the warm-up, so the user need not have set that

@@ -67,6 +67,10 @@ def test_an_export_says_what_its_encoder_was_trained_to_see(written: Path) -> No
 def test_a_card_is_kept_where_nothing_was_trained_since(written: Path) -> None:
     torch.manual_seed(0)
     assert list(exports(S3DGTiny(), written, CONFIG, PROGRESS, feature_dim=128, loss=None)) == [written]
+    # A card of another encoder, which a kill has left, is not kept for this one.
+    torch.manual_seed(1)
+    again = exports(S3DGTiny(), written, CONFIG, PROGRESS, feature_dim=128, loss=None)
+    assert list(again) == [written, written.with_name(CARD)]
     # Of other weights, or where there is none, it is written without the loss that nobody knows.
     written.write_bytes(b"another")
     assert card_of(written) is None

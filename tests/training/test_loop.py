@@ -196,6 +196,14 @@ def test_adamw_goes_on_exactly_too(root: Path, tmp_path: Path) -> None:
     assert "encoder" in convert(tmp_path / "whole/checkpoints/last.pt", tmp_path / "e.safetensors", to="safetensors")
 
 
+def test_dropout_goes_on_exactly_too(root: Path, tmp_path: Path) -> None:
+    dropout = "model.encoder=python:made_encoders:with_dropout"
+    run(tiny(dropout, "train.max_steps=3"), root, tmp_path / "whole")
+    run(tiny(dropout, "train.max_steps=1"), root, tmp_path / "parts")
+    run(tiny(dropout, "train.max_steps=3"), root, tmp_path / "parts", resume=True)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
 def test_float16_goes_on_exactly_too(root: Path, tmp_path: Path) -> None:
     """The first step is skipped, as it often is: PyTorch begins with a scale of 65,536."""
     fp16 = "train.precision=fp16"
@@ -244,6 +252,11 @@ def test_a_signal_ends_with_a_checkpoint(root: Path, tmp_path: Path, undisturbed
 
 def test_an_old_run_is_not_overwritten(root: Path, tmp_path: Path) -> None:
     run(tiny("train.max_steps=1"), root, tmp_path)
+    with pytest.raises(UsageError, match="continue it with --resume, or use another --name"):
+        run(tiny(), root, tmp_path)
+    with pytest.raises(UsageError, match=r"this run has optim\.base_lr=0\.3, not 0\.5"):
+        run(tiny("optim.base_lr=0.5"), root, tmp_path, resume=True)
+    (tmp_path / "config.yaml").unlink()  # its checkpoint still says what it is
     with pytest.raises(UsageError, match="continue it with --resume, or use another --name"):
         run(tiny(), root, tmp_path)
     with pytest.raises(UsageError, match=r"this run has optim\.base_lr=0\.3, not 0\.5"):
@@ -326,7 +339,10 @@ def test_init_from_another_encoder(root: Path, tmp_path: Path, caplog: pytest.Lo
         f"starting from the encoder of {encoder}: {told}; heads and optimiser start from scratch",
     ]
     caplog.clear()
-    run(config, root, tmp_path / "second", init_from=encoder, resume=True)
+    encoder.rename(tmp_path / "elsewhere")
+    harmless = tiny("train.max_steps=1", "optim.base_lr=1e-9", "optim.warmup_start_lr=0", "data.memory_gb=1")
+    run(harmless, root, tmp_path / "second", init_from=encoder, resume=True)
+    (tmp_path / "elsewhere").rename(encoder)
     assert caplog.messages == [short, f"{encoder} is not loaded: the run continues from its last checkpoint"]
     before, after = load_file(encoder), load_file(tmp_path / "second/export/encoder.safetensors")
     assert torch.equal(before["units.1.0.conv1.weight"], after["units.1.0.conv1.weight"])
