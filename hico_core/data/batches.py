@@ -95,7 +95,10 @@ class BatchReader(Dataset[Batch]):
         pixels, used = self._slots[self._turn], 0
         samples: list[Sample] = []
         num_frames = 0
-        for sample in map(self._dataset.__getitem__, requests):
+        substitutes = frozenset[int]()
+        for request in requests:
+            sample = self._dataset[request._replace(not_instead=request.not_instead | substitutes)]
+            substitutes |= {sample.video} - {request.video}
             for number, crop in enumerate(sample.crops):
                 end = used + crop.numel()
                 if end > len(pixels):
