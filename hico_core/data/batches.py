@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, get_worker_info
 from hico_core.base.errors import HicoError
 from hico_core.data.augment import AugmentDraw
 from hico_core.data.dataset import ClipRequest, Sample, UnusableVideo
-from hico_core.data.shared_memory import SLOTS
+from hico_core.data.shared_memory import SLOTS, share, with_reserve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,19 +89,27 @@ class BatchReader(Dataset[Batch]):
         self._turn = 0
 
     def __getitem__(self, requests: list[ClipRequest]) -> Batch:
-        """Read a batch."""
+        """Read a batch.
+
+        Raises:
+            NoRoom: shared memory is full.
+
+        """
         in_worker = get_worker_info() is not None
         self._turn = (self._turn + 1) % SLOTS
         pixels, used = self._slots[self._turn], 0
         samples: list[Sample] = []
         num_frames = 0
-        for sample in map(self._dataset.__getitem__, requests):
+        substitutes = frozenset[int]()
+        for request in requests:
+            sample = self._dataset[request._replace(not_instead=request.not_instead | substitutes)]
+            substitutes |= {sample.video} - {request.video}
             for number, crop in enumerate(sample.crops):
                 end = used + crop.numel()
                 if end > len(pixels):
-                    # Assume that all remaining crops are as large as this one; add an eighth for later batches.
+                    # Assume that all remaining crops are as large as this one.
                     to_come = (len(requests) - len(samples)) * len(sample.crops) - number
-                    size = (used + to_come * crop.numel()) * 9 // 8
+                    size = with_reserve(used + to_come * crop.numel())
                     pixels = _enlarged(pixels[:used], size, shared=in_worker)
                 pixels[used:end].view(crop.shape).copy_(crop)
                 used, num_frames = end, len(crop)
@@ -124,7 +132,9 @@ def _enlarged(pixels: Tensor, size: int, *, shared: bool) -> Tensor:
     """New memory of a given size that begins with a copy of these pixels."""
     larger = torch.empty(size, dtype=torch.uint8)
     larger[: len(pixels)] = pixels
-    return larger.share_memory_() if shared else larger
+    if shared:
+        share(larger)
+    return larger
 
 
 def _return_freed_memory() -> None:

@@ -25,6 +25,7 @@ class ClipRequest(NamedTuple):
     video: int  # position among the training videos
     seed: int  # all randomness of the item comes from here
     max_distance_seconds: float | None  # between the near clips' centres; None: anywhere in the video
+    not_instead: frozenset[int] = frozenset()  # videos of the same step, which must not be substitutes for this one
 
 
 class UnusableVideo(NamedTuple):
@@ -40,6 +41,7 @@ class Sample:
 
     crops: list[Tensor]  # views of each clip's frames: (T, H, W, 3) uint8; none if no video could be decoded
     draws: list[AugmentDraw]  # the remaining augmentation of each clip
+    video: int  # position among the training videos; a substitute's, if one was used
     video_id: str
     windows: list[tuple[float, float]]  # start and end of each clip, in seconds
     unusable: list[UnusableVideo]  # videos that were tried before this one
@@ -49,6 +51,8 @@ def with_substitutes(
     request: ClipRequest, videos: IndexedVideos, make: Callable[[int, random.Random], Sample]
 ) -> Sample:
     """Make an item from the requested video, or, if that fails, from others drawn at random.
+
+    Videos of the same step are drawn only if there are no others: a video that is in a step twice counts as two.
 
     Args:
         request: the video, and the seed of everything that is drawn.
@@ -60,7 +64,7 @@ def with_substitutes(
 
     """
     rng = random.Random(request.seed)
-    video = request.video
+    video, avoided = request.video, set(request.not_instead)
     unusable: list[UnusableVideo] = []
     for _ in range(_MAX_SUBSTITUTES + 1):
         try:
@@ -68,10 +72,14 @@ def with_substitutes(
                 sample = make(video, rng)
         except BadVideo as bad:
             unusable.append(UnusableVideo(videos.video_id(video), str(bad)))
+            avoided.add(video)
             video = rng.randrange(len(videos))
+            while video in avoided and len(avoided) < len(videos):
+                video = rng.randrange(len(videos))
         else:
             return replace(sample, unusable=unusable)
-    return Sample(crops=[], draws=[], video_id=videos.video_id(request.video), windows=[], unusable=unusable)
+    video_id = videos.video_id(request.video)
+    return Sample(crops=[], draws=[], video=request.video, video_id=video_id, windows=[], unusable=unusable)
 
 
 class ClipDataset(Dataset[Sample]):
@@ -96,7 +104,8 @@ class ClipDataset(Dataset[Sample]):
             windows = self._draw_windows(video, request.max_distance_seconds, rng)
             clips = [self._read_crop(video, window, rng) for window in windows]
             crops, draws = [crop for crop, _ in clips], [draw for _, draw in clips]
-            return Sample(crops=crops, draws=draws, video_id=self.videos.video_id(video), windows=windows, unusable=[])
+            video_id = self.videos.video_id(video)
+            return Sample(crops=crops, draws=draws, video=video, video_id=video_id, windows=windows, unusable=[])
 
         return with_substitutes(request, self.videos, make)
 

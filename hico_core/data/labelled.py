@@ -49,6 +49,7 @@ class RandomViews(Dataset[Sample]):
             return Sample(
                 crops=[cut(frames_THWC, draw.crop)],
                 draws=[draw],
+                video=video,
                 video_id=self._videos.video_id(video),
                 windows=[window],
                 unusable=[],

@@ -33,6 +33,7 @@ def read_batches(
 
     Raises:
         HicoError: a second worker died.
+        NoRoom: shared memory is full, or the disk that holds copies from buckets.
 
     """
     remaining = iter(plans)

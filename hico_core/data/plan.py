@@ -82,7 +82,8 @@ def plan_steps(
             distance = max_distance_at(epoch / order.epochs)
             # The seed belongs to a position in the round, not to a video, so a video that comes twice is drawn anew.
             seeds = (item_seed(seed=order.seed, epoch=first, position=number * order.batch_size + i) for i in share)
-            requests = [ClipRequest(batches[number][i], seed, distance) for i, seed in zip(share, seeds, strict=True)]
+            videos, of_step = batches[number], frozenset(batches[number])
+            requests = [ClipRequest(videos[i], seed, distance, of_step) for i, seed in zip(share, seeds, strict=True)]
             yield PlannedStep(Position(step, first, number), epoch, distance, requests)
             step += 1
 

@@ -55,17 +55,15 @@ def preview_clips(
         sample = dataset[request]
         if not sample.crops:
             raise HicoError(f"none of {len(sample.unusable)} videos can be decoded: {sample.unusable[-1].reason}")
-        if sample.unusable:  # a substitute was used
-            video = next(number for number in range(len(videos)) if videos.video_id(number) == sample.video_id)
-        rows += _rows(sample, dataset, video)
+        rows += _rows(sample, dataset)
     return rows
 
 
-def _rows(sample: Sample, dataset: ClipDataset, video: int) -> list[ClipPreview]:
+def _rows(sample: Sample, dataset: ClipDataset) -> list[ClipPreview]:
     rows = []
     clips = zip(sample.crops, sample.draws, sample.windows, strict=True)
     for number, (crop, draw, window) in enumerate(clips, start=1):
-        frames = dataset.frames_of(video, window)
+        frames = dataset.frames_of(sample.video, window)
         # For viewing, so without normalisation.
         size = dataset.data.crop_size
         made = apply_augmentation([crop], [draw], size=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))[0]

@@ -6,6 +6,8 @@ from pathlib import Path
 from torch import Tensor
 
 from hico_core.base.errors import HicoError, NoRoom, short_reason
+from hico_core.config import AugmentConfig, DataConfig
+from hico_core.data.augment import crop_area_range
 
 # Processes on Linux pass tensors to each other through this folder.
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - that is where it is
@@ -15,6 +17,12 @@ PREFETCHED = 2
 
 # Batches of a worker whose memory is in use at the same time: those requested, and the one being trained on.
 SLOTS = PREFETCHED + 1
+
+
+def with_reserve(num_bytes: int) -> int:
+    """The size of a slot for a batch of this many bytes; an eighth is added for later batches with larger crops."""
+    return num_bytes * 9 // 8
+
 
 _REMEDY = "start the container with more (docker run --shm-size=8g), or use fewer workers (--workers N; 0: none)"
 
@@ -34,7 +42,7 @@ def batch_bytes(*, clips: int, num_frames: int, short_side: int, largest_area: f
 
 
 def require_shared_memory(needed: int, *, free: int, workers: int) -> None:
-    """Check before training that the batches of all workers fit into shared memory.
+    """Check that the batches of all workers fit into shared memory, and a larger slot beside the one that it replaces.
 
     Containers have 64 MB of it by default, and a run whose worker finds it full ends (see `share`).
 
@@ -47,13 +55,42 @@ def require_shared_memory(needed: int, *, free: int, workers: int) -> None:
         HicoError: there is not enough for the batches that each worker keeps.
 
     """
-    least = needed * SLOTS * workers
+    least = with_reserve(needed) * (SLOTS + 1) * workers
     if least > free:
         need = f"{workers} workers need" if workers > 1 else "a worker needs"
         raise HicoError(
             f"{_SHARED_MEMORY}: {free / 1e6:.0f} MB of shared memory are free, but {need} about {least / 1e6:.0f} MB "
             f"for batches; {_REMEDY}"
         )
+
+
+def require_room_for_batches(
+    data: DataConfig, augment: AugmentConfig, *, clips: int, largest_short_side: int, workers: int, processes: int
+) -> None:
+    """Check before training that shared memory, of which each training process has its share, is large enough.
+
+    Args:
+        data: how frames are read.
+        augment: how large their crops are.
+        clips: number of clips in a batch of one process.
+        largest_short_side: of the videos, in pixels.
+        workers: of one process.
+        processes: training processes on this machine.
+
+    Raises:
+        HicoError: it is too small.
+
+    """
+    free = free_shared_memory()
+    if free is None or not workers:
+        return
+    needed = batch_bytes(
+        clips=clips,
+        num_frames=data.num_frames,
+        short_side=min(data.short_side or largest_short_side, largest_short_side),
+        largest_area=crop_area_range(augment.crop_jitter)[1],
+    )
+    require_shared_memory(needed, free=free // processes, workers=workers)
 
 
 def free_shared_memory() -> int | None:

@@ -24,14 +24,13 @@ from hico_core.config import (
 )
 from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.sources.lists import labelled_videos
-from hico_core.data.augment import crop_area_range
 from hico_core.data.batches import Batch
 from hico_core.data.dataset import ClipDataset
 from hico_core.data.loader import read_batches
 from hico_core.data.other_decoders import require_decoder
 from hico_core.data.pictures import picture_for
 from hico_core.data.plan import PlannedStep, Position, TrainingOrder, plan_steps
-from hico_core.data.shared_memory import batch_bytes, free_shared_memory, require_shared_memory
+from hico_core.data.shared_memory import require_room_for_batches
 from hico_core.data.videos import IndexedVideos
 from hico_core.data.workers import num_workers
 from hico_core.encoders.trained import build_encoder, embedding_dim, feature_dim, with_heads
@@ -255,8 +254,14 @@ def prepare(
     require_decoder(data.decoder)
     require_wandb(train.wandb_project)
     require_enough(videos, batch_size=train.batch_size, processes=world.size)
-    if workers:
-        _require_room_for_batches(config, videos.largest_short_side, workers=workers, world=world)
+    require_room_for_batches(
+        data,
+        config.augment,
+        clips=train.batch_size // world.size * config.sampling.clips_per_video,
+        largest_short_side=videos.largest_short_side,
+        workers=workers,
+        processes=world.local_size,
+    )
     listed = _listed_videos(config.eval.knn_list, world, data.cache)
     made = _model(config, init_from if world.is_first else None)  # the others get its weights with the replica
     learner = learner_of(
@@ -292,19 +297,6 @@ def _listed_videos(knn_list: str | None, world: World, cache: LocalCache) -> Seq
         if video.obstacle:
             logger.warning("left out of the nearest neighbours: %s: %s", video.path, video.obstacle)
     return [video.read_through(cache) for video in listed if not video.obstacle]
-
-
-def _require_room_for_batches(config: Config, largest_short_side: int, *, workers: int, world: World) -> None:
-    """See `require_shared_memory`; all processes of a machine share its memory."""
-    free = free_shared_memory()
-    if free is not None:
-        needed = batch_bytes(
-            clips=config.train.batch_size // world.size * config.sampling.clips_per_video,
-            num_frames=config.data.num_frames,
-            short_side=min(config.data.short_side or largest_short_side, largest_short_side),
-            largest_area=crop_area_range(config.augment.crop_jitter)[1],
-        )
-        require_shared_memory(needed, free=free // world.local_size, workers=workers)
 
 
 class _Made(NamedTuple):

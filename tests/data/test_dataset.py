@@ -13,7 +13,7 @@ from dying import DyingDataset
 from goldens import load_json
 from made_videos import numbered_video, painted_number
 
-from hico_core.base.errors import HicoError
+from hico_core.base.errors import BadVideo, HicoError
 from hico_core.config import AugmentConfig, DataConfig, SamplingConfig
 from hico_core.corpus.index import build_index, read_index, read_index_table
 from hico_core.corpus.sources.finding import find_sources
@@ -301,6 +301,42 @@ def test_workers_start_after_this_process_has_decoded(videos: IndexedVideos) -> 
     assert alone.video_ids == by_worker.video_ids
 
 
+def sample_of(videos: IndexedVideos, video: int) -> Sample:
+    return Sample(crops=[], draws=[], video=video, video_id=videos.video_id(video), windows=[], unusable=[])
+
+
+@pytest.mark.parametrize(
+    ("of_step", "broken", "substitutes"),
+    [
+        ({0, 1}, {1}, {2, 3}),  # others than those of the step
+        ({0, 1, 3}, {1}, {2}),
+        ({1}, {1, 2}, {0, 3}),
+        ({0, 1}, {1, 2, 3}, {0}),  # unless no other can be decoded
+        ({0, 1, 2, 3}, {1}, {0, 2, 3}),  # or there is none
+    ],
+)
+def test_a_substitute_is_not_in_the_step_already(
+    videos: IndexedVideos, of_step: set[int], broken: set[int], substitutes: set[int]
+) -> None:
+    def make(video: int, rng: random.Random) -> Sample:
+        if video in broken:
+            raise BadVideo(videos.video_id(video), "is broken")
+        return sample_of(videos, video)
+
+    requests = [ClipRequest(1, seed, None, frozenset(of_step)) for seed in range(30)]
+    assert {with_substitutes(request, videos, make).video for request in requests} == substitutes
+
+
+def test_two_broken_videos_of_a_step_have_two_substitutes(root: Path) -> None:
+    index = read_index(root)
+    index.loc[index["video_id"].isin(["hole", "ntsc"]), "path"] = "train/none.mp4"
+    table = pa.Table.from_pandas(index)
+    reader = BatchReader(make_dataset(IndexedVideos(table, root=root, subset="train", shortest_seconds=64 / 30)))
+    for seed in range(5):
+        batch = reader[[ClipRequest(video, seed, 0.5, frozenset({1, 2})) for video in (1, 2)]]
+        assert sorted(batch.video_ids) == ["dropped", "odd rate"]
+
+
 @pytest.mark.parametrize("error", [IndexError("list index out of range"), ZeroDivisionError(), RuntimeError("a\nb")])
 def test_an_error_inside_the_reading_of_one_video_is_that_videos(videos: IndexedVideos, error: Exception) -> None:
     """Whatever a decoder or a calculation stumbles over, another video stands in, and the reason is one line."""
@@ -308,7 +344,7 @@ def test_an_error_inside_the_reading_of_one_video_is_that_videos(videos: Indexed
     def make(video: int, rng: random.Random) -> Sample:
         if video == 1:
             raise error
-        return Sample(crops=[], draws=[], video_id=videos.video_id(video), windows=[], unusable=[])
+        return sample_of(videos, video)
 
     sample = with_substitutes(ClipRequest(1, 7, None), videos, make)
     assert sample.video_id != videos.video_id(1)

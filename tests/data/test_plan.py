@@ -40,6 +40,8 @@ def test_the_shares_of_all_processes_are_the_whole(processes: int) -> None:
         parts = [share[step] for share in shares]
         assert [request for part in parts for request in part.requests] == whole.requests
         assert all(part._replace(requests=whole.requests) == whole for part in parts)
+        of_step = {request.video for request in whole.requests}
+        assert all(request.not_instead == of_step for request in whole.requests)
 
 
 @pytest.mark.parametrize(

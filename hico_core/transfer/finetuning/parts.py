@@ -24,6 +24,7 @@ from hico_core.data.labelled import RandomViews
 from hico_core.data.loader import read_batches
 from hico_core.data.other_decoders import require_decoder
 from hico_core.data.plan import PlannedStep, Position, TrainingOrder, plan_steps
+from hico_core.data.shared_memory import require_room_for_batches
 from hico_core.data.videos import IndexedVideos
 from hico_core.data.workers import num_workers
 from hico_core.encoders.trained import build_encoder, feature_dim
@@ -110,13 +111,23 @@ def prepare(
         joined: whether these processes are connected; if not, the model is this process's alone.
 
     Raises:
-        HicoError: there are no labelled videos, or too few; a label is not a class; or the encoder cannot be read.
+        HicoError: there are no labelled videos, or too few; a label is not a class; the encoder cannot be read; or the
+            machine has too little shared memory for the workers.
 
     """
     data, train = config.data, config.train
     require_decoder(data.decoder)
     videos = labelled_sets(
         root, batch_size=train.batch_size, num_classes=config.num_classes, processes=world.size, cache=data.cache
+    )
+    workers = num_workers(data.workers, processes=world.local_size)
+    require_room_for_batches(
+        data,
+        config.augment,
+        clips=train.batch_size // world.size,
+        largest_short_side=videos.train.largest_short_side,
+        workers=workers,
+        processes=world.local_size,
     )
     together = world if joined else ALONE
     beginning = _beginning(start, root, together, named=config.model.encoder)
@@ -133,7 +144,7 @@ def prepare(
         encoder=beginning.origin,
         order=order_of(config, num_videos=len(videos.train)),
         rates=rates_of(config, peak=config.optim.base_lr),
-        workers=num_workers(data.workers, processes=world.local_size),
+        workers=workers,
         shown=shown_in_tests(config.test, data, config.augment),
     )
 

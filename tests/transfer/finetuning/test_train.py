@@ -22,6 +22,7 @@ from hico_core.corpus.index import build_index
 from hico_core.corpus.sources.lists import labelled_videos
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.corpus.workspace.records import UntrimmedOptions, sha256_of
+from hico_core.data import shared_memory
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.optim import parameter_groups
@@ -210,6 +211,14 @@ def test_what_does_not_fit_is_said_before_any_work(root: Path, tmp_path: Path) -
     with pytest.raises(HicoError, match="no checkpoint"):
         tune(tiny(), root=root, run_dir=tmp_path / "run", encoder=tmp_path / "no checkpoint")
     assert not (tmp_path / "run").exists()
+
+
+def test_too_little_shared_memory_is_said_before_any_work(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_memory, "free_shared_memory", lambda: 100_000)
+    with pytest.raises(HicoError, match="MB of shared memory are free, but a worker needs about"):
+        run(tiny("data.workers=1"), root, tmp_path)
 
 
 def test_labels_must_be_classes(root: Path, tmp_path: Path) -> None:
