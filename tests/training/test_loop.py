@@ -219,6 +219,11 @@ def test_a_network_of_torchvision_goes_on_exactly_too(root: Path, tmp_path: Path
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
+def test_an_encoder_of_2d_convolutions_is_trained(root: Path, tmp_path: Path) -> None:
+    named = tiny("model.encoder=python:made_encoders:frame_by_frame", "train.max_steps=1")
+    assert run(named, root, tmp_path).num_steps == 1
+
+
 def test_decoded_frames_that_are_kept_change_nothing(root: Path, tmp_path: Path, undisturbed: Path) -> None:
     run(tiny("data.memory_gb=1"), root, tmp_path / "all")
     run(tiny("data.memory_gb=0.003"), root, tmp_path / "some")  # one piece of 150 frames of 64 x 85
