@@ -13,7 +13,7 @@ from torch import Tensor
 from hico_core.base.addresses import Location, absolute, name_from
 from hico_core.base.errors import UsageError
 from hico_core.checkpoints.content import Content, EncoderOrigin, file_of
-from hico_core.checkpoints.reading import CheckpointFile, backbone_of, load_exactly, model_of, read_checkpoint
+from hico_core.checkpoints.reading import CheckpointFile, backbone_of, load_exactly, model_as, model_of, read_checkpoint
 from hico_core.checkpoints.warm_start import warm_start
 from hico_core.config import (
     FinetuneConfig,
@@ -208,4 +208,4 @@ def _read_encoder(encoder: Path, root: Location, named: str | None) -> Beginning
 
 
 def _model_in(file: CheckpointFile, named: str | None) -> ModelConfig:
-    return model_of(file) if named is None else ModelConfig(encoder=named)
+    return model_of(file) if named is None else model_as(file, named)

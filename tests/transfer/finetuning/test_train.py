@@ -16,18 +16,21 @@ from hico_core.base.choices import Subset
 from hico_core.base.errors import HicoError, Interrupted, UsageError
 from hico_core.checkpoints.content import export_encoder
 from hico_core.checkpoints.reading import load_backbone
-from hico_core.config import FinetuneConfig, load_finetuning_config
+from hico_core.config import FinetuneConfig, ModelConfig, load_finetuning_config
 from hico_core.corpus.index import build_index
 from hico_core.corpus.sources.lists import labelled_videos
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.corpus.workspace.records import UntrimmedOptions, sha256_of
+from hico_core.encoders.trained import build_encoder
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.s3dg_tiny import S3DGTiny
+from hico_core.training.distributed import World
 from hico_core.training.optim import parameter_groups
 from hico_core.training.stopping import StopRequest
 from hico_core.training.task import Task, Watch
 from hico_core.transfer.evaluation.predictions import predict
 from hico_core.transfer.finetuning.dry_run import dry_run_finetuning
+from hico_core.transfer.finetuning.parts import Start, prepare
 from hico_core.transfer.finetuning.train import FinetuneMetrics, FinetuneSummary, finetune
 
 pytestmark = pytest.mark.videos
@@ -280,6 +283,16 @@ def test_the_last_weights_may_be_the_best(root: Path, tmp_path: Path) -> None:
     tune(config, root=tmp_path / "root", run_dir=tmp_path / "run", encoder=encoder)
     best = torch.load(tmp_path / "run/checkpoints/best.pt", weights_only=True)
     assert best["progress"]["position"][0] == 1
+
+
+def test_an_encoder_that_is_named_keeps_the_settings_of_its_file(root: Path, tmp_path: Path) -> None:
+    model, file = ModelConfig(encoder="python:made_encoders:maps", norm_eps=0.01), tmp_path / "a.safetensors"
+    export_encoder(file, build_encoder(model), model=model)
+    named, device = tiny(f"model.encoder={model.encoder}"), torch.device("cpu")
+    parts = prepare(named, root=root, start=Start(file, None), device=device, world=World())
+    assert parts.encoder is not None and parts.encoder.model == model
+    norms = [module for module in parts.learner.model.backbone.modules() if isinstance(module, torch.nn.BatchNorm3d)]
+    assert {norm.eps for norm in norms} == {0.01}
 
 
 def test_a_new_run_needs_an_encoder(root: Path, tmp_path: Path) -> None:
