@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -51,9 +51,12 @@ from hico_core.training.log import RunLog
 from hico_core.training.resume import go_on_from
 from hico_core.training.run_folder import CHANGEABLE_ON_RESUME, opened_run, write_config
 from hico_core.training.started import write_started
+from hico_core.training.stopping import StopRequest
 from hico_core.training.task import Settings, Task, Watch
 
 logger = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
 
 # Losses of single steps fluctuate; a run's summary compares means.
 _LOSSES_IN_A_MEAN = 10
@@ -296,8 +299,23 @@ class Training(Generic[Settings, Model]):
         self.save(LAST)
         self.finish_writing()
         step = self.progress.position.step
-        how = "the same command" if self._task.resume else "the same command with --resume"
-        raise Interrupted(number, f"stopped after step {step}; {how} continues")
+        raise Interrupted(number, f"stopped after step {step}; {self._task.same_command} continues")
+
+    def measure(self, how: Callable[[StopRequest], Value]) -> Value:
+        """Measure the current weights between two steps, or after the last one.
+
+        Args:
+            how: measures them in all processes; a request to end raises `Interrupted` in all of them.
+
+        Raises:
+            Interrupted: a signal ended the run; a checkpoint was written.
+
+        """
+        try:
+            return how(self._watch.stop)
+        except Interrupted as interrupted:
+            self._end_by_signal(interrupted.exit_code - 128)
+            raise
 
     def check_videos(self, batch: Batch) -> None:
         """Report the videos, in all processes' shares, that have newly turned out to be bad.

@@ -33,6 +33,7 @@ from hico_core.corpus.split import split_videos
 from hico_core.corpus.workspace.records import SplitOptions
 from hico_core.data.videos import IndexIdentity
 from hico_core.encoding.hardware import choose_device
+from hico_core.encoding.neighbours import read_features
 from hico_core.model.hico import HicoModel, Outputs
 from hico_core.training.dry_run import DryRun, dry_run
 from hico_core.training.fitting import fit_batch, require_enough
@@ -287,6 +288,31 @@ def test_nearest_neighbours_while_training(
     assert all(torch.equal(one[name], two[name]) for name in two)
     with pytest.raises(UsageError, match=r"nowhere\.txt: cannot be read"):
         run(tiny("eval.knn_list=nowhere.txt"), root, tmp_path / "new")
+
+
+def test_a_signal_during_the_nearest_neighbours_ends_with_a_checkpoint(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handler of the command ends them, since they take minutes on a long list."""
+    listed = root.parent / "videos" / "list.txt"
+    listed.write_text("a.mp4 0\nb.mp4 1\nc.mp4 1\n")
+    settings = tiny(f"eval.knn_list={listed}", "eval.knn_epochs=2", "eval.knn_neighbours=1")
+    run(settings, root, tmp_path / "whole")
+    stop, reads = StopRequest(), iter(range(9))
+
+    def interrupted(*videos: Any, **options: Any) -> object:  # noqa: ANN401
+        if next(reads) != 1:
+            return read_features(*videos, **options)
+        stop.signal_number = signal.SIGTERM
+        assert stop.waiting
+        raise Interrupted(signal.SIGTERM, "by the handler")
+
+    monkeypatch.setattr("hico_core.training.loop.read_features", interrupted)
+    with pytest.raises(Interrupted, match="stopped after step") as caught:
+        run(settings, root, tmp_path / "parts", stop=stop)
+    assert caught.value.exit_code == 143 and not stop.waiting
+    run(settings, root, tmp_path / "parts", resume=True)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
 def test_collapse_is_said_once(

@@ -28,7 +28,7 @@ from hico_core.training.distributed import World
 from hico_core.training.optim import parameter_groups
 from hico_core.training.stopping import StopRequest
 from hico_core.training.task import Task, Watch
-from hico_core.transfer.evaluation.predictions import predict
+from hico_core.transfer.evaluation.predictions import predict, predictions_of
 from hico_core.transfer.finetuning.dry_run import dry_run_finetuning
 from hico_core.transfer.finetuning.parts import Start, prepare
 from hico_core.transfer.finetuning.train import FinetuneMetrics, FinetuneSummary, finetune
@@ -249,20 +249,29 @@ def test_scores_of_views_are_added() -> None:
     assert [f"{100 * hit / len(labels):.2f}" for hit in hits] == [str(golden["case0/top1"]), str(golden["case0/top5"])]
 
 
-def test_videos_for_validation_choose_the_checkpoint_that_is_tested(root: Path, tmp_path: Path) -> None:
+def test_videos_for_validation_choose_the_checkpoint_that_is_tested(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work = tmp_path / "root"
     add_labelled(work, tmp_path, "train", {"a": 0, "b": 1, "c": 0, "d": 1})
     add_labelled(work, tmp_path, "val", {"e": 0, "f": 1})
     add_labelled(work, tmp_path, "test", {"g": 0, "h": 1})
     encoder = tmp_path / "encoder.safetensors"
     encoder.write_bytes((root.parent / "encoder.safetensors").read_bytes())
-    config = tiny("train.batch_size=2", "train.eval_epochs=2", "train.max_steps=5")
+    config, run_dir = tiny("train.batch_size=2", "train.eval_epochs=2"), tmp_path / "run"
     told: list[FinetuneMetrics] = []
-    tune(config, root=work, run_dir=tmp_path / "run", encoder=encoder, on_step=told.append)
-    # The same as without the stop, though the encoder's file is another one now.
+    stop, tests = StopRequest(), predictions_of
+
+    def asked_to_stop(*videos: Any, **options: Any) -> Any:  # noqa: ANN401
+        stop.signal_number = signal.SIGTERM
+        return tests(*videos, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped after step 4") as stopped:
+        patch.setattr("hico_core.transfer.finetuning.parts.predictions_of", asked_to_stop)
+        tune(config, root=work, run_dir=run_dir, encoder=encoder, on_step=told.append, stop=stop)
+    assert stopped.value.exit_code == 143
+    # The same as without the stop during validation, though the encoder's file is another one now.
     encoder.write_bytes(b"another encoder")
-    config = tiny("train.batch_size=2", "train.eval_epochs=2")
-    run_dir = tmp_path / "run"
     summary = tune(config, root=work, run_dir=run_dir, encoder=None, resume=True, on_step=told.append)
     assert [metrics.step for metrics in told] == list(range(1, 9))
     measured = {metrics.step: metrics.val_accuracy for metrics in told if metrics.val_accuracy is not None}
