@@ -37,7 +37,7 @@ from hico_core.checkpoints.content import (
     EncoderOrigin,
     Progress,
     checkpoint_of,
-    read_last,
+    take_last,
     write_bytes,
     write_of_run,
 )
@@ -100,7 +100,7 @@ def entered_run(task: Task[Settings], *, free: Collection[str]) -> Iterator[Ente
             stack.enter_context(
                 opened_run(task.run_dir, task.config, resume=task.resume, free=free, changeable=changeable)
             )
-            checkpoint = read_last(task.run_dir / "checkpoints")
+            checkpoint = take_last(task.run_dir / "checkpoints")
         own = own_device(chosen, world)
         with telling_full_memory(task.config.train.batch_size // world.size, own):
             yield Entered(world, own, from_first(checkpoint, world))
