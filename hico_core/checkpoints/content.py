@@ -153,7 +153,7 @@ def write_of_run(path: Path, content: memoryview) -> None:
     """
     with written_beside(path) as beside:
         beside.write_bytes(content)
-        sync(beside)  # it is whole before the last one gives way
+        sync(beside)  # before the last one gives way
         if path.name == LAST and path.exists():
             path.replace(path.with_name(BEFORE_LAST))  # a fallback in case the disk loses the new one
 
@@ -212,10 +212,10 @@ def read_last(folder: Path) -> Content | None:
 
 
 def take_last(folder: Path) -> Content | None:
-    """The same for a run that continues from it and will write others into the folder.
+    """The same for a run that will write further checkpoints into the folder.
 
-    If the last checkpoint cannot be read, the previous one takes its place: otherwise, the next one that is written
-    would replace the previous one by it, and a kill at that moment would leave none that can be read.
+    If the last checkpoint cannot be read, it is replaced by the previous one. Otherwise it would take the place of the
+    previous one when the next is written, and a kill at that moment would leave none that can be read.
 
     Raises:
         HicoError: there are checkpoints, but none can be read.
@@ -225,7 +225,8 @@ def take_last(folder: Path) -> Content | None:
     if newest is None:
         return None
     path, content = newest
-    path.replace(folder / LAST)
+    if path.name != LAST:
+        path.replace(folder / LAST)
     return content
 
 
