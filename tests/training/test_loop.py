@@ -25,7 +25,7 @@ from hico_core.base.engine import available_cores
 from hico_core.base.errors import HicoError, Interrupted, UsageError
 from hico_core.base.files import lock
 from hico_core.checkpoints.convert import convert
-from hico_core.checkpoints.reading import load_backbone
+from hico_core.checkpoints.reading import load_backbone, read_checkpoint
 from hico_core.config import Config, load_config
 from hico_core.corpus.index import build_index
 from hico_core.corpus.sources.finding import find_sources
