@@ -41,6 +41,10 @@ BEFORE_LAST = "before_last.pt"
 BEST = "best.pt"
 
 
+# The state of loss scaling; see `LossScaling.state_dict`.
+LossScale = dict[str, int | FiniteFloat]
+
+
 class EncoderOrigin(BaseModel, frozen=True, extra="forbid"):
     """The file from which a run started."""
 
@@ -70,7 +74,7 @@ class Content(BaseModel, frozen=True, extra="forbid", arbitrary_types_allowed=Tr
     config: dict[str, Any]
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
-    scaling: dict[str, int | FiniteFloat] = {}  # loss scaling in float16; empty in every other precision
+    scaling: LossScale = {}  # loss scaling in float16; empty in every other precision
     progress: Progress
 
 
