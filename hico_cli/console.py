@@ -218,13 +218,17 @@ def raising_on_signals(advice: str = "stopped; the same command continues") -> I
 # How long a run that was asked to end may wait for clips that may never arrive.
 _PATIENCE_SECONDS = 5.0
 
-# Signals this close together count as one: `timeout` signals the command and then its process group.
+# Signals this close together count as one: `timeout -s INT` signals the command and then its process group.
 _ONE_SIGNAL_SECONDS = 0.2
 
 
 @contextmanager
 def noting_signals() -> "Iterator[StopRequest]":
-    """Record Ctrl-C and SIGTERM for a training run, which ends between two steps; a second signal ends it at once.
+    """Record Ctrl-C and SIGTERM for a training run, which ends between two steps; a second Ctrl-C ends it at once.
+
+    SIGTERM may come several times: schedulers send it to the launcher, which forwards it, and to all processes. How
+    long ago the first one came cannot be told, since a handler runs only after the current call into a library. After
+    Ctrl-C, SIGTERM is a second Ctrl-C, which the launcher of --nproc forwards in this way.
 
     A run that is still waiting for clips some seconds later ends there: it may be waiting for a disconnected disk.
     """
@@ -236,7 +240,8 @@ def noting_signals() -> "Iterator[StopRequest]":
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal noted_at
         if stop.signal_number is not None:
-            if time.monotonic() - noted_at < _ONE_SIGNAL_SECONDS:
+            is_again = signal.SIGINT not in (number, stop.signal_number)
+            if is_again or time.monotonic() - noted_at < _ONE_SIGNAL_SECONDS:
                 return
             raise Interrupted(number, "stopped at once; continue from the last checkpoint with --resume")
         stop.signal_number, noted_at = number, time.monotonic()

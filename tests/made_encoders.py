@@ -63,3 +63,19 @@ def two() -> nn.Module:
             return clips, clips
 
     return Two()
+
+
+class FrameByFrame(nn.Module):
+    """A 2D convolution for each frame, then dropout: (N, 3, T, H, W) -> rows (N, 8)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_picture = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5))
+
+    def forward(self, clips: Tensor) -> Tensor:
+        maps = self.of_picture(clips.transpose(1, 2).flatten(0, 1))
+        return maps.mean(dim=(2, 3)).unflatten(0, (len(clips), -1)).mean(dim=1)
+
+
+def frame_by_frame() -> nn.Module:
+    return FrameByFrame()

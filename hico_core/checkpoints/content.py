@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from hico_core.base.errors import HicoError
+from hico_core.base.files import sync
 from hico_core.base.storage import written_beside
 from hico_core.base.version import __version__
 from hico_core.checkpoints.reading import (
@@ -38,6 +39,10 @@ BEFORE_LAST = "before_last.pt"
 
 # The checkpoint with the best validation accuracy, in runs with validation videos.
 BEST = "best.pt"
+
+
+# The state of loss scaling; see `LossScaling.state_dict`.
+LossScale = dict[str, int | FiniteFloat]
 
 
 class EncoderOrigin(BaseModel, frozen=True, extra="forbid"):
@@ -69,7 +74,7 @@ class Content(BaseModel, frozen=True, extra="forbid", arbitrary_types_allowed=Tr
     config: dict[str, Any]
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
-    scaling: dict[str, int | FiniteFloat] = {}  # loss scaling in float16; empty in every other precision
+    scaling: LossScale = {}  # loss scaling in float16; empty in every other precision
     progress: Progress
 
 
@@ -152,6 +157,7 @@ def write_of_run(path: Path, content: memoryview) -> None:
     """
     with written_beside(path) as beside:
         beside.write_bytes(content)
+        sync(beside)  # before the last one gives way
         if path.name == LAST and path.exists():
             path.replace(path.with_name(BEFORE_LAST))  # a fallback in case the disk loses the new one
 
@@ -205,10 +211,34 @@ def read_last(folder: Path) -> Content | None:
         HicoError: there are checkpoints, but none can be read.
 
     """
+    newest = _newest_readable(folder)
+    return None if newest is None else newest[1]
+
+
+def take_last(folder: Path) -> Content | None:
+    """The same for a run that will write further checkpoints into the folder.
+
+    If the last checkpoint cannot be read, it is replaced by the previous one. Otherwise it would take the place of the
+    previous one when the next is written, and a kill at that moment would leave none that can be read.
+
+    Raises:
+        HicoError: there are checkpoints, but none can be read.
+
+    """
+    newest = _newest_readable(folder)
+    if newest is None:
+        return None
+    path, content = newest
+    if path.name != LAST:
+        path.replace(folder / LAST)
+    return content
+
+
+def _newest_readable(folder: Path) -> tuple[Path, Content] | None:
     found = [path for path in (folder / LAST, folder / BEFORE_LAST) if path.exists()]
     for path in found:
         try:
-            return content_of(read_checkpoint(path))
+            return path, content_of(read_checkpoint(path))
         except HicoError as error:
             if path == found[-1]:
                 raise

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from hico_core.base.choices import CheckpointFormat
-from hico_core.base.errors import HicoError, require_package
+from hico_core.base.errors import HicoError, counted, require_package
 from hico_core.base.version import __version__
 from hico_core.checkpoints.authors_names import export_state_dict, import_state_dict
 from hico_core.checkpoints.content import (
     Content,
+    LossScale,
     Progress,
     content_of,
     encoder_bytes,
@@ -32,8 +33,9 @@ from hico_core.checkpoints.reading import (
     picture_of,
     read_checkpoint,
 )
-from hico_core.config import Config, compose_config, one_or_three
+from hico_core.config import Config, ModelConfig, as_override, compose_config, one_or_three
 from hico_core.config.authors.pretraining_keys import read_authors_values, to_authors_values
+from hico_core.config.explain import first_wrong
 from hico_core.data.plan import Position
 from hico_core.model.classifier import CLASSIFIER
 from hico_core.model.hico import HicoModel
@@ -85,7 +87,7 @@ def convert(source: Path, target: Path, *, to: CheckpointFormat) -> str:
     if to == "authors":
         theirs = authors_content(file)
         write_bytes(target, torch_file_bytes(theirs))
-        return f"a checkpoint in the authors' format, epoch {theirs['epoch']} (from 0)"
+        return f"a checkpoint in the authors' format, {counted(theirs['epoch'] + 1, 'whole epoch')}"
     if to == "safetensors":
         encoder = backbone_of(file)
         write_bytes(target, encoder_bytes(encoder, picture_of(file), clip_shape_of(file), model_of(file)))
@@ -118,7 +120,7 @@ def authors_content(file: CheckpointFile) -> dict[str, Any]:
     """The content of the authors' checkpoint file, made from a checkpoint of ours.
 
     Raises:
-        HicoError: ours is not a whole pretraining checkpoint.
+        HicoError: ours is not a whole pretraining checkpoint, or of an encoder or optimiser that theirs cannot be of.
 
     """
     origin = file.path
@@ -133,13 +135,34 @@ def authors_content(file: CheckpointFile) -> dict[str, Any]:
             f"{origin}: was trained with {config.optim.name}, which the authors' code does not have; only its "
             "encoder can be converted, to a .safetensors file"
         )
+    _require_paper_s3dg(config.model, origin)
     return {
         "epoch": int(checkpoint.progress.epochs_done) - 1,
         "model_state": export_state_dict({name: value.contiguous() for name, value in checkpoint.model.items()}),
         "optimizer_state": _authors_optimizer(checkpoint.optimizer, config),
         "cfg": json.dumps(to_authors_values(config)),
-        _OURS: {"progress": checkpoint.progress.model_dump(), "config": checkpoint.config},
+        _OURS: {
+            "progress": checkpoint.progress.model_dump(),
+            "config": checkpoint.config,
+            "scaling": checkpoint.scaling,
+        },
     }
+
+
+def _require_paper_s3dg(model: ModelConfig, origin: Path) -> None:
+    """Check that an encoder is the only one that the authors' format can hold, since it names none.
+
+    Raises:
+        HicoError: it is not.
+
+    """
+    paper = ModelConfig().model_dump()
+    others = [as_override(f"model.{key}", value) for key, value in model.model_dump().items() if value != paper[key]]
+    if others:
+        raise HicoError(
+            f"{origin}: was trained with {', '.join(others)}, which the authors' format cannot say; only its encoder "
+            "can be converted, to a .safetensors file"
+        )
 
 
 def _authors_optimizer(ours: dict[str, Any], config: Config) -> dict[str, Any]:
@@ -181,7 +204,7 @@ def _hico_content(file: CheckpointFile) -> Content:
     content, origin = file.content, file.path
     if "model_state" not in content or "optimizer_state" not in content or not isinstance(content.get("cfg"), str):
         raise HicoError(f"{origin}: not a pretraining checkpoint of the authors (model_state, optimizer_state, cfg)")
-    config, progress = _config_and_progress(content, origin)
+    config, progress, scaling = _state_of_run(content, origin)
     model = HicoModel(topical=config.loss.name == "hico" and config.loss.topical_weight > 0)
     load_exactly(model, import_state_dict(content["model_state"]), origin=str(origin))
     groups = parameter_groups(
@@ -213,13 +236,22 @@ def _hico_content(file: CheckpointFile) -> Content:
     return Content(
         model=model.state_dict(),
         optimizer={"state": state, "param_groups": saved},
+        scaling=scaling,
         progress=progress,
         config=config.model_dump(mode="json"),
     )
 
 
-def _config_and_progress(content: dict[str, Any], origin: Path) -> tuple[Config, Progress]:
-    """The settings and the progress of a run.
+class _Ours(BaseModel, frozen=True):
+    """The additional entry of hico in a file in the authors' format."""
+
+    config: dict[str, Any]
+    progress: Progress
+    scaling: LossScale = {}  # files of early versions have none
+
+
+def _state_of_run(content: dict[str, Any], origin: Path) -> tuple[Config, Progress, LossScale]:
+    """The settings, the progress and the loss scaling of a run.
 
     Raises:
         HicoError: they cannot be read, or a run of hico cannot continue at the checkpoint's epoch.
@@ -227,13 +259,11 @@ def _config_and_progress(content: dict[str, Any], origin: Path) -> tuple[Config,
     """
     if _OURS in content:
         try:
-            ours = content[_OURS]
-            config = compose_config(Config, ours["config"], origin=f"{origin}: its entry {_OURS!r}")
-            return config, Progress.model_validate(ours["progress"])
-        except (ValidationError, KeyError, TypeError) as error:
-            raise HicoError(
-                f"{origin}: its entry {_OURS!r} is not as hico writes it ({type(error).__name__})"
-            ) from error
+            ours = _Ours.model_validate(content[_OURS])
+        except ValidationError as error:
+            raise HicoError(f"{origin}: its entry {_OURS!r} is not as hico writes it ({first_wrong(error)})") from error
+        config = compose_config(Config, ours.config, origin=f"{origin}: its entry {_OURS!r}")
+        return config, ours.progress, ours.scaling
     try:
         settings = json.loads(content["cfg"])
     except ValueError as error:
@@ -244,7 +274,7 @@ def _config_and_progress(content: dict[str, Any], origin: Path) -> tuple[Config,
         raise HicoError(
             f"{origin}: has {done} epochs, not a multiple of data.epochs_per_round={config.data.epochs_per_round}"
         )
-    return config, Progress(position=Position(step=0, epoch=done, batch=0), epochs_done=float(done))
+    return config, Progress(position=Position(step=0, epoch=done, batch=0), epochs_done=float(done)), {}
 
 
 def _sample_clips() -> tuple[Tensor, Tensor]:

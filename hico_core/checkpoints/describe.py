@@ -43,7 +43,9 @@ def describe_checkpoint(path: Path) -> Description:
     content = file.content
     if "model_state" in content:
         kind, state = _kind_of_authors(content), content["model_state"]
-        facts: dict[str, Any] = {"epoch (from 0)": content.get("epoch"), "entries": len(state)}
+        facts: dict[str, Any] = {"entries": len(state)}
+        if isinstance(content.get("epoch"), int):
+            facts = {"whole epochs done": content["epoch"] + 1, **facts}
     elif "format" in content:
         checkpoint = content_of(file)
         state, config, progress = checkpoint.model, checkpoint.config, checkpoint.progress

@@ -21,14 +21,17 @@ from hico_core.base.errors import HicoError, UsageError, short_reason
 from hico_core.checkpoints.content import LAST, EncoderOrigin
 from hico_core.checkpoints.reading import (
     CheckpointFile,
+    backbone_of,
     clip_shape_of,
     encoder_of,
     hash_of_tensors,
     load_exactly,
+    model_as,
     model_of,
     picture_of,
     prefix_of_encoder,
     read_checkpoint,
+    says_its_encoder,
     weights_in,
     without_prefix,
 )
@@ -36,6 +39,7 @@ from hico_core.config import AugmentConfig, DataConfig
 from hico_core.data.pictures import ClipShape, picture_for
 from hico_core.encoders.pictures import FrameByFrame
 from hico_core.encoders.table import ENCODERS, EncoderEntry, entry_of
+from hico_core.encoders.trained import build_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -221,16 +225,36 @@ def _of_table(text: str, warn: Callable[[str], None]) -> FrozenEncoder:
     entry = entry_of(name, download=weights == DEFAULT)
     if name in ("s3dg", "s3dg-tiny") and weights not in (None, DEFAULT, RANDOM):
         return _of_file(Path(weights), as_name=name)
+    if weights not in (None, DEFAULT, RANDOM):
+        return _with_file(name, entry, read_checkpoint(Path(weights)))
     network, origin = _with_weights(name, entry, weights)
     return FrozenEncoder(name=name, table_name=name, origin=origin, network=network.eval(), entry=entry)
 
 
+def _with_file(name: str, entry: EncoderEntry, file: CheckpointFile) -> FrozenEncoder:
+    """An encoder of the table with the weights of a file; one of hico also says how it was trained, and on what input.
+
+    Raises:
+        UsageError: the file says that it holds another encoder.
+        HicoError: the weights belong to another network.
+
+    """
+    if says_its_encoder(file):
+        network = build_encoder(model_as(file, name))
+        load_exactly(network, backbone_of(file), origin=f"{file.path} as {name}")
+        entry = replace(entry, picture=picture_of(file), clip=clip_shape_of(file))
+    else:
+        network = entry.build()
+        _load(network, file, entry, name=name)
+    return FrozenEncoder(name=name, table_name=name, origin=_origin_of(file), network=network.eval(), entry=entry)
+
+
 def _with_weights(name: str, entry: EncoderEntry, weights: str | None) -> tuple[nn.Module, EncoderOrigin | None]:
-    """The network, and where its weights come from.
+    """The network with weights that are not in a file that the user names, and where they come from.
 
     Raises:
         UsageError: the weights are not named, or no public weights exist.
-        HicoError: the weights cannot be obtained, or belong to another network.
+        HicoError: the weights cannot be obtained.
 
     """
     if weights == RANDOM:
@@ -239,13 +263,8 @@ def _with_weights(name: str, entry: EncoderEntry, weights: str | None) -> tuple[
             network = entry.build()
     elif weights == DEFAULT or (weights is None and entry.is_whole):
         network = _of_library(name, entry)
-    elif weights is None:
-        raise UsageError(f"{name}: no weights given; write {name}=FILE{_other_weights(name, entry)}")
     else:
-        file = read_checkpoint(Path(weights))
-        network = entry.build()
-        _load(network, file, entry, name=name)
-        return network, _origin_of(file)
+        raise UsageError(f"{name}: no weights given; write {name}=FILE{_other_weights(name, entry)}")
     state = network.state_dict()
     return network, EncoderOrigin(path=weights or "", sha256=hash_of_tensors(state)) if state else None
 

@@ -188,6 +188,27 @@ def model_of(file: CheckpointFile) -> ModelConfig:
     return ModelConfig(encoder=encoder, gating=gates or encoder != "s3dg")
 
 
+def model_as(file: CheckpointFile, name: str) -> ModelConfig:
+    """The settings of an encoder that a user names, as in a file of hico; other files say nothing about it.
+
+    Raises:
+        UsageError: the file says that it holds another encoder; a user's function may have been renamed.
+        HicoError: its encoder settings are invalid.
+
+    """
+    if not says_its_encoder(file):
+        return ModelConfig(encoder=name)
+    model = model_of(file)
+    if model.encoder != name and not (model.encoder.startswith(PYTHON) and name.startswith(PYTHON)):
+        raise UsageError(f"{file.path}: contains the weights of {model.encoder}, not of {name}")
+    return model.model_copy(update={"encoder": name})
+
+
+def says_its_encoder(file: CheckpointFile) -> bool:
+    """Whether a file names its encoder, as all files do that hico writes in training."""
+    return ENCODER_SETTINGS in file.metadata or str(file.content.get("format")).startswith("hico-")
+
+
 def _said_model(file: CheckpointFile) -> dict[str, Any] | None:
     """The encoder named in an export's metadata, a checkpoint's settings or a finetuning checkpoint's progress."""
     if ENCODER_SETTINGS in file.metadata:

@@ -22,6 +22,7 @@ from hico_core.encoders.table import entry_of
 from hico_core.encoding.hardware import choose_device, telling_full_memory
 from hico_core.road.planning import CoreUse, Speed, seconds_together
 from hico_core.training.distributed import World
+from hico_core.training.dry_run import timed
 from hico_core.training.fitting import Fitted
 from hico_core.training.loop import Pretraining, prepare
 from hico_core.training.step import ALONE
@@ -149,11 +150,8 @@ def _step_seconds(parts: Pretraining, clock: Clock, until: float) -> float:
 
 
 def _learn_seconds(parts: Pretraining, plan: PlannedStep, batch: Batch, clock: Clock) -> float:
-    began = clock.now()
-    parts.learn(plan, batch, ALONE)
-    if parts.learner.device.type == "cuda":
-        torch.cuda.synchronize(parts.learner.device)
-    return clock.now() - began
+    _, seconds = timed(lambda: parts.learn(plan, batch, ALONE), parts.learner.device, clock.now)
+    return seconds
 
 
 def _extractor(config: Config, parts: Pretraining, device: DeviceName) -> FeatureExtractor:

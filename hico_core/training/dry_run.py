@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch.utils.data import Dataset
@@ -21,6 +22,8 @@ from hico_core.training.fitting import Fitted
 from hico_core.training.learner import Learner, Model
 from hico_core.training.loop import prepare
 from hico_core.training.step import ALONE
+
+Result = TypeVar("Result")
 
 # Enough to measure how fast clips are read, within seconds.
 _VIDEOS_READ = 4
@@ -71,12 +74,8 @@ def measure_training(
     batches.close()
     read_seconds, device = _read_seconds(dataset, plan), learner.device
     with telling_full_memory(len(batch.video_ids), device):
-        loss = learn(plan, batch)
-        began = time.monotonic()
-        learn(plan, batch)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        step_seconds = time.monotonic() - began
+        loss, _ = timed(lambda: learn(plan, batch), device)
+        _, step_seconds = timed(lambda: learn(plan, batch), device)
     reading = 0.0 if workers else read_seconds * len(batch.draws)  # reading and the step take turns
     step_speed, reader_speed = len(batch.draws) / (step_seconds + reading), max(workers, 1) / read_seconds
     return Measured(
@@ -91,6 +90,29 @@ def measure_training(
         hours=num_clips / (min(step_speed, reader_speed) * processes) / 3600,
         peak_memory_bytes=peak_memory_bytes(device),
     )
+
+
+def timed(
+    work: Callable[[], Result], device: torch.device, now: Callable[[], float] = time.monotonic
+) -> tuple[Result, float]:
+    """Work's result, and the seconds until a GPU was done with it, without what was launched there before.
+
+    Args:
+        work: computes on the device.
+        device: where it computes.
+        now: returns the time in seconds.
+
+    """
+    _wait_for(device)
+    began = now()
+    result = work()
+    _wait_for(device)
+    return result, now() - began
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Starting several training processes on one machine, through PyTorch's elastic launcher."""
 
 import atexit
+import inspect
 import logging
 import os
 import signal
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context, util
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hico_core.base.engine import available_cores
 
@@ -20,6 +21,9 @@ _RESTARTS = 3
 
 # How often the launcher polls its processes.
 _MONITOR_SECONDS = 1.0
+
+# Time that processes have to finish a step and write a checkpoint after a signal, before they are killed.
+_ENDING_SECONDS = 600
 
 # Signals that end the launcher, which forwards them to its processes.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -82,6 +86,7 @@ def run_processes(work: Callable[[SharedExitCode], int], *, processes: int) -> i
             monitor_interval=_MONITOR_SECONDS,
             start_method="spawn",
             logs_specs=DefaultLogsSpecs(log_dir=folder),  # otherwise the launcher leaves a temporary folder behind
+            **_patience(LaunchConfig),
         )
         try:
             codes = elastic_launch(config, _in_process)(work, shared)
@@ -96,6 +101,12 @@ def run_processes(work: Callable[[SharedExitCode], int], *, processes: int) -> i
             )
             return 1
     return shared.value or max(codes.values())
+
+
+def _patience(config: type) -> dict[str, Any]:
+    """The options of a launcher's configuration by which it waits for processes that end; older PyTorch has none."""
+    name = "shutdown_timeout"
+    return {name: _ENDING_SECONDS} if name in inspect.signature(config).parameters else {}
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hico_core.base.choices import PrecisionName
+from hico_core.encoding.encoder import with_channels_last
 from hico_core.encoding.hardware import FP32, Precision, keep_freed_memory, use_precision
 from hico_core.training.distributed import World
 from hico_core.training.scaling import LossScaling
@@ -72,8 +73,7 @@ def learner_of(
         recompute: the model trades time for memory, so freed memory is returned to the system.
 
     """
-    # Convolutions in three dimensions are faster if the channels are contiguous.
-    model.to(device).to(memory_format=torch.channels_last_3d)
+    with_channels_last(model.to(device))
     if device.type == "cpu" and not recompute:
         keep_freed_memory()
     replica = replica_of(model, device, world).train()

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -12,8 +13,7 @@ from torch import nn
 from hico_core.base.addresses import DEFAULT_ROOT, Location, local_part, locate
 from hico_core.base.cache import LocalCache
 from hico_core.base.choices import DeviceName
-from hico_core.base.errors import HicoError
-from hico_core.checkpoints.content import Content
+from hico_core.base.errors import HicoError, Interrupted
 from hico_core.checkpoints.export import ENCODER, exports
 from hico_core.checkpoints.reading import read_checkpoint
 from hico_core.checkpoints.warm_start import WarmStart, warm_start
@@ -35,7 +35,7 @@ from hico_core.data.videos import IndexedVideos
 from hico_core.data.workers import num_workers
 from hico_core.encoders.trained import build_encoder, embedding_dim, feature_dim, with_heads
 from hico_core.encoding.hardware import Precision
-from hico_core.encoding.neighbours import knn_accuracy, read_features
+from hico_core.encoding.neighbours import LabelledFeatures, knn_accuracy, read_features
 from hico_core.encoding.windows import Views
 from hico_core.model.hico import HicoModel
 from hico_core.model.recompute import recompute_units
@@ -45,9 +45,10 @@ from hico_core.training.fitting import Fitted, fit_batch, peak_rate, require_eno
 from hico_core.training.learner import Learner, learner_of
 from hico_core.training.log import StepMetrics, require_wandb
 from hico_core.training.optim import build_optimizer
-from hico_core.training.run import FREE_ON_RESUME, Leaves, Training, entered_run, opened_training
+from hico_core.training.run import FREE_ON_RESUME, Entered, Leaves, Training, entered_run, opened_training
 from hico_core.training.schedule import RateSchedule, sampling_distance
 from hico_core.training.step import ALONE, StepResult, augmented_clips, describe_batch, train_step
+from hico_core.training.stopping import StopRequest, end_if_asked
 from hico_core.training.task import Task, Watch, order_of, rates_of
 
 logger = logging.getLogger(__name__)
@@ -141,8 +142,7 @@ def run_pretraining(task: Task[Config], watch: Watch) -> RunSummary:
         )
         index = parts.videos.identity()
         with opened_training(task, entered, parts.learner, index=index, watch=watch, leaves=leaves) as training:
-            if world.is_first:
-                _report_beginning(parts, init_from=task.encoder, checkpoint=entered.checkpoint)
+            _report_beginning(parts, entered, init_from=task.encoder)
             for plan, batch in training.arriving(parts.batches(training.progress.position, world)):
                 training.save_if_due(plan)
                 if training.must_stop(plan):
@@ -152,6 +152,7 @@ def run_pretraining(task: Task[Config], watch: Watch) -> RunSummary:
                 collapse.look(metrics.embedding_std, metrics.effective_rank)
                 training.done(plan, metrics)
             training.end()
+            knn = training.measure(lambda stop: parts.knn_accuracy(world, stop))
         return RunSummary(
             run_dir=task.run_dir,
             encoder=encoder,
@@ -159,7 +160,7 @@ def run_pretraining(task: Task[Config], watch: Watch) -> RunSummary:
             precision=parts.learner.precision,
             first_loss=training.first_loss,
             last_loss=training.last_loss,
-            knn_accuracy=parts.knn_accuracy(world),
+            knn_accuracy=knn,
             collapsed=collapse.at_end(),
         )
 
@@ -209,22 +210,29 @@ class Pretraining:
             )
         return result
 
-    def knn_accuracy(self, world: World) -> float | None:
+    def knn_accuracy(self, world: World, stop: StopRequest) -> float | None:
         """Accuracy of nearest neighbours on the labelled list; each process reads its part.
 
         None without a list, and in all processes but the first, which alone does the comparison.
+
+        Raises:
+            Interrupted: a signal asked one of the processes to end.
+
         """
         if not self.listed:
             return None
         data, learner = self.config.data, self.learner
-        found = read_features(
-            learner.model.backbone,
-            self.listed[world.rank :: world.size],
-            Views(1, data.num_frames, data.frame_stride, data.target_fps),
-            picture_for(data, self.config.augment),
-            precision=learner.precision,
-            workers=self.workers,
-        )
+        found = LabelledFeatures(torch.empty(0, 0), [])
+        with suppress(Interrupted), stop.may_interrupt():  # and then the processes end together
+            found = read_features(
+                learner.model.backbone,
+                self.listed[world.rank :: world.size],
+                Views(1, data.num_frames, data.frame_stride, data.target_fps),
+                picture_for(data, self.config.augment),
+                precision=learner.precision,
+                workers=self.workers,
+            )
+        end_if_asked(stop, world)
         together = [part for part in gather_to_first(found, world) if part.labels]
         if not world.is_first:
             return None
@@ -344,11 +352,13 @@ def max_distance(progress: float, sampling: SamplingConfig) -> float | None:
     return sampling_distance(progress, start_seconds=start, end_seconds=sampling.end_seconds)
 
 
-def _report_beginning(parts: Pretraining, *, init_from: Path | None, checkpoint: Content | None) -> None:
-    """Log what is unusual about a run's videos and encoder."""
+def _report_beginning(parts: Pretraining, entered: Entered, *, init_from: Path | None) -> None:
+    """Log, in the first process, what is unusual about a run's videos and encoder."""
+    if not entered.world.is_first:
+        return
     if parts.videos.left_out:
         logger.warning(parts.videos.left_out)
-    if init_from is not None and checkpoint is not None:
+    if init_from is not None and entered.checkpoint is not None:
         logger.warning("%s is not loaded: the run continues from its last checkpoint", init_from)
     elif init_from is not None:
         logger.warning(
@@ -363,11 +373,12 @@ def _step(
 
     Raises:
         HicoError: its clips cannot be read, or its loss is not a number.
+        Interrupted: a signal ended the run during the measurement of the weights; a checkpoint was written.
 
     """
     is_first = training.progress.last_step_epoch is None
     knn_due = is_first or training.ends_epoch(plan, every=parts.config.eval.knn_epochs)
-    knn = parts.knn_accuracy(world) if knn_due else None
+    knn = training.measure(lambda stop: parts.knn_accuracy(world, stop)) if knn_due else None
     result = parts.learn(plan, batch, world)
     if is_first and parts.note and world.is_first:  # only now that nothing else is wrong
         logger.warning(parts.note)

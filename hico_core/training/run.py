@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -37,7 +37,7 @@ from hico_core.checkpoints.content import (
     EncoderOrigin,
     Progress,
     checkpoint_of,
-    read_last,
+    take_last,
     write_bytes,
     write_of_run,
 )
@@ -52,9 +52,12 @@ from hico_core.training.log import RunLog
 from hico_core.training.resume import go_on_from
 from hico_core.training.run_folder import CHANGEABLE_ON_RESUME, opened_run, write_config
 from hico_core.training.started import write_started
+from hico_core.training.stopping import StopRequest
 from hico_core.training.task import Settings, Task, Watch
 
 logger = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
 
 # Losses of single steps fluctuate; a run's summary compares means.
 _LOSSES_IN_A_MEAN = 10
@@ -99,7 +102,7 @@ def entered_run(task: Task[Settings], *, free: Collection[str]) -> Iterator[Ente
             stack.enter_context(
                 opened_run(task.run_dir, task.config, resume=task.resume, free=free, changeable=changeable)
             )
-            checkpoint = read_last(task.run_dir / "checkpoints")
+            checkpoint = take_last(task.run_dir / "checkpoints")
         own = own_device(chosen, world)
         with telling_full_memory(task.config.train.batch_size // world.size, own):
             yield Entered(world, own, from_first(checkpoint, world))
@@ -301,8 +304,23 @@ class Training(Generic[Settings, Model]):
         self.save(LAST)
         self.finish_writing()
         step = self.progress.position.step
-        how = "the same command" if self._task.resume else "the same command with --resume"
-        raise Interrupted(number, f"stopped after step {step}; {how} continues")
+        raise Interrupted(number, f"stopped after step {step}; {self._task.same_command} continues")
+
+    def measure(self, how: Callable[[StopRequest], Value]) -> Value:
+        """Measure the current weights between two steps, or after the last one.
+
+        Args:
+            how: measures them in all processes; a request to end raises `Interrupted` in all of them.
+
+        Raises:
+            Interrupted: a signal ended the run; a checkpoint was written.
+
+        """
+        try:
+            return how(self._watch.stop)
+        except Interrupted as interrupted:
+            self._end_by_signal(interrupted.exit_code - 128)
+            raise
 
     def check_videos(self, batch: Batch) -> None:
         """Report the videos, in all processes' shares, that have newly turned out to be bad.

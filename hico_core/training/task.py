@@ -42,6 +42,11 @@ class Task(Generic[Settings]):
     allow_changed: bool = False
     command: tuple[str, ...] = ()
 
+    @property
+    def same_command(self) -> str:
+        """What continues the task on the command line once it has begun, in words."""
+        return "the same command" if self.resume else "the same command with --resume"
+
 
 def _ignore(*event: object) -> None:
     pass

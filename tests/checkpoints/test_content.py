@@ -25,6 +25,7 @@ from hico_core.checkpoints.content import (
     export_encoder,
     read_last,
     restore,
+    take_last,
     write_of_run,
 )
 from hico_core.checkpoints.reading import CheckpointFile, picture_of, read_checkpoint
@@ -252,6 +253,25 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {LAST: b"first"}
     write_of_run(tmp_path / LAST, memoryview(b"second"))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {LAST: b"second", BEFORE_LAST: b"first"}
+
+
+def test_a_run_that_continues_from_the_previous_checkpoint_never_loses_it(
+    model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither to the one that could not be read, nor to a kill between the two renames of the next one."""
+    for _ in range(2):
+        save(tmp_path / LAST, model)
+    damaged = (tmp_path / LAST).read_bytes()[:1000]
+    (tmp_path / LAST).write_bytes(damaged)
+    assert take_last(tmp_path) is not None
+    monkeypatch.setenv("HICO_FAULT", "file.written:1=ENOSPC")
+    with pytest.raises(HicoError, match="No space left"):
+        save(tmp_path / LAST, model)
+    assert read_last(tmp_path) is not None and not (tmp_path / LAST).exists()
+    assert take_last(tmp_path) is not None
+    save(tmp_path / LAST, model)
+    (tmp_path / LAST).write_bytes(damaged)
+    assert read_last(tmp_path) is not None
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])

@@ -73,7 +73,7 @@ def checkpoint(trained: tuple[HicoModel, LARS], tmp_path_factory: pytest.TempPat
 def theirs(checkpoint: Path) -> dict[str, Any]:
     """The same as a file of the authors."""
     target = checkpoint.with_name("checkpoint_epoch_00010.pyth")
-    assert "epoch 9" in convert(checkpoint, target, to="authors")
+    assert "10 whole epochs" in convert(checkpoint, target, to="authors")
     content: dict[str, Any] = torch.load(target, weights_only=True)
     return content
 
@@ -127,18 +127,21 @@ def test_authors_settings_are_text_with_their_sections(theirs: dict[str, Any]) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epochs_done", [3.4, 10.0, 12.75])
+@pytest.mark.parametrize("epochs_done", [0.4, 10.0, 12.75])
 def test_there_and_back_from_any_step(checkpoint: Path, epochs_done: float, tmp_path: Path) -> None:
     """In the middle of an epoch too, which the authors' format cannot say."""
     content = torch.load(checkpoint, weights_only=True)
     content["progress"] |= {"position": (27, 0, 27), "epochs_done": epochs_done, "bad_videos": ["x"]}
+    content["scaling"] = {"scale": 512.0, "skipped_steps": 7}
     torch.save(content, tmp_path / "middle.pt")
-    convert(tmp_path / "middle.pt", tmp_path / "theirs.pyth", to="authors")
+    said = convert(tmp_path / "middle.pt", tmp_path / "theirs.pyth", to="authors")
+    assert f"{int(epochs_done)} whole epochs" in said
     assert torch.load(tmp_path / "theirs.pyth", weights_only=True)["epoch"] == int(epochs_done) - 1
     assert f"{epochs_done:g} epochs" in convert(tmp_path / "theirs.pyth", tmp_path / "again.pt", to="hico")
     before, after = (content_of(read_checkpoint(tmp_path / name)) for name in ("middle.pt", "again.pt"))
     assert after.progress == before.progress
     assert after.config == before.config
+    assert after.scaling == before.scaling == content["scaling"]
     broken = torch.load(tmp_path / "theirs.pyth", weights_only=True) | {"hico": {"progress": 1, "config": {}}}
     torch.save(broken, tmp_path / "broken.pyth")
     with pytest.raises(HicoError, match=r"broken\.pyth: its entry 'hico' is not as hico writes it"):
@@ -161,6 +164,18 @@ def test_there_and_back_without_the_topical_term(tmp_path: Path) -> None:
     convert(tmp_path / "theirs.pyth", tmp_path / "again.pt", to="hico")
     again = content_of(read_checkpoint(tmp_path / "again.pt")).model
     assert again.keys() == model.state_dict().keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["model.gating=false", "model.norm_eps=0.001", "model.encoder=s3dg-tiny"])
+def test_only_the_paper_s_encoder_becomes_a_file_of_theirs(checkpoint: Path, setting: str, tmp_path: Path) -> None:
+    """Theirs does not say which one it is, so it would be read as the paper's."""
+    content = torch.load(checkpoint, weights_only=True)
+    content["config"] = load_config(base="hacs-hico-s", overrides=[setting]).model_dump(mode="json")
+    torch.save(content, tmp_path / "ours.pt")
+    with pytest.raises(HicoError, match=rf"ours\.pt: was trained with {setting}, which the authors' format cannot say"):
+        convert(tmp_path / "ours.pt", tmp_path / "theirs.pyth", to="authors")
+    assert not (tmp_path / "theirs.pyth").exists()
 
 
 @pytest.mark.slow

@@ -9,12 +9,13 @@ from frames import made_frames, rows_of
 from torch import nn
 from torchvision.models import get_model, get_model_weights
 
-from hico_core.base.errors import HicoError
+from hico_core.base.errors import HicoError, UsageError
 from hico_core.checkpoints.content import export_encoder
 from hico_core.checkpoints.convert import convert
 from hico_core.checkpoints.frozen import load_frozen
-from hico_core.config import AugmentConfig, DataConfig
+from hico_core.config import AugmentConfig, DataConfig, ModelConfig
 from hico_core.data.pictures import ClipShape, picture_for
+from hico_core.encoders.trained import build_encoder
 from hico_core.model.s3dg_tiny import S3DGTiny
 
 
@@ -69,6 +70,46 @@ def test_a_program_that_does_not_take_what_it_says_is_refused(tmp_path: Path) ->
     torch.export.save(program, tmp_path / "a.pt2", extra_files={"hico.json": json.dumps(about)})
     with pytest.raises(HicoError, match=r"a\.pt2: does not accept 16 frames of 112 pixels, although it says so"):
         load_frozen(str(tmp_path / "a.pt2"))
+
+
+@pytest.mark.parametrize(
+    ("said", "named", "refused"),
+    [
+        ("python:made_encoders:maps", "python:made_encoders:maps", None),
+        ("python:a.module.since:renamed", "python:made_encoders:maps", None),
+        ("python:made_encoders:maps", "torchvision:mc3_18", "contains the weights of python:made_encoders:maps, not"),
+        ("torchvision:mc3_18", "python:made_encoders:maps", "contains the weights of torchvision:mc3_18, not"),
+    ],
+)
+def test_a_named_encoder_gets_input_and_epsilon_from_hico_s_file(
+    said: str, named: str, refused: str | None, tmp_path: Path
+) -> None:
+    file, network = tmp_path / "a.safetensors", build_encoder(ModelConfig(encoder="python:made_encoders:maps"))
+    data, augment = DataConfig(crop_size=48, num_frames=8), AugmentConfig(mean=(0.1, 0.2, 0.3), std=0.5)
+    export_encoder(
+        file, network, picture_for(data, augment), ClipShape(8, 7.5), ModelConfig(encoder=said, norm_eps=0.01)
+    )
+    if refused is not None:
+        with pytest.raises(UsageError, match=refused):
+            load_frozen(f"{named}={file}")
+        return
+    encoder = load_frozen(f"{named}={file}")
+    assert encoder.text == f"{named}={file}" and not encoder.network.training
+    assert (encoder.entry.picture, encoder.entry.clip) == (picture_for(data, augment), ClipShape(8, 7.5))
+    assert {module.eps for module in encoder.network.modules() if isinstance(module, nn.BatchNorm3d)} == {0.01}
+
+
+def test_a_network_of_torchvision_as_hico_trained_it(tmp_path: Path) -> None:
+    model, picture = (
+        ModelConfig(encoder="torchvision:mc3_18", norm_eps=0.01),
+        picture_for(DataConfig(), AugmentConfig()),
+    )
+    export_encoder(tmp_path / "a.safetensors", build_encoder(model), picture, ClipShape(8, 7.5), model)
+    named, alone = (load_frozen(f"{prefix}{tmp_path / 'a.safetensors'}") for prefix in ("torchvision:mc3_18=", ""))
+    assert (named.entry, named.sha256) == (alone.entry, alone.sha256)
+    clips = torch.rand(1, 3, 8, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(named.network(clips), alone.network(clips))
 
 
 @pytest.mark.slow

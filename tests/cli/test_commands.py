@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,11 @@ import yaml
 from commands import TINY, assert_one_line, hico, hico_process, running
 from made_videos import numbered_video
 
-from hico_cli.console import now_and_then
+from hico_cli import console
+from hico_cli.console import noting_signals, now_and_then
 from hico_cli.main import COMMANDS as EXAMPLES
 from hico_cli.main import app
+from hico_core.base.errors import Interrupted
 from hico_core.checkpoints.authors_names import export_state_dict
 from hico_core.corpus.index import read_index
 from hico_core.data import decode as decode_module
@@ -335,6 +337,26 @@ def others_in_session(leader: int) -> set[int]:
             if int(session) == leader and state != "Z":
                 found.add(int(entry.parent.name))
     return found - {leader}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "ends_at_once"),
+    [
+        (signal.SIGTERM, signal.SIGTERM, False),  # to the launcher, which forwards it, and to all processes
+        (signal.SIGINT, signal.SIGINT, True),
+        (signal.SIGTERM, signal.SIGINT, True),
+        (signal.SIGINT, signal.SIGTERM, True),  # what the launcher makes of a second Ctrl-C
+    ],
+)
+def test_a_second_ctrl_c_ends_a_run_at_once(
+    first: signal.Signals, second: signal.Signals, ends_at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_ONE_SIGNAL_SECONDS", 0.0)
+    with pytest.raises(Interrupted) if ends_at_once else nullcontext(), noting_signals() as stop:
+        signal.raise_signal(first)
+        assert stop.signal_number == first
+        signal.raise_signal(second)
+        assert not ends_at_once and stop.signal_number == first
 
 
 @pytest.mark.processes

@@ -25,7 +25,7 @@ from hico_core.base.engine import available_cores
 from hico_core.base.errors import HicoError, Interrupted, UsageError
 from hico_core.base.files import lock
 from hico_core.checkpoints.convert import convert
-from hico_core.checkpoints.reading import load_backbone
+from hico_core.checkpoints.reading import load_backbone, read_checkpoint
 from hico_core.config import Config, load_config
 from hico_core.corpus.index import build_index
 from hico_core.corpus.sources.finding import find_sources
@@ -33,6 +33,7 @@ from hico_core.corpus.split import split_videos
 from hico_core.corpus.workspace.records import SplitOptions
 from hico_core.data.videos import IndexIdentity
 from hico_core.encoding.hardware import choose_device
+from hico_core.encoding.neighbours import read_features
 from hico_core.model.hico import HicoModel, Outputs
 from hico_core.training.dry_run import DryRun, dry_run
 from hico_core.training.fitting import fit_batch, require_enough
@@ -227,6 +228,11 @@ def test_a_network_of_torchvision_goes_on_exactly_too(root: Path, tmp_path: Path
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
+def test_an_encoder_of_2d_convolutions_is_trained(root: Path, tmp_path: Path) -> None:
+    named = tiny("model.encoder=python:made_encoders:frame_by_frame", "train.max_steps=1")
+    assert run(named, root, tmp_path).num_steps == 1
+
+
 def test_decoded_frames_that_are_kept_change_nothing(root: Path, tmp_path: Path, undisturbed: Path) -> None:
     run(tiny("data.memory_gb=1"), root, tmp_path / "all")
     run(tiny("data.memory_gb=0.003"), root, tmp_path / "some")  # one piece of 150 frames of 64 x 85
@@ -271,6 +277,7 @@ def test_a_checkpoint_cut_short_is_not_taken(
     last.write_bytes(last.read_bytes()[:100_000])
     run(tiny(), root, tmp_path, resume=True)
     assert "last.pt: not a checkpoint" in caplog.text and "continuing from the previous one" in caplog.text
+    read_checkpoint(tmp_path / "checkpoints/before_last.pt")
     one, two = weights_of(tmp_path), weights_of(undisturbed)
     assert all(torch.equal(one[name], value) for name, value in two.items())
     (tmp_path / "checkpoints/before_last.pt").unlink()
@@ -295,6 +302,31 @@ def test_nearest_neighbours_while_training(
     assert all(torch.equal(one[name], two[name]) for name in two)
     with pytest.raises(UsageError, match=r"nowhere\.txt: cannot be read"):
         run(tiny("eval.knn_list=nowhere.txt"), root, tmp_path / "new")
+
+
+def test_a_signal_during_the_nearest_neighbours_ends_with_a_checkpoint(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handler of the command ends them, since they take minutes on a long list."""
+    listed = root.parent / "videos" / "list.txt"
+    listed.write_text("a.mp4 0\nb.mp4 1\nc.mp4 1\n")
+    settings = tiny(f"eval.knn_list={listed}", "eval.knn_epochs=2", "eval.knn_neighbours=1")
+    run(settings, root, tmp_path / "whole")
+    stop, reads = StopRequest(), iter(range(9))
+
+    def interrupted(*videos: Any, **options: Any) -> object:  # noqa: ANN401
+        if next(reads) != 1:
+            return read_features(*videos, **options)
+        stop.signal_number = signal.SIGTERM
+        assert stop.waiting
+        raise Interrupted(signal.SIGTERM, "by the handler")
+
+    monkeypatch.setattr("hico_core.training.loop.read_features", interrupted)
+    with pytest.raises(Interrupted, match="stopped after step") as caught:
+        run(settings, root, tmp_path / "parts", stop=stop)
+    assert caught.value.exit_code == 143 and not stop.waiting
+    run(settings, root, tmp_path / "parts", resume=True)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
 def test_collapse_is_said_once(

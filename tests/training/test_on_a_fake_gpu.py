@@ -26,6 +26,7 @@ from hico_core.model.hico import HicoModel
 from hico_core.model.recompute import recompute_units
 from hico_core.model.s3dg import S3DG
 from hico_core.training import optim as optim_module
+from hico_core.training.dry_run import timed
 from hico_core.training.learner import Learner
 from hico_core.training.optim import LARS, build_optimizer, parameter_groups
 from hico_core.training.scaling import LossScaling
@@ -217,6 +218,23 @@ def test_a_step_of_finetuning(monkeypatch: pytest.MonkeyPatch) -> None:
             with Watch() as watch:
                 assert classification_step(learner, clips, labels, lr=0.1) is not None
     assert watch.waits == {"step.py: cuda to cpu": 1}
+
+
+def test_a_measured_step_begins_and_ends_with_an_idle_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the step before it, which may still be computing, counts as well."""
+    done: list[object] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", done.append)
+    clock = iter([10.0, 12.0, 20.0, 23.0])
+
+    def now() -> float:
+        done.append("clock")
+        return next(clock)
+
+    gpu = torch.device("cuda", 0)
+    assert timed(lambda: done.append("step"), gpu, now) == (None, 2.0)
+    assert done == [gpu, "clock", "step", gpu, "clock"]
+    assert timed(lambda: 5, torch.device("cpu"), now) == (5, 3.0)
+    assert done.count(gpu) == 2
 
 
 def test_the_doctor_measures_the_step_that_pretrain_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from hico_core.checkpoints.content import BEST, LAST, Content, content_of
 from hico_core.checkpoints.reading import CheckpointFile, load_exactly, read_checkpoint, untrained_encoder_of
 from hico_core.config import FinetuneConfig, compose_config
 from hico_core.data.workers import num_workers
+from hico_core.encoding.encoder import with_channels_last
 from hico_core.encoding.hardware import choose_device, choose_precision, use_precision
 from hico_core.model.classifier import CLASSIFIER, VideoClassifier
 from hico_core.training.distributed import from_first, joined_world, own_device
@@ -168,7 +169,8 @@ def _classifier(file: CheckpointFile) -> VideoClassifier:
     num_classes, feature_dim = weights[CLASSIFIER].shape
     model = VideoClassifier(num_classes, untrained_encoder_of(file), feature_dim)
     load_exactly(model, weights, origin=str(file.path))
-    return model.eval().to(memory_format=torch.channels_last_3d)
+    with_channels_last(model)
+    return model.eval()
 
 
 def _require_testable(

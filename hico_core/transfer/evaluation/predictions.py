@@ -122,7 +122,7 @@ def predictions_of(
             yield predict(video_id, label, found.rows.softmax(dim=1))
         on_tested(number, len(videos))
         if stop.signal_number is not None:
-            raise Interrupted(stop.signal_number, "stopped while testing; the same command continues")
+            raise Interrupted(stop.signal_number, "stopped while testing; the same command starts again")
 
 
 def predict(video_id: str, label: int, view_scores_VC: Tensor) -> Prediction:

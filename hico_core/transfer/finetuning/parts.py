@@ -1,6 +1,7 @@
 """The parts of a finetuning run, built so that every mistake is reported before any work is done."""
 
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -11,9 +12,9 @@ import torch
 from torch import Tensor
 
 from hico_core.base.addresses import Location, absolute, name_from
-from hico_core.base.errors import UsageError
+from hico_core.base.errors import Interrupted, UsageError
 from hico_core.checkpoints.content import Content, EncoderOrigin, file_of
-from hico_core.checkpoints.reading import CheckpointFile, backbone_of, load_exactly, model_of, read_checkpoint
+from hico_core.checkpoints.reading import CheckpointFile, backbone_of, load_exactly, model_as, model_of, read_checkpoint
 from hico_core.checkpoints.warm_start import warm_start
 from hico_core.config import (
     FinetuneConfig,
@@ -34,7 +35,7 @@ from hico_core.training.learner import Learner, learner_of
 from hico_core.training.optim import adam_options, parameter_groups
 from hico_core.training.schedule import RateSchedule
 from hico_core.training.step import ALONE, augmented_clips
-from hico_core.training.stopping import StopRequest
+from hico_core.training.stopping import StopRequest, end_if_asked
 from hico_core.training.task import order_of, rates_of
 from hico_core.transfer.evaluation.labelled import LabelledVideo, labelled_among
 from hico_core.transfer.evaluation.predictions import Prediction, Shown, predictions_of, shown_in_tests
@@ -75,20 +76,34 @@ class Finetuning:
         return classification_step(learner, clips, labels, lr=self.rates.at(plan.epoch), world=world)
 
     def predictions(self, videos: IndexedVideos, world: World, stop: StopRequest) -> Iterator[Prediction]:
-        """What the classifier predicts for each video of this process's share."""
-        return predictions_of(
-            self.learner.model,
-            share_of(videos, world),
-            self.shown,
-            precision=self.learner.precision,
-            workers=self.workers,
-            stop=stop,
-        )
+        """What the classifier predicts for each video of this process's share.
 
-    def val_accuracy(self, world: World) -> float:
-        """Fraction of the validation videos classified correctly; each process tests its share."""
-        found = self.predictions(self.videos.val, world, StopRequest())
-        right = [prediction.predicted == prediction.label for prediction in found]
+        Raises:
+            Interrupted: a signal requested the end.
+
+        """
+        with stop.may_interrupt():
+            yield from predictions_of(
+                self.learner.model,
+                share_of(videos, world),
+                self.shown,
+                precision=self.learner.precision,
+                workers=self.workers,
+                stop=stop,
+            )
+
+    def val_accuracy(self, world: World, stop: StopRequest) -> float:
+        """Fraction of the validation videos classified correctly; each process tests its share.
+
+        Raises:
+            Interrupted: a signal asked one of the processes to end.
+
+        """
+        right: list[bool] = []
+        with suppress(Interrupted):  # and then the processes end together
+            for prediction in self.predictions(self.videos.val, world, stop):
+                right.append(prediction.predicted == prediction.label)
+        end_if_asked(stop, world)
         return fmean(chain.from_iterable(gather_objects(right, world)))
 
 
@@ -219,4 +234,4 @@ def _read_encoder(encoder: Path, root: Location, named: str | None) -> Beginning
 
 
 def _model_in(file: CheckpointFile, named: str | None) -> ModelConfig:
-    return model_of(file) if named is None else ModelConfig(encoder=named)
+    return model_of(file) if named is None else model_as(file, named)

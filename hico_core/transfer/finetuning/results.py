@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hico_core.base.addresses import Location
+from hico_core.base.errors import Interrupted
 from hico_core.base.failures import FailedSource, Failure, update_failures
 from hico_core.checkpoints.content import BEST, Progress, content_of
 from hico_core.checkpoints.reading import load_exactly, read_checkpoint
@@ -23,15 +24,30 @@ def load_best(run_dir: Path, parts: Finetuning, world: World) -> str:
     return BEST
 
 
-def predict_tests(parts: Finetuning, world: World, watch: Watch) -> list[Prediction]:
-    """The classifier's predictions for this process's share of the test videos."""
+def predict_tests(parts: Finetuning, world: World, watch: Watch, *, same_command: str) -> list[Prediction]:
+    """The classifier's predictions for this process's share of the test videos.
+
+    Args:
+        parts: of the run, which is trained.
+        world: this process among all.
+        watch: receives reports.
+        same_command: what tests again, in words; see `Task.same_command`.
+
+    Raises:
+        Interrupted: a signal requested the end.
+
+    """
     predictions: list[Prediction] = []
     num_mine = len(share_of(parts.videos.test, world))
-    for prediction in parts.predictions(parts.videos.test, world, watch.stop):
-        predictions.append(prediction)
-        if prediction.bad:
-            watch.on_bad_video(prediction.video_id, str(prediction.bad))
-        watch.on_tested(len(predictions), num_mine)
+    try:
+        for prediction in parts.predictions(parts.videos.test, world, watch.stop):
+            predictions.append(prediction)
+            if prediction.bad:
+                watch.on_bad_video(prediction.video_id, str(prediction.bad))
+            watch.on_tested(len(predictions), num_mine)
+    except Interrupted as interrupted:
+        advice = f"stopped while testing, after all training; {same_command} tests again"
+        raise Interrupted(interrupted.exit_code - 128, advice) from interrupted
     return predictions
 
 

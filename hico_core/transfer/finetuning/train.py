@@ -84,10 +84,10 @@ def finetune(task: Task[FinetuneConfig], watch: Watch) -> FinetuneSummary:
             training.end()
             tested = LAST
             if len(parts.videos.val):
-                training.note_best(parts.val_accuracy(world))
+                training.note_best(training.measure(lambda stop: parts.val_accuracy(world, stop)))
                 training.finish_writing()
                 tested = load_best(run_dir, parts, world)
-        predictions = gathered(predict_tests(parts, world, watch), world)
+        predictions = gathered(predict_tests(parts, world, watch, same_command=task.same_command), world)
         accuracy = None
         if predictions:
             accuracy = accuracy_of(
@@ -119,11 +119,12 @@ def _step(
 
     Raises:
         HicoError: its clips cannot be read, or its loss is not a number.
+        Interrupted: a signal ended the run during the measurement of the weights; a checkpoint was written.
 
     """
     val_accuracy = None
     if len(parts.videos.val) and training.ends_epoch(plan, every=parts.config.train.eval_epochs):
-        val_accuracy = parts.val_accuracy(world)
+        val_accuracy = training.measure(lambda stop: parts.val_accuracy(world, stop))
         training.note_best(val_accuracy)
     loss, accuracy = parts.learn(plan, batch, world)
     return FinetuneMetrics(

@@ -17,20 +17,22 @@ from hico_core.base.choices import Subset
 from hico_core.base.errors import HicoError, Interrupted, UsageError
 from hico_core.checkpoints.content import export_encoder
 from hico_core.checkpoints.reading import load_backbone
-from hico_core.config import FinetuneConfig, load_finetuning_config
+from hico_core.config import FinetuneConfig, ModelConfig, load_finetuning_config
 from hico_core.corpus.index import build_index
 from hico_core.corpus.sources.lists import labelled_videos
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.corpus.workspace.records import UntrimmedOptions, sha256_of
 from hico_core.data import shared_memory
+from hico_core.encoders.trained import build_encoder
 from hico_core.model.classifier import VideoClassifier
 from hico_core.model.s3dg_tiny import S3DGTiny
+from hico_core.training.distributed import World
 from hico_core.training.optim import parameter_groups
 from hico_core.training.stopping import StopRequest
 from hico_core.training.task import Task, Watch
-from hico_core.transfer.evaluation.predictions import predict
+from hico_core.transfer.evaluation.predictions import predict, predictions_of
 from hico_core.transfer.finetuning.dry_run import dry_run_finetuning
-from hico_core.transfer.finetuning.parts import _learner
+from hico_core.transfer.finetuning.parts import Start, _learner, prepare
 from hico_core.transfer.finetuning.train import FinetuneMetrics, FinetuneSummary, finetune
 
 pytestmark = pytest.mark.videos
@@ -268,20 +270,29 @@ def test_scores_of_views_are_added() -> None:
     assert [f"{100 * hit / len(labels):.2f}" for hit in hits] == [str(golden["case0/top1"]), str(golden["case0/top5"])]
 
 
-def test_videos_for_validation_choose_the_checkpoint_that_is_tested(root: Path, tmp_path: Path) -> None:
+def test_videos_for_validation_choose_the_checkpoint_that_is_tested(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work = tmp_path / "root"
     add_labelled(work, tmp_path, "train", {"a": 0, "b": 1, "c": 0, "d": 1})
     add_labelled(work, tmp_path, "val", {"e": 0, "f": 1})
     add_labelled(work, tmp_path, "test", {"g": 0, "h": 1})
     encoder = tmp_path / "encoder.safetensors"
     encoder.write_bytes((root.parent / "encoder.safetensors").read_bytes())
-    config = tiny("train.batch_size=2", "train.eval_epochs=2", "train.max_steps=5")
+    config, run_dir = tiny("train.batch_size=2", "train.eval_epochs=2"), tmp_path / "run"
     told: list[FinetuneMetrics] = []
-    tune(config, root=work, run_dir=tmp_path / "run", encoder=encoder, on_step=told.append)
-    # The same as without the stop, though the encoder's file is another one now.
+    stop, tests = StopRequest(), predictions_of
+
+    def asked_to_stop(*videos: Any, **options: Any) -> Any:  # noqa: ANN401
+        stop.signal_number = signal.SIGTERM
+        return tests(*videos, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped after step 4") as stopped:
+        patch.setattr("hico_core.transfer.finetuning.parts.predictions_of", asked_to_stop)
+        tune(config, root=work, run_dir=run_dir, encoder=encoder, on_step=told.append, stop=stop)
+    assert stopped.value.exit_code == 143
+    # The same as without the stop during validation, though the encoder's file is another one now.
     encoder.write_bytes(b"another encoder")
-    config = tiny("train.batch_size=2", "train.eval_epochs=2")
-    run_dir = tmp_path / "run"
     summary = tune(config, root=work, run_dir=run_dir, encoder=None, resume=True, on_step=told.append)
     assert [metrics.step for metrics in told] == list(range(1, 9))
     measured = {metrics.step: metrics.val_accuracy for metrics in told if metrics.val_accuracy is not None}
@@ -302,6 +313,16 @@ def test_the_last_weights_may_be_the_best(root: Path, tmp_path: Path) -> None:
     tune(config, root=tmp_path / "root", run_dir=tmp_path / "run", encoder=encoder)
     best = torch.load(tmp_path / "run/checkpoints/best.pt", weights_only=True)
     assert best["progress"]["position"][0] == 1
+
+
+def test_an_encoder_that_is_named_keeps_the_settings_of_its_file(root: Path, tmp_path: Path) -> None:
+    model, file = ModelConfig(encoder="python:made_encoders:maps", norm_eps=0.01), tmp_path / "a.safetensors"
+    export_encoder(file, build_encoder(model), model=model)
+    named, device = tiny(f"model.encoder={model.encoder}"), torch.device("cpu")
+    parts = prepare(named, root=root, start=Start(file, None), device=device, world=World())
+    assert parts.encoder is not None and parts.encoder.model == model
+    norms = [module for module in parts.learner.model.backbone.modules() if isinstance(module, torch.nn.BatchNorm3d)]
+    assert {norm.eps for norm in norms} == {0.01}
 
 
 def test_a_new_run_needs_an_encoder(root: Path, tmp_path: Path) -> None:
