@@ -274,7 +274,11 @@ def _state_of_run(content: dict[str, Any], origin: Path) -> tuple[Config, Progre
         raise HicoError(
             f"{origin}: has {done} epochs, not a multiple of data.epochs_per_round={config.data.epochs_per_round}"
         )
-    return config, Progress(position=Position(step=0, epoch=done, batch=0), epochs_done=float(done)), {}
+    return (
+        config,
+        Progress(position=Position(step=0, epoch=done, batch=0), epochs_done=float(done), world_size=None),
+        {},
+    )
 
 
 def _sample_clips() -> tuple[Tensor, Tensor]:

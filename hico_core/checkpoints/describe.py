@@ -56,7 +56,7 @@ def describe_checkpoint(path: Path) -> Description:
             "recipe": f"finetune-{config['dataset']}" if finetuned else f"{config['dataset']}-{config['recipe']}",
             "step": progress.position.step,
             "epochs done": round(progress.epochs_done, 2),
-            "processes": progress.world_size,
+            "processes": progress.world_size or "not known",
             "videos that could not be decoded": len(progress.bad_videos),
         }
         if progress.index is not None:
