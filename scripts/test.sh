@@ -21,16 +21,14 @@ fi
 ruff format --check .
 ruff check .
 mypy
-# One thread per process. Hundreds of processes load hico, so its bytecode is kept, too.
-workers=$(($(env -u OMP_NUM_THREADS nproc) + 1)) # nproc obeys that variable
+# One process per core, each with one thread. Hundreds of processes load hico, so its bytecode is kept, too.
 export OMP_NUM_THREADS=1
 unset PYTHONDONTWRITEBYTECODE
 if [ $fast = yes ]; then
     exec pytest --numprocesses auto -m "not (videos or processes or browser or cluster or slow or gpu)" "$@"
 fi
-# Tests of one file run in one process and share fixtures; tests/conftest.py puts the slow files first. There is one
-# process more than cores, since for a quarter of the time a test waits for the processes that it started.
-pytest --numprocesses $workers --dist loadfile --no-loadscope-reorder --durations=10 "$@"
+# Tests of one file run in one process and share fixtures; tests/conftest.py puts the slow files first.
+pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations=10 "$@"
 
 if [ $# = 0 ] && python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     pytest -m gpu --durations=10
