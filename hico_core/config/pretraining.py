@@ -29,8 +29,8 @@ class LossConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, us
 
     name: Literal["hico", "simclr"] = "hico"
     """`hico`: visual and topical consistency; `simclr`: InfoNCE over all clips of a video."""
-    temperature: float = Field(0.1, gt=0)
-    """Temperature of the contrastive term."""
+    temperature: float = Field(0.1, ge=0.02)
+    """Temperature of the contrastive term, at least 0.02: sums of exp(1 / temperature) must fit into float32."""
     gamma: float = Field(0.5, ge=0)
     """Focusing parameter of the focal loss in the topical term."""
     visual_weight: float = Field(1.0, ge=0)

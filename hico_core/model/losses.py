@@ -35,6 +35,12 @@ def _exp_similarities(embeddings_ND: Tensor, *, temperature: float) -> tuple[Ten
     return (similarity_NN / temperature).exp(), (similarity_NN.clamp(-1, 1) / temperature).exp()
 
 
+def _log_loss(positive: Tensor, negatives: Tensor) -> Tensor:
+    """-log(P / (P + S)), finite also where the fraction rounds to 0: at low temperatures, for opposite positives."""
+    fraction = positive / (positive + negatives)
+    return -fraction.clamp(min=torch.finfo(fraction.dtype).tiny).log()
+
+
 def _same_video(num_clips: int, clips_per_video: int, device: torch.device) -> Tensor:
     """(N, N) mask, True where row and column are clips of one video (the diagonal included).
 
@@ -67,7 +73,7 @@ def info_nce(embeddings: Tensor, *, clips_per_video: int, temperature: float) ->
     raw_NN, positive_NN = _exp_similarities(embeddings, temperature=temperature)
     same_NN = _same_video(len(embeddings), clips_per_video, embeddings.device)
     negatives_N1 = raw_NN.masked_fill(same_NN, 0).sum(dim=1, keepdim=True)
-    loss_NN = -(positive_NN / (positive_NN + negatives_N1)).log()  # of all pairs; those of one video are kept below
+    loss_NN = _log_loss(positive_NN, negatives_N1)  # of all pairs; those of one video are kept below
     others_NN = same_NN & ~torch.eye(len(same_NN), dtype=torch.bool, device=same_NN.device)
     return (loss_NN * others_NN).sum() / (len(loss_NN) * (clips_per_video - 1))
 
@@ -95,7 +101,7 @@ def visual_loss(embeddings: Tensor, *, clips_per_video: int, temperature: float)
     anchor_P = torch.cat([first_B, first_B + 1])
     partner_P = torch.cat([first_B + 1, first_B])
     positive_P = positive_NN[anchor_P, partner_P]
-    return -(positive_P / (positive_P + negatives_N[anchor_P])).log().mean()
+    return _log_loss(positive_P, negatives_N[anchor_P]).mean()
 
 
 def topical_loss(topic_logits: Tensor, *, clips_per_video: int, gamma: float = 0.5, first_row: int = 0) -> Tensor:

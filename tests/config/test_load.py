@@ -121,6 +121,7 @@ def test_dump_reads_back(tmp_path: Path) -> None:
         ("epochs=3", "the nearest known key is train.epochs"),
         ("optim.base_lr=fast", "optim.base_lr cannot be 'fast'"),
         ("optim.base_lr=-1", "optim.base_lr cannot be -1: must be more than 0"),
+        ("loss.temperature=0.01", "loss.temperature cannot be 0.01: must be at least 0.02"),
         ("train.batch_size", "must be key=value"),
         ("sampling.distance=far", "cannot be 'far': must be 'gradual', 'fixed' or 'any'"),
         ("optim=3", "optim cannot be 3: must be a section with keys"),

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from goldens import assert_close, load_arrays
 from torch import Tensor
 
 from hico_core.base.errors import UsageError
+from hico_core.config import LossConfig
 from hico_core.model.losses import hico_loss, info_nce, topical_loss, visual_loss
 
 HICO = load_arrays("hico_loss.npz")
@@ -87,6 +89,21 @@ def slow_info_nce(z: Tensor, videos: int, clips: int, temperature: float) -> flo
         negative = sum(math.exp(float(z[i] @ z[n]) / temperature) for n in others)
         terms.append(-math.log(positive / (positive + negative)))
     return sum(terms) / len(terms)
+
+
+@pytest.mark.parametrize("loss", [visual_loss, info_nce])
+@pytest.mark.parametrize("agree", [True, False])
+def test_the_lowest_temperature_of_the_settings_gives_finite_gradients(
+    loss: Callable[..., Tensor], agree: bool
+) -> None:
+    """Also if all clips of many videos are at the same point, and if those of a video are opposite to each other."""
+    embeddings = torch.zeros(1024, 2)
+    embeddings[:, 0] = 1 if agree else torch.tensor([1.0, -1.0]).repeat(512)
+    embeddings.requires_grad_()
+    lowest = next(limit.ge for limit in LossConfig.model_fields["temperature"].metadata)
+    value = loss(embeddings, clips_per_video=2, temperature=lowest)
+    value.backward()
+    assert embeddings.grad is not None and bool(value.isfinite()) and bool(embeddings.grad.isfinite().all())
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.01, 0.5, 1.0, 2.0])
