@@ -19,7 +19,14 @@ from hico_core.base.tally import Summary, VideoEvent
 from hico_core.corpus.clips.encode import Job, can_mark_cuts, find_cuts
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, find_ffmpeg
 from hico_core.corpus.clips.frame_pictures import read_picture, require_pictures_of_one_size, write_as_video
-from hico_core.corpus.clips.picture import margins_of, require_known_turn, require_one_size, shown_size, without_margins
+from hico_core.corpus.clips.picture import (
+    margins_of,
+    require_known_turn,
+    require_one_size,
+    rgb_of,
+    shown_size,
+    without_margins,
+)
 from hico_core.corpus.clips.plan import moments_within, plan_clips
 from hico_core.corpus.clips.probe import (
     frame_rate,
@@ -181,7 +188,9 @@ def _look_at(path: Path) -> _Shown:
         except (av.FFmpegError, OSError) as error:
             raise BadVideo(path, f"cannot be decoded ({short_reason(error)})") from error
         require_known_turn(first, path=path)
-        width, height = shown_size(without_margins(first, margins_of(container, stream)))
+        shown = without_margins(first, margins_of(container, stream))
+        rgb_of(shown, None, path=path)
+        width, height = shown_size(shown)
     return _Shown(
         width=width,
         height=height,
@@ -203,6 +212,7 @@ def _look_at_pictures(folder: Path, frame_rate: float) -> _Shown:
     require_pictures_of_one_size(pictures)
     first = read_picture(pictures[0])
     require_known_turn(first, path=folder)
+    rgb_of(first, None, path=folder)
     width, height = shown_size(first)
     return _Shown(
         width=width,

@@ -22,7 +22,7 @@ from torch import Tensor
 from hico_core.base.choices import DecoderName
 from hico_core.base.errors import BadVideo, counted, short_reason
 from hico_core.corpus.clips.frame_pictures import read_picture
-from hico_core.corpus.clips.picture import margins_of, require_known_turn, rgb, without_margins
+from hico_core.corpus.clips.picture import margins_of, require_known_turn, rgb_of, without_margins
 from hico_core.corpus.clips.probe import is_seekable, open_video, read_packets
 from hico_core.corpus.sources.frame_folders import frame_names
 from hico_core.data.other_decoders import decode_elsewhere, require_decoder
@@ -73,7 +73,7 @@ def decode_frames(
     wanted = sorted(set(indices))
     if decoder == "auto" or decoder == "pyav":
         frames = frames_at(path, wanted, constant_fps=constant_fps)
-        pictures = [rgb(frame, short_side) for frame in frames]
+        pictures = [rgb_of(frame, short_side, path=path) for frame in frames]
     else:
         require_decoder(decoder)
         pictures = decode_elsewhere(Path(path), wanted, decoder=decoder, short_side=short_side)

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+import av
 import numpy as np
 import torch
 from torch import Tensor
@@ -217,7 +218,7 @@ def errors_of_video(video: "Location | str") -> Iterator[None]:
     """
     try:
         yield
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, av.FFmpegError) as error:
         logger.debug("%s", video, exc_info=True)
         raise BadVideo(str(video), f"cannot be read ({type(error).__name__}: {short_reason(error)})") from error
 

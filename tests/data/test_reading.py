@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from torch import Tensor
@@ -90,7 +91,13 @@ def test_frames_are_kept_as_far_as_there_is_room(room: int, asked: list[list[int
     assert decode.asked == asked
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("0"), KeyError("x"), RuntimeError("y"), ValueError("z")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(ZeroDivisionError("0"), KeyError("x"), RuntimeError("y"), ValueError("z")),
+        av.error.OSError(95, "Operation not supported"),  # a pixel format that is not known
+    ],
+)
 def test_what_a_decoder_stumbles_over_is_the_videos_fault(error: Exception) -> None:
     with pytest.raises(BadVideo, match=rf"a\.mp4: cannot be read \({type(error).__name__}: "), errors_of_video("a.mp4"):
         raise error

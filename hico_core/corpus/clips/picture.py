@@ -22,7 +22,7 @@ from av.sidedata.sidedata import Type
 from av.video.format import VideoFormat
 from av.video.stream import VideoStream
 
-from hico_core.base.errors import BadVideo
+from hico_core.base.errors import BadVideo, short_reason
 
 if TYPE_CHECKING:
     import numpy as np  # slow to load, and `hico split` does not need it
@@ -216,3 +216,18 @@ def rgb(frame: VideoFrame, short_side: int | None) -> "np.ndarray":
     height, width = scaled_size(frame.height, frame.width, short_side=short_side)
     small = frame.reformat(width, height, format="rgb24", interpolation="BICUBIC", threads=1)
     return filtered(small, turn).to_ndarray()
+
+
+def rgb_of(frame: VideoFrame, short_side: int | None, *, path: Path | str) -> "np.ndarray":
+    """The same for a frame of a video that may be anybody's.
+
+    Raises:
+        BadVideo: FFmpeg has no conversion from its pixel format.
+
+    """
+    try:
+        return rgb(frame, short_side)
+    except av.FFmpegError as error:
+        format_name = frame.format.name
+        reason = f"its pixels ({format_name}) cannot be converted to RGB ({short_reason(error)}); re-encode it"
+        raise BadVideo(path, reason) from error

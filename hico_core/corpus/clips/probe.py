@@ -21,6 +21,7 @@ from hico_core.corpus.clips.picture import (
     margins_of,
     require_known_turn,
     require_one_size,
+    rgb_of,
     shown_size,
     size_without,
     without_margins,
@@ -271,7 +272,7 @@ def shown_size_of(path: Path | str) -> tuple[int, int]:
     """(width, height) in which a file's first frame is shown; decodes that frame.
 
     Raises:
-        BadVideo: it cannot be decoded.
+        BadVideo: it cannot be decoded, or not be converted to RGB.
 
     """
     with open_video(path) as (container, stream):
@@ -282,7 +283,9 @@ def shown_size_of(path: Path | str) -> tuple[int, int]:
         if first is None:
             raise BadVideo(path, "has no frame that can be decoded")
         require_known_turn(first, path=path)
-        return shown_size(without_margins(first, margins_of(container, stream)))
+        shown = without_margins(first, margins_of(container, stream))
+        rgb_of(shown, None, path=path)
+        return shown_size(shown)
 
 
 def header_facts(path: Path | str) -> HeaderFacts:

@@ -2,27 +2,32 @@
 
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from av import VideoFrame
 from commands import hico
 from made_videos import frames_of_ffmpeg, run_ffmpeg, with_clean_aperture
 from PIL import Image
 
 from hico_core.base.choices import DecoderName
 from hico_core.base.errors import BadVideo, UsageError
+from hico_core.corpus import untrimmed
+from hico_core.corpus.clips import probe as probe_module
 from hico_core.corpus.clips.encode import Job
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, Finished, ffmpeg_lacks, find_ffmpeg
 from hico_core.corpus.clips.making import make_clips
 from hico_core.corpus.clips.picture import Margins, margins_in, size_without, turn_filters
-from hico_core.corpus.clips.probe import open_video, probe
+from hico_core.corpus.clips.probe import open_video, probe, shown_size_of
 from hico_core.corpus.index import build_index, read_index
 from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.split import split_videos
 from hico_core.corpus.untrimmed import add_untrimmed
 from hico_core.corpus.workspace.records import SplitOptions, UntrimmedOptions, read_record
+from hico_core.data import decode
 from hico_core.data.augment import central_crops
 from hico_core.data.decode import decode_frames
 from hico_core.data.other_decoders import require_decoder
@@ -303,6 +308,21 @@ def test_an_older_ffmpeg_shows_the_same_part_or_none(tmp_path: Path) -> None:
     video = FILES["clean aperture, turned and mirrored"](tmp_path / "b")
     with pytest.raises(BadVideo, match=r"is shown cropped and rotated, .* use ffmpeg 7\.1 or later"):
         split_by_old(video, tmp_path / "no clips")
+
+
+@pytest.mark.parametrize("way_in", [untrimmed._look_at, shown_size_of, lambda path: decode_frames(path, [0])])
+def test_pixels_that_cannot_be_converted_are_refused_by_name(
+    way_in: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No container here can hold such pixels, so the frame is replaced after decoding."""
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc=d=1:r=5:s=64x48", tmp_path / "a.mp4")
+    way_in(tmp_path / "a.mp4")
+    odd = VideoFrame(64, 48, "y210be")
+    odd.time_base = Fraction(1, 5)
+    for module in (untrimmed, probe_module, decode):
+        monkeypatch.setattr(module, "without_margins", lambda frame, margins: odd)
+    with pytest.raises(BadVideo, match=r"a\.mp4: its pixels \(y210be\) cannot be converted to RGB \(.*re-encode it$"):
+        way_in(tmp_path / "a.mp4")
 
 
 def test_the_log_level_stays_as_it_was(tmp_path: Path) -> None:
