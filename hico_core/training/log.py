@@ -4,6 +4,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -111,7 +112,8 @@ class RunLog:
 
     def close(self) -> None:
         """Close the log; no more steps follow."""
-        self._file.close()
+        with suppress(OSError):  # a full disk has been reported by `write`, whose line is flushed again here
+            self._file.close()
         self._beside.shutdown()
         self._board.close()
         if self._wandb is not None:

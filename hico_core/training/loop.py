@@ -47,7 +47,7 @@ from hico_core.training.log import StepMetrics, require_wandb
 from hico_core.training.optim import build_optimizer
 from hico_core.training.run import FREE_ON_RESUME, Entered, Leaves, Training, entered_run, opened_training
 from hico_core.training.schedule import RateSchedule, sampling_distance
-from hico_core.training.step import ALONE, StepResult, augmented_clips, describe_batch, train_step
+from hico_core.training.step import ALONE, StepResult, augmented_clips, describe_batch, seed_layers, train_step
 from hico_core.training.stopping import StopRequest, end_if_asked
 from hico_core.training.task import Task, Watch, order_of, rates_of
 
@@ -201,6 +201,7 @@ class Pretraining:
         """
         config, learner, lr = self.config, self.learner, self.rates.at(plan.epoch)
         clips = augmented_clips(batch, data=config.data, augment=config.augment, device=learner.device)
+        seed_layers(seed=config.train.seed, step=plan.position.step, rank=world.rank)
         by_video = clips.unflatten(0, (len(batch.video_ids), -1))  # (B, K, 3, T, H, W)
         result = train_step(learner, by_video, loss=config.loss, lr=lr, world=world)
         if result is None:

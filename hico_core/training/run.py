@@ -43,7 +43,6 @@ from hico_core.checkpoints.content import (
 )
 from hico_core.data.batches import Batch
 from hico_core.data.plan import PlannedStep
-from hico_core.data.sampling import item_seed
 from hico_core.data.videos import IndexIdentity
 from hico_core.encoding.hardware import choose_device, telling_full_memory
 from hico_core.training.distributed import World, from_first, gather_objects, joined_world, largest, own_device
@@ -255,9 +254,6 @@ class Training(Generic[Settings, Model]):
                     self._world,
                 )
                 self._agreed = _Agreed(since_saved, int(signal_number), num_unusable > 0, is_over > 0)
-                # Dropout draws from PyTorch's own generator: the same after resuming, different in each process.
-                seed = self._task.config.train.seed
-                torch.manual_seed(item_seed(seed=seed, epoch=plan.position.step, position=self._world.rank))
                 yield plan, batch
 
     def _next_of(self, batches: Generator[tuple[PlannedStep, Batch], None, None]) -> tuple[PlannedStep, Batch] | None:

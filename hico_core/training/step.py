@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,15 @@ from hico_core.training.learner import Learner
 from hico_core.training.optim import set_rate
 
 ALONE = World()
+
+
+def seed_layers(*, seed: int, step: int, rank: int) -> None:
+    """Seed PyTorch's random numbers, which layers such as dropout draw, for one step of one process.
+
+    A run that continues then draws the same numbers as one that never stopped, and no two processes draw the same.
+    Nothing else in a step draws from these generators.
+    """
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]))
 
 
 def compute_loss(outputs: Outputs, loss: LossConfig, *, clips_per_video: int, world: World = ALONE) -> HicoLoss:

@@ -34,7 +34,7 @@ from hico_core.training.distributed import World, from_first, gather_objects
 from hico_core.training.learner import Learner, learner_of
 from hico_core.training.optim import adam_options, parameter_groups
 from hico_core.training.schedule import RateSchedule
-from hico_core.training.step import ALONE, augmented_clips
+from hico_core.training.step import ALONE, augmented_clips, seed_layers
 from hico_core.training.stopping import StopRequest, end_if_asked
 from hico_core.training.task import order_of, rates_of
 from hico_core.transfer.evaluation.labelled import LabelledVideo, labelled_among
@@ -73,6 +73,7 @@ class Finetuning:
         learner = self.learner
         labels = torch.tensor([self.videos.labels[video_id] for video_id in batch.video_ids]).to(learner.device)
         clips = augmented_clips(batch, data=self.config.data, augment=self.config.augment, device=learner.device)
+        seed_layers(seed=self.config.train.seed, step=plan.position.step, rank=world.rank)
         return classification_step(learner, clips, labels, lr=self.rates.at(plan.epoch), world=world)
 
     def predictions(self, videos: IndexedVideos, world: World, stop: StopRequest) -> Iterator[Prediction]:
