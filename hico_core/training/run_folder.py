@@ -49,7 +49,8 @@ def opened_run(
     busy = f"{run_dir}: another process is training in this run; wait for it to end, or use another --name"
     try:
         with lock(run_dir / ".lock", refusal=busy):
-            if has_steps(run_dir):
+            has_checkpoints = any(run_dir.glob("checkpoints/*.pt"))
+            if has_checkpoints or ((run_dir / _CONFIG).exists() and has_steps(run_dir)):
                 _require_same_run(run_dir, config, resume=resume, free=free, changeable=changeable)
             for folder in (run_dir, run_dir / "checkpoints", run_dir / "export"):
                 remove_abandoned(folder)
@@ -77,8 +78,7 @@ def _config_of(run_dir: Path, kind: type[BaseModel]) -> BaseModel:
     if written.exists():
         return compose_config(kind, read_yaml_file(written), origin=str(written))
     checkpoint = read_last(run_dir / "checkpoints")
-    if checkpoint is None:  # only lines of a log, and whose they are is not known
-        raise UsageError(f"{run_dir}: has no {_CONFIG}; delete the folder, or use another --name")
+    assert checkpoint is not None
     return compose_config(kind, checkpoint.config, origin=f"{run_dir / 'checkpoints'}: the configuration of the run")
 
 
