@@ -12,10 +12,8 @@ from hico_cli.options import Json
 from hico_core.base.errors import UsageError, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from hico_core.config import Config, FinetuneConfig
-    from hico_core.config.authors.reading import AuthorsConfig
+    from hico_core.config.authors.reading import AuthorsConfig, Loaded
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +33,7 @@ def load_named(name: str) -> "Config | FinetuneConfig":
     if name in finetuning_preset_names():
         return load_finetuning_config(base=name)
     _require_file(name)
-    return _load_file(Path(name))[0]
+    return _load_file(Path(name)).config
 
 
 def load_pretraining(name: str) -> "Config":
@@ -46,7 +44,7 @@ def load_pretraining(name: str) -> "Config":
     if name in preset_names():
         return preset(name)
     _require_file(name)
-    return load_any_config(Path(name), base="hacs-hico-s")[0]
+    return load_any_config(Path(name), base="hacs-hico-s").config
 
 
 def _require_file(name: str) -> None:
@@ -63,9 +61,7 @@ def _require_file(name: str) -> None:
         raise UsageError(f"{name}: neither a recipe nor a file; the nearest recipe is {near} (`hico config list`)")
 
 
-def _load_file(
-    path: Path,
-) -> "tuple[Config | FinetuneConfig, AuthorsConfig[Config] | AuthorsConfig[FinetuneConfig] | None]":
+def _load_file(path: Path) -> "Loaded[Config] | Loaded[FinetuneConfig]":
     from hico_core.config.authors.finetuning_keys import is_finetuning, load_any_finetuning
     from hico_core.config.authors.pretraining_keys import load_any_config
 
@@ -132,16 +128,17 @@ def validate(
     json: Json = False,
 ) -> None:
     """Check a configuration file. If it is not valid, one line names the first mistake (exit code 2)."""
-    _, authors = _load_file(path)
+    authors = _load_file(path).authors
     if authors is not None:
-        warn_about(authors.notes, authors.ignored, path)
+        warn_about(authors)
     result(f"{path}: valid", {"path": str(path), "valid": True}, as_json=json)
 
 
-def warn_about(notes: "Sequence[str]", ignored: "Sequence[str]", path: Path) -> None:
+def warn_about(authors: "AuthorsConfig[Config] | AuthorsConfig[FinetuneConfig]") -> None:
     """Warn about surprises in a file of the authors, and about keys that have no effect here."""
-    for note in notes:
-        warn(f"{path}: {note}")
+    origin, ignored = authors.origin, authors.ignored
+    for note in authors.notes:
+        warn(f"{origin}: {note}")
     if ignored:
-        warn(f"{path}: ignored {counted(len(ignored), 'key')} that hico does not use (`hico --debug` lists them)")
-        logger.debug("%s: ignored: %s", path, ", ".join(ignored))
+        warn(f"{origin}: ignored {counted(len(ignored), 'key')} that hico does not use (`hico --debug` lists them)")
+        logger.debug("%s: ignored: %s", origin, ", ".join(ignored))

@@ -88,8 +88,8 @@ def finetune(
     they count as wrong and are listed in ROOT/failures.jsonl.
     """
     from hico_core.config.authors.finetuning_keys import load_any_finetuning
+    from hico_core.config.resolve import Asked, resolve_training
     from hico_core.corpus.sources.lists import find_labelled_lists
-    from hico_core.training.resolve import Asked, resolve_training
 
     require_file_name_part(name or "", option="--name")
     options = {
@@ -101,14 +101,14 @@ def finetune(
         "data.workers": workers,
     }
     asked = Asked(recipe=recipe, file=config, options=options, epochs=epochs, overrides=override or [])
-    resolved = resolve_training(load_any_finetuning, asked)
-    settings = resolved.config
-    given = Data(root=root, config=config, data_root=data_root, anno_dir=anno_dir, dry_run=dry_run, as_json=json)
+    loaded = resolve_training(load_any_finetuning, asked)
+    settings = loaded.config
+    given = Data(root=root, data_root=data_root, anno_dir=anno_dir, dry_run=dry_run, as_json=json)
     place, num_failed = indexed_data(
-        context, given, resolved.authors, lambda folder, lists: find_labelled_lists(folder, lists, settings.dataset)
+        context, given, loaded.authors, lambda folder, lists: find_labelled_lists(folder, lists, settings.dataset)
     )
-    if checkpoint is None and resolved.authors is not None and resolved.authors.checkpoint:
-        checkpoint = Path(resolved.authors.checkpoint)
+    if checkpoint is None and loaded.authors is not None and loaded.authors.checkpoint:
+        checkpoint = Path(loaded.authors.checkpoint)
     title = name or f"finetune-{settings.dataset}" + ("-linear" if settings.train.tune == "head" else "")
     run_dir = local_part(place) / "runs" / title
     # A run that continues has its encoder in its checkpoints.

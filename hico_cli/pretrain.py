@@ -38,7 +38,7 @@ from hico_core.base.choices import Dataset
 
 if TYPE_CHECKING:
     from hico_core.config import Config
-    from hico_core.training.resolve import Resolved
+    from hico_core.config.authors.reading import Loaded
     from hico_core.training.task import Task
 
 
@@ -104,8 +104,8 @@ def pretrain(
     """
     from hico_core.config import default_recipe, preset_names
     from hico_core.config.authors.pretraining_keys import load_any_config
+    from hico_core.config.resolve import Asked, resolve_training
     from hico_core.corpus.sources.lists import find_training_list
-    from hico_core.training.resolve import Asked, resolve_training
 
     require_file_name_part(name or "", option="--name")
     of_dataset = dataset or "hacs"
@@ -123,15 +123,15 @@ def pretrain(
     }
     asked = Asked(recipe=base, file=config, options=options, epochs=epochs, overrides=override or [])
     lower_batch = not asked.names("train.batch_size")
-    resolved = resolve_training(load_any_config, asked)
-    settings = resolved.config
+    loaded = resolve_training(load_any_config, asked)
+    settings = loaded.config
     if config is not None:
-        _require_its_recipe(resolved, config, dataset=dataset, recipe=base if recipe else None)
-    given = Data(root=root, config=config, data_root=data_root, anno_dir=anno_dir, dry_run=dry_run, as_json=json)
+        _require_its_recipe(loaded, config, dataset=dataset, recipe=base if recipe else None)
+    given = Data(root=root, data_root=data_root, anno_dir=anno_dir, dry_run=dry_run, as_json=json)
     place, num_failed = indexed_data(
         context,
         given,
-        resolved.authors,
+        loaded.authors,
         lambda folder, lists: {"train": find_training_list(folder, lists, trimmed=settings.dataset == "k400")},
     )
     title = f"{settings.dataset}-{settings.recipe}"
@@ -154,16 +154,13 @@ def pretrain(
     do_work(partial(_train, task, title=title, as_json=json), nproc=nproc, num_failed=num_failed)
 
 
-def _require_its_recipe(resolved: "Resolved[Config]", file: Path, *, dataset: str | None, recipe: str | None) -> None:
+def _require_its_recipe(loaded: "Loaded[Config]", file: Path, *, dataset: str | None, recipe: str | None) -> None:
     """Check that options do not name another recipe than a file that names its own."""
-    from hico_core.config import read_yaml_file
-
-    settings = resolved.config
+    settings = loaded.config
     if dataset is not None and settings.dataset != dataset:
         raise typer.BadParameter(f"{file} is for {settings.dataset}; leave out this option", param_hint="--dataset")
     own = f"{settings.dataset}-{settings.recipe}"
-    names_its_own = resolved.authors is not None or "base" in read_yaml_file(file)
-    if recipe is not None and names_its_own and own != recipe:
+    if recipe is not None and loaded.names_recipe and own != recipe:
         raise typer.BadParameter(f"{file} is based on {own}; leave out this option", param_hint="--recipe")
 
 

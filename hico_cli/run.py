@@ -99,7 +99,7 @@ def run(
     require_file_name_part(name, option="--name")
     place = locate_root(root)
     from hico_core.config import default_recipe
-    from hico_core.training.resolve import Asked
+    from hico_core.config.resolve import Asked
 
     of_dataset = dataset or "hacs"
     asked = Asked(

@@ -25,7 +25,6 @@ class Data:
     """The options that say where the videos of a training are, as typed."""
 
     root: str
-    config: Path | None
     data_root: str | None
     anno_dir: str | None
     dry_run: bool
@@ -55,7 +54,7 @@ def indexed_data(
         raise typer.BadParameter("needs an authors' --config; else use `hico index --list`", param_hint="--data-root")
     if authors is None or is_one_of_several():
         return place, 0
-    warn_about(authors.notes, authors.ignored, Path(str(given.config)))
+    warn_about(authors)
     if given.dry_run and (given.data_root is not None or not (place / "index.parquet").exists()):
         # A temporary index; ROOT stays unchanged.
         place = Path(context.with_resource(TemporaryDirectory(prefix="hico-dry-run-")))

@@ -4,6 +4,7 @@ from hico_core.config.finetuning import FinetuneConfig, FinetuneOptimConfig, Fin
 from hico_core.config.load import (
     as_override,
     compose_config,
+    compose_content,
     default_recipe,
     dump_config,
     finetuning_preset_names,
@@ -38,6 +39,7 @@ __all__ = [
     "TrainConfig",
     "as_override",
     "compose_config",
+    "compose_content",
     "default_recipe",
     "dump_config",
     "finetuning_preset_names",

@@ -229,13 +229,31 @@ def load_finetuning_config(
 
 
 def _load(schema: type[Schema], path: Path | str | None, *, base: str, overrides: Iterable[str]) -> Schema:
-    values = _preset_values(base)
-    if path is not None:
-        of_file = read_yaml_file(Path(path))
-        if "base" in of_file:
-            values = {}
-        values = merge(values, _with_base(of_file, folder=Path(path).parent, origin=str(path)))
-    return compose_config(schema, values, origin=f"preset {base}" if path is None else str(path), overrides=overrides)
+    if path is None:
+        return compose_config(schema, _preset_values(base), origin=f"preset {base}", overrides=overrides)
+    return compose_content(schema, read_yaml_file(Path(path)), origin=Path(path), base=base, overrides=overrides)
+
+
+def compose_content(
+    schema: type[Schema], content: dict[str, Any], *, origin: Path, base: str, overrides: Iterable[str] = ()
+) -> Schema:
+    """Compose a configuration from the content of a file, as `load_config` does.
+
+    Args:
+        schema: Config or FinetuneConfig.
+        content: of the file, as read.
+        origin: the file.
+        base: name of the preset to start from; the content's own `base:` replaces it.
+        overrides: `section.key=value`, values as in YAML.
+
+    Raises:
+        UsageError: a key or value is wrong; the message names it, and the nearest known key.
+
+    """
+    recipe = _preset_values(base)  # a wrong name is a mistake even if the file names its own
+    own = _with_base(content, folder=origin.parent, origin=str(origin))
+    values = own if "base" in content else merge(recipe, own)
+    return compose_config(schema, values, origin=str(origin), overrides=overrides)
 
 
 def compose_config(

@@ -12,6 +12,7 @@ from hico_core.base.errors import counted
 from hico_core.checkpoints.content import read_last
 from hico_core.config import Config, as_override, flat_settings, load_config
 from hico_core.config.authors.pretraining_keys import load_any_config
+from hico_core.config.resolve import Asked, resolve_training
 from hico_core.data.videos import open_videos
 from hico_core.report.sample import num_moments
 from hico_core.road.measuring import Clock, Measured, measure_speed
@@ -26,7 +27,6 @@ from hico_core.road.planning import (
     hours_for_enough,
 )
 from hico_core.training.fitting import batch_here
-from hico_core.training.resolve import Asked, resolve_training
 from hico_core.transfer.extraction.jobs import jobs_of
 
 # Settings to try if the requested ones do not fit, each cheaper than the one before: a small encoder, then small

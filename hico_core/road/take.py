@@ -20,6 +20,7 @@ from hico_core.base.failures import forget_mended
 from hico_core.base.tally import Summary, VideoEvent
 from hico_core.checkpoints.export import ENCODER
 from hico_core.config import Config
+from hico_core.config.resolve import Asked
 from hico_core.corpus.index import build_index
 from hico_core.corpus.intake import Candidate, plan_intake
 from hico_core.corpus.sources.finding import describe_passed_over, find_sources
@@ -47,7 +48,6 @@ from hico_core.road.events import RoadEvents
 from hico_core.road.measuring import Clock
 from hico_core.road.pacing import train_in_time
 from hico_core.road.planning import ENOUGH_STEPS, RoadPlan, features_seconds, in_words
-from hico_core.training.resolve import Asked
 from hico_core.training.run_folder import has_steps
 from hico_core.training.task import Task
 from hico_core.transfer.extraction.extract import Files, extract_features

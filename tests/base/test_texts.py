@@ -10,7 +10,7 @@ import pytest
 from hico_core.base.errors import UsageError
 from hico_core.base.texts import read_text
 from hico_core.config import load_config
-from hico_core.config.authors.yaml_layers import is_authors_config
+from hico_core.config.authors.yaml_layers import content_of_ours
 from hico_core.corpus.sources.benchmark_lists import read_split
 from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.sources.lists import labelled_videos, listed_clips
@@ -86,7 +86,7 @@ READERS: dict[str, tuple[str, str, Callable[[Path], object], object]] = {
         ["é"],
     ),
     "config": ("own.yaml", "train:\n  seed: 7\n", lambda path: load_config(path).train.seed, 7),
-    "authors": ("theirs.yaml", "TRAIN:\n  ENABLE: true\n", is_authors_config, True),
+    "authors": ("theirs.yaml", "TRAIN:\n  ENABLE: true\n", content_of_ours, None),
 }
 
 

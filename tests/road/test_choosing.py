@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from hico_core.config import dump_config, preset
+from hico_core.config.resolve import Asked
 from hico_core.road.choosing import Advice, Choice, advice_after, begun_config, describe_few, settings_of, with_length
 from hico_core.road.measuring import Measured
 from hico_core.road.planning import Length, Shares, Speed, Work
-from hico_core.training.resolve import Asked
 
 ASKED = Asked(recipe="hacs-hico-s", options={"model.encoder": None})
 

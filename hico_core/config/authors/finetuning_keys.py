@@ -7,15 +7,15 @@ from typing import Any
 from hico_core.base.errors import UsageError
 from hico_core.config import (
     FinetuneConfig,
+    compose_content,
     finetuning_preset_names,
     flat_values,
     load_finetuning_config,
-    read_yaml_file,
 )
 from hico_core.config.authors.pretraining_keys import FIXED, is_pretraining, normalisation
-from hico_core.config.authors.reading import SAME_IN_BOTH, AuthorsConfig, translated
+from hico_core.config.authors.reading import SAME_IN_BOTH, AuthorsConfig, Loaded, translated
 from hico_core.config.authors.yaml_layers import (
-    is_authors_config,
+    content_of_ours,
     needed,
     needed_numbers,
     override_values,
@@ -71,19 +71,21 @@ _REFERENCE_SIDE = 256
 _DATASETS = {"HMDB51": "hmdb51", "UCF101": "ucf101"}
 
 
-def load_any_finetuning(
-    path: Path | None, *, base: str, overrides: Iterable[str] = ()
-) -> tuple[FinetuneConfig, AuthorsConfig[FinetuneConfig] | None]:
-    """Read a finetuning configuration in our format or in the authors'; for theirs, also return the file's other facts.
+def load_any_finetuning(path: Path | None, *, base: str, overrides: Iterable[str] = ()) -> Loaded[FinetuneConfig]:
+    """Read a finetuning configuration in our format or in the authors'.
 
     Raises:
         UsageError: see `load_finetuning_config` and `read_authors_finetuning`.
 
     """
-    if path is None or not is_authors_config(path):
-        return load_finetuning_config(path, base=base, overrides=overrides), None
-    authors = read_authors_finetuning(path, overrides=overrides)
-    return authors.config, authors
+    if path is None:
+        return Loaded(config=load_finetuning_config(base=base, overrides=overrides))
+    ours = content_of_ours(path)
+    if ours is None:
+        authors = read_authors_finetuning(path, overrides=overrides)
+        return Loaded(config=authors.config, authors=authors, names_recipe=True)
+    config = compose_content(FinetuneConfig, ours, origin=path, base=base, overrides=overrides)
+    return Loaded(config=config, names_recipe="base" in ours)
 
 
 def is_finetuning(path: Path) -> bool:
@@ -93,9 +95,10 @@ def is_finetuning(path: Path) -> bool:
         UsageError: it cannot be read.
 
     """
-    if is_authors_config(path):
+    ours = content_of_ours(path)
+    if ours is None:
         return not is_pretraining(flat_values(resolve_authors_yaml(path).values))
-    return str(read_yaml_file(path).get("base")) in finetuning_preset_names()
+    return str(ours.get("base")) in finetuning_preset_names()
 
 
 def read_authors_finetuning(path: Path | str, *, overrides: Iterable[str] = ()) -> AuthorsConfig[FinetuneConfig]:

@@ -6,10 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from hico_core.base.errors import UsageError
-from hico_core.config import Config, flat_settings, flat_values, load_config, nested_values, one_or_three
-from hico_core.config.authors.reading import SAME_IN_BOTH, AuthorsConfig, translated
+from hico_core.config import (
+    Config,
+    compose_content,
+    flat_settings,
+    flat_values,
+    load_config,
+    nested_values,
+    one_or_three,
+)
+from hico_core.config.authors.reading import SAME_IN_BOTH, AuthorsConfig, Loaded, translated
 from hico_core.config.authors.yaml_layers import (
-    is_authors_config,
+    content_of_ours,
     needed_numbers,
     override_values,
     require_fixed,
@@ -95,19 +103,21 @@ _OTHERS = {
 _LOSSES = {"HiCo": ("hico", "ContrastiveHeadTopicPred"), "Contrastive": ("simclr", "ContrastiveHead")}
 
 
-def load_any_config(
-    path: Path | None, *, base: str, overrides: Iterable[str] = ()
-) -> tuple[Config, AuthorsConfig[Config] | None]:
-    """Read a pretraining configuration in our format or in the authors'; for theirs, also return its other facts.
+def load_any_config(path: Path | None, *, base: str, overrides: Iterable[str] = ()) -> Loaded[Config]:
+    """Read a pretraining configuration in our format or in the authors'.
 
     Raises:
         UsageError: see `load_config` and `read_authors_config`.
 
     """
-    if path is None or not is_authors_config(path):
-        return load_config(path, base=base, overrides=overrides), None
-    authors = read_authors_config(path, overrides=overrides)
-    return authors.config, authors
+    if path is None:
+        return Loaded(config=load_config(base=base, overrides=overrides))
+    ours = content_of_ours(path)
+    if ours is None:
+        authors = read_authors_config(path, overrides=overrides)
+        return Loaded(config=authors.config, authors=authors, names_recipe=True)
+    config = compose_content(Config, ours, origin=path, base=base, overrides=overrides)
+    return Loaded(config=config, names_recipe="base" in ours)
 
 
 def read_authors_config(path: Path | str, *, overrides: Iterable[str] = ()) -> AuthorsConfig[Config]:

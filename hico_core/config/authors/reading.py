@@ -35,12 +35,22 @@ SAME_IN_BOTH = {
 class AuthorsConfig(Generic[Settings]):
     """The content of a file of theirs, translated."""
 
+    origin: str  # the file
     config: Settings
     data_root: str | None  # folder of the videos or clips
     anno_dir: str | None  # folder of the lists
     checkpoint: str | None  # file with the encoder from which training starts
     ignored: list[str]  # keys without a meaning here
     notes: list[str]  # remarks about surprising behaviour
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded(Generic[Settings]):
+    """The settings of a training, and what else the file says that they come from."""
+
+    config: Settings
+    authors: AuthorsConfig[Settings] | None = None  # if the file is one of theirs
+    names_recipe: bool = False  # the file itself says which recipe it is based on
 
 
 def translated(
@@ -69,6 +79,7 @@ def translated(
 
     """
     return AuthorsConfig(
+        origin=origin,
         config=compose_config(schema, nested_values(settings), origin=origin, overrides=overrides),
         data_root=theirs.get("DATA.DATA_ROOT_DIR"),
         anno_dir=theirs.get("DATA.ANNO_DIR"),

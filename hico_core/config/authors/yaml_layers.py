@@ -36,14 +36,15 @@ class Layered(NamedTuple):
     notes: list[str]
 
 
-def is_authors_config(path: Path) -> bool:
-    """Whether a file is in the authors' format, whose keys are in capitals.
+def content_of_ours(path: Path) -> dict[str, Any] | None:
+    """The content of a file in our format; None if it is in the authors', whose keys are in capitals.
 
     Raises:
         UsageError: it cannot be read as YAML.
 
     """
-    return any(key in _LAYERS or key.isupper() for key in map(str, read_yaml_file(path)))
+    content = read_yaml_file(path)
+    return None if any(key in _LAYERS or key.isupper() for key in map(str, content)) else content
 
 
 def resolve_authors_yaml(path: Path) -> Layered:

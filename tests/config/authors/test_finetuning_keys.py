@@ -90,8 +90,9 @@ def test_what_hico_does_not_do_is_refused(changes: dict[str, Any], parts: list[s
 def test_ours_and_theirs_are_told_apart(tmp_path: Path) -> None:
     ours = write_tree(tmp_path, {"ours.yaml": "base: finetune-ucf101\ntrain: {epochs: 30}"}) / "ours.yaml"
     assert is_finetuning(ours)
-    config, authors = load_any_finetuning(ours, base="finetune-hmdb51")
-    assert (config.dataset, config.train.epochs, authors) == ("ucf101", 30, None)
+    loaded = load_any_finetuning(ours, base="finetune-hmdb51")
+    assert (loaded.config.dataset, loaded.config.train.epochs, loaded.authors) == ("ucf101", 30, None)
+    assert loaded.names_recipe
     assert not is_finetuning(write_tree(tmp_path, {"other.yaml": "train: {epochs: 30}"}) / "other.yaml")
-    config, authors = load_any_finetuning(write_config(tmp_path, HMDB), base="finetune-ucf101")
-    assert config.dataset == "hmdb51" and authors is not None
+    loaded = load_any_finetuning(write_config(tmp_path, HMDB), base="finetune-ucf101")
+    assert loaded.config.dataset == "hmdb51" and loaded.authors is not None

@@ -9,7 +9,7 @@ from authors_files import GOLDEN, write_config, write_tree
 from hico_core.base.errors import UsageError
 from hico_core.config import flat_settings, preset
 from hico_core.config.authors.pretraining_keys import load_any_config, read_authors_config
-from hico_core.config.authors.yaml_layers import is_authors_config, resolve_authors_yaml
+from hico_core.config.authors.yaml_layers import content_of_ours, resolve_authors_yaml
 
 # Their file -> the preset that stands for it.
 PRESETS = {
@@ -140,8 +140,8 @@ def test_broken_trees(files: dict[str, str], message: str, tmp_path: Path) -> No
 def test_the_format_is_told_by_the_keys(tmp_path: Path) -> None:
     theirs = write_config(tmp_path, "pt-hacs/s3dg-hico-s.yaml")
     ours = write_tree(tmp_path, {"ours.yaml": "train: {epochs: 300}"}) / "ours.yaml"
-    assert is_authors_config(theirs) and not is_authors_config(ours)
-    config, authors = load_any_config(ours, base="hacs-hico-s")
-    assert config.train.epochs == 300 and authors is None
-    config, authors = load_any_config(theirs, base="hacs-hico-l", overrides=["train.epochs=70"])
-    assert config.train.epochs == 70 and authors is not None
+    assert content_of_ours(theirs) is None and content_of_ours(ours)
+    loaded = load_any_config(ours, base="hacs-hico-s")
+    assert loaded.config.train.epochs == 300 and loaded.authors is None and not loaded.names_recipe
+    loaded = load_any_config(theirs, base="hacs-hico-l", overrides=["train.epochs=70"])
+    assert loaded.config.train.epochs == 70 and loaded.authors is not None and loaded.names_recipe

@@ -7,7 +7,7 @@ import pytest
 from hico_core.base.errors import UsageError
 from hico_core.config.authors.finetuning_keys import load_any_finetuning
 from hico_core.config.authors.pretraining_keys import load_any_config
-from hico_core.training.resolve import Asked, resolve_training
+from hico_core.config.resolve import Asked, resolve_training
 
 
 def test_later_wins(tmp_path: Path) -> None:

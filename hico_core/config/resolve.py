@@ -3,11 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic
 
 from hico_core.config import as_override
-from hico_core.config.authors.reading import AuthorsConfig
-from hico_core.training.task import Settings
+from hico_core.config.authors.reading import Loaded, Settings
 
 # More than any warm-up lasts.
 _MANY_EPOCHS = 10**9
@@ -38,17 +36,7 @@ class Asked:
         return self.options.get(key) is not None or self.file is not None or key in named
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved(Generic[Settings]):
-    """The settings of a training, and what else the authors' file says."""
-
-    config: Settings
-    authors: AuthorsConfig[Settings] | None
-
-
-def resolve_training(
-    load: Callable[..., tuple[Settings, AuthorsConfig[Settings] | None]], asked: Asked
-) -> Resolved[Settings]:
+def resolve_training(load: Callable[..., Loaded[Settings]], asked: Asked) -> Loaded[Settings]:
     """Combine the settings of a training.
 
     Args:
@@ -63,18 +51,15 @@ def resolve_training(
     if asked.epochs is not None:
         part = _warmup_part(load, asked, [*overrides, *asked.overrides])
         overrides += [f"train.epochs={asked.epochs}", f"optim.warmup_epochs={part * asked.epochs}"]
-    config, authors = load(asked.file, base=asked.recipe, overrides=[*overrides, *asked.overrides])
-    return Resolved(config=config, authors=authors)
+    return load(asked.file, base=asked.recipe, overrides=[*overrides, *asked.overrides])
 
 
-def _warmup_part(
-    load: Callable[..., tuple[Settings, AuthorsConfig[Settings] | None]], asked: Asked, overrides: Sequence[str]
-) -> float:
+def _warmup_part(load: Callable[..., Loaded[Settings]], asked: Asked, overrides: Sequence[str]) -> float:
     """The fraction of the epochs that are warm-up before `--epochs`; the recipe's, if a file's do not fit."""
-    many, _ = load(asked.file, base=asked.recipe, overrides=[*overrides, f"train.epochs={_MANY_EPOCHS}"])
-    none, _ = load(asked.file, base=asked.recipe, overrides=[*overrides, "optim.warmup_epochs=0"])
+    many = load(asked.file, base=asked.recipe, overrides=[*overrides, f"train.epochs={_MANY_EPOCHS}"]).config
+    none = load(asked.file, base=asked.recipe, overrides=[*overrides, "optim.warmup_epochs=0"]).config
     part = many.optim.warmup_epochs / none.train.epochs
     if part <= 1:
         return part
-    recipe, _ = load(None, base=asked.recipe)
+    recipe = load(None, base=asked.recipe).config
     return recipe.optim.warmup_epochs / recipe.train.epochs
