@@ -18,7 +18,7 @@ import torch
 from commands import TINY, assert_one_line, hico, hico_process, running
 from made_workspaces import untrimmed_workspace
 
-from hico_core.config import AugmentConfig, DataConfig, preset
+from hico_core.config import AugmentConfig, preset
 from hico_core.data.augment import apply_augmentation, draw_augmentation
 from hico_core.data.batches import Batch
 from hico_core.doctor.findings import examine
@@ -136,14 +136,13 @@ def test_a_step_waits_for_the_gpu_once() -> None:
         windows=[[(0.0, 1.0)] * 3] * 2,
         unusable=[],
     ).pin_memory()
-    data = DataConfig(num_frames=8, crop_size=64)
     waits = []
     try:
         for _ in range(3):  # the first one makes what lasts
             with warnings.catch_warnings(record=True) as found:
                 warnings.simplefilter("always")
                 torch.cuda.set_sync_debug_mode("warn")
-                clips = augmented_clips(batch, data=data, augment=AugmentConfig(), device=GPU)
+                clips = augmented_clips(batch, size=64, mean=(0.45,) * 3, std=(0.225,) * 3, device=GPU)
                 waits.append(len(found))
                 result = train_step(learner, clips.unflatten(0, (2, 3)), loss=config.loss, lr=0.1)
                 waits.append(len(found) - waits[-1])

@@ -89,7 +89,7 @@ class ClipDataset(Dataset[Sample]):
         self, videos: IndexedVideos, *, data: DataConfig, sampling: SamplingConfig, augment: AugmentConfig
     ) -> None:
         self.videos = videos
-        self._kept = kept_frames(data)
+        self._kept = kept_frames(data.memory_gb)
         self.data = data
         self.sampling = sampling
         self.augment = augment

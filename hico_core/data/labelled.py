@@ -19,7 +19,7 @@ class RandomViews(Dataset[Sample]):
         self._videos = videos
         self._data = data
         self._augment = augment
-        self._kept = kept_frames(data)
+        self._kept = kept_frames(data.memory_gb)
 
     def __getitem__(self, request: ClipRequest) -> Sample:
         """Make one item, the same for the same request in any process; bad videos raise nothing."""

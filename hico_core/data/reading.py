@@ -16,7 +16,6 @@ from hico_core.base.addresses import Location
 from hico_core.base.choices import DecoderName
 from hico_core.base.errors import BadVideo, HicoError, NoRoom, counted, short_reason
 from hico_core.base.storage import local_copy
-from hico_core.config import DataConfig
 from hico_core.corpus.clips.probe import frame_rate, frame_times
 from hico_core.data.clock import Clock, clock_of_times
 from hico_core.data.decode import decode_frames
@@ -137,9 +136,9 @@ class KeptFrames:
         return self._kept[key][[number - piece.first_frame for number in numbers]]
 
 
-def kept_frames(data: DataConfig) -> KeptFrames | None:
-    """The frame cache of a reading process with these settings; None if it keeps nothing."""
-    return KeptFrames(size_bytes=int(data.memory_gb * 1e9)) if data.memory_gb else None
+def kept_frames(memory_gb: float) -> KeptFrames | None:
+    """The frame cache of a reading process; None if it keeps nothing."""
+    return KeptFrames(size_bytes=int(memory_gb * 1e9)) if memory_gb else None
 
 
 def read_clip(

@@ -82,9 +82,9 @@ class IndexedVideos:
         first_rows = np.flatnonzero(rows["clip_index"].to_numpy() == 0)
         last_rows = np.append(first_rows[1:], len(rows)).astype(np.int64) - 1
         last_rows = last_rows[: len(first_rows)]
-        self._cache = cache or local_cache()
+        self.cache = cache or local_cache()
         self.root, self.shortest_seconds = root, shortest_seconds
-        self._root = through(root, self._cache)
+        self._root = through(root, self.cache)
         self._paths, self._cuts = rows["path"], rows["cuts"]
         self._columns = {
             name: rows[name].to_numpy()
@@ -179,7 +179,7 @@ class IndexedVideos:
             first, last = first + begin, first + end - 1
         return [
             Piece(
-                path=path_of(self._root, self._paths[row].as_py(), self._cache),
+                path=path_of(self._root, self._paths[row].as_py(), self.cache),
                 start_seconds=float(columns["start_seconds"][row]),
                 num_frames=int(columns["num_frames"][row]),
                 fps=float(columns["fps"][row]),

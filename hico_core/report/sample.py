@@ -22,8 +22,9 @@ from hico_core.encoders.python_function import PYTHON
 from hico_core.encoding.encoder import encode_clips
 from hico_core.model.pooling import PooledEncoder
 from hico_core.report.verdict import Agreement
-from hico_core.training.loop import first_encoder, max_distance
+from hico_core.training.loop import first_encoder
 from hico_core.training.started import Started
+from hico_core.training.task import distances_of
 
 # What the paper's model encodes in 20 s on two cores; the encoder before training takes as long again.
 _VIDEOS, _CLIPS_OF_EACH = 24, 3
@@ -229,7 +230,7 @@ def clips_as_drawn(config: Config, root: Location, *, samples: int, at: float, s
     if not len(videos):
         raise HicoError(f"{root}: no training video is as long as one clip, {data.span_seconds:.2f} s")
     dataset = ClipDataset(videos, data=data, sampling=config.sampling, augment=config.augment)
-    distance = max_distance(at, config.sampling)
+    distance = distances_of(config.sampling).at(at)
     return preview_clips(dataset, samples=samples, max_distance_seconds=distance, seed=seed)
 
 

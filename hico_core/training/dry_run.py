@@ -179,7 +179,7 @@ def dry_run(
         batch_bytes=train.batch_size // processes * clips_per_video * 3 * data.num_frames * data.crop_size**2 * 4,
         checkpoint_bytes=checkpoint_bytes,
         checkpoints_bytes=checkpoint_bytes * (math.ceil(train.epochs / train.checkpoint_epochs) + 2),
-        peak_lr=parts.rates.peak,
+        peak_lr=parts.schedule.rates.peak,
         measured=measured,
     )
 

@@ -12,8 +12,7 @@ from hico_core.encoders.trained import build_encoder, feature_dim, with_heads
 from hico_core.encoding.cost import activation_bytes
 from hico_core.encoding.hardware import choose_device, free_memory_bytes
 from hico_core.training.run_folder import has_steps
-from hico_core.training.schedule import peak_learning_rate
-from hico_core.training.task import Task
+from hico_core.training.task import Task, peak_rate
 
 # Memory of a process that trains on a CPU, fitted to steps of several networks (docs/benchmarks-cpu.md): a constant;
 # bytes per parameter (weight, gradient, momentum and LARS's buffers); and per clip, this multiple of the size of the
@@ -103,16 +102,6 @@ def fitting_size(config: Config, *, num_videos: int, processes: int, free_bytes:
         if size > of_memory:
             size, reason = of_memory, f"only {free_bytes / 1e9:.0f} GB of memory free"
     return size, reason if size < asked else ""
-
-
-def peak_rate(config: Config, *, processes: int = 1) -> float:
-    """The highest learning rate of a training with this number of processes on one machine."""
-    return peak_learning_rate(
-        base_lr=config.optim.base_lr,
-        videos_per_step=config.train.batch_size,
-        clips_per_video=config.sampling.clips_per_video,
-        authors_processes=processes if config.optim.scale_lr == "authors" else 1,
-    )
 
 
 def _with_batch_size(config: Config, size: int) -> Config:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,11 +18,7 @@ from hico_core.base.errors import HicoError, Interrupted
 from hico_core.checkpoints.export import ENCODER, exports
 from hico_core.checkpoints.reading import read_checkpoint
 from hico_core.checkpoints.warm_start import WarmStart, warm_start
-from hico_core.config import (
-    Config,
-    SamplingConfig,
-    preset,
-)
+from hico_core.config import Config, preset
 from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.sources.lists import labelled_videos
 from hico_core.data.batches import Batch
@@ -29,7 +26,7 @@ from hico_core.data.dataset import ClipDataset
 from hico_core.data.loader import read_batches
 from hico_core.data.other_decoders import require_decoder
 from hico_core.data.pictures import picture_for
-from hico_core.data.plan import PlannedStep, Position, TrainingOrder, plan_steps
+from hico_core.data.plan import PlannedStep, Position, plan_steps
 from hico_core.data.shared_memory import require_room_for_batches
 from hico_core.data.videos import IndexedVideos
 from hico_core.data.workers import num_workers
@@ -41,15 +38,14 @@ from hico_core.model.hico import HicoModel
 from hico_core.model.recompute import recompute_units
 from hico_core.training.collapse import CollapseWatch
 from hico_core.training.distributed import World, gather_to_first, own_place
-from hico_core.training.fitting import Fitted, fit_batch, peak_rate, require_enough
+from hico_core.training.fitting import Fitted, fit_batch, require_enough
 from hico_core.training.learner import Learner, learner_of
 from hico_core.training.log import StepMetrics, require_wandb
 from hico_core.training.optim import build_optimizer
 from hico_core.training.run import FREE_ON_RESUME, Entered, Leaves, Training, entered_run, opened_training
-from hico_core.training.schedule import RateSchedule, sampling_distance
 from hico_core.training.step import ALONE, StepResult, augmented_clips, describe_batch, seed_layers, train_step
 from hico_core.training.stopping import StopRequest, end_if_asked
-from hico_core.training.task import Task, Watch, order_of, rates_of
+from hico_core.training.task import Schedule, Task, Watch, schedule_of
 
 logger = logging.getLogger(__name__)
 
@@ -176,16 +172,15 @@ class Pretraining:
     learner: Learner[HicoModel]
     feature_dim: int  # of the encoder
     start: WarmStart | None  # what the encoder takes from a file at the start
-    order: TrainingOrder
-    rates: RateSchedule
+    schedule: Schedule
     workers: int
     listed: Sequence[Source]  # for the k-NN accuracy; may be empty
 
     def batches(self, position: Position, world: World) -> Generator[tuple[PlannedStep, Batch], None, None]:
         """Yield each planned step with this process's clips, read ahead by the loader's workers."""
         plans = plan_steps(
-            self.order,
-            max_distance_at=lambda progress: max_distance(progress, self.config.sampling),
+            self.schedule.order,
+            max_distance_at=self.schedule.distances.at,
             start=position,
             rank=world.rank,
             processes=world.size,
@@ -199,8 +194,11 @@ class Pretraining:
             HicoError: the clips cannot be read, or their loss is not a number.
 
         """
-        config, learner, lr = self.config, self.learner, self.rates.at(plan.epoch)
-        clips = augmented_clips(batch, data=config.data, augment=config.augment, device=learner.device)
+        config, learner, lr = self.config, self.learner, self.schedule.rates.at(plan.epoch)
+        augment, size = config.augment, config.data.crop_size
+        clips = augmented_clips(
+            batch, size=size, mean=augment.channel_means, std=augment.channel_stds, device=learner.device
+        )
         seed_layers(seed=config.train.seed, step=plan.position.step, rank=world.rank)
         by_video = clips.unflatten(0, (len(batch.video_ids), -1))  # (B, K, 3, T, H, W)
         result = train_step(learner, by_video, loss=config.loss, lr=lr, world=world)
@@ -271,11 +269,11 @@ def prepare(
         workers=workers,
         processes=world.local_size,
     )
-    listed = _listed_videos(config.eval.knn_list, world, data.cache)
+    listed = _listed_videos(config.eval.knn_list, world, videos.cache)
     made = _model(config, init_from if world.is_first else None)  # the others get its weights with the replica
     learner = learner_of(
         made.model,
-        lambda model: build_optimizer(model, config.optim),
+        partial(build_optimizer, optim=config.optim),
         device=device,
         world=world if joined else ALONE,
         precision=train.precision,
@@ -289,8 +287,7 @@ def prepare(
         learner=learner,
         feature_dim=made.feature_dim,
         start=made.start,
-        order=order_of(config, num_videos=len(videos)),
-        rates=rates_of(config, peak=peak_rate(config, processes=world.local_size)),
+        schedule=schedule_of(config, num_videos=len(videos), processes=world.local_size),
         workers=workers,
         listed=listed,
     )
@@ -345,14 +342,6 @@ def first_encoder(config: Config, init_from: Path | None) -> tuple[nn.Module, Wa
     return encoder, start
 
 
-def max_distance(progress: float, sampling: SamplingConfig) -> float | None:
-    """Largest distance of near clips at a progress in [0, 1]; None if there is no limit."""
-    if sampling.distance == "any":
-        return None
-    start = sampling.end_seconds if sampling.distance == "fixed" else sampling.start_seconds
-    return sampling_distance(progress, start_seconds=start, end_seconds=sampling.end_seconds)
-
-
 def _report_beginning(parts: Pretraining, entered: Entered, *, init_from: Path | None) -> None:
     """Log, in the first process, what is unusual about a run's videos and encoder."""
     if not entered.world.is_first:
@@ -389,7 +378,7 @@ def _step(
         loss=result.whole_loss,
         visual=float(result.loss.visual),
         topical=None if result.loss.topical is None else float(result.loss.topical),
-        lr=parts.rates.at(plan.epoch),
+        lr=parts.schedule.rates.at(plan.epoch),
         distance=plan.max_distance_seconds,
         **training.times(world.size * len(batch.draws))._asdict(),
         bad_videos=len(training.bad_videos),

@@ -1,4 +1,4 @@
-"""Where a run continues: at its last checkpoint, if nothing essential has changed, otherwise at its beginning."""
+"""Where a run continues from its last checkpoint, if nothing has changed that it depends on."""
 
 import logging
 
@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 
 
 def go_on_from(
-    checkpoint: Content | None, learner: Learner[Model], task: Task[Settings], *, index: IndexIdentity, world: World
+    checkpoint: Content, learner: Learner[Model], task: Task[Settings], *, index: IndexIdentity, world: World
 ) -> Progress:
-    """Load a run's checkpoint, and find where the run continues; without a checkpoint, at the beginning.
+    """Load a run's checkpoint, and find where the run continues.
 
     If the videos, the batch size or the epochs have changed, the run continues after the same number of passes over the
     videos, with the schedule that it would have had if it had been planned that way.
@@ -26,12 +26,9 @@ def go_on_from(
     Raises:
         UsageError: something has changed that affects the result, and the task does not allow it, or more epochs are
             done than the run is to have.
-        HicoError: the checkpoint is of another model, or the processes read different indexes.
+        HicoError: the checkpoint is of another model.
 
     """
-    _require_one_index(index, world)
-    if checkpoint is None:
-        return Progress(index=index, world_size=world.size)
     last = task.run_dir / "checkpoints" / LAST
     restore(checkpoint, model=learner.model, optimizer=learner.optimizer, origin=last)
     learner.scaling.load_state_dict(checkpoint.scaling)
@@ -91,8 +88,13 @@ def _describe_schedule(planned: int, epochs_done: float, task: Task[Settings]) -
     )
 
 
-def _require_one_index(index: IndexIdentity, world: World) -> None:
-    """Check that all processes read the same videos."""
+def require_one_index(index: IndexIdentity, world: World) -> None:
+    """Check that all processes read the same videos.
+
+    Raises:
+        HicoError: they read different indexes.
+
+    """
     for rank, other in enumerate(gather_objects(index, world)):
         changes = index.changes_to(other)
         if changes:

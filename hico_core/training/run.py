@@ -48,8 +48,8 @@ from hico_core.encoding.hardware import choose_device, telling_full_memory
 from hico_core.training.distributed import World, from_first, gather_objects, joined_world, largest, own_device
 from hico_core.training.learner import Learner, Model
 from hico_core.training.log import RunLog
-from hico_core.training.resume import go_on_from
-from hico_core.training.run_folder import CHANGEABLE_ON_RESUME, opened_run, write_config
+from hico_core.training.resume import go_on_from, require_one_index
+from hico_core.training.run_folder import opened_run, require_same_run, write_config
 from hico_core.training.started import write_started
 from hico_core.training.stopping import StopRequest
 from hico_core.training.task import Settings, Task, Watch
@@ -86,7 +86,7 @@ def entered_run(task: Task[Settings], *, free: Collection[str]) -> Iterator[Ente
 
     Args:
         task: the training to do.
-        free: settings that may differ on resuming; see `opened_run`.
+        free: settings that may differ on resuming; see `require_same_run`.
 
     Raises:
         HicoError: the processes do not find each other, the folder belongs to another run or is in use, its checkpoints
@@ -97,10 +97,8 @@ def entered_run(task: Task[Settings], *, free: Collection[str]) -> Iterator[Ente
     with joined_world(chosen) as world, ExitStack() as stack:
         checkpoint = None
         if world.is_first:
-            changeable = CHANGEABLE_ON_RESUME if task.allow_changed else {}
-            stack.enter_context(
-                opened_run(task.run_dir, task.config, resume=task.resume, free=free, changeable=changeable)
-            )
+            stack.enter_context(opened_run(task.run_dir))
+            require_same_run(task.run_dir, task.config, resume=task.resume, free=free, allow_changed=task.allow_changed)
             checkpoint = take_last(task.run_dir / "checkpoints")
         own = own_device(chosen, world)
         with telling_full_memory(task.config.train.batch_size // world.size, own):
@@ -152,12 +150,17 @@ def opened_training(
         HicoError: the checkpoint is of another model, or the processes read different indexes.
 
     """
-    progress = go_on_from(entered.checkpoint, learner, task, index=index, world=entered.world)
+    world = entered.world
+    require_one_index(index, world)
+    if entered.checkpoint is not None:
+        progress = go_on_from(entered.checkpoint, learner, task, index=index, world=world)
+    else:
+        progress = Progress(index=index, world_size=world.size)
+        if world.is_first:
+            began_from = leaves.encoder or leaves.first_weights
+            write_started(task.run_dir, command=task.command, encoder=began_from, folder=Path.cwd())
     progress = progress.model_copy(update={"encoder": progress.encoder or leaves.encoder})
-    if entered.checkpoint is None and entered.world.is_first:
-        began_from = leaves.encoder or leaves.first_weights
-        write_started(task.run_dir, command=task.command, encoder=began_from, folder=Path.cwd())
-    with closing(Training(task, learner, progress, world=entered.world, watch=watch, leaves=leaves)) as training:
+    with closing(Training(task, learner, progress, world=world, watch=watch, leaves=leaves)) as training:
         yield training
 
 

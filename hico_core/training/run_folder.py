@@ -24,24 +24,10 @@ CHANGEABLE_ON_RESUME = {"train.batch_size": "--batch-size", "train.epochs": "--e
 
 
 @contextmanager
-def opened_run(
-    run_dir: Path, config: BaseModel, *, resume: bool, free: Collection[str], changeable: Collection[str] = ()
-) -> Iterator[None]:
-    """Lock a run's folder; check that an existing one belongs to the same run.
-
-    A new folder is kept only if `write_config` was called. A run that ended before its first step was done, for example
-    because it did not fit into memory, may start again with any configuration.
-
-    Args:
-        run_dir: the folder; made if missing.
-        config: of the run.
-        resume: continue an existing run.
-        free: settings that may differ on resuming, since they do not affect the result.
-        changeable: settings that may differ although they affect the result, such as `CHANGEABLE_ON_RESUME`;
-            differences are logged.
+def opened_run(run_dir: Path) -> Iterator[None]:
+    """Lock a run's folder, which is made if it is missing; a new one is kept only if `write_config` was called.
 
     Raises:
-        UsageError: the folder exists and `resume` is not set, or it has another configuration.
         HicoError: another process trains in it.
 
     """
@@ -49,9 +35,6 @@ def opened_run(
     busy = f"{run_dir}: another process is training in this run; wait for it to end, or use another --name"
     try:
         with lock(run_dir / ".lock", refusal=busy):
-            has_checkpoints = any(run_dir.glob("checkpoints/*.pt"))
-            if has_checkpoints or ((run_dir / _CONFIG).exists() and has_steps(run_dir)):
-                _require_same_run(run_dir, config, resume=resume, free=free, changeable=changeable)
             for folder in (run_dir, run_dir / "checkpoints", run_dir / "export"):
                 remove_abandoned(folder)
             yield
@@ -82,9 +65,28 @@ def _config_of(run_dir: Path, kind: type[BaseModel]) -> BaseModel:
     return compose_config(kind, checkpoint.config, origin=f"{run_dir / 'checkpoints'}: the configuration of the run")
 
 
-def _require_same_run(
-    run_dir: Path, config: BaseModel, *, resume: bool, free: Collection[str], changeable: Collection[str]
+def require_same_run(
+    run_dir: Path, config: BaseModel, *, resume: bool, free: Collection[str], allow_changed: bool
 ) -> None:
+    """Check that a folder belongs to the same run, if it has steps.
+
+    A run that ended before its first step was done, for example because it did not fit into memory, may start again
+    with any configuration.
+
+    Args:
+        run_dir: the folder.
+        config: of the run.
+        resume: continue an existing run.
+        free: settings that may differ on resuming, since they do not affect the result.
+        allow_changed: `CHANGEABLE_ON_RESUME` may differ, too, although they affect the result; this is logged.
+
+    Raises:
+        UsageError: the folder holds a run and `resume` is not set, or the run has another configuration.
+
+    """
+    has_checkpoints = any(run_dir.glob("checkpoints/*.pt"))
+    if not has_checkpoints and not ((run_dir / _CONFIG).exists() and has_steps(run_dir)):
+        return
     if not resume:
         raise UsageError(f"{run_dir}: the run already exists; continue it with --resume, or use another --name")
     kept = [*run_dir.glob("checkpoints/*.pt"), *run_dir.glob("export/encoder.*")]
@@ -99,7 +101,7 @@ def _require_same_run(
     if "train.epochs" in changed:  # --epochs also changes the warm-up, so the user need not have set that
         changed = [key for key in changed if key != "optim.warmup_epochs"]
     for key in changed:
-        if key not in changeable:
+        if not (allow_changed and key in CHANGEABLE_ON_RESUME):
             option, setting = CHANGEABLE_ON_RESUME.get(key), shlex.quote(as_override(key, old[key]))
             was = f"{option} {old[key]}, continue anyway with --allow-changed" if option else f"-o {setting}"
             differs = f"this run has {key}={old[key]}, not {now[key]}"

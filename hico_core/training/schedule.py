@@ -57,6 +57,20 @@ class RateSchedule:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistanceSchedule:
+    """The largest distance of the near clips over a whole training; see `sampling_distance`."""
+
+    start_seconds: float | None  # None: no limit, from start to end
+    end_seconds: float
+
+    def at(self, progress: float) -> float | None:
+        """The largest distance in seconds at a progress in [0, 1]; None: no limit."""
+        if self.start_seconds is None:
+            return None
+        return sampling_distance(progress, start_seconds=self.start_seconds, end_seconds=self.end_seconds)
+
+
 def sampling_distance(progress: float, *, start_seconds: float = 0.0, end_seconds: float = 1.0) -> float:
     """HiCo's gradual sampling: the largest distance, in seconds, between the centres of the two near clips.
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hico_core.config import AugmentConfig, DataConfig, LossConfig
+from hico_core.config import Channels, LossConfig
 from hico_core.data.augment import apply_augmentation
 from hico_core.data.batches import Batch
 from hico_core.model.hico import Outputs
@@ -117,10 +117,17 @@ def train_step(
     return StepResult(loss_on_cpu, whole, embedding_std(embeddings), effective_rank(embeddings))
 
 
-def augmented_clips(batch: Batch, *, data: DataConfig, augment: AugmentConfig, device: torch.device) -> Tensor:
+def augmented_clips(batch: Batch, *, size: int, mean: Channels, std: Channels, device: torch.device) -> Tensor:
     """Augment a batch on the model's device: (N, 3, T, H, W), video-major.
 
     On a GPU, this overlaps with the work still queued there, usually the backward pass of the previous step.
+
+    Args:
+        batch: the clips as read.
+        size: side of the augmented clips, in pixels.
+        mean: of red, green and blue, from 0 to 1.
+        std: of the same.
+        device: of the model.
 
     Raises:
         HicoError: there are no clips, because neither a video nor its substitutes can be decoded.
@@ -129,9 +136,7 @@ def augmented_clips(batch: Batch, *, data: DataConfig, augment: AugmentConfig, d
 
     def made() -> Tensor:
         crops = batch.crops_on(device)
-        return apply_augmentation(
-            crops, batch.draws, size=data.crop_size, mean=augment.channel_means, std=augment.channel_stds
-        )
+        return apply_augmentation(crops, batch.draws, size=size, mean=mean, std=std)
 
     if device.type != "cuda":
         return made()

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from hico_core.base.addresses import Location
 from hico_core.base.choices import DeviceName
-from hico_core.config import Config, FinetuneConfig
+from hico_core.config import Config, FinetuneConfig, SamplingConfig
 from hico_core.data.plan import TrainingOrder
-from hico_core.training.schedule import RateSchedule
+from hico_core.training.schedule import DistanceSchedule, RateSchedule, peak_learning_rate
 from hico_core.training.stopping import StopRequest
 
 Settings = TypeVar("Settings", bound=Config | FinetuneConfig)
@@ -95,4 +95,37 @@ def order_of(config: Config | FinetuneConfig, *, num_videos: int) -> TrainingOrd
         epochs=config.train.epochs,
         epochs_per_round=config.data.epochs_per_round,
         seed=config.train.seed,
+    )
+
+
+def distances_of(sampling: SamplingConfig) -> DistanceSchedule:
+    """How far apart the near clips of a configuration may lie."""
+    starts = {"any": None, "fixed": sampling.end_seconds, "gradual": sampling.start_seconds}
+    return DistanceSchedule(start_seconds=starts[sampling.distance], end_seconds=sampling.end_seconds)
+
+
+def peak_rate(config: Config, *, processes: int = 1) -> float:
+    """The highest learning rate of a pretraining with this number of processes on one machine."""
+    return peak_learning_rate(
+        base_lr=config.optim.base_lr,
+        videos_per_step=config.train.batch_size,
+        clips_per_video=config.sampling.clips_per_video,
+        authors_processes=processes if config.optim.scale_lr == "authors" else 1,
+    )
+
+
+class Schedule(NamedTuple):
+    """What changes during a pretraining: the videos of each step, the learning rate, and how near near clips are."""
+
+    order: TrainingOrder
+    rates: RateSchedule
+    distances: DistanceSchedule
+
+
+def schedule_of(config: Config, *, num_videos: int, processes: int) -> Schedule:
+    """The schedule of a pretraining on this many videos, with this number of processes on each machine."""
+    return Schedule(
+        order_of(config, num_videos=num_videos),
+        rates_of(config, peak=peak_rate(config, processes=processes)),
+        distances_of(config.sampling),
     )

@@ -38,7 +38,7 @@ from hico_core.model.hico import HicoModel, Outputs
 from hico_core.training.dry_run import DryRun, dry_run
 from hico_core.training.fitting import fit_batch, require_enough
 from hico_core.training.log import StepMetrics
-from hico_core.training.loop import RunSummary, max_distance, run_pretraining
+from hico_core.training.loop import RunSummary, run_pretraining
 from hico_core.training.run import kept_epoch
 from hico_core.training.step import compute_loss
 from hico_core.training.stopping import StopRequest
@@ -713,14 +713,6 @@ def test_a_gpu_that_is_not_there() -> None:
 )
 def test_kept_epoch(before: float, now: float, every: int, expected: int | None) -> None:
     assert kept_epoch(before, now, every=every) == expected
-
-
-@pytest.mark.parametrize(
-    ("distance", "at_start", "at_end"), [("gradual", 0.0, 1.0), ("fixed", 1.0, 1.0), ("any", None, None)]
-)
-def test_max_distance(distance: str, at_start: float | None, at_end: float | None) -> None:
-    sampling = tiny(f"sampling.distance={distance}").sampling
-    assert (max_distance(0.0, sampling), max_distance(1.0, sampling)) == (at_start, at_end)
 
 
 def test_losses_of_a_model_without_topic() -> None:

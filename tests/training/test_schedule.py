@@ -7,7 +7,7 @@ from goldens import load_json
 
 from hico_core.config import Config, compose_config
 from hico_core.training.schedule import learning_rate, peak_learning_rate, sampling_distance
-from hico_core.training.task import rates_of
+from hico_core.training.task import distances_of, rates_of
 
 CASES = load_json("lr_schedule.json")
 
@@ -64,6 +64,15 @@ def test_no_warmup_starts_at_the_peak() -> None:
 def test_sampling_distance(progress: float, expected: float) -> None:
     assert sampling_distance(progress) == expected
     assert sampling_distance(progress, start_seconds=2.0, end_seconds=4.0) == 2.0 + 2.0 * expected
+
+
+@pytest.mark.parametrize(
+    ("distance", "at_start", "at_end"), [("gradual", 0.0, 1.0), ("fixed", 1.0, 1.0), ("any", None, None)]
+)
+def test_distances_of(distance: str, at_start: float | None, at_end: float | None) -> None:
+    config = compose_config(Config, {}, origin="test", overrides=[f"sampling.distance={distance}"])
+    distances = distances_of(config.sampling)
+    assert (distances.at(0.0), distances.at(1.0)) == (at_start, at_end)
 
 
 def test_a_warm_up_begins_at_the_peak_at_most() -> None:

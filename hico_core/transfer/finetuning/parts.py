@@ -70,9 +70,11 @@ class Finetuning:
 
     def learn(self, plan: PlannedStep, batch: Batch, world: World) -> tuple[float, float]:
         """One update from a step's clips; see `classification_step`."""
-        learner = self.learner
+        learner, augment, size = self.learner, self.config.augment, self.config.data.crop_size
         labels = torch.tensor([self.videos.labels[video_id] for video_id in batch.video_ids]).to(learner.device)
-        clips = augmented_clips(batch, data=self.config.data, augment=self.config.augment, device=learner.device)
+        clips = augmented_clips(
+            batch, size=size, mean=augment.channel_means, std=augment.channel_stds, device=learner.device
+        )
         seed_layers(seed=self.config.train.seed, step=plan.position.step, rank=world.rank)
         return classification_step(learner, clips, labels, lr=self.rates.at(plan.epoch), world=world)
 
