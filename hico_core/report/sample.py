@@ -23,8 +23,8 @@ from hico_core.encoding.encoder import encode_clips
 from hico_core.model.pooling import PooledEncoder
 from hico_core.report.verdict import Agreement
 from hico_core.training.loop import first_encoder
+from hico_core.training.schedule import distances_of
 from hico_core.training.started import Started
-from hico_core.training.task import distances_of
 
 # What the paper's model encodes in 20 s on two cores; the encoder before training takes as long again.
 _VIDEOS, _CLIPS_OF_EACH = 24, 3

@@ -12,7 +12,8 @@ from hico_core.encoders.trained import build_encoder, feature_dim, with_heads
 from hico_core.encoding.cost import activation_bytes
 from hico_core.encoding.hardware import choose_device, free_memory_bytes
 from hico_core.training.run_folder import has_steps
-from hico_core.training.task import Task, peak_rate
+from hico_core.training.schedule import peak_rate
+from hico_core.training.task import Task
 
 # Memory of a process that trains on a CPU, fitted to steps of several networks (docs/benchmarks-cpu.md): a constant;
 # bytes per parameter (weight, gradient, momentum and LARS's buffers); and per clip, this multiple of the size of the

@@ -43,9 +43,10 @@ from hico_core.training.learner import Learner, learner_of
 from hico_core.training.log import StepMetrics, require_wandb
 from hico_core.training.optim import build_optimizer
 from hico_core.training.run import FREE_ON_RESUME, Entered, Leaves, Training, entered_run, opened_training
+from hico_core.training.schedule import Schedule, schedule_of
 from hico_core.training.step import ALONE, StepResult, augmented_clips, describe_batch, seed_layers, train_step
 from hico_core.training.stopping import StopRequest, end_if_asked
-from hico_core.training.task import Schedule, Task, Watch, schedule_of
+from hico_core.training.task import Task, Watch
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from hico_core.data.plan import position_at
 from hico_core.data.videos import IndexIdentity
 from hico_core.training.distributed import World, gather_objects
 from hico_core.training.learner import Learner, Model
-from hico_core.training.schedule import learning_rate
-from hico_core.training.task import Settings, Task, order_of
+from hico_core.training.schedule import learning_rate, order_of
+from hico_core.training.task import Settings, Task
 
 logger = logging.getLogger(__name__)
 

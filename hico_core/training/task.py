@@ -3,13 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from hico_core.base.addresses import Location
 from hico_core.base.choices import DeviceName
-from hico_core.config import Config, FinetuneConfig, SamplingConfig
-from hico_core.data.plan import TrainingOrder
-from hico_core.training.schedule import DistanceSchedule, RateSchedule, peak_learning_rate
+from hico_core.config import Config, FinetuneConfig
 from hico_core.training.stopping import StopRequest
 
 Settings = TypeVar("Settings", bound=Config | FinetuneConfig)
@@ -75,57 +73,3 @@ class Watch:
     on_tested: Callable[[int, int], None] = _ignore
     is_over: Callable[[], bool] = _never
     stop: StopRequest = field(default_factory=StopRequest)
-
-
-def rates_of(config: Config | FinetuneConfig, *, peak: float) -> RateSchedule:
-    """The learning rates of a configuration: they rise to `peak`, or stay there if it is below the first one."""
-    return RateSchedule(
-        peak=peak,
-        start=min(config.optim.warmup_start_lr, peak),  # the peak is scaled to the batch size, the start is not
-        warmup_epochs=config.optim.warmup_epochs,
-        total_epochs=config.train.epochs,
-    )
-
-
-def order_of(config: Config | FinetuneConfig, *, num_videos: int) -> TrainingOrder:
-    """The training order that a configuration gives for this many videos."""
-    return TrainingOrder(
-        num_videos=num_videos,
-        batch_size=config.train.batch_size,
-        epochs=config.train.epochs,
-        epochs_per_round=config.data.epochs_per_round,
-        seed=config.train.seed,
-    )
-
-
-def distances_of(sampling: SamplingConfig) -> DistanceSchedule:
-    """How far apart the near clips of a configuration may lie."""
-    starts = {"any": None, "fixed": sampling.end_seconds, "gradual": sampling.start_seconds}
-    return DistanceSchedule(start_seconds=starts[sampling.distance], end_seconds=sampling.end_seconds)
-
-
-def peak_rate(config: Config, *, processes: int = 1) -> float:
-    """The highest learning rate of a pretraining with this number of processes on one machine."""
-    return peak_learning_rate(
-        base_lr=config.optim.base_lr,
-        videos_per_step=config.train.batch_size,
-        clips_per_video=config.sampling.clips_per_video,
-        authors_processes=processes if config.optim.scale_lr == "authors" else 1,
-    )
-
-
-class Schedule(NamedTuple):
-    """What changes during a pretraining: the videos of each step, the learning rate, and how near near clips are."""
-
-    order: TrainingOrder
-    rates: RateSchedule
-    distances: DistanceSchedule
-
-
-def schedule_of(config: Config, *, num_videos: int, processes: int) -> Schedule:
-    """The schedule of a pretraining on this many videos, with this number of processes on each machine."""
-    return Schedule(
-        order_of(config, num_videos=num_videos),
-        rates_of(config, peak=peak_rate(config, processes=processes)),
-        distances_of(config.sampling),
-    )

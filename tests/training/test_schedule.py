@@ -6,8 +6,7 @@ import pytest
 from goldens import load_json
 
 from hico_core.config import Config, compose_config
-from hico_core.training.schedule import learning_rate, peak_learning_rate, sampling_distance
-from hico_core.training.task import distances_of, rates_of
+from hico_core.training.schedule import distances_of, learning_rate, peak_learning_rate, rates_of, sampling_distance
 
 CASES = load_json("lr_schedule.json")
 

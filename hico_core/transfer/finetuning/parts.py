@@ -33,10 +33,9 @@ from hico_core.model.classifier import VideoClassifier
 from hico_core.training.distributed import World, from_first, gather_objects
 from hico_core.training.learner import Learner, learner_of
 from hico_core.training.optim import adam_options, parameter_groups
-from hico_core.training.schedule import RateSchedule
+from hico_core.training.schedule import RateSchedule, order_of, rates_of
 from hico_core.training.step import ALONE, augmented_clips, seed_layers
 from hico_core.training.stopping import StopRequest, end_if_asked
-from hico_core.training.task import order_of, rates_of
 from hico_core.transfer.evaluation.labelled import LabelledVideo, labelled_among
 from hico_core.transfer.evaluation.predictions import Prediction, Shown, predictions_of, shown_in_tests
 from hico_core.transfer.finetuning.step import classification_step
