@@ -13,9 +13,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -31,6 +30,9 @@ from hico_core.corpus.index_check import fault_in
 from hico_core.corpus.workspace.access import opened_workspace
 from hico_core.corpus.workspace.check import clips_there
 from hico_core.corpus.workspace.records import ClipRecord, VideoRecord, fault_in_record, read_records
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -371,7 +373,7 @@ def read_class_names(root: "Location | str") -> dict[int, str]:
     return dict(sorted(zip(named["label"].to_pylist(), named["class_name"].to_pylist(), strict=True)))
 
 
-def read_index(root: "Location | str", *, columns: list[str] | None = None) -> pd.DataFrame:
+def read_index(root: "Location | str", *, columns: list[str] | None = None) -> "pd.DataFrame":
     """The index under `root` as a data frame for interactive use: one row per clip, sorted by video and time.
 
     Args:

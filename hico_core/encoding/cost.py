@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from hico_core.encoders.table import ENCODERS, EncoderEntry
 from hico_core.encoding.encoder import device_of, usual_batch, with_channels_last
@@ -78,14 +77,21 @@ def count_cost(build: Callable[[], nn.Module], *, num_frames: int, size: int) ->
     """Count an encoder's parameters and operations on the device `meta`, where nothing is stored or computed."""
     with torch.device("meta"), torch.inference_mode():
         encoder = build().eval()
-        operations = FlopCounterMode(display=False)
-        with operations:
-            encoder(torch.empty(1, 3, num_frames, size, size))
-    return CountedCost(_num_parameters(encoder), operations.get_total_flops() / 1e9)
+        gflops = _gflops(encoder, torch.empty(1, 3, num_frames, size, size))
+    return CountedCost(_num_parameters(encoder), gflops)
 
 
 def _num_parameters(encoder: nn.Module) -> int:
     return sum(parameter.numel() for parameter in encoder.parameters())
+
+
+def _gflops(encoder: nn.Module, clip: Tensor) -> float:
+    from torch.utils.flop_counter import FlopCounterMode  # slow to load, since it loads Triton
+
+    operations = FlopCounterMode(display=False)
+    with operations:
+        encoder(clip)
+    return operations.get_total_flops() / 1e9
 
 
 def measure_cost(encoder: nn.Module, *, num_frames: int, size: int) -> Cost:
@@ -102,15 +108,13 @@ def measure_cost(encoder: nn.Module, *, num_frames: int, size: int) -> Cost:
     shape = (3, num_frames, size, size)
     clip = torch.zeros(1, *shape, device=device).contiguous(memory_format=torch.channels_last_3d)
     with torch.inference_mode():
-        operations = FlopCounterMode(display=False)
-        with operations:
-            encoder(clip)
+        gflops = _gflops(encoder, clip)
         activations = activation_bytes(encoder, clip)
         rate = _clips_per_second(encoder, clip.repeat(usual_batch(device), 1, 1, 1, 1))
     return Cost(
         clip=list(shape),
         parameters=_num_parameters(encoder),
-        gflops_per_clip=operations.get_total_flops() / 1e9,
+        gflops_per_clip=gflops,
         activation_mb_per_clip=activations / 1e6,
         clips_per_second=rate,
         device=str(device),

@@ -20,7 +20,7 @@ from hico_core.base.engine import available_cores
 _RESTARTS = 3
 
 # How often the launcher polls its processes.
-_MONITOR_SECONDS = 1.0
+_MONITOR_SECONDS = 0.1
 
 # Time that processes have to finish a step and write a checkpoint after a signal, before they are killed.
 _ENDING_SECONDS = 600

@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from commands import TINY, assert_one_line, hico, hico_process, running
+from exits import counts_up, refuses
 from goldens import assert_close
 from made_workspaces import untrimmed_workspace
 from torch import nn
@@ -23,11 +24,7 @@ from torch import nn
 from hico_core.base.errors import HicoError, UsageError
 from hico_core.training import distributed
 from hico_core.training.distributed import World, joined_world, own_device, place_among_processes
-from hico_core.training.launch import (
-    SharedExitCode,
-    end_at_once,
-    run_processes,
-)
+from hico_core.training.launch import SharedExitCode, run_processes
 from hico_core.training.shared_norm import share_batch_norms
 
 SCRIPT = Path(__file__).with_name("processes.py")
@@ -371,16 +368,6 @@ def test_a_mistake_that_all_processes_find_is_said_once(root: Path) -> None:
     done = hico_process(*RUN, "--name", "mistaken", "--device", "cpu", "-o", "train.precision=tf32", root=root)
     assert_one_line(done, 2, "train.precision=tf32")
     assert not (root / "runs/mistaken").exists()
-
-
-def refuses(shared: SharedExitCode) -> int:
-    """Each process, one after the other: the first one leaves its code, and the others find it."""
-    assert shared.claim(10 + int(os.environ["RANK"]))
-    end_at_once(1)
-
-
-def counts_up(shared: SharedExitCode) -> int:
-    return int(os.environ["RANK"])
 
 
 @pytest.mark.slow
