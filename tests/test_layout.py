@@ -363,7 +363,6 @@ COVERED_BY = {
     "hico_core/training/flat_parameters.py": "tests/training/test_optim.py::test_lars_of_a_group_is_that_of_each_parameter",
     "hico_core/training/launch.py": "tests/training/test_distributed.py::test_a_killed_process_is_started_again_and_nothing_is_lost",
     "hico_core/training/learner.py": "tests/training/test_distributed.py::test_two_processes_are_one",
-    "hico_core/training/resume.py": "tests/training/test_loop.py::test_another_index_is_refused_or_said",
     "hico_core/training/run.py": "tests/training/test_loop.py::test_stopped_and_resumed_equals_never_stopped",
     "hico_core/training/run_folder.py": "tests/training/test_loop.py::test_an_old_run_is_not_overwritten",
     "hico_core/training/shared_norm.py": "tests/training/test_distributed.py::test_batch_norms_keep_their_names_and_values",
