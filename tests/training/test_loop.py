@@ -597,7 +597,10 @@ def is_running(pid: int) -> bool:
 
 def test_a_full_disk_at_a_checkpoint_is_one_line(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HICO_FAULT", "file.written:3=EDQUOT")  # after started.json and config.yaml
-    with pytest.raises(HicoError, match=r"checkpoints: Disk quota exceeded; free some space") as caught:
+    with pytest.raises(
+        HicoError,
+        match="checkpoints: Disk quota exceeded; free some space, and the same command with --resume continues",
+    ) as caught:
         run(tiny("train.checkpoint_seconds=0"), root, tmp_path / "run")
     assert "\n" not in str(caught.value)
     monkeypatch.delenv("HICO_FAULT")
