@@ -1,7 +1,6 @@
 """`hico doctor`: checks the machine, and says how to fix what is missing."""
 
 import math
-import os
 import shutil
 import sys
 import textwrap
@@ -59,10 +58,11 @@ def _line(finding: "Finding", *, width: int | None) -> str:
 
 
 def _measure_loader(root: str, *, as_json: bool) -> None:
+    from hico_core.base.engine import available_cores
     from hico_core.base.errors import counted
     from hico_core.doctor.loader_speed import measure_loader
 
-    speed = measure_loader(locate(root), workers=min(os.cpu_count() or 1, 8))
+    speed = measure_loader(locate(root), workers=min(available_cores(), 8))
     wanted = speed.gpu_clips_per_second or _REFERENCE_CLIPS_PER_SECOND
     cores = math.ceil(wanted * speed.seconds_per_clip)
     who = "the GPU here takes" if speed.gpu_clips_per_second else "a GPU that takes"

@@ -53,6 +53,10 @@ def long_clips_only() -> nn.Module:
     return nn.Conv3d(3, 4, (32, 1, 1))
 
 
+def of_sixteen_frames() -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool3d((None, 1, 1)), nn.Flatten(), nn.Linear(3 * 16, 4))
+
+
 def pictures() -> nn.Module:
     return nn.Flatten(1, 2)
 

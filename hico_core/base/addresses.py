@@ -95,8 +95,8 @@ class BucketPath:
         return self.address.open(mode)
 
     def read_bytes(self) -> bytes:
-        """The whole object."""
-        return self.address.read_bytes()
+        """The whole object, in one request."""
+        return self.filesystem.cat_file(self.key)
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """The whole object as text."""

@@ -12,8 +12,9 @@ _STDERR_TAIL = 20
 
 
 def counted(number: int, noun: str) -> str:
-    """1, "video" -> "1 video"; 3, "video" -> "3 videos"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """1, "video" -> "1 video"; 3, "video" -> "3 videos"; 2, "process" -> "2 processes"."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{ending}"
 
 
 def short_reason(error: Exception) -> str:

@@ -52,9 +52,15 @@ def pass_point(name: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content is on disk, so that a crash cannot preserve a later rename without the content."""
-    with path.open("rb") as opened:
-        os.fsync(opened.fileno())
+    """Wait until the content of a file, or the names in a folder, are on disk.
+
+    Otherwise a power failure could preserve a later rename without the content.
+    """
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -10,7 +10,7 @@ announced, so a killed process never leaves a workspace between two states of a 
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +36,8 @@ from hico_core.corpus.workspace.records import (
     VideoRecord,
     fault_in_record,
     read_record,
+    reading,
+    record_ids,
     record_path,
     record_text,
     sha256_of,
@@ -307,34 +309,50 @@ def plan_intake(candidates: Iterable[Candidate], *, root: Location, rules: Rules
     todo: list[Candidate] = []
     dealt_with: list[VideoOutcome] = []
     moved: list[VideoRecord] = []
-    for candidate in candidates:
-        source = candidate.source
-        if source.obstacle:
-            dealt_with.append(failed_outcome(source, stage="name", error=source.obstacle))
-            continue
-        try:
-            before = _read_for_replacement(root, source.video_id, force=rules.force)
-        except HicoError as unreadable:
-            dealt_with.append(failed_outcome(source, stage="record", error=str(unreadable)))
-            continue
-        decision = decide(before, candidate, rules)
-        if before is None or decision == "to do":
-            todo.append(candidate)
-            continue
-        if decision == "unchanged" and before.source.path != str(source.path):
-            place = before.source.model_copy(update={"path": str(source.path)})
-            moved.append(before.model_copy(update={"source": place}))
-        dealt_with.append(
-            VideoOutcome(
-                video_id=source.video_id,
-                source=str(source.path),
-                outcome=decision,
-                num_parts=len(before.clips),
-                failure=before.failure,
-                attempts=before.attempts,
-            )
-        )
+    known = frozenset(record_ids(root))
+    for found, elsewhere in reading(root, partial(_look_up, root=root, known=known, rules=rules), candidates):
+        if isinstance(found, Candidate):
+            todo.append(found)
+        else:
+            dealt_with.append(found)
+        if elsewhere is not None:
+            moved.append(elsewhere)
     return Planned(Plan(todo, dealt_with), moved)
+
+
+def _look_up(
+    candidate: Candidate, *, root: Location, known: Container[str], rules: Rules
+) -> tuple[Candidate | VideoOutcome, VideoRecord | None]:
+    """A video that is left to do, or else its outcome; and the updated record of a finished one whose file has moved.
+
+    Raises:
+        HicoError: the video may not have its id.
+
+    """
+    source = candidate.source
+    if source.obstacle:
+        return failed_outcome(source, stage="name", error=source.obstacle), None
+    if source.video_id not in known:
+        return candidate, None
+    try:
+        before = _read_for_replacement(root, source.video_id, force=rules.force)
+    except HicoError as unreadable:
+        return failed_outcome(source, stage="record", error=str(unreadable)), None
+    decision = decide(before, candidate, rules)
+    if before is None or decision == "to do":
+        return candidate, None
+    outcome = VideoOutcome(
+        video_id=source.video_id,
+        source=str(source.path),
+        outcome=decision,
+        num_parts=len(before.clips),
+        failure=before.failure,
+        attempts=before.attempts,
+    )
+    if decision != "unchanged" or before.source.path == str(source.path):
+        return outcome, None
+    place = before.source.model_copy(update={"path": str(source.path)})
+    return outcome, before.model_copy(update={"source": place})
 
 
 def failed_outcome(source: Source, *, stage: str, error: str) -> VideoOutcome:

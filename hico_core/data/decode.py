@@ -161,7 +161,7 @@ def _frames_found(
                 container.seek(0)
                 break
     if given < len(numbers):
-        yield from _frames_from_start(numbers[given:], container, stream)
+        yield from _frames_from_start(numbers[given:], search, container, stream)
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
@@ -265,11 +265,18 @@ def _search_by_packets(
     return _Search(seek_tick, number_of.get)
 
 
-def _frames_from_start(wanted: Sequence[int], container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Decode from the start, counting frames; end early if the video does."""
+def _frames_from_start(
+    wanted: Sequence[int], search: _Search | None, container: InputContainer, stream: VideoStream
+) -> Iterator[VideoFrame]:
+    """Decode from the start; end early if the video does.
+
+    A frame that cannot be decoded, as before the first keyframe, is replaced by the next one that can, so frames keep
+    their numbers; only without a search are decoded frames counted.
+    """
     given = 0
-    for number, frame in enumerate(container.decode(stream)):
-        if number == wanted[given]:
+    for place, frame in enumerate(container.decode(stream)):
+        number = place if search is None or frame.pts is None else search.number_of(frame.pts)
+        while number is not None and wanted[given] <= number:
             given += 1
             yield frame
             if given == len(wanted):

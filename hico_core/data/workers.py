@@ -4,11 +4,13 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from types import TracebackType
 from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader
@@ -141,9 +143,18 @@ def _follow_parent(worker: int) -> None:
     # A worker that ignores these signals can still deliver the batch for which the training process waits.
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = _report_unless_receiver_is_gone
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _report_unless_receiver_is_gone(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print an error of the thread that passes batches on, but not that their receiver, which was stopped, has gone."""
+    if not issubclass(kind, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _end_after(parent: BaseProcess) -> None:

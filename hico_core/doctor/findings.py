@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple, get_args
 
 from hico_core.base.addresses import Location, is_local, require_reachable
 from hico_core.base.choices import VideoEncoder
-from hico_core.base.errors import HicoError, how_to_install
+from hico_core.base.engine import available_cores
+from hico_core.base.errors import HicoError, counted, how_to_install
 from hico_core.corpus.clips.encode import encoder_fault
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, find_ffmpeg
 from hico_core.corpus.workspace.records import SplitOptions
@@ -45,7 +46,7 @@ def examine(root: Location) -> Iterator[Finding]:
         root: the workspace, for its disk or its bucket.
 
     """
-    yield Finding("Python", "ok", f"{sys.version.split()[0]} on {sys.platform}, {os.cpu_count()} cores")
+    yield Finding("Python", "ok", f"{sys.version.split()[0]} on {sys.platform}, {counted(available_cores(), 'core')}")
     yield from _ffmpeg()
     yield _package("av", "PyAV", needed=True)
     yield _package("decord", "decord", needed=False, advice="not needed: PyAV reads the same frames")

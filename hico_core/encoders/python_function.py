@@ -17,7 +17,7 @@ from hico_core.encoders.entry import EncoderEntry
 PYTHON = "python:"
 
 # What networks raise for clips of another size than theirs.
-_REFUSALS = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
+REFUSALS = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def python_entry(where: str, *, shown: EncoderEntry) -> EncoderEntry:
@@ -61,7 +61,7 @@ def _features_of_clip(network: nn.Module, where: str, *, num_frames: int, size: 
     try:
         with torch.inference_mode():
             made = network.eval()(torch.zeros(1, 3, num_frames, size, size))
-    except _REFUSALS as error:
+    except REFUSALS as error:
         clip = f"{num_frames} frames of {size} x {size} pixels"
         raise UsageError(
             f"python:{where}: does not accept a clip of {clip} ({short_reason(error)}); return an EncoderEntry to set "

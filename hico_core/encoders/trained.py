@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hico_core.base.choices import EncoderName
 from hico_core.base.errors import HicoError, short_reason
 from hico_core.config import ModelConfig
-from hico_core.encoders.python_function import PYTHON, module_of_function
+from hico_core.encoders.python_function import PYTHON, REFUSALS, module_of_function
 from hico_core.encoders.table import entry_of
 from hico_core.model.heads import EMBEDDING_DIM, ProjectionHead, TopicHead
 from hico_core.model.hico import HicoModel
@@ -51,7 +51,7 @@ def feature_dim(encoder: nn.Module, *, name: str, num_frames: int, size: int) ->
     try:
         with torch.inference_mode():
             made = encoder.eval()(torch.zeros(1, 3, num_frames, size, size))
-    except (RuntimeError, ValueError, TypeError) as error:
+    except REFUSALS as error:
         clip = f"{num_frames} frames of {size} x {size} pixels"
         raise HicoError(f"{name}: does not accept a clip of {clip} ({short_reason(error)})") from error
     encoder.train(was_training)

@@ -10,7 +10,7 @@ from hico_core.base.addresses import Location
 from hico_core.base.choices import DeviceName
 from hico_core.base.errors import counted
 from hico_core.checkpoints.content import read_last
-from hico_core.config import Config, as_override, flat_settings, load_config
+from hico_core.config import Config, as_override, flat_settings
 from hico_core.config.authors.pretraining_keys import load_any_config
 from hico_core.config.resolve import Asked, resolve_training
 from hico_core.data.videos import open_videos
@@ -97,9 +97,8 @@ def _fitted_settings(asked: Asked) -> list[tuple[str, ...]]:
     return [settings if chooses_optimiser else (*settings, *_FEW_STEPS) for settings in _SMALLER]
 
 
-def begun_config(run_dir: Path, asked: Asked, *, fit: bool) -> Config:
+def begun_config(begun: Config, asked: Asked, *, fit: bool) -> Config:
     """The requested configuration with the length of the run begun, and what hico chose for it if it was to fit."""
-    begun = load_config(run_dir / "config.yaml")
     chosen = {setting.partition("=")[0] for settings in _fitted_settings(asked) for setting in settings}
     fitted = [as_override(key, value) for key, value in flat_settings(begun).items() if key in chosen] if fit else []
     config = settings_of(asked, fitted)

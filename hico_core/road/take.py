@@ -48,7 +48,7 @@ from hico_core.road.events import RoadEvents
 from hico_core.road.measuring import Clock
 from hico_core.road.pacing import train_in_time
 from hico_core.road.planning import ENOUGH_STEPS, RoadPlan, features_seconds, in_words
-from hico_core.training.run_folder import has_steps
+from hico_core.training.run_folder import config_of, has_steps
 from hico_core.training.task import Task
 from hico_core.transfer.extraction.extract import Files, extract_features
 from hico_core.transfer.extraction.jobs import jobs_of
@@ -211,8 +211,8 @@ class Chosen(NamedTuple):
 def _choose(run_dir: Path, site: Site, wanted: Wanted, *, clock: Clock, events: RoadEvents) -> Chosen:
     """Choose the existing run, or a new one that fits; report the plan."""
     split_seconds, until = clock.used, clock.used + _MEASURING_PART * clock.seconds
-    advice, begun = None, has_steps(run_dir)
-    config = begun_config(run_dir, wanted.asked, fit=wanted.fit) if begun else settings_of(wanted.asked)
+    advice, begun = None, config_of(run_dir, Config)
+    config = begun_config(begun, wanted.asked, fit=wanted.fit) if begun else settings_of(wanted.asked)
     left = epochs_left(run_dir, config) if begun else None
     if left == 0:
         return Chosen(config, None, None)

@@ -6,12 +6,12 @@ import torch
 
 from hico_core.base.choices import DeviceName
 from hico_core.base.errors import HicoError, UsageError, counted
-from hico_core.config import Config, load_config
+from hico_core.config import Config
 from hico_core.data.videos import IndexedVideos, open_videos
 from hico_core.encoders.trained import build_encoder, feature_dim, with_heads
 from hico_core.encoding.cost import activation_bytes
 from hico_core.encoding.hardware import choose_device, free_memory_bytes
-from hico_core.training.run_folder import has_steps
+from hico_core.training.run_folder import config_of
 from hico_core.training.schedule import peak_rate
 from hico_core.training.task import Task
 
@@ -60,9 +60,9 @@ def fit_batch(task: Task[Config], *, processes: int = 1) -> Fitted:
     config, videos = task.config, _training_videos(task)
     if not task.lower_batch:
         return Fitted(config, videos, config)
-    if task.resume and has_steps(task.run_dir):
-        before = load_config(task.run_dir / "config.yaml").train.batch_size
-        return Fitted(_with_batch_size(config, before), videos, config)
+    before = config_of(task.run_dir, Config) if task.resume else None
+    if before is not None:
+        return Fitted(_with_batch_size(config, before.train.batch_size), videos, config)
     size, reason = batch_here(config, num_videos=len(videos), device=task.device, processes=processes)
     return Fitted(_with_batch_size(config, size), videos, config, reason)
 

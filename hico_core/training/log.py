@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -53,6 +54,37 @@ def require_wandb(project: str | None) -> None:
         require_package("wandb", extra="wandb", wanted_by="train.wandb_project")
 
 
+class _Board:
+    """TensorBoard's file of a run.
+
+    TensorBoard's own writer writes in a thread, which prints its errors as tracebacks.
+    """
+
+    def __init__(self, folder: Path, *, purge_step: int) -> None:
+        """Begin a file, in which steps from `purge_step` on replace those of earlier files."""
+        from tensorboard.compat.proto import event_pb2, summary_pb2  # slow to import; only the first process writes
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        folder.mkdir(parents=True, exist_ok=True)
+        now = time.time_ns()  # files are read in the order of their names
+        self._records = RecordWriter((folder / f"events.out.tfevents.{now // 10**9:010d}.{now}").open("wb"))
+        begins = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        for event in ({"file_version": "brain.Event:2"}, {"step": purge_step, "session_log": begins}):
+            self._write(**event)
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        values = [self._summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        self._write(step=step, summary=self._summary(value=values))
+
+    def _write(self, **fields: object) -> None:
+        self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
+        self._records.flush()
+
+    def close(self) -> None:
+        self._records.close()
+
+
 class RunLog:
     """Appends each step to metrics.jsonl at once, and to TensorBoard's files and, if asked, Weights & Biases.
 
@@ -65,12 +97,10 @@ class RunLog:
 
         Weights & Biases drops nothing: it ignores steps that it already has.
         """
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only the first process writes
-
         self._run_dir, path = run_dir, run_dir / "metrics.jsonl"
         cut_json_lines(path, lambda line: isinstance(line.get("step"), int) and line["step"] <= keep_steps)
         self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
-        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=keep_steps + 1)
+        self._board = _Board(run_dir / "tensorboard", purge_step=keep_steps + 1)
         self._beside = ThreadPoolExecutor(max_workers=1)
         self._sending: Future[None] | None = None
         self._wandb = None
@@ -94,27 +124,27 @@ class RunLog:
         """
         try:
             self._file.write(json.dumps(dict(fields)) + "\n")
+            if self._sending is not None and self._sending.done():
+                self._sending.result()  # raises if sending failed
         except OSError as error:
             raise room_error(error, self._run_dir) or error from error
         step = fields["step"]
         assert step is not None
         measured = {**fields, "waiting": part_waiting(fields)}
         scalars = {name: value for name, value in measured.items() if value is not None and name != "step"}
-        if self._sending is not None and self._sending.done():
-            self._sending.result()  # raises if sending failed
         self._sending = self._beside.submit(self._send, int(step), scalars)
 
     def _send(self, step: int, scalars: Mapping[str, float]) -> None:
-        for name, value in scalars.items():
-            self._board.add_scalar(name, value, step)
+        self._board.write(step, scalars)
         if self._wandb is not None:
             self._wandb.log(dict(scalars), step=step)
 
     def close(self) -> None:
         """Close the log; no more steps follow."""
+        self._beside.shutdown()
         with suppress(OSError):  # a full disk has been reported by `write`, whose line is flushed again here
             self._file.close()
-        self._beside.shutdown()
-        self._board.close()
+        with suppress(OSError):
+            self._board.close()
         if self._wandb is not None:
             self._wandb.finish()

@@ -14,11 +14,11 @@ from torch import nn
 from hico_core.base.addresses import DEFAULT_ROOT, Location, local_part, locate
 from hico_core.base.cache import LocalCache
 from hico_core.base.choices import DeviceName
-from hico_core.base.errors import HicoError, Interrupted
+from hico_core.base.errors import HicoError, Interrupted, UsageError
 from hico_core.checkpoints.export import ENCODER, exports
-from hico_core.checkpoints.reading import read_checkpoint
+from hico_core.checkpoints.reading import model_of, read_checkpoint, says_its_encoder
 from hico_core.checkpoints.warm_start import WarmStart, warm_start
-from hico_core.config import Config, preset
+from hico_core.config import Config, as_override, preset
 from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.sources.lists import labelled_videos
 from hico_core.data.batches import Batch
@@ -332,13 +332,20 @@ def first_encoder(config: Config, init_from: Path | None) -> tuple[nn.Module, Wa
     """The encoder with which a run starts, initialised with PyTorch's random numbers, and what it takes from a file.
 
     Raises:
+        UsageError: the file says that its encoder has other batch norms.
         HicoError: the file does not fit.
 
     """
     encoder = build_encoder(config.model)
     if init_from is None:
         return encoder, None
-    start = warm_start(read_checkpoint(init_from), encoder, name=config.model.encoder)
+    file = read_checkpoint(init_from)
+    start = warm_start(file, encoder, name=config.model.encoder)
+    if says_its_encoder(file) and (trained_with := model_of(file).norm_eps) != config.model.norm_eps:
+        raise UsageError(
+            f"{init_from}: was trained with another epsilon of its batch norms; add "
+            f"-o {as_override('model.norm_eps', trained_with)}"
+        )
     encoder.load_state_dict(start.weights)
     return encoder, start
 

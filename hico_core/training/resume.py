@@ -49,7 +49,7 @@ def go_on_from(
 def _require_processes(before: int | None, world: World, task: Task[Settings]) -> None:
     if before is None or before == world.size:
         return
-    changed = f"{task.run_dir}: this run had {before} processes and has {world.size} now"
+    changed = f"{task.run_dir}: this run had {counted(before, 'process')} and has {world.size} now"
     if not task.allow_changed:
         raise UsageError(f"{changed}; use as many as before, or add --allow-changed")
     if world.is_first:

@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 
-from hico_core.base.errors import HicoError, Interrupted
+from hico_core.base.errors import HicoError, Interrupted, NoRoom
 from hico_core.checkpoints.content import (
     BEST,
     LAST,
@@ -101,8 +101,17 @@ def entered_run(task: Task[Settings], *, free: Collection[str]) -> Iterator[Ente
             require_same_run(task.run_dir, task.config, resume=task.resume, free=free, allow_changed=task.allow_changed)
             checkpoint = take_last(task.run_dir / "checkpoints")
         own = own_device(chosen, world)
-        with telling_full_memory(task.config.train.batch_size // world.size, own):
+        with telling_full_memory(task.config.train.batch_size // world.size, own), _naming_what_continues(task):
             yield Entered(world, own, from_first(checkpoint, world))
+
+
+@contextmanager
+def _naming_what_continues(task: Task[Settings]) -> Iterator[None]:
+    """If a disk is full, name the command that continues the run."""
+    try:
+        yield
+    except NoRoom as full:
+        raise NoRoom(str(full).replace("the same command", task.same_command)) from full
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel
 
@@ -16,6 +17,8 @@ from hico_core.checkpoints.content import BEFORE_LAST, LAST, read_last
 from hico_core.config import as_override, compose_config, dump_config, flat_settings, read_yaml_file
 
 logger = logging.getLogger(__name__)
+
+Schema = TypeVar("Schema", bound=BaseModel)
 
 _CONFIG = "config.yaml"
 
@@ -55,13 +58,19 @@ def has_steps(run_dir: Path) -> bool:
     return has_lines or any(run_dir.glob("checkpoints/*.pt")) or any(run_dir.glob("export/encoder.*"))
 
 
-def _config_of(run_dir: Path, kind: type[BaseModel]) -> BaseModel:
-    """The configuration of a run that has steps: its config.yaml, or, where that is lost, its last checkpoint's."""
+def config_of(run_dir: Path, kind: type[Schema]) -> Schema | None:
+    """The configuration of a run that has steps: its config.yaml, or, where that is lost, its last checkpoint's.
+
+    None if there is no such run, or neither file.
+    """
+    if not has_steps(run_dir):
+        return None
     written = run_dir / _CONFIG
     if written.exists():
         return compose_config(kind, read_yaml_file(written), origin=str(written))
     checkpoint = read_last(run_dir / "checkpoints")
-    assert checkpoint is not None
+    if checkpoint is None:
+        return None
     return compose_config(kind, checkpoint.config, origin=f"{run_dir / 'checkpoints'}: the configuration of the run")
 
 
@@ -95,7 +104,9 @@ def require_same_run(
             f"{run_dir}: has no checkpoints/{LAST} to continue from, and starting again would overwrite "
             f"{kept[0].relative_to(run_dir)}; use another --name"
         )
-    old = flat_settings(_config_of(run_dir, type(config)))
+    before = config_of(run_dir, type(config))
+    assert before is not None
+    old = flat_settings(before)
     now = flat_settings(config)
     changed = [key for key in now if now[key] != old[key] and key not in free]
     if "train.epochs" in changed:  # --epochs also changes the warm-up, so the user need not have set that

@@ -24,7 +24,9 @@ from hico_core.checkpoints.frozen import EXPORTED, FrozenEncoder, load_frozen
 from hico_core.checkpoints.reading import projection_of, read_checkpoint
 from hico_core.data.pictures import middle_of, normalised
 from hico_core.data.workers import num_workers
+from hico_core.encoders.python_function import PYTHON
 from hico_core.encoders.table import ENCODERS, EncoderEntry
+from hico_core.encoders.trained import feature_dim
 from hico_core.encoding.encoder import Meter, WindowEncoder, encode_videos, usual_batch, with_channels_last
 from hico_core.encoding.hardware import choose_device, choose_precision
 from hico_core.encoding.lanes import Reading, WholeVideo
@@ -117,11 +119,14 @@ class FeatureExtractor:
 
         Raises:
             UsageError: a number is out of range, or two settings contradict each other.
+            HicoError: the user's own encoder does not accept such windows.
 
         """
         entry = ENCODERS["s3dg"] if frozen is None else frozen.entry
         _require_sound(grid, encoder.pool, with_head=encoder.head is not None)
         _require_suitable(grid, encoder.pool, entry, name="the encoder" if frozen is None else frozen.name)
+        if frozen is not None and frozen.name.startswith(PYTHON):  # only trying shows which windows it takes
+            feature_dim(encoder.backbone.cpu(), name=frozen.name, num_frames=grid.window, size=entry.picture.size)
         self.grid, self.pool = grid, encoder.pool
         self.layer: Layer = "pooled" if encoder.head is None else "projection"
         self.picture = entry.picture

@@ -242,6 +242,28 @@ def test_seeking_finds_each_frame(
     assert not caplog.records
 
 
+@pytest.mark.parametrize("constant_fps", [None, 30.0])
+def test_frames_keep_their_numbers_behind_some_that_cannot_be_decoded(
+    folder: Path, constant_fps: float | None, tmp_path: Path
+) -> None:
+    """Cut within an open GOP, the file begins with four frames that need its first half; the first good one is shown.
+
+    Frame 0 of the cut file is 16 in the whole one, where 20 is a keyframe.
+    """
+    cut, keyframes = tmp_path / "cut.mp4", 0
+    options = {"use_editlist": "0", "avoid_negative_ts": "make_zero"}  # else the four would be hidden
+    with av.open(str(folder / "open_gop_hevc.mp4")) as whole, av.open(str(cut), "w", options=options) as part:
+        stream = part.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            keyframes += packet.is_keyframe
+            if packet.size and keyframes > 1:
+                packet.stream = stream
+                part.mux(packet)
+    for numbers in ([0], [3], [5], [0, 2, 4, 5, 30], [30]):
+        found = decode_frames(cut, numbers, constant_fps=constant_fps)
+        assert [painted_number(picture.numpy()) for picture in found] == [max(16 + number, 20) for number in numbers]
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_frames_far_apart_are_found_one_after_the_other(folder: Path, name: str) -> None:
     """Also where a keyframe lies between them, from which it is quicker to begin anew."""

@@ -1,5 +1,12 @@
 """How many processes read, what tells that one has died, and what ends all of them."""
 
+import time
+from contextlib import redirect_stderr
+from io import StringIO
+from multiprocessing import current_process
+from multiprocessing.connection import Client
+from multiprocessing.resource_sharer import DupFd
+
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
@@ -29,6 +36,28 @@ def test_workers_share_the_cores() -> None:
 )
 def test_what_means_the_death_of_a_worker(error: Exception, death: bool) -> None:
     assert _means_a_death(error) == death
+
+
+class WithoutReceiver(Dataset[str]):
+    """What a worker prints if a process that wants to fetch a tensor from it goes at once."""
+
+    def __getitem__(self, number: int) -> str:
+        printed = StringIO()
+        with redirect_stderr(printed):
+            address, _ = DupFd(0)._id  # type: ignore[attr-defined]
+            Client(address, authkey=current_process().authkey).close()
+            time.sleep(0.3)
+        return printed.getvalue()
+
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.mark.processes
+def test_a_worker_does_not_report_that_its_receiver_has_gone() -> None:
+    """After Ctrl-C, the process that wanted its batch may end before the worker does."""
+    (printed,) = DataLoader(WithoutReceiver(), batch_size=None, **worker_options(1))
+    assert printed == ""
 
 
 class OnAFullDisk(Dataset[int]):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cores import one_core
 
 from hico_core.doctor.findings import examine, of_encoder
 
@@ -15,6 +16,11 @@ def test_this_machine_can_run_hico(tmp_path: Path) -> None:
         assert findings[name].state == "ok", findings[name]
     assert {"decord", "GPU", "Ray", "S3", "OSS", "open files"} <= set(findings)
     assert all(finding.advice for finding in findings.values() if finding.state != "ok")
+
+
+def test_cores_are_those_that_this_process_may_use(tmp_path: Path) -> None:
+    with one_core():
+        assert next(examine(tmp_path)).found.endswith(", 1 core")
 
 
 def test_without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

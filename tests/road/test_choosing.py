@@ -1,11 +1,10 @@
 """Which training a road takes."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from hico_core.config import dump_config, preset
+from hico_core.config import preset
 from hico_core.config.resolve import Asked
 from hico_core.road.choosing import Advice, Choice, advice_after, begun_config, describe_few, settings_of, with_length
 from hico_core.road.measuring import Measured
@@ -26,11 +25,10 @@ def test_settings_stand_over_what_is_asked() -> None:
 
 
 @pytest.mark.parametrize("fit", [False, True])
-def test_a_run_that_was_begun_keeps_its_length_and_what_was_fitted(tmp_path: Path, fit: bool) -> None:
+def test_a_run_that_was_begun_keeps_its_length_and_what_was_fitted(fit: bool) -> None:
     tiny = settings_of(ASKED, ("model.encoder=s3dg-tiny", "data.crop_size=64"))
     begun = with_length(tiny, Length(epochs=24, batch_size=12, num_steps=24))
-    (tmp_path / "config.yaml").write_text(dump_config(begun))
-    config = begun_config(tmp_path, ASKED, fit=fit)
+    config = begun_config(begun, ASKED, fit=fit)
     assert (config.train, config.optim) == (begun.train, begun.optim)
     assert (config == begun) == fit, "without --fit, resuming refuses another encoder than the one asked for"
 
@@ -38,10 +36,9 @@ def test_a_run_that_was_begun_keeps_its_length_and_what_was_fitted(tmp_path: Pat
 @pytest.mark.parametrize(
     ("overrides", "rate"), [((), 0.01), (("optim.base_lr=0.001",), 0.001), (("data.workers=0",), 0.01)]
 )
-def test_what_the_user_sets_since_then_is_not_lost(overrides: tuple[str, ...], rate: float, tmp_path: Path) -> None:
+def test_what_the_user_sets_since_then_is_not_lost(overrides: tuple[str, ...], rate: float) -> None:
     begun = settings_of(ASKED, ("model.encoder=s3dg-tiny", "optim.name=adamw", "optim.base_lr=0.01"))
-    (tmp_path / "config.yaml").write_text(dump_config(begun))
-    config = begun_config(tmp_path, replace(ASKED, overrides=overrides), fit=True)
+    config = begun_config(begun, replace(ASKED, overrides=overrides), fit=True)
     assert (config.model.encoder, config.optim.base_lr) == ("s3dg-tiny", rate)
     assert config.data.workers == (0 if "data.workers=0" in overrides else begun.data.workers)
 

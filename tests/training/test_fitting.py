@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_checkpoints import save_checkpoint
 from made_workspaces import untrimmed_workspace
 
 from hico_core.base.errors import HicoError
+from hico_core.checkpoints.content import LAST, Progress
 from hico_core.config import Config, dump_config, load_config, preset
 from hico_core.encoding.hardware import free_memory_bytes, telling_full_memory
 from hico_core.training import loop
@@ -81,6 +83,22 @@ def test_a_run_goes_on_with_its_batch(root: Path, tmp_path: Path) -> None:
     assert batch_size(resume=False) == 8
     (tmp_path / "metrics.jsonl").unlink()
     assert batch_size(resume=True) == 8, "a run that did no step, since it did not fit, is none"
+
+
+@pytest.mark.videos
+def test_a_run_without_its_file_of_settings_goes_on_with_the_batch_of_its_checkpoint(
+    root: Path, tmp_path: Path
+) -> None:
+    model = torch.nn.Linear(1, 1)
+    save_checkpoint(
+        tmp_path / "checkpoints" / LAST,
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters()),
+        progress=Progress(),
+        config=config_of(3).model_dump(mode="json"),
+    )
+    task = Task(config=preset("hacs-hico-s"), root=root, run_dir=tmp_path, device="cpu", resume=True, lower_batch=True)
+    assert fit_batch(task).config.train.batch_size == 3
 
 
 @pytest.mark.videos

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from full_disks import files_of_at_most
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hico_core.base.errors import UsageError
+from hico_core.base.errors import NoRoom, UsageError
 from hico_core.training.log import RunLog, StepMetrics, require_wandb
 
 
@@ -52,6 +53,22 @@ def test_without_the_package_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     require_wandb(None)
     with pytest.raises(UsageError, match="pip install"):
         require_wandb("hico")
+
+
+@pytest.mark.parametrize("num_bytes", [500, 2500])
+def test_a_full_disk_is_one_error_and_no_traceback(
+    tmp_path: Path, num_bytes: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whether metrics.jsonl or TensorBoard's file, which is the larger one, has no room left; closing adds nothing."""
+    log = RunLog(tmp_path, keep_steps=0)
+    with files_of_at_most(num_bytes):
+        with pytest.raises(NoRoom, match="File too large; free some space"):
+            for step in range(1, 200):
+                log.write(asdict(metrics(step, 1.0)))
+                time.sleep(0.01)  # so that a step's numbers are in TensorBoard's file before the next one
+        log.close()
+    sizes = [(tmp_path / "metrics.jsonl").stat().st_size, *(f.stat().st_size for f in tmp_path.glob("tensorboard/*"))]
+    assert max(sizes) == num_bytes and capfd.readouterr().err == ""
 
 
 def test_steps_that_are_done_again_replace_the_old_ones(tmp_path: Path) -> None:

@@ -378,6 +378,8 @@ def test_init_from_another_encoder(root: Path, tmp_path: Path, caplog: pytest.Lo
     assert caplog.messages == [short, f"{encoder} is not loaded: the run continues from its last checkpoint"]
     before, after = load_file(encoder), load_file(tmp_path / "second/export/encoder.safetensors")
     assert torch.equal(before["units.1.0.conv1.weight"], after["units.1.0.conv1.weight"])
+    with pytest.raises(UsageError, match=r"another epsilon of its batch norms; add -o model\.norm_eps=null"):
+        run(tiny("model.norm_eps=0.1"), root, tmp_path / "third", init_from=encoder)
 
 
 def test_too_large_a_batch(root: Path, tmp_path: Path) -> None:
@@ -595,7 +597,10 @@ def is_running(pid: int) -> bool:
 
 def test_a_full_disk_at_a_checkpoint_is_one_line(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HICO_FAULT", "file.written:3=EDQUOT")  # after started.json and config.yaml
-    with pytest.raises(HicoError, match=r"checkpoints: Disk quota exceeded; free some space") as caught:
+    with pytest.raises(
+        HicoError,
+        match="checkpoints: Disk quota exceeded; free some space, and the same command with --resume continues",
+    ) as caught:
         run(tiny("train.checkpoint_seconds=0"), root, tmp_path / "run")
     assert "\n" not in str(caught.value)
     monkeypatch.delenv("HICO_FAULT")

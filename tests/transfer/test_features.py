@@ -117,6 +117,13 @@ def test_numbers_out_of_range(grid: Grid, pool: Pool, problem: str) -> None:
         FeatureExtractor(PooledEncoder(MeanColour(), pool=pool), grid=grid, device=torch.device("cpu"))
 
 
+def test_windows_that_a_users_encoder_does_not_take() -> None:
+    name = "python:made_encoders:of_sixteen_frames"
+    assert FeatureExtractor.from_checkpoint(f"{name}=random", window=16, device="cpu").grid.window == 16
+    with pytest.raises(HicoError, match=f"^{name}: does not accept a clip of 8 frames of 112 x 112 pixels"):
+        FeatureExtractor.from_checkpoint(f"{name}=random", window=8, device="cpu")
+
+
 @pytest.fixture(scope="module")
 def model() -> HicoModel:
     model = HicoModel()

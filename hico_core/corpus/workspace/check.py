@@ -9,10 +9,9 @@ import numpy as np
 from hico_core.base.addresses import Location, is_local, path_of
 from hico_core.base.choices import Subset
 from hico_core.base.errors import HicoError
-from hico_core.base.storage import storage_of
 from hico_core.corpus.sources.frame_folders import files_at
 from hico_core.corpus.sources.ids import parse_clip_name
-from hico_core.corpus.workspace.records import ClipRecord, VideoRecord, read_records, sha256_of
+from hico_core.corpus.workspace.records import ClipRecord, VideoRecord, names_in, read_records, sha256_of
 
 
 class FileDifference(NamedTuple):
@@ -60,7 +59,7 @@ def clips_there(root: Location) -> Callable[[VideoRecord], list[ClipRecord]]:
 
     @cache
     def listed(subset: Subset) -> np.ndarray:
-        return np.sort(_hashes(_names_in(root / subset)))
+        return np.sort(_hashes(names_in(root / subset)))
 
     def there(record: VideoRecord) -> list[ClipRecord]:
         if record.options.kind == "split":
@@ -75,14 +74,6 @@ def clips_there(root: Location) -> Callable[[VideoRecord], list[ClipRecord]]:
         return [clip for clip, found in zip(record.clips, is_there, strict=True) if found]
 
     return there
-
-
-def _names_in(folder: Location) -> list[str]:
-    """The names currently in a folder; none if it is missing."""
-    try:
-        return storage_of(folder).names_in(folder)
-    except FileNotFoundError:
-        return []
 
 
 def _hashes(names: Sequence[str]) -> np.ndarray:

@@ -2,28 +2,36 @@
 
 In a local workspace, a commit is a folder with the clips, the record and a list of obsolete files. Renaming the folder
 makes the new state certain: if the process is killed afterwards, the next one carries out the rest; if it is killed
-before, nothing has changed. In a bucket, where nothing can be renamed, the old record is removed first, so that it
+before, nothing has changed. This also holds if the machine loses power, since all that is renamed is on the disk by
+then. In a bucket, where nothing can be renamed, the old record is removed first, so that it
 never names clips for which it was not written.
 """
 
 import hashlib
 import json
+import logging
 import shutil
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from hico_core.base.addresses import Location, is_local
 from hico_core.base.errors import HicoError
 from hico_core.base.files import pass_point, sync
 from hico_core.base.storage import publish
-from hico_core.corpus.workspace.records import VideoRecord, record_path, record_text
+from hico_core.corpus.workspace.records import ClipRecord, VideoRecord, record_path, record_text
+
+logger = logging.getLogger(__name__)
 
 # Folder of a local workspace in which clips are made and commits wait to be carried out.
 SCRATCH = ".tmp"
 
 _PENDING = "commit-"
 _RECORD, _OBSOLETE = "record.json", "obsolete.json"
+
+# The content of a list of obsolete files; nothing but a clip is ever removed.
+_OBSOLETE_CLIPS = TypeAdapter(list[Annotated[str, Field(pattern=r"^(train|val|test)/v_[^/]+\.mp4$")]])
 
 
 def commit(root: Location, record: VideoRecord, folder: Path, before: VideoRecord | None) -> None:
@@ -41,12 +49,14 @@ def commit(root: Location, record: VideoRecord, folder: Path, before: VideoRecor
     old = [clip.path for clip in before.clips] if before is not None and were_made_here else []
     (folder / _RECORD).write_text(record_text(record, root), encoding="utf-8")
     (folder / _OBSOLETE).write_text(json.dumps([path for path in old if path not in new]), encoding="utf-8")
-    sync(folder / _RECORD)
     if is_local(root):
+        for written in (*folder.iterdir(), folder):
+            sync(written)
         pending = _pending(root, record.video_id)
         pending.parent.mkdir(parents=True, exist_ok=True)
         pass_point("commit.announce")
         folder.rename(pending)
+        sync(pending.parent)
         pass_point("commit.announced")
         _finish(root, pending)
         return
@@ -74,7 +84,7 @@ def _pending(root: Path, video_id: str) -> Path:
 
 def _finish(root: Path, pending: Path) -> None:
     try:
-        text = (pending / _RECORD).read_text(encoding="utf-8")
+        text = (pending / _RECORD).read_bytes()
     except FileNotFoundError:
         if pending.is_dir():  # its record is in place, so only obsolete files may be left to remove
             _remove_obsolete(root, pending)
@@ -83,14 +93,32 @@ def _finish(root: Path, pending: Path) -> None:
         record = VideoRecord.model_validate_json(text)
     except ValidationError as error:
         raise HicoError(f"{pending}: not a commit of this version of hico; remove the folder") from error
-    _carry_out(root, record, pending)
+    if _is_whole(record, pending):
+        _carry_out(root, record, pending)
+    else:
+        logger.warning("%s: clips of %r in an interrupted commit are damaged; dropped it", pending, record.video_id)
+        shutil.rmtree(pending)
+
+
+def _is_whole(record: VideoRecord, pending: Path) -> bool:
+    """Whether no clip that still waits in a commit's folder has lost content.
+
+    A disk that confirms writes too early can lose them when the power fails.
+    """
+    waiting = [(_made(clip, pending), clip.size_bytes) for clip in record.clips]
+    return all(made.stat().st_size == size for made, size in waiting if made.exists())
+
+
+def _made(clip: ClipRecord, folder: Path) -> Path:
+    """Where a clip lies in a commit's folder until it is moved."""
+    return folder / clip.path.rsplit("/", 1)[-1]
 
 
 def _carry_out(root: Location, record: VideoRecord, folder: Path) -> None:
     """Move the clips, then the record, then remove obsolete files; any step may already have been done."""
     if record.options.kind == "split":
         for clip in record.clips:
-            made = folder / clip.path.rsplit("/", 1)[-1]
+            made = _made(clip, folder)
             if made.exists():
                 pass_point("commit.clip")
                 publish(made, root / clip.path)
@@ -104,7 +132,15 @@ def _remove_obsolete(root: Location, folder: Path) -> None:
     """Remove a video's previous clips that its new record no longer lists; a record of this workspace listed them."""
     listed = folder / _OBSOLETE
     if listed.exists():
-        for path in json.loads(listed.read_text(encoding="utf-8")):
+        for path in _obsolete_in(listed):
             pass_point("commit.obsolete")
             (root / path).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _obsolete_in(listed: Path) -> list[str]:
+    try:
+        return _OBSOLETE_CLIPS.validate_json(listed.read_bytes())
+    except ValidationError:
+        logger.warning("%s: damaged; `hico index --check` names the replaced clips, which remain", listed)
+        return []
