@@ -112,7 +112,10 @@ def encoder_fault(program: Ffmpeg, options: SplitOptions, *, folder: Path) -> st
     finished = program.run(output.global_args("-nostdin", "-v", "error").get_args(), cwd=folder)
     if finished.exit_code == 0:
         return None
-    return next((line for line in finished.stderr_lines if options.encoder in line), "it gave no reason").strip()
+    lines = finished.stderr_lines
+    return next(
+        (line for line in lines if options.encoder in line), lines[-1] if lines else "it gave no reason"
+    ).strip()
 
 
 def ffmpeg_arguments(source: Path, cut: Cut, options: SplitOptions, passthrough: dict[str, str]) -> list[str]:

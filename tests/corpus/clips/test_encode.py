@@ -9,6 +9,7 @@ from hico_core.base.errors import BadVideo, HicoError
 from hico_core.corpus.clips.encode import (
     Job,
     encoder_arguments,
+    encoder_fault,
     read_cuts,
     read_frame_ticks,
     read_new_beginnings,
@@ -76,6 +77,22 @@ def test_each_encoder_gets_the_options_in_its_own_words(options: dict[str, objec
     assert some.items() <= arguments.items()
     assert arguments["g"] == chosen.gop
     assert ("tune" in arguments) == ("tune" in some)
+
+
+@pytest.mark.videos
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        (["Unknown encoder 'libx264'", "Error opening output file -."], "Unknown encoder 'libx264'"),
+        (["ffmpeg: error while loading libfoo.so"], "ffmpeg: error while loading libfoo.so"),  # about no encoder
+        ([], "it gave no reason"),
+    ],
+)
+def test_why_an_encoder_fails(lines: list[str], fault: str, tmp_path: Path) -> None:
+    says = "".join(f'echo "{line}" >&2\n' for line in lines)
+    (tmp_path / "ffmpeg").write_text(f'#!/bin/sh\n[ "$1" = -version ] && echo ffmpeg && exit\n{says}exit 1\n')
+    (tmp_path / "ffmpeg").chmod(0o755)
+    assert encoder_fault(Ffmpeg(tmp_path / "ffmpeg"), SplitOptions(), folder=tmp_path) == fault
 
 
 @pytest.mark.videos
