@@ -227,7 +227,8 @@ def can_mark_cuts(program: Ffmpeg) -> bool:
 class Encoded:
     """The frames that one run of ffmpeg decoded, and its error messages."""
 
-    ticks: list[int]
+    ticks: list[int]  # of the frames, by ffmpeg's clock
+    time_base: Fraction  # seconds per tick
     frame_seconds: list[float]  # in seconds from the first frame
     new_beginnings: list[int]  # frames before which some property of the pictures changed
     cuts: list[int] | None  # frames with which a shot begins, except the first; None: not known
@@ -300,6 +301,7 @@ def encode(job: Job, cut: Cut) -> Encoded:
             raise BadVideo(source, f"{reason}; re-encode it", stage="decode", stderr_lines=stderr_lines)
     return Encoded(
         ticks=ticks,
+        time_base=cut.time_base,
         frame_seconds=seconds,
         new_beginnings=new_beginnings,
         cuts=read_cuts(printed) if cut.marks_cuts else None,
