@@ -1,5 +1,6 @@
 """Build ffmpeg's command line and run it: decode once, scale, encode, and begin a new file at each border."""
 
+import errno
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -285,7 +286,13 @@ def encode(job: Job, cut: Cut) -> Encoded:
     """
     source, frames = job.source, job.folder / "frames.txt"
     arguments = ffmpeg_arguments(source, cut, job.options, passthrough_arguments(job.program.version))
-    finished = job.run(arguments, output=frames)
+    try:
+        finished = job.run(arguments, output=frames)
+    except OSError as error:
+        if error.errno != errno.E2BIG:
+            raise
+        reason = f"has {len(cut.plan)} clips, more than fit into ffmpeg's command line"
+        raise BadVideo(source, f"{reason}; use a longer `hico split --segment-seconds`", stage="plan") from error
     require_run_to_end(job, finished)
     printed = frames.read_text()
     ticks, new_beginnings = read_frame_ticks(printed), read_new_beginnings(printed)

@@ -1,13 +1,16 @@
 """What ffmpeg is given follows from the options, and what it printed and how it ended are read right."""
 
 import signal
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from hico_core.base.errors import BadVideo, HicoError
 from hico_core.corpus.clips.encode import (
+    Cut,
     Job,
+    encode,
     encoder_arguments,
     encoder_fault,
     read_cuts,
@@ -17,6 +20,7 @@ from hico_core.corpus.clips.encode import (
     scale_filter,
 )
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, Finished
+from hico_core.corpus.clips.plan import PlannedClip, Segment
 from hico_core.corpus.workspace.records import SplitOptions
 
 # As the filters print it: before frame 2, the pictures change, and ffmpeg counts anew.
@@ -125,3 +129,14 @@ def test_how_ffmpeg_ended(
     with pytest.raises(error, match=said) as caught:
         require_success(job, finished)
     assert isinstance(caught.value, BadVideo) == (error is BadVideo)
+
+
+@pytest.mark.videos
+def test_a_video_of_very_many_clips(tmp_path: Path, ffmpeg_program: Path) -> None:
+    """Linux limits one argument of a program to 128 KiB."""
+    job = Job(
+        source=Path("a.mp4"), options=SplitOptions(), program=Ffmpeg(ffmpeg_program), folder=tmp_path, deadline=None
+    )
+    plan = [PlannedClip(Segment(k, k + 1), k, 1) for k in range(30_000)]
+    with pytest.raises(BadVideo, match=r"has 30000 clips, more than .*; use a longer `hico split --segment-seconds`"):
+        encode(job, Cut(plan=plan, time_base=Fraction(1, 1000)))
