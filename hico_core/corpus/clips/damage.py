@@ -7,7 +7,7 @@ import ffmpeg
 from hico_core.base.errors import BadVideo
 from hico_core.corpus.clips.encode import PRINT_FRAMES, Encoded, Job, read_frame_ticks, require_run_to_end
 from hico_core.corpus.clips.ffmpeg import INPUT_OPTIONS, passthrough_arguments
-from hico_core.corpus.clips.plan import BORDER_TOLERANCE, PlannedClip
+from hico_core.corpus.clips.plan import BORDER_TOLERANCE, PlannedClip, number_of
 from hico_core.corpus.clips.probe import Packet, VideoInfo, open_video, packets_in_order
 from hico_core.corpus.workspace.records import SplitOptions
 
@@ -83,7 +83,7 @@ def good_clips(
     step = options.segment_seconds
     good = []
     for clip in plan:
-        start = clip.segment.start_ms / 1000
+        start = number_of(clip.segment, segment_seconds=step) * step
         if not any(start - margin <= moment + BORDER_TOLERANCE < start + step + margin for moment in damaged_seconds):
             good.append(clip)
     return good
