@@ -1,5 +1,6 @@
 """A real S3 server on this machine, for tests."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,6 +27,14 @@ def s3_server() -> Iterator[str]:
 
 def make_bucket(name: str) -> None:
     boto3.client("s3").create_bucket(Bucket=name)
+
+
+def put_denied(bucket: str, key: str, content: bytes) -> None:
+    """An object that is listed, but that nobody may read."""
+    client, resource = boto3.client("s3"), f"arn:aws:s3:::{bucket}/{key}"
+    client.put_object(Bucket=bucket, Key=key, Body=content)
+    denial = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": resource}
+    client.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [denial]}))
 
 
 def keys_in(bucket: str) -> dict[str, bytes]:

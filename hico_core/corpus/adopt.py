@@ -11,7 +11,7 @@ from hico_core.base.addresses import Location, is_local, name_from
 from hico_core.base.choices import Subset
 from hico_core.base.engine import run_on_threads
 from hico_core.base.errors import BadVideo, HicoError, UsageError
-from hico_core.base.storage import local_copy
+from hico_core.base.local_videos import local_video
 from hico_core.base.tally import Summary, VideoEvent
 from hico_core.corpus.clips.probe import VideoInfo, frame_rate, largest_keyframe_interval, probe, shown_size_of
 from hico_core.corpus.intake import Candidate, Made, Rules, Workplace, take_in
@@ -144,11 +144,9 @@ def _look_at(path: Location) -> tuple[VideoInfo, str]:
 
     """
     try:
-        with local_copy(path) as local:
+        with local_video(path) as local:
             width, height = shown_size_of(local)
             info, sha256 = replace(probe(local), width=width, height=height), sha256_of(local)
-    except FileNotFoundError:
-        raise BadVideo(str(path), f"its clip {path.name} is missing") from None
     except BadVideo as bad:
         raise BadVideo(str(path), f"its clip {path.name} {bad.reason}") from bad
     return info, sha256

@@ -8,6 +8,7 @@ Committed clips stay until their replacements are checked. The next process to c
 announced, so a killed process never leaves a workspace between two states of a video.
 """
 
+import errno
 import logging
 import shutil
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -20,9 +21,9 @@ from typing import Literal, NamedTuple
 from hico_core.base.addresses import Location, is_local, locate, quoted
 from hico_core.base.choices import Verification
 from hico_core.base.engine import Plan, Runner, run_restartable
-from hico_core.base.errors import BadVideo, HicoError, counted
+from hico_core.base.errors import BadVideo, HicoError, counted, short_reason
 from hico_core.base.failures import Failure
-from hico_core.base.files import room_error
+from hico_core.base.files import NO_ROOM, room_error
 from hico_core.base.storage import write_text
 from hico_core.base.tally import Summary, VideoEvent, VideoOutcome
 from hico_core.base.version import __version__
@@ -45,6 +46,9 @@ from hico_core.corpus.workspace.records import (
 )
 
 logger = logging.getLogger(__name__)
+
+# System errors for a name that is too long, or has characters that the file system does not store.
+_REFUSALS = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL})
 
 
 class Candidate(NamedTuple):
@@ -215,11 +219,12 @@ def take_one(
     record = new_record(candidate, before)
     note = ""
     try:
+        if fault := name_fault(folder, f"{name}.json"):  # not even the failure can be recorded
+            return Taken(candidate, before, Failure(stage="name", error=fault))
         try:
-            made = make(candidate, folder)
+            with _own_faults(candidate.source):
+                made = make(candidate, folder)
             filled = _filled(record, made, rules)
-            if fault := fault_in_record(filled):
-                raise BadVideo(filled.source.path, f"{fault}, which cannot be indexed", stage="verify")
             _require_free_names(root, candidate, made, before, force=rules.force)
         except BadVideo as bad:
             failure = Failure(stage=bad.stage, error=bad.reason, stderr_tail=bad.stderr_tail)
@@ -239,9 +244,43 @@ def take_one(
     return Taken(candidate, record, record.failure, note)
 
 
+@contextmanager
+def _own_faults(source: Source) -> Iterator[None]:
+    """Turn system errors about a video's own files into failures of that video; any other goes on.
+
+    Raises:
+        BadVideo: there was such an error.
+
+    """
+    try:
+        yield
+    except OSError as error:
+        file, own = Path(str(error.filename)), {str(path) for path in (source.path, *source.clips)}
+        if error.errno in NO_ROOM or own.isdisjoint(map(str, (file, *file.parents))):
+            raise
+        raise BadVideo(str(source.path), f"cannot be read ({short_reason(error)})") from error
+
+
+def name_fault(folder: Path, name: str) -> str | None:
+    """Why a folder's file system refuses a name made from a video's id, as some do with colons; None if it does not."""
+    try:
+        (folder / name).touch()
+        (folder / name).unlink()
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        return f"its file name makes {name}, which is refused here ({short_reason(error)}); rename it"
+    return None
+
+
 def _filled(record: VideoRecord, made: Made, rules: Rules) -> VideoRecord:
-    """The record of a successful attempt."""
-    return record.model_copy(
+    """The record of a successful attempt.
+
+    Raises:
+        BadVideo: the index would reject its rows.
+
+    """
+    filled = record.model_copy(
         update={
             "source": record.source.model_copy(update={"sha256": made.sha256 or record.source.sha256}),
             "verified": rules.verify,
@@ -252,6 +291,9 @@ def _filled(record: VideoRecord, made: Made, rules: Rules) -> VideoRecord:
             "clips": made.clips,
         }
     )
+    if fault := fault_in_record(filled):
+        raise BadVideo(filled.source.path, f"{fault}, which cannot be indexed", stage="verify")
+    return filled
 
 
 def _read_for_replacement(root: Location, video_id: str, *, force: bool) -> VideoRecord | None:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from hico_core.base.cache import default_cache_folder
 from hico_core.base.choices import OnCorrupt
 from hico_core.base.engine import Runner, available_cores, run_on_ray, run_on_threads
 from hico_core.base.errors import BadVideo, HicoError
-from hico_core.base.storage import fetched
+from hico_core.base.local_videos import fetched_video
 from hico_core.base.tally import Summary, VideoEvent
 from hico_core.corpus.clips.encode import Job, require_encoder
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, find_ffmpeg
@@ -27,7 +27,7 @@ from hico_core.corpus.clips.frame_pictures import require_pictures_of_one_size, 
 from hico_core.corpus.clips.making import make_clips
 from hico_core.corpus.clips.plan import PlannedClip, Segment, plan_clips, plan_segments
 from hico_core.corpus.clips.probe import frame_rate
-from hico_core.corpus.intake import Candidate, Made, Rules, Taken, Workplace, take_in, take_lost
+from hico_core.corpus.intake import Candidate, Made, Rules, Taken, Workplace, name_fault, take_in, take_lost
 from hico_core.corpus.sources.finding import Videos, sources_of
 from hico_core.corpus.sources.frame_folders import pictures_in
 from hico_core.corpus.sources.ids import Source, clip_name
@@ -42,9 +42,6 @@ __all__ = [  # planning is part of this module's interface
     "plan_segments",
     "split_videos",
 ]
-
-# Longest file name that file systems allow, in bytes.
-_LONGEST_NAME = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +118,7 @@ def _make(candidate: Candidate, folder: Path, *, policy: SplitPolicy, program: F
     source, options = candidate
     assert isinstance(options, SplitOptions)
     _require_space(folder.parent, policy.min_free_bytes)
-    _require_room_in_names(source)
+    _require_names(source, folder)
     deadline = None if policy.timeout_seconds is None else time.monotonic() + policy.timeout_seconds
     with _local_source(source, folder) as local:
         try:
@@ -163,18 +160,16 @@ def _require_space(folder: Path, min_free_bytes: int) -> None:
         )
 
 
-def _require_room_in_names(source: Source) -> None:
-    """Check that a clip's name, which consists of the ID and its times, is not too long for a file.
+def _require_names(source: Source, folder: Path) -> None:
+    """Check that the file system takes the names of a video's clips, which consist of the ID and their times.
 
     Raises:
-        BadVideo: it is too long.
+        BadVideo: it does not.
 
     """
     day_ms = 24 * 60 * 60 * 1000
-    size = len(clip_name(source.video_id, start_ms=day_ms, end_ms=day_ms).encode())
-    if size > _LONGEST_NAME:
-        reason = f"its file name is {size - _LONGEST_NAME} bytes too long for the names of its clips; rename it"
-        raise BadVideo(str(source.path), reason, stage="name")
+    if fault := name_fault(folder, clip_name(source.video_id, start_ms=day_ms, end_ms=day_ms)):
+        raise BadVideo(str(source.path), fault, stage="name")
 
 
 @contextmanager
@@ -191,9 +186,5 @@ def _local_source(source: Source, folder: Path) -> Iterator[Path]:
         write_as_video(pictures, video, frame_rate=source.frame_rate)
         yield video
         return
-    with ExitStack() as stack:
-        try:
-            local = stack.enter_context(fetched(source.path, folder))
-        except FileNotFoundError:
-            raise BadVideo(str(source.path), "no such file") from None
+    with fetched_video(source.path, folder) as local:
         yield local

@@ -14,7 +14,7 @@ import av
 from hico_core.base.addresses import Location
 from hico_core.base.engine import run_on_threads
 from hico_core.base.errors import BadVideo, HicoError, short_reason
-from hico_core.base.storage import local_copy
+from hico_core.base.local_videos import local_video
 from hico_core.base.tally import Summary, VideoEvent
 from hico_core.corpus.clips.encode import Job, can_mark_cuts, find_cuts
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, find_ffmpeg
@@ -115,12 +115,9 @@ def _make(candidate: Candidate, folder: Path, *, program: Ffmpeg | None) -> Made
     """
     source, options = candidate
     assert isinstance(options, UntrimmedOptions)
-    try:
-        with local_copy(source.path) as local:
-            shown = _look_at(local) if source.frame_rate is None else _look_at_pictures(local, source.frame_rate)
-            cuts = _cuts_of(local, source.frame_rate, program, folder) if program else None
-    except FileNotFoundError:
-        raise BadVideo(str(source.path), "no such file") from None
+    with local_video(source.path) as local:
+        shown = _look_at(local) if source.frame_rate is None else _look_at_pictures(local, source.frame_rate)
+        cuts = _cuts_of(local, source.frame_rate, program, folder) if program else None
     seconds = shown.frame_seconds
     rate = frame_rate(seconds)
     clips = [

@@ -3,9 +3,8 @@
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import av
 import numpy as np
@@ -14,8 +13,8 @@ from torch import Tensor
 
 from hico_core.base.addresses import Location
 from hico_core.base.choices import DecoderName
-from hico_core.base.errors import BadVideo, HicoError, NoRoom, counted, short_reason
-from hico_core.base.storage import local_copy
+from hico_core.base.errors import BadVideo, counted, short_reason
+from hico_core.base.local_videos import local_video
 from hico_core.corpus.clips.probe import frame_rate, frame_times
 from hico_core.data.clock import Clock, clock_of_times
 from hico_core.data.decode import decode_frames
@@ -56,7 +55,7 @@ def _times_of(pieces: Sequence[Piece]) -> list[float]:
 
     """
     file = pieces[0]
-    with local_file(file.path, size_bytes=file.size_bytes) as path:
+    with local_video(file.path, size_bytes=file.size_bytes) as path:
         in_file = frame_times(path)
     shown: list[float] = []
     for piece in pieces:
@@ -78,7 +77,7 @@ def whole_file(path: Location) -> tuple[Piece, Clock]:
         BadVideo: it cannot be fetched, or its times cannot be read.
 
     """
-    with local_file(path) as local:
+    with local_video(path) as local:
         clock = clock_of_times(frame_times(local))
     variable = clock.stamps is not None
     piece = Piece(path=path, start_seconds=0.0, num_frames=clock.num_frames, fps=clock.fps, variable_fps=variable)
@@ -194,7 +193,7 @@ def decode_pieces(
     fps = None if pieces[0].variable_fps else pieces[0].fps
 
     def decode(piece: Piece, numbers: Sequence[int]) -> Tensor:
-        with local_file(piece.path, size_bytes=piece.size_bytes) as path:
+        with local_video(piece.path, size_bytes=piece.size_bytes) as path:
             return decode_frames(path, numbers, decoder=decoder, short_side=side, constant_fps=fps)
 
     found = pieces_with(pieces, frames)
@@ -220,26 +219,3 @@ def errors_of_video(video: "Location | str") -> Iterator[None]:
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, av.FFmpegError) as error:
         logger.debug("%s", video, exc_info=True)
         raise BadVideo(str(video), f"cannot be read ({type(error).__name__}: {short_reason(error)})") from error
-
-
-@contextmanager
-def local_file(location: Location, *, size_bytes: int | None = None) -> Iterator[Path]:
-    """A video as a local file, wherever it lies.
-
-    Raises:
-        BadVideo: it cannot be fetched.
-        NoRoom: the disk is full.
-
-    """
-    with ExitStack() as stack:
-        try:
-            path = stack.enter_context(local_copy(location, size_bytes=size_bytes))
-        except FileNotFoundError:
-            raise BadVideo(str(location), "no such file") from None
-        except (BadVideo, NoRoom):  # a full disk is not the fault of this video, so it ends the run
-            raise
-        except HicoError as error:
-            raise BadVideo(str(location), str(error).removeprefix(f"{location}: ")) from error
-        except OSError as error:
-            raise BadVideo(str(location), f"cannot be fetched ({short_reason(error)})") from error
-        yield path

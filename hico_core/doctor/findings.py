@@ -16,7 +16,7 @@ from hico_core.base.choices import VideoEncoder
 from hico_core.base.engine import available_cores
 from hico_core.base.errors import HicoError, counted, how_to_install
 from hico_core.corpus.clips.encode import encoder_fault
-from hico_core.corpus.clips.ffmpeg import Ffmpeg, find_ffmpeg
+from hico_core.corpus.clips.ffmpeg import Ffmpeg, dies_with_us, find_ffmpeg
 from hico_core.corpus.workspace.records import SplitOptions
 
 # A loader with many workers holds a few files each; the default limit of some systems, 256 open files, is too low.
@@ -70,11 +70,12 @@ def _ffmpeg() -> Iterator[Finding]:
     with tempfile.TemporaryDirectory(prefix="hico-") as folder:
         for encoder in get_args(VideoEncoder):
             yield of_encoder(encoder, encoder_fault(program, SplitOptions(encoder=encoder), folder=Path(folder)))
-    if sys.platform == "linux" and shutil.which("setpriv") is None:
+    if sys.platform == "linux" and not dies_with_us(program.program):
         advice = (
-            "apt install util-linux; without it, ffmpeg keeps running for a while after hico is killed with SIGKILL"
+            "install util-linux 2.33 or later; without it, ffmpeg keeps running for a while after hico is killed with "
+            "SIGKILL"
         )
-        yield Finding("setpriv", "optional", "not found", advice)
+        yield Finding("setpriv", "optional", "not found, or without --pdeathsig", advice)
 
 
 def of_encoder(encoder: str, fault: str | None) -> Finding:

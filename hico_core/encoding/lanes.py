@@ -19,10 +19,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from hico_core.base.addresses import Location, through
 from hico_core.base.cache import LocalCache
 from hico_core.base.errors import BadVideo
+from hico_core.base.local_videos import local_video
 from hico_core.data.clock import Clock
 from hico_core.data.decode import SIZE_CHANGES, frames_at
 from hico_core.data.pictures import Picture, crops_of, normalised_frame
-from hico_core.data.reading import by_file, clock_of, errors_of_video, local_file, pieces_with, whole_file
+from hico_core.data.reading import by_file, clock_of, errors_of_video, pieces_with, whole_file
 from hico_core.data.shared_memory import share
 from hico_core.data.videos import Piece
 from hico_core.data.workers import as_it_is, outliving_a_death, worker_options
@@ -193,7 +194,7 @@ def _frames_of(pieces: Sequence[Piece], numbers: Sequence[int]) -> Iterator[tupl
         file = of_file[0]
         in_file = [number for _, inside in pieces_with(of_file, numbers) for number in inside]
         if in_file:
-            with local_file(file.path, size_bytes=file.size_bytes) as path:
+            with local_video(file.path, size_bytes=file.size_bytes) as path:
                 for number, frame in zip(in_file, frames_at(path, in_file, constant_fps=constant_fps), strict=True):
                     yield number - file.first_frame + file.first_number, frame
 

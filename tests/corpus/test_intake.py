@@ -1,14 +1,18 @@
 """One road into a workspace: an id belongs to one file, one subset and one way in, and nothing good is ever lost."""
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+import boto3
 import pytest
+from buckets import make_bucket, put_denied
 from made_videos import numbered_video, run_ffmpeg
 from trees import tree
 
@@ -18,7 +22,7 @@ from hico_core.base.files import json_line, read_json_lines
 from hico_core.base.tally import Summary, VideoEvent
 from hico_core.corpus.adopt import adopt_clips
 from hico_core.corpus.index import build_index, read_index
-from hico_core.corpus.intake import Candidate, Rules, decide, new_record
+from hico_core.corpus.intake import Candidate, Made, Rules, decide, new_record, take_one
 from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.sources.lists import labelled_videos, listed_clips
@@ -310,6 +314,68 @@ def test_one_odd_name_does_not_stop_the_others(made: Path, tmp_path: Path) -> No
         assert build_index(root).num_videos == (2 if root.name == "root" else 3)
         assert "no\xa0break" in set(read_index(root)["video_id"])
     assert split(folder, tmp_path / "root")[0].num_unchanged == 2, "what was written can be read again"
+
+
+@pytest.mark.parametrize("way", ["split", "untrimmed"])
+def test_names_that_only_this_file_system_refuses(way: str, made: Path, tmp_path: Path) -> None:
+    """As some do with colons, and as any does with a path of more than 4095 bytes, of which the root has most here."""
+    root = tmp_path.joinpath(*["r" * 200] * 20)
+    root = Path(str(root)[:3850])
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for name in ("a", "x" * 215):
+        shutil.copyfile(made / "a.mp4", videos / f"{name}.mp4")
+    INTAKES[way](videos, root)
+    (line,) = read_failures(root)
+    assert line.stage == "name" and "is refused here (File name too long); rename it" in line.error
+    assert build_index(root).num_videos == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "path", "said"),
+    [
+        (errno.EIO, "/nowhere/a.mp4", None),
+        (errno.EIO, "/nowhere/a.mp4/img_1.jpg", None),  # a frame folder
+        (errno.EACCES, "/nowhere/a.mp4-root/.tmp", "Permission denied"),
+        (errno.ENOSPC, None, "No space left on device; free some space"),
+    ],
+)
+def test_system_errors_about_a_video_are_its_failure(
+    number: int, path: str | None, said: str | None, tmp_path: Path
+) -> None:
+    """One that names its file is; one about the workspace ends the run."""
+
+    def make(candidate: Candidate, folder: Path) -> Made:
+        raise OSError(number, os.strerror(number), path)
+
+    for name in ("records", ".tmp"):
+        (tmp_path / name).mkdir()
+    candidate = Candidate(Source(video_id="a", path=Path("/nowhere/a.mp4")), SMALL)
+    take = partial(take_one, candidate, root=tmp_path, scratch=tmp_path / ".tmp", rules=Rules(), make=make)
+    if said is None:
+        record = take().record
+        assert record is not None and record == read_record(tmp_path, "a")
+        assert record.failure is not None and record.failure.error == "cannot be read (Input/output error)"
+        return
+    with pytest.raises((OSError, HicoError), match=said):
+        take()
+    assert read_record(tmp_path, "a") is None and not any((tmp_path / ".tmp").iterdir())
+
+
+@pytest.mark.usefixtures("buckets")
+@pytest.mark.parametrize("way", ["split", "untrimmed"])
+def test_an_object_that_nobody_may_read(way: str, made: Path, tmp_path: Path) -> None:
+    bucket = f"denied-{way}"
+    make_bucket(bucket)
+    boto3.client("s3").upload_file(str(made / "a.mp4"), bucket, "a.mp4")
+    put_denied(bucket, "b.mp4", (made / "a.mp4").read_bytes())
+    videos, root = find_sources([f"s3://{bucket}/"]), tmp_path / "root"
+    if way == "split":
+        split_videos(videos, root=root, options=SMALL, workers=1)
+    else:
+        add_untrimmed(videos, root=root, options=UntrimmedOptions(), workers=1)
+    assert [line.error.split(" (")[0] for line in read_failures(root)] == ["cannot be fetched"]
+    assert build_index(root).num_videos == 1
 
 
 def test_a_line_end_in_a_folder_name(made: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hico_core.base.errors import BadVideo, HicoError
-from hico_core.data.reading import KeptFrames, by_file, clock_of, errors_of_video, local_file, pieces_with
+from hico_core.data.reading import KeptFrames, by_file, clock_of, errors_of_video, pieces_with
 from hico_core.data.videos import Piece
 
 
@@ -108,10 +108,3 @@ def test_what_is_no_videos_fault_goes_on(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught, errors_of_video("a.mp4"):
         raise error
     assert caught.value is error
-
-
-@pytest.mark.parametrize(("name", "said"), [("none.mp4", "no such file"), ("a.mp4", "has 3 bytes instead of 5")])
-def test_a_file_that_is_another_one_is_the_videos_fault(name: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes(b"abc")
-    with pytest.raises(BadVideo, match=said), local_file(tmp_path / name, size_bytes=5):
-        pass

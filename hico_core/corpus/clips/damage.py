@@ -7,7 +7,7 @@ import ffmpeg
 from hico_core.base.errors import BadVideo
 from hico_core.corpus.clips.encode import PRINT_FRAMES, Encoded, Job, read_frame_ticks, require_run_to_end
 from hico_core.corpus.clips.ffmpeg import INPUT_OPTIONS, passthrough_arguments
-from hico_core.corpus.clips.plan import BORDER_TOLERANCE, PlannedClip
+from hico_core.corpus.clips.plan import BORDER_TOLERANCE, PlannedClip, number_of
 from hico_core.corpus.clips.probe import Packet, VideoInfo, open_video, packets_in_order
 from hico_core.corpus.workspace.records import SplitOptions
 
@@ -41,7 +41,9 @@ def damaged_timestamps(packets: Sequence[Packet], decoded: Container[int]) -> se
 
 
 def damaged_seconds(job: Job, info: VideoInfo, encoded: Encoded) -> list[float]:
-    """Times of the untrustworthy frames, in seconds from the first frame, found by decoding the video once more.
+    """Times of the untrustworthy frames, found by decoding the video once more.
+
+    They count in seconds from the first frame of the clips; packets that could not be decoded may lie before it.
 
     Raises:
         BadVideo: the errors that ffmpeg reported cannot be located, or locating them took too long.
@@ -57,8 +59,7 @@ def damaged_seconds(job: Job, info: VideoInfo, encoded: Encoded) -> list[float]:
     # If this pass were interrupted, all later frames would look lost.
     require_run_to_end(job, finished)
     # ffmpeg counts from the start of the file; packets count from wherever their clock began.
-    shift = info.timestamps[0] - encoded.ticks[0]
-    whole = {tick + shift for tick in read_frame_ticks(written.read_text())}
+    whole = {tick + info.file_start_tick for tick in read_frame_ticks(written.read_text())}
     with open_video(source) as (container, stream):
         packets = packets_in_order(container, stream, path=source)
     damaged = damaged_timestamps(packets, whole)
@@ -69,7 +70,8 @@ def damaged_seconds(job: Job, info: VideoInfo, encoded: Encoded) -> list[float]:
             stage="decode",
             stderr_lines=encoded.stderr_lines,
         )
-    return [float((tick - info.timestamps[0]) * info.time_base) for tick in sorted(damaged)]
+    first = encoded.ticks[0] * encoded.time_base
+    return [float((tick - info.file_start_tick) * info.time_base - first) for tick in sorted(damaged)]
 
 
 def good_clips(
@@ -81,7 +83,7 @@ def good_clips(
     step = options.segment_seconds
     good = []
     for clip in plan:
-        start = clip.segment.start_ms / 1000
+        start = number_of(clip.segment, segment_seconds=step) * step
         if not any(start - margin <= moment + BORDER_TOLERANCE < start + step + margin for moment in damaged_seconds):
             good.append(clip)
     return good

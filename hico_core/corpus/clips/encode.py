@@ -1,5 +1,6 @@
 """Build ffmpeg's command line and run it: decode once, scale, encode, and begin a new file at each border."""
 
+import errno
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,7 +113,10 @@ def encoder_fault(program: Ffmpeg, options: SplitOptions, *, folder: Path) -> st
     finished = program.run(output.global_args("-nostdin", "-v", "error").get_args(), cwd=folder)
     if finished.exit_code == 0:
         return None
-    return next((line for line in finished.stderr_lines if options.encoder in line), "it gave no reason").strip()
+    lines = finished.stderr_lines
+    return next(
+        (line for line in lines if options.encoder in line), lines[-1] if lines else "it gave no reason"
+    ).strip()
 
 
 def ffmpeg_arguments(source: Path, cut: Cut, options: SplitOptions, passthrough: dict[str, str]) -> list[str]:
@@ -224,7 +228,8 @@ def can_mark_cuts(program: Ffmpeg) -> bool:
 class Encoded:
     """The frames that one run of ffmpeg decoded, and its error messages."""
 
-    ticks: list[int]
+    ticks: list[int]  # of the frames, by ffmpeg's clock
+    time_base: Fraction  # seconds per tick
     frame_seconds: list[float]  # in seconds from the first frame
     new_beginnings: list[int]  # frames before which some property of the pictures changed
     cuts: list[int] | None  # frames with which a shot begins, except the first; None: not known
@@ -281,7 +286,13 @@ def encode(job: Job, cut: Cut) -> Encoded:
     """
     source, frames = job.source, job.folder / "frames.txt"
     arguments = ffmpeg_arguments(source, cut, job.options, passthrough_arguments(job.program.version))
-    finished = job.run(arguments, output=frames)
+    try:
+        finished = job.run(arguments, output=frames)
+    except OSError as error:
+        if error.errno != errno.E2BIG:
+            raise
+        reason = f"has {len(cut.plan)} clips, more than fit into ffmpeg's command line"
+        raise BadVideo(source, f"{reason}; use a longer `hico split --segment-seconds`", stage="plan") from error
     require_run_to_end(job, finished)
     printed = frames.read_text()
     ticks, new_beginnings = read_frame_ticks(printed), read_new_beginnings(printed)
@@ -297,6 +308,7 @@ def encode(job: Job, cut: Cut) -> Encoded:
             raise BadVideo(source, f"{reason}; re-encode it", stage="decode", stderr_lines=stderr_lines)
     return Encoded(
         ticks=ticks,
+        time_base=cut.time_base,
         frame_seconds=seconds,
         new_beginnings=new_beginnings,
         cuts=read_cuts(printed) if cut.marks_cuts else None,

@@ -3,9 +3,11 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,13 +75,18 @@ def ffmpeg_lacks(version: tuple[int, int] | None, since: tuple[int, int]) -> boo
     return version is not None and version < since
 
 
-def dies_with_us() -> list[str]:
-    """A prefix for a command, so that the kernel kills it when the thread that started it ends.
+def dies_with_us(program: Path) -> list[str]:
+    """A prefix for the command of a program, so that the kernel kills it when the thread that started it ends.
 
-    That covers a SIGKILL of this process, which no handler of ours sees. Only Linux supports this.
+    That covers a SIGKILL of this process, which no handler of ours sees. It needs Linux and the `setpriv` of util-linux
+    2.33 or later; elsewhere, the prefix is empty.
     """
     setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+    if setpriv is None:
+        return []
+    prefix = [str(Path(setpriv).absolute()), "--pdeathsig", "KILL"]
+    tried = subprocess.run([*prefix, program, "-version"], capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    return prefix if tried.returncode == 0 else []
 
 
 class Ffmpeg:
@@ -97,10 +104,10 @@ class Ffmpeg:
             HicoError: the program is not ffmpeg.
 
         """
-        self.program = program
+        self.program = program.absolute()  # it runs in other folders
         try:
             banner = subprocess.run(
-                [program, "-version"], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+                [self.program, "-version"], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
             ).stdout
         except (OSError, subprocess.CalledProcessError) as error:
             raise HicoError(f"{program}: cannot be run as ffmpeg ({short_reason(error)})") from error
@@ -108,7 +115,7 @@ class Ffmpeg:
         self.version = parse_version(banner)
         self.stopped = False
         self._own_session = own_session
-        self._prefix = dies_with_us()
+        self._prefix = dies_with_us(self.program)
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
 
@@ -141,7 +148,7 @@ class Ffmpeg:
             _, stderr = process.communicate(timeout=None if deadline is None else max(deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
             timed_out = True
-            process.kill()
+            self._kill(process)
             _, stderr = process.communicate()
         finally:
             with self._lock:
@@ -153,4 +160,12 @@ class Ffmpeg:
         with self._lock:
             self.stopped = True
             for process in self._running:
-                process.kill()
+                self._kill(process)
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill a run, with what it has started: the program may be a script that starts the real ffmpeg."""
+        if self._own_session:
+            with suppress(ProcessLookupError, PermissionError):  # it has just ended; the second is macOS's answer
+                os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()

@@ -33,7 +33,7 @@ from hico_core.corpus.clips.picture import (
     require_one_size,
     turn_of,
 )
-from hico_core.corpus.clips.plan import PlannedClip, moments_within, plan_clips
+from hico_core.corpus.clips.plan import PlannedClip, is_whole, moments_within, plan_clips
 from hico_core.corpus.clips.probe import VideoInfo, open_video, probe, rate_of, video_duration
 from hico_core.corpus.clips.sound import Sound, sound_of
 from hico_core.corpus.clips.verify import check_clips, decode_fully
@@ -238,6 +238,5 @@ def _borders(plan: Sequence[PlannedClip]) -> list[int]:
 
 def _keep(plan: Sequence[PlannedClip], options: SplitOptions) -> list[PlannedClip]:
     """The clips to keep: all, or all except a last one that is shorter than a segment."""
-    last = plan[-1].segment
-    short = last.end_ms - last.start_ms < round(options.segment_seconds * 1000)
-    return list(plan[:-1] if options.tail == "drop" and short else plan)
+    whole = is_whole(plan[-1].segment, segment_seconds=options.segment_seconds)
+    return list(plan if options.tail == "keep" or whole else plan[:-1])

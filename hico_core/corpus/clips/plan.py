@@ -1,6 +1,7 @@
 """Assign the frames of a video to clips: pure functions of the frames' times."""
 
 from collections.abc import Sequence
+from itertools import count, pairwise, takewhile
 from math import floor
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ BORDER_TOLERANCE = 1e-9
 
 
 class Segment(NamedTuple):
-    """The interval [start, end) of a clip as planned, in milliseconds from the video's first frame."""
+    """The interval [start, end) of a clip as planned, rounded to milliseconds, from the video's first frame."""
 
     start_ms: int
     end_ms: int
@@ -24,6 +25,21 @@ class PlannedClip(NamedTuple):
     segment: Segment
     first_frame: int
     num_frames: int
+
+
+def _border_ms(number: int, segment_seconds: float) -> int:
+    """Where a segment begins; each border is rounded by itself, so that they do not drift from those of the frames."""
+    return round(number * segment_seconds * 1000)
+
+
+def number_of(segment: Segment, *, segment_seconds: float) -> int:
+    """The number of a segment, from 0; it begins at exactly this many times the length of a segment."""
+    return round(segment.start_ms / 1000 / segment_seconds)
+
+
+def is_whole(segment: Segment, *, segment_seconds: float) -> bool:
+    """Whether a segment has the full length, unlike the last one of most videos."""
+    return segment.end_ms >= _border_ms(number_of(segment, segment_seconds=segment_seconds) + 1, segment_seconds)
 
 
 def plan_segments(*, duration_seconds: float, segment_seconds: float = 5.0) -> list[Segment]:
@@ -38,8 +54,8 @@ def plan_segments(*, duration_seconds: float, segment_seconds: float = 5.0) -> l
     if duration_seconds <= 0 or segment_seconds <= 0:
         raise ValueError(f"lengths must be positive: {duration_seconds = }, {segment_seconds = }")
     end_ms = max(round(duration_seconds * 1000), 1)
-    step_ms = round(segment_seconds * 1000)
-    return [Segment(start, min(start + step_ms, end_ms)) for start in range(0, end_ms, step_ms)]
+    borders = takewhile(lambda border: border < end_ms, (_border_ms(k, segment_seconds) for k in count()))
+    return [Segment(*pair) for pair in pairwise([*borders, end_ms])]
 
 
 def plan_clips(frame_seconds: Sequence[float], *, segment_seconds: float = 5.0) -> list[PlannedClip]:
@@ -53,9 +69,8 @@ def plan_clips(frame_seconds: Sequence[float], *, segment_seconds: float = 5.0) 
     segments = plan_segments(duration_seconds=video_duration(frame_seconds), segment_seconds=segment_seconds)
     numbers = [floor(seconds / segment_seconds + BORDER_TOLERANCE) for seconds in frame_seconds]
     # The duration is rounded to milliseconds, so the last frame may begin after the last planned segment.
-    step_ms = round(segment_seconds * 1000)
     while len(segments) <= numbers[-1]:
-        start_ms = len(segments) * step_ms
+        start_ms = _border_ms(len(segments), segment_seconds)
         segments.append(Segment(start_ms, start_ms + 1))
     clips: list[PlannedClip] = []
     for frame, number in enumerate(numbers):
@@ -68,5 +83,5 @@ def plan_clips(frame_seconds: Sequence[float], *, segment_seconds: float = 5.0) 
 
 def moments_within(moments: Sequence[float], clip: PlannedClip, *, segment_seconds: float) -> list[float]:
     """The moments, in seconds from the first frame, that fall into a clip, by the same rule as frames."""
-    number = round(clip.segment.start_ms / 1000 / segment_seconds)
+    number = number_of(clip.segment, segment_seconds=segment_seconds)
     return [moment for moment in moments if floor(moment / segment_seconds + BORDER_TOLERANCE) == number]

@@ -165,16 +165,22 @@ def packets_in_order(container: InputContainer, stream: VideoStream, *, path: Pa
 
     """
     packets: list[Packet] = []
+    num_without_time = 0
     try:
         for packet in container.demux(stream):
             if packet.size == 0 or packet.is_discard:
                 continue
             # Streams such as MPEG-4 in AVI carry only decoding times; without reordering, both times are equal.
             moment = packet.pts if packet.pts is not None else packet.dts
-            if moment is not None:
+            if moment is None:
+                num_without_time += 1
+            else:
                 packets.append(Packet(moment, packet.dts if packet.dts is not None else moment, packet.is_keyframe))
     except av.FFmpegError as error:
         raise BadVideo(path, f"is damaged ({short_reason(error)})") from error
+    if not packets and num_without_time:
+        reason = "has frames without times, like a raw stream of H.264 or HEVC"
+        raise BadVideo(path, f"{reason}; re-encode it into a container, as with `ffmpeg -i FILE NEW.mp4`")
     if not packets:
         raise BadVideo(path, "has a video stream without frames")
     if len(packets) > 1 and len({packet.pts for packet in packets}) == 1:

@@ -45,7 +45,7 @@ class SplitOptions(BaseModel, frozen=True, extra="forbid"):
 
     kind: Literal["split"] = "split"
     subset: Subset = "train"
-    segment_seconds: float = Field(5.0, gt=0)
+    segment_seconds: float = Field(5.0, ge=0.001, allow_inf_nan=False)
     tail: KeepOrDrop = "keep"
     short_side: int | None = Field(192, ge=16)  # pixels at most; None: the source's size
     fps: float | None = Field(None, gt=0)  # None: each frame at its own time
@@ -74,7 +74,7 @@ class UntrimmedOptions(BaseModel, frozen=True, extra="forbid"):
     subset: Subset = "train"
     label: int | None = None  # class of the video
     class_name: str | None = None  # name of that class
-    segment_seconds: float = Field(5.0, gt=0)
+    segment_seconds: float = Field(5.0, ge=0.001, allow_inf_nan=False)
 
 
 class AdoptedOptions(BaseModel, frozen=True, extra="forbid"):

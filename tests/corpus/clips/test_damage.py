@@ -1,6 +1,7 @@
 """Damage is noticed wherever it lies: in a source that ffmpeg conceals, in a clip, on the disk."""
 
 import random
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -84,16 +85,21 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
         before=("-f", "lavfi", "-i", "testsrc2=s=320x240"),
         output=("-map", "0:v", "-c:v", "libx264", "-crf", "10", "-g", "30", "-bf", "2"),
     )
+    make_noise(path, 7.2, 7.6)
+    return path
+
+
+def make_noise(path: Path, start: float, end: float) -> None:
+    """Overwrite the pictures between two times, in seconds."""
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
-        places = [(p.pos, p.size) for p in packets if p.pts and 7.2 < p.pts * p.time_base < 7.6]
+        places = [(p.pos, p.size) for p in packets if p.pts is not None and start < p.pts * p.time_base < end]
     data = bytearray(path.read_bytes())
     rng = random.Random(0)
     for place, size in places:
         assert place is not None
         data[place + 8 : place + size] = rng.randbytes(size - 8)
     path.write_bytes(data)
-    return path
 
 
 def split(path: Path, root: Path, policy: SplitPolicy, options: SplitOptions = SMALL) -> VideoRecord:
@@ -126,12 +132,29 @@ def test_the_good_clips_are_kept(damaged: Path, tmp_path: Path, fps: float | Non
     assert [clip.start_ms for clip in record.clips] == [0, 10000, 15000]
     assert record.num_damaged_clips == 1 and record.num_decode_errors > 0
     assert record.variable_fps, "so that times are taken from the files, not from counting"
+    step = 1 if fps is None else 2
     for clip in record.clips:
-        with av.open(str(tmp_path / clip.path)) as container:
-            shown = [painted_number(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
-        step = 1 if fps is None else 2
         first = clip.start_ms * 30 // 1000
-        assert shown == pytest.approx(list(range(first, first + 150, step)), abs=step - 1)
+        assert shown_in(tmp_path / clip.path) == pytest.approx(list(range(first, first + 150, step)), abs=step - 1)
+
+
+def shown_in(path: Path) -> list[int]:
+    with av.open(str(path)) as container:
+        return [painted_number(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize(("fps", "good"), [(None, [0, 10000, 15000]), (15.0, [10000, 15000])])
+def test_damage_at_the_beginning_moves_no_clip(
+    fps: float | None, good: list[int], damaged: Path, tmp_path: Path
+) -> None:
+    """The first frame that decodes, where the clips begin, is not the first packet."""
+    video = Path(shutil.copyfile(damaged, tmp_path / "a.mp4"))
+    make_noise(video, -0.1, 0.01)
+    record = split(video, tmp_path, SplitPolicy(on_corrupt="keep-good"), SMALL.model_copy(update={"fps": fps}))
+    assert record.failure is None, record.failure
+    assert [clip.start_ms for clip in record.clips] == good
+    # The encoder begins another group of pictures at frame 4, where many bars change.
+    assert [shown_in(tmp_path / clip.path)[0] for clip in record.clips] == [4 + start * 30 // 1000 for start in good]
 
 
 class BreakingFfmpeg(Ffmpeg):

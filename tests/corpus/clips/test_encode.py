@@ -1,14 +1,18 @@
 """What ffmpeg is given follows from the options, and what it printed and how it ended are read right."""
 
 import signal
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from hico_core.base.errors import BadVideo, HicoError
 from hico_core.corpus.clips.encode import (
+    Cut,
     Job,
+    encode,
     encoder_arguments,
+    encoder_fault,
     read_cuts,
     read_frame_ticks,
     read_new_beginnings,
@@ -16,6 +20,7 @@ from hico_core.corpus.clips.encode import (
     scale_filter,
 )
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, Finished
+from hico_core.corpus.clips.plan import PlannedClip, Segment
 from hico_core.corpus.workspace.records import SplitOptions
 
 # As the filters print it: before frame 2, the pictures change, and ffmpeg counts anew.
@@ -80,6 +85,22 @@ def test_each_encoder_gets_the_options_in_its_own_words(options: dict[str, objec
 
 @pytest.mark.videos
 @pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        (["Unknown encoder 'libx264'", "Error opening output file -."], "Unknown encoder 'libx264'"),
+        (["ffmpeg: error while loading libfoo.so"], "ffmpeg: error while loading libfoo.so"),  # about no encoder
+        ([], "it gave no reason"),
+    ],
+)
+def test_why_an_encoder_fails(lines: list[str], fault: str, tmp_path: Path) -> None:
+    says = "".join(f'echo "{line}" >&2\n' for line in lines)
+    (tmp_path / "ffmpeg").write_text(f'#!/bin/sh\n[ "$1" = -version ] && echo ffmpeg && exit\n{says}exit 1\n')
+    (tmp_path / "ffmpeg").chmod(0o755)
+    assert encoder_fault(Ffmpeg(tmp_path / "ffmpeg"), SplitOptions(), folder=tmp_path) == fault
+
+
+@pytest.mark.videos
+@pytest.mark.parametrize(
     ("finished", "stopped", "error", "said"),
     [
         (Finished(0, []), False, None, ""),
@@ -108,3 +129,14 @@ def test_how_ffmpeg_ended(
     with pytest.raises(error, match=said) as caught:
         require_success(job, finished)
     assert isinstance(caught.value, BadVideo) == (error is BadVideo)
+
+
+@pytest.mark.videos
+def test_a_video_of_very_many_clips(tmp_path: Path, ffmpeg_program: Path) -> None:
+    """Linux limits one argument of a program to 128 KiB."""
+    job = Job(
+        source=Path("a.mp4"), options=SplitOptions(), program=Ffmpeg(ffmpeg_program), folder=tmp_path, deadline=None
+    )
+    plan = [PlannedClip(Segment(k, k + 1), k, 1) for k in range(30_000)]
+    with pytest.raises(BadVideo, match=r"has 30000 clips, more than .*; use a longer `hico split --segment-seconds`"):
+        encode(job, Cut(plan=plan, time_base=Fraction(1, 1000)))

@@ -8,7 +8,7 @@ import imageio_ffmpeg
 import pytest
 
 from hico_core.base.errors import HicoError
-from hico_core.corpus.clips.ffmpeg import Ffmpeg, find_ffmpeg, parse_version, passthrough_arguments
+from hico_core.corpus.clips.ffmpeg import Ffmpeg, dies_with_us, find_ffmpeg, parse_version, passthrough_arguments
 
 pytestmark = pytest.mark.videos
 
@@ -29,6 +29,44 @@ def test_order_of_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("HICO_FFMPEG", str(tmp_path / "none"))
     with pytest.raises(HicoError, match="HICO_FFMPEG="):
         find_ffmpeg()
+
+
+def script(path: Path, *lines: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(["#!/bin/sh", *lines]))
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(("named", "path"), [("bin/ffmpeg", "/nowhere"), ("", "bin")])
+def test_a_name_counts_from_the_folder_of_the_command(
+    named: str, path: str, tmp_path: Path, ffmpeg_program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run has a working folder of its own."""
+    script(tmp_path / "bin/ffmpeg", f'exec "{ffmpeg_program}" "$@"')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HICO_FFMPEG", named)
+    monkeypatch.setenv("PATH", path)
+    assert Ffmpeg(find_ffmpeg()).run(["-version"], cwd=tmp_path / "bin").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "works"),
+    [
+        ("echo \"setpriv: unrecognized option '--pdeathsig'\" >&2; exit 1", False),  # util-linux 2.32, as in RHEL 8
+        ('shift 2; exec "$@"', True),
+    ],
+)
+def test_ffmpeg_runs_whatever_setpriv_can_do(
+    line: str, works: bool, tmp_path: Path, ffmpeg_program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One without --pdeathsig is left out; one on a relative PATH is found from other folders."""
+    script(tmp_path / "bin/setpriv", line)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "bin")
+    prefix = [str(tmp_path / "bin/setpriv"), "--pdeathsig", "KILL"]
+    assert dies_with_us(ffmpeg_program) == (prefix if works else [])
+    assert Ffmpeg(ffmpeg_program).run(["-version"], cwd=tmp_path / "bin").exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -69,3 +107,12 @@ def test_stop_ends_what_runs_and_what_would_start(tmp_path: Path, ffmpeg_program
     assert not thread.is_alive()
     assert results[0].exit_code != 0
     assert program.run(endless, cwd=tmp_path).exit_code != 0
+
+
+def test_a_time_limit_also_ends_what_a_script_has_started(tmp_path: Path, ffmpeg_program: Path) -> None:
+    """The program may be a script that waits for the real ffmpeg, which holds its standard error open."""
+    program = Ffmpeg(script(tmp_path / "ffmpeg", f'"{ffmpeg_program}" "$@"', "exit $?"))
+    some_seconds = ["-v", "error", "-re", "-f", "lavfi", "-i", "testsrc2=d=20", "-f", "null", "-"]
+    started = time.monotonic()
+    finished = program.run(some_seconds, cwd=tmp_path, deadline=started + 0.5)
+    assert finished.timed_out and time.monotonic() - started < 10

@@ -5,7 +5,7 @@ from itertools import accumulate
 
 import pytest
 
-from hico_core.corpus.clips.plan import PlannedClip, Segment, moments_within, plan_clips, plan_segments
+from hico_core.corpus.clips.plan import PlannedClip, Segment, is_whole, moments_within, plan_clips, plan_segments
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,7 @@ from hico_core.corpus.clips.plan import PlannedClip, Segment, moments_within, pl
         (92.12, 5.0, [(k * 5000, min(k * 5000 + 5000, 92120)) for k in range(19)]),
         (0.0001, 5.0, [(0, 1)]),  # never an empty segment
         (4.0, 1.5, [(0, 1500), (1500, 3000), (3000, 4000)]),
+        (0.15, 0.0335, [(0, 34), (34, 67), (67, 100), (100, 134), (134, 150)]),  # no drift
     ],
 )
 def test_plan_segments(duration: float, segment: float, expected: list[tuple[int, int]]) -> None:
@@ -57,7 +58,7 @@ def test_clips_are_the_whole_video_in_order(seed: int) -> None:
     rng = random.Random(seed)
     gaps = rng.choices([1 / 30, 1001 / 24000, 0.0004, 7.3], [30, 30, 30, 1], k=rng.randrange(400))
     times = list(accumulate(gaps, initial=0.0))
-    length = rng.choice([0.5, 2.0, 5.0])
+    length, rounding = rng.choice([(0.5, 0), (2.0, 0), (5.0, 0), (0.0335, 0.0005), (1.00049, 0.0005)])
     clips = plan_clips(times, segment_seconds=length)
     assert [clip.first_frame for clip in clips] == [0, *accumulate(clip.num_frames for clip in clips[:-1])]
     assert sum(clip.num_frames for clip in clips) == len(times)
@@ -65,6 +66,13 @@ def test_clips_are_the_whole_video_in_order(seed: int) -> None:
     for clip in clips:
         for moment in times[clip.first_frame : clip.first_frame + clip.num_frames]:
             start = clip.segment.start_ms / 1000
-            assert start - 1e-6 <= moment < start + length + 1e-6
+            assert start - 1e-6 - rounding <= moment < start + length + 1e-6 + rounding
         own = times[clip.first_frame : clip.first_frame + clip.num_frames]
         assert moments_within(times, clip, segment_seconds=length) == own
+
+
+def test_the_last_clip_may_be_short() -> None:
+    """Rounding a border makes no clip short: 1.0006 s are 1001 or 1000 ms."""
+    clips = plan_clips([k * 0.5003 for k in range(7)], segment_seconds=1.0006)
+    assert [clip.segment for clip in clips] == [(0, 1001), (1001, 2001), (2001, 3002), (3002, 3502)]
+    assert [is_whole(clip.segment, segment_seconds=1.0006) for clip in clips] == [True, True, True, False]

@@ -102,6 +102,17 @@ def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.videos
+def test_a_raw_stream_has_no_times(tmp_path: Path) -> None:
+    """The remedy is another one than for a video without frames, and keeps all of them, which copying would not."""
+    numbered_video(tmp_path / "a.mp4", seconds=1)
+    run_ffmpeg("-i", tmp_path / "a.mp4", "-c", "copy", tmp_path / "a.h264")
+    with pytest.raises(BadVideo, match=r"has frames without times, .*; re-encode it .* `ffmpeg -i FILE NEW\.mp4`"):
+        probe(tmp_path / "a.h264")
+    run_ffmpeg("-i", tmp_path / "a.h264", tmp_path / "new.mp4")
+    assert len(probe(tmp_path / "new.mp4").timestamps) == 30
+
+
 def test_a_playlist_cannot_reach_other_hosts(tmp_path: Path) -> None:
     playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n"
     (tmp_path / "x.mp4").write_text(playlist)
