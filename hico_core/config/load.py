@@ -229,20 +229,20 @@ def load_finetuning_config(
 
 
 def _load(schema: type[Schema], path: Path | str | None, *, base: str, overrides: Iterable[str]) -> Schema:
-    if path is None:
-        return compose_config(schema, _preset_values(base), origin=f"preset {base}", overrides=overrides)
-    return compose_content(schema, read_yaml_file(Path(path)), origin=Path(path), base=base, overrides=overrides)
+    file = None if path is None else Path(path)
+    content = {} if file is None else read_yaml_file(file)
+    return compose_content(schema, content, origin=file, base=base, overrides=overrides)
 
 
 def compose_content(
-    schema: type[Schema], content: dict[str, Any], *, origin: Path, base: str, overrides: Iterable[str] = ()
+    schema: type[Schema], content: dict[str, Any], *, origin: Path | None, base: str, overrides: Iterable[str] = ()
 ) -> Schema:
     """Compose a configuration from the content of a file, as `load_config` does.
 
     Args:
         schema: Config or FinetuneConfig.
-        content: of the file, as read.
-        origin: the file.
+        content: of the file, as read; empty if there is none.
+        origin: the file; None: there is none.
         base: name of the preset to start from; the content's own `base:` replaces it.
         overrides: `section.key=value`, values as in YAML.
 
@@ -250,9 +250,11 @@ def compose_content(
         UsageError: a key or value is wrong; the message names it, and the nearest known key.
 
     """
-    recipe = _preset_values(base)  # a wrong name is a mistake even if the file names its own
+    values = _preset_values(base)  # a wrong name is a mistake even if the file names its own
+    if origin is None:
+        return compose_config(schema, values, origin=f"preset {base}", overrides=overrides)
     own = _with_base(content, folder=origin.parent, origin=str(origin))
-    values = own if "base" in content else merge(recipe, own)
+    values = own if "base" in content else merge(values, own)
     return compose_config(schema, values, origin=str(origin), overrides=overrides)
 
 

@@ -5,15 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from hico_core.base.errors import UsageError
-from hico_core.config import (
-    FinetuneConfig,
-    compose_content,
-    finetuning_preset_names,
-    flat_values,
-    load_finetuning_config,
-)
+from hico_core.config import FinetuneConfig, finetuning_preset_names, flat_values
 from hico_core.config.authors.pretraining_keys import FIXED, is_pretraining, normalisation
-from hico_core.config.authors.reading import SAME_IN_BOTH, AuthorsConfig, Loaded, translated
+from hico_core.config.authors.reading import SAME_IN_BOTH, AuthorsConfig, Loaded, load_either, translated
 from hico_core.config.authors.yaml_layers import (
     content_of_ours,
     needed,
@@ -78,14 +72,7 @@ def load_any_finetuning(path: Path | None, *, base: str, overrides: Iterable[str
         UsageError: see `load_finetuning_config` and `read_authors_finetuning`.
 
     """
-    if path is None:
-        return Loaded(config=load_finetuning_config(base=base, overrides=overrides))
-    ours = content_of_ours(path)
-    if ours is None:
-        authors = read_authors_finetuning(path, overrides=overrides)
-        return Loaded(config=authors.config, authors=authors, names_recipe=True)
-    config = compose_content(FinetuneConfig, ours, origin=path, base=base, overrides=overrides)
-    return Loaded(config=config, names_recipe="base" in ours)
+    return load_either(FinetuneConfig, path, base=base, overrides=overrides, theirs=read_authors_finetuning)
 
 
 def is_finetuning(path: Path) -> bool:

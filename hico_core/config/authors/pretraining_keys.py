@@ -6,18 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hico_core.base.errors import UsageError
-from hico_core.config import (
-    Config,
-    compose_content,
-    flat_settings,
-    flat_values,
-    load_config,
-    nested_values,
-    one_or_three,
-)
-from hico_core.config.authors.reading import SAME_IN_BOTH, AuthorsConfig, Loaded, translated
+from hico_core.config import Config, flat_settings, flat_values, nested_values, one_or_three
+from hico_core.config.authors.reading import SAME_IN_BOTH, AuthorsConfig, Loaded, load_either, translated
 from hico_core.config.authors.yaml_layers import (
-    content_of_ours,
     needed_numbers,
     override_values,
     require_fixed,
@@ -110,14 +101,7 @@ def load_any_config(path: Path | None, *, base: str, overrides: Iterable[str] = 
         UsageError: see `load_config` and `read_authors_config`.
 
     """
-    if path is None:
-        return Loaded(config=load_config(base=base, overrides=overrides))
-    ours = content_of_ours(path)
-    if ours is None:
-        authors = read_authors_config(path, overrides=overrides)
-        return Loaded(config=authors.config, authors=authors, names_recipe=True)
-    config = compose_content(Config, ours, origin=path, base=base, overrides=overrides)
-    return Loaded(config=config, names_recipe="base" in ours)
+    return load_either(Config, path, base=base, overrides=overrides, theirs=read_authors_config)
 
 
 def read_authors_config(path: Path | str, *, overrides: Iterable[str] = ()) -> AuthorsConfig[Config]:

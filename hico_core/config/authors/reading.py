@@ -1,10 +1,12 @@
 """The translation of an authors' configuration file, as far as pretraining and finetuning share it."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from hico_core.config import Config, FinetuneConfig, compose_config, nested_values
+from hico_core.config import Config, FinetuneConfig, compose_config, compose_content, nested_values
+from hico_core.config.authors.yaml_layers import content_of_ours
 
 Settings = TypeVar("Settings", bound=Config | FinetuneConfig)
 
@@ -51,6 +53,35 @@ class Loaded(Generic[Settings]):
     config: Settings
     authors: AuthorsConfig[Settings] | None = None  # if the file is one of theirs
     names_recipe: bool = False  # the file itself says which recipe it is based on
+
+
+def load_either(
+    schema: type[Settings],
+    path: Path | None,
+    *,
+    base: str,
+    overrides: Iterable[str],
+    theirs: Callable[..., AuthorsConfig[Settings]],
+) -> Loaded[Settings]:
+    """Read a configuration in our format or in the authors'.
+
+    Args:
+        schema: Config or FinetuneConfig.
+        path: the file; None: only the preset and the overrides.
+        base: name of the preset to start from, for a file of ours.
+        overrides: `section.key=value`; they take precedence over the file.
+        theirs: path, overrides -> the translation of a file of theirs.
+
+    Raises:
+        UsageError: a file cannot be read, or a key or value is wrong.
+
+    """
+    ours = {} if path is None else content_of_ours(path)
+    if ours is None:
+        authors = theirs(path, overrides=overrides)
+        return Loaded(config=authors.config, authors=authors, names_recipe=True)
+    config = compose_content(schema, ours, origin=path, base=base, overrides=overrides)
+    return Loaded(config=config, names_recipe="base" in ours)
 
 
 def translated(
