@@ -31,6 +31,10 @@ _USUAL_BYTES = 20 * 10**9
 _FETCHING = ".fetching-"
 _ABANDONED_AFTER_SECONDS = 3600
 
+# Address and size -> the version of an object, as this process has asked for it; after so many it starts anew.
+_versions: dict[str, str] = {}
+_MOST_VERSIONS = 100_000
+
 # A cache scans its folder again after adding this fraction of its size.
 _LOOK_AFTER = 0.02
 
@@ -73,7 +77,8 @@ class LocalCache:
 
         Args:
             address: the object's address in a bucket.
-            size_bytes: expected size of the file; None: not checked.
+            size_bytes: expected size, for a file that the index describes: this process asks for its version only once,
+                so that copies are read without requests; None: any size, and the version is asked for each time.
 
         Raises:
             HicoError: the size differs, so the file has been replaced.
@@ -81,34 +86,36 @@ class LocalCache:
             OSError: the object does not exist, or cannot be fetched.
 
         """
-        name = hashlib.sha256(f"{address}|{size_bytes}".encode()).hexdigest()[:32] + address.suffix
-        path = self._folder / name
+        version = _version_of(address, size_bytes)
+        path = self._folder / (hashlib.sha256(f"{address}|{version}".encode()).hexdigest()[:32] + address.suffix)
         while True:
             if not path.exists():
-                self._fetch(address, path, size_bytes)
+                self._fetch(address, path)
             with _held(path, fcntl.LOCK_SH) as in_use:
                 if in_use:
+                    if size_bytes is not None:
+                        require_size(address, path.stat().st_size, size_bytes)
                     os.utime(path)
                     yield path
                     return
 
-    def _fetch(self, address: "UPath", path: Path, size_bytes: int | None) -> None:
+    def _fetch(self, address: "UPath", path: Path) -> None:
         try:
-            self._added += self._fetch_once(address, path, size_bytes)
+            self._added += self._fetch_once(address, path)
         except OSError as error:
             if room_error(error, self._folder) is None:
                 raise
             logger.warning("%s: %s; deleting unused copies", self._folder, error.strerror)
             self._make_room(0)
             try:
-                self._added = self._fetch_once(address, path, size_bytes)
+                self._added = self._fetch_once(address, path)
             except OSError as again:
                 raise room_error(again, self._folder) or again from again
         if self._added > _LOOK_AFTER * self._size_bytes:
             self._make_room(_AFTER_EVICTION * self._size_bytes)
             self._added = 0
 
-    def _fetch_once(self, address: "UPath", path: Path, size_bytes: int | None) -> int:
+    def _fetch_once(self, address: "UPath", path: Path) -> int:
         """Fetch a file and return its size."""
         self._folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=_FETCHING, dir=self._folder)
@@ -118,8 +125,6 @@ class LocalCache:
             pass_point("cache.fetch")
             fetch(address, beside)
             size = beside.stat().st_size
-            if size_bytes is not None:
-                require_size(address, size, size_bytes)
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
@@ -175,8 +180,34 @@ def fetch(address: "UPath", target: Path) -> None:
         HicoError: the bucket cannot be reached.
 
     """
-    try:
+    with _driver_errors(address):
         address.fs.get_file(address.path, str(target))
+
+
+def _version_of(address: "UPath", size_bytes: int | None) -> str:
+    """A text that tells an object's content from those that it had before; asked for once if the size is known.
+
+    Raises:
+        OSError: the object does not exist, or cannot be read.
+        HicoError: the bucket cannot be reached.
+
+    """
+    known = _versions.get(f"{address}|{size_bytes}")
+    if known is not None:
+        return known
+    with _driver_errors(address):
+        info = address.fs.info(address.path, refresh=True)
+    if len(_versions) >= _MOST_VERSIONS:
+        _versions.clear()
+    version = str([info.get(fact) for fact in ("ETag", "size", "LastModified")])
+    _versions[f"{address}|{info['size']}"] = version
+    return version
+
+
+@contextmanager
+def _driver_errors(address: "UPath") -> Iterator[None]:
+    try:
+        yield
     except OSError:
         raise
     except Exception as error:  # each driver has its own exceptions, without a common base class

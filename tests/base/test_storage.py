@@ -5,6 +5,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+import boto3
 import pytest
 import torch
 from buckets import keys_in, make_bucket
@@ -13,7 +14,7 @@ from made_videos import numbered_video
 from upath import UPath
 
 from hico_core.base.addresses import BucketPath, Location, locate, require_reachable
-from hico_core.base.cache import LocalCache, default_cache_folder, fetch
+from hico_core.base.cache import LocalCache, _versions, default_cache_folder, fetch
 from hico_core.base.errors import HicoError, NoRoom, UsageError
 from hico_core.base.storage import local_copy, publish, write_text
 from hico_core.base.tally import Summary
@@ -253,6 +254,28 @@ def test_a_full_disk_is_the_fault_of_no_video(bucket: str, tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("content", [b"other", b"longer"], ids=["same size", "other size"])
+def test_an_object_that_was_overwritten_is_fetched_again(bucket: str, tmp_path: Path, content: bytes) -> None:
+    """Whatever its size: when it is inspected, and then by whoever reads what was inspected, in this process or not."""
+    place, cache = UPath(f"s3://{bucket}/v.mp4"), LocalCache(tmp_path, size_bytes=10**6)
+
+    def read(size_bytes: int | None) -> bytes:
+        with cache.local(place, size_bytes=size_bytes) as path:
+            return path.read_bytes()
+
+    for written in (b"first", content):
+        place.write_bytes(written)
+        assert read(None) == read(len(written)) == written
+    place.write_bytes(b"made anew")
+    assert read(9) == b"made anew", "as of clips that this process has split again"
+    place.write_bytes(content)
+    assert read(None) == content
+    boto3.client("s3").put_object(Bucket=bucket, Key="v.mp4", Body=b"third")
+    assert read(len(content)) == content, "in one process, known files are read without requests"
+    _versions.clear()  # as in a new process
+    assert read(5) == b"third"
+
+
 def test_an_object_of_another_size_is_not_taken(bucket: str, tmp_path: Path) -> None:
     (place,) = objects(bucket, 1, 10)
     with (
@@ -260,7 +283,6 @@ def test_an_object_of_another_size_is_not_taken(bucket: str, tmp_path: Path) -> 
         LocalCache(tmp_path, size_bytes=10**6).local(place, size_bytes=11),
     ):
         pass
-    assert not list(tmp_path.iterdir())
     with pytest.raises(FileNotFoundError), LocalCache(tmp_path, size_bytes=10**6).local(UPath(f"s3://{bucket}/none")):
         pass
 
