@@ -4,13 +4,14 @@ import fcntl
 import hashlib
 import logging
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from hico_core.base.errors import BadVideo, HicoError, short_reason
 from hico_core.base.files import pass_point, room_error
@@ -95,7 +96,8 @@ class LocalCache:
                 if in_use:
                     if size_bytes is not None:
                         require_size(address, path.stat().st_size, size_bytes)
-                    os.utime(path)
+                    with suppress(PermissionError):  # another user's copy
+                        os.utime(path)
                     yield path
                     return
 
@@ -112,15 +114,13 @@ class LocalCache:
             except OSError as again:
                 raise room_error(again, self._folder) or again from again
         if self._added > _LOOK_AFTER * self._size_bytes:
-            self._make_room(_AFTER_EVICTION * self._size_bytes)
+            self._make_room(_AFTER_EVICTION * self._size_bytes, but_for=path)
             self._added = 0
 
     def _fetch_once(self, address: "UPath", path: Path) -> int:
         """Fetch a file and return its size."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=_FETCHING, dir=self._folder)
-        os.close(handle)
-        beside = Path(name)
+        beside = self._folder / f"{_FETCHING}{secrets.token_hex(8)}"  # not by mkstemp, so that all users may read it
         try:
             pass_point("cache.fetch")
             fetch(address, beside)
@@ -130,21 +130,22 @@ class LocalCache:
             beside.unlink(missing_ok=True)
         return size
 
-    def _make_room(self, most_bytes: float) -> None:
-        """Delete the least recently used files until at most this much is left, but none that are in use."""
+    def _make_room(self, most_bytes: float, *, but_for: Path | None = None) -> None:
+        """Delete the least recently used files until at most this much is left, but none that are in use, nor one."""
         # A folder in it is that of `scratch_folder`.
         files = [_CachedFile.of(entry) for entry in os.scandir(self._folder) if entry.is_file()]
         total = sum(file.size_bytes for file in files)
         now = time.time()
         for file in sorted(files, key=lambda file: file.used_at):
-            if file.path.name.startswith(_FETCHING):
-                if now - file.used_at > _ABANDONED_AFTER_SECONDS:
-                    file.path.unlink(missing_ok=True)
-            elif total > most_bytes:
-                with _held(file.path, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
-                    if alone:
+            with suppress(OSError):  # it is in use, or another user's
+                if file.path.name.startswith(_FETCHING):
+                    if now - file.used_at > _ABANDONED_AFTER_SECONDS:
                         file.path.unlink(missing_ok=True)
-                        total -= file.size_bytes
+                elif total > most_bytes and file.path != but_for:
+                    with _held(file.path, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+                        if alone:
+                            file.path.unlink(missing_ok=True)
+                            total -= file.size_bytes
 
 
 def require_size(place: object, found: int, expected: int) -> None:
@@ -230,17 +231,25 @@ class _CachedFile(NamedTuple):
 
 @contextmanager
 def _held(path: Path, operation: int) -> Iterator[bool]:
-    """Lock a cached file; yield False if it is in use or has just been deleted."""
+    """Lock a cached file; yield False if it has just been deleted.
+
+    Raises:
+        OSError: it cannot be locked, for example because it is in use.
+
+    """
     try:
-        opened = path.open("rb")
+        opened = _opened(path)
     except FileNotFoundError:
         yield False
         return
     with opened:
-        try:
-            fcntl.flock(opened, operation)
-        except BlockingIOError:
-            yield False
-            return
+        fcntl.flock(opened, operation)
         # By now the name may refer to another file, or to none.
         yield path.exists() and path.stat().st_ino == os.fstat(opened.fileno()).st_ino
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("r+b")  # NFS locks a file for one process alone only if it is open for writing
+    except PermissionError:  # another user's copy
+        return path.open("rb")

@@ -1,9 +1,13 @@
 """A workspace in a bucket holds what a local one holds, and is read through a cache that stays small."""
 
+import errno
+import fcntl
 import os
 import tempfile
 import threading
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO
 
 import boto3
 import pytest
@@ -11,6 +15,7 @@ import torch
 from buckets import keys_in, make_bucket
 from full_disks import files_of_at_most
 from made_videos import numbered_video
+from other_users import not_as_root
 from upath import UPath
 
 from hico_core.base.addresses import BucketPath, Location, locate, require_reachable
@@ -225,6 +230,50 @@ def test_many_readers_share_a_cache(bucket: str, tmp_path: Path) -> None:
         thread.join()
     assert not wrong
     assert used(tmp_path) <= 8_000
+
+
+def test_a_cache_smaller_than_a_file_holds_that_file(bucket: str, tmp_path: Path) -> None:
+    for place in objects(bucket, 2, 1000):
+        with LocalCache(tmp_path, size_bytes=1).local(place) as path:
+            assert used(tmp_path) == path.stat().st_size == 1000
+
+
+def test_copies_on_nfs_are_deleted_too(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS makes a lock of one process alone only on a file that is open for writing."""
+    lock_here = fcntl.flock
+
+    def lock(opened: IO[bytes], operation: int) -> None:
+        if operation & fcntl.LOCK_EX and not opened.writable():
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        lock_here(opened, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    for place in objects(bucket, 5, 1000):
+        with LocalCache(tmp_path, size_bytes=2_000).local(place):
+            pass
+    assert used(tmp_path) <= 2_000
+
+
+def test_users_share_a_cache(bucket: str) -> None:
+    """In a folder such as /tmp, where each deletes only what is theirs; what others made is read, and stays."""
+    places = objects(bucket, 3, 1000)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o1777)
+        with LocalCache(folder, size_bytes=10**6).local(places[0]) as path:
+            assert path.stat().st_mode & 0o777 == 0o666 & ~usual_mask()
+        path.chmod(0o444)  # so that its owner may not write it either
+        with not_as_root():
+            for place in places:
+                with LocalCache(folder, size_bytes=1).local(place) as copy:
+                    assert len(copy.read_bytes()) == 1000
+            assert os.geteuid() == path.stat().st_uid or path.exists()
+
+
+def usual_mask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def test_on_a_full_disk_the_copies_that_nobody_uses_go(
