@@ -5,13 +5,16 @@ import fcntl
 import os
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO
+from typing import IO, Any
 
 import boto3
 import pytest
 import torch
+from botocore.exceptions import ClientError
 from buckets import keys_in, make_bucket
 from full_disks import files_of_at_most
 from made_videos import numbered_video
@@ -77,9 +80,35 @@ def test_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None
         locate("s3://bucket")
 
 
-def test_a_bucket_that_is_not_there() -> None:
-    with pytest.raises(HicoError, match="no such bucket, 'nowhere'"):
-        require_reachable(locate("s3://nowhere/root"))
+@pytest.mark.parametrize(
+    ("name", "refusal"),
+    [("mine", None), ("mine/v.mp4", None), ("mine/[1]", None), ("mine/later", None)]
+    + [(name, "cannot be reached .*; check the address and the credentials") for name in ("", "other", "other/later")],
+)
+def test_credentials_may_be_limited_to_a_folder(bucket: str, name: str, refusal: str | None) -> None:
+    put(f"s3://{bucket}/mine/v.mp4", b"video")
+    put(f"s3://{bucket}/mine/[1]/v.mp4", b"video")
+    place = locate(f"s3://{bucket}/{name}")
+    assert isinstance(place, BucketPath)
+    with limited_to(place, "mine/"), pytest.raises(HicoError, match=refusal) if refusal else nullcontext():
+        require_reachable(place)
+
+
+@contextmanager
+def limited_to(place: BucketPath, prefix: str) -> Iterator[None]:
+    """Refuse requests for anything outside a folder of the bucket, as a server does by the policies of its users."""
+
+    def check(params: dict[str, Any], model: Any, **kwargs: Any) -> None:
+        asked = {**params.get("query_string", {}), "path": params["url_path"]}
+        if not (asked.get("prefix", "").startswith(prefix) or f"/{prefix}" in asked["path"]):
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "Access Denied"}}, model.name)
+
+    events = place.filesystem.s3.meta.events
+    events.register("before-call.s3", check)
+    try:
+        yield
+    finally:
+        events.unregister("before-call.s3", check)
 
 
 def test_files_come_and_go_whole(bucket: str, tmp_path: Path) -> None:
@@ -102,6 +131,13 @@ def split(inputs: str, root: Location, folder: Path) -> Summary:
         on_event=lambda event: None,
         policy=SplitPolicy(rules=Rules(checksum=True), cache_folder=folder / "cache"),
     )
+
+
+def test_a_bucket_that_is_not_there_is_told_from_an_empty_one(bucket: str) -> None:
+    for name in ("", "/root", "/a/b"):
+        require_reachable(locate(f"s3://{bucket}{name}"))
+        with pytest.raises(HicoError, match="no such bucket, 'nowhere'"):
+            require_reachable(locate(f"s3://nowhere{name}"))
 
 
 @pytest.mark.videos
