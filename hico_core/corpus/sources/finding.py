@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
-from hico_core.base.addresses import Location, absolute, is_local, locate, require_reachable
+from hico_core.base.addresses import Location, absolute, is_local, is_there, locate, require_reachable
 from hico_core.base.choices import IdRule
 from hico_core.base.errors import BadVideo, HicoError, UsageError
 from hico_core.base.texts import read_text
@@ -274,7 +274,7 @@ def _files_of_bucket(given: str, passed_over: Counter[str], *, recursive: bool) 
     assert not is_local(place)
     base: Location = place
     here: Counter[str] = Counter()
-    if glob.has_magic(given):
+    if glob.has_magic(given) and not is_there(place):
         found = [name for name, info in place.filesystem.glob(place.key, detail=True).items() if info["type"] == "file"]
         base = locate(_without_magic(given))
     else:

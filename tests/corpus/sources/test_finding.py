@@ -3,7 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
+import boto3
 import pytest
+from buckets import make_bucket
 
 from hico_core.base.errors import HicoError, UsageError
 from hico_core.corpus.sources.finding import describe_passed_over, find_sources, sources_of, videos_among
@@ -148,3 +150,17 @@ def test_a_folder_without_videos(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").rename(tmp_path / "pictures/a.jpg")
     with pytest.raises(UsageError, match=r"no video files in this folder \(skipped: 1 not named like videos\)"):
         ids(tmp_path / "before", tmp_path / "pictures")  # what was passed over in another folder does not count
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("buckets")
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [("[1]", ["[1]/v.mp4"]), ("a[1].mp4", ["a[1].mp4"]), ("b[1].mp4", ["b1.mp4"]), ("[12]/*.mp4", ["1/w.mp4"])],
+)
+def test_a_name_in_a_bucket_is_a_pattern_only_if_nothing_has_it(given: str, found: list[str]) -> None:
+    """As on a disk."""
+    make_bucket("patterns")
+    for name in ("[1]/v.mp4", "1/w.mp4", "a[1].mp4", "a1.mp4", "b1.mp4"):
+        boto3.client("s3").put_object(Bucket="patterns", Key=name, Body=b"video")
+    assert [str(one.path) for one in find_sources([f"s3://patterns/{given}"])] == [f"s3://patterns/{n}" for n in found]
