@@ -86,7 +86,8 @@ def is_same_file(before: SourceFile, source: Source, *, checksum: bool = False) 
         return False
     if checksum and before.sha256 and is_local(source.path):
         return sha256_of(source.path) == before.sha256
-    return before.mtime_ns == now.mtime_ns
+    unit = 1 if is_local(source.path) else 10**9  # some servers give fractions of seconds in listings only
+    return before.mtime_ns // unit == now.mtime_ns // unit
 
 
 def other_file(before: SourceFile, source: Source) -> "Location | None":
