@@ -1,11 +1,14 @@
 """What a command is given stands for videos; what is passed over is counted."""
 
+import os
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import boto3
 import pytest
 from buckets import make_bucket
+from other_users import not_as_root
 
 from hico_core.base.errors import HicoError, UsageError
 from hico_core.corpus.sources.finding import describe_passed_over, find_sources, sources_of, videos_among
@@ -60,6 +63,27 @@ def test_links_to_folders_are_counted_and_not_followed(folder: Path) -> None:
     found = find_sources([str(folder)], passed_over=passed_over)
     assert [source.video_id for source in found] == ["-dash", "a", "b", "c", "linked"]
     assert passed_over["linked folders"] == 1
+
+
+def test_what_cannot_be_read_is_counted() -> None:
+    """Folders and their files without permission, and links to nothing or to where one may not look; not pipes."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for subfolder, mode in (("secret", 0o000), ("listed", 0o444), ("open", 0o755)):
+            (folder / subfolder / "below").mkdir(parents=True)
+            (folder / subfolder / "v.mp4").write_bytes(b"")
+            (folder / subfolder).chmod(mode)
+        (folder / "gone.mp4").symlink_to("nowhere.mp4")
+        (folder / "to.mp4").symlink_to(folder / "secret/v.mp4")
+        os.mkfifo(folder / "pipe.mp4")
+        folder.chmod(0o755)
+        passed_over: Counter[str] = Counter()
+        with not_as_root():
+            (found,) = find_sources([str(folder)], passed_over=passed_over)
+        (folder / "secret").chmod(0o755)
+        (folder / "listed").chmod(0o755)
+    assert found.path == folder / "open/v.mp4"
+    assert describe_passed_over(passed_over) == "skipped: 1 broken links, 4 unreadable"
 
 
 def test_functions_take_names_and_sources(folder: Path) -> None:
