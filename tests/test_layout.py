@@ -335,7 +335,6 @@ COVERED_BY = {
     "hico_core/config/sections.py": "tests/config/test_load.py::test_contradictions",
     "hico_core/corpus/clips/making.py": "tests/corpus/test_split.py::test_clips_partition_the_frames",
     "hico_core/corpus/index_check.py": "tests/corpus/test_index.py::test_an_index_with_a_wrong_value_is_refused",
-    "hico_core/corpus/workspace/access.py": "tests/corpus/test_restart.py::test_two_runs_do_not_write_into_one_workspace",
     "hico_core/corpus/workspace/commit.py": "tests/corpus/test_restart.py::test_killed_at_each_point_of_a_commit",
     "hico_core/corpus/workspace/records.py": "tests/corpus/test_intake.py::test_a_record_reaches_no_file_outside_the_workspace",
     "hico_core/corpus/workspace/status.py": "tests/corpus/workspace/test_check.py::test_status",

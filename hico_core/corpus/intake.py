@@ -9,7 +9,6 @@ announced, so a killed process never leaves a workspace between two states of a 
 """
 
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from hico_core.base.storage import write_text
 from hico_core.base.tally import Summary, VideoEvent, VideoOutcome
 from hico_core.base.version import __version__
 from hico_core.corpus.sources.ids import Source
-from hico_core.corpus.workspace.access import Shard, make_temporary, opened_workspace, sweep
+from hico_core.corpus.workspace.access import Shard, make_temporary, opened_workspace, remove_temporary, sweep
 from hico_core.corpus.workspace.commit import commit, finish_commit
 from hico_core.corpus.workspace.records import (
     ClipRecord,
@@ -234,7 +233,7 @@ def take_one(
     except OSError as error:
         raise room_error(error, scratch.parent) or error from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_temporary(folder)
     return Taken(candidate, record, record.failure, note)
 
 
