@@ -335,7 +335,6 @@ COVERED_BY = {
     "hico_core/config/sections.py": "tests/config/test_load.py::test_contradictions",
     "hico_core/corpus/clips/making.py": "tests/corpus/test_split.py::test_clips_partition_the_frames",
     "hico_core/corpus/index_check.py": "tests/corpus/test_index.py::test_an_index_with_a_wrong_value_is_refused",
-    "hico_core/corpus/workspace/access.py": "tests/corpus/test_restart.py::test_two_runs_do_not_write_into_one_workspace",
     "hico_core/corpus/workspace/status.py": "tests/corpus/workspace/test_check.py::test_status",
     "hico_core/data/loader.py": "tests/data/test_workers.py::test_what_means_the_death_of_a_worker",
     "hico_core/data/other_decoders.py": "tests/data/test_decode.py::test_decoders_agree",

@@ -252,12 +252,19 @@ def is_local(location: Location) -> "TypeIs[Path]":
 
 
 def is_there(location: Location) -> bool:
-    """Whether something exists at a place; False for a name that is too long for the system."""
-    return os.path.exists(location) if isinstance(location, Path) else location.exists()  # noqa: PTH110 - Path raises
+    """Whether something is seen at a place; False for a name too long for the system, or that one may not look up."""
+    if isinstance(location, Path):
+        return os.path.exists(location)  # noqa: PTH110 - Path raises
+    try:
+        return location.exists()
+    except PermissionError:  # credentials for all that lies in a folder need not cover an object with its name
+        return False
 
 
 def require_reachable(location: Location) -> None:
-    """Check that a bucket can be listed before work is handed out; a local place is not checked.
+    """Check that a place in a bucket can be listed before work is handed out; a local place is not checked.
+
+    Nothing has to be there, and credentials need not reach beyond it.
 
     Raises:
         HicoError: the bucket does not exist, or denies access.
@@ -265,9 +272,10 @@ def require_reachable(location: Location) -> None:
     """
     if isinstance(location, Path):
         return
-    bucket = location.key.split("/")[0]
+    bucket, _, below = location.key.partition("/")
     try:
-        location.filesystem.ls(bucket, refresh=True)
+        if not is_there(location):
+            location.filesystem.find(bucket, prefix=f"{below}/", max_items=1)  # fails unless this may be listed
     except FileNotFoundError:
         raise HicoError(f"{location}: no such bucket, {bucket!r}") from None
     except Exception as error:  # each driver has its own exceptions, without a common base class

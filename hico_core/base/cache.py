@@ -4,13 +4,14 @@ import fcntl
 import hashlib
 import logging
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from hico_core.base.errors import BadVideo, HicoError, short_reason
 from hico_core.base.files import pass_point, room_error
@@ -73,7 +74,8 @@ class LocalCache:
 
         Args:
             address: the object's address in a bucket.
-            size_bytes: expected size of the file; None: not checked.
+            size_bytes: expected size, for a file that the index describes: a copy of that size is read without any
+                request; None: a copy is read only if it is of the object's present version.
 
         Raises:
             HicoError: the size differs, so the file has been replaced.
@@ -81,65 +83,73 @@ class LocalCache:
             OSError: the object does not exist, or cannot be fetched.
 
         """
-        name = hashlib.sha256(f"{address}|{size_bytes}".encode()).hexdigest()[:32] + address.suffix
-        path = self._folder / name
+        path = self._path(address, _version_of(address) if size_bytes is None else str(size_bytes))
         while True:
             if not path.exists():
-                self._fetch(address, path, size_bytes)
+                size = self._fetch(address, path)
+                if size_bytes is None:  # a copy of an earlier version may have the same size
+                    self._path(address, str(size)).unlink(missing_ok=True)
             with _held(path, fcntl.LOCK_SH) as in_use:
                 if in_use:
-                    os.utime(path)
+                    if size_bytes is not None:
+                        require_size(address, path.stat().st_size, size_bytes)
+                    with suppress(PermissionError):  # another user's copy
+                        os.utime(path)
                     yield path
                     return
 
-    def _fetch(self, address: "UPath", path: Path, size_bytes: int | None) -> None:
+    def _path(self, address: "UPath", version: str) -> Path:
+        return self._folder / (hashlib.sha256(f"{address}|{version}".encode()).hexdigest()[:32] + address.suffix)
+
+    def _fetch(self, address: "UPath", path: Path) -> int:
+        """Fetch a file, make room for it if necessary, and return its size."""
         try:
-            self._added += self._fetch_once(address, path, size_bytes)
+            size = self._fetch_once(address, path)
         except OSError as error:
             if room_error(error, self._folder) is None:
                 raise
             logger.warning("%s: %s; deleting unused copies", self._folder, error.strerror)
             self._make_room(0)
+            self._added = 0
             try:
-                self._added = self._fetch_once(address, path, size_bytes)
+                size = self._fetch_once(address, path)
             except OSError as again:
                 raise room_error(again, self._folder) or again from again
+        self._added += size
         if self._added > _LOOK_AFTER * self._size_bytes:
-            self._make_room(_AFTER_EVICTION * self._size_bytes)
+            self._make_room(_AFTER_EVICTION * self._size_bytes, but_for=path)
             self._added = 0
+        return size
 
-    def _fetch_once(self, address: "UPath", path: Path, size_bytes: int | None) -> int:
+    def _fetch_once(self, address: "UPath", path: Path) -> int:
         """Fetch a file and return its size."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=_FETCHING, dir=self._folder)
-        os.close(handle)
-        beside = Path(name)
+        beside = self._folder / f"{_FETCHING}{secrets.token_hex(8)}"  # not by mkstemp, so that all users may read it
         try:
             pass_point("cache.fetch")
             fetch(address, beside)
             size = beside.stat().st_size
-            if size_bytes is not None:
-                require_size(address, size, size_bytes)
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
         return size
 
-    def _make_room(self, most_bytes: float) -> None:
-        """Delete the least recently used files until at most this much is left, but none that are in use."""
+    def _make_room(self, most_bytes: float, *, but_for: Path | None = None) -> None:
+        """Delete the least recently used files until at most this much is left, but none that are in use, nor one."""
         # A folder in it is that of `scratch_folder`.
         files = [_CachedFile.of(entry) for entry in os.scandir(self._folder) if entry.is_file()]
         total = sum(file.size_bytes for file in files)
         now = time.time()
         for file in sorted(files, key=lambda file: file.used_at):
-            if file.path.name.startswith(_FETCHING):
-                if now - file.used_at > _ABANDONED_AFTER_SECONDS:
-                    file.path.unlink(missing_ok=True)
-            elif total > most_bytes:
-                with _held(file.path, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
-                    if alone:
+            with suppress(OSError):  # it is in use, or another user's
+                if file.path.name.startswith(_FETCHING):
+                    if now - file.used_at > _ABANDONED_AFTER_SECONDS:
                         file.path.unlink(missing_ok=True)
-                        total -= file.size_bytes
+                elif total > most_bytes and file.path != but_for:
+                    with _held(file.path, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+                        if alone:
+                            file.path.unlink(missing_ok=True)
+                            total -= file.size_bytes
 
 
 def require_size(place: object, found: int, expected: int) -> None:
@@ -175,8 +185,27 @@ def fetch(address: "UPath", target: Path) -> None:
         HicoError: the bucket cannot be reached.
 
     """
-    try:
+    with _driver_errors(address):
         address.fs.get_file(address.path, str(target))
+
+
+def _version_of(address: "UPath") -> str:
+    """A text that tells an object's present content from what it contained before.
+
+    Raises:
+        OSError: the object does not exist, or cannot be read.
+        HicoError: the bucket cannot be reached.
+
+    """
+    with _driver_errors(address):
+        info = address.fs.info(address.path, refresh=True)
+    return str([info.get(fact) for fact in ("ETag", "size", "LastModified")])
+
+
+@contextmanager
+def _driver_errors(address: "UPath") -> Iterator[None]:
+    try:
+        yield
     except OSError:
         raise
     except Exception as error:  # each driver has its own exceptions, without a common base class
@@ -199,17 +228,25 @@ class _CachedFile(NamedTuple):
 
 @contextmanager
 def _held(path: Path, operation: int) -> Iterator[bool]:
-    """Lock a cached file; yield False if it is in use or has just been deleted."""
+    """Lock a cached file; yield False if it has just been deleted.
+
+    Raises:
+        OSError: it cannot be locked, for example because it is in use.
+
+    """
     try:
-        opened = path.open("rb")
+        opened = _opened(path)
     except FileNotFoundError:
         yield False
         return
     with opened:
-        try:
-            fcntl.flock(opened, operation)
-        except BlockingIOError:
-            yield False
-            return
+        fcntl.flock(opened, operation)
         # By now the name may refer to another file, or to none.
         yield path.exists() and path.stat().st_ino == os.fstat(opened.fileno()).st_ino
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("r+b")  # NFS locks a file for one process alone only if it is open for writing
+    except PermissionError:  # another user's copy
+        return path.open("rb")

@@ -10,7 +10,6 @@ announced, so a killed process never leaves a workspace between two states of a 
 
 import errno
 import logging
-import shutil
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from hico_core.base.storage import write_text
 from hico_core.base.tally import Summary, VideoEvent, VideoOutcome
 from hico_core.base.version import __version__
 from hico_core.corpus.sources.ids import Source
-from hico_core.corpus.workspace.access import Shard, make_temporary, opened_workspace, sweep
+from hico_core.corpus.workspace.access import Shard, make_temporary, opened_workspace, remove_temporary, sweep
 from hico_core.corpus.workspace.commit import commit, finish_commit
 from hico_core.corpus.workspace.records import (
     ClipRecord,
@@ -92,7 +91,8 @@ def is_same_file(before: SourceFile, source: Source, *, checksum: bool = False) 
         return False
     if checksum and before.sha256 and is_local(source.path):
         return sha256_of(source.path) == before.sha256
-    return before.mtime_ns == now.mtime_ns
+    unit = 1 if is_local(source.path) else 10**9  # some servers give fractions of seconds in listings only
+    return before.mtime_ns // unit == now.mtime_ns // unit
 
 
 def other_file(before: SourceFile, source: Source) -> "Location | None":
@@ -240,7 +240,7 @@ def take_one(
     except OSError as error:
         raise room_error(error, scratch.parent) or error from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_temporary(folder)
     return Taken(candidate, record, record.failure, note)
 
 

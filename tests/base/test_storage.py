@@ -1,15 +1,22 @@
 """A workspace in a bucket holds what a local one holds, and is read through a cache that stays small."""
 
+import errno
+import fcntl
 import os
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any
 
 import pytest
 import torch
 from buckets import keys_in, make_bucket
 from full_disks import files_of_at_most
 from made_videos import numbered_video
+from other_users import not_as_root
 from upath import UPath
 
 from hico_core.base.addresses import BucketPath, Location, locate, require_reachable
@@ -71,9 +78,35 @@ def test_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None
         locate("s3://bucket")
 
 
-def test_a_bucket_that_is_not_there() -> None:
-    with pytest.raises(HicoError, match="no such bucket, 'nowhere'"):
-        require_reachable(locate("s3://nowhere/root"))
+@pytest.mark.parametrize(
+    ("name", "refusal"),
+    [("mine", None), ("mine/v.mp4", None), ("mine/[1]", None), ("mine/later", None)]
+    + [(name, "cannot be reached .*; check the address and the credentials") for name in ("", "other", "other/later")],
+)
+def test_credentials_may_be_limited_to_a_folder(bucket: str, name: str, refusal: str | None) -> None:
+    put(f"s3://{bucket}/mine/v.mp4", b"video")
+    put(f"s3://{bucket}/mine/[1]/v.mp4", b"video")
+    place = locate(f"s3://{bucket}/{name}")
+    assert isinstance(place, BucketPath)
+    with limited_to(place, "mine/"), pytest.raises(HicoError, match=refusal) if refusal else nullcontext():
+        require_reachable(place)
+
+
+@contextmanager
+def limited_to(place: BucketPath, prefix: str) -> Iterator[None]:
+    """Refuse requests for anything outside a folder of the bucket, as a server does by the policies of its users."""
+
+    def check(params: dict[str, Any], **kwargs: object) -> None:
+        asked = {**params.get("query_string", {}), "path": params["url_path"]}
+        if not (asked.get("prefix", "").startswith(prefix) or f"/{prefix}" in asked["path"]):
+            raise PermissionError("Access Denied")
+
+    events = place.filesystem.s3.meta.events
+    events.register("before-call.s3", check)
+    try:
+        yield
+    finally:
+        events.unregister("before-call.s3", check)
 
 
 def test_files_come_and_go_whole(bucket: str, tmp_path: Path) -> None:
@@ -96,6 +129,13 @@ def split(inputs: str, root: Location, folder: Path) -> Summary:
         on_event=lambda event: None,
         policy=SplitPolicy(rules=Rules(checksum=True), cache_folder=folder / "cache"),
     )
+
+
+def test_a_bucket_that_is_not_there_is_told_from_an_empty_one(bucket: str) -> None:
+    for name in ("", "/root", "/a/b"):
+        require_reachable(locate(f"s3://{bucket}{name}"))
+        with pytest.raises(HicoError, match="no such bucket, 'nowhere'"):
+            require_reachable(locate(f"s3://nowhere{name}"))
 
 
 @pytest.mark.videos
@@ -226,6 +266,50 @@ def test_many_readers_share_a_cache(bucket: str, tmp_path: Path) -> None:
     assert used(tmp_path) <= 8_000
 
 
+def test_a_cache_smaller_than_a_file_holds_that_file(bucket: str, tmp_path: Path) -> None:
+    for place in objects(bucket, 2, 1000):
+        with LocalCache(tmp_path, size_bytes=1).local(place) as path:
+            assert used(tmp_path) == path.stat().st_size == 1000
+
+
+def test_copies_on_nfs_are_deleted_too(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS makes a lock of one process alone only on a file that is open for writing."""
+    lock_here = fcntl.flock
+
+    def lock(opened: IO[bytes], operation: int) -> None:
+        if operation & fcntl.LOCK_EX and not opened.writable():
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        lock_here(opened, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    for place in objects(bucket, 5, 1000):
+        with LocalCache(tmp_path, size_bytes=2_000).local(place):
+            pass
+    assert used(tmp_path) <= 2_000
+
+
+def test_users_share_a_cache(bucket: str) -> None:
+    """In a folder such as /tmp, where each deletes only what is theirs; what others made is read, and stays."""
+    places = objects(bucket, 3, 1000)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o1777)
+        with LocalCache(folder, size_bytes=10**6).local(places[0]) as path:
+            assert path.stat().st_mode & 0o777 == 0o666 & ~usual_mask()
+        path.chmod(0o444)  # so that its owner may not write it either
+        with not_as_root():
+            for place in places:
+                with LocalCache(folder, size_bytes=1).local(place) as copy:
+                    assert len(copy.read_bytes()) == 1000
+            assert os.geteuid() == path.stat().st_uid or path.exists()
+
+
+def usual_mask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def test_on_a_full_disk_the_copies_that_nobody_uses_go(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -253,6 +337,22 @@ def test_a_full_disk_is_the_fault_of_no_video(bucket: str, tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("content", [b"other", b"longer"], ids=["same size", "other size"])
+def test_an_object_that_was_overwritten_is_fetched_again(bucket: str, tmp_path: Path, content: bytes) -> None:
+    """Whatever its size: when it is inspected, and then by whoever reads what was inspected."""
+    place, cache = UPath(f"s3://{bucket}/v.mp4"), LocalCache(tmp_path, size_bytes=10**6)
+
+    def read(size_bytes: int | None) -> bytes:
+        with cache.local(place, size_bytes=size_bytes) as path:
+            return path.read_bytes()
+
+    for written in (b"first", content):
+        place.write_bytes(written)
+        assert read(None) == read(len(written)) == written
+    place.unlink()
+    assert read(len(content)) == content, "files that the index describes are read without requests"
+
+
 def test_an_object_of_another_size_is_not_taken(bucket: str, tmp_path: Path) -> None:
     (place,) = objects(bucket, 1, 10)
     with (
@@ -260,7 +360,6 @@ def test_an_object_of_another_size_is_not_taken(bucket: str, tmp_path: Path) -> 
         LocalCache(tmp_path, size_bytes=10**6).local(place, size_bytes=11),
     ):
         pass
-    assert not list(tmp_path.iterdir())
     with pytest.raises(FileNotFoundError), LocalCache(tmp_path, size_bytes=10**6).local(UPath(f"s3://{bucket}/none")):
         pass
 

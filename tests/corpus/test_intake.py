@@ -16,13 +16,15 @@ from buckets import make_bucket, put_denied
 from made_videos import numbered_video, run_ffmpeg
 from trees import tree
 
+from hico_core.base.addresses import locate
 from hico_core.base.errors import HicoError
 from hico_core.base.failures import FailedSource, Failure, read_failures, update_failures
 from hico_core.base.files import json_line, read_json_lines
+from hico_core.base.storage import write_text
 from hico_core.base.tally import Summary, VideoEvent
 from hico_core.corpus.adopt import adopt_clips
 from hico_core.corpus.index import build_index, read_index
-from hico_core.corpus.intake import Candidate, Made, Rules, decide, new_record, take_one
+from hico_core.corpus.intake import Candidate, Made, Rules, decide, is_same_file, new_record, take_one
 from hico_core.corpus.sources.finding import find_sources
 from hico_core.corpus.sources.ids import Source
 from hico_core.corpus.sources.lists import labelled_videos, listed_clips
@@ -37,6 +39,7 @@ from hico_core.corpus.workspace.records import (
     UntrimmedOptions,
     VideoRecord,
     read_record,
+    source_file,
 )
 
 pytestmark = pytest.mark.videos
@@ -537,3 +540,20 @@ def test_rows_name_only_files_that_records_may_name() -> None:
     assert VideoRecord.model_validate(good).clips == [clip]
     with pytest.raises(ValueError, match="is not a possible path for a clip of 'a'"):
         VideoRecord.model_validate(good | {"clips": [clip.model_dump() | {"path": "/etc/passwd"}]})
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("buckets")
+@pytest.mark.parametrize(
+    ("where", "later_ns", "same"),
+    [("disk", 0, True), ("disk", 1, False), ("bucket", 999_000_000, True), ("bucket", 10**9, False)],
+)
+def test_times_of_objects_are_whole_seconds(tmp_path: Path, where: str, later_ns: int, same: bool) -> None:
+    """MinIO and Ceph give fractions when they list an object, but not when they are asked about it."""
+    make_bucket("times")
+    place = locate({"disk": f"{tmp_path}/v.mp4", "bucket": "s3://times/v.mp4"}[where])
+    write_text(place, "video")
+    source = Source(video_id="v", path=place)
+    before = source_file(source)
+    before = before.model_copy(update={"mtime_ns": before.mtime_ns + later_ns})
+    assert is_same_file(before, source) == same

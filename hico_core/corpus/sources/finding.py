@@ -6,11 +6,13 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from errno import ENOENT
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 from typing import NamedTuple, TypeAlias
 
-from hico_core.base.addresses import Location, absolute, is_local, locate, require_reachable
+from hico_core.base.addresses import Location, absolute, is_local, is_there, locate, require_reachable
 from hico_core.base.choices import IdRule
 from hico_core.base.errors import BadVideo, HicoError, UsageError
 from hico_core.base.texts import read_text
@@ -33,6 +35,8 @@ LINKED_FOLDER = "linked folders"
 NO_VIDEO = "not named like videos"
 OWN_CLIP = "clips of a hico workspace"
 BELOW = "in subfolders"
+UNREADABLE = "unreadable"
+BROKEN_LINK = "broken links"
 
 
 class _Found(NamedTuple):
@@ -249,11 +253,16 @@ def require_good_rows(bad: Sequence[Source], *, num_rows: int) -> None:
 
 def _names_below(folder: Path, passed_over: Counter[str]) -> Iterator[str]:
     """All files below a folder, relative to it; links to folders are not followed, because they may form cycles."""
-    for here, folders, files in os.walk(folder):
+    for here, folders, files in os.walk(folder, onerror=lambda error: passed_over.update([UNREADABLE])):
         inside = Path(here)
-        links = sum((inside / name).is_symlink() for name in folders)
+        links = sum(os.path.islink(inside / name) for name in folders)  # noqa: PTH114 - Path raises
         passed_over.update({LINKED_FOLDER: links} if links else {})
-        yield from ((inside / name).relative_to(folder).as_posix() for name in files if (inside / name).is_file())
+        for path in (inside / name for name in files):
+            try:
+                if S_ISREG(path.stat().st_mode):
+                    yield path.relative_to(folder).as_posix()
+            except OSError as error:
+                passed_over[BROKEN_LINK if error.errno == ENOENT else UNREADABLE] += 1
 
 
 def describe_passed_over(passed_over: Counter[str]) -> str:
@@ -274,7 +283,7 @@ def _files_of_bucket(given: str, passed_over: Counter[str], *, recursive: bool) 
     assert not is_local(place)
     base: Location = place
     here: Counter[str] = Counter()
-    if glob.has_magic(given):
+    if glob.has_magic(given) and not is_there(place):
         found = [name for name, info in place.filesystem.glob(place.key, detail=True).items() if info["type"] == "file"]
         base = locate(_without_magic(given))
     else:

@@ -1,18 +1,19 @@
 """Write access to a workspace: locks, temporary folders, and cleaning up after killed runs."""
 
 import os
+import secrets
 import shutil
 import socket
-import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from hico_core.base.addresses import Location, is_local
 from hico_core.base.errors import HicoError
-from hico_core.base.files import VANISHING_SECONDS, remove_abandoned
+from hico_core.base.files import VANISHING_SECONDS, is_locked, lock, remove_abandoned
 from hico_core.base.storage import storage_of
 from hico_core.corpus.workspace.commit import SCRATCH, finish_commits
 
@@ -91,32 +92,54 @@ def scratch_folder(root: Location, cache_folder: Path) -> Path:
     return root / SCRATCH if is_local(root) else cache_folder.absolute() / "split"
 
 
+# The temporary folders of this process, with all that removes them and their locks.
+_held: dict[Path, ExitStack] = {}
+
+
 def make_temporary(scratch: Path) -> Path:
-    """A new empty folder, named after the process that made it, so that those of dead processes can be removed."""
-    return Path(tempfile.mkdtemp(prefix=_prefix(os.getpid()), dir=scratch))
+    """A new empty folder, locked until `remove_temporary` or the end of this process, so that `sweep` leaves it alone.
+
+    Its parent may be missing: on a node of a cluster, nothing else creates it or removes what killed processes left.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    _sweep_once(scratch)
+    folder = scratch / f"split-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(8)}"
+    with ExitStack() as stack:
+        stack.callback(_lock_of(folder).unlink, missing_ok=True)
+        stack.enter_context(lock(_lock_of(folder), refusal=f"{folder}: is locked already; try again"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder.mkdir()
+        _held[folder] = stack.pop_all()
+    return folder
 
 
-def _prefix(process_id: int) -> str:
-    return f"split-{socket.gethostname()}-{process_id}-"
+def remove_temporary(folder: Path) -> None:
+    """Remove a folder of `make_temporary`, if it is still there, and its lock."""
+    _held.pop(folder).close()
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
+
+
+@cache
+def _sweep_once(scratch: Path) -> None:
+    sweep(scratch, alone=False)
 
 
 def sweep(scratch: Path, *, alone: bool) -> None:
-    """Remove what killed runs left: all temporary folders if `alone`, else those of this machine's dead processes."""
-    mine = f"split-{socket.gethostname()}-"
-    for folder in scratch.glob("split-*"):
-        process_id = folder.name.removeprefix(mine).split("-")[0]
-        if alone or (process_id.isdigit() and not _is_alive(int(process_id))):
-            shutil.rmtree(folder, ignore_errors=True)
+    """Remove the temporary folders that killed processes left, and if `alone`, their unfinished files in the workspace.
+
+    A process is known to be alive by its lock: its number or machine would mean nothing in another container.
+    """
+    left = set(scratch.glob("split-*"))
+    if alone:  # also locks whose folders became commits; otherwise, those of folders that are about to be made
+        left |= {scratch / lock.stem.removeprefix(".") for lock in scratch.glob(".split-*.lock")}
+    for folder in left:
+        with suppress(PermissionError):  # another user's
+            if not is_locked(_lock_of(folder)):
+                shutil.rmtree(folder, ignore_errors=True)
+                _lock_of(folder).unlink(missing_ok=True)
     if alone and scratch.name == SCRATCH:
         for folder in (scratch.parent, scratch.parent / "records"):
             remove_abandoned(folder)
-
-
-def _is_alive(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -1,9 +1,14 @@
 """What a command is given stands for videos; what is passed over is counted."""
 
+import os
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import boto3
 import pytest
+from buckets import make_bucket
+from other_users import not_as_root
 
 from hico_core.base.errors import HicoError, UsageError
 from hico_core.corpus.sources.finding import describe_passed_over, find_sources, sources_of, videos_among
@@ -58,6 +63,27 @@ def test_links_to_folders_are_counted_and_not_followed(folder: Path) -> None:
     found = find_sources([str(folder)], passed_over=passed_over)
     assert [source.video_id for source in found] == ["-dash", "a", "b", "c", "linked"]
     assert passed_over["linked folders"] == 1
+
+
+def test_what_cannot_be_read_is_counted() -> None:
+    """Folders and their files without permission, and links to nothing or to where one may not look; not pipes."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for subfolder, mode in (("secret", 0o000), ("listed", 0o444), ("open", 0o755)):
+            (folder / subfolder / "below").mkdir(parents=True)
+            (folder / subfolder / "v.mp4").write_bytes(b"")
+            (folder / subfolder).chmod(mode)
+        (folder / "gone.mp4").symlink_to("nowhere.mp4")
+        (folder / "to.mp4").symlink_to(folder / "secret/v.mp4")
+        os.mkfifo(folder / "pipe.mp4")
+        folder.chmod(0o755)
+        passed_over: Counter[str] = Counter()
+        with not_as_root():
+            (found,) = find_sources([str(folder)], passed_over=passed_over)
+        (folder / "secret").chmod(0o755)
+        (folder / "listed").chmod(0o755)
+    assert found.path == folder / "open/v.mp4"
+    assert describe_passed_over(passed_over) == "skipped: 1 broken links, 4 unreadable"
 
 
 def test_functions_take_names_and_sources(folder: Path) -> None:
@@ -148,3 +174,17 @@ def test_a_folder_without_videos(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").rename(tmp_path / "pictures/a.jpg")
     with pytest.raises(UsageError, match=r"no video files in this folder \(skipped: 1 not named like videos\)"):
         ids(tmp_path / "before", tmp_path / "pictures")  # what was passed over in another folder does not count
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("buckets")
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [("[1]", ["[1]/v.mp4"]), ("a[1].mp4", ["a[1].mp4"]), ("b[1].mp4", ["b1.mp4"]), ("[12]/*.mp4", ["1/w.mp4"])],
+)
+def test_a_name_in_a_bucket_is_a_pattern_only_if_nothing_has_it(given: str, found: list[str]) -> None:
+    """As on a disk."""
+    make_bucket("patterns")
+    for name in ("[1]/v.mp4", "1/w.mp4", "a[1].mp4", "a1.mp4", "b1.mp4"):
+        boto3.client("s3").put_object(Bucket="patterns", Key=name, Body=b"video")
+    assert [str(one.path) for one in find_sources([f"s3://patterns/{given}"])] == [f"s3://patterns/{n}" for n in found]

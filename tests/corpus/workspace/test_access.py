@@ -1,0 +1,48 @@
+"""Each video has a folder of its own while it is taken in, and none afterwards, however that ends."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from hico_core.corpus.workspace.access import make_temporary, remove_temporary, sweep
+
+
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def test_a_temporary_folder_needs_no_parent(tmp_path: Path) -> None:
+    """On the nodes of a cluster, nobody has made it; nor is there a command that clears it of what the dead left."""
+    scratch = tmp_path / "cache/split"
+    folder = make_temporary(scratch)
+    assert folder.is_dir() and not names_in(folder)
+    remove_temporary(folder)
+    assert not names_in(scratch)
+    other = tmp_path / "other"
+    (other / "split-of-the-dead").mkdir(parents=True)
+    remove_temporary(make_temporary(other))
+    assert not names_in(other)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_only_folders_of_dead_processes_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    """By their locks: other containers have the same host names, with or without dashes, and numbers of their own."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "node-7")
+    monkeypatch.setattr(os, "getpid", lambda: 2**22 + 1)  # nobody here
+    living = make_temporary(tmp_path)
+    for dead in (f"split-node-7-{os.getppid()}-x", "split-elsewhere-1-x"):
+        (tmp_path / dead).mkdir()
+        (tmp_path / f".{dead}.lock").touch()
+    orphan = tmp_path / ".split-node-7-1-committed.lock"
+    orphan.touch()
+    sweep(tmp_path, alone=alone)
+    assert orphan.exists() is not alone
+    orphan.unlink(missing_ok=True)
+    assert sorted(names_in(tmp_path)) == [f".{living.name}.lock", living.name]
+    living.rename(tmp_path / "commit-1")  # as a commit does
+    remove_temporary(living)
+    assert names_in(tmp_path) == ["commit-1"]
