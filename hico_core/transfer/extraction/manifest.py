@@ -166,7 +166,7 @@ def require_features(folder: Location) -> dict[str, ManifestRow]:
     """The manifest of a folder, which must have features.
 
     Raises:
-        HicoError: it has no features, or features of several encoders or settings.
+        HicoError: it has no features, or features of several encoders or frame rates.
 
     """
     rows = read_manifest(folder)
@@ -174,11 +174,17 @@ def require_features(folder: Location) -> dict[str, ManifestRow]:
         raise HicoError(f"{folder}: no features here (no {MANIFEST}); run `hico extract-features`")
     first = next(iter(rows.values()))
     for row in rows.values():
-        if (row.encoder, row.checkpoint_sha256, row.shape) != (first.encoder, first.checkpoint_sha256, first.shape):
+        if _origin(row) != _origin(first):
             raise HicoError(
-                f"{folder}: {first.file} and {row.file} come from different encoders; extract again with another --name"
+                f"{folder}: {first.file} and {row.file} come from different encoders or frame rates; extract again "
+                "with another --name"
             )
     return rows
+
+
+def _origin(row: ManifestRow) -> tuple[object, ...]:
+    """What features that are used together must have in common."""
+    return row.encoder, row.checkpoint_sha256, row.shape, None if row.native_fps else row.fps
 
 
 def features_of(folder: Location, row: ManifestRow) -> np.ndarray:

@@ -281,6 +281,14 @@ def test_features_of_two_checkpoints_do_not_mix(root: Path, tmp_path: Path) -> N
         )
 
 
+def test_features_of_two_frame_rates_do_not_mix(root: Path, tmp_path: Path) -> None:
+    """Otherwise, the row numbers of some videos would stand for other times."""
+    extract(root, tmp_path)
+    other = FeatureExtractor.from_checkpoint(root.parent / "encoder.safetensors", fps=30.0, device="cpu")
+    with pytest.raises(HicoError, match=r"has features with fps=15\.0, not 30\.0; use another --name"):
+        extract_features([], encoder=other, root=root, files=Files(tmp_path))
+
+
 def test_a_video_that_cannot_be_decoded_is_listed(root: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_text("no video")
     jobs = jobs_of_files(

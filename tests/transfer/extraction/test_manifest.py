@@ -117,7 +117,7 @@ def test_lines_that_hico_did_not_write(changes: dict[str, Any], said: str, tmp_p
     assert str(caught.value).startswith(f"{tmp_path}/manifest.jsonl: ")
 
 
-@pytest.mark.parametrize("changes", [{"checkpoint_sha256": "d"}, {"shape": [1, 3]}])
+@pytest.mark.parametrize("changes", [{"checkpoint_sha256": "d"}, {"shape": [1, 3]}, {"fps": 30.0}])
 def test_features_of_one_folder_are_of_one_encoder(changes: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(HicoError, match="no features here"):
         require_features(tmp_path)
