@@ -33,6 +33,9 @@ _HELD_OUT = 0.2
 # Root mean square length of rows after `scaled_alike`; at this length, the largest learning rate does not diverge.
 _LENGTH = 5.0
 
+# Added to the spread of each feature, as a fraction of the largest: those of an untrained S3D-G are about 1e-15.
+_LEAST_SPREAD = 1e-6
+
 # Number of rows whose scores are held in memory together.
 _SCORED_AT_ONCE = 8192
 
@@ -135,7 +138,8 @@ def linear_probe(
 
     """
     require_classes(train, test)
-    mean, scale = train.features.mean(axis=0), train.features.std(axis=0) + 1e-6
+    mean, spread = train.features.mean(axis=0), train.features.std(axis=0)
+    scale = spread + _LEAST_SPREAD * (spread.max() or 1.0)
     train, test = (
         rows._replace(features=((rows.features - mean) / scale).astype(np.float32)) for rows in (train, test)
     )

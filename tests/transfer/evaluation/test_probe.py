@@ -47,6 +47,17 @@ def test_a_linear_probe_is_logistic_regression() -> None:
         np.testing.assert_allclose(ours[:, -1] - ours[:, -1].mean(), theirs.intercept_, atol=2e-3)
 
 
+@pytest.mark.parametrize("unit", [1e-15, 1e-9, 1e6])
+def test_the_unit_of_features_does_not_count(unit: float) -> None:
+    """Features of an untrained S3D-G are about 1e-15, and had the accuracy of a guess."""
+    train, test = blobs(1, videos=30, spread=2.0), blobs(2, videos=60, spread=2.0, first=100)
+    accuracies = [
+        linear_probe(*(rows._replace(features=rows.features * one) for rows in (train, test)), seed=0, steps=50)
+        for one in (np.float32(1), np.float32(unit))
+    ]
+    assert accuracies[0].accuracy == accuracies[1].accuracy > 0.5
+
+
 def test_few_rows_of_many_features_are_probed_in_few_directions() -> None:
     """Each score is what descent in all features gives."""
     rng = np.random.default_rng(0)
