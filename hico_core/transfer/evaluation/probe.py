@@ -234,14 +234,14 @@ def _held_out_rows(rows: LabelledRows, *, seed: int) -> list[np.ndarray]:
     if rows.groups is not None:
         return choosing_parts(rows.labels, rows.groups)[:1]
     rng = np.random.default_rng(seed)
-    videos, first = np.unique(rows.videos, return_index=True)
+    videos, first, place = np.unique(rows.videos, return_index=True, return_inverse=True)
     labels = rows.labels[first]
-    chosen = []
+    is_held_out = np.zeros(len(videos), dtype=bool)
     for label in np.unique(labels):
-        of_class = rng.permutation(videos[labels == label])
+        of_class = rng.permutation(np.flatnonzero(labels == label))
         count = max(round(_HELD_OUT * len(of_class)), 1) if len(of_class) > 1 else 0
-        chosen += list(of_class[:count])
-    return [np.isin(rows.videos, chosen)] if chosen else []
+        is_held_out[of_class[:count]] = True
+    return [is_held_out[place]] if is_held_out.any() else []
 
 
 def train_classifiers(
