@@ -396,7 +396,7 @@ def _is_whole(row: ManifestRow, folder: Location) -> bool:
     try:
         if path.stat().st_size != row.size_bytes:
             return False
-        return not is_local(path) or len(read_array(path)) == row.rows
+        return not is_local(path) or read_array(path).shape[:1] == (row.rows,)
     except (OSError, HicoError):
         return False
 

@@ -203,7 +203,7 @@ def features_of(folder: Location, row: ManifestRow) -> np.ndarray:
                 f"cannot be read ({short_reason(error)}); run `hico extract-features` again", subject=path
             ) from error
         array = read_array(local)
-    if array.shape[0] != row.rows or array[0].size != row.dim or array.dtype != row.dtype:
+    if array.shape[:1] != (row.rows,) or array.size != row.rows * row.dim or array.dtype != row.dtype:
         raise HicoError(
             f"contains {array.dtype} {array.shape}, not {row.dtype} {(row.rows, *row.shape)} as its manifest says; run "
             "`hico extract-features` again",
