@@ -571,6 +571,8 @@ def _storable(features: Features | BadVideo, dtype: DType, source: Source) -> Fe
         array = np.ascontiguousarray(features.array.astype(dtype))
     if np.isfinite(array).all():
         return replace(features, array=array)
-    largest = float(np.abs(features.array).max())
-    reason = f"has features that {dtype} cannot hold (the largest is {largest:.4g})"
+    if np.isfinite(features.array).all():
+        reason = f"has features that {dtype} cannot hold (the largest is {np.abs(features.array).max():.4g})"
+    else:
+        reason = "has features that are not finite (NaN or infinite); its encoder is broken"
     return BadVideo(str(source.path), reason, stage="encode")
