@@ -180,7 +180,7 @@ def _describe(value: "MeanAndError", found: "ProbeReport") -> str:
     if len(found.num_test) == 1:
         mean = f", mean over {counted(times, 'seed')}" if times > 1 else ""
         return in_context(value.mean, found.num_test[0], chance=found.chance) + mean
-    error = f"standard error {percent(value.standard_error or 0.0)} over {counted(times, 'measurement')}"
+    error = f"standard error {percent(value.standard_error or 0.0)} over {counted(len(found.num_test), 'split')}"
     return f"{percent(value.mean)} ({error}; chance {percent(found.chance)})"
 
 

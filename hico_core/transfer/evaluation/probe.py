@@ -70,14 +70,19 @@ class MeanAndError(NamedTuple):
     """The mean of several measurements and its standard error."""
 
     mean: float
-    standard_error: float | None  # None for a single measurement
+    standard_error: float | None  # None for a single measurement; over splits if there are several
     values: list[float]
 
 
-def mean_and_error(values: Sequence[float]) -> MeanAndError:
-    """The mean, and the sample standard deviation divided by the square root of the count."""
-    error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-    return MeanAndError(fmean(values), error, list(values))
+def mean_and_error(values: Sequence[float], *, num_splits: int = 1) -> MeanAndError:
+    """The mean, and the sample standard deviation divided by the square root of the count.
+
+    With several splits, whose measurements follow each other, both are of the splits' means: measurements on the same
+    videos are not independent.
+    """
+    parts = values if num_splits == 1 else np.reshape(values, (num_splits, -1)).mean(axis=1).tolist()
+    error = stdev(parts) / len(parts) ** 0.5 if len(parts) > 1 else None
+    return MeanAndError(fmean(parts), error, list(values))
 
 
 def video_means(rows: LabelledRows) -> LabelledRows:
@@ -395,9 +400,9 @@ def probe_splits(
             linear.append(linear_probe(train, test, seed=seed))
             on_done(f"linear probe {linear[-1].accuracy:.1%}")
     return ProbeReport(
-        linear=mean_and_error([found.accuracy for found in linear]),
+        linear=mean_and_error([found.accuracy for found in linear], num_splits=len(splits)),
         knn=mean_and_error(neighbours),
-        few_shot={count: mean_and_error(values) for count, values in few.items()},
+        few_shot={count: mean_and_error(values, num_splits=len(splits)) for count, values in few.items()},
         chosen=[(found.rate, found.weight_decay) for found in linear],
         num_train=num_train,
         num_test=[len(np.unique(test.videos)) for _, test in splits],

@@ -173,6 +173,9 @@ def test_mean_and_error() -> None:
     assert mean_and_error([0.5]) == (0.5, None, [0.5])
     of_three = mean_and_error([1.0, 2.0, 3.0])
     assert (of_three.mean, of_three.standard_error) == pytest.approx((2.0, 1 / 3**0.5))
+    of_splits = mean_and_error([1.0, 1.0, 1.0, 2.0, 3.0, 4.0], num_splits=2)
+    assert (of_splits.mean, of_splits.standard_error) == pytest.approx((2.0, 1.0)), "of 1 and 3; seeds add nothing"
+    assert len(of_splits.values) == 6
 
 
 @pytest.mark.slow
