@@ -152,6 +152,7 @@ DAMAGE: dict[str, tuple[Any, str, str]] = {
         "bytes, not ",
     ),
     "wider": (lambda path: saved(path, np.zeros((2, 4), np.float32)), r"contains float32 \(2, 4\), not", "bytes, not "),
+    "one number": (lambda path: saved(path, np.array(1, np.float32)), r"contains float32 \(\), not", "bytes, not "),
     "halved": (
         lambda path: saved(path, np.zeros((2, 3), np.float16)),
         r"contains float16 \(2, 3\), not",
