@@ -209,6 +209,9 @@ def written_beside(target: Location) -> Iterator[Path]:
 
 
 def write_text(location: Location, text: str) -> None:
-    """Write a text file atomically; two writers of the same file need a lock."""
+    r"""Write a text file atomically; two writers of the same file need a lock.
+
+    Bytes of names that are not UTF-8 are written as \uXXXX.
+    """
     with written_beside(location) as beside:
-        beside.write_text(text, encoding="utf-8", newline="\n")
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")

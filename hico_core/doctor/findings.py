@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, get_args
 from hico_core.base.addresses import Location, is_local, require_reachable
 from hico_core.base.choices import VideoEncoder
 from hico_core.base.engine import available_cores
-from hico_core.base.errors import HicoError, counted, how_to_install
+from hico_core.base.errors import HicoError, counted, how_to_install, short_reason
 from hico_core.corpus.clips.encode import encoder_fault
 from hico_core.corpus.clips.ffmpeg import Ffmpeg, dies_with_us, find_ffmpeg
 from hico_core.corpus.workspace.records import SplitOptions
@@ -97,8 +97,10 @@ def _package(name: str, title: str, *, needed: bool, advice: str = "") -> Findin
 
 
 def _gpu() -> Finding:
-    import torch  # slow to import, and needed only here
-
+    try:
+        import torch  # slow to import, and needed only here
+    except (ImportError, OSError) as error:
+        return Finding("GPU", "missing", f"PyTorch cannot be imported ({short_reason(error)})", "install it again")
     from hico_core.encoding.hardware import choose_precision
 
     if not torch.cuda.is_available():
@@ -139,8 +141,8 @@ def _place(root: Location) -> Finding:
     existing = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     where = f"{free / 1e9:.1f} GB free at {root.absolute()} on {socket.gethostname()}"
-    if not os.access(existing, os.W_OK):
-        return Finding("workspace", "missing", f"{existing} is not writable", "choose another --root")
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        return Finding("workspace", "missing", f"{existing} is not a writable folder", "choose another --root")
     if free < _ENOUGH_DISK_BYTES:
         return Finding("workspace", "optional", where, "clips take about 1.3 MB per minute of video")
     return Finding("workspace", "ok", where)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hico_core.report.facts import Curve
-from hico_core.transfer.evaluation.confusion import write_counts
+from hico_core.transfer.evaluation.confusion import plain, write_counts
 
 # A placeholder in the SVG for the page's text colour; no line of a chart uses it.
 _INK = "#0a0b0c"
@@ -56,7 +56,7 @@ def lines(curves: Mapping[str, Curve], *, x: str, y: str) -> Markup:
             smooth = smoothed(curve.values)
             if smooth is not curve.values:
                 axes.plot(curve.steps, curve.values, color=colour, linewidth=0.8, alpha=0.35)
-            axes.plot(curve.steps, smooth, style, color=colour, marker=marker, label=_plain(name), linewidth=1.6)
+            axes.plot(curve.steps, smooth, style, color=colour, marker=marker, label=plain(name), linewidth=1.6)
         if len(curves) > 1:
             axes.legend()
         return _svg(figure)
@@ -94,7 +94,7 @@ def bars(counts: Sequence[tuple[str, int]], *, x: str) -> Markup:
     """Counts by name, the first one on top."""
     with rc_context(_STYLE):
         figure, axes = _begin(x, "")
-        names = [_plain(name) for name, _ in counts][::-1]
+        names = [plain(name) for name, _ in counts][::-1]
         axes.barh(range(len(names)), [count for _, count in counts][::-1], color=_COLOURS[0])
         axes.set_yticks(range(len(names)), names)
         axes.locator_params(axis="x", integer=True)
@@ -115,7 +115,7 @@ def scatter(places: np.ndarray, groups: Sequence[str], *, x: str, y: str) -> Mar
                 s=26,
                 color=_COLOURS[number % len(_COLOURS)],
                 marker=markers[number // len(_COLOURS) % len(markers)],
-                label=_plain(name),
+                label=plain(name),
             )
         if len(names) <= len(_COLOURS):
             axes.legend()
@@ -158,7 +158,7 @@ def intervals(
             axes.errorbar(middle, places, xerr=ends, fmt="os^Dv"[number % 5], capsize=3, label=what)
         for number, (what, value) in enumerate(lines_at.items()):
             axes.axvline(value, color=_COLOURS[-1], linestyle=("--", ":")[number % 2], label=what)
-        axes.set_yticks(range(len(names)), [_plain(name) for name in names])
+        axes.set_yticks(range(len(names)), [plain(name) for name in names])
         axes.invert_yaxis()
         axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
         return _svg(figure)
@@ -170,11 +170,6 @@ def _begin(x: str, y: str, *, height: float = _SIZE[1]) -> tuple[Figure, Axes]:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     return figure, axes
-
-
-def _plain(name: str) -> str:
-    """Escape a name so that dollars start no formula and a leading underscore does not hide it from the legend."""
-    return name.replace("$", r"\$") if not name.startswith("_") else " " + name.replace("$", r"\$")
 
 
 def _svg(figure: Figure) -> Markup:

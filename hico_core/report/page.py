@@ -263,7 +263,8 @@ def _run_part(run: RunFacts, encoder: FrozenEncoder | None, *, on_part: Callable
     looked = _look(run, encoder, notes, on_part=on_part)
     verdict = _verdict(run, None if encoder else looked, notes)
     seen = None if looked is None else looked.seen
-    if seen is not None and seen.spread() > ALIKE:
+    spread = None if seen is None else seen.spread()
+    if spread is not None and spread > ALIKE:
         notes.append("No neighbours and no map: the features of all clips are alike, so both would be random.")
         seen = None
     elif verdict.level == "nothing" and encoder is None and seen is not None:
@@ -277,7 +278,7 @@ def _run_part(run: RunFacts, encoder: FrozenEncoder | None, *, on_part: Callable
         neighbours=[] if seen is None else _neighbour_rows(seen),
         map=None if seen is None else _map(seen),
         confusion=None if run.confusion is None else _confusion_figure(run),
-        spread=None if seen is None else seen.spread(),
+        spread=spread,
         notes=notes,
         verdict=verdict,
     )

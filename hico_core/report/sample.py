@@ -83,10 +83,13 @@ class EncodedMoments(NamedTuple):
         shares = values**2 / max((values**2).sum(), 1e-12)
         return (left * values)[:, :2], shares[:2]
 
-    def spread(self) -> float:
-        """Mean cosine similarity of moments of different videos; near 1 if the encoder does not distinguish them."""
+    def spread(self) -> float | None:
+        """Mean cosine similarity of moments of different videos; near 1 if the encoder does not distinguish them.
+
+        None if all are of one video.
+        """
         similarity, different = self._similarity()
-        return float(similarity[different].mean()) if different.any() else float("nan")
+        return float(similarity[different].mean()) if different.any() else None
 
     def same_video(self) -> Agreement | None:
         """How often the nearest clip is of the same video; None if no video has two clips."""
@@ -128,8 +131,15 @@ class Sample(NamedTuple):
     picture: Picture
 
     def encoded(self, network: nn.Module) -> EncodedMoments:
-        """Encode the clips."""
+        """Encode the clips.
+
+        Raises:
+            HicoError: a feature is not finite.
+
+        """
         features = encode_clips(PooledEncoder(network), self.clips, self.picture)
+        if not features.isfinite().all():
+            raise HicoError("the encoder gives features that are not finite (NaN or infinite)")
         return EncodedMoments(self.moments, features.numpy())
 
 

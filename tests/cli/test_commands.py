@@ -17,9 +17,10 @@ import typer
 import yaml
 from commands import TINY, assert_one_line, hico, hico_process, running
 from made_videos import numbered_video
+from rich.table import Table
 
 from hico_cli import console
-from hico_cli.console import noting_signals, now_and_then
+from hico_cli.console import noting_signals, now_and_then, print_table, progress
 from hico_cli.main import COMMANDS as EXAMPLES
 from hico_cli.main import app
 from hico_core.base.errors import Interrupted
@@ -312,6 +313,19 @@ def test_a_log_has_a_line_now_and_then(total: int, seconds: float, expected: lis
         if is_due(done):
             due.append(done)
     assert due == expected
+
+
+def test_names_are_not_markup(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """yt-dlp writes a video's id in brackets, which rich takes for a style; it stops at a closing tag."""
+    name = "a [dQw4w9WgXcQ] :smile: [/b]"
+    table = Table("video")
+    table.add_row(name)
+    print_table(table)
+    assert name in capsys.readouterr().out
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress("features", total=2, as_json=False) as report:
+        report(1, name, {})
+    assert "[dQw4w9WgXcQ]" in capsys.readouterr().err
 
 
 @pytest.mark.processes

@@ -1,5 +1,6 @@
 """The doctor looks at everything, and says what to type where something is missing."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,17 @@ def test_without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     finding = next(finding for finding in examine(tmp_path) if finding.name == "ffmpeg")
     assert finding.state == "missing"
     assert "/no/such/program" in finding.found and "imageio-ffmpeg" in finding.advice
+
+
+def test_the_doctor_also_examines_broken_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch may lack a library of the system, and the workspace may be a file."""
+    monkeypatch.setenv("HICO_FFMPEG", "/no/such/program")  # the doctor is quicker without
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "file").touch()
+    findings = {finding.name: finding for finding in examine(tmp_path / "file")}
+    assert findings["GPU"].state == findings["workspace"].state == "missing"
+    assert "PyTorch cannot be imported" in findings["GPU"].found
+    assert findings["workspace"].found == f"{tmp_path}/file is not a writable folder"
 
 
 @pytest.mark.parametrize(

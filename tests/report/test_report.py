@@ -20,14 +20,14 @@ from made_videos import numbered_video
 from hico_core.base.errors import HicoError
 from hico_core.checkpoints.content import EncoderOrigin, export_encoder
 from hico_core.checkpoints.reading import encoder_of, read_checkpoint
-from hico_core.config import Config, compose_config, load_config
+from hico_core.config import AugmentConfig, Config, DataConfig, compose_config, load_config
 from hico_core.data.pictures import clip_shape_for, picture_for
 from hico_core.encoders.trained import build_encoder
 from hico_core.report.charts import bars, histogram, lines, smoothed
 from hico_core.report.facts import Curve, read_run
 from hico_core.report.page import default_name, describe_checkpoints, describe_origin
 from hico_core.report.road_times import RoadTimes
-from hico_core.report.sample import EncodedMoments, Moment, network_before
+from hico_core.report.sample import EncodedMoments, Moment, Sample, network_before
 from hico_core.training.distributed import World
 from hico_core.training.fitting import fit_batch
 from hico_core.training.loop import prepare
@@ -338,6 +338,24 @@ def test_neighbours_are_of_other_videos_and_the_map_keeps_distances() -> None:
     between = np.linalg.norm(features[:, None] - features[None, :], axis=2)
     assert np.allclose(np.linalg.norm(places[:, None] - places[None, :], axis=2), between)
     assert np.isclose(shares.sum(), 1)
+
+
+def test_a_single_video_has_nothing_to_be_compared_with() -> None:
+    moments = [Moment("v", seconds, None, []) for seconds in (0.0, 1.0)]
+    assert EncodedMoments(moments, np.eye(2)).spread() is None
+
+
+class Broken(torch.nn.Module):
+    """An encoder whose training went wrong."""
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        return clips * torch.nan
+
+
+def test_an_encoder_whose_features_are_not_finite_is_named() -> None:
+    clips = torch.zeros(1, 8, 32, 32, 3, dtype=torch.uint8)
+    with pytest.raises(HicoError, match="features that are not finite"):
+        Sample([], clips, picture_for(DataConfig(), AugmentConfig())).encoded(Broken())
 
 
 @pytest.mark.parametrize(

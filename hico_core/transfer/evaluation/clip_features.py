@@ -16,6 +16,7 @@ import numpy as np
 
 from hico_core.base.addresses import Location
 from hico_core.base.choices import DeviceName
+from hico_core.base.errors import HicoError
 from hico_core.base.files import lock, remove_abandoned
 from hico_core.base.storage import write_text, written_beside
 from hico_core.checkpoints.frozen import FrozenEncoder
@@ -95,11 +96,25 @@ def features_of_clips(
                 if found.rows is None:
                     logger.warning("left out: %s", found.bad)
                 else:
-                    _keep(file, found.rows.numpy())
+                    keep(file, found.rows.numpy())
                 on_clip(len(paths) - len(missing) + number)
-    return [np.asarray(read_array(file)) if file.exists() else None for file in files]
+    return [read_kept(file) if file.exists() else None for file in files]
 
 
-def _keep(file: Path, rows: np.ndarray) -> None:
+def keep(file: Path, rows: np.ndarray) -> None:
+    """Write an array, whole or not at all."""
     with written_beside(file) as beside, beside.open("xb") as opened:
         np.save(opened, rows)
+
+
+def read_kept(file: Path) -> np.ndarray:
+    """Read an array that `keep` wrote.
+
+    Raises:
+        HicoError: the file is damaged.
+
+    """
+    try:
+        return np.asarray(read_array(file))
+    except HicoError as error:
+        raise HicoError("is damaged; remove it, and run `hico compare` again", subject=file) from error

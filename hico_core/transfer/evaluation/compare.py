@@ -20,12 +20,11 @@ import numpy as np
 import pyarrow as pa
 
 from hico_core.base.errors import HicoError, UsageError, counted
-from hico_core.base.storage import written_beside
 from hico_core.base.version import __version__
 from hico_core.checkpoints.content import EncoderOrigin
 from hico_core.checkpoints.frozen import FrozenEncoder, load_frozen
 from hico_core.corpus.sources.grouped_lists import GroupedClip, GroupedList
-from hico_core.transfer.evaluation.clip_features import Computing, features_of_clips, hash_of
+from hico_core.transfer.evaluation.clip_features import Computing, features_of_clips, hash_of, keep, read_kept
 from hico_core.transfer.evaluation.comparison import ComparedRow, Comparison, Probe
 from hico_core.transfer.evaluation.folds import SplitClips, choosing_parts, split_into_folds
 from hico_core.transfer.evaluation.intervals import bootstrap_interval, paired_difference
@@ -269,13 +268,12 @@ def _kept_predictions(
         "hico": __version__,
         "procedure": _PROCEDURE,
     }
-    file = kept / "predictions" / f"{hash_of(asked)}.npz"
+    file = kept / "predictions" / f"{hash_of(asked)}.npy"
     if not file.exists():
         found = predict_by_folds(features, split, num_neighbours=num_neighbours, on_fold=on_fold)
-        with written_beside(file) as beside, beside.open("xb") as opened:
-            np.savez(opened, linear=found["linear"], knn=found["knn"])
-    with np.load(file) as arrays:
-        return {"linear": arrays["linear"], "knn": arrays["knn"]}
+        keep(file, np.stack([found["linear"], found["knn"]]))
+    linear, knn = read_kept(file)
+    return {"linear": linear, "knn": knn}
 
 
 def predict_by_folds(

@@ -32,10 +32,16 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
     figure.suptitle(f"Predictions for {counted(int(matrix.sum()), 'test video')} of {len(classes)} classes")
     figure.colorbar(image, ax=axes, shrink=0.8, label="fraction of the true class")
     if len(classes) <= _MOST_WITH_NAMES:
-        axes.set_xticks(range(len(classes)), classes, rotation=90)
-        axes.set_yticks(range(len(classes)), classes)
+        names = [plain(name) for name in classes]
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
     write_counts(axes, image, matrix)
     figure.savefig(path, format="png", dpi=100)
+
+
+def plain(name: str) -> str:
+    """Escape a name so that dollars start no formula and a leading underscore does not hide it from a legend."""
+    return name.replace("$", r"\$") if not name.startswith("_") else " " + name.replace("$", r"\$")
 
 
 def write_counts(axes: Axes, image: AxesImage, counts: np.ndarray) -> None:

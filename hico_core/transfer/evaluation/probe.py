@@ -33,6 +33,9 @@ _HELD_OUT = 0.2
 # Root mean square length of rows after `scaled_alike`; at this length, the largest learning rate does not diverge.
 _LENGTH = 5.0
 
+# Added to the spread of each feature, as a fraction of the largest: those of an untrained S3D-G are about 1e-15.
+_LEAST_SPREAD = 1e-6
+
 # Number of rows whose scores are held in memory together.
 _SCORED_AT_ONCE = 8192
 
@@ -67,14 +70,19 @@ class MeanAndError(NamedTuple):
     """The mean of several measurements and its standard error."""
 
     mean: float
-    standard_error: float | None  # None for a single measurement
+    standard_error: float | None  # None for a single measurement; over splits if there are several
     values: list[float]
 
 
-def mean_and_error(values: Sequence[float]) -> MeanAndError:
-    """The mean, and the sample standard deviation divided by the square root of the count."""
-    error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-    return MeanAndError(fmean(values), error, list(values))
+def mean_and_error(values: Sequence[float], *, num_splits: int = 1) -> MeanAndError:
+    """The mean, and the sample standard deviation divided by the square root of the count.
+
+    With several splits, whose measurements follow each other, both are of the splits' means: measurements on the same
+    videos are not independent.
+    """
+    parts = values if num_splits == 1 else np.reshape(values, (num_splits, -1)).mean(axis=1).tolist()
+    error = stdev(parts) / len(parts) ** 0.5 if len(parts) > 1 else None
+    return MeanAndError(fmean(parts), error, list(values))
 
 
 def video_means(rows: LabelledRows) -> LabelledRows:
@@ -135,7 +143,8 @@ def linear_probe(
 
     """
     require_classes(train, test)
-    mean, scale = train.features.mean(axis=0), train.features.std(axis=0) + 1e-6
+    mean, spread = train.features.mean(axis=0), train.features.std(axis=0)
+    scale = spread + _LEAST_SPREAD * (spread.max() or 1.0)
     train, test = (
         rows._replace(features=((rows.features - mean) / scale).astype(np.float32)) for rows in (train, test)
     )
@@ -230,14 +239,14 @@ def _held_out_rows(rows: LabelledRows, *, seed: int) -> list[np.ndarray]:
     if rows.groups is not None:
         return choosing_parts(rows.labels, rows.groups)[:1]
     rng = np.random.default_rng(seed)
-    videos, first = np.unique(rows.videos, return_index=True)
+    videos, first, place = np.unique(rows.videos, return_index=True, return_inverse=True)
     labels = rows.labels[first]
-    chosen = []
+    is_held_out = np.zeros(len(videos), dtype=bool)
     for label in np.unique(labels):
-        of_class = rng.permutation(videos[labels == label])
+        of_class = rng.permutation(np.flatnonzero(labels == label))
         count = max(round(_HELD_OUT * len(of_class)), 1) if len(of_class) > 1 else 0
-        chosen += list(of_class[:count])
-    return [np.isin(rows.videos, chosen)] if chosen else []
+        is_held_out[of_class[:count]] = True
+    return [is_held_out[place]] if is_held_out.any() else []
 
 
 def train_classifiers(
@@ -391,9 +400,9 @@ def probe_splits(
             linear.append(linear_probe(train, test, seed=seed))
             on_done(f"linear probe {linear[-1].accuracy:.1%}")
     return ProbeReport(
-        linear=mean_and_error([found.accuracy for found in linear]),
+        linear=mean_and_error([found.accuracy for found in linear], num_splits=len(splits)),
         knn=mean_and_error(neighbours),
-        few_shot={count: mean_and_error(values) for count, values in few.items()},
+        few_shot={count: mean_and_error(values, num_splits=len(splits)) for count, values in few.items()},
         chosen=[(found.rate, found.weight_decay) for found in linear],
         num_train=num_train,
         num_test=[len(np.unique(test.videos)) for _, test in splits],

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -260,33 +259,70 @@ def retrieval(
     _require_two_sides(queries, gallery)
     if protocol != "clip":
         queries, gallery = video_means(queries), video_means(gallery)
-    query_rows, gallery_rows = (torch.from_numpy(side.features) for side in (queries, gallery))
     if protocol == "coclr":
-        query_rows, gallery_rows = (rows - rows.mean(dim=0) for rows in (query_rows, gallery_rows))
-    units_GF = unit_rows(gallery_rows)
-    labels_G = torch.from_numpy(gallery.labels.astype(np.int64))
-    ranks = [k for k in ranks if k <= len(units_GF)]
-    deepest = max(ranks, default=1)
-    found_at, precisions = [], []
-    for start in range(0, len(query_rows), _QUERIES_AT_ONCE):
-        chunk = slice(start, start + _QUERIES_AT_ONCE)
-        similarity_QG = unit_rows(query_rows[chunk]) @ units_GF.T
-        own_Q1 = torch.from_numpy(queries.labels[chunk].astype(np.int64))[:, None]
-        if mean_average_precision:
-            order_QG = similarity_QG.argsort(dim=1, descending=True, stable=True)
-            precisions.append(average_precision(labels_G[order_QG] == own_Q1))
-        else:
-            order_QG = similarity_QG.topk(deepest, dim=1).indices
-        found_at.append((labels_G[order_QG[:, :deepest]] == own_Q1).cumsum(dim=1) > 0)
-    found = torch.cat(found_at)
+        queries, gallery = (side._replace(features=_centred(side.features)) for side in (queries, gallery))
+    ranks = [k for k in ranks if k <= len(gallery.labels)]
+    found = rank(queries, gallery, deepest=max(ranks, default=1), whole=mean_average_precision)
     return Retrieval(
         protocol=protocol,
-        num_queries=len(query_rows),
-        gallery_size=len(units_GF),
-        recall={k: float(found[:, k - 1].double().mean()) for k in ranks},
-        mean_average_precision=float(torch.cat(precisions).mean()) if precisions else None,
+        num_queries=len(queries.labels),
+        gallery_size=len(gallery.labels),
+        recall=found.recall(ranks),
+        mean_average_precision=found.mean_average_precision,
         chance={k: chance_of_recall(queries.labels, gallery.labels, k=k) for k in ranks},
     )
+
+
+def _centred(features: np.ndarray) -> np.ndarray:
+    rows = torch.from_numpy(features)
+    centred: np.ndarray = (rows - rows.mean(dim=0)).numpy()
+    return centred
+
+
+class Ranked(NamedTuple):
+    """What was found in each query's ranking of a gallery."""
+
+    found_Qk: Tensor  # bool: whether a row of the query's class is among the first 1, 2, ...
+    precision_Q: Tensor | None  # average precision; None if not requested
+
+    def recall(self, ranks: Sequence[int]) -> dict[int, float]:
+        """R@k of each k."""
+        return {k: float(self.found_Qk[:, k - 1].double().mean()) for k in ranks}
+
+    @property
+    def mean_average_precision(self) -> float | None:
+        """The mean over the queries; None if not requested."""
+        return None if self.precision_Q is None else float(self.precision_Q.mean())
+
+
+def rank(queries: LabelledRows, gallery: LabelledRows, *, deepest: int, whole: bool) -> Ranked:
+    """Rank a gallery by cosine similarity to each query, without the rows of the query's own group if it has one.
+
+    Args:
+        queries: rows.
+        gallery: rows.
+        deepest: the largest k of R@k.
+        whole: whether to rank the whole gallery, for average precision.
+
+    """
+    units_GF = unit_rows(torch.from_numpy(gallery.features))
+    labels_G = torch.from_numpy(gallery.labels.astype(np.int64))
+    found, precisions = [], []
+    for start in range(0, len(queries.labels), _QUERIES_AT_ONCE):
+        chunk = slice(start, start + _QUERIES_AT_ONCE)
+        similarity_QG = unit_rows(torch.from_numpy(queries.features[chunk])) @ units_GF.T
+        if queries.groups is not None and gallery.groups is not None:
+            similarity_QG[torch.from_numpy(queries.groups[chunk, None] == gallery.groups)] = -torch.inf
+        if whole:
+            sorted_QG, order_QG = similarity_QG.sort(dim=1, descending=True, stable=True)
+        else:
+            sorted_QG, order_QG = similarity_QG.topk(deepest, dim=1)
+        own_Q1 = torch.from_numpy(queries.labels[chunk].astype(np.int64))[:, None]
+        relevant_QG = (labels_G[order_QG] == own_Q1) & (sorted_QG > -torch.inf)
+        if whole:
+            precisions.append(average_precision(relevant_QG))
+        found.append(relevant_QG[:, :deepest].cumsum(dim=1) > 0)
+    return Ranked(torch.cat(found), torch.cat(precisions) if precisions else None)
 
 
 def write_retrieval(target: Path, found: Retrieval, *, features: Path, encoder: str, root: Location) -> None:
@@ -309,13 +345,15 @@ def chance_of_recall(queries: np.ndarray, gallery: np.ndarray, *, k: int) -> flo
     Of G rows, R are of the query's class. The probability that k random rows include none of them is (G - R) / G x (G -
     R - 1) / (G - 1) x ..., k factors.
     """
-    size = len(gallery)
+    labels, counts = np.unique(queries, return_counts=True)
+    chances = [chance_of_match(int((gallery == label).sum()), len(gallery), k=k) for label in labels]
+    return float(np.average(chances, weights=counts))
+
+
+def chance_of_match(num_relevant: int, size: int, *, k: int) -> float:
+    """The probability that k of so many rows, drawn at random, include one of the relevant rows."""
     drawn = np.arange(k)
-    missed = {
-        label: float(np.prod((size - (gallery == label).sum() - drawn).clip(0) / (size - drawn)))
-        for label in np.unique(queries)
-    }
-    return fmean(1 - missed[label] for label in queries)
+    return 1 - float(np.prod((size - num_relevant - drawn).clip(0) / (size - drawn)))
 
 
 def average_precision(relevant_QG: Tensor) -> Tensor:

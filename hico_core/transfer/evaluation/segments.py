@@ -10,7 +10,7 @@ from hico_core.base.choices import RetrievalProtocol
 from hico_core.base.errors import HicoError, UsageError
 from hico_core.transfer.evaluation.folds import folds_by_group
 from hico_core.transfer.evaluation.probe import LabelledRows
-from hico_core.transfer.evaluation.retrieval import Retrieval, retrieval
+from hico_core.transfer.evaluation.retrieval import RANKS, Retrieval, chance_of_match, rank
 from hico_core.transfer.extraction.manifest import ManifestRow, features_of
 
 
@@ -75,23 +75,26 @@ def retrieval_among_videos(rows: LabelledRows, *, protocol: RetrievalProtocol) -
 
     """
     assert rows.groups is not None
-    videos = np.unique(rows.groups)
+    videos, group_N = np.unique(rows.groups, return_inverse=True)
     if len(videos) < 2:
         raise UsageError(f"all segments are of one video, {str(videos[0])!r}; matches are searched in other videos")
-    within: RetrievalProtocol = protocol
-    if protocol == "coclr":  # centred here, as the segments of one video would lose what they have in common
-        within, rows = "video", rows._replace(features=rows.features - rows.features.mean(axis=0))
-    found = [
-        retrieval(rows.only(rows.groups == video), rows.only(rows.groups != video), protocol=within) for video in videos
-    ]
-    queries = [one.num_queries for one in found]
-    ranks = min((list(one.recall) for one in found), key=len)  # the gallery is smaller without a longer video
-    precisions = [one.mean_average_precision or 0.0 for one in found]
+    # Centred with all segments, as those of one video would lose what they have in common.
+    features = rows.features - rows.features.mean(axis=0) if protocol == "coclr" else rows.features
+    rows = rows._replace(features=features, groups=group_N)
+    sizes_V = len(rows.labels) - np.bincount(group_N)  # of the gallery, which lacks the video of the query
+    ranks = [k for k in RANKS if k <= sizes_V.min()]
+    found = rank(rows, rows, deepest=max(ranks, default=1), whole=True)
+    pairs, counts = np.unique(np.stack([group_N, rows.labels]), axis=1, return_counts=True)
+    relevant = np.bincount(rows.labels)[pairs[1]] - counts
     return Retrieval(
         protocol=protocol,
         num_queries=len(rows.labels),
         gallery_size=len(rows.labels),
-        recall={k: float(np.average([one.recall[k] for one in found], weights=queries)) for k in ranks},
-        mean_average_precision=float(np.average(precisions, weights=queries)),
-        chance={k: float(np.average([one.chance[k] for one in found], weights=queries)) for k in ranks},
+        recall=found.recall(ranks),
+        mean_average_precision=found.mean_average_precision,
+        chance={k: float(np.average(_chances(relevant, sizes_V[pairs[0]], k=k), weights=counts)) for k in ranks},
     )
+
+
+def _chances(relevant: np.ndarray, sizes: np.ndarray, *, k: int) -> list[float]:
+    return [chance_of_match(int(one), int(size), k=k) for one, size in zip(relevant, sizes, strict=True)]

@@ -39,7 +39,8 @@ def adopt_features(folder: Path, grid: Grid, *, prefix: str = "") -> list[Manife
     """
     if grid.fps is None or not 0 < grid.fps < math.inf or grid.window < 1 or grid.stride < 1:
         raise UsageError(f"--fps {grid.fps} --window {grid.window} --stride {grid.stride}: must be positive and finite")
-    paths = sorted(path for path in folder.glob(f"{prefix}*.npy") if not path.name.startswith("."))
+    names = (path.name for path in folder.glob("*.npy"))
+    paths = [folder / name for name in sorted(names) if name.startswith(prefix) and not name.startswith(".")]
     if not paths:
         raise UsageError(f"{folder}: no such folder, or no files {prefix}ID.npy in it")
     if any(row.encoder != ADOPTED for row in read_manifest(folder).values()):

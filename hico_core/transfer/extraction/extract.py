@@ -148,9 +148,9 @@ def _extract(
     frozen, folder = frozen_of(extractor), files.folder
     assert folder is not None
     settings = _settings(extractor, frozen, files.dtype, rows=_what_rows_are(jobs))
-    jobs = part_of(jobs, policy.shard)
     with opened_folder(folder, policy.shard), closing(_manifest_writer(folder, policy.shard)) as manifest:
-        plan = _plan(jobs, files, folder, _rows_with(settings, folder, files), checksum=policy.checksum)
+        rows = _rows_with(settings, fps=extractor.grid.fps, folder=folder, files=files)
+        plan = _plan(part_of(jobs, policy.shard), files, folder, rows, checksum=policy.checksum)
         # Looked up before anything is read, so that a video that changes meanwhile is extracted again.
         identities = {job.source.video_id: source_file(job.source) for job in plan.todo}
         writer = _Writer(
@@ -316,7 +316,7 @@ def _manifest_writer(folder: Location, shard: Shard | None) -> _LocalManifest | 
     return _LocalManifest(folder) if is_local(folder) else _BucketManifest(folder, shard)
 
 
-def _rows_with(settings: Settings, folder: Location, files: Files) -> dict[str, ManifestRow]:
+def _rows_with(settings: Settings, *, fps: float | None, folder: Location, files: Files) -> dict[str, ManifestRow]:
     """The manifest of a folder, all of whose features must have these settings and names of this kind.
 
     Raises:
@@ -324,8 +324,9 @@ def _rows_with(settings: Settings, folder: Location, files: Files) -> dict[str, 
 
     """
     rows = read_manifest(folder)
+    wanted = settings.model_dump() | ({} if fps is None else {"fps": fps})
     for row in rows.values():
-        for key, value in settings.model_dump().items():
+        for key, value in wanted.items():
             if getattr(row, key) != value:
                 raise HicoError(
                     f"{folder}: has features with {key}={getattr(row, key)}, not {value}; use another --name, or "
@@ -395,7 +396,7 @@ def _is_whole(row: ManifestRow, folder: Location) -> bool:
     try:
         if path.stat().st_size != row.size_bytes:
             return False
-        return not is_local(path) or len(read_array(path)) == row.rows
+        return not is_local(path) or read_array(path).shape[:1] == (row.rows,)
     except (OSError, HicoError):
         return False
 
@@ -570,6 +571,8 @@ def _storable(features: Features | BadVideo, dtype: DType, source: Source) -> Fe
         array = np.ascontiguousarray(features.array.astype(dtype))
     if np.isfinite(array).all():
         return replace(features, array=array)
-    largest = float(np.abs(features.array).max())
-    reason = f"has features that {dtype} cannot hold (the largest is {largest:.4g})"
+    if np.isfinite(features.array).all():
+        reason = f"has features that {dtype} cannot hold (the largest is {np.abs(features.array).max():.4g})"
+    else:
+        reason = "has features that are not finite (NaN or infinite); its encoder is broken"
     return BadVideo(str(source.path), reason, stage="encode")

@@ -1,5 +1,6 @@
 """Writes and reads files of features, one per video."""
 
+import pickle
 import zipfile
 from pathlib import Path
 from typing import get_args
@@ -13,7 +14,10 @@ from hico_core.base.choices import FileFormat
 from hico_core.base.errors import HicoError
 
 # Exceptions of the libraries that read these files when a file is damaged.
-_DAMAGE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, pa.ArrowException)
+_DAMAGE = (
+    *(OSError, ValueError, TypeError, EOFError, KeyError, RuntimeError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, pa.ArrowException),
+)
 
 
 def write_array(path: Path, array: np.ndarray, times: np.ndarray, *, video_id: str, file_format: FileFormat) -> None:
@@ -83,7 +87,10 @@ def _read(path: Path, file_format: str) -> np.ndarray:
             feats: np.ndarray = arrays["feats"]
             return feats
     if file_format == "pt":
-        tensor: torch.Tensor = torch.load(path, weights_only=True)
+        zipfile.ZipFile(path).close()  # PyTorch also reads other files, and fails in many ways if they are damaged
+        tensor = torch.load(path, weights_only=True)
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"a {type(tensor).__name__}, not a tensor")
         return tensor.numpy()
     if file_format == "parquet":
         column = pq.read_table(path, columns=["feature"])["feature"].combine_chunks()

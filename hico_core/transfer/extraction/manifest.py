@@ -166,7 +166,7 @@ def require_features(folder: Location) -> dict[str, ManifestRow]:
     """The manifest of a folder, which must have features.
 
     Raises:
-        HicoError: it has no features, or features of several encoders or settings.
+        HicoError: it has no features, or features of several encoders or frame rates.
 
     """
     rows = read_manifest(folder)
@@ -174,11 +174,17 @@ def require_features(folder: Location) -> dict[str, ManifestRow]:
         raise HicoError(f"{folder}: no features here (no {MANIFEST}); run `hico extract-features`")
     first = next(iter(rows.values()))
     for row in rows.values():
-        if (row.encoder, row.checkpoint_sha256, row.shape) != (first.encoder, first.checkpoint_sha256, first.shape):
+        if _origin(row) != _origin(first):
             raise HicoError(
-                f"{folder}: {first.file} and {row.file} come from different encoders; extract again with another --name"
+                f"{folder}: {first.file} and {row.file} come from different encoders or frame rates; extract again "
+                "with another --name"
             )
     return rows
+
+
+def _origin(row: ManifestRow) -> tuple[object, ...]:
+    """What features that are used together must have in common."""
+    return row.encoder, row.checkpoint_sha256, row.shape, None if row.native_fps else row.fps
 
 
 def features_of(folder: Location, row: ManifestRow) -> np.ndarray:
@@ -197,7 +203,7 @@ def features_of(folder: Location, row: ManifestRow) -> np.ndarray:
                 f"cannot be read ({short_reason(error)}); run `hico extract-features` again", subject=path
             ) from error
         array = read_array(local)
-    if array.shape[0] != row.rows or array[0].size != row.dim or array.dtype != row.dtype:
+    if array.shape[:1] != (row.rows,) or array.size != row.rows * row.dim or array.dtype != row.dtype:
         raise HicoError(
             f"contains {array.dtype} {array.shape}, not {row.dtype} {(row.rows, *row.shape)} as its manifest says; run "
             "`hico extract-features` again",

@@ -23,6 +23,8 @@ from hico_core.transfer.localisation.annotations import (
     require_seconds,
 )
 from hico_core.transfer.localisation.fitting import (
+    TEST,
+    TRAIN,
     FeatureGrid,
     Fitted,
     Places,
@@ -92,8 +94,9 @@ def export_features(annotations: Path, features: Path, *, wanted: Wanted, folder
     require_seconds(found.segments, lengths, origin=annotations)
     subsets = choose_subsets(found, _num_usable(found, row_of), train=wanted.train_subset, test=wanted.test_subset)
     fitted = fit_annotations(found, row_of, subsets)
-    if not (fitted.num_train and fitted.num_test):
-        raise HicoError("no segment lies within its video", subject=annotations)
+    for role, subset in zip((TRAIN, TEST), subsets, strict=True):
+        if not any(entry["subset"] == role and entry["annotations"] for entry in fitted.database.values()):
+            raise HicoError(f"no segment of subset {subset!r} lies within its video", subject=annotations)
     missing = sorted(found.videos.keys() - row_of.keys())
     folder = folder.absolute()
     where = Places(folder / ANNOTATIONS, folder / CATEGORIES, features.absolute(), folder / RUNS)

@@ -228,7 +228,7 @@ def test_a_comparison_is_computed_once_and_goes_on(split: SplitClips, tmp_path: 
     assert "3.50 s3dg-tiny=random: probes, fold 2 of 2" in said
     assert said[-1] == "6.00 motion: probes" and "0.11 s3dg-tiny=random: features of 1/9 clips" in said
     # Again, after what a kill may have left undone: only that is computed.
-    files = sorted((tmp_path / ".kept").glob("*/*.np[yz]"))
+    files = sorted((tmp_path / ".kept").glob("*/*.npy"))
     times = {file: file.stat().st_mtime_ns for file in files}
     files[0].unlink()
     said_again: list[str] = []
@@ -237,6 +237,12 @@ def test_a_comparison_is_computed_once_and_goes_on(split: SplitClips, tmp_path: 
     changed = [file for file in files if file.stat().st_mtime_ns != times[file]]
     assert changed == [files[0]]
     assert sum("features of" in line for line in said_again) <= 1 + 3, "the clip that cannot be read is tried again"
+    for file in (files[0], next((tmp_path / ".kept/predictions").iterdir())):
+        whole = file.read_bytes()
+        file.write_bytes(bytes(len(whole)))  # as after a power cut
+        with pytest.raises(HicoError, match=rf"{file.name}: is damaged; remove it, and run `hico compare` again"):
+            compared(split, tmp_path / ".kept", [])
+        file.write_bytes(whole)
 
 
 @pytest.mark.videos

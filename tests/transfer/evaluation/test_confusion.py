@@ -41,6 +41,12 @@ def test_small_cells_have_no_counts() -> None:
     assert written(np.eye(21), "viridis") == []
 
 
+def test_names_of_classes_are_text(tmp_path: Path) -> None:
+    """Between two dollars, matplotlib expects a formula, and fails if it is none."""
+    draw_confusion(np.eye(2, dtype=int), ["$x_$", "_won $5 of $10"], tmp_path / "c.png")
+    assert (tmp_path / "c.png").stat().st_size
+
+
 @pytest.mark.parametrize("num_classes", [2, 70])
 def test_the_picture_is_drawn(tmp_path: Path, num_classes: int) -> None:
     draw_confusion(np.eye(num_classes, dtype=int), [f"class {n}" for n in range(num_classes)], tmp_path / "c.png")

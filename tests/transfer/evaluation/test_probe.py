@@ -47,6 +47,17 @@ def test_a_linear_probe_is_logistic_regression() -> None:
         np.testing.assert_allclose(ours[:, -1] - ours[:, -1].mean(), theirs.intercept_, atol=2e-3)
 
 
+@pytest.mark.parametrize("unit", [1e-15, 1e-9, 1e6])
+def test_the_unit_of_features_does_not_count(unit: float) -> None:
+    """Features of an untrained S3D-G are about 1e-15, and had the accuracy of a guess."""
+    train, test = blobs(1, videos=30, spread=2.0), blobs(2, videos=60, spread=2.0, first=100)
+    accuracies = [
+        linear_probe(*(rows._replace(features=rows.features * one) for rows in (train, test)), seed=0, steps=50)
+        for one in (np.float32(1), np.float32(unit))
+    ]
+    assert accuracies[0].accuracy == accuracies[1].accuracy > 0.5
+
+
 def test_few_rows_of_many_features_are_probed_in_few_directions() -> None:
     """Each score is what descent in all features gives."""
     rng = np.random.default_rng(0)
@@ -152,6 +163,9 @@ def test_mean_and_error() -> None:
     assert mean_and_error([0.5]) == (0.5, None, [0.5])
     of_three = mean_and_error([1.0, 2.0, 3.0])
     assert (of_three.mean, of_three.standard_error) == pytest.approx((2.0, 1 / 3**0.5))
+    of_splits = mean_and_error([1.0, 1.0, 1.0, 2.0, 3.0, 4.0], num_splits=2)
+    assert (of_splits.mean, of_splits.standard_error) == pytest.approx((2.0, 1.0)), "of 1 and 3; seeds add nothing"
+    assert len(of_splits.values) == 6
 
 
 @pytest.mark.slow

@@ -210,6 +210,11 @@ def test_sheets_show_the_frames_of_both(folder: Path, tmp_path: Path) -> None:
     assert "nearly identical to the query" in (tmp_path / "s.html").read_text()
 
 
+def test_a_sheet_of_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    write_sheet(tmp_path / "s.html", tmp_path / "q\udcff.mp4", [], window_seconds=1.0)
+    assert r"<h1>Moments like those of q\udcff.mp4</h1>" in (tmp_path / "s.html").read_text()
+
+
 def test_a_result_can_be_written_as_json() -> None:
     found: dict[str, Any] = asdict(retrieval(rows(1, 4), rows(2, 8, first=50), protocol="clip"))
     assert json.loads(json.dumps(found))["recall"]["1"] == found["recall"][1]

@@ -10,7 +10,7 @@ from hico_core.base.errors import HicoError, UsageError
 from hico_core.encoding.windows import Grid
 from hico_core.transfer.evaluation.compare import compare_segments
 from hico_core.transfer.evaluation.probe import LabelledRows
-from hico_core.transfer.evaluation.retrieval import RANKS
+from hico_core.transfer.evaluation.retrieval import RANKS, chance_of_recall
 from hico_core.transfer.evaluation.segments import (
     are_segments,
     folds_of_segments,
@@ -62,7 +62,7 @@ def test_segments_are_looked_for_in_other_videos() -> None:
     assert rows.groups is not None
     found = retrieval_among_videos(rows, protocol="clip")
     units = rows.features / np.linalg.norm(rows.features, axis=1, keepdims=True)
-    hits, precisions = [], []
+    hits, precisions, chances = [], [], []
     for query in range(len(units)):
         others = [other for other in range(len(units)) if rows.groups[other] != rows.groups[query]]
         ranked = sorted(others, key=lambda other, query=query: -float(units[query] @ units[other]))  # type: ignore[misc]
@@ -70,8 +70,10 @@ def test_segments_are_looked_for_in_other_videos() -> None:
         at = [place for place, is_relevant in enumerate(relevant, start=1) if is_relevant]
         precisions.append(sum(number / place for number, place in enumerate(at, start=1)) / max(len(at), 1))
         hits.append({k: any(relevant[:k]) for k in RANKS})
+        chances.append(chance_of_recall(rows.labels[[query]], rows.labels[others], k=5))
     assert found.mean_average_precision == pytest.approx(np.mean(precisions))
     assert found.recall == pytest.approx({k: np.mean([hit[k] for hit in hits]) for k in RANKS if k <= 20})
+    assert found.chance[5] == pytest.approx(np.mean(chances)) and list(found.chance) == list(found.recall)
     with pytest.raises(UsageError, match="all segments are of one video, 'v0'"):
         retrieval_among_videos(rows.only(rows.groups == "v0"), protocol="clip")
 

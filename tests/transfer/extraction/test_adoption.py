@@ -45,6 +45,12 @@ def test_they_can_be_probed_but_nothing_can_be_looked_up(folder: Path) -> None:
         extractor_of(manifest["v_a.npy"], encoder=None, device="cpu")
 
 
+def test_a_prefix_is_no_pattern(folder: Path) -> None:
+    for name in ("v_a", "v_b"):
+        (folder / f"{name}.npy").rename(folder / f"[v]{name}.npy")
+    assert [row.video_id for row in adopt_features(folder, GRID, prefix="[v]v_")] == ["a", "b"]
+
+
 def test_again_with_another_grid(folder: Path) -> None:
     adopt_features(folder, GRID, prefix="v_")
     adopt_features(folder, Grid(fps=30.0, window=16, stride=8), prefix="v_")

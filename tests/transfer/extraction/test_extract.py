@@ -281,6 +281,14 @@ def test_features_of_two_checkpoints_do_not_mix(root: Path, tmp_path: Path) -> N
         )
 
 
+def test_features_of_two_frame_rates_do_not_mix(root: Path, tmp_path: Path) -> None:
+    """Otherwise, the row numbers of some videos would stand for other times."""
+    extract(root, tmp_path)
+    other = FeatureExtractor.from_checkpoint(root.parent / "encoder.safetensors", fps=30.0, device="cpu")
+    with pytest.raises(HicoError, match=r"has features with fps=15\.0, not 30\.0; use another --name"):
+        extract_features([], encoder=other, root=root, files=Files(tmp_path))
+
+
 def test_a_video_that_cannot_be_decoded_is_listed(root: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_text("no video")
     jobs = jobs_of_files(
@@ -560,6 +568,26 @@ def test_in_a_bucket_a_whole_run_takes_in_what_shards_wrote(root: Path, tmp_path
     assert extract(root, folder, jobs)[0].num_done == 1  # type: ignore[arg-type]
     assert extract(root, folder, jobs)[0].num_unchanged == 1  # type: ignore[arg-type]
     assert sorted(keys_in("features")) == ["made/a.npy", "made/manifest.jsonl"]
+
+
+def test_features_that_are_not_finite_are_the_fault_of_the_encoder(root: Path, tmp_path: Path) -> None:
+    backbone = hico_model("s3dg-tiny").eval().backbone
+    with torch.no_grad():
+        dict(backbone.named_parameters())["units.3.0.bn2.bias"].fill_(3e38)  # the mean of such numbers is infinite
+    export_encoder(tmp_path / "encoder.safetensors", backbone)
+    numbered_video(tmp_path / "a.mp4", seconds=2)
+    events: list[VideoEvent] = []
+    extract_features(
+        jobs_of_files([Source(video_id="a", path=tmp_path / "a.mp4")]),
+        encoder=tmp_path / "encoder.safetensors",
+        root=root,
+        files=Files(tmp_path / "features"),
+        policy=HERE,
+        on_event=events.append,
+    )
+    assert [event.note for event in events] == [
+        "has features that are not finite (NaN or infinite); its encoder is broken"
+    ]
 
 
 def test_features_that_a_file_cannot_hold_are_a_failure_of_their_video(root: Path, tmp_path: Path) -> None:

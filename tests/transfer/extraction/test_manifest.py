@@ -117,7 +117,7 @@ def test_lines_that_hico_did_not_write(changes: dict[str, Any], said: str, tmp_p
     assert str(caught.value).startswith(f"{tmp_path}/manifest.jsonl: ")
 
 
-@pytest.mark.parametrize("changes", [{"checkpoint_sha256": "d"}, {"shape": [1, 3]}])
+@pytest.mark.parametrize("changes", [{"checkpoint_sha256": "d"}, {"shape": [1, 3]}, {"fps": 30.0}])
 def test_features_of_one_folder_are_of_one_encoder(changes: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(HicoError, match="no features here"):
         require_features(tmp_path)
@@ -152,6 +152,7 @@ DAMAGE: dict[str, tuple[Any, str, str]] = {
         "bytes, not ",
     ),
     "wider": (lambda path: saved(path, np.zeros((2, 4), np.float32)), r"contains float32 \(2, 4\), not", "bytes, not "),
+    "one number": (lambda path: saved(path, np.array(1, np.float32)), r"contains float32 \(\), not", "bytes, not "),
     "halved": (
         lambda path: saved(path, np.zeros((2, 3), np.float16)),
         r"contains float16 \(2, 3\), not",

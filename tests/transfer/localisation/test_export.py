@@ -247,7 +247,11 @@ def test_nothing_is_written_where_something_is_wrong(
         ("a,0,9000,run,train\nb,0,20000,run,test\n", "these look like milliseconds; divide them by 1000"),
         ("a,0,270,run,train\nb,0,600,run,test\n", "these look like frame numbers; divide them by the frame rate"),
         ("a,0,99,run,train\na,0,1,run,train\nb,0,2e7,run,test\n", "check that the videos match"),
-        ("a,12,12.5,run,train\na,12.2,12.7,run,train\nb,1,2,run,test\n", "no segment lies within its video"),
+        (
+            "a,12,12.5,run,train\na,12.2,12.7,run,train\nb,1,2,run,test\n",
+            "no segment of subset 'train' lies within its video",
+        ),
+        ("a,1,2,run,train\na,3,4,run,train\nb,90,91,run,test\n", "no segment of subset 'test' lies within its video"),
         ("a,0,1,Ambiguous,train\nb,1,2,run,test\n", "which to test on: there is 'test'"),
     ],
 )
