@@ -64,7 +64,7 @@ MISTAKES = [
     ("pretrain --root empty", 1, "empty: has no index.parquet; run `hico index --root empty` first"),
     ("pretrain --root one", 1, "one: has 1 training video, too few to compare with each other; add videos"),
     ("pretrain --root brief", 1, "(pretraining leaves out 2 videos shorter than one clip (2.13 s))"),
-    ("pretrain --root root --batch-size 64", 1, "a batch of 64 is too large for 3 videos; use --batch-size 3 or fewer"),
+    ("pretrain --root root --batch-size 64", 1, "a batch of 64 is too large for 3 videos; make it 3 or smaller"),
     ("pretrain --root root --batch-size 0", 2, "--batch-size 0: must be at least 1"),
     (
         "pretrain --root root --device mps",
