@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import counting, progress, raising_on_signals, result, warn
+from hico_cli.console import counting, print_table, progress, raising_on_signals, result, warn
 from hico_cli.features import feature_folder
 from hico_cli.labels import ListFolder
 from hico_cli.options import (
@@ -176,7 +176,6 @@ def _listed(text: str, data_root: str | None, cache: "LocalCache") -> "GroupedLi
 def _print_table(rows: "Sequence[ComparedRow]") -> None:
     """Print one row per encoder, in percent, each value above the ends of its interval."""
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.table import Table
 
     from hico_core.report.comparisons import describe_test, in_percent
@@ -187,5 +186,5 @@ def _print_table(rows: "Sequence[ComparedRow]") -> None:
         table.add_column(title, no_wrap=True, justify="right")
     for encoder, cells in in_percent(rows).items():
         table.add_row(encoder, *(cell.replace(" (", "\n").rstrip(")") for cell in cells))
-    Console().print(table)
+    print_table(table)
     result(describe_test(rows[0]), {}, as_json=False)

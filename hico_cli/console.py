@@ -15,6 +15,8 @@ import typer
 from hico_core.base.errors import Interrupted, counted
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from hico_core.base.tally import VideoEvent
     from hico_core.corpus.listed import VideoProgress, VideoWork
     from hico_core.training.stopping import StopRequest
@@ -57,7 +59,8 @@ def progress(title: str, *, total: float, as_json: bool, every_line: bool = Fals
         from rich.table import Column
 
         # The estimate of the time left comes first: a narrow terminal cuts off the end of the text.
-        words = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+        column = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        words = TextColumn("{task.description}", markup=False, table_column=column)
         columns = (BarColumn(bar_width=16), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn(), words)
         # A step may take a minute, and the time left is estimated from the last ones.
         with Progress(*columns, console=Console(stderr=True), expand=True, speed_estimate_period=600) as bar:
@@ -106,6 +109,13 @@ def counting(report: Report, key: str) -> Callable[[str], None]:
 def result(text: str, fields: dict[str, Any], *, as_json: bool) -> None:
     """Print the result of a command."""
     print(json.dumps(fields) if as_json else text)
+
+
+def print_table(table: "Table") -> None:
+    """Print a table as a result; square brackets and colons in names are no markup."""
+    from rich.console import Console
+
+    Console(markup=False, emoji=False).print(table)
 
 
 def warn(text: str, *, who: Literal["first", "any", "this"] = "first") -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import result, warn
+from hico_cli.console import print_table, result, warn
 from hico_cli.options import Json, Root
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate
 from hico_core.base.choices import Align
@@ -62,13 +62,12 @@ def show(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = Fals
         videos = [{"file": row.file, "rows": row.rows, "seconds": row.duration_seconds} for row in rows]
         result("", {**fields, "videos": videos}, as_json=True)
         return
-    from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("file", "rows", "numbers per row", "seconds", "frames per second")
+    table = Table(Column("file", overflow="fold"), "rows", "numbers per row", "seconds", "frames per second")
     for row in rows:
         table.add_row(row.file, str(row.rows), str(row.dim), f"{row.duration_seconds:.1f}", f"{row.fps:g}")
-    Console().print(table)
+    print_table(table)
     result("\n".join(f"{key}: {value}" for key, value in fields.items() if value is not None), {}, as_json=False)
 
 

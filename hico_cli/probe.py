@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import counting, progress, raising_on_signals, result, warn
+from hico_cli.console import counting, print_table, progress, raising_on_signals, result, warn
 from hico_cli.features import feature_folder
 from hico_cli.labels import LISTS, ListFolder, labelled_sides
 from hico_cli.options import CacheDir, CacheSize, Device, Encoder, Json, Readers, Root, read_size, refuse_unused
@@ -222,7 +222,6 @@ def _probe_seconds(
 def _print_seconds(rows: "list[LocalisationRow]", seconds: "AnnotatedSeconds") -> None:
     """Print one row per folder or baseline, in percent, each value above the ends of its interval."""
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.table import Table
 
     num_background = int((seconds.labels_N == 0).sum())
@@ -238,7 +237,7 @@ def _print_seconds(rows: "list[LocalisationRow]", seconds: "AnnotatedSeconds") -
     for row in rows:
         estimates = (row.frame_accuracy, row.edit, *row.f1.values())
         table.add_row(row.features, *map(_in_percent, estimates), f"{100 * row.mean_average_precision:.1f}")
-    Console().print(table)
+    print_table(table)
 
 
 def _in_percent(value: "Estimate") -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hico_cli.console import result, warn
+from hico_cli.console import print_table, result, warn
 from hico_cli.features import feature_folder
 from hico_cli.labels import LIST, ListFolder, labelled
 from hico_cli.options import ENCODER_FORM, ENCODER_NAMES, Device, Json, Root, refuse_unused
@@ -154,10 +154,9 @@ def _report_moments(moments: "list[FoundMoment]", sheet: Path | None, *, as_json
         matches = [asdict(moment) for moment in moments]
         result("", {"matches": matches, "sheet": str(sheet) if sheet else None}, as_json=True)
         return
-    from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("video", "start", "end", "similarity", "like the query at")
+    table = Table(Column("video", overflow="fold"), "start", "end", "similarity", "like the query at")
     for moment in moments:
         table.add_row(
             moment.video_id,
@@ -166,6 +165,6 @@ def _report_moments(moments: "list[FoundMoment]", sheet: Path | None, *, as_json
             f"{moment.similarity:.4f}",
             f"{moment.query_seconds:.2f} s",
         )
-    Console().print(table)
+    print_table(table)
     if sheet is not None:
         result(str(sheet), {}, as_json=False)

@@ -17,9 +17,10 @@ import typer
 import yaml
 from commands import TINY, assert_one_line, hico, hico_process, running
 from made_videos import numbered_video
+from rich.table import Table
 
 from hico_cli import console
-from hico_cli.console import noting_signals, now_and_then
+from hico_cli.console import noting_signals, now_and_then, print_table, progress
 from hico_cli.main import COMMANDS as EXAMPLES
 from hico_cli.main import app
 from hico_core.base.errors import Interrupted
@@ -312,6 +313,22 @@ def test_a_log_has_a_line_now_and_then(total: int, seconds: float, expected: lis
         if is_due(done):
             due.append(done)
     assert due == expected
+
+
+def test_brackets_and_colons_in_names_are_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File names are no markup of the terminal library, in progress and in tables."""
+    name = "concert [official video] :smile:"
+    table = Table(name)
+    table.add_row(name)
+    print_table(table)
+    assert capsys.readouterr().out.count(name) == 2
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    with progress("split", total=1, as_json=False) as report:
+        report(1, name, {})
+    assert name in capsys.readouterr().err
 
 
 @pytest.mark.processes
