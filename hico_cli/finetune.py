@@ -91,7 +91,7 @@ def finetune(
     from hico_core.config.resolve import Asked, resolve_training
     from hico_core.corpus.sources.lists import find_labelled_lists
 
-    require_file_name_part(name or "", option="--name")
+    require_file_name_part(name, option="--name")
     options = {
         "train.batch_size": batch_size,
         "train.tune": "head" if linear else None,

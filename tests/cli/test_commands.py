@@ -108,10 +108,11 @@ def test_a_shell_completes_commands() -> None:
     assert done.stdout.split() == ["extract-features"]
 
 
-@pytest.mark.parametrize("command", ["pretrain", "extract-features"])
-@pytest.mark.parametrize("name", ["../../elsewhere", "..", "a\\b"])
+@pytest.mark.parametrize("command", ["pretrain", "extract-features", "run videos"])
+@pytest.mark.parametrize("name", ["../../elsewhere", "..", "a\\b", ".", ""])
 def test_names_do_not_lead_out_of_the_workspace(command: str, name: str, tmp_path: Path) -> None:
-    done = hico(command, "--name", name, root=tmp_path)
+    """Nor do they name the folder of all runs, as an unset variable would."""
+    done = hico(*command.split(), "--name", name, root=tmp_path)
     assert done.returncode == 2
     assert "--name" in done.stderr
     assert list(tmp_path.iterdir()) == []
