@@ -281,7 +281,7 @@ def test_one_line_for_each_mistake(root: Path, videos: Path, tmp_path: Path) -> 
     assert_one_line(hico("index", root=empty), 1, "run `hico split")
     assert_one_line(hico("pretrain", root=empty), 1, "index.parquet", "run `hico index")
     asked = ("pretrain", "--name", "new", "--batch-size", "32")
-    assert_one_line(hico(*asked, root=root), 1, "a batch of 32 is too large for 3 videos", "--batch-size 3")
+    assert_one_line(hico(*asked, root=root), 1, "a batch of 32 is too large for 3 videos", "make it 3 or smaller")
     assert_one_line(hico("pretrain", "-o", "optim.base_lrr=1", root=root), 2, "optim.base_lrr", "optim.base_lr")
     assert_one_line(hico("pretrain", "--config", empty / "x.yaml", root=root), 2, "x.yaml: cannot be read")
     conflict = hico("pretrain", "--dataset", "k400", "--recipe", "hacs-hico-s", root=root)
