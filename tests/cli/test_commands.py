@@ -333,6 +333,17 @@ def test_brackets_and_colons_in_names_are_shown(
 
 
 @pytest.mark.processes
+def test_a_result_is_printed_in_any_encoding(tmp_path: Path) -> None:
+    """A terminal of another country, or a folder whose name is not UTF-8, costs no result."""
+    (tmp_path / "é\udcff.yaml").write_text("dataset: hacs\n")
+    for encoding, said in (("ascii", b"\\xe9\\udcff"), ("utf-8", "é".encode() + b"\\udcff")):
+        typed = [sys.executable, "-m", "hico_cli", "config", "validate", str(tmp_path / "é\udcff.yaml")]
+        done = subprocess.run(typed, env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert said + b".yaml: valid" in done.stdout
+
+
+@pytest.mark.processes
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = hico_process("--debug", "index", root=tmp_path)
     assert done.returncode == 1
