@@ -137,6 +137,8 @@ def _place(root: Location) -> Finding:
     existing = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     where = f"{free / 1e9:.1f} GB free at {root.absolute()} on {socket.gethostname()}"
+    if not existing.is_dir():
+        return Finding("workspace", "missing", f"{existing} is a file", "choose another --root")
     if not os.access(existing, os.W_OK):
         return Finding("workspace", "missing", f"{existing} is not writable", "choose another --root")
     if free < _ENOUGH_DISK_BYTES:

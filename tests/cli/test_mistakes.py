@@ -119,6 +119,7 @@ MISTAKES = [
     ("convert videos out.onnx", 2, "videos: is a folder; name a file, such as export/encoder.safetensors of a run"),
     ("inspect nowhere", 2, "nowhere: no such file"),
     ("convert encoder.safetensors out.foo", 2, "cannot tell the format from out.foo; choose one"),
+    ("convert encoder.safetensors empty --to safetensors", 2, "empty: is a folder; name a file in it"),
     ("convert encoder.safetensors out.pyth", 1, "the authors' format needs a checkpoint of a run"),
     ("config show hacs", 2, "hacs: neither a recipe nor a file; the nearest recipe is hacs-hico-s"),
     ("splitt", 2, "No such command 'splitt'. Did you mean 'split'?"),

@@ -24,6 +24,13 @@ def test_without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "/no/such/program" in finding.found and "imageio-ffmpeg" in finding.advice
 
 
+def test_a_workspace_that_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HICO_FFMPEG", "/no/such/program")  # the doctor is quicker without
+    (tmp_path / "notes").write_text("mine")
+    *_, finding = examine(tmp_path / "notes")
+    assert (finding.name, finding.state) == ("workspace", "missing") and "notes is a file" in finding.found
+
+
 @pytest.mark.parametrize(
     ("encoder", "fault", "state", "found"),
     [
