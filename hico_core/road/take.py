@@ -113,9 +113,7 @@ def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
         HicoError: a step cannot be done, or splitting takes more than half of the time.
 
     """
-    # So that mistakes are reported before any work is done.
-    settings_of(wanted.asked)
-    choose_device(wanted.device)
+    _settings_here(wanted)  # so that mistakes in the settings are reported before any work is done
     run_dir = local_part(root) / "runs" / wanted.name
     if wanted.resume and not has_steps(run_dir):
         raise UsageError("no such run to continue; leave out --resume", subject=run_dir)
@@ -154,6 +152,17 @@ def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
         warnings.append(_few(trained.summary.num_steps, chosen.config, advice, wanted, taken=taken))
     num_failed = split.num_failed + (extracted.num_failed if extracted else 0)
     return Road(num_failed, report, tuple(warnings))
+
+
+def _settings_here(wanted: Wanted) -> Config:
+    """The requested settings, if this machine has the requested device.
+
+    Raises:
+        UsageError: a setting is wrong, or there is no GPU.
+
+    """
+    choose_device(wanted.device)
+    return settings_of(wanted.asked)
 
 
 def _add_times(run_dir: Path, ends: Sequence[float]) -> None:
@@ -342,8 +351,7 @@ def plan_road(
         HicoError: no video of the sample can be split, or it is too small to train on.
 
     """
-    config = settings_of(wanted.asked)
-    choose_device(wanted.device)
+    config = _settings_here(wanted)
     sources = find_sources(inputs)
     known = plan_intake([Candidate(source, SplitOptions()) for source in sources], root=root, rules=SplitPolicy().rules)
     todo = [candidate.source for candidate in known.plan.todo]
