@@ -37,12 +37,19 @@ def load_named(name: str) -> "Config | FinetuneConfig":
 
 
 def load_pretraining(name: str) -> "Config":
-    """Load a pretraining recipe or file."""
-    from hico_core.config import preset, preset_names
+    """Load a pretraining recipe or file.
+
+    Raises:
+        UsageError: it is for finetuning, or does not exist.
+
+    """
+    from hico_core.config import finetuning_preset_names, preset, preset_names
     from hico_core.config.authors.pretraining_keys import load_any_config
 
     if name in preset_names():
         return preset(name)
+    if name in finetuning_preset_names():
+        raise UsageError(f"{name}: is a recipe for finetuning; choose one for pretraining (`hico config list`)")
     _require_file(name)
     return load_any_config(Path(name), base="hacs-hico-s").config
 

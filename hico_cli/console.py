@@ -1,5 +1,6 @@
 """Output of commands: progress on stderr, results on stdout; also handles signals, so that commands end cleanly."""
 
+import io
 import json
 import os
 import signal
@@ -104,6 +105,12 @@ def counting(report: Report, key: str) -> Callable[[str], None]:
         report(done, what, {key: what})
 
     return on_part
+
+
+def write_any_text() -> None:
+    """Let stdout escape characters that its encoding lacks, as stderr does, such as those of other languages' files."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def result(text: str, fields: dict[str, Any], *, as_json: bool) -> None:

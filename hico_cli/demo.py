@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hico_cli.console import progress, raising_on_signals, result
-from hico_cli.options import Json
+from hico_cli.options import Json, refuse_unused
 from hico_core.base.choices import Design
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _ROWS = {
 
 
 def demo(
+    context: typer.Context,
     root: Annotated[Path, typer.Option("--root", help="Folder for videos, runs and the report.")] = Path("hico-demo"),
     seed: Annotated[int, typer.Option(min=0, help="Random seed; changes the videos and the initial weights.")] = 1,
     videos: Annotated[
@@ -44,6 +45,7 @@ def demo(
     training. Takes about three minutes on two cores. If it is interrupted, the same command continues.
     """
     if corpus_only is not None:
+        refuse_unused(context, "root", why="has no effect with --corpus-only, which names the folder")
         _make_corpus(corpus_only, seed=seed, videos=videos, design=design, as_json=json)
     elif design != "scenes":
         raise typer.BadParameter(

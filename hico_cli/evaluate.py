@@ -12,6 +12,7 @@ from hico_cli.labels import LISTS, ListFolder, labelled
 from hico_cli.options import Device, Json, Nproc, Readers, Root, is_first_process, refuse_unused
 from hico_cli.processes import do_work
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
+from hico_core.base.choices import NumCrops
 from hico_core.base.errors import counted
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def evaluate(
     views: Annotated[
         int | None, typer.Option(min=1, help="Clips per video. Default: as in the run's settings.")
     ] = None,
-    crops: Annotated[int | None, typer.Option(min=1, max=3, help="Square crops per frame, 1 or 3.")] = None,
+    crops: Annotated[NumCrops | None, typer.Option(help="Square crops per frame.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-O", help="Folder to write. Default: evaluation in the run's folder.")
     ] = None,

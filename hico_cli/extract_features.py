@@ -196,7 +196,7 @@ def extract_features(
     from hico_core.transfer.extraction.segments import jobs_of_segments
     from hico_core.transfer.features import FeatureExtractor
 
-    for option, text in (("--name", name or ""), ("--prefix", prefix or "")):
+    for option, text in (("--name", name), ("--prefix", prefix or None)):
         require_file_name_part(text, option=option)
     if inputs:
         refuse_unused(context, "read_from", why="is for the videos of the index; leave out INPUTS, or this")

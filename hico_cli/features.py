@@ -62,9 +62,9 @@ def show(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = Fals
         videos = [{"file": row.file, "rows": row.rows, "seconds": row.duration_seconds} for row in rows]
         result("", {**fields, "videos": videos}, as_json=True)
         return
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("file", "rows", "numbers per row", "seconds", "frames per second")
+    table = Table(Column("file", overflow="fold"), "rows", "numbers per row", "seconds", "frames per second")
     for row in rows:
         table.add_row(row.file, str(row.rows), str(row.dim), f"{row.duration_seconds:.1f}", f"{row.fps:g}")
     print_table(table)

@@ -87,11 +87,15 @@ def finetune(
     results.json, predictions.csv, metrics.jsonl and checkpoints/. Exit code 3: some test videos cannot be decoded;
     they count as wrong and are listed in ROOT/failures.jsonl.
     """
+    from hico_core.config import finetuning_preset_names
     from hico_core.config.authors.finetuning_keys import load_any_finetuning
     from hico_core.config.resolve import Asked, resolve_training
     from hico_core.corpus.sources.lists import find_labelled_lists
 
-    require_file_name_part(name or "", option="--name")
+    require_file_name_part(name, option="--name")
+    if recipe not in finetuning_preset_names():
+        why = f"{recipe} is not a recipe for finetuning; these are {', '.join(finetuning_preset_names())}"
+        raise typer.BadParameter(why, param_hint="--recipe")
     options = {
         "train.batch_size": batch_size,
         "train.tune": "head" if linear else None,

@@ -6,17 +6,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hico_cli.config import load_pretraining
 from hico_cli.console import result, warn
-from hico_cli.options import ENCODER_FORM, Json
+from hico_cli.options import ENCODER_FORM, Json, refuse_unused
 from hico_core.base.addresses import Location, is_local, local_part, locate, quoted, require_reachable
 from hico_core.base.errors import HicoError, UsageError, counted
 
 if TYPE_CHECKING:
     from hico_core.checkpoints.describe import Description
+    from hico_core.config import Config
     from hico_core.corpus.workspace.status import StatusRow
+
+_OF_PICTURE = "is for the picture of a workspace's clips; name a workspace, or leave this out"
 
 
 def inspect(
+    context: typer.Context,
     target: Annotated[str | None, typer.Argument(help="A checkpoint, or a workspace with an index.")] = None,
     encoder: Annotated[
         str | None,
@@ -45,7 +50,9 @@ def inspect(
     """
     if (target is None) == (encoder is None):
         raise typer.BadParameter("give either a checkpoint or workspace, or --encoder", param_hint="TARGET")
+    of_picture = ("samples", "at", "recipe", "seed", "output")
     if encoder is not None:
+        refuse_unused(context, *of_picture, why=_OF_PICTURE)
         from hico_core.checkpoints.describe import describe_encoder
         from hico_core.checkpoints.frozen import load_frozen
 
@@ -54,6 +61,7 @@ def inspect(
     assert target is not None
     place = locate(target)
     if is_local(place) and not place.is_dir():
+        refuse_unused(context, *of_picture, why=_OF_PICTURE)
         from hico_core.checkpoints.describe import describe_checkpoint
 
         _report(describe_checkpoint(place), str(place), as_json=json)
@@ -62,6 +70,7 @@ def inspect(
     if is_local(place) and (place / "config.yaml").exists() and not (place / "index.parquet").exists():
         run = quoted(target)
         raise UsageError(f"{target} is a run; use `hico inspect --encoder {run}` or `hico report {run}`")
+    drawn_by = load_pretraining(recipe)
     from hico_core.corpus.workspace.status import summarise_records
     from hico_core.report.facts import read_corpus
 
@@ -77,7 +86,7 @@ def inspect(
         lines += [f"{name}: {value}" for name, value in facts.items()]
         picture = output or local_part(place) / "samples.png"
         try:
-            _draw(place, picture, samples=samples, at=at, recipe=recipe, seed=seed)
+            _draw(place, picture, drawn_by, samples=samples, at=at, seed=seed)
         except (HicoError, OSError) as error:
             if output is not None:
                 raise
@@ -104,12 +113,11 @@ def _report(description: "Description", name: str, *, as_json: bool) -> None:
     result("\n".join(lines) + card, description._asdict(), as_json=as_json)
 
 
-def _draw(root: "Location", picture: Path, *, samples: int, at: float, recipe: str, seed: int) -> None:
-    from hico_cli.config import load_pretraining
+def _draw(root: "Location", picture: Path, config: "Config", *, samples: int, at: float, seed: int) -> None:
     from hico_core.base.storage import written_beside
     from hico_core.data.preview import contact_sheet
     from hico_core.report.sample import clips_as_drawn
 
-    sheet = contact_sheet(clips_as_drawn(load_pretraining(recipe), root, samples=samples, at=at, seed=seed))
+    sheet = contact_sheet(clips_as_drawn(config, root, samples=samples, at=at, seed=seed))
     with written_beside(picture) as beside:
         sheet.save(beside, format="PNG")

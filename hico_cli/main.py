@@ -10,7 +10,7 @@ import typer
 
 from hico_cli.compare import compare
 from hico_cli.config import config
-from hico_cli.console import QUIET, describe_usage_error, warn
+from hico_cli.console import QUIET, describe_usage_error, warn, write_any_text
 from hico_cli.convert import convert
 from hico_cli.demo import demo
 from hico_cli.doctor import doctor
@@ -114,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     report_warnings_as_lines()
+    write_any_text()
     try:
         leave(app(arguments, prog_name="hico", standalone_mode=False, obj=["hico", *arguments]) or 0, os.environ)
     except typer.TyperException as error:

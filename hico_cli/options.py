@@ -254,15 +254,15 @@ def refuse_unused(context: typer.Context, *parameters: str, why: str) -> None:
             raise typer.BadParameter(why, param_hint=parameter.opts[0])
 
 
-def require_file_name_part(text: str, *, option: str) -> None:
-    """Check a name that becomes part of a path below the workspace: it must not lead out of the workspace.
+def require_file_name_part(text: str | None, *, option: str) -> None:
+    """Check a name that becomes part of a path below the workspace, if it was given: it must name something there.
 
     Raises:
-        typer.BadParameter: it would lead out.
+        typer.BadParameter: it would lead out, or name the folder itself.
 
     """
-    if "/" in text or "\\" in text or text == "..":
-        raise typer.BadParameter(f"{text!r} must be usable in a file name: no slashes, and not ..", param_hint=option)
+    if text is not None and ("/" in text or "\\" in text or text in ("", ".", "..")):
+        raise typer.BadParameter(f"{text!r} cannot be part of a file name; use letters and digits", param_hint=option)
 
 
 def find_videos(

@@ -33,7 +33,8 @@ def report_split(summary: "Summary", *, root: str, folder: str, as_json: bool) -
     fields = {names.get(name, name): value for name, value in asdict(summary).items()}
     result(text, {**fields, "folder": folder}, as_json=as_json)
     if summary.num_failed:
-        before = f", {summary.num_failed_before} earlier (add --retry-failed)" if summary.num_failed_before else ""
+        again = " earlier (`hico split --retry-failed` tries them again)"
+        before = f", {summary.num_failed_before}{again}" if summary.num_failed_before else ""
         warn(f"{counted(summary.num_failed, 'video')} failed{before}; see {root}/failures.jsonl")
 
 

@@ -107,7 +107,7 @@ def pretrain(
     from hico_core.config.resolve import Asked, resolve_training
     from hico_core.corpus.sources.lists import find_training_list
 
-    require_file_name_part(name or "", option="--name")
+    require_file_name_part(name, option="--name")
     of_dataset = dataset or "hacs"
     base = recipe if recipe in preset_names() else f"{of_dataset}-{recipe or default_recipe(of_dataset)}"
     if dataset is not None and not base.startswith(f"{dataset}-"):

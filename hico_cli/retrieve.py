@@ -154,9 +154,9 @@ def _report_moments(moments: "list[FoundMoment]", sheet: Path | None, *, as_json
         matches = [asdict(moment) for moment in moments]
         result("", {"matches": matches, "sheet": str(sheet) if sheet else None}, as_json=True)
         return
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("video", "start", "end", "similarity", "like the query at")
+    table = Table(Column("video", overflow="fold"), "start", "end", "similarity", "like the query at")
     for moment in moments:
         table.add_row(
             moment.video_id,

@@ -52,6 +52,7 @@ def run(
         float,
         typer.Option(
             min=0.001,
+            max=1e5,
             help="Time for the whole call: splitting, measuring, training, features and report. A later call that "
             "continues the run has the same time available again.",
         ),

@@ -142,7 +142,7 @@ def split(
     ] = False,
     timeout: Annotated[
         float | None,
-        typer.Option(min=0.1, rich_help_panel="Checks", help="Seconds after which a video counts as failed."),
+        typer.Option(min=0.1, max=1e6, rich_help_panel="Checks", help="Seconds after which a video counts as failed."),
     ] = None,
     min_free: Annotated[
         str, typer.Option(metavar="SIZE", rich_help_panel="Checks", help="Stop when less disk space than this is free.")

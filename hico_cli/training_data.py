@@ -10,7 +10,7 @@ import typer
 
 from hico_cli.config import warn_about
 from hico_cli.console import report_failed, video_progress
-from hico_cli.options import is_one_of_several
+from hico_cli.options import is_one_of_several, refuse_unused
 from hico_core.base.addresses import Location, locate_root
 from hico_core.base.choices import Subset
 
@@ -50,8 +50,8 @@ def indexed_data(
 
     """
     place = locate_root(given.root)
-    if authors is None and (given.data_root or given.anno_dir):
-        raise typer.BadParameter("needs an authors' --config; else use `hico index --list`", param_hint="--data-root")
+    if authors is None:
+        refuse_unused(context, "data_root", "anno_dir", why="needs an authors' --config; else use `hico index --list`")
     if authors is None or is_one_of_several():
         return place, 0
     warn_about(authors)

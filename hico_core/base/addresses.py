@@ -163,10 +163,12 @@ def locate_root(text: "str | Location", cache: LocalCache | None = None) -> Loca
     """A workspace by its name, checked before any work is done.
 
     Raises:
-        UsageError: it is a file, or lies below one.
+        UsageError: it has no name, is a file, or lies below one.
         HicoError: its bucket cannot be reached.
 
     """
+    if text == "":  # of a variable that is not set
+        raise UsageError("--root: is empty; name a folder")
     root = locate(text, cache)
     require_reachable(root)
     if isinstance(root, Path):

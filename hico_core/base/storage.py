@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 from hico_core.base.addresses import BucketPath, Location
 from hico_core.base.cache import fetch, require_size
+from hico_core.base.errors import UsageError
 from hico_core.base.files import TEMPORARY, VANISHING_SECONDS, is_locked, lock, pass_point, room_error, sync
 
 if TYPE_CHECKING:
@@ -192,9 +193,12 @@ def written_beside(target: Location) -> Iterator[Path]:
     Its name does not include the target's, which may already be as long as the system allows.
 
     Raises:
+        UsageError: the target is a folder.
         HicoError: the disk is full.
 
     """
+    if isinstance(target, Path) and target.is_dir():
+        raise UsageError(f"{target}: is a folder; name a file in it")
     with storage_of(target).room_for(target) as folder:
         folder.mkdir(parents=True, exist_ok=True)
         beside = folder / f".{secrets.token_hex(8)}{TEMPORARY}"

@@ -75,6 +75,8 @@ def read_checkpoint(path: Path) -> CheckpointFile:
             content = _parse_torch_file(written, path)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path}: is a folder; name a file, such as export/encoder.safetensors of a run") from None
     except pickle.UnpicklingError as error:
         raise HicoError(f"{path}: not a checkpoint that can be read safely ({_in_the_way(written, error)})") from error
     except (OSError, SafetensorError, RuntimeError, zipfile.BadZipFile) as error:

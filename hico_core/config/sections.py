@@ -159,5 +159,6 @@ def require_warmup_fits(warmup_epochs: float, epochs: int) -> None:
     """
     if warmup_epochs > epochs:
         raise ValueError(
-            f"optim.warmup_epochs={warmup_epochs:g} is longer than train.epochs={epochs}; --epochs changes both"
+            f"optim.warmup_epochs={warmup_epochs:g} is longer than train.epochs={epochs}; change both (`hico pretrain` "
+            "and `hico finetune` do with --epochs)"
         )

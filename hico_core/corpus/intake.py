@@ -163,10 +163,13 @@ def _require_id(before: VideoRecord, candidate: Candidate, *, move: bool) -> Non
     if other is not None:
         raise HicoError(
             f"{source.path} and {other}, added before, have the same id, {source.video_id!r}; rename one of them, "
-            "include folders in the ids with --id relpath, or use another --root"
+            "include folders in the ids with --id relpath (not in `hico run`), or use another --root"
         )
     if was.subset != options.subset and not move:
-        raise HicoError(f"{name} is already in the subset {was.subset}; move it to {options.subset} with --move")
+        command = "split" if options.kind == "split" else "index"
+        raise HicoError(
+            f"{name} is already in the subset {was.subset}; move it to {options.subset} with `hico {command} --move`"
+        )
 
 
 def new_record(candidate: Candidate, before: VideoRecord | None) -> VideoRecord:
@@ -323,8 +326,7 @@ def _require_free_names(
             raise BadVideo(
                 str(candidate.source.path),
                 f"{root / clip.path} already exists without a record; `hico index --adopt --root {quoted(root)}` "
-                "adopts such clips, "
-                "--force replaces them",
+                "adopts such clips, `hico split --force` replaces them",
                 stage="commit",
             )
 

@@ -24,7 +24,10 @@ def with_reserve(num_bytes: int) -> int:
     return num_bytes * 9 // 8
 
 
-_REMEDY = "start the container with more (docker run --shm-size=8g), or use fewer workers (--workers N; 0: none)"
+_REMEDY = (
+    "start the container with more (docker run --shm-size=8g), or use fewer workers (--workers N or -o data.workers=N; "
+    "0: none)"
+)
 
 
 def batch_bytes(*, clips: int, num_frames: int, short_side: int, largest_area: float) -> int:

@@ -19,6 +19,9 @@ PYTHON = "python:"
 # What networks raise for clips of another size than theirs.
 REFUSALS = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 
+# What a user's own code raises if there is a mistake in it, or a file of it is missing.
+_MISTAKES = (*REFUSALS, AttributeError, ImportError, NameError, OSError, SyntaxError)
+
 
 def python_entry(where: str, *, shown: EncoderEntry) -> EncoderEntry:
     """The entry for a function's result: an entry, or a network that gets the same input as another encoder.
@@ -28,11 +31,11 @@ def python_entry(where: str, *, shown: EncoderEntry) -> EncoderEntry:
         shown: the entry whose picture and clips a plain network gets.
 
     Raises:
-        UsageError: there is no such function, or it returns something else.
+        UsageError: there is no such function, it fails, or it returns something else.
 
     """
     function = _function(where)
-    made = function()
+    made = _made_by(function, where)
     if isinstance(made, EncoderEntry):
         if made.pretrained is None and made.is_whole:
             return replace(made, pretrained=lambda: _the_same_twice(made.build, where))
@@ -80,12 +83,28 @@ def module_of_function(name: str) -> nn.Module:
         name: python:package.module:function; the function returns a network, or an entry that builds one.
 
     Raises:
-        UsageError: there is no such function, or it returns something else.
+        UsageError: there is no such function, it fails, or it returns something else.
 
     """
     where = name.removeprefix(PYTHON)
-    made = _function(where)()
+    made = _made_by(_function(where), where)
     return require_network(made.build() if isinstance(made, EncoderEntry) else made, where)
+
+
+def _made_by(function: Callable[[], Any], where: str) -> Any:  # noqa: ANN401 - checked by the caller
+    """Call a user's function.
+
+    Raises:
+        UsageError: it fails.
+
+    """
+    try:
+        return function()
+    except _MISTAKES as error:
+        what = f"{type(error).__name__}: {short_reason(error)}"
+        raise UsageError(
+            f"python:{where}: failed with {what}; mend the function (`hico --debug` shows where)"
+        ) from error
 
 
 def require_network(made: object, where: str) -> nn.Module:
@@ -108,10 +127,10 @@ def _function(where: str) -> Callable[[], Any]:
     is_absolute = module and not module.startswith(".")
     try:
         function = getattr(importlib.import_module(module), name, None) if is_absolute and name else None
-    except SyntaxError as error:
-        raise UsageError(f"python:{where}: cannot be imported ({short_reason(error)}); mend the module") from error
     except ModuleNotFoundError as error:
         raise UsageError(f"python:{where}: {error}; write python:package.module:function") from error
+    except _MISTAKES as error:
+        raise UsageError(f"python:{where}: cannot be imported ({short_reason(error)}); mend the module") from error
     if not callable(function):
         raise UsageError(f"python:{where}: no such function; write python:package.module:function")
     return function

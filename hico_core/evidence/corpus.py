@@ -5,7 +5,7 @@ and FOLDER/corpus.json the recipe from which everything follows.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -118,15 +118,27 @@ def make_corpus(
 
 def _require_own_or_empty(folder: Path, recipe: CorpusRecipe) -> None:
     """Check that a folder is empty or holds this corpus; see `make_corpus`."""
-    if not folder.exists() or not any(path.name != ".lock" for path in folder.iterdir()):
-        return
     there = read_recipe(folder)
     if there is None:
-        raise UsageError(f"{folder}: is not empty and contains no synthetic corpus; name a new folder")
+        require_empty(folder, but={".lock"}, wanted="synthetic corpus")
+        return
     changed = [name for name in CorpusRecipe.model_fields if getattr(there, name) != getattr(recipe, name)]
     if changed not in ([], ["videos"]) or there.videos > recipe.videos:
         made = ", ".join(f"{name} {getattr(there, name)}" for name in CorpusRecipe.model_fields)
         raise UsageError(f"{folder}: contains a corpus of {made}; use the same settings, or name a new folder")
+
+
+def require_empty(folder: Path, *, but: Collection[str], wanted: str) -> None:
+    """Check that a folder is missing or empty, except for files with these names.
+
+    Raises:
+        UsageError: it is a file, or it has other content than is wanted.
+
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; name a folder, which is created if missing")
+    if folder.exists() and any(path.name not in but for path in folder.iterdir()):
+        raise UsageError(f"{folder}: is not empty and contains no {wanted}; name a new folder")
 
 
 def read_recipe(folder: Path) -> CorpusRecipe | None:

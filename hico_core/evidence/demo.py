@@ -15,7 +15,7 @@ from hico_core.base.files import lock
 from hico_core.base.storage import write_text
 from hico_core.checkpoints.reading import load_backbone
 from hico_core.evidence.arms import FAR_3, HICO, VIDEOS_PER_STEP, Arm, pretraining
-from hico_core.evidence.corpus import SegmentLabel, read_labels, read_recipe
+from hico_core.evidence.corpus import SegmentLabel, read_labels, read_recipe, require_empty
 from hico_core.evidence.segments import Score, SegmentClips
 from hico_core.evidence.trial import (
     Corpus,
@@ -40,6 +40,9 @@ _MADE_PART, _TRAINED_PART = 0.35, 0.6
 
 # Every third video is for testing, and a training step needs this many of the others.
 LEAST_VIDEOS = 3 * VIDEOS_PER_STEP // 2
+
+# Held while a demo runs.
+_LOCK = ".demo.lock"
 
 # Seconds between two checks of the trainings' progress.
 _LOOK_EVERY = 5.0
@@ -83,17 +86,18 @@ def run_demo(
         on_progress: called with the fraction of the work done (0 to 1), and what was done.
 
     Raises:
-        UsageError: there are too few videos to train on, or not as many as in the existing demo.
-        HicoError: the folder holds another demo or other runs, or is in use.
+        UsageError: there are too few videos to train on, or not as many as in the existing demo; or the folder has
+            something else in it.
+        HicoError: the folder is in use.
 
     """
     if videos < LEAST_VIDEOS:
         raise UsageError(f"--videos {videos}: too few to train on; use at least {LEAST_VIDEOS}")
     place = Place(root)
+    if read_recipe(place.videos) is None:
+        require_empty(root, but={_LOCK, place.videos.name}, wanted="demo")
     root.mkdir(parents=True, exist_ok=True)
-    with lock(
-        root / ".demo.lock", refusal=f"{root}: another demo is running here; wait for it to end, or use another --root"
-    ):
+    with lock(root / _LOCK, refusal=f"{root}: another demo is running here; wait for it to end, or use another --root"):
         there = read_recipe(place.videos)
         if there is not None and there.videos != videos:
             raise UsageError(

@@ -1,6 +1,7 @@
 """Chooses the training of `hico run`: the requested one, a smaller one that fits, or the one already begun."""
 
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 from hico_core.base.addresses import Location
 from hico_core.base.choices import DeviceName
-from hico_core.base.errors import counted
+from hico_core.base.errors import UsageError, counted
 from hico_core.checkpoints.content import read_last
 from hico_core.config import Config, as_override, flat_settings
 from hico_core.config.authors.pretraining_keys import load_any_config
@@ -110,10 +111,25 @@ def begun_config(begun: Config, asked: Asked, *, fit: bool) -> Config:
     )
 
 
-def epochs_left(run_dir: Path, config: Config) -> float:
-    """Epochs that a run already begun still has to do."""
+def epochs_left(run_dir: Path, config: Config, root: Location) -> float:
+    """Epochs that a run already begun still has to do.
+
+    Raises:
+        UsageError: the videos are not those that it has been trained on.
+
+    """
     last = read_last(run_dir / "checkpoints")
-    return config.train.epochs - (last.progress.epochs_done if last else 0.0)
+    if last is None:
+        return config.train.epochs
+    now = open_videos(root, subset="train", data=config.data).identity()
+    changes = last.progress.index.changes_to(now) if last.progress.index else None
+    if changes is not None:
+        words = ["--root", str(root), "--name", run_dir.name, "--config", str(run_dir / "config.yaml")]
+        raise UsageError(
+            f"{run_dir}: the index has changed since the last checkpoint: {changes}; use another --name, or continue "
+            f"with `hico pretrain {shlex.join(words)} --resume --allow-changed`"
+        )
+    return config.train.epochs - last.progress.epochs_done
 
 
 def weigh(

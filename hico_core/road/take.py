@@ -29,6 +29,7 @@ from hico_core.corpus.split import SplitPolicy, split_videos
 from hico_core.corpus.split_dry_run import sample_by_size
 from hico_core.corpus.workspace.records import SplitOptions, source_file
 from hico_core.encoding.encoder import Meter
+from hico_core.encoding.hardware import choose_device
 from hico_core.report.facts import read_run
 from hico_core.report.page import corpus_of, write_report
 from hico_core.report.road_times import RoadTimes, add_road_times
@@ -112,7 +113,7 @@ def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
         HicoError: a step cannot be done, or splitting takes more than half of the time.
 
     """
-    settings_of(wanted.asked)  # so that mistakes in the settings are reported before any work is done
+    _settings_here(wanted)  # so that mistakes in the settings are reported before any work is done
     run_dir = local_part(root) / "runs" / wanted.name
     if wanted.resume and not has_steps(run_dir):
         raise UsageError("no such run to continue; leave out --resume", subject=run_dir)
@@ -151,6 +152,17 @@ def take_road(inputs: Sequence[str], root: Location, wanted: Wanted, *, clock: C
         warnings.append(_few(trained.summary.num_steps, chosen.config, advice, wanted, taken=taken))
     num_failed = split.num_failed + (extracted.num_failed if extracted else 0)
     return Road(num_failed, report, tuple(warnings))
+
+
+def _settings_here(wanted: Wanted) -> Config:
+    """The requested settings, if this machine has the requested device.
+
+    Raises:
+        UsageError: a setting is wrong, or there is no GPU.
+
+    """
+    choose_device(wanted.device)
+    return settings_of(wanted.asked)
 
 
 def _add_times(run_dir: Path, ends: Sequence[float]) -> None:
@@ -213,7 +225,7 @@ def _choose(run_dir: Path, site: Site, wanted: Wanted, *, clock: Clock, events: 
     split_seconds, until = clock.used, clock.used + _MEASURING_PART * clock.seconds
     advice, begun = None, config_of(run_dir, Config)
     config = begun_config(begun, wanted.asked, fit=wanted.fit) if begun else settings_of(wanted.asked)
-    left = epochs_left(run_dir, config) if begun else None
+    left = epochs_left(run_dir, config, site.root) if begun else None
     if left == 0:
         return Chosen(config, None, None)
     events.on_note(_describe_measuring(config, clock))
@@ -339,7 +351,7 @@ def plan_road(
         HicoError: no video of the sample can be split, or it is too small to train on.
 
     """
-    config = settings_of(wanted.asked)
+    config = _settings_here(wanted)
     sources = find_sources(inputs)
     known = plan_intake([Candidate(source, SplitOptions()) for source in sources], root=root, rules=SplitPolicy().rules)
     todo = [candidate.source for candidate in known.plan.todo]

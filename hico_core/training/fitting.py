@@ -147,7 +147,7 @@ def require_enough(videos: IndexedVideos, *, batch_size: int, processes: int) ->
     if batch_size > largest:
         raise HicoError(
             f"{videos.root}: a batch of {batch_size} is too large for {len(videos)} videos{short}; "
-            f"use --batch-size {largest} or fewer, or add videos"
+            f"make it {largest} or smaller, or add videos"
         )
 
 

@@ -108,10 +108,11 @@ def test_a_shell_completes_commands() -> None:
     assert done.stdout.split() == ["extract-features"]
 
 
-@pytest.mark.parametrize("command", ["pretrain", "extract-features"])
-@pytest.mark.parametrize("name", ["../../elsewhere", "..", "a\\b"])
+@pytest.mark.parametrize("command", ["pretrain", "extract-features", "run videos"])
+@pytest.mark.parametrize("name", ["../../elsewhere", "..", "a\\b", ".", ""])
 def test_names_do_not_lead_out_of_the_workspace(command: str, name: str, tmp_path: Path) -> None:
-    done = hico(command, "--name", name, root=tmp_path)
+    """Nor do they name the folder of all runs, as an unset variable would."""
+    done = hico(*command.split(), "--name", name, root=tmp_path)
     assert done.returncode == 2
     assert "--name" in done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -280,7 +281,7 @@ def test_one_line_for_each_mistake(root: Path, videos: Path, tmp_path: Path) -> 
     assert_one_line(hico("index", root=empty), 1, "run `hico split")
     assert_one_line(hico("pretrain", root=empty), 1, "index.parquet", "run `hico index")
     asked = ("pretrain", "--name", "new", "--batch-size", "32")
-    assert_one_line(hico(*asked, root=root), 1, "a batch of 32 is too large for 3 videos", "--batch-size 3")
+    assert_one_line(hico(*asked, root=root), 1, "a batch of 32 is too large for 3 videos", "make it 3 or smaller")
     assert_one_line(hico("pretrain", "-o", "optim.base_lrr=1", root=root), 2, "optim.base_lrr", "optim.base_lr")
     assert_one_line(hico("pretrain", "--config", empty / "x.yaml", root=root), 2, "x.yaml: cannot be read")
     conflict = hico("pretrain", "--dataset", "k400", "--recipe", "hacs-hico-s", root=root)
@@ -315,17 +316,31 @@ def test_a_log_has_a_line_now_and_then(total: int, seconds: float, expected: lis
     assert due == expected
 
 
-def test_names_are_not_markup(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """yt-dlp writes a video's id in brackets, which rich takes for a style; it stops at a closing tag."""
-    name = "a [dQw4w9WgXcQ] :smile: [/b]"
-    table = Table("video")
+def test_brackets_and_colons_in_names_are_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File names are no markup of the terminal library, in progress and in tables."""
+    name = "concert [official video] :smile: [/b]"
+    table = Table(name)
     table.add_row(name)
     print_table(table)
-    assert name in capsys.readouterr().out
+    assert capsys.readouterr().out.count(name) == 2
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with progress("features", total=2, as_json=False) as report:
+    monkeypatch.setenv("COLUMNS", "200")
+    with progress("split", total=1, as_json=False) as report:
         report(1, name, {})
-    assert "[dQw4w9WgXcQ]" in capsys.readouterr().err
+    assert name in capsys.readouterr().err
+
+
+@pytest.mark.processes
+def test_a_result_is_printed_in_any_encoding(tmp_path: Path) -> None:
+    """A terminal of another country, or a folder whose name is not UTF-8, costs no result."""
+    (tmp_path / "é\udcff.yaml").write_text("dataset: hacs\n")
+    for encoding, said in (("ascii", b"\\xe9\\udcff"), ("utf-8", "é".encode() + b"\\udcff")):
+        typed = [sys.executable, "-m", "hico_cli", "config", "validate", str(tmp_path / "é\udcff.yaml")]
+        done = subprocess.run(typed, env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert said + b".yaml: valid" in done.stdout
 
 
 @pytest.mark.processes

@@ -1,6 +1,7 @@
 """`hico run` goes the whole road within its hours, and goes on where it was stopped."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_the_whole_road_and_again(tmp_path: Path, videos: Path) -> None:
     assert other.returncode == 2
     assert "this run has model.encoder=s3dg-tiny, not s3dg" in other.stderr.splitlines()[-1]
 
+    numbered_video(tmp_path / "third.mp4", seconds=3)
+    more = hico(*command, tmp_path / "third.mp4", root=root)
+    assert more.returncode == 2
+    said = more.stderr.splitlines()[-1]
+    assert "there were 2 videos, and there are 3 now; use another --name, or continue with `hico pretrain" in said
+    typed = shlex.split(said.split("`")[1])
+    assert hico(*typed[1:]).returncode == 0
+    assert hico(*command, root=root).returncode == 0
+    assert len((root / "features/run/manifest.jsonl").read_text().splitlines()) == 3
+
 
 def test_too_little_time_for_training(tmp_path: Path, videos: Path) -> None:
     """A step is done all the same, the features are left out, and what would be enough is the last line."""
@@ -88,7 +99,7 @@ def test_a_plan_without_a_trace(tmp_path: Path, videos: Path) -> None:
     assert "--name run --hours 0." in last, "no run has the name yet"
 
 
-def test_what_is_wrong_is_one_line(tmp_path: Path, videos: Path) -> None:
+def test_what_is_wrong_is_one_line(tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     root = tmp_path / "root"
     assert_one_line(hico("run", tmp_path / "empty", root=root), 2, "no video files in this folder")
@@ -96,6 +107,8 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, videos: Path) -> None:
     assert_one_line(hico("run", videos, "-o", "train.epoch=3", root=root), 2, "unknown key train.epoch")
     assert_one_line(hico("run", videos, "--encoder", "s3dgg", root=root), 2, "these are s3dg, s3dg-tiny")
     assert_one_line(hico("run", videos, "--resume", root=root), 2, "runs/run: no such run to continue")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert_one_line(hico("run", videos, "--device", "cuda", root=root), 2, "--device cuda: PyTorch sees no GPU here")
     assert not root.exists()
     done = hico("run", videos / "0.mp4", root=root)
     assert done.returncode == 1

@@ -104,7 +104,7 @@ def test_failures_are_told_once_more_and_tried_again_when_asked(videos: Path, tm
     )
     done = hico("split", *inputs, root=tmp_path / "root")
     assert done.returncode == 3
-    assert "1 earlier (add --retry-failed)" in done.stderr.splitlines()[-1]
+    assert "1 earlier (`hico split --retry-failed` tries them again)" in done.stderr.splitlines()[-1]
     done = hico("split", *inputs, "--retry-failed", root=tmp_path / "root")
     assert "before" not in done.stderr.splitlines()[-1]
 

@@ -222,7 +222,7 @@ def test_missing_file_and_recipe(tmp_path: Path) -> None:
         (["sampling.clips_per_video=2"], "no two clips are near; use 3 clips, or sampling.topical=false"),
         (["sampling.start_seconds=2"], "start_seconds=2.0 is more than sampling.end_seconds=1.0"),
         (["optim.warmup_epochs=121"], "optim.warmup_epochs=121 is longer than train.epochs=120"),
-        (["train.epochs=4"], "optim.warmup_epochs=5 is longer than train.epochs=4; --epochs changes both"),
+        (["train.epochs=4"], "optim.warmup_epochs=5 is longer than train.epochs=4; change both"),
         (["augment.crop_jitter=[224, 168]"], "augment.crop_jitter cannot be [224, 168]: must be two"),
         (["augment.crop_ratio=[1.2, 0.8]"], "the smaller one first"),
         (["train.compile=true", "train.recompute=true"], "do not work together"),

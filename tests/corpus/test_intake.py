@@ -244,7 +244,9 @@ def test_an_id_is_in_one_subset(tmp_path: Path, way: str) -> None:
     root, path = tmp_path / "root", tmp_path / "a.mp4"
     INTAKES[way](path, root)
     before = tree(root)
-    with pytest.raises(HicoError, match=r"a\.mp4: .* 'a' is already in the subset train; move it to val with --move"):
+    with pytest.raises(
+        HicoError, match=r"a\.mp4: .* 'a' is already in the subset train; move it to val with `hico \w+ --move`"
+    ):
         if way == "split":
             split(path, root, SMALL.model_copy(update={"subset": "val"}))
         else:
@@ -266,7 +268,10 @@ def test_clips_of_another_tool_are_not_overwritten(one: Path, tmp_path: Path) ->
         (root / name).write_bytes(content)
     before = clips_of(root)
     summary, (event,) = split(one / "a.mp4", root, SMALL.model_copy(update={"crf": 40}))
-    assert summary.num_failed == 1 and f"`hico index --adopt --root {root}` adopts such clips, --force" in event.note
+    assert (
+        summary.num_failed == 1
+        and f"`hico index --adopt --root {root}` adopts such clips, `hico split --force`" in event.note
+    )
     assert clips_of(root) == before
     (root / "records/a.json").unlink()
     assert adopt(root).num_done == 1  # the first remedy

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hico_core.base.errors import HicoError
+from hico_core.base.errors import HicoError, UsageError
 from hico_core.checkpoints.frozen import load_frozen
 from hico_core.encoders.table import ENCODERS
 
@@ -44,6 +44,12 @@ def flat():
 def number():
     return 3
 
+def fails():
+    return open("no weights here")
+
+def wants(weights):
+    return Scaled(weights)
+
 class Named(nn.Module):
     def forward(self, clips):
         return {"features": clips.mean(dim=(2, 3, 4))}
@@ -60,6 +66,7 @@ def eight():
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "own_encoders.py").write_text(MODULE)
     (tmp_path / "broken_encoders.py").write_text("def broken(:")
+    (tmp_path / "older_encoders.py").write_text("from torch import renamed")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
@@ -110,6 +117,9 @@ def test_weights_may_be_a_file(folder: Path) -> None:
         ("own_encoders:eight", "; return an EncoderEntry to set frames and pixels"),
         (".own_encoders:fixed", "no such function; write python:package.module:function"),
         ("broken_encoders:broken", "cannot be imported (invalid syntax (broken_encoders.py, line 1)); mend the module"),
+        ("older_encoders:fixed", "cannot be imported (cannot import name 'renamed' from 'torch'"),
+        ("own_encoders:fails", "failed with FileNotFoundError: No such file or directory; mend the function"),
+        ("own_encoders:wants", "failed with TypeError: wants() missing 1 required positional argument"),
         ("own_encoders:nothing", "no such function"),
         ("own_encoders", "no such function"),
         ("no_such_module:fixed", "No module named 'no_such_module'"),
@@ -118,5 +128,6 @@ def test_weights_may_be_a_file(folder: Path) -> None:
 def test_what_is_refused(function: str, said: str) -> None:
     with pytest.raises(HicoError) as refused:
         load_frozen(f"python:{function}")
+    assert isinstance(refused.value, UsageError)
     assert said in str(refused.value)
     assert json.dumps(str(refused.value)).count("\\n") == 0

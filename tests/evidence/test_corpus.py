@@ -93,6 +93,8 @@ def test_the_command(tmp_path: Path) -> None:
     (tmp_path / "other" / "thesis.tex").write_text("mine")
     assert_one_line(hico("demo", "--corpus-only", tmp_path / "other"), 2, "not empty", "new folder")
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.tex"]
+    assert_one_line(hico("demo", "--corpus-only", tmp_path / "other/thesis.tex"), 2, "is a file; name a folder")
+    assert_one_line(hico(*command, "--root", tmp_path), 2, "--root: has no effect with --corpus-only")
 
 
 def test_two_at_once_and_damage_are_told(corpus: Path) -> None:

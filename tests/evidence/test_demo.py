@@ -66,6 +66,16 @@ def test_another_seed_wants_another_folder(root: Path) -> None:
     assert not (root / "other").exists()
 
 
+def test_it_leaves_other_folders_alone(tmp_path: Path) -> None:
+    """A demo in a workspace would add its videos to those that the user trains on."""
+    (tmp_path / "workspace/records").mkdir(parents=True)
+    (tmp_path / "file").write_text("mine")
+    said = "workspace: is not empty and contains no demo; name a new folder"
+    assert_one_line(hico("demo", "--root", tmp_path / "workspace", "--videos", "24"), 2, said)
+    assert_one_line(hico("demo", "--root", tmp_path / "file", "--videos", "24"), 2, "file: is a file; name a folder")
+    assert [path.name for path in (tmp_path / "workspace").rglob("*")] == ["records"]
+
+
 @pytest.mark.parametrize(
     ("random", "far", "hico_", "said"),
     [

@@ -116,7 +116,7 @@ def unique_sources(sources: Iterable[Source]) -> list[Source]:
         if known.path != source.path:
             raise HicoError(
                 f"{known.path} and {source.path} have the same id, {source.video_id!r}; rename one of them, or "
-                "include folders in the ids with --id relpath"
+                "include folders in the ids with --id relpath (not in `hico run`)"
             )
         if source.obstacle and not known.obstacle:
             by_id[source.video_id] = source
@@ -193,7 +193,8 @@ def _files_of(
         videos = videos_among(names, here, recursive=recursive, frame_folders=frame_folders)
         if not videos and any(is_numbered_picture(PurePosixPath(name).name) for name in names):
             raise UsageError(
-                f"{given}: contains numbered pictures, not videos; to read them as frames, use --frame-rate N"
+                f"{given}: contains numbered pictures, not videos; to read them as frames, use --frame-rate N (not in "
+                "`hico run`)"
             )
         if not videos:
             raise UsageError(f"{given}: no video files in this folder{_in_brackets(here)}")

@@ -45,10 +45,10 @@ class SplitOptions(BaseModel, frozen=True, extra="forbid"):
 
     kind: Literal["split"] = "split"
     subset: Subset = "train"
-    segment_seconds: float = Field(5.0, ge=0.001, allow_inf_nan=False)
+    segment_seconds: float = Field(5.0, ge=0.001, le=1e6)
     tail: KeepOrDrop = "keep"
     short_side: int | None = Field(192, ge=16)  # pixels at most; None: the source's size
-    fps: float | None = Field(None, gt=0)  # None: each frame at its own time
+    fps: float | None = Field(None, ge=0.001, le=1000)  # None: each frame at its own time
     encoder: VideoEncoder = "libx264"
     preset: str = "veryfast"
     crf: int = Field(23, ge=0, le=51)  # constant quality; lower is better

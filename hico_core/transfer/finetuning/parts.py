@@ -1,5 +1,6 @@
 """The parts of a finetuning run, built so that every mistake is reported before any work is done."""
 
+import logging
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ from hico_core.transfer.evaluation.labelled import LabelledVideo, labelled_among
 from hico_core.transfer.evaluation.predictions import Prediction, Shown, predictions_of, shown_in_tests
 from hico_core.transfer.finetuning.step import classification_step
 from hico_core.transfer.finetuning.videos import LabelledSets, labelled_sets
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +221,8 @@ def _beginning(start: Start, root: Location, world: World, *, named: str | None)
 
     """
     if start.checkpoint is not None:  # it holds the encoder from which the run began, wherever that file is now
+        if start.encoder is not None and world.is_first:
+            logger.warning("%s is not loaded: the run continues from its last checkpoint", start.encoder)
         file = file_of(start.checkpoint, "the run's last checkpoint")
         return Beginning(_model_in(file, named), backbone_of(file), None)
     if start.encoder is None:

@@ -158,11 +158,12 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(stop_after: int, root: Path
     assert summary.num_steps == 8
 
 
-def test_a_finished_run_is_only_tested_again(root: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_only_tested_again(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = run(tiny(), root, tmp_path)
     before = weights_of(tmp_path)
     again = run(tiny("test.views=3", "test.crops=3"), root, tmp_path, resume=True)
     assert (again.num_steps, again.first_loss) == (first.num_steps, None)
+    assert "is not loaded: the run continues from its last checkpoint" in caplog.text, "--encoder has no effect"
     assert again.test is not None and (again.test.views, again.test.crops) == (3, 3)
     assert all(torch.equal(value, before[name]) for name, value in weights_of(tmp_path).items())
     with pytest.raises(UsageError, match="resume"):
