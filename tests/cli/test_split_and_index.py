@@ -33,7 +33,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["split", "videos", "--root", "videos/a.mp4"], 2, ["videos/a.mp4 is a file"]),
         (["split", "videos", "other"], 1, ["/a.mp4 and ", "other/a.mp4 have the same id, 'a'"]),
         (["split", "videos", "--min-free", "900000TB"], 1, ["--min-free` keeps", "free some space"]),
-        (["split", "videos", "--segment-seconds", "inf"], 2, ["--segment-seconds inf: must be a finite number"]),
         (["split", "videos", "--ray-address", "127.0.0.1:1"], 1, ["127.0.0.1:1: cannot join"]),
         (
             ["split", "videos", "--encoder", "h264_nvenc"],
