@@ -354,12 +354,16 @@ def test_an_object_that_was_overwritten_is_fetched_again(bucket: str, tmp_path: 
 
 
 def test_an_object_of_another_size_is_not_taken(bucket: str, tmp_path: Path) -> None:
+    """Nor is its copy, once the object has its size again."""
     (place,) = objects(bucket, 1, 10)
     with (
         pytest.raises(HicoError, match="has 10 bytes instead of 11"),
         LocalCache(tmp_path, size_bytes=10**6).local(place, size_bytes=11),
     ):
         pass
+    place.write_bytes(b"as it was  ")
+    with LocalCache(tmp_path, size_bytes=10**6).local(place, size_bytes=11) as path:
+        assert path.read_bytes() == b"as it was  "
     with pytest.raises(FileNotFoundError), LocalCache(tmp_path, size_bytes=10**6).local(UPath(f"s3://{bucket}/none")):
         pass
 
