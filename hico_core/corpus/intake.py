@@ -219,7 +219,7 @@ def take_one(
     record = new_record(candidate, before)
     note = ""
     try:
-        if fault := name_fault(folder, f"{name}.json"):  # not even the failure can be recorded
+        if is_local(root) and (fault := name_fault(folder, f"{name}.json")):  # not even the failure can be recorded
             return Taken(candidate, before, Failure(stage="name", error=fault))
         try:
             with _own_faults(candidate.source):
