@@ -321,7 +321,6 @@ COVERED_BY = {
     "hico_core/base/cache.py": "tests/base/test_storage.py::test_the_cache_stays_small_and_keeps_what_is_used",
     "hico_core/base/choices.py": "tests/cli/test_split_and_index.py::test_wrong_values",
     "hico_core/base/failures.py": "tests/corpus/test_intake.py::test_a_damaged_list_of_failures_is_mended",
-    "hico_core/base/files.py": "tests/base/test_storage.py::test_files_come_and_go_whole",
     "hico_core/base/lazy.py": "tests/test_layout.py::test_corpus_needs_no_torch_and_splitting_no_pandas",
     "hico_core/base/tally.py": "tests/cli/test_commands.py::test_json",
     "hico_core/base/version.py": "tests/cli/test_commands.py::test_help",

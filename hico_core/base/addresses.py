@@ -63,7 +63,7 @@ class BucketPath:
 
     @property
     def key(self) -> str:
-        """The address without its protocol, bucket first."""
+        """The address without its protocol, bucket first; for oss://, after a slash."""
         return self.address.path
 
     def exists(self) -> bool:
@@ -274,7 +274,7 @@ def require_reachable(location: Location) -> None:
     """
     if isinstance(location, Path):
         return
-    bucket, _, below = location.key.partition("/")
+    bucket, _, below = location.key.strip("/").partition("/")  # for oss://, it begins with one
     try:
         if not is_there(location):
             location.filesystem.find(bucket, prefix=f"{below}/", max_items=1)  # fails unless this may be listed

@@ -86,13 +86,11 @@ class LocalCache:
         path = self._path(address, _version_of(address) if size_bytes is None else str(size_bytes))
         while True:
             if not path.exists():
-                size = self._fetch(address, path)
+                size = self._fetch(address, path, size_bytes)
                 if size_bytes is None:  # a copy of an earlier version may have the same size
                     self._path(address, str(size)).unlink(missing_ok=True)
             with _held(path, fcntl.LOCK_SH) as in_use:
                 if in_use:
-                    if size_bytes is not None:
-                        require_size(address, path.stat().st_size, size_bytes)
                     with suppress(PermissionError):  # another user's copy
                         os.utime(path)
                     yield path
@@ -101,10 +99,10 @@ class LocalCache:
     def _path(self, address: "UPath", version: str) -> Path:
         return self._folder / (hashlib.sha256(f"{address}|{version}".encode()).hexdigest()[:32] + address.suffix)
 
-    def _fetch(self, address: "UPath", path: Path) -> int:
+    def _fetch(self, address: "UPath", path: Path, size_bytes: int | None) -> int:
         """Fetch a file, make room for it if necessary, and return its size."""
         try:
-            size = self._fetch_once(address, path)
+            size = self._fetch_once(address, path, size_bytes)
         except OSError as error:
             if room_error(error, self._folder) is None:
                 raise
@@ -112,7 +110,7 @@ class LocalCache:
             self._make_room(0)
             self._added = 0
             try:
-                size = self._fetch_once(address, path)
+                size = self._fetch_once(address, path, size_bytes)
             except OSError as again:
                 raise room_error(again, self._folder) or again from again
         self._added += size
@@ -121,14 +119,16 @@ class LocalCache:
             self._added = 0
         return size
 
-    def _fetch_once(self, address: "UPath", path: Path) -> int:
-        """Fetch a file and return its size."""
+    def _fetch_once(self, address: "UPath", path: Path, size_bytes: int | None) -> int:
+        """Fetch a file and return its size; one of another size than expected is not kept."""
         self._folder.mkdir(parents=True, exist_ok=True)
         beside = self._folder / f"{_FETCHING}{secrets.token_hex(8)}"  # not by mkstemp, so that all users may read it
         try:
             pass_point("cache.fetch")
             fetch(address, beside)
             size = beside.stat().st_size
+            if size_bytes is not None:
+                require_size(address, size, size_bytes)
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)

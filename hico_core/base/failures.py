@@ -26,7 +26,7 @@ _LINE_OF_LIST = re.compile(r"(.+), line \d+", re.DOTALL)
 class Failure(BaseModel, frozen=True, extra="forbid"):
     """Why a video could not be used."""
 
-    stage: str  # name, record, probe, decode, encode, split, timeout, verify, plan, adopt, commit or engine
+    stage: str  # name, record, fetch, probe, decode, encode, split, timeout, verify, plan, adopt, commit or engine
     error: str
     stderr_tail: list[str] = []
 

@@ -19,6 +19,9 @@ _OTHER_LINE_ENDS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}
 # System errors for a full disk, an exhausted quota or a file size limit; never the fault of a video.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
+# System errors for folders whose file system has no fsync for them.
+_CANNOT_WAIT = frozenset({errno.EBADF, errno.EINVAL})
+
 # A process killed while it starts a program leaves behind a fork, which holds its locks until the program runs.
 VANISHING_SECONDS = 1.0
 
@@ -54,11 +57,15 @@ def pass_point(name: str) -> None:
 def sync(path: Path) -> None:
     """Wait until the content of a file, or the names in a folder, are on disk.
 
-    Otherwise a power failure could preserve a later rename without the content.
+    Otherwise a power failure could preserve a later rename without the content. Some file systems, such as those of
+    older Linux for SMB and those of virtual machines for shared folders, cannot wait for names.
     """
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
+    except OSError as error:
+        if error.errno not in _CANNOT_WAIT or not path.is_dir():
+            raise
     finally:
         os.close(opened)
 

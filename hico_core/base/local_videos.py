@@ -1,4 +1,7 @@
-"""A video as a local file, wherever it lies. What prevents that is the video's fault, except a full disk."""
+"""A video as a local file, wherever it lies. What prevents that is the video's fault, except a full disk.
+
+If its bucket cannot be reached, the stage of the error is "fetch": other videos are likely to have the same fault.
+"""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -42,7 +45,7 @@ def _opened(place: Location, copy: AbstractContextManager[Path]) -> Iterator[Pat
         except (BadVideo, NoRoom):
             raise
         except HicoError as error:
-            raise BadVideo(str(place), str(error).removeprefix(f"{place}: ")) from error
+            raise BadVideo(str(place), str(error).removeprefix(f"{place}: "), stage="fetch") from error
         except OSError as error:
             if error.errno in NO_ROOM:
                 raise

@@ -148,7 +148,7 @@ def _look_at(path: Location) -> tuple[VideoInfo, str]:
             width, height = shown_size_of(local)
             info, sha256 = replace(probe(local), width=width, height=height), sha256_of(local)
     except BadVideo as bad:
-        raise BadVideo(str(path), f"its clip {path.name} {bad.reason}") from bad
+        raise BadVideo(str(path), f"its clip {path.name} {bad.reason}", stage=bad.stage) from bad
     return info, sha256
 
 

@@ -210,7 +210,7 @@ def take_one(
         make: candidate, empty folder -> the clips made there; raises BadVideo.
 
     Raises:
-        HicoError: the disk is full, or the work must stop for another reason.
+        HicoError: the disk is full, the bucket cannot be reached, or the work must stop for another reason.
 
     """
     name = candidate.source.video_id
@@ -222,7 +222,7 @@ def take_one(
     record = new_record(candidate, before)
     note = ""
     try:
-        if fault := name_fault(folder, f"{name}.json"):  # not even the failure can be recorded
+        if is_local(root) and (fault := name_fault(folder, f"{name}.json")):  # not even the failure can be recorded
             return Taken(candidate, before, Failure(stage="name", error=fault))
         try:
             with _own_faults(candidate.source):
@@ -253,10 +253,15 @@ def _own_faults(source: Source) -> Iterator[None]:
 
     Raises:
         BadVideo: there was such an error.
+        HicoError: the bucket cannot be reached, which would be on record as a failure of each video that is left.
 
     """
     try:
         yield
+    except BadVideo as bad:
+        if bad.stage == "fetch":
+            raise HicoError(str(bad)) from bad
+        raise
     except OSError as error:
         file, own = Path(str(error.filename)), {str(path) for path in (source.path, *source.clips)}
         if error.errno in NO_ROOM or own.isdisjoint(map(str, (file, *file.parents))):

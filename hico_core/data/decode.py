@@ -256,7 +256,8 @@ def _search_by_packets(
     info = read_packets(container, stream, path=path)
     if numbers[-1] >= len(info.timestamps):
         raise BadVideo(path, f"has {len(info.timestamps)} frames, so no frame {numbers[-1]}")
-    number_of = {tick: number for number, tick in enumerate(info.timestamps)}
+    # Of frames with equal times, the first; the others are found by counting.
+    number_of = {tick: number for number, tick in reversed([*enumerate(info.timestamps)])}
 
     def seek_tick(number: int) -> int:
         before = [keyframe for keyframe in info.keyframes if keyframe.position <= number]
@@ -271,12 +272,14 @@ def _frames_from_start(
     """Decode from the start; end early if the video does.
 
     A frame that cannot be decoded, as before the first keyframe, is replaced by the next one that can, so frames keep
-    their numbers; only without a search are decoded frames counted.
+    their numbers. A frame without a time, or with that of the frame before, has the next number.
     """
-    given = 0
-    for place, frame in enumerate(container.decode(stream)):
-        number = place if search is None or frame.pts is None else search.number_of(frame.pts)
-        while number is not None and wanted[given] <= number:
+    given, number, last = 0, -1, None
+    for frame in container.decode(stream):
+        found = None if search is None or frame.pts is None else search.number_of(frame.pts)
+        number = number + 1 if found is None or found == last else found
+        last = found
+        while wanted[given] <= number:
             given += 1
             yield frame
             if given == len(wanted):

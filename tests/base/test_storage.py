@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
@@ -62,14 +63,38 @@ def test_places() -> None:
         locate("gs://bucket")
 
 
+class _EmptyBucket(BaseHTTPRequestHandler):
+    """Answers requests for listings of `bucket` as a server of oss:// does, and no others."""
+
+    def do_GET(self) -> None:
+        is_listing = self.path.startswith("/bucket/?prefix=")
+        listing = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+        answer = listing if is_listing else b"<Error><Code>AccessDenied</Code></Error>"
+        self.send_response(200 if is_listing else 403)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
 @pytest.mark.filterwarnings("ignore")  # of its packages' own
 def test_oss_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as there is no server: the address is understood and the driver made."""
-    monkeypatch.setenv("OSS_ENDPOINT", "http://127.0.0.1:1")
-    place = locate("oss://bucket/folder/v.mp4")
-    assert not isinstance(place, Path)
-    assert place.key.strip("/") == "bucket/folder/v.mp4" and place.name == "v.mp4"
-    assert type(place.filesystem).__name__ == "OSSFileSystem"
+    """As far as there is no real server: the address is understood, the driver made, and a new folder reached."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _EmptyBucket) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("OSS_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        try:
+            place = locate("oss://bucket/folder/v.mp4")
+            assert not isinstance(place, Path)
+            assert place.key.strip("/") == "bucket/folder/v.mp4" and place.name == "v.mp4"
+            assert type(place.filesystem).__name__ == "OSSFileSystem"
+            require_reachable(place)
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,12 +379,16 @@ def test_an_object_that_was_overwritten_is_fetched_again(bucket: str, tmp_path: 
 
 
 def test_an_object_of_another_size_is_not_taken(bucket: str, tmp_path: Path) -> None:
+    """Nor is its copy, once the object has its size again."""
     (place,) = objects(bucket, 1, 10)
     with (
         pytest.raises(HicoError, match="has 10 bytes instead of 11"),
         LocalCache(tmp_path, size_bytes=10**6).local(place, size_bytes=11),
     ):
         pass
+    place.write_bytes(b"as it was  ")
+    with LocalCache(tmp_path, size_bytes=10**6).local(place, size_bytes=11) as path:
+        assert path.read_bytes() == b"as it was  "
     with pytest.raises(FileNotFoundError), LocalCache(tmp_path, size_bytes=10**6).local(UPath(f"s3://{bucket}/none")):
         pass
 

@@ -16,7 +16,7 @@ from buckets import make_bucket, put_denied
 from made_videos import numbered_video, run_ffmpeg
 from trees import tree
 
-from hico_core.base.addresses import locate
+from hico_core.base.addresses import Location, is_local, locate
 from hico_core.base.errors import HicoError
 from hico_core.base.failures import FailedSource, Failure, read_failures, update_failures
 from hico_core.base.files import json_line, read_json_lines
@@ -370,6 +370,12 @@ def test_system_errors_about_a_video_are_its_failure(
     assert read_record(tmp_path, "a") is None and not any((tmp_path / ".tmp").iterdir())
 
 
+def take_objects(way: str, videos: list[Source], root: Location) -> Summary:
+    if way == "split":
+        return split_videos(videos, root=root, options=SMALL, workers=1)
+    return add_untrimmed(videos, root=root, options=UntrimmedOptions(), workers=1)
+
+
 @pytest.mark.usefixtures("buckets")
 @pytest.mark.parametrize("way", ["split", "untrimmed"])
 def test_an_object_that_nobody_may_read(way: str, made: Path, tmp_path: Path) -> None:
@@ -378,11 +384,39 @@ def test_an_object_that_nobody_may_read(way: str, made: Path, tmp_path: Path) ->
     boto3.client("s3").upload_file(str(made / "a.mp4"), bucket, "a.mp4")
     put_denied(bucket, "b.mp4", (made / "a.mp4").read_bytes())
     videos, root = find_sources([f"s3://{bucket}/"]), tmp_path / "root"
-    if way == "split":
-        split_videos(videos, root=root, options=SMALL, workers=1)
-    else:
-        add_untrimmed(videos, root=root, options=UntrimmedOptions(), workers=1)
+    take_objects(way, videos, root)
     assert [line.error.split(" (")[0] for line in read_failures(root)] == ["cannot be fetched"]
+    assert build_index(root).num_videos == 1
+
+
+@pytest.mark.usefixtures("buckets")
+@pytest.mark.parametrize("way", ["split", "untrimmed"])
+def test_a_bucket_that_cannot_be_reached_any_more(way: str, made: Path, tmp_path: Path) -> None:
+    """The command ends and can be given again; no video is marked as failed."""
+    bucket = f"lost-{way}"
+    make_bucket(bucket)
+    boto3.client("s3").upload_file(str(made / "a.mp4"), bucket, "a.mp4")
+    videos, root = find_sources([f"s3://{bucket}/"]), tmp_path / "root"
+
+    def lose(**asked: object) -> None:
+        raise RuntimeError("no network")  # drivers raise errors of their own
+
+    place = videos[0].path
+    assert not is_local(place)
+    place.filesystem.s3.meta.events.register("before-call.s3.GetObject", lose)
+    with pytest.raises(HicoError, match=r"a\.mp4: cannot be fetched \(no network\)"):
+        take_objects(way, videos, root)
+    place.filesystem.s3.meta.events.unregister("before-call.s3.GetObject", lose)
+    assert read_failures(root) == [] and read_record(root, "a") is None
+    assert take_objects(way, videos, root).num_done == 1
+
+
+@pytest.mark.usefixtures("buckets")
+def test_a_bucket_takes_names_that_no_disk_takes(made: Path, tmp_path: Path) -> None:
+    """Those of videos that are read in place; clips are made on a disk."""
+    make_bucket("names")
+    root, video = locate("s3://names/root"), Source(video_id="x" * 300, path=made / "a.mp4")
+    assert take_objects("untrimmed", [video], root).num_done == 1
     assert build_index(root).num_videos == 1
 
 

@@ -264,6 +264,17 @@ def test_frames_keep_their_numbers_behind_some_that_cannot_be_decoded(
         assert [painted_number(picture.numpy()) for picture in found] == [max(16 + number, 20) for number in numbers]
 
 
+def test_frames_with_equal_times_are_told_apart(tmp_path: Path) -> None:
+    """Such as 7, 8 and 9 here, whether they are asked for alone or together."""
+    whole, equal = tmp_path / "whole.mp4", tmp_path / "equal.mp4"
+    numbered_video(whole, seconds=1, output=("-c:v", "libx264", "-bf", "0", "-crf", "10"))
+    later = r"setts=pts=PTS+between(N\,7\,8)*(9-N)*DURATION"
+    run_ffmpeg("-i", whole, "-c", "copy", "-bsf:v", later, equal)
+    assert len(set(frame_times(equal))) == len(frame_times(equal)) - 2 == 28
+    for numbers in ([6], [7], [8], [9], [10], list(range(30))):
+        assert [painted_number(picture.numpy()) for picture in decode_frames(equal, numbers)] == numbers
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_frames_far_apart_are_found_one_after_the_other(folder: Path, name: str) -> None:
     """Also where a keyframe lies between them, from which it is quicker to begin anew."""

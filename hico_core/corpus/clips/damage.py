@@ -58,8 +58,11 @@ def damaged_seconds(job: Job, info: VideoInfo, encoded: Encoded) -> list[float]:
     finished = job.run(arguments, output=written)
     # If this pass were interrupted, all later frames would look lost.
     require_run_to_end(job, finished)
-    # ffmpeg counts from the start of the file; packets count from wherever their clock began.
-    whole = {tick + info.file_start_tick for tick in read_frame_ticks(written.read_text())}
+    ticks = read_frame_ticks(written.read_text())
+    is_comparable = encoded.time_base == info.time_base
+    first = encoded.ticks[0] if is_comparable or not ticks else ticks[0]
+    start = _start_of_clock(ticks, info, first=first)
+    whole = {tick + start for tick in ticks}
     with open_video(source) as (container, stream):
         packets = packets_in_order(container, stream, path=source)
     damaged = damaged_timestamps(packets, whole)
@@ -70,8 +73,27 @@ def damaged_seconds(job: Job, info: VideoInfo, encoded: Encoded) -> list[float]:
             stage="decode",
             stderr_lines=encoded.stderr_lines,
         )
-    first = encoded.ticks[0] * encoded.time_base
-    return [float((tick - info.file_start_tick) * info.time_base - first) for tick in sorted(damaged)]
+    if is_comparable:  # another clock, if sound is read, too
+        start = _start_of_clock(encoded.ticks, info, first=first)
+    begins = start * info.time_base + encoded.ticks[0] * encoded.time_base
+    return [float(tick * info.time_base - begins) for tick in sorted(damaged)]
+
+
+def _start_of_clock(ticks: Sequence[int], info: VideoInfo, *, first: int) -> int:
+    """Where ffmpeg's clock begins, by that of the packets: where most of its frames have the times of packets.
+
+    That is where the file starts; in some containers, such as MPEG-TS, where those of its streams start that are read.
+    If frames have other times than packets, as in AVI, the first frame is taken to be that of the first packet.
+
+    Args:
+        ticks: of the frames, by ffmpeg's clock.
+        info: the packets.
+        first: tick of the first frame that can be decoded.
+
+    """
+    there = set(info.timestamps)
+    starts = (info.file_start_tick, info.start_tick or 0, info.timestamps[0] - first)
+    return max(starts, key=lambda start: sum(tick + start in there for tick in ticks))
 
 
 def good_clips(

@@ -289,6 +289,8 @@ def _files_of_bucket(given: str, passed_over: Counter[str], *, recursive: bool) 
         base = locate(_without_magic(given))
     else:
         below = place.key.rstrip("/") + "/"
+        if "/" not in place.key.strip("/"):  # s3fs keeps what `find` lists, but not of what lies at a bucket's top
+            place.filesystem.ls(place.key, refresh=True)
         listed = place.filesystem.find(place.key, detail=True).values()
         names = [info["name"] for info in listed if info["type"] == "file" and info["size"]]
         found = [name for name in names if name == place.key.rstrip("/")]

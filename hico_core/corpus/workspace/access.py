@@ -103,7 +103,7 @@ def make_temporary(scratch: Path) -> Path:
     """
     scratch.mkdir(parents=True, exist_ok=True)
     _sweep_once(scratch)
-    folder = scratch / f"split-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(8)}"
+    folder = scratch / f"{_prefix()}{os.getpid()}-{secrets.token_hex(8)}"
     with ExitStack() as stack:
         stack.callback(_lock_of(folder).unlink, missing_ok=True)
         stack.enter_context(lock(_lock_of(folder), refusal=f"{folder}: is locked already; try again"))
@@ -118,6 +118,10 @@ def remove_temporary(folder: Path) -> None:
     _held.pop(folder).close()
 
 
+def _prefix() -> str:
+    return f"split-{socket.gethostname()}-"
+
+
 def _lock_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
 
@@ -130,9 +134,10 @@ def _sweep_once(scratch: Path) -> None:
 def sweep(scratch: Path, *, alone: bool) -> None:
     """Remove the temporary folders that killed processes left, and if `alone`, their unfinished files in the workspace.
 
-    A process is known to be alive by its lock: its number or machine would mean nothing in another container.
+    A process is known to be alive by its lock: its number would mean nothing in another container. Unless `alone`, only
+    folders of this machine are removed: on some shared file systems, locks are seen only where they are held.
     """
-    left = set(scratch.glob("split-*"))
+    left = set(scratch.glob("split-*" if alone else f"{_prefix()}*"))
     if alone:  # also locks whose folders became commits; otherwise, those of folders that are about to be made
         left |= {scratch / lock.stem.removeprefix(".") for lock in scratch.glob(".split-*.lock")}
     for folder in left:

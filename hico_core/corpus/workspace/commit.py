@@ -1,6 +1,6 @@
 """Replace a video's clips and record with new ones: a commit is first announced, then carried out.
 
-In a local workspace, a commit is a folder with the clips, the record and a list of obsolete files. Renaming the folder
+In a local workspace, a commit is a folder with the clips, the record and a list of obsolete files, if any. Renaming it
 makes the new state certain: if the process is killed afterwards, the next one carries out the rest; if it is killed
 before, nothing has changed. This also holds if the machine loses power, since all that is renamed is on the disk by
 then. In a bucket, where nothing can be renamed, the old record is removed first, so that it
@@ -48,7 +48,8 @@ def commit(root: Location, record: VideoRecord, folder: Path, before: VideoRecor
     were_made_here = before is not None and before.options.kind == "split"
     old = [clip.path for clip in before.clips] if before is not None and were_made_here else []
     (folder / _RECORD).write_text(record_text(record, root), encoding="utf-8")
-    (folder / _OBSOLETE).write_text(json.dumps([path for path in old if path not in new]), encoding="utf-8")
+    if obsolete := [path for path in old if path not in new]:
+        (folder / _OBSOLETE).write_text(json.dumps(obsolete), encoding="utf-8")
     if is_local(root):
         for written in (*folder.iterdir(), folder):
             sync(written)

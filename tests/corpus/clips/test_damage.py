@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from made_videos import numbered_video, painted_number, run_ffmpeg
 
+from hico_core.base.choices import KeepOrDrop
 from hico_core.base.errors import BadVideo, HicoError
 from hico_core.corpus.clips.damage import damaged_timestamps, good_clips
 from hico_core.corpus.clips.encode import Job, require_encoder
@@ -155,6 +156,25 @@ def test_damage_at_the_beginning_moves_no_clip(
     assert [clip.start_ms for clip in record.clips] == good
     # The encoder begins another group of pictures at frame 4, where many bars change.
     assert [shown_in(tmp_path / clip.path)[0] for clip in record.clips] == [4 + start * 30 // 1000 for start in good]
+
+
+@pytest.mark.parametrize("audio", ["drop", "keep"])
+@pytest.mark.parametrize(("name", "sound"), [("a.ts", "aac"), ("a.avi", "mp2")])
+def test_clips_are_kept_whatever_the_clock_of_the_container(
+    name: str, sound: str, audio: KeepOrDrop, tmp_path: Path
+) -> None:
+    """In MPEG-TS, it begins with the streams that are read; in AVI, frames have other times than their packets."""
+    video = tmp_path / name
+    pictures = ("-f", "lavfi", "-i", "testsrc2=s=160x120:r=25:d=8")
+    encoder = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "25", "-c:a", sound)
+    run_ffmpeg(*pictures, "-f", "lavfi", "-i", "sine=d=8", *encoder, video)
+    data = bytearray(video.read_bytes())
+    for place in range(len(data) * 3 // 8, len(data) * 3 // 8 + 2000, 188):
+        data[place + 60 : place + 100] = random.Random(place).randbytes(40)
+    video.write_bytes(data)
+    options = SMALL.model_copy(update={"segment_seconds": 2.0, "audio": audio})
+    record = split(video, tmp_path, SplitPolicy(on_corrupt="keep-good"), options)
+    assert [clip.start_ms for clip in record.clips] == [0, 4000, 6000], record.failure
 
 
 class BreakingFfmpeg(Ffmpeg):

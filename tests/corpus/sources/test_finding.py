@@ -13,6 +13,7 @@ from other_users import not_as_root
 from hico_core.base.errors import HicoError, UsageError
 from hico_core.corpus.sources.finding import describe_passed_over, find_sources, sources_of, videos_among
 from hico_core.corpus.sources.ids import Source
+from hico_core.corpus.workspace.records import source_file
 
 
 @pytest.fixture
@@ -188,3 +189,16 @@ def test_a_name_in_a_bucket_is_a_pattern_only_if_nothing_has_it(given: str, foun
     for name in ("[1]/v.mp4", "1/w.mp4", "a[1].mp4", "a1.mp4", "b1.mp4"):
         boto3.client("s3").put_object(Bucket="patterns", Key=name, Body=b"video")
     assert [str(one.path) for one in find_sources([f"s3://patterns/{given}"])] == [f"s3://patterns/{n}" for n in found]
+
+
+@pytest.mark.usefixtures("buckets")
+@pytest.mark.parametrize("folder", ["", "in/"])
+def test_objects_are_known_from_one_listing(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a request for each of 240,000 videos, wherever in the bucket they lie."""
+    bucket = f"listed-{len(folder)}"
+    make_bucket(bucket)
+    for name in ("a", "b"):
+        boto3.client("s3").put_object(Bucket=bucket, Key=f"{folder}{name}.mp4", Body=b"abc")
+    found = find_sources([f"s3://{bucket}/{folder}"])
+    monkeypatch.setattr("s3fs.S3FileSystem._call_s3", None)  # no more requests
+    assert [source_file(source).size_bytes for source in found] == [3, 3]

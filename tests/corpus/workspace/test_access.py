@@ -21,7 +21,7 @@ def test_a_temporary_folder_needs_no_parent(tmp_path: Path) -> None:
     remove_temporary(folder)
     assert not names_in(scratch)
     other = tmp_path / "other"
-    (other / "split-of-the-dead").mkdir(parents=True)
+    (other / f"split-{socket.gethostname()}-of-the-dead").mkdir(parents=True)
     remove_temporary(make_temporary(other))
     assert not names_in(other)
 
@@ -34,14 +34,16 @@ def test_only_folders_of_dead_processes_are_removed(
     monkeypatch.setattr(socket, "gethostname", lambda: "node-7")
     monkeypatch.setattr(os, "getpid", lambda: 2**22 + 1)  # nobody here
     living = make_temporary(tmp_path)
-    for dead in (f"split-node-7-{os.getppid()}-x", "split-elsewhere-1-x"):
-        (tmp_path / dead).mkdir()
-        (tmp_path / f".{dead}.lock").touch()
+    elsewhere = tmp_path / "split-elsewhere-1-x"  # alive or dead: its lock may be out of sight
+    dead = tmp_path / f"split-node-7-{os.getppid()}-x"
+    for folder in (dead, elsewhere):
+        folder.mkdir()
+        (tmp_path / f".{folder.name}.lock").touch()
     orphan = tmp_path / ".split-node-7-1-committed.lock"
     orphan.touch()
     sweep(tmp_path, alone=alone)
-    assert orphan.exists() is not alone
-    orphan.unlink(missing_ok=True)
+    assert not dead.exists() and orphan.exists() is elsewhere.exists() is not alone
+    sweep(tmp_path, alone=True)
     assert sorted(names_in(tmp_path)) == [f".{living.name}.lock", living.name]
     living.rename(tmp_path / "commit-1")  # as a commit does
     remove_temporary(living)

@@ -82,6 +82,17 @@ def test_all_is_on_the_disk_before_a_commit_is_announced(root: Path, monkeypatch
     assert synced[3:] == [str(made), str(made.parent)]
 
 
+def test_nothing_needless_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each wait takes milliseconds, for each of 240,000 videos: the record, twice, and its folder under two names."""
+    num_waits: list[int] = []
+    monkeypatch.setattr(os, "fsync", num_waits.append)
+    (tmp_path / "records").mkdir()
+    made = tmp_path / ".tmp/made"
+    made.mkdir(parents=True)
+    commit(tmp_path, record_of(SHORT, content=b"").model_copy(update={"clips": []}), made, None)
+    assert len(num_waits) == 4
+
+
 @pytest.mark.parametrize("size", [0, 3])
 def test_a_commit_that_lost_content_is_dropped(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, size: int
