@@ -133,10 +133,6 @@ class Config(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, use_at
                 f"sampling.clips_per_video={sampling.clips_per_video} with sampling.topical: the last clip is far from "
                 "the first, so no two clips are near; use 3 clips, or sampling.topical=false"
             )
-        for name in ("gamma", "visual_weight", "topical_weight", "topical_pairs"):
-            value = getattr(loss, name)
-            if loss.name == "simclr" and value != LossConfig.model_fields[name].default:
-                raise ValueError(f"loss.{name}={value} has no effect with loss.name=simclr")
         if sampling.distance == "gradual" and sampling.start_seconds > sampling.end_seconds:
             raise ValueError(
                 f"sampling.start_seconds={sampling.start_seconds} is more than sampling.end_seconds="

@@ -226,11 +226,6 @@ def test_missing_file_and_recipe(tmp_path: Path) -> None:
         (["augment.crop_jitter=[224, 168]"], "augment.crop_jitter cannot be [224, 168]: must be two"),
         (["augment.crop_ratio=[1.2, 0.8]"], "the smaller one first"),
         (["train.compile=true", "train.recompute=true"], "do not work together"),
-        (
-            ["loss.name=simclr", "loss.topical_pairs=global"],
-            "-o loss.topical_pairs=global: loss.topical_pairs=global has no effect",
-        ),
-        (["loss.name=simclr", "loss.topical_weight=0"], "loss.topical_weight=0.0 has no effect with loss.name=simclr"),
     ],
 )
 def test_contradictions(overrides: list[str], message: str) -> None:
@@ -251,7 +246,6 @@ def test_contradictions(overrides: list[str], message: str) -> None:
         ["sampling.start_seconds=2", "sampling.distance=fixed"],
         ["train.epochs=4", "optim.warmup_epochs=4"],
         ["augment.crop_jitter=[168, 168]"],
-        ["loss.name=simclr", "loss.gamma=0.5", "loss.temperature=0.2"],
     ],
 )
 def test_overrides_that_only_make_sense_together(overrides: list[str]) -> None:

@@ -144,9 +144,7 @@ def read_authors_values(
             f"{origin}: TRAIN.CHECKPOINT_FILE_PATH: {theirs['TRAIN.CHECKPOINT_FILE_PATH']}: remove it, and give the "
             "file with --init-from"
         )
-    has_hicos_loss = theirs.get("PRETRAIN.LOSS") == "HiCo"
-    same = {name: key for name, key in _SAME.items() if has_hicos_loss or not name.startswith("HICO.LOSS.")}
-    ours: dict[str, Any] = {key: theirs[name] for name, key in same.items() if name in theirs}
+    ours: dict[str, Any] = {key: theirs[name] for name, key in _SAME.items() if name in theirs}
     for translate in (_dataset, _loss, _distance, normalisation, _rate):
         ours |= translate(theirs, origin)
     notes = []
@@ -156,7 +154,7 @@ def read_authors_values(
             "-o optim.scale_lr=global"
         )
     ours["optim.lars_zero_norm"] = "authors"
-    known = same.keys() | FIXED.keys() | _OTHERS
+    known = _SAME.keys() | FIXED.keys() | _OTHERS
     return translated(Config, ours, theirs, known=known, origin=origin, overrides=overrides, notes=notes)
 
 

@@ -107,13 +107,6 @@ def test_what_hico_does_not_do_is_refused(changes: dict[str, Any], parts: list[s
     assert "\n" not in str(caught.value)
 
 
-def test_settings_of_hicos_loss_are_ignored_with_that_of_simclr(tmp_path: Path) -> None:
-    """As in their code; a configuration of ours may not have them."""
-    changes = {"PRETRAIN.LOSS": "Contrastive", "VIDEO.HEAD.NAME": "ContrastiveHead", "HICO.LOSS.GAMA": 0.3}
-    authors = read_authors_config(write_config(tmp_path, "pt-hacs/s3dg-hico-s.yaml", changes))
-    assert authors.config.loss.name == "simclr" and "HICO.LOSS.GAMA" in authors.ignored
-
-
 def test_overrides_may_name_their_keys_or_ours(tmp_path: Path) -> None:
     path = write_config(tmp_path, "pt-hacs/s3dg-hico-s.yaml")
     given = ["OPTIMIZER.WEIGHT_DECAY=1e-4", "HICO.GRAUDAL_SAMPLING.MAX_DIS=[0, 2]", "train.epochs=70"]
