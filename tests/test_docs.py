@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 import typer
 from browsers import opened
 from made_videos import numbered_video
@@ -21,7 +22,9 @@ from playwright.sync_api import TimeoutError as PageTimeout
 import hico_core
 import hico_core.interop
 from hico_cli.main import app
+from hico_core.base.errors import UsageError
 from hico_core.base.failures import Failure, FailureLine
+from hico_core.checkpoints.frozen import load_frozen
 from hico_core.corpus.index import SCHEMA
 from hico_core.corpus.workspace.records import VideoRecord
 from hico_core.evidence.corpus import SegmentLabel
@@ -146,6 +149,20 @@ def test_the_example_file(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     with Image.open(tmp_path / "matches.png") as picture:
         assert picture.height == 18 + 2 * (18 + 128)  # a title, and for each match a caption and frames
+
+
+def test_the_encoder_of_the_encoders_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry is used with a file of weights or random ones, not by its name alone."""
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "encoders.md").read_text(), re.DOTALL)
+    (tmp_path / "mine.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    untrained = load_frozen("python:mine:encoder=random")
+    torch.save(untrained.network.state_dict(), tmp_path / "weights.pt")
+    trained = load_frozen(f"python:mine:encoder={tmp_path / 'weights.pt'}")
+    assert all(map(torch.equal, trained.network.parameters(), untrained.network.parameters()))
+    with pytest.raises(UsageError, match="no weights given; write python:mine:encoder=FILE"):
+        load_frozen("python:mine:encoder")
 
 
 # Pages with all that was measured, each with a short page for readers.
