@@ -6,7 +6,7 @@ from pathlib import Path
 from hico_core import FeatureExtractor, build_index, extract_features, pretrain, split_videos
 from hico_core.config import load_config
 from hico_core.transfer.evaluation.match_sheet import write_sheet
-from hico_core.transfer.evaluation.retrieval import search
+from hico_core.transfer.evaluation.retrieval import search_video
 from hico_core.transfer.extraction.manifest import require_features
 
 
@@ -17,15 +17,15 @@ def main(videos: Path) -> None:
     # A small encoder for a few minutes on a CPU; pretrain() alone is the paper's, for hours on a GPU.
     settings = ["model.encoder=s3dg-tiny", "train.batch_size=4", "train.epochs=20", "optim.warmup_epochs=1"]
     run = pretrain(load_config(overrides=settings), on_step=lambda step: print(step.step, step.loss))
-    extract_features(encoder=run.encoder)
-
-    query = next(path for path in sorted(videos.iterdir()) if path.suffix == ".mp4")
     extractor = FeatureExtractor.from_checkpoint(run.encoder)
-    features = extractor.extract(query)
+    extract_features(encoder=extractor)
+
     folder = Path("hico-data/features") / run.run_dir.name
-    others = [row for row in require_features(folder).values() if row.video_id != query.stem]
-    matches = search(features.array, features.times[:, 0], folder, others, top=10)
-    write_sheet(Path("matches.png"), query, matches, window_seconds=extractor.grid.window / 15)
+    rows = list(require_features(folder).values())  # one per video
+    query = Path(rows[0].source)
+    # The best moment of each of the other videos.
+    found = search_video(query, folder, rows, extractor=extractor, top=10, own=False, one_per_video=True)
+    write_sheet(Path("matches.png"), query, found.moments, window_seconds=found.window_seconds)
 
 
 if __name__ == "__main__":  # the loader's processes import this file

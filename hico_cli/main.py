@@ -55,14 +55,14 @@ COMMANDS: list[tuple[str, str, Callable[..., None], Sequence[str]]] = [
     (_RESULTS, "compare", compare, ["hico compare clips.txt --runs", "hico compare clips.txt --encoder s3dg=random"]),
     (_RESULTS, "finetune", finetune, ["hico finetune --recipe finetune-ucf101", "hico finetune --linear"]),
     (_RESULTS, "evaluate", evaluate, ["hico evaluate finetune-hmdb51"]),
-    (_RESULTS, "export-tad", export_tad, ["hico export-tad annotations.json --for opentad"]),
+    (_RESULTS, "export-tad", export_tad, ["hico export-tad annotations.json --for opentad --checkout ../OpenTAD"]),
     (_LOOKING, "report", report, ["hico report hico-data/runs/hacs-hico-s"]),
     (_LOOKING, "inspect", inspect, ["hico inspect hico-data", "hico inspect encoder.safetensors"]),
     (_LOOKING, "retrieve", retrieve, ["hico retrieve query.mp4 --sheet matches.html"]),
     (_LOOKING, "demo", demo, ["hico demo"]),
     (_TOOLS, "doctor", doctor, ["hico doctor"]),
     (_TOOLS, "convert", convert, ["hico convert hico-data/runs/hacs-hico-s/checkpoints/last.pt encoder.onnx"]),
-    (_TOOLS, "remove", remove, ["hico remove v_dance_01"]),
+    (_TOOLS, "remove", remove, ["hico remove dance_01"]),
 ]
 for _panel, _name, _function, _examples in COMMANDS:
     _foot = "**Examples**\n\n" + "\n\n".join(f"`{example}`" for example in _examples)

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# The whole pipeline on a small corpus: split, index, pretrain, extract-features, on a laptop's CPU in a few minutes.
+# The whole pipeline on a small corpus: split, index, pretrain, extract-features. The first call installs hico, which
+# downloads PyTorch; the rest takes 2 to 5 minutes on two CPU cores.
 #     scripts/quickstart.sh                     on 8 videos that it makes itself
 #     VIDEOS=folder scripts/quickstart.sh       on your own
 set -euo pipefail
 root=$(realpath -m "${HICO_ROOT:-quickstart-data}")
 videos=$(realpath -m "${VIDEOS:-$root/videos}")
+echo "Installing hico into .venv (the first time: minutes, up to 6 GB); the commands then take 2 to 5 minutes"
 source "$(dirname "$0")/setup.sh"
 export HICO_ROOT="$root"
 
@@ -30,3 +32,5 @@ echo "Clips     $root/train"
 echo "Index     $root/index.parquet, $root/training.txt"
 echo "Encoder   $root/runs/quickstart/export/encoder.safetensors"
 echo "Features  $root/features/quickstart"
+echo "To use hico in this shell: source $VIRTUAL_ENV/bin/activate"
+echo "Next: docs/tutorial.md, with videos of your own"

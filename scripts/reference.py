@@ -139,7 +139,8 @@ def _api_page() -> str:
         _WRITTEN,
         "",
         "`from hico_core import ...` loads each name only when it is used. [hico in Python](../python.md) shows these "
-        "names at work.",
+        "names at work. `scripts/docs.sh` fills in signatures and arguments when it builds the site; in a checkout, "
+        "`help(hico_core.pretrain)` prints those of a name.",
     ]
     for package, others in ((hico_core, []), (hico_core.interop, hico_core.__all__)):
         lines += ["", f"## {package.__name__}"]

@@ -15,7 +15,6 @@ import pytest
 import torch
 import typer
 from browsers import opened
-from commands import hico
 from made_videos import numbered_video
 from PIL import Image
 from playwright.sync_api import TimeoutError as PageTimeout
@@ -23,12 +22,12 @@ from playwright.sync_api import TimeoutError as PageTimeout
 import hico_core
 import hico_core.interop
 from hico_cli.main import app
+from hico_core.base.errors import UsageError
 from hico_core.base.failures import Failure, FailureLine
-from hico_core.checkpoints.content import export_encoder
+from hico_core.checkpoints.frozen import load_frozen
 from hico_core.corpus.index import SCHEMA
 from hico_core.corpus.workspace.records import VideoRecord
 from hico_core.evidence.corpus import SegmentLabel
-from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.training.log import StepMetrics
 from hico_core.training.started import GitState, Started
 from hico_core.transfer.evaluation.comparison import ComparedRow
@@ -116,32 +115,28 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 
 @pytest.mark.videos
 def test_the_python_of_the_python_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(3):
-        numbered_video(tmp_path / f"videos/{number}.mp4", seconds=3)
-    (tmp_path / "train.txt").write_text("0.mp4 0\n1.mp4 1\n")
-    torch.manual_seed(0)
-    export_encoder(tmp_path / "encoder.safetensors", S3DGTiny())
+    """With nothing but what the page asks for: a folder of videos."""
+    for number in range(2):
+        numbered_video(tmp_path / f"videos/v_{number}.mp4", seconds=3)
     monkeypatch.chdir(tmp_path)
-    made = ("--checkpoint", "encoder.safetensors", "--name", "made", "--workers", "0")
-    assert hico("extract-features", "videos", *made, root=tmp_path / "hico-data").returncode == 0
     examples = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(), re.DOTALL)
-    assert len(examples) >= 12
+    assert len(examples) >= 14
     names: dict[str, object] = {}
     for example in examples:
         exec(compile(example, "docs/python.md", "exec"), names)
     assert names["summary"].num_done == 2  # type: ignore[attr-defined]
-    assert names["run"].num_steps == 1  # type: ignore[attr-defined]
+    assert names["run"].num_steps == 2  # type: ignore[attr-defined]
     assert names["measured"].recall[1] == 1.0  # type: ignore[attr-defined]
-    assert names["array"].shape == (9, 128)  # type: ignore[attr-defined]
-    assert names["matches"][0].similarity == pytest.approx(1)  # type: ignore[index]
+    assert names["array"].shape == (6, 128)  # type: ignore[attr-defined]
+    assert [match.video_id for match in names["found"].moments] == ["1"]  # type: ignore[attr-defined]
 
 
 @pytest.mark.videos
 @pytest.mark.processes
 def test_the_example_file(tmp_path: Path) -> None:
-    """As a person runs it, but for less time."""
-    for number in range(3):
-        numbered_video(tmp_path / f"videos/{number}.mp4", seconds=3)
+    """As a person runs it, but for less time: one row for each video but the query, whatever ids leave out of names."""
+    for name in ("v_a.mp4", "v_b.mp4", "v_c.mkv"):
+        numbered_video(tmp_path / "videos" / name, seconds=3)
     text = (DOCS / "example.py").read_text()
     for usual, short in (("train.batch_size=4", "train.batch_size=2"), ("train.epochs=20", "train.epochs=2")):
         assert usual in text
@@ -153,7 +148,21 @@ def test_the_example_file(tmp_path: Path) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     with Image.open(tmp_path / "matches.png") as picture:
-        assert picture.height > 200
+        assert picture.height == 18 + 2 * (18 + 128)  # a title, and for each match a caption and frames
+
+
+def test_the_encoder_of_the_encoders_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry is used with a file of weights or random ones, not by its name alone."""
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "encoders.md").read_text(), re.DOTALL)
+    (tmp_path / "mine.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    untrained = load_frozen("python:mine:encoder=random")
+    torch.save(untrained.network.state_dict(), tmp_path / "weights.pt")
+    trained = load_frozen(f"python:mine:encoder={tmp_path / 'weights.pt'}")
+    assert all(map(torch.equal, trained.network.parameters(), untrained.network.parameters()))
+    with pytest.raises(UsageError, match="no weights given; write python:mine:encoder=FILE"):
+        load_frozen("python:mine:encoder")
 
 
 # Pages with all that was measured, each with a short page for readers.

@@ -140,6 +140,8 @@ def test_everyday_tasks(prepared: Path, tmp_path: Path) -> None:
     shutil.copytree(prepared / "UCF-101", place / "clips")
     clips = [f"{name}/v_{name}_g0{n}_c01.avi\t{name}\tg{n}\n" for name in ("Run", "Walk") for n in range(5)]
     (place / "clips/list.txt").write_text("".join(clips))
+    labels = [f"{place / 'clips'}/{line}".replace("\t", ",") for line in clips]
+    (place / "labels.csv").write_text("".join(["path,label,group\n", *labels]))
     lines = lines_of(ROOT / "docs/tasks.md")
     assert {words[0] for words, _ in lines} == {"hico", "mv", "rm", "du"}
     for words, code in lines:

@@ -79,7 +79,9 @@ def test_examples_in_the_help_can_be_typed(name: str, example: str) -> None:
     program, command, *arguments = shlex.split(example)
     assert (program, command) == ("hico", name)
     group = typer.main.get_command(app)
-    assert group.commands[name].make_context(name, arguments).params  # type: ignore[attr-defined]
+    given = group.commands[name].make_context(name, arguments).params  # type: ignore[attr-defined]
+    assert given.get("toolkit") != "opentad" or given["checkout"], "OpenTAD is refused without its checkout"
+    assert not any(word.startswith("v_") for word in given.get("video_ids", ())), "no id begins with v_"
 
 
 def leaves(command: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
