@@ -134,7 +134,7 @@ def probe(
         )
     if features is None:
         cache = local_cache(cache_dir, read_size(cache_size))
-        frozen = load_frozen(encoder_named(encoder, local_part(place)), warn=warn)
+        frozen = load_frozen(encoder_named(encoder, local_part(place), warn), warn=warn)
         probed = features_of_videos(frozen, num_views=views, device=device, workers=workers, cache=cache)
     else:
         probed = features_in_folder(feature_folder(features, root))

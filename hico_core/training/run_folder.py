@@ -5,6 +5,7 @@ import shlex
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
@@ -55,7 +56,22 @@ def has_steps(run_dir: Path) -> bool:
     """Whether a run has anything to lose."""
     metrics = run_dir / "metrics.jsonl"
     has_lines = metrics.exists() and metrics.stat().st_size > 0
-    return has_lines or any(run_dir.glob("checkpoints/*.pt")) or any(run_dir.glob("export/encoder.*"))
+    return has_lines or has_checkpoints(run_dir) or any(run_dir.glob("export/encoder.*"))
+
+
+def has_checkpoints(run_dir: Path) -> bool:
+    """Whether a run has checkpoints, so that it continues instead of starting."""
+    return any(run_dir.glob("checkpoints/*.pt"))
+
+
+def why_anew(run_dir: Path) -> str:
+    """Why a run that is to continue starts from its first step, in words; empty if it has checkpoints."""
+    if has_checkpoints(run_dir):
+        return ""
+    if (run_dir / _CONFIG).exists():
+        return f"{run_dir}: no checkpoint yet; starting again from step 1"
+    near = get_close_matches(run_dir.name, [file.parent.name for file in run_dir.parent.glob(f"*/{_CONFIG}")], n=1)
+    return f"{run_dir}: no run to continue; starting a new one" + (f"; the nearest run is {near[0]}" if near else "")
 
 
 def config_of(run_dir: Path, kind: type[Schema]) -> Schema | None:
@@ -93,8 +109,7 @@ def require_same_run(
         UsageError: the folder holds a run and `resume` is not set, or the run has another configuration.
 
     """
-    has_checkpoints = any(run_dir.glob("checkpoints/*.pt"))
-    if not has_checkpoints and not ((run_dir / _CONFIG).exists() and has_steps(run_dir)):
+    if not has_checkpoints(run_dir) and not ((run_dir / _CONFIG).exists() and has_steps(run_dir)):
         return
     if not resume:
         raise UsageError(f"{run_dir}: the run already exists; continue it with --resume, or use another --name")

@@ -1,6 +1,7 @@
 """From an encoder to results, by the commands; and what goes wrong on the way."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -38,6 +39,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def extract(root: Path, *options: str | Path) -> Done:
     return hico("extract-features", "--workers", "0", *options, root=root)
+
+
+def test_the_newest_of_several_runs_is_named(root: Path, tmp_path: Path) -> None:
+    """Whose encoder is used without --encoder, and how many it was chosen from."""
+    for name in ("one", "two"):
+        shutil.copytree(root / "runs/made", tmp_path / "runs" / name)
+    os.utime(tmp_path / "runs/one/export/encoder.safetensors")
+    said = f"hico: using the encoder of {tmp_path}/runs/one, the newest of 2 runs; choose with --encoder\n"
+    done = hico("extract-features", root / "videos/0.mp4", "--dry-run", "--workers", "0", root=tmp_path)
+    assert (done.returncode, done.stderr) == (0, said)
+    assert hico("finetune", root=tmp_path).stderr.startswith(said)
 
 
 @pytest.mark.parametrize(
