@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from hico_core.base.errors import UsageError
+from hico_core.base.errors import UsageError, counted
 from hico_core.base.files import lock, remove_abandoned
 from hico_core.base.storage import write_text
 from hico_core.checkpoints.content import BEFORE_LAST, LAST, read_last
@@ -72,6 +72,19 @@ def why_anew(run_dir: Path) -> str:
         return f"{run_dir}: no checkpoint yet; starting again from step 1"
     near = get_close_matches(run_dir.name, [file.parent.name for file in run_dir.parent.glob(f"*/{_CONFIG}")], n=1)
     return f"{run_dir}: no run to continue; starting a new one" + (f"; the nearest run is {near[0]}" if near else "")
+
+
+def part_done(run_dir: Path) -> str:
+    """How much of a training is done, such as "12 of 300 epochs"; empty if all of it, or if it has no checkpoint.
+
+    Raises:
+        HicoError: there are checkpoints, but none can be read.
+
+    """
+    last = read_last(run_dir / "checkpoints")
+    if last is None or last.progress.epochs_done >= last.config["train"]["epochs"]:
+        return ""
+    return f"{last.progress.epochs_done:.4g} of {counted(last.config['train']['epochs'], 'epoch')}"
 
 
 def config_of(run_dir: Path, kind: type[Schema]) -> Schema | None:
