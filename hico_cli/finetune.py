@@ -27,7 +27,7 @@ from hico_cli.options import (
     require_file_name_part,
     typed,
 )
-from hico_cli.outcomes import report_dry_run, watched_training
+from hico_cli.outcomes import report_dry_run, tell_if_finished, watched_training
 from hico_cli.processes import do_work, resumed
 from hico_cli.training_data import Data, indexed_data
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
@@ -150,7 +150,11 @@ def _train(task: "Task[FinetuneConfig]", *, title: str, root: str, as_json: bool
     epochs, bad_video = task.config.train.epochs, "{} cannot be used"
     with watched_training(title, _describe_step, epochs=epochs, bad_video=bad_video, as_json=as_json) as watch:
         summary = run(resumed(task), watch)
-    return _report(summary, root=root, as_json=as_json) if is_first_process() else 0
+    if not is_first_process():
+        return 0
+    code = _report(summary, root=root, as_json=as_json)
+    tell_if_finished(task, summary)
+    return code
 
 
 def _describe_step(metrics: "FinetuneMetrics", epochs: int) -> str:

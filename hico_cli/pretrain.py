@@ -30,7 +30,7 @@ from hico_cli.options import (
     require_file_name_part,
     typed,
 )
-from hico_cli.outcomes import report_dry_run, report_pretraining, watched_pretraining
+from hico_cli.outcomes import report_dry_run, report_pretraining, tell_if_finished, watched_pretraining
 from hico_cli.processes import do_work, resumed
 from hico_cli.training_data import Data, indexed_data
 from hico_core.base.addresses import DEFAULT_ROOT, local_part
@@ -172,4 +172,5 @@ def _train(task: "Task[Config]", *, title: str, as_json: bool) -> int:
         summary = run_pretraining(resumed(task), watch)
     if is_first_process():
         report_pretraining(summary, as_json=as_json)
+        tell_if_finished(task, summary)
     return 0

@@ -113,8 +113,12 @@ def probe(
     from hico_core.transfer.extraction.jobs import encoder_named
     from hico_core.transfer.extraction.manifest import require_features
 
+    if train and not test:
+        raise typer.BadParameter("name a list to test on", param_hint="--test")
     if len(train or []) != len(test or []):
-        raise typer.BadParameter(f"{len(test or [])} lists, but --train has {len(train or [])}", param_hint="--test")
+        raise typer.BadParameter(
+            f"{counted(len(test or []), 'list')}, but --train has {len(train or [])}", param_hint="--test"
+        )
     place = locate_root(root)
     if segments is not None:
         if features is None:

@@ -119,6 +119,7 @@ def test_show_and_check(root: Path) -> None:
     assert shown["num_videos"] == 6 and shown["window"] == 16 and len(shown["videos"]) == 6
     text = hico("features", "show", root / "features/made", root=root).stdout
     assert "5.npy" in text and "encoder: s3dg-tiny, run made" in text and "None" not in text
+    assert text.endswith("video_time: 18.0 seconds\nfeatures: 10.0 KB\n")
     assert "6 files in the manifest, 0 problems" in hico("features", "check", "made", root=root).stdout
     assert extract(root, "--name", "harmed").returncode == 0
     (root / "features/harmed/0.npy").write_bytes(b"")
@@ -303,7 +304,12 @@ def test_a_video_that_is_missing_is_told_by_the_probe(root: Path, tmp_path: Path
         (["extract-features", "--stride", "8", "--name", "made"], 1, ["has features with stride=16, not 8", "--name"]),
         (["extract-features", "--dtype", "float16", "--name", "made"], 1, ["dtype=float32, not float16"]),
         (["probe", "none"], 1, ["no features here"]),
-        (["probe", "made", "--train", "x.txt"], 2, ["0 lists, but --train has 1"]),
+        (["probe", "made", "--train", "x.txt"], 2, ["--test: name a list to test on"]),
+        (
+            ["probe", "made", "--train", "x.txt", "--train", "x.txt", "--test", "x.txt"],
+            2,
+            ["1 list, but --train has 2"],
+        ),
         (["probe", "made", "--train", "none.txt", "--test", "none.txt"], 2, ["none.txt: cannot be read"]),
         (["probe", "made", "--shots", "9"], 1, ["fewer than 9 (--shots)"]),
         (["probe", "made", "--encoder", "made"], 2, ["--encoder: has no effect: FEATURES are encoded already"]),
@@ -337,7 +343,11 @@ def test_a_video_that_is_missing_is_told_by_the_probe(root: Path, tmp_path: Path
             1,
             ["queries and gallery share 4 videos, such as "],
         ),
-        (["retrieve", "--protocol", "clip", "--queries", "val", "--features", "made"], 1, ["needs labelled videos"]),
+        (
+            ["retrieve", "--protocol", "clip", "--queries", "val", "--features", "made"],
+            1,
+            ["needs labelled videos", "hico index --list FILE"],
+        ),
         (["export-tad", "none.json", "--for", "actionformer", "--preset", "anet"], 2, ["none.json: cannot be read"]),
         (
             ["export-tad", "none.json", "--for", "opentad", "--preset", "anet"],
