@@ -170,7 +170,8 @@ def probe(
     ]
     result("\n".join(lines), {**fields, "file": str(target)}, as_json=json)
     if found.k < neighbours:
-        warn(f"k-NN used k {found.k} instead of {neighbours}: only {found.k} training {what} (--neighbours)")
+        used = counted(found.k, "neighbour")
+        warn(f"k-NN used {used} instead of {neighbours}: only {found.k} training {what} (--neighbours)")
     num_given = sum(len(one.videos) for one in (*to_train, *to_test))
     if any(one.num_bad for one in (*to_train, *to_test)) or (features is None and num_read < num_given):
         raise typer.Exit(3)

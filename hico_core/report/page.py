@@ -67,7 +67,7 @@ _CURVES: tuple[tuple[str, str, str, str], ...] = (
         "topical",
         "Topical term",
         "topical",
-        "Guessing gives 0.98 (at gamma 0.5); below that, the model recognises clips of the same video.",
+        "Guessing gives 0.98 (at gamma 0.5); below that, the encoder recognises clips of the same video.",
     ),
     ("accuracy", "Training accuracy", "fraction of the clips", "On the clips of each step; the test is what counts."),
     (
@@ -382,7 +382,7 @@ def _clip_rows(run: RunFacts, root: Path) -> list[ClipRow]:
         ClipRow(
             clip.title,
             _page_image(_strip(clip.before), f"Original frames of {clip.title}, with the crop outlined"),
-            _page_image(_strip(clip.after), "The same frames as the model receives them"),
+            _page_image(_strip(clip.after), "The same frames as the encoder receives them"),
         )
         for clip in clips_as_drawn(config, root, samples=_PREVIEWED, at=0.5, seed=config.train.seed)
     ]

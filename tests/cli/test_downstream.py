@@ -41,6 +41,12 @@ def extract(root: Path, *options: str | Path) -> Done:
     return hico("extract-features", "--workers", "0", *options, root=root)
 
 
+def test_unchanged_videos_have_no_speed(root: Path) -> None:
+    """Nothing was encoded, so there is nothing to say about it."""
+    done = extract(root)
+    assert "unchanged, " in done.stderr and "rows/s" not in done.stderr
+
+
 def test_the_newest_of_several_runs_is_named(root: Path, tmp_path: Path) -> None:
     """Whose encoder is used without --encoder, and how many it was chosen from."""
     for name in ("one", "two"):
@@ -137,7 +143,7 @@ def test_probe(root: Path) -> None:
     straight = hico("probe", "--views", "1", "--seeds", "1", "--workers", "0", root=root)
     assert straight.returncode == 0 and "4 training and 2 test videos" in straight.stdout
     assert "of 2 test videos; chance 50.0 %; 95 % interval" in straight.stdout
-    assert "k-NN used k 4 instead of 20: only 4 training videos" in straight.stderr
+    assert "k-NN used 4 neighbours instead of 20: only 4 training videos" in straight.stderr
     lists = ("--train", root / "train.txt", "--test", root / "test.txt", "--data-root", root / "videos")
     done = hico("probe", "made", *lists, *lists[:4], "--seeds", "1", root=root)
     assert done.returncode == 0 and "8 training and 4 test videos in 2 splits" in done.stdout
@@ -352,7 +358,7 @@ def test_a_video_that_is_missing_is_told_by_the_probe(root: Path, tmp_path: Path
         (
             ["export-tad", "none.json", "--for", "opentad", "--preset", "anet"],
             2,
-            ["--checkout: needed; name the folder of OpenTAD"],
+            ["--for opentad needs --checkout, the folder of OpenTAD"],
         ),
     ],
 )
