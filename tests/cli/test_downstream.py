@@ -55,7 +55,10 @@ def test_the_newest_of_several_runs_is_named(root: Path, tmp_path: Path) -> None
     said = f"hico: using the encoder of {tmp_path}/runs/one, the newest of 2 runs; choose with --encoder\n"
     done = hico("extract-features", root / "videos/0.mp4", "--dry-run", "--workers", "0", root=tmp_path)
     assert (done.returncode, done.stderr) == (0, said)
-    assert hico("finetune", root=tmp_path).stderr.startswith(said)
+    (tmp_path / "runs/begun").mkdir()
+    (tmp_path / "runs/begun/config.yaml").touch()
+    for options in ([], ["--resume", "--name", "begun"]):  # a run without a checkpoint needs an encoder
+        assert hico("finetune", *options, root=tmp_path).stderr.startswith(said)
 
 
 @pytest.mark.parametrize(
