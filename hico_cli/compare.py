@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from hico_core.base.cache import LocalCache
     from hico_core.corpus.sources.grouped_lists import GroupedList
+    from hico_core.transfer.evaluation.compare import ComparedSegments
     from hico_core.transfer.evaluation.comparison import ComparedRow, Comparison
 
 _LINES = (
@@ -86,7 +87,13 @@ def compare(
     """
     from hico_core.base.cache import local_cache
     from hico_core.transfer.evaluation.clip_features import Computing
-    from hico_core.transfer.evaluation.compare import KEPT, ProbeSettings, encoders_to_compare, finished_runs
+    from hico_core.transfer.evaluation.compare import (
+        KEPT,
+        ProbeSettings,
+        encoders_to_compare,
+        finished_runs,
+        notes_on_encoders,
+    )
     from hico_core.transfer.evaluation.compare import compare as compare_encoders
     from hico_core.transfer.evaluation.folds import split_as_listed, split_into_folds
     from hico_core.transfer.extraction.jobs import encoder_named
@@ -99,7 +106,7 @@ def compare(
         chosen_name = name or next(iter(folders.values())).name
         require_file_name_part(chosen_name, option="--name")
         of_segments = _compared_segments(folders, num_folds=folds, num_neighbours=neighbours, as_json=json)
-        _write_and_tell(of_segments, place / chosen_name, as_json=json)
+        _write_and_tell(of_segments.comparison, place / chosen_name, notes=of_segments.remarks, as_json=json)
         return
     if (clips is None) == (test is None) or (train is None) != (test is None):
         raise typer.BadParameter("give either a list, or --train and --test", param_hint="LIST")
@@ -111,11 +118,12 @@ def compare(
     require_file_name_part(chosen_name, option="--name")
     listed = [_listed(text, data_root, cache) for text in (clips, train, test) if text is not None]
     split = split_into_folds(listed[0], num_folds=folds) if clips else split_as_listed(*listed)
-    for remark in split.remarks:
-        warn(remark)
     of_runs = finished_runs(place.parent) if runs else []
     named = [encoder_named(text, place.parent) for text in encoder or []]
     encoders = encoders_to_compare(named, runs=of_runs, with_baselines=baselines, warn=warn)
+    notes = [*split.remarks, *notes_on_encoders(encoders, of_runs)]
+    for note in notes:
+        warn(note)
     with (
         raising_on_signals("stopped; the same command continues"),
         progress("compare", total=2 * len(encoders), as_json=json) as report,
@@ -128,12 +136,14 @@ def compare(
             computing=Computing(device, workers),
             on_progress=lambda done, text: report(done, text, {"done": done / (2 * len(encoders)), "what": text}),
         )
-    _write_and_tell(found, place / chosen_name, as_json=json)
+    _write_and_tell(found, place / chosen_name, notes=notes, as_json=json)
     if found.num_left_out or any(one.bad for one in listed):
         raise typer.Exit(3)
 
 
-def _compared_segments(folders: dict[str, Path], *, num_folds: int, num_neighbours: int, as_json: bool) -> "Comparison":
+def _compared_segments(
+    folders: dict[str, Path], *, num_folds: int, num_neighbours: int, as_json: bool
+) -> "ComparedSegments":
     """Probe folders of features of segments; print remarks on the results as warnings."""
     from hico_core.transfer.evaluation.compare import compare_segments
 
@@ -146,20 +156,26 @@ def _compared_segments(folders: dict[str, Path], *, num_folds: int, num_neighbou
         )
     for remark in found.remarks:
         warn(remark)
-    return found.comparison
+    return found
 
 
-def _write_and_tell(found: "Comparison", folder: Path, *, as_json: bool) -> None:
+def _write_and_tell(found: "Comparison", folder: Path, *, notes: list[str], as_json: bool) -> None:
+    """Write the results and print them; `notes` on them are printed already."""
     from hico_core.report.comparisons import write_picture
+    from hico_core.transfer.evaluation.compare import notes_on_results
     from hico_core.transfer.evaluation.comparison import write_comparison
 
     write_comparison(folder, found)
     picture = write_picture(folder, found.rows)
+    on_results = notes_on_results(found.rows)
     if as_json:
-        result("", {"results": [asdict(row) for row in found.rows], "folder": str(folder)}, as_json=True)
+        fields = {"results": [asdict(row) for row in found.rows], "notes": [*notes, *on_results]}
+        result("", {**fields, "folder": str(folder)}, as_json=True)
     else:
         _print_table(found.rows)
         result(f"{folder}: results.parquet, predictions.parquet, {picture.name}", {}, as_json=False)
+    for note in on_results:
+        warn(note)
 
 
 def _listed(text: str, data_root: str | None, cache: "LocalCache") -> "GroupedList":

@@ -155,7 +155,7 @@ def describe_usage_error(error: typer.TyperException) -> str:
         problem = error.__cause__.errors()[0]
         where, why = f"{where} {str(problem['input'])[:_LONGEST_VALUE]}", what_is_wrong(problem).rstrip(".")
     elif not isinstance(error, typer.BadParameter) or not why:
-        where, why = "", error.format_message().rstrip(".")
+        where, why = "", " ".join(error.format_message().split()).rstrip(".")
     return (f"{where}: " if where else "") + f"{why} (`{command} -h` lists the options)"
 
 

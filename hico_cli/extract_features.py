@@ -213,7 +213,7 @@ def extract_features(
         shard=Shard(*read_shard(shard)) if shard else None,
         ray_address=ray_address,
     )
-    frozen = load_frozen(encoder_named(encoder, local_part(place)), warn=warn)
+    frozen = load_frozen(encoder_named(encoder, local_part(place), warn), warn=warn)
     windows = windows_of(preset, frozen, window=window, stride=stride, fps=rate, prefix=prefix)
     grid = Grid(fps=windows.fps, window=windows.window, stride=windows.stride, align=align, tail=tail)
     extractor = FeatureExtractor.from_encoder(

@@ -7,6 +7,7 @@ import typer
 
 from hico_cli.console import print_table, result, warn
 from hico_cli.options import Json, Root
+from hico_cli.outcomes import describe_measurement
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate
 from hico_core.base.choices import Align
 from hico_core.base.errors import HicoError, counted
@@ -55,12 +56,11 @@ def show(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = Fals
         **_common(rows[0]),
         "num_videos": len(rows),
         "num_rows": sum(row.rows for row in rows),
-        "hours": sum(row.duration_seconds for row in rows) / 3600,
-        "gigabytes": sum(row.size_bytes for row in rows) / 1e9,
     }
+    num_bytes, hours = sum(row.size_bytes for row in rows), sum(row.duration_seconds for row in rows) / 3600
     if json:
         videos = [{"file": row.file, "rows": row.rows, "seconds": row.duration_seconds} for row in rows]
-        result("", {**fields, "videos": videos}, as_json=True)
+        result("", {**fields, "hours": hours, "gigabytes": num_bytes / 1e9, "videos": videos}, as_json=True)
         return
     from rich.table import Column, Table
 
@@ -68,7 +68,9 @@ def show(name: FeaturesName = None, root: Root = DEFAULT_ROOT, json: Json = Fals
     for row in rows:
         table.add_row(row.file, str(row.rows), str(row.dim), f"{row.duration_seconds:.1f}", f"{row.fps:g}")
     print_table(table)
-    result("\n".join(f"{key}: {value}" for key, value in fields.items() if value is not None), {}, as_json=False)
+    fields |= {"video_hours": hours, "features_bytes": num_bytes}
+    lines = [describe_measurement(key, value) for key, value in fields.items() if value is not None]
+    result("\n".join(lines), {}, as_json=False)
 
 
 def _common(row: "ManifestRow") -> dict[str, object]:

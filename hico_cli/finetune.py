@@ -1,6 +1,6 @@
 """`hico finetune`: a pretrained encoder and labelled videos -> a classifier and its accuracy."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,8 +27,8 @@ from hico_cli.options import (
     require_file_name_part,
     typed,
 )
-from hico_cli.outcomes import report_dry_run, watched_training
-from hico_cli.processes import do_work, was_restarted
+from hico_cli.outcomes import report_dry_run, tell_if_finished, watched_training
+from hico_cli.processes import do_work, resumed
 from hico_cli.training_data import Data, indexed_data
 from hico_core.base.addresses import DEFAULT_ROOT, local_part, locate_root
 from hico_core.base.errors import counted
@@ -91,6 +91,7 @@ def finetune(
     from hico_core.config.authors.finetuning_keys import load_any_finetuning
     from hico_core.config.resolve import Asked, resolve_training
     from hico_core.corpus.sources.lists import find_labelled_lists
+    from hico_core.training.run_folder import has_checkpoints
 
     require_file_name_part(name, option="--name")
     if recipe not in finetuning_preset_names():
@@ -116,10 +117,10 @@ def finetune(
     title = name or f"finetune-{settings.dataset}" + ("-linear" if settings.train.tune == "head" else "")
     run_dir = local_part(place) / "runs" / title
     # A run that continues has its encoder in its checkpoints.
-    if checkpoint is None and not (resume and run_dir.exists() and not dry_run):
+    if checkpoint is None and not (resume and has_checkpoints(run_dir) and not dry_run):
         from hico_core.transfer.extraction.jobs import newest_encoder
 
-        checkpoint = newest_encoder(local_part(locate_root(root)))
+        checkpoint = newest_encoder(local_part(locate_root(root)), warn)
     if dry_run and checkpoint is not None:
         from hico_core.transfer.finetuning.dry_run import dry_run_finetuning
 
@@ -146,11 +147,14 @@ def _train(task: "Task[FinetuneConfig]", *, title: str, root: str, as_json: bool
     """Train in this process, and report; return the exit code."""
     from hico_core.transfer.finetuning.train import finetune as run
 
-    task = replace(task, resume=task.resume or was_restarted())
     epochs, bad_video = task.config.train.epochs, "{} cannot be used"
     with watched_training(title, _describe_step, epochs=epochs, bad_video=bad_video, as_json=as_json) as watch:
-        summary = run(task, watch)
-    return _report(summary, root=root, as_json=as_json) if is_first_process() else 0
+        summary = run(resumed(task), watch)
+    if not is_first_process():
+        return 0
+    code = _report(summary, root=root, as_json=as_json)
+    tell_if_finished(task, summary)
+    return code
 
 
 def _describe_step(metrics: "FinetuneMetrics", epochs: int) -> str:

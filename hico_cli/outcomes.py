@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
+from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
 from hico_cli.console import noting_signals, progress, report_failed, result, warn
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
     from hico_core.training.dry_run import DryRun
     from hico_core.training.log import StepMetrics
     from hico_core.training.loop import RunSummary
-    from hico_core.training.task import Watch
+    from hico_core.training.task import Settings, Task, Watch
     from hico_core.transfer.finetuning.dry_run import FinetuneDryRun
+    from hico_core.transfer.finetuning.train import FinetuneSummary
+
+
+# Units, the largest first.
+_BYTES = {"GB": 1e9, "MB": 1e6, "KB": 1e3}
+_HOURS = {"hours": 1.0, "minutes": 1 / 60, "seconds": 1 / 3600}
 
 
 def report_split(summary: "Summary", *, root: str, folder: str, as_json: bool) -> None:
@@ -58,8 +65,23 @@ def report_dry_run(config: "Config | FinetuneConfig", found: "DryRun | FinetuneD
     sizes = asdict(found)
     sizes |= sizes.pop("measured")
     sizes["precision"] = f"{found.measured.precision.name} ({found.measured.precision.reason})"
-    text = dump_config(config) + "\n" + "\n".join(f"{key}: {value}" for key, value in sizes.items())
+    text = dump_config(config) + "\n" + "\n".join(starmap(describe_measurement, sizes.items()))
     result(text, {"config": config.model_dump(mode="json"), **sizes}, as_json=as_json)
+
+
+def describe_measurement(key: str, value: object) -> str:
+    """A measurement in units for people: hours 0.3787 -> "time: 22.7 minutes"; batch_bytes 1500 -> "batch: 1.5 KB"."""
+    if key.endswith("_bytes") and isinstance(value, int):
+        return f"{key.removesuffix('_bytes')}: {_in_units(value, _BYTES)}"
+    if key.endswith("hours") and isinstance(value, float):
+        return f"{key.removesuffix('hours')}time: {_in_units(value, _HOURS)}"
+    return f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}"
+
+
+def _in_units(value: float, units: dict[str, float]) -> str:
+    """A value in the largest unit of which it is at least one, otherwise in the smallest."""
+    name, size = next((unit for unit in units.items() if value >= unit[1]), list(units.items())[-1])
+    return f"{value / size:.1f} {name}"
 
 
 @contextmanager
@@ -125,6 +147,15 @@ def report_pretraining(summary: "RunSummary", *, as_json: bool) -> None:
         )
 
 
+def tell_if_finished(task: "Task[Settings]", summary: "RunSummary | FinetuneSummary") -> None:
+    """Say so if a run had nothing left to do, and how it trains for longer."""
+    if summary.first_loss is None:
+        limit = task.config.train.max_steps
+        longer = "--epochs N --allow-changed" if limit is None or summary.num_steps < limit else "--max-steps N"
+        done = counted(summary.num_steps, "step")
+        warn(f"{summary.run_dir}: already finished after {done}; to train for longer: {longer}")
+
+
 def extraction_fields(summary: "Summary", meter: "Meter") -> dict[str, Any]:
     """Outcome and speed of an extraction, as fields for programs."""
     return {
@@ -138,8 +169,8 @@ def extraction_fields(summary: "Summary", meter: "Meter") -> dict[str, Any]:
 
 
 def describe_speed(meter: "Meter") -> str:
-    """Describe how fast windows are encoded."""
-    return f"{meter.rows_per_second:.1f} rows/s, {meter.waiting_part:.0%} waiting"
+    """Describe how fast windows are encoded; empty if none was."""
+    return "" if not meter.num_rows else f"{meter.rows_per_second:.1f} rows/s, {meter.waiting_part:.0%} waiting"
 
 
 def report_extraction(fields: dict[str, Any], folder: "Location", *, root: str, as_json: bool) -> None:

@@ -30,8 +30,8 @@ from hico_cli.options import (
     require_file_name_part,
     typed,
 )
-from hico_cli.outcomes import report_dry_run, report_pretraining, watched_pretraining
-from hico_cli.processes import do_work, was_restarted
+from hico_cli.outcomes import report_dry_run, report_pretraining, tell_if_finished, watched_pretraining
+from hico_cli.processes import do_work, resumed
 from hico_cli.training_data import Data, indexed_data
 from hico_core.base.addresses import DEFAULT_ROOT, local_part
 from hico_core.base.choices import Dataset
@@ -168,9 +168,9 @@ def _train(task: "Task[Config]", *, title: str, as_json: bool) -> int:
     """Train in this process, and report; return the exit code."""
     from hico_core.training.loop import run_pretraining
 
-    task = replace(task, resume=task.resume or was_restarted())
     with watched_pretraining(title, epochs=task.config.train.epochs, as_json=as_json) as watch:
-        summary = run_pretraining(task, watch)
+        summary = run_pretraining(resumed(task), watch)
     if is_first_process():
         report_pretraining(summary, as_json=as_json)
+        tell_if_finished(task, summary)
     return 0

@@ -113,8 +113,12 @@ def probe(
     from hico_core.transfer.extraction.jobs import encoder_named
     from hico_core.transfer.extraction.manifest import require_features
 
+    if train and not test:
+        raise typer.BadParameter("name a list to test on", param_hint="--test")
     if len(train or []) != len(test or []):
-        raise typer.BadParameter(f"{len(test or [])} lists, but --train has {len(train or [])}", param_hint="--test")
+        raise typer.BadParameter(
+            f"{counted(len(test or []), 'list')}, but --train has {len(train or [])}", param_hint="--test"
+        )
     place = locate_root(root)
     if segments is not None:
         if features is None:
@@ -134,7 +138,7 @@ def probe(
         )
     if features is None:
         cache = local_cache(cache_dir, read_size(cache_size))
-        frozen = load_frozen(encoder_named(encoder, local_part(place)), warn=warn)
+        frozen = load_frozen(encoder_named(encoder, local_part(place), warn), warn=warn)
         probed = features_of_videos(frozen, num_views=views, device=device, workers=workers, cache=cache)
     else:
         probed = features_in_folder(feature_folder(features, root))
@@ -166,7 +170,8 @@ def probe(
     ]
     result("\n".join(lines), {**fields, "file": str(target)}, as_json=json)
     if found.k < neighbours:
-        warn(f"k-NN used k {found.k} instead of {neighbours}: only {found.k} training {what} (--neighbours)")
+        used = counted(found.k, "neighbour")
+        warn(f"k-NN used {used} instead of {neighbours}: only {found.k} training {what} (--neighbours)")
     num_given = sum(len(one.videos) for one in (*to_train, *to_test))
     if any(one.num_bad for one in (*to_train, *to_test)) or (features is None and num_read < num_given):
         raise typer.Exit(3)

@@ -4,6 +4,7 @@ import logging
 import os
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,26 @@ from hico_core.training.launch import end_at_once
 
 if TYPE_CHECKING:
     from hico_core.training.launch import SharedExitCode
+    from hico_core.training.task import Settings, Task
 
 
 def was_restarted() -> bool:
     """Whether this process is one of several that were restarted after one had died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def resumed(task: "Task[Settings]") -> "Task[Settings]":
+    """The task; it also continues its run if this process was restarted.
+
+    If it was asked to continue a run, but starts one, this is a warning: the name may be misspelt.
+    """
+    from hico_core.training.run_folder import why_anew
+
+    if was_restarted():
+        return replace(task, resume=True)
+    if task.resume and (why := why_anew(task.run_dir)):
+        warn(why)
+    return task
 
 
 def do_work(work: Callable[[], int], *, nproc: int, num_failed: int = 0) -> None:

@@ -156,7 +156,7 @@ def _report_moments(moments: "list[FoundMoment]", sheet: Path | None, *, as_json
         return
     from rich.table import Column, Table
 
-    table = Table(Column("video", overflow="fold"), "start", "end", "similarity", "like the query at")
+    table = Table(Column("video", overflow="fold"), "start", "end", "similarity", "matches the query at")
     for moment in moments:
         table.add_row(
             moment.video_id,

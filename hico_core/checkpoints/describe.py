@@ -85,12 +85,12 @@ def describe_encoder(encoder: FrozenEncoder) -> Description:
     facts = {
         "weights": encoder.weights or ("none" if encoder.origin is None else "its own"),
         "SHA-256 of the weights": encoder.sha256,
-        "frames in a window": f"{entry.shortest_window} or more"
+        "frames per window": f"{entry.shortest_window} or more"
         if entry.longest_window is None
         else entry.longest_window,
         "picture": ", ".join(f"{name} {value}" for name, value in entry.picture.fields.items()),
         "gives": f"{entry.gives} of {entry.feature_dim}",
-        "trains here": entry.trains,
+        "can be trained": "yes" if entry.trains else "no",
         "licence of the code": entry.licence,
         **_facts_of_cost(encoder.network, entry.picture, entry.clip),
     }
@@ -112,9 +112,9 @@ def _facts_of_cost(encoder: nn.Module, picture: Picture, clip: ClipShape) -> dic
     return {
         "encoder parameters": cost.parameters,
         "a clip or view": " x ".join(map(str, cost.clip)),
-        "GFLOPs a clip": round(cost.gflops_per_clip, 2),
+        "GFLOPs per clip": round(cost.gflops_per_clip, 2),
         "frames per second": round(clip.fps, 3),
-        "MB of activations a clip": round(cost.activation_mb_per_clip, 1),
+        "MB of activations per clip": round(cost.activation_mb_per_clip, 1),
         f"clips/s here ({cost.device}, without gradients)": round(cost.clips_per_second, 1),
     }
 

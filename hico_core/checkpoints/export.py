@@ -88,7 +88,7 @@ def model_card(
         "trained with": f"hico {__version__}, recipe {config.dataset}-{config.recipe}, without labels",
         "videos": "not known" if progress.index is None else f"{progress.index.num_videos}",
         "steps": f"{progress.position.step}",
-        "batch": f"{config.train.batch_size} videos, {config.sampling.clips_per_video} clips each",
+        "batch size": f"{config.train.batch_size} videos, {config.sampling.clips_per_video} clips each",
         "epochs": f"{progress.epochs_done:.6g} of {config.train.epochs}",
         "loss": f"{config.loss.name}" + ("" if loss is None else f", mean of the last steps {loss:.4f}"),
         "input": f"(N, 3, {clip.num_frames}, {size}, {size}): {clip.num_frames} frames at {clip.fps:g} per second, RGB "

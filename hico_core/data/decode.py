@@ -157,7 +157,8 @@ def _frames_found(
                         given += 1
                         yield frame
             if given < end:
-                logger.warning("%s: seeking does not find frame %d; decoding from the start", path, numbers[given])
+                told = "%s: seeking does not find frame %d; decoding from the start (slower, with the same result)"
+                logger.warning(told, path, numbers[given])
                 container.seek(0)
                 break
     if given < len(numbers):

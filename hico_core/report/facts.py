@@ -43,7 +43,7 @@ class CorpusFacts:
     sizes: list[tuple[str, int]]  # such as 320 x 240, and the number of videos; the most frequent first
     failures: list[FailureLine]
     labels: dict[str, int]  # class of each labelled video
-    shots_a_minute: float | None  # over the clips with known cuts; None: no clip has them
+    shots_per_minute: float | None  # over the clips with known cuts; None: no clip has them
 
     @property
     def hours(self) -> float:
@@ -62,9 +62,9 @@ class CorpusFacts:
             "hours": f"{self.hours:.2f}",
             "GB": f"{self.num_bytes / 1e9:.3f}",
             "length of a video, seconds": f"{shortest:.1f} to {longest:.1f}, median {median:.1f}",
-            "frames a second": f"{slowest:.4g} to {fastest:.4g}, median {usual:.4g}",
+            "frames per second": f"{slowest:.4g} to {fastest:.4g}, median {usual:.4g}",
             "width x height, pixels": sizes + (f", others: {others}" if others else ""),
-            "shots a minute": "not known" if self.shots_a_minute is None else f"{self.shots_a_minute:.1f}",
+            "shots per minute": "not known" if self.shots_per_minute is None else f"{self.shots_per_minute:.1f}",
             "with labels": f"{len(self.labels)}",
             "failed": f"{len(self.failures)}",
         }
@@ -96,11 +96,11 @@ def read_corpus(root: Location) -> CorpusFacts:
         sizes=[(f"{width} x {height}", count) for (width, height), count in sizes.most_common()],
         failures=read_failures(root),
         labels=dict(zip(labelled["video_id"].to_pylist(), labelled["label"].to_pylist(), strict=True)),
-        shots_a_minute=_shots_a_minute(table.filter(pc.is_valid(table["cuts"]))),
+        shots_per_minute=_shots_per_minute(table.filter(pc.is_valid(table["cuts"]))),
     )
 
 
-def _shots_a_minute(clips: pa.Table) -> float | None:
+def _shots_per_minute(clips: pa.Table) -> float | None:
     """Shots per minute in clips with known cuts; the beginning of a video counts as a shot."""
     seconds = pc.sum(pc.subtract(clips["end_seconds"], clips["start_seconds"])).as_py()
     beginnings = pc.sum(pc.equal(clips["clip_index"], 0)).as_py()

@@ -19,7 +19,6 @@ from PIL import Image
 from hico_core.base.errors import HicoError, counted
 from hico_core.base.storage import write_text
 from hico_core.base.version import __version__
-from hico_core.checkpoints.content import read_last
 from hico_core.checkpoints.frozen import FrozenEncoder, load_frozen
 from hico_core.config import Config, compose_config, flat_values
 from hico_core.report import charts
@@ -43,6 +42,7 @@ from hico_core.report.sample import (
 )
 from hico_core.report.tables import Table, by_name, localised_tables, probe_table, retrieval_table
 from hico_core.report.verdict import Evidence, Verdict, judge_finetuning, judge_pretraining, num_candidates
+from hico_core.training.run_folder import part_done
 from hico_core.training.started import Started
 from hico_core.transfer.extraction.extract import ALIKE
 
@@ -67,7 +67,7 @@ _CURVES: tuple[tuple[str, str, str, str], ...] = (
         "topical",
         "Topical term",
         "topical",
-        "Guessing gives 0.98 (at gamma 0.5); below that, the model recognises clips of the same video.",
+        "Guessing gives 0.98 (at gamma 0.5); below that, the encoder recognises clips of the same video.",
     ),
     ("accuracy", "Training accuracy", "fraction of the clips", "On the clips of each step; the test is what counts."),
     (
@@ -287,14 +287,10 @@ def _run_part(run: RunFacts, encoder: FrozenEncoder | None, *, on_part: Callable
 def _unfinished(run: RunFacts) -> list[str]:
     """A note on a training that has not reached its end."""
     try:
-        last = read_last(run.path / "checkpoints")
+        done = part_done(run.path)
     except HicoError as error:
         return [f"{error}."]
-    epochs = run.config.get("train", {}).get("epochs", 0)
-    if last is None or last.progress.epochs_done >= epochs:
-        return []
-    done = f"{last.progress.epochs_done:.4g} of {counted(epochs, 'epoch')}"
-    return [f"The training was stopped after {done}, or is still running."]
+    return [f"The training was stopped after {done}, or is still running."] if done else []
 
 
 def _look(
@@ -386,7 +382,7 @@ def _clip_rows(run: RunFacts, root: Path) -> list[ClipRow]:
         ClipRow(
             clip.title,
             _page_image(_strip(clip.before), f"Original frames of {clip.title}, with the crop outlined"),
-            _page_image(_strip(clip.after), "The same frames as the model receives them"),
+            _page_image(_strip(clip.after), "The same frames as the encoder receives them"),
         )
         for clip in clips_as_drawn(config, root, samples=_PREVIEWED, at=0.5, seed=config.train.seed)
     ]

@@ -37,9 +37,10 @@ class Fitted(NamedTuple):
     def note(self) -> str:
         """The run's batch size and why it differs from the recipe's, in words; empty if it does not differ."""
         before, now = self.recipe.train.batch_size, self.config.train.batch_size
+        other = "override with" if "memory" in self.reason else "for a smaller one:"  # of memory, this is an estimate
         return self.reason and (
             f"{self.reason}: batch size {now} instead of {before}, peak learning rate {peak_rate(self.config):.4g} "
-            f"instead of {peak_rate(self.recipe):.4g}; override with --batch-size"
+            f"instead of {peak_rate(self.recipe):.4g}; {other} --batch-size"
         )
 
 

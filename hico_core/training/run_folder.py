@@ -5,12 +5,13 @@ import shlex
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel
 
-from hico_core.base.errors import UsageError
+from hico_core.base.errors import UsageError, counted
 from hico_core.base.files import lock, remove_abandoned
 from hico_core.base.storage import write_text
 from hico_core.checkpoints.content import BEFORE_LAST, LAST, read_last
@@ -55,7 +56,35 @@ def has_steps(run_dir: Path) -> bool:
     """Whether a run has anything to lose."""
     metrics = run_dir / "metrics.jsonl"
     has_lines = metrics.exists() and metrics.stat().st_size > 0
-    return has_lines or any(run_dir.glob("checkpoints/*.pt")) or any(run_dir.glob("export/encoder.*"))
+    return has_lines or has_checkpoints(run_dir) or any(run_dir.glob("export/encoder.*"))
+
+
+def has_checkpoints(run_dir: Path) -> bool:
+    """Whether a run has checkpoints, so that it continues instead of starting."""
+    return any(run_dir.glob("checkpoints/*.pt"))
+
+
+def why_anew(run_dir: Path) -> str:
+    """Why a run that is to continue starts from its first step, in words; empty if it has checkpoints."""
+    if has_checkpoints(run_dir):
+        return ""
+    if (run_dir / _CONFIG).exists():
+        return f"{run_dir}: no checkpoint yet; starting again from step 1"
+    near = get_close_matches(run_dir.name, [file.parent.name for file in run_dir.parent.glob(f"*/{_CONFIG}")], n=1)
+    return f"{run_dir}: no run to continue; starting a new one" + (f"; the nearest run is {near[0]}" if near else "")
+
+
+def part_done(run_dir: Path) -> str:
+    """How much of a training is done, such as "12 of 300 epochs"; empty if all of it, or if it has no checkpoint.
+
+    Raises:
+        HicoError: there are checkpoints, but none can be read.
+
+    """
+    last = read_last(run_dir / "checkpoints")
+    if last is None or last.progress.epochs_done >= last.config["train"]["epochs"]:
+        return ""
+    return f"{last.progress.epochs_done:.4g} of {counted(last.config['train']['epochs'], 'epoch')}"
 
 
 def config_of(run_dir: Path, kind: type[Schema]) -> Schema | None:
@@ -93,8 +122,7 @@ def require_same_run(
         UsageError: the folder holds a run and `resume` is not set, or the run has another configuration.
 
     """
-    has_checkpoints = any(run_dir.glob("checkpoints/*.pt"))
-    if not has_checkpoints and not ((run_dir / _CONFIG).exists() and has_steps(run_dir)):
+    if not has_checkpoints(run_dir) and not ((run_dir / _CONFIG).exists() and has_steps(run_dir)):
         return
     if not resume:
         raise UsageError(f"{run_dir}: the run already exists; continue it with --resume, or use another --name")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -174,6 +175,8 @@ def test_running_again_changes_nothing(root: Path, videos: Path) -> None:
     assert_one_line(done, 2, "runs/hacs-hico-s", "--resume")
     done = hico("pretrain", *TINY, "--epochs", "4", "--max-steps", "3", "--resume", root=root)
     assert done.returncode == 0 and done.stdout.startswith("3 steps in ") and "mean loss" in done.stdout
+    done = hico("pretrain", *TINY, "--epochs", "4", "--max-steps", "3", "--resume", root=root)
+    assert done.stderr.endswith("/hacs-hico-s: already finished after 3 steps; to train for longer: --max-steps N\n")
 
 
 def test_features_of_files_by_the_authors_checkpoint(root: Path, videos: Path, tmp_path: Path) -> None:
@@ -211,6 +214,8 @@ def test_dry_run_shows_configuration_and_sizes(root: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "warmup_epochs: 0.5" in done.stdout, "the warm-up changes in proportion"
     assert "encoder_parameters: 9098000" in done.stdout
+    assert re.search(r"^time: \d+\.\d (seconds|minutes|hours)$", done.stdout, re.MULTILINE)
+    assert re.search(r"^peak_memory: \d+\.\d [GM]B$", done.stdout, re.MULTILINE)
     assert not (root / "runs/dry").exists()
 
 
@@ -254,7 +259,10 @@ def test_a_recipes_batch_is_lowered_to_the_videos_there_are(root: Path, caplog: 
     small = [part for part in TINY if part not in ("--batch-size", "2")]
     done = hico("pretrain", *small, "--name", "lowered", "--max-steps", "1", "-o", "data.workers=0", root=root)
     assert done.returncode == 0, done.stderr
-    said = "only 3 videos: batch size 3 instead of 32, peak learning rate 0.01055 instead of 0.1125"
+    said = (
+        "only 3 videos: batch size 3 instead of 32, peak learning rate 0.01055 instead of 0.1125; for a smaller one: "
+        "--batch-size"
+    )
     assert caplog.text.count(said) == 1
     config = yaml.safe_load((root / "runs/lowered/config.yaml").read_text())
     assert config["train"]["batch_size"] == 3

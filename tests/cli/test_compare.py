@@ -46,7 +46,9 @@ def compare(root: Path, *arguments: str | Path) -> Done:
 
 def test_a_comparison_and_its_report(root: Path) -> None:
     done = compare(root, root / "list.txt", "--runs", "--folds", "2")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0 and done.stderr.startswith(
+        "hico: only 4 test groups: with fewer than ten, the intervals"
+    )
     assert all(f"\n {name} " in done.stdout for name in ("encoder", "made", "pixels", "motion"))
     assert "Percent of 8 test clips in 4 groups" in done.stdout and "chance 50.0" in done.stdout
     folder = root / "compare/list"
@@ -66,6 +68,8 @@ def test_lists_for_programs(root: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert [(row["encoder"], row["num_test_clips"]) for row in result["results"][::2]] == [("pixels", 4), ("made", 4)]
+    notes = [note.partition(":")[0] for note in result["notes"]]
+    assert notes[0] == "only 2 test groups" and all(note in done.stderr for note in result["notes"])
     assert result["folder"] == str(root / "compare/halves")
 
 

@@ -1,6 +1,7 @@
 """From an encoder to results, by the commands; and what goes wrong on the way."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -38,6 +39,26 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def extract(root: Path, *options: str | Path) -> Done:
     return hico("extract-features", "--workers", "0", *options, root=root)
+
+
+def test_unchanged_videos_have_no_speed(root: Path) -> None:
+    """Nothing was encoded, so there is nothing to say about it."""
+    done = extract(root)
+    assert "unchanged, " in done.stderr and "rows/s" not in done.stderr
+
+
+def test_the_newest_of_several_runs_is_named(root: Path, tmp_path: Path) -> None:
+    """Whose encoder is used without --encoder, and how many it was chosen from."""
+    for name in ("one", "two"):
+        shutil.copytree(root / "runs/made", tmp_path / "runs" / name)
+    os.utime(tmp_path / "runs/one/export/encoder.safetensors")
+    said = f"hico: using the encoder of {tmp_path}/runs/one, the newest of 2 runs; choose with --encoder\n"
+    done = hico("extract-features", root / "videos/0.mp4", "--dry-run", "--workers", "0", root=tmp_path)
+    assert (done.returncode, done.stderr) == (0, said)
+    (tmp_path / "runs/begun").mkdir()
+    (tmp_path / "runs/begun/config.yaml").touch()
+    for options in ([], ["--resume", "--name", "begun"]):  # a run without a checkpoint needs an encoder
+        assert hico("finetune", *options, root=tmp_path).stderr.startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +128,7 @@ def test_show_and_check(root: Path) -> None:
     assert shown["num_videos"] == 6 and shown["window"] == 16 and len(shown["videos"]) == 6
     text = hico("features", "show", root / "features/made", root=root).stdout
     assert "5.npy" in text and "encoder: s3dg-tiny, run made" in text and "None" not in text
+    assert text.endswith("video_time: 18.0 seconds\nfeatures: 10.0 KB\n")
     assert "6 files in the manifest, 0 problems" in hico("features", "check", "made", root=root).stdout
     assert extract(root, "--name", "harmed").returncode == 0
     (root / "features/harmed/0.npy").write_bytes(b"")
@@ -124,7 +146,7 @@ def test_probe(root: Path) -> None:
     straight = hico("probe", "--views", "1", "--seeds", "1", "--workers", "0", root=root)
     assert straight.returncode == 0 and "4 training and 2 test videos" in straight.stdout
     assert "of 2 test videos; chance 50.0 %; 95 % interval" in straight.stdout
-    assert "k-NN used k 4 instead of 20: only 4 training videos" in straight.stderr
+    assert "k-NN used 4 neighbours instead of 20: only 4 training videos" in straight.stderr
     lists = ("--train", root / "train.txt", "--test", root / "test.txt", "--data-root", root / "videos")
     done = hico("probe", "made", *lists, *lists[:4], "--seeds", "1", root=root)
     assert done.returncode == 0 and "8 training and 4 test videos in 2 splits" in done.stdout
@@ -291,7 +313,12 @@ def test_a_video_that_is_missing_is_told_by_the_probe(root: Path, tmp_path: Path
         (["extract-features", "--stride", "8", "--name", "made"], 1, ["has features with stride=16, not 8", "--name"]),
         (["extract-features", "--dtype", "float16", "--name", "made"], 1, ["dtype=float32, not float16"]),
         (["probe", "none"], 1, ["no features here"]),
-        (["probe", "made", "--train", "x.txt"], 2, ["0 lists, but --train has 1"]),
+        (["probe", "made", "--train", "x.txt"], 2, ["--test: name a list to test on"]),
+        (
+            ["probe", "made", "--train", "x.txt", "--train", "x.txt", "--test", "x.txt"],
+            2,
+            ["1 list, but --train has 2"],
+        ),
         (["probe", "made", "--train", "none.txt", "--test", "none.txt"], 2, ["none.txt: cannot be read"]),
         (["probe", "made", "--shots", "9"], 1, ["fewer than 9 (--shots)"]),
         (["probe", "made", "--encoder", "made"], 2, ["--encoder: has no effect: FEATURES are encoded already"]),
@@ -325,12 +352,16 @@ def test_a_video_that_is_missing_is_told_by_the_probe(root: Path, tmp_path: Path
             1,
             ["queries and gallery share 4 videos, such as "],
         ),
-        (["retrieve", "--protocol", "clip", "--queries", "val", "--features", "made"], 1, ["needs labelled videos"]),
+        (
+            ["retrieve", "--protocol", "clip", "--queries", "val", "--features", "made"],
+            1,
+            ["needs labelled videos", "hico index --list FILE"],
+        ),
         (["export-tad", "none.json", "--for", "actionformer", "--preset", "anet"], 2, ["none.json: cannot be read"]),
         (
             ["export-tad", "none.json", "--for", "opentad", "--preset", "anet"],
             2,
-            ["--checkout: needed; name the folder of OpenTAD"],
+            ["--for opentad needs --checkout, the folder of OpenTAD"],
         ),
     ],
 )

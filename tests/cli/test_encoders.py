@@ -184,7 +184,7 @@ def test_the_list_of_encoders() -> None:
 
 def test_inspect(place: Path) -> None:
     facts = json.loads(hico("inspect", "--encoder", "pixels", "--json").stdout)["facts"]
-    assert (facts["gives"], facts["weights"], facts["frames in a window"]) == ("rows of 192", "none", "1 or more")
+    assert (facts["gives"], facts["weights"], facts["frames per window"]) == ("rows of 192", "none", "1 or more")
     assert_one_line(hico("inspect", "a", "--encoder", "pixels"), 2, "give either a checkpoint")
 
 

@@ -57,6 +57,7 @@ def test_from_lists_to_an_accuracy(data: Path, tmp_path: Path) -> None:
 
     done = hico(*command, "--linear", "--resume", "--views", "4", root=tmp_path)
     assert done.returncode == 0 and "2 steps" in done.stdout and "4 x 1 views" in done.stdout
+    assert f"{run}: already finished after 2 steps; to train for longer: --epochs N --allow-changed" in done.stderr
     assert_one_line(hico(*command, "--linear", root=tmp_path), 2, "--resume")
 
 

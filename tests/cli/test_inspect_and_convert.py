@@ -30,7 +30,7 @@ def test_a_sheet_of_samples(root: Path) -> None:
     assert done.returncode == 0, done.stderr
     facts = dict(line.split(": ", 1) for line in done.stdout.splitlines())
     assert facts["picture"] == str(root / "samples.png")
-    assert facts["videos"].endswith(" train") and facts["failed"] == "0" and "median" in facts["frames a second"]
+    assert facts["videos"].endswith(" train") and facts["failed"] == "0" and "median" in facts["frames per second"]
     sheet = np.asarray(Image.open(root / "samples.png"))
     # Two lines of a head; 2 videos of 3 clips, a row each: a title and frames of 112 pixels.
     head = 2 * 14 + 6
@@ -50,11 +50,11 @@ def test_facts_without_a_picture(root: Path, tmp_path: Path) -> None:
     assert done.stderr.startswith("hico: no picture of clips: ")
 
 
-def test_shots_a_minute(root: Path, tmp_path: Path) -> None:
-    assert "\nshots a minute: not known\n" in hico("inspect", root, "-O", tmp_path / "a.png").stdout
+def test_shots_per_minute(root: Path, tmp_path: Path) -> None:
+    assert "\nshots per minute: not known\n" in hico("inspect", root, "-O", tmp_path / "a.png").stdout
     video_of_shots(tmp_path / "in/a.mp4", [3, 2, 1])
     assert hico("index", "--untrimmed", tmp_path / "in", "--cuts", root=tmp_path / "root").returncode == 0
-    assert "\nshots a minute: 30.0\n" in hico("inspect", tmp_path / "root").stdout
+    assert "\nshots per minute: 30.0\n" in hico("inspect", tmp_path / "root").stdout
 
 
 def test_the_same_seed_gives_the_same_sheet(root: Path, tmp_path: Path) -> None:

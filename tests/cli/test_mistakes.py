@@ -49,6 +49,7 @@ MISTAKES = [
     ("split", 2, "INPUTS: name videos, or folders of them (`hico split -h` lists the options)"),
     ("split videos --root notes", 2, "--root notes: notes is a file; name a folder, which is created if missing"),
     ("split videos --root=", 2, "--root: is empty; name a folder"),
+    ("export-tad a.csv", 2, "Missing option '--for'. Choose from: actionformer, opentad (`hico export-tad -h`"),
     ("split videos --root notes/below", 2, "notes is a file"),
     (
         "split twice --root new",

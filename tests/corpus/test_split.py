@@ -242,7 +242,8 @@ def test_what_cannot_be_decoded_is_one_line_and_the_others_are_done(tmp_path: Pa
     }
     errors = {Path(line["source"]).stem: line["error"] for line in lines}
     assert "no video stream" in errors["sound"]
-    assert "decoding error" in errors["noise"]
+    assert "decoding error" in errors["noise"] and " @ 0x" not in errors["noise"]
+    assert errors["noise"].endswith("; --on-corrupt keep-good keeps its intact clips")
     assert {line["attempts"] for line in lines} == {1}
     assert {parse_clip_name(p.name)[0] for p in (tmp_path / "train").iterdir()} == {"good"}  # type: ignore[index]
     assert not (tmp_path / ".tmp").exists()

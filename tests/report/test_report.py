@@ -18,7 +18,7 @@ from commands import TINY, assert_one_line, hico
 from made_videos import numbered_video
 
 from hico_core.base.errors import HicoError
-from hico_core.checkpoints.content import EncoderOrigin, export_encoder
+from hico_core.checkpoints.content import LAST, EncoderOrigin, export_encoder, read_last, write_checkpoint
 from hico_core.checkpoints.reading import encoder_of, read_checkpoint
 from hico_core.config import AugmentConfig, Config, DataConfig, compose_config, load_config
 from hico_core.data.pictures import clip_shape_for, picture_for
@@ -252,9 +252,10 @@ def test_a_run_that_has_not_come_far(root: Path, tmp_path: Path) -> None:
 def test_a_training_that_was_cut_short_is_named_so(root: Path, tmp_path: Path, epochs: int, said: bool) -> None:
     run = tmp_path / "cut"
     shutil.copytree(root / "runs" / "one", run)
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    config["train"]["epochs"] = epochs
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    last = read_last(run / "checkpoints")
+    assert last is not None
+    last.config["train"]["epochs"] = epochs
+    write_checkpoint(run / "checkpoints" / LAST, last)
     done = hico("report", run)
     assert done.returncode == 0, done.stderr
     assert (f"stopped after 3 of {epochs} epochs" in (run / "report.html").read_text()) == said

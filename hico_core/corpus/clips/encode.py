@@ -13,7 +13,14 @@ import ffmpeg
 
 from hico_core.base.errors import BadVideo, HicoError
 from hico_core.base.files import says_no_room
-from hico_core.corpus.clips.ffmpeg import INPUT_OPTIONS, Ffmpeg, Finished, ffmpeg_lacks, passthrough_arguments
+from hico_core.corpus.clips.ffmpeg import (
+    INPUT_OPTIONS,
+    Ffmpeg,
+    Finished,
+    ffmpeg_lacks,
+    message_of,
+    passthrough_arguments,
+)
 from hico_core.corpus.clips.plan import BORDER_TOLERANCE, PlannedClip
 from hico_core.corpus.clips.probe import rate_of, seconds_from_first
 from hico_core.corpus.clips.sound import sound_arguments
@@ -268,7 +275,7 @@ def require_success(job: Job, finished: Finished) -> None:
     """
     require_run_to_end(job, finished)
     if finished.exit_code != 0:
-        said = finished.stderr_lines[-1] if finished.stderr_lines else "nothing"
+        said = message_of(finished.stderr_lines[-1]) if finished.stderr_lines else "nothing"
         reason = f"ffmpeg ended with exit code {finished.exit_code} and said: {said}"
         raise BadVideo(job.source, reason, stage="split", stderr_lines=finished.stderr_lines)
 

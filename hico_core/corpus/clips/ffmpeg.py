@@ -169,3 +169,11 @@ class Ffmpeg:
                 os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
+
+
+def message_of(line: str) -> str:
+    """A line of ffmpeg's error output without the parts of ffmpeg that it begins with.
+
+    "[h264 @ 0x55d0] error while decoding"  ->  "error while decoding"
+    """
+    return re.sub(r"^(\[[^\]]* @ 0x[0-9a-f]+\] )+", "", line)

@@ -21,7 +21,7 @@ from hico_core.base.choices import OnCorrupt, Verification
 from hico_core.base.errors import BadVideo, counted
 from hico_core.corpus.clips.damage import damaged_seconds, good_clips
 from hico_core.corpus.clips.encode import Cut, Encoded, Job, can_mark_cuts, encode
-from hico_core.corpus.clips.ffmpeg import Ffmpeg, ffmpeg_lacks
+from hico_core.corpus.clips.ffmpeg import Ffmpeg, ffmpeg_lacks, message_of
 from hico_core.corpus.clips.picture import (
     CROPS_SINCE,
     MIRRORS_SINCE,
@@ -124,9 +124,10 @@ def _good_ones(
 
     """
     lines = encoded.stderr_lines
-    errors = f"{counted(len(lines), 'decoding error')}, first: {lines[0]}"
+    errors = f"{counted(len(lines), 'decoding error')}, first: {message_of(lines[0])}"
     if on_corrupt != "keep-good":
-        raise BadVideo(job.source, f"is damaged: {errors}", stage="decode", stderr_lines=lines)
+        reason = f"is damaged: {errors}; --on-corrupt keep-good keeps its intact clips"
+        raise BadVideo(job.source, reason, stage="decode", stderr_lines=lines)
     good = good_clips(kept, damaged_seconds(job, info, encoded), options=job.options)
     if not good:
         raise BadVideo(job.source, f"has no intact clip: {errors}", stage="decode", stderr_lines=lines)

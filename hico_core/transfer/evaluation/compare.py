@@ -24,10 +24,11 @@ from hico_core.base.version import __version__
 from hico_core.checkpoints.content import EncoderOrigin
 from hico_core.checkpoints.frozen import FrozenEncoder, load_frozen
 from hico_core.corpus.sources.grouped_lists import GroupedClip, GroupedList
+from hico_core.training.run_folder import part_done
 from hico_core.transfer.evaluation.clip_features import Computing, features_of_clips, hash_of, keep, read_kept
 from hico_core.transfer.evaluation.comparison import ComparedRow, Comparison, Probe
 from hico_core.transfer.evaluation.folds import SplitClips, choosing_parts, split_into_folds
-from hico_core.transfer.evaluation.intervals import bootstrap_interval, paired_difference
+from hico_core.transfer.evaluation.intervals import bootstrap_interval, paired_difference, percent
 from hico_core.transfer.evaluation.probe import LabelledRows, knn_predictions, linear_probe_of_scaled, scaled_alike
 from hico_core.transfer.evaluation.segments import segments_in
 from hico_core.transfer.extraction.manifest import require_features
@@ -40,6 +41,9 @@ KEPT = ".kept"
 
 # With at most this many training rows, all parts choose the settings of a probe; with more, the first part suffices.
 _FEW_ROWS = 2000
+
+# A bootstrap over fewer groups gives intervals that are too narrow.
+_ENOUGH_GROUPS = 10
 
 _SEED = 0
 
@@ -88,6 +92,50 @@ def finished_runs(root: Path) -> list[Path]:
     if not found:
         raise UsageError(f"{root / 'runs'}: no run has exported an encoder; run `hico pretrain`, or leave --runs out")
     return found
+
+
+def notes_on_encoders(encoders: Mapping[str, FrozenEncoder], runs: Sequence[Path]) -> list[str]:
+    """What a reader of a comparison should know about its encoders, one sentence each.
+
+    Args:
+        encoders: by row name. Baselines always have an input of their own.
+        runs: exported encoders of runs, see `finished_runs`.
+
+    Raises:
+        HicoError: a run has checkpoints, but none can be read.
+
+    """
+    notes = []
+    parts = {file.parents[1].name: part_done(file.parents[1]) for file in runs}
+    unfinished = [f"{name} (after {done})" for name, done in parts.items() if done]
+    if unfinished:
+        notes.append(f"unfinished training: {', '.join(unfinished)}")
+    names_of: dict[str, list[str]] = {}
+    for name, encoder in encoders.items():
+        if name not in BASELINES:
+            clip, size = encoder.entry.clip, encoder.entry.picture.size
+            text = f"{clip.num_frames} frames of {size} x {size} at {clip.fps:g} per second"
+            names_of.setdefault(text, []).append(name)
+    if len(names_of) > 1:
+        inputs = "; ".join(f"{', '.join(names)}: {text}" for text, names in names_of.items())
+        notes.append(f"the encoders differ in their input, which may explain differences in accuracy: {inputs}")
+    return notes
+
+
+def notes_on_results(rows: Sequence[ComparedRow]) -> list[str]:
+    """What a reader of a comparison should know about its accuracies and intervals, one sentence each."""
+    notes = []
+    if rows[0].num_test_groups < _ENOUGH_GROUPS:
+        few = counted(rows[0].num_test_groups, "test group")
+        notes.append(f"only {few}: with fewer than ten, the intervals are too narrow; add clips of other groups")
+    own = [row for row in rows if row.encoder not in BASELINES]
+    if own and all(row.accuracy <= row.most_frequent_class for row in own):
+        guess = percent(own[0].most_frequent_class)
+        notes.append(
+            f"no encoder is better than always naming the most frequent class ({guess}), so differences between them "
+            "mean little"
+        )
+    return notes
 
 
 class ComparedSegments(NamedTuple):

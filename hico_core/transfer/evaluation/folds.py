@@ -111,7 +111,10 @@ def remarks_on_groups(
     classes_of = Counter(group for group, _ in set(zip(groups, labels, strict=True)))
     num_pure = sum(count == 1 for count in classes_of.values())
     if num_pure and len(classes_of) < len(label_N):
-        remarks.append(f"{num_pure} of {counted(len(classes_of), 'group')} have {unit}s of one class only")
+        remarks.append(
+            f"in {num_pure} of {counted(len(classes_of), 'group')} all {unit}s have one class, so an encoder that "
+            f"recognises the group seems to recognise the class; add groups with {unit}s of several classes"
+        )
     return remarks
 
 

@@ -333,7 +333,10 @@ def write_retrieval(target: Path, found: Retrieval, *, features: Path, encoder: 
 
 def _require_two_sides(queries: LabelledRows, gallery: LabelledRows) -> None:
     if not len(queries.labels) or not len(gallery.labels):
-        raise HicoError("retrieval needs labelled videos both among the queries and in the gallery")
+        raise HicoError(
+            "retrieval needs labelled videos both among the queries and in the gallery; add them with "
+            "`hico index --list FILE --subset NAME`, or name lists with --query-list and --gallery-list"
+        )
     both = np.intersect1d(queries.videos, gallery.videos)
     if len(both):
         raise HicoError(f"queries and gallery share {counted(len(both), 'video')}, such as {both[0]}")

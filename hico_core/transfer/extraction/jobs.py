@@ -1,6 +1,6 @@
 """What to extract: the videos of an index or of files, the encoder to use, and the name for the result."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -80,8 +80,12 @@ def _indexed_job(videos: IndexedVideos, number: int, read: ReadFrom) -> FeatureJ
     return FeatureJob(source, video, videos.duration_seconds(number))
 
 
-def newest_encoder(root: Path) -> Path:
+def newest_encoder(root: Path, warn: Callable[[str], None] = lambda text: None) -> Path:
     """The most recently written export among the runs of a workspace.
+
+    Args:
+        root: the workspace.
+        warn: called with the choice if there are several.
 
     Raises:
         HicoError: there is no export.
@@ -90,19 +94,23 @@ def newest_encoder(root: Path) -> Path:
     exports = list((root / "runs").glob("*/export/encoder.safetensors"))
     if not exports:
         raise HicoError(f"{root / 'runs'}: no run has exported an encoder; run `hico pretrain`, or use --encoder")
-    return max(exports, key=lambda path: path.stat().st_mtime)
+    newest = max(exports, key=lambda path: path.stat().st_mtime)
+    if len(exports) > 1:
+        warn(f"using the encoder of {newest.parents[1]}, the newest of {len(exports)} runs; choose with --encoder")
+    return newest
 
 
-def encoder_named(name: str | None, root: Path) -> str:
+def encoder_named(name: str | None, root: Path, warn: Callable[[str], None] = lambda text: None) -> str:
     """Turn the name that a user gave into one that `load_frozen` accepts.
 
     Args:
         name: such a name, or the name of one of the workspace's runs; None: `newest_encoder`.
         root: the workspace.
+        warn: see `newest_encoder`.
 
     """
     if name is None:
-        return str(newest_encoder(root))
+        return str(newest_encoder(root, warn))
     return str(root / "runs" / name) if "/" not in name and (root / "runs" / name).is_dir() else name
 
 

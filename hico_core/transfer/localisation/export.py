@@ -131,7 +131,7 @@ def _require_bases(wanted: Wanted, preset: DetectionPreset) -> list[Path]:
             raise UsageError(f"--sliding only works with --for opentad; {wanted.toolkit} reads whole videos")
         return []
     if wanted.checkout is None:
-        raise UsageError("--checkout: needed; name the folder of OpenTAD, whose configs/_base_ is extended")
+        raise UsageError("--for opentad needs --checkout, the folder of OpenTAD, whose configs/_base_ is extended")
     bases = base_files(wanted.checkout.absolute(), preset, sliding=wanted.sliding)
     for path in bases:
         if not path.is_file():

@@ -303,6 +303,14 @@ def _has_other_duration(annotated_seconds: float | None, row: ManifestRow) -> bo
     return annotated_seconds is not None and abs(annotated_seconds - row.duration_seconds) > _SAME_DURATION_SECONDS
 
 
+def _named(classes: Sequence[str]) -> str:
+    """A list of classes that are only tested, and the subject of what follows from that."""
+    names = ", ".join(map(repr, classes))
+    if len(classes) == 1:
+        return f"the class {names}; its average precision"
+    return f"the classes {names}; the average precision of each"
+
+
 def describe_changes(fitted: Fitted) -> list[str]:
     """What was left out or cut, and what a detector cannot learn: one line each, possibly none."""
     left_out = fitted.left_out
@@ -314,8 +322,7 @@ def describe_changes(fitted: Fitted) -> list[str]:
         f"left out {counted(fitted.num_of_other_subsets, 'video')} of other subsets": fitted.num_of_other_subsets,
         f"{counted(fitted.num_overlapping, 'segment')} overlapping others: all are kept, and where two overlap, "
         "the shorter one is learnt": fitted.num_overlapping,
-        f"no training video has {', '.join(map(repr, fitted.only_tested))}, so their average precision is "
-        "0, and counts": fitted.only_tested,
+        f"no training video has {_named(fitted.only_tested)} is 0 and is included in the mean": fitted.only_tested,
         f"{counted(len(fitted.other_durations), 'video')} over a second longer or shorter than annotated, such as "
         f"{next(iter(fitted.other_durations), None)}; check that the videos match": fitted.other_durations,
     }

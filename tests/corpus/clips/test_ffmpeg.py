@@ -8,7 +8,14 @@ import imageio_ffmpeg
 import pytest
 
 from hico_core.base.errors import HicoError
-from hico_core.corpus.clips.ffmpeg import Ffmpeg, dies_with_us, find_ffmpeg, parse_version, passthrough_arguments
+from hico_core.corpus.clips.ffmpeg import (
+    Ffmpeg,
+    dies_with_us,
+    find_ffmpeg,
+    message_of,
+    parse_version,
+    passthrough_arguments,
+)
 
 pytestmark = pytest.mark.videos
 
@@ -116,3 +123,15 @@ def test_a_time_limit_also_ends_what_a_script_has_started(tmp_path: Path, ffmpeg
     started = time.monotonic()
     finished = program.run(some_seconds, cwd=tmp_path, deadline=started + 0.5)
     assert finished.timed_out and time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[h264 @ 0x55d0c8] error while decoding MB 3 4", "error while decoding MB 3 4"),
+        ("[vist#0:0/h264 @ 0x5f] [dec:h264 @ 0x60] Decode error", "Decode error"),
+        ("in [brackets] @ 0x1", "in [brackets] @ 0x1"),
+    ],
+)
+def test_addresses_in_memory_are_no_message(line: str, message: str) -> None:
+    assert message_of(line) == message

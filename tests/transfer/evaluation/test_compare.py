@@ -1,17 +1,21 @@
 """A comparison tests each clip once, by groups, and says how sure its accuracies and differences are."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from made_videos import numbered_video
 from sklearn.linear_model import LogisticRegression
 
 from hico_core.base.errors import HicoError, UsageError
-from hico_core.checkpoints.content import export_encoder
+from hico_core.checkpoints.content import LAST, Content, Progress, export_encoder, write_checkpoint
+from hico_core.config import AugmentConfig, DataConfig, preset
 from hico_core.corpus.sources.grouped_lists import GroupedClip, GroupedList
+from hico_core.data.pictures import ClipShape, picture_for
 from hico_core.model.s3dg_tiny import S3DGTiny
 from hico_core.transfer.evaluation.clip_features import Computing
 from hico_core.transfer.evaluation.compare import (
@@ -19,6 +23,8 @@ from hico_core.transfer.evaluation.compare import (
     compare,
     encoders_to_compare,
     finished_runs,
+    notes_on_encoders,
+    notes_on_results,
     predict_by_folds,
 )
 from hico_core.transfer.evaluation.comparison import ComparedRow, Comparison, read_comparison, write_comparison
@@ -151,6 +157,51 @@ def test_lists_to_train_and_to_test() -> None:
 def test_a_list_without_groups_is_remarked() -> None:
     alone = split_into_folds(listed("abababab", "ABCDEFGH")._replace(has_groups=False), num_folds=4)
     assert len(alone.remarks) == 1 and "each clip is its own" in alone.remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "num_groups", "notes"),
+    [
+        ({"run": 0.5, "pixels": 0.9}, 10, ["no encoder is better than .* class \\(50.0 %\\)"]),
+        ({"run": 0.5, "other": 0.51}, 9, ["only 9 test groups: with fewer than ten, the intervals are too narrow"]),
+        ({"pixels": 0.4}, 10, []),
+    ],
+)
+def test_what_is_said_of_results(accuracies: dict[str, float], num_groups: int, notes: list[str]) -> None:
+    """All encoders have to be that bad, and baselines do not count."""
+    common: dict[str, Any] = dict.fromkeys(("weights", "weights_sha256", "difference_low", "difference_high"))
+    common |= {"num_test_clips": 20, "num_test_groups": num_groups, "num_classes": 2, "most_frequent_class": 0.5}
+    common |= {"probe": "knn", "accuracy_low": 0.0, "accuracy_high": 1.0, "difference": None, "chance": 0.5}
+    rows = [ComparedRow(encoder=one, accuracy=it, **common) for one, it in accuracies.items()]
+    for note, said in zip(notes_on_results(rows), notes, strict=True):
+        assert re.match(said, note)
+
+
+def test_unfinished_runs_and_different_inputs_are_noted(tmp_path: Path) -> None:
+    """The difference of two encoders with different inputs is not only that of their training."""
+    config = preset("hacs-hico-s").model_dump(mode="json")
+    picture, clip = picture_for(DataConfig(crop_size=64), AugmentConfig()), ClipShape(8, 3.75)
+    for name, epochs_done in (("one", 12.0), ("two", 300.0)):
+        run = tmp_path / "runs" / name
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "export").mkdir()
+        export_encoder(run / "export/encoder.safetensors", S3DGTiny(), picture, clip)
+        progress = Progress(epochs_done=epochs_done)
+        content = Content(config=config, model={"x": torch.zeros(1)}, optimizer={}, progress=progress)
+        write_checkpoint(run / "checkpoints" / LAST, content)
+    files = finished_runs(tmp_path)
+
+    def notes(texts: list[str]) -> list[str]:
+        encoders = encoders_to_compare(texts, runs=files, with_baselines=True, warn=print)
+        return notes_on_encoders(encoders, files)
+
+    unfinished = f"unfinished training: one (after 12 of {config['train']['epochs']} epochs)"
+    assert notes([]) == [unfinished]
+    assert notes(["s3dg-tiny=random"]) == [
+        unfinished,
+        "the encoders differ in their input, which may explain differences in accuracy: s3dg-tiny=random: 16 frames of "
+        "112 x 112 at 7.5 per second; one, two: 8 frames of 64 x 64 at 3.75 per second",
+    ]
 
 
 def test_which_encoders(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_lines_to_type(tmp_path: Path, checkout: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "problem"),
     [
-        ({"toolkit": "opentad"}, UsageError, "--checkout: needed; name the folder of OpenTAD"),
+        ({"toolkit": "opentad"}, UsageError, "--for opentad needs --checkout, the folder of OpenTAD"),
         (
             {"toolkit": "opentad", "checkout": Path("none")},
             UsageError,

@@ -100,7 +100,7 @@ def test_what_is_left_of_a_file() -> None:
         "left out 2 training videos without a segment",
         "left out 1 video of other subsets",
         "1 segment overlapping others: all are kept, and where two overlap, the shorter one is learnt",
-        "no training video has 'swim', so their average precision is 0, and counts",
+        "no training video has the class 'swim'; its average precision is 0 and is included in the mean",
     ]
     assert describe_changes(fit(("a", "train", [(1, 2, "x")]), ("b", "test", [(1, 2, "x")]), a=9, b=9)) == []
 
