@@ -21,14 +21,16 @@ fi
 ruff format --check .
 ruff check .
 mypy
-# One process per core, each with one thread. Hundreds of processes load hico, so its bytecode is kept, too.
+# Each process has one thread. Hundreds of processes load hico, so its bytecode is kept, too.
 export OMP_NUM_THREADS=1
 unset PYTHONDONTWRITEBYTECODE
 if [ $fast = yes ]; then
     exec pytest --numprocesses auto -m "not (videos or processes or browser or cluster or slow or gpu)" "$@"
 fi
-# Tests of one file run in one process and share fixtures; tests/conftest.py puts the slow files first.
-pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations=10 "$@"
+# Tests of one file run in one process and share fixtures; tests/conftest.py puts the slow files first. Tests of signals
+# and clusters wait a quarter of the time, so one process more than there are cores keeps all cores busy.
+processes=$(python -c "from hico_core.base.engine import available_cores; print(available_cores() + 1)")
+pytest --numprocesses "$processes" --dist loadfile --no-loadscope-reorder --durations=10 "$@"
 
 if [ $# = 0 ] && python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     pytest -m gpu --durations=10
