@@ -353,6 +353,6 @@ def test_a_dry_run_is_the_first_step_and_writes_nothing(root: Path, tmp_path: Pa
     ]
     done = hico(*command, "-o", "data.num_frames=8", "-o", "data.crop_size=32", "--workers", "0", root=root)
     assert done.returncode == 0, done.stderr
-    assert "num_classes: 2" in done.stdout and "test_hours: " in done.stdout
+    assert "num_classes: 2" in done.stdout and "test_time: " in done.stdout
     assert_one_line(hico(*command, "--nproc", "3", root=root), 2, "must be a multiple of their number, 3")
     assert sorted(root.rglob("*")) == before
