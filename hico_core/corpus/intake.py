@@ -27,7 +27,7 @@ from hico_core.base.storage import write_text
 from hico_core.base.tally import Summary, VideoEvent, VideoOutcome
 from hico_core.base.version import __version__
 from hico_core.corpus.sources.ids import Source
-from hico_core.corpus.workspace.access import Shard, make_temporary, opened_workspace, remove_temporary, sweep
+from hico_core.corpus.workspace.access import Shard, opened_workspace, sweep, temporary_folder
 from hico_core.corpus.workspace.commit import commit, finish_commit
 from hico_core.corpus.workspace.records import (
     ClipRecord,
@@ -218,32 +218,31 @@ def take_one(
     before = _read_for_replacement(root, name, force=rules.force)
     if decide(before, candidate, rules) == "unchanged":  # done by a process that died before it could report so
         return Taken(candidate, before)
-    folder = make_temporary(scratch)
     record = new_record(candidate, before)
     note = ""
     try:
-        if is_local(root) and (fault := name_fault(folder, f"{name}.json")):  # not even the failure can be recorded
-            return Taken(candidate, before, Failure(stage="name", error=fault))
-        try:
-            with _own_faults(candidate.source):
-                made = make(candidate, folder)
-            filled = _filled(record, made, rules)
-            _require_free_names(root, candidate, made, before, force=rules.force)
-        except BadVideo as bad:
-            failure = Failure(stage=bad.stage, error=bad.reason, stderr_tail=bad.stderr_tail)
-            if before is not None and not before.failure:
-                kept = f"; kept its {counted(len(before.clips), 'existing clip')}"
-                failure = failure.model_copy(update={"error": failure.error + kept})
-                return Taken(candidate, before, failure)
-            record = record.model_copy(update={"failure": failure})
-        else:
-            note = made.note
-            record = filled
-        commit(root, record, folder, before)
+        with temporary_folder(scratch) as folder:
+            if is_local(root) and (fault := name_fault(folder, f"{name}.json")):
+                # Not even the failure can be recorded.
+                return Taken(candidate, before, Failure(stage="name", error=fault))
+            try:
+                with _own_faults(candidate.source):
+                    made = make(candidate, folder)
+                filled = _filled(record, made, rules)
+                _require_free_names(root, candidate, made, before, force=rules.force)
+            except BadVideo as bad:
+                failure = Failure(stage=bad.stage, error=bad.reason, stderr_tail=bad.stderr_tail)
+                if before is not None and not before.failure:
+                    kept = f"; kept its {counted(len(before.clips), 'existing clip')}"
+                    failure = failure.model_copy(update={"error": failure.error + kept})
+                    return Taken(candidate, before, failure)
+                record = record.model_copy(update={"failure": failure})
+            else:
+                note = made.note
+                record = filled
+            commit(root, record, folder, before)
     except OSError as error:
         raise room_error(error, scratch.parent) or error from error
-    finally:
-        remove_temporary(folder)
     return Taken(candidate, record, record.failure, note)
 
 

@@ -92,12 +92,9 @@ def scratch_folder(root: Location, cache_folder: Path) -> Path:
     return root / SCRATCH if is_local(root) else cache_folder.absolute() / "split"
 
 
-# The temporary folders of this process, with all that removes them and their locks.
-_held: dict[Path, ExitStack] = {}
-
-
-def make_temporary(scratch: Path) -> Path:
-    """A new empty folder, locked until `remove_temporary` or the end of this process, so that `sweep` leaves it alone.
+@contextmanager
+def temporary_folder(scratch: Path) -> Iterator[Path]:
+    """An empty folder for a block, removed afterwards unless it was renamed; locked, so that `sweep` leaves it alone.
 
     Its parent may be missing: on a node of a cluster, nothing else creates it or removes what killed processes left.
     """
@@ -109,13 +106,7 @@ def make_temporary(scratch: Path) -> Path:
         stack.enter_context(lock(_lock_of(folder), refusal=f"{folder}: is locked already; try again"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         folder.mkdir()
-        _held[folder] = stack.pop_all()
-    return folder
-
-
-def remove_temporary(folder: Path) -> None:
-    """Remove a folder of `make_temporary`, if it is still there, and its lock."""
-    _held.pop(folder).close()
+        yield folder
 
 
 def _prefix() -> str:
